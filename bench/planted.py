@@ -1,0 +1,178 @@
+"""Paired vectors with a known dictionary, for the model spec `embeddings:PATH`: is what was planted found?
+
+python bench/planted.py --to DIR [--pairs 20000] [--dim 160] [--atoms 256] [--seed 0]
+
+Three eighths of the atoms fire in images only, three eighths in text only, a quarter in both. Two thirds of the
+image atoms have a text partner that points partly the same way and fires on the same pairs: the planted bridges.
+"""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+PARTNER_COSINE = 0.4
+PARTNER_RATE = 0.9  # share of an image atom's firings on which its text partner fires too, beyond chance
+ATOMS_A_ROW = 6.6  # mean number of atoms that fire in a row, before redrawing; about 6.2 after
+# Pairs with a row outside are drawn again: in a row of one to three atoms the activations dwarf all others.
+FEWEST_A_ROW, MOST_A_ROW = 4, 8
+# Activations before the row is normalised: well away from 0, or no encoder could tell the weakest from cross-talk.
+LEAST, MOST = 0.9, 1.1
+
+
+class Planted(NamedTuple):
+    """Vectors and the truth behind them."""
+
+    image: np.ndarray  # [n, d] float16, unit norm up to rounding
+    text: np.ndarray  # [n, d] float16; caption j belongs to image j
+    atoms: np.ndarray  # [A, d] float32 unit rows
+    kinds: np.ndarray  # [A] "image", "text" or "bimodal"
+    codes_image: np.ndarray  # [n, A] float32, rescaled to the normalised rows
+    codes_text: np.ndarray  # [n, A]
+    bridges: np.ndarray  # [M, 2] (image atom, text atom): planted pairs, and bimodal atoms with themselves
+
+
+def plant(pairs: int = 20_000, dim: int = 160, atoms: int = 256, seed: int = 0) -> Planted:
+    """Draw a dictionary and `pairs` image-caption pairs from it.
+
+    Raises ValueError under 32 atoms (ATOMS_A_ROW of them could not all be rare) or 1 pair.
+    """
+    if atoms < 32 or pairs < 1:
+        raise ValueError(f"{atoms} atoms and {pairs} pairs; at least 32 atoms and 1 pair are needed")
+    random = np.random.default_rng(seed)
+    unimodal = atoms * 3 // 8
+    partners = np.arange(unimodal * 2 // 3)[:, None] + np.array([0, unimodal])
+    kinds = np.repeat(["image", "text", "bimodal"], [unimodal, unimodal, atoms - 2 * unimodal])
+    rates = _rates(random, kinds, partners)
+    D = _dictionary(random, atoms, dim, partners)
+
+    fires = np.zeros((2, pairs, atoms), bool)
+    wanted = np.ones(pairs, bool)
+    while wanted.any():
+        fires[:, wanted] = _draw(random, int(wanted.sum()), kinds, rates, partners)
+        counts = fires.sum(2)
+        wanted = ((counts < FEWEST_A_ROW) | (counts > MOST_A_ROW)).any(0)
+    image, codes_image = _rows(random, fires[0], D)
+    text, codes_text = _rows(random, fires[1], D)
+    both = np.flatnonzero(kinds == "bimodal")
+    bridges = np.concatenate([partners, np.stack([both, both], axis=1)])
+    return Planted(image, text, D, kinds, codes_image, codes_text, bridges)
+
+
+def _rates(random: np.random.Generator, kinds: np.ndarray, partners: np.ndarray) -> np.ndarray:
+    """[2, A]: how often each atom fires in images and in texts, ATOMS_A_ROW on the mean.
+
+    A mild Zipf, the most frequent about three times the rarest; partners share a rate. A bimodal atom's two rates
+    stand as s : 1 - s, its modality score s spread evenly over .15 to .85.
+    """
+    base = 1 / (np.arange(len(kinds)) + len(kinds) / 2)
+    base = random.permutation(base)
+    base[partners[:, 1]] = base[partners[:, 0]]
+    both = np.flatnonzero(kinds == "bimodal")
+    score = random.permutation(np.linspace(0.15, 0.85, len(both)))
+    rates = np.stack([base * (kinds == "image"), base * (kinds == "text")])
+    rates[:, both] = base[both] * np.minimum(1, np.stack([score / (1 - score), (1 - score) / score]))
+    return rates * (ATOMS_A_ROW / rates.sum(1, keepdims=True).mean())
+
+
+def _draw(
+    random: np.random.Generator, pairs: int, kinds: np.ndarray, rates: np.ndarray, partners: np.ndarray
+) -> np.ndarray:
+    """[2, pairs, A] bool: what fires in the image and in the caption of each pair.
+
+    A bimodal atom's rarer side fires only where its other side does. A text partner copies its image atom in
+    PARTNER_RATE of the pairs and is drawn on its own in the rest. Everything else is independent.
+    """
+    uniform = random.random((2, pairs, len(kinds)))
+    both = kinds == "bimodal"
+    uniform[1, :, both] = uniform[0, :, both]
+    copied = random.random((pairs, len(partners))) < PARTNER_RATE
+    left, right = partners.T
+    uniform[1][:, right] = np.where(copied, uniform[0][:, left], uniform[1][:, right])
+    return uniform < rates[:, None, :]
+
+
+def _dictionary(random: np.random.Generator, atoms: int, dim: int, partners: np.ndarray) -> np.ndarray:
+    """Unit rows [A, d]: partners at PARTNER_COSINE, all else as near to orthogonal as A rows in d allow."""
+    left, right = partners.T
+    D = random.standard_normal((atoms, dim))
+    for _ in range(300):  # gradient steps on the squared cosines of all others; random rows alone reach .4
+        D /= np.linalg.norm(D, axis=1, keepdims=True)
+        side = D[right] - (D[right] * D[left]).sum(1, keepdims=True) * D[left]
+        side /= np.linalg.norm(side, axis=1, keepdims=True)
+        D[right] = PARTNER_COSINE * D[left] + np.sqrt(1 - PARTNER_COSINE**2) * side
+        found = D.astype(np.float32)
+        cosines = D @ D.T
+        cosines[left, right] = cosines[right, left] = 0
+        np.fill_diagonal(cosines, 0)
+        D -= 0.1 * cosines @ D
+    return found
+
+
+def _rows(random: np.random.Generator, fires: np.ndarray, D: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unit rows [n, d] as float16, and codes [n, A] such that codes @ D is the row."""
+    codes = np.where(fires, random.uniform(LEAST, MOST, fires.shape), 0).astype(np.float32)
+    x = codes @ D
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    return (x / norms).astype(np.float16), codes / norms
+
+
+def write(planted: Planted, folder: Path) -> None:
+    """Write vectors, metadata and truth into folder (made if absent)."""
+    truth = folder / "truth"
+    truth.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "image.npy", planted.image)
+    np.save(folder / "text.npy", planted.text)
+    keys = [f"planted-{row:06d}" for row in range(len(planted.image))]
+    fires = (planted.codes_image > 0) | (planted.codes_text > 0)
+    captions = ["atoms " + " ".join(map(str, np.flatnonzero(row))) for row in fires]
+    pq.write_table(pa.table({"key": keys, "caption": captions}), folder / "metadata.parquet")
+
+    np.save(truth / "atoms.npy", planted.atoms)
+    energy_image, energy_text = (codes.mean(0, dtype=np.float64) for codes in (planted.codes_image, planted.codes_text))
+    table = {
+        "atom": np.arange(len(planted.atoms), dtype=np.int32),
+        "kind": planted.kinds.tolist(),
+        "energy_image": energy_image,
+        "energy_text": energy_text,
+        "modality_score": energy_image / (energy_image + energy_text),
+        "fires_image": (planted.codes_image > 0).sum(0),
+        "fires_text": (planted.codes_text > 0).sum(0),
+    }
+    pq.write_table(pa.table(table), truth / "atoms.parquet")
+    pairs = planted.bridges.astype(np.int32)
+    pq.write_table(pa.table({"image_atom": pairs[:, 0], "text_atom": pairs[:, 1]}), truth / "bridges.parquet")
+    parts = []
+    for modality, codes in (("image", planted.codes_image), ("text", planted.codes_text)):
+        item, atom = np.nonzero(codes)
+        columns = {"modality": [modality] * len(item), "item": item, "atom": atom.astype(np.int32)}
+        parts.append(pa.table(columns | {"activation": codes[item, atom]}))
+    # Per item, because a held-out score must be compared with the truth of the same rows: that of all rows differs by
+    # more than the tolerance from sampling alone.
+    pq.write_table(pa.concat_tables(parts), truth / "codes.parquet", compression="zstd")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--pairs", type=int, default=20_000)
+    parser.add_argument("--dim", type=int, default=160)
+    parser.add_argument("--atoms", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    planted = plant(arguments.pairs, arguments.dim, arguments.atoms, arguments.seed)
+    write(planted, arguments.to)
+    cosines = np.abs(planted.atoms @ planted.atoms.T - np.eye(len(planted.atoms)))
+    cosines[planted.bridges[:, 0], planted.bridges[:, 1]] = cosines[planted.bridges[:, 1], planted.bridges[:, 0]] = 0
+    codes_a_row = [(codes > 0).sum(1).mean() for codes in (planted.codes_image, planted.codes_text)]
+    print(f"{len(planted.image)} pairs, {len(planted.atoms)} atoms, {len(planted.bridges)} bridges -> {arguments.to}")
+    print(
+        f"atoms a row: image {codes_a_row[0]:.2f}, text {codes_a_row[1]:.2f}; highest other cosine {cosines.max():.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""The command `bridgescope`. Exit codes: 0 done, 1 failed while running, 2 bad input (a sentence, no traceback).
+
+Heavy imports happen in the command that needs them, so that `--help` and `sql` start at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from storage.dataset import find_store
+from storage.errors import BadInput
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from flows.study import Finished, StageDone
+
+FORMATS = ("table", "csv", "json", "parquet")
+STAGES = ("acquire", "model", "embed", "train", "export", "analyze", "report")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Returns the exit code."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("bridgescope").setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
+    try:
+        return int(arguments.command(arguments) or 0)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if getattr(error, "exit_code", 1) == 2:
+            print(f"bridgescope: {error}", file=sys.stderr)
+            return 2
+        if arguments.verbose:
+            traceback.print_exc()
+        print(f"bridgescope: failed: {type(error).__name__}: {error}", file=sys.stderr)
+        print("What was finished is kept: run the same command again to go on. (-v shows where it failed.)", file=sys.stderr)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="bridgescope",
+        description="Concepts of vision-language embedding spaces: train sparse autoencoders on paired embeddings, "
+        "and ask in SQL which concepts are stable, which modality each serves, and which pairs bridge the two.",
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--store", metavar="DIR", help="the store (default: BRIDGESCOPE_STORE, else the nearest ./store)")
+    common.add_argument("-v", "--verbose", action="store_true", help="more log lines, and tracebacks")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", parents=[common], help="run a study; what is there already is not made again")
+    run.add_argument("study", metavar="STUDY.toml")
+    run.add_argument("--only", metavar="STAGE", help=f"one stage alone: {', '.join(STAGES)}")
+    run.add_argument("--force", action="store_true", help="make the outputs again (with --only: of that stage)")
+    run.add_argument("--set", action="append", metavar="KEY=VALUE", help="change the study: saes.main.k=16, pairs.limit=40")
+    run.set_defaults(command=run_command)
+
+    status = commands.add_parser("status", parents=[common], help="what is fresh, stale or missing, and why")
+    status.add_argument("study", metavar="STUDY.toml")
+    status.add_argument("--set", action="append", metavar="KEY=VALUE", help="as in run")
+    status.set_defaults(command=status_command)
+
+    sql = commands.add_parser("sql", parents=[common], help="ask the catalog; a prompt when no query is given")
+    sql.add_argument("query", nargs="?")
+    sql.add_argument("--study", metavar="NAME", help="default: the store's only study")
+    sql.add_argument("--format", choices=FORMATS, default="table", help="how the answer is written (default: table)")
+    sql.set_defaults(command=sql_command)
+
+    report = commands.add_parser("report", parents=[common], help="make a study's page again and say where it is")
+    report.add_argument("study", metavar="STUDY.toml")
+    report.set_defaults(command=report_command)
+
+    doctor = commands.add_parser("doctor", parents=[common], help="versions, devices, and whether the store is sound")
+    doctor.set_defaults(command=doctor_command)
+    return top
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """`bridgescope run`."""
+    from flows.config import load_study
+
+    study = load_study(arguments.study, arguments.set)
+    if arguments.only is not None and arguments.only not in STAGES:
+        raise BadInput(f"--only {arguments.only}: no such stage; stages are {', '.join(STAGES)}")
+    store = find_store(arguments.store, create=True)
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if arguments.verbose else "WARNING")
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "")
+    print(f"study {study.name}, store {store}", file=sys.stderr)
+    from flows.study import run_study
+
+    finished = run_study(study, store, only=arguments.only, force=arguments.force, tell=tell_stage)
+    print_finished(finished, store)
+    return 0
+
+
+def tell_stage(done: StageDone) -> None:
+    """One line as a stage ends."""
+    cached = f", {done.cached} cached" if done.cached else ""
+    slowest = f" (slowest cached task {done.slowest_cached * 1000:.0f} ms)" if done.cached else ""
+    print(f"{done.stage:8} {done.tasks:3} tasks{cached:12} {done.seconds:7.1f} s{slowest}", file=sys.stderr)
+
+
+def print_finished(finished: Finished, store: Path) -> None:
+    """The results of a run, and where its page is."""
+    from flows.results import results
+
+    run = finished.run
+    print(f"Prefect's own start {finished.prefect_seconds:.1f} s, run {run.number} took {run.seconds:.1f} s", file=sys.stderr)
+    if run.of("analyze"):
+        print(results(store, run))
+    if run.of("report"):
+        print(f"report: {store / 'report' / run.study / 'index.html'}")
+
+
+def status_command(arguments: argparse.Namespace) -> int:
+    """`bridgescope status`."""
+    from flows.config import load_study
+    from flows.status import status, summary
+    from storage.catalog import refresh_catalog_file
+    from storage.runs import last_run
+
+    study = load_study(arguments.study, arguments.set)
+    store = find_store(arguments.store)
+    rows = status(study, store)
+    last = last_run(store, study.name)
+    if last is not None:
+        refresh_catalog_file(store, last)
+    print(f"study {study.name}, store {store}, {summary(last)}")
+    for row in rows:
+        print(f"{row.state:8} {row.key!s:44} {row.why}".rstrip())
+    counts = {state: sum(row.state == state for row in rows) for state in ("fresh", "stale", "missing")}
+    print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    return 0
+
+
+def sql_command(arguments: argparse.Namespace) -> int:
+    """`bridgescope sql`."""
+    from storage.catalog import open_catalog, refresh_catalog_file, the_only_study
+    from storage.runs import last_run
+
+    store = find_store(arguments.store)
+    name = arguments.study or the_only_study(store)
+    con = open_catalog(store, name, guarded=True)
+    last = last_run(store, name)
+    if last is not None:
+        refresh_catalog_file(store, last)
+    if arguments.query is not None:
+        answer(con, arguments.query, arguments.format)
+        return 0
+    return prompt(con, arguments.format)
+
+
+def prompt(con: duckdb.DuckDBPyConnection, style: str) -> int:
+    """Read statements until the input ends: each ends with a semicolon. A wrong one is told and asked again."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (gives input() a history)
+    from storage.query import views
+
+    watched = sys.stdin.isatty()
+    if watched:
+        print(f"Views: {', '.join(views(con))}. A statement ends with a semicolon; end with Ctrl-D.")
+    failed, lines = False, list[str]()
+    while True:
+        try:
+            line = input(("bridgescope> " if not lines else "         ... ") if watched else "")
+        except EOFError:
+            break
+        lines.append(line)
+        if line.rstrip().endswith(";"):
+            failed |= not _answered(con, "\n".join(lines), style)
+            lines = []
+    if any(line.strip() for line in lines):
+        failed |= not _answered(con, "\n".join(lines), style)
+    return 2 if failed and not watched else 0
+
+
+def _answered(con: duckdb.DuckDBPyConnection, query: str, style: str) -> bool:
+    try:
+        answer(con, query, style)
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return False
+    except KeyboardInterrupt:
+        con.interrupt()
+        print("interrupted", file=sys.stderr)
+    return True
+
+
+def answer(con: duckdb.DuckDBPyConnection, query: str, style: str) -> None:
+    """Check a query, run it, and write its rows to standard output."""
+    from storage.query import run, write
+
+    write(run(con, query), style, sys.stdout)
+
+
+def report_command(arguments: argparse.Namespace) -> int:
+    """`bridgescope report`."""
+    from flows.config import load_study
+    from flows.study import run_study
+
+    store = find_store(arguments.store)
+    study = load_study(arguments.study)
+    run_study(study, store, only="report")
+    print(store / "report" / study.name / "index.html")
+    return 0
+
+
+def doctor_command(arguments: argparse.Namespace) -> int:
+    """`bridgescope doctor`."""
+    from flows.doctor import examine
+
+    try:
+        store = find_store(arguments.store)
+    except BadInput as error:
+        print(f"store: {error}")
+        store = None
+    lines, healthy = examine(store)
+    print("\n".join(lines))
+    return 0 if healthy else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""The study file: one pydantic model that validates it. Everything a study can say is said here, with its limits."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from storage.errors import BadInput
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of a study file: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Pairs(Section):
+    """What every source of pairs has."""
+
+    heldout: float = Field(0.2, ge=0, lt=1, description="share of images never trained on")
+    shard_size: int = Field(8192, ge=1, le=2**20, description="images a shard; given out once, when they are first seen")
+
+
+class NpmEmoji(Pairs):
+    """Emoji images with their labels and tags, from two npm packages."""
+
+    source: Literal["npm-emoji"]
+    images: str = Field("@lobehub/fluent-emoji-3d@1.1.0", description="npm package of the images, with its version")
+    metadata: str = Field("emojibase-data@17.0.0", description="npm package of labels and tags, with its version")
+    limit: int | None = Field(None, ge=2, description="take the first so many items only")
+
+
+class EmbeddingsFolder(Pairs):
+    """The user's own vectors as pairs: keys and captions from the folder's metadata."""
+
+    source: Literal["embeddings"]
+    path: str = Field(description="the folder, relative to the study file")
+
+
+class Model(Section):
+    """One vision-language model."""
+
+    name: Name
+    spec: str = Field(description="demo:NAME, open_clip:NAME/PRETRAINED, open_clip:local-dir:PATH or embeddings:PATH")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @field_validator("spec")
+    @classmethod
+    def _known(cls, spec: str) -> str:
+        kind, _, rest = spec.partition(":")
+        if kind not in ("demo", "open_clip", "embeddings") or not rest:
+            raise ValueError("must be demo:NAME, open_clip:NAME/PRETRAINED, open_clip:local-dir:PATH or embeddings:PATH")
+        if kind == "demo" and rest not in ("emoji-clip", "emoji-siglip"):
+            raise ValueError("demo models are demo:emoji-clip and demo:emoji-siglip")
+        return spec
+
+
+class SAE(Section):
+    """One SAE setting, trained once a seed on every model."""
+
+    name: Name
+    architecture: Literal["batchtopk"] = "batchtopk"
+    width: int = Field(ge=2, description="concepts in the dictionary")
+    k: int = Field(ge=1, description="concepts a row, on average")
+    epochs: int = Field(20, ge=1, description="an epoch is as many draws as there are training rows")
+    batch_size: int = Field(256, ge=2)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    decoder_bias: bool = True
+    image_share: Share | Literal["natural"] = Field(0.5, description="share of images in the training mixture")
+    auxk: float = Field(1 / 32, ge=0, description="weight of the auxiliary loss; 0 turns it off")
+    dead_after_epochs: float = Field(0.5, ge=0.1, le=1, description="a concept silent for so long is dead to AuxK")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0, 1, 2], min_length=1)
+    retrain: Literal["always", "never"] | Annotated[float, Field(gt=1)] = Field(
+        "always", description="when training rows grew: always, never, or once they grew by this factor"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SAE:
+        if self.k > self.width:
+            raise ValueError(f"k is {self.k}, more than the width {self.width}")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds names a seed twice: {self.seeds}")
+        return self
+
+    def setting(self) -> dict[str, Any]:
+        """The part that changes the result of one training run, for the recipe."""
+        return self.model_dump(exclude={"name", "seeds", "retrain"})
+
+
+class Analyze(Section):
+    """What the statistics count."""
+
+    split: Literal["heldout", "train", "all"] = "heldout"
+    min_pairs: int = Field(10, ge=1, description="bridges below so many pairs are not stored")
+
+
+class RuntimeSection(Section):
+    """How a study is run: nothing here changes a recipe."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    embed_batch_size: int = Field(64, ge=1, le=1024)
+
+
+class Study(Section):
+    """A study file."""
+
+    name: Name
+    pairs: Annotated[NpmEmoji | EmbeddingsFolder, Field(discriminator="source")]
+    models: list[Model] = Field(min_length=1)
+    saes: list[SAE] = Field(min_length=1)
+    analyze: Analyze = Analyze()
+    runtime: RuntimeSection = RuntimeSection()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        for kind, names in (("models", [m.name for m in self.models]), ("saes", [s.name for s in self.saes])):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{kind} names one thing twice: {names}")
+        for model in self.models:
+            if model.spec.startswith("embeddings:") != (self.pairs.source == "embeddings"):
+                raise ValueError(f"model {model.name}: vectors of your own go with source = \"embeddings\", and only with it")
+            if model.spec.startswith("demo:") and self.pairs.source != "npm-emoji":
+                raise ValueError(f"model {model.name}: the demo models are made from source = \"npm-emoji\"")
+        return self
+
+
+def load_study(path: str | Path, changes: list[str] | None = None) -> Study:
+    """Read and validate a study file, with `key=value` changes put in first.
+
+    Paths in it become absolute, from the study file's folder. Raises BadInput that names file, key and what is allowed.
+    """
+    file = Path(path)
+    try:
+        data = tomllib.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise BadInput(f"{file}: no such study file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{file}: not TOML: {error}") from error
+    for change in changes or []:
+        _set(data, change)
+    _make_absolute(data, file.resolve().parent)
+    try:
+        return Study.model_validate(data)
+    except ValidationError as error:
+        raise BadInput("\n".join(_explained(file, problem) for problem in error.errors())) from error
+
+
+def _explained(file: Path, problem: Any) -> str:
+    """One pydantic error as a sentence: file, key, what is wrong, what is allowed."""
+    where = ".".join(str(part) for part in problem["loc"] if part not in ("npm-emoji", "embeddings")) or "the study"
+    if problem["type"] == "extra_forbidden":
+        allowed = _keys_at(problem["loc"][:-1])
+        return f"{file}: {where}: unknown key; allowed here: {', '.join(allowed)}"
+    if problem["type"] == "string_pattern_mismatch" and problem["loc"][-1] == "name":
+        return f"{file}: {where}: bad name {problem['input']!r}: lower-case letters, digits, '.', '_', '-', at most 64"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = f" (got {problem['input']!r})" if not isinstance(problem["input"], (dict, list, BaseModel)) else ""
+    return f"{file}: {where}: {message}{given}"
+
+
+def _keys_at(place: tuple[int | str, ...]) -> list[str]:
+    """The keys that a section of the study file may have."""
+    sections: dict[str, type[BaseModel]] = {
+        "": Study, "models": Model, "saes": SAE, "analyze": Analyze, "runtime": RuntimeSection,
+    }  # fmt: skip
+    named = [str(part) for part in place if isinstance(part, str)]
+    if named[:1] == ["pairs"]:
+        return sorted((EmbeddingsFolder if "embeddings" in named else NpmEmoji).model_fields)
+    return sorted(sections[named[0] if named else ""].model_fields)
+
+
+def _set(data: dict[str, Any], change: str) -> None:
+    """Put one `--set key=value` into the study: saes.main.k=16, pairs.limit=40. Lists by name or number."""
+    key, found, text = change.partition("=")
+    if not found or not key:
+        raise BadInput(f"--set {change}: must be key=value, as in --set saes.main.k=16")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    place: Any = data
+    *parts, last = key.split(".")
+    for part in parts:
+        place = _step(place, part, change)
+    if isinstance(place, list):
+        raise BadInput(f"--set {change}: name the entry of the list first: {', '.join(_names(place))}")
+    place[last] = value
+
+
+def _step(place: Any, part: str, change: str) -> Any:
+    if isinstance(place, list):
+        found = [item for i, item in enumerate(place) if part in (str(i), item.get("name"))]
+        if not found:
+            raise BadInput(f"--set {change}: there is no {part!r}; there are {', '.join(_names(place))}")
+        return found[0]
+    step = place.setdefault(part, {})
+    if not isinstance(step, (dict, list)):
+        raise BadInput(f"--set {change}: {part!r} is a value and has nothing below it")
+    return step
+
+
+def _names(items: list[Any]) -> list[str]:
+    return [str(item.get("name", i)) for i, item in enumerate(items)]
+
+
+def _make_absolute(data: dict[str, Any], folder: Path) -> None:
+    """Paths in a study file are relative to it; environment and working directory do not matter."""
+    pairs = data.get("pairs")
+    if isinstance(pairs, dict) and isinstance(pairs.get("path"), str):
+        pairs["path"] = str(folder / pairs["path"])
+    for model in data.get("models", []) if isinstance(data.get("models"), list) else []:
+        spec = model.get("spec") if isinstance(model, dict) else None
+        for prefix in ("embeddings:", "open_clip:local-dir:"):
+            if isinstance(spec, str) and spec.startswith(prefix):
+                model["spec"] = prefix + str(folder / spec.removeprefix(prefix))

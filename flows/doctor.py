@@ -1,0 +1,34 @@
+"""The doctor: versions, devices, and whether every dataset of every newest run is whole, byte for byte."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from storage.dataset import library_versions, verify
+from storage.runs import last_run, studies
+
+
+def examine(store: Path | None) -> tuple[list[str], bool]:
+    """What was found, a line each, and whether all of it is well."""
+    import torch
+
+    lines = [f"{name} {version}" for name, version in library_versions().items()]
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    lines.append(f"devices: cpu ({torch.get_num_threads()} threads)" + "".join(f", cuda:{i} {g}" for i, g in enumerate(gpus)))
+    lines.append(f"npm: {shutil.which('npm') or 'not found (the source npm-emoji needs it)'}")
+    if store is None:
+        return lines, True
+    free = shutil.disk_usage(store).free / 1e9
+    lines.append(f"store: {store} ({free:.0f} GB free)")
+    wrong = []
+    for study in studies(store):
+        run = last_run(store, study)
+        if run is not None:
+            found = [problem for entry in run.entries if (problem := verify(store, entry.dataset))]
+            lines.append(f"study {study}: run {run.number}, {len(run.entries)} datasets, {len(found)} not sound")
+            wrong += found
+    left = [path.name for path in store.glob("*/*.partial")]
+    if left:
+        lines.append(f"interrupted: {len(left)} datasets are half made; the next run goes on with them")
+    return lines + [f"not sound: {problem}: delete its folder and run again" for problem in wrong], not wrong

@@ -1,0 +1,77 @@
+"""What of a study is fresh, stale or missing, and why. Reads manifests only: no server, nothing run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flows.config import Study
+from flows.stages import STAGES, Job, Key, State, jobs_of, lookup
+from storage.dataset import manifest_of
+from storage.errors import BadInput
+from storage.runs import Entry, Run, last_run
+
+
+class Status(NamedTuple):
+    """The state of one dataset of a study."""
+
+    key: Key
+    state: str  #: fresh, stale or missing
+    why: str
+
+
+def status(study: Study, store: Path) -> list[Status]:
+    """The state of everything a study makes, in the order of its stages, as of the last scan of the source."""
+    last = last_run(store, study.name)
+    if last is None:
+        return [Status(Key(stage), "missing", "the study has not run in this store") for stage in STAGES]
+    before = {(e.stage, e.model, e.sae, e.seed, e.shard): e for e in last.entries}
+    state: State = {Key(e.stage, shard=e.shard): e.dataset for e in last.entries if e.stage in ("scan", "ledger")}
+    found = []
+    for stage in STAGES:
+        for place in range(len(jobs_of(stage, study, state, last, store))):
+            job = jobs_of(stage, study, state, last, store)[place]
+            dataset = lookup(job, store)
+            if dataset is not None:
+                state[job.key] = dataset
+                found.append(Status(job.key, "fresh", ""))
+            else:
+                found.append(_unfinished(job, before.get(tuple(job.key)), store))
+    return found
+
+
+def _unfinished(job: Job, known: Entry | None, store: Path) -> Status:
+    """Why a dataset is not fresh: its folder is gone, its arguments changed, or what it is made from is not fresh."""
+    if known is None:
+        return Status(job.key, "missing", "never made" if job.inputs is not None else "waits for the stages before it")
+    if job.inputs is None:
+        return Status(job.key, "stale", "what it is made from is missing or stale")
+    at = job.stage.address(**job.inputs)
+    if at.path == known.dataset.path:
+        return Status(job.key, "missing", f"{at.path} is gone or has lost a file")
+    try:
+        manifest = manifest_of(store, known.dataset)
+    except BadInput:
+        return Status(job.key, "stale", "made from something else before, and that is gone")
+    if manifest["version"] != at.version:
+        return Status(job.key, "stale", f"version of the stage {manifest['version']} -> {at.version}")
+    return Status(job.key, "stale", "changed: " + ", ".join(differences(manifest["arguments"], at.arguments)))
+
+
+def differences(old: Any, new: Any, place: str = "") -> list[str]:
+    """Where two JSON values differ, as `key old -> new`; digests are not spelled out."""
+    if isinstance(old, dict) and isinstance(new, dict) and "digest" not in old:
+        found = []
+        for key in sorted(old.keys() | new.keys()):
+            found += differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
+        return found
+    if old == new:
+        return []
+    if isinstance(old, (dict, list)) or isinstance(new, (dict, list)):
+        return [place]
+    return [f"{place} {old} -> {new}"]
+
+
+def summary(run: Run | None) -> str:
+    """One line on the newest run."""
+    return f"run {run.number} of {run.started}" if run else "no run"

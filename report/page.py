@@ -1,0 +1,232 @@
+"""The page of a study: one HTML file that asks nothing of anyone, made from a catalog and the study's configuration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import duckdb
+import jinja2
+from markupsafe import Markup
+
+from report import queries, sentences, tables
+from report.figures import Drawn, Runs, modality_histograms, stability_curves, training_curves
+from report.pictures import thumbnails
+from report.queries import Answer, Row, ask, holds
+
+TOP_BRIDGES = (("bridge", 12), ("correlation_bridge", 6))  # how many of the first setting, by what
+TOP_BRIDGES_OTHERS = (("bridge", 4), ("correlation_bridge", 2))  # of every further setting, folded
+IMAGES, CAPTIONS = 6, 5  # items shown of a concept
+
+
+class Fact(NamedTuple):
+    """A line of the study file, in words."""
+
+    name: str
+    value: str
+
+
+class Concept(NamedTuple):
+    """One side of a bridge."""
+
+    id: int
+    score: str  #: modality score
+    items: list[Row]  #: top images (key, caption, picture) or top captions (caption)
+
+
+class Bridge(NamedTuple):
+    """An image concept, a text concept, and what lies between them."""
+
+    image: Concept
+    text: Concept
+    own: bool  #: both sides are one concept
+    numbers: Row
+
+
+class BridgeList(NamedTuple):
+    """The strongest bridges of one SAE by one of the three scores."""
+
+    title: str
+    bridges: list[Bridge]
+    sql: list[str]
+
+
+class Exhibit(NamedTuple):
+    """The bridge lists of one SAE."""
+
+    model: str
+    sae: str
+    seed: int
+    lists: list[BridgeList]
+
+
+def write_report(out: Path, con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> None:
+    """Write `out/index.html`, the page of a study: equal catalogs and configurations give equal bytes.
+
+    con: a catalog as `storage.open_catalog` gives it. config: the study file as a dict (name, pairs, models, saes,
+    analyze).
+    `out` is made when missing. Raises duckdb.CatalogException when the catalog has not been analyzed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # captions are anybody's text
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": sentences.number, "percent": sentences.percent, "svg": Markup}
+    page = environment.get_template("template.html.j2").render(**contents(con, config))
+    partial = out / "index.html.partial"
+    partial.write_text(page.strip() + "\n", encoding="utf-8")
+    os.replace(partial, out / "index.html")
+
+
+def contents(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> dict[str, Any]:
+    """Everything the template shows."""
+    settings = ask(con, queries.SETTINGS)
+    runs = in_study_order(settings, config)
+    saes = list(dict.fromkeys(sae for _, sae in runs))
+    models = list(dict.fromkeys(model for model, _ in runs))
+    split = settings.rows[0]["split"] if settings.rows else "heldout"
+    answers = sentences.Answers(
+        reconstruction=ask(con, queries.RECONSTRUCTION),
+        settings=settings,
+        modality=ask(con, queries.MODALITY_SHARES),
+        by_energy=ask(con, queries.stability_by_energy(runs)),
+        totals=ask(con, queries.BRIDGE_TOTALS),
+        retrieval=ask(con, queries.retrieval(split)),
+    )
+    said = [(sae, sentences.findings(answers, [model for model, name in runs if name == sae], sae)) for sae in saes]
+    exhibits = [exhibit(con, model, sae, sae == saes[0]) for sae in saes for model, name in runs if name == sae]
+    return {
+        "name": config["name"],
+        "facts": facts(config),
+        "split": split,
+        "models": models,
+        "saes": saes,
+        "findings": said,
+        "retrieval_finding": sentences.retrieval(answers, models),
+        "findings_sql": [answer.sql for answer in answers],
+        "tables": made_tables(con, answers, runs),
+        "figures": made_figures(con, answers, runs),
+        "exhibits": exhibits,
+        "to_paste": questions(exhibits),
+    }
+
+
+def in_study_order(settings: Answer, config: dict[str, Any]) -> Runs:
+    """Every (model, sae) of the catalog, settings and models in the order of the study file."""
+    order = {kind: [entry["name"] for entry in config.get(kind, [])] for kind in ("models", "saes")}
+
+    def place(kind: str, name: str) -> tuple[int, str]:
+        return (order[kind].index(name) if name in order[kind] else len(order[kind]), name)
+
+    found = dict.fromkeys((row["model"], row["sae"]) for row in settings.rows)
+    return sorted(found, key=lambda run: (place("saes", run[1]), place("models", run[0])))
+
+
+def facts(config: dict[str, Any]) -> list[Fact]:
+    """The study file in a few lines. Folders are named by their last part: a page travels, a path does not."""
+    made = [Fact("Pairs", _listed(config.get("pairs", {})))]
+    for kind, key in (("Model", "models"), ("SAE", "saes")):
+        for entry in config.get(key, []):
+            made.append(Fact(f"{kind} {entry['name']}", _listed({k: v for k, v in entry.items() if k != "name"})))
+    made.append(Fact("Analysis", _listed(config.get("analyze", {}))))
+    return [fact for fact in made if fact.value]
+
+
+def _listed(section: dict[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {_shown(value)}" for key, value in section.items() if value is not None)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(_shown, value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    kind, colon, rest = text.rpartition(":")
+    return f"{kind}{colon}{PurePath(rest).name}" if PurePath(rest).is_absolute() else text
+
+
+def made_tables(con: duckdb.DuckDBPyConnection, answers: sentences.Answers, runs: Runs) -> dict[str, tables.Table]:
+    """Every table of the page by name; those that the study gives no rows for are missing."""
+    found = {
+        "counts": ask(con, queries.COUNTS),
+        "settings": answers.settings,
+        "reconstruction": answers.reconstruction,
+        "retrieval": answers.retrieval,
+        "stability": ask(con, queries.stability(runs)),
+        "totals": answers.totals,
+    }
+    if holds(con, "ledger"):
+        found["dropped"] = ask(con, queries.DROPPED)
+    return {name: tables.table(name, answer, runs) for name, answer in found.items() if answer.rows}
+
+
+def made_figures(con: duckdb.DuckDBPyConnection, answers: sentences.Answers, runs: Runs) -> dict[str, Drawn]:
+    """Every figure of the page by name."""
+    figures = {
+        "modality": modality_histograms(ask(con, queries.histograms(runs)), runs),
+        "stability": stability_curves(answers.by_energy, runs),
+    }
+    if holds(con, "training"):
+        figures["training"] = training_curves(ask(con, queries.TRAINING), runs)
+    return figures
+
+
+def exhibit(con: duckdb.DuckDBPyConnection, model: str, sae: str, first: bool) -> Exhibit:
+    """The strongest bridges of the first seed of a model and setting, with the items of both sides."""
+    found = con.execute("SELECT min(seed) FROM saes WHERE model = ? AND sae = ?", [model, sae]).fetchone()
+    seed = found[0] if found else 0
+    lists = []
+    for by, n in TOP_BRIDGES if first else TOP_BRIDGES_OTHERS:
+        top = ask(con, queries.top_bridges(model, sae, seed, n, by))
+        top = top._replace(rows=[row for row in top.rows if row[by] is not None])
+        lists.append(bridge_list(con, model, sae, seed, by, top))
+    return Exhibit(model, sae, seed, lists)
+
+
+def bridge_list(con: duckdb.DuckDBPyConnection, model: str, sae: str, seed: int, by: str, top: Answer) -> BridgeList:
+    """The rows of one `top_bridges`, with pictures and captions."""
+    title = f"Top {len(top.rows)} by {by.replace('_', ' ')}"
+    if not top.rows:
+        return BridgeList(title, [], [top.sql])
+    images = ask(con, queries.top_images(model, sae, seed, sorted({row["image_concept"] for row in top.rows}), IMAGES))
+    captions = ask(
+        con, queries.top_captions(model, sae, seed, sorted({row["text_concept"] for row in top.rows}), CAPTIONS)
+    )
+    sql = [top.sql, images.sql, captions.sql]
+    uris: dict[int, str] = {}
+    if images.rows and holds(con, "image_bytes"):
+        read, uris = thumbnails(con, sorted({row["image_id"] for row in images.rows}))
+        sql.append(read.sql)
+    shown = [row | {"picture": uris.get(row["image_id"])} for row in images.rows]
+    bridges = [
+        Bridge(
+            Concept(
+                row["image_concept"],
+                sentences.number(row["image_score"], 2),
+                [item for item in shown if item["concept_id"] == row["image_concept"]],
+            ),
+            Concept(
+                row["text_concept"], sentences.number(row["text_score"], 2), captions.of(concept_id=row["text_concept"])
+            ),
+            row["image_concept"] == row["text_concept"],
+            row,
+        )
+        for row in top.rows
+    ]
+    return BridgeList(title, bridges, sql)
+
+
+def questions(exhibits: list[Exhibit]) -> list[tuple[str, str]]:
+    """SQL to begin with, about a concept that the page shows."""
+    for shown in exhibits:
+        concept = next((bridge.text.id for found in shown.lists for bridge in found.bridges), 0)
+        return queries.to_paste(shown.model, shown.sae, shown.seed, concept)
+    return []

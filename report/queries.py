@@ -1,0 +1,276 @@
+"""The SQL behind every figure, table and sentence of the page, and the answers to it.
+
+A statement is built with its values as literals, run, and printed as it was run: what is pasted is what was drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import duckdb
+
+from storage.statements import literal
+
+Row = dict[str, Any]
+UNIMODAL = 0.1  # DEFINITIONS: unimodal below this modality score, or above one minus it
+MIN_FIRINGS = 10  # concepts below it stay out of modality shares
+BINS = 20
+TOP = 32  # the "most energetic" concepts of the sentences
+
+
+class Answer(NamedTuple):
+    """A statement and what the catalog answered."""
+
+    sql: str
+    columns: list[str]
+    rows: list[Row]
+
+    def of(self, **wanted: Any) -> list[Row]:
+        """The rows whose columns have these values, in the order of the answer."""
+        return [row for row in self.rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def ask(con: duckdb.DuckDBPyConnection, sql: str) -> Answer:
+    """Run one statement. Columns are named as in the statement."""
+    found = con.execute(sql)
+    columns = [column[0] for column in found.description or []]
+    return Answer(sql, columns, [dict(zip(columns, row, strict=True)) for row in found.fetchall()])
+
+
+def holds(con: duckdb.DuckDBPyConnection, *names: str) -> bool:
+    """Whether the catalog has all of these views: a study may lack what its source or its stages never gave."""
+    sql = f"SELECT count(DISTINCT table_name) FROM information_schema.tables WHERE table_name IN ({_listed(names)})"
+    found = con.execute(sql).fetchone()
+    return found is not None and found[0] == len(set(names))
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(map(literal, values))
+
+
+def _for_each(runs: Iterable[tuple[str, str]], select: str, order: str) -> str:
+    """One SELECT a (model, sae), put together: the macros take one of each. `{m}` and `{s}` stand for the literals."""
+    # replace, not format: the statements hold braces and percent signs of their own
+    selects = [select.replace("{m}", literal(model)).replace("{s}", literal(sae)) for model, sae in runs]
+    return "\nUNION ALL\n".join(selects) + f"\nORDER BY {order}"
+
+
+COUNTS = """\
+WITH items AS (
+    SELECT split, 1 AS images, 0 AS captions FROM images
+    UNION ALL
+    SELECT split, 0, 1 FROM pairs
+)
+SELECT coalesce(split, 'all') AS split, sum(images)::BIGINT AS images, sum(captions)::BIGINT AS captions
+FROM items
+GROUP BY ROLLUP (split)
+ORDER BY split = 'all', split DESC"""
+
+DROPPED = "SELECT cause, count(*) AS items FROM ledger GROUP BY cause ORDER BY items DESC, cause"
+
+SETTINGS = """\
+SELECT
+    sae, model, architecture, dim, width, k, decoder_bias, image_share,
+    count(*) AS seeds, max(rows_seen) AS rows_seen, any_value(split) AS split
+FROM saes
+GROUP BY sae, model, architecture, dim, width, k, decoder_bias, image_share
+ORDER BY sae, model"""
+
+RECONSTRUCTION = """\
+SELECT model, sae, seed, r2_image, r2_text, r2, cosine, l0_image, l0_text, l0, hoyer, dead_fraction
+FROM saes
+ORDER BY model, sae, seed"""
+
+MODALITY_SHARES = f"""\
+SELECT
+    model, sae,
+    count(*) FILTER (counted) AS counted,
+    count(*) FILTER (NOT counted) AS left_out,
+    count(*) FILTER (counted AND score > {1 - UNIMODAL}) / count(*) FILTER (counted) AS image_share,
+    count(*) FILTER (counted AND score < {UNIMODAL}) / count(*) FILTER (counted) AS text_share,
+    sum(energy) FILTER (counted AND (score > {1 - UNIMODAL} OR score < {UNIMODAL}))
+        / nullif(sum(energy) FILTER (counted), 0) AS unimodal_energy
+FROM (
+    SELECT
+        model, sae, energy, modality_score AS score,
+        firings >= {MIN_FIRINGS} AND modality_score IS NOT NULL AS counted
+    FROM concepts
+)
+GROUP BY model, sae
+ORDER BY model, sae"""
+
+BRIDGE_TOTALS = """\
+WITH sums AS (
+    SELECT
+        model, sae, seed, kind, class_image, class_text,
+        sum(positive) AS positive, sum(negative) AS negative, sum(positive) FILTER (self) AS self
+    FROM bridge_totals
+    GROUP BY ALL
+),
+shares AS (
+    SELECT
+        *,
+        positive / nullif(sum(positive) OVER run, 0) AS share,
+        coalesce(self, 0) / nullif(sum(positive) OVER run, 0) AS own
+    FROM sums
+    WINDOW run AS (PARTITION BY model, sae, seed, kind)
+)
+SELECT
+    model, sae, class_image, class_text,
+    avg(share) FILTER (kind = 'raw') AS raw_share,
+    min(share) FILTER (kind = 'raw') AS raw_low, max(share) FILTER (kind = 'raw') AS raw_high,
+    avg(own) FILTER (kind = 'raw') AS raw_self,
+    avg(negative) FILTER (kind = 'raw') AS raw_negative,
+    avg(share) FILTER (kind = 'covariance') AS covariance_share,
+    min(share) FILTER (kind = 'covariance') AS covariance_low,
+    max(share) FILTER (kind = 'covariance') AS covariance_high,
+    avg(own) FILTER (kind = 'covariance') AS covariance_self,
+    avg(negative) FILTER (kind = 'covariance') AS covariance_negative
+FROM shares
+GROUP BY model, sae, class_image, class_text
+HAVING max(positive) > 0 OR min(negative) < 0
+ORDER BY sae, model, raw_share DESC NULLS LAST, class_image, class_text"""
+
+TRAINING = "SELECT model, sae, seed, epoch, r2, dead_fraction FROM training ORDER BY model, sae, seed, step"
+
+
+def retrieval(split: str) -> str:
+    """Recall next to chance, in a gallery of the images with the smallest split_u.
+
+    A caption finds its image among the first K of n by chance in K/n of all orders. An image with c of the M captions
+    finds one of its own in 1 - C(M - c, K)/C(M, K), averaged over the images: more captions, more luck.
+    """
+    return f"""\
+WITH candidates AS (
+    SELECT images.image_id, images.split_u, count(pairs.pair_id) AS own
+    FROM images
+    LEFT JOIN pairs ON pairs.image_id = images.image_id
+    WHERE {literal(split)} = 'all' OR images.split = {literal(split)}
+    GROUP BY images.image_id, images.split_u
+),
+gallery AS (
+    SELECT own, sum(own) OVER () AS total
+    FROM candidates
+    QUALIFY row_number() OVER (ORDER BY split_u, image_id) <= (SELECT max(gallery) FROM retrieval)
+),
+image_chance AS (
+    SELECT
+        k, avg(1 - list_product([greatest(total - own - i, 0) / greatest(total - i, 1) FOR i IN range(k)])) AS chance
+    FROM gallery, (SELECT unnest([1, 5, 10]) AS k)
+    WHERE own > 0
+    GROUP BY k
+),
+chances AS (
+    SELECT DISTINCT
+        direction, k,
+        CASE direction
+            WHEN 'text_to_image' THEN least(k / gallery, 1)
+            ELSE (SELECT chance FROM image_chance WHERE image_chance.k = ks.k)
+        END AS chance
+    FROM retrieval, (SELECT unnest([1, 5, 10]) AS k) AS ks
+)
+SELECT
+    model, direction, any_value(gallery) AS gallery, any_value(captions) AS captions,
+    any_value(r1) AS r1, max(chance) FILTER (k = 1) AS chance1,
+    any_value(r5) AS r5, max(chance) FILTER (k = 5) AS chance5,
+    any_value(r10) AS r10, max(chance) FILTER (k = 10) AS chance10
+FROM retrieval
+JOIN chances USING (direction)
+WHERE intervention = 'embeddings'
+GROUP BY model, direction
+ORDER BY model, direction"""
+
+
+def histograms(runs: list[tuple[str, str]]) -> str:
+    """The modality-score histogram of every (model, sae)."""
+    select = f"SELECT {{m}} AS model, {{s}} AS sae, * FROM modality_histogram({{m}}, {{s}}, {BINS})"
+    return _for_each(runs, select, "sae, model, bin")
+
+
+def stability_by_energy(runs: list[tuple[str, str]]) -> str:
+    """Stability of the K most energetic concepts of every (model, sae), beside both floors."""
+    return _for_each(runs, "SELECT {m} AS model, {s} AS sae, * FROM stability_by_energy({m}, {s})", "sae, model, k")
+
+
+def stability(runs: list[tuple[str, str]]) -> str:
+    """Stability of every pair of seeds, beside its floors; sd_above is from floor_matched, in sds of its draws."""
+    select = """\
+SELECT
+    {m} AS model, {s} AS sae, seed_a, seed_b, stability, floor_random, floor_matched, floor_matched_sd,
+    (stability - floor_matched) / nullif(floor_matched_sd, 0) AS sd_above,
+    alive, energy_weighted,
+    (
+        SELECT avg(mean) FROM nulls_of({m}, {s}) AS n
+        WHERE n.statistic = 'stability_energy_weighted' AND n."null" = 'floor_matched'
+            AND n.seed IN (pair.seed_a, pair.seed_b)
+    ) AS floor_energy_weighted
+FROM stability({m}, {s}) AS pair"""
+    return _for_each(runs, select, "sae, model, seed_a, seed_b")
+
+
+def top_bridges(model: str, sae: str, seed: int, n: int, by: str) -> str:
+    """The strongest bridges of one SAE."""
+    return f"FROM top_bridges({literal(model)}, {literal(sae)}, {seed}, {n}, by := {literal(by)})"
+
+
+def top_images(model: str, sae: str, seed: int, concepts: list[int], n: int) -> str:
+    """The images on which each of these concepts fires most, with their first caption: `top_items` of many."""
+    return f"""\
+WITH top AS (
+    SELECT concept_id, item_id AS image_id, activation
+    FROM activations
+    WHERE model = {literal(model)} AND sae = {literal(sae)} AND seed = {seed} AND modality = 'image'
+        AND concept_id IN ({_listed(concepts)})
+    QUALIFY row_number() OVER (PARTITION BY concept_id ORDER BY activation DESC, item_id) <= {n}
+)
+SELECT
+    concept_id, image_id, activation, source_key,
+    (SELECT arg_min(caption, pair_id) FROM pairs WHERE pairs.image_id = top.image_id) AS caption
+FROM top
+JOIN images USING (image_id)
+ORDER BY concept_id, activation DESC, image_id"""
+
+
+def top_captions(model: str, sae: str, seed: int, concepts: list[int], n: int) -> str:
+    """The captions on which each of these concepts fires most."""
+    return f"""\
+SELECT concept_id, pair_id, activation, caption
+FROM activations
+JOIN pairs ON pairs.pair_id = item_id
+WHERE model = {literal(model)} AND sae = {literal(sae)} AND seed = {seed} AND modality = 'text'
+    AND concept_id IN ({_listed(concepts)})
+QUALIFY row_number() OVER (PARTITION BY concept_id ORDER BY activation DESC, item_id) <= {n}
+ORDER BY concept_id, activation DESC, pair_id"""
+
+
+def pictures(images: list[int]) -> str:
+    """The encoded bytes of these images."""
+    return f"SELECT image_id, image FROM image_bytes WHERE image_id IN ({_listed(images)}) ORDER BY image_id"
+
+
+def to_paste(model: str, sae: str, seed: int, concept: int) -> list[tuple[str, str]]:
+    """Three questions to begin with, as (what it asks, SQL)."""
+    m, s = literal(model), literal(sae)
+    return [
+        (
+            f"Everything known of concept {concept} of seed {seed}",
+            f"FROM concept_profile({m}, {s}, {seed}, {concept})",
+        ),
+        (
+            f"The captions on which concept {concept} fires most",
+            f"SELECT activation, caption, source_key, split FROM top_items({m}, {s}, {seed}, {concept}, 'text', 20)",
+        ),
+        (
+            "Concepts that both modalities use alike, that keep their direction over seeds, by energy",
+            f"""\
+SELECT c.concept_id, c.energy, c.modality_score, c.firings, avg(x.cosine) AS stability
+FROM concepts AS c
+JOIN matches AS x ON x.model = c.model AND x.sae_a = c.sae AND x.seed_a = c.seed AND x.concept_a = c.concept_id
+WHERE c.model = {m} AND c.sae = {s} AND c.seed = {seed} AND c.modality_score BETWEEN 0.4 AND 0.6
+GROUP BY ALL
+HAVING avg(x.cosine) > 0.7
+ORDER BY c.energy DESC
+LIMIT 20""",
+        ),
+    ]

@@ -1,0 +1,298 @@
+"""Findings in words: every number is an answer's, and the wording follows it, also when it disappoints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from report.queries import MIN_FIRINGS, TOP, UNIMODAL, Answer, Row
+
+SURE = 2.0  # standard deviations of a null that a number must stand above it to be called above
+NEAR = 0.1  # L0 within this part of k is called close to it
+DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
+
+
+class Answers(NamedTuple):
+    """The tables that the sentences are made from."""
+
+    reconstruction: Answer
+    settings: Answer
+    modality: Answer
+    by_energy: Answer
+    totals: Answer
+    retrieval: Answer
+
+
+class Finding(NamedTuple):
+    """What holds, in a sentence, and the numbers of every model that it stands on."""
+
+    topic: str
+    text: str
+    by_model: Sequence[tuple[str, str]] = ()  #: (model, its numbers), in the order of the study
+    note: str = ""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with a fixed count of digits and a real minus sign; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """A share in per cent: whole, with one digit below ten."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{number(100 * value, 1 if 0 < abs(value) < 0.1 else 0)}\u202f%"
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are there; None of none."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return fmean(known) if known else None
+
+
+def verdict(flags: Sequence[bool], all_of_them: str, none_of_them: str, some: str) -> str:
+    """The wording for all, none or some of the models."""
+    return all_of_them if all(flags) else some if any(flags) else none_of_them
+
+
+def each(models: Iterable[str], describe: Callable[[str], str | None]) -> list[tuple[str, str]]:
+    """`describe` of every model; models without an answer are left out."""
+    return [(model, text) for model in models if (text := describe(model))]
+
+
+def findings(answers: Answers, models: list[str], sae: str) -> list[Finding]:
+    """What the tables say of one SAE setting, over all models that have it."""
+    made = [
+        seeds(answers, models, sae),
+        reconstruction(answers, models, sae),
+        sparsity(answers, models, sae),
+        modality(answers, models, sae),
+        stability(answers, models, sae, None),
+        stability(answers, models, sae, TOP),
+        bridging(answers, models, sae, "raw"),
+        bridging(answers, models, sae, "covariance"),
+    ]
+    return [finding for finding in made if finding]
+
+
+def seeds(answers: Answers, models: list[str], sae: str) -> Finding:
+    """How many seeds stand behind the rest."""
+    counts = [len(answers.reconstruction.of(model=model, sae=sae)) for model in models]
+    few, many = min(counts, default=0), max(counts, default=0)
+    if many < 2:
+        text = "One seed a model: nothing here has a spread, and stability needs two."
+    else:
+        pairs = many * (many - 1) // 2
+        text = (
+            f"{many} seeds a model; stability compares {pairs} pair{'s' * (pairs > 1)} of them, "
+            "other numbers are means over the seeds."
+        )
+        if few < many:
+            text = f"{few} to {many} seeds a model. Numbers are means over the seeds there are."
+    return Finding("Seeds", text)
+
+
+def reconstruction(answers: Answers, models: list[str], sae: str) -> Finding | None:
+    """R2 within each modality, which of the two is rebuilt better, and whether either is worse than its own mean."""
+    means: dict[str, tuple[float, float, float | None]] = {}
+    for model in models:
+        rows = answers.reconstruction.of(model=model, sae=sae)
+        image, text, both = (mean(row[name] for row in rows) for name in ("r2_image", "r2_text", "r2"))
+        if image is not None and text is not None:
+            means[model] = image, text, both
+    if not means:
+        return None
+    listed = each(
+        means,
+        lambda m: (
+            f"R² {number(means[m][0])} within images and {number(means[m][1])} within captions"
+            f" ({number(means[m][2])} over both)"
+        ),
+    )
+    flags = [image > text for image, text, _ in means.values()]
+    better = verdict(
+        flags,
+        "Images are rebuilt better than captions.",
+        "Captions are rebuilt better than images.",
+        "Which modality is rebuilt better differs between the models.",
+    )
+    worse = [model for model, (image, text, _) in means.items() if min(image, text) < 0]
+    warning = f" In {', '.join(worse)} a modality is rebuilt worse than by its own mean vector." if worse else ""
+    note = "Over both modalities together R² also credits the gap between them."
+    return Finding("Reconstruction", better + warning, listed, note)
+
+
+def sparsity(answers: Answers, models: list[str], sae: str) -> Finding | None:
+    """L0 on the counted rows against the k that was asked for, and dead concepts."""
+    ratios: list[float] = []
+
+    def describe(model: str) -> str | None:
+        rows = answers.reconstruction.of(model=model, sae=sae)
+        settings = answers.settings.of(model=model, sae=sae)
+        l0, dead = mean(row["l0"] for row in rows), mean(row["dead_fraction"] for row in rows)
+        if l0 is None or not settings:
+            return None
+        k = settings[0]["k"]
+        ratios.append(l0 / k)
+        image, text = mean(row["l0_image"] for row in rows), mean(row["l0_text"] for row in rows)
+        fired = f"L0 {number(image, 1)} an image and {number(text, 1)} a caption at k = {k}"
+        return f"{fired}, {percent(dead)} of concepts dead"
+
+    listed = each(models, describe)
+    if not listed:
+        return None
+    if all(abs(ratio - 1) <= NEAR for ratio in ratios):
+        text = f"L0, mean of images and captions, is within {percent(NEAR)} of k."
+    elif all(ratio > 1 + NEAR for ratio in ratios):
+        text = "More concepts fire than k asked for."
+    elif all(ratio < 1 - NEAR for ratio in ratios):
+        text = "Fewer concepts fire than k asked for."
+    else:
+        text = f"Not every model keeps within {percent(NEAR)} of k."
+    return Finding("Sparsity", text, listed)
+
+
+def modality(answers: Answers, models: list[str], sae: str) -> Finding | None:
+    """Share of unimodal concepts, by count and by energy."""
+    rows = {row["model"]: row for row in answers.modality.of(sae=sae) if row["model"] in models and row["counted"]}
+    if not rows:
+        return Finding("Modality", f"No concept has {MIN_FIRINGS} firings: nothing is said of modality.")
+    shares = {model: row["image_share"] + row["text_share"] for model, row in rows.items()}
+    listed = each(
+        (model for model in models if model in rows),
+        lambda m: (
+            f"{percent(shares[m])} of {rows[m]['counted']} concepts are unimodal"
+            f" ({percent(rows[m]['image_share'])} image, {percent(rows[m]['text_share'])} text)"
+            f" and hold {percent(rows[m]['unimodal_energy'])} of the energy; {rows[m]['left_out']} left out"
+        ),
+    )
+    conclusion = verdict(
+        [share > 0.5 for share in shares.values()],
+        "Most concepts serve one modality.",
+        "Most concepts do not serve one modality alone.",
+        "Whether most concepts serve one modality differs between the models.",
+    )
+    bound = f"Unimodal: modality score under {UNIMODAL} or over {1 - UNIMODAL}, at least {MIN_FIRINGS} firings."
+    return Finding("Modality", conclusion, listed, bound)
+
+
+def stability(answers: Answers, models: list[str], sae: str, top: int | None) -> Finding | None:
+    """Stability of all concepts, or of the `top` most energetic ones, against what matching gives by chance."""
+    above: list[bool] = []
+
+    def describe(model: str) -> str | None:
+        rows = answers.by_energy.of(model=model, sae=sae)
+        row = _at(rows, top)
+        if top and row is rows[-1]:
+            return None  # the whole dictionary, of which the other sentence speaks
+        if row is None or row["stability"] is None or row["floor_matched"] is None:
+            return None
+        stands, words = against_floor(row["stability"], row["low"], row["floor_matched"], row["floor_matched_sd"])
+        above.append(stands)
+        floor = f"floor_matched {number(row['floor_matched'])} ± {number(row['floor_matched_sd'])}"
+        share = f" ({percent(row['energy_share'])} of the energy)" if top else ""
+        return f"{number(row['stability'])} over the {row['k']} concepts{share}, {floor}: {words}"
+
+    listed = each(models, describe)
+    what = f"Stability of the {top} most energetic" if top else "Stability"
+    if not listed:
+        return None if top else Finding(what, "Not measured: it compares two seeds of one setting.")
+    subject = "The most energetic concepts are" if top else "Concepts are, on average,"
+    conclusion = verdict(
+        above,
+        f"{subject} found again more than chance gives.",
+        f"{subject} not found again beyond what chance gives.",
+        f"{subject} found again beyond chance in some models only.",
+    )
+    return Finding(what, conclusion, listed)
+
+
+def _at(rows: list[Row], top: int | None) -> Row | None:
+    """The row of the K asked for: the largest up to it, or the whole dictionary."""
+    fitting = [row for row in rows if top is None or row["k"] <= top]
+    return max(fitting, key=lambda row: row["k"]) if fitting else None
+
+
+def against_floor(value: float, low: float, floor: float, sd: float | None) -> tuple[bool, str]:
+    """Whether a stability stands above its floor, and in words by how many standard deviations of the floor's draws."""
+    if not sd:
+        return value > floor, "above the floor (its spread is not known)" if value > floor else "not above the floor"
+    distance = (value - floor) / sd
+    if distance > SURE:
+        least = (low - floor) / sd
+        reserve = "" if least > SURE else ", though not for every pair of seeds"
+        return True, f"{number(distance, 1)} sd above the floor{reserve}"
+    if distance < -SURE:
+        return False, f"not above the floor but {number(-distance, 1)} sd below it"
+    return False, f"not above the floor ({number(distance, 1)} sd)"
+
+
+def bridging(answers: Answers, models: list[str], sae: str, kind: str) -> Finding | None:
+    """Share of the positive bridge total between unimodal image and unimodal text concepts."""
+    shares: dict[str, float] = {}
+    leading: dict[str, Row] = {}
+    own: dict[str, float] = {}
+    for model in models:
+        rows = [row for row in answers.totals.of(model=model, sae=sae) if row[f"{kind}_share"] is not None]
+        if rows:
+            both = [row for row in rows if (row["class_image"], row["class_text"]) == ("image", "text")]
+            shares[model] = both[0][f"{kind}_share"] if both else 0.0
+            own[model] = sum(row[f"{kind}_self"] or 0 for row in rows)
+            leading[model] = max(rows, key=lambda row: row[f"{kind}_share"])
+    if not shares:
+        return None
+
+    def describe(model: str) -> str:
+        first = leading[model]
+        pair = f"{first['class_image']} × {first['class_text']}"
+        largest = f"the largest is {pair} with {percent(first[f'{kind}_share'])}"
+        most = "the largest share" if pair == "image × text" else largest
+        return f"{percent(shares[model])} image × text, {most}; {percent(own[model])} concepts with themselves"
+
+    total = f"the positive {kind} total"
+    conclusion = verdict(
+        [share > 0.5 for share in shares.values()],
+        f"Most of {total} runs from unimodal image to unimodal text concepts.",
+        f"Most of {total} does not run from unimodal image to unimodal text concepts.",
+        f"Whether most of {total} runs from unimodal image to unimodal text concepts differs between the models.",
+    )
+    note = f"Shares of the positive {kind} bridge total, mean over seeds. Unimodal as above, whatever the firings."
+    return Finding(f"Bridges, {kind}", conclusion, each(shares, describe), note)
+
+
+def retrieval(answers: Answers, models: list[str]) -> Finding | None:
+    """Recall of the embeddings themselves against chance: whether there is anything for concepts to explain."""
+    above: list[bool] = []
+
+    def describe(model: str) -> str | None:
+        found = []
+        for row in answers.retrieval.of(model=model):
+            if any(row[name] is None or not math.isfinite(row[name]) for name in ("r1", "chance1", "r10", "chance10")):
+                continue
+            queries = row["gallery"] if row["direction"] == "image_to_text" else row["captions"]
+            for at in ("1", "10"):
+                chance = row[f"chance{at}"]
+                if chance < 1:  # in a gallery of ten R@10 is 1 for everybody, and nothing is claimed
+                    spread = math.sqrt(chance * (1 - chance) / max(queries, 1))
+                    above.append(row[f"r{at}"] > chance + SURE * spread)
+            found.append(
+                f"{DIRECTIONS[row['direction']]} R@1 {number(row['r1'])} (chance {number(row['chance1'])}),"
+                f" R@10 {number(row['r10'])} (chance {number(row['chance10'])})"
+            )
+        return ", ".join(found)
+
+    listed = each(models, describe)
+    if not listed:
+        return None
+    conclusion = verdict(
+        above,
+        "Retrieval is above chance in both directions.",
+        "Retrieval is not above chance.",
+        "Retrieval is above chance in part only.",
+    )
+    return Finding("Retrieval", conclusion, listed)

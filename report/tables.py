@@ -1,0 +1,147 @@
+"""Tables of the page: which columns of an answer are shown, under which heading and with how many digits."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from report.figures import Runs
+from report.queries import MIN_FIRINGS, UNIMODAL, Answer, Row
+from report.sentences import number, percent
+
+WORDS, COUNT, PERCENT = "words", "count", "percent"  # else a number of digits
+
+
+class Column(NamedTuple):
+    """One column: where its value is, its heading, how it is written."""
+
+    key: str
+    heading: str
+    form: str | int
+
+
+class Cell(NamedTuple):
+    """One value as it is written; words stand left, numbers right."""
+
+    text: str
+    numeric: bool
+
+
+class Table(NamedTuple):
+    """A table as the template shows it."""
+
+    caption: str
+    note: str
+    head: list[Cell]
+    rows: list[list[Cell]]
+    sql: str
+
+
+MODEL, SAE = Column("model", "model", WORDS), Column("sae", "SAE", WORDS)
+COLUMNS = {
+    "counts": [
+        Column("split", "split", WORDS), Column("images", "images", COUNT), Column("captions", "captions", COUNT),
+    ],
+    "dropped": [Column("cause", "cause", WORDS), Column("items", "items", COUNT)],
+    "settings": [
+        SAE, MODEL, Column("architecture", "architecture", WORDS), Column("dim", "d", COUNT),
+        Column("width", "concepts C", COUNT), Column("k", "k", COUNT), Column("decoder_bias", "decoder bias", WORDS),
+        Column("image_share", "image share", WORDS), Column("seeds", "seeds", COUNT),
+        Column("rows_seen", "rows seen", COUNT),
+    ],
+    "reconstruction": [
+        SAE, MODEL, Column("seed", "seed", COUNT), Column("r2_image", "R² image", 3), Column("r2_text", "R² text", 3),
+        Column("r2", "R² both", 3), Column("cosine", "cosine", 3), Column("l0_image", "L0 image", 2),
+        Column("l0_text", "L0 text", 2), Column("l0", "L0", 2), Column("hoyer", "Hoyer", 3),
+        Column("dead_fraction", "dead", PERCENT),
+    ],
+    "retrieval": [
+        MODEL, Column("direction", "direction", WORDS), Column("gallery", "images", COUNT),
+        Column("captions", "captions", COUNT), Column("r1", "R@1", 3), Column("chance1", "chance", 3),
+        Column("r5", "R@5", 3), Column("chance5", "chance", 3),
+        Column("r10", "R@10", 3), Column("chance10", "chance", 3),
+    ],
+    "stability": [
+        SAE, MODEL, Column("seed_a", "seed a", COUNT), Column("seed_b", "seed b", COUNT),
+        Column("stability", "stability", 3),
+        Column("floor_random", "floor random", 3), Column("floor_matched", "floor matched", 3),
+        Column("floor_matched_sd", "its sd", 4), Column("sd_above", "sd above", 1), Column("alive", "alive only", 3),
+        Column("energy_weighted", "energy-weighted", 3), Column("floor_energy_weighted", "its floor matched", 3),
+    ],
+    "totals": [
+        SAE, MODEL, Column("class_image", "image concept", WORDS), Column("class_text", "text concept", WORDS),
+        Column("raw_share", "raw share", PERCENT), Column("raw_range", "over seeds", WORDS),
+        Column("raw_self", "of it self", PERCENT), Column("covariance_share", "covariance share", PERCENT),
+        Column("covariance_range", "over seeds", WORDS), Column("covariance_self", "of it self", PERCENT),
+    ],
+}  # fmt: skip
+CAPTIONS = {
+    "counts": ("Images and captions", "An image and its captions stand on one side of the split."),
+    "dropped": ("Dropped, by cause", "Items of the source that the study did not get."),
+    "settings": ("SAE settings, as trained", "d: dimensions of the embeddings. Rows seen: draws of one training run."),
+    "reconstruction": (
+        "Reconstruction and sparsity on the counted rows",
+        "R² image and R² text are measured about each modality's own mean. R² both is measured about the mean of the "
+        "two and so credits the gap between modalities. Dead: fires on no training row.",
+    ),
+    "retrieval": (
+        "Retrieval by the embeddings themselves, next to chance",
+        "Image to text counts a hit when any own caption is among the first K. Chance of text to image is K over the "
+        "images. Chance of image to text is 1 − C(M − c, K)/C(M, K) for an image with c of the M captions, averaged "
+        "over the images: more captions, more luck.",
+    ),
+    "stability": (
+        "Stability of every pair of seeds",
+        "Mean cosine of concepts under the best one-to-one match. floor random: against random unit vectors. floor "
+        "matched: against draws with the mean and covariance of the dictionary; sd above is counted from it, in "
+        "standard deviations of its draws.",
+    ),
+    "totals": (
+        "Bridge totals by class of the two concepts",
+        f"Shares of the positive part, mean over seeds, untruncated. image, text: modality score over {1 - UNIMODAL}, "
+        f"under {UNIMODAL}, concepts under {MIN_FIRINGS} firings too, which the histogram leaves out. "
+        "Self: the part of the whole that concepts make with themselves.",
+    ),
+}
+
+
+def table(name: str, answer: Answer, runs: Runs) -> Table:
+    """One of the page's tables, its rows in the order of the study where they name a model and a setting."""
+    columns = COLUMNS[name]
+    caption, note = CAPTIONS[name]
+    rows = [_with_ranges(row) for row in _in_order(answer.rows, runs)]
+    head = [Cell(column.heading, column.form != WORDS or column.key.endswith("_range")) for column in columns]
+    cells = [[_cell(row[column.key], column) for column in columns] for row in rows]
+    return Table(caption, note, head, cells, answer.sql)
+
+
+def _in_order(rows: list[Row], runs: Runs) -> list[Row]:
+    """Rows by setting and model as the study names them; sorting is stable, the answer's order holds within."""
+    if not rows or "model" not in rows[0]:
+        return rows
+    if "sae" in rows[0]:
+        place = {run: i for i, run in enumerate(runs)}
+        return sorted(rows, key=lambda row: place.get((row["model"], row["sae"]), len(place)))
+    models = {model: i for i, model in reversed(list(enumerate(model for model, _ in runs)))}
+    return sorted(rows, key=lambda row: models.get(row["model"], len(runs)))
+
+
+def _with_ranges(row: Row) -> Row:
+    """Ranges over seeds as one column."""
+    ranges: dict[str, Any] = {}
+    for kind in ("raw", "covariance"):
+        low, high = row.get(f"{kind}_low"), row.get(f"{kind}_high")
+        ranges[f"{kind}_range"] = None if low is None or high is None else f"{percent(low)} – {percent(high)}"
+    return row | ranges
+
+
+def _cell(value: Any, column: Column) -> Cell:
+    if column.form == WORDS:
+        text = (
+            {True: "yes", False: "no", None: "–"}.get(value) if value is None or isinstance(value, bool) else str(value)
+        )
+        return Cell(str(text).replace("_", " "), column.key.endswith("_range"))
+    if value is None:
+        return Cell("–", True)
+    if column.form == COUNT:
+        return Cell(f"{value:,}".replace(",", "\u202f"), True)
+    return Cell(percent(value) if column.form == PERCENT else number(value, int(column.form)), True)

@@ -1,0 +1,103 @@
+"""How well codes rebuild embeddings and how few they are: the numbers of "Reconstruction and sparsity".
+
+Streams over batches, one accumulator a modality, sums in float64 over the whole set; never a mean of ratios.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Reconstruction:
+    """Sums over the rows of one modality; feed batches to `update`, read `result`, join two with `combine`."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.mean: Tensor | None = None  # [d] float64
+        self.spread = 0.0  # sum |x - mean|^2
+        self.error = 0.0  # sum |x - x_hat|^2
+        self.cosine_sum = 0.0
+        self.codes = 0  # non-zero codes
+        self.hoyer_sum = 0.0
+        self.hoyer_rows = 0
+
+    def update(self, x: np.ndarray | Tensor, x_hat: np.ndarray | Tensor, codes: np.ndarray | Tensor) -> None:
+        """Count rows x [N, d], their reconstructions x_hat [N, d] and codes [N, C]; batches may be of any size."""
+        x_ND, x_hat_ND, codes_NC = (torch.as_tensor(part).detach().double() for part in (x, x_hat, codes))
+        if x_ND.shape != x_hat_ND.shape or x_ND.shape[0] != codes_NC.shape[0]:
+            raise ValueError(f"x {tuple(x_ND.shape)}, x_hat {tuple(x_hat_ND.shape)}, codes {tuple(codes_NC.shape)}")
+        if x_ND.shape[0] == 0:
+            return
+        self._update_spread(x_ND)
+        self.error += float((x_ND - x_hat_ND).square().sum())
+        self.cosine_sum += float(torch.cosine_similarity(x_ND, x_hat_ND, dim=1, eps=1e-12).sum())
+        self.codes += int((codes_NC != 0).sum())
+        # A row without codes has no Hoyer sparsity (0/0), a single concept neither: both stay out of the mean.
+        l2 = codes_NC.norm(dim=1)
+        width, some = codes_NC.shape[1], l2 > 0
+        if width > 1:
+            ratio = codes_NC.abs().sum(1)[some] / l2[some]
+            self.hoyer_sum += float(((math.sqrt(width) - ratio) / (math.sqrt(width) - 1)).sum())
+            self.hoyer_rows += int(some.sum())
+
+    def _update_spread(self, x_ND: Tensor) -> None:
+        """Joins the batch's mean and squares with those so far (Chan et al. 1979): no difference of large sums."""
+        rows, mean = x_ND.shape[0], x_ND.mean(0)
+        spread = float((x_ND - mean).square().sum())
+        if self.mean is None:
+            self.rows, self.mean, self.spread = rows, mean, spread
+            return
+        both, shift = self.rows + rows, mean - self.mean
+        self.spread += spread + float(shift.square().sum()) * self.rows * rows / both
+        self.mean = self.mean + shift * (rows / both)
+        self.rows = both
+
+    def result(self) -> dict[str, float]:
+        """rows, r2, cosine, l0, hoyer of this modality; NaN where undefined (no rows, or all rows equal)."""
+        return {
+            "rows": self.rows,
+            "r2": 1 - _ratio(self.error, self.spread),
+            "cosine": _ratio(self.cosine_sum, self.rows),
+            "l0": _ratio(self.codes, self.rows),
+            "hoyer": _ratio(self.hoyer_sum, self.hoyer_rows),
+        }
+
+    def spread_about(self, point: Tensor | float) -> float:
+        """Mean of |x - point|^2 over the rows; point is [d], or one number for all dimensions."""
+        if self.mean is None:
+            return math.nan
+        return self.spread / self.rows + float((self.mean - point).square().sum())
+
+
+def combine(image: Reconstruction, text: Reconstruction) -> dict[str, float]:
+    """The columns of the view `saes`: r2, r2_image, r2_text, r2_scalar_mean, cosine, l0, l0_image, l0_text, hoyer.
+
+    Both modalities weigh the same, however many rows each has. r2 is measured about the mean of the two modality
+    means, so it credits the gap between them. r2_scalar_mean (overcomplete's variant) is measured about ONE number,
+    the mean over all entries. All NaN where a modality has no rows.
+    """
+    images, texts = image.result(), text.result()
+    r2 = scalar = math.nan
+    if image.mean is not None and text.mean is not None:
+        middle = (image.mean + text.mean) / 2
+        error = image.error / image.rows + text.error / text.rows
+        r2 = 1 - _ratio(error, image.spread_about(middle) + text.spread_about(middle))
+        entry = float(middle.mean())
+        scalar = 1 - _ratio(error, image.spread_about(entry) + text.spread_about(entry))
+    return {
+        "r2": r2,
+        "r2_image": images["r2"],
+        "r2_text": texts["r2"],
+        "r2_scalar_mean": scalar,
+        "cosine": (images["cosine"] + texts["cosine"]) / 2,
+        "l0": (images["l0"] + texts["l0"]) / 2,
+        "l0_image": images["l0"],
+        "l0_text": texts["l0"],
+        "hoyer": (images["hoyer"] + texts["hoyer"]) / 2,
+    }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else math.nan

@@ -1,0 +1,96 @@
+"""Which pre-activations stay: one function an architecture, and the threshold that stands in for it at inference.
+
+Never holds state: the threshold is returned, and stored with the weights by `sae.model`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Sparse(NamedTuple):
+    """What a sparsity rule hands back."""
+
+    codes: Tensor  # [B, C], >= 0, differentiable where kept
+    threshold: Tensor  # [], the smallest kept pre-activation; +inf where nothing was kept
+
+
+def batch_topk(pre_BC: Tensor, k: int) -> Sparse:
+    """Keep the k*B largest pre-activations of the whole batch, among those above 0.
+
+    pre_BC: [B, C]. Exactly k*B survive, or all positive ones when there are fewer: equal values at the border are
+    cut by position, not kept together, so that ties never inflate the count.
+    Source: BatchTopK, Bussmann et al., arXiv 2412.06410, section 3.
+    """
+    flat = pre_BC.reshape(-1)
+    kept, index = flat.topk(min(k * pre_BC.shape[0], flat.numel()), sorted=False)
+    kept = kept.relu()
+    codes = torch.zeros_like(flat).scatter(0, index, kept).view_as(pre_BC)
+    smallest = kept.detach().masked_fill(kept.detach() <= 0, torch.inf).amin()
+    return Sparse(codes, smallest)
+
+
+#: Architecture name -> its rule at training time. All share the inference rule "pre > threshold".
+ARCHITECTURES: dict[str, Callable[[Tensor, int], Sparse]] = {"batchtopk": batch_topk}
+
+
+def above(pre_BC: Tensor, threshold: Tensor) -> Tensor:
+    """The inference rule: codes [B, C] = pre where pre > threshold and pre > 0, else 0."""
+    return torch.where(pre_BC > threshold.clamp_min(0), pre_BC, 0.0)
+
+
+@torch.no_grad()
+def calibrate(
+    pre_activations: Callable[[Tensor], Tensor], x_ND: Tensor, weight_N: Tensor, k: int, chunk: int = 2048
+) -> Tensor:
+    """The (1 - k/C) quantile of all pre-activations of x, each row counting weight_N: the inference threshold.
+
+    pre_activations: [B, d] -> [B, C]. x_ND: [N, d]. weight_N: [N] float64, sums to 1. Returns a float32 scalar >= 0,
+    such that the weighted mean number of codes above it is k (fewer only where fewer than k are positive).
+    Exact: a sample of rows gives a lower bound, only candidates above it are held (about 1.5 k a row, not C), and
+    the bound is lowered until it provably lies under the quantile.
+    """
+    rows = weight_N > 0
+    if not bool(rows.all()):
+        x_ND, weight_N = x_ND[rows], weight_N[rows]
+    stride = max(1, x_ND.shape[0] // chunk)
+    sample_weight = weight_N[::stride] / weight_N[::stride].sum()
+    sampled = _candidates(pre_activations, x_ND[::stride], sample_weight, 0.0, chunk)
+    slack = 1.5
+    while True:
+        bound = float(_cut(*sampled, slack * k, 0.0))
+        values, weights = _candidates(pre_activations, x_ND, weight_N, bound, chunk)
+        if bound == 0.0 or float(weights.sum()) > k:
+            return _cut(values, weights, k, bound)
+        slack *= 2  # the sample was unlucky; ends at the latest with bound 0, where everything positive is held
+
+
+def _candidates(
+    pre_activations: Callable[[Tensor], Tensor], x_ND: Tensor, weight_N: Tensor, bound: float, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """Values of all pre-activations above bound [M], and the weight of each one's row [M]."""
+    values, weights = [], []
+    for x_BD, weight_B in zip(x_ND.split(chunk), weight_N.split(chunk), strict=True):
+        pre_BC = pre_activations(x_BD)
+        mask_BC = pre_BC > bound
+        values.append(pre_BC[mask_BC])
+        weights.append(weight_B.repeat_interleave(mask_BC.sum(1)))
+    return torch.cat(values), torch.cat(weights)
+
+
+def _cut(values: Tensor, weights: Tensor, mass: float, floor: float) -> Tensor:
+    """The number that the largest values of total weight `mass` lie above; `floor` where all of them are needed.
+
+    Half-way to the next value where float32 has room, so that rounding in another matrix product's order cannot
+    push a kept code under its own threshold.
+    """
+    values, order = values.sort(descending=True)
+    total = weights[order].cumsum(0)
+    kept = int(torch.searchsorted(total, mass * (1 - 1e-12))) + 1
+    if kept >= values.numel():
+        return values.new_tensor(floor)
+    last, following = values[kept - 1], values[kept]
+    middle = (last + following) / 2
+    return torch.where(middle < last, middle, following)

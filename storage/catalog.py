@@ -1,0 +1,112 @@
+"""The catalog: views and table macros over exactly the files of one run. It holds no data and writes none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from storage.errors import BadInput
+from storage.runs import Entry, Run, last_run, studies
+from storage.statements import SQL, literal, statement
+
+TABLES = ("saes", "concepts", "matches", "bridges", "bridge_totals", "floors", "nulls", "retrieval")
+
+
+def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[Entry], heldout: float) -> list[str]:
+    """Create every view whose data the entries hold, then the macros that these views allow.
+
+    Returns the paths of all files that the views read.
+    """
+    entries = list(entries)
+    files: list[str] = []
+
+    def paths(stage: str, name: str, **wanted: Any) -> list[str]:
+        found = [e for e in entries if e.stage == stage and all(getattr(e, k) == v for k, v in wanted.items())]
+        listed = [str(store / e.dataset.path / name.format(shard=e.shard)) for e in found]
+        files.extend(listed)
+        return listed
+
+    if images := paths("acquire", "images.parquet"):
+        con.execute(statement("views/images", images=images, heldout=heldout))
+        con.execute(statement("views/image_bytes", images=images))
+        con.execute(statement("views/pairs", captions=paths("acquire", "captions.parquet")))
+    if ledger := paths("ledger", "ledger.parquet"):
+        con.execute(statement("views/ledger", ledger=ledger))
+    for view, stage, name in (("training", "train", "training.parquet"), ("activations", "export", "{shard}.parquet")):
+        keys = dict.fromkeys((e.model, e.sae, e.seed) for e in entries if e.stage == stage)
+        selects = [
+            statement(
+                f"views/{view}", model=model, sae=sae, seed=seed, files=paths(stage, name, model=model, sae=sae, seed=seed)
+            )
+            for model, sae, seed in keys
+        ]
+        if selects:
+            con.execute(f"CREATE VIEW {view} AS\n" + "\nUNION ALL\n".join(selects))
+    if any(entry.stage == "analyze" for entry in entries):
+        for table in TABLES:
+            con.execute(f"CREATE VIEW {table} AS FROM read_parquet({literal(paths('analyze', f'{table}.parquet'))})")
+        for macro in sorted((SQL / "macros").glob("*.sql")):
+            con.execute(macro.read_text())
+    return files
+
+
+def open_catalog(
+    store: str | os.PathLike[str], study: str | None = None, *, guarded: bool = False, run: Run | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Open a study's catalog, in memory, over its newest run (or `run`).
+
+    `study` may be left out when the store holds one. With `guarded` the connection can read the catalog's own files and
+    nothing else, and its configuration is locked. Raises BadInput when the study has not run.
+    """
+    root = Path(store).resolve()
+    if run is None:
+        name = study or the_only_study(root)
+        run = last_run(root, name)
+        if run is None:
+            raise BadInput(f"study {name!r} has not run in {root}: it holds {', '.join(studies(root)) or 'no study'}")
+    con = duckdb.connect()
+    files = create_views(con, root, run.entries, heldout_of(run))
+    if guarded:
+        con.execute(f"SET allowed_paths = {literal(files)}")
+        con.execute("SET enable_external_access = false")
+        con.execute("SET lock_configuration = true")
+    return con
+
+
+def heldout_of(run: Run) -> float:
+    """The share of groups that a run held out."""
+    return float(run.config["pairs"]["heldout"])
+
+
+def the_only_study(store: Path) -> str:
+    """The store's study when there is one. Raises BadInput that lists them when there are more, or none."""
+    found = studies(store)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise BadInput(f"no study has run in {store} yet: bridgescope run STUDY.toml")
+    raise BadInput(f"{store} holds {len(found)} studies: name one with --study: {', '.join(found)}")
+
+
+def write_catalog_file(store: Path, run: Run) -> Path:
+    """Write `studies/<name>/catalog.duckdb`, for DuckDB's own shell, from any folder: replaced whole, absolute paths."""
+    final = store / "studies" / run.study / "catalog.duckdb"
+    partial = final.with_name(f"catalog.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)
+    with duckdb.connect(str(partial)) as con:
+        create_views(con, store, run.entries, heldout_of(run))
+    os.replace(partial, final)
+    final.with_suffix(".root").write_text(str(store))
+    return final
+
+
+def refresh_catalog_file(store: Path, run: Run) -> None:
+    """Rewrite the catalog file when the store was moved since it was written, or when it is missing."""
+    root = store / "studies" / run.study / "catalog.root"
+    final = root.with_suffix(".duckdb")
+    if os.access(root.parent, os.W_OK) and not (final.exists() and root.exists() and root.read_text() == str(store)):
+        write_catalog_file(store, run)

@@ -1,0 +1,267 @@
+"""Immutable datasets: handles, addresses, digests, locks and atomic writes.
+
+A dataset is a folder named by its recipe. It appears whole, by one rename, or not at all; nothing here knows what is in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from storage.errors import BadInput
+
+MANIFEST = "dataset.json"  # written last inside the folder: a folder with it is complete
+RECORD = "cached.json"  # Prefect's record of the task that made it, so that deleting the folder deletes the record
+LIBRARIES = ("torch", "open_clip_torch", "transformers", "timm", "numpy", "scipy", "numba", "duckdb", "polars", "zarr")
+
+log = logging.getLogger("bridgescope")
+
+
+class Dataset(BaseModel):
+    """A handle: what passes between tasks in place of the data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str  #: folder, relative to the store
+    recipe: str  #: hash of what it was made from
+    digest: str  #: sha256 over the bytes of its files: what later recipes hash
+    rows: int
+
+
+class Address(NamedTuple):
+    """Where a stage's output lies: known before it is made."""
+
+    stage: str  #: the folder that holds all outputs of this stage
+    version: str  #: changed by hand when the stage's code changes its result
+    arguments: dict[str, Any]  #: JSON-ready, every handle replaced by its digest
+    inputs: tuple[Dataset, ...]  #: the handles among the arguments, for the record
+
+    @property
+    def recipe(self) -> str:
+        """First 20 hexadecimal digits of the sha256 of stage, version and arguments."""
+        text = json.dumps([self.stage, self.version, self.arguments], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    @property
+    def path(self) -> str:
+        """Folder of the dataset, relative to the store."""
+        return f"{self.stage}/{self.recipe}"
+
+
+def address(stage: str, version: str, arguments: dict[str, Any]) -> Address:
+    """Give the address of what `stage` makes of `arguments`: handles count by their digest, not by where they lie.
+
+    Raises TypeError when an argument is neither a handle nor JSON.
+    """
+    inputs: list[Dataset] = []
+
+    def by_digest(value: Any) -> Any:
+        if isinstance(value, Dataset):
+            inputs.append(value)
+            return {"digest": value.digest}
+        if isinstance(value, dict):
+            return {str(key): by_digest(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [by_digest(item) for item in value]
+        if value is None or isinstance(value, (str, int, float, bool)):
+            return value
+        raise TypeError(f"{stage}: a {type(value).__name__} cannot be part of a recipe")
+
+    return Address(stage, version, by_digest(arguments), tuple(inputs))
+
+
+def complete(store: Path, at: Address) -> Dataset | None:
+    """Return the handle of the dataset at an address if it is there whole: its manifest, and every file at its size."""
+    folder = store / at.path
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        for name, size in manifest["files"].items():
+            if (folder / name).stat().st_size != size:
+                return None
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError):
+        return None
+    return Dataset(path=at.path, recipe=at.recipe, digest=manifest["digest"], rows=manifest["rows"])
+
+
+def manifest_of(store: Path, dataset: Dataset) -> dict[str, Any]:
+    """Read a dataset's manifest. Raises BadInput when the folder is gone."""
+    try:
+        return dict(json.loads((store / dataset.path / MANIFEST).read_text()))
+    except FileNotFoundError as error:
+        raise BadInput(f"{store / dataset.path} is missing from the store: run the study again to make it") from error
+
+
+def verify(store: Path, dataset: Dataset) -> str | None:
+    """Compare a dataset's bytes with its digest. Returns what is wrong, or None."""
+    folder = store / dataset.path
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        found = digest_of(folder, manifest["volatile"])
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        return f"{dataset.path}: {error}"
+    return None if found == dataset.digest else f"{dataset.path}: its bytes are not those that were written"
+
+
+def files_in(folder: Path) -> list[str]:
+    """Names of all data files below a folder, sorted; not the manifest and not Prefect's record."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if name not in (MANIFEST, RECORD))
+
+
+def digest_of(folder: Path, volatile: list[str] | tuple[str, ...] = ()) -> str:
+    """Sha256 over the names and bytes of a folder's files, except those that record how long making them took."""
+    total = hashlib.sha256()
+    for name in files_in(folder):
+        if name not in volatile:
+            with open(folder / name, "rb") as file:
+                total.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold `<path>.lock` until the block ends. The kernel frees it when the process dies, even by SIGKILL."""
+    lock = path.with_name(path.name + ".lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise BadInput(f"the store cannot be written: {error.strerror}: {lock.parent}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
+            log.warning("waiting for %s, which is writing %s", holder, path.name)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def sync(path: Path) -> None:
+    """Make a file's bytes, or a folder's entries, survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a small text file so that a reader sees the old text or the new one, never a part."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(text)
+    sync(partial)
+    os.replace(partial, path)
+    sync(path.parent)
+
+
+def materialize(
+    store: Path,
+    at: Address,
+    body: Callable[[Path], int],
+    *,
+    volatile: tuple[str, ...] = (),
+    resumes: bool = False,
+    force: bool = False,
+) -> Dataset:
+    """Return the dataset at an address, making it with `body` unless it is there whole.
+
+    `body` gets an empty folder (with `resumes`, what an interrupted call left in it), fills it and returns the number
+    of rows. The folder takes its final name by one rename, after every byte is synced. Files named in `volatile` hold
+    times and the like: they do not count in the digest. A second process waits, then adopts what the first one made.
+    Raises BadInput when the store cannot be written.
+    """
+    final = store / at.path
+    partial = final.with_name(final.name + ".partial")
+    with locked(final):
+        if not force and (found := complete(store, at)):
+            return found
+        if not resumes or force:
+            shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(exist_ok=True)
+        began = time.perf_counter()
+        rows = body(partial)
+        names = files_in(partial)
+        for name in names:
+            sync(partial / name)
+        digest = digest_of(partial, volatile)
+        manifest = {
+            "stage": at.stage,
+            "version": at.version,
+            "recipe": at.recipe,
+            "arguments": at.arguments,
+            "inputs": [handle.model_dump() for handle in at.inputs],
+            "digest": digest,
+            "rows": rows,
+            "files": {name: (partial / name).stat().st_size for name in names},
+            "volatile": list(volatile),
+            "seconds": round(time.perf_counter() - began, 3),
+            "libraries": library_versions(),
+        }
+        write_atomically(partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+        _install(partial, final)
+    return Dataset(path=at.path, recipe=at.recipe, digest=digest, rows=rows)
+
+
+def _install(partial: Path, final: Path) -> None:
+    """Give a finished folder its name. What stood there (torn, or forced) is moved aside first, then removed."""
+    aside = final.with_name(final.name + ".old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if final.exists():
+        os.rename(final, aside)
+    os.rename(partial, final)
+    sync(final.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries whose version can change a result: recorded, never hashed."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def find_store(option: str | os.PathLike[str] | None = None, *, create: bool = False) -> Path:
+    """The store: `option`, else BRIDGESCOPE_STORE, else the nearest parent folder that holds `store/`.
+
+    With `create` a missing one is made (without option or variable: `./store`). Raises BadInput when there is none,
+    or when it cannot be made.
+    """
+    named = option or os.environ.get("BRIDGESCOPE_STORE")
+    if named:
+        root = Path(named).expanduser().resolve()
+    else:
+        here = Path.cwd()
+        held = [folder / "store" for folder in (here, *here.parents) if (folder / "store").is_dir()]
+        root = held[0] if held else here / "store"
+    if root.is_dir():
+        return root
+    if root.exists():
+        raise BadInput(f"{root} is a file: the store is a folder (--store DIR, or the variable BRIDGESCOPE_STORE)")
+    if not create:
+        raise BadInput(f"there is no store at {root}: name one with --store DIR or the variable BRIDGESCOPE_STORE")
+    try:
+        root.mkdir(parents=True)
+    except OSError as error:
+        raise BadInput(f"the store {root} cannot be made: {error.strerror}") from error
+    return root

@@ -1,0 +1,96 @@
+"""Embeddings of one model and one pair shard: two Zarr v3 arrays, written chunk by chunk so that a kill loses one chunk.
+
+One writer an array. Rows follow the rows of the pair shard; a failed image's row stays NaN and is named in an attribute.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import zarr
+
+from storage.dataset import Dataset, sync, write_atomically
+
+CHUNK = 1024  # rows a chunk: the unit of resuming
+PROGRESS = "progress.json"  # whole chunks that are on disk; gone once the dataset is finished
+LARGEST = 65504.0  # of a float16
+NDArray = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class EmbeddingError(ValueError):
+    """Embeddings that cannot be stored or used: not finite, too large for float16, or missing rows."""
+
+
+class Embeddings(NamedTuple):
+    """What a shard's arrays hold, every row L2-normalised after it was read (float16 rounds norms)."""
+
+    image: NDArray  #: float32 [n, d]; NaN in failed rows
+    text: NDArray  #: float32 [m, d]
+    failed_rows: list[int]  #: image rows without an embedding
+
+
+def write_modality(
+    out: Path, modality: str, rows: int, dim: int, encode: Callable[[int, int], NDArray], done: Callable[[int], None]
+) -> None:
+    """Write one modality's array, a chunk of 1,024 rows at a time, going on behind the last chunk that was synced.
+
+    `encode(start, stop)` gives float32 [stop - start, dim], NaN for a failed row. `done(rows)` is told how many rows
+    were there already, then after each chunk. Raises EmbeddingError for values that float16 cannot hold.
+    """
+    progress = out / PROGRESS
+    finished: dict[str, int] = json.loads(progress.read_text()) if progress.exists() else {}
+    first = finished.get(modality, 0)
+    if first == 0:
+        array = zarr.create_array(
+            out / modality, shape=(rows, dim), chunks=(CHUNK, dim), dtype="float16",
+            compressors=None, fill_value=np.nan, zarr_format=3, overwrite=True,
+        )  # fmt: skip
+    else:
+        array = zarr.open_array(out / modality, mode="r+")
+        done(min(first * CHUNK, rows))
+    for chunk in range(first, -(-rows // CHUNK)):
+        start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, rows)
+        block = encode(start, stop)
+        if np.isinf(block).any() or np.nanmax(np.abs(block), initial=0.0) > LARGEST:
+            raise EmbeddingError(f"{modality} rows {start} to {stop - 1}: values that float16 cannot hold")
+        array[start:stop] = block.astype(np.float16)
+        written = out / modality / "c" / str(chunk) / "0"
+        if written.exists():  # a chunk of nothing but the fill value is not stored
+            sync(written)
+        finished[modality] = chunk + 1
+        write_atomically(progress, json.dumps(finished))
+        done(stop - start)
+
+
+def finish(out: Path, attributes: dict[str, Any]) -> None:
+    """Write the attributes and drop the progress file: the last step before the folder gets its name."""
+    zarr.open_array(out / "image", mode="r+").attrs.update(attributes)
+    zarr.open_array(out / "text", mode="r+").attrs.update(attributes)
+    (out / PROGRESS).unlink(missing_ok=True)
+
+
+def read_attributes(store: Path, dataset: Dataset) -> dict[str, Any]:
+    """The attributes of a dataset's arrays: model identity, preprocessing, shard, failed_rows."""
+    return dict(zarr.open_array(store / dataset.path / "image", mode="r").attrs)
+
+
+def read(store: Path, dataset: Dataset) -> Embeddings:
+    """Read a shard's embeddings, normalised. Raises EmbeddingError when a row that did not fail is missing."""
+    failed = [int(row) for row in read_attributes(store, dataset)["failed_rows"]]
+    image, text = (_normalised(store / dataset.path / name) for name in ("image", "text"))
+    missing = set(np.flatnonzero(np.isnan(image).any(1)).tolist()) - set(failed)
+    if missing or np.isnan(text).any():
+        raise EmbeddingError(f"{dataset.path}: rows without an embedding that never failed: delete the folder, run again")
+    return Embeddings(image, text, failed)
+
+
+def _normalised(path: Path) -> NDArray:
+    rows = np.asarray(zarr.open_array(path, mode="r")[:], dtype=np.float32)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    if (norms == 0).any():
+        raise EmbeddingError(f"{path}: row {int(np.flatnonzero(norms == 0)[0])} is zero and has no direction")
+    return rows / norms

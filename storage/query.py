@@ -1,0 +1,99 @@
+"""The guard of ad-hoc SQL: one reading statement, nothing that writes, attaches, installs or sets."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from typing import IO
+
+import duckdb
+
+from storage.errors import BadInput
+
+ALLOWED = "one SELECT, EXPLAIN, DESCRIBE or SHOW statement"
+EXPLAIN = re.compile(r"\A\s*explain(\s+analyze)?(\s*\([^)]*\))?\s", re.IGNORECASE)
+
+
+def check(con: duckdb.DuckDBPyConnection, query: str) -> None:
+    """Raise BadInput unless the query is one statement that reads.
+
+    `read_only` is not enough: it still lets COPY write files; and EXPLAIN ANALYZE runs what it explains, so what stands
+    behind EXPLAIN must be a SELECT too.
+    """
+    kind = _kind(con, query)
+    if kind == "EXPLAIN":
+        explained = EXPLAIN.sub("", query, count=1)
+        if explained == query:
+            raise BadInput("EXPLAIN must be the first word of the query")
+        kind = _kind(con, explained)
+    if kind != "SELECT":
+        raise BadInput(f"{kind} is not allowed here: {ALLOWED}")
+
+
+def _kind(con: duckdb.DuckDBPyConnection, query: str) -> str:
+    try:
+        statements = con.extract_statements(query)
+    except duckdb.Error as error:
+        raise BadInput(str(error).rstrip()) from error
+    if len(statements) != 1:
+        raise BadInput(f"the query holds {len(statements)} statements: {ALLOWED}")
+    return str(statements[0].type).rpartition(".")[2]
+
+
+def run(con: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyRelation:
+    """Check a query and give its relation, ready to be shown or fetched. Raises BadInput with DuckDB's own words."""
+    check(con, query)
+    try:
+        relation = con.sql(query)
+    except duckdb.Error as error:
+        raise BadInput(f"{str(error).rstrip()}\nViews: {', '.join(views(con))}") from error
+    assert relation is not None  # a reading statement has a result
+    return relation
+
+
+def views(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Names of the catalog's views."""
+    rows = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY view_name").fetchall()
+    return [str(row[0]) for row in rows]
+
+
+def write(relation: duckdb.DuckDBPyRelation, style: str, out: IO[str]) -> None:
+    """Write a relation's rows: 'table' for people, 'csv', 'json' (an object a line) or 'parquet' (bytes).
+
+    Raises BadInput when the query fails while it runs.
+    """
+    try:
+        if style == "table":
+            relation.show(max_rows=1000, max_width=_width(out))
+        elif style == "parquet":
+            _write_parquet(relation, out)
+        else:
+            _write_text(relation, style, out)
+    except duckdb.Error as error:
+        raise BadInput(str(error).rstrip()) from error
+
+
+def _width(out: IO[str]) -> int:
+    return shutil.get_terminal_size().columns if out.isatty() else 240
+
+
+def _write_parquet(relation: duckdb.DuckDBPyRelation, out: IO[str]) -> None:
+    import pyarrow.parquet as pq
+
+    if out.isatty():
+        raise BadInput("--format parquet writes bytes: send it to a file, as in bridgescope sql ... --format parquet > x.parquet")
+    pq.write_table(relation.to_arrow_table(), out.buffer)
+
+
+def _write_text(relation: duckdb.DuckDBPyRelation, style: str, out: IO[str]) -> None:
+    columns = relation.columns
+    writer = csv.writer(out, lineterminator="\n")
+    if style == "csv":
+        writer.writerow(columns)
+    while rows := relation.fetchmany(10_000):
+        if style == "csv":
+            writer.writerows(rows)
+        else:
+            out.writelines(json.dumps(dict(zip(columns, row, strict=True)), default=str) + "\n" for row in rows)

@@ -1,0 +1,67 @@
+"""The rows of a study's split: embeddings of all shards joined with ids, owners and the split number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from storage.dataset import Dataset
+from storage.embeddings import EmbeddingError, NDArray, read
+from storage.pairs import read_captions, read_images
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Rows(NamedTuple):
+    """Counted items of one model: those that came through, on the wanted side of the split."""
+
+    image: NDArray  #: float32 [n, d], unit rows
+    text: NDArray  #: float32 [m, d], unit rows
+    image_id: Ints  #: [n]
+    pair_id: Ints  #: [m]
+    owner: Ints  #: [m]: the row of `image` that each caption belongs to
+    split_u: np.ndarray[Any, np.dtype[np.float64]]  #: [n]
+
+
+def select(
+    store: Path, pairs: Sequence[Dataset], embeddings: Sequence[Dataset], heldout: float, split: str = "all"
+) -> Rows:
+    """Read shards and keep the items of a split: 'heldout' (split_u < heldout), 'train' (the others) or 'all'.
+
+    `pairs` and `embeddings` go shard by shard. Failed images, and their captions, are left out. Raises EmbeddingError
+    when the shards do not fit, or when a side of the split is empty.
+    """
+    parts = [_shard(store, p, e, heldout, split) for p, e in zip(pairs, embeddings, strict=True)]
+    image, text, image_id, pair_id, caption_of, split_u = (np.concatenate(part) for part in zip(*parts, strict=True))
+    if split != "all" and (len(image) == 0 or len(text) == 0):
+        raise EmbeddingError(f"no {'images' if len(image) == 0 else 'captions'} in the split {split!r} (heldout = {heldout})")
+    order = np.argsort(image_id, kind="stable")
+    owner = order[np.searchsorted(image_id[order], caption_of)]
+    return Rows(image, text, image_id, pair_id, owner, split_u)
+
+
+def _shard(store: Path, pairs: Dataset, embeddings: Dataset, heldout: float, split: str) -> tuple[Any, ...]:
+    vectors = read(store, embeddings)
+    images = read_images(store, pairs, ["image_id", "split_u", "error"])
+    captions = read_captions(store, pairs, ["pair_id", "image_id"])
+    if len(vectors.image) != images.height or len(vectors.text) != captions.height:
+        raise EmbeddingError(f"{embeddings.path} has other rows than {pairs.path}: delete its folder and run again")
+    held = pl.col("split_u") < heldout
+    side = {"heldout": held, "train": ~held, "all": pl.lit(True)}[split]
+    images = images.with_columns(keep=side & pl.col("error").is_null())
+    keep = images["keep"].to_numpy().copy()
+    keep[vectors.failed_rows] = False
+    kept_ids = images["image_id"].to_numpy()[keep]
+    keep_text = np.isin(captions["image_id"].to_numpy(), kept_ids)
+    return (
+        vectors.image[keep],
+        vectors.text[keep_text],
+        kept_ids,
+        captions["pair_id"].to_numpy()[keep_text],
+        captions["image_id"].to_numpy()[keep_text],
+        images["split_u"].to_numpy()[keep],
+    )

@@ -1,0 +1,40 @@
+"""Pairs that come as vectors (`embeddings:PATH`): names and captions from the folder's metadata, no pictures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from storage.sources import Caption, Item, Listing, SourceError
+from storage.vectors import fingerprint, open_vectors
+
+
+class EmbeddingsFolder:
+    """A folder of vectors as a source of pairs. An image is named by its key, a caption by its row."""
+
+    name = "embeddings"
+
+    def __init__(self, path: Path, memo: Path) -> None:
+        self.path = path
+        self.identity: dict[str, Any] = {"path": path.name, "sha256": fingerprint(path, memo) if path.is_dir() else ""}
+
+    def list(self) -> Listing:
+        """List the images in the order of their keys, each with its captions. Raises BadInput for an unknown layout."""
+        vectors = open_vectors(self.path)
+        order = np.argsort(vectors.image_row, kind="stable")
+        starts = np.searchsorted(vectors.image_row[order], np.arange(len(vectors.keys) + 1))
+        items = []
+        for row, key in enumerate(vectors.keys):
+            own = order[starts[row] : starts[row + 1]]
+            captions = tuple(Caption(f"{j:012d}", vectors.captions[j]) for j in own.tolist())
+            stamp = hashlib.sha256(repr((key, vectors.groups[row], captions)).encode()).hexdigest()[:16]
+            items.append(Item(key, vectors.groups[row], str(row), captions, stamp))
+        return Listing(sorted(items), [])
+
+    def read(self, locators: Sequence[str]) -> Iterator[bytes | None | SourceError]:
+        """No pictures: None for every item."""
+        yield from (None for _ in locators)

@@ -1,0 +1,293 @@
+"""Emoji pictures with their labels and tags: real image-text pairs out of two npm packages.
+
+Fetches the packages once with `npm pack`, checks them against known sha512 sums, and afterwards needs no network.
+Reads members straight from the tarballs and never unpacks them, so nothing in them can reach the file system.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from storage.errors import BadInput
+from storage.sources import Caption, Dropped, Item, Listing, SourceError
+
+#: sha512 of the tarballs of the default versions, in the notation of package lock files
+INTEGRITY = {
+    "@lobehub/fluent-emoji-3d@1.1.0": (
+        "sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g=="
+    ),
+    "emojibase-data@17.0.0": (
+        "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA=="
+    ),
+}
+IMAGE_MEMBER = re.compile(r"package/assets/([0-9A-Fa-f_-]+)\.webp")
+METADATA_MEMBER = "package/en/data.json"
+MAX_IMAGE_BYTES = 4 << 20  # the largest of the default package has 29 kB
+MAX_METADATA_BYTES = 64 << 20
+MAX_UNPACKED_BYTES = 1 << 30  # stops a decompression bomb; the default packages hold 18 and 50 MB
+NPM_SECONDS = 600
+
+_EXACT = re.compile(r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*@[0-9]+\.[0-9]+\.[0-9]+[a-zA-Z0-9.+-]*")
+_SKIN_TONES = frozenset({"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"})
+_JOINER = "200d"
+_SIGNS = frozenset({"2640", "2642", "27a1"})  # female, male, facing right: the same picture, varied
+_PERSONS = {"1f468": "1f9d1", "1f469": "1f9d1", "1f466": "1f9d2", "1f467": "1f9d2"}  # man, woman; boy, girl
+
+
+class Member(NamedTuple):
+    """One file of a tarball, read."""
+
+    name: str
+    data: bytes | None  #: None when the member is refused
+    refusal: str  #: why, "" when it is not
+
+
+def normalise(hexcode: str) -> str:
+    """Lower case, code points of at least four digits, the variation selector fe0f dropped."""
+    return "-".join(part.zfill(4) for part in hexcode.lower().split("-") if part != "fe0f")
+
+
+def group_of(hexcode: str) -> str:
+    """The base hexcode without modifiers: what near-duplicate pictures have in common.
+
+    Skin tones, gender and direction signs fall away, and inside joined sequences the man's, the woman's and the
+    person's form are one ("man firefighter", "woman firefighter" and "firefighter" differ in a few hundred pixels
+    and one word): held out on one side and trained on the other they would be leaks.
+    """
+    kept = [p for p in hexcode.split("-") if p not in _SKIN_TONES] or [hexcode]
+    if _JOINER not in kept:
+        return "-".join(kept)
+    parts = [_PERSONS.get(p, p) for p in kept if p != _JOINER and p not in _SIGNS]
+    # A lone person left over ("man" of no sequence) keeps the sequence's own first code point.
+    return f"-{_JOINER}-".join(parts) if len(parts) > 1 else kept[0]
+
+
+def captions_of(hexcode: str, label: str, tags: Sequence[str]) -> tuple[Caption, ...]:
+    """The label, and the label with its tags in brackets: "locked (closed, lock, private)".
+
+    A tag that is the label itself is left out; where no tag is left, so is the second caption.
+    """
+    label = " ".join(label.split())
+    once = dict.fromkeys(" ".join(tag.split()) for tag in tags)
+    new = [tag for tag in once if tag and tag.casefold() != label.casefold()]
+    captions = [Caption(f"{hexcode}/label", label)]
+    if new:
+        captions.append(Caption(f"{hexcode}/tags", f"{label} ({', '.join(new)})"))
+    return tuple(captions)
+
+
+class NpmEmoji:
+    """Source of about 1,850 emoji pictures (256 x 256 RGBA) with one or two captions each.
+
+    Args:
+        downloads: folder that keeps the two tarballs; made when missing.
+        images, metadata: packages as NAME@VERSION, exact versions.
+        limit: keep the first so many items in the order of the keys; the others are not counted as dropped.
+
+    Raises `BadInput` for a package that is not named as NAME@VERSION, or a limit below 1.
+    """
+
+    name = "npm-emoji"
+
+    def __init__(
+        self,
+        downloads: Path,
+        images: str = "@lobehub/fluent-emoji-3d@1.1.0",
+        metadata: str = "emojibase-data@17.0.0",
+        limit: int | None = None,
+    ) -> None:
+        for key, package in (("images", images), ("metadata", metadata)):
+            if not _EXACT.fullmatch(package):
+                raise BadInput(f"npm-emoji: {key} = {package!r} is not NAME@VERSION with an exact version (1.2.3)")
+        if limit is not None and limit < 1:
+            raise BadInput(f"npm-emoji: limit = {limit}, allowed is 1 or more")
+        self.downloads, self.images, self.metadata, self.limit = Path(downloads), images, metadata, limit
+        self.identity: dict[str, Any] = {"images": images, "metadata": metadata}
+        if limit is not None:
+            self.identity["limit"] = limit
+        self._verified: dict[str, Path] = {}
+
+    def list(self) -> Listing:
+        """Join pictures and labels on the hexcode.
+
+        Every picture file and every row of the metadata is either part of an item or one `Dropped`.
+        Raises `BadInput` when a package can be had neither from `downloads` nor through npm.
+        """
+        pictures, dropped = _pictures(self._members(self.images, MAX_IMAGE_BYTES, lambda name: name.endswith(".webp")))
+        labels = _labels(self._members(self.metadata, MAX_METADATA_BYTES, METADATA_MEMBER.__eq__), self.metadata)
+        items = []
+        for hexcode in sorted(pictures):
+            locator, digest = pictures[hexcode]
+            if hexcode not in labels:
+                dropped.append(Dropped(Path(locator).stem, "no label in the metadata"))
+                continue
+            captions = captions_of(hexcode, *labels[hexcode])
+            # Bytes and captions, not package versions: a new version refetches only the items that it changed.
+            print_of = hashlib.sha256(json.dumps([digest, captions]).encode()).hexdigest()[:16]
+            items.append(Item(hexcode, group_of(hexcode), locator, captions, print_of))
+        dropped += [
+            Dropped(hexcode, "no image in the package", label)
+            for hexcode, (label, _) in sorted(labels.items())
+            if hexcode not in pictures
+        ]
+        return Listing(items[: self.limit], dropped)
+
+    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+        """Yield the bytes of each picture, in order, or the `SourceError` that says why not.
+
+        One pass over the tarball (0.3 s) however many are asked for; holds what was asked for in memory (5 kB each).
+        """
+        wanted = set(locators)
+        found = {m.name: m for m in self._members(self.images, MAX_IMAGE_BYTES, wanted.__contains__)}
+        for locator in locators:
+            member = found.get(locator)
+            if member is None:
+                yield SourceError("not in the package", f"{locator} of {self.images}")
+            elif member.data is None:
+                yield SourceError(member.refusal, f"{locator} of {self.images}")
+            else:
+                yield member.data
+
+    def _members(self, package: str, max_bytes: int, wanted: Callable[[str], bool]) -> Iterator[Member]:
+        """Read the members whose name is `wanted`; links, paths out of the package and oversized ones are refused."""
+        tarball = self._tarball(package)
+        unpacked = 0
+        try:
+            with tarfile.open(tarball, "r|gz") as archive:
+                for info in archive:
+                    unpacked += info.size
+                    if unpacked > MAX_UNPACKED_BYTES:
+                        raise BadInput(f"{package} unpacks to more than {MAX_UNPACKED_BYTES >> 20} MiB: not read")
+                    if info.isdir() or not wanted(info.name):
+                        continue
+                    refusal = _refusal(info, max_bytes)
+                    handle = None if refusal else archive.extractfile(info)
+                    yield Member(info.name, None if handle is None else handle.read(), refusal)
+        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+            raise BadInput(
+                f"{tarball.name} is not a readable tarball ({error}): delete it to fetch it again"
+            ) from error
+
+    def _tarball(self, package: str) -> Path:
+        """The verified tarball of `package`, fetched when it is missing or its bytes are not the published ones."""
+        if package not in self._verified:
+            path = self.downloads / _file_name(package)
+            if not _is_intact(path, package):
+                _fetch(package, path)
+            self._verified[package] = path
+        return self._verified[package]
+
+
+def _pictures(members: Iterable[Member]) -> tuple[dict[str, tuple[str, str]], list[Dropped]]:
+    """{hexcode: (locator, sha256 of the bytes)} of the base emoji, and the files that are not among them."""
+    pictures: dict[str, tuple[str, str]] = {}
+    dropped = []
+    for member in sorted(members, key=lambda m: m.name):
+        match = IMAGE_MEMBER.fullmatch(member.name)
+        key = match[1] if match else member.name
+        hexcode = normalise(key)
+        parts = hexcode.split("-")
+        if member.data is None:
+            dropped.append(Dropped(key, member.refusal))
+        elif match is None:
+            dropped.append(Dropped(key, "not named by a hexcode"))
+        elif len(parts) > 1 and _SKIN_TONES.intersection(parts):
+            dropped.append(Dropped(key, "skin-tone variant"))
+        elif hexcode in pictures:  # some come twice, 0023-fe0f-20e3 and 23-20e3: the first by name stays
+            dropped.append(Dropped(key, "second file of the same emoji", pictures[hexcode][0]))
+        else:
+            pictures[hexcode] = (member.name, hashlib.sha256(member.data).hexdigest())
+    return pictures, dropped
+
+
+def _labels(members: Iterable[Member], package: str) -> dict[str, tuple[str, list[str]]]:
+    """{hexcode: (label, tags)}, from the one member that holds them."""
+    member = next(iter(members), None)
+    if member is None or member.data is None:
+        raise BadInput(f"{package} holds no readable {METADATA_MEMBER}: name a version of emojibase-data")
+    try:
+        rows = json.loads(member.data)
+        return {normalise(row["hexcode"]): (row["label"], [*row.get("tags", ())]) for row in rows}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{METADATA_MEMBER} of {package} is not a list of hexcode, label, tags") from error
+
+
+def _file_name(package: str) -> str:
+    name, version = package.rsplit("@", 1)
+    return f"{name.lstrip('@').replace('/', '-')}-{version}.tgz"
+
+
+def _refusal(info: tarfile.TarInfo, max_bytes: int) -> str:
+    """Why a member is not read; "" when it is. Nothing is ever unpacked: this keeps odd names out of locators."""
+    if not info.isreg():
+        return "not a regular file"
+    if info.name.startswith("/") or "\\" in info.name or ".." in info.name.split("/"):
+        return "path out of the package"
+    return "too large" if info.size > max_bytes else ""
+
+
+def _sha512(path: Path) -> str:
+    """The file's sum in the notation of package lock files: sha512-BASE64."""
+    with path.open("rb") as file:
+        return "sha512-" + base64.b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
+
+
+def _recorded(path: Path) -> Path:
+    """Where the sum that npm reported for an unpinned version is kept."""
+    return path.with_name(path.name + ".integrity")
+
+
+def _is_intact(path: Path, package: str) -> bool:
+    """Whether the tarball is there, whole, and the published one."""
+    try:
+        expected = INTEGRITY.get(package) or _recorded(path).read_text().strip()
+        return _sha512(path) == expected
+    except FileNotFoundError:
+        return False
+
+
+def _fetch(package: str, path: Path) -> None:
+    """`npm pack` into a folder of its own, verify, then rename: `path` is never half a file."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise BadInput(f"npm-emoji needs npm to fetch {package}: install Node.js with npm, or put {path.name} there")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".npm-", dir=path.parent) as folder:
+        command = [npm, "pack", package, "--json", "--ignore-scripts", "--pack-destination", folder]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=NPM_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise BadInput(f"npm pack {package}: no answer in {NPM_SECONDS} s; is the network up?") from None
+        packed = next(iter(Path(folder).glob("*.tgz")), None)
+        if done.returncode or packed is None:
+            raise BadInput(f"npm pack {package} failed: {_last_words(done.stderr)}")
+        try:
+            reported = str(json.loads(done.stdout)[0]["integrity"])
+        except (ValueError, KeyError, IndexError, TypeError):
+            raise BadInput(f"npm pack {package} reported no integrity: npm 7 or later is needed") from None
+        expected = INTEGRITY.get(package, reported)
+        if _sha512(packed) != expected:
+            raise BadInput(f"npm pack {package} gave other bytes than published: sha512 differs from {expected}")
+        os.replace(packed, path)
+        if package not in INTEGRITY:
+            note = Path(folder) / "integrity"
+            note.write_text(expected + "\n")
+            os.replace(note, _recorded(path))
+
+
+def _last_words(stderr: str) -> str:
+    """The last lines of npm's errors, without its pointers to log files."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip() and "log" not in line and "warn" not in line]
+    return " | ".join(lines[-4:]) or "npm gave no reason"

@@ -1,0 +1,7 @@
+-- Purpose: the pictures themselves, as the source gave them.
+-- Inputs:  pair shards.
+-- Columns: image_id; image (encoded bytes).
+CREATE VIEW image_bytes AS
+SELECT image_id, image
+FROM read_parquet($images)
+WHERE error IS NULL AND image IS NOT NULL;

@@ -1,0 +1,7 @@
+-- Purpose: every caption with its image. A caption takes its image's side of the split.
+-- Inputs:  pair shards, the view images.
+-- Columns: pair_id; image_id; caption; source_key (of the caption); split.
+CREATE VIEW pairs AS
+SELECT captions.pair_id, captions.image_id, captions.caption, captions.source_key, images.split
+FROM read_parquet($captions) AS captions
+JOIN images USING (image_id);

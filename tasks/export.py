@@ -1,0 +1,42 @@
+"""Export: the codes of one SAE on one shard, every item of both splits, into sorted Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from storage.activations import Activations, write_activations
+from storage.dataset import Dataset
+from storage.embeddings import NDArray
+from storage.rows import Ints, select
+from tasks.stage import Runtime, stage
+
+if TYPE_CHECKING:
+    from sae import SAE
+
+BLOCK = 8192  # rows encoded at a time: bounds the dense codes
+
+
+@stage("activations", version="1")
+def export(out: Path, sae: Dataset, pairs: Dataset, embeddings: Dataset, shard: int, runtime: Runtime) -> int:
+    """Write one shard's activations."""
+    from sae import SAE
+
+    rows = select(runtime.store, [pairs], [embeddings], heldout=0.0)
+    model = SAE.load(runtime.store / sae.path)
+    image = encode(model, rows.image, rows.image_id)
+    return write_activations(out / f"{shard}.parquet", image, encode(model, rows.text, rows.pair_id))
+
+
+def encode(model: SAE, x: NDArray, ids: Ints) -> Activations:
+    """The non-zero codes of float32 [n, d] rows whose ids are given."""
+    items, concepts, values = [ids[:0]], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+    for start in range(0, len(x), BLOCK):
+        codes = model.encode(x[start : start + BLOCK]).numpy()
+        item, concept = codes.nonzero()
+        items.append(ids[start : start + BLOCK][item])
+        concepts.append(concept.astype(np.int32))
+        values.append(codes[item, concept])
+    return Activations(np.concatenate(items), np.concatenate(concepts), np.concatenate(values))

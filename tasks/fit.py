@@ -1,0 +1,63 @@
+"""The training of one SAE in a process of its own, on one thread: the same bytes alone or beside other seeds.
+
+This module imports no orchestrator, so that the process starts quickly.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from storage.dataset import Dataset
+
+
+class Fit(NamedTuple):
+    """What a training process is told."""
+
+    out: Path
+    store: Path
+    pairs: list[Dataset]
+    embeddings: list[Dataset]
+    setting: dict[str, Any]
+    seed: int
+    heldout: float
+    device: str
+    progress: bool
+
+
+def fit_in_process(job: Fit) -> int:
+    """Run `fit` in a fresh process and wait for it. Returns the number of rows it was trained on."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(fit, job, os.getpid()).result()
+
+
+def fit(job: Fit, parent: int) -> int:
+    """Train one SAE and save it with its curve into `job.out`. Ends itself when `parent` is gone."""
+    import polars as pl
+    import torch
+
+    import sae
+    from storage.rows import select
+    from tasks.progress import bar
+
+    torch.set_num_threads(1)
+    rows = select(job.store, job.pairs, job.embeddings, job.heldout, "train")
+    settings = sae.Settings(**job.setting)
+    label = f"train  width {settings.width}, k {settings.k}, seed {job.seed}"
+    device = job.device if job.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    with bar(1, label, "steps", show=job.progress, position=job.seed % 8) as progress:
+
+        def on_step(step: int, steps: int, stats: dict[str, float]) -> None:
+            if os.getppid() != parent:
+                os._exit(1)  # the study was killed: nobody is waiting for this SAE
+            progress.total = steps
+            progress.set_postfix(stats, refresh=False)
+            progress.update(step - progress.n)
+
+        trained = sae.train(rows.image, rows.text, settings, seed=job.seed, device=device, on_step=on_step)
+    trained.sae.save(job.out)
+    pl.DataFrame(trained.curve).write_parquet(job.out / "training.parquet")
+    return len(rows.image) + len(rows.text)

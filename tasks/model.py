@@ -1,0 +1,39 @@
+"""Model: build the demo's small dual encoder from frozen towers and the first manifest's training pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+from safetensors.numpy import load_file, save_file
+
+from storage.dataset import Dataset
+from storage.pairs import read_captions, read_images
+from tasks.progress import bar
+from tasks.stage import Runtime, stage
+
+
+@stage("features", version="1")
+def features(out: Path, pairs: list[Dataset], heldout: float, runtime: Runtime) -> int:
+    """Features of both frozen towers for the training pairs: computed once, used by every variant."""
+    from vlm.demo import tower_features
+
+    columns = ["image_id", "split_u", "error", "image"]
+    images = pl.concat([read_images(runtime.store, shard, columns) for shard in pairs])
+    images = images.filter((pl.col("split_u") >= heldout) & pl.col("error").is_null()).with_row_index("row")
+    captions = pl.concat([read_captions(runtime.store, shard) for shard in pairs])
+    captions = captions.join(images.select("image_id", "row"), on="image_id", maintain_order="left")
+    with bar(images.height + captions.height, "model  tower features", show=runtime.progress) as progress:
+        image, text = tower_features(images["image"], captions["caption"].to_list(), progress=progress.update)
+    save_file({"image": image, "text": text, "owner": captions["row"].to_numpy().astype("int64")}, out / "features.safetensors")
+    return images.height
+
+
+@stage("models", version="1")
+def demo_model(out: Path, features: Dataset, variant: str, seed: int, runtime: Runtime) -> int:
+    """Train the two projections of one variant and write the open_clip checkpoint."""
+    from vlm.demo import align, write_checkpoint
+
+    towers = load_file(runtime.store / features.path / "features.safetensors")
+    write_checkpoint(out, align(towers["image"], towers["text"], towers["owner"], variant, seed))
+    return features.rows

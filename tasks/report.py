@@ -1,0 +1,23 @@
+"""Report: the study's page, made from the catalog alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from storage.catalog import create_views
+from storage.runs import Entry
+from tasks.stage import Runtime, stage
+
+
+@stage("reports", version="1")
+def report(out: Path, entries: list[dict[str, Any]], config: dict[str, Any], runtime: Runtime) -> int:
+    """Write the page of a study."""
+    from report import write_report
+
+    with duckdb.connect() as con:
+        create_views(con, runtime.store, [Entry(**entry) for entry in entries], config["pairs"]["heldout"])
+        write_report(out, con, config)
+    return len(entries)

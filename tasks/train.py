@@ -1,0 +1,36 @@
+"""Train: one cached task an SAE; seeds that are missing together are trained side by side first."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from storage.dataset import Dataset
+from tasks.fit import Fit, fit_in_process
+from tasks.stage import Runtime, stage
+
+
+@stage("saes", version="1", volatile=("training.parquet",))
+def sae(
+    out: Path,
+    pairs: list[Dataset],
+    embeddings: list[Dataset],
+    setting: dict[str, Any],
+    seed: int,
+    heldout: float,
+    runtime: Runtime,
+) -> int:
+    """Train one seed of one setting on the training rows of a model's shards."""
+    job = Fit(out, runtime.store, pairs, embeddings, setting, seed, heldout, runtime.device, runtime.progress)
+    return fit_in_process(job)
+
+
+@task
+def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[Dataset]:
+    """Make the datasets of several seeds at once, one process a core. Never cached: each task adopts its own folder."""
+    with ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:
+        return list(pool.map(lambda job: sae.make(runtime, **job), jobs))

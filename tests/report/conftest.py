@@ -1,0 +1,163 @@
+"""A small catalog in memory, with the names and columns of a study's, for the tests of the page. No store, no torch."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import duckdb
+import pytest
+from PIL import Image
+
+from storage.statements import SQL
+
+AWKWARD = "<script>alert(1)</script> & \"quotes\" 'single'"
+WIDTH = 16
+RUN = "model VARCHAR, sae VARCHAR, seed INTEGER"
+TABLES = {
+    "images": """image_id BIGINT, source_key VARCHAR, group_key VARCHAR, width INTEGER, height INTEGER, sha256 VARCHAR,
+        split_u DOUBLE, split VARCHAR""",
+    "pairs": "pair_id BIGINT, image_id BIGINT, caption VARCHAR, source_key VARCHAR, split VARCHAR",
+    "image_bytes": "image_id BIGINT, image BLOB",
+    "ledger": "source_key VARCHAR, shard INTEGER, cause VARCHAR, detail VARCHAR",
+    "saes": f"""{RUN}, architecture VARCHAR, dim BIGINT, width BIGINT, k BIGINT, decoder_bias BOOLEAN,
+        image_share VARCHAR, split VARCHAR, r2 DOUBLE, r2_image DOUBLE, r2_text DOUBLE, r2_scalar_mean DOUBLE,
+        cosine DOUBLE, l0 DOUBLE, l0_image DOUBLE, l0_text DOUBLE, hoyer DOUBLE, rows_seen BIGINT, path VARCHAR,
+        dead_fraction DOUBLE""",
+    "training": f"""{RUN}, step BIGINT, epoch DOUBLE, loss DOUBLE, r2 DOUBLE, l0 DOUBLE, dead_fraction DOUBLE,
+        rows_per_second DOUBLE""",
+    "activations": f"{RUN}, modality VARCHAR, item_id BIGINT, concept_id INTEGER, activation FLOAT",
+    "concepts": f"""{RUN}, split VARCHAR, concept_id INTEGER, energy DOUBLE, energy_image DOUBLE, energy_text DOUBLE,
+        energy_squared_image DOUBLE, energy_squared_text DOUBLE, rate_image DOUBLE, rate_text DOUBLE, firings BIGINT,
+        modality_score DOUBLE, dead BOOLEAN""",
+    "matches": """model VARCHAR, sae_a VARCHAR, seed_a INTEGER, sae_b VARCHAR, seed_b INTEGER, concept_a INTEGER,
+        concept_b INTEGER, cosine FLOAT""",
+    "bridges": f"""{RUN}, split VARCHAR, image_concept INTEGER, text_concept INTEGER, pairs BIGINT,
+        coactivation DOUBLE, cosine DOUBLE, bridge DOUBLE, covariance_bridge DOUBLE, correlation_bridge DOUBLE""",
+    "bridge_totals": f"""{RUN}, split VARCHAR, class_image VARCHAR, class_text VARCHAR, self BOOLEAN, kind VARCHAR,
+        total DOUBLE, positive DOUBLE, negative DOUBLE""",
+    "floors": f'{RUN}, "null" VARCHAR, draw INTEGER, concept_id INTEGER, cosine FLOAT',
+    "nulls": f"""{RUN}, statistic VARCHAR, "null" VARCHAR, mean DOUBLE, sd DOUBLE, q025 DOUBLE, q975 DOUBLE,
+        draws BIGINT""",
+    "retrieval": f"""{RUN}, split VARCHAR, intervention VARCHAR, direction VARCHAR, gallery BIGINT, captions BIGINT,
+        r1 DOUBLE, r5 DOUBLE, r10 DOUBLE""",
+}
+Name = tuple[str, str, int]  # model, sae, seed
+
+
+@pytest.fixture(scope="session")
+def catalog() -> Callable[..., duckdb.DuckDBPyConnection]:
+    """Makes a catalog: see `small_catalog`."""
+    return small_catalog
+
+
+@pytest.fixture(scope="session")
+def config() -> Callable[..., dict[str, Any]]:
+    """Makes the study file that goes with it."""
+    return study
+
+
+def small_catalog(
+    models: Sequence[str] = ("one", "two"), saes: Sequence[str] = ("main",), seeds: int = 2, pictures: bool = True
+) -> duckdb.DuckDBPyConnection:
+    """A catalog of 40 images with two captions each, and 16 concepts an SAE: even concepts image, odd ones text."""
+    con = duckdb.connect()
+    for table, columns in TABLES.items():
+        con.execute(f"CREATE TABLE {table} ({columns})")
+    rng = random.Random(0)
+    _fill_pairs(con, pictures)
+    runs: list[Name] = [(m, s, seed) for m in models for s in saes for seed in range(seeds)]
+    for run in runs:
+        _fill_run(con, rng, run)
+    for (m, s, a), (n, t, b) in itertools.permutations(runs, 2):
+        if (m, s) == (n, t):
+            _insert(con, "matches", [(m, s, a, t, b, i, i, 0.8 if i < 8 else 0.4) for i in range(WIDTH)])
+    for model in models:
+        for direction in ("image_to_text", "text_to_image"):
+            _insert(con, "retrieval", [(model, None, None, "heldout", "embeddings", direction, 10, 20, 0.7, 0.9, 1.0)])
+    con.execute("CREATE TABLE sae_list AS SELECT model, sae, seed, width FROM saes")
+    concepts = (SQL / "tables" / "concepts.sql").read_text()
+    con.execute(f"INSERT INTO concepts BY NAME {concepts}", {"split": "heldout"})
+    con.execute("INSERT INTO nulls BY NAME " + (SQL / "tables" / "nulls.sql").read_text())
+    for macro in sorted((SQL / "macros").glob("*.sql")):
+        con.execute(macro.read_text())
+    return con
+
+
+def study(models: Sequence[str] = ("one", "two"), saes: Sequence[str] = ("main",)) -> dict[str, Any]:
+    """The study file of `small_catalog`, as a dict."""
+    return {
+        "name": "small",
+        "pairs": {"source": "embeddings", "heldout": 0.25, "path": "/somewhere/private/vectors"},
+        "models": [{"name": m, "spec": "embeddings:/somewhere/private/vectors", "dtype": "float32"} for m in models],
+        "saes": [
+            {"name": s, "width": WIDTH, "k": 2, "epochs": 3, "learning_rate": 2e-3, "seeds": [0, 1]} for s in saes
+        ],
+        "analyze": {"split": "heldout", "min_pairs": 1},
+    }
+
+
+def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[Any, ...]]) -> None:
+    # one statement: executemany goes row by row and takes seconds
+    one = f"({', '.join('?' * len(rows[0]))})"
+    con.execute(f"INSERT INTO {table} VALUES {', '.join([one] * len(rows))}", [value for row in rows for value in row])
+
+
+def _png(color: tuple[int, int, int, int]) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGBA", (200, 120), color).save(out, "PNG")
+    return out.getvalue()
+
+
+def _fill_pairs(con: duckdb.DuckDBPyConnection, pictures: bool) -> None:
+    split = ["heldout" if i % 4 == 0 else "train" for i in range(40)]
+    _insert(con, "images", [(i, f"key{i}", f"key{i}", 200, 120, "", i % 4 / 4 + i / 400, split[i]) for i in range(40)])
+    captions = [(i, i // 2, AWKWARD if i in (0, 2) else f"caption {i}", f"c{i}", split[i // 2]) for i in range(80)]
+    _insert(con, "pairs", captions)
+    if pictures:
+        _insert(
+            con, "image_bytes", [(i, _png((6 * i, 255 - 6 * i, 90, 255))) for i in range(39)] + [(39, b"no picture")]
+        )
+    _insert(con, "ledger", [("lost", 0, "not found", "404"), ("broken", 0, "not an image", "")])
+
+
+def _fill_run(con: duckdb.DuckDBPyConnection, rng: random.Random, run: Name) -> None:
+    settings = ("batchtopk", 8, WIDTH, 2, True, "0.5", "heldout")
+    figures = (0.8, 0.7, 0.6, 0.75, 0.9, 2.05, 2.1, 2.0, 0.5)  # r2, image, text, scalar, cosine, l0, image, text, hoyer
+    _insert(con, "saes", [(*run, *settings, *figures, 960, "saes/x", 0.0625)])
+    _insert(
+        con,
+        "training",
+        [(*run, 10 * i, i / 2, 1 / (i + 1), 0.8 - 1 / (i + 1), 2.0, 0.1 / (i + 1), 9.9) for i in range(7)],
+    )
+    for modality, items, parity in (("image", 40, 0), ("text", 80, 1)):
+        fires = [(*run, modality, item, (2 * item + parity) % WIDTH, 1 + rng.random()) for item in range(items)]
+        # concept 0 serves both modalities
+        both = [(*run, modality, item, 0, 3.0) for item in range(items) if item % 8 or parity]
+        _insert(con, "activations", fires + both)
+    _insert(
+        con,
+        "bridges",
+        [(*run, "heldout", 0, 0, 20, 2.0, 1.0, 2.0, 0.1, 0.2)]
+        + [
+            (*run, "heldout", 2 * i, 2 * i + 1, 12, 0.1, 0.5, 0.05 * i, 0.04 * i, None if i == 1 else 0.1 * i)
+            for i in range(1, 8)
+        ],
+    )
+    for kind, scale in (("raw", 1.0), ("covariance", 0.5)):
+        for a, b, own, positive in (
+            ("image", "text", False, 6.0),
+            ("bimodal", "bimodal", True, 3.0),
+            ("image", "bimodal", False, 1.0),
+        ):
+            _insert(
+                con,
+                "bridge_totals",
+                [(*run, "heldout", a, b, own, kind, scale * positive - 0.5, scale * positive, -0.5)],
+            )
+    for null, base in (("floor_random", 0.2), ("floor_matched", 0.3)):
+        draws = [(*run, null, draw, i, base + 0.02 * rng.random()) for draw in range(4) for i in range(WIDTH)]
+        _insert(con, "floors", draws)

