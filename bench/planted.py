@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 PARTNER_COSINE = 0.4
 PARTNER_RATE = 0.9  # share of an image atom's firings on which its text partner fires too, beyond chance
-ATOMS_A_ROW = 6.6  # mean number of atoms that fire in a row, before redrawing; about 6.2 after
+ATOMS_A_ROW = 6.6  # mean number of atoms that fire in a row, before redrawing; about 6.0 after
 # Pairs with a row outside are drawn again: in a row of one to three atoms the activations dwarf all others.
 FEWEST_A_ROW, MOST_A_ROW = 4, 8
 # Activations before the row is normalised: well away from 0, or no encoder could tell the weakest from cross-talk.

@@ -312,7 +312,7 @@ def run_stage(stage: str, study: Study, state: State, last: Run | None, runtime:
     entries: list[Entry] = []
 
     # A closure: handles and studies need not travel through Prefect's parameters.
-    @flow(name=stage, flow_run_name=f"{study.name}: {stage}")
+    @flow(name=stage, flow_run_name=f"{study.name}: {stage}", persist_result=False)
     def stage_flow() -> None:
         entries.extend(runner())
 

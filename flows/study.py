@@ -92,7 +92,7 @@ def run_study(
     began = time.perf_counter()
     prefect_seconds: list[float] = []
 
-    @flow(name="study", flow_run_name=study.name)
+    @flow(name="study", flow_run_name=study.name, persist_result=False)
     def whole_study() -> None:
         prefect_seconds.append(time.perf_counter() - began)
         for stage in STAGES if only is None else (only,):

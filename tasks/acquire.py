@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 import vlm
 from storage.dataset import Dataset
@@ -25,7 +26,7 @@ def open_source(source: dict[str, Any], store: Path) -> Source:
     return NpmEmoji(store / "downloads", images=source["images"], metadata=source["metadata"], limit=source["limit"])
 
 
-@task
+@task(persist_result=False, cache_policy=NO_CACHE)
 def scan(source: dict[str, Any], shard_size: int, runtime: Runtime) -> Scan:
     """List the source, give out shards and rows, compare with the last scan. Never cached: the source may have grown."""
     return scan_source(runtime.store, open_source(source, runtime.store), shard_size)
@@ -45,7 +46,7 @@ def image_size(data: bytes) -> tuple[int, int]:
         raise SourceError(error.cause, str(error)) from error
 
 
-@task
+@task(persist_result=False, cache_policy=NO_CACHE)
 def ledger(dropped: list[Dropped], pairs: list[Dataset], runtime: Runtime) -> Dataset:
     """Put together what the source did not offer and what failed on the way. Addressed by its content."""
     return write_ledger(runtime.store, dropped, read_failures(runtime.store, pairs))

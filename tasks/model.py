@@ -24,7 +24,13 @@ def features(out: Path, pairs: list[Dataset], heldout: float, runtime: Runtime) 
     captions = pl.concat([read_captions(runtime.store, shard) for shard in pairs])
     captions = captions.join(images.select("image_id", "row"), on="image_id", maintain_order="left")
     with bar(images.height + captions.height, "model  tower features", show=runtime.progress) as progress:
-        image, text = tower_features(images["image"], captions["caption"].to_list(), progress=progress.update)
+        done = {"images": 0, "captions": 0}
+
+        def tell(what: str, count: int) -> None:
+            progress.update(count - done[what])
+            done[what] = count
+
+        image, text = tower_features(images["image"], captions["caption"].to_list(), progress=tell)
     save_file({"image": image, "text": text, "owner": captions["row"].to_numpy().astype("int64")}, out / "features.safetensors")
     return images.height
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from storage.dataset import Dataset
 from tasks.fit import Fit, fit_in_process
@@ -29,7 +30,7 @@ def sae(
     return fit_in_process(job)
 
 
-@task
+@task(persist_result=False, cache_policy=NO_CACHE)
 def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[Dataset]:
     """Make the datasets of several seeds at once, one process a core. Never cached: each task adopts its own folder."""
     with ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:

@@ -41,9 +41,6 @@ NPM_SECONDS = 600
 
 _EXACT = re.compile(r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*@[0-9]+\.[0-9]+\.[0-9]+[a-zA-Z0-9.+-]*")
 _SKIN_TONES = frozenset({"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"})
-_JOINER = "200d"
-_SIGNS = frozenset({"2640", "2642", "27a1"})  # female, male, facing right: the same picture, varied
-_PERSONS = {"1f468": "1f9d1", "1f469": "1f9d1", "1f466": "1f9d2", "1f467": "1f9d2"}  # man, woman; boy, girl
 
 
 class Member(NamedTuple):
@@ -60,18 +57,8 @@ def normalise(hexcode: str) -> str:
 
 
 def group_of(hexcode: str) -> str:
-    """The base hexcode without modifiers: what near-duplicate pictures have in common.
-
-    Skin tones, gender and direction signs fall away, and inside joined sequences the man's, the woman's and the
-    person's form are one ("man firefighter", "woman firefighter" and "firefighter" differ in a few hundred pixels
-    and one word): held out on one side and trained on the other they would be leaks.
-    """
-    kept = [p for p in hexcode.split("-") if p not in _SKIN_TONES] or [hexcode]
-    if _JOINER not in kept:
-        return "-".join(kept)
-    parts = [_PERSONS.get(p, p) for p in kept if p != _JOINER and p not in _SIGNS]
-    # A lone person left over ("man" of no sequence) keeps the sequence's own first code point.
-    return f"-{_JOINER}-".join(parts) if len(parts) > 1 else kept[0]
+    """The base hexcode without modifiers (DEFINITIONS, Split): skin tones fall away."""
+    return "-".join([p for p in hexcode.split("-") if p not in _SKIN_TONES] or [hexcode])
 
 
 def captions_of(hexcode: str, label: str, tags: Sequence[str]) -> tuple[Caption, ...]:

@@ -1,0 +1,39 @@
+# make demo: the whole study on real pairs.  make test: everything that is checked.  Both make .venv when it is missing.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+STORE ?= store
+
+.PHONY: demo test lint planted bench-rerun clean
+
+.venv/installed: pyproject.toml constraints.txt
+	@began=$$SECONDS; \
+	command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or later is needed (PYTHON=... names it)"; exit 2; }; \
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]' && \
+	touch $@ && echo "installed in $$((SECONDS - began)) s"
+
+demo: .venv/installed
+	$(BIN)/bridgescope run studies/demo.toml --store $(STORE)
+
+# A study whose truth is known: made, run, and compared with it.
+planted: .venv/installed
+	$(BIN)/python bench/planted.py --to $(STORE)/planted
+	$(BIN)/bridgescope run studies/planted.toml --store $(STORE) --set pairs.path=$(abspath $(STORE))/planted --set models.planted.spec=embeddings:$(abspath $(STORE))/planted
+	$(BIN)/python bench/check_planted.py --store $(STORE) --truth $(STORE)/planted/truth
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Seconds of a second run, beside its bars. Alone on the machine.
+bench-rerun: .venv/installed
+	$(BIN)/python bench/rerun.py --store $(STORE)
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
