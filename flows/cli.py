@@ -47,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.verbose:
             traceback.print_exc()
         print(f"bridgescope: failed: {type(error).__name__}: {error}", file=sys.stderr)
-        print("What was finished is kept: run the same command again to go on. (-v shows where it failed.)", file=sys.stderr)
+        print(
+            "What was finished is kept: run the same command again to go on. (-v shows where it failed.)",
+            file=sys.stderr,
+        )
         return 1
 
 
@@ -59,7 +62,9 @@ def parser() -> argparse.ArgumentParser:
         "and ask in SQL which concepts are stable, which modality each serves, and which pairs bridge the two.",
     )
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--store", metavar="DIR", help="the store (default: BRIDGESCOPE_STORE, else the nearest ./store)")
+    common.add_argument(
+        "--store", metavar="DIR", help="the store (default: BRIDGESCOPE_STORE, else the nearest ./store)"
+    )
     common.add_argument("-v", "--verbose", action="store_true", help="more log lines, and tracebacks")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
@@ -67,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("study", metavar="STUDY.toml")
     run.add_argument("--only", metavar="STAGE", help=f"one stage alone: {', '.join(STAGES)}")
     run.add_argument("--force", action="store_true", help="make the outputs again (with --only: of that stage)")
-    run.add_argument("--set", action="append", metavar="KEY=VALUE", help="change the study: saes.main.k=16, pairs.limit=40")
+    run.add_argument(
+        "--set", action="append", metavar="KEY=VALUE", help="change the study: saes.main.k=16, pairs.limit=40"
+    )
     run.set_defaults(command=run_command)
 
     status = commands.add_parser("status", parents=[common], help="what is fresh, stale or missing, and why")
@@ -120,7 +127,10 @@ def print_finished(finished: Finished, store: Path) -> None:
     from flows.results import results
 
     run = finished.run
-    print(f"Prefect's own start {finished.prefect_seconds:.1f} s, run {run.number} took {run.seconds:.1f} s", file=sys.stderr)
+    print(
+        f"Prefect's own start {finished.prefect_seconds:.1f} s, run {run.number} took {run.seconds:.1f} s",
+        file=sys.stderr,
+    )
     if run.of("analyze"):
         print(results(store, run))
     if run.of("report"):
@@ -151,6 +161,7 @@ def status_command(arguments: argparse.Namespace) -> int:
 def sql_command(arguments: argparse.Namespace) -> int:
     """`bridgescope sql`."""
     from storage.catalog import open_catalog, refresh_catalog_file, the_only_study
+    from storage.query import answer
     from storage.runs import last_run
 
     store = find_store(arguments.store)
@@ -160,7 +171,7 @@ def sql_command(arguments: argparse.Namespace) -> int:
     if last is not None:
         refresh_catalog_file(store, last)
     if arguments.query is not None:
-        answer(con, arguments.query, arguments.format)
+        answer(con, arguments.query, arguments.format, sys.stdout)
         return 0
     return prompt(con, arguments.format)
 
@@ -190,22 +201,16 @@ def prompt(con: duckdb.DuckDBPyConnection, style: str) -> int:
 
 
 def _answered(con: duckdb.DuckDBPyConnection, query: str, style: str) -> bool:
+    from storage.query import answer
+
     try:
-        answer(con, query, style)
+        answer(con, query, style, sys.stdout)
     except BadInput as error:
         print(error, file=sys.stderr)
         return False
     except KeyboardInterrupt:
-        con.interrupt()
         print("interrupted", file=sys.stderr)
     return True
-
-
-def answer(con: duckdb.DuckDBPyConnection, query: str, style: str) -> None:
-    """Check a query, run it, and write its rows to standard output."""
-    from storage.query import run, write
-
-    write(run(con, query), style, sys.stdout)
 
 
 def report_command(arguments: argparse.Namespace) -> int:

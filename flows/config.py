@@ -24,7 +24,9 @@ class Pairs(Section):
     """What every source of pairs has."""
 
     heldout: float = Field(0.2, ge=0, lt=1, description="share of images never trained on")
-    shard_size: int = Field(8192, ge=1, le=2**20, description="images a shard; given out once, when they are first seen")
+    shard_size: int = Field(
+        8192, ge=1, le=2**20, description="images a shard; given out once, when they are first seen"
+    )
 
 
 class NpmEmoji(Pairs):
@@ -55,7 +57,9 @@ class Model(Section):
     def _known(cls, spec: str) -> str:
         kind, _, rest = spec.partition(":")
         if kind not in ("demo", "open_clip", "embeddings") or not rest:
-            raise ValueError("must be demo:NAME, open_clip:NAME/PRETRAINED, open_clip:local-dir:PATH or embeddings:PATH")
+            raise ValueError(
+                "must be demo:NAME, open_clip:NAME/PRETRAINED, open_clip:local-dir:PATH or embeddings:PATH"
+            )
         if kind == "demo" and rest not in ("emoji-clip", "emoji-siglip"):
             raise ValueError("demo models are demo:emoji-clip and demo:emoji-siglip")
         return spec
@@ -124,9 +128,11 @@ class Study(Section):
                 raise ValueError(f"{kind} names one thing twice: {names}")
         for model in self.models:
             if model.spec.startswith("embeddings:") != (self.pairs.source == "embeddings"):
-                raise ValueError(f"model {model.name}: vectors of your own go with source = \"embeddings\", and only with it")
+                raise ValueError(
+                    f'model {model.name}: vectors of your own go with source = "embeddings", and only with it'
+                )
             if model.spec.startswith("demo:") and self.pairs.source != "npm-emoji":
-                raise ValueError(f"model {model.name}: the demo models are made from source = \"npm-emoji\"")
+                raise ValueError(f'model {model.name}: the demo models are made from source = "npm-emoji"')
         return self
 
 

@@ -15,7 +15,9 @@ def examine(store: Path | None) -> tuple[list[str], bool]:
 
     lines = [f"{name} {version}" for name, version in library_versions().items()]
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    lines.append(f"devices: cpu ({torch.get_num_threads()} threads)" + "".join(f", cuda:{i} {g}" for i, g in enumerate(gpus)))
+    lines.append(
+        f"devices: cpu ({torch.get_num_threads()} threads)" + "".join(f", cuda:{i} {g}" for i, g in enumerate(gpus))
+    )
     lines.append(f"npm: {shutil.which('npm') or 'not found (the source npm-emoji needs it)'}")
     if store is None:
         return lines, True

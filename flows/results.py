@@ -22,9 +22,13 @@ FROM saes JOIN shares USING (model, sae) GROUP BY model, sae ORDER BY min(path),
 STABILITY = """
 SELECT avg(stability), avg(floor_random), avg(floor_matched), avg(floor_matched_sd) FROM stability($model, $sae)
 """
-TOP = "SELECT k, stability, floor_random, floor_matched, floor_matched_sd FROM stability_by_energy($model, $sae) WHERE k = 32"
+TOP = """
+SELECT k, stability, floor_random, floor_matched, floor_matched_sd
+FROM stability_by_energy($model, $sae) WHERE k = 32
+"""
 RETRIEVAL = """
-SELECT model, r1, r10, gallery, captions FROM retrieval WHERE direction = 'image_to_text' AND intervention = 'embeddings'
+SELECT model, r1, r10, gallery, captions FROM retrieval
+WHERE direction = 'image_to_text' AND intervention = 'embeddings'
 """
 
 
@@ -71,5 +75,7 @@ def _stability(con: duckdb.DuckDBPyConnection) -> list[str]:
             continue
         head = f"  {model + ' ' + sae:36} {every[0]:.3f}"
         tail = f"{every[1]:.3f}         {every[2]:.3f} ({every[3]:.4f})"
-        lines.append(f"{head}  {top[1]:.3f}    {tail}, {top[3]:.3f} ({top[4]:.4f})" if top else f"{head}           {tail}")
+        lines.append(
+            f"{head}  {top[1]:.3f}    {tail}, {top[3]:.3f} ({top[4]:.4f})" if top else f"{head}           {tail}"
+        )
     return lines

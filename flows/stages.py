@@ -72,7 +72,10 @@ def of(state: State, stage: str, **wanted: Any) -> dict[Key, Dataset]:
 def acquire_jobs(study: Study, state: State) -> list[Job]:
     """A fetch for every listing that the scan gave out."""
     source = source_of(study)
-    return [Job(Key("acquire", shard=k.shard), fetch, {"listing": d, "source": source}) for k, d in of(state, "scan").items()]
+    return [
+        Job(Key("acquire", shard=k.shard), fetch, {"listing": d, "source": source})
+        for k, d in of(state, "scan").items()
+    ]
 
 
 def source_of(study: Study) -> dict[str, Any]:
@@ -123,7 +126,9 @@ def embed_jobs(study: Study, state: State, store: Path) -> list[Job]:
                 jobs.append(Job(at, embed, inputs))
             else:
                 identity = _identity(rest, store)
-                jobs.append(Job(at, embed, {"pairs": pairs, "model": identity, "dtype": model.dtype, "spec": model.spec}))
+                jobs.append(
+                    Job(at, embed, {"pairs": pairs, "model": identity, "dtype": model.dtype, "spec": model.spec})
+                )
     return jobs
 
 
@@ -158,7 +163,9 @@ def train_jobs(study: Study, state: State, last: Run | None) -> list[Job]:
     return jobs
 
 
-def resolve_training_shards(study: Study, state: State, last: Run | None, key: Key) -> tuple[list[Dataset], list[Dataset]]:
+def resolve_training_shards(
+    study: Study, state: State, last: Run | None, key: Key
+) -> tuple[list[Dataset], list[Dataset]]:
     """The shards that an SAE is trained on: all of them, or those of the last run while the data grew too little.
 
     The one place where history enters. The result is stored in the run, as the inputs of the SAE's entry.
@@ -186,7 +193,11 @@ def export_jobs(study: Study, state: State) -> list[Job]:
                     trained = state.get(Key("train", model.name, setting.name, seed))
                     pairs = state[Key("acquire", shard=at.shard)]
                     inputs = {"sae": trained, "pairs": pairs, "embeddings": embeddings, "shard": at.shard}
-                    jobs.append(Job(Key("export", model.name, setting.name, seed, at.shard), export, inputs if trained else None))
+                    jobs.append(
+                        Job(
+                            Key("export", model.name, setting.name, seed, at.shard), export, inputs if trained else None
+                        )
+                    )
     return jobs
 
 
@@ -292,7 +303,9 @@ def _model(study: Study, state: State, last: Run | None, runtime: Runtime) -> It
 
 def _train(study: Study, state: State, last: Run | None, runtime: Runtime) -> Iterator[Entry]:
     jobs = train_jobs(study, state, last)
-    missing = [job.inputs for job in jobs if job.inputs is not None and (runtime.force or lookup(job, runtime.store) is None)]
+    missing = [
+        job.inputs for job in jobs if job.inputs is not None and (runtime.force or lookup(job, runtime.store) is None)
+    ]
     if len(missing) > 1:
         train_together(missing, runtime)
         adopt = runtime.model_copy(update={"force": False})

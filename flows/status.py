@@ -25,7 +25,7 @@ def status(study: Study, store: Path) -> list[Status]:
     last = last_run(store, study.name)
     if last is None:
         return [Status(Key(stage), "missing", "the study has not run in this store") for stage in STAGES]
-    before = {(e.stage, e.model, e.sae, e.seed, e.shard): e for e in last.entries}
+    before = {Key(e.stage, e.model, e.sae, e.seed, e.shard): e for e in last.entries}
     state: State = {Key(e.stage, shard=e.shard): e.dataset for e in last.entries if e.stage in ("scan", "ledger")}
     found = []
     for stage in STAGES:
@@ -36,7 +36,7 @@ def status(study: Study, store: Path) -> list[Status]:
                 state[job.key] = dataset
                 found.append(Status(job.key, "fresh", ""))
             else:
-                found.append(_unfinished(job, before.get(tuple(job.key)), store))
+                found.append(_unfinished(job, before.get(job.key), store))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The whole study: a flow that runs every stage in order, then writes the run. Also one stage alone, on the same path."""
+"""The whole study: a flow that runs every stage in order, then writes the run. Also one stage alone."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Finished(NamedTuple):
 
 @contextlib.contextmanager
 def prefect_settings(store: Path) -> Iterator[None]:
-    """Prefect as a study needs it: records beside the data, no telemetry, no second of waiting for a heartbeat thread."""
+    """Prefect as a study needs it: records beside the data, no telemetry, no second spent on a heartbeat thread."""
     with temporary_settings(
         {
             PREFECT_LOCAL_STORAGE_PATH: store,
@@ -134,25 +134,29 @@ def _summary(stage: str, made: list[Entry], seconds: float) -> StageDone:
 
 
 def _upstream(study: Study, store: Path, last: Run | None, only: str) -> State:
-    """The datasets of all stages before `only`, looked up under the study as it is now. Raises BadInput when one is missing."""
+    """The datasets of all stages before `only`, for the study as it is now. Raises BadInput when one is missing."""
     state: State = {}
     if only == "acquire":
         return state
     if last is None or not last.of("scan"):
-        raise BadInput(f"--only {only}: the study {study.name!r} has no pairs yet: run it with --only acquire, or whole")
+        raise BadInput(
+            f"--only {only}: the study {study.name!r} has no pairs yet: run it with --only acquire, or whole"
+        )
     state.update({_key(entry): entry.dataset for entry in last.entries if entry.stage in ("scan", "ledger")})
     for stage in STAGES[: STAGES.index(only)]:
         for place in range(len(jobs_of(stage, study, state, last, store))):
             job = jobs_of(stage, study, state, last, store)[place]
             dataset = lookup(job, store)
             if dataset is None:
-                raise BadInput(f"--only {only}: {job.key} is missing or stale: run --only {stage} first, or the whole study")
+                raise BadInput(
+                    f"--only {only}: {job.key} is missing or stale: run --only {stage} first, or the whole study"
+                )
             state[job.key] = dataset
     return state
 
 
 def _complete_run(made: list[Entry], state: State, last: Run | None) -> list[Entry]:
-    """The entries of a run of one stage: upstream as it was used, the stage as it was made, the rest from the last run."""
+    """The entries of a run of one stage: upstream as used, the stage as made, the rest from the last run."""
     before = {_key(entry): entry for entry in last.entries} if last else {}
     now = {_key(entry): entry for entry in made}
     for key, dataset in state.items():

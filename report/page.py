@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -49,6 +50,7 @@ class BridgeList(NamedTuple):
 
     title: str
     bridges: list[Bridge]
+    digits: int  #: of bridge and covariance: three that count in the first row
     sql: list[str]
 
 
@@ -195,7 +197,7 @@ def bridge_list(con: duckdb.DuckDBPyConnection, model: str, sae: str, seed: int,
     """The rows of one `top_bridges`, with pictures and captions."""
     title = f"Top {len(top.rows)} by {by.replace('_', ' ')}"
     if not top.rows:
-        return BridgeList(title, [], [top.sql])
+        return BridgeList(title, [], 4, [top.sql])
     images = ask(con, queries.top_images(model, sae, seed, sorted({row["image_concept"] for row in top.rows}), IMAGES))
     captions = ask(
         con, queries.top_captions(model, sae, seed, sorted({row["text_concept"] for row in top.rows}), CAPTIONS)
@@ -206,6 +208,8 @@ def bridge_list(con: duckdb.DuckDBPyConnection, model: str, sae: str, seed: int,
         read, uris = thumbnails(con, sorted({row["image_id"] for row in images.rows}))
         sql.append(read.sql)
     shown = [row | {"picture": uris.get(row["image_id"])} for row in images.rows]
+    largest = max(abs(row["bridge"]) for row in top.rows)
+    digits = min(9, max(2, 2 - math.floor(math.log10(largest)))) if largest > 0 else 4
     bridges = [
         Bridge(
             Concept(
@@ -221,7 +225,7 @@ def bridge_list(con: duckdb.DuckDBPyConnection, model: str, sae: str, seed: int,
         )
         for row in top.rows
     ]
-    return BridgeList(title, bridges, sql)
+    return BridgeList(title, bridges, digits, sql)
 
 
 def questions(exhibits: list[Exhibit]) -> list[tuple[str, str]]:

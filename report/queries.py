@@ -89,7 +89,7 @@ SELECT
     count(*) FILTER (NOT counted) AS left_out,
     count(*) FILTER (counted AND score > {1 - UNIMODAL}) / count(*) FILTER (counted) AS image_share,
     count(*) FILTER (counted AND score < {UNIMODAL}) / count(*) FILTER (counted) AS text_share,
-    sum(energy) FILTER (counted AND (score > {1 - UNIMODAL} OR score < {UNIMODAL}))
+    coalesce(sum(energy) FILTER (counted AND (score > {1 - UNIMODAL} OR score < {UNIMODAL})), 0)
         / nullif(sum(energy) FILTER (counted), 0) AS unimodal_energy
 FROM (
     SELECT

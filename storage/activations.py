@@ -31,4 +31,3 @@ def write_activations(path: Path, image: Activations, text: Activations) -> int:
             con.register(name, pa.table(codes._asdict()))
         con.execute(statement("export_activations", path=str(path)))
     return len(image.item_id) + len(text.item_id)
-

@@ -40,7 +40,11 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         keys = dict.fromkeys((e.model, e.sae, e.seed) for e in entries if e.stage == stage)
         selects = [
             statement(
-                f"views/{view}", model=model, sae=sae, seed=seed, files=paths(stage, name, model=model, sae=sae, seed=seed)
+                f"views/{view}",
+                model=model,
+                sae=sae,
+                seed=seed,
+                files=paths(stage, name, model=model, sae=sae, seed=seed),
             )
             for model, sae, seed in keys
         ]
@@ -93,7 +97,7 @@ def the_only_study(store: Path) -> str:
 
 
 def write_catalog_file(store: Path, run: Run) -> Path:
-    """Write `studies/<name>/catalog.duckdb`, for DuckDB's own shell, from any folder: replaced whole, absolute paths."""
+    """Write `studies/<name>/catalog.duckdb`, for DuckDB's own shell: absolute paths, replaced whole."""
     final = store / "studies" / run.study / "catalog.duckdb"
     partial = final.with_name(f"catalog.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Immutable datasets: handles, addresses, digests, locks and atomic writes.
 
-A dataset is a folder named by its recipe. It appears whole, by one rename, or not at all; nothing here knows what is in it.
+A dataset is a folder named by its recipe. It appears whole, by one rename, or not at all.
+Nothing here knows what is in it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Embeddings of one model and one pair shard: two Zarr v3 arrays, written chunk by chunk so that a kill loses one chunk.
+"""Embeddings of one model and one pair shard: two Zarr v3 arrays, written a chunk at a time.
 
-One writer an array. Rows follow the rows of the pair shard; a failed image's row stays NaN and is named in an attribute.
+One writer an array; a kill costs one chunk. Rows follow the rows of the pair shard; a failed image's row stays NaN and is
+named in an attribute.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ def read(store: Path, dataset: Dataset) -> Embeddings:
     image, text = (_normalised(store / dataset.path / name) for name in ("image", "text"))
     missing = set(np.flatnonzero(np.isnan(image).any(1)).tolist()) - set(failed)
     if missing or np.isnan(text).any():
-        raise EmbeddingError(f"{dataset.path}: rows without an embedding that never failed: delete the folder, run again")
+        raise EmbeddingError(
+            f"{dataset.path}: rows without an embedding that never failed: delete the folder, run again"
+        )
     return Embeddings(image, text, failed)
 
 

@@ -17,16 +17,18 @@ from storage.errors import BadInput
 from storage.sources import Dropped, Item, Source
 
 SHARD_ROWS = 2**20  # ids are shard number x 2^20 + row
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "row": pl.Int32,
     "source_key": pl.String,
     "group_key": pl.String,
     "locator": pl.String,
     "fingerprint": pl.String,
     "removed": pl.Boolean,
-    "captions": pl.List(pl.Struct({"row": pl.Int32, "source_key": pl.String, "text": pl.String, "removed": pl.Boolean})),
+    "captions": pl.List(
+        pl.Struct({"row": pl.Int32, "source_key": pl.String, "text": pl.String, "removed": pl.Boolean})
+    ),
 }
-DROPPED = {"source_key": pl.String, "shard": pl.Int32, "cause": pl.String, "detail": pl.String}
+DROPPED: dict[str, Any] = {"source_key": pl.String, "shard": pl.Int32, "cause": pl.String, "detail": pl.String}
 
 
 class Scan(NamedTuple):
@@ -80,8 +82,10 @@ def assign(before: list[list[dict[str, Any]]], items: list[Item], shard_size: in
     placed = {row["source_key"] for rows in before for row in rows}
     fresh = [item for item in items if item.source_key not in placed]
     for start in range(0, len(fresh), shard_size):
-        rows = [{"row": row, **_fields(item), "removed": False, "captions": []}
-                for row, item in enumerate(fresh[start : start + shard_size])]
+        rows = [
+            {"row": row, **_fields(item), "removed": False, "captions": []}
+            for row, item in enumerate(fresh[start : start + shard_size])
+        ]
         shards.append(_updated(rows, offered))
     return shards
 
@@ -94,7 +98,11 @@ def _updated(rows: list[dict[str, Any]], offered: dict[str, Item]) -> list[dict[
         item = offered.get(row["source_key"])
         texts = {caption.source_key: caption.text for caption in item.captions} if item else {}
         captions = [
-            {**caption, "removed": caption["source_key"] not in texts, "text": texts.pop(caption["source_key"], caption["text"])}
+            {
+                **caption,
+                "removed": caption["source_key"] not in texts,
+                "text": texts.pop(caption["source_key"], caption["text"]),
+            }
             for caption in row["captions"]
         ]
         for key, text in texts.items():
@@ -116,7 +124,7 @@ def _fields(item: Item) -> dict[str, Any]:
 
 
 def _rows(store: Path, listing: Dataset) -> list[dict[str, Any]]:
-    return read_listing(store, listing).to_dicts()
+    return read_listing(store, listing).drop("shard").to_dicts()
 
 
 def read_listing(store: Path, listing: Dataset) -> pl.DataFrame:

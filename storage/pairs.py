@@ -54,7 +54,7 @@ def write_shard(out: Path, store: Path, listing: Dataset, source: Source, check:
     return sum(image["error"] is None for image in images)
 
 
-def _described(got: bytes | None | SourceError, row: dict[str, Any], check: Check) -> dict[str, Any]:
+def _described(got: bytes | SourceError | None, row: dict[str, Any], check: Check) -> dict[str, Any]:
     """The columns of an image row that depend on its bytes."""
     found: dict[str, Any] = dict.fromkeys(IMAGES.keys() - {"image_id", "source_key"})
     if isinstance(got, bytes):

@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import shutil
-from typing import IO
+from typing import TextIO
 
 import duckdb
 
@@ -42,58 +42,54 @@ def _kind(con: duckdb.DuckDBPyConnection, query: str) -> str:
     return str(statements[0].type).rpartition(".")[2]
 
 
-def run(con: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyRelation:
-    """Check a query and give its relation, ready to be shown or fetched. Raises BadInput with DuckDB's own words."""
+def answer(con: duckdb.DuckDBPyConnection, query: str, style: str, out: TextIO) -> None:
+    """Check a query, run it and write its rows: 'table' (for people), 'csv', 'json' (an object a line) or 'parquet'.
+
+    Raises BadInput, with DuckDB's own words, for a query that is not allowed, not valid, or that fails while it runs.
+    """
     check(con, query)
     try:
-        relation = con.sql(query)
-    except duckdb.Error as error:
+        if style == "table":
+            con.sql(query).show(max_rows=1000, max_width=_width(out))
+        elif style == "parquet":
+            _write_parquet(con.execute(query), out)
+        else:
+            _write_text(con.execute(query), style, out)
+    except duckdb.CatalogException as error:
         raise BadInput(f"{str(error).rstrip()}\nViews: {', '.join(views(con))}") from error
-    assert relation is not None  # a reading statement has a result
-    return relation
+    except duckdb.InterruptException as error:
+        raise KeyboardInterrupt from error
+    except duckdb.Error as error:
+        raise BadInput(str(error).rstrip()) from error
+
+
+def _width(out: TextIO) -> int:
+    return shutil.get_terminal_size().columns if out.isatty() else 240
+
+
+def _write_parquet(result: duckdb.DuckDBPyConnection, out: TextIO) -> None:
+    import pyarrow.parquet as pq
+
+    if out.isatty():
+        raise BadInput(
+            "--format parquet writes bytes: send it to a file, as in bridgescope sql ... --format parquet > x.parquet"
+        )
+    pq.write_table(result.to_arrow_table(), out.buffer)
+
+
+def _write_text(result: duckdb.DuckDBPyConnection, style: str, out: TextIO) -> None:
+    columns = [column[0] for column in result.description or []]
+    writer = csv.writer(out, lineterminator="\n")
+    if style == "csv":
+        writer.writerow(columns)
+    while rows := result.fetchmany(10_000):
+        if style == "csv":
+            writer.writerows(rows)
+        else:
+            out.writelines(json.dumps(dict(zip(columns, row, strict=True)), default=str) + "\n" for row in rows)
 
 
 def views(con: duckdb.DuckDBPyConnection) -> list[str]:
     """Names of the catalog's views."""
     rows = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY view_name").fetchall()
     return [str(row[0]) for row in rows]
-
-
-def write(relation: duckdb.DuckDBPyRelation, style: str, out: IO[str]) -> None:
-    """Write a relation's rows: 'table' for people, 'csv', 'json' (an object a line) or 'parquet' (bytes).
-
-    Raises BadInput when the query fails while it runs.
-    """
-    try:
-        if style == "table":
-            relation.show(max_rows=1000, max_width=_width(out))
-        elif style == "parquet":
-            _write_parquet(relation, out)
-        else:
-            _write_text(relation, style, out)
-    except duckdb.Error as error:
-        raise BadInput(str(error).rstrip()) from error
-
-
-def _width(out: IO[str]) -> int:
-    return shutil.get_terminal_size().columns if out.isatty() else 240
-
-
-def _write_parquet(relation: duckdb.DuckDBPyRelation, out: IO[str]) -> None:
-    import pyarrow.parquet as pq
-
-    if out.isatty():
-        raise BadInput("--format parquet writes bytes: send it to a file, as in bridgescope sql ... --format parquet > x.parquet")
-    pq.write_table(relation.to_arrow_table(), out.buffer)
-
-
-def _write_text(relation: duckdb.DuckDBPyRelation, style: str, out: IO[str]) -> None:
-    columns = relation.columns
-    writer = csv.writer(out, lineterminator="\n")
-    if style == "csv":
-        writer.writerow(columns)
-    while rows := relation.fetchmany(10_000):
-        if style == "csv":
-            writer.writerows(rows)
-        else:
-            out.writelines(json.dumps(dict(zip(columns, row, strict=True)), default=str) + "\n" for row in rows)

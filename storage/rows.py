@@ -38,7 +38,9 @@ def select(
     parts = [_shard(store, p, e, heldout, split) for p, e in zip(pairs, embeddings, strict=True)]
     image, text, image_id, pair_id, caption_of, split_u = (np.concatenate(part) for part in zip(*parts, strict=True))
     if split != "all" and (len(image) == 0 or len(text) == 0):
-        raise EmbeddingError(f"no {'images' if len(image) == 0 else 'captions'} in the split {split!r} (heldout = {heldout})")
+        raise EmbeddingError(
+            f"no {'images' if len(image) == 0 else 'captions'} in the split {split!r} (heldout = {heldout})"
+        )
     order = np.argsort(image_id, kind="stable")
     owner = order[np.searchsorted(image_id[order], caption_of)]
     return Rows(image, text, image_id, pair_id, owner, split_u)

@@ -5,8 +5,8 @@ Layouts, all in one folder:
   img_emb/img_emb_*.npy + text_emb/text_emb_*.npy  clip-retrieval's, in numeric order, with metadata/metadata_*.parquet
   *.parquet with columns image_embedding, text_embedding
   image + text as Zarr arrays (folder itself, or a Zarr group)
-Beside them, optional: metadata.parquet (or metadata/*.parquet), one row a pair: key, image_path, group, caption. Caption
-row j belongs to image row j; with an integer column `image_row` in the metadata, to that row of the images.
+Beside them, optional: metadata.parquet (or metadata/*.parquet), one row a pair: key, image_path, group, caption.
+Caption row j belongs to image row j; with an integer column `image_row` in the metadata, to that row of the images.
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ class Vectors(NamedTuple):
 
 
 def open_vectors(path: Path) -> Vectors:
-    """Read a folder of vectors. Raises BadInput for a layout that is not one of those above, or that contradicts itself."""
+    """Read a folder of vectors. Raises BadInput for a layout that is none of the above, or contradicts itself."""
     if not path.is_dir():
         raise BadInput(f"embeddings:{path}: no such folder")
     image, text, metadata = _arrays(path)
     for name, array in (("image", image), ("text", text)):
         if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
-            raise BadInput(f"embeddings:{path}: {name} must be floating point [rows, dim], is {array.dtype} {array.shape}")
+            raise BadInput(
+                f"embeddings:{path}: {name} must be floating point [rows, dim], is {array.dtype} {array.shape}"
+            )
     if image.shape[1] != text.shape[1]:
         raise BadInput(f"embeddings:{path}: image rows have {image.shape[1]} dimensions, text rows {text.shape[1]}")
     if metadata.height == 0:

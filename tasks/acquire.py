@@ -1,4 +1,4 @@
-"""Acquire: list a source (never cached), fetch a shard of it (cached), write the ledger of what did not come through."""
+"""Acquire: list a source (never cached), fetch a shard of it (cached), write the ledger of what is missing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_source(source: dict[str, Any], store: Path) -> Source:
 
 @task(persist_result=False, cache_policy=NO_CACHE)
 def scan(source: dict[str, Any], shard_size: int, runtime: Runtime) -> Scan:
-    """List the source, give out shards and rows, compare with the last scan. Never cached: the source may have grown."""
+    """List the source, give out shards and rows, compare with the last scan. Never cached: it may have grown."""
     return scan_source(runtime.store, open_source(source, runtime.store), shard_size)
 
 

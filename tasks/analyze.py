@@ -12,7 +12,9 @@ from storage.dataset import Dataset
 from storage.runs import Entry
 from storage.statements import SQL
 from tasks.stage import Runtime, stage
-from tasks.tables import bridge_tables, floor_rows, match_rows, retrieval_rows, sae_rows, write_table
+from tasks.tables import bridge_tables, floor_rows, frame, match_rows, retrieval_rows, sae_rows, write_table
+
+DEAD = "SELECT model, sae, seed, avg(dead::INTEGER) AS dead_fraction FROM concepts GROUP BY ALL"
 
 
 @stage("tables", version="1")
@@ -27,17 +29,17 @@ def analyze(
         con.register("sae_list", saes.select("model", "sae", "seed", "width").to_arrow())
         concepts = (SQL / "tables" / "concepts.sql").read_text()
         con.execute(f"CREATE TABLE concepts AS {concepts}", {"split": split})
-        dead = con.execute("SELECT model, sae, seed, avg(dead::INTEGER) AS dead_fraction FROM concepts GROUP BY ALL").pl()
+        dead = frame(con, DEAD)
         floors = floor_rows(runtime.store, handles)
         con.register("floors", floors.to_arrow())
         con.execute(f"CREATE TABLE nulls AS {(SQL / 'tables' / 'nulls.sql').read_text()}")
         bridges, totals = bridge_tables(con, runtime.store, handles, split, min_pairs)
         tables = {
             "saes": saes.join(dead, on=["model", "sae", "seed"], maintain_order="left"),
-            "concepts": con.execute("FROM concepts").pl(),
+            "concepts": frame(con, "FROM concepts"),
             "matches": match_rows(runtime.store, handles),
             "floors": floors,
-            "nulls": con.execute("FROM nulls").pl(),
+            "nulls": frame(con, "FROM nulls"),
             "bridges": bridges,
             "bridge_totals": totals,
             "retrieval": retrieval_rows(runtime.store, handles, heldout, split),

@@ -40,8 +40,10 @@ def embed(out: Path, pairs: Dataset, model: Dataset | str, dtype: str, spec: str
     began = time.perf_counter()
     texts = TextBatches(encoder, captions, runtime.embed_batch_size)
     with (
-        ImageBatches(encoder, images["image"], runtime.embed_batch_size) as pictures,
-        bar(images.height + len(captions), f"embed  {spec.rpartition('/')[2]} shard {shard}", show=runtime.progress) as progress,
+        ImageBatches(encoder, images["image"].to_list(), runtime.embed_batch_size) as pictures,
+        bar(
+            images.height + len(captions), f"embed  {spec.rpartition('/')[2]} shard {shard}", show=runtime.progress
+        ) as progress,
     ):
         write_modality(out, "image", images.height, encoder.dim, pictures.encode, progress.update)
         write_modality(out, "text", len(captions), encoder.dim, texts.encode, progress.update)
@@ -73,7 +75,9 @@ def adopt_vectors(out: Path, pairs: Dataset, model: str, path: str, runtime: Run
     shard = images["image_id"][0] // SHARD_ROWS
     write_modality(out, "image", len(rows), dim, lambda a, b: unit(vectors.image, rows[a:b]), lambda _: None)
     write_modality(out, "text", len(texts), dim, lambda a, b: unit(vectors.text, texts[a:b]), lambda _: None)
-    finish(out, {"model": {"vectors": model}, "dtype": str(vectors.image.dtype), "shard": int(shard), "failed_rows": []})
+    finish(
+        out, {"model": {"vectors": model}, "dtype": str(vectors.image.dtype), "shard": int(shard), "failed_rows": []}
+    )
     return len(rows) + len(texts)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,10 +28,42 @@ class Fit(NamedTuple):
     progress: bool
 
 
+class TrainingFailed(RuntimeError):
+    """A training process ended without an SAE; the message is the child's own."""
+
+
 def fit_in_process(job: Fit) -> int:
-    """Run `fit` in a fresh process and wait for it. Returns the number of rows it was trained on."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(fit, job, os.getpid()).result()
+    """Run `fit` in a fresh process and wait for it. Returns the number of rows it was trained on.
+
+    Raises TrainingFailed with what the process said, or with how it died (a kernel out of memory kills it silently).
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_report, args=(job, os.getpid(), theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        answer = ours.recv()
+    except EOFError:
+        process.join()
+        answer = f"the process that trained seed {job.seed} died (exit code {process.exitcode})"
+    process.join()
+    if isinstance(answer, str):
+        raise TrainingFailed(answer)
+    return int(answer)
+
+
+def stop_all() -> None:
+    """End every training process of this one: the study was interrupted and nobody waits for them."""
+    for child in multiprocessing.active_children():
+        child.terminate()
+
+
+def _report(job: Fit, parent: int, out: Connection) -> None:
+    try:
+        out.send(fit(job, parent))
+    except Exception as error:
+        out.send(f"seed {job.seed}: {type(error).__name__}: {error}")
 
 
 def fit(job: Fit, parent: int) -> int:

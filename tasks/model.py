@@ -31,7 +31,10 @@ def features(out: Path, pairs: list[Dataset], heldout: float, runtime: Runtime) 
             done[what] = count
 
         image, text = tower_features(images["image"], captions["caption"].to_list(), progress=tell)
-    save_file({"image": image, "text": text, "owner": captions["row"].to_numpy().astype("int64")}, out / "features.safetensors")
+    save_file(
+        {"image": image, "text": text, "owner": captions["row"].to_numpy().astype("int64")},
+        out / "features.safetensors",
+    )
     return images.height
 
 

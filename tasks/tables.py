@@ -22,21 +22,23 @@ from storage.runs import Entry
 DRAWS = 20  # of each floor
 GALLERY = 1000  # images of the retrieval gallery (DEFINITIONS)
 UNIMODAL = 0.1  # a concept is unimodal below this modality score, or above one minus it
-SAE_KEYS = {"model": pl.String, "sae": pl.String, "seed": pl.Int32}
-MATCHES = {
+COUNTED_PAIRS = "SELECT pair_id, image_id FROM pairs WHERE $split = 'all' OR split = $split ORDER BY pair_id"
+Schema = dict[str, Any]
+SAE_KEYS: Schema = {"model": pl.String, "sae": pl.String, "seed": pl.Int32}
+MATCHES: Schema = {
     "model": pl.String, "sae_a": pl.String, "seed_a": pl.Int32, "sae_b": pl.String, "seed_b": pl.Int32,
     "concept_a": pl.Int32, "concept_b": pl.Int32, "cosine": pl.Float32,
 }  # fmt: skip
-BRIDGES = {
+BRIDGES: Schema = {
     **SAE_KEYS, "split": pl.String, "image_concept": pl.Int32, "text_concept": pl.Int32, "pairs": pl.Int64,
     "coactivation": pl.Float64, "cosine": pl.Float64, "bridge": pl.Float64, "covariance_bridge": pl.Float64,
     "correlation_bridge": pl.Float64,
 }  # fmt: skip
-TOTALS = {
+TOTALS: Schema = {
     **SAE_KEYS, "split": pl.String, "class_image": pl.String, "class_text": pl.String, "self": pl.Boolean,
     "kind": pl.String, "total": pl.Float64, "positive": pl.Float64, "negative": pl.Float64,
 }  # fmt: skip
-RETRIEVAL = {
+RETRIEVAL: Schema = {
     **SAE_KEYS, "split": pl.String, "intervention": pl.String, "direction": pl.String, "gallery": pl.Int64,
     "captions": pl.Int64, "r1": pl.Float64, "r5": pl.Float64, "r10": pl.Float64,
 }  # fmt: skip
@@ -45,6 +47,11 @@ RETRIEVAL = {
 def write_table(out: Path, name: str, table: pl.DataFrame) -> None:
     """Write one table as Parquet."""
     table.write_parquet(out / f"{name}.parquet", compression="zstd", row_group_size=131_072)
+
+
+def frame(con: duckdb.DuckDBPyConnection, query: str, values: dict[str, Any] | None = None) -> pl.DataFrame:
+    """The answer to a query as a polars table."""
+    return pl.DataFrame(con.execute(query, values).to_arrow_table())
 
 
 def rows_of(store: Path, entries: list[Entry], model: str | None, heldout: float, split: str) -> Rows:
@@ -93,7 +100,9 @@ def _reconstruction(net: SAE, x: np.ndarray[Any, np.dtype[np.float32]]) -> sae.m
 def match_rows(store: Path, entries: list[Entry]) -> pl.DataFrame:
     """The exact assignment of every pair of seeds of a setting, in both orders."""
     found = [pl.DataFrame(schema=MATCHES)]
-    for (model, name), group in itertools.groupby(trained(store, entries), key=lambda pair: (pair[0].model, pair[0].sae)):
+    for (model, name), group in itertools.groupby(
+        trained(store, entries), key=lambda pair: (pair[0].model, pair[0].sae)
+    ):
         for (a, net_a), (b, net_b) in itertools.combinations(list(group), 2):
             assigned, cosines = match(net_a.dictionary.numpy(), net_b.dictionary.numpy())
             one = {"concept_a": np.arange(len(assigned)), "concept_b": assigned, "cosine": cosines}
@@ -124,10 +133,8 @@ def floor_rows(store: Path, entries: list[Entry]) -> pl.DataFrame:
 def bridge_tables(
     con: duckdb.DuckDBPyConnection, store: Path, entries: list[Entry], split: str, min_pairs: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Bridges with at least `min_pairs` pairs, and their untruncated totals, of every SAE. Reads the catalog's views."""
-    counted = con.execute(
-        "SELECT pair_id, image_id FROM pairs WHERE $split = 'all' OR split = $split ORDER BY pair_id", {"split": split}
-    ).pl()
+    """Bridges with at least `min_pairs` pairs, and their untruncated totals, of every SAE. Reads the views."""
+    counted = frame(con, COUNTED_PAIRS, {"split": split})
     images = counted["image_id"].unique().sort().to_numpy()
     texts = counted["pair_id"].to_numpy()
     pair_image = np.searchsorted(images, counted["image_id"].to_numpy())
@@ -143,7 +150,9 @@ def bridge_tables(
             classes_of(con, keys),
             min_pairs,
         )
-        rows.append(_table({**keys, "split": split, **found.rows}, BRIDGES).with_columns(pl.col(pl.Float64).fill_nan(None)))
+        rows.append(
+            _table({**keys, "split": split, **found.rows}, BRIDGES).with_columns(pl.col(pl.Float64).fill_nan(None))
+        )
         totals.append(pl.DataFrame([{**keys, "split": split, **total} for total in found.totals], schema=TOTALS))
     order = ["model", "sae", "seed", "image_concept", "text_concept"]
     return pl.concat(rows).sort(order), pl.concat(totals)
@@ -168,7 +177,8 @@ def codes_of(
 def classes_of(con: duckdb.DuckDBPyConnection, keys: dict[str, Any]) -> list[str]:
     """The class of every concept of one SAE: image, text, bimodal, or silent (never fires on the counted items)."""
     scores = con.execute(
-        "SELECT modality_score FROM concepts WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY concept_id", keys
+        "SELECT modality_score FROM concepts WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY concept_id",
+        keys,
     ).fetchall()
     return [class_of(score) for (score,) in scores]
 
@@ -200,10 +210,8 @@ def retrieval_rows(store: Path, entries: list[Entry], heldout: float, split: str
     return pl.DataFrame(found, schema=RETRIEVAL)
 
 
-def _table(columns: dict[str, Any], schema: dict[str, Any]) -> pl.DataFrame:
+def _table(columns: dict[str, Any], schema: Schema) -> pl.DataFrame:
     """Arrays and constants as one table; constants are repeated, also over no rows."""
     arrays = {name: value for name, value in columns.items() if isinstance(value, np.ndarray)}
     constants = [pl.lit(value, dtype=schema[name]).alias(name) for name, value in columns.items() if name not in arrays]
-    return pl.DataFrame(arrays).with_columns(constants).select(schema.keys()).cast(schema)
-
-
+    return pl.DataFrame(arrays).with_columns(constants).select(pl.col(name).cast(kind) for name, kind in schema.items())

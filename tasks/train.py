@@ -11,7 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from storage.dataset import Dataset
-from tasks.fit import Fit, fit_in_process
+from tasks.fit import Fit, fit_in_process, stop_all
 from tasks.stage import Runtime, stage
 
 
@@ -33,5 +33,9 @@ def sae(
 @task(persist_result=False, cache_policy=NO_CACHE)
 def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[Dataset]:
     """Make the datasets of several seeds at once, one process a core. Never cached: each task adopts its own folder."""
-    with ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:
+    pool = ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1))
+    try:
         return list(pool.map(lambda job: sae.make(runtime, **job), jobs))
+    finally:  # after an error or an interrupt: nothing queued starts, nothing running goes on
+        pool.shutdown(wait=False, cancel_futures=True)
+        stop_all()

@@ -1,4 +1,4 @@
-"""Images and captions through an encoder in batches, with decoding ahead of the forward pass, and the time of each part.
+"""Images and captions through an encoder in batches: decoding runs ahead of the forward pass, each part is timed.
 
 Batches start at the rows they are asked for, so a resumed shard runs the same batches as an uninterrupted one.
 """
@@ -39,7 +39,7 @@ class ImageBatches:
         self._pool.shutdown(cancel_futures=True)
 
     def encode(self, start: int, stop: int) -> Array:
-        """Embed rows start to stop: float32 [stop - start, dim], NaN for an image that is missing or does not decode."""
+        """Embed rows start to stop: float32 [stop - start, dim], NaN for an image that is missing or broken."""
         import torch
 
         out = np.full((stop - start, self.encoder.dim), np.nan, np.float32)

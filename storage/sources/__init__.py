@@ -59,7 +59,7 @@ class Source(Protocol):
         """List everything the source holds. Raises `storage.errors.BadInput` when it cannot be reached."""
         ...
 
-    def read(self, locators: Sequence[str]) -> Iterator[bytes | None | SourceError]:
+    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
         """Yield for each locator, in order, the image's bytes as they came; None where the source has vectors
         but no pictures; or the error that kept it from being read."""
         ...

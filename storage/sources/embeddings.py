@@ -35,6 +35,6 @@ class EmbeddingsFolder:
             items.append(Item(key, vectors.groups[row], str(row), captions, stamp))
         return Listing(sorted(items), [])
 
-    def read(self, locators: Sequence[str]) -> Iterator[bytes | None | SourceError]:
+    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
         """No pictures: None for every item."""
         yield from (None for _ in locators)

@@ -145,6 +145,8 @@ def test_modality_wording_follows_the_shares(catalog: Make) -> None:
     assert said().by_model[0][1].startswith("100\u202f% of 16 concepts are unimodal (50\u202f% image, 50\u202f% text)")
     con.execute("UPDATE concepts SET modality_score = 0.5, firings = 10 - concept_id // 12")
     assert said().text == "Most concepts do not serve one modality alone."
+    assert "0\u202f% of 12 concepts are unimodal" in said().by_model[0][1]
+    assert "hold 0\u202f% of the energy" in said().by_model[0][1]
     assert said().by_model[0][1].endswith("4 left out")  # concepts 12 to 15, with 9 firings
 
 

@@ -1,0 +1,31 @@
+"""The split is a function of the group alone."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.split import split_u
+
+
+def test_split_u_is_the_published_number() -> None:
+    # sha256("split" + "1f600") begins with these eight bytes; its first 53 bits over 2^53.
+    import hashlib
+
+    first = int.from_bytes(hashlib.sha256(b"split1f600").digest()[:8], "big")
+    assert split_u("1f600") == (first >> 11) / 2**53
+
+
+@given(st.text())
+def test_split_u_is_in_the_unit_interval_and_repeats(group: str) -> None:
+    assert 0 <= split_u(group) < 1
+    assert split_u(group) == split_u(group)
+
+
+def test_another_salt_gives_another_number() -> None:
+    assert split_u("a") != split_u("a", "half")
+
+
+def test_the_held_out_share_is_what_was_asked_for() -> None:
+    held = sum(split_u(str(i)) < 0.2 for i in range(20_000)) / 20_000
+    assert abs(held - 0.2) < 0.0085  # 3 sd of a binomial
