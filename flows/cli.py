@@ -105,8 +105,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     if arguments.only is not None and arguments.only not in STAGES:
         raise BadInput(f"--only {arguments.only}: no such stage; stages are {', '.join(STAGES)}")
     store = find_store(arguments.store, create=True)
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if arguments.verbose else "WARNING")
-    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if arguments.verbose else "CRITICAL")
     print(f"study {study.name}, store {store}", file=sys.stderr)
     from flows.study import run_study
 

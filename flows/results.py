@@ -17,7 +17,7 @@ WITH shares AS (
 )
 SELECT model, sae, count(*) AS seeds, avg(r2_image) AS r2_image, avg(r2_text) AS r2_text, avg(l0) AS l0,
     any_value(k) AS k, avg(dead_fraction) AS dead, any_value(unimodal) AS unimodal
-FROM saes JOIN shares USING (model, sae) GROUP BY model, sae ORDER BY min(path), model, sae
+FROM saes JOIN shares USING (model, sae) GROUP BY model, sae
 """
 STABILITY = """
 SELECT avg(stability), avg(floor_random), avg(floor_matched), avg(floor_matched_sd) FROM stability($model, $sae)
@@ -31,11 +31,14 @@ SELECT model, r1, r10, gallery, captions FROM retrieval
 WHERE direction = 'image_to_text' AND intervention = 'embeddings'
 """
 
+Order = list[tuple[str | None, str | None]]  # (model, sae), as the study names them
+
 
 def results(store: Path, run: Run) -> str:
     """The headline figures of a run, a few lines."""
     with open_catalog(store, run=run) as con:
-        return "\n".join([*_retrieval(con), "", *_saes(con), "", *_stability(con)])
+        order = list(dict.fromkeys((entry.model, entry.sae) for entry in run.of("train")))
+        return "\n".join([*_retrieval(con), "", *_saes(con, order), "", *_stability(con, order)])
 
 
 def _retrieval(con: duckdb.DuckDBPyConnection) -> list[str]:
@@ -55,18 +58,19 @@ def chance_of_hit(captions: int, own: float, k: int) -> float:
     return 1.0 - missed
 
 
-def _saes(con: duckdb.DuckDBPyConnection) -> list[str]:
+def _saes(con: duckdb.DuckDBPyConnection, order: Order) -> list[str]:
     lines = ["SAEs, mean of seeds                    R2 image  R2 text    L0 (k)   dead  unimodal"]
-    for model, sae, seeds, image, text, l0, k, dead, unimodal in con.execute(SAES).fetchall():
+    rows = sorted(con.execute(SAES).fetchall(), key=lambda row: order.index(row[:2]))
+    for model, sae, seeds, image, text, l0, k, dead, unimodal in rows:
         name = f"{model} {sae} ({seeds})"
         share = f"{unimodal:8.1%}" if unimodal is not None else "       -"
         lines.append(f"  {name:36} {image:8.3f} {text:8.3f} {l0:6.1f} ({k}) {dead:6.1%}  {share}")
     return lines
 
 
-def _stability(con: duckdb.DuckDBPyConnection) -> list[str]:
+def _stability(con: duckdb.DuckDBPyConnection, order: Order) -> list[str]:
     lines = ["stability of pairs of seeds            all    top 32   floor random  floor matched (sd): all, top 32"]
-    for model, sae in con.execute("SELECT DISTINCT model, sae FROM saes ORDER BY ALL").fetchall():
+    for model, sae in order:
         of = {"model": model, "sae": sae}
         every = con.execute(STABILITY, of).fetchone()
         top = con.execute(TOP, of).fetchone()

@@ -19,6 +19,7 @@ from prefect.settings import (
     PREFECT_LOGGING_TO_API_ENABLED,
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE,
     temporary_settings,
 )
 
@@ -58,7 +59,9 @@ def prefect_settings(store: Path) -> Iterator[None]:
             PREFECT_SERVER_ANALYTICS_ENABLED: False,
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
             PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,
-            PREFECT_LOGGING_LEVEL: os.environ.get("PREFECT_LOGGING_LEVEL", "WARNING"),
+            # One transaction a task-run event (the default) keeps SQLite locked: each next sub-flow waits 2 s for it.
+            PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE: 200,
+            PREFECT_LOGGING_LEVEL: os.environ.get("PREFECT_LOGGING_LEVEL", "CRITICAL"),
             PREFECT_LOGGING_TO_API_ENABLED: False,
         }
     ):

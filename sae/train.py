@@ -24,7 +24,7 @@ IMAGE, TEXT, START = 0, 1, 2  # streams of random numbers under one seed
 OnStep = Callable[[int, int, dict[str, float]], None]
 
 
-class TrainingDiverged(RuntimeError):  # noqa: N818  (it says what happened)
+class TrainingDiverged(RuntimeError):
     """The loss became NaN or infinite; the message names the step."""
 
 

@@ -1,6 +1,6 @@
 """Embeddings of one model and one pair shard: two Zarr v3 arrays, written a chunk at a time.
 
-One writer an array; a kill costs one chunk. Rows follow the rows of the pair shard; a failed image's row stays NaN and is
+One writer an array; a kill costs one chunk. Rows follow the rows of the pair shard. A failed image keeps a row of NaN,
 named in an attribute.
 """
 
