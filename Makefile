@@ -20,7 +20,7 @@ demo: .venv/installed
 planted: .venv/installed
 	$(BIN)/python bench/planted.py --to $(STORE)/planted
 	$(BIN)/bridgescope run studies/planted.toml --store $(STORE) --set pairs.path=$(abspath $(STORE))/planted --set models.planted.spec=embeddings:$(abspath $(STORE))/planted
-	$(BIN)/python bench/check_planted.py --store $(STORE) --truth $(STORE)/planted/truth
+	$(BIN)/python bench/check_planted.py --store $(STORE) --vectors $(STORE)/planted
 
 lint: .venv/installed
 	$(BIN)/ruff check .

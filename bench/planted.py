@@ -1,6 +1,6 @@
 """Paired vectors with a known dictionary, for the model spec `embeddings:PATH`: is what was planted found?
 
-python bench/planted.py --to DIR [--pairs 20000] [--dim 160] [--atoms 256] [--seed 0]
+python bench/planted.py --to DIR [--pairs 60000] [--dim 160] [--atoms 256] [--seed 0]
 
 Three eighths of the atoms fire in images only, three eighths in text only, a quarter in both. Two thirds of the
 image atoms have a text partner that points partly the same way and fires on the same pairs: the planted bridges.
@@ -35,7 +35,7 @@ class Planted(NamedTuple):
     bridges: np.ndarray  # [M, 2] (image atom, text atom): planted pairs, and bimodal atoms with themselves
 
 
-def plant(pairs: int = 20_000, dim: int = 160, atoms: int = 256, seed: int = 0) -> Planted:
+def plant(pairs: int = 60_000, dim: int = 160, atoms: int = 256, seed: int = 0) -> Planted:
     """Draw a dictionary and `pairs` image-caption pairs from it.
 
     Raises ValueError under 32 atoms (ATOMS_A_ROW of them could not all be rare) or 1 pair.
@@ -158,7 +158,7 @@ def write(planted: Planted, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--pairs", type=int, default=20_000)
+    parser.add_argument("--pairs", type=int, default=60_000)
     parser.add_argument("--dim", type=int, default=160)
     parser.add_argument("--atoms", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from storage.errors import BadInput
 from storage.runs import Entry, Run, last_run, studies
 from storage.statements import SQL, literal, statement
+
+if TYPE_CHECKING:
+    import polars as pl
 
 TABLES = ("saes", "concepts", "matches", "bridges", "bridge_totals", "floors", "nulls", "retrieval")
 
@@ -79,6 +82,13 @@ def open_catalog(
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
     return con
+
+
+def frame(con: duckdb.DuckDBPyConnection, query: str, values: dict[str, Any] | None = None) -> pl.DataFrame:
+    """The answer to a query as a polars table."""
+    import polars as pl
+
+    return pl.DataFrame(con.sql(query, params=values).to_arrow_table())
 
 
 def heldout_of(run: Run) -> float:

@@ -7,12 +7,12 @@ from typing import Any
 
 import duckdb
 
-from storage.catalog import create_views
+from storage.catalog import create_views, frame
 from storage.dataset import Dataset
 from storage.runs import Entry
 from storage.statements import SQL
 from tasks.stage import Runtime, stage
-from tasks.tables import bridge_tables, floor_rows, frame, match_rows, retrieval_rows, sae_rows, write_table
+from tasks.tables import bridge_tables, floor_rows, match_rows, retrieval_rows, sae_rows, write_table
 
 DEAD = "SELECT model, sae, seed, avg(dead::INTEGER) AS dead_fraction FROM concepts GROUP BY ALL"
 

@@ -16,6 +16,7 @@ from sae import SAE
 from sae.concepts.coactivation import Codes, bridges
 from sae.concepts.matching import floor_matched, floor_random, match
 from sae.concepts.retrieval import recall
+from storage.catalog import frame
 from storage.rows import Rows, select
 from storage.runs import Entry
 
@@ -47,11 +48,6 @@ RETRIEVAL: Schema = {
 def write_table(out: Path, name: str, table: pl.DataFrame) -> None:
     """Write one table as Parquet."""
     table.write_parquet(out / f"{name}.parquet", compression="zstd", row_group_size=131_072)
-
-
-def frame(con: duckdb.DuckDBPyConnection, query: str, values: dict[str, Any] | None = None) -> pl.DataFrame:
-    """The answer to a query as a polars table."""
-    return pl.DataFrame(con.execute(query, values).to_arrow_table())
 
 
 def rows_of(store: Path, entries: list[Entry], model: str | None, heldout: float, split: str) -> Rows:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import sae
 from sae.concepts.matching import match
+from sae.sparsity import batch_topk
 from sae.train import (
     Rows,
     Settings,
@@ -260,18 +261,33 @@ def test_recovers_a_planted_dictionary():
     assert match(runs[0], runs[1]).cosines.mean() > 0.9
 
 
-def test_dead_concepts_restart_from_their_atoms(data):
+def test_a_dead_concept_is_pointed_at_what_the_batch_lacks_and_the_living_are_left_alone(data):
     rows = training_rows(*data, 0.5, "cpu")
     trainer = Trainer(rows, quick(), 0)
     trainer.step_(rows.x, 1e-2)
     trainer.silent_C[:] = 0
     trainer.silent_C[3] = trainer.window
     before = [tensor.detach().clone() for tensor in trainer.weights]
-    trainer.restart_dead_()
-    assert torch.equal(trainer.weights.encoder[3], before[2][3])
+    with torch.no_grad():
+        codes = batch_topk(trainer.weights.pre_activations(rows.x), trainer.settings.k).codes
+        residual = rows.x - codes @ trainer.weights.dictionary - trainer.weights.bias
+    trainer.restart_dead_(rows.x)
+    atom = trainer.weights.dictionary[3]
+    assert torch.equal(trainer.weights.encoder[3], atom)
+    assert float((torch.nn.functional.normalize(residual, dim=1) @ atom).max()) > 1 - 1e-5
     assert trainer.weights.encoder_bias[3] == 0
     assert not trainer.optimiser.state[trainer.weights.encoder]["exp_avg_sq"][3].any()
     living = torch.arange(24) != 3
     assert torch.equal(trainer.weights.encoder[living], before[0][living])
+    assert torch.equal(trainer.weights.dictionary[living], before[2][living])
     assert bool(trainer.optimiser.state[trainer.weights.encoder]["exp_avg_sq"][living].any())
-    assert torch.equal(trainer.weights.dictionary, before[2])
+
+
+def test_restart_without_a_dead_concept_changes_nothing(data):
+    rows = training_rows(*data, 0.5, "cpu")
+    trainer = Trainer(rows, quick(), 0)
+    trainer.step_(rows.x, 1e-2)
+    trainer.silent_C[:] = 0
+    before = [tensor.detach().clone() for tensor in trainer.weights]
+    trainer.restart_dead_(rows.x)
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.weights, strict=True))

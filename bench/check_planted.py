@@ -1,0 +1,94 @@
+"""Compares a study of planted vectors with the truth that bench/planted.py wrote beside them.
+
+python bench/check_planted.py --store DIR --vectors DIR [--study planted]
+
+Prints a line a figure with its bar, writes bench/results/planted.json, and ends with 1 when a bar is not met.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from sae import SAE
+from sae.concepts.matching import match
+from storage import open_catalog
+from storage.catalog import frame
+
+FEWEST_FIRINGS = 100  # atoms that fire less often on the counted items are not asked for their modality score
+
+
+def true_scores(vectors: Path, con, atoms: int) -> tuple[np.ndarray, np.ndarray]:
+    """Modality score and firings of every atom on the items that the study counted, from the true codes."""
+    split = frame(con, "SELECT DISTINCT split FROM concepts")["split"].item()
+    side = "" if split == "all" else f" WHERE split = '{split}'"
+    keys = pl.read_parquet(vectors / "metadata.parquet").with_row_index("item")
+    images = frame(con, f"SELECT source_key FROM images{side}").join(keys, left_on="source_key", right_on="key")["item"]
+    texts = frame(con, f"SELECT source_key::BIGINT AS item FROM pairs{side}")["item"]
+    codes = pl.read_parquet(vectors / "truth" / "codes.parquet")
+    energy, firings = {}, np.zeros(atoms)
+    for modality, items in (("image", images), ("text", texts)):
+        counted = codes.filter((pl.col("modality") == modality) & pl.col("item").is_in(items.cast(pl.Int64).to_list()))
+        sums = np.bincount(counted["atom"], weights=counted["activation"], minlength=atoms)
+        firings += np.bincount(counted["atom"], minlength=atoms)
+        energy[modality] = sums / len(items)
+    total = energy["image"] + energy["text"]
+    return energy["image"] / np.maximum(total, 1e-12), firings
+
+
+def figures(store: Path, vectors: Path, study: str) -> list[dict]:
+    """Every figure of the planted study with its bar."""
+    con = open_catalog(store, study)
+    atoms = np.load(vectors / "truth" / "atoms.npy")
+    planted = set(pl.read_parquet(vectors / "truth" / "bridges.parquet").iter_rows())
+    scores, firings = true_scores(vectors, con, len(atoms))
+    asked = firings >= FEWEST_FIRINGS
+    found = []
+
+    def add(name: str, value: float, bar: float, holds: bool) -> None:
+        found.append({"name": name, "value": float(value), "unit": "", "bar": bar, "holds": bool(holds)})
+
+    for model, sae, seed, path in frame(con, "SELECT model, sae, seed, path FROM saes ORDER BY ALL").iter_rows():
+        dictionary = SAE.load(store / path).dictionary.numpy()
+        of_atom, cosines = match(atoms, dictionary)
+        add(f"seed {seed}: mean matched cosine to the planted atoms", cosines.mean(), 0.9, cosines.mean() >= 0.9)
+        learned = frame(
+            con,
+            "SELECT modality_score FROM concepts WHERE model = $m AND sae = $s AND seed = $n ORDER BY concept_id",
+            {"m": model, "s": sae, "n": seed},
+        )["modality_score"].fill_null(0.5).to_numpy()
+        errors = np.abs(learned[of_atom] - scores)[asked]
+        name = f"seed {seed}: largest error of a modality score ({asked.sum()} atoms firing {FEWEST_FIRINGS} times or more)"
+        add(name, errors.max(), 0.02, errors.max() <= 0.02)
+        add(f"seed {seed}: share of these within .02", (errors <= 0.02).mean(), 1.0, (errors <= 0.02).all())
+        top = frame(con, f"SELECT image_concept, text_concept FROM top_bridges('{model}', '{sae}', {seed}, 50)")
+        atom_of = np.argsort(of_atom) if len(of_atom) == len(dictionary) else {c: a for a, c in enumerate(of_atom)}
+        hits = [(int(atom_of[i]), int(atom_of[j])) in planted for i, j in top.iter_rows()]
+        add(f"seed {seed}: precision of the top 50 bridges", np.mean(hits), 0.95, np.mean(hits) >= 0.95)
+        for a, b, value in frame(con, f"SELECT seed_a, seed_b, stability FROM stability('{model}', '{sae}')").iter_rows():
+            if a == seed:
+                add(f"stability of seeds {a} and {b}", value, 0.9, value > 0.9)
+    return found
+
+
+def main() -> int:
+    """Print, write, and say whether all bars are met."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--vectors", type=Path, required=True)
+    parser.add_argument("--study", default="planted")
+    given = parser.parse_args()
+    rows = figures(given.store, given.vectors, given.study)
+    for row in rows:
+        print(f"{'holds' if row['holds'] else 'MISSED':7} {row['value']:7.4f}  bar {row['bar']:<5} {row['name']}")
+    results = Path(__file__).parent / "results"
+    results.mkdir(exist_ok=True)
+    (results / "planted.json").write_text(json.dumps(rows, indent=1))
+    return 0 if all(row["holds"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""The study as a whole, on a real Prefect server: cached, resumed, rerun in parts, moved."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import tasks.train
+from flows.config import load_study
+from flows.status import status
+from flows.study import Finished, run_study
+from storage import open_catalog
+from storage.errors import BadInput
+from storage.runs import Run, last_run
+from tasks.fit import Fit, fit_in_process
+from tests_support import made, tables, write_study
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> tuple[Path, Path, Run]:
+    """One whole run, to be copied by the tests that change something."""
+    folder = tmp_path_factory.mktemp("finished")
+    study = write_study(folder)
+    store = folder / "store"
+    store.mkdir()
+    return study, store, run(study, store).run
+
+
+def run(study: Path, store: Path, *changes: str, **options: object) -> Finished:
+    return run_study(load_study(study, list(changes)), store, progress=False, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def copy(finished: tuple[Path, Path, Run], tmp_path: Path) -> tuple[Path, Path]:
+    """The finished study in another store: nothing in it depends on where it lies."""
+    study, store, _ = finished
+    shutil.copytree(store, tmp_path / "elsewhere")
+    return study, tmp_path / "elsewhere"
+
+
+def test_a_study_makes_every_view(finished: tuple[Path, Path, Run]) -> None:
+    _, store, _ = finished
+    con = open_catalog(store)
+    counts = {
+        view: con.execute(f"SELECT count(*) FROM {view}").fetchone()[0]
+        for view in ("images", "pairs", "saes", "training", "activations", "concepts", "matches", "bridges", "nulls")
+    }
+    assert counts["images"] == 2200
+    assert counts["pairs"] == 4400
+    assert counts["saes"] == 2
+    assert counts["concepts"] == 2 * 24
+    assert counts["matches"] == 2 * 24
+    assert all(counts.values())
+    assert (store / "report" / "small" / "index.html").stat().st_size > 10_000
+
+
+def test_a_second_run_in_a_moved_store_does_nothing_again(copy: tuple[Path, Path]) -> None:
+    study, store = copy
+    again = run(study, store)
+    assert made(again.run) == []
+    assert again.run.number == 2
+    assert (store / "studies" / "small" / "catalog.root").read_text() == str(store)
+
+
+def test_deleting_one_sae_trains_that_one_and_equal_bytes_rerun_nothing_else(copy: tuple[Path, Path]) -> None:
+    study, store = copy
+    shutil.rmtree(store / last_run(store, "small").of("train", seed=1)[0].dataset.path)
+    again = run(study, store)
+    assert made(again.run) == [("train", 1)]
+
+
+def test_an_sae_with_other_bytes_reruns_just_what_hangs_on_it(
+    copy: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, store = copy
+
+    def another(job: Fit) -> int:
+        return fit_in_process(job._replace(seed=job.seed + 100))
+
+    shutil.rmtree(store / last_run(store, "small").of("train", seed=1)[0].dataset.path)
+    monkeypatch.setattr(tasks.train, "fit_in_process", another)
+    again = run(study, store)
+    assert made(again.run) == [("train", 1), ("export", 1), ("export", 1), ("analyze", None), ("report", None)]
+
+
+def test_a_lost_file_is_made_again(copy: tuple[Path, Path]) -> None:
+    study, store = copy
+    path = store / last_run(store, "small").of("export", seed=0, shard=1)[0].dataset.path / "1.parquet"
+    path.unlink()
+    assert made(run(study, store).run) == [("export", 0)]
+    assert path.exists()
+
+
+def test_one_more_seed_trains_one_sae_and_runtime_settings_make_nothing_stale(copy: tuple[Path, Path]) -> None:
+    study, store = copy
+    assert made(run(study, store, "runtime.embed_batch_size=32").run) == []
+    again = run(study, store, "saes.main.seeds=[0, 1, 2]")
+    assert [entry for entry in made(again.run) if entry[0] == "train"] == [("train", 2)]
+    assert [entry for entry in made(again.run) if entry[0] == "export"] == [("export", 2), ("export", 2)]
+
+
+def test_one_stage_alone_and_force_recompute_just_that_stage(copy: tuple[Path, Path]) -> None:
+    study, store = copy
+    before = last_run(store, "small")
+    forced = run(study, store, only="train", force=True)
+    assert made(forced.run, of="train") == [("train", 0), ("train", 1)]
+    assert [e.dataset for e in forced.run.of("train")] == [e.dataset for e in before.of("train")]  # the same bytes
+    assert forced.run.of("analyze") == before.of("analyze")  # carried over
+    assert made(run(study, store).run) == []
+
+
+def test_a_stage_without_its_inputs_is_bad_input(copy: tuple[Path, Path], tmp_path: Path) -> None:
+    study, store = copy
+    with pytest.raises(BadInput, match=r"embed own shard 0 is missing or stale: run --only embed first"):
+        shutil.rmtree(store / last_run(store, "small").of("embed", shard=0)[0].dataset.path)
+        run(study, store, only="train")
+    with pytest.raises(BadInput, match="has no pairs yet"):
+        (tmp_path / "empty").mkdir()
+        run(study, tmp_path / "empty", only="embed")
+    with pytest.raises(BadInput, match="no such stage; stages are acquire"):
+        run(study, store, only="bake")
+
+
+def test_status_says_what_is_fresh_stale_or_missing_and_why(copy: tuple[Path, Path]) -> None:
+    study, store = copy
+    assert {row.state for row in status(load_study(study), store)} == {"fresh"}
+    changed = {str(row.key): row for row in status(load_study(study, ["saes.main.k=4"]), store)}
+    assert changed["embed own shard 0"].state == "fresh"
+    assert changed["train own main seed 0"].state == "stale"
+    assert changed["train own main seed 0"].why == "changed: setting.k 3 -> 4"
+    assert changed["analyze"].why == "what it is made from is missing or stale"
+    shutil.rmtree(store / last_run(store, "small").of("train", seed=0)[0].dataset.path)
+    gone = {str(row.key): row for row in status(load_study(study), store)}
+    assert (gone["train own main seed 0"].state, gone["train own main seed 1"].state) == ("missing", "fresh")
+    assert "is gone" in gone["train own main seed 0"].why
+    assert {row.state for row in status(load_study(study), store / "studies")} == {"missing"}
+
+
+def test_tables_agree_with_the_activations(finished: tuple[Path, Path, Run]) -> None:
+    _, store, run_ = finished
+    con = open_catalog(store)
+    found = con.execute(
+        """SELECT sum(activation::DOUBLE) / (SELECT count(*) FROM pairs WHERE split = 'heldout')
+        FROM activations JOIN pairs ON pair_id = item_id
+        WHERE modality = 'text' AND split = 'heldout' AND seed = 0 AND concept_id = 5"""
+    ).fetchone()
+    stored = tables(store, run_)["concepts"].filter((pl.col("seed") == 0) & (pl.col("concept_id") == 5))["energy_text"]
+    assert found[0] == pytest.approx(stored[0], rel=1e-9)
