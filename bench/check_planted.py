@@ -55,11 +55,15 @@ def figures(store: Path, vectors: Path, study: str) -> list[dict]:
         dictionary = SAE.load(store / path).dictionary.numpy()
         of_atom, cosines = match(atoms, dictionary)
         add(f"seed {seed}: mean matched cosine to the planted atoms", cosines.mean(), 0.9, cosines.mean() >= 0.9)
-        learned = frame(
-            con,
-            "SELECT modality_score FROM concepts WHERE model = $m AND sae = $s AND seed = $n ORDER BY concept_id",
-            {"m": model, "s": sae, "n": seed},
-        )["modality_score"].fill_null(0.5).to_numpy()
+        learned = (
+            frame(
+                con,
+                "SELECT modality_score FROM concepts WHERE model = $m AND sae = $s AND seed = $n ORDER BY concept_id",
+                {"m": model, "s": sae, "n": seed},
+            )["modality_score"]
+            .fill_null(0.5)
+            .to_numpy()
+        )
         errors = np.abs(learned[of_atom] - scores)[asked]
         name = f"seed {seed}: largest error of a modality score ({asked.sum()} atoms firing {FEWEST_FIRINGS} times or more)"
         add(name, errors.max(), 0.02, errors.max() <= 0.02)
@@ -68,7 +72,9 @@ def figures(store: Path, vectors: Path, study: str) -> list[dict]:
         atom_of = np.argsort(of_atom) if len(of_atom) == len(dictionary) else {c: a for a, c in enumerate(of_atom)}
         hits = [(int(atom_of[i]), int(atom_of[j])) in planted for i, j in top.iter_rows()]
         add(f"seed {seed}: precision of the top 50 bridges", np.mean(hits), 0.95, np.mean(hits) >= 0.95)
-        for a, b, value in frame(con, f"SELECT seed_a, seed_b, stability FROM stability('{model}', '{sae}')").iter_rows():
+        for a, b, value in frame(
+            con, f"SELECT seed_a, seed_b, stability FROM stability('{model}', '{sae}')"
+        ).iter_rows():
             if a == seed:
                 add(f"stability of seeds {a} and {b}", value, 0.9, value > 0.9)
     return found

@@ -58,7 +58,7 @@ def embed(out: Path, pairs: Dataset, model: Dataset | str, dtype: str, spec: str
     return images.height + len(captions) - len(failed)
 
 
-@stage("embeddings", version="1", unhashed=("path",))
+@stage("embeddings", version="1", unhashed=("path",), resumes=True)
 def adopt_vectors(out: Path, pairs: Dataset, model: str, path: str, runtime: Runtime) -> int:
     """Take the rows of a pair shard from the user's own vectors. `model` is their fingerprint."""
     vectors = open_vectors(Path(path))

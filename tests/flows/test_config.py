@@ -48,7 +48,9 @@ def test_a_missing_study_file_is_bad_input(tmp_path: Path) -> None:
         load_study(tmp_path / "none.toml")
 
 
-def test_paths_are_relative_to_the_study_file(study_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_study_file(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir("/")
     study = load_study(study_file)
     assert study.pairs.path == str(tmp_path / "vectors")

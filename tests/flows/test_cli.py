@@ -1,0 +1,224 @@
+"""The command line: bad input ends with 2 and one clear sentence, and loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from flows.cli import main
+from flows.config import load_study
+from flows.study import run_study
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Path:
+    from tests_support import write_study
+
+    folder = tmp_path_factory.mktemp("cli")
+    store = folder / "store"
+    store.mkdir()
+    changes = ["saes.main.epochs=1", "saes.main.seeds=[0]"]
+    run_study(load_study(write_study(folder, images=300), changes), store, progress=False)
+    return store
+
+
+def ask(store: Path, query: str, *more: str) -> int:
+    return main(["sql", query, "--store", str(store), *more])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "none.toml"], "no such study file"),
+        (["status", "none.toml"], "no such study file"),
+        (["run", "STUDY", "--set", "saes.main.k=-1"], "saes.0.k"),
+        (["run", "STUDY", "--set", "saes.main.knob=1"], "unknown key"),
+        (["run", "STUDY", "--only", "bake"], "no such stage; stages are acquire"),
+        (["sql", "select 1", "--store", "nowhere"], "there is no store at"),
+    ],
+)
+def test_bad_input_ends_with_2_and_a_sentence(
+    study_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([str(study_file) if word == "STUDY" else word for word in arguments]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_unknown_command_ends_with_2() -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bake"])
+    assert ended.value.code == 2
+
+
+def test_a_store_that_cannot_be_written_is_bad_input(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert main(["run", str(study_file), "--store", str(tmp_path / "file")]) == 2
+    assert "is a file" in capsys.readouterr().err
+    assert main(["run", str(study_file), "--store", "/proc/none"]) == 2
+    assert "cannot be made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("COPY (SELECT 1) TO 'out.csv'", "COPY is not allowed"),
+        ("ATTACH 'x.db'", "ATTACH is not allowed"),
+        ("INSTALL httpfs", "is not allowed"),
+        ("LOAD httpfs", "is not allowed"),
+        ("SET threads = 1", "SET is not allowed"),
+        ("CREATE TABLE x AS SELECT 1", "CREATE is not allowed"),
+        ("DROP VIEW images", "DROP is not allowed"),
+        ("PRAGMA version", "PRAGMA is not allowed"),
+        ("CALL pragma_version()", "CALL is not allowed"),
+        ("EXPORT DATABASE 'x'", "EXPORT is not allowed"),
+        ("SELECT 1; SELECT 2", "holds 2 statements"),
+        ("", "holds 0 statements"),
+        ("EXPLAIN ANALYZE COPY (SELECT 1) TO 'out.csv'", "COPY is not allowed"),
+        ("EXPLAIN (ANALYZE) CREATE TABLE x AS SELECT 1", "CREATE is not allowed"),
+        ("/* x */ EXPLAIN ANALYZE COPY (SELECT 1) TO 'out.csv'", "EXPLAIN must be the first word"),
+        ("SELEC 1", "syntax error"),
+        ("FROM nothing_here", "Views: activations"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "disabled"),
+        ("SELECT * FROM read_text('/etc/passwd')", "disabled"),
+        ("SELECT 'a'::INTEGER", "Could not convert"),
+    ],
+)
+def test_sql_that_does_more_than_read_is_refused(
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    query: str,
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ask(store, query) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT 1",
+        "FROM images LIMIT 1",
+        "EXPLAIN SELECT 1",
+        "EXPLAIN ANALYZE FROM images",
+        "DESCRIBE concepts",
+        "SHOW TABLES",
+    ],
+)
+def test_sql_that_reads_is_answered(store: Path, query: str) -> None:
+    assert ask(store, query) == 0
+
+
+def test_formats(store: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    query = "SELECT source_key, split_u > 2 AS never, NULL AS nothing FROM images ORDER BY image_id LIMIT 2"
+    assert ask(store, query, "--format", "csv") == 0
+    assert capsys.readouterr().out == "source_key,never,nothing\nk00000,False,\nk00001,False,\n"
+    assert ask(store, query, "--format", "json") == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        {"source_key": f"k0000{i}", "never": False, "nothing": None} for i in range(2)
+    ]
+    command = [sys.executable, "-m", "flows.cli", "sql", query, "--store", str(store), "--format", "parquet"]
+    (tmp_path / "x.parquet").write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert pq.read_table(tmp_path / "x.parquet")["source_key"].to_pylist() == ["k00000", "k00001"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "FROM top_bridges('own', 'main', 0, 3)",
+        "FROM top_bridges('own', 'main', 0, 3, by := 'correlation_bridge')",
+        "FROM stability('own', 'main')",
+        "FROM stability_by_energy('own', 'main')",
+        "FROM modality_histogram('own', 'main', 10)",
+        "FROM top_items('own', 'main', 0, 1, 'text', 3)",
+        "FROM concept_profile('own', 'main', 0, 1)",
+        "FROM nulls_of('own', 'main')",
+        "FROM ledger",
+        "FROM image_bytes",
+    ],
+)
+def test_every_macro_answers_from_any_folder(store: Path, monkeypatch: pytest.MonkeyPatch, query: str) -> None:
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("BRIDGESCOPE_STORE", str(store))
+    assert main(["sql", query]) == 0
+
+
+def test_the_catalog_file_serves_duckdbs_own_shell(store: Path) -> None:
+    import duckdb
+
+    with duckdb.connect(str(store / "studies" / "small" / "catalog.duckdb"), read_only=True) as con:
+        assert con.execute("SELECT count(*) FROM concept_profile('own', 'main', 0, 1)").fetchone() == (1,)
+
+
+def test_the_prompt_answers_statements_and_goes_on_after_a_wrong_one(store: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli", "sql", "--store", str(store), "--format", "csv"]
+    given = "SELECT 41 + 1\nAS answer;\nSELEC;\nSELECT 7 AS seven"
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    assert done.stdout == "answer\n42\nseven\n7\n"
+    assert "syntax error" in done.stderr
+    assert done.returncode == 2
+
+
+def test_several_studies_must_be_named(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    shutil.copytree(store, tmp_path / "two")
+    shutil.copytree(tmp_path / "two" / "studies" / "small", tmp_path / "two" / "studies" / "other")
+    assert ask(tmp_path / "two", "SELECT 1") == 2
+    assert "holds 2 studies: name one with --study: other, small" in capsys.readouterr().err
+    assert ask(tmp_path / "two", "SELECT 1", "--study", "small") == 0
+    assert ask(tmp_path / "two", "SELECT 1", "--study", "none") == 2
+
+
+def test_doctor_finds_changed_bytes(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    shutil.copytree(store, tmp_path / "copy")
+    assert main(["doctor", "--store", str(tmp_path / "copy")]) == 0
+    assert "0 not sound" in capsys.readouterr().out
+    weights = next((tmp_path / "copy").glob("saes/*/sae.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert main(["doctor", "--store", str(tmp_path / "copy")]) == 1
+    assert "its bytes are not those that were written" in capsys.readouterr().out
+
+
+def test_help_and_sql_start_without_heavy_libraries(store: Path) -> None:
+    code = """
+import sys
+from flows.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print([name for name in ("torch", "prefect", "transformers", "matplotlib") if name in sys.modules])
+"""
+    environment = {**os.environ, "BRIDGESCOPE_STORE": str(store)}
+    for arguments in (["--help"], ["sql", "SELECT 1"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, check=True
+        )
+        assert done.stdout.endswith("[]\n")

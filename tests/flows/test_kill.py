@@ -1,0 +1,144 @@
+"""A study that is killed with SIGKILL and run again ends with the tables of one that was never interrupted.
+
+Each case is a process of its own that kills itself at one exact place; a second process then runs the study again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tests_support import made, tables, write_study
+
+from storage.runs import Run, last_run
+
+RUN = """
+import sys
+from flows.cli import main
+sys.exit(main(["run", sys.argv[1], "--store", sys.argv[2]]))
+"""
+DIE = "import os, signal\ndef die(): os.kill(os.getpid(), signal.SIGKILL)\n"
+IN_EMBED = """
+import tasks.embed
+write = tasks.embed.write_modality
+def dying(out, modality, rows, dim, encode, done):
+    def one_chunk(start, stop):
+        if modality == "image" and start == 1024:
+            die()
+        return encode(start, stop)
+    write(out, modality, rows, dim, one_chunk, done)
+tasks.embed.write_modality = dying
+"""
+IN_TRAIN = """
+import threading, time
+from pathlib import Path
+def watch():
+    saes = Path(sys.argv[2]) / "saes"
+    while len(list(saes.glob("*/dataset.json"))) < 1:
+        time.sleep(0.005)
+    die()
+import sys
+threading.Thread(target=watch, daemon=True).start()
+"""
+BEFORE_THE_RECORD = """
+import tasks.stage
+materialize = tasks.stage.materialize
+def dying(store, at, body, **options):
+    made = materialize(store, at, body, **options)
+    if at.stage == "embeddings":
+        die()
+    return made
+tasks.stage.materialize = dying
+"""
+CHUNKS = """
+import tasks.embed
+write = tasks.embed.write_modality
+def counting(out, modality, rows, dim, encode, done):
+    def one_chunk(start, stop):
+        print("chunk", modality, start)
+        return encode(start, stop)
+    write(out, modality, rows, dim, one_chunk, done)
+tasks.embed.write_modality = counting
+"""
+
+
+class Done(NamedTuple):
+    """How a process ended, and what it wrote."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def python(code: str, study: Path, store: Path) -> Done:
+    """Run code in a process group of its own; what it leaves behind (Prefect's server) ends with it.
+
+    Output goes to files: an orphan that holds a pipe open would be waited for.
+    """
+    command = [sys.executable, "-c", code, str(study), str(store)]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            returncode = process.wait(timeout=180)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        out.seek(0)
+        err.seek(0)
+        return Done(returncode, out.read(), err.read())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Run]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    study, store = write_study(folder), folder / "store"
+    done = python(RUN, study, store)
+    assert done.returncode == 0, done.stderr
+    run = last_run(store, "small")
+    assert run is not None
+    return study, store, run
+
+
+@pytest.mark.parametrize(
+    ("where", "left", "again"),
+    [
+        (IN_EMBED, ["embeddings"], {"embed", "train", "export", "analyze", "report"}),
+        (IN_TRAIN, ["embeddings", "saes"], {"train", "export", "analyze", "report"}),
+        (BEFORE_THE_RECORD, ["embeddings"], {"embed", "train", "export", "analyze", "report"}),
+    ],
+    ids=["in embed", "in train", "between a rename and its record"],
+)
+def test_kill_9_then_run_again(
+    uninterrupted: tuple[Path, Path, Run], tmp_path: Path, where: str, left: list[str], again: set[str]
+) -> None:
+    study, reference_store, reference = uninterrupted
+    store = tmp_path / "store"
+    killed = python(DIE + where + RUN, study, store)
+    assert killed.returncode == -9, killed.stderr
+    assert last_run(store, "small") is None
+    assert all((store / folder).is_dir() for folder in left)
+    finished = {path.parent.name: path.stat().st_mtime_ns for path in store.glob("*/*/dataset.json")}
+    done = python(CHUNKS + RUN, study, store)
+    assert done.returncode == 0, done.stderr
+    run = last_run(store, "small")
+    assert run is not None
+    assert {stage for stage, _ in made(run)} <= again
+    # What was whole when the process died was not written again.
+    now = {path.parent.name: path.stat().st_mtime_ns for path in store.glob("*/*/dataset.json")}
+    assert finished
+    assert finished.items() <= now.items()
+    if where is IN_EMBED:
+        assert done.stdout.splitlines()[0] == "chunk image 1024"  # the chunk before it was on disk
+    if where is IN_TRAIN:
+        assert len([stage for stage, _ in made(run) if stage == "train"]) == 2  # one adopted, one trained
+        assert sum(path in now and now[path] == time for path, time in finished.items()) == len(finished)
+    for name, table in tables(reference_store, reference).items():
+        assert tables(store, run)[name].equals(table), name
+    assert [entry.dataset for entry in run.of("report")] == [entry.dataset for entry in reference.of("report")]
