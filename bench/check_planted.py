@@ -65,7 +65,7 @@ def figures(store: Path, vectors: Path, study: str) -> list[dict]:
             .to_numpy()
         )
         errors = np.abs(learned[of_atom] - scores)[asked]
-        name = f"seed {seed}: largest error of a modality score ({asked.sum()} atoms firing {FEWEST_FIRINGS} times or more)"
+        name = f"seed {seed}: largest error of a modality score, {asked.sum()} atoms with {FEWEST_FIRINGS} firings"
         add(name, errors.max(), 0.02, errors.max() <= 0.02)
         add(f"seed {seed}: share of these within .02", (errors <= 0.02).mean(), 1.0, (errors <= 0.02).all())
         top = frame(con, f"SELECT image_concept, text_concept FROM top_bridges('{model}', '{sae}', {seed}, 50)")

@@ -71,13 +71,13 @@ def _saes(con: duckdb.DuckDBPyConnection, order: Order) -> list[str]:
 def _stability(con: duckdb.DuckDBPyConnection, order: Order) -> list[str]:
     lines = ["stability of pairs of seeds            all    top 32   floor random  floor matched (sd): all, top 32"]
     for model, sae in order:
-        of = {"model": model, "sae": sae}
+        of, name = {"model": model, "sae": sae}, f"{model} {sae}"
         every = con.execute(STABILITY, of).fetchone()
         top = con.execute(TOP, of).fetchone()
         if not every or every[0] is None:
-            lines.append(f"  {model + ' ' + sae:36} needs two seeds")
+            lines.append(f"  {name:36} needs two seeds")
             continue
-        head = f"  {model + ' ' + sae:36} {every[0]:.3f}"
+        head = f"  {name:36} {every[0]:.3f}"
         tail = f"{every[1]:.3f}         {every[2]:.3f} ({every[3]:.4f})"
         lines.append(
             f"{head}  {top[1]:.3f}    {tail}, {top[3]:.3f} ({top[4]:.4f})" if top else f"{head}           {tail}"

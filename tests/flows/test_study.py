@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from tests_support import made, tables, write_study
 
 import tasks.train
 from flows.config import load_study
@@ -16,7 +17,6 @@ from storage import open_catalog
 from storage.errors import BadInput
 from storage.runs import Run, last_run
 from tasks.fit import Fit, fit_in_process
-from tests_support import made, tables, write_study
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -116,11 +116,11 @@ def test_one_stage_alone_and_force_recompute_just_that_stage(copy: tuple[Path, P
 
 def test_a_stage_without_its_inputs_is_bad_input(copy: tuple[Path, Path], tmp_path: Path) -> None:
     study, store = copy
+    shutil.rmtree(store / last_run(store, "small").of("embed", shard=0)[0].dataset.path)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match=r"embed own shard 0 is missing or stale: run --only embed first"):
-        shutil.rmtree(store / last_run(store, "small").of("embed", shard=0)[0].dataset.path)
         run(study, store, only="train")
     with pytest.raises(BadInput, match="has no pairs yet"):
-        (tmp_path / "empty").mkdir()
         run(study, tmp_path / "empty", only="embed")
     with pytest.raises(BadInput, match="no such stage; stages are acquire"):
         run(study, store, only="bake")
