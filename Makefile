@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo test lint planted bench-rerun clean
+.PHONY: demo test lint planted check-demo check-docs bench-rerun clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -21,6 +21,14 @@ planted: .venv/installed
 	$(BIN)/python bench/planted.py --to $(STORE)/planted
 	$(BIN)/bridgescope run studies/planted.toml --store $(STORE) --set pairs.path=$(abspath $(STORE))/planted --set models.planted.spec=embeddings:$(abspath $(STORE))/planted
 	$(BIN)/python bench/check_planted.py --store $(STORE) --vectors $(STORE)/planted
+
+# The demo's figures beside their bars, from the store that `make demo` filled.
+check-demo: .venv/installed
+	$(BIN)/python bench/check_demo.py --store $(STORE)
+
+# Commands, columns, links and options that the documents name; the commands need the store that `make demo` filled.
+check-docs: .venv/installed
+	$(BIN)/python docs/check.py --store $(STORE)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

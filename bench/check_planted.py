@@ -6,12 +6,12 @@ Prints a line a figure with its bar, writes bench/results/planted.json, and ends
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from bars import Bar, at_least, at_most, finish
 
 from sae import SAE
 from sae.concepts.matching import match
@@ -39,7 +39,7 @@ def true_scores(vectors: Path, con, atoms: int) -> tuple[np.ndarray, np.ndarray]
     return energy["image"] / np.maximum(total, 1e-12), firings
 
 
-def figures(store: Path, vectors: Path, study: str) -> list[dict]:
+def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
     """Every figure of the planted study with its bar."""
     con = open_catalog(store, study)
     atoms = np.load(vectors / "truth" / "atoms.npy")
@@ -48,13 +48,10 @@ def figures(store: Path, vectors: Path, study: str) -> list[dict]:
     asked = firings >= FEWEST_FIRINGS
     found = []
 
-    def add(name: str, value: float, bar: float, holds: bool) -> None:
-        found.append({"name": name, "value": float(value), "unit": "", "bar": bar, "holds": bool(holds)})
-
     for model, sae, seed, path in frame(con, "SELECT model, sae, seed, path FROM saes ORDER BY ALL").iter_rows():
         dictionary = SAE.load(store / path).dictionary.numpy()
         of_atom, cosines = match(atoms, dictionary)
-        add(f"seed {seed}: mean matched cosine to the planted atoms", cosines.mean(), 0.9, cosines.mean() >= 0.9)
+        found.append(at_least(f"seed {seed}: mean matched cosine to the planted atoms", cosines.mean(), 0.9))
         learned = (
             frame(
                 con,
@@ -66,17 +63,16 @@ def figures(store: Path, vectors: Path, study: str) -> list[dict]:
         )
         errors = np.abs(learned[of_atom] - scores)[asked]
         name = f"seed {seed}: largest error of a modality score, {asked.sum()} atoms with {FEWEST_FIRINGS} firings"
-        add(name, errors.max(), 0.02, errors.max() <= 0.02)
-        add(f"seed {seed}: share of these within .02", (errors <= 0.02).mean(), 1.0, (errors <= 0.02).all())
+        found.append(at_most(name, errors.max(), 0.02))
         top = frame(con, f"SELECT image_concept, text_concept FROM top_bridges('{model}', '{sae}', {seed}, 50)")
         atom_of = np.argsort(of_atom) if len(of_atom) == len(dictionary) else {c: a for a, c in enumerate(of_atom)}
         hits = [(int(atom_of[i]), int(atom_of[j])) in planted for i, j in top.iter_rows()]
-        add(f"seed {seed}: precision of the top 50 bridges", np.mean(hits), 0.95, np.mean(hits) >= 0.95)
+        found.append(at_least(f"seed {seed}: precision of the top 50 bridges", np.mean(hits), 0.95))
         for a, b, value in frame(
             con, f"SELECT seed_a, seed_b, stability FROM stability('{model}', '{sae}')"
         ).iter_rows():
             if a == seed:
-                add(f"stability of seeds {a} and {b}", value, 0.9, value > 0.9)
+                found.append(at_least(f"stability of seeds {a} and {b}", value, 0.9))
     return found
 
 
@@ -87,13 +83,7 @@ def main() -> int:
     parser.add_argument("--vectors", type=Path, required=True)
     parser.add_argument("--study", default="planted")
     given = parser.parse_args()
-    rows = figures(given.store, given.vectors, given.study)
-    for row in rows:
-        print(f"{'holds' if row['holds'] else 'MISSED':7} {row['value']:7.4f}  bar {row['bar']:<5} {row['name']}")
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    (results / "planted.json").write_text(json.dumps(rows, indent=1))
-    return 0 if all(row["holds"] for row in rows) else 1
+    return finish("planted", figures(given.store, given.vectors, given.study))
 
 
 if __name__ == "__main__":

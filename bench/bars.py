@@ -1,0 +1,51 @@
+"""A measured figure and its bar: printed as a table and written to bench/results/, the same way by every bench."""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypedDict
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Bar(TypedDict):
+    """One row: what was measured, and whether it holds."""
+
+    name: str
+    value: float
+    unit: str
+    bar: str  #: "" where the figure has none and is printed for comparison
+    holds: bool
+
+
+def _bar(name: str, value: float, bar: float, unit: str, sign: str, compare: Callable[[float, float], bool]) -> Bar:
+    return {"name": name, "value": float(value), "unit": unit, "bar": f"{sign} {bar:g}", "holds": compare(value, bar)}
+
+
+def at_least(name: str, value: float, bar: float, unit: str = "") -> Bar:
+    """A figure that must reach its bar; NaN does not."""
+    return _bar(name, value, bar, unit, ">=", operator.ge)
+
+
+def at_most(name: str, value: float, bar: float, unit: str = "") -> Bar:
+    """A figure that must not pass its bar; NaN does."""
+    return _bar(name, value, bar, unit, "<=", operator.le)
+
+
+def shown(name: str, value: float, unit: str = "") -> Bar:
+    """A figure without a bar."""
+    return {"name": name, "value": float(value), "unit": unit, "bar": "", "holds": True}
+
+
+def finish(bench: str, rows: list[Bar]) -> int:
+    """Print the table, write bench/results/<bench>.json, and give the exit code: 1 when a bar is not met."""
+    for row in rows:
+        verdict = "" if not row["bar"] else "holds" if row["holds"] else "MISSED"
+        value = f"{row['value']:.4g} {row['unit']}".strip()
+        print(f"{verdict:6}  {value:>14}  {row['bar']:10}  {row['name']}")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{bench}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    return 0 if all(row["holds"] for row in rows) else 1

@@ -1,0 +1,91 @@
+"""Holds the demo study against its bars, from its catalog.
+
+python bench/check_demo.py --store DIR [--study demo]
+
+Prints a line a figure with its bar, writes bench/results/demo.json, and ends with 1 when a bar is not met.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import duckdb
+from bars import Bar, at_least, at_most, finish
+
+from storage import open_catalog
+
+MODELS = {"emoji-clip": "softmax loss", "emoji-siglip": "sigmoid loss"}
+SAE = "main"
+TOP = 32
+
+RETRIEVAL = """
+SELECT r10, gallery, captions FROM retrieval
+WHERE model = $model AND intervention = 'embeddings' AND direction = 'image_to_text'
+"""
+SAES = """
+SELECT avg(r2_image), avg(r2_text), avg(abs(l0 - k) / k), avg(dead_fraction), count(*)
+FROM saes WHERE model = $model AND sae = $sae
+"""
+UNIMODAL = """
+SELECT avg((modality_score < .1 OR modality_score > .9)::INTEGER) FROM concepts
+WHERE model = $model AND sae = $sae AND firings >= 10
+"""
+ALL = "SELECT avg(stability), avg(floor_matched), avg(floor_matched_sd) FROM stability($model, $sae)"
+ENERGETIC = """
+SELECT stability, floor_matched, floor_matched_sd FROM stability_by_energy($model, $sae) WHERE k = $top
+"""
+
+
+def chance(captions: int, own: float, k: int) -> float:
+    """Chance that one of `own` captions is among k drawn from all without replacement."""
+    missed = 1.0
+    for i in range(min(k, captions)):
+        missed *= max(0.0, (captions - own - i) / (captions - i))
+    return 1.0 - missed
+
+
+def one(con: duckdb.DuckDBPyConnection, query: str, **values: object) -> tuple:
+    """The one row of an answer."""
+    found = con.execute(query, values).fetchone()
+    if found is None:
+        sys.exit(f"the catalog has no row for {values}: is this the demo study?")
+    return found
+
+
+def figures(store: Path, study: str) -> list[Bar]:
+    """Every figure of the demo study with its bar."""
+    rows = []
+    with open_catalog(store, study) as con:
+        for model in MODELS:
+            r10, gallery, captions = one(con, RETRIEVAL, model=model)
+            name = f"{model}: R@10 image to caption among {gallery} images, times chance"
+            rows.append(at_least(name, r10 / chance(captions, captions / gallery, 10), 10))
+            image, text, off, dead, seeds = one(con, SAES, model=model, sae=SAE)
+            rows.append(at_least(f"{model}: held-out R2 of images, mean of {seeds} seeds", image, 0.55))
+            rows.append(at_least(f"{model}: held-out R2 of captions, mean of {seeds} seeds", text, 0.55))
+            rows.append(at_most(f"{model}: L0 away from k, as a share of k", off, 0.25))
+            rows.append(at_most(f"{model}: dead fraction", dead, 0.05))
+            (unimodal,) = one(con, UNIMODAL, model=model, sae=SAE)
+            bar = at_least if model == "emoji-clip" else at_most
+            rows.append(bar(f"{model}: share of unimodal concepts", unimodal, 0.5 if bar is at_least else 0.1))
+            every, floor, spread = one(con, ALL, model=model, sae=SAE)
+            top, top_floor, top_spread = one(con, ENERGETIC, model=model, sae=SAE, top=TOP)
+            rows.append(at_least(f"{model}: stability over floor_matched, in its sd", (every - floor) / spread, 3))
+            name = f"{model}: stability of the top {TOP} over floor_matched, in its sd"
+            rows.append(at_least(name, (top - top_floor) / top_spread, 3))
+            name = f"{model}: stability of the top {TOP} over its floor, against that of all over theirs"
+            rows.append(at_least(name, (top - top_floor) / (every - floor), 1))
+    return rows
+
+
+def main() -> int:
+    """Print, write, and say whether all bars are met."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--study", default="demo")
+    given = parser.parse_args()
+    return finish("demo", figures(given.store, given.study))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""What a study costs when nothing changed, and what a question costs: seconds of the second run, beside their bars.
+
+python bench/rerun.py --store DIR [--study studies/demo.toml]
+
+Run it on a store that holds the finished study, with nothing else running. Prints a line a figure, writes
+bench/results/rerun.json, and ends with 1 when a bar is not met.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bars import Bar, at_most, finish, shown
+
+TASK, STAGE, ASK = 0.030, 1.5, 1.5  # seconds
+REPEATS = 5
+QUESTION = "from top_bridges('emoji-clip', 'main', 0, 10)"
+COMMAND = [str(Path(sys.executable).with_name("bridgescope"))]
+
+
+def rerun(study: Path, store: Path) -> list[Bar]:
+    """A run that finds everything there: seconds of each stage and of the slowest cached task, and what was not."""
+    from flows.config import load_study
+    from flows.study import run_study
+
+    finished = run_study(load_study(study), store, progress=False)
+    again = [entry for entry in finished.run.entries if entry.stage not in ("scan", "ledger") and not entry.cached]
+    cached = [entry.seconds for entry in finished.run.entries if entry.cached]
+    rows = [
+        at_most(f"tasks other than scan and ledger that were not cached, of {len(cached) + len(again)}", len(again), 0),
+        shown("Prefect's own start", finished.prefect_seconds, "s"),
+        shown("median cached task", statistics.median(cached), "s"),
+        at_most("slowest cached task", max(cached), TASK, "s"),
+    ]
+    rows += [
+        at_most(f"stage {stage.stage}, {stage.tasks} tasks", stage.seconds, STAGE, "s") for stage in finished.stages
+    ]
+    return [*rows, shown("the run as a whole", finished.run.seconds, "s")]
+
+
+def ask(store: Path) -> list[Bar]:
+    """A question from a folder that has nothing to do with the store, process start included."""
+    took = []
+    with tempfile.TemporaryDirectory() as elsewhere:
+        for _ in range(REPEATS):
+            began = time.perf_counter()
+            environment = {**os.environ, "BRIDGESCOPE_STORE": str(store)}
+            command = [*COMMAND, "sql", QUESTION, "--study", "demo"]
+            subprocess.run(command, cwd=elsewhere, env=environment, check=True, capture_output=True)
+            took.append(time.perf_counter() - began)
+    return [at_most(f"bridgescope sql, a process of its own, slowest of {REPEATS}", max(took), ASK, "s")]
+
+
+def main() -> int:
+    """Measure, print, write, and say whether all bars are met."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--study", type=Path, default=Path(__file__).parents[1] / "studies" / "demo.toml")
+    given = parser.parse_args()
+    store = given.store.resolve()
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    return finish("rerun", rerun(given.study, store) + ask(store))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
