@@ -1,11 +1,11 @@
 """Holds the documentation against the project: what it names exists, and what it shows can be run.
 
-python docs/check.py [--store DIR]
+python docs/check.py [--store DIR [--write]]
 
 Without a store: links and paths in the documents exist, `make` targets and options of the command line are real. With
 a store that holds the finished demo study, every `$ bridgescope sql ...` and `status` in a console block is run too:
 it must end with 0 and print the columns and the number of lines that the document shows. Numbers may differ, since
-the last digits of a study depend on the machine.
+the last digits of a study depend on the machine. `--write` puts the store's answers into the documents instead.
 """
 
 import argparse
@@ -40,20 +40,38 @@ def shape(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
+def run(command: str, store: Path) -> subprocess.CompletedProcess[str] | None:
+    """Run a shown command that only reads the store; None for any other."""
+    words = shlex.split(command)
+    if words[0] != "bridgescope" or words[1] not in ("sql", "status"):
+        return None
+    environment = {**os.environ, "BRIDGESCOPE_STORE": str(store)}
+    return subprocess.run([BRIDGESCOPE, *words[1:]], env=environment, capture_output=True, text=True, cwd=ROOT)
+
+
 def wrong_output(document: Path, store: Path) -> Iterator[str]:
     """Commands of a document that fail, or print other columns than it shows."""
-    environment = {**os.environ, "BRIDGESCOPE_STORE": str(store)}
     for command, shown in console_blocks(document.read_text()):
-        words = shlex.split(command)
-        if words[0] != "bridgescope" or words[1] not in ("sql", "status"):
+        done = run(command, store)
+        if done is None:
             continue
-        done = subprocess.run([BRIDGESCOPE, *words[1:]], env=environment, capture_output=True, text=True, cwd=ROOT)
+        printed, shown_lines = shape(done.stdout), shape(shown)
         if done.returncode:
             yield f"{document.name}: {command}: ended with {done.returncode}: {done.stderr.strip()}"
-        elif words[1] == "sql" and shape(done.stdout)[:2] != shape(shown)[:2]:  # names and types of the columns
-            yield f"{document.name}: {command}: prints {shape(done.stdout)[:2]}, the document shows {shape(shown)[:2]}"
-        elif words[1] == "sql" and len(shape(done.stdout)) != len(shape(shown)):
-            yield f"{document.name}: {command}: prints {len(shape(done.stdout))} lines, shows {len(shape(shown))}"
+        elif shlex.split(command)[1] == "sql" and printed[:2] != shown_lines[:2]:  # names and types of the columns
+            yield f"{document.name}: {command}: prints {printed[:2]}, the document shows {shown_lines[:2]}"
+        elif shlex.split(command)[1] == "sql" and len(printed) != len(shown_lines):
+            yield f"{document.name}: {command}: prints {len(printed)} lines, the document shows {len(shown_lines)}"
+
+
+def write_output(document: Path, store: Path) -> None:
+    """Put what the commands print now under them."""
+    text = document.read_text()
+    for command, shown in console_blocks(text):
+        done = run(command, store)
+        if done is not None:
+            text = text.replace(f"$ {command}\n{shown}", f"$ {command}\n{done.stdout.strip()}\n", 1)
+    document.write_text(text)
 
 
 def missing_names(document: Path, targets: set[str], options: str) -> Iterator[str]:
@@ -86,7 +104,10 @@ def main() -> int:
     """Print what is wrong, a line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, help="a store that holds the finished demo study")
+    parser.add_argument("--write", action="store_true", help="put what the commands print now into the documents")
     given = parser.parse_args()
+    for document in DOCUMENTS if given.store and given.write else []:
+        write_output(document, given.store.resolve())
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     options = all_help()
     wrong = [problem for document in DOCUMENTS for problem in missing_names(document, targets, options)]
