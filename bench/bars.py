@@ -22,7 +22,13 @@ class Bar(TypedDict):
 
 
 def _bar(name: str, value: float, bar: float, unit: str, sign: str, compare: Callable[[float, float], bool]) -> Bar:
-    return {"name": name, "value": float(value), "unit": unit, "bar": f"{sign} {bar:g}", "holds": compare(value, bar)}
+    return {
+        "name": name,
+        "value": float(value),
+        "unit": unit,
+        "bar": f"{sign} {bar:g}",
+        "holds": bool(compare(value, bar)),
+    }
 
 
 def at_least(name: str, value: float, bar: float, unit: str = "") -> Bar:
