@@ -1,13 +1,56 @@
-"""Recall at K between images and captions, the measure of what concepts do for retrieval.
+"""What concepts do for retrieval: recall at K between images and captions, as they are and after interventions.
 
 Scores are computed in blocks of rows; the full matrix is never held.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
+
+from sae.concepts.coactivation import Codes
 
 BLOCK = 1024
+DRAWS = 10  # random sets of concepts for each removed set
+ENERGY_OFF = 0.01  # by this share of the removed energy a random set may miss it
+RETRIEVAL = 3  # stream of random numbers under a seed; matching's floors are 1, modality's nulls 2
+
+
+class Gallery(NamedTuple):
+    """The embeddings that look for each other; DEFINITIONS says which."""
+
+    image: np.ndarray  # [n, d]
+    text: np.ndarray  # [m, d]
+    owner: np.ndarray  # [m] row of `image` that a caption belongs to
+
+
+class Decoder(NamedTuple):
+    """Codes of the gallery's rows, and what turns codes into embeddings."""
+
+    image: Codes  # n rows
+    text: Codes  # m rows
+    dictionary: np.ndarray  # [C, d]
+    bias: np.ndarray  # [d]
+
+
+class ConceptSets(NamedTuple):
+    """Ids of the concepts that are removed or kept together; order and repetition do not matter."""
+
+    unimodal: np.ndarray
+    bimodal: np.ndarray
+    aligned: np.ndarray  # most aligned with the modality subspace: `most(alignment, count)`
+    bridging: np.ndarray  # image and text concepts of the top-n bridges, as one set
+
+
+class Outcome(NamedTuple):
+    """Recalls after one intervention, in one direction."""
+
+    intervention: str
+    direction: str  # "image_to_text" or "text_to_image"
+    recalls: dict[int, float]  # K: recall, at K = 1, 5, 10; mean over the draws
+    concepts: float  # how many were removed or kept, mean over the draws; NaN where none were chosen
+    energy: float  # their share of the energy of all concepts, mean over the draws; NaN likewise
 
 
 def recall(
@@ -30,6 +73,147 @@ def recall(
         direction: {k: float((rank < k).mean()) if len(rank) else float("nan") for k in ks}
         for direction, rank in ranks.items()
     }
+
+
+def interventions(
+    gallery: Gallery,
+    decoder: Decoder,
+    means: tuple[np.ndarray, np.ndarray],
+    energy: np.ndarray,
+    sets: ConceptSets,
+    seed: int,
+) -> Iterator[Outcome]:
+    """What concepts do for retrieval: recalls in both directions after every intervention.
+
+    means: mean image and mean text [d] of the training rows. energy: [C], as in the view `concepts`. In this order:
+    embeddings; mean_removed; reconstructions (all kept); without_unimodal, without_bimodal, without_aligned, each
+    followed by random_for_<set>, random concepts of as much energy removed, averaged over DRAWS draws (`energy` shows
+    how equal; see `equal_energy`); only_bridging. Removing: see `removed`; keeping: see `kept`, with the bias.
+    Raises ValueError where shapes do not fit or a concept does not exist.
+    Source: DEFINITIONS "What concepts do for retrieval".
+    """
+    energy = np.asarray(energy, np.float64)
+    width = len(decoder.dictionary)
+    if energy.shape != (width,) or not (energy >= 0).all():
+        raise ValueError(f"energy: one number from 0 for each of {width} concepts is needed, got shape {energy.shape}")
+    yield from baselines(gallery, means)
+    everything = np.arange(width)
+    yield from _outcomes("reconstructions", gallery.owner, [_both_kept(decoder, everything)], [everything], energy)
+    for name in ("unimodal", "bimodal", "aligned"):
+        S = _concepts(getattr(sets, name), width, name)
+        yield from _outcomes(f"without_{name}", gallery.owner, [_both_removed(gallery, decoder, S)], [S], energy)
+        draws = equal_energy(energy, S, DRAWS, seed)
+        vectors = (_both_removed(gallery, decoder, draw) for draw in draws)
+        yield from _outcomes(f"random_for_{name}", gallery.owner, vectors, draws, energy)
+    S = _concepts(sets.bridging, width, "bridging")
+    yield from _outcomes("only_bridging", gallery.owner, [_both_kept(decoder, S)], [S], energy)
+
+
+def baselines(gallery: Gallery, means: tuple[np.ndarray, np.ndarray]) -> Iterator[Outcome]:
+    """The interventions that need no SAE: embeddings as they are, and mean_removed.
+
+    mean_removed: each modality's training mean removed from its unit rows, renormalised, nothing else.
+    """
+    for name, mean, x in zip(("image", "text"), means, (gallery.image, gallery.text), strict=True):
+        if np.shape(mean) != np.shape(x)[1:] or not np.isfinite(mean).all():
+            raise ValueError(f"mean {name} of shape {np.shape(mean)} does not fit {name} rows {np.shape(x)}, or is NaN")
+    yield from _outcomes("embeddings", gallery.owner, [(gallery.image, gallery.text)])
+    centred = _unit(gallery.image, "image") - means[0], _unit(gallery.text, "text") - means[1]
+    yield from _outcomes("mean_removed", gallery.owner, [centred])
+
+
+def removed(x: np.ndarray, codes: Codes, dictionary: np.ndarray, S: np.ndarray) -> np.ndarray:
+    """x - sum over S of z_i D_i, renormalised: [n, d] float32. Removing nothing gives the unit rows of x [n, d].
+
+    codes: n rows. S: ids of concepts. A row of which nothing is left stays 0. Raises ValueError on unusable input.
+    """
+    x = _unit(x, "x")
+    part = _decoded(codes, dictionary, S)
+    if part.shape != x.shape:
+        raise ValueError(f"codes and dictionary give rows {part.shape}, the embeddings are {x.shape}")
+    return _unit(x - part, "rows without concepts")
+
+
+def kept(codes: Codes, dictionary: np.ndarray, bias: np.ndarray, S: np.ndarray) -> np.ndarray:
+    """sum over S of z_i D_i, + b, renormalised: [n, d] float32. Keeping all concepts gives the reconstructions.
+
+    b is in every row of both modalities, so a row on which none of S fires is b alone. A row of 0 stays 0.
+    """
+    return _unit(_decoded(codes, dictionary, S) + np.asarray(bias, np.float64), "rows of kept concepts")
+
+
+def equal_energy(energy: np.ndarray, S: np.ndarray, draws: int, seed: int) -> list[np.ndarray]:
+    """Random sets of concepts, each of about the summed energy of S; members of S may be among them.
+
+    Each draw walks through the concepts that have energy in random order, takes every one that still fits, and stops
+    once it lacks at most ENERGY_OFF of the energy of S: going on would pick up every tiny concept. So a draw never
+    holds more than S, and lacks more than that only where all concepts it left out are larger than what it lacks.
+    """
+    target = float(energy[S].sum())
+    random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(RETRIEVAL,)))
+    found = []
+    for _ in range(draws):
+        room, taken = target * (1 + 1e-12), []  # sums of the same numbers in another order differ by rounding
+        for concept in random.permutation(np.flatnonzero(energy > 0)):
+            if room <= ENERGY_OFF * target:
+                break
+            if energy[concept] <= room:
+                room -= energy[concept]
+                taken.append(concept)
+        found.append(np.sort(np.array(taken, np.int64)))
+    return found
+
+
+def most(alignment: np.ndarray, count: int) -> np.ndarray:
+    """Ids of the `count` concepts with the largest |alignment| [C]; of equal ones the lower id goes first."""
+    return np.argsort(-np.abs(alignment), kind="stable")[:count]
+
+
+def _outcomes(
+    name: str,
+    owner: np.ndarray,
+    vectors: Iterable[tuple[np.ndarray, np.ndarray]],
+    sets: Sequence[np.ndarray] = (),
+    energy: np.ndarray | None = None,
+) -> Iterator[Outcome]:
+    """Both directions of one intervention, averaged over its draws: vectors (image, text) and chosen sets of each."""
+    tried = [recall(image, text, owner) for image, text in vectors]
+    count = share = float("nan")
+    if energy is not None:
+        count = float(np.mean([len(S) for S in sets]))
+        whole = float(energy.sum())
+        share = float(np.mean([energy[S].sum() for S in sets])) / whole if whole > 0 else share
+    for direction in tried[0]:
+        recalls = {k: float(np.mean([one[direction][k] for one in tried])) for k in tried[0][direction]}
+        yield Outcome(name, direction, recalls, count, share)
+
+
+def _both_removed(gallery: Gallery, decoder: Decoder, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    D = decoder.dictionary
+    return removed(gallery.image, decoder.image, D, S), removed(gallery.text, decoder.text, D, S)
+
+
+def _both_kept(decoder: Decoder, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    D, b = decoder.dictionary, decoder.bias
+    return kept(decoder.image, D, b, S), kept(decoder.text, D, b, S)
+
+
+def _decoded(codes: Codes, dictionary: np.ndarray, S: np.ndarray) -> np.ndarray:
+    """sum over S of z_i D_i, [n, d] float64."""
+    D = np.asarray(dictionary, np.float64)
+    wanted = np.zeros(len(D))
+    wanted[_concepts(S, len(D), "S")] = 1
+    if len(codes.concepts) and not (codes.concepts.min() >= 0 and codes.concepts.max() < len(D)):
+        raise ValueError(f"codes name a concept outside 0..{len(D) - 1}")
+    values = np.asarray(codes.values, np.float64) * wanted[codes.concepts]
+    return csr_array((values, codes.concepts, codes.indptr), shape=(len(codes.indptr) - 1, len(D))) @ D
+
+
+def _concepts(S: np.ndarray, width: int, name: str) -> np.ndarray:
+    S = np.unique(np.asarray(S, np.int64))
+    if len(S) and not (S[0] >= 0 and S[-1] < width):
+        raise ValueError(f"{name} names a concept outside 0..{width - 1}")
+    return S
 
 
 def _image_ranks(image: np.ndarray, text: np.ndarray, owner: np.ndarray) -> np.ndarray:

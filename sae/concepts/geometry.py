@@ -1,0 +1,172 @@
+"""Where the two modalities lie: the rows that geometry looks at, and subspaces that tell images from captions.
+
+Fitted on training rows, measured on held-out ones; of one model, whatever its SAEs are. Both classes weigh the same.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import solve
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.covariance import ledoit_wolf
+
+ROWS = 20_000  # of a modality and split, at most
+PENALTY = 1e-3  # lambda of the logistic regression, whose loss is a weighted mean over the rows
+CHANCE = 0.02  # a held-out balanced accuracy this near to .5 says that nothing is left to tell the modalities apart
+RANK = 32  # normals that inlp may collect
+SUBSPACES = ("mean_gap", "logistic", "lda", "inlp")
+
+
+class Modalities(NamedTuple):
+    """Embeddings of both modalities on one side of the split; see `modalities`, which checks them."""
+
+    image: np.ndarray  # [n_I, d] float32
+    text: np.ndarray  # [n_T, d] float32
+
+
+class Subspace(NamedTuple):
+    """A subspace that defines modality."""
+
+    name: str  # one of SUBSPACES
+    basis: np.ndarray  # U [r, d] float64, orthonormal rows; the one row of a rank-1 subspace points to the images
+    rank: int  # r; 0 where inlp found nothing to tell the modalities apart
+    heldout_accuracy: float  # balanced; of the classifier itself, for inlp of a classifier fitted on what U leaves over
+
+
+class _Classifier(NamedTuple):
+    """Says image where <x, normal> > threshold."""
+
+    normal: np.ndarray  # [d] float64, unit norm
+    threshold: float
+
+
+def smallest(split_u: np.ndarray, limit: int = ROWS) -> np.ndarray:
+    """Positions of the `limit` smallest split_u [n], or of all; ascending, equal numbers in the order they came in.
+
+    A caption has the split_u of its image, so captions of one image are chosen together, but for the last image.
+    """
+    return np.argsort(np.asarray(split_u), kind="stable")[:limit]
+
+
+def modalities(image: np.ndarray, text: np.ndarray, where: str) -> Modalities:
+    """Rows image [n_I, d] and text [n_T, d] as float32. `where` names them in errors ("training rows of clip").
+
+    Raises ValueError where a modality has no rows, a row holds NaN or infinity, or widths differ.
+    """
+    rows = Modalities(np.asarray(image, np.float32), np.asarray(text, np.float32))
+    for modality, x in rows._asdict().items():
+        if x.ndim != 2 or len(x) == 0:
+            raise ValueError(f"{where}: no {modality} rows; both modalities are needed, as rows [n, d]")
+        bad = ~np.isfinite(x).all(1)
+        if bad.any():
+            raise ValueError(f"{where}: {bad.sum()} {modality} rows hold NaN or infinity, the first is {bad.argmax()}")
+    if rows.image.shape[1] != rows.text.shape[1]:
+        raise ValueError(f"{where}: image rows of width {rows.image.shape[1]}, text rows of {rows.text.shape[1]}")
+    return rows
+
+
+def subspaces(train: Modalities, heldout: Modalities) -> dict[str, Subspace]:
+    """All four modality subspaces of one model, by name, in the order of SUBSPACES.
+
+    mean_gap: normalised mean_I - mean_T, with its threshold midway between the means. logistic: normal of an L2
+    logistic regression. lda: normal under the Ledoit-Wolf within-class covariance, with its threshold midway. inlp:
+    logistic normals, each added and projected out, until held-out balanced accuracy is within CHANCE of .5.
+    Raises ValueError where a row of numbers tells nothing: the two means coincide, or widths differ.
+    Source: DEFINITIONS "geometry"; for inlp Ravfogel et al. 2020, "Null It Out".
+    """
+    if train.image.shape[1] != heldout.image.shape[1]:
+        raise ValueError(f"training rows of width {train.image.shape[1]}, held-out rows of {heldout.image.shape[1]}")
+    means = train.image.mean(0, dtype=np.float64), train.text.mean(0, dtype=np.float64)
+    if np.allclose(*means, rtol=0, atol=1e-9):
+        raise ValueError("image and text rows have the same mean: no direction defines their modality")
+    problem = _problem(train, means)
+    first = _logistic(problem, np.empty((0, len(means[0]))))
+    lines = {"mean_gap": _halfway(means[0] - means[1], means), "logistic": first, "lda": _lda(train, means)}
+    found = {name: Subspace(name, line.normal[None], 1, _accuracy(line, heldout)) for name, line in lines.items()}
+    return {**found, "inlp": _inlp(problem, first, heldout)}
+
+
+def alignment(subspace: Subspace, D: np.ndarray) -> np.ndarray:
+    """Alignment [C] float64 of the unit rows of D [C, d]: U D_i, signed (+ image), or for inlp the length |U D_i|."""
+    parts = np.asarray(D, np.float64) @ subspace.basis.T
+    return np.linalg.norm(parts, axis=1) if subspace.name == "inlp" else parts[:, 0]
+
+
+def _inlp(problem: "_Problem", line: _Classifier, heldout: Modalities) -> Subspace:
+    """From the first logistic classifier on: add its normal, fit the next one on what is left."""
+    U = np.empty((0, len(line.normal)))
+    while True:
+        accuracy = _accuracy(line, heldout)
+        if abs(accuracy - 0.5) <= CHANCE or len(U) == RANK:
+            return Subspace("inlp", U, len(U), accuracy)
+        U = np.concatenate([U, line.normal[None]])
+        line = _logistic(problem, U)
+
+
+class _Problem(NamedTuple):
+    """Both modalities as one problem of two classes."""
+
+    X: np.ndarray  # [n, d] float64, about `center`
+    y: np.ndarray  # [n] 1 image, -1 text
+    weights: np.ndarray  # [n], half of it on each class, 1 in all
+    center: np.ndarray  # [d], midway between the means
+
+
+def _problem(train: Modalities, means: tuple[np.ndarray, np.ndarray]) -> _Problem:
+    center = (means[0] + means[1]) / 2
+    counts = [len(train.image), len(train.text)]
+    X = np.concatenate([train.image, train.text]) - center
+    return _Problem(X, np.repeat([1.0, -1.0], counts), np.repeat([0.5 / n for n in counts], counts), center)
+
+
+def _logistic(problem: _Problem, U: np.ndarray) -> _Classifier:
+    """min over w with U w = 0, and c, of sum_i weights_i log(1 + exp(-y_i (<x_i, w> + c))) + PENALTY / 2 |w|^2.
+
+    U [r, d] orthonormal. The same as fitting rows from which U was projected out: w starts at 0 and moves along
+    projected gradients only. A normal of 0, which tells nothing apart, where no direction is left.
+    """
+    X, y, weights, center = problem
+
+    def loss(v: np.ndarray) -> tuple[float, np.ndarray]:
+        w, c = v[:-1], v[-1]
+        margin = y * (X @ w + c)
+        slope = -weights * y * expit(-margin)
+        gradient = _outside(X.T @ slope, U) + PENALTY * w
+        return float(weights @ np.logaddexp(0, -margin) + PENALTY / 2 * w @ w), np.append(gradient, slope.sum())
+
+    # Plain L-BFGS: at this penalty the curvatures of unit rows lie within a factor of about 100 of each other.
+    options = {"maxiter": 2000, "maxcor": 20, "gtol": 1e-8, "ftol": 0}
+    v = minimize(loss, np.zeros(X.shape[1] + 1), jac=True, method="L-BFGS-B", options=options).x
+    w, c = _outside(v[:-1], U), v[-1]
+    length = float(np.linalg.norm(w))
+    if length < 1e-9:
+        return _Classifier(np.zeros_like(w), 0.0)
+    return _Classifier(w / length, float(center @ w - c) / length)
+
+
+def _outside(w: np.ndarray, U: np.ndarray) -> np.ndarray:
+    """What is left of w [d] without the rows of U, projected out twice against rounding."""
+    for _ in range(2):
+        w = w - (w @ U.T) @ U
+    return w
+
+
+def _lda(train: Modalities, means: tuple[np.ndarray, np.ndarray]) -> _Classifier:
+    """Fisher's discriminant; the within-class covariance is the mean of both classes', each shrunk on its own."""
+    within = (ledoit_wolf(train.image.astype(np.float64))[0] + ledoit_wolf(train.text.astype(np.float64))[0]) / 2
+    # Shrinkage is 0 where a class has one row, or rows all equal; then the ridge decides.
+    ridge = 1e-9 + 1e-6 * np.trace(within) / len(within)
+    return _halfway(solve(within + ridge * np.eye(len(within)), means[0] - means[1], assume_a="pos"), means)
+
+
+def _halfway(normal: np.ndarray, means: tuple[np.ndarray, np.ndarray]) -> _Classifier:
+    """The classifier along a normal [d] whose threshold lies midway between the two means."""
+    normal = normal / np.linalg.norm(normal)
+    return _Classifier(normal, float(normal @ (means[0] + means[1]) / 2))
+
+
+def _accuracy(line: _Classifier, rows: Modalities) -> float:
+    """Balanced accuracy: the mean of the shares of images and of captions told right."""
+    images, texts = (x @ line.normal > line.threshold for x in rows)
+    return float(images.mean() + 1 - texts.mean()) / 2
