@@ -96,6 +96,9 @@ def interventions(
     width = len(decoder.dictionary)
     if energy.shape != (width,) or not (energy >= 0).all():
         raise ValueError(f"energy: one number from 0 for each of {width} concepts is needed, got shape {energy.shape}")
+    for modality, x, codes in (("image", gallery.image, decoder.image), ("text", gallery.text, decoder.text)):
+        if len(codes.indptr) - 1 != len(x):
+            raise ValueError(f"{modality}: codes of {len(codes.indptr) - 1} rows for a gallery of {len(x)}")
     yield from baselines(gallery, means)
     everything = np.arange(width)
     yield from _outcomes("reconstructions", gallery.owner, [_both_kept(decoder, everything)], [everything], energy)

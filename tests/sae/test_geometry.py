@@ -1,0 +1,220 @@
+"""Modality subspaces: worked numbers, scikit-learn and plain numpy as references, and the laws of the definitions."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from sae.concepts import geometry
+from sae.concepts.geometry import Modalities, Subspace, alignment, modalities, smallest, subspaces
+
+
+def clouds(seed, images=300, texts=200, dim=8, gap=(0.8, 0.5)) -> Modalities:
+    """Unit rows of two Gaussian clouds of unequal size and spread, apart along the first axes by `gap`."""
+    random = np.random.default_rng(seed)
+    shift = np.array([*gap, *[0.0] * (dim - len(gap))]) / 2
+    scale = np.linspace(1, 0.3, dim) / 2
+    image = random.standard_normal((images, dim)) * scale + shift
+    text = random.standard_normal((texts, dim)) * scale[::-1] - shift
+    return Modalities(*(x / np.linalg.norm(x, axis=1, keepdims=True) for x in (image, text)))
+
+
+def fitted(rows: Modalities, U=None):
+    """scikit-learn's logistic regression of the same loss, on rows without the rows of U, both classes weighing 1/2."""
+    X = np.concatenate(rows).astype(float)
+    X = X if U is None or len(U) == 0 else X - X @ U.T @ U
+    y = np.repeat([1, 0], [len(rows.image), len(rows.text)])
+    # It sums losses times C and adds |w|^2 / 2; ours is a mean plus 1e-3 |w|^2 / 2, so C = 1 / (1e-3 n).
+    model = LogisticRegression(C=1 / (1e-3 * len(X)), class_weight="balanced", tol=1e-10, max_iter=10_000)
+    return model.fit(X, y)
+
+
+def normal(model):
+    return model.coef_[0] / np.linalg.norm(model.coef_)
+
+
+def balanced(model, rows: Modalities):
+    w, c = model.coef_[0], model.intercept_[0]
+    return ((rows.image @ w + c > 0).mean() + (rows.text @ w + c <= 0).mean()) / 2
+
+
+def test_mean_gap_worked():
+    train = modalities([[1, 0], [0.8, 0.6]], [[0, 1], [-0.6, 0.8]], "training rows")
+    heldout = modalities([[1, 0], [0.6, 0.8], [0, 1]], [[-1, 0]], "held-out rows")
+    # Means (.9, .3) and (-.3, .9): the gap (1.2, -.6) is (2, -1) / sqrt 5. Midway (.3, .6), where 2*.3 - .6 = 0.
+    found = subspaces(train, heldout)["mean_gap"]
+    np.testing.assert_allclose(found.basis, [[2 / 5**0.5, -1 / 5**0.5]], atol=1e-7)
+    # 2x - y is 2, .4, -1 for the images and -2 for the caption: two of three, and one of one.
+    assert found.heldout_accuracy == pytest.approx((2 / 3 + 1) / 2)
+    assert found.rank == 1
+    # Alignment is signed, + image: (2, -1) / sqrt 5 times each direction.
+    np.testing.assert_allclose(alignment(found, [[1, 0], [0, 1], [-1, 0]]), np.array([2, -1, -2]) / 5**0.5, atol=1e-7)
+
+
+@given(st.integers(0, 1000), st.integers(20, 300), st.integers(20, 300))
+@settings(max_examples=15, deadline=None)
+def test_logistic_is_that_of_scikit_learn(seed, images, texts):
+    train, heldout = clouds(seed, images, texts), clouds(seed + 1)
+    found, reference = subspaces(train, heldout)["logistic"], fitted(train)
+    np.testing.assert_allclose(found.basis[0], normal(reference), atol=1e-3)
+    assert found.heldout_accuracy == pytest.approx(balanced(reference, heldout), abs=1e-12)
+
+
+def ledoit_wolf_by_formula(x):
+    """Ledoit and Wolf 2004: (1 - s) S + s mu I, mu = tr S / d, s = min(b^2, D^2) / D^2 in the norm |A|^2 / d."""
+    x = x.astype(float) - x.mean(0, dtype=float)
+    n, d = x.shape
+    S = x.T @ x / n
+    mu = np.trace(S) / d
+    distance = ((S - mu * np.eye(d)) ** 2).sum() / d
+    noise = sum(((np.outer(row, row) - S) ** 2).sum() for row in x) / d / n**2
+    s = min(noise, distance) / distance
+    return (1 - s) * S + s * mu * np.eye(d)
+
+
+@given(st.integers(0, 1000), st.integers(5, 60))
+@settings(max_examples=15, deadline=None)
+def test_lda_is_that_of_the_formula_also_with_few_rows(seed, rows):
+    train, heldout = clouds(seed, rows, 2 * rows), clouds(seed + 1)
+    within = sum(ledoit_wolf_by_formula(x) for x in train) / 2
+    means = [x.mean(0, dtype=float) for x in train]
+    w = np.linalg.solve(within, means[0] - means[1])
+    w /= np.linalg.norm(w)
+    found = subspaces(train, heldout)["lda"]
+    np.testing.assert_allclose(found.basis[0], w, atol=1e-3)
+    middle = w @ (means[0] + means[1]) / 2
+    told = ((heldout.image @ w > middle).mean() + (heldout.text @ w <= middle).mean()) / 2
+    assert found.heldout_accuracy == pytest.approx(told, abs=0.004)  # the ridge may move a row across
+
+
+def test_inlp_is_that_of_projecting_rows_and_fitting_again():
+    train, heldout = clouds(0, 2000, 1500, gap=(0.9, 0.6, 0.4)), clouds(1, 2000, 1500, gap=(0.9, 0.6, 0.4))
+    U, accuracies = np.empty((0, 8)), []
+    while True:
+        model = fitted(train, U)
+        accuracies.append(balanced(model, heldout))
+        if abs(accuracies[-1] - 0.5) <= 0.02:
+            break
+        U = np.concatenate([U, normal(model)[None]])
+    found = subspaces(train, heldout)["inlp"]
+    assert found.rank == len(U) >= 2
+    np.testing.assert_allclose(found.basis, U, atol=1e-3)
+    assert found.heldout_accuracy == pytest.approx(accuracies[-1], abs=0.002)
+    # As far as the logistic normals go, the first is the subspace `logistic`.
+    np.testing.assert_allclose(found.basis[0], subspaces(train, heldout)["logistic"].basis[0], atol=1e-9)
+
+
+def test_inlp_stops_at_its_largest_rank_and_says_what_was_left(monkeypatch):
+    monkeypatch.setattr(geometry, "RANK", 1)
+    train, heldout = clouds(0, gap=(0.9, 0.9)), clouds(1, gap=(0.9, 0.9))
+    found = subspaces(train, heldout)["inlp"]
+    assert found.rank == 1
+    assert found.heldout_accuracy == pytest.approx(balanced(fitted(train, found.basis), heldout), abs=1e-9)
+    assert found.heldout_accuracy > 0.52
+
+
+def test_inlp_of_modalities_that_held_out_rows_do_not_tell_apart_is_empty():
+    x = clouds(1).image
+    found = subspaces(clouds(0), Modalities(x, x))["inlp"]  # of the same rows, as many are told right as wrong
+    assert found.rank == 0
+    assert found.basis.shape == (0, 8)
+    assert found.heldout_accuracy == 0.5
+    assert alignment(found, np.eye(8)).tolist() == [0.0] * 8
+
+
+def test_inlp_ends_where_no_direction_is_left():
+    # Apart along one axis only, in one dimension: what is left has no direction, and chance is reached.
+    train = modalities([[1.0], [2.0]], [[-1.0], [-2.0]], "rows")
+    found = subspaces(train, train)
+    assert [found[name].basis.tolist() for name in geometry.SUBSPACES] == [[[1.0]]] * 4
+    assert (found["inlp"].rank, found["inlp"].heldout_accuracy) == (1, 0.5)
+    assert found["logistic"].heldout_accuracy == 1.0
+
+
+def test_rows_of_a_modality_that_are_all_equal():
+    # No spread within the classes: the discriminant is the gap itself.
+    found = subspaces(*[modalities([[1.0, 0]] * 2, [[0, 1.0]] * 3, "rows")] * 2)
+    np.testing.assert_allclose(found["lda"].basis, [[0.5**0.5, -(0.5**0.5)]], atol=1e-9)
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=8, deadline=None)
+def test_bases_are_orthonormal_and_turn_with_the_space(seed):
+    train, heldout = clouds(seed), clouds(seed + 1)
+    rotation, _ = np.linalg.qr(np.random.default_rng(seed + 2).standard_normal((8, 8)))
+    turned = subspaces(*(Modalities(*(x @ rotation for x in rows)) for rows in (train, heldout)))
+    for name, found in subspaces(train, heldout).items():
+        np.testing.assert_allclose(found.basis @ found.basis.T, np.eye(found.rank), atol=1e-9)
+        assert found.rank == turned[name].rank
+        np.testing.assert_allclose(found.basis @ rotation, turned[name].basis, atol=1e-3)
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=8, deadline=None)
+def test_swapping_the_modalities_turns_every_normal_around(seed):
+    train, heldout = clouds(seed), clouds(seed + 1)
+    swapped = subspaces(Modalities(*train[::-1]), Modalities(*heldout[::-1]))
+    D = np.eye(8)
+    for name, found in subspaces(train, heldout).items():
+        sign = 1 if name == "inlp" else -1
+        np.testing.assert_allclose(alignment(swapped[name], D), sign * alignment(found, D), atol=1e-5)
+        assert swapped[name].heldout_accuracy == pytest.approx(found.heldout_accuracy, abs=1e-9)
+
+
+@given(st.integers(0, 1000), st.integers(1, 6))
+@settings(max_examples=20, deadline=None)
+def test_alignment_with_a_subspace_does_not_depend_on_its_basis(seed, rank):
+    random = np.random.default_rng(seed)
+    U = np.linalg.qr(random.standard_normal((8, rank)))[0].T
+    rotation = np.linalg.qr(random.standard_normal((rank, rank)))[0]
+    D = random.standard_normal((5, 8))
+    D /= np.linalg.norm(D, axis=1, keepdims=True)
+    one, other = (alignment(Subspace("inlp", basis, rank, 0.5), D) for basis in (U, rotation @ U))
+    np.testing.assert_allclose(one, other, atol=1e-12)
+    # The length of what projecting D_i on the subspace leaves.
+    np.testing.assert_allclose(one, np.linalg.norm(D @ U.T @ U, axis=1), atol=1e-12)
+
+
+def test_the_classes_weigh_the_same_however_many_rows_each_has():
+    train, heldout = clouds(0), clouds(1)
+    repeated = Modalities(train.image, np.concatenate([train.text] * 3))
+    once, thrice = subspaces(train, heldout), subspaces(repeated, heldout)
+    for name in ("mean_gap", "logistic", "inlp"):
+        np.testing.assert_allclose(once[name].basis, thrice[name].basis, atol=1e-5)
+
+
+def test_rows_are_those_of_the_smallest_split_u():
+    split_u = np.array([0.3, 0.1, 0.2, 0.1])
+    assert smallest(split_u, 3).tolist() == [1, 3, 2]  # .1 and .1 in the order they came in, then .2
+    assert smallest(split_u).tolist() == [1, 3, 2, 0]
+
+
+@given(st.permutations(range(12)), st.integers(1, 12))
+@settings(max_examples=20, deadline=None)
+def test_rows_chosen_do_not_depend_on_their_order(order, limit):
+    split_u = np.linspace(0, 0.9, 12)
+    assert sorted(np.array(order)[smallest(split_u[list(order)], limit)]) == list(range(limit))
+
+
+@pytest.mark.parametrize(
+    ("image", "text", "message"),
+    [
+        (np.empty((0, 2)), np.eye(2), "training rows of clip: no image rows"),
+        (np.eye(2), np.empty((0, 2)), "no text rows"),
+        (np.eye(2), [[1, 0], [np.nan, 0]], "1 text rows hold NaN or infinity, the first is 1"),
+        (np.eye(2), np.eye(3), "image rows of width 2, text rows of 3"),
+        (np.ones(2), np.eye(2), "as rows"),
+    ],
+)
+def test_rows_that_no_geometry_can_use(image, text, message):
+    with pytest.raises(ValueError, match=message):
+        modalities(image, text, "training rows of clip")
+
+
+def test_modalities_of_one_mean_have_no_subspace():
+    rows = modalities([[1, 0], [-1, 0]], [[0, 1], [0, -1]], "rows")
+    with pytest.raises(ValueError, match="the same mean"):
+        subspaces(rows, rows)
+    with pytest.raises(ValueError, match="training rows of width 8, held-out rows of 2"):
+        subspaces(clouds(0), rows)

@@ -1,0 +1,216 @@
+"""Directions as classifiers, and what chance gives: worked numbers, brute force, closed forms."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from sae.concepts import modality as room
+from sae.concepts.geometry import Modalities, Subspace, modalities, subspaces
+from sae.concepts.modality import (
+    alignment_null,
+    direction_accuracy,
+    matched_directions,
+    modality,
+    random_directions,
+    summary,
+)
+
+
+def column(*values):
+    return np.array(values, np.float32)[:, None]
+
+
+def brute_force(v, train, heldout):
+    """Every orientation and every threshold between two projections, or below all, one by one."""
+    images, texts = (x @ v for x in train)
+    values = np.unique(np.concatenate([images, texts]).astype(float))
+    cuts = [-np.inf, *((values[1:] + values[:-1]) / 2)]
+
+    def told(s, t, rows):
+        return ((s * (rows[0] - t) > 0).mean() + 1 - (s * (rows[1] - t) > 0).mean()) / 2
+
+    tried = [(told(s, t, (images, texts)), s, t) for s in (1, -1) for t in cuts]
+    best = max(score for score, _, _ in tried)
+    chosen = [(s, t) for score, s, t in tried if score > best - 1e-12]
+    return best, {round(told(s, t, [x @ v for x in heldout]), 9) for s, t in chosen}
+
+
+def test_worked_example():
+    train = Modalities(column(1, 2, 5), column(0, 2))
+    heldout = Modalities(column(0.4, 0.6, 3, 9), column(0, 1, 0.5))
+    # From below: after 0, 3 * 1 - 2 * 0 = 3; after 1, 3 - 2 = 1; after both 2s, 3 * 2 - 2 * 2 = 2. The first is best:
+    # t midway between 0 and 1, images above, .5 + 3 / (2 * 3 * 2) = .75 (all images, one of two captions).
+    found = direction_accuracy([[1.0]], train, heldout)
+    assert found.train.tolist() == [0.75]
+    assert found.threshold.tolist() == [0.5]
+    assert found.orientation.tolist() == [1]
+    # Held out: three of four images lie above .5, and two of three captions do not (.5 itself is not above).
+    assert found.heldout == pytest.approx([(3 / 4 + 2 / 3) / 2])
+    # The opposite direction is the same classifier. There 0.5 lies on its threshold again, and is no image again.
+    back = direction_accuracy([[-1.0]], train, heldout)
+    assert (back.train[0], back.threshold[0], back.orientation[0]) == (0.75, -0.5, -1)
+    assert back.heldout == pytest.approx(found.heldout)
+
+
+def test_direction_that_tells_nothing():
+    # All projections are one number: no threshold helps, everything is called an image.
+    rows = Modalities(np.eye(2, dtype=np.float32)[[0, 0, 0]], np.eye(2, dtype=np.float32)[[0, 0]])
+    found = direction_accuracy([[0.0, 1.0], [1.0, 0.0]], rows, rows)
+    assert found.heldout.tolist() == found.train.tolist() == [0.5, 0.5]
+    assert found.threshold.tolist() == [-np.inf, -np.inf]
+
+
+rows = st.lists(st.integers(-4, 4), min_size=1, max_size=9).map(lambda values: column(*values))
+
+
+@given(rows, rows, rows, rows)
+@settings(max_examples=200, deadline=None)
+def test_no_threshold_is_better_with_ties(image, text, heldout_image, heldout_text):
+    train, heldout = Modalities(image, text), Modalities(heldout_image, heldout_text)
+    best, told = brute_force(np.array([1.0]), train, heldout)
+    found = direction_accuracy([[1.0]], train, heldout)
+    assert found.train[0] == pytest.approx(best, abs=1e-12)
+    assert round(found.heldout[0], 9) in told  # several thresholds may be equally good
+
+
+@given(st.integers(0, 1000), st.integers(1, 40), st.integers(1, 40))
+@settings(max_examples=30, deadline=None)
+def test_many_directions_agree_with_brute_force_and_with_swapped_modalities(seed, images, texts):
+    random = np.random.default_rng(seed)
+    train = Modalities(*(random.standard_normal((n, 3)).astype(np.float32) for n in (images, texts)))
+    heldout = Modalities(*(random.standard_normal((n, 3)).astype(np.float32) for n in (texts, images)))
+    v = random.standard_normal((4, 3)).astype(np.float32)
+    found = direction_accuracy(v, train, heldout)
+    for i in range(4):
+        best, told = brute_force(v[i], train, heldout)
+        assert found.train[i] == pytest.approx(best, abs=1e-12)
+        assert round(found.heldout[i], 9) in told
+    swapped = direction_accuracy(v, Modalities(*train[::-1]), Modalities(*heldout[::-1]))
+    np.testing.assert_array_equal(swapped.threshold, found.threshold)
+    np.testing.assert_allclose(swapped.heldout, found.heldout, atol=1e-12)
+    assert (swapped.orientation == -found.orientation).all()
+
+
+def test_thresholds_lie_between_neighbouring_float32_numbers():
+    low = np.float32(1)
+    high = np.nextafter(low, np.float32(2))
+    train = Modalities(np.array([[high]]), np.array([[low]]))
+    found = direction_accuracy([[1.0]], train, train)
+    assert found.heldout.tolist() == [1.0]
+    assert low < found.threshold[0] < high
+
+
+def test_blocks_do_not_matter(monkeypatch):
+    random = np.random.default_rng(0)
+    rows = Modalities(*(random.standard_normal((n, 5)).astype(np.float32) for n in (30, 20)))
+    v = random_directions(5, 11, seed=0)
+    whole = direction_accuracy(v, rows, rows)
+    monkeypatch.setattr(room, "BLOCK", 4)
+    for one, other in zip(direction_accuracy(v, rows, rows), whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("v", "message"),
+    [([[np.nan, 0]], "NaN"), ([[1.0]], "do not fit rows of width 2"), ([1.0, 0], "do not fit")],
+)
+def test_directions_that_cannot_be_used(v, message):
+    rows = Modalities(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
+    with pytest.raises(ValueError, match=message):
+        direction_accuracy(v, rows, rows)
+
+
+def test_null_of_alignment_in_three_dimensions():
+    # A coordinate of a random unit vector in three dimensions is uniform on [-1, 1] (Archimedes): |U v| on [0, 1].
+    one = alignment_null(1, 3)
+    assert one[:4] == pytest.approx((1 / 2, 1 / 12**0.5, 0.025, 0.975))
+    # Two coordinates: sqrt(1 - u^2) of such a u, on average a quarter of a circle: pi / 4. |U v| below q: u above
+    # sqrt(1 - q^2), so its 2.5 % point is sqrt(1 - .975^2).
+    two = alignment_null(2, 3)
+    assert two.mean == pytest.approx(np.pi / 4)
+    assert two.q025 == pytest.approx((1 - 0.975**2) ** 0.5)
+    # In two dimensions |cos| of a uniform angle: 2 / pi.
+    assert alignment_null(1, 2).mean == pytest.approx(2 / np.pi)
+    assert alignment_null(3, 3) == (1, 0, 1, 1, 0)
+    assert alignment_null(0, 3) == (0, 0, 0, 0, 0)
+    with pytest.raises(ValueError, match="rank 4 in 3 dimensions"):
+        alignment_null(4, 3)
+
+
+@pytest.mark.parametrize(("rank", "dim"), [(1, 512), (5, 40), (32, 768)])
+def test_null_of_alignment_is_that_of_drawn_vectors(rank, dim):
+    draws = np.linalg.norm(random_directions(dim, 4000, seed=3)[:, :rank], axis=1)
+    known, drawn = alignment_null(rank, dim), summary(draws)
+    assert drawn.mean == pytest.approx(known.mean, abs=3 * known.sd / 4000**0.5)
+    assert drawn.sd == pytest.approx(known.sd, rel=0.05)
+    assert (draws < known.q025).mean() == pytest.approx(0.025, abs=0.008)
+    assert (draws > known.q975).mean() == pytest.approx(0.025, abs=0.008)
+
+
+def test_summary_of_three_draws():
+    # Mean 2, deviation sqrt((1 + 0 + 1) / 2); the quantiles lie .05 of a step of 1 inside the ends.
+    assert summary(np.array([1.0, 2.0, 3.0])) == pytest.approx((2, 1, 1.05, 2.95, 3))
+
+
+def gaussian_clouds(seed, gap, rows=2000, dim=16):
+    random = np.random.default_rng(seed)
+    shift = gap / 2 * np.eye(dim)[0]
+    return modalities(*(random.standard_normal((rows, dim)) + sign * shift for sign in (1, -1)), "rows")
+
+
+def test_null_of_direction_accuracy_where_it_is_known():
+    # Unit Gaussians a distance g apart: along v they are g |v_1| apart, and the best cut tells Phi(g |v_1| / 2) right.
+    v = random_directions(16, 400, seed=0)
+    found = direction_accuracy(v, gaussian_clouds(1, 4.0), gaussian_clouds(2, 4.0))
+    known = norm.cdf(4.0 * np.abs(v[:, 0]) / 2)
+    assert found.heldout.mean() == pytest.approx(known.mean(), abs=0.01)
+    np.testing.assert_allclose(found.heldout, known, atol=0.05)
+    assert known.mean() > 0.64  # no classifier was looked for: this is what a gap alone gives
+
+
+def test_matched_directions_share_the_mean_and_spread_of_the_dictionary():
+    random = np.random.default_rng(0)
+    scale = np.array([0.3, 0.1, 0.1, 0.0])
+    D = np.eye(4)[0] * 2 + random.standard_normal((3000, 4)) * scale
+    drawn = matched_directions(D, 3000, seed=1)
+    np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1)
+    # Normalised, the second coordinate is about .1 / 2 wide; the last, where no row of D varies, stays 0.
+    assert drawn[:, 1].std() == pytest.approx(0.05, rel=0.1)
+    assert np.abs(drawn[:, 3]).max() < 1e-6
+    assert np.array_equal(drawn, matched_directions(D, 3000, seed=1))
+
+
+def test_modality_of_a_dictionary():
+    train, heldout = gaussian_clouds(1, 6.0), gaussian_clouds(2, 6.0)
+    spaces = subspaces(train, heldout)
+    # Concept 0 points to the images, 1 to the captions, 2 elsewhere, the others (fewer than dimensions) anywhere.
+    D = np.concatenate([np.eye(16)[[0]], -np.eye(16)[[0]], np.eye(16)[[5]], random_directions(16, 5, seed=9)])
+    found = modality(D.astype(np.float32), spaces, train, heldout, seed=0)
+    for name in ("mean_gap", "logistic", "lda"):
+        assert found.alignment[name][:3] == pytest.approx([1, -1, 0], abs=0.06)
+    assert found.alignment["inlp"][:2] == pytest.approx([1, 1], abs=0.01)
+    # Phi(3) = .9987; the orientation finds the captions' concept as good as the images'.
+    assert found.accuracy.heldout[:3] == pytest.approx([0.9987, 0.9987, 0.5], abs=0.03)
+    assert found.accuracy.orientation[:2].tolist() == [1, -1]
+    assert {len(part) for part in found.accuracy} == {8}
+    nulls = {(statistic, null): figures for statistic, null, figures in found.nulls}
+    assert len(nulls) == len(found.nulls) == 2 * 5
+    for name in spaces:
+        assert nulls[f"align_{name}", "floor_random"] == alignment_null(spaces[name].rank, 16)
+        assert nulls[f"align_{name}", "floor_matched"].draws == room.DRAWS
+    # Rows like D's lie along the first axis more than random ones do, so chance by them is better.
+    for statistic in ("align_mean_gap", "direction_accuracy"):
+        assert nulls[statistic, "floor_matched"].mean > nulls[statistic, "floor_random"].mean + 0.05
+    again = modality(D.astype(np.float32), spaces, train, heldout, seed=0)
+    assert again.nulls == found.nulls
+
+
+def test_dictionary_must_have_unit_rows_of_the_right_width():
+    rows = gaussian_clouds(0, 2.0, rows=20, dim=3)
+    spaces = {"inlp": Subspace("inlp", np.eye(3)[:1], 1, 0.5)}
+    with pytest.raises(ValueError, match="row 1 of the dictionary is not of unit norm"):
+        modality(np.array([[1.0, 0, 0], [np.nan, 0, 0]]), spaces, rows, rows, 0)
+    with pytest.raises(ValueError, match=r"shape \(2, 2\) does not fit rows of width 3"):
+        modality(np.eye(2), spaces, rows, rows, 0)

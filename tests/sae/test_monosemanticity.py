@@ -1,0 +1,105 @@
+"""Monosemanticity: worked numbers, a dense double loop, and its laws."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sae.concepts import monosemanticity as room
+from sae.concepts.coactivation import Codes
+from sae.concepts.monosemanticity import monosemanticity
+
+
+def csr(dense) -> Codes:
+    dense = np.asarray(dense, np.float32)
+    rows, concepts = np.nonzero(dense)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(dense)))])
+    return Codes(indptr.astype(np.int64), concepts.astype(np.int32), dense[rows, concepts])
+
+
+def random_case(seed, images=14, width=6, dim=5):
+    """Sparse codes, the last concept dead and the one before firing once, and embeddings of any norm."""
+    random = np.random.default_rng(seed)
+    z = np.where(random.random((images, width)) < 0.4, random.exponential(1, (images, width)), 0).astype(np.float32)
+    z[:, -2:] = 0
+    z[3, -2] = 1
+    return z, random.standard_normal((images, dim)) * random.uniform(0.5, 2, (images, 1))
+
+
+def test_worked_example():
+    u = np.array([[1.0, 0], [0, 1], [0.6, 0.8]])  # cosines: 0 of the first two, .6 and .8 with the third
+    z = [[1, 1, 1, 0, 0], [2, 0, 1, 0, 0], [0, 3, 2, 1, 0]]
+    found = monosemanticity(csr(z), u, 5)
+    # Concept 0: only the pair of cosine 0. Concept 1: only that of .6, whatever the activations.
+    # Concept 2: (1*1*0 + 1*2*.6 + 1*2*.8) / (1 + 2 + 2) = 2.8 / 5. Concept 3 fires once, concept 4 never.
+    assert found.score[:3] == pytest.approx([0, 0.6, 0.56], abs=1e-7)
+    assert np.isnan(found.score[3:]).all()
+    assert found.images.tolist() == [2, 2, 3, 1, 0]
+    assert found.baseline == pytest.approx((0 + 0.6 + 0.8) / 3)
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_agrees_with_all_pairs_one_by_one(seed):
+    z, image = random_case(seed)
+    u = image / np.linalg.norm(image, axis=1, keepdims=True)
+    cosine, pair = u @ u.T, ~np.eye(len(u), dtype=bool)
+    found = monosemanticity(csr(z), image, 6)
+    for concept, a in enumerate(z.T.astype(float)):
+        weight = np.outer(a, a)[pair]
+        expected = (weight * cosine[pair]).sum() / weight.sum() if (a > 0).sum() >= 2 else np.nan
+        assert found.score[concept] == pytest.approx(expected, abs=1e-10, nan_ok=True)
+    assert found.baseline == pytest.approx(cosine[pair].mean(), abs=1e-12)
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
+def test_neither_scale_nor_rotation_nor_order_matters(seed):
+    z, image = random_case(seed)
+    random = np.random.default_rng(seed + 1)
+    order, rotation = random.permutation(len(z)), np.linalg.qr(random.standard_normal((5, 5)))[0]
+    scaled = (z * np.float32(4))[order], (3 * image @ rotation)[order]
+    one, other = monosemanticity(csr(z), image, 6), monosemanticity(csr(scaled[0]), scaled[1], 6)
+    np.testing.assert_allclose(one.score, other.score, atol=1e-9)
+    assert one.baseline == pytest.approx(other.baseline)
+    assert (np.abs(one.score[~np.isnan(one.score)]) <= 1 + 1e-9).all()
+
+
+def test_images_that_are_all_alike_score_one():
+    z, _ = random_case(0)
+    found = monosemanticity(csr(z), np.tile([0.3, 0.4], (14, 1)), 6)
+    np.testing.assert_allclose(found.score[:4], 1)
+    assert found.baseline == pytest.approx(1)
+
+
+def test_blocks_of_dimensions_do_not_matter(monkeypatch):
+    z, image = random_case(2)
+    whole = monosemanticity(csr(z), image, 6)
+    monkeypatch.setattr(room, "COLUMNS", 2)
+    parts = monosemanticity(csr(z), image, 6)
+    np.testing.assert_allclose(parts.score, whole.score, rtol=1e-12)
+    assert parts.baseline == pytest.approx(whole.baseline, rel=1e-12)
+
+
+def test_one_image_has_no_pair():
+    found = monosemanticity(csr([[1.0, 0]]), np.ones((1, 3)), 2)
+    assert np.isnan(found.score).all()
+    assert np.isnan(found.baseline)
+
+
+@pytest.mark.parametrize(
+    ("image", "width", "change", "message"),
+    [
+        (np.eye(3), 2, None, r"shape \(3, 3\) and codes of 2 images"),
+        (np.eye(2), 1, None, "outside 0..0"),
+        (np.array([[1.0, 0], [0, 0]]), 2, None, "embedding 1 is 0"),
+        (np.array([[np.nan, 0], [0, 1]]), 2, None, "embedding 0 is 0, NaN"),
+        (np.eye(2), 2, np.nan, "an activation is NaN"),
+    ],
+)
+def test_input_that_has_no_score(image, width, change, message):
+    codes = csr(np.eye(2))
+    if change is not None:
+        codes = codes._replace(values=np.array([1.0, change], np.float32))
+    with pytest.raises(ValueError, match=message):
+        monosemanticity(codes, image, width)
