@@ -15,6 +15,7 @@ ROWS = 20_000  # of a modality and split, at most
 PENALTY = 1e-3  # lambda of the logistic regression, whose loss is a weighted mean over the rows
 CHANCE = 0.02  # a held-out balanced accuracy this near to .5 says that nothing is left to tell the modalities apart
 RANK = 32  # normals that inlp may collect
+NOISE = 1e-6  # the first step of a logistic regression below which it would fit the rounding of float32 rows
 SUBSPACES = ("mean_gap", "logistic", "lda", "inlp")
 
 
@@ -128,8 +129,9 @@ def _problem(train: Modalities, means: tuple[np.ndarray, np.ndarray]) -> _Proble
 def _logistic(problem: _Problem, U: np.ndarray) -> _Classifier:
     """min over w with U w = 0, and c, of sum_i weights_i log(1 + exp(-y_i (<x_i, w> + c))) + PENALTY / 2 |w|^2.
 
-    U [r, d] orthonormal. That is the same as fitting rows from which U was projected out. A normal of 0, which tells
-    nothing apart, where no direction is left. Raises RuntimeError where the search does not converge.
+    U [r, d] orthonormal. That is the same as fitting rows from which U was projected out. Where what is left of the rows
+    differs by less than NOISE, the normal is 0, which tells nothing apart. Raises RuntimeError where the search does
+    not converge.
     """
     X, y, weights, center, T = problem
     Q = np.linalg.qr(T.T @ U.T)[0].T  # U w = 0 where v stands on these
@@ -144,17 +146,17 @@ def _logistic(problem: _Problem, U: np.ndarray) -> _Classifier:
         return float(weights @ gain + PENALTY / 2 * w @ w), np.append(gradient, 2 * slope.sum())
 
     # One Newton step from 0, where all curvatures are 1; away from it none is larger, so the step never overshoots.
-    # Late normals end there. The others need about ten steps more.
+    # Late normals end there. The first needs about ten steps more.
     newton = -loss(np.zeros(X.shape[1] + 1))[1]
     steepest = float(np.abs(newton).max())
+    if steepest < NOISE:
+        return _Classifier(np.zeros_like(center), 0.0)
     options = {"maxiter": 2000, "maxcor": 20, "gtol": 1e-7 * steepest, "ftol": 0}
     found = minimize(loss, newton, jac=True, method="L-BFGS-B", options=options)
-    if not np.abs(found.jac).max() <= max(1e-5 * steepest, 1e-12):
+    if not np.abs(found.jac).max() <= 1e-5 * steepest:
         raise RuntimeError(f"the logistic regression of the modalities did not converge: {found.message}")
     w, c = _outside(T @ found.x[:-1], U), 2 * found.x[-1]
     length = float(np.linalg.norm(w))
-    if length < 1e-9:
-        return _Classifier(np.zeros_like(w), 0.0)
     return _Classifier(w / length, float(center @ w - c) / length)
 
 

@@ -4,6 +4,7 @@ Of directions alone; which modality uses a concept (energies, scores, AUC) is co
 """
 
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -80,24 +81,31 @@ def direction_accuracy(directions: np.ndarray, train: Modalities, heldout: Modal
     v = np.ascontiguousarray(directions, np.float32)
     if v.ndim != 2 or {v.shape[1]} != {x.shape[1] for x in (*train, *heldout)}:
         raise ValueError(f"directions of shape {v.shape} do not fit rows of width {train.image.shape[1]}")
-    found = Accuracy(np.empty(len(v)), np.empty(len(v)), np.empty(len(v), np.int8), np.empty(len(v)))
-    # Sorting and comparing release the lock, so that two threads halve them; the products use all cores by themselves.
-    with ThreadPoolExecutor(2) as pool:
+    workers = os.cpu_count() or 1
+    parts = []
+    # The products use all cores by themselves; what follows releases the lock, so that threads share the directions.
+    with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(v), BLOCK):
-            here = slice(start, start + BLOCK)
-            images, texts = pool.map(_sorted_rows, (v[here] @ x.T for x in train))
-            # NaN is sorted to the end. It equals nothing, so that the merge would never end.
-            if not all(np.isfinite(part[:, [0, -1]]).all() for part in (images, texts)):
-                raise ValueError("a direction or a training row holds NaN or infinity")
-            gap, threshold = np.empty(len(images), np.int64), np.empty(len(images))
-            _best_thresholds_(images, texts, gap, threshold)
-            found.threshold[here] = threshold
-            found.orientation[here] = orientation = np.where(gap < 0, -1, 1)
-            found.train[here] = 0.5 + np.abs(gap) / (2 * images.shape[1] * texts.shape[1])
-            called = pool.map(_share_called_image, (v[here] @ x.T for x in heldout), [orientation] * 2, [threshold] * 2)
-            image_share, text_share = called
-            found.heldout[here] = (image_share + 1 - text_share) / 2
-    return found
+            products = [v[start : start + BLOCK] @ x.T for x in (*train, *heldout)]
+            shares = zip(*(np.array_split(product, workers) for product in products), strict=True)
+            parts += list(pool.map(_classified, shares))
+    return Accuracy(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def _classified(projections: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]) -> Accuracy:
+    """From the projections [B, n] of training images, training captions, held-out images, held-out captions."""
+    images, texts, *heldout = projections
+    for part in (images, texts):
+        part.sort(axis=1)
+        # NaN is sorted to the end. It equals nothing, so that the merge would never end.
+        if not np.isfinite(part[:, [0, -1]]).all():
+            raise ValueError("a direction or a training row holds NaN or infinity")
+    gap, threshold = np.empty(len(images), np.int64), np.empty(len(images))
+    _best_thresholds_(images, texts, gap, threshold)
+    orientation = np.where(gap < 0, -1, 1).astype(np.int8)
+    image_share, text_share = (_share_called_image(part, orientation, threshold) for part in heldout)
+    best = 0.5 + np.abs(gap) / (2 * images.shape[1] * texts.shape[1])
+    return Accuracy((image_share + 1 - text_share) / 2, best, orientation, threshold)
 
 
 def alignment_null(rank: int, dim: int) -> Null:
@@ -162,15 +170,16 @@ def _best_thresholds_(images: np.ndarray, texts: np.ndarray, gap: np.ndarray, th
         gap[row], threshold[row] = best, at
 
 
-def _sorted_rows(projections: np.ndarray) -> np.ndarray:
-    projections.sort(axis=1)
-    return projections
-
-
+@numba.njit(cache=True, nogil=True)
 def _share_called_image(projections: np.ndarray, orientation: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     """[B]: share of projections [B, n] that lie on the image side of their direction's threshold."""
-    above = (projections > threshold[:, None]).mean(1)
-    return np.where(orientation > 0, above, (projections < threshold[:, None]).mean(1))
+    share = np.empty(len(projections))
+    for row in range(len(projections)):
+        called = 0
+        for value in projections[row]:
+            called += value > threshold[row] if orientation[row] > 0 else value < threshold[row]
+        share[row] = called / projections.shape[1]
+    return share
 
 
 def _unit_rows(D: np.ndarray, dim: int) -> np.ndarray:

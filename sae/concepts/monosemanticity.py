@@ -39,7 +39,7 @@ def monosemanticity(codes: Codes, image: np.ndarray, width: int) -> Monosemantic
     a = np.asarray(values, np.float64)
     if not np.isfinite(a).all():
         raise ValueError("an activation is NaN or infinite")
-    norm = np.linalg.norm(u.astype(np.float64), axis=1)
+    norm = np.sqrt(np.einsum("nd,nd->n", u, u, dtype=np.float64))
     if not ((norm > 0) & np.isfinite(norm)).all():
         raise ValueError(f"embedding {int(np.argmax(~((norm > 0) & np.isfinite(norm))))} is 0, NaN or infinite")
     # Norms are folded into the activations, so that the rows need no copy of unit norm.

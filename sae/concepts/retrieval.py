@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from sae.concepts.coactivation import Codes
 
 BLOCK = 1024
-DRAWS = 10  # random sets of concepts for each removed set
+DRAWS = 5  # random sets of concepts for each removed set
 ENERGY_OFF = 0.01  # by this share of the removed energy a random set may miss it
 RETRIEVAL = 3  # stream of random numbers under a seed; matching's floors are 1, modality's nulls 2
 
@@ -142,7 +142,7 @@ def kept(codes: Codes, dictionary: np.ndarray, bias: np.ndarray, S: np.ndarray) 
 
     b is in every row of both modalities, so a row on which none of S fires is b alone. A row of 0 stays 0.
     """
-    return _unit(_decoded(codes, dictionary, S) + np.asarray(bias, np.float64), "rows of kept concepts")
+    return _unit(_decoded(codes, dictionary, S) + np.asarray(bias, np.float32), "rows of kept concepts")
 
 
 def equal_energy(energy: np.ndarray, S: np.ndarray, draws: int, seed: int) -> list[np.ndarray]:
@@ -202,13 +202,13 @@ def _both_kept(decoder: Decoder, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _decoded(codes: Codes, dictionary: np.ndarray, S: np.ndarray) -> np.ndarray:
-    """sum over S of z_i D_i, [n, d] float64."""
-    D = np.asarray(dictionary, np.float64)
-    wanted = np.zeros(len(D))
+    """sum over S of z_i D_i, [n, d] float32."""
+    D = np.asarray(dictionary, np.float32)
+    wanted = np.zeros(len(D), np.float32)
     wanted[_concepts(S, len(D), "S")] = 1
     if len(codes.concepts) and not (codes.concepts.min() >= 0 and codes.concepts.max() < len(D)):
         raise ValueError(f"codes name a concept outside 0..{len(D) - 1}")
-    values = np.asarray(codes.values, np.float64) * wanted[codes.concepts]
+    values = np.asarray(codes.values, np.float32) * wanted[codes.concepts]
     return csr_array((values, codes.concepts, codes.indptr), shape=(len(codes.indptr) - 1, len(D))) @ D
 
 
