@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sae.sparsity import above
+from sae.sparsity import ARCHITECTURES, above, topk
 
 WEIGHTS_FILE = "sae.safetensors"
 CONFIG_FILE = "config.json"
 TENSORS = ("encoder", "encoder_bias", "dictionary", "bias", "threshold")
+MEANS = {"image": "mean_image", "text": "mean_text"}  # tensors that an SAE with per-modality centring has besides
 
 
 class SAEFormatError(ValueError):
@@ -30,12 +31,15 @@ class SAEFormatError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What an SAE is and how it was trained. Holds no times, paths or versions: equal SAEs have equal files."""
+    """What an SAE is and how it was trained. Holds no times, paths or versions: equal SAEs have equal files.
+
+    Numbers of a training that is not known (an imported SAE) are 0. Keys with a default may be missing in a file.
+    """
 
     architecture: str
     dim: int  # d, length of an embedding
     width: int  # C, number of concepts
-    k: int  # mean number of codes a row at training
+    k: int  # mean number of codes a row at training; 0 where the architecture aims at none
     decoder_bias: bool
     image_share: float | str  # share of image rows in a batch, or "natural"
     seed: int
@@ -46,6 +50,10 @@ class Config:
     dead_after_epochs: float
     rows_seen: int  # training draws in all
     preprocessing: str = "l2"  # rows are L2-normalised before encoding
+    centring: bool = False  # each modality's mean is taken off before encoding and added after decoding
+    penalty: float | None = None  # weight of the L1 or L0 penalty; None where there is none, or it was steered to k
+    prefixes: tuple[int, ...] | None = None  # widths of the nested dictionaries (matryoshka)
+    encoder_dtype: str = "float32"  # of the encoder's product at training
 
 
 def pre_activations(x_BD: Tensor, encoder_CD: Tensor, encoder_bias_C: Tensor, bias_D: Tensor) -> Tensor:
@@ -54,47 +62,69 @@ def pre_activations(x_BD: Tensor, encoder_CD: Tensor, encoder_bias_C: Tensor, bi
 
 
 class SAE:
-    """A sparse autoencoder with its inference threshold; float32 tensors.
+    """A sparse autoencoder with its inference rule; float32 tensors.
 
     encoder: [C, d]. encoder_bias: [C]. dictionary: [C, d], rows of unit norm, row i the direction of concept i.
-    bias: [d], zeros where the architecture has none. threshold: scalar >= 0.
-    Raises SAEFormatError where a shape, a norm or a value is not so.
+    bias: [d], zeros where the architecture has none. threshold: >= 0, one number or [C], one a concept.
+    mean_image, mean_text: [d], both or neither: what is taken off rows of that modality first (per-modality centring).
+    The rule: "topk" keeps the k largest positive pre-activations of a row, every other architecture those above
+    the threshold. Raises SAEFormatError where a shape, a norm or a value is not so.
     """
 
     def __init__(
-        self, encoder: Tensor, encoder_bias: Tensor, dictionary: Tensor, bias: Tensor, threshold: Tensor, config: Config
+        self,
+        encoder: Tensor,
+        encoder_bias: Tensor,
+        dictionary: Tensor,
+        bias: Tensor,
+        threshold: Tensor,
+        config: Config,
+        mean_image: Tensor | None = None,
+        mean_text: Tensor | None = None,
     ) -> None:
         tensors = dict(zip(TENSORS, (encoder, encoder_bias, dictionary, bias, threshold), strict=True))
+        means = {"mean_image": mean_image, "mean_text": mean_text}
+        tensors |= {name: mean for name, mean in means.items() if mean is not None}
         _check_tensors(tensors, config, "SAE")
         self.encoder = encoder.detach()
         self.encoder_bias = encoder_bias.detach()
         self.dictionary = dictionary.detach()
         self.bias = bias.detach()
         self.threshold = threshold.detach()
+        self.mean_image = None if mean_image is None else mean_image.detach()
+        self.mean_text = None if mean_text is None else mean_text.detach()
         self.config = config
 
     @torch.no_grad()
-    def encode(self, x: np.ndarray | Tensor) -> Tensor:
-        """Codes [N, C] >= 0 of embeddings x [N, d] (any float type, any norm): pre where pre > threshold, else 0.
+    def encode(self, x: np.ndarray | Tensor, modality: str | None = None) -> Tensor:
+        """Codes [N, C] >= 0 of embeddings x [N, d] (any float type, any norm), by the rule of the architecture.
 
-        Raises ValueError where x has another width or holds NaN or infinity: such a row would pass for one on
-        which no concept fires.
+        modality: "image" or "text"; needed only where each has a mean of its own. Raises ValueError where it is
+        missing, where x has another width, or where it holds NaN or infinity: such a row would pass for one on which
+        no concept fires.
         """
         x_ND = self._rows(x, self.config.dim, "x")
         if self.config.preprocessing == "l2":
             x_ND = normalize(x_ND, dim=1)
-        return above(pre_activations(x_ND, self.encoder, self.encoder_bias, self.bias), self.threshold)
+        mean_D = self._mean(modality)
+        if mean_D is not None:
+            x_ND = x_ND - mean_D
+        pre_NC = pre_activations(x_ND, self.encoder, self.encoder_bias, self.bias)
+        return topk(pre_NC, self.config.k) if self.config.architecture == "topk" else above(pre_NC, self.threshold)
 
     @torch.no_grad()
-    def decode(self, codes: np.ndarray | Tensor) -> Tensor:
-        """Reconstructions x_hat = z D + b, [N, d], of codes [N, C]."""
-        return torch.addmm(self.bias, self._rows(codes, self.config.width, "codes"), self.dictionary)
+    def decode(self, codes: np.ndarray | Tensor, modality: str | None = None) -> Tensor:
+        """Reconstructions x_hat = z D + b, [N, d], of codes [N, C]; with the mean of the modality, where it has one."""
+        mean_D = self._mean(modality)
+        bias_D = self.bias if mean_D is None else self.bias + mean_D
+        return torch.addmm(bias_D, self._rows(codes, self.config.width, "codes"), self.dictionary)
 
     def save(self, folder: str | Path) -> None:
         """Write `sae.safetensors` and `config.json` into folder (made if absent). Equal SAEs give equal bytes."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: getattr(self, name).cpu().contiguous() for name in TENSORS}, folder / WEIGHTS_FILE)
+        names = (*TENSORS, *(MEANS.values() if self.config.centring else ()))
+        save_file({name: getattr(self, name).cpu().contiguous() for name in names}, folder / WEIGHTS_FILE)
         text = json.dumps(dataclasses.asdict(self.config), indent=2, sort_keys=True)
         (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -111,7 +141,19 @@ class SAE:
         except SafetensorError as error:
             raise SAEFormatError(f"{path}: not a readable safetensors file ({error})") from error
         _check_tensors(tensors, config, str(path))
-        return cls(**{name: tensors[name] for name in TENSORS}, config=config)
+        names = (*TENSORS, *(MEANS.values() if config.centring else ()))
+        return cls(**{name: tensors[name] for name in names}, config=config)
+
+    def _mean(self, modality: str | None) -> Tensor | None:
+        """What is taken off rows of a modality: None without centring."""
+        if modality is not None and modality not in MEANS:
+            raise ValueError(f'modality is {modality!r}; "image" or "text" is allowed')
+        if not self.config.centring:
+            return None
+        if modality is None:
+            raise ValueError('this SAE centres each modality apart: say which one, "image" or "text"')
+        mean_D: Tensor = getattr(self, MEANS[modality])
+        return mean_D
 
     def _rows(self, values: np.ndarray | Tensor, columns: int, name: str) -> Tensor:
         rows = torch.as_tensor(values).to(self.dictionary.device, torch.float32)
@@ -132,38 +174,56 @@ def _read_config(path: Path) -> Config:
     if not isinstance(entries, dict):
         raise SAEFormatError(f"{path}: holds a {type(entries).__name__}; an object of settings is needed")
     fields = [field.name for field in dataclasses.fields(Config)]
-    if missing := sorted(set(fields) - set(entries)):
+    needed = {field.name for field in dataclasses.fields(Config) if field.default is dataclasses.MISSING}
+    if missing := sorted(needed - set(entries)):
         raise SAEFormatError(f"{path}: missing key {', '.join(missing)}")
     if unknown := sorted(set(entries) - set(fields)):
         raise SAEFormatError(f"{path}: unknown key {', '.join(unknown)}; known are {', '.join(fields)}")
     _check_config(entries, path)
+    if entries.get("prefixes") is not None:
+        entries["prefixes"] = tuple(entries["prefixes"])
     return Config(**entries)
 
 
 def _check_config(entries: dict[str, Any], path: Path) -> None:
     for key in ("dim", "width", "k", "seed", "epochs", "batch_size", "rows_seen"):
-        value, least = entries[key], 0 if key in ("seed", "rows_seen") else 1
+        value, least = entries[key], int(key in ("dim", "width"))
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise SAEFormatError(f"{path}: {key} is {value!r}; a whole number from {least} is needed")
-    if entries["preprocessing"] not in ("l2", "none"):
-        raise SAEFormatError(f'{path}: preprocessing is {entries["preprocessing"]!r}; "l2" or "none" is allowed')
+    if entries["architecture"] not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise SAEFormatError(f"{path}: architecture is {entries['architecture']!r}; known are {known}")
+    if entries["architecture"] == "topk" and not 1 <= entries["k"] <= entries["width"]:
+        raise SAEFormatError(f"{path}: k is {entries['k']}; topk needs 1 to the width, {entries['width']}")
+    allowed = {"preprocessing": ("l2", "none"), "encoder_dtype": ("float32", "bfloat16"), "centring": (False, True)}
+    for key, values in allowed.items():
+        if key in entries and entries[key] not in values:
+            raise SAEFormatError(f"{path}: {key} is {entries[key]!r}; {json.dumps(values)[1:-1]} are allowed")
+    prefixes = entries.get("prefixes")
+    if prefixes is not None and not (isinstance(prefixes, list) and all(isinstance(width, int) for width in prefixes)):
+        raise SAEFormatError(f"{path}: prefixes is {prefixes!r}; a list of widths, or null, is needed")
 
 
 def _check_tensors(tensors: dict[str, Tensor], config: Config, where: str) -> None:
     width, dim = config.width, config.dim
-    shapes = {
-        "encoder": (width, dim),
-        "encoder_bias": (width,),
-        "dictionary": (width, dim),
-        "bias": (dim,),
-        "threshold": (),
+    shapes: dict[str, tuple[tuple[int, ...], ...]] = {
+        "encoder": ((width, dim),),
+        "encoder_bias": ((width,),),
+        "dictionary": ((width, dim),),
+        "bias": ((dim,),),
+        "threshold": ((), (width,)),
     }
-    for name, shape in shapes.items():
+    if config.centring:
+        shapes |= dict.fromkeys(MEANS.values(), ((dim,),))
+    elif found := sorted(set(MEANS.values()) & set(tensors)):
+        raise SAEFormatError(f"{where}: has a tensor {found[0]}, but the config says centring = false")
+    for name, allowed in shapes.items():
         if name not in tensors:
             raise SAEFormatError(f"{where}: missing tensor {name}")
         tensor = tensors[name]
-        if tuple(tensor.shape) != shape:
-            raise SAEFormatError(f"{where}: {name} has shape {tuple(tensor.shape)}; the config says {shape}")
+        if tuple(tensor.shape) not in allowed:
+            needed = " or ".join(str(shape) for shape in allowed)
+            raise SAEFormatError(f"{where}: {name} has shape {tuple(tensor.shape)}; the config says {needed}")
         if tensor.dtype != torch.float32:
             raise SAEFormatError(f"{where}: {name} is {tensor.dtype}; torch.float32 is needed")
         if not bool(torch.isfinite(tensor).all()):
@@ -171,5 +231,6 @@ def _check_tensors(tensors: dict[str, Tensor], config: Config, where: str) -> No
     off = float((tensors["dictionary"].norm(dim=1) - 1).abs().max())
     if off > 1e-4:
         raise SAEFormatError(f"{where}: a row of dictionary has a norm {off:.2g} away from 1; unit atoms are needed")
-    if float(tensors["threshold"]) < 0:
-        raise SAEFormatError(f"{where}: threshold is {float(tensors['threshold']):.3g}; it was never calibrated")
+    if float(tensors["threshold"].min()) < 0:
+        lowest = float(tensors["threshold"].min())
+        raise SAEFormatError(f"{where}: threshold is {lowest:.3g}; it was never calibrated")

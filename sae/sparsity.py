@@ -4,40 +4,80 @@ Never holds state: the threshold is returned, and stored with the weights by `sa
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-
-class Sparse(NamedTuple):
-    """What a sparsity rule hands back."""
-
-    codes: Tensor  # [B, C], >= 0, differentiable where kept
-    threshold: Tensor  # [], the smallest kept pre-activation; +inf where nothing was kept
+ARCHITECTURES = ("relu", "topk", "batchtopk", "jumprelu", "matryoshka")
+TOPK_FAMILY = ("topk", "batchtopk", "matryoshka")  # a fixed number of codes is kept, none is pushed to 0
+BANDWIDTH = 0.03  # of the jump's kernel; pre-activations of unit rows spread over about ten times that
 
 
-def batch_topk(pre_BC: Tensor, k: int) -> Sparse:
-    """Keep the k*B largest pre-activations of the whole batch, among those above 0.
+def relu(pre_BC: Tensor) -> Tensor:
+    """Codes [B, C]: every positive pre-activation. An L1 penalty in the loss makes them few.
 
-    pre_BC: [B, C]. Exactly k*B survive, or all positive ones when there are fewer: equal values at the border are
-    cut by position, not kept together, so that ties never inflate the count.
-    Source: BatchTopK, Bussmann et al., arXiv 2412.06410, section 3.
+    Source: Bricken et al. 2023, "Towards monosemanticity".
+    """
+    return pre_BC.relu()
+
+
+def topk(pre_BC: Tensor, k: int) -> Tensor:
+    """Codes [B, C]: the k largest pre-activations of each row, among those above 0; equal ones cut by position.
+
+    The rule of TopK at inference too, since it does not look at other rows.
+    Source: Gao et al., arXiv 2406.04093, section 2.3.
+    """
+    kept, index = pre_BC.topk(min(k, pre_BC.shape[1]), dim=1, sorted=False)
+    return torch.zeros_like(pre_BC).scatter(1, index, kept.relu())
+
+
+def batch_topk(pre_BC: Tensor, k: int) -> Tensor:
+    """Codes [B, C]: the k*B largest pre-activations of the whole batch, among those above 0.
+
+    Exactly k*B survive, or all positive ones when there are fewer: equal values at the border are cut by position,
+    not kept together, so that ties never inflate the count.
+    Source: BatchTopK, Bussmann et al., arXiv 2412.06410, section 3. Matryoshka (2503.17547) selects in the same way,
+    once for all its prefixes.
     """
     flat = pre_BC.reshape(-1)
     kept, index = flat.topk(min(k * pre_BC.shape[0], flat.numel()), sorted=False)
-    kept = kept.relu()
-    codes = torch.zeros_like(flat).scatter(0, index, kept).view_as(pre_BC)
-    smallest = kept.detach().masked_fill(kept.detach() <= 0, torch.inf).amin()
-    return Sparse(codes, smallest)
+    return torch.zeros_like(flat).scatter(0, index, kept.relu()).view_as(pre_BC)
 
 
-#: Architecture name -> its rule at training time. All share the inference rule "pre > threshold".
-ARCHITECTURES: dict[str, Callable[[Tensor, int], Sparse]] = {"batchtopk": batch_topk}
+class _Jump(torch.autograd.Function):
+    """z = a H(a - theta) and the count H(a - theta), with the pseudo-gradients of arXiv 2407.14435, equations 10, 11.
+
+    Kernel: the box of height 1 on (-1/2, 1/2), in units of BANDWIDTH.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pre_BC: Tensor, theta_C: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(pre_BC, theta_C)
+        fires_BC = (pre_BC > theta_C).to(pre_BC.dtype)
+        return pre_BC * fires_BC, fires_BC
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        to_codes_BC, to_counts_BC = gradients
+        pre_BC, theta_C = ctx.saved_tensors
+        near_BC = ((pre_BC - theta_C).abs() < BANDWIDTH / 2).to(pre_BC.dtype)
+        to_theta_BC = -near_BC / BANDWIDTH * (theta_C * to_codes_BC + to_counts_BC)
+        return to_codes_BC * (pre_BC > theta_C), to_theta_BC.sum(0)
+
+
+def jumprelu(pre_BC: Tensor, theta_C: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes [B, C]: pre where pre > theta, one theta >= 0 a concept; and 1 where they are, for the L0 penalty.
+
+    Both are differentiable in theta through a kernel. Source: Rajamanoharan et al., arXiv 2407.14435; theta itself is
+    learned, for under Adam its logarithm hardly moves.
+    """
+    codes_BC, counts_BC = _Jump.apply(pre_BC, theta_C)
+    return codes_BC, counts_BC
 
 
 def above(pre_BC: Tensor, threshold: Tensor) -> Tensor:
-    """The inference rule: codes [B, C] = pre where pre > threshold and pre > 0, else 0."""
+    """The inference rule of all others: codes [B, C] = pre where pre > threshold ([] or [C]) and pre > 0, else 0."""
     return torch.where(pre_BC > threshold.clamp_min(0), pre_BC, 0.0)
 
 

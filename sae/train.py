@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sae.model import SAE, Config, pre_activations
-from sae.sparsity import ARCHITECTURES, Sparse, calibrate
+from sae.sparsity import batch_topk, calibrate
 
 LOG_POINTS = 50
 MEDIAN_ROWS = 50_000
@@ -45,8 +45,8 @@ class Settings:
     k_aux: int | None = None  # dead concepts a row that AuxK uses; None is half the dimension
 
     def __post_init__(self) -> None:
-        if self.architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture is {self.architecture!r}; allowed: {', '.join(sorted(ARCHITECTURES))}")
+        if self.architecture != "batchtopk":
+            raise ValueError(f"architecture is {self.architecture!r}; allowed: batchtopk")
         for name in ("width", "k", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; a whole number from 1 is allowed")
@@ -248,8 +248,8 @@ class Trainer:
         count = int(dead_C.sum())
         if count == 0:
             return
-        sparse = ARCHITECTURES[self.settings.architecture](self.weights.pre_activations(x_BD), self.settings.k)
-        residual_BD = x_BD - sparse.codes @ self.weights.dictionary - self.weights.bias
+        codes_BC = batch_topk(self.weights.pre_activations(x_BD), self.settings.k)
+        residual_BD = x_BD - codes_BC @ self.weights.dictionary - self.weights.bias
         error_B = residual_BD.square().sum(1).clamp_min(1e-12).nan_to_num(1.0, 1.0).cpu()  # `train` names a bad loss
         drawn = torch.multinomial(error_B, count, replacement=count > len(x_BD), generator=self.draws).to(x_BD.device)
         atoms_KD = normalize(residual_BD[drawn], dim=1)
@@ -271,8 +271,8 @@ class Trainer:
         """
         batch = x_BD.shape[0]
         pre_BC = self.weights.pre_activations(x_BD)
-        sparse: Sparse = ARCHITECTURES[self.settings.architecture](pre_BC, self.settings.k)
-        residual_BD = x_BD - sparse.codes @ self.weights.dictionary - self.weights.bias
+        codes_BC = batch_topk(pre_BC, self.settings.k)
+        residual_BD = x_BD - codes_BC @ self.weights.dictionary - self.weights.bias
         error = residual_BD.square().sum()
         loss = error / (batch * self.variance)
         if self.settings.auxk > 0 and self.any_dead:
@@ -283,7 +283,7 @@ class Trainer:
         loss.backward()
         self._apply_(learning_rate)
         with torch.no_grad():
-            fires_BC = sparse.codes > 0
+            fires_BC = codes_BC > 0
             self.silent_C = torch.where(fires_BC.any(0), 0.0, self.silent_C + batch)
             return torch.stack([loss * batch, error, (x_BD - self.mean_D).square().sum(), fires_BC.sum()])
 

@@ -26,15 +26,15 @@ def export(out: Path, sae: Dataset, pairs: Dataset, embeddings: Dataset, shard: 
 
     rows = select(runtime.store, [pairs], [embeddings], heldout=0.0)
     model = SAE.load(runtime.store / sae.path)
-    image = encode(model, rows.image, rows.image_id)
-    return write_activations(out / f"{shard}.parquet", image, encode(model, rows.text, rows.pair_id))
+    image = encode(model, rows.image, rows.image_id, "image")
+    return write_activations(out / f"{shard}.parquet", image, encode(model, rows.text, rows.pair_id, "text"))
 
 
-def encode(model: SAE, x: NDArray, ids: Ints) -> Activations:
-    """The non-zero codes of float32 [n, d] rows whose ids are given."""
+def encode(model: SAE, x: NDArray, ids: Ints, modality: str) -> Activations:
+    """The non-zero codes of float32 [n, d] rows of one modality, whose ids are given."""
     items, concepts, values = [ids[:0]], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
     for start in range(0, len(x), BLOCK):
-        codes = model.encode(x[start : start + BLOCK]).numpy()
+        codes = model.encode(x[start : start + BLOCK], modality).numpy()
         item, concept = codes.nonzero()
         items.append(ids[start : start + BLOCK][item])
         concepts.append(concept.astype(np.int32))

@@ -70,7 +70,7 @@ def sae_rows(store: Path, entries: list[Entry], heldout: float, split: str) -> p
     for model, group in itertools.groupby(trained(store, entries), key=lambda pair: pair[0].model):
         rows = rows_of(store, entries, model, heldout, split)
         for entry, net in group:
-            sums = {name: _reconstruction(net, x) for name, x in (("image", rows.image), ("text", rows.text))}
+            sums = {name: _reconstruction(net, x, name) for name, x in (("image", rows.image), ("text", rows.text))}
             config = net.config
             found.append(
                 {
@@ -84,12 +84,12 @@ def sae_rows(store: Path, entries: list[Entry], heldout: float, split: str) -> p
     return pl.DataFrame(found, schema_overrides=SAE_KEYS)
 
 
-def _reconstruction(net: SAE, x: np.ndarray[Any, np.dtype[np.float32]]) -> sae.metrics.Reconstruction:
+def _reconstruction(net: SAE, x: np.ndarray[Any, np.dtype[np.float32]], modality: str) -> sae.metrics.Reconstruction:
     sums = sae.metrics.Reconstruction()
     for start in range(0, len(x), 8192):
         block = x[start : start + 8192]
-        codes = net.encode(block)
-        sums.update(block, net.decode(codes).numpy(), codes.numpy())
+        codes = net.encode(block, modality)
+        sums.update(block, net.decode(codes, modality).numpy(), codes.numpy())
     return sums
 
 

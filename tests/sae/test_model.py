@@ -14,7 +14,7 @@ from sae.model import SAE, Config, SAEFormatError
 CONFIG = Config("batchtopk", 2, 3, 1, True, 0.5, 0, 1, 4, 1e-3, 1 / 32, 0.5, 8)
 
 
-def small(**changes) -> SAE:
+def small(config=CONFIG, **changes) -> SAE:
     dictionary = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
     parts = {
         "encoder": 2 * dictionary,
@@ -23,7 +23,7 @@ def small(**changes) -> SAE:
         "bias": torch.tensor([0.1, 0.0]),
         "threshold": torch.tensor(0.5),
     }
-    return SAE(**(parts | changes), config=CONFIG)
+    return SAE(**(parts | changes), config=config)
 
 
 @pytest.fixture
@@ -46,6 +46,68 @@ def test_decode_adds_the_bias():
     # 2 (1, 0) + 1 (.6, .8) + (.1, 0) = (2.7, .8); no codes: the bias itself.
     x_hat = small().decode(np.array([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0]]))
     np.testing.assert_allclose(x_hat.numpy(), [[2.7, 0.8], [0.1, 0.0]], atol=1e-6)
+
+
+def test_topk_keeps_the_k_largest_of_each_row_whatever_the_threshold():
+    # Pre-activations as above, (1.0, 1.6, .88) and (1.8, 0, .08): with k=2 a row, the threshold .5 does not count.
+    net = small(dataclasses.replace(CONFIG, architecture="topk", k=2))
+    expected = [[1.0, 1.6, 0], [1.8, 0, 0.08]]
+    np.testing.assert_allclose(net.encode(np.array([[3.0, 4], [1, 0]])).numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["relu", "batchtopk", "jumprelu", "matryoshka"])
+def test_every_other_architecture_has_a_threshold_which_may_be_one_a_concept(architecture):
+    # Pre-activations (1.0, 1.6, .88): the first is not above 1.5, the last is above .8.
+    net = small(dataclasses.replace(CONFIG, architecture=architecture), threshold=torch.tensor([1.5, 0.0, 0.8]))
+    np.testing.assert_allclose(net.encode(np.array([[3.0, 4]])).numpy(), [[0, 1.6, 0.88]], atol=1e-6)
+
+
+def centred() -> SAE:
+    means = {"mean_image": torch.tensor([0.1, 0.3]), "mean_text": torch.tensor([-0.4, 0.8])}
+    return small(dataclasses.replace(CONFIG, centring=True), **means)
+
+
+def test_centring_takes_the_mean_of_the_modality_off_and_adds_it_again(tmp_path):
+    # Image (.6, .8) - (.1, .3) - b = (.4, .5): 2 D gives .8, 1.0, 2 (.24 + .4) - 1 = .28, below .5.
+    # Text (.6, .8) - (-.4, .8) - b = (.9, 0): 1.8, 0, 1.08 - 1 = .08.
+    centred().save(tmp_path)
+    for net in (centred(), SAE.load(tmp_path)):
+        x = np.array([[3.0, 4.0]])
+        np.testing.assert_allclose(net.encode(x, "image").numpy(), [[0.8, 1.0, 0]], atol=1e-6)
+        np.testing.assert_allclose(net.encode(x, "text").numpy(), [[1.8, 0, 0]], atol=1e-6)
+        # Decoding: .8 (1, 0) + 1.0 (0, 1) + b (.1, 0) + mean (.1, .3) = (1.0, 1.3).
+        np.testing.assert_allclose(net.decode(net.encode(x, "image"), "image").numpy(), [[1.0, 1.3]], atol=1e-6)
+
+
+def test_centring_needs_the_modality():
+    with pytest.raises(ValueError, match='"image" or "text"'):
+        centred().encode(np.ones((1, 2)))
+    with pytest.raises(ValueError, match='"image" or "text"'):
+        centred().decode(np.ones((1, 3)))
+    with pytest.raises(ValueError, match="modality is 'audio'"):
+        small().encode(np.ones((1, 2)), "audio")
+
+
+def test_means_belong_to_centring_and_to_nothing_else():
+    with pytest.raises(SAEFormatError, match="missing tensor mean_text"):
+        small(dataclasses.replace(CONFIG, centring=True), mean_image=torch.zeros(2))
+    with pytest.raises(SAEFormatError, match="centring = false"):
+        small(mean_image=torch.zeros(2), mean_text=torch.zeros(2))
+
+
+def test_files_without_the_newer_keys_are_read(folder):
+    path = folder / "config.json"
+    entries = json.loads(path.read_text())
+    for key in ("centring", "penalty", "prefixes", "encoder_dtype", "preprocessing"):
+        del entries[key]
+    path.write_text(json.dumps(entries))
+    assert SAE.load(folder).config == CONFIG
+
+
+def test_prefixes_are_read_as_they_were_written(tmp_path):
+    config = dataclasses.replace(CONFIG, architecture="matryoshka", prefixes=(1, 3))
+    small(config).save(tmp_path)
+    assert SAE.load(tmp_path).config == config
 
 
 @pytest.mark.parametrize("x", [np.zeros((2, 3)), np.zeros(2), np.array([[np.nan, 1.0]])])
@@ -81,6 +143,8 @@ def test_threshold_is_stored_with_the_weights(folder):
         (lambda t: t.update(bias=t["bias"].double()), "float64"),
         (lambda t: t.update(bias=t["bias"] * torch.nan), "bias holds NaN"),
         (lambda t: t.update(threshold=torch.tensor(-1.0)), "never calibrated"),
+        (lambda t: t.update(threshold=torch.tensor([0.1, 0.1, -0.1])), "never calibrated"),
+        (lambda t: t.update(threshold=torch.zeros(2)), r"threshold has shape \(2,\); the config says \(\) or \(3,\)"),
     ],
 )
 def test_load_names_the_file_and_the_fault_of_weights(folder, change, message):
@@ -101,6 +165,11 @@ def test_load_names_the_file_and_the_fault_of_weights(folder, change, message):
         (lambda c: c.update(colour=1), "unknown key colour"),
         (lambda c: c.update(width="wide"), "width is 'wide'"),
         (lambda c: c.update(preprocessing="zca"), "preprocessing"),
+        (lambda c: c.update(architecture="dense"), "architecture is 'dense'; known are relu, topk"),
+        (lambda c: c.update(architecture="topk", k=0), "k is 0; topk needs"),
+        (lambda c: c.update(encoder_dtype="int8"), "encoder_dtype is 'int8'"),
+        (lambda c: c.update(centring="both"), "centring is 'both'"),
+        (lambda c: c.update(prefixes=[1, "all"]), "prefixes"),
     ],
 )
 def test_load_names_the_file_and_the_fault_of_the_config(folder, change, message):

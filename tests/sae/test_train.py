@@ -269,7 +269,7 @@ def test_a_dead_concept_is_pointed_at_what_the_batch_lacks_and_the_living_are_le
     trainer.silent_C[3] = trainer.window
     before = [tensor.detach().clone() for tensor in trainer.weights]
     with torch.no_grad():
-        codes = batch_topk(trainer.weights.pre_activations(rows.x), trainer.settings.k).codes
+        codes = batch_topk(trainer.weights.pre_activations(rows.x), trainer.settings.k)
         residual = rows.x - codes @ trainer.weights.dictionary - trainer.weights.bias
     trainer.restart_dead_(rows.x)
     atom = trainer.weights.dictionary[3]
