@@ -69,9 +69,11 @@ class SAE(Section):
     """One SAE setting, trained once a seed on every model."""
 
     name: Name
-    architecture: Literal["batchtopk"] = "batchtopk"
+    architecture: Literal["relu", "topk", "batchtopk", "jumprelu", "matryoshka"] = Field(
+        "batchtopk", description="how codes become sparse; relu and jumprelu by a penalty, the others by keeping k"
+    )
     width: int = Field(ge=2, description="concepts in the dictionary")
-    k: int = Field(ge=1, description="concepts a row, on average")
+    k: int = Field(ge=1, description="concepts a row, on average; without a penalty, what it is steered to")
     epochs: int = Field(20, ge=1, description="an epoch is as many draws as there are training rows")
     batch_size: int = Field(256, ge=2)
     learning_rate: float = Field(1e-3, gt=0, le=1)
@@ -79,6 +81,16 @@ class SAE(Section):
     image_share: Share | Literal["natural"] = Field(0.5, description="share of images in the training mixture")
     auxk: float = Field(1 / 32, ge=0, description="weight of the auxiliary loss; 0 turns it off")
     dead_after_epochs: float = Field(0.5, ge=0.1, le=1, description="a concept silent for so long is dead to AuxK")
+    centring: bool = Field(False, description="take each modality's mean off its rows: an ablation")
+    penalty: float | None = Field(
+        None, ge=0, description="weight of the L1 (relu) or L0 (jumprelu) penalty; left out, it is steered until L0 is k"
+    )
+    prefixes: list[Annotated[int, Field(ge=1)]] | None = Field(
+        None, min_length=1, description="nested widths of matryoshka, the last one `width`; left out: C/16 ... C/2, C"
+    )
+    encoder_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="rows and weights are rounded to it for the encoder's product"
+    )
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0, 1, 2], min_length=1)
     retrain: Literal["always", "never"] | Annotated[float, Field(gt=1)] = Field(
         "always", description="when training rows grew: always, never, or once they grew by this factor"
@@ -88,6 +100,13 @@ class SAE(Section):
     def _consistent(self) -> SAE:
         if self.k > self.width:
             raise ValueError(f"k is {self.k}, more than the width {self.width}")
+        if self.penalty is not None and self.architecture not in ("relu", "jumprelu"):
+            raise ValueError(f"penalty is for relu and jumprelu; {self.architecture} keeps k codes without one")
+        if self.prefixes is not None:
+            if self.architecture != "matryoshka":
+                raise ValueError(f"prefixes are for matryoshka; {self.architecture} has one dictionary")
+            if self.prefixes != sorted(set(self.prefixes)) or self.prefixes[-1] != self.width:
+                raise ValueError(f"prefixes is {self.prefixes}: must rise and end with the width, {self.width}")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds names a seed twice: {self.seeds}")
         return self

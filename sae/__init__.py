@@ -8,6 +8,7 @@ from sae import metrics
 # The module sae.train is loaded here and then hidden by its function. As this file always runs before any
 # `from sae.train import ...`, and a loaded module is never bound to its package twice, the function stays.
 from sae.model import SAE
-from sae.train import Settings, Trained, train
+from sae.settings import Settings
+from sae.train import Checkpoint, Trained, train
 
-__all__ = ["SAE", "Settings", "Trained", "metrics", "train"]
+__all__ = ["SAE", "Checkpoint", "Settings", "Trained", "metrics", "train"]

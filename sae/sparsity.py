@@ -3,7 +3,7 @@
 Never holds state: the threshold is returned, and stored with the weights by `sae.model`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 ARCHITECTURES = ("relu", "topk", "batchtopk", "jumprelu", "matryoshka")
 TOPK_FAMILY = ("topk", "batchtopk", "matryoshka")  # a fixed number of codes is kept, none is pushed to 0
+SAMPLED = 32  # one row in so many gives the first guess of the threshold
 BANDWIDTH = 0.03  # of the jump's kernel; pre-activations of unit rows spread over about ten times that
 
 
@@ -81,42 +82,41 @@ def above(pre_BC: Tensor, threshold: Tensor) -> Tensor:
     return torch.where(pre_BC > threshold.clamp_min(0), pre_BC, 0.0)
 
 
-@torch.no_grad()
-def calibrate(
-    pre_activations: Callable[[Tensor], Tensor], x_ND: Tensor, weight_N: Tensor, k: int, chunk: int = 2048
-) -> Tensor:
-    """The (1 - k/C) quantile of all pre-activations of x, each row counting weight_N: the inference threshold.
+Weighted = Callable[[], Iterable[tuple[Tensor, Tensor]]]  # each call goes through all rows once more: x [B, d], weight [B]
 
-    pre_activations: [B, d] -> [B, C]. x_ND: [N, d]. weight_N: [N] float64, sums to 1. Returns a float32 scalar >= 0,
-    such that the weighted mean number of codes above it is k (fewer only where fewer than k are positive).
-    Exact: a sample of rows gives a lower bound, only candidates above it are held (about 1.5 k a row, not C), and
-    the bound is lowered until it provably lies under the quantile.
+
+@torch.no_grad()
+def calibrate(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, k: int) -> Tensor:
+    """The (1 - k/C) quantile of the pre-activations of all rows, each row counting its weight: the inference threshold.
+
+    pre_activations: [B, d] -> [B, C]. rows: gives batches of rows and float64 weights that sum to 1 over all of them.
+    Returns a float32 scalar >= 0, such that the weighted mean number of codes above it is k (fewer only where fewer
+    than k are positive). Exact: a sample of rows gives a lower bound, only candidates above it are held (about 1.5 k a
+    row, not C), and the bound is lowered until it provably lies under the quantile.
     """
-    rows = weight_N > 0
-    if not bool(rows.all()):
-        x_ND, weight_N = x_ND[rows], weight_N[rows]
-    stride = max(1, x_ND.shape[0] // chunk)
-    sample_weight = weight_N[::stride] / weight_N[::stride].sum()
-    sampled = _candidates(pre_activations, x_ND[::stride], sample_weight, 0.0, chunk)
+    few = [(x_BD[::SAMPLED], weight_B[::SAMPLED]) for x_BD, weight_B in rows()]
+    total = sum(float(weight_B.sum()) for _, weight_B in few)
+    values, weights = _candidates(pre_activations, few, 0.0)
+    sampled = values, weights / total
     slack = 1.5
     while True:
         bound = float(_cut(*sampled, slack * k, 0.0))
-        values, weights = _candidates(pre_activations, x_ND, weight_N, bound, chunk)
+        values, weights = _candidates(pre_activations, rows(), bound)
         if bound == 0.0 or float(weights.sum()) > k:
             return _cut(values, weights, k, bound)
         slack *= 2  # the sample was unlucky; ends at the latest with bound 0, where everything positive is held
 
 
 def _candidates(
-    pre_activations: Callable[[Tensor], Tensor], x_ND: Tensor, weight_N: Tensor, bound: float, chunk: int
+    pre_activations: Callable[[Tensor], Tensor], rows: Iterable[tuple[Tensor, Tensor]], bound: float
 ) -> tuple[Tensor, Tensor]:
     """Values of all pre-activations above bound [M], and the weight of each one's row [M]."""
     values, weights = [], []
-    for x_BD, weight_B in zip(x_ND.split(chunk), weight_N.split(chunk), strict=True):
+    for x_BD, weight_B in rows:
         pre_BC = pre_activations(x_BD)
-        mask_BC = pre_BC > bound
-        values.append(pre_BC[mask_BC])
-        weights.append(weight_B.repeat_interleave(mask_BC.sum(1)))
+        row, concept = (pre_BC > bound).nonzero(as_tuple=True)
+        values.append(pre_BC[row, concept])
+        weights.append(weight_B[row])
     return torch.cat(values), torch.cat(weights)
 
 

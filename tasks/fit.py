@@ -28,6 +28,9 @@ class Fit(NamedTuple):
     progress: bool
 
 
+CHECKPOINT_SECONDS = 60.0
+
+
 class TrainingFailed(RuntimeError):
     """A training process ended without an SAE; the message is the child's own."""
 
@@ -67,7 +70,10 @@ def _report(job: Fit, parent: int, out: Connection) -> None:
 
 
 def fit(job: Fit, parent: int) -> int:
-    """Train one SAE and save it with its curve into `job.out`. Ends itself when `parent` is gone."""
+    """Train one SAE and save it with its curve into `job.out`, going on from a checkpoint that was left there.
+
+    Ends itself when `parent` is gone.
+    """
     import polars as pl
     import torch
 
@@ -89,7 +95,8 @@ def fit(job: Fit, parent: int) -> int:
             progress.set_postfix(stats, refresh=False)
             progress.update(step - progress.n)
 
-        trained = sae.train(rows.image, rows.text, settings, seed=job.seed, device=device, on_step=on_step)
+        kept = sae.Checkpoint(job.out, CHECKPOINT_SECONDS)
+        trained = sae.train(rows.image, rows.text, settings, job.seed, device, on_step, kept)
     trained.sae.save(job.out)
     pl.DataFrame(trained.curve).write_parquet(job.out / "training.parquet")
     return len(rows.image) + len(rows.text)

@@ -11,19 +11,13 @@ from hypothesis import strategies as st
 
 import sae
 from sae.concepts.matching import match
+from sae.initial import geometric_median
+from sae.rows import Rows, batches, training_rows, walk
+from sae.settings import Settings
 from sae.sparsity import batch_topk
-from sae.train import (
-    Rows,
-    Settings,
-    Trainer,
-    TrainingDiverged,
-    aux_loss,
-    batches,
-    geometric_median,
-    learning_rate_at,
-    training_rows,
-    walk,
-)
+from sae.step import aux_loss
+from sae.train import TrainingDiverged
+from sae.trainer import Trainer, learning_rate_at
 
 
 def quick(**changes) -> Settings:
@@ -40,6 +34,11 @@ def sparse_rows(rows, dim=12, atoms=16, fires=2, seed=0):
     for row in codes:
         row[random.choice(atoms, fires, replace=False)] = random.uniform(0.8, 1.2, fires)
     return (codes @ D).astype(np.float32), D.astype(np.float32)
+
+
+def every(rows):
+    """All prepared rows [n, d]."""
+    return torch.cat([x for _, x in rows.chunks()])
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +66,14 @@ def trained(data):
         ({"auxk": -1.0}, "auxk is -1"),
         ({"dead_after_epochs": 10.0}, "dead_after_epochs is 10.0; 0.1 to 1"),
         ({"k_aux": 0}, "k_aux is 0"),
-        ({"architecture": "dense"}, "architecture is 'dense'; allowed: batchtopk"),
+        ({"encoder_dtype": "float16"}, "encoder_dtype is 'float16'; allowed: float32, bfloat16"),
+        ({"penalty": 0.1}, "penalty is for relu and jumprelu"),
+        ({"architecture": "relu", "penalty": -1.0}, "penalty is -1.0; a weight from 0"),
+        ({"prefixes": (8, 24)}, "prefixes are for matryoshka"),
+        ({"architecture": "matryoshka", "prefixes": (8, 4, 24)}, r"prefixes is \[8, 4, 24\]; rising widths"),
+        ({"architecture": "matryoshka", "prefixes": (8, 16)}, "rising widths that end with 24"),
+        ({"architecture": "matryoshka", "prefixes": ()}, "rising widths"),
+        ({"architecture": "dense"}, "architecture is 'dense'; allowed: relu, topk, batchtopk, jumprelu, matryoshka"),
     ],
 )
 def test_settings_name_the_field_and_what_is_allowed(change, message):
@@ -117,7 +123,7 @@ def test_order_is_a_function_of_seed_and_epoch():
 
 def test_weights_follow_the_mixture():
     # One image and four texts at share .5: .5 for the image, .125 for each text.
-    rows = Rows(torch.eye(5), 1, 4, 0.5)
+    rows = Rows((torch.eye(5)[:1], torch.eye(5)[1:]), 0.5)
     assert rows.weights().tolist() == [0.5, 0.125, 0.125, 0.125, 0.125]
 
 
@@ -152,7 +158,7 @@ def test_aux_gradient_reaches_the_encoder_of_dead_concepts_only():
     trainer = Trainer(rows, quick(), 0)
     weights, dead = trainer.weights, torch.arange(24) < 5
     residual = torch.randn(80, 12, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    aux_loss(weights.pre_activations(rows.x), residual, dead, weights.dictionary, 4).backward()
+    aux_loss(weights.pre_activations(every(rows)), residual, dead, weights.dictionary, 4).backward()
     for tensor in (weights.encoder, weights.dictionary):
         touched = tensor.grad.abs().sum(1) > 0
         assert bool(touched[:5].all())
@@ -160,27 +166,31 @@ def test_aux_gradient_reaches_the_encoder_of_dead_concepts_only():
     assert residual.grad is None  # detached: the living are not taught to leave work for the dead
 
 
-def test_aux_loss_revives_dead_concepts(data):
+@pytest.mark.parametrize("sparse", [False, True])
+def test_aux_loss_revives_dead_concepts(data, sparse):
     # Encoder biases well below 0 silence most of one half of the concepts unless AuxK pulls them back.
     def dead_after(auxk):
         rows = training_rows(*data, 0.5, "cpu")
-        trainer = Trainer(rows, quick(auxk=auxk), 0)
+        x, trainer = every(rows), Trainer(rows, quick(auxk=auxk), 0, sparse)
         with torch.no_grad():
             trainer.weights.encoder_bias[:12] -= 0.6
+        if sparse:
+            trainer.sparse.refold_()
         trainer.silent_C[:12], trainer.any_dead = trainer.window, True
         for _ in range(200):
-            trainer.step_(rows.x, 3e-3)
+            trainer.step_(x, 3e-3)
         return int(trainer.dead()[:12].sum())
 
     assert dead_after(1.0) < dead_after(0.0)
 
 
-def test_atoms_stay_on_the_sphere_and_their_gradient_tangent(data):
+@pytest.mark.parametrize("sparse", [False, True])
+def test_atoms_stay_on_the_sphere_and_their_gradient_tangent(data, sparse):
     rows = training_rows(*data, 0.5, "cpu")
-    trainer = Trainer(rows, quick(), 0)
+    trainer = Trainer(rows, quick(), 0, sparse)
     before = trainer.weights.dictionary.detach().clone()
-    trainer.step_(rows.x, 1e-2)
-    gradient = trainer.weights.dictionary.grad
+    trainer.step_(every(rows), 1e-2)
+    gradient = trainer.sparse.to.dictionary if sparse else trainer.weights.dictionary.grad
     assert float((gradient * before).sum(1).abs().max()) < 1e-6
     assert float(gradient.norm()) > 1e-3
     assert torch.allclose(trainer.weights.dictionary.norm(dim=1), torch.ones(24), atol=1e-6)
@@ -222,6 +232,37 @@ def test_without_decoder_bias_it_stays_zero(data):
     assert not sae.train(*data, quick(decoder_bias=False, epochs=1), seed=0).sae.bias.any()
 
 
+def test_rows_may_be_float16_and_are_normalised_as_they_are_taken(data):
+    rows = training_rows(data[0].astype(np.float16), torch.from_numpy(3 * data[1]), 0.5, "cpu")
+    assert rows.parts[0].dtype == torch.float16  # not copied to twice the size
+    x = rows.take(np.array([2, 0, 300, 799]))
+    expected = np.concatenate([data[0][[2, 0]].astype(np.float16).astype(np.float32), data[1][[0, 499]]])
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(x.numpy(), expected, atol=1e-6)
+    np.testing.assert_array_equal(rows.pick(np.array([300, 2, 799, 0])).numpy(), x[[2, 0, 3, 1]].numpy())
+
+
+def test_memory_mapped_rows_give_the_same_sae_as_those_in_memory(data, trained, tmp_path):
+    for name, part in zip(("image", "text"), data, strict=True):
+        np.save(tmp_path / f"{name}.npy", part)
+    mapped = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("image", "text")]
+    assert torch.equal(sae.train(*mapped, quick(), seed=0).sae.dictionary, trained.sae.dictionary)
+
+
+def test_mixture_of_worked_example():
+    # One image (1, 0) of weight 1/2, two texts (0, 1) and (0, -1) of weight 1/4 each. Mean (1/2, 0); squared
+    # distances 1/4, 5/4, 5/4: variance 1/8 + 5/16 + 5/16 = 3/4.
+    rows = training_rows(np.array([[2.0, 0]]), np.array([[0, 1.0], [0, -3.0]]), 0.5, "cpu")
+    mean, variance = rows.mixture()
+    assert mean.tolist() == [0.5, 0]
+    assert variance == pytest.approx(0.75)
+
+
+def test_equal_rows_are_refused():
+    with pytest.raises(ValueError, match="all training rows are equal"):
+        sae.train(np.ones((4, 3)), np.ones((4, 3)), quick(), seed=0)
+
+
 @pytest.mark.parametrize("share", [0, 1, "natural"])
 def test_one_modality_alone_or_all_rows_alike(data, share):
     assert sae.train(*data, quick(image_share=share, epochs=1), seed=0).sae.threshold > 0
@@ -243,9 +284,10 @@ def test_unusable_rows_are_named(data):
         sae.train(data[0], data[1][:, :3], quick(), 0)
 
 
-def test_divergence_names_the_step(data):
+@pytest.mark.parametrize("width", [24, 40], ids=["dense", "sparse"])
+def test_divergence_names_the_step(data, width):
     with pytest.raises(TrainingDiverged, match=r"step \d+ of 100"):
-        sae.train(*data, quick(learning_rate=1e38), seed=0)
+        sae.train(*data, quick(learning_rate=1e38, width=width), seed=0)
 
 
 def test_recovers_a_planted_dictionary():
@@ -264,14 +306,15 @@ def test_recovers_a_planted_dictionary():
 def test_a_dead_concept_is_pointed_at_what_the_batch_lacks_and_the_living_are_left_alone(data):
     rows = training_rows(*data, 0.5, "cpu")
     trainer = Trainer(rows, quick(), 0)
-    trainer.step_(rows.x, 1e-2)
+    x = every(rows)
+    trainer.step_(x, 1e-2)
     trainer.silent_C[:] = 0
     trainer.silent_C[3] = trainer.window
     before = [tensor.detach().clone() for tensor in trainer.weights]
     with torch.no_grad():
-        codes = batch_topk(trainer.weights.pre_activations(rows.x), trainer.settings.k)
-        residual = rows.x - codes @ trainer.weights.dictionary - trainer.weights.bias
-    trainer.restart_dead_(rows.x)
+        codes = batch_topk(trainer.weights.pre_activations(x), trainer.settings.k)
+        residual = x - codes @ trainer.weights.dictionary - trainer.weights.bias
+    trainer.restart_dead_(x)
     atom = trainer.weights.dictionary[3]
     assert torch.equal(trainer.weights.encoder[3], atom)
     assert float((torch.nn.functional.normalize(residual, dim=1) @ atom).max()) > 1 - 1e-5
@@ -286,8 +329,9 @@ def test_a_dead_concept_is_pointed_at_what_the_batch_lacks_and_the_living_are_le
 def test_restart_without_a_dead_concept_changes_nothing(data):
     rows = training_rows(*data, 0.5, "cpu")
     trainer = Trainer(rows, quick(), 0)
-    trainer.step_(rows.x, 1e-2)
+    x = every(rows)
+    trainer.step_(x, 1e-2)
     trainer.silent_C[:] = 0
     before = [tensor.detach().clone() for tensor in trainer.weights]
-    trainer.restart_dead_(rows.x)
+    trainer.restart_dead_(x)
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.weights, strict=True))

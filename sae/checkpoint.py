@@ -1,0 +1,82 @@
+"""The state of an unfinished training in one file: tensors, and what else it is made of as JSON in the header.
+
+Replaced as a whole, so that a kill leaves the last one or the new one, never a part.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+FILE = "checkpoint.safetensors"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read, or belongs to another training; the message names the file."""
+
+    exit_code: ClassVar[int] = 2
+
+
+@dataclass
+class Checkpoint:
+    """Where and how often the state of a training is kept: after so many seconds, or so many steps if given."""
+
+    folder: Path
+    seconds: float = 60.0
+    steps: int | None = None
+    last: float = field(default_factory=time.monotonic)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / FILE
+
+    def is_due(self, step: int) -> bool:
+        """Is it time, after this step?"""
+        if self.steps is not None:
+            return step % self.steps == 0
+        return time.monotonic() - self.last >= self.seconds
+
+    def write(self, tensors: dict[str, Tensor], entries: dict[str, Any]) -> None:
+        """Replace the file."""
+        partial = self.path.with_name(FILE + ".partial")
+        held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(held, partial, metadata={"state": json.dumps(entries)})
+        _sync(partial)
+        os.replace(partial, self.path)
+        _sync(self.folder)
+        self.last = time.monotonic()
+
+    def read(self, wanted: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The state, or None when there is none yet. Raises CheckpointError when it is not of the training `wanted`."""
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                entries: dict[str, Any] = json.loads(file.metadata()["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise CheckpointError(f"{self.path}: not a readable checkpoint ({error}); delete it to begin anew") from error
+        found = entries["training"]
+        if found != json.loads(json.dumps(wanted)):
+            names = ", ".join(sorted(name for name in wanted if found.get(name) != json.loads(json.dumps(wanted[name]))))
+            raise CheckpointError(f"{self.path}: of a training with another {names}; delete it to begin anew")
+        return tensors, entries
+
+    def remove(self) -> None:
+        """The training is finished: its result stands for itself."""
+        self.path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

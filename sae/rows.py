@@ -1,0 +1,172 @@
+"""The training rows: kept as they came (float16 stays float16), normalised batch by batch, and the order of the batches.
+
+On a CPU they stay in the caller's arrays; on another device they are copied there once.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IMAGE, TEXT = 0, 1  # streams of random numbers under one seed
+CHUNK = 16_384  # rows looked at together in a pass over all of them
+
+
+class Mixture(NamedTuple):
+    """Mean and variance of the rows at the training mixture, before centring."""
+
+    mean: Tensor  # [d] float32
+    variance: float  # mean squared distance to it
+
+
+class Rows:
+    """Unit rows of two modalities, images first; row number i < images is an image.
+
+    mean: [2, d] float32, what is taken off rows of each modality; None without centring.
+    """
+
+    def __init__(self, parts: tuple[Tensor, Tensor], share: float) -> None:
+        self.parts, self.share = parts, share
+        self.images, self.texts = (len(part) for part in parts)
+        self.count, self.dim = self.images + self.texts, int(parts[0].shape[1])
+        self.device = parts[0].device
+        self.mean: Tensor | None = None
+
+    def weights(self) -> np.ndarray:
+        """Each row's weight in the training mixture, [count] float64, sum 1."""
+        image, text = self.weight_of_each()
+        return np.repeat([image, text], [self.images, self.texts])
+
+    def weight_of_each(self) -> tuple[float, float]:
+        """The weight of one image row, and of one text row."""
+        return self.share / max(self.images, 1), (1 - self.share) / max(self.texts, 1)
+
+    def take(self, index: np.ndarray) -> Tensor:
+        """Rows [B, d] float32 of their numbers [B], images first; normalised, and centred where that is wanted."""
+        images = int((index < self.images).sum())
+        x_BD = torch.empty(len(index), self.dim, device=self.device)
+        for part, where, cut, modality in (
+            (self.parts[0], index[:images], slice(0, images), IMAGE),
+            (self.parts[1], index[images:] - self.images, slice(images, None), TEXT),
+        ):
+            if len(where):
+                x_BD[cut] = part.index_select(0, torch.from_numpy(where).to(self.device))
+                self._prepare_(x_BD[cut], modality)
+        return x_BD
+
+    def pick(self, index: np.ndarray) -> Tensor:
+        """Rows [B, d] of their numbers [B] in any order."""
+        order = np.argsort(index, kind="stable")
+        x_BD = torch.empty(len(index), self.dim, device=self.device)
+        x_BD[torch.from_numpy(order).to(self.device)] = self.take(index[order])
+        return x_BD
+
+    def chunks(self, size: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
+        """All rows in order, prepared: (modality, [<= size, d] float32)."""
+        for modality, part in enumerate(self.parts):
+            for start in range(0, len(part), size):
+                x_BD = part[start : start + size].to(torch.float32, copy=True)
+                self._prepare_(x_BD, modality)
+                yield modality, x_BD
+
+    def weighted(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All rows that are trained on, in order, and each one's weight: [<= 2048, d], [<= 2048] float64."""
+        weight = self.weight_of_each()
+        for modality, x_BD in self.chunks(2048):
+            if weight[modality] > 0:
+                yield x_BD, torch.full((len(x_BD),), weight[modality], dtype=torch.float64, device=self.device)
+
+    def centre_(self) -> tuple[Tensor, Tensor]:
+        """From now on take each modality's mean off its rows. Returns the two means [d]; one without rows has 0."""
+        self.mean = None
+        sums = torch.zeros(2, self.dim, dtype=torch.float64, device=self.device)
+        for modality, x_BD in self.chunks():
+            sums[modality] += x_BD.sum(0, dtype=torch.float64)
+        counts = torch.tensor([[self.images], [self.texts]], device=self.device).clamp_min(1)
+        self.mean = (sums / counts).float()
+        return self.mean[0], self.mean[1]
+
+    def mixture(self) -> Mixture:
+        """Mean and variance of the rows as they are given out, at the training mixture."""
+        mean = torch.zeros(self.dim, dtype=torch.float64, device=self.device)
+        square = torch.zeros((), dtype=torch.float64, device=self.device)
+        weight = self.weight_of_each()
+        for modality, x_BD in self.chunks():
+            mean += weight[modality] * x_BD.sum(0, dtype=torch.float64)
+            square += weight[modality] * x_BD.square().sum(dtype=torch.float64)
+        return Mixture(mean.float(), float(square - mean.square().sum()))
+
+    def _prepare_(self, x_BD: Tensor, modality: int) -> None:
+        x_BD /= x_BD.norm(dim=1, keepdim=True)
+        if self.mean is not None:
+            x_BD -= self.mean[modality]
+
+
+def training_rows(
+    image: np.ndarray | Tensor, text: np.ndarray | Tensor, share: float | str, device: str | torch.device
+) -> Rows:
+    """Both modalities as they are, on the device. Raises ValueError naming the first unusable row.
+
+    Memory-mapped arrays are read whole: the rows of an epoch come in random order.
+    """
+    parts = []
+    for name, values in (("image", image), ("text", text)):
+        rows = torch.from_numpy(np.array(values)) if isinstance(values, np.memmap) else torch.as_tensor(values)
+        rows = rows if rows.dtype in (torch.float16, torch.bfloat16) else rows.float()
+        if rows.ndim != 2:
+            raise ValueError(f"{name} has shape {tuple(rows.shape)}; [rows, dimension] is needed")
+        bad = [start + i for start in range(0, len(rows), CHUNK) for i in _unusable(rows[start : start + CHUNK])]
+        if bad:
+            raise ValueError(f"{name}: {len(bad)} rows hold NaN, infinity or only zeros; the first is row {bad[0]}")
+        parts.append(rows.to(device))
+    n_image, n_text = parts[0].shape[0], parts[1].shape[0]
+    if parts[0].shape[1] != parts[1].shape[1]:
+        raise ValueError(f"image rows have {parts[0].shape[1]} dimensions and text rows {parts[1].shape[1]}")
+    image_share = n_image / max(n_image + n_text, 1) if share == "natural" else float(share)
+    if n_image + n_text == 0 or (n_image == 0 and image_share > 0) or (n_text == 0 and image_share < 1):
+        raise ValueError(f"image_share is {share}, but there are {n_image} image and {n_text} text rows")
+    return Rows((parts[0], parts[1]), image_share)
+
+
+def _unusable(rows: Tensor) -> list[int]:
+    norms = rows.float().norm(dim=1)
+    found: list[int] = (~torch.isfinite(norms) | (norms == 0)).nonzero().flatten().tolist()
+    return found
+
+
+def walk(seed: int, modality: int, rows: int, start: int, stop: int) -> np.ndarray:
+    """Draws start..stop-1 of one modality's endless walk through its rows, [stop - start] int64.
+
+    Permutation number p is a function of (seed, modality, p) alone; when it is used up, number p + 1 follows.
+    """
+    if start == stop:
+        return np.empty(0, np.int64)
+    first, last = start // rows, (stop - 1) // rows
+    permutations = [
+        np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(modality, p))).permutation(rows)
+        for p in range(first, last + 1)
+    ]
+    return np.concatenate(permutations)[start - first * rows : stop - first * rows]
+
+
+def batches(seed: int, epoch: int, images: int, texts: int, share: float, batch_size: int) -> Iterator[np.ndarray]:
+    """Row numbers of each batch of one epoch, images first, texts offset by `images`; the last may be short.
+
+    An epoch is images + texts draws at every share. After t draws since the start of training, round(t * share) were
+    images: the count of every batch follows from that, and errors never add up. A function of (seed, epoch) alone.
+    """
+    rows = images + texts
+    begin = epoch * rows
+
+    def drawn(t: int) -> int:
+        return math.floor(t * share + 0.5)
+
+    image_walk = walk(seed, IMAGE, images, drawn(begin), drawn(begin + rows))
+    text_walk = walk(seed, TEXT, texts, begin - drawn(begin), begin + rows - drawn(begin + rows)) + images
+    for start in range(0, rows, batch_size):
+        stop = min(start + batch_size, rows)
+        i, j = drawn(begin + start) - drawn(begin), drawn(begin + stop) - drawn(begin)
+        yield np.concatenate([image_walk[i:j], text_walk[start - i : stop - j]])

@@ -1,0 +1,227 @@
+"""The training step of TopK, BatchTopK and Matryoshka on a CPU, by hand: only the encoder's product is dense.
+
+2 B d C + 8 B k d operations in place of the 12 B d C of dense autograd. The selection is exact, as in `sae.sparsity`;
+the gradients are those of `sae.step`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae import step_kernels as kernels
+from sae.settings import Settings
+from sae.sparsity import TOPK_FAMILY
+from sae.step import Weights, has_bfloat16, spread
+from sae.workers import Workers
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam, as in torch
+LARGEST_NORM = 1.0  # of all gradients together
+
+
+class Kept(NamedTuple):
+    """The codes that survived, in row order, and how to find those of a concept."""
+
+    row_start: np.ndarray  # [B + 1]
+    concepts: np.ndarray  # [M] int32, rising within a row
+    codes: np.ndarray  # [M] float32
+    concept_start: np.ndarray  # [C + 1]
+    rows: np.ndarray  # [M] int32, sorted by concept
+    places: np.ndarray  # [M] int32: where in row order
+
+
+class Outcome(NamedTuple):
+    """What a step reports."""
+
+    loss: float
+    error: float  # squared error of the batch
+    kept: int  # codes
+    fired: Tensor  # [C] bool
+
+
+def is_sparse_better(settings: Settings, device: torch.device) -> bool:
+    """The sparse path pays on a CPU from about 10 concepts a code (measured: 2 cores, float32)."""
+    return device.type == "cpu" and settings.architecture in TOPK_FAMILY and settings.width > 10 * settings.k
+
+
+class SparseStep:
+    """The step and its buffers. `on_part(name)`, if set, is called after each part: a bench times them.
+
+    moments: first and second moment of Adam for each tensor of weights, changed in place like the weights themselves.
+    """
+
+    def __init__(self, weights: Weights, moments: dict[str, tuple[Tensor, Tensor]], settings: Settings) -> None:
+        self.settings, self.weights, self.moments = settings, weights, moments
+        self.workers = Workers()
+        self.on_part: Callable[[str], None] = lambda part: None
+        width = settings.width
+        self.widths = np.array(settings.nested_widths(), np.int64)
+        self.dtype = getattr(torch, settings.encoder_dtype)
+        self.native = self.dtype != torch.float32 and has_bfloat16(weights.encoder.device)
+        self.to = Weights(*(torch.zeros_like(weight) for weight in weights))
+        self.slot = np.full(width, -1, np.int64)
+        self.cut, self.shift = 0.0, torch.empty(width)
+        self._reserve(settings.batch_size)
+        self.refold_()
+
+    def _reserve(self, rows: int) -> None:
+        """Buffers for a batch of so many rows."""
+        width, dim = self.weights.encoder.shape
+        self.product = torch.empty(rows, width, dtype=self.dtype if self.native else torch.float32)
+        # Candidates may fill these up to the width, but hardly ever do: pages never touched take no memory.
+        self.index, self.value = np.empty((rows, width), np.int32), np.empty((rows, width), np.float32)
+        self.counts = np.zeros(rows, np.int64)
+        self.residuals = np.zeros((len(self.widths), rows, dim), np.float32)
+
+    def refold_(self) -> None:
+        """Take in weights that somebody else changed."""
+        with torch.no_grad():
+            torch.mv(self.weights.encoder, self.weights.bias, out=self.shift)
+            torch.sub(self.weights.encoder_bias, self.shift, out=self.shift)
+
+    @torch.no_grad()
+    def step_(self, x_BD: Tensor, variance: float, learning_rate: float, t: int, dead_C: Tensor | None) -> Outcome:
+        """One step: encode, select, reconstruct, gradients, clip, Adam, unit atoms. t counts steps from 1."""
+        if len(x_BD) > len(self.counts):
+            self._reserve(len(x_BD))
+        scale = 1 / (len(x_BD) * variance)
+        self._encode(x_BD)
+        kept = self._select(len(x_BD))
+        loss, error, to_codes = self._reconstruct(x_BD, kept, scale)
+        auxiliary = self._auxiliary(x_BD, scale, dead_C) if dead_C is not None else None
+        squares = self._gradients(x_BD, kept, to_codes, auxiliary)
+        self._update_(learning_rate, t, squares)
+        if auxiliary is not None:
+            loss += self.settings.auxk * auxiliary.loss
+        return Outcome(loss, error, len(kept.codes), torch.from_numpy(np.diff(kept.concept_start) > 0))
+
+    def _encode(self, x_BD: Tensor) -> None:
+        encoder, out = self.weights.encoder, self.product[: len(x_BD)]
+        if self.dtype == torch.float32:
+            torch.mm(x_BD, encoder.T, out=out)
+        elif self.native:
+            torch.mm(x_BD.to(self.dtype), encoder.to(self.dtype).T, out=out)
+        else:
+            torch.mm(x_BD.to(self.dtype).float(), encoder.to(self.dtype).float().T, out=out)
+        self.on_part("encode")
+
+    def _select(self, batch: int) -> Kept:
+        """Exactly the codes that `sae.sparsity` keeps. `cut` only spares it from looking at most pre-activations."""
+        settings = self.settings
+        k = settings.k if settings.architecture == "topk" else 0
+        product = self.product[:batch]
+        numbers = product.view(torch.uint16).numpy() if self.native else product.numpy()
+        loop = kernels.candidates_of_bfloat16_ if self.native else kernels.candidates_
+        counts, wanted = self.counts[:batch], settings.k * batch
+
+        def scan() -> int:
+            arguments = numbers, self.shift.numpy(), np.float32(self.cut), k, self.index, self.value, counts
+            self.workers.run(loop, batch, *arguments)
+            return int(counts.sum())
+
+        total = scan()
+        if k == 0 and total < wanted and self.cut > 0:
+            self.cut = 0.0  # the last batch was no guide to this one
+            total = scan()
+        smallest, equal = 0.0, 0
+        values = kernels.gather(counts, self.value, total)
+        if k == 0 and total > wanted:
+            smallest = float(np.partition(values, total - wanted)[total - wanted])
+            equal = wanted - int((values > smallest).sum())
+        found = kernels.compact(counts, self.index, self.value, total, np.float32(smallest), equal)
+        if k:
+            self.cut = 0.7 * float(values.reshape(batch, -1).min(1).mean()) if total == wanted else 0.0
+        else:
+            self.cut = 0.9 * smallest
+        kept = Kept(*found, *kernels.by_concept(found[0], found[1], settings.width))
+        self.on_part("select")
+        return kept
+
+    def _reconstruct(self, x_BD: Tensor, kept: Kept, scale: float) -> tuple[float, float, np.ndarray]:
+        to_codes = np.empty(len(kept.codes), np.float32)
+        weights = self.weights
+        arguments = x_BD.numpy(), _array(weights.dictionary), _array(weights.bias), kept.row_start, kept.concepts
+        found = self.workers.run(
+            kernels.reconstruct_, len(x_BD), *arguments, kept.codes, self.widths, np.float32(scale),
+            self.residuals, to_codes,
+        )  # fmt: skip
+        errors, last = (sum(part[i] for part in found) for i in (0, 1))
+        _array(self.to.bias)[:] = sum(part[2] for part in found)
+        self.on_part("reconstruct")
+        return errors * scale, last, to_codes
+
+    def _auxiliary(self, x_BD: Tensor, scale: float, dead_C: Tensor) -> "Auxiliary | None":
+        """AuxK on the columns of dead concepts alone, dense among those: see `sae.step.aux_loss`."""
+        dead = dead_C.nonzero().flatten()
+        if len(dead) == 0:
+            return None
+        target_BD = torch.from_numpy(self.residuals[-1, : len(x_BD)]) * (-0.5 / scale)
+        pre_BK = self.product[: len(x_BD)].index_select(1, dead).float() + self.shift[dead]
+        k_aux = min(self.settings.k_aux or max(1, x_BD.shape[1] // 2), len(dead))
+        strongest, place = pre_BK.topk(k_aux, dim=1, sorted=False)
+        codes_BK = torch.zeros_like(pre_BK).scatter_(1, place, strongest.relu_())
+        atoms_KD = self.weights.dictionary.detach()[dead]
+        wrong_BD = codes_BK @ atoms_KD - target_BD
+        variance = spread(target_BD)
+        slope_BD = wrong_BD * (2 * self.settings.auxk / variance)
+        to_codes_BK = (slope_BD @ atoms_KD.T) * (codes_BK > 0)
+        loss = float(wrong_BD.square().sum() / variance)
+        self.slot[:] = -1
+        self.slot[dead.numpy()] = np.arange(len(dead))
+        found = Auxiliary(loss, to_codes_BK.T @ x_BD, to_codes_BK.sum(0), codes_BK.T @ slope_BD)
+        self.on_part("auxiliary")
+        return found
+
+    def _gradients(self, x_BD: Tensor, kept: Kept, to_codes: np.ndarray, auxiliary: "Auxiliary | None") -> float:
+        """Gradients into `to`. Returns the sum of all squares."""
+        weights, to = self.weights, self.to
+        if auxiliary is None:
+            self.slot[:] = -1
+            nothing = np.zeros((0, x_BD.shape[1]), np.float32)
+            added = nothing, np.zeros(0, np.float32), nothing
+        else:
+            added = auxiliary.encoder.numpy(), auxiliary.bias.numpy(), auxiliary.dictionary.numpy()
+        arguments = x_BD.numpy(), _array(weights.dictionary), _array(weights.bias), self.residuals, self.widths
+        squares = self.workers.run(
+            kernels.gradients_, len(self.slot), *arguments, kept.codes, to_codes, kept.concept_start, kept.rows,
+            kept.places, self.slot, *added, _array(to.encoder), _array(to.encoder_bias), _array(to.dictionary),
+        )  # fmt: skip
+        total = float(sum(squares))
+        if self.settings.decoder_bias:
+            to.bias.sub_(to.encoder_bias @ weights.encoder)
+            total += float(to.bias.square().sum())
+        self.on_part("gradients")
+        return total
+
+    def _update_(self, learning_rate: float, t: int, squares: float) -> None:
+        factor = min(1.0, LARGEST_NORM / (squares**0.5 + 1e-6))
+        numbers = (factor, learning_rate / (1 - BETAS[0] ** t), (1 - BETAS[1] ** t) ** -0.5, *BETAS, EPSILON)
+        numbers_32 = tuple(np.float32(number) for number in numbers)
+        parts = {name: self._parts(name) for name in ("encoder", "encoder_bias", "dictionary")}
+        if self.settings.decoder_bias:
+            kernels._adam(*self._parts("bias"), *numbers_32)
+        self.workers.run(
+            kernels.update_, len(self.slot), parts["encoder"], parts["encoder_bias"], parts["dictionary"],
+            _array(self.weights.bias), self.shift.numpy(), numbers_32,
+        )  # fmt: skip
+        self.on_part("update")
+
+    def _parts(self, name: str) -> tuple[np.ndarray, ...]:
+        first, second = self.moments[name]
+        return tuple(_array(tensor) for tensor in (getattr(self.weights, name), getattr(self.to, name), first, second))
+
+
+class Auxiliary(NamedTuple):
+    """AuxK's loss, and its gradients in the dead concepts [K, .], times its weight."""
+
+    loss: float
+    encoder: Tensor
+    bias: Tensor
+    dictionary: Tensor
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """The tensor's own memory."""
+    return tensor.detach().numpy()

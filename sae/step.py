@@ -1,0 +1,105 @@
+"""The loss of one batch, in plain autograd: every architecture, any device. The dense path of training.
+
+Nothing here waits for the device. The sparse path, in `sae.sparse_step`, gives the same gradients.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sae.settings import Settings
+from sae.sparsity import batch_topk, jumprelu, relu, topk
+
+
+class Weights(NamedTuple):
+    """What is learned."""
+
+    encoder: Tensor  # [C, d]
+    encoder_bias: Tensor  # [C]
+    dictionary: Tensor  # [C, d], unit rows
+    bias: Tensor  # [d]; zeros, and not learned, without decoder bias
+    theta: Tensor  # [C], thresholds of jumprelu; [0] for all others
+
+    def pre_activations(self, x_BD: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """[B, C] of prepared rows. The bias goes into the encoder's, so that no gradient of the rows is needed."""
+        shift_C = self.encoder_bias - self.encoder @ self.bias
+        return product(x_BD, self.encoder, dtype) + shift_C
+
+
+class Forward(NamedTuple):
+    """What one batch gives."""
+
+    loss: Tensor  # []
+    error: Tensor  # [], squared error of the batch
+    codes: Tensor  # [B, C]
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Does this device multiply bfloat16 faster than float32?"""
+    return device.type != "cpu" or bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def product(x_BD: Tensor, encoder_CD: Tensor, dtype: torch.dtype) -> Tensor:
+    """x W^T [B, C] in float32, both rounded to dtype first.
+
+    A CPU without bfloat16 instructions takes seven times as long for it as for float32, so there the rounded numbers
+    are multiplied in float32: the same up to the rounding of the sums.
+    """
+    if dtype == torch.float32:
+        return x_BD @ encoder_CD.T
+    x_BD, encoder_CD = x_BD.to(dtype), encoder_CD.to(dtype)
+    if has_bfloat16(x_BD.device):
+        return (x_BD @ encoder_CD.T).float()
+    return x_BD.float() @ encoder_CD.float().T
+
+
+def codes_of(weights: Weights, pre_BC: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Codes [B, C] of the architecture, and what its penalty weighs, a row: their sum, their number, or 0."""
+    if settings.architecture == "relu":
+        codes_BC = relu(pre_BC)
+        return codes_BC, codes_BC.sum() / len(pre_BC)
+    if settings.architecture == "jumprelu":
+        codes_BC, counts_BC = jumprelu(pre_BC, weights.theta)
+        return codes_BC, counts_BC.sum() / len(pre_BC)
+    kept = topk(pre_BC, settings.k) if settings.architecture == "topk" else batch_topk(pre_BC, settings.k)
+    return kept, pre_BC.new_zeros(())
+
+
+def forward(
+    x_BD: Tensor, weights: Weights, settings: Settings, variance: float, penalty: Tensor, dead_C: Tensor | None
+) -> Forward:
+    """The loss: squared error over the variance of the training rows (about 1 - R2), penalty, AuxK.
+
+    variance: of the rows, summed over d. penalty: [], used by relu and jumprelu. dead_C: [C] bool, None while none is.
+    Matryoshka sums the errors of its nested dictionaries, each from the running sum of those within it.
+    """
+    scale = 1 / (len(x_BD) * variance)
+    pre_BC = weights.pre_activations(x_BD, getattr(torch, settings.encoder_dtype))
+    codes_BC, penalised = codes_of(weights, pre_BC, settings)
+    residual_BD = x_BD - weights.bias
+    loss, start = penalty * penalised, 0
+    for stop in settings.nested_widths():
+        residual_BD = residual_BD - codes_BC[:, start:stop] @ weights.dictionary[start:stop]
+        error = residual_BD.square().sum()
+        loss, start = loss + error * scale, stop
+    if dead_C is not None:
+        k_aux = settings.k_aux or max(1, x_BD.shape[1] // 2)
+        loss = loss + settings.auxk * aux_loss(pre_BC, residual_BD, dead_C, weights.dictionary, k_aux)
+    return Forward(loss, error.detach(), codes_BC.detach())
+
+
+def aux_loss(pre_BC: Tensor, residual_BD: Tensor, dead_C: Tensor, dictionary_CD: Tensor, k_aux: int) -> Tensor:
+    """AuxK: how badly the k_aux strongest dead concepts of each row predict the residual, over its variance.
+
+    residual_BD is detached and the decoder bias left out, so that only dead concepts are taught; their gradient
+    reaches the encoder through pre_BC. Source: Gao et al., arXiv 2406.04093, appendix A.2.
+    """
+    target = residual_BD.detach()
+    codes_BC = topk(pre_BC.masked_fill(~dead_C, -torch.inf), k_aux)
+    return (codes_BC @ dictionary_CD - target).square().sum() / spread(target)
+
+
+def spread(residual_BD: Tensor) -> Tensor:
+    """[]: squared distance of the rows to their mean, never 0."""
+    return (residual_BD - residual_BD.mean(0)).square().sum().clamp_min(1e-12)

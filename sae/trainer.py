@@ -1,0 +1,190 @@
+"""The state of one training and what changes it: a step, a restart of dead concepts, a checkpoint.
+
+Knows neither epochs nor files. Equal inputs at one thread on one device give equal bytes.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from sae.initial import initial_weights
+from sae.model import SAE, Config
+from sae.rows import Rows
+from sae.settings import Settings
+from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, is_sparse_better
+from sae.sparsity import TOPK_FAMILY, calibrate
+from sae.step import Weights, codes_of, forward
+
+FIRST_PENALTY = {"relu": 1e-2, "jumprelu": 1e-3}  # before it is steered
+STEERING = 0.02  # a step changes the penalty by at most this factor
+
+
+class Trainer:
+    """Weights, Adam's moments and the record of silent concepts.
+
+    sparse: which path the step takes; None chooses by `is_sparse_better`.
+    """
+
+    def __init__(self, rows: Rows, settings: Settings, seed: int, sparse: bool | None = None) -> None:
+        self.rows, self.settings, self.seed = rows, settings, seed
+        mixture = rows.mixture()
+        if mixture.variance < 1e-12:
+            raise ValueError("all training rows are equal: there is nothing to learn")
+        self.means = rows.centre_() if settings.centring else None
+        self.spread = mixture.variance  # what R2 is measured by: of the rows as they came
+        self.variance = rows.mixture().variance if settings.centring else mixture.variance
+        self.weights = initial_weights(rows, settings, seed)
+        self.draws = torch.Generator().manual_seed(seed)  # of the rows that dead concepts are pointed at
+        learned = {"encoder", "encoder_bias", "dictionary"}
+        learned |= {"bias"} if settings.decoder_bias else set()
+        learned |= {"theta"} if settings.architecture == "jumprelu" else set()
+        self.learned = {name: weight.requires_grad_() for name, weight in self._named() if name in learned}
+        self.optimiser = torch.optim.Adam(
+            self.learned.values(), lr=settings.learning_rate, betas=BETAS, eps=EPSILON, fused=True
+        )
+        for weight in self.learned.values():
+            zeros = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
+            self.optimiser.state[weight] = {"step": torch.zeros((), device=rows.device), **zeros}
+        self.moments = {name: self._moments(weight) for name, weight in self.learned.items()}
+        self.silent_C = torch.zeros(settings.width, device=rows.device)  # rows since the concept last fired
+        self.window = settings.dead_after_epochs * rows.count
+        self.any_dead = False  # on the host; refreshed now and then, so that no step waits for the device
+        first = FIRST_PENALTY.get(settings.architecture, 0.0) if settings.penalty is None else settings.penalty
+        self.penalty = torch.tensor(first, device=rows.device)
+        self.t = 0  # steps taken
+        use_sparse = is_sparse_better(settings, rows.device) if sparse is None else sparse
+        self.sparse = SparseStep(self.weights, self.moments, settings) if use_sparse else None
+
+    def _named(self) -> list[tuple[str, Tensor]]:
+        return list(self.weights._asdict().items())
+
+    def _moments(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        state = self.optimiser.state[weight]
+        return state["exp_avg"], state["exp_avg_sq"]
+
+    def dead(self) -> Tensor:
+        """[C] bool: silent for the whole window."""
+        return self.silent_C >= self.window
+
+    def step_(self, x_BD: Tensor, learning_rate: float) -> Tensor:
+        """One step on prepared rows. Returns sums over the batch [3] float64: loss, squared error, codes."""
+        self.t += 1
+        dead_C = self.dead() if self.settings.auxk > 0 and self.any_dead else None
+        if self.sparse is not None:
+            done = self.sparse.step_(x_BD, self.variance, learning_rate, self.t, dead_C)
+            fired_C, sums = done.fired, torch.tensor([done.loss * len(x_BD), done.error, done.kept]).double()
+        else:
+            fired_C, sums = self._dense_step_(x_BD, learning_rate, dead_C)
+        self.silent_C = torch.where(fired_C, 0.0, self.silent_C + len(x_BD))
+        return sums
+
+    def _dense_step_(self, x_BD: Tensor, learning_rate: float, dead_C: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Forward, backward, tangent, clip, Adam, unit atoms."""
+        found = forward(x_BD, self.weights, self.settings, self.variance, self.penalty, dead_C)
+        self.optimiser.zero_grad(set_to_none=True)
+        found.loss.backward()
+        self._apply_(learning_rate)
+        with torch.no_grad():
+            fires_BC = found.codes > 0
+            codes = fires_BC.sum()
+            if self.settings.penalty is None and self.settings.architecture not in TOPK_FAMILY:
+                excess = (codes / (len(x_BD) * self.settings.k)).clamp_min(1e-3).log().clamp(-1, 1)
+                self.penalty *= (STEERING * excess).exp()
+            return fires_BC.any(0), torch.stack([found.loss.detach() * len(x_BD), found.error, codes]).double()
+
+    @torch.no_grad()
+    def _apply_(self, learning_rate: float) -> None:
+        atoms, gradient = self.weights.dictionary, self.weights.dictionary.grad
+        if gradient is not None:
+            gradient -= (gradient * atoms).sum(1, keepdim=True) * atoms  # along an atom lies only its norm, which is 1
+        torch.nn.utils.clip_grad_norm_(self.learned.values(), LARGEST_NORM)
+        self.optimiser.param_groups[0]["lr"] = learning_rate
+        self.optimiser.step()
+        atoms /= atoms.norm(dim=1, keepdim=True)
+        self.weights.theta.clamp_min_(0)
+
+    @torch.no_grad()
+    def restart_dead_(self, x_BD: Tensor) -> None:
+        """Point every dead concept at what a badly reconstructed row of the batch lacks, and let Adam forget its past.
+
+        Rows are drawn in proportion to their squared error. AuxK alone teaches a dead concept only where its
+        pre-activation is positive; while it loses to others its bias sinks, until there is no such row, and second
+        moments from livelier days keep its steps small. Source: Bricken et al. 2023, "Towards monosemanticity",
+        neuron resampling.
+        """
+        dead_C = self.dead()
+        count = int(dead_C.sum())
+        if count == 0:
+            return
+        codes_BC, _ = codes_of(self.weights, self.weights.pre_activations(x_BD), self.settings)
+        residual_BD = x_BD - codes_BC @ self.weights.dictionary - self.weights.bias
+        error_B = residual_BD.square().sum(1).clamp_min(1e-12).nan_to_num(1.0, 1.0).cpu()  # `train` names a bad loss
+        drawn = torch.multinomial(error_B, count, replacement=count > len(x_BD), generator=self.draws).to(x_BD.device)
+        atoms_KD = normalize(residual_BD[drawn], dim=1)
+        self.weights.dictionary[dead_C] = atoms_KD
+        self.weights.encoder[dead_C] = atoms_KD
+        self.weights.encoder_bias[dead_C] = 0.0
+        if self.settings.architecture == "jumprelu":
+            self.weights.theta[dead_C] = self.weights.theta[~dead_C].median() if count < len(dead_C) else 0.0
+        for name, moments in self.moments.items():
+            if name != "bias":
+                for moment in moments:
+                    moment[dead_C] = 0.0
+        if self.sparse is not None:
+            self.sparse.refold_()
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that a later step depends on: tensors and numbers."""
+        tensors = dict(self._named())
+        for name, (first, second) in self.moments.items():
+            tensors |= {f"{name}.first": first, f"{name}.second": second}
+        tensors |= {"silent": self.silent_C, "penalty": self.penalty, "draws": self.draws.get_state()}
+        return tensors, {"t": self.t, "any_dead": self.any_dead}
+
+    @torch.no_grad()
+    def restore_(self, tensors: dict[str, Tensor], entries: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        for name, weight in self._named():
+            weight.copy_(tensors[name])
+        for name, (first, second) in self.moments.items():
+            first.copy_(tensors[f"{name}.first"])
+            second.copy_(tensors[f"{name}.second"])
+        self.silent_C.copy_(tensors["silent"])
+        self.penalty.copy_(tensors["penalty"])
+        self.draws.set_state(tensors["draws"])
+        self.t, self.any_dead = entries["t"], entries["any_dead"]
+        for weight in self.learned.values():
+            self.optimiser.state[weight]["step"].fill_(self.t)
+        if self.sparse is not None:
+            self.sparse.refold_()
+
+    @torch.no_grad()
+    def finish(self) -> SAE:
+        """The SAE; BatchTopK and Matryoshka with a threshold calibrated on all training rows at their mixture."""
+        settings, rows = self.settings, self.rows
+        encoder, encoder_bias, dictionary, bias, theta = (weight.detach() for weight in self.weights)
+        threshold = torch.zeros((), device=rows.device)
+        if settings.architecture == "jumprelu":
+            threshold = theta
+        elif settings.architecture in ("batchtopk", "matryoshka"):
+            threshold = calibrate(self.weights.pre_activations, rows.weighted, settings.k)
+        shared = {field.name for field in dataclasses.fields(Config)} & {f.name for f in dataclasses.fields(Settings)}
+        entries: dict[str, Any] = {name: getattr(settings, name) for name in shared}
+        config = Config(**entries, dim=rows.dim, seed=self.seed, rows_seen=settings.epochs * rows.count)
+        means = {} if self.means is None else dict(zip(("mean_image", "mean_text"), self.means, strict=True))
+        return SAE(encoder, encoder_bias, dictionary, bias, threshold, config, **means)
+
+
+def learning_rate_at(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up over the first 5 % (at most 1,000 steps), linear decay over the last 20 %. step counts from 0."""
+    warmup = min(max(steps // 20, 1), 1000)
+    return peak * min(1.0, (step + 1) / warmup, (steps - step) / max(steps * 0.2, 1))
+
+
+def r2(error: float, rows: int, variance: float) -> float:
+    """Share of the variance that is explained; NaN where there is none."""
+    return 1 - error / (rows * variance) if variance > 1e-12 else math.nan

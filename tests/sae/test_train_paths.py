@@ -1,0 +1,285 @@
+"""Gradients of every architecture on both paths, against a plain reference in float64; and that the paths agree."""
+
+import numpy as np
+import pytest
+import torch
+
+import sae
+from sae import step_kernels
+from sae.rows import training_rows
+from sae.settings import Settings
+from sae.sparse_step import is_sparse_better
+from sae.sparsity import BANDWIDTH, TOPK_FAMILY, batch_topk, topk
+from sae.step import Weights, forward, product
+from sae.trainer import Trainer
+
+ARCHITECTURES = ["relu", "topk", "batchtopk", "jumprelu", "matryoshka"]
+PENALTY = 0.05
+
+
+def setting(architecture, **changes) -> Settings:
+    defaults = {"width": 40, "k": 3, "epochs": 2, "batch_size": 64, "learning_rate": 3e-3, "k_aux": 5}
+    return Settings(architecture=architecture, **(defaults | changes))
+
+
+def rows():
+    random = np.random.default_rng(3)
+    return training_rows(*(random.standard_normal((90, 12)) + 0.4 for _ in range(2)), 0.5, "cpu")
+
+
+def start(settings, sparse, shaken=True) -> tuple[Trainer, torch.Tensor]:
+    """A trainer whose weights are away from their start, where too much is equal or 0; and a batch."""
+    trainer = Trainer(rows(), settings, 0, sparse)
+    random = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        if shaken:
+            trainer.weights.encoder.add_(0.1 * torch.randn(40, 12, generator=random))
+            trainer.weights.encoder_bias.add_(0.1 * torch.randn(40, generator=random))
+        if trainer.sparse:
+            trainer.sparse.refold_()
+    return trainer, trainer.rows.take(np.concatenate([np.arange(0, 30), np.arange(100, 134)]))
+
+
+def reference(x, weights, settings, variance, dead):
+    """The loss and what is kept, row by row, from the papers."""
+    pre = (x - weights.bias) @ weights.encoder.T + weights.encoder_bias
+    order = pre.flatten().argsort(descending=True)
+    kept = torch.zeros(pre.numel(), dtype=torch.bool)
+    kept[order[: settings.k * len(x)]] = True
+    kept = kept.view_as(pre)
+    if settings.architecture == "relu":
+        kept = pre > 0
+    elif settings.architecture == "topk":
+        kept = pre >= pre.sort(descending=True).values[:, settings.k - 1 : settings.k]
+    elif settings.architecture == "jumprelu":
+        kept = pre > weights.theta
+    kept &= pre > 0
+    codes = torch.where(kept, pre, torch.zeros(()).double())
+    loss = torch.zeros(()).double()
+    for width in settings.nested_widths():
+        x_hat = weights.bias + sum(codes[:, c : c + 1] * weights.dictionary[c] for c in range(width))
+        loss = loss + (x - x_hat).square().sum() / len(x) / variance
+    if settings.architecture == "relu":
+        loss = loss + PENALTY * codes.sum() / len(x)
+    if dead is not None:
+        residual = (x - x_hat).detach()
+        wrong = -residual
+        for c in dead.nonzero().flatten():
+            better = (pre[:, dead] > pre[:, c : c + 1]).sum(1)
+            use = (better < settings.k_aux) & (pre[:, c] > 0)
+            wrong = wrong + torch.where(use, pre[:, c], torch.zeros(()).double())[:, None] * weights.dictionary[c]
+        loss = loss + settings.auxk * wrong.square().sum() / (residual - residual.mean(0)).square().sum()
+    return loss, codes
+
+
+def reference_gradients(x, trainer, settings, dead):
+    weights = Weights(*(weight.detach().double().requires_grad_() for weight in trainer.weights))
+    loss, codes = reference(x.double(), weights, settings, trainer.variance, dead)
+    names = ["encoder", "encoder_bias", "dictionary"] + (["bias"] if settings.decoder_bias else [])
+    gradients = torch.autograd.grad(loss, [getattr(weights, name) for name in names])
+    return float(loss.detach()), codes.detach(), dict(zip(names, gradients, strict=True))
+
+
+@pytest.mark.parametrize("with_dead", [False, True])
+@pytest.mark.parametrize("decoder_bias", [True, False])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_dense_gradients_are_those_of_the_reference(architecture, decoder_bias, with_dead):
+    settings = setting(architecture, decoder_bias=decoder_bias)
+    trainer, x = start(settings, sparse=False)
+    dead = torch.arange(40) % 3 == 0 if with_dead else None
+    found = forward(x, trainer.weights, settings, trainer.variance, torch.tensor(PENALTY), dead)
+    loss, _, expected = reference_gradients(x, trainer, settings, dead)
+    if architecture == "jumprelu":
+        loss += PENALTY * float((found.codes > 0).sum()) / len(x)
+    assert float(found.loss) == pytest.approx(loss, rel=1e-5)
+    gradients = torch.autograd.grad(found.loss, [trainer.learned[name] for name in expected])
+    for name, gradient in zip(expected, gradients, strict=True):
+        np.testing.assert_allclose(gradient.numpy(), expected[name].numpy(), atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("with_dead", [False, True])
+@pytest.mark.parametrize("decoder_bias", [True, False])
+@pytest.mark.parametrize("architecture", TOPK_FAMILY)
+def test_sparse_gradients_are_those_of_the_reference(architecture, decoder_bias, with_dead):
+    settings = setting(architecture, decoder_bias=decoder_bias)
+    trainer, x = start(settings, sparse=True)
+    dead = torch.arange(40) % 3 == 0 if with_dead else None
+    loss, codes, expected = reference_gradients(x, trainer, settings, dead)
+    atoms = trainer.weights.dictionary.detach().double().clone()
+    along = (expected["dictionary"] * atoms).sum(1, keepdim=True)
+    expected["dictionary"] = expected["dictionary"] - along * atoms  # the step takes it off
+    done = trainer.sparse.step_(x, trainer.variance, 0.0, 1, dead)
+    assert done.loss == pytest.approx(loss, rel=1e-5)
+    assert done.kept == int((codes > 0).sum()) == 3 * len(x)
+    assert torch.equal(done.fired, (codes > 0).any(0))
+    for name, gradient in expected.items():
+        found = getattr(trainer.sparse.to, name).detach().numpy()
+        np.testing.assert_allclose(found, gradient.numpy(), atol=2e-6, err_msg=name)
+
+
+def test_gradient_of_the_jump_is_the_pseudo_gradient_of_the_whole_loss():
+    # d loss / d theta_i = -(1/bandwidth) sum over rows near theta_i of theta_i * d loss / d z_i + penalty / B.
+    settings = setting("jumprelu", auxk=0.0)
+    trainer, x = start(settings, sparse=False)
+    found = forward(x, trainer.weights, settings, trainer.variance, torch.tensor(PENALTY), None)
+    (gradient,) = torch.autograd.grad(found.loss, [trainer.weights.theta])
+    with torch.no_grad():
+        pre = trainer.weights.pre_activations(x)
+        residual = x - trainer.weights.bias - found.codes @ trainer.weights.dictionary
+        to_codes = -2 * residual @ trainer.weights.dictionary.T / (len(x) * trainer.variance)
+        near = (pre - trainer.weights.theta).abs() < BANDWIDTH / 2
+        expected = -(near * (trainer.weights.theta * to_codes + PENALTY / len(x))).sum(0) / BANDWIDTH
+    assert int(near.sum()) > 20
+    np.testing.assert_allclose(gradient.numpy(), expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("encoder_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("architecture", TOPK_FAMILY)
+def test_paths_agree_after_several_steps(architecture, encoder_dtype):
+    settings = setting(architecture, encoder_dtype=encoder_dtype)
+    trainers = [start(settings, sparse)[0] for sparse in (False, True)]
+    for trainer in trainers:
+        trainer.silent_C[:6], trainer.any_dead = trainer.window, True
+        for step in range(12):
+            index = np.sort(np.random.default_rng(step).choice(180, 64, replace=False))
+            trainer.step_(trainer.rows.take(index), 3e-3)
+    dense, sparse = trainers
+    assert torch.equal(dense.silent_C, sparse.silent_C)
+    atol = 2e-5 if encoder_dtype == "float32" else 2e-3  # autograd rounds the encoder's gradient to bfloat16 too
+    for name, first, second in zip(Weights._fields, dense.weights, sparse.weights, strict=True):
+        np.testing.assert_allclose(first.detach().numpy(), second.detach().numpy(), atol=atol, err_msg=name)
+
+
+def test_rule_chooses_the_sparse_path_above_ten_concepts_a_code_on_a_cpu():
+    cpu = torch.device("cpu")
+    assert is_sparse_better(setting("batchtopk", k=3), cpu)
+    assert not is_sparse_better(setting("batchtopk", k=4), cpu)
+    assert not is_sparse_better(setting("relu", k=3), cpu)
+    assert not is_sparse_better(setting("batchtopk", k=3), torch.device("cuda"))
+
+
+@pytest.mark.parametrize("cut", [0.0, 0.3, 5.0])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
+def test_selection_is_exact_whatever_the_guess(architecture, cut):
+    # A guess above every pre-activation must be noticed. Values on a grid of tenths make ties the rule.
+    trainer, x = start(setting(architecture), sparse=True)
+    step = trainer.sparse
+    random = np.random.default_rng(1)
+    pre = torch.from_numpy(random.integers(-20, 20, (64, 40)).astype(np.float32) / 10)
+    step.product.copy_(pre)
+    step.shift.zero_()
+    step.cut = cut
+    kept = step._select(64)
+    rule = topk if architecture == "topk" else batch_topk
+    codes = np.zeros((64, 40), np.float32)
+    for r in range(64):
+        for p in range(kept.row_start[r], kept.row_start[r + 1]):
+            codes[r, kept.concepts[p]] = kept.codes[p]
+    assert len(kept.codes) == 3 * 64
+    assert sorted(codes[codes > 0]) == sorted(rule(pre, 3)[rule(pre, 3) > 0].tolist())
+    assert np.array_equal(codes[codes > 0], pre.numpy()[codes > 0])
+    if architecture == "topk":
+        assert ((codes > 0).sum(1) == 3).all()
+    order = np.concatenate([np.flatnonzero(codes[:, c]) for c in range(40)])
+    assert np.array_equal(kept.rows, order)  # by concept, then row
+    assert np.array_equal(kept.codes[kept.places], codes[kept.rows, kept.concepts[kept.places]])
+
+
+def test_fewer_positive_than_k_are_all_kept():
+    trainer, _ = start(setting("batchtopk"), sparse=True)
+    trainer.sparse.product.fill_(-1.0)
+    trainer.sparse.product[5, 7] = 2.0
+    trainer.sparse.shift.zero_()
+    kept = trainer.sparse._select(64)
+    assert (kept.concepts.tolist(), kept.codes.tolist(), kept.rows.tolist()) == ([7], [2.0], [5])
+
+
+def test_pre_activation_that_is_no_number_is_not_overlooked():
+    row = np.array([[0.0, np.nan, 1.0]], np.float32)
+    index, value, counts = np.zeros((1, 3), np.int32), np.zeros((1, 3), np.float32), np.zeros(1, np.int64)
+    step_kernels.candidates_(0, 1, row, np.zeros(3, np.float32), np.float32(0.5), 0, index, value, counts)
+    assert counts[0] == 2
+    assert np.isnan(value[0, 0])
+
+
+def test_bits_of_bfloat16_are_read_as_its_numbers():
+    pre = torch.tensor([[0.5, -2.0, 3.0]]).bfloat16()
+    index, value, counts = np.zeros((1, 3), np.int32), np.zeros((1, 3), np.float32), np.zeros(1, np.int64)
+    bits, shift = pre.view(torch.uint16).numpy(), np.array([0.25, 0, 0], np.float32)
+    step_kernels.candidates_of_bfloat16_(0, 1, bits, shift, np.float32(0), 0, index, value, counts)
+    assert (value[0, : counts[0]].tolist(), index[0, : counts[0]].tolist()) == ([0.75, 3.0], [0, 2])
+
+
+def test_bfloat16_rounds_rows_and_weights_first():
+    # 1 + 2^-9 rounds to 1 in bfloat16 (8 bits), so the product is 3, not 3 + 3 * 2^-9.
+    x, w = torch.tensor([[1 + 2.0**-9]]), torch.tensor([[3.0]])
+    assert product(x, w, torch.bfloat16) == 3
+    assert product(x, w, torch.float32) > 3
+
+
+@pytest.mark.parametrize("architecture", TOPK_FAMILY)
+def test_two_threads_give_what_one_gives(architecture):
+    results = []
+    threads = torch.get_num_threads()
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        try:
+            trainer, x = start(setting(architecture), sparse=True)
+            assert trainer.sparse.workers.threads == count
+            for _ in range(5):
+                trainer.step_(x, 3e-3)
+        finally:
+            torch.set_num_threads(threads)
+        results.append(trainer.weights)
+    for first, second in zip(*results, strict=True):
+        np.testing.assert_allclose(first.detach().numpy(), second.detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("changes", [{}, {"decoder_bias": False, "auxk": 0.0}, {"encoder_dtype": "bfloat16"}])
+def test_every_architecture_trains_saves_and_loads(architecture, changes, tmp_path):
+    random = np.random.default_rng(0)
+    image, text = (random.standard_normal((200, 12)).astype(np.float16) for _ in range(2))
+    trained = sae.train(image, text, setting(architecture, epochs=6, **changes), seed=1)
+    assert trained.curve[-1]["r2"] > trained.curve[0]["r2"]
+    trained.sae.save(tmp_path)
+    again = sae.SAE.load(tmp_path)
+    assert torch.equal(again.encode(image), trained.sae.encode(image))
+    assert again.config.encoder_dtype == changes.get("encoder_dtype", "float32")
+
+
+def test_centring_removes_the_gap_and_r2_is_in_the_original_space():
+    # Images about +m, texts about -m: uncentred, two thirds of the variance is the gap. Centred, the curve's R2 still
+    # counts the gap, and equals what decoding gives on the rows themselves.
+    random = np.random.default_rng(0)
+    m = np.full(12, 0.5, np.float32)
+    image, text = (0.25 * random.standard_normal((400, 12)).astype(np.float32) + s * m for s in (1, -1))
+    trained = sae.train(image, text, setting("batchtopk", epochs=8, centring=True), seed=0)
+    net = trained.sae
+    x = {name: torch.nn.functional.normalize(torch.from_numpy(v), dim=1) for name, v in (("image", image), ("text", text))}
+    for name in x:
+        mean = getattr(net, f"mean_{name}")
+        np.testing.assert_allclose(mean.numpy(), x[name].mean(0).numpy(), atol=1e-6)
+    x_hat = {name: net.decode(net.encode(rows, name), name) for name, rows in x.items()}
+    error = sum((x[name] - x_hat[name]).square().sum() for name in x)
+    middle = sum(rows.mean(0) for rows in x.values()) / 2
+    r2 = 1 - error / sum((rows - middle).square().sum() for rows in x.values())
+    assert trained.curve[-1]["r2"] == pytest.approx(float(r2), abs=0.02)
+    assert float(r2) > 0.85  # two thirds for nothing, and k=3 of 40 codes in 12 dimensions
+
+
+@pytest.mark.parametrize("architecture", ["relu", "jumprelu"])
+def test_penalty_is_steered_until_l0_is_k(architecture):
+    random = np.random.default_rng(0)
+    atoms = random.standard_normal((30, 16))
+    image, text = ((random.random((600, 30)) < 0.1) @ atoms + 1e-3 * random.standard_normal((600, 16)) for _ in range(2))
+    trained = sae.train(image, text, setting(architecture, k=4, epochs=20, width=32), seed=0)
+    l0 = np.mean([float((trained.sae.encode(part) > 0).sum(1).double().mean()) for part in (image, text)])
+    assert l0 == pytest.approx(4, rel=0.15)
+
+
+def test_a_given_penalty_stays(tmp_path):
+    trainer, x = start(setting("relu", penalty=0.2), sparse=False)
+    for _ in range(3):
+        trainer.step_(x, 3e-3)
+    assert float(trainer.penalty) == pytest.approx(0.2)
