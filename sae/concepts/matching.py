@@ -5,8 +5,8 @@ Never looks at energies: match first, then filter.
 
 from typing import NamedTuple
 
+import lap
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 FLOOR = 1  # stream of random numbers under a seed
 
@@ -21,15 +21,17 @@ class Match(NamedTuple):
 def match(D_a: np.ndarray, D_b: np.ndarray) -> Match:
     """argmax over permutations p of sum_i <D_a[i], D_b[p(i)]>, exact, over all C concepts.
 
-    D_a, D_b: [C, d] with unit rows. `cosines.mean()` is the stability. Raises ValueError where shapes differ.
-    Source: arXiv 2504.11695, stability.
+    D_a, D_b: [C, d] with unit rows. `cosines.mean()` is the stability. Raises ValueError where shapes differ or a
+    row is not finite. Source: arXiv 2504.11695, stability; Jonker and Volgenant 1987 for the assignment.
     """
     D_a, D_b = np.asarray(D_a, np.float32), np.asarray(D_b, np.float32)
     if D_a.ndim != 2 or D_a.shape != D_b.shape:
         raise ValueError(f"dictionaries of shapes {D_a.shape} and {D_b.shape}; two of one shape [C, d] are needed")
     cosines = D_a @ D_b.T
-    _, permutation = linear_sum_assignment(cosines, maximize=True)
-    return Match(permutation, cosines[np.arange(len(D_a)), permutation])
+    if not np.isfinite(cosines).all():  # the solver would not end
+        raise ValueError("a dictionary holds NaN or infinity")
+    permutation, _ = lap.lapjv(1.0 - cosines.astype(np.float64), return_cost=False)
+    return Match(permutation.astype(np.int64), cosines[np.arange(len(D_a)), permutation])
 
 
 def floor_random(D: np.ndarray, draws: int, seed: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
 from sae.concepts.matching import floor_matched, floor_random, match
 
@@ -31,9 +32,30 @@ def test_permuted_dictionary_has_stability_one(seed):
     assert cosines.mean() == pytest.approx(1, abs=1e-6)
 
 
+@given(st.integers(0, 1000), st.sampled_from([2, 7, 40]), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_optimum_is_that_of_scipy(seed, rows, rounded):
+    # Rounded rows give equal cosines, and rows of a dictionary that stand twice give equal columns: several optima.
+    random = np.random.default_rng(seed)
+    D_a, D_b = unit(random, rows, 3), unit(random, rows, 3)
+    if rounded:
+        D_a, D_b = np.round(D_a), np.round(D_b)
+        D_b[rows // 2] = D_b[0]
+    cosines = D_a @ D_b.T
+    best = cosines[linear_sum_assignment(cosines, maximize=True)].sum(dtype=np.float64)
+    found = match(D_a, D_b)
+    assert sorted(found.permutation) == list(range(rows))
+    assert found.cosines.sum(dtype=np.float64) == pytest.approx(best, abs=1e-5)
+
+
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"\(3, 2\) and \(2, 2\)"):
         match(np.eye(3, 2), np.eye(2))
+
+
+def test_a_dictionary_with_nan_is_refused():
+    with pytest.raises(ValueError, match="NaN"):
+        match(np.eye(2), np.array([[1, 0], [0, np.nan]]))
 
 
 def test_floor_random_agrees_with_unrelated_dictionaries():
