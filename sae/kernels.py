@@ -41,3 +41,67 @@ def coactivate_(
                     concept = text_concepts[s]
                     row_sums[concept] += value * text_values[s]
                     row_counts[concept] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def score_(
+    start: int,
+    pairs: int,
+    sums: np.ndarray,
+    counts: np.ndarray,
+    cosine: np.ndarray,
+    mean_image: np.ndarray,
+    mean_text: np.ndarray,
+    deviation_image: np.ndarray,
+    deviation_text: np.ndarray,
+    classes: np.ndarray,
+    min_pairs: int,
+    concepts: np.ndarray,
+    rows: np.ndarray,
+    totals: np.ndarray,
+) -> None:
+    """Turn what `coactivate_` found for image concepts start..start+B-1 into bridges, in one pass.
+
+    sums, counts, cosine [B, C]: cosine of image concept start+b with every concept. mean_*, deviation_* [C]: of the
+    codes over the pairs. classes [C] int8. Fills concepts [N, 2] (image, text) and rows [N, 4] (coactivation, bridge,
+    covariance bridge, correlation bridge; NaN where a deviation is 0) with the N cells that have min_pairs pairs, and
+    adds every cell to totals [kind (raw, covariance), self, sign (positive, negative), class of i, class of j].
+    """
+    row = 0
+    for b in range(len(sums)):
+        i = start + b
+        for j in range(sums.shape[1]):
+            G = sums[b, j] / pairs
+            bridge = G * cosine[b, j]
+            covariance = (G - mean_image[i] * mean_text[j]) * cosine[b, j]
+            own = 1 if i == j else 0
+            totals[0, own, 0 if bridge >= 0 else 1, classes[i], classes[j]] += bridge
+            totals[1, own, 0 if covariance >= 0 else 1, classes[i], classes[j]] += covariance
+            if counts[b, j] >= min_pairs:
+                concepts[row, 0], concepts[row, 1] = i, j
+                rows[row, 0], rows[row, 1], rows[row, 2] = G, bridge, covariance
+                deviations = deviation_image[i] * deviation_text[j]
+                rows[row, 3] = covariance / deviations if deviations > 0 else np.nan
+                row += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def by_item_(
+    position: np.ndarray,
+    concept: np.ndarray,
+    value: np.ndarray,
+    start: np.ndarray,
+    concepts: np.ndarray,
+    values: np.ndarray,
+) -> None:
+    """Counting sort of codes by item, keeping their order within one.
+
+    position, concept, value [nnz]: the item's row, negative for an item that is not counted. start [n+1]: where each
+    row begins in concepts and values.
+    """
+    free = start[:-1].copy()
+    for q in range(len(position)):
+        if position[q] >= 0:
+            at = free[position[q]]
+            concepts[at], values[at] = concept[q], value[q]
+            free[position[q]] = at + 1

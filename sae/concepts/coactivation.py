@@ -1,17 +1,26 @@
 """Co-activation of image and text concepts over aligned pairs, and the Bridge Score built on it.
 
-Works through blocks of image concepts, so that no full C x C matrix of scores is ever held.
+Works through blocks of image concepts, one thread each, so that no full C x C matrix of scores is ever held. A block's
+sums keep their order and blocks are joined in order: equal bytes at any number of threads.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import copy
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from sae.kernels import coactivate_
+from sae.kernels import by_item_, coactivate_, score_
 
 CLASSES = ("image", "text", "bimodal", "silent")
-BLOCK = 256  # image concepts at a time: 16 MB a float64 matrix at 8,192 concepts
+KINDS = ("raw", "covariance")
+BLOCK = 128  # image concepts at a time: 8 MB a float64 matrix at 8,192 concepts, of which each thread holds three
+ROUNDING = 1e-14  # of a squared mean: a variance below it is what rounding left of 0
+Block = TypeVar("Block")
 
 
 class Codes(NamedTuple):
@@ -40,11 +49,68 @@ class _Index(NamedTuple):
     text: Codes
 
 
-class _Moments(NamedTuple):
-    """Over the pairs, zeros included."""
+class Moments(NamedTuple):
+    """Of every concept's code over the pairs, zeros included."""
 
     mean: np.ndarray  # [C] E_P[z]
     deviation: np.ndarray  # [C] standard deviation
+
+
+class Scores(NamedTuple):
+    """The bridges of one block of image concepts."""
+
+    concepts: np.ndarray  # [N, 2] int32: image concept, text concept; cells with enough pairs, in order
+    pairs: np.ndarray  # [N] int64
+    cosine: np.ndarray  # [N] float64
+    rows: np.ndarray  # [N, 4] float64: coactivation, bridge, covariance bridge, correlation bridge
+    totals: np.ndarray  # [kind, self, sign, K, K] over all cells of the block
+
+
+class Pairs:
+    """Codes over pairs, checked and indexed once: what bridges, and their nulls, are computed from."""
+
+    def __init__(self, image: Codes, text: Codes, pair_image: np.ndarray, pair_text: np.ndarray, width: int) -> None:
+        """pair_image, pair_text: [P] rows of `image` and `text`. Raises ValueError where something points outside."""
+        if len(pair_image) == 0:
+            raise ValueError("no pairs: bridges are means over pairs")
+        self.image, self.text, self.width = image, text, width
+        self.pair_image, self.pair_text = np.asarray(pair_image, np.int64), np.asarray(pair_text, np.int64)
+        self.index = _index(image, text, self.pair_image, self.pair_text, width)
+        self.moments_image = moments(image, np.bincount(self.pair_image, minlength=len(image.indptr) - 1), width)
+        self.moments_text = moments(text, np.bincount(self.pair_text, minlength=len(text.indptr) - 1), width)
+
+    def with_images(self, image_of: np.ndarray) -> "Pairs":
+        """The same pairs with image r replaced by image image_of[r], a permutation among images with as many pairs."""
+        other = copy.copy(self)
+        other.pair_image = np.asarray(image_of, np.int64)[self.pair_image]
+        start, captions = _captions_of(other.pair_image, self.pair_text, len(self.image.indptr) - 1)
+        other.index = self.index._replace(pair_start=start, pair_captions=captions)
+        return other  # every image stands in as many pairs as before, so that the moments are the same
+
+    def scores(self, dictionaries: Sequence[np.ndarray], classes: list[str], min_pairs: int) -> Iterator[list[Scores]]:
+        """Block by block, the scores of each dictionary [C, d] (float64, unit rows) with the same codes."""
+        code_of = np.array([CLASSES.index(name) for name in classes], np.int8)
+
+        def of_block(start: int) -> list[Scores]:
+            stop = min(start + BLOCK, self.width)
+            sums, counts = _coactivated(self.index, start, stop, self.width)
+            return [self._scored(start, sums, counts, D[start:stop] @ D.T, code_of, min_pairs) for D in dictionaries]
+
+        yield from _in_order(of_block, self.width)
+
+    def _scored(
+        self, start: int, sums: np.ndarray, counts: np.ndarray, cosine: np.ndarray, code_of: np.ndarray, min_pairs: int
+    ) -> Scores:
+        enough = counts >= max(min_pairs, 0)
+        found = int(enough.sum())
+        concepts, rows = np.empty((found, 2), np.int32), np.empty((found, 4))
+        totals = np.zeros((len(KINDS), 2, 2, len(CLASSES), len(CLASSES)))
+        of, to = self.moments_image, self.moments_text
+        score_(
+            *(start, len(self.pair_image), sums, counts, cosine, of.mean, to.mean, of.deviation, to.deviation),
+            *(code_of, max(min_pairs, 0), concepts, rows, totals),
+        )
+        return Scores(concepts, counts[enough], cosine[enough], rows, totals)
 
 
 def coactivation(
@@ -57,8 +123,14 @@ def coactivation(
     """
     index = _index(image, text, pair_image, pair_text, width)
     G, pairs = np.zeros((width, width)), np.zeros((width, width), np.int64)
-    coactivate_(0, width, *index[:-1], *index.text, G, pairs)
-    return G / max(len(pair_image), 1), pairs
+
+    def of_block(start: int) -> None:
+        stop = min(start + BLOCK, width)
+        coactivate_(start, stop, *index[:-1], *index.text, G[start:stop], pairs[start:stop])
+
+    list(_in_order(of_block, width))
+    G /= max(len(pair_image), 1)
+    return G, pairs
 
 
 def bridges(
@@ -78,86 +150,92 @@ def bridges(
     Totals are untruncated. Source: arXiv 2504.11695, Bridge Score; DEFINITIONS in docs.
     """
     D = np.asarray(dictionary, np.float64)
-    width = len(D)
-    if len(classes) != width or not set(classes) <= set(CLASSES):
-        raise ValueError(f"classes: one of {', '.join(CLASSES)} for each of {width} concepts is needed")
-    if len(pair_image) == 0:
-        raise ValueError("no pairs: bridges are means over pairs")
-    index = _index(image, text, pair_image, pair_text, width)
-    moments_I = _moments(image, np.bincount(pair_image, minlength=len(image.indptr) - 1), width)
-    moments_T = _moments(text, np.bincount(pair_text, minlength=len(text.indptr) - 1), width)
-    members_CK = np.array([[name == known for known in CLASSES] for name in classes], np.float64)
-    parts: list[dict[str, np.ndarray]] = []
-    totals = _Totals(members_CK)
-    for start, G, pairs in _blocks(index, width, len(pair_image)):
-        stop = start + len(G)
-        cosine = D[start:stop] @ D.T
-        bridge = G * cosine
-        covariance = (G - np.outer(moments_I.mean[start:stop], moments_T.mean)) * cosine
-        totals.add(start, "raw", bridge)
-        totals.add(start, "covariance", covariance)
-        i, j = np.nonzero(pairs >= max(min_pairs, 0))
-        deviations = moments_I.deviation[start + i] * moments_T.deviation[j]
-        correlation = np.full(len(i), np.nan)
-        np.divide(covariance[i, j], deviations, out=correlation, where=deviations > 0)
-        parts.append({
-            "image_concept": (start + i).astype(np.int32),
-            "text_concept": j.astype(np.int32),
-            "pairs": pairs[i, j],
-            "coactivation": G[i, j],
-            "cosine": cosine[i, j],
-            "bridge": bridge[i, j],
-            "covariance_bridge": covariance[i, j],
-            "correlation_bridge": correlation,
-        })  # fmt: skip
-    return Bridges({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, totals.rows())
+    if len(classes) != len(D) or not set(classes) <= set(CLASSES):
+        raise ValueError(f"classes: one of {', '.join(CLASSES)} for each of {len(D)} concepts is needed")
+    return bridges_of(Pairs(image, text, pair_image, pair_text, len(D)), D, classes, min_pairs)
 
 
-class _Totals:
-    """Sums of scores by class of i, class of j, and whether i = j."""
-
-    def __init__(self, members_CK: np.ndarray) -> None:
-        self.members_CK = members_CK
-        # [self or cross, positive or negative, K, K] by kind
-        self.sums = {kind: np.zeros((2, 2, len(CLASSES), len(CLASSES))) for kind in ("raw", "covariance")}
-
-    def add(self, start: int, kind: str, scores_BC: np.ndarray) -> None:
-        """Count the scores [B, C] of image concepts start .. start+B-1."""
-        here = np.arange(len(scores_BC))
-        block_BK = self.members_CK[start : start + len(scores_BC)]
-        for sign, part in enumerate((np.maximum(scores_BC, 0), np.minimum(scores_BC, 0))):
-            own = part[here, start + here]
-            self.sums[kind][1, sign] += (block_BK * own[:, None]).T @ block_BK
-            part[here, start + here] = 0
-            self.sums[kind][0, sign] += block_BK.T @ part @ self.members_CK
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One row a kind, pair of classes, and cross or self; self only where both classes are one."""
-        return [
-            {
-                "class_image": class_image,
-                "class_text": class_text,
-                "self": bool(own),
-                "kind": kind,
-                "total": float(sums[own, 0, a, b] + sums[own, 1, a, b]),
-                "positive": float(sums[own, 0, a, b]),
-                "negative": float(sums[own, 1, a, b]),
-            }
-            for kind, sums in self.sums.items()
-            for a, class_image in enumerate(CLASSES)
-            for b, class_text in enumerate(CLASSES)
-            for own in (0, 1)
-            if not own or a == b
-        ]
+def bridges_of(pairs: Pairs, D: np.ndarray, classes: list[str], min_pairs: int) -> Bridges:
+    """`bridges` of pairs that are indexed already; D [C, d] float64."""
+    parts = [part for (part,) in pairs.scores([D], classes, min_pairs)]
+    concepts = np.concatenate([part.concepts for part in parts])
+    rows = np.concatenate([part.rows for part in parts])
+    columns = {
+        "image_concept": concepts[:, 0],
+        "text_concept": concepts[:, 1],
+        "pairs": np.concatenate([part.pairs for part in parts]),
+        "coactivation": rows[:, 0],
+        "cosine": np.concatenate([part.cosine for part in parts]),
+        "bridge": rows[:, 1],
+        "covariance_bridge": rows[:, 2],
+        "correlation_bridge": rows[:, 3],
+    }
+    return Bridges(
+        {name: np.ascontiguousarray(c) for name, c in columns.items()},
+        total_rows(joined([part.totals for part in parts])),
+    )
 
 
-def _blocks(index: _Index, width: int, pairs: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(first image concept, G [B, C], pair counts [B, C]) for each block of image concepts."""
-    for start in range(0, width, BLOCK):
-        stop = min(start + BLOCK, width)
-        sums, counts = np.zeros((stop - start, width)), np.zeros((stop - start, width), np.int64)
-        coactivate_(start, stop, *index[:-1], *index.text, sums, counts)
-        yield start, sums / pairs, counts
+def joined(totals: Sequence[np.ndarray]) -> np.ndarray:
+    """Totals [kind, self, sign, K, K] of all blocks, added in their order."""
+    whole = np.zeros_like(totals[0])
+    for part in totals:
+        whole += part
+    return whole
+
+
+def total_rows(totals: np.ndarray) -> list[dict[str, Any]]:
+    """One row a kind, pair of classes, and cross or self; self only where both classes are one."""
+    return [
+        {
+            "class_image": class_image,
+            "class_text": class_text,
+            "self": bool(own),
+            "kind": kind,
+            "total": float(totals[k, own, 0, a, b] + totals[k, own, 1, a, b]),
+            "positive": float(totals[k, own, 0, a, b]),
+            "negative": float(totals[k, own, 1, a, b]),
+        }
+        for k, kind in enumerate(KINDS)
+        for a, class_image in enumerate(CLASSES)
+        for b, class_text in enumerate(CLASSES)
+        for own in (0, 1)
+        if not own or a == b
+    ]
+
+
+def codes_by_item(position: np.ndarray, concept: np.ndarray, value: np.ndarray, items: int) -> Codes:
+    """Codes of `items` rows from firings in any order that is ascending by concept within an item.
+
+    position [nnz] int64: the row of each firing, negative where the item is not counted.
+    """
+    counts = np.bincount(position[position >= 0], minlength=items)
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    concepts, values = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
+    by_item_(position, concept, value, start, concepts, values)
+    return Codes(start, concepts, values)
+
+
+def _in_order(of_block: Callable[[int], Block], width: int) -> Iterator[Block]:
+    """`of_block(start)` for every block of image concepts, a thread a core; results in the order of the blocks.
+
+    Two blocks a thread are under way at most, so that results do not pile up.
+    """
+    threads = os.cpu_count() or 1
+    starts = iter(range(0, width, BLOCK))
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(pool.submit(of_block, start) for start in itertools.islice(starts, 2 * threads))
+        while waiting:
+            found = waiting.popleft().result()
+            waiting.extend(pool.submit(of_block, start) for start in itertools.islice(starts, 1))
+            yield found
+
+
+def _coactivated(index: _Index, start: int, stop: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sums and pair counts [stop - start, C] of one block."""
+    sums, counts = np.zeros((stop - start, width)), np.zeros((stop - start, width), np.int64)
+    coactivate_(start, stop, *index[:-1], *index.text, sums, counts)
+    return sums, counts
 
 
 def _index(image: Codes, text: Codes, pair_image: np.ndarray, pair_text: np.ndarray, width: int) -> _Index:
@@ -170,16 +248,19 @@ def _index(image: Codes, text: Codes, pair_image: np.ndarray, pair_text: np.ndar
         if len(rows) and not (rows.min() >= 0 and rows.max() < count):
             raise ValueError(f"{name} points outside the {count} rows of codes")
     by_concept = np.argsort(image.concepts, kind="stable")
-    by_image = np.argsort(pair_image, kind="stable")
     items = np.repeat(np.arange(images, dtype=np.int64), np.diff(image.indptr))
     return _Index(
         _starts(image.concepts, width),
         items[by_concept],
         image.values[by_concept],
-        _starts(pair_image, images),
-        pair_text[by_image],
+        *_captions_of(pair_image, pair_text, images),
         text,
     )
+
+
+def _captions_of(pair_image: np.ndarray, pair_text: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each image's pairs begin, [images + 1], and their captions, [P]."""
+    return _starts(pair_image, images), pair_text[np.argsort(pair_image, kind="stable")]
 
 
 def _starts(keys: np.ndarray, count: int) -> np.ndarray:
@@ -203,7 +284,7 @@ def _checked(codes: Codes, name: str, width: int) -> Codes:
     return Codes(indptr, concepts, values)
 
 
-def _moments(codes: Codes, pairs_of_item: np.ndarray, width: int) -> _Moments:
+def moments(codes: Codes, pairs_of_item: np.ndarray, width: int) -> Moments:
     """Mean and standard deviation of each concept's code over the pairs; pairs_of_item [n] is each item's weight."""
     total = int(pairs_of_item.sum())
     weight = np.repeat(pairs_of_item, np.diff(codes.indptr)).astype(np.float64)
@@ -213,5 +294,5 @@ def _moments(codes: Codes, pairs_of_item: np.ndarray, width: int) -> _Moments:
     silent = total - np.bincount(codes.concepts, weight, minlength=width)
     variance = (off + silent * mean**2) / total
     # A code that is the same on every pair leaves only the rounding of its mean: that is 0, not a tiny deviation.
-    variance[variance < 1e-14 * mean**2] = 0
-    return _Moments(mean, np.sqrt(variance))
+    variance[variance < ROUNDING * mean**2] = 0
+    return Moments(mean, np.sqrt(variance))
