@@ -217,7 +217,7 @@ def analyze_jobs(study: Study, state: State) -> list[Job]:
     counts = expected(study, state)
     whole = counts["acquire"] > 0 and all(len(of(state, stage)) == counts[stage] for stage in ANALYZED)
     entries = [entry(dataset=d, **k._asdict()) for stage in ANALYZED for k, d in of(state, stage).items()]
-    inputs = {"entries": entries, "heldout": study.pairs.heldout, **study.analyze.model_dump()}
+    inputs = {"entries": entries, "heldout": study.pairs.heldout, **study.analyze.model_dump(), "diets": {}}
     return [Job(Key("analyze"), analyze, inputs if whole else None)]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from storage.dataset import manifest_of
 from storage.errors import BadInput
 from storage.runs import Entry, Run, last_run, studies
 from storage.statements import SQL, literal, statement
@@ -16,13 +17,16 @@ from storage.statements import SQL, literal, statement
 if TYPE_CHECKING:
     import polars as pl
 
-TABLES = ("saes", "concepts", "matches", "bridges", "bridge_totals", "floors", "nulls", "retrieval")
+TABLES = (
+    "saes", "concepts", "concept_groups", "matches", "bridges", "bridge_totals", "matched_similarity", "floors",
+    "nulls", "geometry", "retrieval", "frontier", "findings",
+)  # fmt: skip
 
 
 def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[Entry], heldout: float) -> list[str]:
     """Create every view whose data the entries hold, then the macros that these views allow.
 
-    Returns the paths of all files that the views read.
+    Returns the paths of all files that the views read. Raises BadInput that names a file which is gone.
     """
     entries = list(entries)
     files: list[str] = []
@@ -30,6 +34,9 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
     def paths(stage: str, name: str, **wanted: Any) -> list[str]:
         found = [e for e in entries if e.stage == stage and all(getattr(e, k) == v for k, v in wanted.items())]
         listed = [str(store / e.dataset.path / name.format(shard=e.shard)) for e in found]
+        for path in listed:
+            if not os.path.exists(path):
+                raise BadInput(f"{path} is missing from the store: bridgescope run STUDY.toml makes it again")
         files.extend(listed)
         return listed
 
@@ -54,8 +61,11 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         if selects:
             con.execute(f"CREATE VIEW {view} AS\n" + "\nUNION ALL\n".join(selects))
     if any(entry.stage == "analyze" for entry in entries):
+        made = {name for e in entries if e.stage == "analyze" for name in manifest_of(store, e.dataset)["files"]}
         for table in TABLES:
-            con.execute(f"CREATE VIEW {table} AS FROM read_parquet({literal(paths('analyze', f'{table}.parquet'))})")
+            if f"{table}.parquet" in made:  # a study without a frontier has no such table
+                found = literal(paths("analyze", f"{table}.parquet"))
+                con.execute(f"CREATE VIEW {table} AS FROM read_parquet({found})")
         for macro in sorted((SQL / "macros").glob("*.sql")):
             con.execute(macro.read_text())
     return files

@@ -31,7 +31,7 @@ class Decoder(NamedTuple):
     image: Codes  # n rows
     text: Codes  # m rows
     dictionary: np.ndarray  # [C, d]
-    bias: np.ndarray  # [d]
+    bias: np.ndarray  # [d], or [2, d]: image and text, where each was centred on a mean of its own
 
 
 class ConceptSets(NamedTuple):
@@ -197,8 +197,9 @@ def _both_removed(gallery: Gallery, decoder: Decoder, S: np.ndarray) -> tuple[np
 
 
 def _both_kept(decoder: Decoder, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    D, b = decoder.dictionary, decoder.bias
-    return kept(decoder.image, D, b, S), kept(decoder.text, D, b, S)
+    D = decoder.dictionary
+    bias_I, bias_T = np.broadcast_to(decoder.bias, (2, D.shape[1]))
+    return kept(decoder.image, D, bias_I, S), kept(decoder.text, D, bias_T, S)
 
 
 def _decoded(codes: Codes, dictionary: np.ndarray, S: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 -- Purpose: how alike two seeds of a setting are, beside what chance gives.
 -- Inputs:  m (model), s (sae); matches, concepts, nulls.
 -- Columns: seed_a, seed_b; stability (mean matched cosine); energy_weighted (mean over both directions); alive (without
---          concepts dead in either); floor_random, floor_random_sd, floor_matched, floor_matched_sd (means over both seeds).
+--          concepts dead in either); floor_random, floor_random_sd, floor_matched, floor_matched_sd (means over both seeds);
+--          the same of the two other figures: energy_weighted_floor_random ... alive_floor_matched_sd.
 -- Definition: DEFINITIONS "Stability".
 CREATE MACRO stability(m, s) AS TABLE
 WITH matched AS (
@@ -15,30 +16,39 @@ WITH matched AS (
 ),
 directed AS (
     SELECT
-        seed_a, seed_b, avg(cosine) AS stability,
+        seed_a, seed_b, avg(cosine::DOUBLE) AS stability,
         sum(cosine * energy) / nullif(sum(energy), 0) AS energy_weighted,
-        avg(cosine) FILTER (alive) AS alive
+        avg(cosine::DOUBLE) FILTER (alive) AS alive
     FROM matched
     GROUP BY seed_a, seed_b
 ),
-floor_of AS (
+pairs_of_seeds AS (
     SELECT
-        seed,
-        max(mean) FILTER ("null" = 'floor_random') AS random, max(sd) FILTER ("null" = 'floor_random') AS random_sd,
-        max(mean) FILTER ("null" = 'floor_matched') AS matched, max(sd) FILTER ("null" = 'floor_matched') AS matched_sd
-    FROM nulls
-    WHERE model = m AND sae = s AND statistic = 'stability'
-    GROUP BY seed
+        ab.seed_a, ab.seed_b, ab.stability, (ab.energy_weighted + ba.energy_weighted) / 2 AS energy_weighted, ab.alive
+    FROM directed AS ab
+    JOIN directed AS ba ON ba.seed_a = ab.seed_b AND ba.seed_b = ab.seed_a
+    WHERE ab.seed_a < ab.seed_b
 )
 SELECT
-    ab.seed_a, ab.seed_b, ab.stability,
-    (ab.energy_weighted + ba.energy_weighted) / 2 AS energy_weighted,
-    ab.alive,
-    (fa.random + fb.random) / 2 AS floor_random, (fa.random_sd + fb.random_sd) / 2 AS floor_random_sd,
-    (fa.matched + fb.matched) / 2 AS floor_matched, (fa.matched_sd + fb.matched_sd) / 2 AS floor_matched_sd
-FROM directed AS ab
-JOIN directed AS ba ON ba.seed_a = ab.seed_b AND ba.seed_b = ab.seed_a
-JOIN floor_of AS fa ON fa.seed = ab.seed_a
-JOIN floor_of AS fb ON fb.seed = ab.seed_b
-WHERE ab.seed_a < ab.seed_b
-ORDER BY ab.seed_a, ab.seed_b;
+    p.seed_a, p.seed_b, any_value(p.stability) AS stability,
+    any_value(p.energy_weighted) AS energy_weighted, any_value(p.alive) AS alive,
+    avg(n.mean) FILTER (n.statistic = 'stability' AND n."null" = 'floor_random') AS floor_random,
+    avg(n.sd) FILTER (n.statistic = 'stability' AND n."null" = 'floor_random') AS floor_random_sd,
+    avg(n.mean) FILTER (n.statistic = 'stability' AND n."null" = 'floor_matched') AS floor_matched,
+    avg(n.sd) FILTER (n.statistic = 'stability' AND n."null" = 'floor_matched') AS floor_matched_sd,
+    avg(n.mean) FILTER (n.statistic = 'stability_energy_weighted' AND n."null" = 'floor_random')
+        AS energy_weighted_floor_random,
+    avg(n.sd) FILTER (n.statistic = 'stability_energy_weighted' AND n."null" = 'floor_random')
+        AS energy_weighted_floor_random_sd,
+    avg(n.mean) FILTER (n.statistic = 'stability_energy_weighted' AND n."null" = 'floor_matched')
+        AS energy_weighted_floor_matched,
+    avg(n.sd) FILTER (n.statistic = 'stability_energy_weighted' AND n."null" = 'floor_matched')
+        AS energy_weighted_floor_matched_sd,
+    avg(n.mean) FILTER (n.statistic = 'stability_alive' AND n."null" = 'floor_random') AS alive_floor_random,
+    avg(n.sd) FILTER (n.statistic = 'stability_alive' AND n."null" = 'floor_random') AS alive_floor_random_sd,
+    avg(n.mean) FILTER (n.statistic = 'stability_alive' AND n."null" = 'floor_matched') AS alive_floor_matched,
+    avg(n.sd) FILTER (n.statistic = 'stability_alive' AND n."null" = 'floor_matched') AS alive_floor_matched_sd
+FROM pairs_of_seeds AS p
+JOIN nulls AS n ON n.model = m AND n.sae = s AND n.seed IN (p.seed_a, p.seed_b)
+GROUP BY p.seed_a, p.seed_b
+ORDER BY p.seed_a, p.seed_b;

@@ -1,54 +1,76 @@
--- Purpose: energies, rates and modality scores of every concept of every SAE.
--- Inputs:  activations, images, pairs; sae_list (model, sae, seed, width); $split ('heldout', 'train' or 'all').
+-- Purpose: energies, rates, modality and geometry of every concept of every SAE, with the spread of what is a mean.
+-- Inputs:  concept_groups, concept_auc, concept_geometry (what the SAE room computed: direction_accuracy, align_*,
+--          monosemanticity).
 -- Columns: model, sae, seed, split, concept_id;
 --          energy_image = E_I[z], energy_text = E_T[z], energy = their mean; energy_squared_image, _text = E[z^2];
 --          rate_image, rate_text = share of counted items on which it fires; firings = their count;
 --          modality_score = energy_image / (energy_image + energy_text), NULL where both are 0;
---          dead = fires on no training row.
--- Definition: DEFINITIONS "Per concept". Means are over all counted items, zeros included.
-WITH items AS (
-    SELECT 'image' AS modality, image_id AS item_id, split FROM images
-    UNION ALL
-    SELECT 'text' AS modality, pair_id AS item_id, split FROM pairs
-),
-sizes AS (
+--          modality_auc (area under the ROC curve of z, image against text);
+--          direction_accuracy (held-out balanced accuracy of the direction as a classifier of modality);
+--          align_mean_gap, align_logistic, align_lda (signed, + image), align_inlp (length) with the modality subspaces;
+--          monosemanticity (mean cosine of the images it fires on, weighted; NULL under 2);
+--          dead = fires on no training row;
+--          energy_sd, energy_image_sd, energy_text_sd, rate_image_sd, rate_text_sd, modality_score_sd (delete-one-group
+--          jackknife over 20 groups of images; NULL where leaving one out leaves nothing to divide by).
+-- Definition: DEFINITIONS "Per concept", "Uncertainty of per-concept sums". Means are over all counted items, zeros
+--             included. Jackknife with g groups: sd^2 = (g - 1) / g * sum of (estimate without one - their mean)^2.
+WITH whole AS (
     SELECT
-        count(*) FILTER (modality = 'image')::DOUBLE AS images,
-        count(*) FILTER (modality = 'text')::DOUBLE AS texts
-    FROM items
-    WHERE $split = 'all' OR split = $split
+        model, sae, seed, split, concept_id,
+        sum(images) AS images, sum(texts) AS texts, sum(image) AS image, sum(text) AS text,
+        sum(image_squared) AS image_squared, sum(text_squared) AS text_squared,
+        sum(image_firings) AS image_firings, sum(text_firings) AS text_firings, sum(training_firings) AS training_firings
+    FROM concept_groups
+    GROUP BY model, sae, seed, split, concept_id
 ),
-sums AS (
+without_one AS (
     SELECT
         model, sae, seed, concept_id,
-        coalesce(sum(activation::DOUBLE) FILTER (modality = 'image' AND ($split = 'all' OR split = $split)), 0) AS image,
-        coalesce(sum(activation::DOUBLE) FILTER (modality = 'text' AND ($split = 'all' OR split = $split)), 0) AS text,
-        coalesce(sum(activation::DOUBLE ** 2) FILTER (modality = 'image' AND ($split = 'all' OR split = $split)), 0) AS image_squared,
-        coalesce(sum(activation::DOUBLE ** 2) FILTER (modality = 'text' AND ($split = 'all' OR split = $split)), 0) AS text_squared,
-        count(*) FILTER (modality = 'image' AND ($split = 'all' OR split = $split)) AS image_firings,
-        count(*) FILTER (modality = 'text' AND ($split = 'all' OR split = $split)) AS text_firings,
-        count(*) FILTER (split = 'train') AS training_firings
-    FROM activations
-    JOIN items USING (modality, item_id)
-    GROUP BY ALL
+        (w.image - g.image) / nullif(w.images - g.images, 0) AS energy_image,
+        (w.text - g.text) / nullif(w.texts - g.texts, 0) AS energy_text,
+        (w.image_firings - g.image_firings) / nullif(w.images - g.images, 0) AS rate_image,
+        (w.text_firings - g.text_firings) / nullif(w.texts - g.texts, 0) AS rate_text
+    FROM concept_groups AS g
+    JOIN whole AS w USING (model, sae, seed, concept_id)
+    WHERE g.images + g.texts > 0
 ),
-every_concept AS (
-    SELECT model, sae, seed, unnest(range(width))::INTEGER AS concept_id
-    FROM sae_list
+estimates AS (
+    SELECT
+        *, (energy_image + energy_text) / 2 AS energy,
+        energy_image / nullif(energy_image + energy_text, 0) AS modality_score
+    FROM without_one
+),
+spread AS (
+    SELECT
+        model, sae, seed, concept_id,
+        CASE WHEN count(energy) = count(*) THEN sqrt((count(*) - 1) * var_pop(energy)) END AS energy_sd,
+        CASE WHEN count(energy_image) = count(*) THEN sqrt((count(*) - 1) * var_pop(energy_image)) END AS energy_image_sd,
+        CASE WHEN count(energy_text) = count(*) THEN sqrt((count(*) - 1) * var_pop(energy_text)) END AS energy_text_sd,
+        CASE WHEN count(rate_image) = count(*) THEN sqrt((count(*) - 1) * var_pop(rate_image)) END AS rate_image_sd,
+        CASE WHEN count(rate_text) = count(*) THEN sqrt((count(*) - 1) * var_pop(rate_text)) END AS rate_text_sd,
+        CASE WHEN count(modality_score) = count(*) THEN sqrt((count(*) - 1) * var_pop(modality_score)) END
+            AS modality_score_sd
+    FROM estimates
+    GROUP BY model, sae, seed, concept_id
+),
+means AS (
+    SELECT
+        *, image / images AS energy_image, text / texts AS energy_text,
+        image_squared / images AS energy_squared_image, text_squared / texts AS energy_squared_text,
+        image_firings / images AS rate_image, text_firings / texts AS rate_text
+    FROM whole
 )
 SELECT
-    model, sae, seed, $split AS split, concept_id,
-    (coalesce(image, 0) / images + coalesce(text, 0) / texts) / 2 AS energy,
-    coalesce(image, 0) / images AS energy_image,
-    coalesce(text, 0) / texts AS energy_text,
-    coalesce(image_squared, 0) / images AS energy_squared_image,
-    coalesce(text_squared, 0) / texts AS energy_squared_text,
-    coalesce(image_firings, 0) / images AS rate_image,
-    coalesce(text_firings, 0) / texts AS rate_text,
-    coalesce(image_firings + text_firings, 0) AS firings,
-    CASE WHEN image + text > 0 THEN (image / images) / (image / images + text / texts) END AS modality_score,
-    coalesce(training_firings, 0) = 0 AS dead
-FROM every_concept
-LEFT JOIN sums USING (model, sae, seed, concept_id)
-CROSS JOIN sizes
+    model, sae, seed, split, concept_id,
+    (energy_image + energy_text) / 2 AS energy, energy_image, energy_text,
+    energy_squared_image, energy_squared_text, rate_image, rate_text,
+    (image_firings + text_firings)::BIGINT AS firings,
+    energy_image / nullif(energy_image + energy_text, 0) AS modality_score,
+    modality_auc, direction_accuracy, align_mean_gap, align_logistic, align_lda, align_inlp, monosemanticity,
+    training_firings = 0 AS dead,
+    energy_sd, energy_image_sd, energy_text_sd, rate_image_sd, rate_text_sd, modality_score_sd
+FROM means
+JOIN spread USING (model, sae, seed, concept_id)
+LEFT JOIN concept_auc USING (model, sae, seed, concept_id)
+LEFT JOIN concept_geometry USING (model, sae, seed, concept_id)
 ORDER BY model, sae, seed, concept_id

@@ -1,31 +1,66 @@
--- Purpose: what chance gives for every stability figure, from the draws of both floors.
+-- Purpose: what chance gives for every figure, from draws.
 -- Inputs:  floors (model, sae, seed, "null", draw, concept_id, cosine: the matched cosine of each concept of a dictionary
---          against drawn rows), concepts.
--- Columns: model, sae, seed; statistic ('stability', 'stability_energy_weighted', 'stability_top_<K>' for K = 1, 2, 4 ...
---          and the width); "null" ('floor_random' or 'floor_matched'); mean, sd, q025, q975 over the draws; draws.
--- Definition: DEFINITIONS "Stability".
-WITH ranked AS (
+--          against drawn rows), concepts; null_draws (model, sae, seed, statistic, "null", draw, value: figures under a
+--          permutation); null_summaries (the columns of this table: nulls that come with their mean and range).
+-- Columns: model, sae, seed; statistic; "null"; mean, sd, q025, q975 over the draws (sd of n - 1); draws (0: in closed form).
+--          Of floors ('floor_random', 'floor_matched'), statistic is 'stability'; 'stability_energy_weighted';
+--          'stability_alive' (concepts that fire on a training row); 'stability_top_<K>' (the K most energetic, K = 1, 2, 4
+--          ... and the width); 'stability_share_<P>' (the fewest that hold P % of the energy); 'stability_rare' (the least
+--          energetic half); 'stability_common_over_rare' ('stability_share_50' less 'stability_rare').
+-- Definition: DEFINITIONS "Stability". Match first, then filter.
+WITH run AS (
     SELECT
-        floors.*, concepts.energy,
-        row_number() OVER (PARTITION BY model, sae, seed, "null", draw ORDER BY concepts.energy DESC, concept_id) AS rank,
-        count(*) OVER (PARTITION BY model, sae, seed, "null", draw) AS width
+        floors.*, concepts.energy, concepts.dead,
+        row_number() OVER ranking AS rank,
+        sum(concepts.energy) OVER ranking AS energy_so_far,
+        avg(cosine::DOUBLE) OVER ranking AS mean_so_far,
+        sum(concepts.energy) OVER whole AS total,
+        count(*) OVER whole AS width
     FROM floors
     JOIN concepts USING (model, sae, seed, concept_id)
+    WINDOW
+        whole AS (PARTITION BY model, sae, seed, "null", draw),
+        ranking AS (
+            PARTITION BY model, sae, seed, "null", draw ORDER BY concepts.energy DESC, concept_id
+            ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+        )
 ),
-tops AS (
-    SELECT DISTINCT width, unnest(list_distinct([least(2 ** i, width) FOR i IN range(25)]))::BIGINT AS k
-    FROM ranked
+by_share AS (
+    SELECT model, sae, seed, "null", draw, percent, arg_min(mean_so_far, rank) AS value
+    FROM run
+    JOIN (SELECT unnest(range(10, 101, 10)) AS percent) AS shares
+        ON energy_so_far >= total * percent / 100 * (1 - 1e-12) AND total > 0
+    GROUP BY model, sae, seed, "null", draw, percent
+),
+whole_run AS (
+    SELECT
+        model, sae, seed, "null", draw,
+        avg(cosine::DOUBLE) AS plain,
+        sum(cosine * energy) / nullif(sum(energy), 0) AS weighted,
+        avg(cosine::DOUBLE) FILTER (NOT dead) AS alive,
+        avg(cosine::DOUBLE) FILTER (rank > width // 2) AS rare
+    FROM run
+    GROUP BY model, sae, seed, "null", draw
 ),
 drawn AS (
-    SELECT model, sae, seed, "null", draw, 'stability' AS statistic, avg(cosine) AS value
-    FROM ranked GROUP BY ALL
+    SELECT model, sae, seed, "null", draw, 'stability' AS statistic, plain AS value FROM whole_run
     UNION ALL
-    SELECT model, sae, seed, "null", draw, 'stability_energy_weighted', sum(cosine * energy) / nullif(sum(energy), 0)
-    FROM ranked GROUP BY ALL
+    SELECT model, sae, seed, "null", draw, 'stability_energy_weighted', weighted FROM whole_run
     UNION ALL
-    SELECT model, sae, seed, "null", draw, 'stability_top_' || k, avg(cosine)
-    FROM ranked JOIN tops ON tops.width = ranked.width AND ranked.rank <= tops.k
-    GROUP BY model, sae, seed, "null", draw, k
+    SELECT model, sae, seed, "null", draw, 'stability_alive', alive FROM whole_run
+    UNION ALL
+    SELECT model, sae, seed, "null", draw, 'stability_rare', rare FROM whole_run
+    UNION ALL
+    SELECT model, sae, seed, "null", draw, 'stability_top_' || rank, mean_so_far FROM run
+    WHERE rank = width OR rank = 2 ** round(log2(rank))
+    UNION ALL
+    SELECT model, sae, seed, "null", draw, 'stability_share_' || percent, value FROM by_share
+    UNION ALL
+    SELECT model, sae, seed, "null", draw, 'stability_common_over_rare', by_share.value - rare
+    FROM by_share JOIN whole_run USING (model, sae, seed, "null", draw)
+    WHERE percent = 50
+    UNION ALL
+    SELECT model, sae, seed, "null", draw, statistic, value FROM null_draws
 )
 SELECT
     model, sae, seed, statistic, "null",
@@ -33,5 +68,8 @@ SELECT
     quantile_cont(value, 0.025) AS q025, quantile_cont(value, 0.975) AS q975,
     count(*) AS draws
 FROM drawn
-GROUP BY ALL
+WHERE NOT isnan(value)
+GROUP BY model, sae, seed, statistic, "null"
+UNION ALL
+SELECT model, sae, seed, statistic, "null", mean, sd, q025, q975, draws FROM null_summaries
 ORDER BY model, sae, seed, statistic, "null"

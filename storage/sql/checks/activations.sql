@@ -1,0 +1,13 @@
+-- Purpose: the first file of activations that holds something else than numbers above 0.
+-- Inputs:  $files, activation files.
+-- Columns: filename; rows (how many such activations it holds); concept_id, item_id, activation (of the first of them).
+--          No row when all is well.
+SELECT
+    filename, count(*) AS rows,
+    arg_min(concept_id, (concept_id, item_id)) AS concept_id, arg_min(item_id, (concept_id, item_id)) AS item_id,
+    arg_min(activation, (concept_id, item_id)) AS activation
+FROM read_parquet($files, filename = true)
+WHERE activation IS NULL OR NOT isfinite(activation) OR activation <= 0
+GROUP BY filename
+ORDER BY filename
+LIMIT 1

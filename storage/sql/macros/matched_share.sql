@@ -1,0 +1,53 @@
+-- Purpose: the share of matched similarity that the top n bridges carry.
+-- Inputs:  m (model), s (sae); bridges, matched_similarity, bridge_totals.
+-- Columns: seed; n (1, 2, 4 ... 1,048,576, as many as are stored, and all stored); carried (sum of the n highest raw
+--          bridges); of_matched (over the mean similarity of matched reconstructions); of_positive (over the positive part of
+--          all raw bridges); covariance_carried, covariance_of_gain (the n highest covariance bridges, over matched less
+--          shuffled similarity); covariance_of_positive.
+-- Definition: DEFINITIONS "Bridge Score", identities. Negative bridges lower the whole, so of_matched may pass 1.
+CREATE MACRO matched_share(m, s) AS TABLE
+WITH ranked AS (
+    SELECT
+        seed,
+        row_number() OVER by_raw AS n, count(*) OVER (PARTITION BY seed) AS stored,
+        sum(bridge) OVER by_raw AS carried
+    FROM bridges
+    WHERE model = m AND sae = s
+    WINDOW by_raw AS (PARTITION BY seed ORDER BY bridge DESC ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
+),
+ranked_covariance AS (
+    SELECT
+        seed,
+        row_number() OVER by_covariance AS n,
+        sum(covariance_bridge) OVER by_covariance AS covariance_carried
+    FROM bridges
+    WHERE model = m AND sae = s
+    WINDOW by_covariance AS (
+        PARTITION BY seed ORDER BY covariance_bridge DESC ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+    )
+),
+terms AS (
+    SELECT
+        seed, max(value) FILTER (term = 'matched') AS matched,
+        max(value) FILTER (term = 'matched') - max(value) FILTER (term = 'shuffled') AS gain
+    FROM matched_similarity
+    WHERE model = m AND sae = s
+    GROUP BY seed
+),
+positives AS (
+    SELECT
+        seed, sum(positive) FILTER (kind = 'raw') AS raw, sum(positive) FILTER (kind = 'covariance') AS covariance
+    FROM bridge_totals
+    WHERE model = m AND sae = s
+    GROUP BY seed
+)
+SELECT
+    seed, n, carried, carried / nullif(matched, 0) AS of_matched, carried / nullif(raw, 0) AS of_positive,
+    covariance_carried, covariance_carried / nullif(gain, 0) AS covariance_of_gain,
+    covariance_carried / nullif(covariance, 0) AS covariance_of_positive
+FROM ranked
+JOIN ranked_covariance USING (seed, n)
+JOIN terms USING (seed)
+JOIN positives USING (seed)
+WHERE n = stored OR n = 2 ** round(log2(n))
+ORDER BY seed, n;

@@ -1,0 +1,22 @@
+-- Purpose: the codes of one SAE with what the statistics ask of their items, read once.
+-- Inputs:  activations, images, pairs; $model, $sae, $seed; $split ('heldout', 'train' or 'all').
+-- Columns: is_image; concept_id; activation; jackknife_group (as in group_sizes); counted (the item is in the split);
+--          training (the item is a training row).
+WITH of_images AS (
+    SELECT
+        image_id, (floor(split_u * 2 ** 40)::BIGINT % 20)::UTINYINT AS jackknife_group,
+        $split = 'all' OR split = $split AS counted, split = 'train' AS training
+    FROM images
+),
+of_texts AS (
+    SELECT pair_id, jackknife_group, counted, training FROM pairs JOIN of_images USING (image_id)
+)
+SELECT true AS is_image, a.concept_id, a.activation, i.jackknife_group, i.counted, i.training
+FROM activations AS a
+JOIN of_images AS i ON i.image_id = a.item_id
+WHERE a.model = $model AND a.sae = $sae AND a.seed = $seed AND a.modality = 'image'
+UNION ALL
+SELECT false, a.concept_id, a.activation, t.jackknife_group, t.counted, t.training
+FROM activations AS a
+JOIN of_texts AS t ON t.pair_id = a.item_id
+WHERE a.model = $model AND a.sae = $sae AND a.seed = $seed AND a.modality = 'text'

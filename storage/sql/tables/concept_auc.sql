@@ -1,0 +1,41 @@
+-- Purpose: how well a concept's activation tells images from captions, exactly.
+-- Inputs:  codes (of one SAE), group_sizes; $model, $sae, $seed, $width.
+-- Columns: model, sae, seed, concept_id; modality_auc (NULL where a modality has no items).
+-- Definition: DEFINITIONS "modality AUC": (wins + ties / 2) / (n_I n_T) over all pairs of an image and a caption, zeros tie
+--             with zeros. Among firing items wins and ties follow from ranks (Mann and Whitney 1947): rank() counts the
+--             lower ones plus 1, at_most the lower and equal ones, so their sum is twice the mid-rank. A firing image beats
+--             every silent caption; silent ones tie. Whole numbers until the last division: exact at any number of threads.
+WITH ranked AS (
+    SELECT concept_id, is_image, rank() OVER w + count(*) OVER (w RANGE UNBOUNDED PRECEDING) AS twice_mid_rank
+    FROM codes
+    WHERE counted
+    WINDOW w AS (PARTITION BY concept_id ORDER BY activation)
+),
+firing AS (
+    SELECT
+        concept_id,
+        count(*) FILTER (is_image) AS images, count(*) FILTER (NOT is_image) AS texts,
+        coalesce(sum(twice_mid_rank) FILTER (is_image), 0) AS ranks
+    FROM ranked
+    GROUP BY concept_id
+),
+sizes AS (
+    SELECT sum(images)::BIGINT AS images, sum(texts)::BIGINT AS texts FROM group_sizes
+),
+every AS (
+    SELECT unnest(range($width))::INTEGER AS concept_id
+),
+counts AS (
+    SELECT
+        concept_id, sizes.images AS n_i, sizes.texts AS n_t,
+        coalesce(firing.images, 0) AS f_i, coalesce(firing.texts, 0) AS f_t, coalesce(ranks, 0) AS ranks
+    FROM every
+    LEFT JOIN firing USING (concept_id)
+    CROSS JOIN sizes
+)
+SELECT
+    $model AS model, $sae AS sae, $seed::INTEGER AS seed, concept_id,
+    (ranks - f_i * (f_i + 1) + 2 * f_i * (n_t - f_t) + (n_i - f_i) * (n_t - f_t))::DOUBLE / nullif(2 * n_i * n_t, 0)
+        AS modality_auc
+FROM counts
+ORDER BY concept_id

@@ -1,0 +1,33 @@
+-- Purpose: the sums behind every per-concept mean, kept apart for 20 groups of images, so that each can be left out.
+-- Inputs:  codes (of one SAE), group_sizes; $model, $sae, $seed, $width, $split.
+-- Columns: model, sae, seed, split, concept_id, jackknife_group; images, texts (counted items of the group);
+--          image, text (sums of z over its images, captions); image_squared, text_squared (of z^2);
+--          image_firings, text_firings (counts); training_firings (on its training rows of both modalities).
+-- Definition: DEFINITIONS "Uncertainty of per-concept sums". A row for every concept and group, zeros included.
+WITH every AS (
+    SELECT unnest(range($width))::INTEGER AS concept_id
+),
+sums AS (
+    SELECT
+        concept_id, jackknife_group,
+        sum(activation::DOUBLE) FILTER (counted AND is_image) AS image,
+        sum(activation::DOUBLE) FILTER (counted AND NOT is_image) AS text,
+        sum(activation::DOUBLE * activation) FILTER (counted AND is_image) AS image_squared,
+        sum(activation::DOUBLE * activation) FILTER (counted AND NOT is_image) AS text_squared,
+        count(*) FILTER (counted AND is_image) AS image_firings,
+        count(*) FILTER (counted AND NOT is_image) AS text_firings,
+        count(*) FILTER (training) AS training_firings
+    FROM codes
+    GROUP BY concept_id, jackknife_group
+)
+SELECT
+    $model AS model, $sae AS sae, $seed::INTEGER AS seed, $split AS split, concept_id, jackknife_group,
+    images, texts,
+    coalesce(image, 0) AS image, coalesce(text, 0) AS text,
+    coalesce(image_squared, 0) AS image_squared, coalesce(text_squared, 0) AS text_squared,
+    coalesce(image_firings, 0) AS image_firings, coalesce(text_firings, 0) AS text_firings,
+    coalesce(training_firings, 0) AS training_firings
+FROM every
+CROSS JOIN group_sizes
+LEFT JOIN sums USING (concept_id, jackknife_group)
+ORDER BY concept_id, jackknife_group

@@ -1,0 +1,111 @@
+-- Purpose: each claim of the paper beside what chance gives: the figure, its null, its range over seeds, holds or not.
+-- Inputs:  concepts, matches, bridge_totals, nulls.
+-- Columns: model, sae; claim; figure (mean over seeds, or over ordered pairs of seeds); "null" (the mean that chance gives);
+--          low, high (range of the figure over seeds or pairs of seeds); holds (NULL where the null is not known).
+--          A claim that needs two seeds has no row with one.
+-- Definition: "common" are the fewest concepts that hold half of the energy, "rare" the least energetic half. Beyond chance:
+--          even the lowest value stands above the 97.5 % quantile of the null, for stability floor_matched. "Unimodal" and
+--          "opposite modality" as in DEFINITIONS, concepts under 10 firings left out. v1 (close to the modality subspace)
+--          holds when concepts on average lie nearer to it than 97.5 % of random directions do, v4 (almost orthogonal) when
+--          they do not: which of the two is true depends on how the subspace is defined, so every definition has its rows.
+WITH ranked AS (
+    SELECT
+        model, sae, seed, concept_id,
+        row_number() OVER ranking > count(*) OVER whole // 2 AS rare,
+        coalesce(sum(energy) OVER (ranking ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) < sum(energy) OVER whole / 2
+            AS common
+    FROM concepts
+    WINDOW
+        whole AS (PARTITION BY model, sae, seed),
+        ranking AS (PARTITION BY model, sae, seed ORDER BY energy DESC, concept_id)
+),
+pairs_of_seeds AS (
+    SELECT
+        m.model, m.sae_a AS sae, m.seed_a, m.seed_b,
+        avg(m.cosine::DOUBLE) FILTER (common) AS common, avg(m.cosine::DOUBLE) FILTER (rare) AS rare
+    FROM matches AS m
+    JOIN ranked AS r ON r.model = m.model AND r.sae = m.sae_a AND r.seed = m.seed_a AND r.concept_id = m.concept_a
+    WHERE m.sae_a = m.sae_b
+    GROUP BY m.model, m.sae_a, m.seed_a, m.seed_b
+),
+usage AS (
+    SELECT
+        model, sae, seed,
+        avg((modality_score < 0.1 OR modality_score > 0.9)::INTEGER) AS share,
+        sum(energy) FILTER (modality_score < 0.1 OR modality_score > 0.9) / nullif(sum(energy), 0) AS energy_share,
+        avg(abs(align_mean_gap)) AS mean_gap, avg(abs(align_logistic)) AS logistic, avg(abs(align_lda)) AS lda,
+        avg(align_inlp) AS inlp, avg(direction_accuracy) AS accuracy
+    FROM concepts
+    WHERE firings >= 10 AND modality_score IS NOT NULL
+    GROUP BY model, sae, seed
+),
+alignment AS (
+    UNPIVOT (SELECT model, sae, seed, mean_gap, logistic, lda, inlp FROM usage)
+    ON mean_gap, logistic, lda, inlp INTO NAME subspace VALUE value
+),
+bridging AS (
+    SELECT
+        model, sae, seed, kind,
+        coalesce(sum(positive) FILTER (NOT self AND (class_image, class_text) IN (('image', 'text'), ('text', 'image'))), 0)
+            / nullif(sum(positive), 0) AS share
+    FROM bridge_totals
+    GROUP BY model, sae, seed, kind
+),
+-- how: 'above' (beyond what chance gives), 'most' (that, and more than half), 'within' (no more than chance gives)
+measured AS (
+    SELECT model, sae, 1 AS place, 'common concepts are stable' AS claim, common AS value,
+        'stability_share_50' AS statistic, 'floor_matched' AS "null", 'above' AS how
+    FROM pairs_of_seeds
+    UNION ALL
+    SELECT model, sae, 2, 'rare concepts are not stable', rare, 'stability_rare', 'floor_matched', 'within'
+    FROM pairs_of_seeds
+    UNION ALL
+    SELECT model, sae, 3, 'common concepts are more stable than rare ones', common - rare,
+        'stability_common_over_rare', 'floor_matched', 'above'
+    FROM pairs_of_seeds
+    UNION ALL
+    SELECT model, sae, 4, 'most concepts serve one modality', share, 'unimodal_share', 'modality_shuffled', 'most' FROM usage
+    UNION ALL
+    SELECT model, sae, 5, 'most energy lies in concepts of one modality', energy_share,
+        'unimodal_energy_share', 'modality_shuffled', 'most'
+    FROM usage
+    UNION ALL
+    SELECT model, sae, 6, 'v1: concepts lie close to the modality subspace, ' || subspace, value,
+        'align_' || subspace, 'floor_random', 'above'
+    FROM alignment
+    UNION ALL
+    SELECT model, sae, 7, 'v4: concepts are almost orthogonal to the modality subspace, ' || subspace, value,
+        'align_' || subspace, 'floor_random', 'within'
+    FROM alignment
+    UNION ALL
+    SELECT model, sae, 8, 'v4: concept directions are poor modality classifiers', accuracy,
+        'direction_accuracy', 'floor_matched', 'within'
+    FROM usage
+    WHERE accuracy IS NOT NULL
+    UNION ALL
+    SELECT model, sae, 9, 'unimodal concepts of opposite modality bridge together, ' || kind, share,
+        kind || '_opposite_share', 'images_permuted', 'above'
+    FROM bridging
+),
+chance AS (
+    SELECT model, sae, statistic, "null", avg(mean) AS mean, max(q975) AS q975
+    FROM nulls
+    GROUP BY model, sae, statistic, "null"
+),
+figures AS (
+    SELECT
+        model, sae, place, claim, statistic, "null", how,
+        avg(value) AS figure, min(value) AS low, max(value) AS high
+    FROM measured
+    GROUP BY model, sae, place, claim, statistic, "null", how
+)
+SELECT
+    f.model, f.sae, f.claim, f.figure, c.mean AS "null", f.low, f.high,
+    CASE f.how
+        WHEN 'above' THEN f.low > c.q975
+        WHEN 'most' THEN f.low > c.q975 AND f.low > 0.5
+        WHEN 'within' THEN f.figure <= c.q975
+    END AS holds
+FROM figures AS f
+LEFT JOIN chance AS c USING (model, sae, statistic, "null")
+ORDER BY f.model, f.sae, f.place, f.claim

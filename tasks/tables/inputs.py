@@ -1,0 +1,165 @@
+"""What the tables are made from: rows, trained SAEs and codes of one study, checked before anything is counted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+
+from sae import SAE
+from sae.concepts.coactivation import Codes, codes_by_item
+from storage.catalog import frame
+from storage.errors import BadInput
+from storage.rows import Ints, Rows, select
+from storage.runs import Entry
+from storage.statements import statement
+
+UNIMODAL = 0.1  # a concept is unimodal below this modality score, or above one minus it
+Keys = dict[str, Any]
+
+
+class Analysis(NamedTuple):
+    """What is analysed, and what counts."""
+
+    store: Path
+    entries: list[Entry]
+    heldout: float
+    split: str  #: 'heldout', 'train' or 'all'
+    min_pairs: int
+    diets: dict[str, dict[str, str | None]]  #: setting -> 'of' (the setting it is a data diet of), 'data_half'
+
+    def models(self) -> list[str]:
+        """Models that were embedded, in the order of the study."""
+        return [model for model in dict.fromkeys(e.model for e in self.entries if e.stage == "embed") if model]
+
+    def rows(self, model: str | None, split: str) -> Rows:
+        """Embeddings of one model on one side of the split."""
+        pairs = {e.shard: e.dataset for e in self.entries if e.stage == "acquire"}
+        embeddings = {e.shard: e.dataset for e in self.entries if e.stage == "embed" and e.model == model}
+        return select(self.store, [pairs[at] for at in embeddings], list(embeddings.values()), self.heldout, split)
+
+    def trained(self, model: str | None = None) -> Iterator[tuple[Entry, SAE]]:
+        """Every SAE of the study (of a model), loaded, in the order of model, name and seed."""
+        wanted = [e for e in self.entries if e.stage == "train" and model in (None, e.model)]
+        for entry in sorted(wanted, key=lambda e: (e.model or "", e.sae or "", e.seed or 0)):
+            yield entry, SAE.load(self.store / entry.dataset.path)
+
+    def family(self, setting: str | None) -> str | None:
+        """The setting that this one is a data diet of, or itself."""
+        return self.diets[setting]["of"] if setting in self.diets else setting
+
+
+class Counted(NamedTuple):
+    """The pairs that are counted."""
+
+    images: Ints  #: ids of their images, ascending
+    texts: Ints  #: ids of the pairs, ascending
+    pair_image: Ints  #: [P] position in `images` of each pair
+
+
+def keys_of(entry: Entry) -> Keys:
+    """The columns that name an SAE."""
+    return {"model": entry.model, "sae": entry.sae, "seed": entry.seed}
+
+
+def check(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
+    """Raise BadInput, naming what is wrong, where, and what to run, before a table is made from half of a study."""
+    entries, shards = analysis.entries, {e.shard for e in analysis.entries if e.stage == "acquire"}
+    for entry in entries:
+        if entry.stage == "train":
+            exported = {e.shard for e in entries if e.stage == "export" and keys_of(e) == keys_of(entry)}
+            if missing := sorted(shard for shard in shards - exported if shard is not None):
+                raise BadInput(
+                    f"model {entry.model}, SAE {entry.sae}, seed {entry.seed}: no activations of shard "
+                    f"{', '.join(map(str, missing))}: run the study with --only export first, or whole"
+                )
+    settings = itertools.groupby(analysis.trained(), key=lambda pair: (pair[0].model, pair[0].sae))
+    for (model, name), group in settings:
+        widths = {f"{entry.dataset.path} (seed {entry.seed})": net.config.width for entry, net in group}
+        if len(set(widths.values())) > 1:
+            listed = ", ".join(f"{path}: {width}" for path, width in widths.items())
+            raise BadInput(
+                f"model {model}, SAE {name}: its seeds differ in width: {listed}: run the study with --only train"
+            )
+    _check_items(con, analysis.split)
+    _check_values(con, analysis)
+
+
+def _check_items(con: duckdb.DuckDBPyConnection, split: str) -> None:
+    counts = frame(
+        con,
+        """SELECT
+            (SELECT count(*) FROM images WHERE $split = 'all' OR split = $split) AS images,
+            (SELECT count(*) FROM pairs WHERE $split = 'all' OR split = $split) AS captions""",
+        {"split": split},
+    ).row(0, named=True)
+    for modality, count in counts.items():
+        if count == 0:
+            raise BadInput(
+                f"no {modality} in the split {split!r}: set another analyze.split, or pairs.heldout, in the study file"
+            )
+
+
+def _check_values(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
+    """Every activation is a number above 0."""
+    files = {}
+    for entry in analysis.entries:
+        if entry.stage == "export":
+            files[str(analysis.store / entry.dataset.path / f"{entry.shard}.parquet")] = entry
+    if not files:
+        return
+    bad = con.execute(statement("checks/activations", files=list(files))).fetchone()
+    if bad is not None:
+        path, rows, concept, item, value = bad
+        entry = files[path]
+        raise BadInput(
+            f"{path}: {rows} activations are not numbers above 0; the first is {value}, of concept {concept} on item "
+            f"{item}: delete the folder {analysis.store / entry.dataset.path} and run the study again"
+        )
+
+
+def counted_pairs(con: duckdb.DuckDBPyConnection, split: str) -> Counted:
+    """The pairs of the split and their images."""
+    found = frame(
+        con,
+        "SELECT pair_id, image_id FROM pairs WHERE $split = 'all' OR split = $split ORDER BY pair_id",
+        {"split": split},
+    )
+    images = found["image_id"].unique().sort().to_numpy()
+    return Counted(images, found["pair_id"].to_numpy(), np.searchsorted(images, found["image_id"].to_numpy()))
+
+
+def codes_of(con: duckdb.DuckDBPyConnection, keys: Keys, modality: str, items: Ints) -> Codes:
+    """The codes of the named items (ascending ids) in compressed rows, one row an item.
+
+    Files hold a concept's firings together, concepts ascending, an item in one file: no sorting is left to do.
+    """
+    found = con.execute(
+        """SELECT item_id, concept_id, activation FROM activations
+        WHERE model = $model AND sae = $sae AND seed = $seed AND modality = $modality""",
+        {**keys, "modality": modality},
+    ).fetchnumpy()
+    ids = np.asarray(found["item_id"])
+    position = np.searchsorted(items, ids)
+    position[items[np.minimum(position, len(items) - 1)] != ids] = -1
+    return codes_by_item(position, np.asarray(found["concept_id"]), np.asarray(found["activation"]), len(items))
+
+
+def classes_of(con: duckdb.DuckDBPyConnection, keys: Keys) -> list[str]:
+    """The class of every concept of one SAE: image, text, bimodal, or silent (never fires on the counted items)."""
+    scores = con.execute(
+        "SELECT modality_score FROM concepts WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY concept_id",
+        keys,
+    ).fetchall()
+    return [class_of(score) for (score,) in scores]
+
+
+def class_of(score: float | None) -> str:
+    """Unimodal class of a modality score."""
+    if score is None:
+        return "silent"
+    return "text" if score < UNIMODAL else "image" if score > 1 - UNIMODAL else "bimodal"
