@@ -79,11 +79,14 @@ class SAE(Section):
     learning_rate: float = Field(1e-3, gt=0, le=1)
     decoder_bias: bool = True
     image_share: Share | Literal["natural"] = Field(0.5, description="share of images in the training mixture")
+    data_half: Literal["a", "b"] | None = Field(None, description="train on one of two disjoint halves of the images")
     auxk: float = Field(1 / 32, ge=0, description="weight of the auxiliary loss; 0 turns it off")
     dead_after_epochs: float = Field(0.5, ge=0.1, le=1, description="a concept silent for so long is dead to AuxK")
     centring: bool = Field(False, description="take each modality's mean off its rows: an ablation")
     penalty: float | None = Field(
-        None, ge=0, description="weight of the L1 (relu) or L0 (jumprelu) penalty; left out, it is steered until L0 is k"
+        None,
+        ge=0,
+        description="weight of the L1 (relu) or L0 (jumprelu) penalty; left out, it is steered until L0 is k",
     )
     prefixes: list[Annotated[int, Field(ge=1)]] | None = Field(
         None, min_length=1, description="nested widths of matryoshka, the last one `width`; left out: C/16 ... C/2, C"
@@ -113,7 +116,33 @@ class SAE(Section):
 
     def setting(self) -> dict[str, Any]:
         """The part that changes the result of one training run, for the recipe."""
-        return self.model_dump(exclude={"name", "seeds", "retrain"})
+        changed = self.model_dump(exclude={"name", "seeds", "retrain"})
+        if self.data_half is None:
+            del changed["data_half"]  # SAEs of all images keep the address they had before there were halves
+        return changed
+
+
+class Diets(Section):
+    """Other data for every SAE setting, at equal draws: is it the data, or the seed, that makes the concepts?"""
+
+    image_share: list[Share | Literal["natural"]] = Field(
+        [], description="settings NAME-share0, NAME-share0.25 ..., NAME-natural; the setting's own share is left out"
+    )
+    halves: bool = Field(
+        False, description="settings NAME-half-a, NAME-half-b: two halves of the images, twice the epochs"
+    )
+
+    def of(self, setting: SAE) -> list[SAE]:
+        """The data diets of a setting. An epoch of half the rows has half the draws, hence twice as many of them."""
+        found = []
+        for share in dict.fromkeys(self.image_share):
+            if share != setting.image_share:
+                name = f"{setting.name}-natural" if share == "natural" else f"{setting.name}-share{share:g}"
+                found.append(setting.model_copy(update={"name": name, "image_share": share}))
+        for half in ("a", "b") if self.halves else ():
+            update = {"name": f"{setting.name}-half-{half}", "data_half": half, "epochs": 2 * setting.epochs}
+            found.append(setting.model_copy(update=update))
+        return found
 
 
 class Analyze(Section):
@@ -137,12 +166,13 @@ class Study(Section):
     pairs: Annotated[NpmEmoji | EmbeddingsFolder, Field(discriminator="source")]
     models: list[Model] = Field(min_length=1)
     saes: list[SAE] = Field(min_length=1)
+    diets: Diets = Diets()
     analyze: Analyze = Analyze()
     runtime: RuntimeSection = RuntimeSection()
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        for kind, names in (("models", [m.name for m in self.models]), ("saes", [s.name for s in self.saes])):
+        for kind, names in (("models", [m.name for m in self.models]), ("saes", [s.name for s in self.settings()])):
             if len(set(names)) != len(names):
                 raise ValueError(f"{kind} names one thing twice: {names}")
         for model in self.models:
@@ -153,6 +183,19 @@ class Study(Section):
             if model.spec.startswith("demo:") and self.pairs.source != "npm-emoji":
                 raise ValueError(f'model {model.name}: the demo models are made from source = "npm-emoji"')
         return self
+
+    def settings(self) -> list[SAE]:
+        """Every SAE setting that is trained: those of the file, each followed by its data diets."""
+        return [each for setting in self.saes for each in (setting, *self.diets.of(setting))]
+
+    def diet_of(self) -> dict[str, dict[str, str | None]]:
+        """For every setting with other data: 'of', the setting it is a data diet of, and 'data_half'."""
+        return {
+            each.name: {"of": setting.name, "data_half": each.data_half}
+            for setting in self.saes
+            for each in (setting, *self.diets.of(setting))
+            if each.name != setting.name or each.data_half is not None
+        }
 
 
 def load_study(path: str | Path, changes: list[str] | None = None) -> Study:
@@ -194,7 +237,7 @@ def _explained(file: Path, problem: Any) -> str:
 def _keys_at(place: tuple[int | str, ...]) -> list[str]:
     """The keys that a section of the study file may have."""
     sections: dict[str, type[BaseModel]] = {
-        "": Study, "models": Model, "saes": SAE, "analyze": Analyze, "runtime": RuntimeSection,
+        "": Study, "models": Model, "saes": SAE, "diets": Diets, "analyze": Analyze, "runtime": RuntimeSection,
     }  # fmt: skip
     named = [str(part) for part in place if isinstance(part, str)]
     if named[:1] == ["pairs"]:

@@ -148,7 +148,7 @@ def train_jobs(study: Study, state: State, last: Run | None) -> list[Job]:
     for model in study.models:
         shards = of(state, "embed", model=model.name)
         whole = bool(shards) and len(shards) == len(of(state, "acquire"))
-        for setting in study.saes:
+        for setting in study.settings():
             for seed in setting.seeds:
                 key = Key("train", model.name, setting.name, seed)
                 pairs, embeddings = resolve_training_shards(study, state, last, key) if whole else ([], [])
@@ -173,7 +173,7 @@ def resolve_training_shards(
     shards = of(state, "embed", model=key.model)
     embeddings = list(shards.values())
     pairs = [state[Key("acquire", shard=at.shard)] for at in shards]
-    retrain = next(setting.retrain for setting in study.saes if setting.name == key.sae)
+    retrain = next(setting.retrain for setting in study.settings() if setting.name == key.sae)
     before = last.of("train", model=key.model, sae=key.sae, seed=key.seed) if last else []
     if retrain == "always" or not before:
         return pairs, embeddings
@@ -187,7 +187,7 @@ def export_jobs(study: Study, state: State) -> list[Job]:
     """Every SAE on every shard of its model."""
     jobs = []
     for model in study.models:
-        for setting in study.saes:
+        for setting in study.settings():
             for seed in setting.seeds:
                 for at, embeddings in of(state, "embed", model=model.name).items():
                     trained = state.get(Key("train", model.name, setting.name, seed))
@@ -207,7 +207,7 @@ REPORTED = (*ANALYZED, "ledger", "analyze")
 
 def expected(study: Study, state: State) -> dict[str, int]:
     """How many datasets each stage has when it is whole."""
-    shards, seeds = len(of(state, "acquire")), sum(len(setting.seeds) for setting in study.saes)
+    shards, seeds = len(of(state, "acquire")), sum(len(setting.seeds) for setting in study.settings())
     models = len(study.models)
     return {"acquire": shards, "embed": models * shards, "train": models * seeds, "export": models * seeds * shards}
 
@@ -217,7 +217,8 @@ def analyze_jobs(study: Study, state: State) -> list[Job]:
     counts = expected(study, state)
     whole = counts["acquire"] > 0 and all(len(of(state, stage)) == counts[stage] for stage in ANALYZED)
     entries = [entry(dataset=d, **k._asdict()) for stage in ANALYZED for k, d in of(state, stage).items()]
-    inputs = {"entries": entries, "heldout": study.pairs.heldout, **study.analyze.model_dump(), "diets": {}}
+    counted = {"heldout": study.pairs.heldout, **study.analyze.model_dump(), "diets": study.diet_of()}
+    inputs = {"entries": entries, **counted}
     return [Job(Key("analyze"), analyze, inputs if whole else None)]
 
 

@@ -266,7 +266,8 @@ def to_paste(model: str, sae: str, seed: int, concept: int) -> list[tuple[str, s
             f"""\
 SELECT c.concept_id, c.energy, c.modality_score, c.firings, avg(x.cosine) AS stability
 FROM concepts AS c
-JOIN matches AS x ON x.model = c.model AND x.sae_a = c.sae AND x.seed_a = c.seed AND x.concept_a = c.concept_id
+JOIN matches AS x
+    ON x.model = c.model AND x.sae_a = c.sae AND x.sae_b = c.sae AND x.seed_a = c.seed AND x.concept_a = c.concept_id
 WHERE c.model = {m} AND c.sae = {s} AND c.seed = {seed} AND c.modality_score BETWEEN 0.4 AND 0.6
 GROUP BY ALL
 HAVING avg(x.cosine) > 0.7

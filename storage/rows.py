@@ -12,6 +12,7 @@ import polars as pl
 from storage.dataset import Dataset
 from storage.embeddings import EmbeddingError, NDArray, read
 from storage.pairs import read_captions, read_images
+from storage.split import in_half
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -28,14 +29,20 @@ class Rows(NamedTuple):
 
 
 def select(
-    store: Path, pairs: Sequence[Dataset], embeddings: Sequence[Dataset], heldout: float, split: str = "all"
+    store: Path,
+    pairs: Sequence[Dataset],
+    embeddings: Sequence[Dataset],
+    heldout: float,
+    split: str = "all",
+    half: str | None = None,
 ) -> Rows:
     """Read shards and keep the items of a split: 'heldout' (split_u < heldout), 'train' (the others) or 'all'.
 
-    `pairs` and `embeddings` go shard by shard. Failed images, and their captions, are left out. Raises EmbeddingError
-    when the shards do not fit, or when a side of the split is empty.
+    `half` ('a' or 'b') keeps one of two disjoint halves of these images. `pairs` and `embeddings` go shard by shard.
+    Failed images, and their captions, are left out. Raises EmbeddingError when the shards do not fit, or when a side of
+    the split is empty.
     """
-    parts = [_shard(store, p, e, heldout, split) for p, e in zip(pairs, embeddings, strict=True)]
+    parts = [_shard(store, p, e, heldout, split, half) for p, e in zip(pairs, embeddings, strict=True)]
     image, text, image_id, pair_id, caption_of, split_u = (np.concatenate(part) for part in zip(*parts, strict=True))
     if split != "all" and (len(image) == 0 or len(text) == 0):
         raise EmbeddingError(
@@ -46,9 +53,11 @@ def select(
     return Rows(image, text, image_id, pair_id, owner, split_u)
 
 
-def _shard(store: Path, pairs: Dataset, embeddings: Dataset, heldout: float, split: str) -> tuple[Any, ...]:
+def _shard(
+    store: Path, pairs: Dataset, embeddings: Dataset, heldout: float, split: str, half: str | None
+) -> tuple[Any, ...]:
     vectors = read(store, embeddings)
-    images = read_images(store, pairs, ["image_id", "split_u", "error"])
+    images = read_images(store, pairs, ["image_id", "group_key", "split_u", "error"])
     captions = read_captions(store, pairs, ["pair_id", "image_id"])
     if len(vectors.image) != images.height or len(vectors.text) != captions.height:
         raise EmbeddingError(f"{embeddings.path} has other rows than {pairs.path}: delete its folder and run again")
@@ -57,6 +66,8 @@ def _shard(store: Path, pairs: Dataset, embeddings: Dataset, heldout: float, spl
     images = images.with_columns(keep=side & pl.col("error").is_null())
     keep = images["keep"].to_numpy().copy()
     keep[vectors.failed_rows] = False
+    if half is not None:
+        keep &= np.array([in_half(group, half) for group in images["group_key"]], bool)
     kept_ids = images["image_id"].to_numpy()[keep]
     keep_text = np.isin(captions["image_id"].to_numpy(), kept_ids)
     return (

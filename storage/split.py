@@ -12,3 +12,8 @@ def split_u(group: str, salt: str = "split") -> float:
     """
     digest = hashlib.sha256((salt + group).encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2.0**53
+
+
+def in_half(group: str, half: str) -> bool:
+    """Whether a group is in half 'a' or 'b' of the data, which have nothing to do with the split."""
+    return (split_u(group, "half") < 0.5) == (half == "a")

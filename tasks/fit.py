@@ -82,8 +82,9 @@ def fit(job: Fit, parent: int) -> int:
     from tasks.progress import bar
 
     torch.set_num_threads(1)
-    rows = select(job.store, job.pairs, job.embeddings, job.heldout, "train")
-    settings = sae.Settings(**job.setting)
+    setting = dict(job.setting)
+    rows = select(job.store, job.pairs, job.embeddings, job.heldout, "train", setting.pop("data_half", None))
+    settings = sae.Settings(**setting)
     label = f"train  width {settings.width}, k {settings.k}, seed {job.seed}"
     device = job.device if job.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     with bar(1, label, "steps", show=job.progress, position=job.seed % 8) as progress:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from storage.statements import SQL
+from storage.tables import Trained, create_inputs, fill, fill_concepts
 
 AWKWARD = "<script>alert(1)</script> & \"quotes\" 'single'"
 WIDTH = 16
@@ -24,15 +25,13 @@ TABLES = {
     "image_bytes": "image_id BIGINT, image BLOB",
     "ledger": "source_key VARCHAR, shard INTEGER, cause VARCHAR, detail VARCHAR",
     "saes": f"""{RUN}, architecture VARCHAR, dim BIGINT, width BIGINT, k BIGINT, decoder_bias BOOLEAN,
-        image_share VARCHAR, split VARCHAR, r2 DOUBLE, r2_image DOUBLE, r2_text DOUBLE, r2_scalar_mean DOUBLE,
+        image_share VARCHAR, data_half VARCHAR, split VARCHAR,
+        r2 DOUBLE, r2_image DOUBLE, r2_text DOUBLE, r2_scalar_mean DOUBLE,
         cosine DOUBLE, l0 DOUBLE, l0_image DOUBLE, l0_text DOUBLE, hoyer DOUBLE, rows_seen BIGINT, path VARCHAR,
         dead_fraction DOUBLE""",
     "training": f"""{RUN}, step BIGINT, epoch DOUBLE, loss DOUBLE, r2 DOUBLE, l0 DOUBLE, dead_fraction DOUBLE,
         rows_per_second DOUBLE""",
     "activations": f"{RUN}, modality VARCHAR, item_id BIGINT, concept_id INTEGER, activation FLOAT",
-    "concepts": f"""{RUN}, split VARCHAR, concept_id INTEGER, energy DOUBLE, energy_image DOUBLE, energy_text DOUBLE,
-        energy_squared_image DOUBLE, energy_squared_text DOUBLE, rate_image DOUBLE, rate_text DOUBLE, firings BIGINT,
-        modality_score DOUBLE, dead BOOLEAN""",
     "matches": """model VARCHAR, sae_a VARCHAR, seed_a INTEGER, sae_b VARCHAR, seed_b INTEGER, concept_a INTEGER,
         concept_b INTEGER, cosine FLOAT""",
     "bridges": f"""{RUN}, split VARCHAR, image_concept INTEGER, text_concept INTEGER, pairs BIGINT,
@@ -40,10 +39,10 @@ TABLES = {
     "bridge_totals": f"""{RUN}, split VARCHAR, class_image VARCHAR, class_text VARCHAR, self BOOLEAN, kind VARCHAR,
         total DOUBLE, positive DOUBLE, negative DOUBLE""",
     "floors": f'{RUN}, "null" VARCHAR, draw INTEGER, concept_id INTEGER, cosine FLOAT',
-    "nulls": f"""{RUN}, statistic VARCHAR, "null" VARCHAR, mean DOUBLE, sd DOUBLE, q025 DOUBLE, q975 DOUBLE,
-        draws BIGINT""",
     "retrieval": f"""{RUN}, split VARCHAR, intervention VARCHAR, direction VARCHAR, gallery BIGINT, captions BIGINT,
-        r1 DOUBLE, r5 DOUBLE, r10 DOUBLE""",
+        r1 DOUBLE, r5 DOUBLE, r10 DOUBLE, concepts DOUBLE, energy_share DOUBLE""",
+    "geometry": "model VARCHAR, subspace VARCHAR, rank INTEGER, heldout_accuracy DOUBLE",
+    "matched_similarity": f"{RUN}, split VARCHAR, term VARCHAR, value DOUBLE",
 }
 Name = tuple[str, str, int]  # model, sae, seed
 
@@ -77,11 +76,15 @@ def small_catalog(
             _insert(con, "matches", [(m, s, a, t, b, i, i, 0.8 if i < 8 else 0.4) for i in range(WIDTH)])
     for model in models:
         for direction in ("image_to_text", "text_to_image"):
-            _insert(con, "retrieval", [(model, None, None, "heldout", "embeddings", direction, 10, 20, 0.7, 0.9, 1.0)])
-    con.execute("CREATE TABLE sae_list AS SELECT model, sae, seed, width FROM saes")
-    concepts = (SQL / "tables" / "concepts.sql").read_text()
-    con.execute(f"INSERT INTO concepts BY NAME {concepts}", {"split": "heldout"})
-    con.execute("INSERT INTO nulls BY NAME " + (SQL / "tables" / "nulls.sql").read_text())
+            _insert(
+                con,
+                "retrieval",
+                [(model, None, None, "heldout", "embeddings", direction, 10, 20, 0.7, 0.9, 1.0, None, None)],
+            )
+    create_inputs(con)
+    fill_concepts(con, [Trained(*run, WIDTH) for run in runs], "heldout")
+    for table in ("concepts", "nulls", "findings"):
+        fill(con, table)
     for macro in sorted((SQL / "macros").glob("*.sql")):
         con.execute(macro.read_text())
     return con
@@ -125,7 +128,7 @@ def _fill_pairs(con: duckdb.DuckDBPyConnection, pictures: bool) -> None:
 
 
 def _fill_run(con: duckdb.DuckDBPyConnection, rng: random.Random, run: Name) -> None:
-    settings = ("batchtopk", 8, WIDTH, 2, True, "0.5", "heldout")
+    settings = ("batchtopk", 8, WIDTH, 2, True, "0.5", None, "heldout")
     figures = (0.8, 0.7, 0.6, 0.75, 0.9, 2.05, 2.1, 2.0, 0.5)  # r2, image, text, scalar, cosine, l0, image, text, hoyer
     _insert(con, "saes", [(*run, *settings, *figures, 960, "saes/x", 0.0625)])
     _insert(

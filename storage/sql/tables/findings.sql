@@ -32,7 +32,7 @@ usage AS (
     SELECT
         model, sae, seed,
         avg((modality_score < 0.1 OR modality_score > 0.9)::INTEGER) AS share,
-        sum(energy) FILTER (modality_score < 0.1 OR modality_score > 0.9) / nullif(sum(energy), 0) AS energy_share,
+        coalesce(sum(energy) FILTER (modality_score < 0.1 OR modality_score > 0.9), 0) / nullif(sum(energy), 0) AS energy_share,
         avg(abs(align_mean_gap)) AS mean_gap, avg(abs(align_logistic)) AS logistic, avg(abs(align_lda)) AS lda,
         avg(align_inlp) AS inlp, avg(direction_accuracy) AS accuracy
     FROM concepts
