@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo test lint planted check-demo check-docs bench-rerun clean
+.PHONY: demo test lint planted check-demo check-docs bench-rerun bench-sae clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -43,5 +43,18 @@ test: lint
 bench-rerun: .venv/installed
 	$(BIN)/python bench/rerun.py --store $(STORE)
 
+# The peers' own environment, laid over .venv: see bench/peers.txt.
+.venv-peers/installed: .venv/installed bench/peers.txt
+	@began=$$SECONDS; \
+	rm -rf .venv-peers && .venv/bin/python -m venv .venv-peers && \
+	.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$(.venv-peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/bridgescope.pth" && \
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r bench/peers.txt && \
+	touch $@ && echo "peers installed in $$((SECONDS - began)) s"
+
+# Rates of the SAE trainer beside its peers', beside their bars. Alone on the machine; BENCH="--quick" runs each once.
+bench-sae: .venv-peers/installed
+	$(BIN)/python -m bench.sae $(BENCH)
+
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
