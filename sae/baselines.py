@@ -1,0 +1,271 @@
+"""What an SAE is measured against: seven older ways to write a row as a few directions, with an SAE's own interface.
+
+`fit` reads rows in blocks, so that they may lie in a memory map; nothing here depends on k before `encode`.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from sae.pursuit import matching_pursuit
+
+BLOCK = 4096  # rows read at a time
+ICA_ROWS = 20_000  # FastICA needs its rows at once: at 768 dimensions these and its copies are .5 GB
+NMF_DRAWS = 100_000  # rows that minibatch NMF is shown; its codes are dense, so a row costs 2 x 2 d x C
+KMEANS_PASSES = 10
+Rows = np.ndarray[Any, Any] | Tensor
+
+
+class Baseline(ABC):
+    """One method. `fit` first; then `dictionary` [C, d], unit rows, and `bias` [d] are float32 tensors.
+
+    width: directions asked for; methods that cannot have more than d of them (PCA, ICA) take d. k: codes a row.
+    Codes are coefficients of unit directions, so that k largest means the same for all; of PCA and ICA they are signed.
+    """
+
+    signed = False
+    dictionary: Tensor
+    bias: Tensor
+
+    def __init__(self, width: int, k: int, seed: int = 0) -> None:
+        if not 1 <= k <= width:
+            raise ValueError(f"k is {k}; 1 to the width, {width}, is allowed")
+        self.width, self.k, self.seed = width, k, seed
+
+    def fit(self, image: Rows, text: Rows) -> Self:
+        """Learn from image rows [n_I, d] and text rows [n_T, d]; each modality weighs the same, however many rows.
+
+        Raises ValueError where a modality has no rows, or widths differ.
+        """
+        if len(image) == 0 or len(text) == 0 or image.shape[1] != text.shape[1]:
+            raise ValueError(f"image rows {tuple(image.shape)} and text rows {tuple(text.shape)} do not go together")
+        self.bias = sum(_mean(part) for part in (image, text)).div(2).float()  # type: ignore[union-attr]
+        directions, self.bias = self._fit(image, text)
+        self.dictionary = normalize(directions.float(), dim=1)
+        return self
+
+    @abstractmethod
+    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+        """Directions [C, d] and the bias [d]; before it `self.bias` is the mean of the two modality means."""
+
+    @abstractmethod
+    def encode(self, x: Rows) -> Tensor:
+        """Codes [N, C] of rows x [N, d], which are L2-normalised first, at most k of them not 0."""
+
+    def decode(self, codes: Rows) -> Tensor:
+        """Reconstructions codes D + bias, [N, d]."""
+        return torch.addmm(self.bias, torch.as_tensor(codes).float(), self.dictionary)
+
+    def with_k(self, k: int) -> Self:
+        """The same fitted method with another number of codes a row."""
+        other = copy.copy(self)
+        other.k = k
+        return other
+
+    def _centred(self, x: Rows) -> Tensor:
+        return unit(x) - self.bias
+
+
+class PCA(Baseline):
+    """Principal components about the mean of the two modality means; the k coefficients largest by magnitude."""
+
+    signed = True
+
+    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+        second = sum(_scatter(part, self.bias) for part in (image, text))
+        values, vectors = torch.linalg.eigh(second)
+        top = values.argsort(descending=True)[: self.width]
+        return vectors.T[top], self.bias
+
+    def encode(self, x: Rows) -> Tensor:
+        return largest(self._centred(x) @ self.dictionary.T, self.k)
+
+
+class ICA(Baseline):
+    """FastICA (Hyvarinen 1999) of a balanced sample of rows; the k sources largest in what they add to the row."""
+
+    signed = True
+    unmixing: Tensor  # [C, d]: source times the norm of its direction
+
+    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+        from sklearn.decomposition import FastICA
+
+        x = torch.cat(sample(image, text, ICA_ROWS, self.seed)) - self.bias
+        count = min(self.width, x.shape[1], len(x))
+        found = FastICA(count, whiten="unit-variance", random_state=self.seed, max_iter=500, tol=1e-3).fit(x.numpy())
+        directions = torch.from_numpy(found.mixing_.T.copy())
+        self.unmixing = (torch.from_numpy(found.components_) * directions.norm(dim=1, keepdim=True)).float()
+        return directions, self.bias + torch.from_numpy(found.mean_).float()
+
+    def encode(self, x: Rows) -> Tensor:
+        return largest(self._centred(x) @ self.unmixing.T, self.k)
+
+
+class Pursuit(Baseline):
+    """A dictionary of directions about the mean, with codes by non-negative matching pursuit."""
+
+    def encode(self, x: Rows) -> Tensor:
+        return matching_pursuit(self._centred(x), self.dictionary, self.k)
+
+
+class RandomDirections(Pursuit):
+    """Directions drawn uniformly on the sphere: what pursuit alone gives."""
+
+    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randn(self.width, image.shape[1], generator=generator), self.bias
+
+
+class DataSample(Pursuit):
+    """Training rows themselves, less the mean; as many of each modality."""
+
+    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+        return torch.cat(sample(image, text, self.width, self.seed)) - self.bias, self.bias
+
+
+class SphericalKMeans(Pursuit):
+    """Centres of spherical k-means (Dhillon & Modha 2001) of rows less the mean; a few passes, sums block by block."""
+
+    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+        centres = normalize(torch.cat(sample(image, text, self.width, self.seed)) - self.bias, dim=1)
+        for _ in range(KMEANS_PASSES):
+            sums = torch.zeros_like(centres)
+            for part in (image, text):
+                for x in blocks(part):
+                    directions = normalize(x - self.bias, dim=1)
+                    sums.index_add_(0, (directions @ centres.T).argmax(1), directions / len(part))
+            empty = sums.norm(dim=1) == 0
+            centres = torch.where(empty[:, None], centres, normalize(sums, dim=1))
+        return centres, self.bias
+
+
+class NMF(Pursuit):
+    """Non-negative factors of the positive and negative parts of rows less the mean, [max(x, 0), max(-x, 0)].
+
+    A direction is the factor's positive part less its negative one. Codes by pursuit: NMF's own codes are dense, and
+    the k largest of them rebuild less.
+    Source: minibatch NMF, Lefevre, Bach & Fevotte 2011; Ding, Li & Jordan 2010 on mixed signs.
+    """
+
+    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+        from sklearn.decomposition import MiniBatchNMF
+
+        batch = min(1024, len(image) + len(text))
+        width = min(self.width, len(image) + len(text))
+        model = MiniBatchNMF(width, init="random", batch_size=batch, random_state=self.seed)
+        draws = 0
+        while draws < NMF_DRAWS:
+            for x in mixed(image, text, batch, self.seed + draws):
+                centred = x - self.bias
+                model.partial_fit(torch.cat([centred.relu(), (-centred).relu()], dim=1).numpy())
+                draws += len(x)
+                if draws >= NMF_DRAWS:
+                    break
+        positive, negative = torch.from_numpy(model.components_).chunk(2, dim=1)
+        directions = positive - negative
+        directions[directions.norm(dim=1) == 0, 0] = 1.0  # a factor that NMF gave up: any direction does
+        return directions, self.bias
+
+
+class KMeans(Baseline):
+    """Minibatch k-means (Sculley 2010): the row is its nearest centre. One code a row, the norm of that centre."""
+
+    norms: Tensor  # [C]
+
+    def __init__(self, width: int, k: int = 1, seed: int = 0) -> None:
+        super().__init__(width, 1, seed)
+
+    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+        from sklearn.cluster import MiniBatchKMeans
+
+        batch = max(BLOCK, self.width + 1)  # the first minibatch must hold all centres
+        width = min(self.width, len(image) + len(text))
+        model = MiniBatchKMeans(width, batch_size=batch, random_state=self.seed, n_init=1)
+        for number in range(KMEANS_PASSES):
+            for x in mixed(image, text, batch, self.seed + number):
+                model.partial_fit(x.numpy())
+        centres = torch.from_numpy(model.cluster_centers_).float()
+        self.norms = centres.norm(dim=1)
+        return centres, torch.zeros_like(self.bias)
+
+    def encode(self, x: Rows) -> Tensor:
+        rows = unit(x)
+        distance = self.norms.square() - 2 * rows @ (self.dictionary * self.norms[:, None]).T
+        nearest = distance.argmin(1)
+        codes = torch.zeros(len(rows), len(self.norms))
+        codes[torch.arange(len(rows)), nearest] = self.norms[nearest]
+        return codes
+
+    def with_k(self, k: int) -> Self:
+        """k-means has one code a row, whatever is asked."""
+        return self
+
+
+#: Name in a study -> method.
+BASELINES: dict[str, type[Baseline]] = {
+    "pca": PCA,
+    "ica": ICA,
+    "nmf": NMF,
+    "kmeans": KMeans,
+    "spherical": SphericalKMeans,
+    "random": RandomDirections,
+    "sample": DataSample,
+}
+
+
+def unit(x: Rows) -> Tensor:
+    """Rows as float32 of norm 1."""
+    return normalize(torch.from_numpy(np.array(x, np.float32)), dim=1)
+
+
+def blocks(x: Rows) -> Iterator[Tensor]:
+    """Unit rows in order, BLOCK at a time."""
+    for start in range(0, len(x), BLOCK):
+        yield unit(x[start : start + BLOCK])
+
+
+def mixed(image: Rows, text: Rows, batch: int, seed: int) -> Iterator[Tensor]:
+    """Batches of unit rows, half of each modality, over one pass of the larger; the smaller is gone round again."""
+    random = np.random.default_rng(seed)
+    most = max(len(image), len(text))
+    orders = [np.resize(random.permutation(len(part)), most) for part in (image, text)]
+    half = max(1, batch // 2)
+    for start in range(0, most, half):
+        index = [np.sort(order[start : start + half]) for order in orders]  # ascending: a memory map reads faster
+        yield torch.cat([unit(part[at]) for part, at in zip((image, text), index, strict=True)])
+
+
+def sample(image: Rows, text: Rows, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Unit rows, half of `count` of each modality; more of one where the other has too few, again where both have."""
+    random = np.random.default_rng(seed)
+    images = min(len(image), max(count - count // 2, count - len(text)))
+    wanted = (images, min(count - images, len(text)))
+    index = [np.sort(random.permutation(len(part))[:n]) for part, n in zip((image, text), wanted, strict=True)]
+    return unit(image[index[0]]), unit(text[index[1]])
+
+
+def largest(coefficients: Tensor, k: int) -> Tensor:
+    """The k coefficients of each row that are largest by magnitude, the others 0."""
+    kept = coefficients.abs().topk(min(k, coefficients.shape[1]), dim=1).indices
+    return torch.zeros_like(coefficients).scatter(1, kept, coefficients.gather(1, kept))
+
+
+def _mean(rows: Rows) -> Tensor:
+    return torch.stack([x.double().sum(0) for x in blocks(rows)]).sum(0) / len(rows)
+
+
+def _scatter(rows: Rows, centre: Tensor) -> Tensor:
+    """Mean of (x - centre)(x - centre)^T over the rows, [d, d] float64."""
+    total = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
+    for x in blocks(rows):
+        centred = x.double() - centre.double()
+        total += centred.T @ centred
+    return total / len(rows)
