@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo test lint planted check-demo check-docs bench-rerun bench-sae clean
+.PHONY: demo test lint planted check-demo check-docs bench-rerun bench-sae test-interchange clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -55,6 +55,10 @@ bench-rerun: .venv/installed
 # Rates of the SAE trainer beside its peers', beside their bars. Alone on the machine; BENCH="--quick" runs each once.
 bench-sae: .venv-peers/installed
 	$(BIN)/python -m bench.sae $(BENCH)
+
+# Files exchanged with SAELens and overcomplete, loaded by those libraries themselves.
+test-interchange: .venv-peers/installed
+	OMP_NUM_THREADS=1 PYTHONPATH=. .venv-peers/bin/python -m pytest bench/test_peers.py
 
 clean:
 	rm -rf .venv .venv-peers build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

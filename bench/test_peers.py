@@ -1,0 +1,124 @@
+"""Exported files loaded by the libraries they are for, and files that those saved read here: codes equal to 1e-5.
+
+Run by `make test-interchange` in the peers' own environment, whose pins are not the project's.
+"""
+
+import json
+
+import overcomplete.sae
+import pytest
+import sae_lens
+import torch
+from overcomplete.sae import BatchTopKSAE, JumpSAE, TopKSAE
+from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
+from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
+from sae_lens.saes.topk_sae import TopKSAE as LensTopKSAE
+from sae_lens.saes.topk_sae import TopKSAEConfig
+
+from sae.interchange import from_overcomplete, from_saelens, to_overcomplete, to_saelens
+from sae.model import SAE, Config
+from sae.sparsity import ARCHITECTURES
+
+D, C, K = 32, 96, 5
+CLOSE = {"atol": 1e-5, "rtol": 0}
+
+
+def unit(*shape, seed):
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+ROWS = unit(400, D, seed=1)
+
+
+def make(architecture):
+    atoms = unit(C, D, seed=2)
+    config = Config(
+        architecture=architecture, dim=D, width=C, k=K, decoder_bias=True, image_share=0.5, seed=0, epochs=1,
+        batch_size=64, learning_rate=1e-3, auxk=0.0, dead_after_epochs=0.5, rows_seen=1,
+    )  # fmt: skip
+    threshold = unit(C, 1, seed=3).abs()[:, 0] * 0.2 if architecture == "jumprelu" else torch.tensor(0.2)
+    threshold = torch.tensor(0.0) if architecture == "relu" else threshold
+    return SAE(1.1 * atoms, 0.05 * unit(C, seed=4), atoms, 0.3 * unit(D, seed=5), threshold, config)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_saelens_loads_what_we_write(tmp_path, architecture):
+    ours = make(architecture)
+    to_saelens(ours, tmp_path)
+    theirs = sae_lens.SAE.load_from_disk(tmp_path)
+    codes = ours.encode(ROWS)
+    assert codes.count_nonzero() > len(ROWS)
+    torch.testing.assert_close(theirs.encode(ROWS).detach(), codes, **CLOSE)
+    torch.testing.assert_close(theirs.decode(codes).detach(), ours.decode(codes), **CLOSE)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_overcomplete_loads_what_we_write(tmp_path, architecture):
+    ours = make(architecture)
+    to_overcomplete(ours, tmp_path)
+    how = json.loads((tmp_path / "model.json").read_text())
+    theirs = {"JumpSAE": JumpSAE, "TopKSAE": TopKSAE}[how["class"]](**how["arguments"])
+    theirs.load_state_dict(torch.load(tmp_path / "state_dict.pt", weights_only=True))
+    theirs.eval()
+    codes = ours.encode(ROWS)
+    torch.testing.assert_close(theirs.encode(ROWS)[1].detach(), codes, **CLOSE)
+    rebuilt = theirs.decode(codes).detach() + torch.tensor(how["decoder_bias"])
+    torch.testing.assert_close(rebuilt, ours.decode(codes), **CLOSE)
+
+
+@pytest.mark.parametrize("scaling", ["none", "constant_norm_rescale"])
+@pytest.mark.parametrize("kind", ["standard", "jumprelu", "topk"])
+def test_we_read_what_saelens_saved(tmp_path, kind, scaling):
+    classes = {
+        "standard": (StandardSAE, StandardSAEConfig, {}),
+        "jumprelu": (JumpReLUSAE, JumpReLUSAEConfig, {}),
+        "topk": (LensTopKSAE, TopKSAEConfig, {"k": K, "rescale_acts_by_decoder_norm": True}),
+    }
+    sae_class, config_class, options = classes[kind]
+    theirs = sae_class(config_class(d_in=D, d_sae=C, normalize_activations=scaling, **options))
+    torch.manual_seed(6)
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            parameter.copy_(torch.rand_like(parameter) * 0.3 if name == "threshold" else torch.randn_like(parameter))
+    theirs.save_model(tmp_path)
+    ours = from_saelens(tmp_path)
+    norm = theirs.W_dec.norm(dim=1).detach() / (D**0.5 if scaling != "none" else 1)
+    if kind == "topk":  # theirs are already coefficients of unit atoms
+        norm = torch.ones(C) / (D**0.5 if scaling != "none" else 1)
+    torch.testing.assert_close(ours.encode(ROWS), theirs.encode(ROWS).detach() * norm, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(ours.decode(ours.encode(ROWS)), theirs(ROWS).detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_we_read_what_overcomplete_saved(tmp_path):
+    torch.manual_seed(7)
+    for theirs, options in (
+        (JumpSAE(D, C, dictionary_params={"use_multiplier": True}), {}),
+        (TopKSAE(D, C, top_k=K), {"architecture": "topk", "k": K}),
+        (overcomplete.sae.SAE(D, C), {"architecture": "relu"}),
+        (overcomplete.sae.SAE(D, C).tied(bias=True), {"architecture": "relu"}),
+        (overcomplete.sae.SAE(D, C).untied(bias=True), {"architecture": "relu"}),
+        (overcomplete.sae.SAE(D, C, encoder_module="mlp_bn_1"), {"architecture": "relu"}),
+    ):
+        with torch.no_grad():
+            theirs.dictionary.multiplier.fill_(0.4)
+        theirs.train()
+        theirs(ROWS)  # batch norm sees rows, atoms are normalised
+        theirs.eval()
+        torch.save(theirs.state_dict(), tmp_path / "sae.pt")
+        ours = from_overcomplete(tmp_path / "sae.pt", **options)
+        codes = theirs.encode(ROWS)[1].detach()
+        assert codes.count_nonzero() > 0
+        atom_norm = torch.tensor(0.4).exp()
+        torch.testing.assert_close(ours.encode(ROWS), codes * atom_norm, **CLOSE)
+        torch.testing.assert_close(ours.decode(ours.encode(ROWS)), theirs(ROWS)[2].detach(), **CLOSE)
+
+
+def test_a_batch_topk_of_overcomplete_needs_its_running_threshold(tmp_path):
+    torch.manual_seed(8)
+    theirs = BatchTopKSAE(D, C, top_k=K * len(ROWS))
+    theirs.train()
+    theirs(ROWS)
+    theirs.eval()
+    torch.save(theirs.state_dict(), tmp_path / "sae.pt")
+    ours = from_overcomplete(tmp_path / "sae.pt", threshold=float(theirs.running_threshold) - 1e-6)
+    torch.testing.assert_close(ours.encode(ROWS), theirs.encode(ROWS)[1].detach(), **CLOSE)

@@ -1,0 +1,370 @@
+"""SAEs of other libraries, in and out: SAELens (folders) and overcomplete (state dicts), and this project's own files.
+
+Reads safetensors and plain tensors, never pickled objects. Imports neither library.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from sae.model import CONFIG_FILE, MEANS, SAE, WEIGHTS_FILE, Config, SAEFormatError
+from sae.sparsity import calibrate
+
+SAELENS_CONFIG = "cfg.json"
+SAELENS_WEIGHTS = "sae_weights.safetensors"
+SAELENS_VERSION = "6.0.0"  # of the layout that is written; readers older than it expect other keys
+OVERCOMPLETE_WEIGHTS = "state_dict.pt"
+OVERCOMPLETE_CONFIG = "model.json"
+BATCH_NORM_EPSILON = 1e-5  # torch's default, which overcomplete leaves as it is
+CALIBRATION_ROWS = 65_536
+
+Tensors = dict[str, Tensor]
+
+
+class Linear(NamedTuple):
+    """A foreign SAE before folding: codes rule(x W_e^T + b_e), reconstruction codes W_d + b_d; atoms of any norm."""
+
+    encoder: Tensor  # [C, d]
+    encoder_bias: Tensor  # [C], for rows that the decoder bias was taken from
+    decoder: Tensor  # [C, d]
+    bias: Tensor  # [d]
+    threshold: Tensor  # [C]
+    scale: float = 1.0  # what unit rows are multiplied by before all this
+
+
+def fold(linear: Linear, architecture: str, k: int, preprocessing: str, where: str) -> SAE:
+    """The SAE with unit atoms that rebuilds the same: norms go into encoder, codes and thresholds.
+
+    A code becomes code x norm of its atom, so its threshold does too. An atom of norm 0 never fires.
+    """
+    norm = linear.decoder.norm(dim=1) / linear.scale
+    silent = norm == 0
+    dictionary = normalize(linear.decoder, dim=1)
+    dictionary[silent, 0] = 1.0
+    width, dim = linear.decoder.shape
+    config = Config(
+        architecture=architecture, dim=dim, width=width, k=k, decoder_bias=bool((linear.bias != 0).any()),
+        image_share="unknown", seed=0, epochs=0, batch_size=0, learning_rate=0.0, auxk=0.0, dead_after_epochs=0.0,
+        rows_seen=0, preprocessing=preprocessing,
+    )  # fmt: skip
+    try:
+        return SAE(
+            encoder=linear.encoder * (norm * linear.scale)[:, None],
+            encoder_bias=linear.encoder_bias * norm,
+            dictionary=dictionary,
+            bias=linear.bias / linear.scale,
+            threshold=(linear.threshold * norm).clamp_min(0),
+            config=config,
+        )
+    except SAEFormatError as error:
+        raise SAEFormatError(f"{where}: {str(error).removeprefix('SAE: ')}") from error
+
+
+# SAELens ---------------------------------------------------------------------------------------------------------
+
+
+def to_saelens(sae: SAE, folder: str | Path, modality: str | None = None) -> None:
+    """Write `cfg.json` and `sae_weights.safetensors`, as SAELens reads them: a JumpReLU SAE (a TopK one for topk).
+
+    SAELens does not normalise rows: give it rows of unit norm. An SAE that centres each modality needs `modality`, and
+    its mean goes into the decoder bias. Raises ValueError where that is missing.
+    """
+    bias = _whole_bias(sae, modality)
+    config, width = sae.config, sae.config.width
+    entries: dict[str, Any] = {
+        "architecture": "jumprelu", "d_in": config.dim, "d_sae": width, "dtype": "float32", "device": "cpu",
+        "apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none",
+        "metadata": {"sae_lens_version": SAELENS_VERSION, "rows": "L2-normalised" if config.preprocessing == "l2" else
+                     "as they are"},
+    }  # fmt: skip
+    tensors = {
+        "W_enc": sae.encoder.T.contiguous(), "b_enc": sae.encoder_bias, "W_dec": sae.dictionary, "b_dec": bias,
+    }  # fmt: skip
+    if config.architecture == "topk":
+        entries |= {"architecture": "topk", "k": config.k, "rescale_acts_by_decoder_norm": False}
+    else:
+        tensors["threshold"] = sae.threshold.expand(width)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, folder / SAELENS_WEIGHTS)
+    (folder / SAELENS_CONFIG).write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+
+
+def from_saelens(folder: str | Path) -> SAE:
+    """Read a SAELens folder: architectures standard, jumprelu and topk. Raises SAEFormatError for anything else."""
+    folder = Path(folder)
+    where = folder / SAELENS_CONFIG
+    entries = _json(where)
+    architecture = entries.get("architecture", "standard")
+    if architecture == "standard" and entries.get("activation_fn_str", entries.get("activation_fn")) == "topk":
+        architecture = "topk"
+        entries.setdefault("k", (entries.get("activation_fn_kwargs") or {}).get("k"))
+    if architecture not in ("standard", "jumprelu", "topk"):
+        raise SAEFormatError(
+            f"{where}: architecture is {architecture!r}; standard, jumprelu and topk can be read (SAELens saves the "
+            "others as jumprelu with save_inference_model)"
+        )
+    scaled = _only(entries, "normalize_activations", ("none", "constant_norm_rescale"), where) != "none"
+    _only(entries, "reshape_activations", ("none",), where)
+    tensors = _safetensors(folder / SAELENS_WEIGHTS)
+    needed = ("W_enc", "b_enc", "W_dec", "b_dec", *(("threshold",) if architecture == "jumprelu" else ()))
+    _need(tensors, needed, folder / SAELENS_WEIGHTS)
+    decoder, bias = tensors["W_dec"].float(), tensors["b_dec"].float()
+    encoder, encoder_bias = tensors["W_enc"].float().T.contiguous(), tensors["b_enc"].float()
+    _shapes(encoder, decoder, bias, folder / SAELENS_WEIGHTS)
+    if not entries.get("apply_b_dec_to_input", True):
+        encoder_bias = encoder_bias + encoder @ bias  # ours takes the bias off every row first
+    k = 0
+    if architecture == "topk":
+        k = entries.get("k") if isinstance(entries.get("k"), int) else 0  # type: ignore[assignment]
+        norm = decoder.norm(dim=1)
+        if not entries.get("rescale_acts_by_decoder_norm", False) and float(norm.max() - norm.min()) > 1e-3:
+            raise SAEFormatError(f"{where}: a topk SAE that ranks codes before the norms of its atoms cannot be folded")
+    linear = Linear(
+        encoder, encoder_bias, decoder, bias,
+        tensors.get("threshold", torch.zeros(len(decoder))).float(),
+        scale=float(decoder.shape[1]) ** 0.5 if scaled else 1.0,
+    )  # fmt: skip
+    rule = {"standard": "relu"}.get(architecture, architecture)
+    return fold(linear, rule, k, "l2" if scaled else "none", str(folder))
+
+
+# overcomplete ----------------------------------------------------------------------------------------------------
+
+
+def to_overcomplete(sae: SAE, folder: str | Path, modality: str | None = None) -> None:
+    """Write `state_dict.pt` for overcomplete's JumpSAE (TopKSAE for topk), and `model.json`, which says how to load it.
+
+    overcomplete has no decoder bias: codes are equal, for it is folded into the encoder's, but `decoder_bias` of
+    model.json must be added to what it reconstructs. Give it rows of unit norm, as it does not normalise them.
+    """
+    bias = _whole_bias(sae, modality)
+    config = sae.config
+    state = {
+        "encoder.final_block.0.weight": sae.encoder,
+        "encoder.final_block.0.bias": sae.encoder_bias - sae.encoder @ bias,
+        "dictionary._weights": sae.dictionary,
+        "dictionary.multiplier": torch.zeros(()),
+    }
+    arguments: dict[str, Any] = {"input_shape": config.dim, "nb_concepts": config.width}
+    if config.architecture == "topk":
+        arguments["top_k"] = config.k
+    else:
+        state["thresholds"] = sae.threshold.expand(config.width).log()  # overcomplete's parameter; exp(-inf) is 0
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({name: tensor.cpu().clone() for name, tensor in state.items()}, folder / OVERCOMPLETE_WEIGHTS)
+    entries = {
+        "class": "TopKSAE" if config.architecture == "topk" else "JumpSAE",
+        "arguments": arguments,
+        "decoder_bias": bias.tolist(),
+    }
+    (folder / OVERCOMPLETE_CONFIG).write_text(json.dumps(entries) + "\n", encoding="utf-8")
+
+
+def from_overcomplete(
+    path: str | Path,
+    *,
+    architecture: str = "batchtopk",
+    k: int = 0,
+    threshold: float | None = None,
+    rows: np.ndarray[Any, Any] | Tensor | None = None,
+    normalization: str = "l2",
+) -> SAE:
+    """Read the state dict of an overcomplete SAE with a linear encoder (also tied, untied, or with batch norm).
+
+    A state dict holds the thresholds of JumpSAE and no others. For the rest say `architecture`: "relu" (SAE), "topk"
+    (with k a row), or "batchtopk" (with k a row, not a batch): its running threshold is lost when a state dict is
+    saved, so give it as `threshold`, or give training `rows` [N, d], and it is calibrated on them as the trainer does.
+    `normalization` is the dictionary's ("l2", the library's default, or "identity").
+    Raises SAEFormatError where the file is none, is pickled code, or has a part that is not linear.
+    """
+    path = Path(path)
+    file = path / OVERCOMPLETE_WEIGHTS if path.is_dir() else path
+    state = _state_dict(file)
+    encoder, encoder_bias = _overcomplete_encoder(state, file)
+    _need(state, ("dictionary._weights",), file)
+    decoder = state.pop("dictionary._weights").float()
+    multiplier = state.pop("dictionary.multiplier", torch.zeros(())).float().exp()
+    if normalization == "l2":
+        decoder = normalize(decoder, dim=1)
+    elif normalization != "identity":
+        raise ValueError(f'normalization is {normalization!r}; "l2" or "identity" can be read')
+    thresholds = state.pop("thresholds", None)
+    if state:
+        raise SAEFormatError(f"{file}: cannot read {', '.join(sorted(state))}: only linear encoders can be taken over")
+    bias = torch.tensor(_json(file.with_name(OVERCOMPLETE_CONFIG)).get("decoder_bias", [])) if path.is_dir() else None
+    if bias is None or bias.numel() == 0:
+        bias = torch.zeros(decoder.shape[1])
+    _shapes(encoder, decoder, bias, file)
+    # ours takes the bias off every row first; theirs has none there
+    linear = Linear(encoder, encoder_bias + encoder @ bias, decoder * multiplier, bias, torch.zeros(len(decoder)))
+    if thresholds is not None:
+        return fold(linear._replace(threshold=thresholds.float().exp()), "jumprelu", 0, "none", str(file))
+    if architecture == "batchtopk":
+        if threshold is None and rows is not None and k > 0:
+            return _calibrated(fold(linear, architecture, k, "none", str(file)), rows)
+        if threshold is None:
+            raise SAEFormatError(f"{file}: a state dict of BatchTopKSAE has no threshold: give it, or k and rows")
+        linear = linear._replace(threshold=torch.full((len(decoder),), float(threshold)))
+    elif architecture not in ("relu", "topk"):
+        raise SAEFormatError(f"{file}: holds no thresholds, so its architecture is relu, topk or batchtopk")
+    return fold(linear, architecture, k, "none", str(file))
+
+
+def _overcomplete_encoder(state: Tensors, file: Path) -> tuple[Tensor, Tensor]:
+    """Weight [C, d] and bias [C] of a linear encoder, taken out of `state`; batch norm as it is in evaluation."""
+    if "encoder.weight" in state or "encoder.tied_to._weights" in state:
+        tied = state.pop("encoder.tied_to._weights", None)
+        state.pop("encoder.tied_to.multiplier", None)
+        if tied is not None:  # the encoder is the dictionary itself, scaled as it is
+            multiplier = state.get("dictionary.multiplier", torch.zeros(())).float().exp()
+            weight = normalize(tied.float(), dim=1) * multiplier
+        else:
+            weight = state.pop("encoder.weight").float()
+        return weight, state.pop("encoder.bias", torch.zeros(len(weight))).float()
+    _need(state, ("encoder.final_block.0.weight", "encoder.final_block.0.bias"), file)
+    weight = state.pop("encoder.final_block.0.weight").float()
+    bias = state.pop("encoder.final_block.0.bias").float()
+    if "encoder.final_block.1.running_var" in state:
+        norm = {name: state.pop(f"encoder.final_block.1.{name}").float() for name in
+                ("running_mean", "running_var", "weight", "bias")}  # fmt: skip
+        state.pop("encoder.final_block.1.num_batches_tracked", None)
+        scale = norm["weight"] / (norm["running_var"] + BATCH_NORM_EPSILON).sqrt()
+        weight, bias = weight * scale[:, None], (bias - norm["running_mean"]) * scale + norm["bias"]
+    return weight, bias
+
+
+def _calibrated(sae: SAE, rows: np.ndarray[Any, Any] | Tensor) -> SAE:
+    """The same SAE with the threshold above which its k codes a row lie, on an evenly spread sample of `rows`."""
+    step = max(1, len(rows) // CALIBRATION_ROWS)
+    x = torch.from_numpy(np.array(rows[::step], np.float32))
+    weight = torch.full((len(x),), 1 / len(x), dtype=torch.float64)
+    threshold = calibrate(lambda part: (part - sae.bias) @ sae.encoder.T + sae.encoder_bias, x, weight, sae.config.k)
+    return SAE(sae.encoder, sae.encoder_bias, sae.dictionary, sae.bias, threshold, sae.config)
+
+
+# any of them -----------------------------------------------------------------------------------------------------
+
+
+def kind_of(path: str | Path) -> str:
+    """Whose files lie at `path`: "bridgescope", "saelens" or "overcomplete". Raises SAEFormatError when nobody's."""
+    path = Path(path)
+    held: list[tuple[str, Callable[[], bool]]] = [
+        ("bridgescope", lambda: (path / WEIGHTS_FILE).is_file() and (path / CONFIG_FILE).is_file()),
+        ("saelens", lambda: (path / SAELENS_CONFIG).is_file()),
+        ("overcomplete", lambda: path.suffix in (".pt", ".pth") and path.is_file()),
+        ("overcomplete", lambda: (path / OVERCOMPLETE_WEIGHTS).is_file()),
+    ]
+    for kind, found in held:
+        if found():
+            return kind
+    raise SAEFormatError(
+        f"{path}: {'no SAE that can be read' if path.exists() else 'no such file or folder'}; a checkpoint is a folder "
+        f"with {WEIGHTS_FILE} and {CONFIG_FILE}, a SAELens folder ({SAELENS_CONFIG}, {SAELENS_WEIGHTS}), or an "
+        "overcomplete state dict (.pt)"
+    )
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    dim: int,
+    architecture: str = "batchtopk",
+    k: int = 0,
+    rows: np.ndarray[Any, Any] | Tensor | None = None,
+) -> SAE:
+    """Read an SAE of any of the three kinds, for embeddings of `dim` dimensions.
+
+    `architecture`, `k` and `rows` count where an overcomplete state dict leaves them open (`from_overcomplete`).
+    Raises SAEFormatError where it cannot be read or has another dimension.
+    """
+    kind = kind_of(path)
+    if kind == "bridgescope":
+        found = SAE.load(path)
+    elif kind == "saelens":
+        found = from_saelens(path)
+    else:
+        found = from_overcomplete(path, architecture=architecture, k=k, rows=rows)
+    if found.config.dim != dim:
+        raise SAEFormatError(f"{path}: takes rows of {found.config.dim} dimensions, the model's have {dim}")
+    return found
+
+
+def _whole_bias(sae: SAE, modality: str | None) -> Tensor:
+    """The decoder bias together with the mean of a modality, where the SAE has one."""
+    if not sae.config.centring:
+        return sae.bias
+    if modality not in MEANS:
+        raise ValueError('this SAE centres each modality apart: export it for "image" or for "text"')
+    mean: Tensor = getattr(sae, MEANS[modality])
+    return sae.bias + mean
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SAEFormatError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise SAEFormatError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(entries, dict):
+        raise SAEFormatError(f"{path}: holds a {type(entries).__name__}; an object is needed")
+    return entries
+
+
+def _safetensors(path: Path) -> Tensors:
+    try:
+        return dict(load_file(path))
+    except FileNotFoundError:
+        raise SAEFormatError(f"{path}: no such file") from None
+    except SafetensorError as error:
+        raise SAEFormatError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def _state_dict(path: Path) -> Tensors:
+    """Tensors by name from a file of torch.save. Raises SAEFormatError for anything that would run code to be read."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise SAEFormatError(f"{path}: no such file") from None
+    except pickle.UnpicklingError as error:
+        raise SAEFormatError(
+            f"{path}: holds more than tensors, and reading that could run any code: save the state_dict() instead"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise SAEFormatError(f"{path}: not a readable file of torch.save ({error})") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise SAEFormatError(f"{path}: holds no state dict: a dictionary of tensors is needed")
+    return dict(state)
+
+
+def _need(tensors: Tensors, names: tuple[str, ...], where: Path) -> None:
+    if missing := [name for name in names if name not in tensors]:
+        raise SAEFormatError(f"{where}: missing tensor {', '.join(missing)}; it has {', '.join(sorted(tensors))}")
+
+
+def _shapes(encoder: Tensor, decoder: Tensor, bias: Tensor, where: Path) -> None:
+    if encoder.ndim != 2 or encoder.shape != decoder.shape or bias.shape != decoder.shape[1:]:
+        raise SAEFormatError(
+            f"{where}: encoder {tuple(encoder.shape)}, decoder {tuple(decoder.shape)} and bias {tuple(bias.shape)} "
+            "do not go together"
+        )
+
+
+def _only(entries: dict[str, Any], key: str, allowed: tuple[str, ...], where: Path) -> str:
+    value = entries.get(key) or "none"
+    if value not in allowed:
+        raise SAEFormatError(f"{where}: {key} is {value!r}; {' and '.join(allowed)} can be read")
+    return str(value)
