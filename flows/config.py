@@ -145,6 +145,24 @@ class Diets(Section):
         return found
 
 
+class Frontier(Section):
+    """R2 against L0: which methods are measured beside the SAEs of the study."""
+
+    methods: list[
+        Literal["relu", "topk", "batchtopk", "jumprelu", "matryoshka"]
+        | Literal["pca", "ica", "nmf", "kmeans", "spherical", "random", "sample"]
+    ] = Field(min_length=1, description="architectures of SAEs, and baselines")
+    k: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="codes a row; k-means always has one")
+    width: int | None = Field(None, ge=2, description="directions; default: the first SAE setting's width")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Frontier:
+        for name, values in (("methods", self.methods), ("k", self.k)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} names one thing twice: {values}")
+        return self
+
+
 class Analyze(Section):
     """What the statistics count."""
 
@@ -167,6 +185,7 @@ class Study(Section):
     models: list[Model] = Field(min_length=1)
     saes: list[SAE] = Field(min_length=1)
     diets: Diets = Diets()
+    frontier: Frontier | None = None
     analyze: Analyze = Analyze()
     runtime: RuntimeSection = RuntimeSection()
 
@@ -182,6 +201,12 @@ class Study(Section):
                 )
             if model.spec.startswith("demo:") and self.pairs.source != "npm-emoji":
                 raise ValueError(f'model {model.name}: the demo models are made from source = "npm-emoji"')
+        if self.frontier is not None:
+            width = self.frontier.width or self.saes[0].width
+            if max(self.frontier.k) > width:
+                raise ValueError(f"frontier: k is {max(self.frontier.k)}, more than the width {width}")
+            if self.pairs.heldout == 0:
+                raise ValueError("frontier: is measured on held-out rows, and pairs.heldout is 0")
         return self
 
     def settings(self) -> list[SAE]:
@@ -196,6 +221,15 @@ class Study(Section):
             for each in (setting, *self.diets.of(setting))
             if each.name != setting.name or each.data_half is not None
         }
+
+    def frontier_setting(self) -> dict[str, Any]:
+        """How the SAEs of the frontier are trained: as the first setting says, but for architecture and k."""
+        first = self.saes[0].setting()
+        own = ("architecture", "k", "penalty", "prefixes")
+        setting = {name: value for name, value in first.items() if name not in own}
+        if self.frontier is not None and self.frontier.width is not None:
+            setting["width"] = self.frontier.width
+        return setting
 
 
 def load_study(path: str | Path, changes: list[str] | None = None) -> Study:
@@ -237,7 +271,8 @@ def _explained(file: Path, problem: Any) -> str:
 def _keys_at(place: tuple[int | str, ...]) -> list[str]:
     """The keys that a section of the study file may have."""
     sections: dict[str, type[BaseModel]] = {
-        "": Study, "models": Model, "saes": SAE, "diets": Diets, "analyze": Analyze, "runtime": RuntimeSection,
+        "": Study, "models": Model, "saes": SAE, "diets": Diets, "frontier": Frontier, "analyze": Analyze,
+        "runtime": RuntimeSection,
     }  # fmt: skip
     named = [str(part) for part in place if isinstance(part, str)]
     if named[:1] == ["pairs"]:

@@ -22,6 +22,7 @@ from tasks.acquire import fetch, ledger, scan
 from tasks.analyze import analyze, entry
 from tasks.embed import adopt_vectors, embed
 from tasks.export import export
+from tasks.frontier import frontier
 from tasks.model import demo_model, features
 from tasks.report import report
 from tasks.stage import Runtime, Stage
@@ -202,7 +203,7 @@ def export_jobs(study: Study, state: State) -> list[Job]:
 
 
 ANALYZED = ("acquire", "embed", "train", "export")
-REPORTED = (*ANALYZED, "ledger", "analyze")
+REPORTED = (*ANALYZED, "ledger", "frontier", "analyze")
 
 
 def expected(study: Study, state: State) -> dict[str, int]:
@@ -210,6 +211,26 @@ def expected(study: Study, state: State) -> dict[str, int]:
     shards, seeds = len(of(state, "acquire")), sum(len(setting.seeds) for setting in study.settings())
     models = len(study.models)
     return {"acquire": shards, "embed": models * shards, "train": models * seeds, "export": models * seeds * shards}
+
+
+def frontier_jobs(study: Study, state: State) -> list[Job]:
+    """One job a model, where the study asks for it."""
+    if study.frontier is None:
+        return []
+    jobs = []
+    for model in study.models:
+        shards = of(state, "embed", model=model.name)
+        whole = bool(shards) and len(shards) == len(of(state, "acquire"))
+        inputs = {
+            "pairs": [state[Key("acquire", shard=at.shard)] for at in shards],
+            "embeddings": list(shards.values()),
+            "setting": study.frontier_setting(),
+            "methods": study.frontier.methods,
+            "k": study.frontier.k,
+            "heldout": study.pairs.heldout,
+        }
+        jobs.append(Job(Key("frontier", model.name), frontier, inputs if whole else None))
+    return jobs
 
 
 def analyze_jobs(study: Study, state: State) -> list[Job]:
@@ -224,7 +245,8 @@ def analyze_jobs(study: Study, state: State) -> list[Job]:
 
 def report_jobs(study: Study, state: State) -> list[Job]:
     """One page over the whole study."""
-    whole = Key("analyze") in state and Key("ledger") in state
+    measured = len(of(state, "frontier")) == (len(study.models) if study.frontier else 0)
+    whole = Key("analyze") in state and Key("ledger") in state and measured
     entries = [entry(dataset=d, **k._asdict()) for stage in REPORTED for k, d in of(state, stage).items()]
     config = study.model_dump(mode="json", exclude={"runtime"})
     if study.pairs.source == "embeddings":
@@ -249,7 +271,7 @@ def jobs_of(stage: str, study: Study, state: State, last: Run | None, store: Pat
         "embed": lambda: embed_jobs(study, state, store),
         "train": lambda: train_jobs(study, state, last),
         "export": lambda: export_jobs(study, state),
-        "analyze": lambda: analyze_jobs(study, state),
+        "analyze": lambda: frontier_jobs(study, state) + analyze_jobs(study, state),
         "report": lambda: report_jobs(study, state),
     }
     return makers[stage]()

@@ -60,6 +60,17 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         ]
         if selects:
             con.execute(f"CREATE VIEW {view} AS\n" + "\nUNION ALL\n".join(selects))
+    measured = [
+        statement(
+            "views/frontier",
+            model=model,
+            figures=paths("frontier", "frontier.parquet", model=model),
+            seconds=paths("frontier", "seconds.parquet", model=model),
+        )
+        for model in dict.fromkeys(e.model for e in entries if e.stage == "frontier")
+    ]
+    if measured:
+        con.execute("CREATE VIEW frontier AS\n" + "\nUNION ALL\n".join(measured))
     if any(entry.stage == "analyze" for entry in entries):
         made = {name for e in entries if e.stage == "analyze" for name in manifest_of(store, e.dataset)["files"]}
         for table in TABLES:

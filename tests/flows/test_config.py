@@ -33,6 +33,10 @@ def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
         ("embeddings:vectors", "open_clip:ViT-B-32/x", "go with source"),
         ("embeddings:vectors", "magic:x", "must be demo:NAME, open_clip:NAME/PRETRAINED"),
         ("[analyze]", "[[[", "not TOML"),
+        ("[analyze]", "[frontier]\nmethods = ['pca']\nk = [2, 2]\n[analyze]", "frontier: k names one thing twice"),
+        ("[analyze]", "[frontier]\nmethods = ['svd']\nk = [2]\n[analyze]", r"frontier.methods.0.*'relu', 'topk'"),
+        ("[analyze]", "[frontier]\nmethods = ['pca']\nk = [30]\n[analyze]", "k is 30, more than the width 24"),
+        ("[analyze]", "[frontier]\nmethod = ['pca']\n[analyze]", "frontier.method: unknown key; allowed here: k, meth"),
     ],
 )
 def test_bad_studies_are_told_what_is_wrong(study_file: Path, old: str, new: str, says: str) -> None:

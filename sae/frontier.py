@@ -1,0 +1,112 @@
+"""R2 against L0: SAEs of every architecture and every baseline, on the same rows, with the same number of codes.
+
+Source of the terms: DEFINITIONS, "Frontier". Rows are in memory or in a memory map; nothing is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from sae.baselines import BASELINES
+from sae.metrics import Reconstruction, combine
+from sae.sparsity import ARCHITECTURES
+from sae.train import OnStep, Settings, train
+
+METHODS = (*ARCHITECTURES, *BASELINES)
+BLOCK = 2048  # rows encoded at a time
+COLUMNS = ("r2", "r2_image", "r2_text", "cosine", "l0")
+
+
+class Pair(NamedTuple):
+    """The rows of both modalities on one side of the split."""
+
+    image: np.ndarray[Any, Any] | Tensor  # [n_I, d]
+    text: np.ndarray[Any, Any] | Tensor  # [n_T, d]
+
+
+class Part(NamedTuple):
+    """A piece of the table that can be computed apart."""
+
+    method: str
+    k: tuple[int, ...]
+
+
+def parts(methods: Iterable[str], k: Sequence[int]) -> list[Part]:
+    """The table in pieces: an SAE is trained for each k, a baseline is fitted once for all of them.
+
+    Raises ValueError for a method that there is not.
+    """
+    found: list[Part] = []
+    for method in methods:
+        if method in BASELINES:
+            # k-means has one code a row, whatever is asked
+            found.append(Part(method, (1,) if method == "kmeans" else tuple(k)))
+        elif method in ARCHITECTURES:
+            found += [Part(method, (one,)) for one in k]
+        else:
+            raise ValueError(f"method is {method!r}; allowed: {', '.join(METHODS)}")
+    return found
+
+
+def frontier(
+    training: Pair, heldout: Pair, methods: Iterable[str], k: Sequence[int], settings: Settings, seed: int = 0
+) -> list[dict[str, Any]]:
+    """The rows of the table `frontier`, but for `model` and `split`: method, k, width, r2, r2_image, r2_text, cosine,
+    l0 and seconds (to fit on the training rows).
+
+    settings: of the SAEs; architecture and k are put in. Baselines have its width, PCA and ICA at most d of it.
+    """
+    return [row for part in parts(methods, k) for row in measure(part, training, heldout, settings, seed)]
+
+
+def measure(
+    part: Part,
+    training: Pair,
+    heldout: Pair,
+    settings: Settings,
+    seed: int = 0,
+    device: str = "cpu",
+    on_step: OnStep | None = None,
+) -> list[dict[str, Any]]:
+    """The rows of one method: fitted on the training rows, measured on the held-out ones."""
+    began = time.perf_counter()
+    if part.method in ARCHITECTURES:
+        (k,) = part.k
+        chosen = dataclasses.replace(settings, architecture=part.method, k=k)
+        fitted: list[tuple[int, Any]] = [(k, train(*training, chosen, seed, device, on_step).sae)]
+    else:
+        method = BASELINES[part.method](settings.width, max(part.k), seed).fit(*training)
+        fitted = [(k, method.with_k(k)) for k in part.k]
+    seconds = time.perf_counter() - began
+    return [
+        {"method": part.method, "k": k, "width": len(coder.dictionary), **score(coder, heldout), "seconds": seconds}
+        for k, coder in fitted
+    ]
+
+
+@torch.no_grad()
+def score(coder: Any, rows: Pair) -> dict[str, float]:
+    """r2, r2_image, r2_text, cosine and l0 of anything with `encode` and `decode`, on unit rows."""
+    sums = []
+    for modality, part in zip(("image", "text"), rows, strict=True):
+        sums.append(Reconstruction())
+        of = (modality,) if _centres(coder) else ()
+        for start in range(0, len(part), BLOCK):
+            x = normalize(torch.from_numpy(np.array(part[start : start + BLOCK], np.float32)), dim=1)
+            codes = coder.encode(x, *of)
+            sums[-1].update(x, coder.decode(codes, *of).cpu(), codes.cpu())
+    found = combine(*sums)
+    return {name: found[name] for name in COLUMNS}
+
+
+def _centres(coder: Any) -> bool:
+    """Whether a method must be told the modality: an SAE that takes each one's mean off."""
+    return bool(getattr(getattr(coder, "config", None), "centring", False))

@@ -1,0 +1,96 @@
+"""The frontier in a study: its view, its cache, and that its times never count as a change."""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+
+import polars as pl
+import pytest
+from tests_support import made, write_study
+
+from flows.config import Frontier, load_study
+from flows.status import status
+from flows.study import Finished, run_study
+from sae.frontier import METHODS
+from storage import open_catalog
+from storage.runs import last_run
+from tasks.children import ChildFailed, Watch, in_process
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+SECTION = '[frontier]\nmethods = ["batchtopk", "pca", "kmeans"]\nk = [2, 3]\n'
+
+
+def run(study: Path, store: Path, *changes: str, **options: object) -> Finished:
+    return run_study(load_study(study, list(changes)), store, progress=False, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("frontier")
+    study = write_study(folder, images=500)
+    study.write_text(study.read_text().replace("seeds = [0, 1]", "seeds = [0]") + SECTION)
+    (folder / "store").mkdir()
+    run(study, folder / "store")
+    return study, folder / "store"
+
+
+def test_the_view_has_a_row_a_method_and_k(finished: tuple[Path, Path]) -> None:
+    _, store = finished
+    con = open_catalog(store, guarded=True)
+    found = con.execute("SELECT * FROM frontier ORDER BY method, k").fetchall()
+    columns = [column[0] for column in con.description]
+    assert columns == [
+        "model", "method", "k", "width", "split", "r2", "r2_image", "r2_text", "cosine", "l0", "seconds",
+    ]  # fmt: skip
+    assert [row[:5] for row in found] == [
+        ("own", "batchtopk", 2, 24, "heldout"),
+        ("own", "batchtopk", 3, 24, "heldout"),
+        ("own", "kmeans", 1, 24, "heldout"),
+        ("own", "pca", 2, 12, "heldout"),
+        ("own", "pca", 3, 12, "heldout"),
+    ]
+    assert all(0 < row[5] < 1 and row[10] > 0 for row in found)
+
+
+def test_the_row_of_the_studys_own_setting_is_its_own_sae(finished: tuple[Path, Path]) -> None:
+    # The same rows, setting and seed as `main` seed 0, which has k = 3: the same figures, so both are held-out ones.
+    _, store = finished
+    con = open_catalog(store)
+    own = con.execute("SELECT r2, l0 FROM saes").fetchone()
+    frontier = con.execute("SELECT r2, l0 FROM frontier WHERE method = 'batchtopk' AND k = 3").fetchone()
+    assert frontier == pytest.approx(own, rel=1e-6)
+
+
+def test_nothing_is_measured_twice_and_times_are_no_change(finished: tuple[Path, Path]) -> None:
+    study, store = finished
+    assert made(run(study, store).run) == []
+    before = last_run(store, "small").of("frontier")[0].dataset
+    seconds = pl.read_parquet(store / before.path / "seconds.parquet")
+    forced = run(study, store, only="analyze", force=True).run.of("frontier")[0].dataset
+    assert forced == before
+    assert not pl.read_parquet(store / before.path / "seconds.parquet").equals(seconds)
+    assert {row.state for row in status(load_study(study), store)} == {"fresh"}
+    stale = {str(row.key): row for row in status(load_study(study, ["frontier.k=[2, 4]"]), store)}
+    assert stale["frontier own"].why == "changed: k"
+    assert stale["train own main seed 0"].state == "fresh"
+
+
+def test_a_study_may_name_every_method_there_is() -> None:
+    literals = typing.get_args(typing.get_args(Frontier.model_fields["methods"].annotation)[0])
+    assert [name for literal in literals for name in typing.get_args(literal)] == list(METHODS)
+
+
+def fails(job: str, watch: Watch) -> None:
+    raise ValueError(f"cannot do {job}")
+
+
+def dies(job: str, watch: Watch) -> None:
+    Watch(watch.parent + 1)()  # as if the study had been killed
+
+
+def test_what_went_wrong_in_a_process_is_said() -> None:
+    with pytest.raises(ChildFailed, match="frontier, pca: ValueError: cannot do it"):
+        in_process(fails, "it", "frontier, pca")
+    with pytest.raises(ChildFailed, match=r"frontier, pca: its process died \(exit code 1\)"):
+        in_process(dies, "it", "frontier, pca")
