@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from storage.errors import BadInput
 
@@ -145,6 +145,32 @@ class Diets(Section):
         return found
 
 
+class Checkpoint(Section):
+    """One SAE that was trained elsewhere: this project's files, SAELens's, or an overcomplete state dict."""
+
+    name: Name
+    checkpoint: str = Field(description="its folder or file, relative to the study file")
+    architecture: Literal["relu", "topk", "batchtopk"] = Field(
+        "batchtopk", description="of an overcomplete state dict without thresholds; other files say it themselves"
+    )
+    k: int | None = Field(None, ge=1, description="concepts a row, where the file says neither that nor a threshold")
+    seeds: list[int] = [0]
+    retrain: Literal["always", "never"] | Annotated[float, Field(gt=1)] = "always"
+
+    @field_validator("seeds")
+    @classmethod
+    def _one(cls, seeds: list[int]) -> list[int]:
+        if seeds != [0]:
+            raise ValueError("a checkpoint is one SAE, so its only seed is 0")
+        return seeds
+
+
+def _sort_of_sae(setting: Any) -> str:
+    """Which of the two an entry of `saes` is."""
+    named = setting if isinstance(setting, dict) else getattr(type(setting), "model_fields", {})
+    return "imported" if "checkpoint" in named else "trained"
+
+
 class Frontier(Section):
     """R2 against L0: which methods are measured beside the SAEs of the study."""
 
@@ -183,7 +209,9 @@ class Study(Section):
     name: Name
     pairs: Annotated[NpmEmoji | EmbeddingsFolder, Field(discriminator="source")]
     models: list[Model] = Field(min_length=1)
-    saes: list[SAE] = Field(min_length=1)
+    saes: list[
+        Annotated[Annotated[SAE, Tag("trained")] | Annotated[Checkpoint, Tag("imported")], Discriminator(_sort_of_sae)]
+    ] = Field(min_length=1)
     diets: Diets = Diets()
     frontier: Frontier | None = None
     analyze: Analyze = Analyze()
@@ -202,29 +230,37 @@ class Study(Section):
             if model.spec.startswith("demo:") and self.pairs.source != "npm-emoji":
                 raise ValueError(f'model {model.name}: the demo models are made from source = "npm-emoji"')
         if self.frontier is not None:
-            width = self.frontier.width or self.saes[0].width
+            if not self._trained():
+                raise ValueError("frontier: takes its settings from an SAE that is trained, and the study trains none")
+            width = self.frontier.width or self._trained()[0].width
             if max(self.frontier.k) > width:
                 raise ValueError(f"frontier: k is {max(self.frontier.k)}, more than the width {width}")
             if self.pairs.heldout == 0:
                 raise ValueError("frontier: is measured on held-out rows, and pairs.heldout is 0")
         return self
 
-    def settings(self) -> list[SAE]:
-        """Every SAE setting that is trained: those of the file, each followed by its data diets."""
-        return [each for setting in self.saes for each in (setting, *self.diets.of(setting))]
+    def settings(self) -> list[SAE | Checkpoint]:
+        """Every SAE setting: those of the file, each trained one followed by its data diets."""
+        return [each for setting in self.saes for each in (setting, *self._diets(setting))]
 
     def diet_of(self) -> dict[str, dict[str, str | None]]:
         """For every setting with other data: 'of', the setting it is a data diet of, and 'data_half'."""
         return {
             each.name: {"of": setting.name, "data_half": each.data_half}
-            for setting in self.saes
+            for setting in self._trained()
             for each in (setting, *self.diets.of(setting))
             if each.name != setting.name or each.data_half is not None
         }
 
+    def _diets(self, setting: SAE | Checkpoint) -> list[SAE]:
+        return self.diets.of(setting) if isinstance(setting, SAE) else []
+
+    def _trained(self) -> list[SAE]:
+        return [setting for setting in self.saes if isinstance(setting, SAE)]
+
     def frontier_setting(self) -> dict[str, Any]:
         """How the SAEs of the frontier are trained: as the first setting says, but for architecture and k."""
-        first = self.saes[0].setting()
+        first = self._trained()[0].setting()
         own = ("architecture", "k", "penalty", "prefixes")
         setting = {name: value for name, value in first.items() if name not in own}
         if self.frontier is not None and self.frontier.width is not None:
@@ -257,7 +293,8 @@ def load_study(path: str | Path, changes: list[str] | None = None) -> Study:
 
 def _explained(file: Path, problem: Any) -> str:
     """One pydantic error as a sentence: file, key, what is wrong, what is allowed."""
-    where = ".".join(str(part) for part in problem["loc"] if part not in ("npm-emoji", "embeddings")) or "the study"
+    tags = ("npm-emoji", "embeddings", "trained", "imported")
+    where = ".".join(str(part) for part in problem["loc"] if part not in tags) or "the study"
     if problem["type"] == "extra_forbidden":
         allowed = _keys_at(problem["loc"][:-1])
         return f"{file}: {where}: unknown key; allowed here: {', '.join(allowed)}"
@@ -277,6 +314,8 @@ def _keys_at(place: tuple[int | str, ...]) -> list[str]:
     named = [str(part) for part in place if isinstance(part, str)]
     if named[:1] == ["pairs"]:
         return sorted((EmbeddingsFolder if "embeddings" in named else NpmEmoji).model_fields)
+    if "imported" in named:
+        return sorted(Checkpoint.model_fields)
     return sorted(sections[named[0] if named else ""].model_fields)
 
 
@@ -319,6 +358,9 @@ def _make_absolute(data: dict[str, Any], folder: Path) -> None:
     pairs = data.get("pairs")
     if isinstance(pairs, dict) and isinstance(pairs.get("path"), str):
         pairs["path"] = str(folder / pairs["path"])
+    for setting in data.get("saes", []) if isinstance(data.get("saes"), list) else []:
+        if isinstance(setting, dict) and isinstance(setting.get("checkpoint"), str):
+            setting["checkpoint"] = str(folder / setting["checkpoint"])
     for model in data.get("models", []) if isinstance(data.get("models"), list) else []:
         spec = model.get("spec") if isinstance(model, dict) else None
         for prefix in ("embeddings:", "open_clip:local-dir:"):

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 from prefect import flow
 
-from flows.config import Study
+from flows.config import SAE, Checkpoint, Study
 from storage.dataset import Dataset
 from storage.errors import BadInput
 from storage.runs import Entry, Run
 from storage.vectors import fingerprint
 from tasks.acquire import fetch, ledger, scan
 from tasks.analyze import analyze, entry
+from tasks.checkpoint import import_sae
 from tasks.embed import adopt_vectors, embed
 from tasks.export import export
 from tasks.frontier import frontier
@@ -143,7 +144,7 @@ def _identity(rest: str, store: Path) -> str:
     return f"open_clip:{rest}"
 
 
-def train_jobs(study: Study, state: State, last: Run | None) -> list[Job]:
+def train_jobs(study: Study, state: State, last: Run | None, store: Path) -> list[Job]:
     """Every seed of every setting on every model."""
     jobs = []
     for model in study.models:
@@ -156,12 +157,24 @@ def train_jobs(study: Study, state: State, last: Run | None) -> list[Job]:
                 inputs = {
                     "pairs": pairs,
                     "embeddings": embeddings,
-                    "setting": setting.setting(),
-                    "seed": seed,
+                    **(_imported(setting, store) if isinstance(setting, Checkpoint) else _trained(setting, seed)),
                     "heldout": study.pairs.heldout,
                 }
-                jobs.append(Job(key, sae, inputs if whole else None))
+                jobs.append(Job(key, sae if isinstance(setting, SAE) else import_sae, inputs if whole else None))
     return jobs
+
+
+def _trained(setting: SAE, seed: int) -> dict[str, Any]:
+    return {"setting": setting.setting(), "seed": seed}
+
+
+def _imported(setting: Checkpoint, store: Path) -> dict[str, Any]:
+    """An SAE from elsewhere is known by its bytes, wherever it lies."""
+    path = Path(setting.checkpoint)
+    if not path.exists():
+        raise BadInput(f"sae {setting.name}: checkpoint {path}: no such file or folder")
+    stamp = fingerprint(path, store / "sources" / "fingerprints.json")
+    return {"checkpoint": stamp, "architecture": setting.architecture, "k": setting.k, "path": str(path)}
 
 
 def resolve_training_shards(
@@ -248,14 +261,17 @@ def report_jobs(study: Study, state: State) -> list[Job]:
     measured = len(of(state, "frontier")) == (len(study.models) if study.frontier else 0)
     whole = Key("analyze") in state and Key("ledger") in state and measured
     entries = [entry(dataset=d, **k._asdict()) for stage in REPORTED for k, d in of(state, stage).items()]
-    config = study.model_dump(mode="json", exclude={"runtime"})
-    if study.pairs.source == "embeddings":
-        config = _without_paths(config)
+    config = _without_paths(study.model_dump(mode="json", exclude={"runtime"}))
     return [Job(Key("report"), report, {"entries": entries, "config": config} if whole else None)]
 
 
 def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
     """The study with folders named by their last part: a page that does not change when the store is moved."""
+    for setting in config["saes"]:
+        if "checkpoint" in setting:
+            setting["checkpoint"] = Path(setting["checkpoint"]).name
+    if config["pairs"]["source"] != "embeddings":
+        return config
     config["pairs"]["path"] = Path(config["pairs"]["path"]).name
     for model in config["models"]:
         kind, _, rest = model["spec"].partition(":")
@@ -269,7 +285,7 @@ def jobs_of(stage: str, study: Study, state: State, last: Run | None, store: Pat
         "acquire": lambda: acquire_jobs(study, state),
         "model": lambda: model_jobs(study, state, last),
         "embed": lambda: embed_jobs(study, state, store),
-        "train": lambda: train_jobs(study, state, last),
+        "train": lambda: train_jobs(study, state, last, store),
         "export": lambda: export_jobs(study, state),
         "analyze": lambda: frontier_jobs(study, state) + analyze_jobs(study, state),
         "report": lambda: report_jobs(study, state),
@@ -325,14 +341,17 @@ def _model(study: Study, state: State, last: Run | None, runtime: Runtime) -> It
 
 
 def _train(study: Study, state: State, last: Run | None, runtime: Runtime) -> Iterator[Entry]:
-    jobs = train_jobs(study, state, last)
+    jobs = train_jobs(study, state, last, runtime.store)
     missing = [
-        job.inputs for job in jobs if job.inputs is not None and (runtime.force or lookup(job, runtime.store) is None)
+        job.inputs
+        for job in jobs
+        if job.stage is sae and job.inputs is not None and (runtime.force or lookup(job, runtime.store) is None)
     ]
     if len(missing) > 1:
         train_together(missing, runtime)
         adopt = runtime.model_copy(update={"force": False})
-        yield from (run_job(job, adopt, refresh=runtime.force) for job in jobs)
+        for job in jobs:  # those that were not trained just now are made as ever
+            yield run_job(job, adopt if job.stage is sae else runtime, refresh=runtime.force)
     else:
         yield from run_jobs(jobs, runtime)
 

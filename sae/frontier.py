@@ -17,8 +17,9 @@ from torch.nn.functional import normalize
 
 from sae.baselines import BASELINES
 from sae.metrics import Reconstruction, combine
+from sae.settings import Settings
 from sae.sparsity import ARCHITECTURES
-from sae.train import OnStep, Settings, train
+from sae.train import OnStep, train
 
 METHODS = (*ARCHITECTURES, *BASELINES)
 BLOCK = 2048  # rows encoded at a time
@@ -80,7 +81,7 @@ def measure(
     began = time.perf_counter()
     if part.method in ARCHITECTURES:
         (k,) = part.k
-        chosen = dataclasses.replace(settings, architecture=part.method, k=k)
+        chosen = dataclasses.replace(settings, architecture=part.method, k=k, penalty=None, prefixes=None)
         fitted: list[tuple[int, Any]] = [(k, train(*training, chosen, seed, device, on_step).sae)]
     else:
         method = BASELINES[part.method](settings.width, max(part.k), seed).fit(*training)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sae.model import CONFIG_FILE, MEANS, SAE, WEIGHTS_FILE, Config, SAEFormatError
+from sae.model import CONFIG_FILE, MEANS, SAE, WEIGHTS_FILE, Config, SAEFormatError, pre_activations
 from sae.sparsity import calibrate
 
 SAELENS_CONFIG = "cfg.json"
@@ -27,9 +27,11 @@ SAELENS_VERSION = "6.0.0"  # of the layout that is written; readers older than i
 OVERCOMPLETE_WEIGHTS = "state_dict.pt"
 OVERCOMPLETE_CONFIG = "model.json"
 BATCH_NORM_EPSILON = 1e-5  # torch's default, which overcomplete leaves as it is
-CALIBRATION_ROWS = 65_536
+CALIBRATION_ROWS = 65_536  # of each modality
+BLOCK = 8192  # rows encoded at a time
 
 Tensors = dict[str, Tensor]
+Rows = np.ndarray[Any, Any] | Tensor
 
 
 class Linear(NamedTuple):
@@ -179,14 +181,15 @@ def from_overcomplete(
     architecture: str = "batchtopk",
     k: int = 0,
     threshold: float | None = None,
-    rows: np.ndarray[Any, Any] | Tensor | None = None,
+    rows: tuple[Rows, Rows] | None = None,
     normalization: str = "l2",
 ) -> SAE:
     """Read the state dict of an overcomplete SAE with a linear encoder (also tied, untied, or with batch norm).
 
     A state dict holds the thresholds of JumpSAE and no others. For the rest say `architecture`: "relu" (SAE), "topk"
     (with k a row), or "batchtopk" (with k a row, not a batch): its running threshold is lost when a state dict is
-    saved, so give it as `threshold`, or give training `rows` [N, d], and it is calibrated on them as the trainer does.
+    saved, so give it as `threshold`, or give training `rows`, images [n_I, d] and captions [n_T, d], and it is
+    calibrated on both, which weigh the same.
     `normalization` is the dictionary's ("l2", the library's default, or "identity").
     Raises SAEFormatError where the file is none, is pickled code, or has a part that is not linear.
     """
@@ -246,12 +249,19 @@ def _overcomplete_encoder(state: Tensors, file: Path) -> tuple[Tensor, Tensor]:
     return weight, bias
 
 
-def _calibrated(sae: SAE, rows: np.ndarray[Any, Any] | Tensor) -> SAE:
-    """The same SAE with the threshold above which its k codes a row lie, on an evenly spread sample of `rows`."""
-    step = max(1, len(rows) // CALIBRATION_ROWS)
-    x = torch.from_numpy(np.array(rows[::step], np.float32))
-    weight = torch.full((len(x),), 1 / len(x), dtype=torch.float64)
-    threshold = calibrate(lambda part: (part - sae.bias) @ sae.encoder.T + sae.encoder_bias, x, weight, sae.config.k)
+def _calibrated(sae: SAE, rows: tuple[Rows, Rows]) -> SAE:
+    """The same SAE with the threshold above which its k codes a row lie, on an even sample of each modality."""
+    taken = [torch.from_numpy(np.array(part[:: -(-len(part) // CALIBRATION_ROWS)], np.float32)) for part in rows]
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for part in taken:
+            for x in part.split(BLOCK):
+                yield x, torch.full((len(x),), 0.5 / len(part), dtype=torch.float64)
+
+    def pre(x: Tensor) -> Tensor:
+        return pre_activations(x, sae.encoder, sae.encoder_bias, sae.bias)
+
+    threshold = calibrate(pre, batches, sae.config.k)
     return SAE(sae.encoder, sae.encoder_bias, sae.dictionary, sae.bias, threshold, sae.config)
 
 
@@ -283,7 +293,7 @@ def load_checkpoint(
     dim: int,
     architecture: str = "batchtopk",
     k: int = 0,
-    rows: np.ndarray[Any, Any] | Tensor | None = None,
+    rows: tuple[Rows, Rows] | None = None,
 ) -> SAE:
     """Read an SAE of any of the three kinds, for embeddings of `dim` dimensions.
 

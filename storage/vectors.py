@@ -130,10 +130,10 @@ def _of_images(metadata: pl.DataFrame, image_row: Array, count: int) -> tuple[li
 
 
 def fingerprint(path: Path, memo: Path) -> str:
-    """Sha256 over the names and bytes of a folder's files. `memo` remembers what was hashed by size and time."""
+    """Sha256 over the names and bytes of a folder's files, or of one file. `memo` remembers by size and time."""
     known: dict[str, list[Any]] = json.loads(memo.read_text()) if memo.exists() else {}
     total, seen = hashlib.sha256(), {}
-    for file in sorted(item for item in path.rglob("*") if item.is_file()):
+    for file in [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file()):
         stat = file.stat()
         stamp = [stat.st_size, stat.st_mtime_ns]
         name = str(file)

@@ -33,6 +33,12 @@ def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
         ("embeddings:vectors", "open_clip:ViT-B-32/x", "go with source"),
         ("embeddings:vectors", "magic:x", "must be demo:NAME, open_clip:NAME/PRETRAINED"),
         ("[analyze]", "[[[", "not TOML"),
+        (
+            "width = 24",
+            "checkpoint = 'x'\nwidth = 24",
+            "saes.0.width: unknown key; allowed here: architecture, checkpoint",
+        ),
+        ("[[saes]]", "[[saes]]\nname = 'b'\ncheckpoint = 'x'\nseeds = [1]\n[[saes]]", "its only seed is 0"),
         ("[analyze]", "[frontier]\nmethods = ['pca']\nk = [2, 2]\n[analyze]", "frontier: k names one thing twice"),
         ("[analyze]", "[frontier]\nmethods = ['svd']\nk = [2]\n[analyze]", r"frontier.methods.0.*'relu', 'topk'"),
         ("[analyze]", "[frontier]\nmethods = ['pca']\nk = [30]\n[analyze]", "k is 30, more than the width 24"),

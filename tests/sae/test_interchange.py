@@ -156,8 +156,10 @@ def test_a_batch_topk_state_dict_has_no_threshold_and_gets_it_from_rows(tmp_path
     torch.save(state, tmp_path / "bare.pt")
     with pytest.raises(SAEFormatError, match="has no threshold: give it, or k and rows"):
         from_overcomplete(tmp_path / "bare.pt")
-    found = from_overcomplete(tmp_path / "bare.pt", k=3, rows=rows(4000))
-    assert float(found.encode(rows(4000)).count_nonzero()) / 4000 == pytest.approx(3, abs=0.01)
+    found = from_overcomplete(tmp_path / "bare.pt", k=3, rows=(rows(4000, seed=1), rows(1000, seed=2)))
+    # Both modalities weigh the same, however many rows each has.
+    counts = [float(found.encode(rows(n, seed=s)).count_nonzero()) / n for n, s in ((4000, 1), (1000, 2))]
+    assert sum(counts) / 2 == pytest.approx(3, abs=0.01)
     given = from_overcomplete(tmp_path / "bare.pt", threshold=0.1)
     torch.testing.assert_close(given.encode(rows()), make().encode(rows()), atol=1e-5, rtol=0)
 

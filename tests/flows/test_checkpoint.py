@@ -1,0 +1,111 @@
+"""A checkpoint in place of training: read once, known by its bytes, refused when it does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from tests_support import made, write_study
+
+import sae
+from flows.config import load_study
+from flows.status import status
+from flows.study import Finished, run_study
+from sae.interchange import to_overcomplete, to_saelens
+from storage import open_catalog
+from storage.errors import BadInput
+from storage.runs import last_run
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+SETTINGS = '[[saes]]\nname = "lens"\ncheckpoint = "lens"\n[[saes]]\nname = "bare"\ncheckpoint = "bare.pt"\nk = 2\n'
+
+
+def run(study: Path, store: Path, *changes: str, **options: object) -> Finished:
+    return run_study(load_study(study, list(changes)), store, progress=False, **options)  # type: ignore[arg-type]
+
+
+def random_sae(dim: int, seed: int) -> sae.SAE:
+    torch.manual_seed(seed)
+    atoms = torch.nn.functional.normalize(torch.randn(20, dim), dim=1)
+    config = sae.model.Config(
+        architecture="batchtopk", dim=dim, width=20, k=2, decoder_bias=True, image_share=0.5, seed=0, epochs=1,
+        batch_size=8, learning_rate=0.1, auxk=0.0, dead_after_epochs=0.5, rows_seen=5,
+    )  # fmt: skip
+    return sae.SAE(atoms.clone(), torch.zeros(20), atoms, 0.1 * torch.randn(dim), torch.tensor(0.4), config)
+
+
+def write_checkpoints(folder: Path, dim: int = 12, seed: int = 0) -> None:
+    to_saelens(random_sae(dim, seed), folder / "lens")
+    to_overcomplete(random_sae(dim, seed), folder / "over")
+    state = torch.load(folder / "over" / "state_dict.pt", weights_only=True)
+    del state["thresholds"]
+    torch.save(state, folder / "bare.pt")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    study = write_study(folder, images=500)
+    text = study.read_text().replace("seeds = [0, 1]", "seeds = [0]")
+    study.write_text(text.replace("[analyze]", f"{SETTINGS}[analyze]"))
+    write_checkpoints(folder)
+    (folder / "store").mkdir()
+    run(study, folder / "store")
+    return study, folder / "store"
+
+
+def test_what_was_trained_elsewhere_is_analysed_like_the_rest(finished: tuple[Path, Path]) -> None:
+    _, store = finished
+    con = open_catalog(store)
+    saes = con.execute("SELECT sae, seed, architecture, width, rows_seen FROM saes ORDER BY sae").fetchall()
+    assert saes[0] == ("bare", 0, "batchtopk", 20, 0)
+    assert saes[1] == ("lens", 0, "jumprelu", 20, 0)
+    assert saes[2][:2] == ("main", 0)
+    counts = dict(con.execute("SELECT sae, count(*) FROM concepts GROUP BY sae").fetchall())
+    assert counts == {"bare": 20, "lens": 20, "main": 24}
+    assert con.execute("SELECT DISTINCT sae FROM training").fetchall() == [("main",)]  # nothing is known of the others
+
+
+def test_codes_are_those_of_the_file(finished: tuple[Path, Path]) -> None:
+    _, store = finished
+    path = store / last_run(store, "small").of("train", sae="lens")[0].dataset.path
+    x = torch.nn.functional.normalize(torch.randn(50, 12), dim=1)
+    torch.testing.assert_close(sae.SAE.load(path).encode(x), random_sae(12, 0).encode(x), atol=1e-5, rtol=0)
+
+
+def test_a_threshold_that_the_file_lacks_is_calibrated_on_training_rows(finished: tuple[Path, Path]) -> None:
+    _, store = finished
+    entry = last_run(store, "small").of("export", sae="bare")[0]
+    codes = pl.read_parquet(store / entry.dataset.path / "0.parquet")
+    rates = [len(part) / rows for (_, part), rows in zip(codes.group_by("modality"), (1, 1), strict=True)]
+    assert codes["activation"].min() > 0
+    assert sum(rates) / (500 + 1000) == pytest.approx(2, rel=0.2)  # every item, of both splits and modalities
+
+
+def test_other_bytes_are_another_sae_and_equal_ones_are_not_read_twice(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    study, store = finished
+    assert made(run(study, store).run) == []
+    elsewhere = tmp_path / "moved"
+    (elsewhere / "vectors").parent.mkdir()
+    (elsewhere / "vectors").symlink_to(study.parent / "vectors")
+    write_checkpoints(elsewhere)
+    (elsewhere / "small.toml").write_text(study.read_text())
+    assert made(run(elsewhere / "small.toml", store).run) == []  # the same bytes in another place
+    to_saelens(random_sae(12, 1), elsewhere / "lens")
+    found = {str(row.key): row for row in status(load_study(elsewhere / "small.toml"), store)}
+    assert found["train own lens seed 0"].state == "stale"
+    assert found["train own lens seed 0"].why.startswith("changed: checkpoint ")
+    assert found["train own bare seed 0"].state == "fresh"
+
+
+def test_a_checkpoint_that_does_not_fit_is_bad_input(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    study, store = finished
+    to_saelens(random_sae(8, 0), tmp_path / "narrow")
+    with pytest.raises(sae.model.SAEFormatError, match="takes rows of 8 dimensions, the model's have 12"):
+        run(study, store, f"saes.lens.checkpoint={tmp_path / 'narrow'}", only="train")
+    with pytest.raises(BadInput, match=r"sae lens: checkpoint .*nowhere: no such file or folder"):
+        run(study, store, f"saes.lens.checkpoint={tmp_path / 'nowhere'}", only="train")
