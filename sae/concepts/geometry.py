@@ -51,11 +51,17 @@ def smallest(split_u: np.ndarray, limit: int = ROWS) -> np.ndarray:
 
 
 def modalities(image: np.ndarray, text: np.ndarray, where: str) -> Modalities:
-    """Rows image [n_I, d] and text [n_T, d] as float32. `where` names them in errors ("training rows of clip").
+    """Rows image [n_I, d] and text [n_T, d] as float32, checked. `where` names them in errors: "heldout rows of clip".
 
     Raises ValueError where a modality has no rows, a row holds NaN or infinity, or widths differ.
     """
     rows = Modalities(np.asarray(image, np.float32), np.asarray(text, np.float32))
+    check(rows, where)
+    return rows
+
+
+def check(rows: Modalities, where: str) -> None:
+    """Raise ValueError where a modality has no rows, a row holds NaN or infinity, or widths differ."""
     for modality, x in rows._asdict().items():
         if x.ndim != 2 or len(x) == 0:
             raise ValueError(f"{where}: no {modality} rows; both modalities are needed, as rows [n, d]")
@@ -64,7 +70,6 @@ def modalities(image: np.ndarray, text: np.ndarray, where: str) -> Modalities:
             raise ValueError(f"{where}: {bad.sum()} {modality} rows hold NaN or infinity, the first is {bad.argmax()}")
     if rows.image.shape[1] != rows.text.shape[1]:
         raise ValueError(f"{where}: image rows of width {rows.image.shape[1]}, text rows of {rows.text.shape[1]}")
-    return rows
 
 
 def subspaces(train: Modalities, heldout: Modalities) -> dict[str, Subspace]:
@@ -73,16 +78,18 @@ def subspaces(train: Modalities, heldout: Modalities) -> dict[str, Subspace]:
     mean_gap: normalised mean_I - mean_T, with its threshold midway between the means. logistic: normal of an L2
     logistic regression. lda: normal under the Ledoit-Wolf within-class covariance, with its threshold midway. inlp:
     logistic normals, each added and projected out, until held-out balanced accuracy is within CHANCE of .5.
-    Raises ValueError where the two means coincide or widths differ.
+    Raises ValueError where the two means coincide, widths differ, or `check` finds fault.
     Source: DEFINITIONS "geometry"; for inlp Ravfogel et al. 2020, "Null It Out".
     """
+    check(train, "training rows")
+    check(heldout, "held-out rows")
     if train.image.shape[1] != heldout.image.shape[1]:
         raise ValueError(f"training rows of width {train.image.shape[1]}, held-out rows of {heldout.image.shape[1]}")
     means = train.image.mean(0, dtype=np.float64), train.text.mean(0, dtype=np.float64)
-    if np.allclose(*means, rtol=0, atol=1e-9):
-        raise ValueError("image and text rows have the same mean: no direction defines their modality")
     problem = _problem(train, means)
     first = _logistic(problem, np.empty((0, len(means[0]))))
+    if not first.normal.any():
+        raise ValueError("image and text rows have the same mean: no direction defines their modality")
     lines = {"mean_gap": _halfway(means[0] - means[1], means), "logistic": first, "lda": _lda(train, means)}
     heldout = Modalities(*(x.astype(np.float64) for x in heldout))  # once, for all the normals that are tried on it
     found = {name: Subspace(name, line.normal[None], 1, _accuracy(line, heldout)) for name, line in lines.items()}
@@ -129,9 +136,9 @@ def _problem(train: Modalities, means: tuple[np.ndarray, np.ndarray]) -> _Proble
 def _logistic(problem: _Problem, U: np.ndarray) -> _Classifier:
     """min over w with U w = 0, and c, of sum_i weights_i log(1 + exp(-y_i (<x_i, w> + c))) + PENALTY / 2 |w|^2.
 
-    U [r, d] orthonormal. That is the same as fitting rows from which U was projected out. Where what is left of the rows
-    differs by less than NOISE, the normal is 0, which tells nothing apart. Raises RuntimeError where the search does
-    not converge.
+    U [r, d] orthonormal. That is the same as fitting rows from which U was projected out. Where what is left of the
+    rows differs by less than NOISE, the normal is 0, which tells nothing apart. Raises RuntimeError where the search
+    does not converge.
     """
     X, y, weights, center, T = problem
     Q = np.linalg.qr(T.T @ U.T)[0].T  # U w = 0 where v stands on these

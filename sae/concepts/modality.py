@@ -12,10 +12,10 @@ import numba
 import numpy as np
 from scipy.stats import beta
 
-from sae.concepts.geometry import Modalities, Subspace, alignment
+from sae.concepts.geometry import Modalities, Subspace, alignment, check
 
 DRAWS = 1000  # directions of each null
-BLOCK = 256  # directions at a time: 20 MB of float32 projections a modality at 20,000 rows
+BLOCK = 256  # directions at a time: 80 MB of float32 projections at 20,000 rows a modality and split
 MODALITY = 2  # stream of random numbers under a seed; matching's floors are stream 1
 
 
@@ -75,9 +75,10 @@ def direction_accuracy(directions: np.ndarray, train: Modalities, heldout: Modal
 
     Orientation s and threshold t have the best balanced accuracy on the training rows, exactly, over all thresholds:
     .5 + half the Kolmogorov-Smirnov distance of the two modalities' projections. Of equally good thresholds the lowest
-    is taken. Projections are float32. 8,192 directions, 20,000 rows a modality and split: see bench. Raises ValueError
-    where widths differ.
+    is taken. Projections are float32. Raises ValueError where widths differ or a number is not finite.
     """
+    check(train, "training rows")
+    check(heldout, "held-out rows")
     v = np.ascontiguousarray(directions, np.float32)
     if v.ndim != 2 or {v.shape[1]} != {x.shape[1] for x in (*train, *heldout)}:
         raise ValueError(f"directions of shape {v.shape} do not fit rows of width {train.image.shape[1]}")
@@ -99,7 +100,7 @@ def _classified(projections: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
         part.sort(axis=1)
         # NaN is sorted to the end. It equals nothing, so that the merge would never end.
         if not np.isfinite(part[:, [0, -1]]).all():
-            raise ValueError("a direction or a training row holds NaN or infinity")
+            raise ValueError("a direction holds NaN or infinity")
     gap, threshold = np.empty(len(images), np.int64), np.empty(len(images))
     _best_thresholds_(images, texts, gap, threshold)
     orientation = np.where(gap < 0, -1, 1).astype(np.int8)

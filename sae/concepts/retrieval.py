@@ -152,7 +152,7 @@ def equal_energy(energy: np.ndarray, S: np.ndarray, draws: int, seed: int) -> li
     once it lacks at most ENERGY_OFF of the energy of S: going on would pick up every tiny concept. So a draw never
     holds more than S, and lacks more than that only where all concepts it left out are larger than what it lacks.
     """
-    target = float(energy[S].sum())
+    target = float(energy[np.unique(np.asarray(S, np.int64))].sum())
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(RETRIEVAL,)))
     found = []
     for _ in range(draws):

@@ -218,3 +218,5 @@ def test_modalities_of_one_mean_have_no_subspace():
         subspaces(rows, rows)
     with pytest.raises(ValueError, match="training rows of width 8, held-out rows of 2"):
         subspaces(clouds(0), rows)
+    with pytest.raises(ValueError, match="held-out rows: 1 text rows hold NaN"):
+        subspaces(rows, rows._replace(text=np.array([[0, np.nan]])))

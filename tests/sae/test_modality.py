@@ -122,6 +122,12 @@ def test_directions_that_cannot_be_used(v, message):
         direction_accuracy(v, rows, rows)
 
 
+def test_rows_that_hold_nan_are_not_counted_as_captions():
+    rows = Modalities(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
+    with pytest.raises(ValueError, match="held-out rows: 1 image rows hold NaN"):
+        direction_accuracy(np.eye(2), rows, rows._replace(image=np.array([[np.nan, 0]], np.float32)))
+
+
 def test_null_of_alignment_in_three_dimensions():
     # A coordinate of a random unit vector in three dimensions is uniform on [-1, 1] (Archimedes): |U v| on [0, 1].
     one = alignment_null(1, 3)

@@ -217,6 +217,7 @@ def test_random_sets_of_equal_concepts_are_as_many():
     assert len({tuple(draw) for draw in draws}) > 5
     assert max(draw.max() for draw in draws) == 7  # a concept without energy is never drawn
     assert [draw.tolist() for draw in equal_energy(np.ones(5), np.array([], int), 2, 0)] == [[], []]
+    assert {len(draw) for draw in equal_energy(np.ones(5), np.array([1, 1, 3]), 5, 0)} == {2}
 
 
 def test_most_aligned_either_way():
