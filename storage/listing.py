@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from storage.dataset import Address, Dataset, address, locked, materialize, write_atomically
+from storage.dataset import Dataset, address, locked, materialize, write_atomically
 from storage.errors import BadInput
 from storage.sources import Dropped, Item, Source
 
@@ -31,6 +32,14 @@ SCHEMA: dict[str, Any] = {
 DROPPED: dict[str, Any] = {"source_key": pl.String, "shard": pl.Int32, "cause": pl.String, "detail": pl.String}
 
 
+class Attempt(NamedTuple):
+    """What is known of an item that failed by a cause that may go away."""
+
+    tries: int
+    at: float  #: seconds since the epoch of the last try
+    cause: str
+
+
 class Scan(NamedTuple):
     """What a scan found."""
 
@@ -38,6 +47,7 @@ class Scan(NamedTuple):
     dropped: list[Dropped]  #: what the source holds and does not offer
     new: int  #: shards that the last scan did not have
     changed: int  #: shards whose listing is another than at the last scan
+    source: str = ""  #: recipe of the source, whose folder holds its manifest and its ledger of attempts
 
 
 def scan(store: Path, source: Source, shard_size: int) -> Scan:
@@ -53,48 +63,97 @@ def scan(store: Path, source: Source, shard_size: int) -> Scan:
     folder = store / at.path
     with locked(folder):
         folder.mkdir(exist_ok=True)
-        manifest = folder / "manifest.json"
-        before = [Dataset(**shard) for shard in json.loads(manifest.read_text())["shards"]] if manifest.exists() else []
+        before = _shards(folder)
         shards = assign([_rows(store, shard) for shard in before], listing.items, shard_size)
-        listings = [_write(store, at, number, rows) for number, rows in enumerate(shards)]
-        record = {
-            "name": source.name,
-            "source": source.identity,
-            "shard_size": shard_size,
-            "shards": [shard.model_dump() for shard in listings],
-        }
-        write_atomically(manifest, json.dumps(record, indent=1, sort_keys=True))
+        listings = [_write(store, number, rows) for number, rows in enumerate(shards)]
+        _record(folder, listings, {"name": source.name, "source": source.identity, "shard_size": shard_size})
     kept = zip(before, listings, strict=False)
     return Scan(
         listings,
         listing.dropped,
         new=len(listings) - len(before),
         changed=sum(old.digest != now.digest for old, now in kept),
+        source=at.recipe,
     )
 
 
+def _shards(folder: Path) -> list[Dataset]:
+    """The listings that a source's manifest names."""
+    manifest = folder / "manifest.json"
+    return [Dataset(**shard) for shard in json.loads(manifest.read_text())["shards"]] if manifest.exists() else []
+
+
+def _record(folder: Path, listings: list[Dataset], known: dict[str, Any]) -> None:
+    record = {**known, "shards": [shard.model_dump() for shard in listings]}
+    write_atomically(folder / "manifest.json", json.dumps(record, indent=1, sort_keys=True))
+
+
+def append_shard(store: Path, source: str, keys: Sequence[str]) -> Dataset:
+    """Put items that came through at another try into a new shard, with new ids. They are listed there from now on.
+
+    `source` is the recipe in `Scan`. Raises BadInput when the source has no manifest.
+    """
+    folder = store / "sources" / source
+    with locked(folder):
+        listings = _shards(folder)
+        if not listings:
+            raise BadInput(f"{folder} holds no manifest: scan the source first")
+        listed = {row["source_key"]: row for shard in listings for row in _rows(store, shard)}
+        rows = []
+        free = 0
+        for number, key in enumerate(keys):
+            captions = [caption for caption in listed[key]["captions"] if not caption["removed"]]
+            texts = [{**caption, "row": free + place} for place, caption in enumerate(captions)]
+            free += len(texts)
+            rows.append({**listed[key], "row": number, "captions": texts})
+        listings.append(_write(store, len(listings), rows))
+        known = json.loads((folder / "manifest.json").read_text())
+        _record(folder, listings, known)
+    return listings[-1]
+
+
+def read_attempts(store: Path, source: str) -> dict[str, Attempt]:
+    """The source's ledger of attempts: {source_key: Attempt} of what failed by a cause that may go away."""
+    path = store / "sources" / source / "attempts.json"
+    return {key: Attempt(*entry) for key, entry in json.loads(path.read_text()).items()} if path.exists() else {}
+
+
+def write_attempts(store: Path, source: str, attempts: Mapping[str, Attempt]) -> None:
+    """Replace the source's ledger of attempts. It is no part of any dataset: a try without a success changes none."""
+    write_atomically(store / "sources" / source / "attempts.json", json.dumps(attempts, indent=0, sort_keys=True))
+
+
 def assign(before: list[list[dict[str, Any]]], items: list[Item], shard_size: int) -> list[list[dict[str, Any]]]:
-    """Give every item a shard and a row, keeping those that were given before. Pure: lists in, lists out."""
+    """Give every item a shard and a row, keeping those that were given before. Pure: lists in, lists out.
+
+    An item that stands in two shards failed in the first and came through in the last: only there it is kept current.
+    """
     offered = {item.source_key: item for item in items}
     if len(offered) != len(items):
         raise BadInput("the source lists a key twice: keys of items must be unique")
-    shards = [_updated(rows, offered) for rows in before]
-    placed = {row["source_key"] for rows in before for row in rows}
-    fresh = [item for item in items if item.source_key not in placed]
+    home = {row["source_key"]: shard for shard, rows in enumerate(before) for row in rows}
+    shards = [
+        _updated(rows, offered, {row["source_key"] for row in rows if home[row["source_key"]] != shard})
+        for shard, rows in enumerate(before)
+    ]
+    fresh = [item for item in items if item.source_key not in home]
     for start in range(0, len(fresh), shard_size):
         rows = [
             {"row": row, **_fields(item), "removed": False, "captions": []}
             for row, item in enumerate(fresh[start : start + shard_size])
         ]
-        shards.append(_updated(rows, offered))
+        shards.append(_updated(rows, offered, set()))
     return shards
 
 
-def _updated(rows: list[dict[str, Any]], offered: dict[str, Item]) -> list[dict[str, Any]]:
+def _updated(rows: list[dict[str, Any]], offered: dict[str, Item], moved: set[str]) -> list[dict[str, Any]]:
     """A shard's rows as the source has them now. Rows and caption rows once given stay; new captions go behind them."""
     free = 1 + max((caption["row"] for row in rows for caption in row["captions"]), default=-1)
     updated = []
     for row in rows:
+        if row["source_key"] in moved:
+            updated.append(row)
+            continue
         item = offered.get(row["source_key"])
         texts = {caption.source_key: caption.text for caption in item.captions} if item else {}
         captions = [
@@ -132,9 +191,10 @@ def read_listing(store: Path, listing: Dataset) -> pl.DataFrame:
     return pl.read_parquet(store / listing.path / "listing.parquet")
 
 
-def _write(store: Path, source: Address, number: int, rows: list[dict[str, Any]]) -> Dataset:
+def _write(store: Path, number: int, rows: list[dict[str, Any]]) -> Dataset:
+    """Addressed by what it lists, not by where the source lies: a source that was moved has the listings it had."""
     content = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
-    at = address("listings", "1", {"source": source.recipe, "shard": number, "content": content})
+    at = address("listings", "2", {"shard": number, "content": content})
 
     def body(out: Path) -> int:
         table = pl.DataFrame(rows, schema=SCHEMA).with_columns(shard=pl.lit(number, pl.Int32))

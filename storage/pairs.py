@@ -1,62 +1,155 @@
-"""Pair shards: `images.parquet` and `captions.parquet`, with ids, split numbers and the images' bytes as they came."""
+"""Pair shards: `images.parquet` and `captions.parquet`, with ids, split numbers and the images' bytes as they came.
+
+Written a row group at a time: a shard of any size takes the memory of a few dozen images.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from storage.dataset import Dataset
 from storage.listing import DROPPED, SHARD_ROWS, read_listing
 from storage.sources import Source, SourceError
 from storage.split import split_u
 
-IMAGES = {
-    "image_id": pl.Int64,
-    "source_key": pl.String,
-    "group_key": pl.String,
-    "width": pl.Int32,
-    "height": pl.Int32,
-    "sha256": pl.String,
-    "split_u": pl.Float64,
-    "error": pl.String,
-    "error_detail": pl.String,
-    "image": pl.Binary,
-}
+IMAGES = pa.schema(
+    {
+        "image_id": pa.int64(),
+        "source_key": pa.large_string(),
+        "group_key": pa.large_string(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "sha256": pa.large_string(),
+        "split_u": pa.float64(),
+        "error": pa.large_string(),
+        "error_detail": pa.large_string(),
+        "image": pa.large_binary(),
+    }
+)
 CAPTIONS = {"pair_id": pl.Int64, "image_id": pl.Int64, "caption": pl.String, "source_key": pl.String}
+GROUP_ROWS = 1024
+GROUP_BYTES = 32 << 20  # a row group is closed when it holds so much, whatever its rows
 
 Check = Callable[[bytes], tuple[int, int]]  # width and height of an image, or a SourceError
 
 
-def write_shard(out: Path, store: Path, listing: Dataset, source: Source, check: Check) -> int:
+class Earlier(NamedTuple):
+    """What was decided about a shard's items before, elsewhere."""
+
+    #: {source_key: (cause, detail)}: failed here, came through in a later shard: its row stays as it was
+    moved: Mapping[str, tuple[str, str]] = {}
+    #: {sha256: source_key} of the images of other shards, when duplicates are dropped; None keeps them
+    seen: Mapping[str, str] | None = None
+
+
+def write_shard(
+    out: Path, store: Path, listing: Dataset, source: Source, check: Check, earlier: Earlier | None = None
+) -> int:
     """Fetch the items of a listing and write the shard's two tables. Returns the number of images that came through.
 
-    A failed item keeps its row and id, with the cause in `error`. `check` decodes the bytes once, so that what cannot
-    be embedded is known here.
+    A failed item keeps its row and id, with the cause in `error`. `check` decodes the bytes once, in threads, so that
+    what cannot be embedded is known here.
     """
+    earlier = earlier or Earlier()
     rows = read_listing(store, listing).filter(~pl.col("removed"))
     first = rows["shard"][0] * SHARD_ROWS if rows.height else 0
-    images: list[dict[str, Any]] = []
-    captions: list[dict[str, Any]] = []
-    for row, got in zip(rows.iter_rows(named=True), source.read(rows["locator"].to_list()), strict=True):
-        image_id = first + row["row"]
-        images.append({"image_id": image_id, "source_key": row["source_key"], **_described(got, row, check)})
-        captions += [
-            {"pair_id": first + c["row"], "image_id": image_id, "caption": c["text"], "source_key": c["source_key"]}
-            for c in row["captions"]
-            if not c["removed"]
-        ]
-    pl.DataFrame(images, schema=IMAGES).write_parquet(out / "images.parquet", row_group_size=1024)
-    pl.DataFrame(captions, schema=CAPTIONS).sort("pair_id").write_parquet(out / "captions.parquet")
-    return sum(image["error"] is None for image in images)
+    seen = None if earlier.seen is None else dict(earlier.seen)
+    came = 0
+    with _Images(out / "images.parquet") as images:
+        for row, found in _described(rows, source, check, earlier.moved):
+            if seen is not None and found["error"] is None and found["sha256"] is not None:
+                original = seen.setdefault(found["sha256"], row["source_key"])
+                if original != row["source_key"]:
+                    found |= {"error": "duplicate", "error_detail": f"same bytes as {original}", "image": None}
+            came += found["error"] is None
+            images.add({"image_id": first + row["row"], "source_key": row["source_key"], **found})
+    _captions(rows, first).write_parquet(out / "captions.parquet")
+    return came
 
 
-def _described(got: bytes | SourceError | None, row: dict[str, Any], check: Check) -> dict[str, Any]:
+class _Images:
+    """Writes image rows to Parquet as they come, a row group at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows, self.size = path, list[dict[str, Any]](), 0
+
+    def __enter__(self) -> _Images:
+        # Encoded pictures do not compress, and their statistics and dictionaries are dead weight.
+        plain = [name for name in IMAGES.names if name != "image"]
+        codecs = dict.fromkeys(plain, "zstd") | {"image": "none"}
+        self.writer = pq.ParquetWriter(
+            self.path, IMAGES, compression=codecs, use_dictionary=plain, write_statistics=plain
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self.writer.close()
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        self.size += len(row["image"] or b"")
+        if len(self.rows) == GROUP_ROWS or self.size >= GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self.rows:
+            self.writer.write_table(pa.Table.from_pylist(self.rows, schema=IMAGES))
+        self.rows, self.size = [], 0
+
+
+def _captions(rows: pl.DataFrame, first: int) -> pl.DataFrame:
+    """The caption rows of a listing's rows."""
+    return (
+        rows.select(pl.col("row").alias("of"), "captions")
+        .explode("captions")
+        .filter(pl.col("captions").is_not_null())
+        .with_columns(pl.col("captions").struct.unnest())
+        .filter(~pl.col("removed"))
+        .select(
+            pair_id=first + pl.col("row").cast(pl.Int64),
+            image_id=first + pl.col("of").cast(pl.Int64),
+            caption="text",
+            source_key="source_key",
+        )
+        .cast(CAPTIONS)  # type: ignore[arg-type]
+        .sort("pair_id")
+    )
+
+
+def _described(
+    rows: pl.DataFrame, source: Source, check: Check, moved: Mapping[str, tuple[str, str]]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each row of a listing with what its bytes say, in order; a few images are decoded ahead."""
+    listed = [(row["source_key"], row["group_key"], row["row"], row["locator"]) for row in rows.iter_rows(named=True)]
+    reading = source.read([locator for key, _, _, locator in listed if key not in moved])
+    workers = os.cpu_count() or 1
+    pending: deque[tuple[dict[str, Any], Future[dict[str, Any]]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="check") as pool:
+        for key, group, number, _ in listed:
+            got = SourceError(*moved[key]) if key in moved else next(reading)
+            row = {"source_key": key, "group_key": group, "row": number}
+            pending.append((row, pool.submit(_describe, got, row, check)))
+            if len(pending) > 4 * workers:
+                row, future = pending.popleft()
+                yield row, future.result()
+        for row, future in pending:
+            yield row, future.result()
+
+
+def _describe(got: bytes | SourceError | None, row: dict[str, Any], check: Check) -> dict[str, Any]:
     """The columns of an image row that depend on its bytes."""
-    found: dict[str, Any] = dict.fromkeys(IMAGES.keys() - {"image_id", "source_key"})
+    found: dict[str, Any] = dict.fromkeys(IMAGES.names[2:])
     if isinstance(got, bytes):
         found["sha256"] = hashlib.sha256(got).hexdigest()
         try:
@@ -81,18 +174,18 @@ def read_captions(store: Path, pairs: Dataset, columns: list[str] | None = None)
     return pl.read_parquet(store / pairs.path / "captions.parquet", columns=columns)
 
 
-def read_failures(store: Path, pairs: list[Dataset]) -> pl.DataFrame:
-    """What failed in these shards: source_key, shard, cause, detail."""
+def read_failures(store: Path, pairs: Sequence[Dataset]) -> pl.DataFrame:
+    """What failed in these shards: source_key, shard, cause, detail. Not what came through in a later shard."""
     shards = [read_images(store, shard, ["image_id", "source_key", "error", "error_detail"]) for shard in pairs]
     if not shards:
         return pl.DataFrame(schema=DROPPED)
-    return (
-        pl.concat(shards)
-        .filter(pl.col("error").is_not_null())
-        .select(
-            "source_key",
-            shard=(pl.col("image_id") // SHARD_ROWS).cast(pl.Int32),
-            cause=pl.col("error"),
-            detail=pl.col("error_detail"),
-        )
+    rows = pl.concat(shards)
+    failed = rows.filter(pl.col("error").is_not_null())
+    came = rows.filter(pl.col("error").is_null(), pl.col("source_key").is_in(failed["source_key"].implode()))
+    missing = failed.join(came, on="source_key", how="anti").unique("source_key", keep="last", maintain_order=True)
+    return missing.select(
+        "source_key",
+        shard=(pl.col("image_id") // SHARD_ROWS).cast(pl.Int32),
+        cause=pl.col("error"),
+        detail=pl.col("error_detail"),
     )

@@ -41,6 +41,15 @@ class Listing(NamedTuple):
     dropped: list[Dropped]
 
 
+#: Causes that may be gone at the next try. All others are permanent: an item that failed by them is not asked for again.
+TRANSIENT = frozenset({"DNS failure", "connection failed", "timeout", "cut short", "HTTP 408", "HTTP 425", "HTTP 429"})
+
+
+def is_transient(cause: str) -> bool:
+    """Whether trying again may help: names, connections, timeouts, and servers that are busy or broken (5xx)."""
+    return cause in TRANSIENT or cause.startswith("HTTP 5")
+
+
 class SourceError(Exception):
     """One item could not be read: `cause` is a short fixed phrase to count by, the message says the rest."""
 
@@ -61,5 +70,8 @@ class Source(Protocol):
 
     def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
         """Yield for each locator, in order, the image's bytes as they came; None where the source has vectors
-        but no pictures; or the error that kept it from being read."""
+        but no pictures; or the error that kept it from being read. Asked again, it fetches nothing twice."""
         ...
+
+    def release(self, locators: Sequence[str]) -> None:
+        """These items are in the store: what was kept on disk for a next `read` of them may go."""

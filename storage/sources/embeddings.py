@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from storage.sources import Caption, Item, Listing, SourceError
+from storage.sources import Caption, Item, Listing, Source, SourceError
 from storage.vectors import fingerprint, open_vectors
 
 
-class EmbeddingsFolder:
+class EmbeddingsFolder(Source):
     """A folder of vectors as a source of pairs. An image is named by its key, a caption by its row."""
 
     name = "embeddings"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from storage.errors import BadInput
-from storage.sources import Caption, Dropped, Item, Listing, SourceError
+from storage.sources import Caption, Dropped, Item, Listing, Source, SourceError
 
 #: sha512 of the tarballs of the default versions, in the notation of package lock files
 INTEGRITY = {
@@ -75,7 +75,7 @@ def captions_of(hexcode: str, label: str, tags: Sequence[str]) -> tuple[Caption,
     return tuple(captions)
 
 
-class NpmEmoji:
+class NpmEmoji(Source):
     """Source of about 1,850 emoji pictures (256 x 256 RGBA) with one or two captions each.
 
     Args:
