@@ -6,43 +6,13 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
+from flows.pairs import SOURCES, AnyPairs, Section, located
 from storage.errors import BadInput
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A part of a study file: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Pairs(Section):
-    """What every source of pairs has."""
-
-    heldout: float = Field(0.2, ge=0, lt=1, description="share of images never trained on")
-    shard_size: int = Field(
-        8192, ge=1, le=2**20, description="images a shard; given out once, when they are first seen"
-    )
-
-
-class NpmEmoji(Pairs):
-    """Emoji images with their labels and tags, from two npm packages."""
-
-    source: Literal["npm-emoji"]
-    images: str = Field("@lobehub/fluent-emoji-3d@1.1.0", description="npm package of the images, with its version")
-    metadata: str = Field("emojibase-data@17.0.0", description="npm package of labels and tags, with its version")
-    limit: int | None = Field(None, ge=2, description="take the first so many items only")
-
-
-class EmbeddingsFolder(Pairs):
-    """The user's own vectors as pairs: keys and captions from the folder's metadata."""
-
-    source: Literal["embeddings"]
-    path: str = Field(description="the folder, relative to the study file")
 
 
 class Model(Section):
@@ -207,7 +177,7 @@ class Study(Section):
     """A study file."""
 
     name: Name
-    pairs: Annotated[NpmEmoji | EmbeddingsFolder, Field(discriminator="source")]
+    pairs: AnyPairs
     models: list[Model] = Field(min_length=1)
     saes: list[
         Annotated[Annotated[SAE, Tag("trained")] | Annotated[Checkpoint, Tag("imported")], Discriminator(_sort_of_sae)]
@@ -293,7 +263,7 @@ def load_study(path: str | Path, changes: list[str] | None = None) -> Study:
 
 def _explained(file: Path, problem: Any) -> str:
     """One pydantic error as a sentence: file, key, what is wrong, what is allowed."""
-    tags = ("npm-emoji", "embeddings", "trained", "imported")
+    tags = (*SOURCES, "trained", "imported")
     where = ".".join(str(part) for part in problem["loc"] if part not in tags) or "the study"
     if problem["type"] == "extra_forbidden":
         allowed = _keys_at(problem["loc"][:-1])
@@ -313,7 +283,7 @@ def _keys_at(place: tuple[int | str, ...]) -> list[str]:
     }  # fmt: skip
     named = [str(part) for part in place if isinstance(part, str)]
     if named[:1] == ["pairs"]:
-        return sorted((EmbeddingsFolder if "embeddings" in named else NpmEmoji).model_fields)
+        return sorted(next(model for source, model in SOURCES.items() if source in named).model_fields)
     if "imported" in named:
         return sorted(Checkpoint.model_fields)
     return sorted(sections[named[0] if named else ""].model_fields)
@@ -356,8 +326,8 @@ def _names(items: list[Any]) -> list[str]:
 def _make_absolute(data: dict[str, Any], folder: Path) -> None:
     """Paths in a study file are relative to it; environment and working directory do not matter."""
     pairs = data.get("pairs")
-    if isinstance(pairs, dict) and isinstance(pairs.get("path"), str):
-        pairs["path"] = str(folder / pairs["path"])
+    if isinstance(pairs, dict):
+        data["pairs"] = located(pairs, lambda path: str(folder / path))
     for setting in data.get("saes", []) if isinstance(data.get("saes"), list) else []:
         if isinstance(setting, dict) and isinstance(setting.get("checkpoint"), str):
             setting["checkpoint"] = str(folder / setting["checkpoint"])

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 from prefect import flow
 
 from flows.config import SAE, Checkpoint, Study
+from flows.pairs import HOW, located, rules_of, source_of
+from storage import failures
 from storage.dataset import Dataset
 from storage.errors import BadInput
 from storage.runs import Entry, Run
 from storage.vectors import fingerprint
-from tasks.acquire import fetch, ledger, scan
+from tasks.acquire import fetch, ledger, retry, scan
 from tasks.analyze import analyze, entry
 from tasks.checkpoint import import_sae
 from tasks.embed import adopt_vectors, embed
@@ -73,16 +75,11 @@ def of(state: State, stage: str, **wanted: Any) -> dict[Key, Dataset]:
 
 def acquire_jobs(study: Study, state: State) -> list[Job]:
     """A fetch for every listing that the scan gave out."""
-    source = source_of(study)
+    source, rules = source_of(study.pairs), rules_of(study.pairs)
     return [
-        Job(Key("acquire", shard=k.shard), fetch, {"listing": d, "source": source})
+        Job(Key("acquire", shard=k.shard), fetch, {"listing": d, "source": source, "rules": rules})
         for k, d in of(state, "scan").items()
     ]
-
-
-def source_of(study: Study) -> dict[str, Any]:
-    """The source, as its task takes it."""
-    return study.pairs.model_dump(exclude={"heldout", "shard_size"})
 
 
 def model_jobs(study: Study, state: State, last: Run | None) -> list[Job]:
@@ -261,8 +258,8 @@ def report_jobs(study: Study, state: State) -> list[Job]:
     measured = len(of(state, "frontier")) == (len(study.models) if study.frontier else 0)
     whole = Key("analyze") in state and Key("ledger") in state and measured
     entries = [entry(dataset=d, **k._asdict()) for stage in REPORTED for k, d in of(state, stage).items()]
-    config = _without_paths(study.model_dump(mode="json", exclude={"runtime"}))
-    return [Job(Key("report"), report, {"entries": entries, "config": config} if whole else None)]
+    config = study.model_dump(mode="json", exclude={"runtime": True, "pairs": set(HOW)})
+    return [Job(Key("report"), report, {"entries": entries, "config": _without_paths(config)} if whole else None)]
 
 
 def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
@@ -270,12 +267,11 @@ def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
     for setting in config["saes"]:
         if "checkpoint" in setting:
             setting["checkpoint"] = Path(setting["checkpoint"]).name
-    if config["pairs"]["source"] != "embeddings":
-        return config
-    config["pairs"]["path"] = Path(config["pairs"]["path"]).name
+    config["pairs"] = located(config["pairs"], lambda path: Path(path).name)
     for model in config["models"]:
         kind, _, rest = model["spec"].partition(":")
-        model["spec"] = f"{kind}:{Path(rest).name}"
+        if kind == "embeddings":
+            model["spec"] = f"{kind}:{Path(rest).name}"
     return config
 
 
@@ -321,15 +317,31 @@ def run_jobs(jobs: list[Job], runtime: Runtime) -> Iterator[Entry]:
 
 def _acquire(study: Study, state: State, last: Run | None, runtime: Runtime) -> Iterator[Entry]:
     began = time.perf_counter()
-    scanned = scan(source_of(study), study.pairs.shard_size, runtime)
+    pairs, source = study.pairs, source_of(study.pairs)
+    scanned = scan(source, pairs.shard_size, runtime)
     if last is not None and (scanned.new or scanned.changed):
         log.info("the source changed: %d new shards, %d changed", scanned.new, scanned.changed)
     for shard, listing in enumerate(scanned.listings):
         state[Key("scan", shard=shard)] = listing
         yield Entry(stage="scan", shard=shard, dataset=listing, seconds=round(time.perf_counter() - began, 4))
-    made = list(run_jobs(acquire_jobs(study, state), runtime))
-    yield from made
-    yield Entry(stage="ledger", dataset=ledger(scanned.dropped, [entry.dataset for entry in made], runtime))
+    made: list[Dataset] = []
+
+    def fetched(job: Job) -> Entry:
+        shard = job.key.shard or 0
+        moved = failures.moved(runtime.store, scanned.source, shard, scanned.moved.get(shard, []))
+        told = {"earlier": list(made), "moved": moved, "min_success": pairs.min_success}
+        entry = run_job(job._replace(inputs={**(job.inputs or {}), **told}), runtime)
+        made.append(entry.dataset)
+        return entry
+
+    yield from map(fetched, acquire_jobs(study, state))
+    again = retry(scanned, made, source, rules_of(pairs), pairs.retry_after, runtime)
+    if again is not None:
+        shard = len(scanned.listings)
+        state[Key("scan", shard=shard)] = again
+        yield Entry(stage="scan", shard=shard, dataset=again)
+        yield fetched(acquire_jobs(study, state)[-1])
+    yield Entry(stage="ledger", dataset=ledger(scanned.dropped, made, pairs.min_success, runtime))
 
 
 def _model(study: Study, state: State, last: Run | None, runtime: Runtime) -> Iterator[Entry]:

@@ -38,6 +38,8 @@ class Attempt(NamedTuple):
     tries: int
     at: float  #: seconds since the epoch of the last try
     cause: str
+    #: {shard: [cause, detail]} of the shards that it left, having come through in a later one
+    left: dict[str, list[str]]
 
 
 class Scan(NamedTuple):
@@ -47,7 +49,8 @@ class Scan(NamedTuple):
     dropped: list[Dropped]  #: what the source holds and does not offer
     new: int  #: shards that the last scan did not have
     changed: int  #: shards whose listing is another than at the last scan
-    source: str = ""  #: recipe of the source, whose folder holds its manifest and its ledger of attempts
+    source: str  #: recipe of the source, whose folder holds its manifest and its ledger of attempts
+    moved: dict[int, list[str]]  #: {shard: keys} of items that failed there and came through in a later shard
 
 
 def scan(store: Path, source: Source, shard_size: int) -> Scan:
@@ -68,13 +71,21 @@ def scan(store: Path, source: Source, shard_size: int) -> Scan:
         listings = [_write(store, number, rows) for number, rows in enumerate(shards)]
         _record(folder, listings, {"name": source.name, "source": source.identity, "shard_size": shard_size})
     kept = zip(before, listings, strict=False)
+    home = _home(shards)
+    moved = {n: [key for row in rows if home[key := row["source_key"]] != n] for n, rows in enumerate(shards)}
     return Scan(
         listings,
         listing.dropped,
         new=len(listings) - len(before),
         changed=sum(old.digest != now.digest for old, now in kept),
         source=at.recipe,
+        moved={shard: keys for shard, keys in moved.items() if keys},
     )
+
+
+def _home(shards: list[list[dict[str, Any]]]) -> dict[str, int]:
+    """{source_key: shard} where each item is kept current: the last one that lists it."""
+    return {row["source_key"]: shard for shard, rows in enumerate(shards) for row in rows}
 
 
 def _shards(folder: Path) -> list[Dataset]:
@@ -131,7 +142,7 @@ def assign(before: list[list[dict[str, Any]]], items: list[Item], shard_size: in
     offered = {item.source_key: item for item in items}
     if len(offered) != len(items):
         raise BadInput("the source lists a key twice: keys of items must be unique")
-    home = {row["source_key"]: shard for shard, rows in enumerate(before) for row in rows}
+    home = _home(before)
     shards = [
         _updated(rows, offered, {row["source_key"] for row in rows if home[row["source_key"]] != shard})
         for shard, rows in enumerate(before)

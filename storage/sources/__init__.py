@@ -41,7 +41,7 @@ class Listing(NamedTuple):
     dropped: list[Dropped]
 
 
-#: Causes that may be gone at the next try. All others are permanent: an item that failed by them is not asked for again.
+#: Causes that may be gone at the next try. All others are permanent: what failed by them is not asked for again.
 TRANSIENT = frozenset({"DNS failure", "connection failed", "timeout", "cut short", "HTTP 408", "HTTP 425", "HTTP 429"})
 
 
@@ -75,3 +75,4 @@ class Source(Protocol):
 
     def release(self, locators: Sequence[str]) -> None:
         """These items are in the store: what was kept on disk for a next `read` of them may go."""
+        return None  # most sources keep nothing

@@ -1,0 +1,226 @@
+"""COCO's official layout: captions_<subset>.json with a folder or a zip of images, here or at a URL.
+
+Archives are downloaded once, checked where their sum is known, and read in place: nothing is ever unpacked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from storage.errors import BadInput
+from storage.sources import Caption, Dropped, Item, Listing, Source, SourceError
+from storage.sources.download import Policy, download_file
+from storage.sources.files import confined, digests, is_picture, read_bounded
+from storage.sources.tables import stamp
+
+SITE = "http://images.cocodataset.org"
+#: sums of the archives at SITE, as published by those who mirror them
+DIGESTS = {
+    "train2017.zip": "md5:cced6f7f71b7629ddf16f17bbcfab6b2",
+    "val2017.zip": "md5:442b8da7639aecaf257c1dceb8ba8c80",
+    "annotations_trainval2017.zip": "md5:f4bbac642086de4f52a3fdda2de5fa2c",
+}
+MAX_CAPTIONS_BYTES = 2 << 30
+MAX_MEMBERS = 20_000_000
+
+
+def is_url(text: str) -> bool:
+    """Whether a study names something at a URL."""
+    return text.startswith(("http://", "https://"))
+
+
+class Coco(Source):
+    """Source of COCO's images, each with its captions (five, mostly). An image is named by its number.
+
+    Args:
+        path: the folder that holds annotations and images, or the site that serves them.
+        downloads: folder that keeps what was downloaded.
+        subset: "train2017", "val2017", or another that the files are named by.
+        annotations: captions_<subset>.json, or a zip that holds it; found below `path` when not given.
+        images: the folder or zip of the images; found below `path` when not given.
+        annotations_digest, images_digest: "sha256:..." or "md5:..." of what is downloaded.
+        policy: how it is downloaded.
+        max_image_bytes: larger images fail.
+        identity: what names the source in the store.
+    """
+
+    name = "coco"
+
+    def __init__(
+        self,
+        path: str,
+        downloads: Path,
+        *,
+        identity: dict[str, Any],
+        subset: str = "val2017",
+        annotations: str | None = None,
+        images: str | None = None,
+        annotations_digest: str = "",
+        images_digest: str = "",
+        policy: Policy | None = None,
+        max_image_bytes: int = 32 << 20,
+    ) -> None:
+        self.path, self.downloads, self.subset, self.identity = path.rstrip("/"), downloads, subset, identity
+        self.annotations, self.images = annotations, images
+        self.sums = (annotations_digest, images_digest)
+        self.policy, self.max_image_bytes = policy or Policy(), max_image_bytes
+
+    def list(self) -> Listing:
+        """List the images that are there and have captions. Raises BadInput when either cannot be had or read."""
+        captions_at = self._at(self.annotations, self._annotation_places(), "annotations", self.sums[0])
+        names, captions = _parse(_captions_json(captions_at, self.subset), captions_at)
+        prints = self._pictures().prints(list(names.values()))
+        items, dropped = [], []
+        for image_id, name in sorted(names.items()):
+            own = tuple(sorted(captions.pop(image_id, [])))
+            key = f"{image_id:012d}"
+            if name not in prints:
+                dropped.append(Dropped(key, "no image of that name", name))
+            elif not own:
+                dropped.append(Dropped(key, "no caption", name))
+            else:
+                items.append(Item(key, "", name, own, stamp(prints[name], own)))
+        for image_id, left in captions.items():
+            dropped += [Dropped(caption.source_key, "caption of an unlisted image", str(image_id)) for caption in left]
+        return Listing(items, dropped)
+
+    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+        """Read each image when its turn comes."""
+        return self._pictures().read(locators)
+
+    def _annotation_places(self) -> Sequence[str]:
+        year = self.subset[-4:]
+        archive = f"annotations_trainval{year}.zip"
+        if is_url(self.path):
+            return [f"{self.path}/annotations/{archive}"]
+        names = (f"annotations/captions_{self.subset}.json", f"captions_{self.subset}.json")
+        return [f"{self.path}/{name}" for name in (*names, f"annotations/{archive}", archive)]
+
+    def _image_places(self) -> Sequence[str]:
+        if is_url(self.path):
+            return [f"{self.path}/zips/{self.subset}.zip"]
+        subset = self.subset
+        return [f"{self.path}/{name}" for name in (subset, f"images/{subset}", f"{subset}.zip", f"zips/{subset}.zip")]
+
+    def _at(self, given: str | None, usual: Sequence[str], key: str, digest: str) -> Path:
+        """Where a part lies on disk, downloaded when it is named by a URL."""
+        places = [given] if given else usual
+        for place in places:
+            if is_url(place):
+                name = place.rstrip("/").rpartition("/")[2]
+                known = DIGESTS.get(name, "") if place.startswith(f"{SITE}/") else ""
+                folder = hashlib.sha256(place.encode()).hexdigest()[:12]
+                return download_file(place, self.downloads / folder / name, self.policy, digest=digest or known)
+            if Path(place).exists():
+                return Path(place)
+        raise BadInput(f"pairs.{key}: none of these is there: {', '.join(places)}")
+
+    def _pictures(self) -> _Folder | _Zip:
+        at = self._at(self.images, self._image_places(), "images", self.sums[1])
+        if at.is_dir():
+            memo = self.downloads / f"digests-{hashlib.sha256(str(at.resolve()).encode()).hexdigest()[:12]}.parquet"
+            return _Folder(at.resolve(), memo, self.max_image_bytes)
+        return _Zip(at, self.max_image_bytes)
+
+
+class _Folder:
+    """Images in a folder."""
+
+    def __init__(self, root: Path, memo: Path, max_bytes: int) -> None:
+        self.root, self.memo, self.max_bytes = root, memo, max_bytes
+
+    def prints(self, names: Sequence[str]) -> dict[str, str]:
+        """{name: sha256} of those that are there."""
+        found = {name: file for name in names if (file := confined(self.root, name)) and file.is_file()}
+        return dict(zip(found, digests([*found.values()], self.memo), strict=True))
+
+    def read(self, names: Sequence[str]) -> Iterator[bytes | SourceError]:
+        for name in names:
+            file = confined(self.root, name)
+            yield SourceError("path out of the folder") if file is None else read_bounded(file, self.max_bytes)
+
+
+class _Zip:
+    """Images in a zip, in whatever folder of it. Members are read one by one, each up to its limit."""
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self.path, self.max_bytes = path, max_bytes
+
+    def prints(self, names: Sequence[str]) -> dict[str, str]:
+        """{name: CRC and size} of those that are there, from the table of contents."""
+        with _opened(self.path) as archive:
+            members = _members(archive, self.path)
+        return {name: f"{members[name].CRC:08x}-{members[name].file_size}" for name in names if name in members}
+
+    def read(self, names: Sequence[str]) -> Iterator[bytes | SourceError]:
+        with _opened(self.path) as archive:
+            members = _members(archive, self.path)
+            for name in names:
+                if name in members:
+                    yield _read_member(archive, members[name], self.max_bytes)
+                else:
+                    yield SourceError("not in the archive", name)
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise BadInput(f"{path} is neither a folder nor a readable zip ({error})") from error
+
+
+def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    """{file name: member} of the pictures. The folder in front of the name is the archive's own matter."""
+    listed = archive.infolist()
+    if len(listed) > MAX_MEMBERS:
+        raise BadInput(f"{path} lists {len(listed):,} members, allowed are {MAX_MEMBERS:,}")
+    return {info.filename.rpartition("/")[2]: info for info in listed if is_picture(info.filename)}
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes | SourceError:
+    """A member's bytes. Reading stops at the limit, whatever size the header claims."""
+    if info.flag_bits & 1:
+        return SourceError("encrypted", info.filename)
+    try:
+        with archive.open(info) as member:
+            data = member.read(max_bytes + 1)
+            if len(data) <= max_bytes:
+                data += member.read(1)  # the checksum is compared at the end only
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+        return SourceError("corrupt archive member", f"{info.filename}: {error}")
+    return SourceError("too large", f"more than the {max_bytes:,} bytes allowed") if len(data) > max_bytes else data
+
+
+def _captions_json(path: Path, subset: str) -> bytes:
+    """The bytes of captions_<subset>.json, alone or in a zip."""
+    if not zipfile.is_zipfile(path):
+        return path.read_bytes()
+    name = f"captions_{subset}.json"
+    with _opened(path) as archive:
+        for info in archive.infolist():
+            if info.filename.rpartition("/")[2] == name:
+                data = _read_member(archive, info, MAX_CAPTIONS_BYTES)
+                if isinstance(data, SourceError):
+                    raise BadInput(f"{path}: {name}: {data}")
+                return data
+    raise BadInput(f"{path} holds no {name}: is pairs.subset = {subset!r} right?")
+
+
+def _parse(data: bytes, path: Path) -> tuple[dict[int, str], dict[int, list[Caption]]]:
+    """{image id: file name} and {image id: captions}, each caption keyed by its own id."""
+    try:
+        content = json.loads(data)
+        names = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
+        captions: dict[int, list[Caption]] = {}
+        for row in content["annotations"]:
+            if text := str(row["caption"]).strip():
+                captions.setdefault(int(row["image_id"]), []).append(Caption(f"{int(row['id']):012d}", text))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadInput(f"{path}: not COCO's captions ({type(error).__name__}: {error})") from error
+    return names, captions

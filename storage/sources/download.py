@@ -1,0 +1,382 @@
+"""Downloads over http and https: many at once, streamed to disk, tried again when that may help, checked when a sum
+is known.
+
+Never connects to what the policy forbids, never follows a redirect out of http, never keeps more than it was allowed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import datetime
+import email.utils
+import hashlib
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+from storage.errors import BadInput
+from storage.sources import SourceError, is_transient
+from storage.sources.addresses import PrivateAddressError, socket_factory
+
+if TYPE_CHECKING:  # a fifth of a second to import
+    import aiohttp
+    from yarl import URL
+
+log = logging.getLogger("bridgescope")
+
+USER_AGENT = "bridgescope (pairs for a study of embeddings)"
+REDIRECTS = 5
+REDIRECTING = (301, 302, 303, 307, 308)
+FORBIDDING = ("noai", "noimageai")
+NOTED_BYTES = 8 << 20  # a body of so much is resumed even after a kill; a smaller one only within the run
+TOLD_SECONDS = 30.0  # between two lines about a long download
+
+
+class Wanted(NamedTuple):
+    """A body to download."""
+
+    url: str
+    path: Path  #: where it goes once it is whole; there already, it is not asked for
+    digest: str = ""  #: "sha256:..." or "md5:..." in hexadecimal, "" when no sum is known
+
+
+class Policy(NamedTuple):
+    """How downloads go, and what they may do."""
+
+    concurrency: int = 64
+    timeout: float = 30.0  #: seconds for a body in all; 0 sets no limit but STALL_SECONDS
+    tries: int = 3  #: in one run, of what fails by a cause that may go away
+    back_off: float = 0.5  #: seconds before the second try, doubled with each one, times a random 0.5 to 1.5
+    longest_wait: float = 30.0  #: a server that asks for a longer pause is left alone until a later run
+    max_bytes: int = 32 << 20
+    allow_private_addresses: bool = False
+    respect_noai: bool = True
+
+
+STALL_SECONDS = 60.0  # without a byte, a body that may take any time is given up
+
+
+class _Refused(SourceError):
+    """An answer that is no body; the server may have said when to ask again."""
+
+    def __init__(self, cause: str, detail: str, retry_after: float | None) -> None:
+        super().__init__(cause, detail)
+        self.retry_after = retry_after
+
+
+def download(wanted: Sequence[Wanted], policy: Policy) -> Iterator[SourceError | None]:
+    """Download bodies, `policy.concurrency` at a time; yield for each in order None once it is whole at its path, or
+    the error that kept it from being so.
+
+    The network runs in a thread of its own and as far ahead as there is work: what came early waits on disk, never in
+    memory. Raises OSError when the disk cannot be written.
+    """
+    futures = [concurrent.futures.Future[SourceError | None]() for _ in wanted]
+    todo = [place for place, one in enumerate(wanted) if not one.path.exists()]
+    for place in set(range(len(wanted))) - set(todo):
+        futures[place].set_result(None)
+    for folder in {one.path.parent for one in wanted}:
+        folder.mkdir(parents=True, exist_ok=True)
+    crew = _Crew(wanted, futures, todo, policy)
+    thread = threading.Thread(target=crew.run, name="download", daemon=True)
+    if todo:
+        thread.start()
+    try:
+        for future in futures:
+            yield future.result()
+    finally:
+        crew.stop()
+        if todo:
+            thread.join()
+
+
+def download_file(url: str, path: Path, policy: Policy, *, digest: str = "", max_bytes: int = 1 << 40) -> Path:
+    """Download one large file, going on where an interrupted call stopped. Raises BadInput with the cause."""
+    whole = policy._replace(timeout=0.0, max_bytes=max_bytes, concurrency=1)
+    if not path.exists():
+        log.info("downloading %s", url)
+    error = next(download([Wanted(url, path, digest)], whole))
+    if error is not None:
+        raise BadInput(f"{url} cannot be had: {error}")
+    return path
+
+
+class _Crew:
+    """The workers of one `download`, on an event loop in their own thread."""
+
+    def __init__(
+        self,
+        wanted: Sequence[Wanted],
+        futures: Sequence[concurrent.futures.Future[SourceError | None]],
+        todo: Sequence[int],
+        policy: Policy,
+    ) -> None:
+        self.wanted, self.futures, self.todo, self.policy = wanted, futures, todo, policy
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    def run(self) -> None:
+        """Work until all futures are set. What stops the work is raised through those that are left."""
+        try:
+            asyncio.run(self._work())
+        except asyncio.CancelledError:
+            pass  # nobody waits for the rest
+        except BaseException as error:
+            cause = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
+            for future in self.futures:
+                if not future.done():
+                    future.set_exception(cause)
+
+    def stop(self) -> None:
+        """End the work, from another thread."""
+        self._stopped = True
+        if self._loop is not None and self._task is not None and not self._loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop may close between the check and the call
+                self._loop.call_soon_threadsafe(self._task.cancel)
+
+    async def _work(self) -> None:
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        if self._stopped:
+            return
+        # Work that is due, lowest place first: what is tried again is what the reader waits for.
+        queue: asyncio.PriorityQueue[tuple[int, int]] = asyncio.PriorityQueue()
+        for place in self.todo:
+            queue.put_nowait((place, 1))
+        left = len(self.todo)
+        finished = asyncio.Event()
+
+        async def worker() -> None:
+            nonlocal left
+            while True:
+                place, tries = await queue.get()
+                error = await attempt(session, self.wanted[place], self.policy)
+                wait = self._wait(error, tries)
+                if wait is not None:
+                    asyncio.get_running_loop().call_later(wait, queue.put_nowait, (place, tries + 1))
+                    continue
+                self.futures[place].set_result(error)
+                left -= 1
+                if left == 0:
+                    finished.set()
+
+        count = min(self.policy.concurrency, left)
+        async with _session(self.policy, count) as session, asyncio.TaskGroup() as group:
+            workers = [group.create_task(worker()) for _ in range(count)]
+            await finished.wait()
+            for task in workers:
+                task.cancel()
+
+    def _wait(self, error: SourceError | None, tries: int) -> float | None:
+        """Seconds until the next try; None when there is none."""
+        if error is None or not is_transient(error.cause) or tries >= self.policy.tries:
+            return None
+        wait = self.policy.back_off * 2 ** (tries - 1) * random.uniform(0.5, 1.5)  # noqa: S311
+        asked = error.retry_after if isinstance(error, _Refused) else None
+        wait = wait if asked is None else asked + wait
+        return wait if asked is None or asked <= self.policy.longest_wait else None
+
+
+def _session(policy: Policy, connections: int) -> aiohttp.ClientSession:
+    import aiohttp
+
+    connector = aiohttp.TCPConnector(
+        limit=connections, ttl_dns_cache=300, socket_factory=socket_factory(policy.allow_private_addresses)
+    )
+    total = policy.timeout or None
+    stall = min(STALL_SECONDS, total or STALL_SECONDS)
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=total, sock_connect=stall, sock_read=stall),
+        headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+        auto_decompress=False,  # a few bytes could unpack without bound
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+async def attempt(session: aiohttp.ClientSession, wanted: Wanted, policy: Policy) -> SourceError | None:
+    """Try once to get a body. Returns None when it is whole at its path, else the error with its cause."""
+    import aiohttp
+
+    try:
+        await _get(session, wanted, policy)
+    except SourceError as error:
+        return error
+    except TimeoutError:
+        return SourceError("timeout", f"{policy.timeout or STALL_SECONDS:g} s")
+    except aiohttp.ClientConnectorDNSError as error:
+        return SourceError("DNS failure", f"{error.host}: {error.os_error}")
+    except (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch) as error:
+        return SourceError("TLS failure", str(error))
+    except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, PrivateAddressError):
+            return SourceError("private address", f"{error.host} (allow_private_addresses is off)")
+        return SourceError("connection failed", str(error.os_error))
+    except aiohttp.ClientPayloadError as error:
+        return SourceError("cut short", str(error))
+    except (aiohttp.InvalidURL, ValueError) as error:
+        return SourceError("bad URL", str(error))
+    except aiohttp.ClientResponseError as error:
+        return SourceError("bad response", str(error))
+    except aiohttp.ClientError as error:
+        return SourceError("connection failed", str(error) or type(error).__name__)
+    return None
+
+
+async def _get(session: aiohttp.ClientSession, wanted: Wanted, policy: Policy) -> None:
+    """Ask, follow redirects by hand, and receive the body."""
+    partial = _Partial(wanted)
+    start, headers = partial.resumable()
+    url = _url(wanted.url)
+    for _ in range(REDIRECTS + 1):
+        async with session.get(url, allow_redirects=False, headers=headers) as response:
+            if response.status not in REDIRECTING:
+                await _receive(response, partial, start, policy)
+                return
+            there = url.join(_url(response.headers.get("Location", ""), relative=True))
+            if there.scheme not in ("http", "https"):
+                raise SourceError("redirect to another scheme", f"{there.scheme}:")
+            url = there
+    raise SourceError("too many redirects", f"more than {REDIRECTS}")
+
+
+def _url(text: str, *, relative: bool = False) -> URL:
+    """A URL as it was written: quoted only where it must be, since servers sign what they wrote."""
+    from yarl import URL
+
+    ready = text.isascii() and text.isprintable() and " " not in text
+    url = URL(text, encoded=ready)
+    if not relative and url.scheme not in ("http", "https"):
+        raise SourceError("bad URL", f"{text[:80]!r}: only http and https")
+    if not relative and not url.host:
+        raise SourceError("bad URL", f"{text[:80]!r}: no host")
+    return url
+
+
+async def _receive(response: aiohttp.ClientResponse, partial: _Partial, start: int, policy: Policy) -> None:
+    """Stream an answer to disk, check it, and give it its name."""
+    headers = response.headers
+    if response.status == 416:
+        partial.forget()
+        raise SourceError("cut short", "the rest that was asked for is not there")
+    if response.status not in (200, 206):
+        raise _Refused(f"HTTP {response.status}", response.reason or "", _retry_after(headers))
+    if policy.respect_noai and (said := _forbids(headers)):
+        raise SourceError("X-Robots-Tag", said)
+    if headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise SourceError("compressed response", headers["Content-Encoding"])
+    if response.status == 200 or not headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+        if response.status == 206:
+            partial.forget()
+            raise SourceError("cut short", f"asked from byte {start}, got {headers.get('Content-Range')}")
+        start = 0
+    size = start
+    expected = None if response.content_length is None else start + response.content_length
+    if expected is not None and expected > policy.max_bytes:
+        raise SourceError("too large", f"{expected:,} bytes, allowed are {policy.max_bytes:,}")
+    told = time.monotonic()
+    with partial.open(start, headers, expected or 0) as file:
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > policy.max_bytes:
+                partial.forget()
+                raise SourceError("too large", f"more than the {policy.max_bytes:,} bytes allowed")
+            file.write(chunk)
+            partial.sum.update(chunk)
+            if time.monotonic() - told > TOLD_SECONDS:
+                told = time.monotonic()
+                log.info("%s: %d of %s MB", response.url.name, size >> 20, expected >> 20 if expected else "?")
+    partial.finish()
+
+
+class _Partial:
+    """What is on disk of a body that is not whole yet: `<path>.part`, and in `<path>.note` what names its version."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.path = wanted.path
+        self.file, self.note = (wanted.path.with_name(wanted.path.name + end) for end in (".part", ".note"))
+        self.algorithm, _, self.digest = wanted.digest.rpartition(":")
+        self.sum = hashlib.new(self.algorithm or "sha256", usedforsecurity=False)
+
+    def resumable(self) -> tuple[int, dict[str, str]]:
+        """Bytes that are there already, and the headers that ask for the rest of the same version."""
+        try:
+            validator = self.note.read_text()
+            with self.file.open("rb") as file:
+                while block := file.read(1 << 20):
+                    self.sum.update(block)
+            size = self.file.stat().st_size
+        except FileNotFoundError:
+            return 0, {}
+        return (size, {"Range": f"bytes={size}-", "If-Range": validator}) if size else (0, {})
+
+    @contextlib.contextmanager
+    def open(self, start: int, headers: Mapping[str, str], expected: int) -> Iterator[IO[bytes]]:
+        """The file to append to. When receiving breaks off, what came so far is kept if the server can go on."""
+        etag = headers.get("ETag", "")
+        # A weak tag promises no equal bytes. A date does not either, within its second: only where no tag is given.
+        validator = headers.get("Last-Modified", "") if not etag else "" if etag.startswith("W/") else etag
+        if headers.get("Accept-Ranges", "").lower() == "none":
+            validator = ""
+        if start == 0:
+            self.sum = hashlib.new(self.algorithm or "sha256", usedforsecurity=False)
+            self.note.unlink(missing_ok=True)
+            if validator and expected >= NOTED_BYTES:
+                self.note.write_text(validator)
+        with self.file.open("ab" if start else "wb") as file:
+            try:
+                yield file
+            except BaseException:
+                if validator and self.file.exists():
+                    self.note.write_text(validator)
+                raise
+
+    def finish(self) -> None:
+        """Check the sum, if one is known, and give the file its name."""
+        found = self.sum.hexdigest()
+        if self.digest and found != self.digest.lower():
+            self.forget()
+            raise SourceError("wrong hash", f"{self.algorithm} is {found}, expected {self.digest.lower()}")
+        os.replace(self.file, self.path)
+        self.note.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Start over at the next try."""
+        self.file.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+
+def discard(path: Path) -> None:
+    """Remove a downloaded body, and what is left of one that never became whole."""
+    for name in (path.name, path.name + ".part", path.name + ".note"):
+        path.with_name(name).unlink(missing_ok=True)
+
+
+def _forbids(headers: Mapping[str, str]) -> str:
+    """What of X-Robots-Tag keeps us out, "" when nothing does. It may come several times, and name a crawler."""
+    values = headers.getall("X-Robots-Tag", []) if hasattr(headers, "getall") else []
+    for value in values:
+        for directive in value.lower().split(","):
+            if directive.rpartition(":")[2].strip() in FORBIDDING:
+                return directive.strip()
+    return ""
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that Retry-After asks for, given as a number or as a date."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isdecimal():
+        return float(value)
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=datetime.UTC)
+    return max(0.0, (at - datetime.datetime.now(datetime.UTC)).total_seconds())

@@ -1,0 +1,92 @@
+"""Local files as sources meet them: names kept inside their folder, sizes bounded, sums remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import polars as pl
+
+from storage.sources import SourceError
+
+PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif", "jfif"})
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name says that it is a picture. What it is in truth, decoding tells."""
+    return name.rpartition(".")[2].lower() in PICTURES
+
+
+def confined(root: Path, name: str) -> Path | None:
+    """The file `name` below `root`, which is resolved already; None when name or link lead out of it."""
+    if not name or "\0" in name:
+        return None
+    try:
+        path = (root / name).resolve()
+    except OSError:  # a loop of links
+        return None
+    return path if path.is_relative_to(root) and path != root else None
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes | SourceError:
+    """A file's bytes, or why they cannot be had."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        return SourceError("no such file", path.name)
+    except OSError as error:
+        return SourceError("cannot be read", f"{path.name}: {error.strerror}")
+    if len(data) > max_bytes:
+        return SourceError("too large", f"more than the {max_bytes:,} bytes allowed")
+    return data
+
+
+def digests(files: Sequence[Path], memo: Path) -> list[str]:
+    """The sha256 of each file, "" for one that cannot be read. `memo` remembers what was hashed, by size and time."""
+    known: dict[tuple[str, int, int], str] = {}
+    if memo.exists():
+        known = {(path, size, at): digest for path, size, at, digest in pl.read_parquet(memo).iter_rows()}
+
+    def one(file: Path) -> tuple[str, int, int, str]:
+        try:
+            stat = file.stat()
+            key = (str(file), stat.st_size, stat.st_mtime_ns)
+            if key in known:
+                return *key, known[key]
+            with file.open("rb") as opened:
+                return *key, hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError:
+            return str(file), -1, 0, ""
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = list(pool.map(one, files))
+    if any(row[:3] not in known for row in rows):
+        keep = {row[0] for row in rows}
+        rest = [(*key, digest) for key, digest in known.items() if key[0] not in keep]
+        schema = {"path": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64, "sha256": pl.String}
+        _replace(memo, pl.DataFrame(rest + [row for row in rows if row[3]], schema=schema, orient="row"))
+    return [row[3] for row in rows]
+
+
+def indexed(file: Path, memo: Path, key: str, build: Callable[[Path], pl.DataFrame]) -> pl.DataFrame:
+    """What an archive holds, from the folder `memo` when its size and time are those it was indexed at.
+
+    `key` names how the index was made. Raises what `build` raises.
+    """
+    stat = file.stat()
+    name = hashlib.sha256(f"{file} {stat.st_size} {stat.st_mtime_ns} {key}".encode()).hexdigest()[:24]
+    path = memo / f"{name}.parquet"
+    if not path.exists():
+        _replace(path, build(file))
+    return pl.read_parquet(path)
+
+
+def _replace(path: Path, table: pl.DataFrame) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    table.write_parquet(partial)
+    os.replace(partial, path)

@@ -1,0 +1,136 @@
+"""Images in a folder, with captions in a table (CSV, JSONL, Parquet) or in a .txt file beside each image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from storage.errors import BadInput
+from storage.sources import Dropped, Item, Listing, Source, SourceError
+from storage.sources.files import confined, digests, is_picture, read_bounded
+from storage.sources.tables import (
+    CAPTION_COLUMNS,
+    GROUP_COLUMNS,
+    IMAGE_COLUMNS,
+    TABLES,
+    captions_of,
+    column,
+    optional,
+    read_table,
+    stamp,
+    texts_of,
+)
+
+MAX_CAPTION_FILE = 1 << 20
+Captioned = dict[str, tuple[str, list[Any]]]  # {image: (group, captions)}
+
+
+class Folder(Source):
+    """Source of a folder's images. An image is named by its path below the folder.
+
+    Args:
+        path: the folder.
+        memo: file that remembers the sums of the images, by size and time.
+        table: name of the table below the folder; without it the only table there is taken, else files .txt, one
+            caption a line.
+        image_column, caption_column, group_column: of the table; without them the usual names are looked for.
+        max_image_bytes: larger files fail.
+        identity: what names the source in the store.
+    """
+
+    name = "folder"
+
+    def __init__(
+        self,
+        path: Path,
+        memo: Path,
+        *,
+        identity: dict[str, Any],
+        table: str | None = None,
+        image_column: str | None = None,
+        caption_column: str | None = None,
+        group_column: str | None = None,
+        max_image_bytes: int = 32 << 20,
+    ) -> None:
+        self.path, self.memo, self.table, self.identity = path, memo, table, identity
+        self.columns = (image_column, caption_column, group_column)
+        self.max_image_bytes = max_image_bytes
+
+    def list(self) -> Listing:
+        """List the images that have a caption. Raises BadInput for a folder or table that cannot be read."""
+        if not self.path.is_dir():
+            raise BadInput(f"pairs.path: {self.path}: no such folder")
+        root = self.path.resolve()
+        table = self._table()
+        dropped: list[Dropped] = []
+        named = self._from_table(table) if table else _sidecars(root, dropped)
+        files: dict[str, Path] = {}
+        for name in named:
+            file = confined(root, name)
+            if file is None:
+                dropped.append(Dropped(name, "path out of the folder"))
+            elif not file.is_file():
+                dropped.append(Dropped(name, "no such file"))
+            else:
+                files[name] = file
+        items = []
+        for name, digest in zip(files, digests([*files.values()], self.memo), strict=True):
+            group, texts = named[name]
+            captions = captions_of(name, texts)
+            if captions:
+                items.append(Item(name, group, name, captions, stamp(digest, captions)))
+            else:
+                dropped.append(Dropped(name, "no caption"))
+        return Listing(sorted(items), dropped)
+
+    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+        """Read each file when its turn comes."""
+        root = self.path.resolve()
+        for name in locators:
+            file = confined(root, name)
+            yield SourceError("path out of the folder") if file is None else read_bounded(file, self.max_image_bytes)
+
+    def _table(self) -> Path | None:
+        if self.table is not None:
+            found = confined(self.path.resolve(), self.table)
+            if found is None:
+                raise BadInput(f"pairs.table = {self.table!r} leads out of {self.path}")
+            return found
+        tables = sorted(file for file in self.path.iterdir() if file.suffix.lower() in TABLES)
+        if len(tables) > 1:
+            names = ", ".join(file.name for file in tables)
+            raise BadInput(f"{self.path} holds several tables: name one of {names} with pairs.table")
+        return tables[0] if tables else None
+
+    def _from_table(self, path: Path) -> Captioned:
+        """{image: (group, captions)}: rows that name one image are one item."""
+        table = read_table(path)
+        image = column(table, self.columns[0], IMAGE_COLUMNS, "image_column", path)
+        caption = column(table, self.columns[1], CAPTION_COLUMNS, "caption_column", path)
+        group = optional(table, self.columns[2], GROUP_COLUMNS, "group_column", path)
+        found: Captioned = {}
+        groups = table[group].to_list() if group else [None] * table.height
+        for name, value, of in zip(table[image].to_list(), table[caption].to_list(), groups, strict=True):
+            known = found.setdefault(str(name or ""), ("" if of is None else str(of), []))
+            known[1].extend(texts_of(value))
+        return found
+
+
+def _sidecars(root: Path, dropped: list[Dropped]) -> Captioned:
+    """{image: ("", captions)} of all images below the folder, from the .txt file of the same name."""
+    found: Captioned = {}
+    for file in sorted(root.rglob("*")):
+        if not is_picture(file.name) or not file.is_file():
+            continue
+        name = file.relative_to(root).as_posix()
+        data = read_bounded(file.with_suffix(".txt"), MAX_CAPTION_FILE)
+        if isinstance(data, SourceError):
+            cause = "no caption" if data.cause == "no such file" else f"caption file {data.cause}"
+            dropped.append(Dropped(name, cause, data.detail))
+            continue
+        try:
+            found[name] = ("", list(data.decode("utf-8-sig").splitlines()))
+        except UnicodeDecodeError as error:
+            dropped.append(Dropped(name, "caption file is not UTF-8", str(error)))
+    return found

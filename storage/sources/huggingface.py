@@ -1,0 +1,195 @@
+"""A dataset on the Hugging Face hub, by its Parquet files: an image column with the bytes inside, and a caption column.
+
+Files come through huggingface_hub and its cache; a local folder in the same layout is read as it is. No code of the
+dataset is ever run.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from storage.errors import BadInput
+from storage.sources import Dropped, Item, Listing, Source, SourceError
+from storage.sources.files import indexed
+from storage.sources.tables import captions_of, stamp, texts_of
+
+ROWS_AT_ONCE = 32  # images in memory while a file is gone through
+Pictures = list[bytes | None]
+INDEX: dict[str, Any] = {"sha256": pl.String, "size": pl.Int64, "group": pl.String, "texts": pl.List(pl.String)}
+
+
+class HuggingFace(Source):
+    """Source of the rows of a dataset's Parquet files. An image is named by the sum of its bytes: rows that share one
+    are one item with several captions.
+
+    Args:
+        repo: OWNER/NAME on the hub, or a folder.
+        downloads: folder that keeps the indices of the files.
+        revision: branch, tag or commit.
+        files: which files, as a pattern below the dataset ("data/train-*.parquet").
+        image_column, caption_column, group_column: of the tables.
+        max_image_bytes: larger images fail.
+        identity: what names the source in the store.
+    """
+
+    name = "huggingface"
+
+    def __init__(
+        self,
+        repo: str,
+        downloads: Path,
+        *,
+        identity: dict[str, Any],
+        revision: str = "main",
+        files: str = "**/*.parquet",
+        image_column: str = "image",
+        caption_column: str = "caption",
+        group_column: str | None = None,
+        max_image_bytes: int = 32 << 20,
+    ) -> None:
+        self.repo, self.downloads, self.revision, self.files = repo, downloads, revision, files
+        self.identity, self.columns = identity, (image_column, caption_column, group_column)
+        self.max_image_bytes = max_image_bytes
+
+    def list(self) -> Listing:
+        """List the rows, in the order of the files. Raises BadInput when they cannot be had, or lack a column."""
+        groups: dict[str, str] = {}
+        places: dict[str, str] = {}
+        texts: dict[str, list[str]] = {}
+        dropped = []
+        root = self._root()
+        for path in self._paths(root):
+            name = path.relative_to(root).as_posix()
+            for row, (digest, _, group, own) in enumerate(self._index(path).iter_rows()):
+                if digest is None:
+                    dropped.append(Dropped(f"{name}:{row}", "no bytes in the table"))
+                    continue
+                places.setdefault(digest, json.dumps([name, row]))
+                groups.setdefault(digest, group or "")
+                texts.setdefault(digest, []).extend(own or [])
+        items = []
+        for digest, locator in places.items():
+            key = digest[:24]
+            captions = captions_of(key, texts[digest])
+            if captions:
+                items.append(Item(key, groups[digest], locator, captions, stamp(digest, captions)))
+            else:
+                dropped.append(Dropped(key, "no caption", locator))
+        return Listing(items, dropped)
+
+    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+        """Go through each file once, as long as rows are asked for in their order; else back to the row's group."""
+        root = self._root()
+        reader: _Reader | None = None
+        for locator in locators:
+            name, row = json.loads(locator)
+            path = root / name
+            if reader is None or reader.path != path:
+                reader = _Reader(path, self.columns[0])
+            data = reader.at(row)
+            if data is None:
+                yield SourceError("no bytes in the table", f"{name}:{row}")
+            elif len(data) > self.max_image_bytes:
+                yield SourceError("too large", f"{len(data):,} bytes, allowed are {self.max_image_bytes:,}")
+            else:
+                yield data
+
+    def _root(self) -> Path:
+        """The folder that holds the dataset's files: local, or the hub's snapshot in the cache."""
+        if Path(self.repo).is_dir():
+            return Path(self.repo)
+        import huggingface_hub
+        from huggingface_hub import constants, errors
+
+        try:
+            found = huggingface_hub.snapshot_download(
+                self.repo, repo_type="dataset", revision=self.revision, allow_patterns=self.files
+            )
+        except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+            offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+            raise BadInput(
+                f"pairs.repo: the dataset {self.repo!r} at {self.revision!r} is not in the cache "
+                f"{constants.HF_HUB_CACHE} and {offline} (HF_HOME moves the cache, HF_HUB_OFFLINE=0 allows the network)"
+            ) from error
+        except (errors.HfHubHTTPError, errors.HFValidationError) as error:
+            raise BadInput(f"pairs.repo: {self.repo!r} at {self.revision!r}: {str(error).splitlines()[0]}") from error
+        return Path(found)
+
+    def _paths(self, root: Path) -> Sequence[Path]:
+        found = sorted(path for path in root.glob(self.files) if path.is_file() and path.suffix == ".parquet")
+        if not found:
+            raise BadInput(f"pairs.files: {self.files!r} matches no Parquet file in {root}")
+        return found
+
+    def _index(self, path: Path) -> pl.DataFrame:
+        try:
+            return indexed(path, self.downloads / "index", repr(self.columns), self._indexing)
+        except (pa.ArrowException, OSError) as error:
+            raise BadInput(f"{path}: not a readable Parquet file ({error})") from error
+
+    def _indexing(self, path: Path) -> pl.DataFrame:
+        """One pass over a file: sum, size, group and captions of each row."""
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            image, caption, group = self.columns
+            for name, key in ((image, "image_column"), (caption, "caption_column"), (group, "group_column")):
+                if name is not None and name not in schema.names:
+                    raise BadInput(f"pairs.{key} = {name!r}: {path.name} has the columns {', '.join(schema.names)}")
+            rows = []
+            wanted = [name for name in self.columns if name is not None]
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted):
+                pictures = _bytes_of(batch.column(image), path, image)
+                groups = batch.column(group).to_pylist() if group else [None] * len(batch)
+                for data, value, of in zip(pictures, batch.column(caption).to_pylist(), groups, strict=True):
+                    texts = [text for text in texts_of(value) if isinstance(text, str)]
+                    digest = None if data is None else hashlib.sha256(data).hexdigest()
+                    size = 0 if data is None else len(data)
+                    rows.append((digest, size, None if of is None else str(of), texts))
+        return pl.DataFrame(rows, schema=INDEX, orient="row")
+
+
+class _Reader:
+    """The image column of one file, gone through forwards, a few rows in memory."""
+
+    def __init__(self, path: Path, column: str) -> None:
+        self.path, self.column = path, column
+        self.file = pq.ParquetFile(path)
+        counts = [self.file.metadata.row_group(group).num_rows for group in range(self.file.num_row_groups)]
+        self.starts = [sum(counts[:group]) for group in range(len(counts) + 1)]
+        self.first = self.stop = 0
+        self.batch: Pictures = []
+        self.batches: Iterator[pa.RecordBatch] = iter(())
+
+    def at(self, row: int) -> bytes | None:
+        """The bytes in a row; None where there are none, or no such row."""
+        if row >= self.starts[-1]:
+            return None
+        if not self.first <= row < self.stop:
+            group = bisect.bisect_right(self.starts, row) - 1
+            self.first, self.stop, self.batch = self.starts[group], self.starts[group + 1], []
+            self.batches = self.file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=[self.column])
+        while row >= self.first + len(self.batch):
+            self.first += len(self.batch)
+            self.batch = _bytes_of(next(self.batches).column(0), self.path, self.column)
+        return self.batch[row - self.first]
+
+
+def _bytes_of(column: Any, path: Path, name: str) -> Pictures:
+    """Encoded pictures of a column: binary, or a struct with the field `bytes`."""
+    kind = column.type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        column, kind = pc.struct_field(column, "bytes"), kind.field("bytes").type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        hint = 'source = "urls" reads lists of URLs' if pa.types.is_string(kind) else "binary, or a struct with bytes"
+        raise BadInput(f"pairs.image_column = {name!r}: {path.name} holds {kind} there, not encoded pictures ({hint})")
+    return list(column.to_pylist())

@@ -1,0 +1,160 @@
+"""From a study's section [pairs] to its source."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from storage.errors import BadInput
+from storage.sources import Listing, Source, SourceError
+from storage.sources.coco import Coco, is_url
+from storage.sources.download import Policy
+from storage.sources.embeddings import EmbeddingsFolder
+from storage.sources.folder import Folder
+from storage.sources.huggingface import HuggingFace
+from storage.sources.npm_emoji import NpmEmoji
+from storage.sources.urls import Urls
+from storage.sources.webdataset import WebDataset
+
+
+def open_source(section: dict[str, Any], store: Path) -> Source:
+    """The source that a section [pairs] names. Opens nothing yet. Raises BadInput for one that is not known."""
+    kind = section["source"]
+    if kind == "embeddings":
+        return EmbeddingsFolder(Path(section["path"]), store / "sources" / "fingerprints.json")
+    if kind == "npm-emoji":
+        return NpmEmoji(
+            store / "downloads", images=section["images"], metadata=section["metadata"], limit=section["limit"]
+        )
+    identity = _identity(section)
+    own = store / "downloads" / kind / hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:12]
+    makers = {"coco": _coco, "folder": _folder, "webdataset": _webdataset, "urls": _urls, "huggingface": _hub}
+    if kind not in makers:
+        raise BadInput(f"pairs.source = {kind!r}: sources are npm-emoji, embeddings, {', '.join(makers)}")
+    source = makers[kind](section, own, identity)
+    return source if section.get("limit") is None else First(source, section["limit"])
+
+
+class First(Source):
+    """The first so many items of a source. The limit is no part of the identity: raising it is growth."""
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self.source, self.limit = source, limit
+        self.name, self.identity = source.name, source.identity
+
+    def list(self) -> Listing:
+        """The source's list, cut."""
+        listing = self.source.list()
+        return listing._replace(items=listing.items[: self.limit])
+
+    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+        """The source's own `read`."""
+        return self.source.read(locators)
+
+    def release(self, locators: Sequence[str]) -> None:
+        """The source's own `release`."""
+        self.source.release(locators)
+
+
+def _identity(section: dict[str, Any]) -> dict[str, Any]:
+    """What names a source in the store: the study's own name for it, else the place that does not change as it grows.
+
+    Only the list of what was given which id hangs on it: datasets are addressed by what they hold.
+    """
+    if section.get("id"):
+        return {"id": section["id"]}
+    match section["source"]:
+        case "coco":
+            place = [section["path"], section["annotations"], section["images"]]
+            return {"subset": section["subset"], "at": [_resolved(one) for one in place if one is not None]}
+        case "webdataset":
+            # More shards beside the first are the same source, grown.
+            return {"below": _resolved(section["shards"][0].partition("{")[0].rpartition("/")[0])}
+        case "huggingface":
+            hub = not os.path.isdir(section["repo"])
+            return {"repo": section["repo"] if hub else _resolved(section["repo"]), "image": section["image_column"]}
+    return {"at": _resolved(section["path"])}
+
+
+def _resolved(place: str) -> str:
+    return place if is_url(place) else os.path.realpath(place)
+
+
+def _policy(section: dict[str, Any]) -> Policy:
+    return Policy(
+        concurrency=section["concurrency"],
+        timeout=section["timeout"],
+        tries=section["tries"],
+        max_bytes=section["max_image_bytes"],
+        allow_private_addresses=section["allow_private_addresses"],
+        respect_noai=section["respect_noai"],
+    )
+
+
+def _coco(section: dict[str, Any], own: Path, identity: dict[str, Any]) -> Source:
+    return Coco(
+        section["path"],
+        own,
+        identity=identity,
+        subset=section["subset"],
+        annotations=section["annotations"],
+        images=section["images"],
+        annotations_digest=section["annotations_digest"],
+        images_digest=section["images_digest"],
+        policy=_policy(section),
+        max_image_bytes=section["max_image_bytes"],
+    )
+
+
+def _folder(section: dict[str, Any], own: Path, identity: dict[str, Any]) -> Source:
+    return Folder(
+        Path(section["path"]),
+        own / "digests.parquet",
+        identity=identity,
+        table=section["table"],
+        image_column=section["image_column"],
+        caption_column=section["caption_column"],
+        group_column=section["group_column"],
+        max_image_bytes=section["max_image_bytes"],
+    )
+
+
+def _webdataset(section: dict[str, Any], own: Path, identity: dict[str, Any]) -> Source:
+    return WebDataset(
+        section["shards"],
+        own,
+        identity=identity,
+        caption=section["caption"],
+        policy=_policy(section),
+        max_image_bytes=section["max_image_bytes"],
+    )
+
+
+def _urls(section: dict[str, Any], own: Path, identity: dict[str, Any]) -> Source:
+    return Urls(
+        Path(section["path"]),
+        own,
+        identity=identity,
+        url_column=section["url_column"],
+        caption_column=section["caption_column"],
+        group_column=section["group_column"],
+        sha256_column=section["sha256_column"],
+        policy=_policy(section),
+    )
+
+
+def _hub(section: dict[str, Any], own: Path, identity: dict[str, Any]) -> Source:
+    return HuggingFace(
+        section["repo"],
+        own,
+        identity=identity,
+        revision=section["revision"],
+        files=section["files"],
+        image_column=section["image_column"],
+        caption_column=section["caption_column"],
+        group_column=section["group_column"],
+        max_image_bytes=section["max_image_bytes"],
+    )

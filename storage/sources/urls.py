@@ -1,0 +1,109 @@
+"""A list of URLs and captions (CSV, JSONL, Parquet), as img2dataset takes it. The pictures come from the web."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from storage.sources import Dropped, Item, Listing, Source, SourceError
+from storage.sources.download import Policy, Wanted, discard, download
+from storage.sources.tables import (
+    CAPTION_COLUMNS,
+    GROUP_COLUMNS,
+    captions_of,
+    column,
+    optional,
+    read_table,
+    stamp,
+    texts_of,
+)
+
+URL_COLUMNS = ("url", "URL", "image_url")
+DIGEST_COLUMNS = ("sha256",)
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+class Urls(Source):
+    """Source of pictures at URLs. An image is named by the sum of its URL: rows that share one are one item.
+
+    Args:
+        path: the list, or a folder of lists.
+        downloads: folder that keeps pictures between their download and the shard that takes them.
+        url_column, caption_column, group_column, sha256_column: without them the usual names are looked for.
+        policy: how pictures are downloaded.
+        identity: what names the source in the store.
+    """
+
+    name = "urls"
+
+    def __init__(
+        self,
+        path: Path,
+        downloads: Path,
+        *,
+        identity: dict[str, Any],
+        url_column: str | None = None,
+        caption_column: str | None = None,
+        group_column: str | None = None,
+        sha256_column: str | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        self.path, self.downloads, self.identity = path, downloads, identity
+        self.columns = (url_column, caption_column, group_column, sha256_column)
+        self.policy = policy or Policy()
+
+    def list(self) -> Listing:
+        """List what the table names. Asks the network for nothing. Raises BadInput for a table that cannot be read."""
+        table = read_table(self.path)
+        url = column(table, self.columns[0], URL_COLUMNS, "url_column", self.path)
+        caption = column(table, self.columns[1], CAPTION_COLUMNS, "caption_column", self.path)
+        group = optional(table, self.columns[2], GROUP_COLUMNS, "group_column", self.path)
+        digest = optional(table, self.columns[3], DIGEST_COLUMNS, "sha256_column", self.path)
+        columns = [table[name].to_list() if name else [None] * table.height for name in (url, caption, group, digest)]
+        found: dict[str, tuple[str, str, list[Any]]] = {}
+        dropped = []
+        for row, (at, value, of, known) in enumerate(zip(*columns, strict=True)):
+            if not isinstance(at, str) or not at.strip():
+                dropped.append(Dropped(f"row {row}", "no URL"))
+                continue
+            _, _, texts = found.setdefault(at.strip(), ("" if of is None else str(of), _sum(known), []))
+            texts.extend(texts_of(value))
+        items = []
+        for at, (of, known, texts) in found.items():
+            key = hashlib.sha256(at.encode(errors="surrogatepass")).hexdigest()[:24]
+            captions = captions_of(key, texts)
+            if captions:
+                items.append(Item(key, of, json.dumps([at, known]), captions, stamp(f"{at} {known}", captions)))
+            else:
+                dropped.append(Dropped(key, "no caption", at))
+        return Listing(sorted(items), dropped)
+
+    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+        """Download many at once, yield in order. What is on disk already is not asked for again."""
+        wanted = [self._wanted(locator) for locator in locators]
+        for one, error in zip(wanted, download(wanted, self.policy), strict=True):
+            if error is not None:
+                error.detail = f"{error.detail} at {one.url}" if error.detail else one.url
+                yield error
+            else:
+                yield one.path.read_bytes()
+
+    def release(self, locators: Sequence[str]) -> None:
+        """Remove the downloaded pictures, and what is left of those that never became whole."""
+        for locator in locators:
+            discard(self._wanted(locator).path)
+
+    def _wanted(self, locator: str) -> Wanted:
+        url, known = json.loads(locator)
+        # A body belongs to its URL and its expected sum: a list that corrects a sum asks anew.
+        name = hashlib.sha256(locator.encode()).hexdigest()[:32]
+        return Wanted(url, self.downloads / name[:2] / name, f"sha256:{known}" if known else "")
+
+
+def _sum(value: Any) -> str:
+    """An expected sha256, "" for what is none."""
+    return value.lower() if isinstance(value, str) and _SHA256.fullmatch(value) else ""

@@ -1,0 +1,233 @@
+"""Tar shards in WebDataset's form: members that share a name up to its first dot are one sample. Here or at URLs.
+
+Shards are downloaded once and kept. Members are read in place: nothing is unpacked, links and odd names are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from storage.errors import BadInput
+from storage.sources import Dropped, Item, Listing, Source, SourceError, is_transient
+from storage.sources.coco import is_url
+from storage.sources.download import Policy, Wanted, download
+from storage.sources.files import indexed, is_picture
+from storage.sources.tables import captions_of, stamp, texts_of
+
+MAX_SHARDS = 1_000_000
+MAX_TEXT_BYTES = 1 << 20
+SHARDS_AT_ONCE = 4
+INDEX: dict[str, Any] = {
+    "key": pl.String,
+    "image": pl.String,
+    "offset": pl.Int64,
+    "size": pl.Int64,
+    "sha256": pl.String,
+    "texts": pl.List(pl.String),
+    "cause": pl.String,
+}
+Drops = list[Dropped]
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def expand(pattern: str) -> list[str]:
+    """Write out braces: "{000..002}" counts, with its zeros; "{a,b}" lists. Raises BadInput beyond MAX_SHARDS."""
+    start, end = pattern.find("{"), pattern.find("}")
+    if start < 0 or end < start:
+        return [pattern]
+    inner = pattern[start + 1 : end]
+    if counted := _RANGE.fullmatch(inner):
+        first, last = int(counted[1]), int(counted[2])
+        if last - first >= MAX_SHARDS:
+            raise BadInput(f"pairs.shards: {pattern} names more than {MAX_SHARDS:,} shards")
+        choices = [f"{number:0{len(counted[1])}d}" for number in range(first, last + 1)]
+    else:
+        choices = inner.split(",")
+    rest = expand(pattern[end + 1 :])
+    if len(choices) * len(rest) > MAX_SHARDS:
+        raise BadInput(f"pairs.shards: {pattern} names more than {MAX_SHARDS:,} shards")
+    return [pattern[:start] + choice + tail for choice in choices for tail in rest]
+
+
+class WebDataset(Source):
+    """Source of the samples in tar shards. An image is named by its shard and the sample's key.
+
+    Args:
+        shards: paths or URLs, with braces or (paths only) wildcards.
+        downloads: folder that keeps downloaded shards and the indices of all.
+        caption: the member that holds the caption: an extension ("txt"), or "json:KEY".
+        policy: how shards are downloaded.
+        max_image_bytes: larger images fail.
+        identity: what names the source in the store.
+    """
+
+    name = "webdataset"
+
+    def __init__(
+        self,
+        shards: Sequence[str],
+        downloads: Path,
+        *,
+        identity: dict[str, Any],
+        caption: str = "txt",
+        policy: Policy | None = None,
+        max_image_bytes: int = 32 << 20,
+    ) -> None:
+        self.shards, self.downloads, self.identity, self.caption = shards, downloads, identity, caption
+        self.policy, self.max_image_bytes = policy or Policy(), max_image_bytes
+
+    def list(self) -> Listing:
+        """List the samples, shard by shard. Raises BadInput for a shard that cannot be read, or had for now."""
+        items: dict[str, Item] = {}
+        dropped: list[Dropped] = []
+        for name, path in self._files(dropped).items():
+            for row in self._index(path).iter_rows(named=True):
+                key = f"{name}/{row['key']}"
+                captions = captions_of(key, row["texts"] or [])
+                if row["cause"] is not None:
+                    dropped.append(Dropped(key, row["cause"]))
+                elif not captions:
+                    dropped.append(Dropped(key, "no caption"))
+                elif key in items:
+                    dropped.append(Dropped(key, "second sample of that key"))
+                else:
+                    locator = json.dumps([name, row["image"]], ensure_ascii=False)
+                    items[key] = Item(key, "", locator, captions, stamp(row["sha256"], captions))
+        return Listing([*items.values()], dropped)
+
+    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+        """Read each image from where the index says that it lies."""
+        files = self._files([])
+        places: dict[str, dict[str, tuple[int, int]]] = {}
+        for locator in locators:
+            shard, image = json.loads(locator)
+            if shard not in files:
+                yield SourceError("no such shard", shard)
+                continue
+            if shard not in places:
+                index = self._index(files[shard]).filter(pl.col("cause").is_null())
+                rows = index.select("image", "offset", "size").iter_rows()
+                places = {shard: {name: (offset, size) for name, offset, size in rows}}  # one at a time
+            offset, size = places[shard].get(image, (0, -1))
+            yield self._read(files[shard], image, offset, size)
+
+    def _read(self, path: Path, image: str, offset: int, size: int) -> bytes | SourceError:
+        if size < 0:
+            return SourceError("not in the archive", image)
+        if size > self.max_image_bytes:
+            return SourceError("too large", f"{size:,} bytes, allowed are {self.max_image_bytes:,}")
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(size)
+        return data if len(data) == size else SourceError("corrupt archive member", f"{image}: the shard ends early")
+
+    def _files(self, dropped: Drops) -> dict[str, Path]:
+        """{name: path} of all shards, downloaded where they are named by URLs."""
+        places = [place for pattern in self.shards for place in expand(pattern)]
+        local = [place for place in places if not is_url(place)]
+        found = [Path(hit) for place in local for hit in (sorted(glob(place)) if _wild(place) else [place])]
+        remote = [place for place in places if is_url(place)]
+        wanted = []
+        for url in remote:
+            name = url.rstrip("/").rpartition("/")[2].partition("?")[0] or "shard.tar"
+            folder = hashlib.sha256(url.encode()).hexdigest()[:12]
+            wanted.append(Wanted(url, self.downloads / folder / name))
+        slow = self.policy._replace(timeout=0.0, max_bytes=1 << 40, concurrency=SHARDS_AT_ONCE)
+        for one, error in zip(wanted, download(wanted, slow), strict=True):
+            if error is None:
+                found.append(one.path)
+            elif is_transient(error.cause):
+                # A shard that is away for now must not look like one whose samples were removed.
+                raise BadInput(f"pairs.shards: {one.url} cannot be had for now: {error}")
+            else:
+                dropped.append(Dropped(one.url, error.cause, error.detail))
+        files: dict[str, Path] = {}
+        for path in found:
+            if path.stem in files:
+                raise BadInput(f"pairs.shards: two shards are named {path.stem}: {files[path.stem]} and {path}")
+            files[path.stem] = path
+        if not files:
+            why = f": {dropped[0].cause} {dropped[0].detail}" if dropped else ""
+            raise BadInput(f"pairs.shards: {', '.join(self.shards)}: no shard is there{why}")
+        return files
+
+    def _index(self, path: Path) -> pl.DataFrame:
+        made = f"{self.caption} {self.max_image_bytes}"
+        try:
+            return indexed(path, self.downloads / "index", made, self._indexing)
+        except FileNotFoundError:
+            raise BadInput(f"pairs.shards: {path}: no such file") from None
+        except (tarfile.TarError, OSError) as error:
+            raise BadInput(f"{path} is no readable tar without compression ({error})") from error
+
+    def _indexing(self, path: Path) -> pl.DataFrame:
+        """One pass over a shard: where each sample's image lies, its sum and its captions."""
+        rows = []
+        with tarfile.open(path, "r:") as archive:
+            row: dict[str, Any] = {}
+            for info in archive:
+                if info.isdir():
+                    continue
+                folder, _, base = info.name.rpartition("/")
+                stem, _, extension = base.partition(".")
+                key = f"{folder}/{stem}" if folder else stem
+                if row.get("key") != key:
+                    row = dict.fromkeys(INDEX) | {"key": key, "texts": []}
+                    rows.append(row)
+                self._member(archive, info, extension, row)
+        for row in rows:
+            if row["cause"] is None and row["image"] is None:
+                row["cause"] = "no image in the sample"
+        return pl.DataFrame(rows, schema=INDEX)
+
+    def _member(self, archive: tarfile.TarFile, info: tarfile.TarInfo, extension: str, row: dict[str, Any]) -> None:
+        """Note in a sample's row what one of its members says."""
+        wanted, _, inside = self.caption.partition(":")
+        is_image = is_picture(extension)
+        if not is_image and extension.lower() != wanted:
+            return
+        if refusal := refused(info):
+            row["cause"] = refusal
+        elif is_image and row["image"] is None:
+            row |= {"image": info.name, "offset": info.offset_data, "size": info.size}
+            row["sha256"] = _sum(archive, info) if info.size <= self.max_image_bytes else f"{info.size} bytes"
+        elif not is_image:
+            row["texts"] += _texts(archive, info, inside)
+
+
+def refused(info: tarfile.TarInfo) -> str:
+    """Why a member is not read; "" when it is."""
+    if not info.isreg() or info.issparse():
+        return "not a regular file"
+    if info.name.startswith("/") or "\\" in info.name or ".." in info.name.split("/"):
+        return "path out of the archive"
+    return ""
+
+
+def _wild(place: str) -> bool:
+    return any(sign in place for sign in "*?[")
+
+
+def _sum(archive: tarfile.TarFile, info: tarfile.TarInfo) -> str:
+    member = archive.extractfile(info)
+    return hashlib.sha256(member.read() if member else b"").hexdigest()
+
+
+def _texts(archive: tarfile.TarFile, info: tarfile.TarInfo, inside: str) -> list[str]:
+    """The captions in a member: its whole text, or the values of a key of its JSON. None of what is no such thing."""
+    member = archive.extractfile(info) if info.size <= MAX_TEXT_BYTES else None
+    try:
+        text = member.read().decode("utf-8-sig") if member else ""
+        values = texts_of(json.loads(text)[inside]) if inside else [text]
+    except (UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError):
+        return []  # the sample is then dropped as "no caption", and counted
+    return [value for value in values if isinstance(value, str)]
