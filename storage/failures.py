@@ -98,11 +98,8 @@ def sums(store: Path, pairs: Sequence[Dataset]) -> dict[str, str]:
     seen: dict[str, str] = {}
     for shard in pairs:
         rows = read_images(store, shard, ["sha256", "source_key", "error"])
-        for digest, key in (
-            rows.filter(pl.col("error").is_null(), pl.col("sha256").is_not_null())
-            .select("sha256", "source_key")
-            .iter_rows()
-        ):
+        good = rows.filter(pl.col("error").is_null(), pl.col("sha256").is_not_null())
+        for digest, key in good.select("sha256", "source_key").iter_rows():
             seen.setdefault(digest, key)
     return seen
 

@@ -25,7 +25,7 @@ def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
         ("epochs = 4", "epoch = 4", r"saes.0.epoch: unknown key; allowed here: architecture, .*epochs"),
         ("[analyze]", "[analyse]", r"analyse: unknown key; allowed here: analyze, models, name"),
         ("heldout = 0.25", "heldout = 1.5", r"pairs.heldout: .*less than 1"),
-        ("shard_size = 1500", "shards = 1", r"pairs.shards: unknown key; allowed here: heldout, path"),
+        ("shard_size = 1500", "shards = 1", r"pairs.shards: unknown key; allowed here: duplicates, heldout, .*path"),
         ('name = "small"', 'name = "Small Study"', r"name: bad name 'Small Study'"),
         ('name = "own"', 'name = "../own"', r"models.0.name: bad name"),
         ("seeds = [0, 1]", "seeds = [0, 0]", "names a seed twice"),
