@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # torch takes seconds to import; `import vlm` must not
     import numpy as np
@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # torch takes seconds to import; `import vlm` must not
 DTYPES = ("float32", "bfloat16")
 #: Pictures that `encode_images` preprocesses at a time: 64 x 3 x 224 x 224 floats are 38 MB.
 IMAGE_BATCH = 64
+#: Captions in one forward pass; they are sorted by length, so that few are padded.
+TEXT_BATCH = 64
 
 
 class SpecError(ValueError):
@@ -25,10 +27,30 @@ class SpecError(ValueError):
     exit_code = 2
 
 
+class Tokens(NamedTuple):
+    """Captions as a text tower takes them."""
+
+    inputs: dict[str, torch.Tensor]  #: each [B, L]: token ids, and a mask where the family's tower gets one
+    lengths: torch.Tensor  #: int64 [B]: tokens that matter; L where the tower attends to its padding
+    truncated: torch.Tensor  #: bool [B]: captions longer than the context, cut as the tokenizer cuts
+
+    def batch(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The inputs of some rows, cut to the longest among them."""
+        longest = int(self.lengths[rows].max())
+        return {name: values[rows, :longest] for name, values in self.inputs.items()}
+
+    def by_length(self) -> torch.Tensor:
+        """Row numbers, shortest caption first."""
+        import torch
+
+        return torch.argsort(self.lengths, stable=True)
+
+
 class Encoder(ABC):
     """A two-tower model with a joint space of `dim` dimensions.
 
-    Every embedding is float32, from the projected (joint) space, finite, and of norm 1.
+    Every embedding is float32, from the projected (joint) space, finite, and of norm 1. Methods may be called from
+    several threads at once, except `tokenize` and `cast`.
     """
 
     dim: int
@@ -36,51 +58,126 @@ class Encoder(ABC):
     #: the libraries that change results
     identity: dict[str, Any]
     device: str  #: where it runs: "auto" is resolved, so that a fall-back to the CPU is visible
+    model: Any
+    dtype: torch.dtype
 
     @abstractmethod
-    def preprocess(self, image: Image.Image) -> torch.Tensor:
-        """One RGB picture of any size as a float32 tensor [3, H, W] on the CPU. May be called from many threads."""
+    def preprocess(self, image: Image.Image) -> Any:
+        """One RGB picture of any size as the image tower takes it, without the batch's dimension, on the CPU: a
+        float32 tensor [3, H, W], or a dict of tensors."""
 
     @abstractmethod
-    def encode_pixels(self, batch: torch.Tensor) -> np.ndarray:
-        """Preprocessed pictures [B, 3, H, W] to embeddings, float32 [B, dim]."""
+    def image_features(self, batch: Any) -> torch.Tensor:
+        """What the image tower makes of collated pictures, projected, not normalised: float32 [B, dim] on the CPU."""
 
     @abstractmethod
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Strings to embeddings, float32 [B, dim], in order. What else is in the list makes no difference beyond
-        floating-point tolerance."""
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Strings to tokens, with the family's own padding, truncation, lower-casing and end of text."""
+
+    @abstractmethod
+    def token_features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What the text tower makes of `Tokens.batch`, projected, not normalised: float32 [B, dim] on the CPU."""
+
+    def collate(self, pictures: Sequence[Any]) -> Any:
+        """Preprocessed pictures as one batch."""
+        import torch
+
+        return torch.stack(list(pictures))
+
+    def encode_pixels(self, batch: Any) -> np.ndarray:
+        """Collated pictures to embeddings, float32 [B, dim]."""
+        return unit_rows(self.image_features(batch), "pictures")
+
+    def encode_tokens(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
+        """A batch of tokens to embeddings, float32 [B, dim]."""
+        return unit_rows(self.token_features(inputs), "captions")
 
     def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
         """RGB pictures to embeddings, float32 [B, dim], in order."""
         import numpy as np
-        import torch
 
         out = np.empty((len(images), self.dim), dtype=np.float32)
         for start in range(0, len(images), IMAGE_BATCH):
             chunk = images[start : start + IMAGE_BATCH]
-            out[start : start + len(chunk)] = self.encode_pixels(torch.stack([self.preprocess(i) for i in chunk]))
+            out[start : start + len(chunk)] = self.encode_pixels(self.collate([self.preprocess(i) for i in chunk]))
         return out
+
+    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        """Strings to what the text tower puts out, float32 [B, dim], not normalised, in the order given."""
+        import torch
+
+        if not texts:
+            return torch.empty(0, self.dim)
+        tokens = self.tokenize(texts)
+        order = tokens.by_length()
+        features = torch.cat([self.token_features(tokens.batch(rows)) for rows in order.split(TEXT_BATCH)])
+        return torch.empty_like(features).index_copy_(0, order, features)
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Strings to embeddings, float32 [B, dim], in order. What else is in the list makes no difference beyond
+        floating-point tolerance."""
+        return unit_rows(self.text_features(texts), "captions")
+
+    def cast(self, dtype: str) -> None:
+        """Cast the weights, and say so in the identity. (Autocast would cast them anew at every call.)"""
+        import torch
+
+        self.dtype = getattr(torch, dtype)
+        self.model = self.model.to(dtype=self.dtype)
+        self.identity = {**self.identity, "dtype": dtype}
+
+
+def unit_rows(features: torch.Tensor, what: str) -> np.ndarray:
+    """Rows divided by their norms, float32. Raises `FloatingPointError` when a row has no finite direction."""
+    import torch
+
+    rows = features / features.norm(dim=1, keepdim=True)
+    bad = int((~torch.isfinite(rows).all(dim=1)).sum())
+    if bad:
+        raise FloatingPointError(f"the model gave no finite embedding for {bad} of {len(rows)} {what}")
+    return rows.numpy()
+
+
+def resolve_device(device: str) -> str:
+    """A torch device for "auto", "cpu", "cuda" or "cuda:N". Raises `SpecError` for one that is not there."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        there = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise SpecError(f"device {device!r} is not on this machine: allowed are {', '.join(there)}") from None
+    return device
 
 
 def load(spec: str, device: str = "auto", dtype: str = "float32") -> Encoder:
     """The encoder that a spec names.
 
     Args:
-        spec: `open_clip:NAME/PRETRAINED` or `open_clip:local-dir:PATH`.
+        spec: `open_clip:NAME/PRETRAINED`, `open_clip:local-dir:PATH`, `hf:REPOSITORY[@REVISION]`, `hf:local-dir:PATH`
+            (`hf:PATH` too, when PATH starts with /, ./, ../ or ~), or a short name of `vlm.zoo`.
         device: "auto" (CUDA when there is one, else the CPU) or a torch device name.
         dtype: "float32" or "bfloat16"; the latter casts the weights, since autocast would cast them at every call
             (measured 15.0 images/s against 38.1, ViT-B-32 on a CPU with AVX512-BF16).
 
-    Raises `SpecError` for anything else, and for a folder or a pre-trained tag that is not there.
+    Raises `SpecError` for anything else, and for a folder, a pre-trained tag or a repository that is not there.
     """
+    from vlm.zoo import SPECS, expand
+
     if dtype not in DTYPES:
         raise SpecError(f"dtype {dtype!r} of model {spec!r}: allowed are {', '.join(DTYPES)}")
-    kind, _, rest = spec.partition(":")
-    if kind != "open_clip" or not rest:
+    kind, _, rest = expand(spec).partition(":")
+    if kind not in ("open_clip", "hf") or not rest:
         raise SpecError(
-            f"model spec {spec!r}: allowed are open_clip:NAME/PRETRAINED and open_clip:local-dir:PATH"
+            f"model spec {spec!r}: allowed are {', '.join(SPECS)}"
             + (" (a demo model is first made by a study, then loaded from its folder)" if kind == "demo" else "")
         )
+    if kind == "hf":
+        from vlm.hf import load_hf
+
+        return load_hf(rest, device=device, dtype=dtype)
     from vlm.open_clip import load_open_clip
 
     return load_open_clip(rest, device=device, dtype=dtype)

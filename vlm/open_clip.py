@@ -6,43 +6,26 @@ that is exact, and convolutional towers run channels-last on a CPU. A `local-dir
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm.encoder import Encoder, SpecError
+from vlm.checkpoint import WEIGHT_SUFFIXES, file_hashes, library_versions, weight_files
+from vlm.encoder import Encoder, SpecError, Tokens, resolve_device
+from vlm.hub import COMMIT, out_of_reach
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from PIL import Image
 
 LOCAL_DIR = "local-dir:"
 CONFIG_FILE = "open_clip_config.json"
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
-#: The files of a checkpoint, besides weights, that change embeddings; others (manifests, notes) do not.
-SETTING_FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-)
 LIBRARIES = ("open_clip_torch", "torch", "torchvision", "timm", "transformers", "tokenizers", "pillow")
 #: Pictures that a convolutional tower gets at a time on a CPU, whatever the batch: the activations of 64 fall out of
 #: the cache (EfficientNet-Lite0 on two cores, images/s: 8 at a time 79, 32 60, 64 42). Not fewer, though: the threads
 #: then meet so often that one busy neighbour on the machine brings 8 at a time down to 5 images/s, 32 to 40 only.
 CACHE_BATCH = 32
-#: Captions in one forward pass; they are sorted by length, so that few are padded.
-TEXT_BATCH = 64
 
 
 class OpenClipEncoder(Encoder):
@@ -51,7 +34,7 @@ class OpenClipEncoder(Encoder):
     Args:
         model: what `open_clip.create_model` gives, float32 on the CPU; it is moved, cast and set to evaluate.
         transform: the evaluation preprocessing, PIL picture to tensor [3, H, W].
-        tokenizer: strings to token ids [B, context length].
+        tokenizer: strings to token ids [B, context length]; a keyword `context_length` asks for another length.
         source: the JSON-ready part of the identity that says which weights these are.
         device: a torch device; "auto" is already resolved.
         dtype: "float32" or "bfloat16".
@@ -61,7 +44,7 @@ class OpenClipEncoder(Encoder):
         self,
         model: Any,
         transform: Callable[[Image.Image], torch.Tensor],
-        tokenizer: Callable[[list[str]], torch.Tensor],
+        tokenizer: Callable[..., torch.Tensor],
         source: dict[str, Any],
         device: str = "cpu",
         dtype: str = "float32",
@@ -84,20 +67,13 @@ class OpenClipEncoder(Encoder):
             "dtype": dtype,
             "preprocess": _jsonable(getattr(model.visual, "preprocess_cfg", {})),
             "tokenizer": _tokenizer_settings(tokenizer),
-            "versions": {library: version(library) for library in LIBRARIES},
+            "versions": library_versions(LIBRARIES),
         }
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         return self.transform(image if image.mode == "RGB" else image.convert("RGB"))
 
-    def encode_pixels(self, batch: torch.Tensor) -> np.ndarray:
-        return unit_rows(self.image_features(batch), "pictures")
-
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        return unit_rows(self.text_features(texts), "captions")
-
     def image_features(self, batch: torch.Tensor) -> torch.Tensor:
-        """Preprocessed pictures [B, 3, H, W] to what the image tower puts out, float32 [B, dim], not normalised."""
         import torch
 
         if not len(batch):
@@ -108,29 +84,35 @@ class OpenClipEncoder(Encoder):
             parts = batch.to(dtype=self.dtype, memory_format=torch.channels_last).split(CACHE_BATCH)
             return torch.cat([self.model.encode_image(part).float() for part in parts])
 
-    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
-        """Strings to what the text tower puts out, float32 [B, dim], not normalised, in the order given."""
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
         import torch
 
-        if not texts:
-            return torch.empty(0, self.dim)
-        tokens = self.tokenizer(list(texts))
-        lengths = self.text_length(tokens) if self.text_length else torch.full((len(texts),), tokens.shape[1])
-        order = torch.argsort(lengths, stable=True)
-        parts = []
-        with torch.inference_mode():
-            for rows in order.split(TEXT_BATCH):
-                longest = int(lengths[rows].max())
-                parts.append(self._text_forward(tokens[rows, :longest].to(self.device)).float().cpu())
-        features = torch.cat(parts)
-        return torch.empty_like(features).index_copy_(0, order, features)
+        ids = self.tokenizer(list(texts))
+        lengths = self.text_length(ids) if self.text_length else torch.full((len(ids),), ids.shape[1])
+        return Tokens({"ids": ids}, lengths, self._truncated(texts, ids))
 
-    def _text_forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def _truncated(self, texts: Sequence[str], ids: torch.Tensor) -> torch.Tensor:
+        """Which captions did not fit. The tokenizers do not say: those that fill the context are asked for one more."""
+        import torch
+
+        cut = torch.zeros(len(ids), dtype=torch.bool)
+        padding = self.tokenizer([""])[0, -1]
+        full = torch.nonzero(ids[:, -2:].ne(padding).any(dim=1)).flatten()
+        if len(full):
+            one_more = self.tokenizer([texts[int(row)] for row in full], context_length=ids.shape[1] + 1)
+            cut[full] = one_more[:, : ids.shape[1]].ne(ids[full]).any(dim=1)
+        return cut
+
+    def token_features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        import torch
+
+        ids = inputs["ids"].to(self.device)
         tower = getattr(self.model, "text", self.model)
         causal = getattr(tower, "attn_mask", None) is not None
-        if self.text_length and causal and tokens.shape[1] < tower.attn_mask.shape[0]:
-            return causal_text_features(tower, tokens)
-        return self.model.encode_text(tokens)
+        with torch.inference_mode():
+            if self.text_length and causal and ids.shape[1] < tower.attn_mask.shape[0]:
+                return causal_text_features(tower, ids).float().cpu()
+            return self.model.encode_text(ids).float().cpu()
 
 
 def causal_text_features(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
@@ -197,26 +179,22 @@ def is_convolutional(visual: Any) -> bool:
     return sum(isinstance(module, torch.nn.Conv2d) for module in visual.modules()) > 2
 
 
-def unit_rows(features: torch.Tensor, what: str) -> np.ndarray:
-    """Rows divided by their norms, float32. Raises `FloatingPointError` when a row has no finite direction."""
-    import torch
-
-    rows = features / features.norm(dim=1, keepdim=True)
-    bad = int((~torch.isfinite(rows).all(dim=1)).sum())
-    if bad:
-        raise FloatingPointError(f"the model gave no finite embedding for {bad} of {len(rows)} {what}")
-    return rows.numpy()
-
-
 def load_open_clip(rest: str, device: str, dtype: str) -> OpenClipEncoder:
     """The encoder of `open_clip:REST`, REST being NAME/PRETRAINED or local-dir:PATH. Raises `SpecError`."""
     import open_clip
 
-    place = _resolve_device(device)
+    place = resolve_device(device)
     if not rest.startswith(LOCAL_DIR):
         name, tag, options, source = _pretrained(rest)
+        try:
+            loaded = Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, tag)))
+            tokenizer = open_clip.get_tokenizer(name)
+        except OSError as error:  # what open_clip makes of a missing network
+            raise out_of_reach(f"open_clip:{rest}", error) from error
+        if COMMIT.fullmatch(loaded.parent.name):  # the hub's cache names folders by revision
+            source["revision"] = loaded.parent.name
         model, _, transform = open_clip.create_model_and_transforms(name, pretrained=tag, **options)
-        return OpenClipEncoder(model, transform, open_clip.get_tokenizer(name), source, place, dtype)
+        return OpenClipEncoder(model, transform, tokenizer, source, place, dtype)
     folder = Path(rest.removeprefix(LOCAL_DIR)).expanduser().absolute()
     options, source = _local_dir(folder)
     name = f"{LOCAL_DIR}{folder}"
@@ -265,35 +243,14 @@ def _local_dir(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise SpecError(f"{spec}: the folder holds no {CONFIG_FILE}") from None
     except (ValueError, KeyError, TypeError):
         raise SpecError(f"{spec}: {CONFIG_FILE} is not JSON with model_cfg.text_cfg") from None
-    weights = sorted(p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES)
-    if not weights:
+    if not weight_files(folder):
         raise SpecError(f"{spec}: the folder holds no weights ({', '.join(WEIGHT_SUFFIXES)})")
     options: dict[str, Any] = {}
     if text_cfg.get("hf_model_name"):
         if not (folder / "config.json").is_file():
             raise SpecError(f"{spec}: the text tower's config.json must lie in the folder too (no network is used)")
         options["text_cfg"] = {**text_cfg, "hf_model_name": str(folder), "hf_model_pretrained": False}
-    settings = [folder / name for name in SETTING_FILES if (folder / name).is_file()]
-    files = {path.name: _sha256(path) for path in [*weights, folder / CONFIG_FILE, *settings]}
-    return options, {"kind": "open_clip", "files": files}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _resolve_device(device: str) -> str:
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        there = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise SpecError(f"device {device!r} is not on this machine: allowed are {', '.join(there)}") from None
-    return device
+    return options, {"kind": "open_clip", "files": file_hashes(folder, [CONFIG_FILE])}
 
 
 def _tokenizer_settings(tokenizer: Any) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import pytest
 import vlm
 
 
-@pytest.mark.parametrize(
-    "spec", ["", "clip", "hf:google/siglip2-base-patch16-224", "open_clip", "open_clip:", "demo:emoji-clip"]
-)
+@pytest.mark.parametrize("spec", ["", "clap", "hf:", "open_clip", "open_clip:", "demo:emoji-clip"])
 def test_unknown_kinds_name_the_spec_and_what_is_allowed(spec: str) -> None:
-    with pytest.raises(vlm.SpecError, match=r"open_clip:NAME/PRETRAINED and open_clip:local-dir:PATH") as caught:
+    with pytest.raises(
+        vlm.SpecError, match=r"open_clip:NAME/PRETRAINED, open_clip:local-dir:PATH, hf:REPOSITORY"
+    ) as caught:
         vlm.load(spec)
     assert repr(spec) in str(caught.value)
     assert caught.value.exit_code == 2
@@ -56,6 +56,12 @@ def test_folders_that_are_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "nonsense"}')
     with pytest.raises(vlm.SpecError, match="open_clip cannot load this folder"):
         vlm.load(spec)
+
+
+def test_a_repository_is_named_as_the_hub_names_it() -> None:
+    for rest in ("a/b/c", "some body/model", "@main"):
+        with pytest.raises(vlm.SpecError, match="must be hf:REPOSITORY"):
+            vlm.load(f"hf:{rest}")
 
 
 def test_importing_the_room_does_not_import_torch() -> None:

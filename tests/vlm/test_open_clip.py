@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 import vlm
-from vlm.open_clip import OpenClipEncoder, exact_text_length, unit_rows
+from vlm.encoder import unit_rows
+from vlm.open_clip import OpenClipEncoder, exact_text_length
 
 TEXTS = ["a cat", "a photograph of a small brown dog that runs over wet grass", "", "seven red apples", "a cat"]
 
@@ -65,6 +66,13 @@ def test_other_captions_in_the_list_make_no_difference() -> None:
     alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
     many = encoder.encode_texts(TEXTS * 30)
     np.testing.assert_allclose(many, np.tile(alone, (30, 1)), atol=1e-6)
+
+
+def test_captions_that_do_not_fit_are_cut_and_counted(made) -> None:
+    # CLIP's context is 77: start, 75 words of one token each, end. MiniLM's checkpoint has the same length.
+    texts = ["a cat", "cat " * 75, "cat " * 76, ""]
+    for encoder in (tiny(), vlm.load(f"open_clip:local-dir:{made.folder}")):
+        assert encoder.tokenize(texts).truncated.tolist() == [False, False, True, False]
 
 
 def test_embeddings_are_float32_of_norm_1_in_both_dtypes() -> None:

@@ -1,0 +1,61 @@
+"""Checkpoint folders: which of their files change embeddings, and what identifies them. Reads no weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+#: The files of a checkpoint, besides weights, that change embeddings; others (manifests, notes) do not.
+SETTING_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+)
+#: Prefixes of a path on disk, as against a name on the hub
+PATH_STARTS = ("/", "./", "../", "~")
+
+
+def is_path(text: str) -> bool:
+    """Whether a spec's rest is a path by its looks; what lies on the disk does not change what a spec means."""
+    return text.startswith(PATH_STARTS)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The folder's files of weights, sorted."""
+    return sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
+
+
+def file_hashes(folder: Path, more: Iterable[str] = ()) -> dict[str, str]:
+    """Sha256 of a folder's weights and of the settings that change embeddings, by file name."""
+    names = [*SETTING_FILES, *more]
+    files = [*weight_files(folder), *(folder / name for name in names if (folder / name).is_file())]
+    return {path.name: _sha256(path) for path in files}
+
+
+def library_versions(names: Iterable[str]) -> dict[str, str]:
+    """Versions of those of the libraries that are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

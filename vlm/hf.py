@@ -1,0 +1,248 @@
+"""Encoders out of transformers: CLIP, SigLIP, SigLIP2 (fixed resolution and NaFlex) and AIMv2's `lit` checkpoint.
+
+Each family's own image processor and tokenizer, as the checkpoint's files set them up. Hub repositories are pinned to
+a commit first, so that a hub model and a folder of the same files go one way. Remote code is never run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vlm import hub
+from vlm.checkpoint import file_hashes, is_path, library_versions, weight_files
+from vlm.encoder import Encoder, SpecError, Tokens, resolve_device
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+LOCAL_DIR = "local-dir:"
+LIBRARIES = ("transformers", "tokenizers", "sentencepiece", "torch", "torchvision", "pillow")
+IMAGE_SETTINGS = (
+    "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
+    "image_mean", "image_std", "do_convert_rgb", "patch_size", "max_num_patches",
+)  # fmt: skip
+LIT = "hf:apple/aimv2-large-patch14-224-lit"
+
+
+class Family(NamedTuple):
+    """What the four families do differently with text; pictures differ by their processors alone."""
+
+    model: str  #: the class in transformers
+    causal: bool  #: the tower sees nothing behind the end of text: padding can be cut, exactly
+    lower: bool  #: trained on lower-cased text; CLIP's tokenizer lowers by itself
+    context: int  #: tokens, where the configuration says nothing
+    #: attention of the text tower. AIMv2's modules do not call themselves causal, and with "sdpa" transformers leaves
+    #: a mask of nothing but ones away: a batch without padding would then look ahead, one with padding would not.
+    text_attention: str = "sdpa"
+
+
+FAMILIES = {
+    "clip": Family("CLIPModel", causal=True, lower=False, context=77),
+    "siglip": Family("SiglipModel", causal=False, lower=True, context=64),
+    "siglip2": Family("Siglip2Model", causal=False, lower=True, context=64),
+    "aimv2": Family("Aimv2Model", causal=True, lower=False, context=77, text_attention="eager"),
+}
+
+
+class HFEncoder(Encoder):
+    """A transformers dual encoder with its image processor and tokenizer.
+
+    Args:
+        model: float32 on the CPU; it is moved, cast and set to evaluate.
+        family: how its text tower wants captions.
+        image_processor: pictures to what the image tower takes.
+        tokenizer: of the checkpoint; its `model_input_names` say whether the tower gets a mask.
+        source: the JSON-ready part of the identity that says which weights these are.
+        device: a torch device; "auto" is already resolved.
+        dtype: "float32" or "bfloat16".
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        family: Family,
+        image_processor: Any,
+        tokenizer: Any,
+        source: dict[str, Any],
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> None:
+        import torch
+
+        self.device, self.dtype, self.family = device, getattr(torch, dtype), family
+        self.model = model.to(device=device, dtype=self.dtype).eval()
+        self.model.requires_grad_(False)
+        self.image_processor, self.tokenizer = image_processor, tokenizer
+        positions = getattr(model.config.text_config, "max_position_embeddings", family.context)
+        self.context = min(int(tokenizer.model_max_length), int(positions))
+        self.lower = family.lower and tokenizer.init_kwargs.get("do_lower_case") is not False
+        # SigLIP was trained without a mask, and its released tokenizers give none. AIMv2's tower in transformers is
+        # causal only when it gets one.
+        self.masked = family.causal or "attention_mask" in tokenizer.model_input_names
+        self.dim = int(self.token_features(self.tokenize([""]).inputs).shape[1])
+        self.identity = {
+            **source,
+            "dim": self.dim,
+            "dtype": dtype,
+            "preprocess": _image_settings(image_processor),
+            "tokenizer": {
+                "class": type(tokenizer).__name__,
+                "context_length": self.context,
+                "lower": self.lower,
+                "padding": "to the longest of the batch" if family.causal else "to the full context",
+                "mask": self.masked,
+            },
+            "versions": library_versions(LIBRARIES),
+        }
+
+    def preprocess(self, image: Image.Image) -> Any:
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        given = self.image_processor(images=rgb, return_tensors="pt")
+        values = {name: given[name][0] for name in self.image_processor.model_input_names}
+        return values if len(values) > 1 else values["pixel_values"]
+
+    def collate(self, pictures: Sequence[Any]) -> Any:
+        import torch
+
+        if not isinstance(pictures[0], dict):
+            return torch.stack(list(pictures))
+        return {name: torch.stack([picture[name] for picture in pictures]) for name in pictures[0]}
+
+    def image_features(self, batch: Any) -> torch.Tensor:
+        import torch
+
+        inputs = batch if isinstance(batch, dict) else {"pixel_values": batch}
+        if not len(inputs["pixel_values"]):
+            return torch.empty(0, self.dim)
+        moved = {name: values.to(self.device) for name, values in inputs.items()}
+        moved["pixel_values"] = moved["pixel_values"].to(self.dtype)
+        with torch.inference_mode():
+            return pooled(self.model.get_image_features(**moved)).float().cpu()
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        import torch
+
+        given = [text.lower() for text in texts] if self.lower else list(texts)
+        ids = self.tokenizer(given, padding=False, truncation=False, verbose=False)["input_ids"]
+        cut = [row for row, tokens in enumerate(ids) if len(tokens) > self.context]
+        if cut:
+            again = [given[row] for row in cut]
+            shorter = self.tokenizer(again, padding=False, truncation=True, max_length=self.context)["input_ids"]
+            for row, tokens in zip(cut, shorter, strict=True):
+                ids[row] = tokens
+        lengths = torch.tensor([len(tokens) for tokens in ids])
+        width = int(lengths.max()) if self.family.causal else self.context
+        padded = torch.full((len(ids), width), int(self.tokenizer.pad_token_id))
+        for row, tokens in enumerate(ids):
+            at = width - len(tokens) if self.tokenizer.padding_side == "left" else 0
+            padded[row, at : at + len(tokens)] = torch.tensor(tokens)
+        inputs = {"input_ids": padded}
+        if self.masked:
+            inputs["attention_mask"] = (torch.arange(width)[None] < lengths[:, None]).long()
+            if self.tokenizer.padding_side == "left":
+                inputs["attention_mask"] = inputs["attention_mask"].flip(1)
+        truncated = torch.zeros(len(ids), dtype=torch.bool)
+        truncated[cut] = True
+        return Tokens(inputs, lengths if self._trims() else torch.full_like(lengths, width), truncated)
+
+    def _trims(self) -> bool:
+        return self.family.causal and self.tokenizer.padding_side == "right"
+
+    def token_features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        import torch
+
+        moved = {name: values.to(self.device) for name, values in inputs.items()}
+        with torch.inference_mode():
+            return pooled(self.model.get_text_features(**moved)).float().cpu()
+
+
+def pooled(features: Any) -> torch.Tensor:
+    """The embeddings [B, dim] in what `get_image_features` gives: transformers 4 a tensor, 5 an object around it."""
+    return getattr(features, "pooler_output", features)
+
+
+def load_hf(rest: str, device: str, dtype: str) -> HFEncoder:
+    """The encoder of `hf:REST`, REST being REPOSITORY[@REVISION], local-dir:PATH or a path. Raises `SpecError`."""
+    place = resolve_device(device)
+    if rest.startswith(LOCAL_DIR) or is_path(rest):
+        folder = Path(rest.removeprefix(LOCAL_DIR)).expanduser().absolute()
+        if not folder.is_dir():
+            raise SpecError(f"model spec hf:{rest}: there is no such folder")
+        source: dict[str, Any] = {"kind": "hf", "files": file_hashes(folder)}
+    else:
+        repository, revision = hub.split(rest)
+        commit = hub.resolve(repository, revision)
+        folder = hub.snapshot(repository, commit)
+        source = {"kind": "hf", "repository": repository, "revision": commit}
+    model_type, family = _family(folder, f"model spec hf:{rest}")
+    try:
+        model = _model(folder, family)
+        processor, tokenizer = _processors(folder)
+    except Exception as error:  # each reader of files raises its own: safetensors, the unpickler, the tokenizers
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SpecError(f"model spec hf:{rest}: transformers cannot load it: {reason}") from error
+    return HFEncoder(model, family, processor, tokenizer, {**source, "model": model_type}, place, dtype)
+
+
+def _family(folder: Path, spec: str) -> tuple[str, Family]:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        model_type = str(config["model_type"])
+    except FileNotFoundError:
+        raise SpecError(f"{spec}: {folder} holds no config.json") from None
+    except (ValueError, KeyError, TypeError):
+        raise SpecError(f"{spec}: {folder / 'config.json'} is not JSON with a model_type") from None
+    if model_type.startswith("aimv2") and (model_type != "aimv2" or "text_config" not in config):
+        raise SpecError(f"{spec}: this AIMv2 checkpoint has no text tower and so no joint space; {LIT} has one")
+    if model_type not in FAMILIES:
+        raise SpecError(f"{spec}: model type {model_type!r}: allowed are {', '.join(FAMILIES)} (with both towers)")
+    if not weight_files(folder):
+        raise SpecError(f"{spec}: {folder} holds no weights")
+    return model_type, FAMILIES[model_type]
+
+
+def _model(folder: Path, family: Family) -> Any:
+    """The model, whole: a weight that the files lack would be random after a mere warning."""
+    import torch
+    import transformers
+
+    model, info = getattr(transformers, family.model).from_pretrained(
+        folder,
+        dtype=torch.float32,
+        local_files_only=True,
+        use_safetensors=any(folder.glob("*.safetensors")),
+        trust_remote_code=False,
+        attn_implementation={"": "sdpa", "vision_config": "sdpa", "text_config": family.text_attention},
+        weights_only=True,
+        output_loading_info=True,
+    )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(f"the weights lack {len(missing)} tensors, among them {missing[0]}")
+    if family.model == "Aimv2Model" and not model.config.vision_config.use_head:
+        raise ValueError("its image tower has no head (use_head is false), so it gives no embedding")
+    return model
+
+
+def _processors(folder: Path) -> tuple[Any, Any]:
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    image_processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    settings = folder / "tokenizer_config.json"
+    wanted = json.loads(settings.read_text()).get("tokenizer_class") if settings.is_file() else None
+    if wanted == "SiglipTokenizer" and type(tokenizer).__name__ != wanted:
+        # Without sentencepiece another class reads the files, and keeps the punctuation that SigLIP drops.
+        raise ImportError("SigLIP's tokenizer needs sentencepiece and protobuf: pip install sentencepiece protobuf")
+    return image_processor, tokenizer
+
+
+def _image_settings(processor: Any) -> dict[str, Any]:
+    given = processor.to_dict()
+    kept = {name: given[name] for name in IMAGE_SETTINGS if given.get(name) is not None}
+    settings = json.loads(json.dumps(kept, default=lambda value: getattr(value, "value", None) or str(value)))
+    return {"class": type(processor).__name__, **settings}

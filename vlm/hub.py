@@ -1,0 +1,88 @@
+"""The Hugging Face hub: a repository's revision, its files in the local cache, and what to say when neither is there.
+
+Only what a model needs is fetched: settings, tokenizer, safetensors (else `.bin`, read with weights_only). Never code.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from vlm.encoder import SpecError
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+OLD_WEIGHTS = ["pytorch_model*.bin", "pytorch_model*.json"]
+SECONDS = 20.0  # until the hub counts as out of reach
+
+
+def split(rest: str) -> tuple[str, str | None]:
+    """(repository, revision or None) of REPOSITORY[@REVISION]. Raises `SpecError` for what names no repository."""
+    repository, _, revision = rest.partition("@")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
+        raise SpecError(f"model spec hf:{rest}: must be hf:REPOSITORY[@REVISION] or hf:local-dir:PATH")
+    return repository, revision or None
+
+
+def resolve(repository: str, revision: str | None = None) -> str:
+    """The commit that a repository's revision (its main branch) is at now: the hub's word, else the cache's.
+
+    Raises `SpecError` when the hub has no such repository or revision, or is out of reach with nothing cached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    if revision and COMMIT.fullmatch(revision):
+        return revision
+    try:
+        return str(HfApi().model_info(repository, revision=revision, timeout=SECONDS).sha)
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SpecError(f"model hf:{repository}: the hub has no such model or revision: {reason}") from error
+    except Exception as error:  # whatever the HTTP library of the day raises without a network: the cache decides
+        cached = _cached(repository, revision)
+        if cached is None:
+            raise out_of_reach(f"hf:{repository}", error) from error
+        return cached.name
+
+
+def snapshot(repository: str, commit: str) -> Path:
+    """The folder with a commit's files, from the cache or fetched into it. Raises `SpecError` when it is in neither."""
+    from huggingface_hub import snapshot_download
+
+    cached = _cached(repository, commit)
+    if cached is not None and _has_weights(cached):
+        return cached
+    try:
+        folder = Path(snapshot_download(repository, revision=commit, allow_patterns=FILES))
+        if not _has_weights(folder):
+            snapshot_download(repository, revision=commit, allow_patterns=OLD_WEIGHTS)
+    except Exception as error:  # as above: many libraries, many exceptions, one meaning
+        raise out_of_reach(f"hf:{repository}", error) from error
+    return folder
+
+
+def out_of_reach(model: str, error: Exception) -> SpecError:
+    """What to say when a model is neither cached nor to be had: the model, the cache, and the two variables."""
+    from huggingface_hub import constants
+
+    offline = "HF_HUB_OFFLINE is set, so the hub is not asked" if constants.HF_HUB_OFFLINE else "the hub did not answer"
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return SpecError(
+        f"model {model}: {offline}, and the cache {constants.HF_HUB_CACHE} does not hold it. Run once with a network, "
+        f"or let HF_HOME name a folder that holds it; HF_HUB_OFFLINE=1 keeps to the cache. ({reason})"
+    )
+
+
+def _cached(repository: str, revision: str | None) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=FILES))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
