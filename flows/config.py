@@ -12,6 +12,11 @@ from flows.pairs import SOURCES, AnyPairs, Section, located
 from storage.errors import BadInput
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+SHORT_NAMES = ("clip", "siglip", "siglip2", "aimv2")  # vlm.zoo says which checkpoints they are
+SPECS = (
+    "demo:NAME", "open_clip:NAME/PRETRAINED", "open_clip:local-dir:PATH", "hf:REPOSITORY[@REVISION]",
+    "hf:local-dir:PATH", "embeddings:PATH", *SHORT_NAMES,
+)  # fmt: skip
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -19,17 +24,17 @@ class Model(Section):
     """One vision-language model."""
 
     name: Name
-    spec: str = Field(description="demo:NAME, open_clip:NAME/PRETRAINED, open_clip:local-dir:PATH or embeddings:PATH")
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    spec: str = Field(description=f"one of {', '.join(SPECS)}")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16 casts the weights, checked on the first batch; part of the result, so hashed"
+    )
 
     @field_validator("spec")
     @classmethod
     def _known(cls, spec: str) -> str:
         kind, _, rest = spec.partition(":")
-        if kind not in ("demo", "open_clip", "embeddings") or not rest:
-            raise ValueError(
-                "must be demo:NAME, open_clip:NAME/PRETRAINED, open_clip:local-dir:PATH or embeddings:PATH"
-            )
+        if spec not in SHORT_NAMES and (kind not in ("demo", "open_clip", "hf", "embeddings") or not rest):
+            raise ValueError(f"must be {', '.join(SPECS[:-1])} or {SPECS[-1]}")
         if kind == "demo" and rest not in ("emoji-clip", "emoji-siglip"):
             raise ValueError("demo models are demo:emoji-clip and demo:emoji-siglip")
         return spec
@@ -170,7 +175,9 @@ class RuntimeSection(Section):
     """How a study is run: nothing here changes a recipe."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    embed_batch_size: int = Field(64, ge=1, le=1024)
+    embed_batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
+        "auto", description="images a batch; auto begins with what suits the device; halved when memory runs out"
+    )
 
 
 class Study(Section):
@@ -333,6 +340,8 @@ def _make_absolute(data: dict[str, Any], folder: Path) -> None:
             setting["checkpoint"] = str(folder / setting["checkpoint"])
     for model in data.get("models", []) if isinstance(data.get("models"), list) else []:
         spec = model.get("spec") if isinstance(model, dict) else None
-        for prefix in ("embeddings:", "open_clip:local-dir:"):
+        if isinstance(spec, str) and spec.startswith(("hf:./", "hf:../")):
+            spec = spec.replace("hf:", "hf:local-dir:", 1)
+        for prefix in ("embeddings:", "open_clip:local-dir:", "hf:local-dir:"):
             if isinstance(spec, str) and spec.startswith(prefix):
                 model["spec"] = prefix + str(folder / spec.removeprefix(prefix))

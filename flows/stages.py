@@ -23,7 +23,7 @@ from storage.vectors import fingerprint
 from tasks.acquire import fetch, ledger, retry, scan
 from tasks.analyze import analyze, entry
 from tasks.checkpoint import import_sae
-from tasks.embed import adopt_vectors, embed
+from tasks.embed import adopt_vectors, embed, model_identity
 from tasks.export import export
 from tasks.frontier import frontier
 from tasks.model import demo_model, features
@@ -124,21 +124,9 @@ def embed_jobs(study: Study, state: State, store: Path) -> list[Job]:
                 inputs = {"pairs": pairs, "model": made, "dtype": model.dtype, "spec": spec} if made else None
                 jobs.append(Job(at, embed, inputs))
             else:
-                identity = _identity(rest, store)
-                jobs.append(
-                    Job(at, embed, {"pairs": pairs, "model": identity, "dtype": model.dtype, "spec": model.spec})
-                )
+                identity, spec = model_identity(model.spec, store)
+                jobs.append(Job(at, embed, {"pairs": pairs, "model": identity, "dtype": model.dtype, "spec": spec}))
     return jobs
-
-
-def _identity(rest: str, store: Path) -> str:
-    """What a recipe knows of an open_clip model: its name, or the bytes of a local folder, wherever it lies."""
-    if rest.startswith("local-dir:"):
-        folder = Path(rest.removeprefix("local-dir:"))
-        if not folder.is_dir():
-            raise BadInput(f"open_clip:{rest}: no such folder")
-        return "open_clip:local-dir:" + fingerprint(folder, store / "sources" / "fingerprints.json")
-    return f"open_clip:{rest}"
 
 
 def train_jobs(study: Study, state: State, last: Run | None, store: Path) -> list[Job]:

@@ -67,6 +67,22 @@ def write_modality(
         done(stop - start)
 
 
+def written_rows(out: Path, modality: str, rows: np.ndarray[Any, np.dtype[np.int64]]) -> NDArray:
+    """Rows that were written before, as float32 [len(rows), d]: what a later row with the same content gets too."""
+    array = zarr.open_array(out / modality, mode="r")
+    return np.asarray(array.oindex[rows, :], dtype=np.float32)
+
+
+def failed_rows(out: Path) -> list[int]:
+    """Image rows that were written as NaN."""
+    image = zarr.open_array(out / "image", mode="r")
+    return [
+        start + int(row)
+        for start in range(0, image.shape[0], CHUNK)
+        for row in np.flatnonzero(np.isnan(np.asarray(image[start : start + CHUNK, 0])))
+    ]
+
+
 def finish(out: Path, attributes: dict[str, Any]) -> None:
     """Write the attributes and drop the progress file: the last step before the folder gets its name."""
     zarr.open_array(out / "image", mode="r+").attrs.update(attributes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import time
 from pathlib import Path
@@ -11,51 +12,165 @@ from typing import Any
 import numpy as np
 
 import vlm
-from storage.dataset import Dataset
-from storage.embeddings import finish, write_modality
+from storage.dataset import Dataset, locked, write_atomically
+from storage.embeddings import CHUNK, failed_rows, finish, write_modality, written_rows
+from storage.errors import BadInput
 from storage.listing import SHARD_ROWS
 from storage.pairs import read_captions, read_images
-from storage.vectors import open_vectors
+from storage.streams import captions_of, first_images, first_of, image_bytes
+from storage.vectors import fingerprint, open_vectors
 from tasks.progress import bar
 from tasks.stage import Runtime, stage
-from vlm.batches import ImageBatches, TextBatches
+from vlm.batches import ImageBatches, TextBatches, Workers, devices
 from vlm.encoder import Encoder
 
 log = logging.getLogger("bridgescope")
 
+FIRST_BATCH = 16  # images and captions that a cast to bfloat16 is checked on
+TELL_EVERY = 30.0  # seconds between lines on the way
+
+
+def model_identity(spec: str, store: Path) -> tuple[str, str]:
+    """(what a recipe knows of a model, the spec to load it by), without loading it.
+
+    A local folder counts by its bytes, wherever it lies; a hub repository by its commit, which is resolved once for a
+    store and kept in `sources/revisions.json`. Raises BadInput for a folder that is not there.
+    """
+    from vlm.checkpoint import is_path
+    from vlm.zoo import expand
+
+    kind, _, rest = expand(spec).partition(":")
+    if rest.startswith("local-dir:") or (kind == "hf" and is_path(rest)):
+        folder = Path(rest.removeprefix("local-dir:")).expanduser()
+        if not folder.is_dir():
+            raise BadInput(f"{kind}:{rest}: no such folder")
+        return f"{kind}:local-dir:" + fingerprint(folder, store / "sources" / "fingerprints.json"), spec
+    if kind == "open_clip":
+        return f"open_clip:{rest}", spec
+    pinned = f"hf:{_pinned(rest, store / 'sources' / 'revisions.json')}"
+    return pinned, pinned
+
+
+def _pinned(rest: str, memo: Path) -> str:
+    """REPOSITORY@COMMIT of REPOSITORY[@REVISION]: the commit that the store met first."""
+    from vlm import hub
+
+    repository, revision = hub.split(rest)
+    if revision and hub.COMMIT.fullmatch(revision):
+        return rest
+    with locked(memo):
+        known: dict[str, str] = json.loads(memo.read_text()) if memo.exists() else {}
+        if rest not in known:
+            known[rest] = hub.resolve(repository, revision)
+            write_atomically(memo, json.dumps(known, indent=1, sort_keys=True))
+    return f"{repository}@{known[rest]}"
+
 
 @functools.lru_cache(maxsize=1)
-def load_encoder(spec: str, device: str, dtype: str) -> Encoder:
-    """One model at a time stays loaded: shards of a model come one after another."""
-    return vlm.load(spec, device=device, dtype=dtype)
+def load_encoders(spec: str, device: str, dtype: str) -> list[Encoder]:
+    """A model on each device that `device` means, in float32 until its cast was checked. One model at a time stays
+    loaded: shards of a model come one after another; `dtype` keeps the casts of a model apart."""
+    return [vlm.load(spec, device=place) for place in devices(device)]
 
 
-@stage("embeddings", version="1", unhashed=("spec",), resumes=True)
+@stage("embeddings", version="2", unhashed=("spec",), resumes=True)
 def embed(out: Path, pairs: Dataset, model: Dataset | str, dtype: str, spec: str, runtime: Runtime) -> int:
     """Embed a shard's images and captions. `model` is what the recipe knows of it: a handle, or its identity."""
-    encoder = load_encoder(spec, runtime.device, dtype)
-    images = read_images(runtime.store, pairs, ["image_id", "image", "error"])
-    captions = read_captions(runtime.store, pairs, ["caption"])["caption"].to_list()
-    shard = images["image_id"][0] // SHARD_ROWS if images.height else 0
+    encoders = load_encoders(spec, runtime.device, dtype)
+    captions = captions_of(runtime.store, pairs)
+    if dtype != encoders[0].identity["dtype"]:
+        _cast(encoders, runtime.store, pairs, captions[:FIRST_BATCH].to_list(), spec)
+    image_id, same_bytes = first_images(runtime.store, pairs)
+    shard, rows = image_id // SHARD_ROWS, (len(same_bytes), len(captions))
     began = time.perf_counter()
-    texts = TextBatches(encoder, captions, runtime.embed_batch_size)
     with (
-        ImageBatches(encoder, images["image"].to_list(), runtime.embed_batch_size) as pictures,
-        bar(
-            images.height + len(captions), f"embed  {spec.rpartition('/')[2]} shard {shard}", show=runtime.progress
-        ) as progress,
+        Workers(encoders, runtime.embed_batch_size) as workers,
+        bar(sum(rows), f"embed  {spec.rpartition('/')[2]} shard {shard}", show=runtime.progress) as progress,
     ):
-        write_modality(out, "image", images.height, encoder.dim, pictures.encode, progress.update)
-        write_modality(out, "text", len(captions), encoder.dim, texts.encode, progress.update)
+        tell = _Teller(shard, sum(rows), progress)
+        pictures = ImageBatches(
+            workers,
+            lambda start: image_bytes(runtime.store, pairs, start),
+            same_bytes,
+            lambda rows: written_rows(out, "image", rows),
+            chunk=CHUNK,
+            done=tell,
+        )
+        texts = TextBatches(
+            workers,
+            lambda start, stop: captions[start:stop].to_list(),
+            first_of(captions),
+            lambda rows: written_rows(out, "text", rows),
+            chunk=CHUNK,
+            done=tell,
+        )
+        dim = encoders[0].dim
+        write_modality(out, "image", rows[0], dim, pictures.encode, lambda _: None)
+        write_modality(out, "text", rows[1], dim, texts.encode, lambda _: None)
+        truncated = texts.truncated()
     failed = failed_rows(out)
-    finish(out, {"model": encoder.identity, "dtype": dtype, "shard": shard, "failed_rows": failed})
-    log.info(
-        "shard %d: %d images, %d captions; read %.1f s, forward %.1f s, write %.1f s",
-        *(shard, images.height, len(captions), pictures.seconds["read"]),
-        pictures.seconds["forward"] + texts.seconds["forward"],
-        time.perf_counter() - began - sum(pictures.seconds.values()) - texts.seconds["forward"],
+    finish(
+        out,
+        {
+            "model": encoders[0].identity, "dtype": dtype, "shard": shard, "failed_rows": failed,
+            "truncated_captions": truncated,
+        },
     )  # fmt: skip
-    return images.height + len(captions) - len(failed)
+    _summary(shard, rows, workers, time.perf_counter() - began, len(failed), truncated)
+    return sum(rows) - len(failed)
+
+
+def _cast(encoders: list[Encoder], store: Path, pairs: Dataset, texts: list[str], spec: str) -> None:
+    """Cast to bfloat16, checked on the first device with the shard's first sound images. A model that fails is
+    forgotten: it is half cast."""
+    from vlm.precision import cast_checked
+
+    images = []
+    for data in image_bytes(store, pairs):
+        try:
+            images += [vlm.decode(data)] if data is not None else []
+        except vlm.DecodeError:
+            continue  # the stage counts it when it comes to its row
+        if len(images) == FIRST_BATCH:
+            break
+    try:
+        lowest = cast_checked(encoders[0], images, texts, spec)
+    except Exception:
+        load_encoders.cache_clear()
+        raise
+    for encoder in encoders[1:]:
+        encoder.cast("bfloat16")
+    log.info("%s in bfloat16: lowest cosine to float32 in the first batch %.5f", spec, lowest)
+
+
+class _Teller:
+    """Progress: a bar where a person is watching, else a line every half minute, with rows/s and the time left."""
+
+    def __init__(self, shard: int, total: int, progress: Any) -> None:
+        self.shard, self.total, self.progress = shard, total, progress
+        self.done, self.began, self.told = 0, time.perf_counter(), time.perf_counter()
+
+    def __call__(self, rows: int) -> None:
+        self.done += rows
+        self.progress.update(rows)
+        now = time.perf_counter()
+        if self.progress.disable and now - self.told > TELL_EVERY:
+            self.told, rate = now, self.done / (now - self.began)
+            left = (self.total - self.done) / rate
+            log.info("shard %d: %d of %d rows, %.1f rows/s, %.0f s left", self.shard, self.done, self.total, rate, left)
+
+
+def _summary(shard: int, rows: tuple[int, int], workers: Workers, seconds: float, failed: int, truncated: int) -> None:
+    """Where the time went, and what did not come through whole."""
+    spent = workers.seconds
+    log.info(
+        "shard %d: %d images, %d captions, %d rows forward in %.1f s (%.1f rows/s): "
+        "read %.1f s, forward %.1f s, write and the rest %.1f s",
+        *(shard, *rows, workers.forwarded, seconds, sum(rows) / max(seconds, 1e-9)),
+        *(spent["read"], spent["forward"], max(0.0, seconds - sum(spent.values()))),
+    )
+    if failed or truncated:
+        log.info("shard %d: %d images failed, %d captions cut to the model's context", shard, failed, truncated)
 
 
 @stage("embeddings", version="1", unhashed=("path",), resumes=True)
@@ -79,11 +194,3 @@ def adopt_vectors(out: Path, pairs: Dataset, model: str, path: str, runtime: Run
         out, {"model": {"vectors": model}, "dtype": str(vectors.image.dtype), "shard": int(shard), "failed_rows": []}
     )
     return len(rows) + len(texts)
-
-
-def failed_rows(out: Path) -> list[int]:
-    """Image rows that were written as NaN."""
-    import zarr
-
-    image = zarr.open_array(out / "image", mode="r")
-    return [int(row) for row in np.flatnonzero(np.isnan(np.asarray(image[:, 0])))]

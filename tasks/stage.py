@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import Task
 from prefect.cache_policies import CachePolicy
@@ -24,7 +24,7 @@ class Runtime(BaseModel):
 
     store: Path
     device: str = "auto"
-    embed_batch_size: int = 64
+    embed_batch_size: int | Literal["auto"] = "auto"
     force: bool = False
     progress: bool = True  #: draw progress bars
 

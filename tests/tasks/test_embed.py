@@ -1,0 +1,184 @@
+"""The embedding stage on a tiny CLIP: rows, failures, repeats, a real kill, the cast, and what a recipe knows."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import zarr
+from PIL import Image
+from tiny_models import CAPTIONS, build, hub_cache
+
+import vlm
+from storage.dataset import Dataset
+from storage.embeddings import read, read_attributes
+from storage.errors import BadInput
+from storage.pairs import CAPTIONS as CAPTION_COLUMNS
+from storage.pairs import IMAGES
+from tasks.embed import embed, load_encoders, model_identity
+from tasks.stage import Runtime
+
+COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("clip", tmp_path_factory.mktemp("models") / "clip")
+
+
+def picture(seed: int) -> bytes:
+    out = io.BytesIO()
+    noise = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((12, 12), Image.Resampling.NEAREST).save(out, "png")
+    return out.getvalue()
+
+
+def shard(store: Path, images: list[bytes | None], captions: list[str], digest: str = "d") -> Dataset:
+    """A shard of pairs, as acquire writes it: caption i belongs to image i, round and round."""
+    folder = store / "pairs" / digest
+    folder.mkdir(parents=True)
+    rows = [
+        {"image_id": 2**20 + row, "source_key": str(row), "sha256": None if data is None else str(hash(data)),
+         "error": None if data else "HTTP 404", "image": data}
+        for row, data in enumerate(images)
+    ]  # fmt: skip
+    pl.DataFrame(rows, schema=IMAGES).write_parquet(folder / "images.parquet", row_group_size=1024)
+    told = [
+        {"pair_id": 2**20 + row, "image_id": 2**20 + row % len(images), "caption": text, "source_key": str(row)}
+        for row, text in enumerate(captions)
+    ]
+    pl.DataFrame(told, schema=CAPTION_COLUMNS).write_parquet(folder / "captions.parquet")
+    return Dataset(path=f"pairs/{digest}", recipe=digest, digest=digest, rows=len(images))
+
+
+def make(store: Path, pairs: Dataset, checkpoint: Path, dtype: str = "float32", **runtime: object) -> Dataset:
+    identity, spec = model_identity(f"hf:local-dir:{checkpoint}", store)
+    options = {"device": "cpu", "embed_batch_size": 32, "progress": False, **runtime}
+    return embed.make(Runtime(store=store, **options), pairs=pairs, model=identity, dtype=dtype, spec=spec)
+
+
+def test_rows_follow_the_shard_and_failures_repeats_and_cuts_are_told(
+    tmp_path: Path, checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = [picture(0), None, picture(1), b"<html>", picture(0), picture(2)[:60], picture(3)]
+    captions = [*CAPTIONS, CAPTIONS[0], "wet grass " * 60, CAPTIONS[1]]
+    with caplog.at_level(logging.INFO, "bridgescope"):
+        made = make(tmp_path, shard(tmp_path, images, captions), checkpoint)
+    vectors, attributes = read(tmp_path, made), read_attributes(tmp_path, made)
+    encoder = vlm.load(f"hf:local-dir:{checkpoint}")
+    for row in (0, 2, 4, 6):
+        alone = encoder.encode_images([vlm.decode(images[row])])[0]
+        np.testing.assert_allclose(vectors.image[row], alone, atol=2e-3)  # float16
+    np.testing.assert_allclose(vectors.text, encoder.encode_texts(captions), atol=2e-3)
+    assert vectors.failed_rows == attributes["failed_rows"] == [1, 3, 5]
+    assert np.array_equal(vectors.image[0], vectors.image[4])
+    assert attributes["truncated_captions"] == 1
+    assert attributes["model"] == encoder.identity
+    assert made.rows == 7 - 3 + 9
+    said = " ".join(record.getMessage() for record in caplog.records)
+    assert "7 images, 9 captions, 10 rows forward" in said  # 3 pictures, 7 captions
+    assert "3 images failed, 1 captions cut" in said
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[4])
+import vlm.batches
+from storage.dataset import Dataset
+from test_embed import make
+encode = vlm.batches.ImageBatches.encode
+def dying(self, start, stop):
+    if start == 1024:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return encode(self, start, stop)
+vlm.batches.ImageBatches.encode = dying
+make(Path(sys.argv[1]), Dataset(path="pairs/d", recipe="d", digest="d", rows=2100), Path(sys.argv[2]))
+"""
+
+
+def test_kill_9_repeats_one_chunk_and_ends_with_the_same_bytes(
+    tmp_path: Path, checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = [picture(seed) for seed in range(40)]
+    images = [few[row % 40] if row % 50 else None for row in range(2100)]
+    captions = [f"{CAPTIONS[row % 6]} {row % 700}" for row in range(2100)]
+    killed_store, whole_store = tmp_path / "killed", tmp_path / "whole"
+    pairs = shard(killed_store, images, captions)
+    shard(whole_store, images, captions)
+    command = [sys.executable, "-c", KILLED, str(killed_store), str(checkpoint), "", str(Path(__file__).parent)]
+    environment = {"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    with caplog.at_level(logging.INFO, "bridgescope"):
+        resumed = make(killed_store, pairs, checkpoint)
+    # The 40 pictures came in the first chunk, which was on disk: nothing of them went forward again.
+    assert "2100 images, 2100 captions, 2100 rows forward" in caplog.text
+    whole = make(whole_store, pairs, checkpoint)
+    assert resumed.digest == whole.digest
+    assert read_attributes(killed_store, resumed)["failed_rows"] == list(range(0, 2100, 50))
+
+
+def test_a_cast_that_fails_stops_the_stage_and_one_that_holds_is_told(
+    tmp_path: Path, checkpoint: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = shard(tmp_path, [picture(0), picture(1)], CAPTIONS)
+    monkeypatch.setattr("vlm.precision.LOWEST_COSINE", 1.1)
+    with pytest.raises(vlm.SpecError, match=r"of the first batch has cosine 0\.9"):
+        make(tmp_path, pairs, checkpoint, dtype="bfloat16")
+    assert not list((tmp_path / "embeddings").glob("*/dataset.json"))
+    monkeypatch.setattr("vlm.precision.LOWEST_COSINE", 0.9)
+    with caplog.at_level(logging.INFO, "bridgescope"):
+        made = make(tmp_path, pairs, checkpoint, dtype="bfloat16")
+    assert "in bfloat16: lowest cosine to float32 in the first batch 0.9" in caplog.text
+    assert read_attributes(tmp_path, made)["model"]["dtype"] == "bfloat16"
+    in_float32 = make(tmp_path, pairs, checkpoint)
+    assert in_float32.path != made.path
+    assert read_attributes(tmp_path, in_float32)["model"]["dtype"] == "float32"
+
+
+def test_several_devices_give_the_rows_of_one(tmp_path: Path, checkpoint: Path, monkeypatch) -> None:
+    pairs = shard(tmp_path, [picture(seed) for seed in range(70)], CAPTIONS * 20)
+    one = make(tmp_path, pairs, checkpoint)
+    load_encoders.cache_clear()
+    monkeypatch.setattr("tasks.embed.devices", lambda device: ["cpu", "cpu"])
+    two = make(tmp_path, pairs, checkpoint, force=True)
+    load_encoders.cache_clear()
+    assert two.digest == one.digest
+
+
+def test_batch_size_changes_no_recipe_and_rows_by_rounding_only(tmp_path: Path, checkpoint: Path) -> None:
+    pairs = shard(tmp_path, [picture(seed) for seed in range(40)], CAPTIONS * 4)
+    one = make(tmp_path, pairs, checkpoint, embed_batch_size=1)
+    before = np.asarray(zarr.open_array(tmp_path / one.path / "image", mode="r")[:])
+    many = make(tmp_path, pairs, checkpoint, embed_batch_size="auto", force=True)
+    after = np.asarray(zarr.open_array(tmp_path / many.path / "image", mode="r")[:])
+    assert one.path == many.path
+    np.testing.assert_allclose(before, after, atol=1e-3)
+
+
+def test_a_recipe_knows_a_folder_by_its_bytes_and_a_repository_by_its_commit(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_bytes, spec = model_identity(f"hf:local-dir:{checkpoint}", tmp_path)
+    assert by_bytes.startswith("hf:local-dir:")
+    assert str(checkpoint) not in by_bytes
+    assert spec == f"hf:local-dir:{checkpoint}"
+    cache = hub_cache(tmp_path, "openai/clip-vit-base-patch16", checkpoint, COMMIT)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", cache)
+    pinned = f"hf:openai/clip-vit-base-patch16@{COMMIT}"
+    assert model_identity("clip", tmp_path) == (pinned, pinned)
+    assert json.loads((tmp_path / "sources" / "revisions.json").read_text()) == {"openai/clip-vit-base-patch16": COMMIT}
+    # The branch moves on: this store stays with what it met first.
+    (cache / "models--openai--clip-vit-base-patch16" / "refs" / "main").write_text("f" * 40)
+    assert model_identity("hf:openai/clip-vit-base-patch16", tmp_path) == (pinned, pinned)
+    assert model_identity("open_clip:ViT-B-32/openai", tmp_path)[0] == "open_clip:ViT-B-32/openai"
+    with pytest.raises(BadInput, match="no such folder"):
+        model_identity("hf:local-dir:/nowhere", tmp_path)
