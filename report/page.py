@@ -12,7 +12,9 @@ import jinja2
 from markupsafe import Markup
 
 from report import queries, sentences, tables
-from report.figures import Drawn, Runs, modality_histograms, stability_curves, training_curves
+from report.drawing import MARKS, Drawn, inline, write_files
+from report.figures import modality, stability, training
+from report.figures.runs import Runs
 from report.pictures import thumbnails
 from report.queries import Answer, Row, ask, holds
 
@@ -64,13 +66,23 @@ class Exhibit(NamedTuple):
 
 
 def write_report(out: Path, con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> None:
-    """Write `out/index.html`, the page of a study: equal catalogs and configurations give equal bytes.
+    """Write `out/index.html`, the page of a study, and its figures as SVG and PNG files in `out/figures/`.
 
     con: a catalog as `storage.open_catalog` gives it. config: the study file as a dict (name, pairs, models, saes,
-    analyze).
+    analyze). Equal catalogs and configurations give equal bytes. Views that the catalog lacks are left out.
     `out` is made when missing. Raises duckdb.CatalogException when the catalog has not been analyzed.
     """
+    made = contents(con, config)
     out.mkdir(parents=True, exist_ok=True)
+    for drawn in made["figures"].values():
+        write_files(out / "figures", drawn)
+    partial = out / "index.html.partial"
+    partial.write_text(rendered(made), encoding="utf-8")
+    os.replace(partial, out / "index.html")
+
+
+def rendered(made: dict[str, Any]) -> str:
+    """The page, from its contents."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # captions are anybody's text
@@ -78,11 +90,13 @@ def write_report(out: Path, con: duckdb.DuckDBPyConnection, config: dict[str, An
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": sentences.number, "percent": sentences.percent, "svg": Markup}
-    page = environment.get_template("template.html.j2").render(**contents(con, config))
-    partial = out / "index.html.partial"
-    partial.write_text(page.strip() + "\n", encoding="utf-8")
-    os.replace(partial, out / "index.html")
+    environment.filters |= {"number": sentences.number, "percent": sentences.percent, "panels": panels}
+    return environment.get_template("template.html.j2").render(marks=MARKS, **made).strip() + "\n"
+
+
+def panels(drawn: Drawn) -> list[tuple[Markup, str]]:
+    """The panels of a figure, as SVG elements, each with what a reader who does not see it is told."""
+    return [(Markup(svg), panel.label) for svg, panel in zip(inline(drawn), drawn.panels, strict=True)]  # noqa: S704
 
 
 def contents(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> dict[str, Any]:
@@ -173,11 +187,11 @@ def made_tables(con: duckdb.DuckDBPyConnection, answers: sentences.Answers, runs
 def made_figures(con: duckdb.DuckDBPyConnection, answers: sentences.Answers, runs: Runs) -> dict[str, Drawn]:
     """Every figure of the page by name."""
     figures = {
-        "modality": modality_histograms(ask(con, queries.histograms(runs)), runs),
-        "stability": stability_curves(answers.by_energy, runs),
+        "modality": modality.histograms(ask(con, queries.histograms(runs)), runs),
+        "stability": stability.curves(answers.by_energy, runs),
     }
     if holds(con, "training"):
-        figures["training"] = training_curves(ask(con, queries.TRAINING), runs)
+        figures["training"] = training.curves(ask(con, queries.TRAINING), runs)
     return figures
 
 

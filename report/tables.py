@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from report.figures import Runs
+from report.figures.runs import Runs
 from report.queries import MIN_FIRINGS, UNIMODAL, Answer, Row
 from report.sentences import number, percent
 

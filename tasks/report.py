@@ -1,4 +1,4 @@
-"""Report: the study's page, made from the catalog alone."""
+"""Report: the study's page and its figures as files, made from the catalog alone."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from storage.runs import Entry
 from tasks.stage import Runtime, stage
 
 
-@stage("reports", version="1")
+@stage("reports", version="2")
 def report(out: Path, entries: list[dict[str, Any]], config: dict[str, Any], runtime: Runtime) -> int:
-    """Write the page of a study."""
+    """Write the page of a study, and its figures as SVG and PNG files."""
     from report import write_report
 
     with duckdb.connect() as con:

@@ -6,6 +6,7 @@ import base64
 import io
 import itertools
 import re
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from report import write_report
+from report.page import contents, rendered
 from report.pictures import thumbnail
 
 Make = Callable[..., Any]
@@ -63,11 +65,15 @@ def con(catalog: Make) -> duckdb.DuckDBPyConnection:
 
 
 @pytest.fixture(scope="module")
-def page(con: duckdb.DuckDBPyConnection, config: Make, tmp_path_factory: pytest.TempPathFactory) -> str:
+def page(con: duckdb.DuckDBPyConnection, config: Make) -> str:
+    return rendered(contents(con, config()))
+
+
+@pytest.fixture(scope="module")
+def folder(con: duckdb.DuckDBPyConnection, config: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report")
     write_report(out, con, config())
-    assert [path.name for path in out.iterdir()] == ["index.html"]
-    return (out / "index.html").read_text(encoding="utf-8")
+    return out
 
 
 def test_page_asks_nothing_of_anyone(page: str) -> None:
@@ -111,9 +117,33 @@ def test_questions_to_paste_run(page: str, con: duckdb.DuckDBPyConnection) -> No
         con.execute(statement.replace("&#39;", "'").replace("&gt;", ">").replace("&lt;", "<").replace("&#34;", '"'))
 
 
-def test_equal_input_gives_equal_bytes(page: str, catalog: Make, config: Make, tmp_path: Path) -> None:
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_equal_input_gives_equal_bytes(
+    folder: Path, page: str, catalog: Make, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")  # matplotlib would put this date, or today's, into the metadata
     write_report(tmp_path, catalog(), config())
     assert (tmp_path / "index.html").read_text(encoding="utf-8") == page
+    assert files(tmp_path) == files(folder)
+
+
+def test_every_figure_is_there_as_svg_and_png_in_plain_colours(folder: Path, page: str) -> None:
+    drawn = {attributes["id"] for tag, attributes in Seen(page).tags if tag == "figure"}
+    names = {path.stem for path in (folder / "figures").iterdir()}
+    assert drawn <= {f"figure-{name}" for name in names}
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        f"{n}.{kind}" for n in names for kind in ("svg", "png")
+    }
+    for name in names:
+        svg = ElementTree.parse(folder / "figures" / f"{name}.svg").getroot()
+        assert svg.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "var(" not in ElementTree.tostring(svg, encoding="unicode")
+        with Image.open(folder / "figures" / f"{name}.png") as picture:
+            assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+            assert not {"Software", "Creation Time"} & set(picture.info)
 
 
 def test_page_names_no_folder(page: str) -> None:
@@ -136,39 +166,35 @@ def test_self_bridges_are_said_to_be_one_concept(page: str) -> None:
     assert page.count("the same concept") == 4  # concept 0, in both lists of both models
 
 
-def test_one_seed_says_that_stability_needs_two(catalog: Make, config: Make, tmp_path: Path) -> None:
-    write_report(tmp_path, catalog(models=("one",), seeds=1), config(models=("one",)))
-    page = (tmp_path / "index.html").read_text()
+def test_one_seed_says_that_stability_needs_two(catalog: Make, config: Make) -> None:
+    page = rendered(contents(catalog(models=("one",), seeds=1), config(models=("one",))))
     assert "stability needs two" in page
     assert "Stability of every pair of seeds" not in page
     assert "floor_matched" in page  # the floors are drawn all the same
 
 
-def test_vectors_without_pictures_show_keys_and_captions(catalog: Make, config: Make, tmp_path: Path) -> None:
+def test_vectors_without_pictures_show_keys_and_captions(catalog: Make, config: Make) -> None:
     con = catalog(models=("one",), pictures=False)
     con.execute("DROP TABLE ledger")
-    write_report(tmp_path, con, config(models=("one",)))
-    seen = Seen((tmp_path / "index.html").read_text())
+    seen = Seen(rendered(contents(con, config(models=("one",)))))
     assert "img" not in [tag for tag, _ in seen.tags]
     assert re.search(r"key\d+ caption \d+", seen.text)
     assert "Nothing was dropped" in seen.text
 
 
-def test_several_settings_are_all_there(catalog: Make, config: Make, tmp_path: Path) -> None:
+def test_several_settings_are_all_there(catalog: Make, config: Make) -> None:
     saes = ("wide", "main")
-    write_report(tmp_path, catalog(saes=saes), config(saes=saes))
-    seen = Seen((tmp_path / "index.html").read_text())
+    seen = Seen(rendered(contents(catalog(saes=saes), config(saes=saes))))
     panels = [attributes["aria-label"] for _, attributes in seen.tags if attributes.get("role") == "img"]
     assert len(panels) == 12  # 2 models x 2 settings x 3 figures
     assert "one, wide" in str(panels[0])  # settings in the order of the study file
     assert seen.without_sql == []
 
 
-def test_a_catalog_without_bridges_still_makes_a_page(catalog: Make, config: Make, tmp_path: Path) -> None:
+def test_a_catalog_without_bridges_still_makes_a_page(catalog: Make, config: Make) -> None:
     con = catalog(models=("one",), seeds=1)
     con.execute("DELETE FROM bridges; DELETE FROM bridge_totals; DELETE FROM retrieval")
-    write_report(tmp_path, con, config(models=("one",)))
-    assert "No bridge has pairs enough" in (tmp_path / "index.html").read_text()
+    assert "No bridge has pairs enough" in rendered(contents(con, config(models=("one",))))
 
 
 def test_thumbnail_is_small_webp_on_white() -> None:

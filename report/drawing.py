@@ -1,0 +1,210 @@
+"""How a figure is drawn: once for the page as inline SVG, once for the folder as SVG and PNG files. Counts nothing.
+
+On the page text stays text and colours are CSS variables, so that panels follow the reader's font and colour scheme;
+the files have the same drawing in the plain colours of the light scheme, on white.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+# the light scheme: no two alike, since the page finds each in the finished SVG and puts its variable there
+PAPER, INK, MUTED, LINE = "#ffffff", "#1d2126", "#6a727c", "#d9dde2"
+FIRST, SECOND, THIRD = "#0072b2", "#c65600", "#6f7780"  # blue, vermilion, grey: told apart by every kind of eye
+FOURTH, FIFTH, SIXTH = (
+    "#00806a",
+    "#a6478c",
+    "#8a6d00",
+)  # green, purple, olive: never without a marker
+VARIABLES = {
+    PAPER: "--paper", INK: "--ink", MUTED: "--muted", LINE: "--line",
+    FIRST: "--first", SECOND: "--second", THIRD: "--third", FOURTH: "--fourth", FIFTH: "--fifth", SIXTH: "--sixth",
+}  # fmt: skip
+SERIES = (
+    (FIRST, "o", ""),
+    (SECOND, "s", "5 2"),
+    (FOURTH, "^", "1.5 1.5"),
+    (FIFTH, "D", "5 2 1.5 2"),
+    (SIXTH, "v", "8 2"),
+)
+STYLE: Any = {  # matplotlib types its own keys one by one
+    "svg.hashsalt": "bridgescope",  # ids of clip paths: equal input, equal bytes
+    "svg.fonttype": "none",
+    "font.family": ["DejaVu Sans", "sans-serif"],  # matplotlib brings the first; a viewer of the SVG may lack it
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "text.color": INK,
+    "text.parse_math": False,  # a caption may hold dollar signs
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 1.6,
+    "lines.scale_dashes": False,  # dashes as long as those of the legend
+}
+DPI = 150  # of the PNG files
+NOTHING = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # no date and no address in the metadata
+
+MARKS = {  # the page's drawing of matplotlib's markers, in a box of 26 x 10
+    "o": "M10 5a3 3 0 1 0 6 0a3 3 0 1 0-6 0z",
+    "s": "M10.4 2.4h5.2v5.2h-5.2z",
+    "D": "M13 1.4L16.6 5L13 8.6L9.4 5z",
+    "^": "M13 1.8L16.4 8H9.6z",
+    "v": "M13 8.2L16.4 2H9.6z",
+    "x": "M10.4 2.4L15.6 7.6M15.6 2.4L10.4 7.6",
+    "+": "M13 1.6V8.4M9.6 5H16.4",
+    "|": "M13 .5V9.5",
+}
+
+Draw = Callable[[Axes], None]
+
+
+class Key(NamedTuple):
+    """One entry of a figure's legend, which stands outside the data."""
+
+    label: str
+    color: str  #: one of the palette
+    dash: str = ""  #: SVG dash array; solid when empty
+    filled: bool = False  #: an area
+    marker: str = ""  #: matplotlib's letter for it
+    line: bool = True  #: without: the marker alone
+    opacity: float = 0.55  #: of an area
+
+    @property
+    def variable(self) -> str:
+        """The page's name of the colour."""
+        return VARIABLES[self.color]
+
+    @property
+    def hollow(self) -> bool:
+        """Markers that have no area, and those of nulls, are drawn as outlines."""
+        return self.marker in ("x", "+", "|") or self.color in (MUTED, THIRD)
+
+
+class Panel(NamedTuple):
+    """One drawing."""
+
+    draw: Draw
+    title: str
+    label: str  #: what a reader who does not see it is told
+    size: tuple[float, float] = (4.9, 2.8)  #: inches
+
+
+class Drawn(NamedTuple):
+    """A figure: its panels side by side, its legend, and the statements that its numbers come from."""
+
+    name: str  #: of its files, and before every id of its inline SVG
+    panels: list[Panel]
+    keys: list[Key]
+    caption: str
+    sql: str | list[str]
+    columns: int
+
+
+def dashes(dash: str) -> Any:
+    """An SVG dash array as matplotlib's line style."""
+    return (0, [float(length) for length in dash.split()]) if dash else "-"
+
+
+def short(value: float, _: int = 0) -> str:
+    """A tick without trailing zeros."""
+    return f"{value:g}".replace("-", "−")
+
+
+def inline(drawn: Drawn) -> list[str]:
+    """The panels as SVG elements for one HTML page, colours as CSS variables, ids unique by the figure's name."""
+    return [_inline(panel, f"{drawn.name}{place}") for place, panel in enumerate(drawn.panels)]
+
+
+def _inline(panel: Panel, name: str) -> str:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=panel.size, layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        axes.set_title(panel.title)
+        panel.draw(axes)
+        svg = _svg(figure, transparent=True)
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg [^>]*?) height="[^"]*"', r'\1 aria-hidden="true" focusable="false"', svg, count=1)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    for color, variable in VARIABLES.items():
+        svg = svg.replace(f": {color}", f": var({variable})")  # in style attributes only, never in a text
+    return svg.strip()
+
+
+def _svg(figure: Figure, transparent: bool) -> str:
+    out = io.StringIO()
+    figure.savefig(out, format="svg", transparent=transparent, metadata=NOTHING)
+    return out.getvalue()
+
+
+def write_files(folder: Path, drawn: Drawn) -> list[Path]:
+    """Write `folder/<name>.svg` and `.png`: all panels, their titles and the legend. Equal figures give equal bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # a caption in a script that the font lacks: boxes in the PNG, text in the SVG
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        figure = _whole(drawn)
+        svg, png = folder / f"{drawn.name}.svg", folder / f"{drawn.name}.png"
+        FigureCanvasSVG(figure)
+        svg.write_text(_svg(figure, transparent=False), encoding="utf-8")
+        FigureCanvasAgg(figure)
+        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    return [svg, png]
+
+
+def _whole(drawn: Drawn) -> Figure:
+    """All panels in one drawing, with the legend above them."""
+    columns = min(drawn.columns, len(drawn.panels))
+    rows = math.ceil(len(drawn.panels) / columns)
+    width = columns * max(panel.size[0] for panel in drawn.panels)
+    heights = [max(panel.size[1] for panel in drawn.panels[row * columns :][:columns]) for row in range(rows)]
+    per_row = max(1, int(width / 1.9))
+    above = 0.1 + 0.24 * math.ceil(len(drawn.keys) / per_row)
+    figure = Figure(figsize=(width, sum(heights) + above), facecolor=PAPER)
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
+    grid = figure.add_gridspec(rows, columns, height_ratios=heights)
+    for place, panel in enumerate(drawn.panels):
+        axes = figure.add_subplot(grid[place // columns, place % columns])
+        axes.set_title(panel.title)
+        panel.draw(axes)
+    if drawn.keys:
+        figure.legend(handles=[_handle(key) for key in drawn.keys], loc="outside upper left", ncols=per_row)
+    return figure
+
+
+def _handle(key: Key) -> Artist:
+    if key.filled:
+        return Patch(color=key.color, alpha=key.opacity, linewidth=0, label=key.label)
+    return Line2D(
+        [0], [0], color=key.color, label=key.label, linestyle=dashes(key.dash) if key.line else "none",
+        marker=key.marker or None, markersize=5, markerfacecolor="none" if key.hollow else key.color,
+    )  # fmt: skip

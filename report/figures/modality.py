@@ -1,0 +1,117 @@
+"""Which modality concepts serve: the histogram of the modality score, and the score against the alignment."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MultipleLocator
+
+from report.drawing import FIRST, MUTED, PAPER, SECOND, THIRD, Draw, Drawn, Key, Panel, short
+from report.figures.runs import Runs, columns_for, models_of, titled
+from report.queries import MIN_FIRINGS, UNIMODAL, Answer, Row
+
+SUBSPACES = {
+    "mean_gap": "difference of means",
+    "logistic": "logistic normal",
+    "lda": "LDA normal",
+    "inlp": "INLP subspace",
+}
+LARGEST = 150.0  # area of the most energetic concept's mark, in square points
+
+
+def histograms(answer: Answer, runs: Runs) -> Drawn:
+    """Shares of concepts, and of their energy, over the modality score."""
+    top = 1.06 * max((max(row["share"] or 0, row["energy_share"] or 0) for row in answer.rows), default=1) or 1
+    panels, left_out = [], []
+    for model, sae, title in titled(runs):
+        rows = answer.of(model=model, sae=sae)
+        counted, out = sum(row["concepts"] for row in rows), rows[0]["left_out"] if rows else 0
+        left_out.append(f"{title}: {counted} concepts counted, {out} left out")
+        label = f"Histogram of the modality scores of {title}: {counted} concepts counted, {out} left out."
+        panels.append(Panel(_histogram(rows, top), title, label))
+    caption = (
+        f"Modality score of the concepts with at least {MIN_FIRINGS} firings, 0 text, 1 image, all seeds together. "
+        f"Dotted lines: the unimodal thresholds {UNIMODAL} and {1 - UNIMODAL}. {'; '.join(left_out)}."
+    )
+    keys = [Key("share of concepts", FIRST, filled=True), Key("share of their energy", SECOND)]
+    return Drawn("modality", panels, keys, caption, answer.sql, columns_for(runs))
+
+
+def _histogram(rows: list[Row], top: float) -> Draw:
+    def draw(axes: Axes) -> None:
+        if rows:
+            edges = [row["low"] for row in rows] + [rows[-1]["high"]]
+            axes.stairs([row["share"] or 0 for row in rows], edges, fill=True, color=FIRST, alpha=0.55, linewidth=0)
+            axes.stairs([row["energy_share"] or 0 for row in rows], edges, color=SECOND, linewidth=1.6)
+        axes.set(ylim=(0, top), ylabel="share")
+        axes.yaxis.set_major_formatter(FuncFormatter(short))
+        _score_axis(axes)
+
+    return draw
+
+
+def _score_axis(axes: Axes) -> None:
+    """The modality score from left to right, with the thresholds of "unimodal"."""
+    for threshold in (UNIMODAL, 1 - UNIMODAL):
+        axes.axvline(threshold, color=MUTED, linewidth=0.8, linestyle=":", zorder=0.5)
+    axes.set(xlim=(0, 1), xlabel="modality score (0 text, 1 image)")
+    axes.xaxis.set_major_formatter(FuncFormatter(short))
+
+
+def alignments(answer: Answer, nulls: Answer, runs: Runs) -> Drawn | None:
+    """Alignment of concepts with the modality subspaces against their modality score; None without geometry.
+
+    answer: model, concept_id, energy, modality_score, subspace, alignment, concepts, left_out. nulls: model, subspace,
+    mean, low, high of |alignment| of random directions.
+    """
+    found = [name for name in SUBSPACES if answer.of(subspace=name)]
+    models = [model for model in models_of(runs) if answer.of(model=model)]
+    if not found:
+        return None
+    panels, notes = [], []
+    for model in models:
+        first = answer.of(model=model)[0]
+        notes.append(f"{model}: {first['concepts']} of {first['concepts'] + first['left_out']} concepts")
+    for subspace in found:
+        for model in models:
+            rows = answer.of(model=model, subspace=subspace)
+            null = nulls.of(model=model, subspace=subspace)
+            inside = [row for row in rows if null and abs(row["alignment"]) <= null[0]["high"]]
+            label = (
+                f"Alignment with the {SUBSPACES[subspace]} against modality score of {len(rows)} concepts of {model}"
+            )
+            label += f"; {len(inside)} within what random directions reach." if null else "."
+            title = f"{model}: {SUBSPACES[subspace]}"
+            panels.append(Panel(_alignment(rows, null, subspace == "inlp"), title, label, (4.9, 2.6)))
+    sae = next(sae for _, sae in runs)
+    caption = (
+        f"A mark a concept of SAE {sae}, first seed, with at least {MIN_FIRINGS} firings; its area is the energy. "
+        f"Alignment is the cosine with the direction that tells images (+) from captions (−), for INLP the length of "
+        f"the part inside the subspace, which has no sign. Grey: the band that holds random directions "
+        f"({'95 % of lengths' if nulls.rows else 'not in these tables'}). {'; '.join(notes)}, those with most energy."
+    )
+    keys = [
+        Key("concept, area its energy", FIRST, marker="o", line=False),
+        Key("random directions, 95 %", THIRD, filled=True, opacity=0.25),
+    ]
+    return Drawn("alignment", panels, keys, caption, [answer.sql, nulls.sql], len(models) if len(models) < 4 else 2)
+
+
+def _alignment(rows: list[Row], null: list[Row], unsigned: bool) -> Draw:
+    def draw(axes: Axes) -> None:
+        if null:
+            low = null[0]["low"] if unsigned else -null[0]["high"]
+            axes.axhspan(low, null[0]["high"], color=THIRD, alpha=0.25, linewidth=0)
+        largest = max((row["energy"] for row in rows), default=0) or 1
+        axes.scatter(
+            [row["modality_score"] for row in rows], [row["alignment"] for row in rows],
+            s=[max(4, LARGEST * row["energy"] / largest) for row in rows],
+            color=FIRST, alpha=0.55, edgecolors=PAPER, linewidths=0.5, clip_on=False,
+        )  # fmt: skip
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+        axes.set(ylim=(0, 1) if unsigned else (-1, 1), ylabel="|alignment|" if unsigned else "alignment")
+        axes.yaxis.set_major_locator(MultipleLocator(0.25 if unsigned else 0.5))
+        axes.yaxis.set_major_formatter(FuncFormatter(short))
+        _score_axis(axes)
+        axes.set_xlim(-0.03, 1.03)
+
+    return draw

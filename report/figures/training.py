@@ -1,0 +1,44 @@
+"""How training went: R2 and the dead fraction over the epochs."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+
+from report.drawing import FIRST, SECOND, Draw, Drawn, Key, Panel, dashes, short
+from report.figures.runs import Runs, columns_for, titled
+from report.queries import Answer, Row
+
+
+def curves(answer: Answer, runs: Runs) -> Drawn:
+    """R2 and the dead fraction over the epochs of training, a line a seed."""
+    epochs = max((row["epoch"] for row in answer.rows), default=1) or 1
+    # the first batches can be far below the mean predictor: their depth says nothing and would flatten the rest
+    bottom = max(-0.25, min((row["r2"] for row in answer.rows if row["r2"] is not None), default=0.0))
+    panels = []
+    for model, sae, title in titled(runs):
+        rows = answer.of(model=model, sae=sae)
+        seeds = len({row["seed"] for row in rows})
+        label = f"Training of {title}: R squared and dead fraction by epoch, {seeds} seed{'s' * (seeds != 1)}."
+        panels.append(Panel(_curves(rows, min(0.0, bottom), epochs), title, label, (4.9, 2.1)))
+    caption = (
+        "A line a seed. R² of the training batches, both modalities together (the table has each by itself); dead: "
+        "concepts silent for the window that the auxiliary loss uses."
+    )
+    keys = [Key("R² of training batches", FIRST), Key("dead fraction", SECOND, "5 3")]
+    return Drawn("training", panels, keys, caption, answer.sql, columns_for(runs))
+
+
+def _curves(rows: list[Row], bottom: float, epochs: float) -> Draw:
+    def draw(axes: Axes) -> None:
+        for seed in sorted({row["seed"] for row in rows}):
+            own = [row for row in rows if row["seed"] == seed]
+            epoch = [row["epoch"] for row in own]
+            axes.plot(epoch, [row["r2"] for row in own], color=FIRST, linewidth=1.2, alpha=0.8)
+            dead = [row["dead_fraction"] for row in own]
+            axes.plot(epoch, dead, color=SECOND, linewidth=1.2, alpha=0.8, linestyle=dashes("5 3"))
+        axes.set(xlim=(0, epochs), ylim=(bottom, 1.02), xlabel="epoch", ylabel="R², share dead")
+        axes.xaxis.set_major_formatter(FuncFormatter(short))
+        axes.yaxis.set_major_formatter(FuncFormatter(short))
+
+    return draw
