@@ -96,16 +96,12 @@ class Key(NamedTuple):
     marker: str = ""  #: matplotlib's letter for it
     line: bool = True  #: without: the marker alone
     opacity: float = 0.55  #: of an area
+    hollow: bool = False  #: the marker as an outline
 
     @property
     def variable(self) -> str:
         """The page's name of the colour."""
         return VARIABLES[self.color]
-
-    @property
-    def hollow(self) -> bool:
-        """Markers that have no area, and those of nulls, are drawn as outlines."""
-        return self.marker in ("x", "+", "|") or self.color in (MUTED, THIRD)
 
 
 class Panel(NamedTuple):
@@ -176,6 +172,7 @@ def write_files(folder: Path, drawn: Drawn) -> list[Path]:
         svg, png = folder / f"{drawn.name}.svg", folder / f"{drawn.name}.png"
         FigureCanvasSVG(figure)
         svg.write_text(_svg(figure, transparent=False), encoding="utf-8")
+        figure.set_layout_engine("none")  # the places found for the SVG are good for the PNG
         FigureCanvasAgg(figure)
         figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
     return [svg, png]
@@ -204,7 +201,8 @@ def _whole(drawn: Drawn) -> Figure:
 def _handle(key: Key) -> Artist:
     if key.filled:
         return Patch(color=key.color, alpha=key.opacity, linewidth=0, label=key.label)
+    size = 8 if key.marker == "|" else 5
     return Line2D(
         [0], [0], color=key.color, label=key.label, linestyle=dashes(key.dash) if key.line else "none",
-        marker=key.marker or None, markersize=5, markerfacecolor="none" if key.hollow else key.color,
+        marker=key.marker or None, markersize=size, markerfacecolor="none" if key.hollow else key.color,
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -12,15 +11,13 @@ import jinja2
 from markupsafe import Markup
 
 from report import queries, sentences, tables
+from report.claims import SQL as CLAIMS
+from report.claims import claims, tally
 from report.drawing import MARKS, Drawn, inline, write_files
-from report.figures import modality, stability, training
+from report.exhibits import Exhibit, exhibit
 from report.figures.runs import Runs
-from report.pictures import thumbnails
-from report.queries import Answer, Row, ask, holds
-
-TOP_BRIDGES = (("bridge", 12), ("correlation_bridge", 6))  # how many of the first setting, by what
-TOP_BRIDGES_OTHERS = (("bridge", 4), ("correlation_bridge", 2))  # of every further setting, folded
-IMAGES, CAPTIONS = 6, 5  # items shown of a concept
+from report.gallery import made_figures, made_files
+from report.queries import Answer, ask, holds
 
 
 class Fact(NamedTuple):
@@ -28,41 +25,6 @@ class Fact(NamedTuple):
 
     name: str
     value: str
-
-
-class Concept(NamedTuple):
-    """One side of a bridge."""
-
-    id: int
-    score: str  #: modality score
-    items: list[Row]  #: top images (key, caption, picture) or top captions (caption)
-
-
-class Bridge(NamedTuple):
-    """An image concept, a text concept, and what lies between them."""
-
-    image: Concept
-    text: Concept
-    own: bool  #: both sides are one concept
-    numbers: Row
-
-
-class BridgeList(NamedTuple):
-    """The strongest bridges of one SAE by one of the three scores."""
-
-    title: str
-    bridges: list[Bridge]
-    digits: int  #: of bridge and covariance: three that count in the first row
-    sql: list[str]
-
-
-class Exhibit(NamedTuple):
-    """The bridge lists of one SAE."""
-
-    model: str
-    sae: str
-    seed: int
-    lists: list[BridgeList]
 
 
 def write_report(out: Path, con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> None:
@@ -74,7 +36,7 @@ def write_report(out: Path, con: duckdb.DuckDBPyConnection, config: dict[str, An
     """
     made = contents(con, config)
     out.mkdir(parents=True, exist_ok=True)
-    for drawn in made["figures"].values():
+    for drawn in (*made["figures"].values(), *made_files(made["exhibits"])):
         write_files(out / "figures", drawn)
     partial = out / "index.html.partial"
     partial.write_text(rendered(made), encoding="utf-8")
@@ -90,7 +52,7 @@ def rendered(made: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": sentences.number, "percent": sentences.percent, "panels": panels}
+    environment.filters |= {"number": sentences.number, "percent": sentences.percent, "panels": panels, "tally": tally}
     return environment.get_template("template.html.j2").render(marks=MARKS, **made).strip() + "\n"
 
 
@@ -115,6 +77,7 @@ def contents(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> dict[str
         retrieval=ask(con, queries.retrieval(split)),
     )
     said = [(sae, sentences.findings(answers, [model for model, name in runs if name == sae], sae)) for sae in saes]
+    answer = ask(con, CLAIMS) if holds(con, "findings") else Answer(CLAIMS, [], [])
     exhibits = [exhibit(con, model, sae, sae == saes[0]) for sae in saes for model, name in runs if name == sae]
     return {
         "name": config["name"],
@@ -122,11 +85,13 @@ def contents(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> dict[str
         "split": split,
         "models": models,
         "saes": saes,
+        "claims": [(sae, found) for sae in saes if (found := claims(answer, runs, sae))],
+        "claims_sql": answer.sql,
         "findings": said,
         "retrieval_finding": sentences.retrieval(answers, models),
         "findings_sql": [answer.sql for answer in answers],
         "tables": made_tables(con, answers, runs),
-        "figures": made_figures(con, answers, runs),
+        "figures": made_figures(con, answers.by_energy, runs, [entry["name"] for entry in config.get("saes", [])]),
         "exhibits": exhibits,
         "to_paste": questions(exhibits),
     }
@@ -179,67 +144,11 @@ def made_tables(con: duckdb.DuckDBPyConnection, answers: sentences.Answers, runs
         "stability": ask(con, queries.stability(runs)),
         "totals": answers.totals,
     }
+    if holds(con, "geometry"):
+        found["geometry"] = ask(con, queries.GEOMETRY)
     if holds(con, "ledger"):
         found["dropped"] = ask(con, queries.DROPPED)
     return {name: tables.table(name, answer, runs) for name, answer in found.items() if answer.rows}
-
-
-def made_figures(con: duckdb.DuckDBPyConnection, answers: sentences.Answers, runs: Runs) -> dict[str, Drawn]:
-    """Every figure of the page by name."""
-    figures = {
-        "modality": modality.histograms(ask(con, queries.histograms(runs)), runs),
-        "stability": stability.curves(answers.by_energy, runs),
-    }
-    if holds(con, "training"):
-        figures["training"] = training.curves(ask(con, queries.TRAINING), runs)
-    return figures
-
-
-def exhibit(con: duckdb.DuckDBPyConnection, model: str, sae: str, first: bool) -> Exhibit:
-    """The strongest bridges of the first seed of a model and setting, with the items of both sides."""
-    found = con.execute("SELECT min(seed) FROM saes WHERE model = ? AND sae = ?", [model, sae]).fetchone()
-    seed = found[0] if found else 0
-    lists = []
-    for by, n in TOP_BRIDGES if first else TOP_BRIDGES_OTHERS:
-        top = ask(con, queries.top_bridges(model, sae, seed, n, by))
-        top = top._replace(rows=[row for row in top.rows if row[by] is not None])
-        lists.append(bridge_list(con, model, sae, seed, by, top))
-    return Exhibit(model, sae, seed, lists)
-
-
-def bridge_list(con: duckdb.DuckDBPyConnection, model: str, sae: str, seed: int, by: str, top: Answer) -> BridgeList:
-    """The rows of one `top_bridges`, with pictures and captions."""
-    title = f"Top {len(top.rows)} by {by.replace('_', ' ')}"
-    if not top.rows:
-        return BridgeList(title, [], 4, [top.sql])
-    images = ask(con, queries.top_images(model, sae, seed, sorted({row["image_concept"] for row in top.rows}), IMAGES))
-    captions = ask(
-        con, queries.top_captions(model, sae, seed, sorted({row["text_concept"] for row in top.rows}), CAPTIONS)
-    )
-    sql = [top.sql, images.sql, captions.sql]
-    uris: dict[int, str] = {}
-    if images.rows and holds(con, "image_bytes"):
-        read, uris = thumbnails(con, sorted({row["image_id"] for row in images.rows}))
-        sql.append(read.sql)
-    shown = [row | {"picture": uris.get(row["image_id"])} for row in images.rows]
-    largest = max(abs(row["bridge"]) for row in top.rows)
-    digits = min(9, max(2, 2 - math.floor(math.log10(largest)))) if largest > 0 else 4
-    bridges = [
-        Bridge(
-            Concept(
-                row["image_concept"],
-                sentences.number(row["image_score"], 2),
-                [item for item in shown if item["concept_id"] == row["image_concept"]],
-            ),
-            Concept(
-                row["text_concept"], sentences.number(row["text_score"], 2), captions.of(concept_id=row["text_concept"])
-            ),
-            row["image_concept"] == row["text_concept"],
-            row,
-        )
-        for row in top.rows
-    ]
-    return BridgeList(title, bridges, digits, sql)
 
 
 def questions(exhibits: list[Exhibit]) -> list[tuple[str, str]]:

@@ -45,6 +45,19 @@ def holds(con: duckdb.DuckDBPyConnection, *names: str) -> bool:
     return found is not None and found[0] == len(set(names))
 
 
+def has_columns(con: duckdb.DuckDBPyConnection, view: str, *columns: str) -> bool:
+    """Whether a view has all of these columns: a store made by an older version may lack some."""
+    sql = "SELECT list(column_name) FROM information_schema.columns WHERE table_name = ?"
+    found = con.execute(sql, [view]).fetchone()
+    return found is not None and set(columns) <= set(found[0] or [])
+
+
+def first_seed(con: duckdb.DuckDBPyConnection, model: str, sae: str) -> int:
+    """The smallest seed of a setting."""
+    found = con.execute("SELECT min(seed) FROM saes WHERE model = ? AND sae = ?", [model, sae]).fetchone()
+    return int(found[0]) if found and found[0] is not None else 0
+
+
 def _listed(values: Iterable[Any]) -> str:
     return ", ".join(map(literal, values))
 
@@ -131,6 +144,11 @@ FROM shares
 GROUP BY model, sae, class_image, class_text
 HAVING max(positive) > 0 OR min(negative) < 0
 ORDER BY sae, model, raw_share DESC NULLS LAST, class_image, class_text"""
+
+GEOMETRY = """\
+SELECT model, subspace, rank, heldout_accuracy
+FROM geometry
+ORDER BY model, list_position(['mean_gap', 'logistic', 'lda', 'inlp'], subspace), subspace"""
 
 TRAINING = "SELECT model, sae, seed, epoch, r2, dead_fraction FROM training ORDER BY model, sae, seed, step"
 

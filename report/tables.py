@@ -60,6 +60,10 @@ COLUMNS = {
         Column("r5", "R@5", 3), Column("chance5", "chance", 3),
         Column("r10", "R@10", 3), Column("chance10", "chance", 3),
     ],
+    "geometry": [
+        MODEL, Column("subspace", "subspace", WORDS), Column("rank", "rank", COUNT),
+        Column("heldout_accuracy", "held-out accuracy", 3),
+    ],
     "stability": [
         SAE, MODEL, Column("seed_a", "seed a", COUNT), Column("seed_b", "seed b", COUNT),
         Column("stability", "stability", 3),
@@ -88,6 +92,11 @@ CAPTIONS = {
         "Image to text counts a hit when any own caption is among the first K. Chance of text to image is K over the "
         "images. Chance of image to text is 1 − C(M − c, K)/C(M, K) for an image with c of the M captions, averaged "
         "over the images: more captions, more luck.",
+    ),
+    "geometry": (
+        "What tells images from captions",
+        "Balanced accuracy on held-out rows: of the direction and its threshold, for inlp of a classifier "
+        "fitted on what the subspace leaves over, which is to come near to one half.",
     ),
     "stability": (
         "Stability of every pair of seeds",

@@ -57,11 +57,11 @@ def _score_axis(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(short))
 
 
-def alignments(answer: Answer, nulls: Answer, runs: Runs) -> Drawn | None:
+def alignments(answer: Answer, nulls: Answer, runs: Runs, most: int) -> Drawn | None:
     """Alignment of concepts with the modality subspaces against their modality score; None without geometry.
 
-    answer: model, concept_id, energy, modality_score, subspace, alignment, concepts, left_out. nulls: model, subspace,
-    mean, low, high of |alignment| of random directions.
+    answer: model, concept_id, energy, modality_score, counted, subspace, alignment, of the `most` concepts with most
+    energy. nulls: model, subspace, mean, low, high of |alignment| of random directions.
     """
     found = [name for name in SUBSPACES if answer.of(subspace=name)]
     models = [model for model in models_of(runs) if answer.of(model=model)]
@@ -70,7 +70,7 @@ def alignments(answer: Answer, nulls: Answer, runs: Runs) -> Drawn | None:
     panels, notes = [], []
     for model in models:
         first = answer.of(model=model)[0]
-        notes.append(f"{model}: {first['concepts']} of {first['concepts'] + first['left_out']} concepts")
+        notes.append(f"{model}: {min(first['counted'], most)} of {first['counted']} concepts")
     for subspace in found:
         for model in models:
             rows = answer.of(model=model, subspace=subspace)
@@ -86,13 +86,15 @@ def alignments(answer: Answer, nulls: Answer, runs: Runs) -> Drawn | None:
     caption = (
         f"A mark a concept of SAE {sae}, first seed, with at least {MIN_FIRINGS} firings; its area is the energy. "
         f"Alignment is the cosine with the direction that tells images (+) from captions (−), for INLP the length of "
-        f"the part inside the subspace, which has no sign. Grey: the band that holds random directions "
-        f"({'95 % of lengths' if nulls.rows else 'not in these tables'}). {'; '.join(notes)}, those with most energy."
+        f"the part inside the subspace, which has no sign. {'; '.join(notes)}, those with most energy."
     )
-    keys = [
-        Key("concept, area its energy", FIRST, marker="o", line=False),
-        Key("random directions, 95 %", THIRD, filled=True, opacity=0.25),
-    ]
+    keys = [Key("concept, area its energy", FIRST, marker="o", line=False)]
+    if nulls.rows:
+        caption += (
+            " Grey: what random directions reach, up to the 97.5 % quantile of their length; for INLP also from the "
+            "2.5 % quantile on."
+        )
+        keys.append(Key("random directions", THIRD, filled=True, opacity=0.25))
     return Drawn("alignment", panels, keys, caption, [answer.sql, nulls.sql], len(models) if len(models) < 4 else 2)
 
 

@@ -1,0 +1,70 @@
+"""The findings table, shown first: each claim with its figure, what chance gives, its range, and whether it holds."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from report.figures.runs import Runs
+from report.queries import Answer, Row
+from report.sentences import number
+
+SQL = 'SELECT model, sae, claim, figure, "null", low, high, holds FROM findings'
+
+
+class Of(NamedTuple):
+    """A claim as one model has it, in words."""
+
+    model: str
+    figure: str
+    null: str
+    interval: str
+    holds: bool | None  #: None where it is not known
+
+    @property
+    def verdict(self) -> str:
+        """The last column."""
+        return "not known" if self.holds is None else "holds" if self.holds else "does not hold"
+
+
+class Claim(NamedTuple):
+    """One claim, a line a model."""
+
+    text: str
+    models: list[Of]
+
+
+def claims(answer: Answer, runs: Runs, sae: str) -> list[Claim]:
+    """The claims about one SAE setting in the order of the table, models in the order of the study."""
+    place = {model: i for i, (model, name) in enumerate(runs) if name == sae}
+    by_claim: dict[str, list[Row]] = {}
+    for row in answer.of(sae=sae):
+        by_claim.setdefault(row["claim"], []).append(row)
+    return [
+        Claim(text.replace("_", " "), [_of(row) for row in sorted(rows, key=lambda row: place.get(row["model"], 0))])
+        for text, rows in by_claim.items()
+    ]
+
+
+def _of(row: Row) -> Of:
+    low, high = row["low"], row["high"]
+    interval = "–" if low is None or high is None else f"{number(low)} – {number(high)}"
+    return Of(row["model"], number(row["figure"]), number(row["null"]), interval, row["holds"])
+
+
+def tally(found: list[Claim]) -> str:
+    """How many of the claims hold in all models, in a sentence."""
+    judged = [claim for claim in found if all(of.holds is not None for of in claim.models)]
+    everywhere = sum(all(of.holds for of in claim.models) for claim in judged)
+    nowhere = sum(not any(of.holds for of in claim.models) for claim in judged)
+    several = max((len(claim.models) for claim in found), default=0) > 1
+    parts = [f"{everywhere} hold{' in every model' if several else ''}"]
+    parts += [f"{nowhere} do{' so in none' if several else ' not'}"] if nowhere else []
+    if mixed := len(judged) - everywhere - nowhere:
+        parts.append(f"{mixed} depend{'s' * (mixed == 1)} on the model")
+    if open_ := len(found) - len(judged):
+        parts.append(f"{open_} cannot be judged")
+    return f"Of {len(found)} claims {_joined(parts)}."
+
+
+def _joined(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,96 @@
+"""The strongest bridges of an SAE with the items of both sides: cards of the page, panels of the files."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import duckdb
+
+from report import queries
+from report.pictures import thumbnails
+from report.queries import Answer, Row, ask, holds
+from report.sentences import number
+
+TOP_BRIDGES = (("bridge", 12), ("correlation_bridge", 6))  # how many of the first setting, by what
+TOP_BRIDGES_OTHERS = (("bridge", 4), ("correlation_bridge", 2))  # of every further setting, folded
+IMAGES, CAPTIONS = 6, 5  # items shown of a concept
+
+
+class Concept(NamedTuple):
+    """One side of a bridge."""
+
+    id: int
+    score: str  #: modality score
+    items: list[Row]  #: top images (key, caption, picture) or top captions (caption)
+
+
+class Bridge(NamedTuple):
+    """An image concept, a text concept, and what lies between them."""
+
+    image: Concept
+    text: Concept
+    own: bool  #: both sides are one concept
+    numbers: Row
+
+
+class BridgeList(NamedTuple):
+    """The strongest bridges of one SAE by one of the three scores."""
+
+    title: str
+    bridges: list[Bridge]
+    digits: int  #: of bridge and covariance: three that count in the first row
+    sql: list[str]
+
+
+class Exhibit(NamedTuple):
+    """The bridge lists of one SAE."""
+
+    model: str
+    sae: str
+    seed: int
+    lists: list[BridgeList]
+
+
+def exhibit(con: duckdb.DuckDBPyConnection, model: str, sae: str, first: bool) -> Exhibit:
+    """The strongest bridges of the first seed of a model and setting, with the items of both sides."""
+    seed = queries.first_seed(con, model, sae)
+    lists = []
+    for by, n in TOP_BRIDGES if first else TOP_BRIDGES_OTHERS:
+        top = ask(con, queries.top_bridges(model, sae, seed, n, by))
+        top = top._replace(rows=[row for row in top.rows if row[by] is not None])
+        lists.append(bridge_list(con, model, sae, seed, by, top))
+    return Exhibit(model, sae, seed, lists)
+
+
+def bridge_list(con: duckdb.DuckDBPyConnection, model: str, sae: str, seed: int, by: str, top: Answer) -> BridgeList:
+    """The rows of one `top_bridges`, with pictures and captions."""
+    title = f"Top {len(top.rows)} by {by.replace('_', ' ')}"
+    if not top.rows:
+        return BridgeList(title, [], 4, [top.sql])
+    images = ask(con, queries.top_images(model, sae, seed, sorted({row["image_concept"] for row in top.rows}), IMAGES))
+    captions = ask(
+        con, queries.top_captions(model, sae, seed, sorted({row["text_concept"] for row in top.rows}), CAPTIONS)
+    )
+    sql = [top.sql, images.sql, captions.sql]
+    uris: dict[int, str] = {}
+    if images.rows and holds(con, "image_bytes"):
+        read, uris = thumbnails(con, sorted({row["image_id"] for row in images.rows}))
+        sql.append(read.sql)
+    shown = [row | {"picture": uris.get(row["image_id"])} for row in images.rows]
+    largest = max(abs(row["bridge"]) for row in top.rows)
+    digits = min(9, max(2, 2 - math.floor(math.log10(largest)))) if largest > 0 else 4
+    bridges = [
+        Bridge(
+            Concept(
+                row["image_concept"],
+                number(row["image_score"], 2),
+                [item for item in shown if item["concept_id"] == row["image_concept"]],
+            ),
+            Concept(row["text_concept"], number(row["text_score"], 2), captions.of(concept_id=row["text_concept"])),
+            row["image_concept"] == row["text_concept"],
+            row,
+        )
+        for row in top.rows
+    ]
+    return BridgeList(title, bridges, digits, sql)

@@ -1,0 +1,185 @@
+"""The SQL behind the figures that no macro of the catalog gives whole. Built and answered as those of `queries`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from report.queries import MIN_FIRINGS, TOP, UNIMODAL
+from storage.statements import literal
+
+MARKS = 1000  # concepts drawn against their alignment: more are a blot, and megabytes of SVG
+CELLS = 20  # concepts a side of the bridge matrix
+SUBSPACES = ("mean_gap", "logistic", "lda", "inlp")
+
+FRONTIER = """\
+SELECT model, method, k, width, l0, r2_image, r2_text, r2, seconds
+FROM frontier
+ORDER BY model, method, width, l0, k"""
+
+CONCENTRATION = """\
+WITH ranked AS (
+    SELECT
+        model, sae, seed,
+        row_number() OVER ranking AS k,
+        count(*) OVER whole AS width,
+        sum(energy) OVER ranking / nullif(sum(energy) OVER whole, 0) AS share
+    FROM concepts
+    WINDOW
+        whole AS (PARTITION BY model, sae, seed),
+        ranking AS (PARTITION BY model, sae, seed ORDER BY energy DESC, concept_id ROWS UNBOUNDED PRECEDING)
+)
+SELECT model, sae, k, any_value(width) AS width, avg(share) AS share, min(share) AS low, max(share) AS high
+FROM ranked
+WHERE k = width OR k IN (SELECT round(2 ** (step / 4))::BIGINT FROM range(100) AS steps(step))
+GROUP BY model, sae, k
+HAVING avg(share) IS NOT NULL
+ORDER BY sae, model, k"""
+
+SIDE_BY_SIDE = f"""\
+WITH values_by_seed AS (
+    UNPIVOT (SELECT model, sae, seed, r2_image, r2_text, 1 - dead_fraction AS alive FROM saes)
+    ON r2_image, r2_text, alive INTO NAME statistic VALUE value
+    UNION ALL
+    SELECT
+        model, sae, seed, 'unimodal',
+        avg((modality_score < {UNIMODAL} OR modality_score > {1 - UNIMODAL})::INTEGER)
+    FROM concepts
+    WHERE firings >= {MIN_FIRINGS} AND modality_score IS NOT NULL
+    GROUP BY model, sae, seed
+    UNION ALL
+    SELECT model, sae, seed, 'top_energy', sum(energy) FILTER (rank <= {TOP}) / nullif(sum(energy), 0)
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY model, sae, seed ORDER BY energy DESC, concept_id) AS rank
+        FROM concepts
+    )
+    GROUP BY model, sae, seed
+    UNION ALL
+    SELECT model, sae_a, seed_a, 'stability', avg(cosine)
+    FROM matches
+    WHERE sae_a = sae_b
+    GROUP BY model, sae_a, seed_a, seed_b
+    UNION ALL
+    SELECT
+        model, sae, seed, kind || '_opposite',
+        coalesce(
+            sum(positive) FILTER (NOT self AND (class_image, class_text) IN (('image', 'text'), ('text', 'image'))), 0
+        ) / nullif(sum(positive), 0)
+    FROM bridge_totals
+    GROUP BY model, sae, seed, kind
+),
+chance AS (
+    SELECT
+        model, sae,
+        CASE
+            WHEN statistic = 'stability' AND "null" = 'floor_matched' THEN 'stability'
+            WHEN statistic = 'unimodal_share' AND "null" = 'modality_shuffled' THEN 'unimodal'
+            WHEN statistic = 'raw_opposite_share' AND "null" = 'images_permuted' THEN 'raw_opposite'
+            WHEN statistic = 'covariance_opposite_share' AND "null" = 'images_permuted' THEN 'covariance_opposite'
+        END AS statistic,
+        avg(mean) AS chance
+    FROM nulls
+    GROUP BY ALL
+    HAVING statistic IS NOT NULL
+)
+SELECT
+    model, sae, statistic,
+    avg(value) AS value, min(value) AS low, max(value) AS high, any_value(chance) AS chance
+FROM values_by_seed
+LEFT JOIN chance USING (model, sae, statistic)
+GROUP BY model, sae, statistic
+HAVING avg(value) IS NOT NULL
+ORDER BY sae, model, statistic"""
+
+DIETS = """\
+WITH pairs_of_runs AS (
+    SELECT
+        m.model, least(m.sae_a, m.sae_b) AS sae_a, greatest(m.sae_a, m.sae_b) AS sae_b, m.seed_a, m.seed_b,
+        avg(m.cosine) AS stability,
+        sum(m.cosine * c.energy) / nullif(sum(c.energy), 0) AS energy_weighted
+    FROM matches AS m
+    JOIN concepts AS c
+        ON c.model = m.model AND c.sae = m.sae_a AND c.seed = m.seed_a AND c.concept_id = m.concept_a
+    GROUP BY m.model, m.sae_a, m.sae_b, m.seed_a, m.seed_b
+),
+floor_of AS (
+    SELECT
+        model, sae,
+        avg(mean) FILTER ("null" = 'floor_random') AS floor_random,
+        avg(mean) FILTER ("null" = 'floor_matched') AS floor_matched
+    FROM nulls
+    WHERE statistic = 'stability'
+    GROUP BY model, sae
+)
+SELECT
+    p.model, sae_a, sae_b, avg(stability) AS stability, min(stability) AS low, max(stability) AS high,
+    avg(energy_weighted) AS energy_weighted, count(*) // 2 AS pairs,
+    (any_value(a.floor_random) + any_value(b.floor_random)) / 2 AS floor_random,
+    (any_value(a.floor_matched) + any_value(b.floor_matched)) / 2 AS floor_matched
+FROM pairs_of_runs AS p
+LEFT JOIN floor_of AS a ON a.model = p.model AND a.sae = sae_a
+LEFT JOIN floor_of AS b ON b.model = p.model AND b.sae = sae_b
+GROUP BY p.model, sae_a, sae_b
+ORDER BY p.model, sae_a <> sae_b, sae_a, sae_b"""
+
+RETRIEVAL = """\
+SELECT
+    model, sae, intervention, direction, any_value(gallery) AS gallery, any_value(captions) AS captions,
+    avg(r1) AS r1, min(r1) AS low, max(r1) AS high, avg(r10) AS r10
+FROM retrieval
+GROUP BY model, sae, intervention, direction
+HAVING avg(r1) IS NOT NULL
+ORDER BY sae NULLS FIRST, model, intervention, direction"""
+
+ALIGNMENT_NULLS = """\
+SELECT model, replace(statistic, 'align_', '') AS subspace, avg(mean) AS mean, avg(q025) AS low, avg(q975) AS high
+FROM nulls
+WHERE statistic LIKE 'align\\_%' ESCAPE '\\' AND "null" = 'floor_random'
+GROUP BY model, statistic
+ORDER BY model, statistic"""
+
+
+def alignments(sae: str, subspaces: Iterable[str]) -> str:
+    """Modality score, energy and alignments of the most energetic concepts of the first seed of a setting."""
+    columns = ", ".join(f"align_{name} AS {name}" for name in subspaces)
+    return f"""\
+WITH counted AS (
+    SELECT
+        model, concept_id, energy, modality_score, {columns},
+        row_number() OVER (PARTITION BY model ORDER BY energy DESC, concept_id) AS rank,
+        count(*) OVER (PARTITION BY model) AS counted
+    FROM concepts AS c
+    WHERE sae = {literal(sae)} AND firings >= {MIN_FIRINGS} AND modality_score IS NOT NULL
+        AND seed = (SELECT min(seed) FROM saes WHERE saes.model = c.model AND saes.sae = c.sae)
+)
+SELECT model, concept_id, energy, modality_score, counted, subspace, alignment
+FROM (
+    UNPIVOT (FROM counted WHERE rank <= {MARKS})
+    ON {", ".join(subspaces)} INTO NAME subspace VALUE alignment
+)
+ORDER BY model, subspace, energy DESC, concept_id"""
+
+
+def bridge_matrix(model: str, sae: str, seed: int) -> str:
+    """The bridges between the image concepts, and the text concepts, that have the largest bridges of one SAE."""
+    of = f"model = {literal(model)} AND sae = {literal(sae)} AND seed = {seed}"
+    return f"""\
+WITH own AS (
+    FROM bridges WHERE {of}
+),
+rows_of AS (
+    SELECT image_concept FROM own GROUP BY image_concept
+    ORDER BY max(bridge) DESC, image_concept LIMIT {CELLS}
+),
+columns_of AS (
+    SELECT text_concept FROM own GROUP BY text_concept
+    ORDER BY max(bridge) DESC, text_concept LIMIT {CELLS}
+)
+SELECT
+    image_concept, text_concept, bridge, correlation_bridge,
+    i.modality_score AS image_score, t.modality_score AS text_score
+FROM own
+JOIN rows_of USING (image_concept)
+JOIN columns_of USING (text_concept)
+JOIN concepts AS i ON i.model = own.model AND i.sae = own.sae AND i.seed = own.seed AND i.concept_id = image_concept
+JOIN concepts AS t ON t.model = own.model AND t.sae = own.sae AND t.seed = own.seed AND t.concept_id = text_concept
+ORDER BY image_score DESC, image_concept, text_score DESC, text_concept"""

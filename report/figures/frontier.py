@@ -1,0 +1,100 @@
+"""The frontier: how much of the embeddings each method rebuilds, against how many codes a row it spends."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from report.drawing import FIFTH, FIRST, FOURTH, INK, MUTED, SECOND, SIXTH, Draw, Drawn, Key, Panel, dashes, short
+from report.figures.runs import Runs, models_of
+from report.queries import Answer, Row
+
+
+class Method(NamedTuple):
+    """How a method is named and drawn: SAEs in colour, what they are measured against in ink, told apart by marks."""
+
+    name: str
+    color: str
+    dash: str
+    marker: str
+
+
+METHODS = {
+    "batchtopk": Method("BatchTopK", FIRST, "", "o"),
+    "topk": Method("TopK", SECOND, "", "s"),
+    "matryoshka": Method("Matryoshka", FOURTH, "", "^"),
+    "jumprelu": Method("JumpReLU", FIFTH, "", "D"),
+    "relu": Method("ReLU + L1", SIXTH, "", "v"),
+    "pca": Method("PCA", INK, "6 3", "s"),
+    "ica": Method("ICA", INK, "2 2", "D"),
+    "nmf": Method("NMF (±)", INK, "6 2 2 2", "^"),
+    "kmeans": Method("k-means", INK, "", "x"),
+    "spherical": Method("spherical k-means", MUTED, "6 3", "v"),
+    "sample": Method("data sample", MUTED, "2 2", "o"),
+    "random": Method("random directions", MUTED, "6 2 2 2", "+"),
+}
+DEEPEST = -0.1  # R2 below it is worse than the mean by far: how far says nothing, and would flatten the rest
+
+
+def r2_against_l0(answer: Answer, runs: Runs) -> Drawn | None:
+    """R2 within images and within captions against L0, all methods; None without the rows."""
+    models = [model for model in models_of(runs) if answer.of(model=model)]
+    if not models:
+        return None
+    names = list(dict.fromkeys(row["method"] for row in answer.rows))
+    styles = {name: METHODS.get(name, Method(name, INK, "", "")) for name in names}
+    values = [row[name] for row in answer.rows for name in ("r2_image", "r2_text") if row[name] is not None]
+    bottom = max(DEEPEST, min([0.0, *values]))
+    spread = [row["l0"] for row in answer.rows if row["l0"]]
+    limits = min(spread, default=1) / 1.15, max(spread, default=1) * 1.15
+    panels = []
+    for model in models:
+        for column, title in (("r2_image", "images"), ("r2_text", "captions")):
+            rows = [row for row in answer.of(model=model) if row["l0"] and row[column] is not None]
+            best = max(rows, key=lambda row: row[column], default=None)
+            label = f"R squared within {title} of {model} against L0, {len(styles)} methods"
+            if best:
+                label += f"; the highest is {styles[best['method']].name}, {best[column]:.3f} at L0 {best['l0']:.1f}"
+            panels.append(
+                Panel(_lines(rows, column, styles, bottom, limits), f"{model}: {title}", f"{label}.", (4.9, 3.1))
+            )
+    deeper = sorted({styles[row["method"]].name for row in answer.rows if _below(row, bottom)})
+    caption = (
+        "R² within each modality, about its own mean, on the counted rows, against L0, the mean number of codes that "
+        "are not 0 (log scale). SAEs in colour, drawn through; what they are measured against in grey and black. "
+        "k-means has one code a row. PCA, ICA and NMF codes are cut to the k largest a row."
+    )
+    caption += f" Points below {short(bottom)} are cut off: {', '.join(deeper)}." if deeper else ""
+    order = [name for name in METHODS if name in styles] + [name for name in names if name not in METHODS]
+    keys = [
+        Key(style.name, style.color, style.dash, marker=style.marker, hollow=style.color in (INK, MUTED))
+        for style in (styles[name] for name in order)
+    ]
+    return Drawn("frontier", panels, keys, caption, answer.sql, 2)
+
+
+def _below(row: Row, bottom: float) -> bool:
+    return any(row[name] is not None and row[name] < bottom for name in ("r2_image", "r2_text"))
+
+
+def _lines(rows: list[Row], column: str, styles: dict[str, Method], bottom: float, limits: tuple[float, float]) -> Draw:
+    def draw(axes: Axes) -> None:
+        for name, style in styles.items():
+            own = sorted((row for row in rows if row["method"] == name), key=lambda row: (row["width"] or 0, row["l0"]))
+            for width in dict.fromkeys(row["width"] for row in own):
+                line = [row for row in own if row["width"] == width]
+                axes.plot(
+                    [row["l0"] for row in line], [row[column] for row in line],
+                    color=style.color, linestyle=dashes(style.dash), marker=style.marker or None, markersize=5,
+                    markerfacecolor=style.color if style.color not in (INK, MUTED) else "none", linewidth=1.4,
+                )  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.set(xlim=limits, ylim=(bottom, 1), xlabel="L0 (log scale)", ylabel="R²")
+        axes.xaxis.set_major_formatter(FuncFormatter(short))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(short))
+        axes.grid(axis="y")
+
+    return draw

@@ -1,0 +1,57 @@
+"""Which figures a study has: asks for their rows, and leaves out those whose views or rows are missing."""
+
+from __future__ import annotations
+
+import duckdb
+
+from report import figure_queries, queries
+from report.drawing import Drawn
+from report.exhibits import Exhibit
+from report.figures import bridges, frontier, modality, models, retrieval, stability, training
+from report.figures.runs import Runs
+from report.queries import Answer, ask, has_columns, holds
+
+
+def made_figures(con: duckdb.DuckDBPyConnection, by_energy: Answer, runs: Runs, named: list[str]) -> dict[str, Drawn]:
+    """Every figure of the page by name. by_energy: the answer to `stability_by_energy`. named: the settings that the
+    study file names, which all figures show; its data diets have one of their own.
+    """
+    main = [run for run in runs if run[1] in named] or runs
+    first = [run for run in main if run[1] == main[0][1]]
+    made: dict[str, Drawn | None] = {
+        "models": models.side_by_side(ask(con, figure_queries.SIDE_BY_SIDE), main),
+        "modality": modality.histograms(ask(con, queries.histograms(main)), main),
+        "energy": models.concentration(ask(con, figure_queries.CONCENTRATION), main),
+        "stability": stability.curves(by_energy, main),
+        "diets": stability.diets(ask(con, figure_queries.DIETS), runs),
+        "retrieval": retrieval.interventions(ask(con, figure_queries.RETRIEVAL), main),
+        "matrix": _matrix(con, first),
+        "alignment": _alignment(con, first),
+    }
+    if holds(con, "frontier"):
+        made["frontier"] = frontier.r2_against_l0(ask(con, figure_queries.FRONTIER), runs)
+    if holds(con, "training"):
+        made["training"] = training.curves(ask(con, queries.TRAINING), main)
+    return {name: drawn for name, drawn in made.items() if drawn is not None}
+
+
+def _alignment(con: duckdb.DuckDBPyConnection, runs: Runs) -> Drawn | None:
+    found = [name for name in figure_queries.SUBSPACES if has_columns(con, "concepts", f"align_{name}")]
+    if not found or not runs:
+        return None
+    answer = ask(con, figure_queries.alignments(runs[0][1], found))
+    return modality.alignments(answer, ask(con, figure_queries.ALIGNMENT_NULLS), runs, figure_queries.MARKS)
+
+
+def _matrix(con: duckdb.DuckDBPyConnection, runs: Runs) -> Drawn | None:
+    answers = []
+    for model, sae in runs:
+        seed = queries.first_seed(con, model, sae)
+        answers.append((model, ask(con, figure_queries.bridge_matrix(model, sae, seed))))
+    return bridges.matrices(answers, runs[0][1], figure_queries.CELLS) if runs else None
+
+
+def made_files(exhibits: list[Exhibit]) -> list[Drawn]:
+    """Figures that are files only: the strongest bridges of the first setting, which the page shows as text."""
+    found = (bridges.cards(shown) for shown in exhibits if shown.sae == exhibits[0].sae)
+    return [drawn for drawn in found if drawn is not None]
