@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from report.queries import MIN_FIRINGS, TOP, UNIMODAL
+from report.figures.runs import Runs
+from report.queries import MIN_FIRINGS, TOP, UNIMODAL, for_each, of_each
 from storage.statements import literal
 
 MARKS = 1000  # concepts drawn against their alignment: more are a blot, and megabytes of SVG
@@ -15,25 +16,6 @@ FRONTIER = """\
 SELECT model, method, k, width, l0, r2_image, r2_text, r2, seconds
 FROM frontier
 ORDER BY model, method, width, l0, k"""
-
-CONCENTRATION = """\
-WITH ranked AS (
-    SELECT
-        model, sae, seed,
-        row_number() OVER ranking AS k,
-        count(*) OVER whole AS width,
-        sum(energy) OVER ranking / nullif(sum(energy) OVER whole, 0) AS share
-    FROM concepts
-    WINDOW
-        whole AS (PARTITION BY model, sae, seed),
-        ranking AS (PARTITION BY model, sae, seed ORDER BY energy DESC, concept_id ROWS UNBOUNDED PRECEDING)
-)
-SELECT model, sae, k, any_value(width) AS width, avg(share) AS share, min(share) AS low, max(share) AS high
-FROM ranked
-WHERE k = width OR k IN (SELECT round(2 ** (step / 4))::BIGINT FROM range(100) AS steps(step))
-GROUP BY model, sae, k
-HAVING avg(share) IS NOT NULL
-ORDER BY sae, model, k"""
 
 SIDE_BY_SIDE = f"""\
 WITH values_by_seed AS (
@@ -90,37 +72,6 @@ GROUP BY model, sae, statistic
 HAVING avg(value) IS NOT NULL
 ORDER BY sae, model, statistic"""
 
-DIETS = """\
-WITH pairs_of_runs AS (
-    SELECT
-        m.model, least(m.sae_a, m.sae_b) AS sae_a, greatest(m.sae_a, m.sae_b) AS sae_b, m.seed_a, m.seed_b,
-        avg(m.cosine) AS stability,
-        sum(m.cosine * c.energy) / nullif(sum(c.energy), 0) AS energy_weighted
-    FROM matches AS m
-    JOIN concepts AS c
-        ON c.model = m.model AND c.sae = m.sae_a AND c.seed = m.seed_a AND c.concept_id = m.concept_a
-    GROUP BY m.model, m.sae_a, m.sae_b, m.seed_a, m.seed_b
-),
-floor_of AS (
-    SELECT
-        model, sae,
-        avg(mean) FILTER ("null" = 'floor_random') AS floor_random,
-        avg(mean) FILTER ("null" = 'floor_matched') AS floor_matched
-    FROM nulls
-    WHERE statistic = 'stability'
-    GROUP BY model, sae
-)
-SELECT
-    p.model, sae_a, sae_b, avg(stability) AS stability, min(stability) AS low, max(stability) AS high,
-    avg(energy_weighted) AS energy_weighted, count(*) // 2 AS pairs,
-    (any_value(a.floor_random) + any_value(b.floor_random)) / 2 AS floor_random,
-    (any_value(a.floor_matched) + any_value(b.floor_matched)) / 2 AS floor_matched
-FROM pairs_of_runs AS p
-LEFT JOIN floor_of AS a ON a.model = p.model AND a.sae = sae_a
-LEFT JOIN floor_of AS b ON b.model = p.model AND b.sae = sae_b
-GROUP BY p.model, sae_a, sae_b
-ORDER BY p.model, sae_a <> sae_b, sae_a, sae_b"""
-
 RETRIEVAL = """\
 SELECT
     model, sae, intervention, direction, any_value(gallery) AS gallery, any_value(captions) AS captions,
@@ -136,6 +87,36 @@ FROM nulls
 WHERE statistic LIKE 'align\\_%' ESCAPE '\\' AND "null" = 'floor_random'
 GROUP BY model, statistic
 ORDER BY model, statistic"""
+
+
+def concentration(runs: Runs) -> str:
+    """Share of the energy that the K most energetic concepts of every (model, sae) hold."""
+    return for_each(runs, "SELECT {m} AS model, {s} AS sae, * FROM energy_concentration({m}, {s})", "sae, model, k")
+
+
+def diets(main: Runs, runs: Runs) -> str:
+    """Stability of the named settings' seeds, of each with its data diets, and of the two halves of the data.
+
+    Runs of one seed start from the same dictionary: they are told apart, since likeness of theirs is not the data's.
+    """
+    own = """\
+SELECT
+    {m} AS model, {s} AS sae_a, {s} AS sae_b, false AS same_seed, count(*) AS pairs, avg(stability) AS stability,
+    min(stability) AS low, max(stability) AS high, avg(energy_weighted) AS energy_weighted,
+    avg(floor_random) AS floor_random, avg(floor_matched) AS floor_matched
+FROM stability({m}, {s})
+HAVING count(*) > 0"""
+    other = """\
+SELECT
+    {m} AS model, {s} AS sae_a, diet AS sae_b, same_seed, pairs, stability,
+    low, high, energy_weighted, floor_random, floor_matched
+FROM diet_stability({m}, {s})"""
+    halves = f"""{other}
+WHERE {{s}} < diet
+    AND (SELECT count(DISTINCT data_half) FROM saes WHERE saes.model = {{m}} AND saes.sae IN ({{s}}, diet)) = 2"""
+    rest = [run for run in runs if run not in main]
+    selects = [each for select, of in ((own, main), (other, main), (halves, rest)) for each in of_each(of, select)]
+    return "\nUNION ALL\n".join(selects) + "\nORDER BY model, sae_a <> sae_b, sae_a, sae_b, same_seed"
 
 
 def alignments(sae: str, subspaces: Iterable[str]) -> str:

@@ -12,18 +12,17 @@ from report.figures.runs import Runs
 from report.queries import Answer, ask, has_columns, holds
 
 
-def made_figures(con: duckdb.DuckDBPyConnection, by_energy: Answer, runs: Runs, named: list[str]) -> dict[str, Drawn]:
-    """Every figure of the page by name. by_energy: the answer to `stability_by_energy`. named: the settings that the
-    study file names, which all figures show; its data diets have one of their own.
+def made_figures(con: duckdb.DuckDBPyConnection, by_energy: Answer, main: Runs, runs: Runs) -> dict[str, Drawn]:
+    """Every figure of the page by name. by_energy: the answer to `stability_by_energy`. main: the settings that the
+    study file names, which all figures show; runs: its data diets too, which have one of their own.
     """
-    main = [run for run in runs if run[1] in named] or runs
     first = [run for run in main if run[1] == main[0][1]]
     made: dict[str, Drawn | None] = {
         "models": models.side_by_side(ask(con, figure_queries.SIDE_BY_SIDE), main),
         "modality": modality.histograms(ask(con, queries.histograms(main)), main),
-        "energy": models.concentration(ask(con, figure_queries.CONCENTRATION), main),
+        "energy": models.concentration(ask(con, figure_queries.concentration(main)), main),
         "stability": stability.curves(by_energy, main),
-        "diets": stability.diets(ask(con, figure_queries.DIETS), runs),
+        "diets": stability.diets(ask(con, figure_queries.diets(main, runs)), runs),
         "retrieval": retrieval.interventions(ask(con, figure_queries.RETRIEVAL), main),
         "matrix": _matrix(con, first),
         "alignment": _alignment(con, first),

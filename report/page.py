@@ -65,33 +65,35 @@ def contents(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> dict[str
     """Everything the template shows."""
     settings = ask(con, queries.SETTINGS)
     runs = in_study_order(settings, config)
-    saes = list(dict.fromkeys(sae for _, sae in runs))
+    named = [entry["name"] for entry in config.get("saes", [])]
+    main = [run for run in runs if run[1] in named] or runs  # data diets have a figure and their rows in the tables
+    saes = list(dict.fromkeys(sae for _, sae in main))
     models = list(dict.fromkeys(model for model, _ in runs))
     split = settings.rows[0]["split"] if settings.rows else "heldout"
     answers = sentences.Answers(
         reconstruction=ask(con, queries.RECONSTRUCTION),
         settings=settings,
         modality=ask(con, queries.MODALITY_SHARES),
-        by_energy=ask(con, queries.stability_by_energy(runs)),
+        by_energy=ask(con, queries.stability_by_energy(main)),
         totals=ask(con, queries.BRIDGE_TOTALS),
         retrieval=ask(con, queries.retrieval(split)),
     )
-    said = [(sae, sentences.findings(answers, [model for model, name in runs if name == sae], sae)) for sae in saes]
+    said = [(sae, sentences.findings(answers, [model for model, name in main if name == sae], sae)) for sae in saes]
     answer = ask(con, CLAIMS) if holds(con, "findings") else Answer(CLAIMS, [], [])
-    exhibits = [exhibit(con, model, sae, sae == saes[0]) for sae in saes for model, name in runs if name == sae]
+    exhibits = [exhibit(con, model, sae, sae == saes[0]) for sae in saes for model, name in main if name == sae]
     return {
         "name": config["name"],
         "facts": facts(config),
         "split": split,
         "models": models,
         "saes": saes,
-        "claims": [(sae, found) for sae in saes if (found := claims(answer, runs, sae))],
+        "claims": [(sae, found) for sae in saes if (found := claims(answer, main, sae))],
         "claims_sql": answer.sql,
         "findings": said,
         "retrieval_finding": sentences.retrieval(answers, models),
         "findings_sql": [answer.sql for answer in answers],
-        "tables": made_tables(con, answers, runs),
-        "figures": made_figures(con, answers.by_energy, runs, [entry["name"] for entry in config.get("saes", [])]),
+        "tables": made_tables(con, answers, main, runs),
+        "figures": made_figures(con, answers.by_energy, main, runs),
         "exhibits": exhibits,
         "to_paste": questions(exhibits),
     }
@@ -134,7 +136,9 @@ def _shown(value: Any) -> str:
     return f"{kind}{colon}{PurePath(rest).name}" if PurePath(rest).is_absolute() else text
 
 
-def made_tables(con: duckdb.DuckDBPyConnection, answers: sentences.Answers, runs: Runs) -> dict[str, tables.Table]:
+def made_tables(
+    con: duckdb.DuckDBPyConnection, answers: sentences.Answers, main: Runs, runs: Runs
+) -> dict[str, tables.Table]:
     """Every table of the page by name; those that the study gives no rows for are missing."""
     found = {
         "counts": ask(con, queries.COUNTS),
@@ -144,6 +148,8 @@ def made_tables(con: duckdb.DuckDBPyConnection, answers: sentences.Answers, runs
         "stability": ask(con, queries.stability(runs)),
         "totals": answers.totals,
     }
+    if holds(con, "findings"):  # made by the same analysis as the nulls of bridges
+        found["bridge_figures"] = ask(con, queries.bridge_figures(main))
     if holds(con, "geometry"):
         found["geometry"] = ask(con, queries.GEOMETRY)
     if holds(con, "ledger"):

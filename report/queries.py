@@ -16,6 +16,10 @@ Row = dict[str, Any]
 UNIMODAL = 0.1  # DEFINITIONS: unimodal below this modality score, or above one minus it
 MIN_FIRINGS = 10  # concepts below it stay out of modality shares
 BINS = 20
+BRIDGE_FIGURES = (
+    "raw_opposite_share", "covariance_opposite_share", "raw_self_share", "covariance_self_share",
+    "top_bridge", "top_covariance_bridge", "top_correlation_bridge", "raw_total", "covariance_total",
+)  # fmt: skip
 TOP = 32  # the "most energetic" concepts of the sentences
 
 
@@ -62,11 +66,15 @@ def _listed(values: Iterable[Any]) -> str:
     return ", ".join(map(literal, values))
 
 
-def _for_each(runs: Iterable[tuple[str, str]], select: str, order: str) -> str:
-    """One SELECT a (model, sae), put together: the macros take one of each. `{m}` and `{s}` stand for the literals."""
+def of_each(runs: Iterable[tuple[str, str]], select: str) -> list[str]:
+    """One SELECT a (model, sae): the macros take one of each. `{m}` and `{s}` stand for the literals."""
     # replace, not format: the statements hold braces and percent signs of their own
-    selects = [select.replace("{m}", literal(model)).replace("{s}", literal(sae)) for model, sae in runs]
-    return "\nUNION ALL\n".join(selects) + f"\nORDER BY {order}"
+    return [select.replace("{m}", literal(model)).replace("{s}", literal(sae)) for model, sae in runs]
+
+
+def for_each(runs: Iterable[tuple[str, str]], select: str, order: str) -> str:
+    """`of_each`, put together and sorted."""
+    return "\nUNION ALL\n".join(of_each(runs, select)) + f"\nORDER BY {order}"
 
 
 COUNTS = """\
@@ -203,12 +211,12 @@ ORDER BY model, direction"""
 def histograms(runs: list[tuple[str, str]]) -> str:
     """The modality-score histogram of every (model, sae)."""
     select = f"SELECT {{m}} AS model, {{s}} AS sae, * FROM modality_histogram({{m}}, {{s}}, {BINS})"
-    return _for_each(runs, select, "sae, model, bin")
+    return for_each(runs, select, "sae, model, bin")
 
 
 def stability_by_energy(runs: list[tuple[str, str]]) -> str:
     """Stability of the K most energetic concepts of every (model, sae), beside both floors."""
-    return _for_each(runs, "SELECT {m} AS model, {s} AS sae, * FROM stability_by_energy({m}, {s})", "sae, model, k")
+    return for_each(runs, "SELECT {m} AS model, {s} AS sae, * FROM stability_by_energy({m}, {s})", "sae, model, k")
 
 
 def stability(runs: list[tuple[str, str]]) -> str:
@@ -224,7 +232,22 @@ SELECT
             AND n.seed IN (pair.seed_a, pair.seed_b)
     ) AS floor_energy_weighted
 FROM stability({m}, {s}) AS pair"""
-    return _for_each(runs, select, "sae, model, seed_a, seed_b")
+    return for_each(runs, select, "sae, model, seed_a, seed_b")
+
+
+def bridge_figures(runs: list[tuple[str, str]]) -> str:
+    """What bridges come to, beside three nulls, of every (model, sae): means over the seeds."""
+    select = f"""\
+SELECT
+    {{m}} AS model, {{s}} AS sae, statistic, avg(figure) AS figure,
+    avg(images_permuted) AS images_permuted, avg(images_permuted_sd) AS images_permuted_sd,
+    avg(dictionary_permuted) AS dictionary_permuted, avg(dictionary_permuted_sd) AS dictionary_permuted_sd,
+    avg(both_permuted) AS both_permuted, avg(both_permuted_sd) AS both_permuted_sd
+FROM bridge_figures({{m}}, {{s}})
+WHERE statistic IN ({_listed(BRIDGE_FIGURES)})
+GROUP BY statistic
+HAVING avg(figure) IS NOT NULL"""
+    return for_each(runs, select, f"sae, model, list_position([{_listed(BRIDGE_FIGURES)}], statistic)")
 
 
 def top_bridges(model: str, sae: str, seed: int, n: int, by: str) -> str:

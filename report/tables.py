@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from report.figures.runs import Runs
 from report.queries import MIN_FIRINGS, UNIMODAL, Answer, Row
 from report.sentences import number, percent
 
-WORDS, COUNT, PERCENT = "words", "count", "percent"  # else a number of digits
+WORDS, COUNT, PERCENT, SMALL = "words", "count", "percent", "small"  # else a number of digits
 
 
 class Column(NamedTuple):
@@ -71,6 +72,12 @@ COLUMNS = {
         Column("floor_matched_sd", "its sd", 4), Column("sd_above", "sd above", 1), Column("alive", "alive only", 3),
         Column("energy_weighted", "energy-weighted", 3), Column("floor_energy_weighted", "its floor matched", 3),
     ],
+    "bridge_figures": [
+        SAE, MODEL, Column("statistic", "figure", WORDS), Column("figure", "value", SMALL),
+        Column("images_permuted", "images permuted", SMALL), Column("images_permuted_sd", "sd", SMALL),
+        Column("dictionary_permuted", "dictionary permuted", SMALL), Column("dictionary_permuted_sd", "sd", SMALL),
+        Column("both_permuted", "both permuted", SMALL), Column("both_permuted_sd", "sd", SMALL),
+    ],
     "totals": [
         SAE, MODEL, Column("class_image", "image concept", WORDS), Column("class_text", "text concept", WORDS),
         Column("raw_share", "raw share", PERCENT), Column("raw_range", "over seeds", WORDS),
@@ -103,6 +110,12 @@ CAPTIONS = {
         "Mean cosine of concepts under the best one-to-one match. floor random: against random unit vectors. floor "
         "matched: against draws with the mean and covariance of the dictionary; sd above is counted from it, in "
         "standard deviations of its draws.",
+    ),
+    "bridge_figures": (
+        "Bridges, beside what chance gives",
+        "Means over seeds, of the nulls over their draws too. Opposite: between unimodal concepts of opposite "
+        "modality; self: a concept with itself; both as shares of the positive part. Totals are sums over all "
+        "cells; the tops have pairs enough to be stored.",
     ),
     "totals": (
         "Bridge totals by class of the two concepts",
@@ -153,4 +166,6 @@ def _cell(value: Any, column: Column) -> Cell:
         return Cell("–", True)
     if column.form == COUNT:
         return Cell(f"{value:,}".replace(",", "\u202f"), True)
+    if column.form == SMALL:
+        return Cell(number(value, 3 if value == 0 else min(6, max(3, 2 - math.floor(math.log10(abs(value)))))), True)
     return Cell(percent(value) if column.form == PERCENT else number(value, int(column.form)), True)

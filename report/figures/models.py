@@ -79,13 +79,11 @@ def concentration(answer: Answer, runs: Runs) -> Drawn | None:
     panels, series = [], dict(zip(dict.fromkeys(model for model, _ in runs), SERIES, strict=False))
     saes = list(dict.fromkeys(sae for _, sae in runs))
     for sae in saes:
-        rows = [row for row in answer.of(sae=sae) if row["model"] in series]
+        rows = [row for row in answer.of(sae=sae) if row["model"] in series and row["energy_share"] is not None]
         if not rows:
             continue
-        said = []
-        for model in series:
-            half = [row["k"] for row in rows if row["model"] == model and row["share"] >= 0.5]
-            said += [f"in {model} about {half[0]} concepts hold half of the energy"] if half else []
+        tops = [row for row in rows if row["k"] == TOP]
+        said = [f"the top {TOP} of {row['model']} hold {row['energy_share']:.2f}" for row in tops]
         title = f"SAE {sae}" if len(saes) > 1 else ""
         panels.append(Panel(_concentration(rows, series), title, "Energy concentration: " + "; ".join(said) + "."))
     if not panels:
@@ -101,18 +99,17 @@ def concentration(answer: Answer, runs: Runs) -> Drawn | None:
 
 def _concentration(rows: list[Row], series: dict[str, tuple[str, str, str]]) -> Draw:
     def draw(axes: Axes) -> None:
-        widest = max(row["width"] for row in rows)
-        for width in sorted({row["width"] for row in rows}):
-            equal = sorted({row["k"] for row in rows if row["k"] <= width})
-            axes.plot(equal, [k / width for k in equal], color=THIRD, linestyle=dashes("1.5 2.5"))
         for model, (color, _, dash) in series.items():
             own = [row for row in rows if row["model"] == model]
             k = [row["k"] for row in own]
             axes.fill_between(
                 k, [row["low"] for row in own], [row["high"] for row in own], color=color, alpha=0.2, lw=0
             )
-            axes.plot(k, [row["share"] for row in own], color=color, linestyle=dashes(dash))
-        energetic_axis(axes, widest)
+            axes.plot(
+                k, [row["energy_share"] for row in own], color=color, linestyle=dashes(dash), marker="o", markersize=3
+            )
+            axes.plot(k, [row["even_share"] for row in own], color=THIRD, linestyle=dashes("1.5 2.5"))
+        energetic_axis(axes, max(row["k"] for row in rows))
         axes.set(ylim=(0, 1.02), ylabel="share of energy")
         axes.yaxis.set_major_formatter(FuncFormatter(short))
         axes.grid(axis="y")

@@ -68,7 +68,7 @@ def energetic_axis(axes: Axes, widest: int) -> None:
 def diets(answer: Answer, runs: Runs) -> Drawn | None:
     """Stability within and between settings, floors beside it; None where no two settings were matched.
 
-    answer: model, sae_a, sae_b, stability, low, high, energy_weighted, pairs, floor_matched, floor_random.
+    answer: model, sae_a, sae_b, same_seed, stability, low, high, energy_weighted, pairs, floor_matched, floor_random.
     """
     between = [row for row in answer.rows if row["sae_a"] != row["sae_b"]]
     if not between:
@@ -79,18 +79,20 @@ def diets(answer: Answer, runs: Runs) -> Drawn | None:
         rows = answer.of(model=model)
         if not rows:
             continue
-        worst = min(rows, key=lambda row: row["stability"])
+        worst = min((row for row in rows if not row["same_seed"]), default=rows[0], key=lambda row: row["stability"])
         label = (
             f"Stability between settings of {model}; the lowest is {worst['sae_a']} against {worst['sae_b']}, "
             f"{worst['stability']:.3f}."
         )
         panels.append(Panel(_diets(rows, names), model, label, (4.9, 0.9 + 0.27 * len(names))))
     caption = (
-        "Mean cosine of concepts matched between two runs; bars: range over pairs of runs. A setting by itself: two "
-        "seeds of it. Everything is to be read against floor_matched, and against what two seeds of one setting reach."
+        "Mean cosine of concepts matched between two runs of different seeds; bars: range over pairs. A setting "
+        "by itself: two seeds of it, which is what a diet is to be read against. Hollow: runs of one seed, which start "
+        "from the same dictionary and are alike for that reason too."
     )
     keys = [
         Key("stability", FIRST, marker="o", line=False),
+        Key("the same seed", FIRST, marker="o", line=False, hollow=True),
         Key("energy-weighted", INK, marker="D", line=False),
         Key("floor_matched", SECOND, marker="|", line=False),
         Key("floor_random", THIRD, marker="|", line=False),
@@ -102,6 +104,9 @@ def _diets(rows: list[Row], names: list[tuple[str, str]]) -> Draw:
     def draw(axes: Axes) -> None:
         for row in rows:
             y = names.index((row["sae_a"], row["sae_b"]))
+            if row["same_seed"]:
+                axes.plot(row["stability"], y, color=FIRST, marker="o", markersize=5, markerfacecolor="none")
+                continue
             axes.plot([row["low"], row["high"]], [y, y], color=FIRST, linewidth=2.2, solid_capstyle="round", alpha=0.5)
             axes.plot(row["stability"], y, color=FIRST, marker="o", markersize=5)
             if row["energy_weighted"] is not None:

@@ -25,8 +25,8 @@ TABLES = {
     "image_bytes": "image_id BIGINT, image BLOB",
     "ledger": "source_key VARCHAR, shard INTEGER, cause VARCHAR, detail VARCHAR",
     "saes": f"""{RUN}, architecture VARCHAR, dim BIGINT, width BIGINT, k BIGINT, decoder_bias BOOLEAN,
-        image_share VARCHAR, data_half VARCHAR, split VARCHAR,
-        r2 DOUBLE, r2_image DOUBLE, r2_text DOUBLE, r2_scalar_mean DOUBLE,
+        image_share VARCHAR, data_half VARCHAR, split VARCHAR, r2 DOUBLE, r2_image DOUBLE, r2_text DOUBLE,
+        r2_scalar_mean DOUBLE,
         cosine DOUBLE, l0 DOUBLE, l0_image DOUBLE, l0_text DOUBLE, hoyer DOUBLE, rows_seen BIGINT, path VARCHAR,
         dead_fraction DOUBLE""",
     "training": f"""{RUN}, step BIGINT, epoch DOUBLE, loss DOUBLE, r2 DOUBLE, l0 DOUBLE, dead_fraction DOUBLE,
@@ -41,9 +41,15 @@ TABLES = {
     "floors": f'{RUN}, "null" VARCHAR, draw INTEGER, concept_id INTEGER, cosine FLOAT',
     "retrieval": f"""{RUN}, split VARCHAR, intervention VARCHAR, direction VARCHAR, gallery BIGINT, captions BIGINT,
         r1 DOUBLE, r5 DOUBLE, r10 DOUBLE, concepts DOUBLE, energy_share DOUBLE""",
-    "geometry": "model VARCHAR, subspace VARCHAR, rank INTEGER, heldout_accuracy DOUBLE",
     "matched_similarity": f"{RUN}, split VARCHAR, term VARCHAR, value DOUBLE",
 }
+GEOMETRY = "model VARCHAR, subspace VARCHAR, rank INTEGER, heldout_accuracy DOUBLE"
+FRONTIER = """model VARCHAR, method VARCHAR, k BIGINT, width BIGINT, split VARCHAR, r2 DOUBLE, r2_image DOUBLE,
+    r2_text DOUBLE, cosine DOUBLE, l0 DOUBLE, seconds DOUBLE"""
+INTERVENTIONS = (
+    "mean_removed", "reconstructions", "without_unimodal", "random_for_unimodal", "without_bimodal",
+    "random_for_bimodal", "without_aligned", "random_for_aligned", "only_bridging",
+)  # fmt: skip
 Name = tuple[str, str, int]  # model, sae, seed
 
 
@@ -60,9 +66,17 @@ def config() -> Callable[..., dict[str, Any]]:
 
 
 def small_catalog(
-    models: Sequence[str] = ("one", "two"), saes: Sequence[str] = ("main",), seeds: int = 2, pictures: bool = True
+    models: Sequence[str] = ("one", "two"),
+    saes: Sequence[str] = ("main",),
+    seeds: int = 2,
+    pictures: bool = True,
+    whole: bool = False,
 ) -> duckdb.DuckDBPyConnection:
-    """A catalog of 40 images with two captions each, and 16 concepts an SAE: even concepts image, odd ones text."""
+    """A catalog of 40 images with two captions each, and 16 concepts an SAE: even concepts image, odd ones text.
+
+    `whole` adds what a study may leave out: geometry, interventions, a frontier and two halves of the data.
+    """
+    saes = (*saes, "main-half-a", "main-half-b") if whole else saes
     con = duckdb.connect()
     for table, columns in TABLES.items():
         con.execute(f"CREATE TABLE {table} ({columns})")
@@ -72,7 +86,7 @@ def small_catalog(
     for run in runs:
         _fill_run(con, rng, run)
     for (m, s, a), (n, t, b) in itertools.permutations(runs, 2):
-        if (m, s) == (n, t):
+        if m == n and (s == t or whole):
             _insert(con, "matches", [(m, s, a, t, b, i, i, 0.8 if i < 8 else 0.4) for i in range(WIDTH)])
     for model in models:
         for direction in ("image_to_text", "text_to_image"):
@@ -82,9 +96,13 @@ def small_catalog(
                 [(model, None, None, "heldout", "embeddings", direction, 10, 20, 0.7, 0.9, 1.0, None, None)],
             )
     create_inputs(con)
+    if whole:
+        _fill_whole(con, rng, runs)
     fill_concepts(con, [Trained(*run, WIDTH) for run in runs], "heldout")
-    for table in ("concepts", "nulls", "findings"):
-        fill(con, table)
+    fill(con, "concepts")
+    fill(con, "nulls")
+    if whole:
+        fill(con, "findings")
     for macro in sorted((SQL / "macros").glob("*.sql")):
         con.execute(macro.read_text())
     return con
@@ -128,7 +146,8 @@ def _fill_pairs(con: duckdb.DuckDBPyConnection, pictures: bool) -> None:
 
 
 def _fill_run(con: duckdb.DuckDBPyConnection, rng: random.Random, run: Name) -> None:
-    settings = ("batchtopk", 8, WIDTH, 2, True, "0.5", None, "heldout")
+    half = run[1].rpartition("-half-")[2] if "-half-" in run[1] else None
+    settings = ("batchtopk", 8, WIDTH, 2, True, "0.5", half, "heldout")
     figures = (0.8, 0.7, 0.6, 0.75, 0.9, 2.05, 2.1, 2.0, 0.5)  # r2, image, text, scalar, cosine, l0, image, text, hoyer
     _insert(con, "saes", [(*run, *settings, *figures, 960, "saes/x", 0.0625)])
     _insert(
@@ -164,3 +183,30 @@ def _fill_run(con: duckdb.DuckDBPyConnection, rng: random.Random, run: Name) -> 
     for null, base in (("floor_random", 0.2), ("floor_matched", 0.3)):
         draws = [(*run, null, draw, i, base + 0.02 * rng.random()) for draw in range(4) for i in range(WIDTH)]
         _insert(con, "floors", draws)
+
+
+def _fill_whole(con: duckdb.DuckDBPyConnection, rng: random.Random, runs: list[Name]) -> None:
+    con.execute(f"CREATE TABLE geometry ({GEOMETRY})")
+    con.execute(f"CREATE TABLE frontier ({FRONTIER})")
+    for model in dict.fromkeys(model for model, _, _ in runs):
+        ranks = {"mean_gap": 1, "logistic": 1, "lda": 1, "inlp": 3}
+        _insert(con, "geometry", [(model, name, rank, 1 - rank / 7) for name, rank in ranks.items()])
+        for i, method in enumerate(("batchtopk", "topk", "pca", "kmeans", "random", "own-method")):
+            figures = [(k, 0.9 - i / 5, 0.8 - i / 5, 0.7 - i / 5, 0.9, k + 0.1 * i, 1.0) for k in (2, 4)]
+            _insert(con, "frontier", [(model, method, k, WIDTH, "heldout", *rest) for k, *rest in figures])
+    for run in runs:
+        directions = [(*run, i, 0.6, 0.9 - i / 8, 0.5, -0.5, abs(0.9 - i / 8), 0.4) for i in range(WIDTH)]
+        _insert(con, "concept_geometry", directions)
+        for name in ("mean_gap", "logistic", "lda", "inlp"):
+            _insert(con, "null_summaries", [(*run, f"align_{name}", "floor_random", 0.28, 0.2, 0.01, 0.7, 0)])
+        for null in ("images_permuted", "dictionary_permuted", "both_permuted"):
+            drawn = [(*run, "covariance_opposite_share", null, draw, 0.1 + 0.01 * rng.random()) for draw in range(3)]
+            _insert(con, "null_draws", drawn)
+        for i, name in enumerate(INTERVENTIONS):
+            of = (None, None) if name == "mean_removed" else run[1:]
+            if of[0] is None and run[1:] != ("main", 0):
+                continue  # once a model
+            for direction in ("image_to_text", "text_to_image"):
+                recalls = (0.1 * i, 0.9, 1.0) if name != "only_bridging" else (None, None, None)
+                rows = [(run[0], *of, "heldout", name, direction, 10, 20, *recalls, 3.0, 0.2)]
+                _insert(con, "retrieval", rows)

@@ -21,6 +21,7 @@ from report.page import contents, rendered
 from report.pictures import thumbnail
 
 Make = Callable[..., Any]
+ALWAYS = {"modality", "energy", "stability", "training", "bridge-matrix"}
 
 
 class Seen(HTMLParser):
@@ -59,9 +60,14 @@ class Seen(HTMLParser):
             self.statements[-1] += data
 
 
+def figures(seen: Seen) -> set[str]:
+    """Names of the figures of a page."""
+    return {str(attributes["id"]).removeprefix("figure-") for tag, attributes in seen.tags if tag == "figure"}
+
+
 @pytest.fixture(scope="module")
 def con(catalog: Make) -> duckdb.DuckDBPyConnection:
-    return catalog()
+    return catalog(whole=True)
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +76,9 @@ def page(con: duckdb.DuckDBPyConnection, config: Make) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(con: duckdb.DuckDBPyConnection, config: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(catalog: Make, config: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report")
-    write_report(out, con, config())
+    write_report(out, catalog(models=("one",), whole=True), config(models=("one",)))
     return out
 
 
@@ -102,11 +108,12 @@ def test_captions_are_text_never_markup(page: str) -> None:
 def test_every_figure_and_table_has_sql_that_runs(page: str, con: duckdb.DuckDBPyConnection) -> None:
     seen = Seen(page)
     assert seen.without_sql == []
-    assert len([tag for tag, _ in seen.tags if tag == "figure"]) == 3
+    assert figures(seen) == {*ALWAYS, "models", "diets", "retrieval", "alignment", "frontier"}
     for statement in seen.statements:
         con.execute(statement)
     shown = [tag for tag, attributes in seen.tags if attributes.get("role") == "img"]
-    assert len(shown) == 6  # two models, three figures
+    # a panel a model, but: side by side and energy 1, the matrix by 2 scores, the frontier by modality, alignment by 4
+    assert len(shown) == 5 * 2 + 2 * 1 + 2 * 4 + 1 * 8
 
 
 def test_questions_to_paste_run(page: str, con: duckdb.DuckDBPyConnection) -> None:
@@ -122,18 +129,17 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_equal_input_gives_equal_bytes(
-    folder: Path, page: str, catalog: Make, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, catalog: Make, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")  # matplotlib would put this date, or today's, into the metadata
-    write_report(tmp_path, catalog(), config())
-    assert (tmp_path / "index.html").read_text(encoding="utf-8") == page
+    write_report(tmp_path, catalog(models=("one",), whole=True), config(models=("one",)))
     assert files(tmp_path) == files(folder)
 
 
-def test_every_figure_is_there_as_svg_and_png_in_plain_colours(folder: Path, page: str) -> None:
-    drawn = {attributes["id"] for tag, attributes in Seen(page).tags if tag == "figure"}
+def test_every_figure_is_there_as_svg_and_png_in_plain_colours(folder: Path) -> None:
     names = {path.stem for path in (folder / "figures").iterdir()}
-    assert drawn <= {f"figure-{name}" for name in names}
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert names == figures(Seen(page)) | {"bridges-one"}
     assert {path.name for path in (folder / "figures").iterdir()} == {
         f"{n}.{kind}" for n in names for kind in ("svg", "png")
     }
@@ -163,7 +169,7 @@ def test_headings_descend_one_step_at_a_time_and_ids_are_unique(page: str) -> No
 
 
 def test_self_bridges_are_said_to_be_one_concept(page: str) -> None:
-    assert page.count("the same concept") == 4  # concept 0, in both lists of both models
+    assert page.count("<em>the same concept</em>") == 4  # concept 0, in both lists of both models
 
 
 def test_one_seed_says_that_stability_needs_two(catalog: Make, config: Make) -> None:
@@ -186,15 +192,73 @@ def test_several_settings_are_all_there(catalog: Make, config: Make) -> None:
     saes = ("wide", "main")
     seen = Seen(rendered(contents(catalog(saes=saes), config(saes=saes))))
     panels = [attributes["aria-label"] for _, attributes in seen.tags if attributes.get("role") == "img"]
-    assert len(panels) == 12  # 2 models x 2 settings x 3 figures
-    assert "one, wide" in str(panels[0])  # settings in the order of the study file
+    # 2 models x 2 settings x 3 figures, energy of 2 settings, side by side, 2 matrices a model of the first setting
+    assert len(panels) == 12 + 2 + 1 + 4
+    assert str(panels[0]).startswith("one, wide: ")  # settings in the order of the study file
     assert seen.without_sql == []
 
 
 def test_a_catalog_without_bridges_still_makes_a_page(catalog: Make, config: Make) -> None:
     con = catalog(models=("one",), seeds=1)
     con.execute("DELETE FROM bridges; DELETE FROM bridge_totals; DELETE FROM retrieval")
-    assert "No bridge has pairs enough" in rendered(contents(con, config(models=("one",))))
+    page = rendered(contents(con, config(models=("one",))))
+    assert "No bridge has pairs enough" in page
+    assert figures(Seen(page)) == ALWAYS - {"bridge-matrix"}
+
+
+@pytest.mark.parametrize(
+    ("change", "gone"),
+    [
+        ("DROP TABLE frontier", "frontier"),
+        ("DELETE FROM frontier", "frontier"),
+        ("ALTER TABLE concepts DROP align_lda", None),
+        (
+            "UPDATE concepts SET align_mean_gap = NULL, align_logistic = NULL, align_lda = NULL, align_inlp = NULL",
+            "alignment",
+        ),
+        ("DELETE FROM retrieval WHERE sae IS NOT NULL", "retrieval"),
+        ("DELETE FROM retrieval", "retrieval"),
+        ("DELETE FROM matches WHERE sae_a <> sae_b", "diets"),
+        ("DELETE FROM nulls WHERE statistic LIKE 'align%'", None),
+        ("DROP TABLE training", "training"),
+    ],
+)
+def test_a_figure_without_its_rows_is_absent_and_the_others_stay(
+    change: str, gone: str | None, catalog: Make, config: Make
+) -> None:
+    con = catalog(models=("one",), whole=True)
+    con.execute(change)
+    made = contents(con, config(models=("one",)))
+    there = {drawn.name for drawn in made["figures"].values()}
+    assert there == {*ALWAYS, "diets", "retrieval", "alignment", "frontier"} - {gone}
+
+
+def test_without_findings_or_geometry_their_tables_are_absent(catalog: Make, config: Make) -> None:
+    page = rendered(contents(catalog(models=("one",)), config(models=("one",))))
+    assert "In words" not in page
+    assert "What tells images from captions" not in page
+    assert Seen(page).without_sql == []
+
+
+def test_claims_come_first_and_say_what_holds(page: str) -> None:
+    seen = Seen(page)
+    assert next(dict(attributes).get("class") for tag, attributes in seen.tags if tag == "table") == "claims"
+    # Four concepts fire, 0 with most energy by far: the rare half is 7 and 9 to 15, (0.8 + 7 * 0.4) / 8 = 0.45.
+    # Both lie above floor_matched, drawn between .30 and .32.
+    number, dash = r"\s*(0\.3\d\d)\s*", " – "
+    assert re.search(rf"common concepts are stable\s*one\s*0\.800{number}0\.800{dash}0\.800\s*holds", seen.text)
+    assert re.search(
+        rf"rare concepts are not stable\s*one\s*0\.450{number}0\.450{dash}0\.450\s*does not hold", seen.text
+    )
+    assert re.search(r"Of \d+ claims \d+ holds? in every model", seen.text)
+
+
+def test_pictures_and_captions_of_the_files_are_text_never_markup(folder: Path) -> None:
+    svg = (folder / "figures" / "bridges-one.svg").read_text(encoding="utf-8")
+    assert "<script" not in svg
+    words = [element.text for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("text")]
+    assert "<script>alert(1)</script> & \"quotes\" 'single'" in words
+    assert svg.count("data:image/png;base64") > 12
 
 
 def test_thumbnail_is_small_webp_on_white() -> None:
