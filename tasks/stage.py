@@ -15,6 +15,7 @@ from prefect.context import TaskRunContext
 from pydantic import BaseModel, ConfigDict
 
 from storage.dataset import RECORD, Address, Dataset, address, complete, materialize
+from storage.lease import adopt
 
 
 class Runtime(BaseModel):
@@ -50,7 +51,7 @@ class AtAddress(CachePolicy):
         assert self.of is not None
         runtime: Runtime = inputs["runtime"]
         at = self.of(**inputs)
-        if complete(runtime.store, at) is None:
+        if adopt(runtime.store, at) is None:
             (runtime.store / at.path / RECORD).unlink(missing_ok=True)
         return f"{at.path}/{RECORD}"
 
@@ -96,6 +97,10 @@ class Stage:
     def lookup(self, store: Path, **arguments: Any) -> Dataset | None:
         """The output for these arguments if it is there whole. Runs nothing."""
         return complete(store, self.address(**arguments))
+
+    def adopt(self, store: Path, **arguments: Any) -> Dataset | None:
+        """As `lookup`, for a run that goes on to use it: a garbage collection leaves it alone."""
+        return adopt(store, self.address(**arguments))
 
     def make(self, runtime: Runtime, **arguments: Any) -> Dataset:
         """Adopt the output at its address, or make it. Plain Python: no orchestrator needed."""
