@@ -73,6 +73,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--only", metavar="STAGE", help=f"one stage alone: {', '.join(STAGES)}")
     run.add_argument("--force", action="store_true", help="make the outputs again (with --only: of that stage)")
     run.add_argument(
+        "--upstream", metavar="RECIPE", help="with --only: a dataset of an earlier run to use in place of the newest"
+    )
+    run.add_argument(
         "--set", action="append", metavar="KEY=VALUE", help="change the study: saes.main.k=16, pairs.limit=40"
     )
     run.set_defaults(command=run_command)
@@ -92,6 +95,22 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("study", metavar="STUDY.toml")
     report.set_defaults(command=report_command)
 
+    gc = commands.add_parser("gc", parents=[common], help="what no study refers to any more; deletes it with --yes")
+    gc.add_argument(
+        "--keep", type=int, default=1, metavar="N", help="complete runs of each study that count (default: 1)"
+    )
+    gc.add_argument("--interrupted", action="store_true", help="also what runs that were cut short had finished")
+    sure = gc.add_mutually_exclusive_group()
+    sure.add_argument("--dry-run", action="store_true", help="only say what would go (the default)")
+    sure.add_argument("--yes", action="store_true", help="delete it")
+    gc.set_defaults(command=gc_command)
+
+    diff = commands.add_parser("diff", parents=[common], help="two runs of a study: what changed, and the figures")
+    diff.add_argument("study", metavar="STUDY", help="a study file, or the name of a study that has run")
+    diff.add_argument("a", nargs="?", type=int, metavar="A", help="number of a run (default: the newest but one)")
+    diff.add_argument("b", nargs="?", type=int, metavar="B", help="number of a run (default: the newest)")
+    diff.set_defaults(command=diff_command)
+
     doctor = commands.add_parser("doctor", parents=[common], help="versions, devices, and whether the store is sound")
     doctor.set_defaults(command=doctor_command)
     return top
@@ -109,16 +128,16 @@ def run_command(arguments: argparse.Namespace) -> int:
     print(f"study {study.name}, store {store}", file=sys.stderr)
     from flows.study import run_study
 
-    finished = run_study(study, store, only=arguments.only, force=arguments.force, tell=tell_stage)
+    finished = run_study(
+        study, store, only=arguments.only, force=arguments.force, upstream=arguments.upstream, tell=tell_stage
+    )
     print_finished(finished, store)
     return 0
 
 
 def tell_stage(done: StageDone) -> None:
     """One line as a stage ends."""
-    cached = f", {done.cached} cached" if done.cached else ""
-    slowest = f" (slowest cached task {done.slowest_cached * 1000:.0f} ms)" if done.cached else ""
-    print(f"{done.stage:8} {done.tasks:3} tasks{cached:12} {done.seconds:7.1f} s{slowest}", file=sys.stderr)
+    print(done, file=sys.stderr)
 
 
 def print_finished(finished: Finished, store: Path) -> None:
@@ -221,6 +240,36 @@ def report_command(arguments: argparse.Namespace) -> int:
     study = load_study(arguments.study)
     run_study(study, store, only="report")
     print(store / "report" / study.name / "index.html")
+    return 0
+
+
+def gc_command(arguments: argparse.Namespace) -> int:
+    """`bridgescope gc`."""
+    from storage.garbage import collect, find_garbage
+
+    store = find_store(arguments.store)
+    garbage = find_garbage(store, arguments.keep, interrupted=arguments.interrupted)
+    items = collect(store, garbage) if arguments.yes else garbage.items
+    for item in items:
+        print(f"{item.path:36} {item.bytes / 1e6:10.1f} MB  {item.why}")
+    total = sum(item.bytes for item in items) / 1e6
+    print(f"{'deleted' if arguments.yes else 'would delete'} {len(items)} folders, {total:.1f} MB; {garbage.kept} kept")
+    for lease in garbage.leases if garbage.in_use else []:
+        state = "is being run" if lease.live else "was cut short (run it again, or gc --interrupted)"
+        print(f"{len(garbage.in_use)} more are kept for study {lease.study}, which {state}: {lease.holder}")
+    if items and not arguments.yes:
+        print("run it with --yes to delete them")
+    return 0
+
+
+def diff_command(arguments: argparse.Namespace) -> int:
+    """`bridgescope diff`."""
+    from flows.config import load_study
+    from flows.diff import diff, two_runs
+
+    store = find_store(arguments.store)
+    name = load_study(arguments.study).name if arguments.study.endswith(".toml") else arguments.study
+    print("\n".join(diff(store, *two_runs(store, name, arguments.a, arguments.b))))
     return 0
 
 

@@ -31,6 +31,11 @@ SELECT model, r1, r10, gallery, captions FROM retrieval
 WHERE direction = 'image_to_text' AND intervention = 'embeddings'
 """
 
+HEADLINES = (
+    f"SELECT model || ' ' || sae AS name, r2_image, r2_text, l0, dead, unimodal FROM ({SAES}) ORDER BY name",
+    f"SELECT model AS name, r1, r10 FROM ({RETRIEVAL}) ORDER BY name",
+)
+
 Order = list[tuple[str | None, str | None]]  # (model, sae), as the study names them
 
 
@@ -39,6 +44,22 @@ def results(store: Path, run: Run) -> str:
     with open_catalog(store, run=run) as con:
         order = list(dict.fromkeys((entry.model, entry.sae) for entry in run.of("train")))
         return "\n".join([*_retrieval(con), "", *_saes(con, order), "", *_stability(con, order)])
+
+
+def headlines(store: Path, run: Run) -> dict[str, float]:
+    """The headline figures of a run by name, for comparing runs: those that the table shows, floors included."""
+    found: dict[str, float] = {}
+    with open_catalog(store, run=run) as con:
+        for query in HEADLINES:
+            answer = con.execute(query)
+            _, *columns = [column[0] for column in answer.description or []]
+            for name, *values in answer.fetchall():
+                found |= {f"{name} {c}": v for c, v in zip(columns, values, strict=True) if v is not None}
+        for model, sae in dict.fromkeys((entry.model, entry.sae) for entry in run.of("train")):
+            row = con.execute(STABILITY, {"model": model, "sae": sae}).fetchone() or ()
+            names = ("stability", "floor_random", "floor_matched")
+            found |= {f"{model} {sae} {n}": v for n, v in zip(names, row, strict=False) if v is not None}
+    return found
 
 
 def _retrieval(con: duckdb.DuckDBPyConnection) -> list[str]:

@@ -287,7 +287,10 @@ def run_job(job: Job, runtime: Runtime, *, refresh: bool = False) -> Entry:
     if job.inputs is None:
         raise BadInput(f"{job.key}: what it is made from is missing: run the stages before it")
     began = time.perf_counter()
-    task = job.stage.task.with_options(task_run_name=str(job.key), refresh_cache=runtime.force or refresh)
+    named = {f"{name}:{value}" for name, value in job.key._asdict().items() if value is not None and name != "stage"}
+    task = job.stage.task.with_options(
+        task_run_name=str(job.key), refresh_cache=runtime.force or refresh, tags=job.stage.task.tags | named
+    )
     state = task(**job.inputs, runtime=runtime, return_state=True)
     dataset = state.result()
     seconds = time.perf_counter() - began
@@ -367,7 +370,7 @@ def run_stage(stage: str, study: Study, state: State, last: Run | None, runtime:
     entries: list[Entry] = []
 
     # A closure: handles and studies need not travel through Prefect's parameters.
-    @flow(name=stage, flow_run_name=f"{study.name}: {stage}", persist_result=False)
+    @flow(name=stage, flow_run_name=f"{study.name}: {stage}", persist_result=False, result_storage=runtime.store)
     def stage_flow() -> None:
         entries.extend(runner())
 

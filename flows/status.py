@@ -59,7 +59,8 @@ def _unfinished(job: Job, known: Entry | None, store: Path) -> Status:
 
 
 def differences(old: Any, new: Any, place: str = "") -> list[str]:
-    """Where two JSON values differ, as `key old -> new`; digests are not spelled out."""
+    """Where two JSON values differ, as `key old -> new`; digests are not spelled out, named entries go by name."""
+    old, new = _by_name(old), _by_name(new)
     if isinstance(old, dict) and isinstance(new, dict) and "digest" not in old:
         found = []
         for key in sorted(old.keys() | new.keys()):
@@ -70,6 +71,12 @@ def differences(old: Any, new: Any, place: str = "") -> list[str]:
     if isinstance(old, (dict, list)) or isinstance(new, (dict, list)):
         return [place]
     return [f"{place} {old} -> {new}"]
+
+
+def _by_name(value: Any) -> Any:
+    """A list of things that have names as a table of them; anything else as it is."""
+    named = isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value)
+    return {item["name"]: item for item in value} if named else value
 
 
 def summary(run: Run | None) -> str:

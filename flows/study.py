@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from prefect import flow
+from prefect import flow, tags
+from prefect.context import FlowRunContext
 from prefect.settings import (
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    PREFECT_LOCAL_STORAGE_PATH,
     PREFECT_LOGGING_LEVEL,
     PREFECT_LOGGING_TO_API_ENABLED,
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE,
+    Setting,
     temporary_settings,
 )
 
+from flows.artifacts import progress, report_page, stage_table
 from flows.config import Study
-from flows.stages import STAGES, Key, State, jobs_of, lookup, run_stage
+from flows.stages import STAGES, Job, Key, State, jobs_of, lookup, run_stage
+from flows.upstream import upstream_of
 from storage.catalog import write_catalog_file
 from storage.dataset import library_versions
 from storage.errors import BadInput
+from storage.lease import leases, running
 from storage.runs import Entry, Run, last_run, write_run
 from tasks.stage import Runtime
+
+log = logging.getLogger("bridgescope")
 
 
 class StageDone(NamedTuple):
@@ -41,6 +49,11 @@ class StageDone(NamedTuple):
     seconds: float
     slowest_cached: float  #: seconds of the slowest cached task
 
+    def __str__(self) -> str:
+        cached = f", {self.cached} cached" if self.cached else ""
+        slowest = f" (slowest cached task {self.slowest_cached * 1000:.0f} ms)" if self.cached else ""
+        return f"{self.stage:8} {self.tasks:3} tasks{cached:12} {self.seconds:7.1f} s{slowest}"
+
 
 class Finished(NamedTuple):
     """A study that ran."""
@@ -51,21 +64,25 @@ class Finished(NamedTuple):
 
 
 @contextlib.contextmanager
-def prefect_settings(store: Path) -> Iterator[None]:
-    """Prefect as a study needs it: records beside the data, no telemetry, no second spent on a heartbeat thread."""
-    with temporary_settings(
-        {
-            PREFECT_LOCAL_STORAGE_PATH: store,
-            PREFECT_SERVER_ANALYTICS_ENABLED: False,
-            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-            PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,
-            # One transaction a task-run event (the default) keeps SQLite locked: each next sub-flow waits 2 s for it.
-            PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE: 200,
-            PREFECT_LOGGING_LEVEL: os.environ.get("PREFECT_LOGGING_LEVEL", "CRITICAL"),
-            PREFECT_LOGGING_TO_API_ENABLED: False,
-        }
-    ):
+def prefect_settings() -> Iterator[None]:
+    """Prefect as a study needs it: no telemetry, no second spent on a heartbeat thread, and quiet unless deployed."""
+    settings: dict[Setting, Any] = {
+        PREFECT_SERVER_ANALYTICS_ENABLED: False,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,
+        # One transaction a task-run event (the default) keeps SQLite locked: each next sub-flow waits 2 s for it.
+        PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE: 200,
+    }
+    if not deployed():
+        settings[PREFECT_LOGGING_LEVEL] = os.environ.get("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        settings[PREFECT_LOGGING_TO_API_ENABLED] = False
+    with temporary_settings(settings):
         yield
+
+
+def deployed() -> bool:
+    """Whether a flow of `flows.deployed` is being run: its operator watches Prefect's pages, not a terminal."""
+    return FlowRunContext.get() is not None
 
 
 def run_study(
@@ -74,56 +91,87 @@ def run_study(
     *,
     only: str | None = None,
     force: bool = False,
+    upstream: str | None = None,
     progress: bool = True,
     tell: Callable[[StageDone], None] = lambda done: None,
 ) -> Finished:
     """Run a study, or one stage of it on what the stages before it made.
 
-    `force` makes the outputs of the stage (or of every stage) again. Raises BadInput for an unknown stage, a store that
-    cannot be written, or a stage whose inputs are not there; what a task raised comes through as it was.
+    `force` makes the outputs of the stage (or of every stage) again. `upstream`, with `only`, is the recipe of a
+    dataset of an earlier stage to use in place of the newest. Raises BadInput for an unknown stage, a store that cannot
+    be written, or a stage whose inputs are not there; what a task raised comes through as it was.
     """
     if only is not None and only not in STAGES:
         raise BadInput(f"--only {only}: no such stage; stages are {', '.join(STAGES)}")
+    if upstream is not None and only is None:
+        raise BadInput(f"--upstream {upstream}: goes with --only STAGE")
     if not os.access(store, os.W_OK):
         raise BadInput(f"the store {store} is not writable")
-    last = last_run(store, study.name)
-    state = _upstream(study, store, last, only) if only else {}
+    for other in leases(store, study.name):
+        if other.live:
+            log.warning("%s runs this study too: what both need is made once, by whoever comes first", other.holder)
     runtime = Runtime(store=store, **study.runtime.model_dump(), force=force, progress=progress)
+    with running(store, study.name):
+        last = last_run(store, study.name)
+        state = upstream_of(study, store, last, only, upstream) if only else {}
+        return _run_study(study, last, state, only, runtime, tell)
+
+
+def _run_study(
+    study: Study,
+    last: Run | None,
+    state: State,
+    only: str | None,
+    runtime: Runtime,
+    tell: Callable[[StageDone], None],
+) -> Finished:
+    store = runtime.store
     done: list[StageDone] = []
     entries: list[Entry] = []
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     began = time.perf_counter()
+    written: list[Run] = []
     prefect_seconds: list[float] = []
 
-    @flow(name="study", flow_run_name=study.name, persist_result=False)
+    @flow(name="study", flow_run_name=study.name, persist_result=False, result_storage=store)
     def whole_study() -> None:
         prefect_seconds.append(time.perf_counter() - began)
         for stage in STAGES if only is None else (only,):
             if stage == "model" and not any(model.spec.startswith("demo:") for model in study.models):
                 continue
             at = time.perf_counter()
-            made = run_stage(stage, study, state, last, runtime)
+            with tags(f"study:{study.name}", f"stage:{stage}"), _watched(stage, study, state, last, store):
+                made = run_stage(stage, study, state, last, runtime)
             state.update({_key(entry): entry.dataset for entry in made})
             entries.extend(made)
             done.append(_summary(stage, made, time.perf_counter() - at))
+            stage_table(store, study.name, stage, made, done[-1].seconds)
             tell(done[-1])
+        all_entries = entries if only is None else _complete_run(entries, state, last)
+        run = Run(
+            study=study.name,
+            config=study.model_dump(mode="json"),
+            entries=all_entries,
+            started=started,
+            seconds=round(time.perf_counter() - began, 3),
+            versions=library_versions(),
+        )
+        written.append(write_run(store, run))
+        write_catalog_file(store, written[0])
+        publish_report(store, written[0])
+        report_page(store, written[0])
 
-    with prefect_settings(store):
-        whole_study()
-    if only is not None:
-        entries = _complete_run(entries, state, last)
-    run = Run(
-        study=study.name,
-        config=study.model_dump(mode="json"),
-        entries=entries,
-        started=started,
-        seconds=round(time.perf_counter() - began, 3),
-        versions=library_versions(),
-    )
-    run = write_run(store, run)
-    write_catalog_file(store, run)
-    publish_report(store, run)
-    return Finished(run, done, prefect_seconds[0])
+    with prefect_settings(), tags(f"study:{study.name}"):
+        whole_study.fn() if deployed() else whole_study()
+    return Finished(written[0], done, prefect_seconds[0])
+
+
+def _watched(stage: str, study: Study, state: State, last: Run | None, store: Path) -> AbstractContextManager[None]:
+    """A bar in Prefect's UI for the stages that can take hours."""
+    if stage not in ("embed", "train", "export"):
+        return contextlib.nullcontext()
+    jobs: list[Job] = jobs_of(stage, study, state, last, store)
+    return progress(study.name, stage, lambda: sum(lookup(job, store) is not None for job in jobs), len(jobs))
 
 
 def _key(entry: Entry) -> Key:
@@ -134,28 +182,6 @@ def _summary(stage: str, made: list[Entry], seconds: float) -> StageDone:
     tasks = [entry for entry in made if entry.stage not in ("scan", "ledger")]
     cached = [entry.seconds for entry in tasks if entry.cached]
     return StageDone(stage, len(tasks), len(cached), seconds, max(cached, default=0.0))
-
-
-def _upstream(study: Study, store: Path, last: Run | None, only: str) -> State:
-    """The datasets of all stages before `only`, for the study as it is now. Raises BadInput when one is missing."""
-    state: State = {}
-    if only == "acquire":
-        return state
-    if last is None or not last.of("scan"):
-        raise BadInput(
-            f"--only {only}: the study {study.name!r} has no pairs yet: run it with --only acquire, or whole"
-        )
-    state.update({_key(entry): entry.dataset for entry in last.entries if entry.stage in ("scan", "ledger")})
-    for stage in STAGES[: STAGES.index(only)]:
-        for place in range(len(jobs_of(stage, study, state, last, store))):
-            job = jobs_of(stage, study, state, last, store)[place]
-            dataset = lookup(job, store)
-            if dataset is None:
-                raise BadInput(
-                    f"--only {only}: {job.key} is missing or stale: run --only {stage} first, or the whole study"
-                )
-            state[job.key] = dataset
-    return state
 
 
 def _complete_run(made: list[Entry], state: State, last: Run | None) -> list[Entry]:

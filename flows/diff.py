@@ -1,0 +1,95 @@
+"""What changed between two runs of a study: settings, pairs, versions, datasets; and the headline figures of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.results import headlines
+from flows.status import differences
+from storage.dataset import Dataset
+from storage.errors import BadInput
+from storage.runs import Entry, Run, numbers, read_run
+
+Place = tuple[str, str | None, str | None, int | None, int | None]
+
+
+def two_runs(store: Path, study: str, a: int | None, b: int | None) -> tuple[Run, Run]:
+    """The runs to compare; without numbers the newest two, with one number that run and the newest."""
+    found = numbers(store, study)
+    if len(found) < 2 and (a is None or b is None):
+        raise BadInput(f"study {study!r} has {len(found)} runs in {store}: a comparison takes two")
+    if b is None:
+        a, b = (found[-2] if a is None else a), found[-1]
+    assert a is not None
+    return read_run(store, study, a), read_run(store, study, b)
+
+
+def diff(store: Path, a: Run, b: Run) -> list[str]:
+    """Lines that say what differs from run `a` to run `b`."""
+    lines = [f"{a.study}: run {a.number} of {a.started} -> run {b.number} of {b.started}"]
+    lines += _section("settings", differences(a.config, b.config))
+    lines += _section("pairs", _pairs(a, b))
+    lines += _section("versions", differences(a.versions, b.versions))
+    lines += _section("datasets", _datasets(a, b))
+    return lines + _section("figures", _figures(store, a, b))
+
+
+def _section(title: str, found: list[str]) -> list[str]:
+    return [f"{title}:", *(f"  {line}" for line in found)] if found else [f"{title}: the same"]
+
+
+def _pairs(a: Run, b: Run) -> list[str]:
+    """What the source gave: shards that came, went or changed, and their images."""
+    old, new = ({e.shard: e.dataset for e in run.of("acquire")} for run in (a, b))
+    found = []
+    for shard in sorted(old.keys() | new.keys(), key=lambda shard: shard or 0):
+        was, now = old.get(shard), new.get(shard)
+        if was is None and now is not None:
+            found.append(f"shard {shard}: new, {now.rows} images")
+        elif now is None and was is not None:
+            found.append(f"shard {shard}: gone, {was.rows} images")
+        elif was is not None and now is not None and was.digest != now.digest:
+            found.append(f"shard {shard}: changed, {was.rows} -> {now.rows} images")
+    return found
+
+
+def _datasets(a: Run, b: Run) -> list[str]:
+    """A line a stage that has other datasets now: how many are new, other, gone."""
+    old, new = _placed(a.entries), _placed(b.entries)
+    found = []
+    for stage in dict.fromkeys(place[0] for place in (*old, *new)):
+        was, now = ({place: d for place, d in side.items() if place[0] == stage} for side in (old, new))
+        other = sum(was[place].digest != now[place].digest for place in was.keys() & now.keys())
+        counts = {"new": len(now.keys() - was.keys()), "with other bytes": other, "gone": len(was.keys() - now.keys())}
+        said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        if said:
+            found.append(f"{stage}: {said} (of {len(now)})")
+    return found
+
+
+def _placed(entries: list[Entry]) -> dict[Place, Dataset]:
+    return {(e.stage, e.model, e.sae, e.seed, e.shard): e.dataset for e in entries}
+
+
+def _figures(store: Path, a: Run, b: Run) -> list[str]:
+    """Every headline figure of either run, with the difference. Those of a run whose tables are gone are said to be."""
+    sides: list[dict[str, float]] = []
+    for run in (a, b):
+        tables = run.of("analyze")
+        if not tables:
+            return [f"run {run.number} did not come to analyze: nothing to compare"]
+        if not (store / tables[0].dataset.path).is_dir():
+            return [f"the tables of run {run.number} are no longer in the store (bridgescope gc --keep N keeps more)"]
+        sides.append(headlines(store, run))
+    old, new = sides
+    wide = max((len(name) for name in (*old, *new)), default=0)
+    lines = [f"{'':{wide}} {f'run {a.number}':>10} {f'run {b.number}':>10} {'change':>10}"]
+    for name in dict.fromkeys((*old, *new)):
+        was, now = old.get(name), new.get(name)
+        change = f"{now - was:+10.4f}" if was is not None and now is not None else f"{'':10}"
+        lines.append(f"{name:{wide}} {_number(was)} {_number(now)} {change}".rstrip())
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return f"{value:10.4f}" if value is not None else f"{'-':>10}"

@@ -1,0 +1,70 @@
+"""What `bridgescope diff` says of two runs of real stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from tests_support import write_study
+
+from flows.cli import main
+from flows.config import load_study
+from flows.study import run_study
+from storage import open_catalog
+from storage.runs import read_run
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def grow(vectors: Path) -> None:
+    """Put ten more images with a caption each behind the others."""
+    rng = np.random.default_rng(1)
+    metadata = pl.read_parquet(vectors / "metadata.parquet")
+    images = int(metadata["image_row"].max()) + 1  # type: ignore[arg-type]
+    for name in ("image", "text"):
+        old = np.load(vectors / f"{name}.npy")
+        more = rng.standard_normal((10, old.shape[1])).astype(np.float32)
+        np.save(vectors / f"{name}.npy", np.concatenate([old, more]))
+    rows = range(images, images + 10)
+    more = pl.DataFrame({"image_row": rows, "key": [f"k{i:05}" for i in rows], "caption": [f"new {i}" for i in rows]})
+    pl.concat([metadata, more.cast(dict(metadata.schema))]).write_parquet(vectors / "metadata.parquet")
+
+
+def test_diff_names_settings_pairs_and_datasets_and_puts_the_figures_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, store = write_study(tmp_path, images=400), tmp_path / "store"
+    store.mkdir()
+    assert main(["diff", "small", "--store", str(store)]) == 2
+    assert "has 0 runs" in capsys.readouterr().err
+    run_study(load_study(study), store, progress=False)
+    run_study(load_study(study), store, progress=False)
+    grow(tmp_path / "vectors")
+    run_study(load_study(study, ["saes.main.k=4"]), store, progress=False)
+
+    assert main(["diff", str(study), "1", "2", "--store", str(store)]) == 0
+    same = capsys.readouterr().out.splitlines()
+    assert same[1:5] == ["settings: the same", "pairs: the same", "versions: the same", "datasets: the same"]
+
+    assert main(["diff", "small", "--store", str(store)]) == 0
+    said = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert said[0].startswith("small: run 2 of ")
+    assert "saes.main.k 3 -> 4" in said
+    assert "shard 0: changed, 400 -> 410 images" in said  # vectors that grew are another source, listed anew
+    assert "train: 2 with other bytes (of 2)" in said
+    assert "export: 2 with other bytes (of 2)" in said
+    # The figures are the catalog's own.
+    shown = next(line.split() for line in said if line.startswith("own main r2_image"))[3:]
+    means = []
+    for number in (2, 3):
+        con = open_catalog(store, run=read_run(store, "small", number))
+        means.append(con.execute("SELECT avg(r2_image) FROM saes").fetchone()[0])
+    assert shown == [f"{means[0]:.4f}", f"{means[1]:.4f}", f"{means[1] - means[0]:+.4f}"]
+
+    assert main(["gc", "--yes", "--store", str(store)]) == 0
+    assert main(["diff", "small", "1", "3", "--store", str(store)]) == 0
+    assert "the tables of run 1 are no longer in the store" in capsys.readouterr().out
+    assert main(["diff", "small", "1", "9", "--store", str(store)]) == 2
+    assert "has no run 9: it has [1, 2, 3]" in capsys.readouterr().err

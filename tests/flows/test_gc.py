@@ -1,0 +1,165 @@
+"""Garbage collection on real stores: what no run refers to goes, what a run uses stays, also while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests_support import made, write_study
+
+from flows.cli import main
+from flows.config import load_study
+from flows.study import run_study
+from storage.dataset import Address, Dataset, address, materialize
+from storage.errors import BadInput
+from storage.garbage import collect, find_garbage
+from storage.lease import adopt, leases, running
+from storage.runs import last_run, read_run
+
+HOLD = """
+import sys
+from pathlib import Path
+from storage.dataset import address
+from storage.lease import adopt, running
+with running(Path(sys.argv[1]), "other"):
+    assert adopt(Path(sys.argv[1]), address("saes", "1", {"seed": 5}))
+    print("holding", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def orphan(store: Path, seed: int) -> Address:
+    """A dataset that no run refers to."""
+    at = address("saes", "1", {"seed": seed})
+
+    def body(out: Path) -> int:
+        (out / "sae.safetensors").write_bytes(bytes(1000))
+        return 1
+
+    materialize(store, at, body)
+    return at
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> tuple[Path, Path]:
+    """A store with three runs: as written, with another k, and as written again."""
+    folder = tmp_path_factory.mktemp("grown")
+    study, store = write_study(folder, images=400), folder / "store"
+    store.mkdir()
+    for change in ([], ["saes.main.k=4"], []):
+        run_study(load_study(study, change), store, progress=False)
+    return study, store
+
+
+@pytest.fixture
+def copy(grown: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    study, store = grown
+    shutil.copytree(store, tmp_path / "store")
+    return study, tmp_path / "store"
+
+
+def test_only_what_the_older_run_alone_refers_to_goes(
+    copy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, store = copy
+    # Runs 1 and 3 share everything; run 2 alone has its two SAEs, their two exports, its tables and its page.
+    assert main(["gc", "--store", str(store), "--keep", "2"]) == 0
+    assert "would delete 0 folders" in capsys.readouterr().out
+    before = sorted(store.glob("*/*/dataset.json"))
+    assert main(["gc", "--store", str(store)]) == 0
+    said = capsys.readouterr().out
+    assert "would delete 6 folders" in said
+    assert "train own main of small, run 2" in said
+    assert sorted(store.glob("*/*/dataset.json")) == before
+    assert main(["gc", "--store", str(store), "--yes"]) == 0
+    gone = {path.parent.parent.name for path in set(before) - set(store.glob("*/*/dataset.json"))}
+    assert gone == {"saes", "activations", "tables", "reports"}
+    assert len(before) - len(list(store.glob("*/*/dataset.json"))) == 6
+    assert made(run_study(load_study(study), store, progress=False).run) == []
+    assert main(["doctor", "--store", str(store)]) == 0
+
+
+def test_half_made_leftovers_go_but_not_the_sources_nor_a_strangers_folder(copy: tuple[Path, Path]) -> None:
+    _, store = copy
+    known = last_run(store, "small").of("train", seed=0)[0].dataset.path
+    (store / f"{known}.partial" / "image").mkdir(parents=True)
+    (store / f"{known}.old").mkdir()
+    (store / "saes" / ("f" * 20)).mkdir()  # named like a dataset, but nothing says that it is one
+    (store / "notes" / ("e" * 20)).mkdir(parents=True)
+    found = find_garbage(store, keep=2)
+    assert {item.path for item in found.items} == {f"{known}.partial", f"{known}.old"}
+    collect(store, found)
+    assert (store / known / "sae.safetensors").exists()
+    assert not (store / f"{known}.partial").exists()
+    assert (store / "saes" / ("f" * 20)).exists()
+    assert list(store.glob("sources/*/manifest.json"))
+
+
+def test_what_a_running_study_made_or_adopted_stays_and_the_kernel_frees_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adopted, idle = orphan(tmp_path, 5), orphan(tmp_path, 6)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "holding\n"
+    assert main(["gc", "--store", str(tmp_path), "--yes"]) == 0
+    assert "1 more are kept for study other, which is being run: process" in capsys.readouterr().out
+    assert not (tmp_path / idle.path).exists()  # nobody used it
+    assert (tmp_path / adopted.path / "sae.safetensors").exists()
+    process.kill()
+    process.communicate()
+    # The run was cut short: what it had finished waits for its resumption, or for --interrupted.
+    assert main(["gc", "--store", str(tmp_path), "--yes"]) == 0
+    assert "which was cut short" in capsys.readouterr().out
+    assert (tmp_path / adopted.path).exists()
+    with running(tmp_path, "other"):
+        assert [lease.live for lease in leases(tmp_path)] == [True]
+        assert [item.path for item in find_garbage(tmp_path).in_use] == [adopted.path]
+    assert leases(tmp_path) == []
+    assert main(["gc", "--store", str(tmp_path), "--yes"]) == 0
+    assert not (tmp_path / adopted.path).exists()
+
+
+def test_interrupted_lets_go_what_a_dead_run_finished(tmp_path: Path) -> None:
+    with contextlib.suppress(KeyboardInterrupt), running(tmp_path, "small"):
+        at = orphan(tmp_path, 1)
+        raise KeyboardInterrupt
+    assert find_garbage(tmp_path).items == []
+    found = find_garbage(tmp_path, interrupted=True)
+    assert [item.path for item in found.items] == [at.path]
+    assert len(collect(tmp_path, found)) == 1
+
+
+def test_what_is_adopted_between_the_search_and_the_deletion_stays(tmp_path: Path) -> None:
+    at = orphan(tmp_path, 1)
+    found = find_garbage(tmp_path)
+    assert len(found.items) == 1
+    with running(tmp_path, "small"):
+        assert isinstance(adopt(tmp_path, at), Dataset)
+        assert collect(tmp_path, found) == []
+    assert (tmp_path / at.path).exists()
+
+
+def test_a_run_that_cannot_be_read_stops_the_collection(copy: tuple[Path, Path]) -> None:
+    _, store = copy
+    (store / "studies" / "small" / "runs" / "2.json").write_text('{"study": "small"}')
+    with pytest.raises(BadInput, match=r"2\.json is not a run"):
+        find_garbage(store)
+    assert main(["gc", "--store", str(store), "--yes"]) == 2
+    with pytest.raises(BadInput, match="--keep 0: at least 1"):
+        find_garbage(store, keep=0)
+
+
+def test_a_newer_run_of_one_stage_does_not_make_the_complete_one_garbage(copy: tuple[Path, Path]) -> None:
+    _, store = copy
+    newest = last_run(store, "small")
+    half = newest.model_copy(update={"number": 4, "entries": newest.of("acquire")})
+    (store / "studies" / "small" / "runs" / "4.json").write_text(half.model_dump_json())
+    used = {entry.dataset.path for entry in read_run(store, "small", 3).entries}
+    assert not used & {item.path for item in find_garbage(store).items}
