@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo test lint planted check-demo check-docs bench-rerun bench-sae test-interchange clean
+.PHONY: demo test lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy torture scaling server worker deploy stop clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -38,6 +38,23 @@ lint: .venv/installed
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# A real Prefect server with a worker: deployments, landings, kills. Minutes.
+test-deploy: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deploy
+
+# Random kill -9 and resume, CYCLES times; ends with the tables of a study that was never interrupted.
+CYCLES ?= 20
+torture: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/torture.py --cycles $(CYCLES)
+
+# Bytes, FLOPs and GPU-hours at three sizes, each with its formula.
+scaling: .venv/installed
+	$(BIN)/python bench/scaling.py
+
+# A Prefect server on loopback, a process worker, and every deployment of deploy/prefect.yaml. Their data: .prefect/
+server worker deploy stop: .venv/installed
+	@BIN=$(BIN) deploy/local.sh $@
 
 # Seconds of a second run, beside its bars. Alone on the machine.
 bench-rerun: .venv/installed

@@ -22,7 +22,6 @@ from prefect.settings import (
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE,
-    Setting,
     temporary_settings,
 )
 
@@ -66,7 +65,7 @@ class Finished(NamedTuple):
 @contextlib.contextmanager
 def prefect_settings() -> Iterator[None]:
     """Prefect as a study needs it: no telemetry, no second spent on a heartbeat thread, and quiet unless deployed."""
-    settings: dict[Setting, Any] = {
+    settings: dict[Any, Any] = {
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,

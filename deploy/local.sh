@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# A Prefect server and a process worker on this machine, for `make server`, `make worker`, `make deploy`, `make stop`.
+# Everything they write lies in PREFECT_HOME (default .prefect/); the server listens on loopback only.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=${BIN:-.venv/bin}
+export PREFECT_HOME=${PREFECT_HOME:-$PWD/.prefect}
+export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1
+# The slot of a run whose worker was killed comes free when its lease ends; on disk, so that a killed server knows too.
+export PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem
+export PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION=60
+# One transaction a task-run event (the default) keeps SQLite locked.
+export PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE=200
+
+alive() { [[ -s "$PREFECT_HOME/$1.pid" ]] && kill -0 "$(cat "$PREFECT_HOME/$1.pid")" 2>/dev/null; }
+
+background() {  # NAME COMMAND...: run it detached, its process id and its output in PREFECT_HOME
+    local name=$1; shift
+    setsid nohup "$@" >"$PREFECT_HOME/$name.log" 2>&1 </dev/null &
+    echo $! >"$PREFECT_HOME/$name.pid"
+}
+
+api() { cat "$PREFECT_HOME/api" 2>/dev/null || { echo "no server: make server" >&2; exit 2; }; }
+
+healthy() { "$bin/python" -c "import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + '/health', timeout=5)" "$1" 2>/dev/null; }
+
+case ${1:-} in
+server)
+    mkdir -p "$PREFECT_HOME"
+    if alive server; then echo "the server runs already: $(api)"; exit 0; fi
+    port=$("$bin/python" deploy/free_port.py "${PREFECT_PORT:-4200}")
+    echo "http://127.0.0.1:$port/api" >"$PREFECT_HOME/api"
+    background server "$bin/prefect" server start --host 127.0.0.1 --port "$port"
+    for _ in $(seq 300); do
+        if healthy "$(api)"; then
+            # Every command with this PREFECT_HOME now speaks to this server.
+            "$bin/prefect" config set PREFECT_API_URL="$(api)" PREFECT_SERVER_ANALYTICS_ENABLED=false >/dev/null
+            echo "server: http://127.0.0.1:$port (log: $PREFECT_HOME/server.log)"; exit 0
+        fi
+        alive server || { tail -n 20 "$PREFECT_HOME/server.log" >&2; echo "the server did not start" >&2; exit 1; }
+        sleep 1
+    done
+    echo "the server does not answer after 300 s: $PREFECT_HOME/server.log" >&2; exit 1
+    ;;
+worker)
+    PREFECT_API_URL=$(api); export PREFECT_API_URL
+    healthy "$PREFECT_API_URL" || { echo "the server $PREFECT_API_URL does not answer: make server" >&2; exit 1; }
+    if alive worker; then echo "the worker runs already"; exit 0; fi
+    "$bin/prefect" work-pool create bridgescope --type process --overwrite >/dev/null
+    background worker "$bin/prefect" worker start --pool bridgescope --type process --name "local-$(hostname)"
+    echo "worker: pool bridgescope (log: $PREFECT_HOME/worker.log)"
+    ;;
+deploy)
+    PREFECT_API_URL=$(api); export PREFECT_API_URL
+    healthy "$PREFECT_API_URL" || { echo "the server $PREFECT_API_URL does not answer: make server" >&2; exit 1; }
+    export BRIDGESCOPE_HOME=${BRIDGESCOPE_HOME:-$PWD} OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
+    export BRIDGESCOPE_STORE=${BRIDGESCOPE_STORE:-$PWD/store}
+    "$bin/prefect" work-pool inspect bridgescope >/dev/null 2>&1 ||
+        "$bin/prefect" work-pool create bridgescope --type process >/dev/null
+    "$bin/prefect" --no-prompt deploy --all --prefect-file deploy/prefect.yaml
+    ;;
+stop)
+    for name in worker server; do
+        if alive "$name"; then kill -- "-$(cat "$PREFECT_HOME/$name.pid")" && echo "stopped the $name"; fi
+        rm -f "$PREFECT_HOME/$name.pid"
+    done
+    rm -f "$PREFECT_HOME/api"
+    ;;
+*)
+    echo "usage: $0 server|worker|deploy|stop" >&2; exit 2
+    ;;
+esac

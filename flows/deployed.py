@@ -1,0 +1,117 @@
+"""The flows that a Prefect server deploys: the study, and each stage alone, with parameters that the server checks.
+
+Each of them ends in `run_study`: the command line, a deployment and the whole study share one code path and one cache.
+No postponed annotations here: Prefect makes the form of the parameters from the real ones.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import Flow, flow, runtime
+from prefect.events import emit_event
+from prefect.events.worker import EventsWorker
+from pydantic import Field
+
+from flows.config import load_study
+from flows.study import Finished, run_study
+from storage.dataset import find_store
+from storage.runs import Run, last_run
+
+log = logging.getLogger("bridgescope")
+
+PAIRS_LANDED = "pairs landed"  # the event that a stand-alone acquire sends, when the manifest of its source changed
+
+StudyFile = Annotated[str, Field(pattern=r"^.+\.toml$")]
+Changes = list[Annotated[str, Field(pattern=r"^[a-z0-9_.-]+=.")]]
+Recipe = Annotated[str, Field(pattern=r"^[0-9a-f]{20}$")]
+
+# Prefect takes the help of the parameters' form from here.
+ARGUMENTS = """
+
+Args:
+    study: the study file, from the folder that the deployment names
+    force: make the outputs again, also those that are there
+    set: changes to the study: saes.main.k=16, pairs.limit=40
+    upstream: recipe of a dataset of an earlier stage, in place of the newest complete one
+"""
+
+
+def _run_name() -> str:
+    """Flow runs go by study and flow: `demo: train`."""
+    parameters: dict[str, Any] = runtime.flow_run.parameters
+    return f"{Path(parameters['study']).stem}: {runtime.flow_run.flow_name}"
+
+
+def _run(file: str, only: str | None, force: bool, changes: list[str], upstream: str | None = None) -> Finished:
+    log.setLevel(logging.INFO)
+    study = load_study(file, changes)
+    store = find_store(create=True)
+    log.info("study %s, store %s", study.name, store)
+    finished = run_study(study, store, only=only, force=force, upstream=upstream, progress=False, tell=_tell)
+    made = sum(done.tasks - done.cached for done in finished.stages)
+    cached = sum(done.cached for done in finished.stages)
+    log.info("run %d: %s, %d cached", finished.run.number, f"{made} made" if made else "nothing new", cached)
+    return finished
+
+
+def _tell(done: object) -> None:
+    log.info("%s", done)
+
+
+def _whole(study: StudyFile, force: bool = False, set: Changes = []) -> None:  # noqa: B006 (Prefect copies it)
+    _run(study, None, force, set)
+
+
+def _acquire(study: StudyFile, force: bool = False, set: Changes = []) -> None:  # noqa: B006
+    loaded = load_study(study, set)
+    before = manifest_digest(last_run(find_store(create=True), loaded.name))
+    now = manifest_digest(_run(study, "acquire", force, set).run)
+    if now == before:
+        log.info("no new pairs: the manifest is %s as before", now)
+        return
+    log.info("pairs landed: the manifest is %s now", now)
+    emit_event(
+        PAIRS_LANDED,
+        resource={"prefect.resource.id": f"bridgescope.study.{loaded.name}", "prefect.resource.name": loaded.name},
+        payload={"digest": now, "study": study, "set": set},
+    )
+    EventsWorker.instance().wait_until_empty()
+
+
+def manifest_digest(run: Run | None) -> str | None:
+    """What a run's source offered: a hash over the digests of its listings, in the order of shards."""
+    listings = run.of("scan") if run is not None else []
+    text = "".join(f"{entry.shard} {entry.dataset.digest}\n" for entry in listings)
+    return hashlib.sha256(text.encode()).hexdigest() if listings else None
+
+
+def _alone(stage: str) -> Callable[..., None]:
+    def alone(
+        study: StudyFile,
+        force: bool = False,
+        set: Changes = [],  # noqa: B006
+        upstream: Recipe | None = None,
+    ) -> None:
+        _run(study, stage, force, set, upstream)
+
+    return alone
+
+
+def _deployable(name: str, body: Callable[..., None], does: str) -> Flow[..., None]:
+    body.__doc__ = does + ARGUMENTS
+    return flow(name=name, description=does, flow_run_name=_run_name, persist_result=False)(body)
+
+
+study = _deployable("study", _whole, "Run every stage of a study; what is there already is not made again.")
+acquire = _deployable(
+    "acquire", _acquire, "List the source, fetch what is new, and send `pairs landed` when its manifest changed."
+)
+model = _deployable("model", _alone("model"), "Build the demo models that the study names.")
+embed = _deployable("embed", _alone("embed"), "Embed the shards of pairs that have no embeddings yet.")
+train = _deployable("train", _alone("train"), "Train the SAEs that are missing.")
+export = _deployable("export", _alone("export"), "Write the activations of every SAE.")
+analyze = _deployable("analyze", _alone("analyze"), "Compute the tables of the study from its activations.")
+report = _deployable("report", _alone("report"), "Make the study's page.")
