@@ -46,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         if arguments.verbose:
             traceback.print_exc()
-        print(f"bridgescope: failed: {type(error).__name__}: {error}", file=sys.stderr)
+        from flows.failures import explained
+
+        what = explained(error) or f"{type(error).__name__}: {error}"
+        print(f"bridgescope: failed: {what}", file=sys.stderr)
         print(
             "What was finished is kept: run the same command again to go on. (-v shows where it failed.)",
             file=sys.stderr,

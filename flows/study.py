@@ -106,11 +106,11 @@ def run_study(
         raise BadInput(f"--upstream {upstream}: goes with --only STAGE")
     if not os.access(store, os.W_OK):
         raise BadInput(f"the store {store} is not writable")
-    for other in leases(store, study.name):
-        if other.live:
-            log.warning("%s runs this study too: what both need is made once, by whoever comes first", other.holder)
     runtime = Runtime(store=store, **study.runtime.model_dump(), force=force, progress=progress)
-    with running(store, study.name):
+    with running(store, study.name) as own:
+        for other in leases(store, study.name):
+            if other.live and other.path != own:
+                log.warning("%s runs this study too: what both need is made once, by whoever comes first", other.holder)
         last = last_run(store, study.name)
         state = upstream_of(study, store, last, only, upstream) if only else {}
         return _run_study(study, last, state, only, runtime, tell)

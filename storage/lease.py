@@ -46,8 +46,8 @@ def leases(store: Path, study: str = "*") -> list[Lease]:
 
 
 @contextlib.contextmanager
-def running(store: Path, study: str) -> Iterator[None]:
-    """Hold a lease on what a run of `study` makes or adopts inside the block.
+def running(store: Path, study: str) -> Iterator[Path]:
+    """Hold a lease on what a run of `study` makes or adopts inside the block. Gives the lease's file.
 
     It takes over what interrupted runs of the study left. It goes when the block ends well; after an error it stays,
     without its lock, so that what the run had finished outlives a garbage collection until the study is run again.
@@ -67,7 +67,7 @@ def running(store: Path, study: str) -> Iterator[None]:
             os.utime(path, (left[0].since, left[0].since))
         for lease in left:
             lease.path.unlink(missing_ok=True)
-        yield
+        yield path
         path.unlink(missing_ok=True)
     finally:
         os.close(handle)

@@ -1,0 +1,135 @@
+"""Kill a study at random with SIGKILL and run it again; each cycle ends with the tables of an uninterrupted run.
+
+A cycle starts with an empty store and kills the run, with all of its processes, at random moments until a run gets
+through. Equal means: every table, every column but seconds and paths, EXCEPT both ways empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import duckdb
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from tests_support import write_study  # noqa: E402
+
+from storage.garbage import find_garbage  # noqa: E402
+from storage.runs import last_run  # noqa: E402
+
+VOLATILE = ("seconds", "path")
+
+
+def start(study: Path, store: Path, home: Path) -> subprocess.Popen[bytes]:
+    """Start a run, with a Prefect home of its own, as the leader of a new process group."""
+    environment = os.environ | {"PREFECT_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment.pop("PREFECT_API_URL", None)
+    command = [sys.executable, "-m", "flows.cli", "run", str(study), "--store", str(store)]
+    with open(home / "log", "ab") as log:
+        return subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL a run and everything that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def through(study: Path, store: Path, home: Path) -> float:
+    """Run a study to its end. Returns the seconds it took. Raises SystemExit when it fails."""
+    began = time.monotonic()
+    process = start(study, store, home)
+    try:
+        code = process.wait(timeout=1800)
+    finally:
+        end(process)
+    if code != 0:
+        raise SystemExit(f"the run ended with {code}: {(home / 'log').read_text()[-3000:]}")
+    return time.monotonic() - began
+
+
+def differences(reference: Path, store: Path) -> list[str]:
+    """Tables of the newest runs of two stores that differ, with the number of rows that only one side has."""
+    folders = []
+    for root in (reference, store):
+        run = last_run(root, "small")
+        if run is None:
+            return [f"{root} has no run"]
+        folders.append(root / run.of("analyze")[0].dataset.path)
+    expected, found = (sorted(path.name for path in folder.glob("*.parquet")) for folder in folders)
+    if expected != found or not expected:
+        return [f"other tables: {expected}, {found}"]
+    wrong = []
+    with duckdb.connect() as con:
+        for name in expected:
+            sides = []
+            for folder in folders:
+                columns = con.execute(f"DESCRIBE FROM '{folder / name}'").fetchall()
+                kept = ", ".join(f'"{column[0]}"' for column in columns if column[0] not in VOLATILE)
+                sides.append(f"(SELECT {kept} FROM '{folder / name}')")
+            both = [f"FROM {a} EXCEPT ALL FROM {b}" for a, b in (sides, sides[::-1])]
+            counts = [con.execute(f"SELECT count(*) FROM ({one})").fetchone() for one in both]
+            if counts != [(0,), (0,)]:
+                wrong.append(f"{name}: {counts}")
+    return wrong
+
+
+def cycle(study: Path, reference: Path, store: Path, home: Path, kills: int, takes: float, rng: random.Random) -> str:
+    """Kill `kills` times, then run through and compare. Returns what happened, in a line. Raises SystemExit."""
+    landed = 0
+    for _ in range(kills):
+        process = start(study, store, home)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=rng.uniform(0.05, 1.0) * takes)
+        landed += process.poll() is None
+        end(process)
+    seconds = through(study, store, home)
+    wrong = differences(reference, store)
+    left = [item.path for item in find_garbage(store).items]
+    if wrong or left:
+        raise SystemExit(f"not as the uninterrupted run: {wrong}; left over: {left}")
+    return (
+        f"{landed} of {kills} kills fell into a run; then through in {seconds:.0f} s, tables equal, nothing left over"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--cycles", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=3, help="kills a cycle")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    rng = random.Random(given.seed)
+    with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
+        folder = Path(scratch)
+        study, home = write_study(folder), folder / "prefect"
+        home.mkdir()
+        through(study, folder / "warm", home)  # the first start of all fills Prefect's database
+        takes = through(study, folder / "reference", home)
+        print(f"uninterrupted: {takes:.0f} s", flush=True)
+        for number in range(1, given.cycles + 1):
+            store = folder / f"cycle{number}"
+            print(
+                f"cycle {number}: {cycle(study, folder / 'reference', store, home, given.kills, takes, rng)}",
+                flush=True,
+            )
+            shutil.rmtree(store)
+        print(f"{given.cycles} of {given.cycles} cycles ended with the tables of the uninterrupted run")
+
+
+if __name__ == "__main__":
+    main()
