@@ -1,0 +1,179 @@
+"""Deployments on a real Prefect server: refused, landed, cancelled, killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from deploy_support import ROOT, Operator, descendants, until
+from tests_support import tables
+
+from storage.runs import last_run
+
+SLOW = "saes.main.epochs=400"  # a training that is still going on when the test does something to it
+
+
+def logs(operator: Operator, run: str) -> list[str]:
+    """What `bridgescope` said in a run."""
+    found = operator.post("/logs/filter", sort="TIMESTAMP_ASC", logs={"flow_run_id": {"any_": [run]}})
+    return [line["message"] for line in found if line["name"] == "bridgescope"]
+
+
+def test_wrong_parameters_are_refused_before_a_run_exists(operator: Operator) -> None:
+    before = len(operator.runs())
+    for parameters, why in [
+        ({"study": "demo.json"}, "does not match"),
+        ({"upstream": "latest"}, "latest"),
+        ({"force": "perhaps"}, "perhaps"),
+        ({"set": ["saes.main.k"]}, "does not match"),
+    ]:
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            operator.run("train/stage", **parameters)
+        assert refused.value.response.status_code == 409
+        assert why in refused.value.response.text
+    assert len(operator.runs()) == before
+
+
+def test_one_landing_starts_the_study_once_and_the_study_lands_nothing(operator: Operator, study_file: Path) -> None:
+    given = {"study": str(study_file), "set": ["analyze.min_pairs=3"]}
+
+    def studies() -> list[dict[str, object]]:
+        return [run for run in operator.runs("study") if run["parameters"]["study"] == str(study_file)]
+
+    first = operator.run("acquire/stage", **given)
+    assert operator.ended(first)["state_type"] == "COMPLETED"
+    until(studies, "the study that the landing starts")
+    run = operator.ended(str(studies()[0]["id"]))
+    assert run["state_type"] == "COMPLETED"
+    assert run["parameters"] == given
+    assert {"landed", "study"} <= set(run["tags"])
+    digest = next(line for line in logs(operator, first) if line.startswith("pairs landed"))
+
+    # Again with nothing new, then with other vectors by the study itself: neither starts anything.
+    again = operator.run("acquire/stage", **given)
+    assert operator.ended(again)["state_type"] == "COMPLETED"
+    assert any(line.startswith("no new pairs") and line.split()[-3] in digest for line in logs(operator, again))
+    image = study_file.parent / "vectors" / "image.npy"
+    np.save(image, np.load(image) * np.float32(1.5))
+    whole = operator.run("study/nightly", **given)
+    assert operator.ended(whole)["state_type"] == "COMPLETED"
+    events = operator.post("/events/filter", filter={"event": {"name": ["pairs landed"]}}, limit=50)["events"]
+    assert [e["payload"]["study"] for e in events].count(str(study_file)) == 1
+    assert [str(run["id"]) for run in studies()] == [run["id"], whole]
+    seen = {a["key"]: a for a in operator.post("/artifacts/filter", sort="CREATED_ASC")}
+    assert f"{study_file.stem}-acquire" in seen
+    assert "stability of pairs of seeds" in seen[f"{study_file.stem}-results"]["data"]
+
+
+def test_a_night_with_nothing_new_says_so_and_one_stage_takes_a_named_upstream(
+    operator: Operator, study_file: Path
+) -> None:
+    name, given = study_file.stem, {"study": str(study_file)}
+    assert operator.ended(operator.run("study/nightly", **given))["state_type"] == "COMPLETED"
+    first = last_run(operator.store, name)
+    assert first is not None
+    nothing = operator.run("study/nightly", **given)
+    assert operator.ended(nothing)["state_type"] == "COMPLETED"
+    again = last_run(operator.store, name)
+    assert again is not None
+    assert all(entry.cached for entry in again.entries if entry.stage not in ("scan", "ledger"))
+    assert "run 2: nothing new, 9 cached" in logs(operator, nothing)
+    tables_ = operator.post("/artifacts/filter", sort="CREATED_DESC", artifacts={"key": {"any_": [f"{name}-train"]}})
+    assert "nothing new: 2 cached" in tables_[0]["description"]
+
+    trained = first.of("train", seed=0)[0].dataset.recipe
+    forced = operator.run("export/stage", **given, upstream=trained, force=True)
+    assert operator.ended(forced)["state_type"] == "COMPLETED"
+    now = last_run(operator.store, name)
+    assert now is not None
+    assert not any(entry.cached for entry in now.of("export"))
+    assert now.of("train") == again.of("train")
+    unknown = operator.ended(operator.run("export/stage", **given, upstream="0" * 20))
+    assert unknown["state_type"] == "FAILED"
+    assert "no run of" in unknown["state"]["message"]
+
+
+def training(operator: Operator) -> list[int]:
+    """Processes below the worker that train an SAE."""
+    worker = int((operator.home / "worker.pid").read_text())
+    found = []
+    for pid in descendants(worker):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"spawn_main" in command:
+            found.append(pid)
+    return found
+
+
+def reference(operator: Operator, study_file: Path, *changes: str) -> dict[str, object]:
+    """The tables of the same study, run in another store by the command line and never interrupted."""
+    store = study_file.parent / "reference"
+    command = [sys.executable, "-m", "flows.cli", "run", str(study_file), "--store", str(store)]
+    for change in changes:
+        command += ["--set", change]
+    done = subprocess.run(command, env=operator.environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    run = last_run(store, study_file.stem)
+    assert run is not None
+    return dict(tables(store, run))
+
+
+def test_a_second_night_is_cancelled_and_kill_9_of_worker_and_server_is_made_good_by_the_next_run(
+    operator: Operator, study_file: Path
+) -> None:
+    name, given = study_file.stem, {"study": str(study_file), "set": [SLOW]}
+    first = operator.run("study/nightly", **given)
+    until(lambda: training(operator), "the training")
+    second = operator.ended(operator.run("study/nightly", **given))
+    assert second["state_type"] == "CANCELLED"
+    operator.kill("worker")
+    assert last_run(operator.store, name) is None
+    operator.make("worker")
+
+    # `landed` waits its turn; the nightly's slot comes free once the dead run's lease has ended.
+    third = operator.run("study/landed", **given)
+    until(lambda: training(operator), "the training, again")
+    operator.kill("server")
+    operator.make("server")
+    done = operator.ended(third)
+    if done["state_type"] != "COMPLETED":  # the run may outlive the server, or not: the next one completes
+        assert operator.ended(operator.run("study/landed", **given))["state_type"] == "COMPLETED"
+    run = last_run(operator.store, name)
+    assert run is not None
+    for table, expected in reference(operator, study_file, SLOW).items():
+        assert tables(operator.store, run)[table].equals(expected), table
+
+    def free() -> bool:
+        night = operator.ended(operator.run("study/nightly", **given))
+        return bool(night["state_type"] == "COMPLETED")
+
+    until(free, "a night that is not cancelled")
+    assert first != third
+
+
+def test_stop_ends_what_was_started(operator: Operator) -> None:
+    pids = [int((operator.home / f"{what}.pid").read_text()) for what in ("server", "worker")]
+    operator.make("stop")
+    until(lambda: not any(running(pid) for pid in pids), "the end of server and worker")
+    refused = subprocess.run(
+        [str(ROOT / "deploy" / "local.sh"), "worker"],
+        env=operator.environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert "no server: make server" in refused.stderr
+
+
+def running(pid: int) -> bool:
+    """Whether a process lives (a zombie does not)."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False

@@ -1,0 +1,95 @@
+"""What an operator does to a real Prefect server on loopback, with a process worker and every deployment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[1]
+WAIT = 420.0  # seconds that anything may take on a busy machine before a test gives up
+
+
+class Operator:
+    """What an operator has: the commands of deploy/local.sh, and the server's API."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self.store = folder / "prefect", folder / "store"
+        self.store.mkdir(parents=True)
+        self.environment = os.environ | {
+            "BIN": str(Path(sys.executable).parent),
+            "PYTHONPATH": str(ROOT),
+            "PREFECT_HOME": str(self.home),
+            "PREFECT_PORT": "4310",
+            "BRIDGESCOPE_STORE": str(self.store),
+            "OMP_NUM_THREADS": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+        }
+
+    def make(self, what: str) -> None:
+        """`make server`, `make worker`, `make deploy` or `make stop`, without the installation."""
+        command = [str(ROOT / "deploy" / "local.sh"), what]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=WAIT)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def kill(self, what: str) -> None:
+        """SIGKILL the server or the worker, and all that it started."""
+        leader = int((self.home / f"{what}.pid").read_text())
+        for pid in (*descendants(leader), leader):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def post(self, path: str, **body: Any) -> Any:
+        """A call of the server's API. Raises httpx.HTTPStatusError when it refuses."""
+        api = (self.home / "api").read_text().strip()
+        answer = httpx.post(f"{api}{path}", json=body, timeout=60)
+        answer.raise_for_status()
+        return answer.json()
+
+    def run(self, deployment: str, **parameters: Any) -> str:
+        """Ask for a run of a deployment. Returns the run's id."""
+        api = (self.home / "api").read_text().strip()
+        flow, name = deployment.split("/")
+        found = httpx.get(f"{api}/deployments/name/{flow}/{name}", timeout=60).raise_for_status().json()
+        return str(self.post(f"/deployments/{found['id']}/create_flow_run", parameters=parameters)["id"])
+
+    def runs(self, flow: str | None = None, **where: Any) -> list[dict[str, Any]]:
+        """Runs of deployments, the oldest first; those that the schedule has planned are left out."""
+        found = self.post("/flow_runs/filter", sort="START_TIME_ASC", limit=200, **where)
+        found = [run for run in found if run["deployment_id"] and not run["auto_scheduled"]]
+        return [run for run in found if flow in (None, run["name"].rpartition(": ")[2])]
+
+    def ended(self, run: str) -> dict[str, Any]:
+        """Wait until a run has ended."""
+        return until(lambda: next((r for r in self.runs() if r["id"] == run and r["end_time"]), None), run)
+
+
+def until(look: Callable[[], Any], what: str) -> Any:
+    """Wait for a look that finds something."""
+    end = time.monotonic() + WAIT
+    while not (found := look()):
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.5)
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below one, by /proc."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            text = stat.read_text()
+            parent = int(text.rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found = list(children.get(pid, []))
+    for child in found:
+        found.extend(children.get(child, []))
+    return found
