@@ -53,8 +53,17 @@ scaling: .venv/installed
 	$(BIN)/python bench/scaling.py
 
 # A Prefect server on loopback, a process worker, and every deployment of deploy/prefect.yaml. Their data: .prefect/
-server worker deploy stop: .venv/installed
-	@BIN=$(BIN) deploy/local.sh $@
+server: .venv/installed
+	@BIN=$(BIN) deploy/local.sh server
+
+worker: .venv/installed
+	@BIN=$(BIN) deploy/local.sh worker
+
+deploy: .venv/installed
+	@BIN=$(BIN) deploy/local.sh deploy
+
+stop:
+	@BIN=$(BIN) deploy/local.sh stop
 
 # Seconds of a second run, beside its bars. Alone on the machine.
 bench-rerun: .venv/installed

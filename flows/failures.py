@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 # What the text of an error says, whichever library raised it: (mark, sentence).
 SURROUNDINGS = (
@@ -15,8 +18,31 @@ SURROUNDINGS = (
     ("database is locked", "Prefect's database is locked by another process: wait for it, or use a server of its own"),
     ("Failed to reach API", "{server} does not answer: start it (make server), or unset PREFECT_API_URL to go without"),
     ("All connection attempts failed", "{server} does not answer any more: start it again (make server)"),
-    ("Timed out while attempting to connect", "Prefect's own server did not start: another process holds its database"),
+    (
+        "Timed out while attempting to connect",
+        "Prefect's own server did not start in time: run it again",
+    ),
 )
+
+
+class DatabaseLocked(RuntimeError):
+    """Another process holds the database of Prefect's own server."""
+
+
+def check_database(url: str, patience: float = 15.0) -> None:
+    """Raise DatabaseLocked when the SQLite file of a connection URL stays locked for so many seconds.
+
+    Prefect's own server would try for minutes, with a traceback each time. Other databases are not looked at.
+    """
+    kind, _, path = url.partition(":///")
+    if not kind.startswith("sqlite") or not Path(path).is_file():
+        return
+    with contextlib.closing(sqlite3.connect(path, timeout=patience)) as con:
+        try:
+            con.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            raise DatabaseLocked(f"{error}: {path}") from error
+        con.rollback()
 
 
 def explained(error: BaseException) -> str | None:

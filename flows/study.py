@@ -16,17 +16,20 @@ from typing import Any, NamedTuple
 from prefect import flow, tags
 from prefect.context import FlowRunContext
 from prefect.settings import (
+    PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_LOGGING_LEVEL,
     PREFECT_LOGGING_TO_API_ENABLED,
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE,
+    get_current_settings,
     temporary_settings,
 )
 
 from flows.artifacts import progress, report_page, stage_table
 from flows.config import Study
+from flows.failures import check_database
 from flows.stages import STAGES, Job, Key, State, jobs_of, lookup, run_stage
 from flows.upstream import upstream_of
 from storage.catalog import write_catalog_file
@@ -106,6 +109,9 @@ def run_study(
         raise BadInput(f"--upstream {upstream}: goes with --only STAGE")
     if not os.access(store, os.W_OK):
         raise BadInput(f"the store {store} is not writable")
+    if not deployed() and PREFECT_API_URL.value() is None:
+        url = get_current_settings().server.database.connection_url
+        check_database(url.get_secret_value() if url else "")
     runtime = Runtime(store=store, **study.runtime.model_dump(), force=force, progress=progress)
     with running(store, study.name) as own:
         for other in leases(store, study.name):

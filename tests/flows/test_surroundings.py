@@ -5,8 +5,10 @@ Each is the real thing, done to a process of its own that uses the tests' Prefec
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 from tests_support import tables, write_study
 
-from flows.failures import explained
+from flows.failures import DatabaseLocked, check_database, explained
 from storage.dataset import verify
 from storage.errors import BadInput
 from storage.lease import running
@@ -113,6 +115,24 @@ def test_a_server_that_does_not_answer_is_named(study: Path, tmp_path: Path) -> 
     assert code == 1
     assert "the Prefect server http://127.0.0.1:9/api does not answer: start it (make server)" in said
     assert "Traceback" not in said
+
+
+def test_a_locked_database_of_prefect_is_said(study: Path, tmp_path: Path) -> None:
+    home = tmp_path / "prefect"
+    home.mkdir()
+    environment = os.environ | {"PREFECT_HOME": str(home)}
+    environment.pop("PREFECT_API_URL", None)
+    url = f"sqlite+aiosqlite:///{home}/prefect.db"
+    with contextlib.closing(sqlite3.connect(home / "prefect.db")) as con:
+        con.execute("CREATE TABLE held (x)")
+        con.execute("BEGIN EXCLUSIVE")
+        code, said = end(begin(RUN, study, tmp_path / "store", environment))
+        assert code == 1
+        assert "bridgescope: failed: Prefect's database is locked by another process: wait for it" in said
+        assert "Traceback" not in said
+        with pytest.raises(DatabaseLocked, match=r"prefect\.db"):
+            check_database(url, patience=0.1)
+    check_database(url)  # free again: nothing is raised
 
 
 def test_causes_are_looked_at_and_other_errors_are_not_explained() -> None:
