@@ -60,7 +60,7 @@ class Downloads(Files):
     """What every source has that may lie at URLs."""
 
     concurrency: int = Field(64, ge=1, le=1024, description="downloads at once")
-    timeout: float = Field(30, gt=0, description="seconds for one image")
+    timeout: float = Field(15, gt=0, description="seconds for one image")
     tries: int = Field(3, ge=1, le=10, description="of a download in one run, when its failure may go away")
     allow_private_addresses: bool = Field(False, description="also download from private networks and this machine")
     respect_noai: bool = Field(True, description="leave out what X-Robots-Tag marks as noai or noimageai")

@@ -130,31 +130,45 @@ def _captions(rows: pl.DataFrame, first: int) -> pl.DataFrame:
 def _described(
     rows: pl.DataFrame, source: Source, check: Check, moved: Mapping[str, tuple[str, str]]
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each row of a listing with what its bytes say, in order; a few images are decoded ahead."""
-    listed = [(row["source_key"], row["group_key"], row["row"], row["locator"]) for row in rows.iter_rows(named=True)]
-    reading = source.read([locator for key, _, _, locator in listed if key not in moved])
+    """Each row of a listing with what its bytes say, in order.
+
+    Images are decoded in threads: those that a source tells of early at once, whatever their order; else a few ahead.
+    """
+    listed = rows.select("source_key", "group_key", "row", "locator").to_dicts()
+    asked = [row for row in listed if row["source_key"] not in moved]
     workers = os.cpu_count() or 1
-    pending: deque[tuple[dict[str, Any], Future[dict[str, Any]]]] = deque()
+    early: dict[int, Future[dict[str, Any]]] = {}
+    pending: deque[tuple[dict[str, Any], bytes | SourceError | None, Future[dict[str, Any]]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="check") as pool:
-        for key, group, number, _ in listed:
-            got = SourceError(*moved[key]) if key in moved else next(reading)
-            row = {"source_key": key, "group_key": group, "row": number}
-            pending.append((row, pool.submit(_describe, got, row, check)))
+
+        def arrived(place: int, data: Callable[[], bytes]) -> None:
+            early[place] = pool.submit(lambda: _describe(data(), asked[place], check))
+
+        reading = enumerate(source.read([row["locator"] for row in asked], arrived))
+        for row in listed:
+            place, got = (-1, SourceError(*moved[row["source_key"]])) if row["source_key"] in moved else next(reading)
+            future = early.pop(place, None) or pool.submit(_describe, got, row, check)
+            pending.append((row, got, future))
             if len(pending) > 4 * workers:
-                row, future = pending.popleft()
-                yield row, future.result()
-        for row, future in pending:
-            yield row, future.result()
+                yield _with_bytes(*pending.popleft())
+        while pending:
+            yield _with_bytes(*pending.popleft())
+
+
+def _with_bytes(
+    row: dict[str, Any], got: bytes | SourceError | None, future: Future[dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    found = future.result()
+    return row, {**found, "image": got if isinstance(got, bytes) and found["error"] is None else None}
 
 
 def _describe(got: bytes | SourceError | None, row: dict[str, Any], check: Check) -> dict[str, Any]:
-    """The columns of an image row that depend on its bytes."""
+    """The columns of an image row that depend on its bytes, without the bytes."""
     found: dict[str, Any] = dict.fromkeys(IMAGES.names[2:])
     if isinstance(got, bytes):
         found["sha256"] = hashlib.sha256(got).hexdigest()
         try:
             found["width"], found["height"] = check(got)
-            found["image"] = got
         except SourceError as error:
             got = error
     if isinstance(got, SourceError):

@@ -5,7 +5,7 @@ A source never writes into the store; it may keep what it downloaded in the fold
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 
@@ -58,6 +58,9 @@ class SourceError(Exception):
         self.cause, self.detail = cause, detail
 
 
+Arrived = Callable[[int, Callable[[], bytes]], None]
+
+
 class Source(Protocol):
     """What every source offers."""
 
@@ -68,9 +71,13 @@ class Source(Protocol):
         """List everything the source holds. Raises `storage.errors.BadInput` when it cannot be reached."""
         ...
 
-    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+    def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """Yield for each locator, in order, the image's bytes as they came; None where the source has vectors
-        but no pictures; or the error that kept it from being read. Asked again, it fetches nothing twice."""
+        but no pictures; or the error that kept it from being read. Asked again, it fetches nothing twice.
+
+        A source whose items come in any order tells `arrived` of each as soon as it is there: its place among the
+        locators, and a function that gives its bytes. It may be called from another thread.
+        """
         ...
 
     def release(self, locators: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import BadInput
-from storage.sources import Caption, Dropped, Item, Listing, Source, SourceError
+from storage.sources import Arrived, Caption, Dropped, Item, Listing, Source, SourceError
 from storage.sources.download import Policy, download_file
 from storage.sources.files import confined, digests, is_picture, read_bounded
 from storage.sources.tables import stamp
@@ -90,7 +90,7 @@ class Coco(Source):
             dropped += [Dropped(caption.source_key, "caption of an unlisted image", str(image_id)) for caption in left]
         return Listing(items, dropped)
 
-    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+    def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """Read each image when its turn comes."""
         return self._pictures().read(locators)
 

@@ -17,7 +17,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -51,7 +51,7 @@ class Policy(NamedTuple):
     """How downloads go, and what they may do."""
 
     concurrency: int = 64
-    timeout: float = 30.0  #: seconds for a body in all; 0 sets no limit but STALL_SECONDS
+    timeout: float = 15.0  #: seconds for a body in all; 0 sets no limit but STALL_SECONDS
     tries: int = 3  #: in one run, of what fails by a cause that may go away
     back_off: float = 0.5  #: seconds before the second try, doubled with each one, times a random 0.5 to 1.5
     longest_wait: float = 30.0  #: a server that asks for a longer pause is left alone until a later run
@@ -63,6 +63,9 @@ class Policy(NamedTuple):
 STALL_SECONDS = 60.0  # without a byte, a body that may take any time is given up
 
 
+Outcome = concurrent.futures.Future[SourceError | None]
+
+
 class _Refused(SourceError):
     """An answer that is no body; the server may have said when to ask again."""
 
@@ -71,20 +74,24 @@ class _Refused(SourceError):
         self.retry_after = retry_after
 
 
-def download(wanted: Sequence[Wanted], policy: Policy) -> Iterator[SourceError | None]:
+def download(
+    wanted: Sequence[Wanted], policy: Policy, arrived: Callable[[int], None] | None = None
+) -> Iterator[SourceError | None]:
     """Download bodies, `policy.concurrency` at a time; yield for each in order None once it is whole at its path, or
-    the error that kept it from being so.
+    the error that kept it from being so. `arrived` is told the place of each body as soon as it is whole.
 
     The network runs in a thread of its own and as far ahead as there is work: what came early waits on disk, never in
     memory. Raises OSError when the disk cannot be written.
     """
-    futures = [concurrent.futures.Future[SourceError | None]() for _ in wanted]
+    futures: list[Outcome] = [concurrent.futures.Future() for _ in wanted]
     todo = [place for place, one in enumerate(wanted) if not one.path.exists()]
-    for place in set(range(len(wanted))) - set(todo):
+    for place in sorted(set(range(len(wanted))) - set(todo)):
         futures[place].set_result(None)
+        if arrived is not None:
+            arrived(place)
     for folder in {one.path.parent for one in wanted}:
         folder.mkdir(parents=True, exist_ok=True)
-    crew = _Crew(wanted, futures, todo, policy)
+    crew = _Crew(wanted, futures, todo, policy, arrived)
     thread = threading.Thread(target=crew.run, name="download", daemon=True)
     if todo:
         thread.start()
@@ -114,11 +121,12 @@ class _Crew:
     def __init__(
         self,
         wanted: Sequence[Wanted],
-        futures: Sequence[concurrent.futures.Future[SourceError | None]],
+        futures: Sequence[Outcome],
         todo: Sequence[int],
         policy: Policy,
+        arrived: Callable[[int], None] | None,
     ) -> None:
-        self.wanted, self.futures, self.todo, self.policy = wanted, futures, todo, policy
+        self.wanted, self.futures, self.todo, self.policy, self.arrived = wanted, futures, todo, policy, arrived
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
@@ -162,6 +170,8 @@ class _Crew:
                 if wait is not None:
                     asyncio.get_running_loop().call_later(wait, queue.put_nowait, (place, tries + 1))
                     continue
+                if error is None and self.arrived is not None:
+                    self.arrived(place)
                 self.futures[place].set_result(error)
                 left -= 1
                 if left == 0:
@@ -178,6 +188,8 @@ class _Crew:
         """Seconds until the next try; None when there is none."""
         if error is None or not is_transient(error.cause) or tries >= self.policy.tries:
             return None
+        if error.cause == "timeout" and self.policy.timeout:
+            return None  # it would hold up the others for as long once more: a later run may be luckier
         wait = self.policy.back_off * 2 ** (tries - 1) * random.uniform(0.5, 1.5)  # noqa: S311
         asked = error.retry_after if isinstance(error, _Refused) else None
         wait = wait if asked is None else asked + wait

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from storage.sources import Caption, Item, Listing, Source, SourceError
+from storage.sources import Arrived, Caption, Item, Listing, Source, SourceError
 from storage.vectors import fingerprint, open_vectors
 
 
@@ -35,6 +35,6 @@ class EmbeddingsFolder(Source):
             items.append(Item(key, vectors.groups[row], str(row), captions, stamp))
         return Listing(sorted(items), [])
 
-    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+    def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """No pictures: None for every item."""
         yield from (None for _ in locators)

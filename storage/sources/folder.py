@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import BadInput
-from storage.sources import Dropped, Item, Listing, Source, SourceError
+from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError
 from storage.sources.files import confined, digests, is_picture, read_bounded
 from storage.sources.tables import (
     CAPTION_COLUMNS,
@@ -84,7 +84,7 @@ class Folder(Source):
                 dropped.append(Dropped(name, "no caption"))
         return Listing(sorted(items), dropped)
 
-    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+    def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """Read each file when its turn comes."""
         root = self.path.resolve()
         for name in locators:

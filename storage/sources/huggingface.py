@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.errors import BadInput
-from storage.sources import Dropped, Item, Listing, Source, SourceError
+from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError
 from storage.sources.files import indexed
 from storage.sources.tables import captions_of, stamp, texts_of
 
@@ -87,7 +87,7 @@ class HuggingFace(Source):
                 dropped.append(Dropped(key, "no caption", locator))
         return Listing(items, dropped)
 
-    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+    def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """Go through each file once, as long as rows are asked for in their order; else back to the row's group."""
         root = self._root()
         reader: _Reader | None = None

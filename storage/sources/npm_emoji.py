@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from storage.errors import BadInput
-from storage.sources import Caption, Dropped, Item, Listing, Source, SourceError
+from storage.sources import Arrived, Caption, Dropped, Item, Listing, Source, SourceError
 
 #: sha512 of the tarballs of the default versions, in the notation of package lock files
 INTEGRITY = {
@@ -131,7 +131,7 @@ class NpmEmoji(Source):
         ]
         return Listing(items[: self.limit], dropped)
 
-    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+    def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """Yield the bytes of each picture, in order, or the `SourceError` that says why not.
 
         One pass over the tarball (0.3 s) however many are asked for; holds what was asked for in memory (5 kB each).

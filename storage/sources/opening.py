@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import BadInput
-from storage.sources import Listing, Source, SourceError
+from storage.sources import Arrived, Listing, Source, SourceError
 from storage.sources.coco import Coco, is_url
 from storage.sources.download import Policy
 from storage.sources.embeddings import EmbeddingsFolder
@@ -50,9 +50,9 @@ class First(Source):
         listing = self.source.list()
         return listing._replace(items=listing.items[: self.limit])
 
-    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+    def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """The source's own `read`."""
-        return self.source.read(locators)
+        return self.source.read(locators, arrived)
 
     def release(self, locators: Sequence[str]) -> None:
         """The source's own `release`."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from storage.sources import Dropped, Item, Listing, Source, SourceError
+from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError
 from storage.sources.download import Policy, Wanted, discard, download
 from storage.sources.tables import (
     CAPTION_COLUMNS,
@@ -82,10 +82,15 @@ class Urls(Source):
                 dropped.append(Dropped(key, "no caption", at))
         return Listing(sorted(items), dropped)
 
-    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+    def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """Download many at once, yield in order. What is on disk already is not asked for again."""
         wanted = [self._wanted(locator) for locator in locators]
-        for one, error in zip(wanted, download(wanted, self.policy), strict=True):
+
+        def told(place: int) -> None:
+            if arrived is not None:
+                arrived(place, wanted[place].path.read_bytes)
+
+        for one, error in zip(wanted, download(wanted, self.policy, told), strict=True):
             if error is not None:
                 error.detail = f"{error.detail} at {one.url}" if error.detail else one.url
                 yield error

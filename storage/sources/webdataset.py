@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from storage.errors import BadInput
-from storage.sources import Dropped, Item, Listing, Source, SourceError, is_transient
+from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError, is_transient
 from storage.sources.coco import is_url
 from storage.sources.download import Policy, Wanted, download
 from storage.sources.files import indexed, is_picture
@@ -104,7 +104,7 @@ class WebDataset(Source):
                     items[key] = Item(key, "", locator, captions, stamp(row["sha256"], captions))
         return Listing([*items.values()], dropped)
 
-    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+    def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """Read each image from where the index says that it lies."""
         files = self._files([])
         places: dict[str, dict[str, tuple[int, int]]] = {}

@@ -140,7 +140,9 @@ def test_less_than_promised_is_cut_short(web: Web, tmp_path: Path) -> None:
 
 def test_a_slow_body_times_out_though_it_never_falls_silent(web: Web, tmp_path: Path) -> None:
     web.routes["/a"] = lambda h: h.drip(3)
-    assert cause(web("/a"), tmp_path, POLICY._replace(timeout=0.3, tries=1)) == "timeout"
+    assert cause(web("/a"), tmp_path, POLICY._replace(timeout=0.3)) == "timeout"
+    assert web.counts() == {"/a": 1}  # not tried again in the same run, but by a later one
+    assert is_transient("timeout")
 
 
 def test_a_closed_port_and_a_name_that_is_none(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from storage.errors import BadInput
 from storage.listing import assign, read_listing, scan, write_ledger
 from storage.pairs import read_captions, read_failures, read_images, write_shard
-from storage.sources import Caption, Dropped, Item, Listing, SourceError
+from storage.sources import Arrived, Caption, Dropped, Item, Listing, Source, SourceError
 
 
 def item(key: str, *texts: str, group: str = "") -> Item:
@@ -21,7 +21,7 @@ def item(key: str, *texts: str, group: str = "") -> Item:
     return Item(key, group, f"file-{key}", captions, f"print-{key}-{texts}")
 
 
-class Fixed:
+class Fixed(Source):
     """A source of given items; the bytes are the locator, unless it says otherwise."""
 
     name = "fixed"
@@ -32,7 +32,7 @@ class Fixed:
     def list(self) -> Listing:
         return Listing(self.items, self.dropped)
 
-    def read(self, locators: Sequence[str]) -> Iterator[bytes | SourceError | None]:
+    def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         for locator in locators:
             yield SourceError("gone", locator) if "bad" in locator else locator.encode()
 

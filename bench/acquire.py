@@ -1,0 +1,247 @@
+"""Acquiring pairs from a loopback server with 10 % errors of every kind, against a bare aiohttp loop.
+
+python bench/acquire.py [--images 12000] [--concurrency 64] [--latency 0.05]
+
+Both ask the same server for the same URLs, with the same concurrency and timeout. The bare loop reads each body once
+and forgets it. The stage does all that it does in a study: tries again, streams to disk, sums, decodes every picture,
+writes Parquet and counts each failure by its cause. The server is a process of its own and waits `latency` seconds
+before it answers, as a near server on the web does.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import io
+import multiprocessing
+import random
+import socket
+import struct
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import numpy as np
+import polars as pl
+from aiohttp import web
+from PIL import Image
+
+from flows.pairs import Urls, rules_of, source_of
+from storage.failures import tally
+from storage.listing import scan
+from storage.sources.opening import open_source
+from tasks.acquire import fetch
+from tasks.stage import Runtime
+
+BAR = 0.7
+ERRORS = 0.1
+TIMEOUT = 2.0
+PICTURES = 64  # different ones; each URL adds some bytes behind the end, so that no two bodies are equal
+#: What a share of the URLs does, and the cause it must be counted by; None where the stage must get it nevertheless.
+KINDS: dict[str, str | None] = {
+    "gone": "HTTP 404",
+    "deleted": "HTTP 410",
+    "forbidden": "HTTP 403",
+    "busy": None,  # 429 with Retry-After, then fine
+    "broken": None,  # 500, then fine
+    "down": "HTTP 503",
+    "reset": None,  # in the middle of the body, then the rest of it
+    "short": "cut short",
+    "stall": "timeout",
+    "page": "not an image",
+    "empty": "empty file",
+    "torn": "corrupt image",
+    "redirect": "redirect to another scheme",
+    "noai": "X-Robots-Tag",
+    "changed": "wrong hash",
+}
+
+
+class Site(NamedTuple):
+    """What the server answers, made the same in its process and in ours."""
+
+    images: int
+    latency: float
+
+    def kind(self, number: int) -> str:
+        """ "" for a sound picture, else one of KINDS: every tenth URL, the kinds in turn."""
+        every = round(1 / ERRORS)
+        return list(KINDS)[number // every % len(KINDS)] if number % every == 0 else ""
+
+
+def picture(number: int) -> bytes:
+    """A JPEG of 640 x 480 with the detail of a photograph, about 45 kB."""
+    rng = np.random.default_rng(number)
+    small = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)).resize(
+        (640, 480), Image.Resampling.BICUBIC
+    )
+    grain = np.asarray(small).astype(int) + rng.normal(0, 8, (480, 640, 3))
+    out = io.BytesIO()
+    Image.fromarray(grain.clip(0, 255).astype(np.uint8)).save(out, "jpeg", quality=75)
+    return out.getvalue()
+
+
+def body(pictures: list[bytes], number: int) -> bytes:
+    """The body at a URL."""
+    return pictures[number % PICTURES] + b"%09d" % number
+
+
+def serve(site: Site, pictures: list[bytes], ready: Any) -> None:
+    """The server's process."""
+    asked: Counter[str] = Counter()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked[request.path] += 1
+        number = int(request.match_info["number"])
+        await asyncio.sleep(site.latency)
+        whole, kind = body(pictures, number), site.kind(number)
+        first = asked[request.path] == 1
+        match kind:
+            case "gone" | "deleted" | "forbidden" | "down":
+                return web.Response(status={"gone": 404, "deleted": 410, "forbidden": 403, "down": 503}[kind])
+            case "busy" if first:
+                return web.Response(status=429, headers={"Retry-After": "1"})
+            case "broken" if first:
+                return web.Response(status=500)
+            case "redirect":
+                return web.Response(status=302, headers={"Location": "file:///etc/hostname"})
+            case "page":
+                whole = b"<!doctype html><title>Sign in</title>"
+            case "empty":
+                whole = b""
+            case "torn":
+                whole = whole[: len(whole) // 2]
+            case "stall":
+                await asyncio.sleep(3 * TIMEOUT)
+        start = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        headers = {"ETag": f'"{number}"', "Content-Length": str(len(whole) - start)}
+        if kind == "noai":
+            headers["X-Robots-Tag"] = "noai"
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(whole) - 1}/{len(whole)}"
+        response = web.StreamResponse(status=206 if start else 200, headers=headers)
+        await response.prepare(request)
+        if kind == "short" or (kind == "reset" and first):
+            await response.write(whole[start : start + 20_000])
+            if kind == "reset":
+                plug = request.transport.get_extra_info("socket")  # type: ignore[union-attr]
+                plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            request.transport.close()  # type: ignore[union-attr]
+            return response
+        await response.write(whole[start:])
+        await response.write_eof()
+        return response
+
+    async def run() -> None:
+        application = web.Application()
+        application.router.add_get("/{who}/{number}", answer)
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        listening = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
+        await listening.start()
+        ready.send(runner.addresses[0][1])
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+async def bare(urls: list[str], concurrency: int) -> int:
+    """The loop that a user writes: ask, read, count. Returns how many bodies came with status 200."""
+    came, left = 0, iter(urls)
+
+    async def worker(session: aiohttp.ClientSession) -> None:
+        nonlocal came
+        for url in left:
+            try:
+                async with session.get(url) as response:
+                    await response.read()
+                    came += response.status == 200
+            except (aiohttp.ClientError, TimeoutError):
+                pass
+
+    limits = aiohttp.ClientTimeout(total=TIMEOUT)
+    async with aiohttp.ClientSession(timeout=limits, connector=aiohttp.TCPConnector(limit=concurrency)) as session:
+        await asyncio.gather(*(worker(session) for _ in range(concurrency)))
+    return came
+
+
+def stage(urls: list[str], sums: list[str], concurrency: int, folder: Path) -> tuple[int, Counter[str]]:
+    """The stage without its orchestrator: scan, fetch each shard, count. Returns how many came through, and causes."""
+    listed = folder / "list.parquet"
+    pl.DataFrame({"url": urls, "caption": [f"picture {n}" for n in range(len(urls))], "sha256": sums}).write_parquet(
+        listed
+    )
+    pairs = Urls(
+        source="urls", path=str(listed), concurrency=concurrency, timeout=TIMEOUT, allow_private_addresses=True
+    )
+    store = folder / "store"
+    store.mkdir()
+    source, runtime = source_of(pairs), Runtime(store=store)
+    listings = scan(store, open_source(source, store), pairs.shard_size).listings
+    made = [fetch.make(runtime, listing=one, source=source, rules=rules_of(pairs)) for one in listings]
+    return sum(shard.rows for shard in made), tally(store, made).causes
+
+
+def rows(images: int = 12_000, concurrency: int = 64, latency: float = 0.05) -> list[dict[str, Any]]:
+    """The rows of the table: name, value, unit, bar, holds."""
+    site = Site(images, latency)
+    pictures = [picture(number) for number in range(PICTURES)]
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=serve, args=(site, pictures, there), daemon=True)
+    process.start()
+    try:
+        port = here.recv()
+        # A path for each of us: what fails at first only must do so for both.
+        warm, loop, urls = (
+            [f"http://127.0.0.1:{port}/{who}/{number}" for number in range(images)] for who in ("warm", "loop", "stage")
+        )
+        sums = [
+            "0" * 64 if site.kind(number) == "changed" else "" if site.kind(number) in ("page", "empty", "torn")
+            else hashlib.sha256(body(pictures, number)).hexdigest()
+            for number in range(images)
+        ]  # fmt: skip
+        order = list(range(images))
+        random.Random(0).shuffle(order)
+        asyncio.run(bare(warm[:200], concurrency))  # warms both ends
+        began = time.perf_counter()
+        got = asyncio.run(bare([loop[number] for number in order], concurrency))
+        bare_rate = got / (time.perf_counter() - began)
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            came, causes = stage(urls, sums, concurrency, Path(folder))
+            rate = came / (time.perf_counter() - began)
+    finally:
+        process.terminate()
+        process.join()
+    expected = Counter(cause for number in range(images) if (kind := site.kind(number)) and (cause := KINDS[kind]))
+    wrong = sum(((expected - causes) + (causes - expected)).values()) + abs(images - came - causes.total())
+    at = f"{concurrency} at once, {latency * 1000:g} ms latency, {ERRORS:.0%} errors of {len(KINDS)} kinds"
+    ratio = rate / bare_rate
+    return [
+        _row(f"acquire, {at}", round(rate, 1), "images/s"),
+        _row(f"bare aiohttp loop, {at}", round(bare_rate, 1), "images/s"),
+        _row("acquire against a bare aiohttp loop", round(ratio, 3), "ratio", BAR, ratio >= BAR),
+        _row("failures not accounted for, or by another cause", wrong, "images", 0, wrong == 0),
+    ]
+
+
+def _row(name: str, value: float, unit: str, bar: float | None = None, holds: bool | None = None) -> dict[str, Any]:
+    return {"name": name, "value": value, "unit": unit, "bar": bar, "holds": holds}
+
+
+def main() -> None:
+    """Print the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=12_000)
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--latency", type=float, default=0.05, metavar="SECONDS")
+    arguments = parser.parse_args()
+    for row in rows(arguments.images, arguments.concurrency, arguments.latency):
+        bar = "" if row["bar"] is None else f"  bar {row['bar']}: {'holds' if row['holds'] else 'MISSED'}"
+        print(f"{row['name']:90} {row['value']:>9} {row['unit']}{bar}")
+
+
+if __name__ == "__main__":
+    main()
