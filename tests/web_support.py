@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import struct
 import threading
@@ -11,7 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from PIL import Image
+
 BODY = bytes(range(256)) * 40  # 10,240 bytes
+
+
+def picture(colour: str | tuple[int, int, int], form: str = "jpeg", size: tuple[int, int] = (8, 6)) -> bytes:
+    """An encoded picture of one colour."""
+    out = io.BytesIO()
+    Image.new("RGB", size, colour).save(out, form)
+    return out.getvalue()
 
 
 class Web:

@@ -1,0 +1,131 @@
+"""A dataset's Parquet files: from a folder, and from the hub's cache without a network."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import huggingface_hub
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from storage.errors import BadInput
+from storage.sources.huggingface import HuggingFace
+
+STRUCT = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def png(shade: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("L", (4, 4), shade).save(out, "png")
+    return out.getvalue()
+
+
+def table(rows: list[tuple[bytes | None, object]], kind: pa.DataType = STRUCT) -> pa.Table:
+    images = [row[0] if kind != STRUCT else {"bytes": row[0], "path": "x.png"} for row in rows]
+    return pa.table({"image": pa.array(images, kind), "caption": [row[1] for row in rows]})
+
+
+def put(folder: Path) -> Path:
+    """Two files: an image that stands in two rows, and a row without bytes."""
+    (folder / "data").mkdir(parents=True)
+    first = [(png(n), f"grey {n}") for n in range(100)]
+    second = [(png(7), "seven again"), (None, "nothing"), (png(200), "light")]
+    pq.write_table(table(first), folder / "data" / "train-00000-of-00002.parquet", row_group_size=40)
+    pq.write_table(table(second), folder / "data" / "train-00001-of-00002.parquet")
+    (folder / "data" / "test-00000-of-00001.parquet").write_bytes(b"not looked at")
+    (folder / "evil.py").write_text("raise SystemExit('code of a dataset must never run')")
+    return folder
+
+
+def hub_cache(cache: Path, repo: str) -> Path:
+    """A dataset in the layout that huggingface_hub leaves behind."""
+    place = cache / f"datasets--{repo.replace('/', '--')}"
+    snapshot = put(place / "snapshots" / COMMIT)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(COMMIT)
+    (place / "blobs").mkdir()
+    for number, file in enumerate(sorted(snapshot.rglob("*.parquet"))):
+        blob = place / "blobs" / f"{number:064x}"
+        file.rename(blob)
+        file.symlink_to(blob)
+    return snapshot
+
+
+def source(repo: Path | str, downloads: Path, **options: object) -> HuggingFace:
+    given = {"files": "data/train-*.parquet", **options}
+    return HuggingFace(str(repo), downloads, identity={"at": "test"}, **given)  # type: ignore[arg-type]
+
+
+def check(reader: HuggingFace) -> None:
+    listing = reader.list()
+    assert len(listing.items) == 101
+    by_first = {item.captions[0].text: item for item in listing.items}
+    assert [c.text for c in by_first["grey 7"].captions] == ["grey 7", "seven again"]
+    assert Counter(d.cause for d in listing.dropped) == {"no bytes in the table": 1}
+    locators = [item.locator for item in listing.items]
+    assert list(reader.read(locators)) == [*(png(n) for n in range(100)), png(200)]
+    some = [locators[n] for n in (90, 3, 100, 41, 40, 39, 3)]  # back and forth over files and row groups
+    assert list(reader.read(some)) == [png(n) for n in (90, 3, 200, 41, 40, 39, 3)]
+
+
+def test_a_folder_is_read_as_it_is(tmp_path: Path) -> None:
+    check(source(put(tmp_path / "repo"), tmp_path / "downloads"))
+
+
+def test_the_cache_of_the_hub_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    hub_cache(tmp_path / "hub", "owner/pairs")
+    check(source("owner/pairs", tmp_path / "downloads"))
+    check(source("owner/pairs", tmp_path / "downloads", revision=COMMIT))
+
+
+def test_neither_cached_nor_reachable_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(BadInput, match=r"'owner/none' at 'main' is not in the cache .*hub.*HF_HOME.*HF_HUB_OFFLINE"):
+        source("owner/none", tmp_path / "downloads").list()
+    with pytest.raises(BadInput, match=r"pairs\.repo"):
+        source("no/such/name/at/all", tmp_path / "downloads").list()
+
+
+def test_binary_columns_lists_of_captions_and_names(tmp_path: Path) -> None:
+    (tmp_path / "repo").mkdir()
+    rows = table([(png(1), ["a", "b"]), (png(2), [])], pa.large_binary()).rename_columns(["img", "texts"])
+    rows = rows.append_column("who", pa.array(["g", "h"]))
+    pq.write_table(rows, tmp_path / "repo" / "x.parquet")
+    options = {"files": "*.parquet", "image_column": "img", "caption_column": "texts", "group_column": "who"}
+    listing = source(tmp_path / "repo", tmp_path / "downloads", **options).list()
+    assert [(i.group_key, [c.text for c in i.captions]) for i in listing.items] == [("g", ["a", "b"])]
+    assert [d.cause for d in listing.dropped] == ["no caption"]
+
+
+def test_more_files_leave_what_was_listed_as_it_was(tmp_path: Path) -> None:
+    repo = put(tmp_path / "repo")
+    before = source(repo, tmp_path / "downloads").list().items
+    pq.write_table(table([(png(201), "new")]), repo / "data" / "train-00002-of-00003.parquet")
+    after = source(repo, tmp_path / "downloads").list().items
+    assert after[:-1] == before
+    assert after[-1].captions[0].text == "new"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"caption_column": "text"}, r"pairs.caption_column = 'text': .* has the columns image, caption"),
+        ({"image_column": "caption"}, r"holds string there, not encoded pictures \(source = \"urls\""),
+        ({"files": "data/test-*.parquet"}, "not a readable Parquet file"),
+        ({"files": "*.parquet"}, "matches no Parquet file"),
+    ],
+)
+def test_what_does_not_fit_is_told(tmp_path: Path, options: dict[str, str], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        source(put(tmp_path / "repo"), tmp_path / "downloads", **options).list()
+
+
+def test_too_large_is_counted(tmp_path: Path) -> None:
+    reader = source(put(tmp_path / "repo"), tmp_path / "downloads", max_image_bytes=10)
+    assert {error.cause for error in reader.read([reader.list().items[0].locator])} == {"too large"}

@@ -1,0 +1,372 @@
+"""A list of URLs, and what acquiring makes of the web: failures counted by cause, tried again, never mixed up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from web_support import Web, picture
+
+from flows.pairs import Urls as UrlsSection
+from flows.pairs import rules_of, source_of
+from storage import failures
+from storage.dataset import Dataset
+from storage.failures import Tally, TooFewPairs, likely, tally
+from storage.listing import Scan, read_attempts, scan, write_ledger
+from storage.pairs import read_captions, read_failures, read_images
+from storage.sources import SourceError
+from storage.sources.opening import open_source
+from storage.sources.urls import Urls
+from tasks.acquire import fetch, image_check
+from tasks.stage import Runtime
+
+
+class Acquired:
+    """A store, and the steps of the stage on it as the flow takes them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.list, self.store = folder / "list.jsonl", folder / "store"
+        self.store.mkdir()
+        self.runtime = Runtime(store=self.store)
+
+    def write(self, *rows: dict[str, Any]) -> None:
+        self.list.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def run(self, **keys: Any) -> tuple[Scan, list[Dataset]]:
+        common = {"shard_size": 4, "allow_private_addresses": True, "timeout": 2, "tries": 1, "retry_after": 0}
+        pairs = UrlsSection(source="urls", path=str(self.list), **{**common, **keys})
+        source, rules = source_of(pairs), rules_of(pairs)
+        scanned = scan(self.store, open_source(source, self.store), pairs.shard_size)
+        made: list[Dataset] = []
+
+        def fetched(shard: int, listing: Dataset) -> None:
+            moved = failures.moved(self.store, scanned.source, shard, scanned.moved.get(shard, []))
+            told = {"earlier": list(made), "moved": moved, "min_success": pairs.min_success}
+            made.append(fetch.make(self.runtime, listing=listing, source=source, rules=rules, **told))
+
+        for shard, listing in enumerate(scanned.listings):
+            fetched(shard, listing)
+        again = failures.retry(
+            self.store, open_source(source, self.store), scanned.source, scanned.listings, made,
+            image_check(rules["max_pixels"]), retry_after=pairs.retry_after, most=100,
+        )  # fmt: skip
+        if again is not None:
+            fetched(len(scanned.listings), again)
+        tally(self.store, made).check(pairs.min_success)
+        return scanned, made
+
+    def images(self, made: list[Dataset]) -> pl.DataFrame:
+        return pl.concat([read_images(self.store, shard) for shard in made])
+
+
+@pytest.fixture
+def acquired(tmp_path: Path) -> Acquired:
+    return Acquired(tmp_path)
+
+
+def key(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()[:24]
+
+
+def row(url: str, caption: str = "a thing", **more: str) -> dict[str, str]:
+    return {"url": url, "caption": caption, **more}
+
+
+def serve(web: Web, count: int) -> list[dict[str, str]]:
+    return [row(web.serve(f"/{n}.jpg", picture((n, n, n))), f"number {n}") for n in range(count)]
+
+
+def test_lists_as_img2dataset_takes_them(tmp_path: Path) -> None:
+    digest = "A" * 64
+    pl.DataFrame(
+        {
+            "URL": ["http://a/1", "http://a/2", "http://a/1", "", "http://a/3"],
+            "TEXT": ["one", "two", "uno", "x", ""],
+            "sha256": [digest, "nonsense", None, None, None],
+        }
+    ).write_parquet(tmp_path / "list.parquet")
+    listing = Urls(tmp_path / "list.parquet", tmp_path, identity={}).list()
+    assert {i.source_key: [c.text for c in i.captions] for i in listing.items} == {
+        key("http://a/1"): ["one", "uno"],
+        key("http://a/2"): ["two"],
+    }
+    assert {json.loads(i.locator)[0]: json.loads(i.locator)[1] for i in listing.items} == {
+        "http://a/1": digest.lower(),
+        "http://a/2": "",
+    }
+    assert Counter(d.cause for d in listing.dropped) == {"no URL": 1, "no caption": 1}
+
+
+def test_a_folder_of_lists_is_one_list(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('url,caption\nhttp://a/1,"one, two"\n')
+    (tmp_path / "b.tsv").write_text("url\tcaption\nhttp://a/2\tthree\n")
+    items = Urls(tmp_path, tmp_path, identity={}).list().items
+    assert {c.text for item in items for c in item.captions} == {"one, two", "three"}
+
+
+def test_every_failure_is_counted_by_its_cause(web: Web, acquired: Acquired) -> None:
+    good = serve(web, 12)
+    web.routes["/short"] = lambda h: h.short(picture("red"))
+    web.routes["/slow"] = lambda h: h.drip(4)
+    bad = {
+        web.refuse("/404", 404): "HTTP 404",
+        web.refuse("/410", 410): "HTTP 410",
+        web.refuse("/429", 429): "HTTP 429",
+        web.refuse("/500", 500): "HTTP 500",
+        web.refuse("/file", 302, Location="file:///etc/hostname"): "redirect to another scheme",
+        web.serve("/page", b"<html>sign in</html>"): "not an image",
+        web.serve("/empty", b""): "empty file",
+        web.serve("/torn", picture("blue", size=(200, 200))[:-60]): "corrupt image",
+        web.serve("/noai", picture("blue"), X_Robots_Tag="noai"): "X-Robots-Tag",
+        web("/short"): "cut short",
+        web("/slow"): "timeout",
+        "file:///etc/hostname": "bad URL",
+    }
+    wrong = row(web.serve("/wrong", picture("green")), sha256="0" * 64)
+    acquired.write(*good, *(row(url) for url in bad), wrong)
+    scanned, made = acquired.run(shard_size=100, timeout=0.5)
+    counted = tally(acquired.store, made)
+    assert counted.causes == Counter(bad.values()) + Counter({"wrong hash": 1})
+    assert (counted.images, counted.images - counted.causes.total()) == (25, 12)
+    found = read_failures(acquired.store, made)
+    assert dict(zip(found["source_key"], found["cause"], strict=True)) == {
+        **{key(url): cause for url, cause in bad.items()},
+        key(wrong["url"]): "wrong hash",
+    }
+    ledger = write_ledger(acquired.store, scanned.dropped, found)
+    assert ledger.rows == 13
+    assert counted.told().startswith("12 of 25 images came through (48.0%); 1 ")
+    # Rows and captions of what failed are there; its downloads are not.
+    assert acquired.images(made).height == 25
+    assert read_captions(acquired.store, made[0]).height == 25
+    assert not [path for path in (acquired.store / "downloads").rglob("*") if path.is_file()]
+
+
+def test_ids_and_bytes_stay_together_whatever_fails_around_them(web: Web, acquired: Acquired) -> None:
+    rows = serve(web, 12)
+    for n in (0, 5, 11):
+        web.refuse(f"/{n}.jpg", 404)
+    acquired.write(*rows)
+    _, made = acquired.run()
+    images = acquired.images(made)
+    captions = pl.concat([read_captions(acquired.store, shard) for shard in made])
+    joined = images.join(captions, on="image_id")
+    assert joined.height == 12
+    for image, caption, error in joined.select("image", "caption", "error").iter_rows():
+        n = int(caption.removeprefix("number "))
+        assert (image, error) == ((None, "HTTP 404") if n in (0, 5, 11) else (picture((n, n, n)), None))
+
+
+def test_a_failed_item_comes_through_later_in_a_new_shard(web: Web, acquired: Acquired) -> None:
+    rows = serve(web, 8)
+    web.refuse("/2.jpg", 503)
+    acquired.write(*rows)
+    _, first = acquired.run()
+    failed = key(rows[2]["url"])
+    assert read_failures(acquired.store, first)["source_key"].to_list() == [failed]
+
+    _, same = acquired.run()  # still down: tried, nothing changed
+    assert same == first
+    web.serve("/2.jpg", picture((2, 2, 2)))
+    _, third = acquired.run()
+    assert third[:2] == first
+    assert len(third) == 3
+    new = read_images(acquired.store, third[2])
+    assert new.select("image_id", "source_key", "error", "image").rows() == [
+        (2 << 20, failed, None, picture((2, 2, 2)))
+    ]
+    assert read_captions(acquired.store, third[2])["caption"].to_list() == ["number 2"]
+    old = acquired.images(first).filter(pl.col("source_key") == failed)
+    assert old.select("error", "image").rows() == [("HTTP 503", None)]  # keeps row, id and cause
+    counted = tally(acquired.store, third)
+    assert (counted.images, counted.causes) == (8, Counter())
+    assert acquired.run()[1] == third  # and stays so
+
+
+def test_a_shard_made_again_leaves_out_what_moved_on(web: Web, acquired: Acquired) -> None:
+    import shutil
+
+    rows = serve(web, 4)
+    web.refuse("/2.jpg", 503)
+    acquired.write(*rows)
+    acquired.run()
+    web.serve("/2.jpg", picture((2, 2, 2)))
+    _, made = acquired.run()
+    assert len(made) == 2
+    shutil.rmtree(acquired.store / made[0].path)
+    _, again = acquired.run()
+    assert again == made  # the same bytes, though the server would give the image to the old shard as well
+    assert acquired.images(again).filter(pl.col("error").is_null())["source_key"].is_unique().all()
+
+
+def test_an_item_is_tried_three_times_in_all(web: Web, acquired: Acquired) -> None:
+    rows = serve(web, 4)
+    web.refuse("/1.jpg", 500)
+    acquired.write(*rows)
+    for _ in range(5):
+        scanned, made = acquired.run()
+    assert web.counts()["/1.jpg"] == 3
+    assert len(made) == 1
+    assert read_attempts(acquired.store, scanned.source)[key(rows[1]["url"])].tries == 3
+
+
+def test_a_cause_that_became_permanent_ends_the_tries(web: Web, acquired: Acquired) -> None:
+    rows = serve(web, 4)
+    web.in_turn("/1.jpg", lambda h: h.answer(503, b""), lambda h: h.answer(404, b""))
+    acquired.write(*rows)
+    for _ in range(4):
+        acquired.run()
+    assert web.counts()["/1.jpg"] == 2
+
+
+def test_permanent_failures_are_never_tried_again(web: Web, acquired: Acquired) -> None:
+    rows = serve(web, 4)
+    web.refuse("/1.jpg", 404)
+    acquired.write(*rows)
+    scanned, first = acquired.run()
+    web.serve("/1.jpg", picture("red"))
+    assert acquired.run()[1] == first
+    assert web.counts()["/1.jpg"] == 1
+    assert read_attempts(acquired.store, scanned.source) == {}
+
+
+def test_the_pause_before_a_try_doubles(web: Web, acquired: Acquired, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000_000.0
+    monkeypatch.setattr(failures.time, "time", lambda: now)
+    rows = serve(web, 4)
+    web.refuse("/1.jpg", 500)
+    acquired.write(*rows)
+    asked = []
+    for now in (1_000_000.0, 1_000_599.0, 1_000_600.0, 1_001_799.0, 1_001_800.0, 9_000_000.0):  # noqa: B007
+        acquired.run(retry_after=600)
+        asked.append(web.counts()["/1.jpg"])
+    # First failure at 0; due 600 s later; the next is due 1,200 s after that; then no more.
+    assert asked == [1, 1, 2, 2, 3, 3]
+
+
+def test_too_few_stop_with_the_likely_cause_and_what_came_is_not_asked_for_again(web: Web, acquired: Acquired) -> None:
+    rows = serve(web, 4)
+    for n in (0, 1, 2):
+        web.refuse(f"/{n}.jpg", 503)
+    acquired.write(*rows)
+    with pytest.raises(
+        TooFewPairs, match=r"1 of 4 images .* pairs.min_success = 0.5. Most likely the server is broken"
+    ):
+        acquired.run()
+    for n in (0, 1, 2):
+        web.serve(f"/{n}.jpg", picture((n, n, n)))
+    _, made = acquired.run()
+    assert tally(acquired.store, made).causes == Counter()
+    assert len(made) == 1  # nothing was kept of the first run: no new shard for what failed there
+    assert web.counts()["/3.jpg"] == 1
+
+
+def test_a_few_dead_links_in_a_grown_list_do_not_stop_it(web: Web, acquired: Acquired) -> None:
+    rows = serve(web, 8)
+    acquired.write(*rows)
+    acquired.run()
+    acquired.write(*rows, row(web("/dead1")), row(web("/dead2")))
+    _, made = acquired.run()
+    assert tally(acquired.store, made).causes == {"HTTP 404": 2}
+
+
+@pytest.mark.parametrize(
+    ("cause", "says"),
+    [
+        ("DNS failure", "names do not resolve"),
+        ("timeout", "too slowly"),
+        ("HTTP 404", "the list is old"),
+        ("HTTP 503", "broken or busy"),
+        ("private address", "allow_private_addresses"),
+        ("something new", "something new"),
+    ],
+)
+def test_the_likely_cause_is_that_of_most_failures(cause: str, says: str) -> None:
+    assert says in likely(Counter({cause: 5, "HTTP 410": 2, "duplicate": 9}))
+
+
+def test_success_is_counted_exactly() -> None:
+    # 100 images, 10 dropped duplicates, 45 failed: 55 came or were there already.
+    counted = Tally(100, Counter({"HTTP 404": 45, "duplicate": 10}), 10, 0)
+    counted.check(0.55)
+    with pytest.raises(TooFewPairs):
+        counted.check(0.56)
+
+
+def test_growth_makes_new_shards_and_removed_and_changed_pairs_touch_only_theirs(web: Web, acquired: Acquired) -> None:
+    rows = sorted(serve(web, 12), key=lambda one: key(one["url"]))
+    acquired.write(*rows[:8])
+    _, first = acquired.run()
+    asked = web.counts().total()
+    acquired.write(*rows)
+    _, grown = acquired.run()
+    assert grown[:2] == first
+    assert len(grown) == 3
+    assert web.counts().total() - asked == 4  # the new ones only
+    changed = {**rows[1], "caption": "other words"}
+    acquired.write(rows[0], changed, *rows[2:6], *rows[7:])  # one changed in shard 0, one removed in shard 1
+    _, third = acquired.run()
+    assert third[2] == grown[2]
+    assert {third[n] != grown[n] for n in (0, 1)} == {True}
+    kept = acquired.images(third)
+    assert kept["source_key"].to_list() == [key(one["url"]) for one in (*rows[:6], *rows[7:])]
+    before = acquired.images(grown)
+    ids = dict(zip(before["source_key"], before["image_id"], strict=True))
+    assert all(ids[name] == number for name, number in kept.select("source_key", "image_id").iter_rows())
+
+
+def test_duplicates_are_counted_kept_or_dropped_and_lie_on_one_side(web: Web, acquired: Acquired) -> None:
+    rows = serve(web, 6)
+    rows += [row(web.serve(f"/copy{n}.jpg", picture((1, 1, 1)))) for n in range(3)]
+    acquired.write(*rows)
+    _, kept = acquired.run(duplicates="keep")
+    counted = tally(acquired.store, kept)
+    assert (counted.images, counted.duplicates, counted.causes, counted.torn) == (9, 3, Counter(), 0)
+    assert "3 have the bytes of another" in counted.told()
+    same = acquired.images(kept).filter(pl.col("sha256") == hashlib.sha256(picture((1, 1, 1))).hexdigest())
+    assert (same.height, same["split_u"].n_unique()) == (4, 1)
+
+    _, dropped = acquired.run(duplicates="drop")
+    counted = tally(acquired.store, dropped)
+    assert (counted.causes, counted.duplicates, counted.failed) == (Counter({"duplicate": 3}), 3, 0)
+    images = acquired.images(dropped)
+    assert images["image_id"].to_list() == acquired.images(kept)["image_id"].to_list()
+    assert images.filter(pl.col("error").is_null())["sha256"].is_unique().all()
+    assert images.filter(pl.col("error") == "duplicate")["image"].null_count() == 3
+
+
+def test_rules_that_change_what_comes_through_fetch_anew_and_ids_stay(web: Web, acquired: Acquired) -> None:
+    rows = serve(web, 4)
+    acquired.write(*rows, row(web.serve("/noai", picture("red"), X_Robots_Tag="noai")))
+    _, first = acquired.run(shard_size=8)
+    _, second = acquired.run(shard_size=8, respect_noai=False)
+    assert (first[0].rows, second[0].rows) == (4, 5)
+    assert acquired.images(first)["image_id"].equals(acquired.images(second)["image_id"])
+
+
+def test_private_addresses_need_the_study_s_leave(web: Web, acquired: Acquired) -> None:
+    acquired.write(*serve(web, 4))
+    with pytest.raises(TooFewPairs, match="allow_private_addresses = true lets them in"):
+        acquired.run(allow_private_addresses=False)
+    assert web.asked == []
+
+
+def test_reading_tells_of_bodies_as_they_arrive(web: Web, tmp_path: Path) -> None:
+    pl.DataFrame(serve(web, 6)).write_csv(tmp_path / "list.csv")
+    section = UrlsSection(source="urls", path=str(tmp_path / "list.csv"), allow_private_addresses=True)
+    source = open_source(source_of(section), tmp_path)
+    locators = [item.locator for item in source.list().items]
+    early: dict[int, bytes] = {}
+    got = list(source.read(locators, lambda place, data: early.update({place: data()})))
+    assert [early[place] for place in range(6)] == got
+    assert not [one for one in got if isinstance(one, SourceError)]
+    asked = web.counts().total()
+    assert list(source.read(locators)) == got  # nothing is fetched twice
+    assert web.counts().total() == asked
+    source.release(locators)
+    assert not [path for path in (tmp_path / "downloads").rglob("*") if path.is_file()]

@@ -1,0 +1,173 @@
+"""Tar shards: grouped by key, read in place; links, odd names and torn shards are counted or told."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from web_support import Web
+
+from storage.errors import BadInput
+from storage.sources import SourceError
+from storage.sources.download import Policy
+from storage.sources.webdataset import WebDataset, expand
+
+POLICY = Policy(allow_private_addresses=True, back_off=0.01, timeout=5, tries=2)
+
+
+def tarred(members: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
+    return out.getvalue()
+
+
+ZERO = {"0001.jpg": b"one", "0001.txt": b"a cat", "0001.json": b'{"k": "v"}', "0002.txt": b"a dog", "0002.png": b"two"}
+ONE = {"sub/0001.seg.webp": b"three", "sub/0001.txt": b"a cow\nin a field", "0009.txt": b"no image", "0010.jpg": b"ten"}
+
+
+def put(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "000.tar").write_bytes(tarred(ZERO))
+    (folder / "001.tar").write_bytes(tarred(ONE))
+    return folder
+
+
+def source(shards: list[str], downloads: Path, **options: object) -> WebDataset:
+    return WebDataset(shards, downloads, identity={"at": "test"}, policy=POLICY, **options)  # type: ignore[arg-type]
+
+
+def check(reader: WebDataset) -> None:
+    listing = reader.list()
+    assert [(item.source_key, [c.text for c in item.captions]) for item in listing.items] == [
+        ("000/0001", ["a cat"]),
+        ("000/0002", ["a dog"]),
+        ("001/sub/0001", ["a cow\nin a field"]),
+    ]
+    assert Counter(d.cause for d in listing.dropped) == {"no image in the sample": 1, "no caption": 1}
+    locators = [item.locator for item in listing.items]
+    assert list(reader.read(locators)) == [b"one", b"two", b"three"]
+    assert list(reader.read(locators[::-1])) == [b"three", b"two", b"one"]
+
+
+@pytest.mark.parametrize("pattern", ["{000..001}.tar", "*.tar", "00{0,1}.tar"])
+def test_samples_are_members_of_one_key(tmp_path: Path, pattern: str) -> None:
+    check(source([f"{put(tmp_path / 'data')}/{pattern}"], tmp_path / "downloads"))
+
+
+def test_shards_at_urls_are_downloaded_once(web: Web, tmp_path: Path) -> None:
+    folder = put(tmp_path / "data")
+    for name in ("000.tar", "001.tar"):
+        web.serve(f"/{name}", (folder / name).read_bytes())
+    for _ in range(2):
+        check(source([web("/{000..001}.tar")], tmp_path / "downloads"))
+    assert web.counts() == {"/000.tar": 1, "/001.tar": 1}
+
+
+def test_a_shard_that_is_gone_is_counted_and_one_that_is_away_stops(web: Web, tmp_path: Path) -> None:
+    web.serve("/000.tar", tarred(ZERO))
+    listing = source([web("/{000..001}.tar")], tmp_path / "downloads").list()
+    assert len(listing.items) == 2
+    assert listing.dropped[0][:2] == (web("/001.tar"), "HTTP 404")
+    web.refuse("/001.tar", 503)
+    with pytest.raises(BadInput, match=r"001.tar cannot be had for now: HTTP 503"):
+        source([web("/{000..001}.tar")], tmp_path / "downloads").list()
+
+
+def test_captions_in_json(tmp_path: Path) -> None:
+    members = {
+        "a.jpg": b"a", "a.json": json.dumps({"caption": ["x", "y"]}).encode(),
+        "b.jpg": b"b", "b.json": b"[1, 2",
+        "c.jpg": b"c", "c.json": b'{"caption": 3}',
+    }  # fmt: skip
+    (tmp_path / "s.tar").write_bytes(tarred(members))
+    listing = source([str(tmp_path / "s.tar")], tmp_path / "downloads", caption="json:caption").list()
+    assert [(item.source_key, [c.text for c in item.captions]) for item in listing.items] == [("s/a", ["x", "y"])]
+    assert Counter(d.cause for d in listing.dropped) == {"no caption": 2}
+
+
+def test_links_and_members_that_would_climb_out_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    climbing = {"../../up.jpg": b"up", "../../up.txt": b"x", "/abs.jpg": b"abs", "/abs.txt": b"x"}
+    data = tarred(
+        {"ok.jpg": b"ok", "ok.txt": b"fine", **climbing, "ln.txt": b"x"}, {"ln.jpg": str(tmp_path / "secret.jpg")}
+    )
+    (tmp_path / "s.tar").write_bytes(data)
+    reader = source([str(tmp_path / "s.tar")], tmp_path / "downloads")
+    listing = reader.list()
+    assert [item.source_key for item in listing.items] == ["s/ok"]
+    assert Counter(d.cause for d in listing.dropped) == {"path out of the archive": 2, "not a regular file": 1}
+    assert not list(tmp_path.parent.rglob("up.jpg"))
+    assert isinstance(next(reader.read([json.dumps(["s", "ln.jpg"])])), SourceError)
+
+
+def test_a_sparse_member_that_claims_a_terabyte_is_refused(tmp_path: Path) -> None:
+    # GNU sparse: a header that claims 2^40 bytes, of which none is stored.
+    info = tarfile.TarInfo("bomb.jpg")
+    info.type = tarfile.GNUTYPE_SPARSE
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    head[386:410] = b"%011o\0" % 0 + b"%011o\0" % 0  # one hole at 0
+    head[483:495] = b"\x80" + (1 << 40).to_bytes(11, "big")  # the real size, in base 256
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head[:512])
+    whole = bytes(head) + tarred({"bomb.txt": b"x", "ok.jpg": b"ok", "ok.txt": b"fine"})
+    (tmp_path / "s.tar").write_bytes(whole)
+    listing = source([str(tmp_path / "s.tar")], tmp_path / "downloads").list()
+    assert [item.source_key for item in listing.items] == ["s/ok"]
+    assert Counter(d.cause for d in listing.dropped) == {"not a regular file": 1}
+
+
+def test_large_images_are_counted_and_a_changed_shard_is_indexed_anew(tmp_path: Path) -> None:
+    path = tmp_path / "s.tar"
+    path.write_bytes(tarred({"a.jpg": bytes(101), "a.txt": b"x"}))
+    reader = source([str(path)], tmp_path / "downloads", max_image_bytes=100)
+    (item,) = reader.list().items
+    (error,) = reader.read([item.locator])
+    assert isinstance(error, SourceError)
+    assert error.cause == "too large"
+    path.write_bytes(tarred({"a.jpg": b"small", "a.txt": b"x", "pad.md": bytes(4096)}))
+    assert reader.list().items[0].fingerprint != item.fingerprint
+    assert list(reader.read([item.locator])) == [b"small"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no tar at all" * 100, b"\x1f\x8b\x08 compressed"])
+def test_what_is_no_tar_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "s.tar").write_bytes(content)
+    with pytest.raises(BadInput, match=r"s.tar is no readable tar without compression"):
+        source([str(tmp_path / "s.tar")], tmp_path / "downloads").list()
+
+
+def test_missing_and_equally_named_shards_are_told(tmp_path: Path) -> None:
+    folder = put(tmp_path / "data")
+    with pytest.raises(BadInput, match="no such file"):
+        source([f"{folder}/{{000..002}}.tar"], tmp_path / "downloads").list()
+    with pytest.raises(BadInput, match="no shard is there"):
+        source([f"{folder}/x*.tar"], tmp_path / "downloads").list()
+    with pytest.raises(BadInput, match="two shards are named 000"):
+        source([f"{folder}/000.tar", f"{folder}/0*0.tar"], tmp_path / "downloads").list()
+
+
+def test_braces() -> None:
+    assert expand("a/{08..11}.tar") == ["a/08.tar", "a/09.tar", "a/10.tar", "a/11.tar"]
+    assert expand("{a,b}-{0..1}") == ["a-0", "a-1", "b-0", "b-1"]
+    with pytest.raises(BadInput, match="more than"):
+        expand("{0..99999999}.tar")
+
+
+@given(st.integers(0, 500), st.integers(0, 500), st.text("abc-", max_size=5))
+def test_a_counting_brace_names_each_number_once(first: int, more: int, tail: str) -> None:
+    names = expand(f"x{{{first:06d}..{first + more:06d}}}{tail}")
+    assert names == [f"x{number:06d}{tail}" for number in range(first, first + more + 1)]
