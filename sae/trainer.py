@@ -19,8 +19,8 @@ from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, is_sparse_
 from sae.sparsity import TOPK_FAMILY, calibrate
 from sae.step import Weights, codes_of, forward
 
-FIRST_PENALTY = {"relu": 1e-2, "jumprelu": 1e-3}  # before it is steered
-STEERING = 0.02  # a step changes the penalty by at most this factor
+FIRST_PENALTY = {"relu": 1e-2, "jumprelu": 1e-2}  # before it is steered
+STEERING = 0.05  # a step changes the penalty by at most this factor
 
 
 class Trainer:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import sae
 from sae.concepts.coactivation import Codes, bridges
 
 SOURCE = Path(__file__).parents[2] / "bench" / "planted.py"
@@ -105,3 +106,24 @@ def test_same_seed_same_data():
 def test_too_few_atoms_are_refused():
     with pytest.raises(ValueError, match="8 atoms"):
         planted.plant(atoms=8)
+
+
+@pytest.fixture(scope="module")
+def few():
+    return planted.plant(pairs=4000, dim=64, atoms=96)
+
+
+@pytest.mark.parametrize("architecture", ["relu", "topk", "batchtopk", "jumprelu", "matryoshka"])
+def test_every_architecture_keeps_its_l0_on_held_out_rows_and_its_concepts_alive(few, architecture):
+    settings = sae.Settings(
+        width=96, k=6, epochs=25, batch_size=128, learning_rate=3e-3, architecture=architecture, decoder_bias=False
+    )
+    net = sae.train(few.image[:3200], few.text[:3200], settings, seed=0).sae
+    codes = [net.encode(part) for part in (few.image, few.text)]
+    l0 = np.mean([float((part[3200:] > 0).sum(1).double().mean()) for part in codes])
+    assert l0 == pytest.approx(6, rel=0.1)
+    alive = sum((part[:3200] > 0).sum(0) for part in codes) > 0
+    assert float((~alive).double().mean()) <= 0.05
+    # One concept for each atom, as far as the penalty of relu, which shrinks codes, lets it.
+    cosines = np.abs(few.atoms @ net.dictionary.numpy().T).max(1)
+    assert cosines.mean() > (0.8 if architecture == "relu" else 0.9)

@@ -1,0 +1,122 @@
+"""Checkpoints: a training that was killed and goes on ends with the bytes of one that never stopped."""
+
+import dataclasses
+import importlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import sae
+from sae.checkpoint import FILE, Checkpoint, CheckpointError
+from sae.train import TrainingDiverged
+
+KILLED_AT = 41
+SCRIPT = """
+import json, os, signal, sys
+from pathlib import Path
+import numpy as np, torch
+import sae
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+def die(step, steps, stats):
+    if step == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+image, text = np.load(folder / "image.npy"), np.load(folder / "text.npy")
+sae.train(image, text, sae.Settings(**json.loads(sys.argv[2])), 7, on_step=die, checkpoint=sae.Checkpoint(folder, steps=9))
+"""
+SETTINGS = {
+    "sparse": sae.Settings(width=40, k=3, epochs=8, batch_size=32, learning_rate=5e-3, dead_after_epochs=0.1),
+    "dense": sae.Settings(width=40, k=3, epochs=8, batch_size=32, learning_rate=5e-3, architecture="jumprelu"),
+    "centred": sae.Settings(
+        width=40, k=3, epochs=8, batch_size=32, learning_rate=5e-3, architecture="matryoshka", centring=True
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    random = np.random.default_rng(0)
+    return random.standard_normal((150, 12)).astype(np.float32), random.standard_normal((250, 12)).astype(np.float16)
+
+
+def without_times(curve):
+    return [{name: value for name, value in point.items() if name != "rows_per_second"} for point in curve]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, name):
+    import json
+
+    settings = SETTINGS[name]
+    for part, rows in zip(("image", "text"), data, strict=True):
+        np.save(tmp_path / f"{part}.npy", rows)
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), json.dumps(dataclasses.asdict(settings)), str(KILLED_AT)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(sae.__file__).parents[1])}
+    died = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert (tmp_path / FILE).exists()
+    steps = []
+    resumed = sae.train(
+        *data, settings, 7, on_step=lambda step, *_: steps.append(step), checkpoint=Checkpoint(tmp_path, steps=9)
+    )
+    assert steps[0] == 37  # written after step 36: five steps are done again, no more
+    assert not (tmp_path / FILE).exists()
+    whole = sae.train(*data, settings, 7)
+    resumed.sae.save(tmp_path / "resumed")
+    whole.sae.save(tmp_path / "whole")
+    for file in ("sae.safetensors", "config.json"):
+        assert (tmp_path / "resumed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert without_times(resumed.curve) == without_times(whole.curve)
+
+
+def test_keeping_checkpoints_changes_nothing(data, tmp_path):
+    settings = dataclasses.replace(SETTINGS["sparse"], epochs=2)
+    plain = sae.train(*data, settings, 0).sae.dictionary
+    kept = sae.train(*data, settings, 0, checkpoint=Checkpoint(tmp_path, steps=1)).sae.dictionary
+    assert torch.equal(plain, kept)
+    assert list(tmp_path.iterdir()) == []
+
+
+def stop_at(last):
+    def on_step(step, *_):
+        if step == last:
+            raise KeyboardInterrupt
+
+    return on_step
+
+
+def test_a_checkpoint_of_another_training_is_refused(data, tmp_path):
+    settings = SETTINGS["sparse"]
+    with pytest.raises(KeyboardInterrupt):
+        sae.train(*data, settings, 0, on_step=stop_at(20), checkpoint=Checkpoint(tmp_path, steps=10))
+    other = dataclasses.replace(settings, k=2)
+    with pytest.raises(CheckpointError, match="of a training with another k, seed; delete it") as caught:
+        sae.train(*data, other, 1, checkpoint=Checkpoint(tmp_path))
+    assert caught.value.exit_code == 2
+
+
+def test_a_broken_checkpoint_is_named(data, tmp_path):
+    (tmp_path / FILE).write_bytes(b"not this")
+    with pytest.raises(CheckpointError, match=f"{FILE}: not a readable checkpoint"):
+        sae.train(*data, SETTINGS["sparse"], 0, checkpoint=Checkpoint(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["sparse", "dense"])
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch, name):
+    module = importlib.import_module("sae.train")
+    good = module.learning_rate_at
+    monkeypatch.setattr(module, "learning_rate_at", lambda step, *rest: good(step, *rest) if step < 33 else 1e38)
+    with pytest.raises(TrainingDiverged, match=r"at step 3[5-7] of 104"):
+        sae.train(*data, SETTINGS[name], 0, checkpoint=Checkpoint(tmp_path, steps=8))
+    tensors = load_file(tmp_path / FILE)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point())
+    monkeypatch.undo()
+    resumed = sae.train(*data, SETTINGS[name], 0, checkpoint=Checkpoint(tmp_path, steps=8)).sae.dictionary
+    assert torch.equal(resumed, sae.train(*data, SETTINGS[name], 0).sae.dictionary)
