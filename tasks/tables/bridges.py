@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from sae import SAE
 from sae.concepts.bridge_nulls import bridge_nulls
-from sae.concepts.coactivation import Pairs, bridges_of
+from sae.concepts.coactivation import Bridges, Pairs, bridges_of
 from sae.concepts.similarity import Biases, matched_similarity
 from tasks.tables.frames import BRIDGES, NULL_DRAWS, SIMILARITY, TOTALS, empty, table
 from tasks.tables.inputs import Analysis, Counted, Keys, classes_of, codes_of, counted_pairs, keys_of
@@ -34,15 +34,12 @@ def bridge_tables(con: duckdb.DuckDBPyConnection, analysis: Analysis, out: Path,
     counted = counted_pairs(con, analysis.split)
     totals, similarity, drawn = [empty(TOTALS)], [empty(SIMILARITY)], [empty(NULL_DRAWS)]
     rows = 0
-    schema = empty(BRIDGES).to_arrow().schema
-    with pq.ParquetWriter(out / "bridges.parquet", schema, compression="zstd", use_dictionary=["model", "sae"]) as file:
+    with open_bridges(out) as file:
         for entry, net in analysis.trained():
             keys, pairs = keys_of(entry), pairs_of(con, keys_of(entry), counted, net.config.width)
             D, classes = net.dictionary.numpy().astype(np.float64), classes_of(con, keys)
             found = bridges_of(pairs, D, classes, analysis.min_pairs)
-            here = table({**keys, "split": analysis.split, **found.rows}, BRIDGES)
-            file.write_table(here.to_arrow().cast(schema), row_group_size=131_072)
-            rows += here.height
+            rows += add_bridges(file, {**keys, "split": analysis.split}, found)
             totals.append(_labelled({**keys, "split": analysis.split}, found.totals, TOTALS))
             terms = matched_similarity(pairs, D, biases_of(net))
             similarity.append(
@@ -61,6 +58,21 @@ def bridge_tables(con: duckdb.DuckDBPyConnection, analysis: Analysis, out: Path,
                 for draw, figures in enumerate(of_draws)
             ]
     return Tables(rows, pl.concat(totals), pl.concat(similarity), pl.concat(drawn))
+
+
+def open_bridges(out: Path) -> pq.ParquetWriter:
+    """The file of bridges, to which one SAE after another is added."""
+    schema = empty(BRIDGES).to_arrow().schema
+    return pq.ParquetWriter(
+        out / "bridges.parquet", schema, compression="zstd", use_dictionary=["model", "sae", "split"]
+    )
+
+
+def add_bridges(file: pq.ParquetWriter, keys: Keys, found: Bridges) -> int:
+    """Add the bridges of one SAE. Returns how many."""
+    here = table({**keys, **found.rows}, BRIDGES)
+    file.write_table(here.to_arrow().cast(file.schema), row_group_size=131_072)
+    return here.height
 
 
 def pairs_of(con: duckdb.DuckDBPyConnection, keys: Keys, counted: Counted, width: int) -> Pairs:

@@ -1,0 +1,142 @@
+"""A finished study at the paper's scale without training: sparse codes planted straight into a store.
+
+python bench/plant_activations.py --store DIR [--images 118000] [--captions 600000] [--k 20] [--width 8192]
+
+Concepts follow a Zipf law; three eighths fire on images only, three eighths on captions only, a quarter on both. A
+caption copies part of its image's concepts through fixed partners, so that there are bridges to find.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from sae.model import SAE, Config
+from storage.activations import Activations, write_activations
+from storage.dataset import Address, materialize
+from storage.pairs import CAPTIONS, IMAGES
+from storage.runs import Entry, Run, write_run
+
+STUDY, MODEL, SETTING, SEED = "paper-scale", "planted", "main", 0
+COPIED = 0.3  # of a caption's codes: partners of its image's concepts
+ZIPF = 0.8
+
+
+class Planted(NamedTuple):
+    """Codes of both modalities, k a row, and which image each caption belongs to."""
+
+    image: np.ndarray  # [n, k] int32 concepts, ascending, none twice
+    text: np.ndarray  # [m, k]
+    owner: np.ndarray  # [m] rows of image, ascending
+
+
+def plant(images: int, captions: int, k: int, width: int, seed: int = 0) -> Planted:
+    """Draw the concepts of every item."""
+    random = np.random.default_rng(seed)
+    order = random.permutation(width)
+    weight = 1 / np.arange(1, width + 1) ** ZIPF
+    eighth = width // 8
+    allowed = {"image": np.r_[order[: 5 * eighth]], "text": np.r_[order[3 * eighth :]]}  # two eighths serve both
+    partner = np.arange(width)
+    partner[order[: 3 * eighth]] = order[5 * eighth : 8 * eighth]
+    owner = np.sort(np.concatenate([np.arange(images), random.integers(0, images, captions - images)]))
+    image = _draw(random, allowed["image"], weight, images, k)
+    text = _draw(random, allowed["text"], weight, captions, k)
+    copied = random.random((captions, k)) < COPIED
+    text[copied] = partner[image[owner]][copied]
+    return Planted(_distinct(image, width), _distinct(text, width), owner)
+
+
+def _draw(random: np.random.Generator, concepts: np.ndarray, weight: np.ndarray, rows: int, k: int) -> np.ndarray:
+    shares = np.cumsum(random.permutation(weight)[: len(concepts)])
+    return concepts[np.searchsorted(shares, random.random((rows, k)) * shares[-1])].astype(np.int32)
+
+
+def _distinct(concepts: np.ndarray, width: int) -> np.ndarray:
+    """Rows ascending; a concept drawn twice moves to the next free one, so that every row keeps k."""
+    concepts.sort(axis=1)
+    while (twice := np.diff(concepts, axis=1) == 0).any():
+        concepts[:, 1:][twice] = (concepts[:, 1:][twice] + 1) % width
+        concepts.sort(axis=1)
+    return concepts
+
+
+def write(planted: Planted, store: Path, width: int, dim: int = 512, seed: int = 0) -> Run:
+    """Write pairs, an SAE and activations as datasets of a run of their own."""
+    random = np.random.default_rng(seed + 1)
+    images, captions = len(planted.image), len(planted.text)
+    at = {"images": images, "captions": captions, "width": width}
+
+    def pairs(out: Path) -> int:
+        keys = [f"image-{i:06d}" for i in range(images)]
+        columns = {
+            "image_id": np.arange(images), "source_key": keys, "group_key": keys,
+            "split_u": random.random(images),
+        }  # fmt: skip
+        pl.DataFrame(columns).select(
+            pl.col(name).cast(kind) if name in columns else pl.lit(None, dtype=kind).alias(name)
+            for name, kind in IMAGES.items()
+        ).write_parquet(out / "images.parquet")
+        words = [f"caption {j}" for j in range(captions)]
+        columns = {
+            "pair_id": np.arange(captions), "image_id": planted.owner,
+            "caption": words, "source_key": words,
+        }  # fmt: skip
+        pl.DataFrame(columns, schema=CAPTIONS).write_parquet(out / "captions.parquet")
+        return images
+
+    def sae(out: Path) -> int:
+        shared = random.standard_normal((1, dim))
+        D = torch.tensor(random.standard_normal((width, dim)) + shared, dtype=torch.float32)
+        D = torch.nn.functional.normalize(D, dim=1)
+        config = Config("batchtopk", dim, width, planted.image.shape[1], True, 0.5, SEED, 1, 1, 1.0, 0.0, 0.5, images)
+        SAE(D.clone(), torch.zeros(width), D, torch.zeros(dim), torch.tensor(0.0), config).save(out)
+        pl.DataFrame({"step": [1], "epoch": [1.0], "loss": [0.0], "r2": [0.0], "l0": [0.0], "dead_fraction": [0.0],
+                      "rows_per_second": [0.0]}).write_parquet(out / "training.parquet")  # fmt: skip
+        return images
+
+    def activations(out: Path) -> int:
+        codes = []
+        for concepts in (planted.image, planted.text):
+            rows, k = concepts.shape
+            items = np.repeat(np.arange(rows), k)
+            codes.append(
+                Activations(items, concepts.ravel(), random.exponential(0.1, rows * k).astype(np.float32) + 1e-4)
+            )
+        return write_activations(out / "0.parquet", *codes)
+
+    store.mkdir(parents=True, exist_ok=True)
+    of = {"model": MODEL, "sae": SETTING, "seed": SEED}
+    entries = [
+        Entry(stage="acquire", shard=0, dataset=materialize(store, Address("pairs", "bench", at, ()), pairs)),
+        Entry(stage="train", **of, dataset=materialize(store, Address("saes", "bench", at, ()), sae)),
+        Entry(
+            stage="export", **of, shard=0,
+            dataset=materialize(store, Address("activations", "bench", at, ()), activations),
+        ),
+    ]  # fmt: skip
+    config = {"name": STUDY, "pairs": {"source": "embeddings", "heldout": 0.0}, "models": [], "saes": []}
+    return write_run(store, Run(study=STUDY, config=config, entries=entries, started="", seconds=0.0, versions={}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--images", type=int, default=118_000)
+    parser.add_argument("--captions", type=int, default=600_000)
+    parser.add_argument("--k", type=int, default=20)
+    parser.add_argument("--width", type=int, default=8192)
+    given = parser.parse_args()
+    planted = plant(given.images, given.captions, given.k, given.width)
+    run = write(planted, given.store, given.width)
+    print(f"{given.images} images, {given.captions} captions, {given.k} codes each -> run {run.number} of {run.study}")
+
+
+if __name__ == "__main__":
+    main()

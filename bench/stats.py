@@ -1,0 +1,344 @@
+"""What the statistics cost and whether they are right: the table of `make bench-stats`.
+
+python bench/stats.py [--work DIR] [--only SECTION ...]
+
+Sections: planted, paper, kernel, geometry, stability, adhoc, growth. Each runs in a process of its own, so that its
+peak memory is its own. Writes bench/results/stats.json, a list of {name, value, unit, bar, holds}; bar is null where
+a figure is only printed. Ends with 1 when a bar is not met. Alone on the machine; data is planted into --work once.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
+RESULTS = ROOT / "bench" / "results" / "stats.json"
+GROWTH = {75_000: 14_750, 150_000: 29_500, 300_000: 59_000, 600_000: 118_000}  # pairs: images
+Row = dict[str, Any]
+
+
+def row(name: str, value: float, unit: str, bar: float | None = None, *, least: bool = False) -> Row:
+    """One figure; `bar` is the most it may be, or with `least` the least."""
+    holds = None if bar is None else bool(value >= bar if least else value <= bar)
+    return {"name": name, "value": round(float(value), 4), "unit": unit, "bar": bar, "holds": holds}
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds, and what the work gave."""
+    began = time.perf_counter()
+    found = work()
+    return time.perf_counter() - began, found
+
+
+def planted_store(work: Path, pairs: int) -> Path:
+    """A store of the paper's shape with so many pairs, made when it is missing."""
+    store = work / f"paper-{pairs}"
+    if not (store / "studies").exists():
+        plant = [sys.executable, str(ROOT / "bench" / "plant_activations.py"), "--store", str(store)]
+        subprocess.run([*plant, "--images", str(GROWTH[pairs]), "--captions", str(pairs)], check=True)
+    return store
+
+
+def concepts_and_bridges(store: Path, out: Path) -> dict[str, float]:
+    """Energies, rates, scores, AUC and all three bridges with counts, from Parquet to Parquet. Seconds by part."""
+    import duckdb
+    import numpy as np
+
+    from sae import SAE
+    from sae.concepts.coactivation import bridges_of
+    from storage.catalog import create_views, frame
+    from storage.runs import last_run
+    from storage.tables import Trained, create_inputs, fill, fill_concepts
+    from tasks.tables.bridges import add_bridges, open_bridges, pairs_of
+    from tasks.tables.frames import write_table
+    from tasks.tables.inputs import classes_of, counted_pairs, keys_of
+
+    run = last_run(store, "paper-scale")
+    trained = run.of("train")[0]
+    keys, net = keys_of(trained), SAE.load(store / trained.dataset.path)
+    seconds = {}
+    with duckdb.connect(config={"threads": 1}) as con:
+        create_views(con, store, [e for e in run.entries if e.stage != "analyze"], 0.0)
+        create_inputs(con)
+
+        def concepts() -> None:
+            fill_concepts(con, [Trained(**keys, width=net.config.width)], "all")
+            fill(con, "concepts")
+            write_table(out, "concepts", frame(con, "FROM concepts"))
+
+        def bridges() -> None:
+            pairs = pairs_of(con, keys, counted_pairs(con, "all"), net.config.width)
+            D = net.dictionary.numpy().astype(np.float64)
+            found = bridges_of(pairs, D, classes_of(con, keys), 10)
+            with open_bridges(out) as file:
+                add_bridges(file, {**keys, "split": "all"}, found)
+
+        seconds["concepts"], _ = timed(concepts)
+        seconds["bridges"], _ = timed(bridges)
+    return seconds
+
+
+def paper(work: Path) -> Iterator[Row]:
+    """Paper scale, from a cold process: compiled kernels come from numba's cache, as in every run but the first."""
+    store = planted_store(work, 600_000)
+    with tempfile.TemporaryDirectory() as out:
+        seconds = concepts_and_bridges(store, Path(out))
+    yield row("paper scale: energies, rates, scores, AUC", seconds["concepts"], "s")
+    yield row("paper scale: three bridges with counts", seconds["bridges"], "s")
+    yield row("paper scale: both, from Parquet", sum(seconds.values()), "s", 40)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    yield row("paper scale: peak memory", peak, "GB", 6)
+
+
+def kernel(work: Path) -> Iterator[Row]:
+    """The kernel on one caption an image, 600,000 pairs, beside scipy's sparse product and plain SQL."""
+    import duckdb
+    import numpy as np
+    import scipy.sparse as sp
+    from plant_activations import plant
+
+    from sae.concepts.coactivation import Codes, coactivation
+    from storage.statements import SQL
+
+    width, k = 8192, 20
+    planted = plant(600_000, 600_000, k, width)
+    random = np.random.default_rng(2)
+    codes = [
+        Codes(np.arange(0, x.size + 1, k), x.ravel(), random.exponential(1, x.size).astype(np.float32))
+        for x in (planted.image, planted.text)
+    ]
+    rows = np.arange(600_000)
+    first = Codes(np.array([0, 1]), np.array([0], np.int32), np.array([1], np.float32))
+    yield row("kernel: compilation or loading from numba's cache", timed(
+        lambda: coactivation(first, first, np.array([0]), np.array([0]), 1))[0], "s")  # fmt: skip
+    from sae.concepts import coactivation as room
+
+    seconds, index = timed(lambda: room._index(*codes, rows, rows, width))
+    yield row("kernel: conversion to the order it walks in", seconds, "s")
+    seconds, sums = timed(lambda: _all_blocks(room, index, width))
+    yield row("kernel: sums and counts of 600,000 pairs, 20 codes a side, 8,192 concepts", seconds, "s", 4)
+    matrices = [sp.csr_matrix((c.values, c.concepts, c.indptr), shape=(600_000, width)) for c in codes]
+    seconds, product = timed(lambda left=matrices[0], right=matrices[1]: left.T.tocsr() @ right)
+    yield row("kernel: scipy's sparse product, sums alone", seconds, "s")
+    if abs(product.sum() / sums - 1) > 1e-4:  # scipy adds up in float32
+        raise AssertionError(f"the kernel's sums {sums} are not scipy's {product.sum()}")
+    del product, matrices
+    with duckdb.connect() as con:
+        items = np.repeat(rows, k)
+        for name, c in zip(("image", "text"), codes, strict=True):
+            con.register("codes", {"item_id": items, "concept_id": c.concepts, "activation": c.values})
+            con.execute(f"CREATE TABLE {name}_codes AS FROM codes")
+        con.execute("CREATE TABLE pairs AS SELECT item_id AS pair_id, item_id AS image_id, 'all' AS split "
+                    "FROM (SELECT DISTINCT item_id FROM image_codes)")  # fmt: skip
+        con.execute(
+            "CREATE VIEW activations AS SELECT 'm' AS model, 's' AS sae, 0 AS seed, 'image' AS modality, * FROM "
+            "image_codes UNION ALL SELECT 'm', 's', 0, 'text', * FROM text_codes"
+        )
+        sql = (SQL / "reference" / "coactivation.sql").read_text()
+        values = {"model": "m", "sae": "s", "seed": 0, "split": "all"}
+        seconds, _ = timed(lambda: con.execute(f"CREATE TABLE reference AS {sql}", values))
+    yield row("kernel: plain SQL, sums and counts", seconds, "s")
+
+
+def _all_blocks(room: Any, index: Any, width: int) -> float:
+    """The sum of all sums, so that nothing is kept."""
+    return sum(room._in_order(
+        lambda start: float(room._coactivated(index, start, min(start + room.BLOCK, width), width)[0].sum()), width
+    ))  # fmt: skip
+
+
+def geometry(work: Path) -> Iterator[Row]:
+    """Four subspaces, 8,192 directions, monosemanticity: 20,000 rows a modality and split, 512 dimensions."""
+    import numpy as np
+    from plant_activations import plant
+
+    from sae.concepts.coactivation import Codes
+    from sae.concepts.geometry import Modalities, subspaces
+    from sae.concepts.modality import modality
+    from sae.concepts.monosemanticity import monosemanticity
+
+    random = np.random.default_rng(0)
+    spectrum = 1 / np.sqrt(np.arange(1, 513))
+    gap = random.standard_normal(512)
+    gap *= 0.4 / np.linalg.norm(gap)
+
+    def rows(count: int, side: float) -> np.ndarray:
+        x = random.standard_normal((count, 512)) * spectrum
+        x = x / np.linalg.norm(x, axis=1, keepdims=True) + side * gap
+        return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+    train, heldout = (Modalities(rows(20_000, 1), rows(20_000, -1)) for _ in range(2))
+    D = rows(8192, 0).astype(np.float64)
+    D /= np.linalg.norm(D, axis=1, keepdims=True)
+    concepts = plant(118_000, 118_000, 20, 8192).image
+    values = random.exponential(1, concepts.size).astype(np.float32)
+    codes = Codes(np.arange(0, concepts.size + 1, 20), concepts.ravel(), values)
+    image = rows(118_000, 1)
+
+    seconds, found = timed(lambda: subspaces(train, heldout))
+    yield row("geometry: four subspaces of a model", seconds, "s")
+    of_sae, _ = timed(lambda: modality(D, found, train, heldout, 0))
+    yield row("geometry: alignment and direction accuracy of 8,192 concepts, with nulls", of_sae, "s")
+    mono, _ = timed(lambda: monosemanticity(codes, image, 8192))
+    yield row("geometry: monosemanticity over 118,000 images", mono, "s")
+    yield row("geometry: one model and SAE", seconds + of_sae + mono, "s", 120)
+
+
+def stability(work: Path) -> Iterator[Row]:
+    """One pair of related dictionaries: the second is the first, turned a little, in another order."""
+    import numpy as np
+
+    from sae.concepts.matching import match
+
+    random = np.random.default_rng(0)
+    a = random.standard_normal((8192, 512))
+    noise = np.where(random.random((8192, 1)) < 0.5, 0.3, 1.5)  # half of the concepts are found again
+    b = (a + noise * random.standard_normal(a.shape))[random.permutation(8192)]
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+    seconds, found = timed(lambda: match(a, b))
+    yield row("stability: one pair of seeds, 8,192 x 8,192", seconds, "s", 5)
+    yield row("stability: its mean matched cosine", float(found.cosines.mean()), "")
+
+
+def adhoc(work: Path) -> Iterator[Row]:
+    """Questions at paper scale, in an open connection and from the shell."""
+    from storage import open_catalog
+
+    store = analysed(planted_store(work, 600_000))
+    questions = {
+        "concept_profile": "FROM concept_profile('planted', 'main', 0, 4000)",
+        "top_items": "FROM top_items('planted', 'main', 0, 4000, 'text', 20)",
+        "top 100 bridges": "FROM top_bridges('planted', 'main', 0, 100)",
+    }
+    with open_catalog(store, guarded=True) as con:
+        for name, query in questions.items():
+            con.execute(query).fetchall()  # the first one reads Parquet footers
+            seconds = min(timed(lambda q=query: con.execute(q).fetchall())[0] for _ in range(5))
+            yield row(f"ad-hoc: {name}, open connection", seconds, "s", 0.2)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    for name, query in questions.items():
+        command = [sys.executable, "-m", "flows.cli", "sql", query, "--store", str(store)]
+        seconds = min(
+            timed(lambda c=command: subprocess.run(c, check=True, capture_output=True, env=environment, cwd=ROOT))[0]
+            for _ in range(3)
+        )
+        yield row(f"ad-hoc: {name}, from the shell", seconds, "s", 1.5)
+
+
+def analysed(store: Path) -> Path:
+    """The store with its concepts and bridges as the tables of a run; tables of one SAE without seeds are empty."""
+    from storage.dataset import Address, materialize
+    from storage.runs import Entry, last_run, write_run
+    from tasks.tables import frames
+
+    run = last_run(store, "paper-scale")
+    if run.of("analyze"):
+        return store
+    others = {"matches": frames.MATCHES, "floors": frames.FLOORS, "bridge_totals": frames.TOTALS,
+              "nulls": frames.NULL_SUMMARIES, "matched_similarity": frames.SIMILARITY, "geometry": frames.GEOMETRY,
+              "retrieval": frames.RETRIEVAL, "saes": frames.SAE_KEYS}  # fmt: skip
+
+    def tables(out: Path) -> int:
+        concepts_and_bridges(store, out)
+        for name, schema in others.items():
+            frames.write_table(out, name, frames.empty(schema))
+        return 0
+
+    made = materialize(store, Address("tables", "bench", {}, ()), tables)
+    entries = [*run.entries, Entry(stage="analyze", dataset=made)]
+    write_run(store, run.model_copy(update={"entries": entries}))
+    return store
+
+
+def growth(work: Path) -> Iterator[Row]:
+    """Concepts and bridges at an eighth, a quarter, a half and all of the pairs; parts that do not grow count too."""
+    found = {}
+    for pairs in GROWTH:
+        with tempfile.TemporaryDirectory() as out:
+            found[pairs] = concepts_and_bridges(planted_store(work, pairs), Path(out))
+        yield row(f"growth: concepts, {pairs:,} pairs", found[pairs]["concepts"], "s")
+        yield row(f"growth: bridges, {pairs:,} pairs", found[pairs]["bridges"], "s")
+    smallest, largest = min(GROWTH), max(GROWTH)
+    for part in ("concepts", "bridges"):
+        ratio = found[largest][part] / found[smallest][part]
+        yield row(f"growth: {part}, 8 times the pairs take so many times as long", ratio, "x", 8)
+
+
+def planted(work: Path) -> Iterator[Row]:
+    """The study of vectors with a known dictionary, through the command line, against its truth."""
+    from check_planted import figures
+
+    vectors, store = work / "planted-vectors", work / "planted-store"
+    if not vectors.exists():
+        plant = [sys.executable, str(ROOT / "bench" / "planted.py"), "--to", str(vectors)]
+        subprocess.run([*plant, "--pairs", "100000", "--dim", "256", "--atoms", "1024"], check=True)
+    study = str(ROOT / "studies" / "planted-wide.toml")
+    changes = [f"pairs.path={vectors}", f"models.planted.spec=embeddings:{vectors}"]
+    command = [sys.executable, "-m", "flows.cli", "run", study, "--store", str(store), "--set", changes[0]]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    seconds, _ = timed(lambda: subprocess.run([*command, "--set", changes[1]], check=True, env=environment, cwd=ROOT))
+    yield row("planted: the study, what is cached left out", seconds, "s")
+    for one in figures(store, vectors, "planted-wide"):
+        yield {**one, "name": f"planted: {one['name']}"}
+
+
+SECTIONS = (planted, paper, kernel, geometry, stability, adhoc, growth)
+
+
+def run_section(name: str, work: Path) -> list[Row]:
+    """One section in a fresh process; its rows are printed as they come."""
+    command = [sys.executable, __file__, "--work", str(work), "--section", name]
+    found = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("{"):
+                found.append(json.loads(line))
+                print(shown(found[-1]), flush=True)
+    if process.returncode:
+        found.append({"name": f"{name}: failed", "value": process.returncode, "unit": "", "bar": 0, "holds": False})
+        print(shown(found[-1]), flush=True)
+    return found
+
+
+def shown(one: Row) -> str:
+    """One line of the table."""
+    verdict = {None: "", True: "holds", False: "MISSED"}[one["holds"]]
+    bar = "" if one["bar"] is None else f"bar {one['bar']:g}"
+    return f"{verdict:7} {one['value']:10.4g} {one['unit']:3} {bar:9} {one['name']}"
+
+
+def main() -> int:
+    """Run the sections, print, write, and say whether all bars are met."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [section.__name__ for section in SECTIONS]
+    parser.add_argument("--work", type=Path, default=ROOT / "store" / "bench-stats", help="where data is planted")
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("--section", choices=names, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    work = given.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    if given.section:
+        for one in next(section for section in SECTIONS if section.__name__ == given.section)(work):
+            print(json.dumps(one), flush=True)
+        return 0
+    for pairs in GROWTH if {"growth"} & set(given.only) else (600_000,):
+        planted_store(work, pairs)
+    found = [one for name in given.only for one in run_section(name, work)]
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() and set(given.only) != set(names) else []
+    told = {one["name"] for one in found}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps([one for one in known if one["name"] not in told] + found, indent=1))
+    return 0 if all(one["holds"] is not False for one in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

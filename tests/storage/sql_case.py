@@ -1,0 +1,79 @@
+"""Random sparse studies as tables in memory, with the same study in dense numpy, for the tests of SQL."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from storage.split import split_u
+
+KEYS = {"model": "m", "sae": "s", "seed": 0}
+
+
+class Case(NamedTuple):
+    """A study of one SAE: dense codes beside the catalog that holds their firings."""
+
+    con: duckdb.DuckDBPyConnection
+    z_image: np.ndarray[Any, Any]  # [n, C]
+    z_text: np.ndarray[Any, Any]  # [m, C]
+    owner: np.ndarray[Any, Any]  # [m] image of each caption
+    heldout: np.ndarray[Any, Any]  # [n] bool
+    split_u: np.ndarray[Any, Any]  # [n]
+    dictionary: np.ndarray[Any, Any]  # [C, 5]
+
+
+def random_case(seed: int, images: int = 60, width: int = 9) -> Case:
+    """Concept 0 is dead, 1 fires on images alone, 2 on captions alone, 3 on training rows alone; activations on a coarse
+    grid, so that they tie; images with none to four captions, some of them said twice."""
+    random = np.random.default_rng(seed)
+    owner = np.sort(random.integers(0, images, 2 * images))
+    z = [
+        np.where(random.random((n, width)) < 0.3, random.integers(1, 6, (n, width)) / 4, 0).astype(np.float32)
+        for n in (images, len(owner))
+    ]
+    z[1][1::7] = z[1][0::7][: len(z[1][1::7])]  # repeated captions have the same codes
+    u = np.array([split_u(f"{seed}-{i}") for i in range(images)])
+    heldout = u < 0.5
+    z[0][:, [0, 2]] = 0
+    z[1][:, [0, 1]] = 0
+    z[0][heldout, 3] = 0
+    z[1][heldout[owner], 3] = 0
+    D = random.standard_normal((width, 5))
+    D /= np.linalg.norm(D, axis=1, keepdims=True)
+    return Case(catalog(z[0], z[1], owner, u), *z, owner, heldout, u, D)
+
+
+def catalog(z_image: Any, z_text: Any, owner: Any, u: Any, heldout: float = 0.5) -> duckdb.DuckDBPyConnection:
+    """The views images, pairs and activations of such a study."""
+    con = duckdb.connect(config={"threads": 1})
+    split = np.where(np.asarray(u) < heldout, "heldout", "train")
+    owner = np.asarray(owner)
+    images = pl.DataFrame({
+        "image_id": np.arange(len(split)), "source_key": [f"i{i}" for i in range(len(split))], "split_u": u,
+        "split": split,
+    })  # fmt: skip
+    captions = pl.DataFrame({
+        "pair_id": np.arange(len(owner)), "image_id": owner, "caption": [f"caption {j}" for j in range(len(owner))],
+        "source_key": [f"t{j}" for j in range(len(owner))], "split": split[owner],
+    })  # fmt: skip
+    firings = []
+    for modality, z in (("image", np.asarray(z_image)), ("text", np.asarray(z_text))):
+        item, concept = np.nonzero(z)
+        firings.append(
+            pl.DataFrame({"item_id": item, "concept_id": concept, "activation": z[item, concept]}).select(
+                pl.lit("m").alias("model"),
+                pl.lit("s").alias("sae"),
+                pl.lit(0, pl.Int32).alias("seed"),
+                pl.lit(modality).alias("modality"),
+                pl.col("item_id").cast(pl.Int64),
+                pl.col("concept_id").cast(pl.Int32),
+                pl.col("activation").cast(pl.Float32),
+            )
+        )
+    for name, frame in (("images", images), ("pairs", captions), ("activations", pl.concat(firings))):
+        con.register(f"{name}_arrow", frame.to_arrow())
+        con.execute(f"CREATE TABLE {name} AS FROM {name}_arrow")
+    return con

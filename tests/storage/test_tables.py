@@ -1,0 +1,113 @@
+"""Concepts, their groups and AUC in SQL: worked numbers, and a few lines of dense numpy on random studies."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sql_case import Case, catalog, random_case
+
+from storage.catalog import frame
+from storage.tables import Trained, create_inputs, fill, fill_concepts
+
+
+def concepts_of(case: Case, split: str = "heldout") -> pl.DataFrame:
+    create_inputs(case.con)
+    fill_concepts(case.con, [Trained("m", "s", 0, case.z_image.shape[1])], split)
+    fill(case.con, "concepts")
+    return frame(case.con, "FROM concepts")
+
+
+def test_worked_concepts() -> None:
+    # Held out are images 0 and 1 (u = .1, .2) with captions 0, 1 and 2; image 2 with caption 3 is a training row.
+    z_image = np.array([[2.0, 0], [0, 0], [5, 1]])
+    z_text = np.array([[1.0, 0], [0, 0], [1, 0], [0, 0]])
+    con = catalog(z_image, z_text, [0, 0, 1, 2], [0.1, 0.2, 0.9])
+    create_inputs(con)
+    fill_concepts(con, [Trained("m", "s", 0, 3)], "heldout")
+    fill(con, "concepts")
+    first, second, third = frame(con, "FROM concepts").to_dicts()
+    # Concept 0: images (2 + 0) / 2 = 1, captions (1 + 0 + 1) / 3 = 2/3; squares 4 / 2, 2 / 3; rates 1/2, 2/3.
+    assert first["energy_image"] == pytest.approx(1)
+    assert first["energy_text"] == pytest.approx(2 / 3)
+    assert first["energy"] == pytest.approx(5 / 6)
+    assert first["energy_squared_image"] == pytest.approx(2)
+    assert first["energy_squared_text"] == pytest.approx(2 / 3)
+    assert (first["rate_image"], first["rate_text"]) == pytest.approx((1 / 2, 2 / 3))
+    assert first["firings"] == 3
+    assert first["modality_score"] == pytest.approx(3 / 5)
+    # Pairs of an image and a caption: image 2.0 beats 1, 0, 1; image 0 loses to 1, ties with 0, loses to 1: 3.5 of 6.
+    assert first["modality_auc"] == pytest.approx(3.5 / 6)
+    # Concept 1 fires on a training row alone: silent here, but not dead. Concept 2 is dead; all its pairs tie.
+    assert (second["firings"], second["modality_score"], second["dead"]) == (0, None, False)
+    assert (third["dead"], third["modality_auc"]) == (True, 0.5)
+    # Jackknife: u = .1 and .2 fall into two groups. Without image 0 (and captions 0, 1) image energy is 0, without
+    # image 1 it is 2: sd^2 = 1/2 ((0 - 1)^2 + (2 - 1)^2) = 1. Without image 0 the score is 0/(0 + 1) = 0, without
+    # image 1 2/(2 + .5) = .8: sd^2 = 1/2 (.4^2 + .4^2) = .16.
+    groups = frame(con, "SELECT * FROM group_sizes WHERE images + texts > 0")
+    assert sorted(zip(groups["images"], groups["texts"], strict=True)) == [(1, 1), (1, 2)]
+    assert first["energy_image_sd"] == pytest.approx(1)
+    assert first["modality_score_sd"] == pytest.approx(0.4)
+    assert second["modality_score_sd"] is None
+
+
+@pytest.mark.parametrize("split", ["heldout", "all"])
+@given(st.integers(0, 10_000))
+@settings(max_examples=6, deadline=None)
+def test_concepts_agree_with_dense_numpy(split: str, seed: int) -> None:
+    case = random_case(seed)
+    found = concepts_of(case, split)
+    kept = case.heldout if split == "heldout" else np.ones(len(case.heldout), bool)
+    image, text = case.z_image[kept].astype(float), case.z_text[kept[case.owner]].astype(float)
+    energy = image.mean(0), text.mean(0)
+    both = energy[0] + energy[1]
+    np.testing.assert_allclose(found["energy_image"], energy[0], rtol=1e-9)
+    np.testing.assert_allclose(found["energy_text"], energy[1], rtol=1e-9)
+    np.testing.assert_allclose(found["energy_squared_text"], (text**2).mean(0), rtol=1e-9)
+    np.testing.assert_allclose(found["rate_image"], (image > 0).mean(0), rtol=1e-9)
+    assert found["firings"].to_list() == ((image > 0).sum(0) + (text > 0).sum(0)).tolist()
+    score = np.divide(energy[0], both, out=np.full(len(both), np.nan), where=both > 0)
+    np.testing.assert_allclose(found["modality_score"].fill_null(np.nan), score, rtol=1e-9)
+    wins = (image[:, None] > text[None]).mean((0, 1)) + (image[:, None] == text[None]).mean((0, 1)) / 2
+    np.testing.assert_allclose(found["modality_auc"], wins, rtol=1e-12)
+    train = ~case.heldout
+    dead = ~(case.z_image[train] > 0).any(0) & ~(case.z_text[train[case.owner]] > 0).any(0)
+    assert found["dead"].to_list() == dead.tolist()
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=5, deadline=None)
+def test_jackknife_agrees_with_leaving_groups_out(seed: int) -> None:
+    case = random_case(seed)
+    found = concepts_of(case)
+    group = np.array([int(u * 2**40) % 20 for u in case.split_u])
+    scores = []
+    for left_out in sorted(set(group[case.heldout])):
+        kept = case.heldout & (group != left_out)
+        image, text = case.z_image[kept].astype(float), case.z_text[kept[case.owner]].astype(float)
+        energy = np.array([image.mean(0), text.mean(0)])
+        with np.errstate(invalid="ignore"):
+            scores.append([*energy, energy[0] / energy.sum(0)])
+    spread = np.sqrt((len(scores) - 1) / len(scores) * ((scores - np.mean(scores, 0)) ** 2).sum(0))
+    for name, expected in zip(("energy_image_sd", "energy_text_sd", "modality_score_sd"), spread, strict=True):
+        np.testing.assert_allclose(found[name].fill_null(np.nan), expected, rtol=1e-7, atol=1e-12)
+
+
+def test_groups_add_up_to_the_whole_and_ignore_the_other_split() -> None:
+    case = random_case(3)
+    concepts_of(case)
+    sums = frame(case.con, "SELECT concept_id, sum(image) AS image, sum(training_firings)::BIGINT AS training "
+                 "FROM concept_groups GROUP BY concept_id ORDER BY concept_id")  # fmt: skip
+    np.testing.assert_allclose(sums["image"], case.z_image[case.heldout].sum(0, dtype=float), rtol=1e-9)
+    train = ~case.heldout
+    fired = (case.z_image[train] > 0).sum(0) + (case.z_text[train[case.owner]] > 0).sum(0)
+    assert sums["training"].to_list() == fired.tolist()
+
+
+def test_equal_bytes_at_any_number_of_threads() -> None:
+    def once() -> pl.DataFrame:
+        return concepts_of(random_case(5, images=400))
+
+    assert once().equals(once())
