@@ -106,7 +106,7 @@ def test_groups_add_up_to_the_whole_and_ignore_the_other_split() -> None:
     assert sums["training"].to_list() == fired.tolist()
 
 
-def test_equal_bytes_at_any_number_of_threads() -> None:
+def test_a_second_run_gives_equal_numbers_to_the_last_bit() -> None:
     def once() -> pl.DataFrame:
         return concepts_of(random_case(5, images=400))
 

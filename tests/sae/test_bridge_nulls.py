@@ -1,0 +1,152 @@
+"""Nulls of bridges, the terms of matched similarity, and the shares of unimodal concepts."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sae.concepts.bridge_nulls import NULLS, bridge_nulls, figures, permuted_among_equals
+from sae.concepts.coactivation import CLASSES, Codes, Pairs, bridges_of
+from sae.concepts.similarity import Biases, matched_similarity
+from sae.concepts.usage import shuffled_shares, unimodal_shares
+
+CLASS_LIST = ["image", "image", "text", "bimodal", "silent", "text"]
+
+
+def csr(dense) -> Codes:
+    dense = np.asarray(dense, np.float32)
+    rows, concepts = np.nonzero(dense)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(dense)))])
+    return Codes(indptr.astype(np.int64), concepts.astype(np.int32), dense[rows, concepts])
+
+
+def case(seed, images=40, width=6):
+    """Dense codes, the image of each caption (none to many), and a dictionary."""
+    random = np.random.default_rng(seed)
+    owner = np.sort(random.integers(0, images, 2 * images))
+    z_I, z_T = (
+        np.where(random.random((n, width)) < 0.4, random.exponential(1, (n, width)), 0).astype(np.float32)
+        for n in (images, len(owner))
+    )
+    z_I[:, 4] = z_T[:, 4] = 0
+    D = random.standard_normal((width, 4))
+    return z_I, z_T, owner, D / np.linalg.norm(D, axis=1, keepdims=True)
+
+
+def pairs_of(z_I, z_T, owner) -> Pairs:
+    return Pairs(csr(z_I), csr(z_T), owner, np.arange(len(owner)), z_I.shape[1])
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_figures_agree_with_dense_numpy(seed):
+    z_I, z_T, owner, D = case(seed)
+    (found,) = figures(pairs_of(z_I, z_T, owner).scores([D], CLASS_LIST, 3))
+    I, T = z_I[owner].astype(float), z_T.astype(float)  # noqa: E741
+    G, cosine = I.T @ T / len(owner), D @ D.T
+    scores = {"raw": G * cosine, "covariance": (G - np.outer(I.mean(0), T.mean(0))) * cosine}
+    enough = (I > 0).T.astype(int) @ (T > 0) >= 3
+    names = np.array(CLASS_LIST)
+    opposite = np.outer(names == "image", names == "text") | np.outer(names == "text", names == "image")
+    for kind, B in scores.items():
+        positive = B.clip(0)
+        assert found[f"{kind}_total"] == pytest.approx(B.sum(), abs=1e-12)
+        assert found[f"{kind}_positive"] == pytest.approx(positive.sum(), abs=1e-12)
+        assert found[f"{kind}_self_share"] == pytest.approx(np.trace(positive) / positive.sum())
+        assert found[f"{kind}_opposite_share"] == pytest.approx(positive[opposite].sum() / positive.sum())
+        top = np.sort(B[enough])[::-1][:10].clip(0).sum()
+        assert found[f"{kind}_top_10_share"] == pytest.approx(top / positive.sum())
+    assert found["top_bridge"] == pytest.approx(scores["raw"][enough].max())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = scores["covariance"] / np.outer(I.std(0), T.std(0))
+    assert found["top_correlation_bridge"] == pytest.approx(np.nanmax(correlation[enough]))
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_permuted_images_keep_their_number_of_captions(seed):
+    random = np.random.default_rng(seed)
+    captions = random.integers(0, 4, 30)
+    image_of = permuted_among_equals(captions, random)
+    assert sorted(image_of) == list(range(30))
+    assert (captions[image_of] == captions).all()
+
+
+def test_expected_coactivation_of_permuted_images_is_the_product_of_means():
+    # Every image has two captions, so that the average over all permutations is exact; 400 draws come near it.
+    z_I, z_T, _, D = case(1, images=20)
+    owner = np.repeat(np.arange(20), 2)
+    pairs = pairs_of(z_I, z_T[:40], owner)
+    random = np.random.default_rng(0)
+    totals = []
+    for _ in range(400):
+        shuffled = pairs.with_images(permuted_among_equals(np.full(20, 2), random))
+        (found,) = figures(shuffled.scores([D], CLASS_LIST, 1))
+        totals.append([found["raw_total"], found["covariance_total"]])
+    means = (pairs.moments_image.mean @ D) @ (pairs.moments_text.mean @ D)
+    error = np.std(totals, 0) / 20
+    assert abs(np.mean(totals, 0) - [means, 0]) == pytest.approx([0, 0], abs=4 * error.max())
+
+
+def test_with_images_is_the_same_as_permuting_from_the_start():
+    z_I, z_T, owner, D = case(2)
+    image_of = permuted_among_equals(np.bincount(owner, minlength=len(z_I)), np.random.default_rng(3))
+    found = bridges_of(pairs_of(z_I, z_T, owner).with_images(image_of), D, CLASS_LIST, 1)
+    expected = bridges_of(pairs_of(z_I, z_T, image_of[owner]), D, CLASS_LIST, 1)
+    for name, column in expected.rows.items():
+        np.testing.assert_allclose(found.rows[name], column, rtol=1e-12)
+
+
+def test_nulls_are_repeatable_and_leave_alone_what_they_do_not_permute():
+    z_I, z_T, owner, D = case(4)
+    pairs = pairs_of(z_I, z_T, owner)
+    found = bridge_nulls(pairs, D, CLASS_LIST, 1, draws=5, seed=7)
+    assert list(found) == list(NULLS)
+    assert all(len(draws) == 5 for draws in found.values())
+    assert found == bridge_nulls(pairs, D, CLASS_LIST, 1, draws=5, seed=7)
+    (real,) = figures(pairs.scores([D], CLASS_LIST, 1))
+    own = [one["raw_self_share"] * one["raw_positive"] for one in found["dictionary_permuted"]]
+    assert own == pytest.approx([real["raw_self_share"] * real["raw_positive"]] * 5)  # |D_i| stays 1
+    assert len({one["raw_total"] for one in found["dictionary_permuted"]}) == 5
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_terms_add_up_to_matched_similarity(seed):
+    z_I, z_T, owner, D = case(seed)
+    random = np.random.default_rng(seed)
+    b_I, b_T = random.standard_normal((2, 4))
+    pairs = pairs_of(z_I, z_T, owner)
+    terms = matched_similarity(pairs, D, Biases(b_I, b_T))
+    x_I, x_T = z_I[owner].astype(float) @ D + b_I, z_T.astype(float) @ D + b_T
+    assert terms["matched"] == pytest.approx((x_I * x_T).sum(1).mean())
+    assert terms["shuffled"] == pytest.approx(x_I.mean(0) @ x_T.mean(0))
+    parts = terms["bridges"] + terms["text_on_bias"] + terms["image_on_bias"] + terms["bias"]
+    assert parts == pytest.approx(terms["matched"])
+    (found,) = figures(pairs.scores([D], ["bimodal"] * 6, 1))
+    assert found["raw_total"] == pytest.approx(terms["bridges"])
+    assert found["covariance_total"] == pytest.approx(terms["matched"] - terms["shuffled"])
+
+
+def test_unimodal_shares():
+    # Concept 3 fires too seldom, concept 4 has no score: three count, two of them unimodal, with 3 of 6 of the energy.
+    shares = unimodal_shares(
+        np.array([0.95, 0.05, 0.5, 1.0, np.nan]), np.array([1.0, 2, 3, 9, 9]), np.array([10, 99, 99, 9, 50])
+    )
+    assert shares == pytest.approx({"unimodal_share": 2 / 3, "unimodal_energy_share": 1 / 2})
+    assert np.isnan(unimodal_shares(np.array([1.0]), np.array([1.0]), np.array([9]))["unimodal_share"])
+
+
+def test_shuffled_modality_leaves_few_unimodal_concepts_but_not_none():
+    # With 30 firings over as many images as captions, a score under .1 needs at most 2 of 30 in one modality:
+    # 2 (1 + 30 + 435) / 2^30 = 8.7e-7 of concepts. With 11 firings at most 1: 2 (1 + 11) / 2^11 = .0117.
+    many, few = (
+        np.mean([s["unimodal_share"] for s in shuffled_shares(np.ones(5000), np.full(5000, f), 10**6, 10**6, 20, 0)])
+        for f in (30, 11)
+    )
+    assert many < 1e-4
+    assert few == pytest.approx(24 / 2**11, abs=0.001)
+
+
+def test_classes_are_those_of_the_totals():
+    assert set(CLASS_LIST) == set(CLASSES)

@@ -1,0 +1,240 @@
+"""Stability, bridges and findings in SQL, on tables small enough to work by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+
+from storage.statements import SQL
+from storage.tables import create_inputs, fill
+
+RUN = "model VARCHAR, sae VARCHAR, seed INTEGER"
+ENERGY = {0: [5.0, 3.0, 1.0, 1.0], 1: [1.0, 1.0, 2.0, 6.0]}  # by seed
+# Concept i of seed 0 goes with concept 3 - i of seed 1.
+COSINE = [0.9, 0.7, 0.3, 0.1]
+
+
+@pytest.fixture
+def con() -> duckdb.DuckDBPyConnection:
+    """Two seeds of `main`, one of its diet `main-share0`, four concepts each; floors of two draws."""
+    con = duckdb.connect(config={"threads": 1})
+    create_inputs(con)
+    con.execute(f"""CREATE TABLE concepts ({RUN}, concept_id INTEGER, energy DOUBLE, energy_image DOUBLE,
+        energy_text DOUBLE, firings BIGINT, modality_score DOUBLE, dead BOOLEAN, direction_accuracy DOUBLE,
+        align_mean_gap DOUBLE, align_logistic DOUBLE, align_lda DOUBLE, align_inlp DOUBLE)""")
+    scores = [1.0, 0.95, 0.5, 0.0]
+    for sae, seed in (("main", 0), ("main", 1), ("main-share0", 0)):
+        for i, energy in enumerate(ENERGY[seed]):
+            dead = seed == 0 and i == 3
+            values = [energy, 2 * energy, 0.0, 20, scores[i], dead, 0.6, -0.4, 0.2, 0.0, 0.5]
+            insert(con, "concepts", ["m", sae, seed, i, *values])
+    con.execute("""CREATE TABLE matches (model VARCHAR, sae_a VARCHAR, seed_a INTEGER, sae_b VARCHAR, seed_b INTEGER,
+        concept_a INTEGER, concept_b INTEGER, cosine FLOAT)""")
+    for i, cosine in enumerate(COSINE):
+        insert(con, "matches", ["m", "main", 0, "main", 1, i, 3 - i, cosine])
+        insert(con, "matches", ["m", "main", 1, "main", 0, 3 - i, i, cosine])
+        insert(con, "matches", ["m", "main", 0, "main-share0", 0, i, i, cosine / 2])
+        insert(con, "matches", ["m", "main", 1, "main-share0", 0, i, i, cosine / 4])
+    con.execute(f'CREATE TABLE floors ({RUN}, "null" VARCHAR, draw INTEGER, concept_id INTEGER, cosine FLOAT)')
+    for sae, seed in (("main", 0), ("main", 1), ("main-share0", 0)):
+        for draw in (0, 1):
+            for i in range(4):
+                insert(con, "floors", ["m", sae, seed, "floor_matched", draw, i, 0.1 * i + 0.2 * draw])
+                insert(con, "floors", ["m", sae, seed, "floor_random", draw, i, 0.1])
+    fill_bridges(con)
+    fill(con, "nulls")
+    for macro in sorted((SQL / "macros").glob("*.sql")):
+        if macro.stem not in ("top_items",):
+            con.execute(macro.read_text())
+    return con
+
+
+def fill_bridges(con: duckdb.DuckDBPyConnection) -> None:
+    """Four stored bridges of seed 0, their totals, the terms of matched similarity, and one null."""
+    con.execute(f"""CREATE TABLE bridges ({RUN}, split VARCHAR, image_concept INTEGER, text_concept INTEGER,
+        pairs BIGINT, coactivation DOUBLE, cosine DOUBLE, bridge DOUBLE, covariance_bridge DOUBLE,
+        correlation_bridge DOUBLE)""")
+    for i, j, bridge, covariance, correlation in (
+        (0, 3, 4.0, 1.0, 0.5), (1, 3, 3.0, -1.0, -0.2), (2, 2, 1.0, 2.0, 0.9), (0, 1, -2.0, 0.5, None),
+    ):  # fmt: skip
+        insert(con, "bridges", ["m", "main", 0, "heldout", i, j, 12, 1.0, 0.5, bridge, covariance, correlation])
+    con.execute(f"""CREATE TABLE bridge_totals ({RUN}, split VARCHAR, class_image VARCHAR, class_text VARCHAR,
+        self BOOLEAN, kind VARCHAR, total DOUBLE, positive DOUBLE, negative DOUBLE)""")
+    for a, b, own, kind, positive, negative in (
+        ("image", "text", False, "raw", 7.0, 0.0), ("bimodal", "bimodal", True, "raw", 1.0, 0.0),
+        ("image", "image", False, "raw", 2.0, -2.0), ("image", "text", False, "covariance", 1.0, -1.0),
+        ("bimodal", "bimodal", True, "covariance", 3.0, 0.0),
+    ):  # fmt: skip
+        insert(
+            con, "bridge_totals", ["m", "main", 0, "heldout", a, b, own, kind, positive + negative, positive, negative]
+        )
+    con.execute(f"CREATE TABLE matched_similarity ({RUN}, split VARCHAR, term VARCHAR, value DOUBLE)")
+    for term, value in (("bridges", 8.0), ("matched", 16.0), ("shuffled", 13.0)):
+        insert(con, "matched_similarity", ["m", "main", 0, "heldout", term, value])
+    for draw, value in enumerate((0.4, 0.5, 0.6)):
+        insert(con, "null_draws", ["m", "main", 0, "raw_opposite_share", "images_permuted", draw, value])
+    insert(con, "null_summaries", ["m", "main", 0, "align_lda", "floor_random", 0.1, 0.05, 0.01, 0.2, 0])
+
+
+def insert(con: duckdb.DuckDBPyConnection, table: str, row: list[Any]) -> None:
+    con.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+
+
+def rows(con: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
+    found = con.execute(query)
+    names = [column[0] for column in found.description or []]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+def null(con: duckdb.DuckDBPyConnection, statistic: str, name: str = "floor_matched") -> dict[str, Any]:
+    return rows(
+        con, f"FROM nulls WHERE seed = 0 AND sae = 'main' AND statistic = '{statistic}' AND \"null\" = '{name}'"
+    )[0]
+
+
+def test_nulls_of_stability(con: duckdb.DuckDBPyConnection) -> None:
+    # Draws of seed 0: cosines 0, .1, .2, .3 and .2 more; energies 5, 3, 1, 1.
+    assert null(con, "stability")["mean"] == pytest.approx((0.15 + 0.35) / 2)
+    assert null(con, "stability")["sd"] == pytest.approx(0.2 / np.sqrt(2))
+    weighted = (5 * 0 + 3 * 0.1 + 0.2 + 0.3) / 10
+    assert null(con, "stability_energy_weighted")["mean"] == pytest.approx(weighted + 0.1)
+    assert null(con, "stability_alive")["mean"] == pytest.approx(0.1 + 0.1)  # without concept 3
+    assert null(con, "stability_top_1")["mean"] == pytest.approx(0 + 0.1)
+    assert null(con, "stability_top_2")["mean"] == pytest.approx(0.05 + 0.1)
+    assert null(con, "stability_top_4")["mean"] == pytest.approx(0.15 + 0.1)
+    # 50 % of the energy: concept 0 alone. 60 %: concepts 0 and 1. 90 %: three of them.
+    assert null(con, "stability_share_50")["mean"] == pytest.approx(0 + 0.1)
+    assert null(con, "stability_share_60")["mean"] == pytest.approx(0.05 + 0.1)
+    assert null(con, "stability_share_90")["mean"] == pytest.approx(0.1 + 0.1)
+    assert null(con, "stability_share_100")["mean"] == pytest.approx(0.15 + 0.1)
+    assert null(con, "stability_rare")["mean"] == pytest.approx(0.25 + 0.1)
+    assert null(con, "stability_common_over_rare")["mean"] == pytest.approx(-0.25)
+    assert (null(con, "stability")["q025"], null(con, "stability")["q975"]) == pytest.approx((0.155, 0.345))
+    # Of another seed the order of energies is another: concept 3 comes first.
+    assert rows(con, "FROM nulls WHERE seed = 1 AND statistic = 'stability_top_1' AND \"null\" = 'floor_matched'")[0][
+        "mean"
+    ] == pytest.approx(0.3 + 0.1)
+
+
+def test_nulls_of_other_statistics_are_passed_on(con: duckdb.DuckDBPyConnection) -> None:
+    found = null(con, "raw_opposite_share", "images_permuted")
+    assert (found["mean"], found["sd"], found["draws"]) == pytest.approx((0.5, 0.1, 3))
+    assert null(con, "align_lda", "floor_random")["q975"] == 0.2
+    assert {row["statistic"] for row in rows(con, "FROM nulls_of('m', 'main') WHERE draws = 0")} == {"align_lda"}
+
+
+def test_stability(con: duckdb.DuckDBPyConnection) -> None:
+    (found,) = rows(con, "FROM stability('m', 'main')")
+    assert found["stability"] == pytest.approx(0.5)
+    # Seed 0: (5 * .9 + 3 * .7 + .3 + .1) / 10 = .7. Seed 1: energies 6, 2, 1, 1 of its concepts 3, 2, 1, 0:
+    # (6 * .9 + 2 * .7 + .3 + .1) / 10 = .72.
+    assert found["energy_weighted"] == pytest.approx(0.71)
+    assert found["alive"] == pytest.approx((0.9 + 0.7 + 0.3) / 3)  # concept 3 of seed 0 is dead
+    assert (found["floor_random"], found["floor_matched"]) == pytest.approx((0.1, 0.25))
+    # Seed 0 alive: .2; seed 1, nothing dead: .25.
+    assert found["alive_floor_matched"] == pytest.approx(0.225)
+    assert found["energy_weighted_floor_random"] == pytest.approx(0.1)
+
+
+def test_stability_by_energy_and_by_share(con: duckdb.DuckDBPyConnection) -> None:
+    by_k = {row["k"]: row for row in rows(con, "FROM stability_by_energy('m', 'main')")}
+    assert list(by_k) == [1, 2, 4]
+    assert by_k[1]["stability"] == pytest.approx(0.9)  # both ways the most energetic concept
+    assert by_k[2]["stability"] == pytest.approx(0.8)
+    assert by_k[2]["energy_share"] == pytest.approx(0.8)
+    by_share = {row["percent"]: row for row in rows(con, "FROM stability_by_energy_share('m', 'main')")}
+    assert list(by_share) == list(range(10, 101, 10))
+    assert by_share[50]["concepts"] == 1
+    # 60 %: concepts 0 and 1 of seed 0 (.8), concept 3 alone of seed 1 (.9).
+    assert by_share[60]["concepts"] == pytest.approx(1.5)
+    assert (by_share[60]["low"], by_share[60]["stability"], by_share[60]["high"]) == pytest.approx((0.8, 0.85, 0.9))
+    assert by_share[100]["stability"] == pytest.approx(0.5)
+    # Floors of 60 %: .05 + .1 of seed 0, .3 + .1 of seed 1.
+    assert by_share[60]["floor_matched"] == pytest.approx((0.15 + 0.4) / 2)
+
+
+def test_diet_stability_tells_the_same_seed_apart(con: duckdb.DuckDBPyConnection) -> None:
+    other, same = rows(con, "FROM diet_stability('m', 'main') ORDER BY same_seed")
+    assert (same["diet"], same["pairs"], other["pairs"]) == ("main-share0", 1, 1)
+    assert (same["stability"], other["stability"]) == pytest.approx((0.25, 0.125))
+    assert same["energy_weighted"] == pytest.approx(0.35)  # of both runs: .7 / 2, energies being the same
+    assert same["alive"] == pytest.approx((0.9 + 0.7 + 0.3) / 6)
+    assert same["floor_matched"] == pytest.approx(0.25)
+
+
+def test_energy_concentration(con: duckdb.DuckDBPyConnection) -> None:
+    one, two, four = rows(con, "FROM energy_concentration('m', 'main')")
+    assert (one["k"], two["k"], four["k"]) == (1, 2, 4)
+    assert (one["low"], one["energy_share"], one["high"]) == pytest.approx((0.5, 0.55, 0.6))
+    assert two["energy_share"] == two["image_share"] == pytest.approx(0.8)
+    assert (one["text_share"], one["even_share"], four["energy_share"]) == (None, 0.25, pytest.approx(1))
+
+
+def test_bridge_figures_stand_beside_their_nulls(con: duckdb.DuckDBPyConnection) -> None:
+    found = {row["statistic"]: row for row in rows(con, "FROM bridge_figures('m', 'main')")}
+    figures = {name: row["figure"] for name, row in found.items()}
+    assert figures["raw_total"] == pytest.approx(8)  # 7 + 1 + 2 - 2
+    assert figures["raw_positive"] == pytest.approx(10)
+    assert figures["raw_self_share"] == pytest.approx(0.1)
+    assert figures["raw_opposite_share"] == pytest.approx(0.7)
+    assert figures["covariance_self_share"] == pytest.approx(0.75)
+    assert figures["raw_top_10_share"] == pytest.approx((4 + 3 + 1) / 10)  # the negative one carries nothing
+    assert (figures["top_bridge"], figures["top_covariance_bridge"]) == (4, 2)
+    assert figures["top_correlation_bridge"] == 0.9
+    opposite = found["raw_opposite_share"]
+    assert (opposite["images_permuted"], opposite["images_permuted_sd"]) == pytest.approx((0.5, 0.1))
+    assert found["raw_total"]["images_permuted"] is None
+
+
+def test_matched_share(con: duckdb.DuckDBPyConnection) -> None:
+    one, two, four = rows(con, "FROM matched_share('m', 'main')")
+    assert [row["n"] for row in (one, two, four)] == [1, 2, 4]
+    assert (one["carried"], two["carried"], four["carried"]) == (4, 7, 6)
+    assert (two["of_matched"], two["of_positive"]) == pytest.approx((7 / 16, 0.7))
+    # The two highest covariance bridges are 2 and 1; matched less shuffled is 3, their positive part 4.
+    assert (two["covariance_of_gain"], two["covariance_of_positive"]) == pytest.approx((1, 0.75))
+
+
+def test_top_bridges_by_each_score(con: duckdb.DuckDBPyConnection) -> None:
+    top = rows(con, "FROM top_bridges('m', 'main', 0, 2)")
+    assert [(row["image_concept"], row["text_concept"]) for row in top] == [(0, 3), (1, 3)]
+    assert (top[0]["image_score"], top[0]["text_score"]) == (1.0, 0.0)
+    by = rows(con, "FROM top_bridges('m', 'main', 0, 4, by := 'correlation_bridge')")
+    assert [row["correlation_bridge"] for row in by] == [0.9, 0.5, -0.2, None]
+    with pytest.raises(duckdb.Error, match="by is bridge, covariance_bridge or correlation_bridge"):
+        con.execute("FROM top_bridges('m', 'main', 0, 4, by := 'size')")
+
+
+def test_concept_profile(con: duckdb.DuckDBPyConnection) -> None:
+    (found,) = rows(con, "FROM concept_profile('m', 'main', 0, 0)")
+    assert (found["energy_rank"], found["strongest_text"], found["strongest_text_bridge"]) == (1, 3, 4.0)
+    assert found["stability"] == pytest.approx(0.9)  # to the other seed, not to the diet
+    assert found["strongest_image"] is None
+
+
+def test_findings(con: duckdb.DuckDBPyConnection) -> None:
+    fill(con, "findings")
+    found = {row["claim"]: row for row in rows(con, "FROM findings WHERE sae = 'main'")}
+    common = found["common concepts are stable"]  # the one concept with half of the energy, either way
+    assert common["figure"] == pytest.approx(0.9)
+    assert common["null"] == pytest.approx((0.1 + 0.4) / 2)
+    assert common["holds"] is True
+    rare = found["rare concepts are not stable"]
+    # Seed 0: concepts 2, 3: .2. Seed 1: energies 6, 2, 1, 1, rare are its 0 and 1, matched at .1 and .3: .2.
+    assert rare["figure"] == pytest.approx(0.2)
+    assert rare["holds"] is True  # within the floor: .35 of seed 0
+    assert found["common concepts are more stable than rare ones"]["figure"] == pytest.approx(0.7)
+    usage = found["most concepts serve one modality"]  # scores 1, .95 and 0 of four; its null is not in this catalog
+    assert (usage["figure"], usage["null"], usage["holds"]) == (0.75, None, None)
+    lda_v1 = found["v1: concepts lie close to the modality subspace, lda"]
+    lda_v4 = found["v4: concepts are almost orthogonal to the modality subspace, lda"]
+    assert (lda_v1["figure"], lda_v1["null"], lda_v1["holds"], lda_v4["holds"]) == (0.0, 0.1, False, True)
+    assert found["v1: concepts lie close to the modality subspace, mean_gap"]["figure"] == pytest.approx(0.4)
+    bridging = found["unimodal concepts of opposite modality bridge together, raw"]
+    assert (bridging["figure"], bridging["null"]) == pytest.approx((0.7, 0.5))
+    assert bridging["holds"] is True  # .7 lies above the 97.5 % quantile .595 of .4, .5, .6
+    of_diet = {row["claim"] for row in rows(con, "FROM findings WHERE sae = 'main-share0'")}
+    assert not any("stable" in claim for claim in of_diet)  # one seed
