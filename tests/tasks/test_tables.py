@@ -1,0 +1,211 @@
+"""Tables of a planted study, straight from its datasets: what is computed, and what is refused in a sentence."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from sae import SAE
+from storage.catalog import create_views, open_catalog
+from storage.dataset import Dataset
+from storage.errors import BadInput
+from storage.runs import Entry, last_run
+from storage.tables import create_inputs, fill, fill_concepts
+from tasks.analyze import trained_of
+from tasks.tables.bridges import bridge_tables
+from tasks.tables.inputs import Analysis, check
+from tasks.tables.stability import floor_rows, match_rows
+
+SOURCE = Path(__file__).parents[2] / "bench" / "plant_activations.py"
+spec = importlib.util.spec_from_file_location("plant_activations", SOURCE)
+planter = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(planter)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("planted")
+    planter.write(planter.plant(300, 900, 5, 32), store, 32, dim=16)
+    return store
+
+
+@pytest.fixture
+def store(planted: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(planted, tmp_path / "store")
+
+
+def analysis_of(store: Path, entries: list[Entry] | None = None, **of: Any) -> Analysis:
+    entries = last_run(store, planter.STUDY).entries if entries is None else entries
+    return Analysis(**{"store": store, "entries": entries, "heldout": 0.0, "split": "all", "min_pairs": 3,
+                       "diets": {}, **of})  # fmt: skip
+
+
+def checked(analysis: Analysis) -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect(config={"threads": 1})
+    create_views(con, analysis.store, analysis.entries, analysis.heldout)
+    check(con, analysis)
+    return con
+
+
+def with_another_sae(store: Path, analysis: Analysis, name: str, seed: int, width: int) -> Analysis:
+    """A second SAE with activations of its own (those of the first), its rows the first one's in another order."""
+    first = next(entry for entry in analysis.entries if entry.stage == "train")
+    net = SAE.load(store / first.dataset.path)
+    order = torch.randperm(net.config.width, generator=torch.manual_seed(1))[:width]
+    changed = SAE(
+        net.encoder[order], net.encoder_bias[order], net.dictionary[order], net.bias, net.threshold,
+        type(net.config)(**{**net.config.__dict__, "width": width, "seed": seed}),
+    )  # fmt: skip
+    path = f"saes/{name}-{seed}"
+    changed.save(store / path)
+    shutil.copy(store / first.dataset.path / "training.parquet", store / path)
+    exported = next(entry for entry in analysis.entries if entry.stage == "export")
+    dataset = Dataset(path=path, recipe="r", digest="d", rows=1)
+    more = [
+        first.model_copy(update={"sae": name, "seed": seed, "dataset": dataset}),
+        exported.model_copy(update={"sae": name, "seed": seed}),
+    ]
+    return analysis._replace(entries=[*analysis.entries, *more])
+
+
+def test_bridges_of_a_planted_study(store: Path, tmp_path: Path) -> None:
+    analysis = analysis_of(store)
+    con = checked(analysis)
+    create_inputs(con)
+    fill_concepts(con, trained_of(analysis), "all")
+    fill(con, "concepts")
+    found = bridge_tables(con, analysis, tmp_path, draws=3)
+    file = pq.ParquetFile(tmp_path / "bridges.parquet")
+    rows = pl.read_parquet(tmp_path / "bridges.parquet")
+    assert found.rows == rows.height == file.metadata.num_rows > 0
+    assert rows["pairs"].min() >= 3
+    assert rows.select("image_concept", "text_concept").equals(
+        rows.select("image_concept", "text_concept").sort("image_concept", "text_concept")
+    )
+    # Every image and caption has five codes: all cells of the untruncated counts together hold 25 a pair.
+    raw = found.totals.filter(pl.col("kind") == "raw")["total"].sum()
+    terms = dict(found.similarity.select("term", "value").iter_rows())
+    assert raw == pytest.approx(terms["bridges"])
+    assert terms["matched"] == pytest.approx(
+        terms["bridges"] + terms["text_on_bias"] + terms["image_on_bias"] + terms["bias"]
+    )
+    covariance = found.totals.filter(pl.col("kind") == "covariance")["total"].sum()
+    assert covariance == pytest.approx(terms["matched"] - terms["shuffled"])
+    assert set(found.draws["null"]) == {"images_permuted", "dictionary_permuted", "both_permuted"}
+    assert found.draws["draw"].max() == 2
+    # Planted partners co-fire: the permuted images lose that.
+    gain = found.draws.filter((pl.col("statistic") == "covariance_total") & (pl.col("null") == "images_permuted"))
+    assert abs(gain["value"].mean()) < abs(covariance)
+
+
+def test_seeds_and_diets_of_one_family_are_matched_both_ways(store: Path) -> None:
+    analysis = with_another_sae(store, analysis_of(store), "main", 1, 32)
+    analysis = with_another_sae(store, analysis, "main-half-a", 0, 32)
+    analysis = with_another_sae(store, analysis, "other", 0, 32)
+    analysis = analysis._replace(diets={"main-half-a": {"of": "main", "data_half": "a"}})
+    found = match_rows(analysis)
+    runs = set(found.select("sae_a", "seed_a", "sae_b", "seed_b").iter_rows())
+    family = [("main", 0), ("main", 1), ("main-half-a", 0)]
+    assert runs == {(*a, *b) for a in family for b in family if a != b}
+    # The others' rows are the first one's in another order: every concept finds itself.
+    assert found["cosine"].min() == pytest.approx(1, abs=1e-5)
+    there = found.filter((pl.col("sae_a") == "main") & (pl.col("seed_a") == 0) & (pl.col("seed_b") == 1))
+    back = found.filter((pl.col("seed_a") == 1) & (pl.col("sae_b") == "main") & (pl.col("seed_b") == 0))
+    assert dict(there.select("concept_a", "concept_b").iter_rows()) == dict(
+        back.select("concept_b", "concept_a").iter_rows()
+    )
+    floors = floor_rows(analysis_of(store))
+    assert floors.height == 2 * 20 * 32
+
+
+def test_activations_that_are_missing_are_named(store: Path) -> None:
+    entries = [entry for entry in analysis_of(store).entries if entry.stage != "export"]
+    with pytest.raises(
+        BadInput, match=r"model planted, SAE main, seed 0: no activations of shard 0: run .* --only export"
+    ):
+        checked(analysis_of(store, entries))
+
+
+def test_seeds_that_differ_in_width_are_named(store: Path) -> None:
+    analysis = with_another_sae(store, analysis_of(store), "main", 1, 16)
+    with pytest.raises(BadInput, match=r"seeds differ in width: .*\(seed 0\): 32, saes/main-1 \(seed 1\): 16: run"):
+        checked(analysis)
+
+
+def test_diets_that_differ_in_width_are_named(store: Path) -> None:
+    analysis = with_another_sae(store, analysis_of(store), "narrow", 0, 16)
+    with pytest.raises(BadInput, match=r"saes/narrow-0 \(narrow, seed 0\) has 16"):
+        match_rows(analysis._replace(diets={"narrow": {"of": "main", "data_half": None}}))
+
+
+def test_an_empty_modality_is_bad_input(store: Path) -> None:
+    with pytest.raises(BadInput, match=r"no images in the split 'heldout': set another analyze\.split, or"):
+        checked(analysis_of(store, split="heldout"))
+    captions = store / analysis_of(store).entries[0].dataset.path / "captions.parquet"
+    pl.read_parquet(captions).clear().write_parquet(captions)
+    with pytest.raises(BadInput, match="no captions in the split 'all'"):
+        checked(analysis_of(store))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, None])
+def test_an_activation_that_is_no_number_is_found(store: Path, value: float | None) -> None:
+    entry = last_run(store, planter.STUDY).of("export")[0]
+    path = store / entry.dataset.path / "0.parquet"
+    rows = pl.read_parquet(path)
+    where = (pl.col("modality") == "text") & (pl.col("item_id") == 7)
+    rows = rows.with_columns(pl.when(where).then(pl.lit(value, pl.Float32)).otherwise("activation").alias("activation"))
+    rows.write_parquet(path)
+    with pytest.raises(
+        BadInput, match=r"0\.parquet: 5 activations are not numbers above 0; .* on item 7: delete the folder"
+    ):
+        checked(analysis_of(store))
+
+
+def test_a_parquet_file_that_is_gone_is_named(store: Path) -> None:
+    path = store / last_run(store, planter.STUDY).of("export")[0].dataset.path / "0.parquet"
+    path.unlink()
+    with pytest.raises(
+        BadInput, match=r"0\.parquet is missing from the store: bridgescope run STUDY\.toml makes it again"
+    ):
+        open_catalog(store)
+
+
+def test_an_open_catalog_answers_while_a_study_writes(store: Path) -> None:
+    from storage.dataset import Address, locked, materialize
+
+    with open_catalog(store, guarded=True) as con:
+        before = con.execute("SELECT count(*), sum(activation::DOUBLE) FROM activations").fetchall()
+
+        def writing(out: Path) -> int:
+            (out / "half.parquet").write_bytes(b"not yet a file")
+            assert con.execute("SELECT count(*), sum(activation::DOUBLE) FROM activations").fetchall() == before
+            with open_catalog(store) as another:
+                assert another.execute("SELECT count(*) FROM pairs").fetchall() == [(900,)]
+            return 0
+
+        with locked(store / "studies" / planter.STUDY / "runs"):
+            materialize(store, Address("activations", "new", {}, ()), writing)
+
+
+def test_an_order_of_threads_does_not_change_bytes(store: Path, tmp_path: Path) -> None:
+    written = []
+    for name in ("one", "two"):
+        analysis = analysis_of(store)
+        con = checked(analysis)
+        create_inputs(con)
+        fill_concepts(con, trained_of(analysis), "all")
+        fill(con, "concepts")
+        (tmp_path / name).mkdir()
+        bridge_tables(con, analysis, tmp_path / name, draws=1)
+        written.append((tmp_path / name / "bridges.parquet").read_bytes())
+    assert written[0] == written[1]
+    assert np.isfinite(pl.read_parquet(tmp_path / "one" / "bridges.parquet")["bridge"]).all()
