@@ -13,7 +13,7 @@ CELLS = 20  # concepts a side of the bridge matrix
 SUBSPACES = ("mean_gap", "logistic", "lda", "inlp")
 
 FRONTIER = """\
-SELECT model, method, k, width, l0, r2_image, r2_text, r2, seconds
+SELECT model, method, k, width, l0, r2_image, r2_text, r2
 FROM frontier
 ORDER BY model, method, width, l0, k"""
 

@@ -9,26 +9,26 @@ from report.drawing import Drawn
 from report.exhibits import Exhibit
 from report.figures import bridges, frontier, modality, models, retrieval, stability, training
 from report.figures.runs import Runs
-from report.queries import Answer, ask, has_columns, holds
+from report.queries import ask, has_columns, holds
+from report.sentences import Answers
 
 
-def made_figures(con: duckdb.DuckDBPyConnection, by_energy: Answer, main: Runs, runs: Runs) -> dict[str, Drawn]:
-    """Every figure of the page by name. by_energy: the answer to `stability_by_energy`. main: the settings that the
-    study file names, which all figures show; runs: its data diets too, which have one of their own.
+def made_figures(con: duckdb.DuckDBPyConnection, answers: Answers, main: Runs, runs: Runs) -> dict[str, Drawn]:
+    """Every figure of the page by name. main: the settings that the study file names, which all figures show; runs:
+    its data diets too, which have one of their own.
     """
     first = [run for run in main if run[1] == main[0][1]]
     made: dict[str, Drawn | None] = {
         "models": models.side_by_side(ask(con, figure_queries.SIDE_BY_SIDE), main),
         "modality": modality.histograms(ask(con, queries.histograms(main)), main),
         "energy": models.concentration(ask(con, figure_queries.concentration(main)), main),
-        "stability": stability.curves(by_energy, main),
+        "stability": stability.curves(answers.by_energy, main),
         "diets": stability.diets(ask(con, figure_queries.diets(main, runs)), runs),
-        "retrieval": retrieval.interventions(ask(con, figure_queries.RETRIEVAL), main),
+        "retrieval": retrieval.interventions(answers.interventions, main),
         "matrix": _matrix(con, first),
         "alignment": _alignment(con, first),
+        "frontier": frontier.r2_against_l0(answers.frontier, main),
     }
-    if holds(con, "frontier"):
-        made["frontier"] = frontier.r2_against_l0(ask(con, figure_queries.FRONTIER), runs)
     if holds(con, "training"):
         made["training"] = training.curves(ask(con, queries.TRAINING), main)
     return {name: drawn for name, drawn in made.items() if drawn is not None}

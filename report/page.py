@@ -10,7 +10,7 @@ import duckdb
 import jinja2
 from markupsafe import Markup
 
-from report import queries, sentences, tables
+from report import figure_queries, queries, sentences, tables
 from report.claims import SQL as CLAIMS
 from report.claims import claims, tally
 from report.drawing import MARKS, Drawn, inline, write_files
@@ -77,6 +77,8 @@ def contents(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> dict[str
         by_energy=ask(con, queries.stability_by_energy(main)),
         totals=ask(con, queries.BRIDGE_TOTALS),
         retrieval=ask(con, queries.retrieval(split)),
+        interventions=ask(con, figure_queries.RETRIEVAL),
+        frontier=ask(con, figure_queries.FRONTIER) if holds(con, "frontier") else Answer("", [], []),
     )
     said = [(sae, sentences.findings(answers, [model for model, name in main if name == sae], sae)) for sae in saes]
     answer = ask(con, CLAIMS) if holds(con, "findings") else Answer(CLAIMS, [], [])
@@ -90,10 +92,10 @@ def contents(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> dict[str
         "claims": [(sae, found) for sae in saes if (found := claims(answer, main, sae))],
         "claims_sql": answer.sql,
         "findings": said,
-        "retrieval_finding": sentences.retrieval(answers, models),
-        "findings_sql": [answer.sql for answer in answers],
+        "findings_of_models": sentences.of_models(answers, models),
+        "findings_sql": [answer.sql for answer in answers if answer.rows],
         "tables": made_tables(con, answers, main, runs),
-        "figures": made_figures(con, answers.by_energy, main, runs),
+        "figures": made_figures(con, answers, main, runs),
         "exhibits": exhibits,
         "to_paste": questions(exhibits),
     }
@@ -116,6 +118,9 @@ def facts(config: dict[str, Any]) -> list[Fact]:
     for kind, key in (("Model", "models"), ("SAE", "saes")):
         for entry in config.get(key, []):
             made.append(Fact(f"{kind} {entry['name']}", _listed({k: v for k, v in entry.items() if k != "name"})))
+    for name, key in (("Data diets", "diets"), ("Frontier", "frontier")):
+        section = config.get(key) or {}
+        made.append(Fact(name, _listed(section) if any(section.values()) else ""))
     made.append(Fact("Analysis", _listed(config.get("analyze", {}))))
     return [fact for fact in made if fact.value]
 

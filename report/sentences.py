@@ -11,6 +11,7 @@ from report.queries import MIN_FIRINGS, TOP, UNIMODAL, Answer, Row
 
 SURE = 2.0  # standard deviations of a null that a number must stand above it to be called above
 NEAR = 0.1  # L0 within this part of k is called close to it
+SAES = ("relu", "topk", "batchtopk", "jumprelu", "matryoshka")  # methods of the frontier that are SAEs
 DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
 
 
@@ -23,6 +24,8 @@ class Answers(NamedTuple):
     by_energy: Answer
     totals: Answer
     retrieval: Answer
+    interventions: Answer
+    frontier: Answer
 
 
 class Finding(NamedTuple):
@@ -76,8 +79,14 @@ def findings(answers: Answers, models: list[str], sae: str) -> list[Finding]:
         stability(answers, models, sae, TOP),
         bridging(answers, models, sae, "raw"),
         bridging(answers, models, sae, "covariance"),
+        interventions(answers, models, sae),
     ]
     return [finding for finding in made if finding]
+
+
+def of_models(answers: Answers, models: list[str]) -> list[Finding]:
+    """What the tables say of the models, whatever SAE the study has trained on them."""
+    return [finding for finding in (retrieval(answers, models), frontier(answers, models)) if finding]
 
 
 def seeds(answers: Answers, models: list[str], sae: str) -> Finding:
@@ -296,3 +305,68 @@ def retrieval(answers: Answers, models: list[str]) -> Finding | None:
         "Retrieval is above chance in part only.",
     )
     return Finding("Retrieval", conclusion, listed)
+
+
+def interventions(answers: Answers, models: list[str], sae: str) -> Finding | None:
+    """Whether concepts do more for retrieval than taking off the modality means does, which needs no SAE."""
+    better: list[bool] = []
+
+    def describe(model: str) -> str | None:
+        rows = [row for row in answers.interventions.of(model=model) if row["sae"] in (sae, None)]
+        r1 = {row["intervention"]: row["r1"] for row in rows if row["direction"] == "image_to_text"}
+        if "reconstructions" not in r1 or "mean_removed" not in r1:
+            return None
+        best = max((name for name in r1 if name not in ("embeddings", "mean_removed")), key=lambda name: r1[name])
+        better.append(r1[best] > r1["mean_removed"])
+        text = f"means removed {number(r1['mean_removed'])}, reconstructions {number(r1['reconstructions'])}"
+        if r1.keys() >= {"without_unimodal", "random_for_unimodal"}:
+            text += f", without unimodal concepts {number(r1['without_unimodal'])}"
+            text += f" (random ones of as much energy {number(r1['random_for_unimodal'])})"
+        most = (
+            ""
+            if best == "reconstructions"
+            else f"; the best with an SAE is {best.replace('_', ' ')} {number(r1[best])}"
+        )
+        return text + most
+
+    listed = each(models, describe)
+    conclusion = verdict(
+        better,
+        "Some intervention on concepts retrieves better than the embeddings without their modality means.",
+        "No intervention on concepts retrieves better than the embeddings without their modality means.",
+        "Whether concepts do more for retrieval than taking off the modality means differs between the models.",
+    )
+    return Finding("Interventions", conclusion, listed, "Image to text R@1, mean over seeds.") if listed else None
+
+
+def frontier(answers: Answers, models: list[str]) -> Finding | None:
+    """Whether an SAE or a baseline rebuilds most at equal k, by the mean of both modalities' R2."""
+    ahead: list[bool] = []
+
+    def best(rows: list[Row]) -> Row | None:
+        known = [row for row in rows if row["r2_image"] is not None and row["r2_text"] is not None]
+        return max(known, key=lambda row: row["r2_image"] + row["r2_text"], default=None)
+
+    def shown(row: Row) -> str:
+        return f"{row['method']} {number(row['r2_image'], 2)}, {number(row['r2_text'], 2)} at L0 {number(row['l0'], 1)}"
+
+    def describe(model: str) -> str | None:
+        rows, said = answers.frontier.of(model=model), []
+        for k in sorted({row["k"] for row in rows}):
+            of_k = [row for row in rows if row["k"] == k]
+            net = best([row for row in of_k if row["method"] in SAES])
+            other = best([row for row in of_k if row["method"] not in SAES])
+            if net and other:
+                ahead.append(net["r2_image"] + net["r2_text"] > other["r2_image"] + other["r2_text"])
+                said.append(f"k = {k}: {shown(net)}, against {shown(other)}")
+        return "; ".join(said)
+
+    listed = each(models, describe)
+    conclusion = verdict(
+        ahead,
+        "At equal k an SAE rebuilds more than every baseline.",
+        "At equal k a baseline rebuilds more than every SAE.",
+        "Whether an SAE or a baseline rebuilds most depends on k or on the model.",
+    )
+    note = "R² within images, within captions; the best SAE, against the best of the other methods."
+    return Finding("Frontier", conclusion, listed, note) if listed else None

@@ -62,7 +62,7 @@ def r2_against_l0(answer: Answer, runs: Runs) -> Drawn | None:
             )
     deeper = sorted({styles[row["method"]].name for row in answer.rows if _below(row, bottom)})
     caption = (
-        "R² within each modality, about its own mean, on the counted rows, against L0, the mean number of codes that "
+        "R² within each modality, about its own mean, on held-out rows, against L0, the mean number of codes that "
         "are not 0 (log scale). SAEs in colour, drawn through; what they are measured against in grey and black. "
         "k-means has one code a row. PCA, ICA and NMF codes are cut to the k largest a row."
     )

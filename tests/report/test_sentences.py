@@ -132,6 +132,61 @@ def test_retrieval_at_chance_is_not_called_above_it() -> None:
     assert said(0.1) == "Retrieval is above chance in part only."
 
 
+def test_interventions_are_measured_against_taking_off_the_means() -> None:
+    def said(reconstructions: float) -> sentences.Finding:
+        r1 = {
+            "embeddings": 0.6, "mean_removed": 0.5, "reconstructions": reconstructions,
+            "without_unimodal": 0.1, "random_for_unimodal": 0.3,
+        }  # fmt: skip
+        rows = [
+            {
+                "model": "m",
+                "sae": None if "e" in name[:2] else "s",
+                "direction": "image_to_text",
+                "intervention": name,
+                "r1": x,
+            }
+            for name, x in r1.items()
+        ]
+        found = sentences.interventions(answers(interventions=rows), ["m"], "s")
+        assert found is not None
+        return found
+
+    assert said(0.4).text.startswith("No intervention on concepts retrieves better")
+    assert said(0.55).text.startswith("Some intervention on concepts retrieves better")
+    assert said(0.4).by_model == [
+        (
+            "m",
+            "means removed 0.500, reconstructions 0.400, without unimodal concepts 0.100"
+            " (random ones of as much energy 0.300)",
+        )
+    ]
+
+
+def test_the_frontier_compares_saes_and_baselines_at_equal_k() -> None:
+    def said(*of_pca: float) -> sentences.Finding:
+        rows = [
+            {"model": "m", "method": method, "k": k, "l0": k + 0.5, "r2_image": r2, "r2_text": r2 - 0.1}
+            for k, net, pca in zip((4, 8), (0.5, 0.6), of_pca, strict=True)
+            for method, r2 in (("topk", net - 0.1), ("batchtopk", net), ("pca", pca))
+        ]
+        found = sentences.frontier(answers(frontier=rows), ["m"])
+        assert found is not None
+        return found
+
+    assert said(0.3, 0.4).text == "At equal k an SAE rebuilds more than every baseline."
+    assert said(0.6, 0.7).text == "At equal k a baseline rebuilds more than every SAE."
+    assert said(0.6, 0.4).text == "Whether an SAE or a baseline rebuilds most depends on k or on the model."
+    assert (
+        said(0.3, 0.4)
+        .by_model[0][1]
+        .startswith(
+            "k = 4: batchtopk 0.50, 0.40 at L0 4.5, against pca 0.30, 0.20 at L0 4.5; k = 8: batchtopk 0.60, 0.50"
+        )
+    )
+    assert sentences.frontier(answers(), ["m"]) is None
+
+
 def test_modality_wording_follows_the_shares(catalog: Make) -> None:
     con = catalog(models=("m",), seeds=1)
 
