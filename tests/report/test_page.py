@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from report import write_report
+from report.drawing import VARIABLES
 from report.page import contents, rendered
 from report.pictures import thumbnail
 
@@ -238,6 +239,11 @@ def test_without_findings_or_geometry_their_tables_are_absent(catalog: Make, con
     assert "In words" not in page
     assert "What tells images from captions" not in page
     assert Seen(page).without_sql == []
+
+
+def test_files_have_the_colours_of_the_light_scheme(page: str) -> None:
+    light = dict(re.findall(r"(--\w+): (#\w{6});", page[: page.index("prefers-color-scheme: dark")]))
+    assert {variable: light[variable] for variable in VARIABLES.values()} == {v: c for c, v in VARIABLES.items()}
 
 
 def test_claims_come_first_and_say_what_holds(page: str) -> None:

@@ -139,14 +139,9 @@ def test_interventions_are_measured_against_taking_off_the_means() -> None:
             "without_unimodal": 0.1, "random_for_unimodal": 0.3,
         }  # fmt: skip
         rows = [
-            {
-                "model": "m",
-                "sae": None if "e" in name[:2] else "s",
-                "direction": "image_to_text",
-                "intervention": name,
-                "r1": x,
-            }
+            {"model": "m", "sae": sae, "direction": "image_to_text", "intervention": name, "r1": x}
             for name, x in r1.items()
+            for sae in [None if name in ("embeddings", "mean_removed") else "s"]
         ]
         found = sentences.interventions(answers(interventions=rows), ["m"], "s")
         assert found is not None
