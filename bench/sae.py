@@ -13,6 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +24,50 @@ from bench.sae_data import planted
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+PEERS = ("overcomplete", "dictionary_learning")
+DTYPES = ("bfloat16", "float32")
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 R2_MARGIN = 0.005  # held-out R2 may be so much lower than the peer's
+HELD_OUT = 10_240  # rows
+SEEDS = 4
+GROWTH = (100_000, 300_000, 600_000)
+GROWTH_MARGIN = 0.15
 
 Row = dict[str, Any]
 Spec = dict[str, Any]
 
-#: d, C, k, batch and steps of the comparisons with peers.
+#: d, C, k, batch, epochs and rows of the comparisons with peers; bars of the ratios by encoder dtype.
 SIZES: dict[str, Spec] = {
-    "512": {"dim": 512, "width": 4096, "k": 20, "batch": 2048, "steps": 120, "rows": 122_880},
-    "768": {"dim": 768, "width": 8192, "k": 20, "batch": 2048, "steps": 40, "rows": 81_920},
+    "512": {"dim": 512, "width": 4096, "k": 20, "batch": 2048, "epochs": 2, "rows": 122_880, "warmup": 5},
+    "768": {"dim": 768, "width": 8192, "k": 20, "batch": 2048, "epochs": 1, "rows": 81_920, "warmup": 5},
 }
-LEARNING_RATE = 1e-3  # ours
-HELD_OUT = 10_240  # rows
 BARS = {("512", "bfloat16"): 8.0, ("512", "float32"): 4.0, ("768", "bfloat16"): 8.0}
+LEARNING_RATE = 1e-3  # ours; each peer has its own default
+GROWN: Spec = {"dim": 768, "width": 8192, "k": 20, "batch": 2000, "epochs": 1, "warmup": 5}
+DEMO: Spec = {"width": 256, "k": 8, "batch": 256, "epochs": 60, "warmup": 5}  # as in studies/demo.toml
 
 
-class Runs:
+class Bench:
     """Finished measurements by name, on disk after each."""
 
-    def __init__(self, path: Path, python: dict[str, Path], threads: int) -> None:
-        self.path, self.python, self.threads = path, python, threads
-        self.done: dict[str, list[Row]] = json.loads(path.read_text()) if path.exists() else {}
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.path, self.data = RESULTS / "sae_runs.json", given.data
+        self.peers_python, self.threads = given.peers_python, given.threads
+        self.repeats = given.repeats or (1 if given.quick else 5)
+        self.peers, self.dtypes, self.store = given.peer or PEERS, given.dtype or DTYPES, given.store
+        if given.fresh:
+            self.path.unlink(missing_ok=True)
+        self.done: dict[str, list[Row]] = json.loads(self.path.read_text()) if self.path.exists() else {}
 
-    def run(self, name: str, spec: Spec, repeat: int) -> None:
+    def run(self, name: str, spec: Spec, repeat: int = 0) -> None:
         """Measure once in a fresh process, unless that repeat is there."""
         if len(self.done.get(name, [])) > repeat:
             return
-        spec = {"threads": self.threads, **spec}
+        spec = {"threads": self.threads, "dtype": "bfloat16", "learning_rate": LEARNING_RATE, **spec}
+        if spec["library"] in PEERS:
+            del spec["learning_rate"]
         environment = {**os.environ, "OMP_NUM_THREADS": str(spec["threads"]), "PYTHONPATH": str(ROOT)}
-        python = self.python["ours" if spec["library"] == "ours" else "peers"]
+        python = self.peers_python if spec["library"] in PEERS else sys.executable
         command = [str(python), "-m", "bench.sae_run", json.dumps(spec)]
         finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         if finished.returncode != 0:
@@ -62,58 +77,144 @@ class Runs:
         self.path.write_text(json.dumps(self.done, indent=1))
         print(f"  {name} run {repeat + 1}: {', '.join(f'{k} {v:.4g}' for k, v in found.items())}", file=sys.stderr)
 
-    def median(self, name: str, key: str) -> float | None:
+    def median(self, name: str, key: str) -> float:
         """The median of a figure over the runs so far."""
-        return statistics.median(row[key] for row in self.done[name]) if self.done.get(name) else None
+        return float(statistics.median(row[key] for row in self.done[name]))
 
 
-def vectors(folder: Path, size: Spec, seed: int = 0) -> dict[str, list[str]]:
-    """Files of training and held-out rows of one size."""
-    whole = planted(folder, size["rows"] + HELD_OUT, size["dim"], size["width"] // 2, seed)
+def planted_files(bench: Bench, size: Spec) -> Spec:
+    """The size with its files of training and held-out rows."""
+    whole = planted(bench.data, size["rows"] + HELD_OUT, size["dim"], size["width"] // 2)
+    return {**size, **_files(bench.data, f"{size['rows']}x{size['dim']}", *(_cut(part, size) for part in whole))}
+
+
+def _cut(rows: np.ndarray, size: Spec) -> tuple[np.ndarray, np.ndarray]:
+    return rows[: size["rows"] // 2], rows[size["rows"] // 2 :]
+
+
+def _files(folder: Path, name: str, *modalities: tuple[np.ndarray, np.ndarray]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"train": [], "heldout": []}
-    for name, rows in whole._asdict().items():
-        cut = size["rows"] // 2
-        for part, block in (("train", rows[:cut]), ("heldout", rows[cut:])):
-            file = folder / f"{part}-{name}-{size['rows']}x{size['dim']}.npy"
+    for modality, parts in zip(("image", "text"), modalities, strict=True):
+        for side, rows in zip(found, parts, strict=True):
+            file = folder / f"{side}-{modality}-{name}.npy"
             if not file.exists():
-                np.save(file, block)
-            found[part].append(str(file))
+                np.save(file, rows)
+            found[side].append(str(file))
     return found
 
 
-def compare(runs: Runs, folder: Path, size_name: str, peers: list[str], dtypes: list[str], repeats: int) -> None:
-    """Peers and ours in turn, `repeats` times."""
-    size = SIZES[size_name]
-    spec = {**size, **vectors(folder, size), "warmup": 5}
-    for repeat in range(repeats):
-        for peer in peers:
-            runs.run(f"{peer} {size_name}", {**spec, "library": peer}, repeat)
-        for dtype in dtypes:
-            options = {"library": "ours", "learning_rate": LEARNING_RATE, "dtype": dtype}
-            runs.run(f"ours {dtype} {size_name}", {**spec, **options}, repeat)
+def demo_files(bench: Bench, model: str) -> Spec:
+    """The demo's setting with the rows of one model of the store's study `demo`."""
+    from storage.rows import select
+    from storage.runs import last_run
+
+    run = last_run(bench.store, "demo")
+    if run is None:
+        raise SystemExit(f"no study demo has run in {bench.store}: make demo")
+    pairs = [entry.dataset for entry in run.of("acquire")]
+    embeddings = [entry.dataset for entry in run.of("embed", model=model)]
+    heldout = run.config["pairs"]["heldout"]
+    sides = [select(bench.store, pairs, embeddings, heldout, side) for side in ("train", "heldout")]
+    bench.data.mkdir(parents=True, exist_ok=True)
+    files = _files(bench.data, f"demo-{model}", *((getattr(s, m) for s in sides) for m in ("image", "text")))
+    rows = len(sides[0].image) + len(sides[0].text)
+    return {**DEMO, **files, "rows": rows, "dim": int(sides[0].image.shape[1])}
 
 
-def comparison_rows(runs: Runs, size_name: str, peers: list[str]) -> list[Row]:
+def compare(bench: Bench, spec: Spec, name: str) -> None:
+    """Peers and ours in turn."""
+    for repeat in range(bench.repeats):
+        for peer in bench.peers:
+            bench.run(f"{peer} {name}", {**spec, "library": peer}, repeat)
+        for dtype in bench.dtypes:
+            bench.run(f"ours {dtype} {name}", {**spec, "library": "ours", "dtype": dtype}, repeat)
+
+
+def compare_demo(bench: Bench) -> None:
+    """The same on the demo store's embeddings, where a store is given."""
+    if bench.store is not None:
+        compare(bench, demo_files(bench, "emoji-clip"), "demo")
+
+
+def step_parts(bench: Bench) -> None:
+    """The step part by part beside the encoder's product alone, in both dtypes."""
+    spec = planted_files(bench, SIZES["512"])
+    for repeat in range(bench.repeats):
+        for dtype in bench.dtypes:
+            bench.run(f"parts {dtype}", {**spec, "library": "parts", "dtype": dtype}, repeat)
+
+
+def seeds(bench: Bench) -> None:
+    """Four seeds side by side, and one after another."""
+    spec = planted_files(bench, SIZES["512"]) | {"seeds": SEEDS, "epochs": 1}
+    for repeat in range(min(bench.repeats, 3)):  # each is four trainings
+        for arrangement in ("in turn", "together"):
+            bench.run(f"seeds {arrangement}", {**spec, "library": arrangement}, repeat)
+
+
+def grow(bench: Bench) -> None:
+    """One epoch at three sizes, rows in memory maps; the last one's peak is the memory figure. Once each."""
+    for rows in GROWTH:
+        bench.run(f"rows {rows}", {**planted_files(bench, GROWN | {"rows": rows}), "library": "ours"})
+
+
+def comparison_rows(bench: Bench, name: str, title: str) -> list[Row]:
     """Rates, held-out R2 and the ratios with their bars."""
     rows = []
-    size = SIZES[size_name]
-    title = f"d={size['dim']} C={size['width']} k={size['k']}"
-    for name in [f"{peer} {size_name}" for peer in peers] + [f"ours {d} {size_name}" for d in ("float32", "bfloat16")]:
-        if runs.done.get(name):
-            label = f"{title}: {name.rpartition(' ')[0]}"
-            rows.append(_row(f"{label}, rate", runs.median(name, "rows_per_second"), "rows/s"))
-            rows.append(_row(f"{label}, held-out R2", runs.median(name, "r2"), ""))
-            rows.append(_row(f"{label}, held-out L0", runs.median(name, "l0"), "codes a row"))
-    for peer in peers:
-        for dtype in ("bfloat16", "float32"):
-            theirs, mine = f"{peer} {size_name}", f"ours {dtype} {size_name}"
-            if not (runs.done.get(theirs) and runs.done.get(mine)):
-                continue
-            ratio = runs.median(mine, "rows_per_second") / runs.median(theirs, "rows_per_second")
-            bar = BARS.get((size_name, dtype))
-            rows.append(_row(f"{title}: {dtype} against {peer}", ratio, "times", bar, at_least=True))
-            lead = runs.median(mine, "r2") - runs.median(theirs, "r2")
-            rows.append(_row(f"{title}: {dtype}, R2 above {peer}'s", lead, "", -R2_MARGIN, at_least=True))
+    for run in [f"{peer} {name}" for peer in PEERS] + [f"ours {dtype} {name}" for dtype in DTYPES]:
+        if run in bench.done:
+            label = f"{title}: {run.removesuffix(f' {name}')}"
+            rows.append(_row(f"{label}, rate", bench.median(run, "rows_per_second"), "rows/s"))
+            rows += [
+                _row(f"{label}, held-out {key}", bench.median(run, column), unit)
+                for key, column, unit in (("R2", "r2", ""), ("L0", "l0", "codes"))
+            ]
+    for peer in PEERS:
+        for dtype in DTYPES:
+            theirs, mine = f"{peer} {name}", f"ours {dtype} {name}"
+            if theirs in bench.done and mine in bench.done:
+                ratio = bench.median(mine, "rows_per_second") / bench.median(theirs, "rows_per_second")
+                rows.append(_row(f"{title}: {dtype} against {peer}", ratio, "times", BARS.get((name, dtype))))
+                lead = bench.median(mine, "r2") - bench.median(theirs, "r2")
+                rows.append(_row(f"{title}: {dtype}, R2 less {peer}'s", lead, "", -R2_MARGIN))
+    return rows
+
+
+def parts_rows(bench: Bench) -> list[Row]:
+    """Milliseconds by part, and the step over the bf16 product."""
+    rows = []
+    for dtype in DTYPES:
+        name = f"parts {dtype}"
+        if name in bench.done:
+            keys = bench.done[name][0]
+            rows += [_row(f"step, {dtype}: {key}", bench.median(name, key), "ms") for key in keys]
+            ratio = bench.median(name, "step") / bench.median(name, "gemm bfloat16")
+            bar = 2.2 if dtype == "bfloat16" else None
+            rows.append(_row(f"step, {dtype}, over the bf16 product alone", ratio, "times", bar, at_least=False))
+            if dtype == "float32":
+                ratio = bench.median(name, "step") / bench.median(name, "gemm float32")
+                rows.append(_row("step, float32, over the float32 product alone", ratio, "times"))
+    return rows
+
+
+def other_rows(bench: Bench) -> list[Row]:
+    """Seeds side by side, memory and growth."""
+    rows = []
+    if "seeds together" in bench.done:
+        seconds = {name: bench.median(f"seeds {name}", "seconds") for name in ("in turn", "together")}
+        rows.append(
+            _row(f"{SEEDS} seeds side by side against in turn", seconds["in turn"] / seconds["together"], "times", 1.2)
+        )
+        apart = abs(bench.median("seeds together", "r2") - bench.median("seeds in turn", "r2"))
+        rows.append(_row(f"{SEEDS} seeds: difference of mean R2", apart, "", 0.001, at_least=False))
+    grown = [f"rows {count}" for count in GROWTH if f"rows {count}" in bench.done]
+    rows += [_row(f"{name}, d=768 C=8192: rate", bench.median(name, "rows_per_second"), "rows/s") for name in grown]
+    if len(grown) == len(GROWTH):
+        peak = bench.median(grown[-1], "peak_gb")
+        rows.append(_row("peak memory, 600,000 x 768 float16 on disk, C=8192", peak, "GB", 4.0, at_least=False))
+        rates = [bench.median(name, "rows_per_second") for name in grown]
+        apart = 1 - min(rates) / max(rates)
+        rows.append(_row("growth: slowest rate below the fastest by", apart, "", GROWTH_MARGIN, at_least=False))
     return rows
 
 
@@ -124,22 +225,30 @@ def _row(name: str, value: float, unit: str, bar: float | None = None, at_least:
 
 def cpu() -> str:
     """The processor's name, and which of the instructions that matter here it has."""
-    text = Path("/proc/cpuinfo").read_text()
-    fields = dict(
-        line.split("\t: ", 1) for line in text.partition("\n\n")[0].replace("\t\t", "\t").splitlines() if "\t: " in line
-    )
+    lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = fields.get("flags", "").split()
     return f"{fields.get('model name', 'unknown')}: " + ", ".join(f"{f} {'yes' if f in flags else 'no'}" for f in FLAGS)
 
 
 def table(rows: list[Row]) -> str:
     """One line a figure."""
-    lines = []
-    for row in rows:
-        verdict = {None: "", True: "holds", False: "MISSED"}[row["holds"]]
-        bar = "" if row["bar"] is None else f"bar {row['bar']:g}"
-        lines.append(f"{verdict:7} {row['value']:12,.3f} {row['unit']:12} {bar:10} {row['name']}")
-    return "\n".join(lines)
+    verdicts = {None: "", True: "holds", False: "MISSED"}
+    return "\n".join(
+        f"{verdicts[row['holds']]:7} {row['value']:12,.3f} {row['unit']:7}"
+        f" {'' if row['bar'] is None else 'bar {:g}'.format(row['bar']):11} {row['name']}"
+        for row in rows
+    )
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "512": lambda bench: compare(bench, planted_files(bench, SIZES["512"]), "512"),
+    "768": lambda bench: compare(bench, planted_files(bench, SIZES["768"]), "768"),
+    "demo": compare_demo,
+    "parts": step_parts,
+    "seeds": seeds,
+    "growth": grow,
+}
 
 
 def main() -> int:
@@ -149,23 +258,21 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="forget the runs that are done")
     parser.add_argument("--repeats", type=int, help="runs of each (default 5, with --quick 1)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", action="append", choices=["512", "768"])
-    parser.add_argument("--peer", action="append", choices=["overcomplete", "dictionary_learning"])
-    parser.add_argument("--dtype", action="append", choices=["float32", "bfloat16"])
+    parser.add_argument("--only", action="append", choices=list(PARTS), help="part of the bench; may be repeated")
+    parser.add_argument("--peer", action="append", choices=PEERS)
+    parser.add_argument("--dtype", action="append", choices=DTYPES)
+    parser.add_argument("--store", type=Path, help="a store in which the demo has run: measured on its embeddings too")
     parser.add_argument("--peers-python", type=Path, default=PEERS_PYTHON)
     parser.add_argument("--data", type=Path, default=RESULTS / "sae_data", help="where the vectors are kept")
     given = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "sae_runs.json"
-    if given.fresh:
-        path.unlink(missing_ok=True)
-    repeats = given.repeats or (1 if given.quick else 5)
-    peers = given.peer or ["overcomplete", "dictionary_learning"]
-    runs = Runs(path, {"ours": Path(sys.executable), "peers": given.peers_python}, given.threads)
+    bench = Bench(given)
     print(f"{cpu()}; {given.threads} threads", file=sys.stderr)
-    for size in given.only or list(SIZES):
-        compare(runs, given.data, size, peers, given.dtype or ["float32", "bfloat16"], repeats)
-    rows = [row for size in SIZES for row in comparison_rows(runs, size, peers)]
+    for part in given.only or PARTS:
+        PARTS[part](bench)
+    sizes = {"512": "d=512 C=4096 k=20", "768": "d=768 C=8192 k=20", "demo": "demo store, C=256 k=8"}
+    rows = [row for name, title in sizes.items() for row in comparison_rows(bench, name, title)]
+    rows += parts_rows(bench) + other_rows(bench)
     print(f"{cpu()}; {given.threads} threads")
     print(table(rows))
     (RESULTS / "sae.json").write_text(json.dumps(rows, indent=1))

@@ -38,10 +38,15 @@ class Clock:
 
     def rate(self, spec: Spec) -> float:
         """Rows a second after the warm-up."""
-        return (spec["steps"] - self.warmup) * spec["batch"] / (self.stopped - self.began)
+        return (spec["epochs"] * spec["rows"] - self.warmup * spec["batch"]) / (self.stopped - self.began)
 
 
-def train_rows(spec: Spec) -> tuple[np.ndarray, np.ndarray]:
+def steps_of(spec: Spec) -> int:
+    """Steps of a training: the last batch of an epoch may be short."""
+    return spec["epochs"] * -(-spec["rows"] // spec["batch"])
+
+
+def train_rows(spec: Spec) -> tuple[np.ndarray, ...]:
     """Training rows of both modalities, as they lie on disk."""
     return tuple(np.load(path, mmap_mode="r") for path in spec["train"])
 
@@ -85,7 +90,7 @@ def overcomplete(spec: Spec, clock: Clock) -> Callable[[Tensor], Encoded]:
     def criterion(x: Tensor, x_hat: Tensor, pre_codes: Tensor, codes: Tensor, dictionary: Tensor) -> Tensor:
         return (x - x_hat).square().mean()
 
-    train_sae(sae, TimedLoader(loader, spec["steps"], clock), criterion, optimiser, nb_epochs=1, device="cpu")
+    train_sae(sae, TimedLoader(loader, steps_of(spec), clock), criterion, optimiser, nb_epochs=1, device="cpu")
     clock.stop()
     sae.eval()
 
@@ -106,17 +111,16 @@ def dictionary_learning(spec: Spec, clock: Clock) -> Callable[[Tensor], Encoded]
     from dictionary_learning.training import trainSAE
     from torch.utils.data import DataLoader
 
+    steps = steps_of(spec)
     config = {
-        "trainer": BatchTopKTrainer, "steps": spec["steps"], "activation_dim": spec["dim"],
+        "trainer": BatchTopKTrainer, "steps": steps, "activation_dim": spec["dim"],
         "dict_size": spec["width"], "k": spec["k"], "layer": 0, "lm_name": "planted", "device": "cpu", "seed": 0,
-        "lr": spec.get("learning_rate"), "warmup_steps": max(1, spec["steps"] // 20),
-        "threshold_start_step": spec["steps"] // 2, "threshold_beta": 0.9,
+        "lr": spec.get("learning_rate"), "warmup_steps": max(1, steps // 20),
+        "threshold_start_step": steps // 2, "threshold_beta": 0.9,
     }  # fmt: skip
     loader = DataLoader(peer_rows(spec), batch_size=spec["batch"])
     with tempfile.TemporaryDirectory() as folder:
-        trainSAE(
-            TimedLoader(loader, spec["steps"], clock), [config], steps=spec["steps"], save_dir=folder, device="cpu"
-        )
+        trainSAE(TimedLoader(loader, steps, clock), [config], steps=steps, save_dir=folder, device="cpu")
         clock.stop()
         sae = BatchTopKSAE.from_pretrained(str(Path(folder) / "trainer_0" / "ae.pt"))
 
@@ -134,8 +138,10 @@ def ours(spec: Spec, clock: Clock) -> Callable[[Tensor], Encoded]:
     settings = our_settings(spec)
     trained = sae.train(*train_rows(spec), settings, seed=0, on_step=lambda step, steps, stats: clock.step(step))
     clock.stop()
-    net = trained.sae
+    return _of(trained.sae)
 
+
+def _of(net: Any) -> Callable[[Tensor], Encoded]:
     def encode(x: Tensor) -> Encoded:
         codes = net.encode(x)
         return codes, net.decode(codes)
@@ -144,21 +150,99 @@ def ours(spec: Spec, clock: Clock) -> Callable[[Tensor], Encoded]:
 
 
 def our_settings(spec: Spec) -> Any:
-    """Settings of a training of `steps` steps."""
+    """Settings of a training."""
     import sae
 
-    rows = sum(len(part) for part in train_rows(spec))
-    epochs, left = divmod(spec["steps"] * spec["batch"], rows)
-    if left:
-        raise ValueError(f"{spec['steps']} steps of {spec['batch']} are no whole number of epochs of {rows} rows")
-    options = {"encoder_dtype": spec["dtype"]} if "dtype" in spec else {}
-    return sae.Settings(
-        width=spec["width"], k=spec["k"], epochs=epochs, batch_size=spec["batch"],
-        learning_rate=spec["learning_rate"], **options,
-    )  # fmt: skip
+    names = {"width": "width", "k": "k", "epochs": "epochs", "batch": "batch_size", "learning_rate": "learning_rate"}
+    return sae.Settings(**{ours: spec[name] for name, ours in names.items()}, encoder_dtype=spec["dtype"])
+
+
+def in_turn(spec: Spec) -> dict[str, float]:
+    """Seeds one after another, each on all threads: seconds in all, and mean held-out R2."""
+    import sae
+
+    seconds, r2 = 0.0, []
+    for seed in range(spec["seeds"]):
+        began = time.time()
+        net = sae.train(*train_rows(spec), our_settings(spec), seed=seed).sae
+        seconds += time.time() - began
+        r2.append(held_out(spec, _of(net))["r2"])
+    return {"seconds": seconds, "r2": float(np.mean(r2))}
+
+
+def one_seed(job: tuple[Spec, int], watch: Any) -> tuple[float, float, float]:
+    """One seed in a child of `together`: when it began and ended, and its held-out R2."""
+    import sae
+
+    spec, seed = job
+    began = time.time()
+    net = sae.train(*train_rows(spec), our_settings(spec), seed=seed).sae
+    ended = time.time()
+    return began, ended, held_out(spec, _of(net))["r2"]
+
+
+def together(spec: Spec) -> dict[str, float]:
+    """Seeds as the train stage runs them: a process each, one thread each, as many at once as there are cores."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tasks.children import in_process
+
+    with ThreadPoolExecutor(spec["threads"]) as pool:
+        seeds = [pool.submit(in_process, one_seed, (spec, s), f"seed {s}") for s in range(spec["seeds"])]
+        found = [seed.result() for seed in seeds]
+    seconds = max(end for _, end, _ in found) - min(begin for begin, _, _ in found)
+    return {"seconds": seconds, "r2": float(np.mean([r2 for _, _, r2 in found]))}
+
+
+def parts(spec: Spec) -> dict[str, float]:
+    """Milliseconds of each part of the sparse step, of the whole step, and of the encoder's product alone."""
+    from sae.rows import batches, training_rows
+    from sae.trainer import Trainer
+
+    rows = training_rows(*train_rows(spec), 0.5, "cpu")
+    trainer = Trainer(rows, our_settings(spec), seed=0)
+    spent: dict[str, float] = {}
+    last = 0.0
+
+    def lap(part: str) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        spent[part] = spent.get(part, 0.0) + now - last
+        last = now
+
+    if trainer.sparse is None:
+        raise SystemExit("the trainer took its dense path: there are no parts to time")
+    trainer.sparse.on_part = lap
+    counted = 0
+    for step, index in enumerate(batches(0, 0, rows.images, rows.texts, 0.5, spec["batch"])):
+        x = rows.take(index)
+        if step == spec["warmup"]:
+            spent.clear()
+        last = time.perf_counter()
+        trainer.step_(x, spec["learning_rate"])
+        lap("rest")
+        counted += step >= spec["warmup"]
+    found = {f"part {part}": seconds / counted * 1e3 for part, seconds in spent.items()}
+    found["step"] = sum(found.values())
+    for dtype in ("bfloat16", "float32"):
+        found[f"gemm {dtype}"] = gemm(x, trainer.weights.encoder.detach(), getattr(torch, dtype))
+    return found
+
+
+@torch.no_grad()
+def gemm(x: Tensor, encoder: Tensor, dtype: torch.dtype, repeats: int = 15) -> float:
+    """Milliseconds of one product [B, d] x [d, C], operands already in `dtype`; the median."""
+    a, b = x.to(dtype), encoder.to(dtype).T
+    seconds = []
+    for _ in range(repeats + 3):
+        began = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds[3:])) * 1e3
 
 
 LIBRARIES = {"overcomplete": overcomplete, "dictionary_learning": dictionary_learning, "ours": ours}
+OTHERS = {"in turn": in_turn, "together": together, "parts": parts}
 
 
 @torch.no_grad()
@@ -187,6 +271,9 @@ def main() -> None:
     spec: Spec = json.loads(sys.argv[1])
     torch.set_num_threads(spec["threads"])
     torch.manual_seed(0)
+    if spec["library"] in OTHERS:
+        print(json.dumps(OTHERS[spec["library"]](spec)))
+        return
     clock = Clock(spec["warmup"])
     encode = LIBRARIES[spec["library"]](spec, clock)
     found = {"rows_per_second": clock.rate(spec), "peak_gb": peak_memory(), **held_out(spec, encode)}
