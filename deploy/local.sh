@@ -12,7 +12,16 @@ export PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION=60
 # One transaction a task-run event (the default) keeps SQLite locked.
 export PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE=200
 
-alive() { [[ -s "$PREFECT_HOME/$1.pid" ]] && kill -0 "$(cat "$PREFECT_HOME/$1.pid")" 2>/dev/null; }
+alive() {  # a zombie does not count
+    [[ -s "$PREFECT_HOME/$1.pid" ]] && [[ $(ps -o stat= -p "$(cat "$PREFECT_HOME/$1.pid")") == [^Z]* ]]
+}
+
+end() {  # SIGTERM, and SIGKILL to whatever is left after 20 s
+    local group; group=$(cat "$PREFECT_HOME/$1.pid")
+    kill -- "-$group" 2>/dev/null || true
+    for _ in $(seq 40); do alive "$1" || break; sleep 0.5; done
+    kill -KILL -- "-$group" 2>/dev/null || true
+}
 
 background() {  # NAME COMMAND...: run it detached, its process id and its output in PREFECT_HOME
     local name=$1; shift
@@ -61,7 +70,7 @@ deploy)
     ;;
 stop)
     for name in worker server; do
-        if alive "$name"; then kill -- "-$(cat "$PREFECT_HOME/$name.pid")" && echo "stopped the $name"; fi
+        if alive "$name"; then end "$name"; echo "stopped the $name"; fi
         rm -f "$PREFECT_HOME/$name.pid"
     done
     rm -f "$PREFECT_HOME/api"

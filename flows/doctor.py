@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 from storage.dataset import library_versions, verify
+from storage.garbage import find_garbage
+from storage.lease import leases
 from storage.runs import last_run, studies
 
 
@@ -30,7 +32,15 @@ def examine(store: Path | None) -> tuple[list[str], bool]:
             found = [problem for entry in run.entries if (problem := verify(store, entry.dataset))]
             lines.append(f"study {study}: run {run.number}, {len(run.entries)} datasets, {len(found)} not sound")
             wrong += found
-    left = [path.name for path in store.glob("*/*.partial")]
-    if left:
-        lines.append(f"interrupted: {len(left)} datasets are half made; the next run goes on with them")
+    lines += [
+        f"study {lease.study}: {'being run by' if lease.live else 'cut short:'} {lease.holder}"
+        for lease in leases(store)
+    ]
+    garbage = find_garbage(store)
+    half = sum(item.why == "half made" for item in (*garbage.items, *garbage.in_use))
+    if half:
+        lines.append(f"interrupted: {half} datasets are half made; the next run goes on with them")
+    if garbage.items:
+        size = sum(item.bytes for item in garbage.items) / 1e6
+        lines.append(f"not referred to: {len(garbage.items)} folders, {size:.1f} MB (bridgescope gc)")
     return lines + [f"not sound: {problem}: delete its folder and run again" for problem in wrong], not wrong

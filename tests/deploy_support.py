@@ -34,6 +34,10 @@ class Operator:
             "PREFECT_WORKER_QUERY_SECONDS": "2",
         }
 
+    def client(self) -> dict[str, str]:
+        """The environment of a process that uses the server."""
+        return self.environment | {"PREFECT_API_URL": (self.home / "api").read_text().strip()}
+
     def make(self, what: str) -> None:
         """`make server`, `make worker`, `make deploy` or `make stop`, without the installation."""
         command = [str(ROOT / "deploy" / "local.sh"), what]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import polars as pl
 
 from storage.runs import Run
 
+RUN = "import sys\nfrom flows.cli import main\nsys.exit(main(['run', sys.argv[1], '--store', sys.argv[2]]))\n"
 TEXT = """
 name = "small"
 [pairs]
@@ -51,6 +54,20 @@ def write_study(folder: Path, images: int = 2200, dim: int = 12) -> Path:
     return study
 
 
+def grow(vectors: Path) -> None:
+    """Put ten more images with a caption each behind the others."""
+    rng = np.random.default_rng(1)
+    metadata = pl.read_parquet(vectors / "metadata.parquet")
+    images = int(metadata["image_row"].max()) + 1  # type: ignore[arg-type]
+    for name in ("image", "text"):
+        old = np.load(vectors / f"{name}.npy")
+        more = rng.standard_normal((10, old.shape[1])).astype(np.float32)
+        np.save(vectors / f"{name}.npy", np.concatenate([old, more]))
+    rows = range(images, images + 10)
+    more = pl.DataFrame({"image_row": rows, "key": [f"k{i:05}" for i in rows], "caption": [f"new {i}" for i in rows]})
+    pl.concat([metadata, more.cast(dict(metadata.schema))]).write_parquet(vectors / "metadata.parquet")
+
+
 def made(run: Run, of: str | None = None) -> list[tuple[str, int | None]]:
     """Stage and seed of everything that a run made rather than found, in order."""
     kept = [entry for entry in run.entries if entry.stage not in ("scan", "ledger") and of in (None, entry.stage)]
@@ -62,3 +79,15 @@ def tables(store: Path, run: Run) -> dict[str, pl.DataFrame]:
     folder = store / run.of("analyze")[0].dataset.path
     found = {path.stem: pl.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
     return {name: table.drop("path", strict=False) for name, table in found.items()}
+
+
+def begin(code: str, study: Path, store: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    """Start a process that runs code on a study and a store."""
+    command = [sys.executable, "-c", code, str(study), str(store)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and standard error of a process."""
+    _, said = process.communicate(timeout=300)
+    return process.returncode, said

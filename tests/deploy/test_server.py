@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 from deploy_support import ROOT, Operator, descendants, until
-from tests_support import tables
+from tests_support import grow, tables
 
 from storage.runs import last_run
 
@@ -39,6 +38,14 @@ def test_wrong_parameters_are_refused_before_a_run_exists(operator: Operator) ->
     assert len(operator.runs()) == before
 
 
+def test_the_schedule_plans_nights(operator: Operator) -> None:
+    def planned() -> list[str]:
+        found = operator.post("/flow_runs/filter", limit=200)
+        return [run["expected_start_time"] for run in found if run["auto_scheduled"]]
+
+    assert "T02:00:00" in until(planned, "a night that the schedule plans")[0]
+
+
 def test_one_landing_starts_the_study_once_and_the_study_lands_nothing(operator: Operator, study_file: Path) -> None:
     given = {"study": str(study_file), "set": ["analyze.min_pairs=3"]}
 
@@ -58,14 +65,13 @@ def test_one_landing_starts_the_study_once_and_the_study_lands_nothing(operator:
     again = operator.run("acquire/stage", **given)
     assert operator.ended(again)["state_type"] == "COMPLETED"
     assert any(line.startswith("no new pairs") and line.split()[-3] in digest for line in logs(operator, again))
-    image = study_file.parent / "vectors" / "image.npy"
-    np.save(image, np.load(image) * np.float32(1.5))
+    grow(study_file.parent / "vectors")
     whole = operator.run("study/nightly", **given)
     assert operator.ended(whole)["state_type"] == "COMPLETED"
     events = operator.post("/events/filter", filter={"event": {"name": ["pairs landed"]}}, limit=50)["events"]
     assert [e["payload"]["study"] for e in events].count(str(study_file)) == 1
     assert [str(run["id"]) for run in studies()] == [run["id"], whole]
-    seen = {a["key"]: a for a in operator.post("/artifacts/filter", sort="CREATED_ASC")}
+    seen = {a["key"]: a for a in operator.post("/artifacts/filter", sort="KEY_ASC")}
     assert f"{study_file.stem}-acquire" in seen
     assert "stability of pairs of seeds" in seen[f"{study_file.stem}-results"]["data"]
 
@@ -82,7 +88,7 @@ def test_a_night_with_nothing_new_says_so_and_one_stage_takes_a_named_upstream(
     again = last_run(operator.store, name)
     assert again is not None
     assert all(entry.cached for entry in again.entries if entry.stage not in ("scan", "ledger"))
-    assert "run 2: nothing new, 9 cached" in logs(operator, nothing)
+    assert "run 2: nothing new, 8 cached" in logs(operator, nothing)
     tables_ = operator.post("/artifacts/filter", sort="CREATED_DESC", artifacts={"key": {"any_": [f"{name}-train"]}})
     assert "nothing new: 2 cached" in tables_[0]["description"]
 

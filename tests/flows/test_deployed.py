@@ -6,19 +6,18 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from tests_support import write_study
+from tests_support import grow, write_study
 
 import flows.deployed as deployed
 from flows.config import load_study
 from flows.stages import STAGES
 from flows.study import run_study
 from storage.errors import BadInput
-from storage.runs import last_run, read_run
+from storage.runs import last_run
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -39,58 +38,49 @@ def artifacts(key: str) -> list[Any]:
     return asyncio.run(read())
 
 
-def test_stages_alone_end_as_the_whole_study_and_only_a_changed_manifest_is_a_landing(
+def test_stages_alone_are_the_study_a_changed_manifest_is_a_landing_and_an_upstream_can_be_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, landings: list[Any]
 ) -> None:
-    study, store = write_study(tmp_path, images=300), tmp_path / "store"
+    file, store = write_study(tmp_path, images=300), tmp_path / "store"
     monkeypatch.setenv("BRIDGESCOPE_STORE", str(store))
-    deployed.acquire(str(study))
-    deployed.acquire(str(study))
+    one = ["saes.main.seeds=[0]"]
+    deployed.acquire(str(file), set=one)
+    deployed.acquire(str(file), set=one)
     digest = deployed.manifest_digest(last_run(store, "small"))
-    assert landings == [
-        (
-            "pairs landed",
-            {
-                "resource": {"prefect.resource.id": "bridgescope.study.small", "prefect.resource.name": "small"},
-                "payload": {"digest": digest, "study": str(study), "set": []},
-            },
-        )
-    ]
+    of = {
+        "resource": {"prefect.resource.id": "bridgescope.study.small", "prefect.resource.name": "small"},
+        "payload": {"digest": digest, "study": str(file), "set": one},
+    }
+    assert landings == [("pairs landed", of)]
     for stage in ("embed", "train", "export", "analyze", "report"):
-        getattr(deployed, stage)(str(study))
-    run = last_run(store, "small")
-    assert run is not None
-    again = run_study(load_study(study), store, progress=False).run
-    assert all(entry.cached for entry in again.entries if entry.stage not in ("scan", "ledger"))
-    image = study.parent / "vectors" / "image.npy"
-    np.save(image, np.load(image) * np.float32(2))
-    deployed.study(str(study), set=["runtime.embed_batch_size=32"])
-    assert len(landings) == 1  # the study's own acquire saw another manifest, and lands nothing
-    assert deployed.manifest_digest(last_run(store, "small")) != digest
-
+        getattr(deployed, stage)(str(file), set=one)
+    first = run_study(load_study(file, one), store, progress=False).run
+    assert first.number == 8
+    assert all(entry.cached for entry in first.entries if entry.stage not in ("scan", "ledger"))
     shown = artifacts("small-train")[0]
     assert shown.description.startswith("**small: train**: ")
     assert '"what": "train own main seed 0"' in str(shown.data)
     assert "SAEs, mean of seeds" in artifacts("small-results")[0].data
 
-
-def test_a_named_upstream_stands_in_place_of_the_newest(tmp_path: Path) -> None:
-    study, store = write_study(tmp_path, images=300), tmp_path / "store"
-    store.mkdir()
-    first = run_study(load_study(study), store, progress=False).run
-    other = load_study(study, ["saes.main.k=4"])
+    # Another k, then activations of the SAE of before by its name.
+    other = load_study(file, [*one, "saes.main.k=4"])
     run_study(other, store, progress=False)
-    old = first.of("train", seed=0)[0].dataset
-    done = run_study(other, store, only="export", upstream=old.recipe, progress=False)
-    assert done.run.of("train", seed=0)[0].dataset == old
-    assert done.run.of("export", seed=0)[0].dataset == first.of("export", seed=0)[0].dataset
-    assert done.run.of("export", seed=1)[0].dataset == read_run(store, "small", 2).of("export", seed=1)[0].dataset
+    old = first.of("train")[0].dataset
+    done = run_study(other, store, only="export", upstream=old.recipe, progress=False).run
+    assert done.of("train")[0].dataset == old
+    assert done.of("export")[0].dataset == first.of("export")[0].dataset
     with pytest.raises(BadInput, match="which does not come before embed"):
         run_study(other, store, only="embed", upstream=old.recipe, progress=False)
     with pytest.raises(BadInput, match="no run of 'small' made a dataset of that name"):
         run_study(other, store, only="export", upstream="0" * 20, progress=False)
     with pytest.raises(BadInput, match="goes with --only STAGE"):
         run_study(other, store, upstream=old.recipe, progress=False)
+
+    # The study's own acquire sees another manifest, and lands nothing.
+    grow(file.parent / "vectors")
+    deployed.study(str(file), set=[*one, 'saes.main.retrain="never"'])
+    assert len(landings) == 1
+    assert deployed.manifest_digest(last_run(store, "small")) != digest
 
 
 def test_every_stage_has_a_deployment_and_the_night_is_exclusive() -> None:

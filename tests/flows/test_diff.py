@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import polars as pl
 import pytest
-from tests_support import write_study
+from tests_support import grow, write_study
 
 from flows.cli import main
 from flows.config import load_study
@@ -16,20 +14,6 @@ from storage import open_catalog
 from storage.runs import read_run
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-
-
-def grow(vectors: Path) -> None:
-    """Put ten more images with a caption each behind the others."""
-    rng = np.random.default_rng(1)
-    metadata = pl.read_parquet(vectors / "metadata.parquet")
-    images = int(metadata["image_row"].max()) + 1  # type: ignore[arg-type]
-    for name in ("image", "text"):
-        old = np.load(vectors / f"{name}.npy")
-        more = rng.standard_normal((10, old.shape[1])).astype(np.float32)
-        np.save(vectors / f"{name}.npy", np.concatenate([old, more]))
-    rows = range(images, images + 10)
-    more = pl.DataFrame({"image_row": rows, "key": [f"k{i:05}" for i in rows], "caption": [f"new {i}" for i in rows]})
-    pl.concat([metadata, more.cast(dict(metadata.schema))]).write_parquet(vectors / "metadata.parquet")
 
 
 def test_diff_names_settings_pairs_and_datasets_and_puts_the_figures_side_by_side(
