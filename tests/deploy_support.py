@@ -26,7 +26,7 @@ class Operator:
         self.store.mkdir(parents=True)
         self.environment = os.environ | {
             "BIN": str(Path(sys.executable).parent),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
             "PREFECT_HOME": str(self.home),
             "PREFECT_PORT": "4310",
             "BRIDGESCOPE_STORE": str(self.store),
