@@ -18,7 +18,7 @@ from pydantic import Field
 from flows.config import load_study
 from flows.study import Finished, run_study
 from storage.dataset import find_store
-from storage.runs import Run, last_run
+from storage.runs import Run, read_run
 
 log = logging.getLogger("bridgescope")
 
@@ -66,24 +66,25 @@ def _whole(study: StudyFile, force: bool = False, set: Changes = []) -> None:  #
 
 
 def _acquire(study: StudyFile, force: bool = False, set: Changes = []) -> None:  # noqa: B006
-    loaded = load_study(study, set)
-    before = manifest_digest(last_run(find_store(create=True), loaded.name))
-    now = manifest_digest(_run(study, "acquire", force, set).run)
+    done = _run(study, "acquire", force, set).run
+    # Against the run just before, whoever made it: of two that see the same change, one lands it.
+    before = manifest_digest(read_run(find_store(), done.study, done.number - 1)) if done.number > 1 else None
+    now = manifest_digest(done)
     if now == before:
         log.info("no new pairs: the manifest is %s as before", now)
         return
     log.info("pairs landed: the manifest is %s now", now)
     emit_event(
         PAIRS_LANDED,
-        resource={"prefect.resource.id": f"bridgescope.study.{loaded.name}", "prefect.resource.name": loaded.name},
+        resource={"prefect.resource.id": f"bridgescope.study.{done.study}", "prefect.resource.name": done.study},
         payload={"digest": now, "study": study, "set": set},
     )
     EventsWorker.instance().wait_until_empty()
 
 
-def manifest_digest(run: Run | None) -> str | None:
+def manifest_digest(run: Run) -> str | None:
     """What a run's source offered: a hash over the digests of its listings, in the order of shards."""
-    listings = run.of("scan") if run is not None else []
+    listings = run.of("scan")
     text = "".join(f"{entry.shard} {entry.dataset.digest}\n" for entry in listings)
     return hashlib.sha256(text.encode()).hexdigest() if listings else None
 

@@ -33,7 +33,7 @@ from flows.failures import check_database
 from flows.stages import STAGES, Job, Key, State, jobs_of, lookup, run_stage
 from flows.upstream import upstream_of
 from storage.catalog import write_catalog_file
-from storage.dataset import library_versions
+from storage.dataset import library_versions, locked
 from storage.errors import BadInput
 from storage.lease import leases, running
 from storage.runs import Entry, Run, last_run, write_run
@@ -208,12 +208,13 @@ def publish_report(store: Path, run: Run) -> Path | None:
         return None
     final = store / "report" / run.study
     partial, aside = final.with_name(f"{run.study}.partial"), final.with_name(f"{run.study}.old")
-    for leftover in (partial, aside):
-        shutil.rmtree(leftover, ignore_errors=True)
-    ignore = shutil.ignore_patterns("dataset.json", "cached.json")
-    shutil.copytree(store / made[0].dataset.path, partial, ignore=ignore)
-    if final.exists():
-        os.rename(final, aside)
-    os.rename(partial, final)
-    shutil.rmtree(aside, ignore_errors=True)
+    with locked(final):
+        for leftover in (partial, aside):
+            shutil.rmtree(leftover, ignore_errors=True)
+        ignore = shutil.ignore_patterns("dataset.json", "cached.json")
+        shutil.copytree(store / made[0].dataset.path, partial, ignore=ignore)
+        if final.exists():
+            os.rename(final, aside)
+        os.rename(partial, final)
+        shutil.rmtree(aside, ignore_errors=True)
     return final / "index.html"

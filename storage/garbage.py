@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from storage.dataset import MANIFEST, locked
 from storage.errors import BadInput
-from storage.lease import Lease, leases, unused
+from storage.lease import Lease, clock, leases, unused
 from storage.runs import Run, numbers, read_run, studies
 
 RECIPE = re.compile(r"[0-9a-f]{20}")
@@ -37,6 +37,7 @@ class Garbage(NamedTuple):
     kept: int  #: datasets that a run which counts refers to
     in_use: list[Item]  #: unreferenced, but made or adopted since the oldest lease
     leases: list[Lease]  #: the runs that `in_use` is kept for
+    at: float  #: when the search began, by the store's clock
 
 
 def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False) -> Garbage:
@@ -48,6 +49,7 @@ def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False) -> Ga
     """
     if keep < 1:
         raise BadInput(f"--keep {keep}: at least 1, the newest complete run of each study")
+    at = clock(store)
     begun = [lease for lease in leases(store) if lease.live or not interrupted]
     since = begun[0].since if begun else math.inf
     used, was = _listed(store), dict[str, str]()
@@ -73,7 +75,7 @@ def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False) -> Ga
         why = {"partial": "half made", "old": "half deleted"}.get(half) or was.get(path, "no run refers to it")
         with unused(folder.with_suffix(""), since) as free:
             (items if free else in_use).append(Item(path, _size(folder), why))
-    return Garbage(items, kept, in_use, begun)
+    return Garbage(items, kept, in_use, begun, at)
 
 
 def collect(store: Path, garbage: Garbage) -> list[Item]:
@@ -82,11 +84,8 @@ def collect(store: Path, garbage: Garbage) -> list[Item]:
     with locked(store / "studies" / "garbage"):
         for item in garbage.items:
             folder = store / item.path
-            begun = leases(store)
-            known = {lease.path for lease in garbage.leases}
-            # A run that began since the search may have adopted any of this; an interrupted one was let go already.
-            fresh = [lease.since for lease in begun if lease.live or lease.path in known]
-            with unused(folder.with_suffix(""), min(fresh, default=math.inf)) as free:
+            # A run that began since the search, and may have ended since, can have adopted any of this.
+            with unused(folder.with_suffix(""), garbage.at) as free:
                 if not free or not folder.exists():
                     continue
                 aside = folder.with_suffix(".old")  # renamed first: nothing may resume from a half-deleted folder

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +104,15 @@ def unused(folder: Path, since: float) -> Iterator[bool]:
         yield _try_lock(handle, fcntl.LOCK_EX) and (not known or os.fstat(handle).st_mtime < since)
     finally:
         os.close(handle)
+
+
+def clock(store: Path) -> float:
+    """Now, by the clock that stamps the store's files; infinity when the store cannot be written."""
+    try:
+        with tempfile.TemporaryFile(dir=store) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return math.inf
 
 
 def lock_of(folder: Path) -> Path:
