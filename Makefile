@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo test lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy torture scaling server worker deploy stop clean
+.PHONY: demo test lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy torture scaling server worker deploy stop bench-embed clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -85,6 +85,11 @@ bench-sae: .venv-peers/installed
 # Files exchanged with SAELens and overcomplete, loaded by those libraries themselves.
 test-interchange: .venv-peers/installed
 	OMP_NUM_THREADS=1 PYTHONPATH=. .venv-peers/bin/python -m pytest bench/test_peers.py
+
+# Embedding beside the bounds of its parts and the loops people write. Alone on the machine; DEVICE=cuda for a GPU.
+DEVICE ?= cpu
+bench-embed: .venv/installed
+	$(BIN)/python bench/embed.py --device $(DEVICE)
 
 clean:
 	rm -rf .venv .venv-peers build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

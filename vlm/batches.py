@@ -1,8 +1,10 @@
-"""Images and captions through an encoder in batches, each part timed: decoding runs ahead, several workers run forward.
+"""Images and captions through an encoder in batches, each part timed: several workers run forward, decoding runs ahead.
 
-One worker a device; on a CPU one worker a core, each with one thread: a forward pass that splits every operation over
-all cores waits at each of them for whichever core is decoding just then (ViT-B-32, two cores, float32: 16.2 images/s
-against 13.2). Batches start at the rows they are asked for: a resumed shard runs the batches of an uninterrupted one.
+Decoding is done in threads: Pillow lets go of the interpreter (134 images/s of 640 x 480 on one core, 277 on two), and
+processes would have to send the pixels back. One worker a device; on a CPU one a core, each with one thread: a forward
+pass that splits every operation over all cores waits at each of them for whichever core is decoding just then
+(ViT-B-32, two cores, float32: 16.2 images/s against 13.2). Batches start at the rows they are asked for: a resumed
+shard runs the batches of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -52,6 +54,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
+class Later(NamedTuple):
+    """Work that is done when its result is asked for."""
+
+    work: Callable[[], Any]
+
+    def result(self) -> Any:
+        """Do it."""
+        return self.work()
+
+
 class Workers:
     """Encoders, each with a thread of its own, and the threads that decode for them. Used as a context.
 
@@ -69,13 +81,16 @@ class Workers:
         self.encoders = [encoder for encoder in encoders for _ in range(shared)]
         self.batch_size = (CPU_BATCH if on_cpu else GPU_BATCH) if batch_size == "auto" else int(batch_size)
         self.forwarded = 0  #: rows that went through a model
-        #: seconds that workers spent waiting for decoded images, and in the model: the mean over workers
+        #: seconds that workers spent on (or waiting for) decoding, and in the model: the mean over workers
         self.seconds = {"read": 0.0, "forward": 0.0}
         self._lock = threading.Lock()
         self._idle: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
         for encoder in self.encoders:
             self._idle.put(encoder)
         self._one_thread_each = on_cpu and len(self.encoders) > 1
+        #: Where workers fill every core, decoding ahead gains nothing: more threads than cores push each other out of
+        #: caches and wait for the interpreter's lock (EfficientNet-Lite0 on two cores: a quarter of its speed).
+        self._decode_ahead = not on_cpu or len(self.encoders) < (os.cpu_count() or 1)
         self._forward = ThreadPoolExecutor(len(self.encoders), thread_name_prefix="forward")
         self._decode = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
 
@@ -93,9 +108,9 @@ class Workers:
         self._decode.shutdown(cancel_futures=True)
         torch.set_num_threads(self._threads)
 
-    def decode(self, work: Callable[[], Any]) -> Future[Any]:
-        """Have a decoding thread do something."""
-        return self._decode.submit(work)
+    def decode(self, work: Callable[[], Any]) -> Future[Any] | Later:
+        """Have a decoding thread do something, or the worker itself that wants the result."""
+        return self._decode.submit(work) if self._decode_ahead else Later(work)
 
     def forward(self, work: Callable[[Encoder], Array]) -> Future[Array]:
         """Have the next free worker do something with its encoder; it begins in the order of these calls."""
@@ -232,7 +247,7 @@ class ImageBatches(_Batches):
         stream = self.read(start)
         size = self._size(self.workers.batch_size)
         for begin in range(start, len(self.first_of), self.chunk):
-            fresh: list[tuple[int, Future[Any]]] = []
+            fresh: list[tuple[int, Future[Any] | Later]] = []
             end = min(begin + self.chunk, len(self.first_of))
             for row in range(begin, end):
                 data = next(stream)
@@ -242,7 +257,7 @@ class ImageBatches(_Batches):
                     yield self._batch(fresh)
                     fresh = []
 
-    def _decoded(self, data: bytes) -> Future[Any]:
+    def _decoded(self, data: bytes) -> Future[Any] | Later:
         preprocess = self.workers.encoders[0].preprocess
 
         def work() -> Any:
@@ -253,7 +268,7 @@ class ImageBatches(_Batches):
 
         return self.workers.decode(work)
 
-    def _batch(self, fresh: list[tuple[int, Future[Any]]]) -> _Batch:
+    def _batch(self, fresh: list[tuple[int, Future[Any] | Later]]) -> _Batch:
         def work(encoder: Encoder) -> Array:
             began = time.perf_counter()
             pixels = [future.result() for _, future in fresh]

@@ -1,0 +1,452 @@
+"""Embedding against the bounds of its parts and against the loops people write: ratios taken in one run, one table.
+
+    python bench/embed.py [--device cpu] [--only vit,siglip,demo,captions,memory,growth,acquire]
+
+Full-size models with random weights; JPEGs of 640 x 480 made here. Each pair of things that are compared runs in turn,
+twice, and the better time of each counts. Writes bench/results/embed.json; with --only the other parts' rows stay as
+they were. Ends with 1 when a bar is not met. Bars of bfloat16's speed hold for devices that multiply it in hardware;
+elsewhere the figure is shown without one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import io
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from bars import RESULTS, Bar, at_least, at_most, finish, shown
+from PIL import Image
+
+import tasks.embed
+from storage.dataset import Dataset
+from storage.embeddings import read
+from storage.pairs import CAPTIONS, IMAGES
+from tasks.stage import Runtime
+from vlm.batches import Workers
+from vlm.decode import decode
+from vlm.encoder import Encoder
+from vlm.open_clip import OpenClipEncoder
+
+PARTS = ("vit", "siglip", "demo", "captions", "memory", "growth", "acquire")
+WORDS = [
+    "a", "the", "man", "woman", "dog", "cat", "street", "table", "red", "blue", "large", "small", "sitting", "standing",
+    "riding", "next", "to", "on", "in", "with", "of", "plate", "food", "train", "bus", "tennis", "ball", "wave",
+]  # fmt: skip
+
+
+def fast_bfloat16(device: str) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; without it such rows are left open."""
+    if device.startswith("cuda"):
+        return True
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+# What is embedded
+
+
+def photo(seed: int) -> bytes:
+    """A JPEG of 640 x 480 with a photograph's mixture of smooth ground and detail, about 60 KB."""
+    draw = np.random.default_rng(seed)
+    ground = Image.fromarray(draw.integers(0, 255, (6, 8, 3), dtype=np.uint8)).resize(
+        (640, 480), Image.Resampling.BICUBIC
+    )
+    detail = Image.fromarray(draw.integers(0, 255, (120, 160, 3), dtype=np.uint8)).resize((640, 480))
+    out = io.BytesIO()
+    Image.blend(ground, detail, 0.25).save(out, "jpeg", quality=90)
+    return out.getvalue()
+
+
+def captions_like_coco(count: int, seed: int = 0) -> list[str]:
+    """Captions of 8 to 15 words, as COCO's: about 12 tokens."""
+    draw = np.random.default_rng(seed)
+    return [" ".join(draw.choice(WORDS, int(draw.integers(8, 16)))) for _ in range(count)]
+
+
+def shard(store: Path, images: Sequence[bytes], captions: Sequence[str], name: str) -> Dataset:
+    """A shard of pairs, as acquire writes it."""
+    folder = store / "pairs" / name
+    folder.mkdir(parents=True)
+    ids = range(len(images))
+    columns = {
+        "image_id": list(ids), "source_key": [str(i) for i in ids], "image": list(images),
+        "sha256": [f"{name} {i}" for i in ids],
+    }  # fmt: skip
+    table = pl.DataFrame(columns)
+    table = table.with_columns(*(pl.lit(None, dtype).alias(c) for c, dtype in IMAGES.items() if c not in columns))
+    table.select(list(IMAGES)).cast(IMAGES).write_parquet(folder / "images.parquet", row_group_size=1024)
+    told = {
+        "pair_id": list(range(len(captions))), "image_id": [0] * len(captions), "caption": list(captions),
+        "source_key": [str(i) for i in range(len(captions))],
+    }  # fmt: skip
+    pl.DataFrame(told, schema=CAPTIONS).write_parquet(folder / "captions.parquet")
+    return Dataset(path=f"pairs/{name}", recipe=name, digest=name, rows=len(images))
+
+
+# The models
+
+
+class HashTokenizer:
+    """Stands for SigLIP's sentencepiece, which no package ships: a number a word, end of text and padding are 1."""
+
+    context_length = 64
+
+    def __call__(self, texts: list[str], context_length: int = 64) -> torch.Tensor:
+        out = torch.ones(len(texts), context_length, dtype=torch.long)
+        for place, text in enumerate(texts):
+            ids = [2 + sum(word.encode()) * 31 % 30000 for word in text.split()][: context_length - 1]
+            out[place, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+        return out
+
+
+def full_size(name: str, device: str) -> OpenClipEncoder:
+    """An open_clip model at full size with random weights."""
+    import open_clip
+
+    torch.manual_seed(0)
+    model, _, transform = open_clip.create_model_and_transforms(name)
+    tokenizer = HashTokenizer() if "SigLIP" in name else open_clip.get_tokenizer(name)
+    return OpenClipEncoder(model, transform, tokenizer, {"kind": "open_clip", "model": name}, device)
+
+
+def demo_model(folder: Path, device: str) -> Encoder:
+    """The demo's model, its projections left untrained."""
+    import vlm
+    from vlm import demo
+
+    draw = np.random.default_rng(0)
+    maps = [draw.normal(size=(demo.DIM, width)).astype(np.float32) for width in (demo.IMAGE_WIDTH, demo.TEXT_WIDTH)]
+    demo.write_checkpoint(folder, demo.Projections(*maps, scale=100.0, bias=None))
+    return vlm.load(f"open_clip:local-dir:{folder}", device=device)
+
+
+def in_bfloat16(encoder: OpenClipEncoder) -> OpenClipEncoder:
+    model = copy.deepcopy(encoder.model)
+    return OpenClipEncoder(model, encoder.transform, encoder.tokenizer, {}, encoder.device, "bfloat16")
+
+
+# What is compared
+
+
+def stage(store: Path, pairs: Dataset, encoder: Encoder, device: str) -> Dataset:
+    """The embedding stage itself, with a model that is already loaded."""
+    dtype = str(encoder.identity["dtype"])
+    load, tasks.embed.load_encoders = tasks.embed.load_encoders, lambda *_: [encoder]  # type: ignore[assignment]
+    try:
+        runtime = Runtime(store=store, device=device, progress=False, force=True)
+        return tasks.embed.embed.make(runtime, pairs=pairs, model="bench", dtype=dtype, spec="bench")
+    finally:
+        tasks.embed.load_encoders = load
+
+
+def forward_alone(encoder: Encoder, pixels: torch.Tensor, size: int = 16) -> None:
+    """The forward pass on tensors in memory, every core or device busy."""
+    with Workers([encoder]) as workers:
+        for future in [workers.forward(lambda e, part=part: e.encode_pixels(part)) for part in pixels.split(size)]:
+            future.result()
+
+
+def decode_alone(encoder: Encoder, images: Sequence[bytes]) -> None:
+    """Decoding and resizing, every core busy, nothing kept."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for future in [pool.submit(lambda data=data: encoder.preprocess(decode(data)) is None) for data in images]:
+            future.result()
+
+
+def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def plain_loop(encoder: Any, paths: Sequence[Path]) -> np.ndarray:
+    """What a user writes: PIL, the processor, the model, 32 at a time."""
+    out = []
+    with torch.no_grad():
+        for part in batched(paths, 32):
+            batch = torch.stack([encoder.transform(Image.open(path).convert("RGB")) for path in part])
+            features = encoder.model.encode_image(batch.to(encoder.device))
+            out.append((features / features.norm(dim=-1, keepdim=True)).cpu().numpy())
+    return np.concatenate(out)
+
+
+class Files(torch.utils.data.Dataset):
+    """Files as clip-retrieval's reader gives them to its loader."""
+
+    def __init__(self, paths: Sequence[Path], transform: Callable[..., torch.Tensor]) -> None:
+        self.paths, self.transform = paths, transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, place: int) -> torch.Tensor:
+        return self.transform(Image.open(self.paths[place]).convert("RGB"))
+
+
+def loader_loop(encoder: Any, paths: Sequence[Path]) -> np.ndarray:
+    """clip-retrieval's loop: a DataLoader with worker processes, then the model, normalised and moved to numpy."""
+    loader = torch.utils.data.DataLoader(
+        Files(paths, encoder.transform), batch_size=32, num_workers=torch.get_num_threads(), prefetch_factor=2
+    )
+    out = []
+    with torch.no_grad():
+        for batch in loader:
+            features = encoder.model.encode_image(batch.to(encoder.device))
+            out.append((features / features.norm(dim=-1, keepdim=True)).cpu().numpy())
+    return np.concatenate(out)
+
+
+def best_of(runs: int, *work: Callable[[], Any]) -> list[float]:
+    """Seconds of each, the better of `runs`, taken in turn."""
+    seconds = [float("inf")] * len(work)
+    for _ in range(runs):
+        for place, do in enumerate(work):
+            began = time.perf_counter()
+            do()
+            seconds[place] = min(seconds[place], time.perf_counter() - began)
+    return seconds
+
+
+def images_of(name: str, encoder: Any, count: int, device: str, runs: int, against_loops: bool) -> list[Bar]:
+    """Images a second of one model: the stage, its parts, the loops."""
+    images = [photo(seed) for seed in range(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{place:05}.jpg" for place in range(count)]
+        for path, data in zip(paths, images, strict=True):
+            path.write_bytes(data)
+        store = Path(folder) / "store"
+        pairs = shard(store, images, [], "images")
+        pixels = torch.stack([encoder.preprocess(decode(data)) for data in images])
+        forward_alone(encoder, pixels[:32])
+        work: list[Callable[[], Any]] = [
+            lambda: stage(store, pairs, encoder, device),
+            lambda: forward_alone(encoder, pixels),
+            lambda: decode_alone(encoder, images),
+        ]
+        if against_loops:
+            work += [lambda: plain_loop(encoder, paths), lambda: loader_loop(encoder, paths)]
+        seconds = best_of(runs, *work)
+        rates = [count / spent for spent in seconds]
+        print(f"{name}: images/s stage {rates[0]:.1f}, forward {rates[1]:.1f}, decode {rates[2]:.1f}", end="")
+        print(f", plain loop {rates[3]:.1f}, loader loop {rates[4]:.1f}" if against_loops else "", flush=True)
+        told = f"{name} float32: images/s, stage against"
+        rows = [at_least(f"{told} the bound of its parts", (seconds[1] + seconds[2]) / seconds[0], 0.9)]
+        if "SigLIP" in name:
+            rows.append(at_least(f"{told} the forward pass alone", seconds[1] / seconds[0], 0.85))
+        if against_loops:
+            rows.append(at_least(f"{told} the plain loop", seconds[3] / seconds[0], 1.1))
+            rows.append(at_least(f"{told} clip-retrieval's loop", seconds[4] / seconds[0], 1.1))
+            ours = read(store, stage(store, pairs, encoder, device)).image
+            theirs = plain_loop(encoder, paths)
+            lowest = float((ours * theirs).sum(1).min())
+            rows.append(at_least(f"{name} float32: lowest cosine to the plain loop", lowest, 0.99999))
+            rows += half(name, encoder, images, theirs, (rates[3], rates[4]), device, runs)
+    return rows
+
+
+def half(
+    name: str,
+    encoder: Any,
+    images: list[bytes],
+    theirs: np.ndarray,
+    rates: tuple[float, float],
+    device: str,
+    runs: int,
+) -> list[Bar]:
+    """The same with bfloat16, against the loops' images a second in float32."""
+    fast = fast_bfloat16(device)
+    cast = in_bfloat16(encoder)
+    few = images if fast else images[:8]
+    made: list[Dataset] = []
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = shard(Path(folder), few, [], "images")
+        seconds = best_of(runs if fast else 1, lambda: made.append(stage(Path(folder), pairs, cast, device)))[0]
+        ours = read(Path(folder), made[-1]).image
+    rate = len(few) / seconds
+    lowest = float((ours * theirs[: len(few)]).sum(1).min())
+    return [
+        with_hardware(
+            f"{name} bfloat16: images/s, stage against the plain loop in float32", rate / rates[0], 1.8, fast
+        ),
+        with_hardware(f"{name} bfloat16: images/s, stage against clip-retrieval's loop", rate / rates[1], 1.8, fast),
+        at_least(f"{name} bfloat16: lowest cosine to the plain loop in float32", lowest, 0.999),
+    ]
+
+
+def with_hardware(name: str, value: float, bar: float, fast: bool) -> Bar:
+    """A bar for devices with bfloat16 arithmetic; elsewhere the figure alone."""
+    return at_least(name, value, bar) if fast else shown(f"{name} (no bfloat16 arithmetic here, so no bar)", value)
+
+
+def captions_of(name: str, encoder: Any, count: int, bar: float, device: str, runs: int) -> list[Bar]:
+    """Captions a second against the plain loop, which pads all to the full context."""
+    texts = captions_like_coco(count)
+    theirs: list[np.ndarray] = []
+
+    def padded() -> None:
+        theirs.clear()
+        with torch.no_grad():
+            for part in batched(texts, 32):
+                features = encoder.model.encode_text(encoder.tokenizer(list(part)).to(encoder.device))
+                theirs.append((features / features.norm(dim=-1, keepdim=True)).cpu().numpy())
+
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = shard(Path(folder), [photo(0)], texts, "texts")
+        made: list[Dataset] = []
+        ours, plain = best_of(runs, lambda: made.append(stage(Path(folder), pairs, encoder, device)), padded)
+        rows = read(Path(folder), made[-1]).text
+        print(f"{name}: captions/s stage {count / ours:.1f}, plain {count / plain:.1f}", flush=True)
+        lowest = float((rows * np.concatenate(theirs)).sum(1).min())
+        told = [at_least(f"{name} float32: lowest cosine of captions to the plain loop", lowest, 0.99999)]
+        if "SigLIP" not in name:
+            return [at_least(f"{name} float32: captions against the plain padded loop", plain / ours, bar), *told]
+        told.append(shown(f"{name} float32: captions against the plain padded loop", plain / ours))
+        fast = fast_bfloat16(device)
+        few = texts if fast else texts[:32]
+        pairs = shard(Path(folder), [photo(0)], few, "few")
+        cast = in_bfloat16(encoder)
+        seconds = best_of(runs if fast else 1, lambda: stage(Path(folder), pairs, cast, device))[0]
+        ratio = len(few) / seconds / (count / plain)
+        about = f"{name} bfloat16: captions/s against the plain padded loop in float32"
+        return [with_hardware(about, ratio, bar, fast), *told]
+
+
+def growth(encoder: Any, count: int, device: str) -> list[Bar]:
+    """1 % new pairs: what goes forward, and how long it takes, the model being loaded."""
+    new = max(1, count // 100)
+    images = [photo(seed) for seed in range(count + new)]
+    texts = captions_like_coco(count + new)
+    counted: list[int] = []
+
+    class Count(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "rows forward" in str(record.msg) and record.args:
+                counted.append(int(record.args[3]))  # type: ignore[arg-type, index]
+
+    log, handler = logging.getLogger("bridgescope"), Count()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            store = Path(folder)
+            old = shard(store, images[:count], texts[:count], "old")
+            fresh = shard(store, images[count:], texts[count:], "new")
+            whole = best_of(1, lambda: stage(store, old, encoder, device))[0]
+            added = best_of(3, lambda: stage(store, fresh, encoder, device))[0]
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+    print(f"growth: {count} pairs {whole:.1f} s, {new} more {added:.2f} s", flush=True)
+    odd = abs(counted[-1] - new - len(set(texts[count:])))
+    return [
+        at_most("1 % new pairs: rows forwarded that are not new, or new and not forwarded", odd, 0, "rows"),
+        at_most("1 % new pairs: time less model load, against the full one", added / whole, 0.02),
+    ]
+
+
+# Memory: a process a size, which makes nothing but the embedding
+
+
+def small_images(count: int) -> Iterator[bytes]:
+    draw = np.random.default_rng(0)
+    for _ in range(count):
+        out = io.BytesIO()
+        Image.fromarray(draw.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(out, "png", compress_level=1)
+        yield out.getvalue()
+
+
+def tiny(device: str) -> OpenClipEncoder:
+    from open_clip import SimpleTokenizer
+    from open_clip.model import CLIP
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    torch.manual_seed(0)
+    model = CLIP(
+        embed_dim=16,
+        vision_cfg={"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16},
+        text_cfg={"width": 32, "heads": 2, "layers": 1, "context_length": 16},
+    )
+    return OpenClipEncoder(
+        model, image_transform_v2(PreprocessCfg(size=16), False), SimpleTokenizer(context_length=16), {}, device
+    )
+
+
+def embed_small(store: Path, count: int, device: str) -> None:
+    """What a process does whose memory is measured: embeds a shard that lies there. Prints its peak, in MB.
+
+    From /proc: what getrusage gives has in it the size of the process that started this one.
+    """
+    pairs = Dataset(path=f"pairs/{count}", recipe=str(count), digest=str(count), rows=count)
+    stage(store, pairs, tiny(device), device)
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    print(int(peak.split()[1]) / 1024)
+
+
+def memory(device: str, sizes: tuple[int, int] = (2000, 100_000)) -> list[Bar]:
+    peaks = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in sizes:
+            shard(Path(folder), list(small_images(count)), captions_like_coco(count), str(count))
+            command = [sys.executable, __file__, "--device", device, "--small", folder, str(count)]
+            peaks.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+            print(f"memory: {count} small images, peak {peaks[-1]:.0f} MB", flush=True)
+    return [at_most(f"peak memory of {sizes[1]} small images against {sizes[0]}", peaks[1] / peaks[0], 1.1)]
+
+
+def measured(part: str, device: str, runs: int) -> list[Bar]:
+    """The rows of one part of the table."""
+    if part == "vit":
+        return images_of("ViT-B-32", full_size("ViT-B-32", device), 96, device, runs, against_loops=True)
+    if part == "siglip":
+        name = "ViT-B-16-SigLIP"
+        return images_of(name, full_size(name, device), 32, device, runs, against_loops=True)
+    if part == "demo":
+        with tempfile.TemporaryDirectory() as folder:
+            return images_of("demo model", demo_model(Path(folder) / "demo", device), 256, device, runs, False)
+    if part == "captions":
+        rows = captions_of("ViT-B-32", full_size("ViT-B-32", device), 384, 2.5, device, runs)
+        return rows + captions_of("ViT-B-16-SigLIP", full_size("ViT-B-16-SigLIP", device), 96, 1.8, device, 1)
+    if part == "memory":
+        return memory(device)
+    if part == "growth":
+        return growth(full_size("ViT-B-32", device), 600, device)
+    from acquire import rows as acquire_rows
+
+    return list(acquire_rows())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", default=",".join(PARTS), help=f"parts, with commas: {', '.join(PARTS)}")
+    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--small", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.small:
+        embed_small(Path(arguments.small[0]), int(arguments.small[1]), arguments.device)
+        return 0
+    parts = arguments.only.split(",")
+    if unknown := sorted(set(parts) - set(PARTS)):
+        parser.error(f"--only {','.join(unknown)}: parts are {', '.join(PARTS)}")
+    rows = [each for part in parts for each in measured(part, arguments.device, arguments.runs)]
+    if set(parts) != set(PARTS) and (RESULTS / "embed.json").exists():
+        names = {each["name"] for each in rows}
+        before: list[Bar] = json.loads((RESULTS / "embed.json").read_text())
+        rows = [each for each in before if each["name"] not in names] + rows
+    return finish("embed", rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
