@@ -69,7 +69,7 @@ class Tally(NamedTuple):
 
     def check(self, min_success: float) -> None:
         """Raise TooFewPairs, with the likely cause, when less than `min_success` of the items came through."""
-        if self.failed and self.images - self.failed < min_success * self.images:
+        if self.failed and (self.images - self.failed) / self.images < min_success:
             raise TooFewPairs(
                 f"{self.told()}. That is below pairs.min_success = {min_success:g}. Most likely {likely(self.causes)}"
             )

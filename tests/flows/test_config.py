@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from flows.config import load_study
+from flows.pairs import HOW, RULES, rules_of, source_of
 from storage.errors import BadInput
 
 STUDIES = Path(__file__).parents[2] / "studies"
 
 
-@pytest.mark.parametrize("name", ["demo", "planted"])
+@pytest.mark.parametrize("name", ["demo", "planted", "paper", "quick"])
 def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
     assert load_study(STUDIES / f"{name}.toml").name == name
 
@@ -51,6 +52,64 @@ def test_bad_studies_are_told_what_is_wrong(study_file: Path, old: str, new: str
     study_file.write_text(text.replace(old, new, 1))
     with pytest.raises(BadInput, match=says):
         load_study(study_file)
+
+
+def with_pairs(study_file: Path, section: str) -> Path:
+    """The study with another section [pairs], and a model that goes with images."""
+    text = study_file.read_text().replace("embeddings:vectors", "open_clip:ViT-B-32/openai")
+    head, _, rest = text.partition("[pairs]")
+    study_file.write_text(f"{head}[pairs]\n{section}\n[[models]]{rest.partition('[[models]]')[2]}")
+    return study_file
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ('source = "folder"\npath = "data"', "path", "{here}/data"),
+        ('source = "urls"\npath = "lists/a.parquet"', "path", "{here}/lists/a.parquet"),
+        ('source = "coco"\npath = "/coco"', "path", "/coco"),
+        ('source = "coco"', "path", "http://images.cocodataset.org"),
+        ('source = "coco"\nimages = "val.zip"', "images", "{here}/val.zip"),
+        ('source = "webdataset"\nshards = "t/{0..3}.tar"', "shards", ["{here}/t/{{0..3}}.tar"]),
+        (
+            'source = "webdataset"\nshards = ["https://a.example/0.tar", "b.tar"]',
+            "shards",
+            ["https://a.example/0.tar", "{here}/b.tar"],
+        ),
+        ('source = "huggingface"\nrepo = "owner/name"', "repo", "owner/name"),
+        ('source = "huggingface"\nrepo = "./local"', "repo", "{here}/local"),
+    ],
+)
+def test_paths_of_sources_are_relative_to_the_study_and_urls_are_not(
+    study_file: Path, tmp_path: Path, section: str, key: str, value: str | list[str]
+) -> None:
+    found = getattr(load_study(with_pairs(study_file, section)).pairs, key)
+    expected = value.format(here=tmp_path) if isinstance(value, str) else [one.format(here=tmp_path) for one in value]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ('source = "folder"', r"pairs.path: Field required"),
+        ('source = "folder"\npath = "x"\nconcurrency = 3', r"pairs.concurrency: unknown key; .*image_column"),
+        ('source = "urls"\npath = "x"\nmin_success = 2', r"pairs.min_success: .*less than or equal to 1"),
+        ('source = "urls"\npath = "x"\nduplicates = "merge"', r"pairs.duplicates: .*'keep' or 'drop'"),
+        ('source = "coco"\nsubset = "../x"', r"pairs.subset: .*pattern"),
+        ('source = "coco"\nimages_digest = "sha256:12"', r"pairs.images_digest: .*pattern"),
+        ('source = "webdataset"\nshards = []', r"pairs.shards: .*at least 1"),
+    ],
+)
+def test_bad_sections_of_sources_are_told(study_file: Path, section: str, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        load_study(with_pairs(study_file, section))
+
+
+def test_how_pairs_are_fetched_is_no_rule_and_no_rule_is_part_of_the_source(study_file: Path) -> None:
+    pairs = load_study(with_pairs(study_file, 'source = "urls"\npath = "x.csv"')).pairs
+    assert set(rules_of(pairs)) == set(RULES)
+    assert not set(rules_of(pairs)) & set(HOW)
+    assert "heldout" not in source_of(pairs)
 
 
 def test_a_missing_study_file_is_bad_input(tmp_path: Path) -> None:

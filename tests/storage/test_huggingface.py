@@ -6,10 +6,10 @@ import io
 from collections import Counter
 from pathlib import Path
 
-import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 
 from storage.errors import BadInput
@@ -78,14 +78,14 @@ def test_a_folder_is_read_as_it_is(tmp_path: Path) -> None:
 
 
 def test_the_cache_of_the_hub_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     hub_cache(tmp_path / "hub", "owner/pairs")
     check(source("owner/pairs", tmp_path / "downloads"))
     check(source("owner/pairs", tmp_path / "downloads", revision=COMMIT))
 
 
 def test_neither_cached_nor_reachable_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(BadInput, match=r"'owner/none' at 'main' is not in the cache .*hub.*HF_HOME.*HF_HUB_OFFLINE"):
         source("owner/none", tmp_path / "downloads").list()
     with pytest.raises(BadInput, match=r"pairs\.repo"):

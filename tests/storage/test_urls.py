@@ -129,7 +129,7 @@ def test_every_failure_is_counted_by_its_cause(web: Web, acquired: Acquired) -> 
     }
     wrong = row(web.serve("/wrong", picture("green")), sha256="0" * 64)
     acquired.write(*good, *(row(url) for url in bad), wrong)
-    scanned, made = acquired.run(shard_size=100, timeout=0.5)
+    scanned, made = acquired.run(shard_size=100, timeout=0.5, min_success=0.48)
     counted = tally(acquired.store, made)
     assert counted.causes == Counter(bad.values()) + Counter({"wrong hash": 1})
     assert (counted.images, counted.images - counted.causes.total()) == (25, 12)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm import DecodeError, decode
+from vlm import DecodeError, decode, measure
 
 
 def encoded(image: Image.Image, form: str, **options) -> bytes:
@@ -100,3 +100,83 @@ def test_a_pixel_bomb_is_not_decoded(side: int) -> None:
     with pytest.raises(DecodeError) as caught:
         decode(bomb)
     assert caught.value.cause == "too many pixels"
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def turned(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(Image.new("RGB", (60, 20)), "jpeg", exif=exif)
+
+
+AS_USERS_HAVE_THEM = {
+    "cmyk": encoded(Image.new("CMYK", (30, 20)), "jpeg"),
+    "grey": encoded(Image.new("L", (30, 20)), "jpeg"),
+    "palette": encoded(noise(30, 20).quantize(16), "png"),
+    "16 bit": encoded(Image.fromarray(np.full((20, 30), 40_000, np.uint16)), "png"),
+    "rgba": encoded(Image.new("RGBA", (30, 20), (0, 0, 0, 0)), "png"),
+    "bilevel": encoded(Image.new("1", (30, 20)), "tiff"),
+    "webp": encoded(noise(30, 20), "webp"),
+    "gif": encoded(noise(30, 20), "gif", save_all=True, append_images=[noise(30, 20)]),
+    "bmp": encoded(noise(30, 20), "bmp"),
+    "progressive": encoded(noise(30, 20), "jpeg", progressive=True),
+    "one pixel": encoded(Image.new("RGB", (1, 1)), "png"),
+    "one pixel jpeg": encoded(Image.new("RGB", (1, 1)), "jpeg"),
+    "20,000 wide": encoded(Image.new("RGB", (20_000, 3)), "jpeg"),
+    "20,000 high": encoded(Image.new("RGB", (3, 20_000)), "png"),
+    **{f"orientation {n}": turned(n) for n in range(1, 9)},
+    "empty": b"",
+    "page": b"<!doctype html><html><body>Sign in</body></html>",
+    "cut jpeg": encoded(noise(300, 200), "jpeg")[:-400],
+    "cut png": encoded(noise(300, 200), "png")[:-400],
+    "cut webp": encoded(noise(300, 200), "webp")[:-400],
+    "cut gif": encoded(noise(300, 200), "gif")[:-20_000],
+    "float": encoded(Image.fromarray(np.ones((4, 4), np.float32)), "tiff"),
+    "32 bit": encoded(Image.fromarray(np.full((4, 4), 100_000, np.int32)), "tiff"),
+    "negative": encoded(Image.fromarray(np.full((4, 4), -5, np.int32)), "tiff"),
+}
+
+
+@pytest.mark.parametrize("name", AS_USERS_HAVE_THEM)
+def test_measuring_agrees_with_decoding(name: str) -> None:
+    data = AS_USERS_HAVE_THEM[name]
+    try:
+        expected: object = decode(data).size
+    except DecodeError as error:
+        expected = error.cause
+    try:
+        found: object = measure(data)
+    except DecodeError as error:
+        found = error.cause
+    assert found == expected
+    broken = {
+        "empty": "empty file",
+        "page": "not an image",
+        "float": "unsupported pixels",
+        "32 bit": "unsupported pixels",
+    }
+    if name in broken:
+        assert found == broken[name]
+    elif name.startswith("cut"):
+        assert found in ("corrupt image", "not an image")
+    elif name == "negative":
+        assert found == "unsupported pixels"
+    else:
+        assert isinstance(found, tuple)
+
+
+def test_a_dark_sixteen_bit_picture_stays_dark() -> None:
+    image = decode(encoded(Image.fromarray(np.full((2, 2), 200, np.uint16)), "png"))
+    assert image.getpixel((0, 0)) == (0, 0, 0)  # 200 of 65,535, not of 255
+
+
+def test_the_limit_of_pixels_is_the_study_s() -> None:
+    data = encoded(Image.new("RGB", (100, 11)), "png")
+    assert measure(data, max_pixels=1100) == (100, 11)
+    for function in (measure, decode):
+        with pytest.raises(DecodeError) as caught:
+            function(data, max_pixels=1099)
+        assert caught.value.cause == "too many pixels"

@@ -1,0 +1,135 @@
+"""Pair shards are written as they are read: a shard of any size takes the memory of a few images."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from storage.listing import scan
+from storage.pairs import GROUP_BYTES, IMAGES, Earlier, _described, write_shard
+from storage.sources import Caption, Item, Listing, Source, SourceError
+
+WRITE = """
+import resource, sys
+from pathlib import Path
+from storage.listing import scan
+from storage.pairs import write_shard
+from storage.sources import Caption, Item, Listing, Source
+
+class Big(Source):
+    name, identity = "big", {"of": "test"}
+    def __init__(self, count): self.count = count
+    def list(self):
+        return Listing([Item(f"{n:05}", "", str(n), (Caption(f"{n}", "x"),), "p") for n in range(self.count)], [])
+    def read(self, locators, arrived=None):
+        for locator in locators:
+            yield int(locator).to_bytes(8, "big") * (1 << 17)  # 1 MiB, each its own
+
+store, count = Path(sys.argv[1]), int(sys.argv[2])
+listing = scan(store, Big(count), 4096).listings[0]
+(store / "out").mkdir()
+assert write_shard(store / "out", store, listing, Big(count), lambda data: (1, 1)) == count
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def peak(folder: Path, count: int) -> int:
+    """Peak memory, in MiB, of a process that writes a shard of `count` images of 1 MiB."""
+    folder.mkdir()
+    done = subprocess.run([sys.executable, "-c", WRITE, str(folder), str(count)], capture_output=True, check=True)
+    return int(done.stdout)
+
+
+def test_memory_does_not_grow_with_the_shard(tmp_path: Path) -> None:
+    small, large = peak(tmp_path / "small", 80), peak(tmp_path / "large", 400)
+    assert (tmp_path / "large" / "out" / "images.parquet").stat().st_size > 400 << 20
+    assert large - small < 100  # holding the shard would take 320 MiB more
+
+
+class Given(Source):
+    """A source of given bodies; some are told of early, in another order."""
+
+    name = "given"
+
+    def __init__(self, bodies: list[bytes | SourceError], early: list[int]) -> None:
+        self.bodies, self.early, self.identity = bodies, early, {"of": "test"}
+
+    def list(self) -> Listing:
+        return Listing(
+            [Item(f"k{n:03}", "", str(n), (Caption(f"c{n}", f"t{n}"),), "p") for n in range(len(self.bodies))], []
+        )
+
+    def read(self, locators, arrived=None):
+        for place in self.early:
+            if arrived is not None and isinstance(self.bodies[place], bytes):
+                arrived(place, lambda place=place: self.bodies[place])
+        yield from (self.bodies[int(locator)] for locator in locators)
+
+
+def check(data: bytes) -> tuple[int, int]:
+    if data.startswith(b"bad"):
+        raise SourceError("not an image")
+    return len(data), 1
+
+
+BODIES = st.lists(st.sampled_from([b"one", b"three", b"bad", SourceError("gone")]), min_size=1, max_size=40)
+
+
+@settings(max_examples=40, deadline=None)
+@given(BODIES, st.randoms(use_true_random=False))
+def test_rows_keep_their_order_whatever_arrives_first(bodies: list[bytes | SourceError], random) -> None:
+    import polars as pl
+
+    early = random.sample(range(len(bodies)), random.randint(0, len(bodies)))
+    rows = pl.DataFrame(
+        {
+            "source_key": [f"k{n:03}" for n in range(len(bodies))],
+            "group_key": [""] * len(bodies),
+            "row": range(len(bodies)),
+            "locator": [str(n) for n in range(len(bodies))],
+        }
+    )
+    found = list(_described(rows, Given(bodies, early), check, {}))
+    assert [row["source_key"] for row, _ in found] == rows["source_key"].to_list()
+    for body, (_, columns) in zip(bodies, found, strict=True):
+        good = body in (b"one", b"three")
+        assert columns["image"] == (body if good else None)
+        assert columns["error"] == (None if good else "gone" if isinstance(body, SourceError) else "not an image")
+
+
+def test_row_groups_are_bounded_in_rows_and_bytes(tmp_path: Path) -> None:
+    source = Given([bytes([n]) * (GROUP_BYTES // 4) for n in range(9)], [])
+    listing = scan(tmp_path, source, 100).listings[0]
+    (tmp_path / "out").mkdir()
+    write_shard(tmp_path / "out", tmp_path, listing, source, lambda data: (1, 1))
+    with pq.ParquetFile(tmp_path / "out" / "images.parquet") as file:
+        assert file.schema_arrow.names == IMAGES.names
+        assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [4, 4, 1]
+
+
+def test_moved_items_are_not_read_and_duplicates_of_other_shards_are_dropped(tmp_path: Path) -> None:
+    source = Given([b"same", b"gone on", b"new", b"same"], [])
+    listing = scan(tmp_path, source, 100).listings[0]
+    (tmp_path / "out").mkdir()
+    sha = "0967115f2813a3541eaef77de9d9d5773f1c0c04314b0bbfe4ff3b3b1c55b5d5"  # of b"same"
+    asked: list[bytes] = []
+
+    def noted(data: bytes) -> tuple[int, int]:
+        asked.append(data)
+        return 1, 1
+
+    earlier = Earlier(moved={"k001": ("HTTP 503", "then")}, seen={sha: "elsewhere"})
+    assert write_shard(tmp_path / "out", tmp_path, listing, source, noted, earlier) == 1
+    rows = pq.read_table(tmp_path / "out" / "images.parquet").select(["error", "error_detail", "image"]).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        ("duplicate", "same bytes as elsewhere", None),
+        ("HTTP 503", "then", None),
+        (None, None, b"new"),
+        ("duplicate", "same bytes as elsewhere", None),
+    ]
+    assert sorted(asked) == [b"new", b"same", b"same"]
