@@ -94,67 +94,31 @@ def _policy(section: dict[str, Any]) -> Policy:
     )
 
 
+def _given(section: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """The arguments of a source that the study gives under the same names."""
+    return {key: section[key] for key in (*keys, "max_image_bytes")}
+
+
 def _coco(section: dict[str, Any], own: Path, identity: dict[str, Any]) -> Source:
-    return Coco(
-        section["path"],
-        own,
-        identity=identity,
-        subset=section["subset"],
-        annotations=section["annotations"],
-        images=section["images"],
-        annotations_digest=section["annotations_digest"],
-        images_digest=section["images_digest"],
-        policy=_policy(section),
-        max_image_bytes=section["max_image_bytes"],
-    )
+    keys = ("subset", "annotations", "images", "annotations_digest", "images_digest")
+    return Coco(section["path"], own, identity=identity, policy=_policy(section), **_given(section, *keys))
 
 
 def _folder(section: dict[str, Any], own: Path, identity: dict[str, Any]) -> Source:
-    return Folder(
-        Path(section["path"]),
-        own / "digests.parquet",
-        identity=identity,
-        table=section["table"],
-        image_column=section["image_column"],
-        caption_column=section["caption_column"],
-        group_column=section["group_column"],
-        max_image_bytes=section["max_image_bytes"],
-    )
+    keys = ("table", "image_column", "caption_column", "group_column")
+    memo = own / "digests.parquet"
+    return Folder(Path(section["path"]), memo, identity=identity, **_given(section, *keys))
 
 
 def _webdataset(section: dict[str, Any], own: Path, identity: dict[str, Any]) -> Source:
-    return WebDataset(
-        section["shards"],
-        own,
-        identity=identity,
-        caption=section["caption"],
-        policy=_policy(section),
-        max_image_bytes=section["max_image_bytes"],
-    )
+    return WebDataset(section["shards"], own, identity=identity, policy=_policy(section), **_given(section, "caption"))
 
 
 def _urls(section: dict[str, Any], own: Path, identity: dict[str, Any]) -> Source:
-    return Urls(
-        Path(section["path"]),
-        own,
-        identity=identity,
-        url_column=section["url_column"],
-        caption_column=section["caption_column"],
-        group_column=section["group_column"],
-        sha256_column=section["sha256_column"],
-        policy=_policy(section),
-    )
+    columns = {key: section[key] for key in ("url_column", "caption_column", "group_column", "sha256_column")}
+    return Urls(Path(section["path"]), own, identity=identity, policy=_policy(section), **columns)
 
 
 def _hub(section: dict[str, Any], own: Path, identity: dict[str, Any]) -> Source:
-    return HuggingFace(
-        section["repo"],
-        own,
-        identity=identity,
-        revision=section["revision"],
-        files=section["files"],
-        image_column=section["image_column"],
-        caption_column=section["caption_column"],
-        group_column=section["group_column"],
-        max_image_bytes=section["max_image_bytes"],
-    )
+    keys = ("revision", "files", "image_column", "caption_column", "group_column")
+    return HuggingFace(section["repo"], own, identity=identity, **_given(section, *keys))
