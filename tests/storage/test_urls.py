@@ -38,7 +38,7 @@ class Acquired:
         self.list.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def run(self, **keys: Any) -> tuple[Scan, list[Dataset]]:
-        common = {"shard_size": 4, "allow_private_addresses": True, "timeout": 2, "tries": 1, "retry_after": 0}
+        common = {"shard_size": 4, "allow_private_addresses": True, "timeout": 10, "tries": 1, "retry_after": 0}
         pairs = UrlsSection(source="urls", path=str(self.list), **{**common, **keys})
         source, rules = source_of(pairs), rules_of(pairs)
         scanned = scan(self.store, open_source(source, self.store), pairs.shard_size)
@@ -112,7 +112,7 @@ def test_a_folder_of_lists_is_one_list(tmp_path: Path) -> None:
 def test_every_failure_is_counted_by_its_cause(web: Web, acquired: Acquired) -> None:
     good = serve(web, 12)
     web.routes["/short"] = lambda h: h.short(picture("red"))
-    web.routes["/slow"] = lambda h: h.drip(4)
+    web.routes["/slow"] = lambda h: h.drip(8)
     bad = {
         web.refuse("/404", 404): "HTTP 404",
         web.refuse("/410", 410): "HTTP 410",
@@ -129,7 +129,7 @@ def test_every_failure_is_counted_by_its_cause(web: Web, acquired: Acquired) -> 
     }
     wrong = row(web.serve("/wrong", picture("green")), sha256="0" * 64)
     acquired.write(*good, *(row(url) for url in bad), wrong)
-    scanned, made = acquired.run(shard_size=100, timeout=0.5, min_success=0.48)
+    scanned, made = acquired.run(shard_size=100, timeout=3, min_success=0.48)
     counted = tally(acquired.store, made)
     assert counted.causes == Counter(bad.values()) + Counter({"wrong hash": 1})
     assert (counted.images, counted.images - counted.causes.total()) == (25, 12)
