@@ -153,6 +153,7 @@ def _described(
                 yield _with_bytes(*pending.popleft())
         while pending:
             yield _with_bytes(*pending.popleft())
+        next(reading, None)  # lets the source end what it began
 
 
 def _with_bytes(

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
+from storage.dataset import locked
 from storage.errors import BadInput
 from storage.sources import SourceError, is_transient
 from storage.sources.addresses import PrivateAddressError, socket_factory
@@ -107,9 +108,11 @@ def download(
 def download_file(url: str, path: Path, policy: Policy, *, digest: str = "", max_bytes: int = 1 << 40) -> Path:
     """Download one large file, going on where an interrupted call stopped. Raises BadInput with the cause."""
     whole = policy._replace(timeout=0.0, max_bytes=max_bytes, concurrency=1)
-    if not path.exists():
+    if path.exists():
+        return path
+    with locked(path):
         log.info("downloading %s", url)
-    error = next(download([Wanted(url, path, digest)], whole))
+        (error,) = download([Wanted(url, path, digest)], whole)
     if error is not None:
         raise BadInput(f"{url} cannot be had: {error}")
     return path

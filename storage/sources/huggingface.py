@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class HuggingFace(Source):
     are one item with several captions.
 
     Args:
-        repo: OWNER/NAME on the hub, or a folder.
+        repo: OWNER/NAME on the hub, or a folder by its absolute path.
         downloads: folder that keeps the indices of the files.
         revision: branch, tag or commit.
         files: which files, as a pattern below the dataset ("data/train-*.parquet").
@@ -106,7 +107,9 @@ class HuggingFace(Source):
 
     def _root(self) -> Path:
         """The folder that holds the dataset's files: local, or the hub's snapshot in the cache."""
-        if Path(self.repo).is_dir():
+        if os.path.isabs(self.repo):
+            if not Path(self.repo).is_dir():
+                raise BadInput(f"pairs.repo: {self.repo}: no such folder")
             return Path(self.repo)
         import huggingface_hub
         from huggingface_hub import constants, errors

@@ -74,8 +74,8 @@ def _identity(section: dict[str, Any]) -> dict[str, Any]:
             # More shards beside the first are the same source, grown.
             return {"below": _resolved(section["shards"][0].partition("{")[0].rpartition("/")[0])}
         case "huggingface":
-            hub = not os.path.isdir(section["repo"])
-            return {"repo": section["repo"] if hub else _resolved(section["repo"]), "image": section["image_column"]}
+            repo = section["repo"]
+            return {"repo": _resolved(repo) if os.path.isabs(repo) else repo, "image": section["image_column"]}
     return {"at": _resolved(section["path"])}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from storage.dataset import locked
 from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError
 from storage.sources.download import Policy, Wanted, discard, download
 from storage.sources.tables import (
@@ -90,17 +91,19 @@ class Urls(Source):
             if arrived is not None:
                 arrived(place, wanted[place].path.read_bytes)
 
-        for one, error in zip(wanted, download(wanted, self.policy, told), strict=True):
-            if error is not None:
-                error.detail = f"{error.detail} at {one.url}" if error.detail else one.url
-                yield error
-            else:
-                yield one.path.read_bytes()
+        with locked(self.downloads):  # another study of this list, in another process, would write the same files
+            for one, error in zip(wanted, download(wanted, self.policy, told), strict=True):
+                if error is not None:
+                    error.detail = f"{error.detail} at {one.url}" if error.detail else one.url
+                    yield error
+                else:
+                    yield one.path.read_bytes()
 
     def release(self, locators: Sequence[str]) -> None:
         """Remove the downloaded pictures, and what is left of those that never became whole."""
-        for locator in locators:
-            discard(self._wanted(locator).path)
+        with locked(self.downloads):
+            for locator in locators:
+                discard(self._wanted(locator).path)
 
     def _wanted(self, locator: str) -> Wanted:
         url, known = json.loads(locator)

@@ -16,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from storage.dataset import locked
 from storage.errors import BadInput
 from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError, is_transient
 from storage.sources.coco import is_url
@@ -142,7 +143,9 @@ class WebDataset(Source):
             folder = hashlib.sha256(url.encode()).hexdigest()[:12]
             wanted.append(Wanted(url, self.downloads / folder / name))
         slow = self.policy._replace(timeout=0.0, max_bytes=1 << 40, concurrency=SHARDS_AT_ONCE)
-        for one, error in zip(wanted, download(wanted, slow), strict=True):
+        with locked(self.downloads):
+            errors = list(download(wanted, slow))
+        for one, error in zip(wanted, errors, strict=True):
             if error is None:
                 found.append(one.path)
             elif is_transient(error.cause):

@@ -88,6 +88,8 @@ def test_neither_cached_nor_reachable_is_told(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(BadInput, match=r"'owner/none' at 'main' is not in the cache .*hub.*HF_HOME.*HF_HUB_OFFLINE"):
         source("owner/none", tmp_path / "downloads").list()
+    with pytest.raises(BadInput, match=r"pairs\.repo: .*no such folder"):
+        source(tmp_path / "none", tmp_path / "downloads").list()
     with pytest.raises(BadInput, match=r"pairs\.repo"):
         source("no/such/name/at/all", tmp_path / "downloads").list()
 

@@ -86,6 +86,26 @@ def test_rows_are_never_reused_or_moved(scans: list[list[int]], shard_size: int)
         place = now
 
 
+@given(st.sets(st.integers(0, 12), min_size=1), st.data())
+def test_a_moved_item_leaves_its_old_row_alone_and_is_kept_current_in_the_new_one(keys: set[int], data) -> None:
+    names = [f"k{key:02}" for key in sorted(keys)]
+    first = assign([], [item(name, "old") for name in names], 4)
+    moved = data.draw(st.sets(st.sampled_from(names), min_size=1))
+    new = [
+        {**row, "row": n} for n, row in enumerate(row for shard in first for row in shard if row["source_key"] in moved)
+    ]
+    again = assign([*first, new], [item(name, "new") for name in names], 4)
+    assert len(again) == len(first) + 1
+    for shard, rows in zip([*first, new], again, strict=True):
+        for old, now in zip(shard, rows, strict=True):
+            left = shard is not new and old["source_key"] in moved
+            assert (now == old) if left else (now["row"] == old["row"] and now["fingerprint"] != old["fingerprint"])
+    # and what goes, goes where it is current
+    gone = assign([*first, new], [item("other")], 4)
+    assert all(row["removed"] == (row["source_key"] not in moved) for rows in gone[: len(first)] for row in rows)
+    assert all(row["removed"] for row in gone[len(first)])
+
+
 def test_a_key_listed_twice_is_refused() -> None:
     with pytest.raises(BadInput, match="twice"):
         assign([], [item("a"), item("a")], 2)
