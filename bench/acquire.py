@@ -191,7 +191,7 @@ def rows(images: int = 8000, concurrency: int = 64, latency: float = 0.05) -> li
     site = Site(images, latency)
     pictures = [picture(number) for number in range(PICTURES)]
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=serve, args=(site, pictures, there), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(site, pictures, there), daemon=True)
     process.start()
     try:
         port = here.recv()
