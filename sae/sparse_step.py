@@ -77,9 +77,9 @@ class SparseStep:
 
     def refold_(self) -> None:
         """Take in weights that somebody else changed."""
-        with torch.no_grad():
-            torch.mv(self.weights.encoder, self.weights.bias, out=self.shift)
-            torch.sub(self.weights.encoder_bias, self.shift, out=self.shift)
+        weights = self.weights
+        arrays = _array(weights.encoder), _array(weights.encoder_bias), _array(weights.bias), self.shift.numpy()
+        self.workers.run(kernels.fold_, len(self.slot), *arrays)
 
     @torch.no_grad()
     def step_(self, x_BD: Tensor, variance: float, learning_rate: float, t: int, dead_C: Tensor | None) -> Outcome:

@@ -282,6 +282,15 @@ def _adam(
 
 
 @jit
+def fold_(
+    start: int, stop: int, encoder: np.ndarray, encoder_bias: np.ndarray, bias: np.ndarray, shift: np.ndarray
+) -> None:
+    """shift = encoder_bias - encoder . bias of concepts start..stop-1: the sums are those of `update_`, to the bit."""
+    for c in range(start, stop):
+        shift[c] = encoder_bias[c] - _dot(encoder[c], bias)
+
+
+@jit
 def update_(
     start: int,
     stop: int,

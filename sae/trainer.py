@@ -20,7 +20,7 @@ from sae.sparsity import TOPK_FAMILY, calibrate
 from sae.step import Weights, codes_of, forward
 
 FIRST_PENALTY = {"relu": 1e-2, "jumprelu": 1e-2}  # before it is steered
-STEERING = 0.05  # a step changes the penalty by at most this factor
+STEERING = 0.03  # a step changes the penalty by at most this factor
 
 
 class Trainer:

@@ -23,6 +23,12 @@ def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
     [
         ("k = 3", "k = -3", r"small.toml: saes.0.k: .*greater than or equal to 1 \(got -3\)"),
         ("k = 3", "k = 30", "k is 30, more than the width 24"),
+        ("k = 3", 'k = 3\narchitecture = "gated"', "'relu', 'topk', 'batchtopk', 'jumprelu' or 'matryoshka'"),
+        ("k = 3", "k = 3\npenalty = 0.1", "penalty is for relu and jumprelu; batchtopk keeps k codes"),
+        ("k = 3", 'k = 3\narchitecture = "relu"\npenalty = -0.1', r"saes.0.penalty: .*greater than or equal to 0"),
+        ("k = 3", "k = 3\nprefixes = [8, 24]", "prefixes are for matryoshka"),
+        ("k = 3", 'k = 3\narchitecture = "matryoshka"\nprefixes = [8, 16]', "end with the width, 24"),
+        ("k = 3", 'k = 3\nencoder_dtype = "float16"', "'float32' or 'bfloat16'"),
         ("epochs = 4", "epoch = 4", r"saes.0.epoch: unknown key; allowed here: architecture, .*epochs"),
         ("[analyze]", "[analyse]", r"analyse: unknown key; allowed here: analyze, diets, models, name"),
         ("heldout = 0.25", "heldout = 1.5", r"pairs.heldout: .*less than 1"),

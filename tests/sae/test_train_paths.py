@@ -272,8 +272,10 @@ def test_centring_removes_the_gap_and_r2_is_in_the_original_space():
 def test_penalty_is_steered_until_l0_is_k(architecture):
     random = np.random.default_rng(0)
     atoms = random.standard_normal((30, 16))
-    image, text = ((random.random((600, 30)) < 0.1) @ atoms + 1e-3 * random.standard_normal((600, 16)) for _ in range(2))
-    trained = sae.train(image, text, setting(architecture, k=4, epochs=20, width=32), seed=0)
+    image, text = (
+        (random.random((600, 30)) < 0.1) @ atoms + 1e-3 * random.standard_normal((600, 16)) for _ in range(2)
+    )
+    trained = sae.train(image, text, setting(architecture, k=4, epochs=40, width=32), seed=0)
     l0 = np.mean([float((trained.sae.encode(part) > 0).sum(1).double().mean()) for part in (image, text)])
     assert l0 == pytest.approx(4, rel=0.15)
 

@@ -1,0 +1,43 @@
+"""Seeds trained side by side: one that fails is reported, and does not take the others with it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.dataset import Dataset
+from tasks.fit import TrainingFailed
+from tasks.stage import Runtime
+from tasks.train import sae, train_together
+
+
+def test_a_seed_that_diverges_lets_the_others_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed, made = threading.Event(), []
+
+    def make(runtime: Runtime, seed: int) -> Dataset:
+        if seed == 0:
+            failed.set()
+            raise TrainingFailed("seed 0: the loss is not a number at step 12 of 90")
+        assert failed.wait(10)  # the others end after the failure
+        made.append(seed)
+        return Dataset(path=f"saes/{seed}", recipe=str(seed), digest="", rows=1)
+
+    monkeypatch.setattr(sae, "make", make)
+    jobs: list[dict[str, Any]] = [{"seed": seed} for seed in range(4)]
+    with pytest.raises(TrainingFailed, match=r"seed 0: .* step 12"):
+        train_together.fn(jobs, Runtime(store=tmp_path))
+    assert sorted(made) == [1, 2, 3]
+
+
+def test_another_error_than_a_failed_training_comes_through_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(runtime: Runtime, seed: int) -> Dataset:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(sae, "make", make)
+    with pytest.raises(OSError, match="no space left"):
+        train_together.fn([{"seed": 0}, {"seed": 1}], Runtime(store=tmp_path))
