@@ -53,7 +53,7 @@ class Rows:
             (self.parts[1], index[images:] - self.images, slice(images, None), TEXT),
         ):
             if len(where):
-                x_BD[cut] = part.index_select(0, torch.from_numpy(where).to(self.device))
+                x_BD[cut] = part.index_select(0, self._numbers(where))
                 self._prepare_(x_BD[cut], modality)
         return x_BD
 
@@ -98,6 +98,11 @@ class Rows:
             mean += weight[modality] * x_BD.sum(0, dtype=torch.float64)
             square += weight[modality] * x_BD.square().sum(dtype=torch.float64)
         return Mixture(mean.float(), float(square - mean.square().sum()))
+
+    def _numbers(self, index: np.ndarray) -> Tensor:
+        """Row numbers on the device; the host does not wait for the copy."""
+        numbers = torch.from_numpy(index)
+        return numbers if self.device.type == "cpu" else numbers.pin_memory().to(self.device, non_blocking=True)
 
     def _prepare_(self, x_BD: Tensor, modality: int) -> None:
         x_BD /= x_BD.norm(dim=1, keepdim=True)

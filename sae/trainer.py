@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sae.gathered_step import gathered_gradients_, is_gathering_better
 from sae.initial import initial_weights
 from sae.model import SAE, Config
 from sae.rows import Rows
@@ -26,7 +27,7 @@ STEERING = 0.03  # a step changes the penalty by at most this factor
 class Trainer:
     """Weights, Adam's moments and the record of silent concepts.
 
-    sparse: which path the step takes; None chooses by `is_sparse_better`.
+    sparse: does the step take the sparse path of the CPU; None chooses by `is_sparse_better`.
     """
 
     def __init__(self, rows: Rows, settings: Settings, seed: int, sparse: bool | None = None) -> None:
@@ -58,6 +59,7 @@ class Trainer:
         self.t = 0  # steps taken
         use_sparse = is_sparse_better(settings, rows.device) if sparse is None else sparse
         self.sparse = SparseStep(self.weights, self.moments, settings) if use_sparse else None
+        self.gathers = is_gathering_better(settings, rows.device)
 
     def _named(self) -> list[tuple[str, Tensor]]:
         return list(self.weights._asdict().items())
@@ -84,9 +86,12 @@ class Trainer:
 
     def _dense_step_(self, x_BD: Tensor, learning_rate: float, dead_C: Tensor | None) -> tuple[Tensor, Tensor]:
         """Forward, backward, tangent, clip, Adam, unit atoms."""
-        found = forward(x_BD, self.weights, self.settings, self.variance, self.penalty, dead_C)
-        self.optimiser.zero_grad(set_to_none=True)
-        found.loss.backward()
+        if self.gathers and dead_C is None:
+            found = gathered_gradients_(x_BD, self.weights, self.settings, self.variance)
+        else:
+            found = forward(x_BD, self.weights, self.settings, self.variance, self.penalty, dead_C)
+            self.optimiser.zero_grad(set_to_none=True)
+            found.loss.backward()
         self._apply_(learning_rate)
         with torch.no_grad():
             fires_BC = found.codes > 0

@@ -6,6 +6,7 @@ import torch
 
 import sae
 from sae import step_kernels
+from sae.gathered_step import gathered_gradients_, is_gathering_better
 from sae.rows import training_rows
 from sae.settings import Settings
 from sae.sparse_step import is_sparse_better
@@ -117,6 +118,33 @@ def test_sparse_gradients_are_those_of_the_reference(architecture, decoder_bias,
         np.testing.assert_allclose(found, gradient.numpy(), atol=2e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("decoder_bias", [True, False])
+@pytest.mark.parametrize("architecture", TOPK_FAMILY)
+def test_gathered_gradients_are_those_of_the_reference(architecture, decoder_bias):
+    settings = setting(architecture, decoder_bias=decoder_bias)
+    trainer, x = start(settings, sparse=False)
+    loss, codes, expected = reference_gradients(x, trainer, settings, None)
+    found = gathered_gradients_(x, trainer.weights, settings, trainer.variance)
+    assert float(found.loss) == pytest.approx(loss, rel=1e-5)
+    np.testing.assert_allclose(found.codes.numpy(), codes.numpy(), atol=1e-6)
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(
+            getattr(trainer.weights, name).grad.numpy(), gradient.numpy(), atol=2e-6, err_msg=name
+        )
+
+
+def test_a_trainer_that_gathers_agrees_with_one_that_does_not():
+    trainers = [start(setting("batchtopk"), sparse=False)[0] for _ in range(2)]
+    trainers[1].gathers = True
+    for trainer in trainers:
+        for step in range(6):
+            trainer.any_dead = step > 3  # AuxK takes the dense way
+            trainer.silent_C[:4] = trainer.window
+            trainer.step_(trainer.rows.take(np.arange(step, 180, 3)), 3e-3)
+    for first, second in zip(trainers[0].weights, trainers[1].weights, strict=True):
+        np.testing.assert_allclose(first.detach().numpy(), second.detach().numpy(), atol=2e-5)
+
+
 def test_gradient_of_the_jump_is_the_pseudo_gradient_of_the_whole_loss():
     # d loss / d theta_i = -(1/bandwidth) sum over rows near theta_i of theta_i * d loss / d z_i + penalty / B.
     settings = setting("jumprelu", auxk=0.0)
@@ -156,6 +184,10 @@ def test_rule_chooses_the_sparse_path_above_ten_concepts_a_code_on_a_cpu():
     assert not is_sparse_better(setting("batchtopk", k=4), cpu)
     assert not is_sparse_better(setting("relu", k=3), cpu)
     assert not is_sparse_better(setting("batchtopk", k=3), torch.device("cuda"))
+    wide = setting("batchtopk", k=3, width=451)
+    assert is_gathering_better(wide, torch.device("cuda"))
+    assert not is_gathering_better(setting("batchtopk", k=3, width=450), torch.device("cuda"))
+    assert not is_gathering_better(wide, cpu)
 
 
 @pytest.mark.parametrize("cut", [0.0, 0.3, 5.0])
