@@ -91,20 +91,30 @@ def calibrate(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, k: in
 
     pre_activations: [B, d] -> [B, C]. rows: gives batches of rows and float64 weights that sum to 1 over all of them.
     Returns a float32 scalar >= 0, such that the weighted mean number of codes above it is k (fewer only where fewer
-    than k are positive). Exact: a sample of rows gives a lower bound, only candidates above it are held (about 1.5 k a
+    than k are positive). Exact: a sample of rows gives a lower bound, only candidates above it are held (1.25 k a
     row, not C), and the bound is lowered until it provably lies under the quantile.
     """
-    few = [(x_BD[::SAMPLED], weight_B[::SAMPLED]) for x_BD, weight_B in rows()]
-    total = sum(float(weight_B.sum()) for _, weight_B in few)
-    values, weights = _candidates(pre_activations, few, 0.0)
-    sampled = values, weights / total
-    slack = 1.5
+    sampled = _strongest(pre_activations, rows, 8 * k)
+    slack = 1.25
     while True:
         bound = float(_cut(*sampled, slack * k, 0.0))
         values, weights = _candidates(pre_activations, rows(), bound)
         if bound == 0.0 or float(weights.sum()) > k:
             return _cut(values, weights, k, bound)
         slack *= 2  # the sample was unlucky; ends at the latest with bound 0, where everything positive is held
+
+
+def _strongest(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, count: int) -> tuple[Tensor, Tensor]:
+    """Of one row in SAMPLED, the `count` largest pre-activations a row [M], and weights that add up as those of all."""
+    values, weights, total = [], [], 0.0
+    for x_BD, weight_B in rows():
+        weight_B = weight_B[::SAMPLED]
+        pre_BC = pre_activations(x_BD[::SAMPLED])
+        largest, place = pre_BC.flatten().topk(min(count * len(pre_BC), pre_BC.numel()))
+        values.append(largest[largest > 0])
+        weights.append(weight_B[place[largest > 0] // pre_BC.shape[1]])
+        total += float(weight_B.sum())
+    return torch.cat(values), torch.cat(weights) / total
 
 
 def _candidates(
