@@ -317,7 +317,7 @@ def test_a_dead_concept_is_pointed_at_what_the_batch_lacks_and_the_living_are_le
     trainer.restart_dead_(x)
     atom = trainer.weights.dictionary[3]
     assert torch.equal(trainer.weights.encoder[3], atom)
-    assert float((torch.nn.functional.normalize(residual, dim=1) @ atom).max()) > 1 - 1e-5
+    assert (torch.nn.functional.normalize(residual, dim=1) @ atom).max().item() > 1 - 1e-5
     assert trainer.weights.encoder_bias[3] == 0
     assert not trainer.optimiser.state[trainer.weights.encoder]["exp_avg_sq"][3].any()
     living = torch.arange(24) != 3

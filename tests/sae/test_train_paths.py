@@ -92,7 +92,7 @@ def test_dense_gradients_are_those_of_the_reference(architecture, decoder_bias, 
     loss, _, expected = reference_gradients(x, trainer, settings, dead)
     if architecture == "jumprelu":
         loss += PENALTY * float((found.codes > 0).sum()) / len(x)
-    assert float(found.loss) == pytest.approx(loss, rel=1e-5)
+    assert found.loss.item() == pytest.approx(loss, rel=1e-5)
     gradients = torch.autograd.grad(found.loss, [trainer.learned[name] for name in expected])
     for name, gradient in zip(expected, gradients, strict=True):
         np.testing.assert_allclose(gradient.numpy(), expected[name].numpy(), atol=2e-6, err_msg=name)
@@ -125,7 +125,7 @@ def test_gathered_gradients_are_those_of_the_reference(architecture, decoder_bia
     trainer, x = start(settings, sparse=False)
     loss, codes, expected = reference_gradients(x, trainer, settings, None)
     found = gathered_gradients_(x, trainer.weights, settings, trainer.variance)
-    assert float(found.loss) == pytest.approx(loss, rel=1e-5)
+    assert found.loss.item() == pytest.approx(loss, rel=1e-5)
     np.testing.assert_allclose(found.codes.numpy(), codes.numpy(), atol=1e-6)
     for name, gradient in expected.items():
         np.testing.assert_allclose(
