@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo test lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy torture scaling server worker deploy stop bench-embed clean
+.PHONY: demo test lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy torture scaling server worker deploy stop bench-embed bench-stats clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -90,6 +90,10 @@ test-interchange: .venv-peers/installed
 DEVICE ?= cpu
 bench-embed: .venv/installed
 	$(BIN)/python bench/embed.py --device $(DEVICE)
+
+# What the statistics cost and whether they are right, beside the bars. Alone on the machine.
+bench-stats: .venv/installed
+	$(BIN)/python bench/stats.py --work $(STORE)/bench-stats
 
 clean:
 	rm -rf .venv .venv-peers build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

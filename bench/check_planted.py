@@ -68,11 +68,48 @@ def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
         atom_of = np.argsort(of_atom) if len(of_atom) == len(dictionary) else {c: a for a, c in enumerate(of_atom)}
         hits = [(int(atom_of[i]), int(atom_of[j])) in planted for i, j in top.iter_rows()]
         found.append(at_least(f"seed {seed}: precision of the top 50 bridges", np.mean(hits), 0.95))
+        found += nulls(con, model, sae, seed, dictionary)
         for a, b, value in frame(
             con, f"SELECT seed_a, seed_b, stability FROM stability('{model}', '{sae}')"
         ).iter_rows():
             if a == seed:
                 found.append(at_least(f"stability of seeds {a} and {b}", value, 0.9))
+    return found
+
+
+def nulls(con, model: str, sae: str, seed: int, dictionary: np.ndarray) -> list[Bar]:
+    """Floors and null means beside what they are by definition, in standard deviations of the mean of their draws.
+
+    floor_random: a fresh random dictionary matched with the learned one. Images permuted: covariance bridges add up to
+    0, raw ones to <E_P z_I D, E_P z_T D>. Alignment: the closed form against drawn directions.
+    """
+    drawn = np.random.default_rng(999).standard_normal((5, *dictionary.shape))
+    drawn /= np.linalg.norm(drawn, axis=2, keepdims=True)
+    fresh = [match(dictionary, rows).cosines.mean() for rows in drawn]
+    terms = dict(
+        con.execute(
+            "SELECT term, value FROM matched_similarity WHERE model = $m AND sae = $s AND seed = $n",
+            {"m": model, "s": sae, "n": seed},
+        ).fetchall()
+    )
+    no_bias = terms["shuffled"] - terms["bias"] - terms["text_on_bias"] - terms["image_on_bias"]
+    expected = {
+        ("stability", "floor_random"): np.mean(fresh),
+        ("covariance_total", "images_permuted"): 0.0,
+        ("raw_total", "images_permuted"): no_bias,
+    }
+    found = []
+    for (statistic, null), value in expected.items():
+        mean, sd, draws = con.execute(
+            """SELECT mean, sd, draws FROM nulls WHERE model = $m AND sae = $s AND seed = $n AND statistic = $t
+            AND "null" = $u""",
+            {"m": model, "s": sae, "n": seed, "t": statistic, "u": null},
+        ).fetchone()
+        # five fresh draws have an error of their own
+        error = sd * np.sqrt(1 / draws + (1 / len(fresh) if null == "floor_random" else 0))
+        off = abs(mean - value) / error
+        name = f"seed {seed}: {statistic} under {null}, {mean:.5f} where {value:.5f} is expected: sds off"
+        found.append(at_most(name, off, 3, "sd"))
     return found
 
 
