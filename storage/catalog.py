@@ -75,8 +75,10 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         made = {name for e in entries if e.stage == "analyze" for name in manifest_of(store, e.dataset)["files"]}
         for table in TABLES:
             if f"{table}.parquet" in made:  # a study without a frontier has no such table
-                found = literal(paths("analyze", f"{table}.parquet"))
-                con.execute(f"CREATE VIEW {table} AS FROM read_parquet({found})")
+                found = paths("analyze", f"{table}.parquet")
+                described = (SQL / "views" / f"{table}.sql").exists()  # else its columns are, where SQL makes it
+                view = f"CREATE VIEW {table} AS FROM read_parquet({literal(found)})"
+                con.execute(statement(f"views/{table}", files=found) if described else view)
         for macro in sorted((SQL / "macros").glob("*.sql")):
             con.execute(macro.read_text())
     return files

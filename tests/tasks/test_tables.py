@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from storage.catalog import create_views, open_catalog
 from storage.dataset import Dataset
 from storage.errors import BadInput
 from storage.runs import Entry, last_run
+from storage.statements import SQL
 from storage.tables import create_inputs, fill, fill_concepts
 from tasks.analyze import trained_of
+from tasks.tables import frames
 from tasks.tables.bridges import bridge_tables
 from tasks.tables.inputs import Analysis, check
 from tasks.tables.stability import floor_rows, match_rows
@@ -125,6 +128,29 @@ def test_seeds_and_diets_of_one_family_are_matched_both_ways(store: Path) -> Non
     )
     floors = floor_rows(analysis_of(store))
     assert floors.height == 2 * 20 * 32
+
+
+SCHEMAS = {
+    "matches": frames.MATCHES, "floors": frames.FLOORS, "bridges": frames.BRIDGES, "bridge_totals": frames.TOTALS,
+    "matched_similarity": frames.SIMILARITY, "geometry": frames.GEOMETRY, "retrieval": frames.RETRIEVAL,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("table", SCHEMAS)
+def test_every_column_is_described_in_the_view(table: str) -> None:
+    text = (SQL / "views" / f"{table}.sql").read_text()
+    header = " ".join(line.removeprefix("--") for line in text.splitlines() if line.startswith("--"))
+    columns = header.split("Columns:")[1].split("Definition:")[0]
+    assert [name for name in SCHEMAS[table] if not re.search(rf"\b{name}\b", columns)] == []
+
+
+@pytest.mark.parametrize("folder", ["tables", "macros"])
+def test_every_statement_has_its_header(folder: str) -> None:
+    for path in (SQL / folder).glob("*.sql"):
+        text = path.read_text()
+        assert text.startswith("-- Purpose: "), path.name
+        assert "\n-- Inputs:  " in text, path.name
+        assert "\n-- Columns: " in text, path.name
 
 
 def test_activations_that_are_missing_are_named(store: Path) -> None:
