@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests_support import TEXT
 
 from flows.config import load_study
 from flows.pairs import HOW, RULES, rules_of, source_of
@@ -157,3 +158,29 @@ def test_runtime_names_seeds_and_retrain_are_not_part_of_a_setting(study_file: P
     setting = load_study(study_file).saes[0].setting()
     assert not {"name", "seeds", "retrain"} & setting.keys()
     assert {"batch_size", "learning_rate", "decoder_bias", "auxk", "image_share"} <= setting.keys()
+
+
+def test_diets_are_settings_of_their_own(tmp_path: Path) -> None:
+    study = tmp_path / "small.toml"
+    study.write_text(TEXT + '\n[diets]\nimage_share = [0, 0.25, 0.5, "natural"]\nhalves = true\n')
+    loaded = load_study(study)
+    names = [setting.name for setting in loaded.settings()]
+    # The setting's own share, .5, is not trained twice.
+    expected = ["main", "main-share0", "main-share0.25", "main-natural", "main-half-a", "main-half-b"]
+    assert names == expected
+    main, *diets = loaded.settings()
+    assert [setting.image_share for setting in diets] == [0, 0.25, "natural", 0.5, 0.5]
+    # An epoch of half the rows has half the draws.
+    assert [setting.epochs // main.epochs for setting in diets] == [1, 1, 1, 2, 2]
+    assert "data_half" not in main.setting()
+    assert diets[-1].setting()["data_half"] == "b"
+    assert loaded.diet_of()["main-half-a"] == {"of": "main", "data_half": "a"}
+    assert "main" not in loaded.diet_of()
+
+
+def test_a_setting_that_is_named_like_a_diet_is_refused(tmp_path: Path) -> None:
+    study = tmp_path / "small.toml"
+    other = '[[saes]]\nname = "main-share0"\nwidth = 24\nk = 3\n'
+    study.write_text(TEXT + "\n" + other + "\n[diets]\nimage_share = [0]\n")
+    with pytest.raises(BadInput, match=r"saes names one thing twice: .*'main-share0'"):
+        load_study(study)

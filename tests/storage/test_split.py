@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.split import split_u
+from storage.split import in_half, split_u
 
 
 def test_split_u_is_the_published_number() -> None:
@@ -29,3 +29,13 @@ def test_another_salt_gives_another_number() -> None:
 def test_the_held_out_share_is_what_was_asked_for() -> None:
     held = sum(split_u(str(i)) < 0.2 for i in range(20_000)) / 20_000
     assert abs(held - 0.2) < 0.0085  # 3 sd of a binomial
+
+
+def test_halves_are_disjoint_whole_and_independent_of_the_split() -> None:
+    groups = [f"group {i}" for i in range(4000)]
+    in_a = [in_half(group, "a") for group in groups]
+    assert [in_half(group, "b") for group in groups] == [not a for a in in_a]
+    # 4,000 fair coins: sd .008 of the share, .018 among the 20 % of one side.
+    assert abs(sum(in_a) / len(groups) - 0.5) < 0.04
+    held = [a for group, a in zip(groups, in_a, strict=True) if split_u(group) < 0.2]
+    assert abs(sum(held) / len(held) - 0.5) < 0.09
