@@ -3,20 +3,42 @@
 -- Columns: image_concept, text_concept; bridge, covariance_bridge, correlation_bridge; pairs (on which both fire);
 --          coactivation; cosine; image_score, text_score (modality scores of the two concepts).
 CREATE MACRO top_bridges(m, s, seed, n, "by" := 'bridge') AS TABLE
--- chosen before concepts are joined: there may be millions
-WITH top AS (
+-- There may be millions: the lowest score that is wanted comes from that column alone, the other columns are read and
+-- concepts are joined for what reaches it. A score that is NULL comes last.
+WITH lowest AS (
+    SELECT min(score) AS score
+    FROM (
+        SELECT
+            coalesce(CASE "by"
+                WHEN 'bridge' THEN bridges.bridge
+                WHEN 'covariance_bridge' THEN bridges.covariance_bridge
+                WHEN 'correlation_bridge' THEN bridges.correlation_bridge
+                ELSE error('top_bridges: by is bridge, covariance_bridge or correlation_bridge')::DOUBLE
+            END, '-infinity'::DOUBLE) AS score
+        FROM bridges
+        WHERE bridges.model = m AND bridges.sae = s AND bridges.seed = seed
+        ORDER BY score DESC
+        LIMIT n
+    )
+),
+reached AS (
     SELECT
         bridges.*,
-        CASE "by"
+        coalesce(CASE "by"
             WHEN 'bridge' THEN bridges.bridge
             WHEN 'covariance_bridge' THEN bridges.covariance_bridge
-            WHEN 'correlation_bridge' THEN bridges.correlation_bridge
-            ELSE error('top_bridges: by is bridge, covariance_bridge or correlation_bridge')::DOUBLE
-        END AS score
+            ELSE bridges.correlation_bridge
+        END, '-infinity'::DOUBLE) AS score
     FROM bridges
     WHERE bridges.model = m AND bridges.sae = s AND bridges.seed = seed
-    ORDER BY score DESC NULLS LAST, bridges.image_concept, bridges.text_concept
-    LIMIT n
+        AND coalesce(CASE "by"
+            WHEN 'bridge' THEN bridges.bridge
+            WHEN 'covariance_bridge' THEN bridges.covariance_bridge
+            ELSE bridges.correlation_bridge
+        END, '-infinity'::DOUBLE) >= (SELECT lowest.score FROM lowest)
+),
+top AS (
+    SELECT * FROM reached ORDER BY score DESC, image_concept, text_concept LIMIT n
 )
 SELECT
     top.image_concept, top.text_concept, top.bridge, top.covariance_bridge, top.correlation_bridge,
@@ -26,4 +48,4 @@ JOIN concepts AS i
     ON i.model = top.model AND i.sae = top.sae AND i.seed = top.seed AND i.concept_id = top.image_concept
 JOIN concepts AS t
     ON t.model = top.model AND t.sae = top.sae AND t.seed = top.seed AND t.concept_id = top.text_concept
-ORDER BY top.score DESC NULLS LAST, top.image_concept, top.text_concept;
+ORDER BY top.score DESC, top.image_concept, top.text_concept;
