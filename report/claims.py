@@ -23,7 +23,7 @@ class Of(NamedTuple):
     @property
     def verdict(self) -> str:
         """The last column."""
-        return "not known" if self.holds is None else "holds" if self.holds else "does not hold"
+        return "not known" if self.holds is None else "holds" if self.holds else "does not"
 
 
 class Claim(NamedTuple):

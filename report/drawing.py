@@ -204,5 +204,5 @@ def _handle(key: Key) -> Artist:
     size = 8 if key.marker == "|" else 5
     return Line2D(
         [0], [0], color=key.color, label=key.label, linestyle=dashes(key.dash) if key.line else "none",
-        marker=key.marker or None, markersize=size, markerfacecolor="none" if key.hollow else key.color,
+        marker=key.marker or None, markersize=size, markerfacecolor=PAPER if key.hollow else key.color,
     )  # fmt: skip

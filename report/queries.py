@@ -92,10 +92,10 @@ DROPPED = "SELECT cause, count(*) AS items FROM ledger GROUP BY cause ORDER BY i
 
 SETTINGS = """\
 SELECT
-    sae, model, architecture, dim, width, k, decoder_bias, image_share,
+    sae, model, architecture, dim, width, k, decoder_bias, image_share, data_half,
     count(*) AS seeds, max(rows_seen) AS rows_seen, any_value(split) AS split
 FROM saes
-GROUP BY sae, model, architecture, dim, width, k, decoder_bias, image_share
+GROUP BY sae, model, architecture, dim, width, k, decoder_bias, image_share, data_half
 ORDER BY sae, model"""
 
 RECONSTRUCTION = """\

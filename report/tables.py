@@ -46,8 +46,8 @@ COLUMNS = {
     "settings": [
         SAE, MODEL, Column("architecture", "architecture", WORDS), Column("dim", "d", COUNT),
         Column("width", "concepts C", COUNT), Column("k", "k", COUNT), Column("decoder_bias", "decoder bias", WORDS),
-        Column("image_share", "image share", WORDS), Column("seeds", "seeds", COUNT),
-        Column("rows_seen", "rows seen", COUNT),
+        Column("image_share", "image share", WORDS), Column("data_half", "data half", WORDS),
+        Column("seeds", "seeds", COUNT), Column("rows_seen", "rows seen", COUNT),
     ],
     "reconstruction": [
         SAE, MODEL, Column("seed", "seed", COUNT), Column("r2_image", "R² image", 3), Column("r2_text", "R² text", 3),

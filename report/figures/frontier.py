@@ -7,7 +7,22 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from report.drawing import FIFTH, FIRST, FOURTH, INK, MUTED, SECOND, SIXTH, Draw, Drawn, Key, Panel, dashes, short
+from report.drawing import (
+    FIFTH,
+    FIRST,
+    FOURTH,
+    INK,
+    MUTED,
+    PAPER,
+    SECOND,
+    SIXTH,
+    Draw,
+    Drawn,
+    Key,
+    Panel,
+    dashes,
+    short,
+)
 from report.figures.runs import Runs, models_of
 from report.queries import Answer, Row
 
@@ -88,7 +103,7 @@ def _lines(rows: list[Row], column: str, styles: dict[str, Method], bottom: floa
                 axes.plot(
                     [row["l0"] for row in line], [row[column] for row in line],
                     color=style.color, linestyle=dashes(style.dash), marker=style.marker or None, markersize=5,
-                    markerfacecolor=style.color if style.color not in (INK, MUTED) else "none", linewidth=1.4,
+                    markerfacecolor=style.color if style.color not in (INK, MUTED) else PAPER, linewidth=1.4,
                 )  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set(xlim=limits, ylim=(bottom, 1), xlabel="L0 (log scale)", ylabel="R²")

@@ -35,7 +35,7 @@ def side_by_side(answer: Answer, runs: Runs) -> Drawn | None:
         said.append(f"{title}: " + ", ".join(f"{STATISTICS[n]} {rows[n]['value']:.2f}" for n in names if n in rows))
     panel = Panel(
         _side_by_side(answer, runs, names), "", "; ".join(said) + ".",
-        (7.4, 0.8 + (0.2 + 0.16 * len(runs)) * len(names)),
+        (6.4, 0.8 + (0.2 + 0.16 * len(runs)) * len(names)),
     )  # fmt: skip
     caption = (
         "Marks: mean over seeds, or pairs of seeds; bars: their range. Upright strokes: what chance gives, of "

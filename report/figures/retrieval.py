@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from report.drawing import FIRST, LINE, MUTED, SECOND, Draw, Drawn, Key, Panel, short
+from report.drawing import FIRST, LINE, MUTED, PAPER, SECOND, Draw, Drawn, Key, Panel, short
 from report.figures.runs import Runs, columns_for, titled
 from report.queries import Answer, Row
 
@@ -68,7 +68,7 @@ def _dots(rows: list[Row], names: list[str], highest: float) -> Draw:
                 axes.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2, alpha=0.5)
                 axes.plot(
                     row["r1"], y, color=color, marker=marker, markersize=5,
-                    markerfacecolor="none" if hollow else color,
+                    markerfacecolor=PAPER if hollow else color,
                 )  # fmt: skip
         axes.set_yticks(range(len(names)), [INTERVENTIONS.get(name, name) for name in names])
         for name, tick in zip(names, axes.get_yticklabels(), strict=True):

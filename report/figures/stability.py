@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MultipleLocator, NullLocator
 
-from report.drawing import FIRST, INK, LINE, SECOND, THIRD, Draw, Drawn, Key, Panel, dashes, short
+from report.drawing import FIRST, INK, LINE, PAPER, SECOND, THIRD, Draw, Drawn, Key, Panel, dashes, short
 from report.figures.runs import Runs, columns_for, models_of, titled
 from report.queries import Answer, Row
 
@@ -105,7 +105,7 @@ def _diets(rows: list[Row], names: list[tuple[str, str]]) -> Draw:
         for row in rows:
             y = names.index((row["sae_a"], row["sae_b"]))
             if row["same_seed"]:
-                axes.plot(row["stability"], y, color=FIRST, marker="o", markersize=5, markerfacecolor="none")
+                axes.plot(row["stability"], y, color=FIRST, marker="o", markersize=5, markerfacecolor=PAPER)
                 continue
             axes.plot([row["low"], row["high"]], [y, y], color=FIRST, linewidth=2.2, solid_capstyle="round", alpha=0.5)
             axes.plot(row["stability"], y, color=FIRST, marker="o", markersize=5)
