@@ -8,7 +8,7 @@ from report.figures.runs import Runs
 from report.queries import MIN_FIRINGS, TOP, UNIMODAL, for_each, of_each
 from storage.statements import literal
 
-MARKS = 1000  # concepts drawn against their alignment: more are a blot, and megabytes of SVG
+MARKS = 500  # concepts drawn against their alignment: more are a blot, and megabytes of SVG
 CELLS = 20  # concepts a side of the bridge matrix
 SUBSPACES = ("mean_gap", "logistic", "lda", "inlp")
 

@@ -79,14 +79,18 @@ def r2_against_l0(answer: Answer, runs: Runs) -> Drawn | None:
     caption = (
         "R² within each modality, about its own mean, on held-out rows, against L0, the mean number of codes that "
         "are not 0 (log scale). SAEs in colour, drawn through; what they are measured against in grey and black. "
-        "k-means has one code a row. PCA, ICA and NMF codes are cut to the k largest a row."
+        "k-means has one code a row; PCA and ICA keep the k largest; NMF, spherical k-means, data sample and random "
+        "directions are encoded by non-negative matching pursuit."
     )
     caption += f" Points below {short(bottom)} are cut off: {', '.join(deeper)}." if deeper else ""
     order = [name for name in METHODS if name in styles] + [name for name in names if name not in METHODS]
     keys = [
-        Key(style.name, style.color, style.dash, marker=style.marker, hollow=style.color in (INK, MUTED))
-        for style in (styles[name] for name in order)
-    ]
+        Key(
+            styles[name].name, styles[name].color, styles[name].dash, marker=styles[name].marker,
+            line=len({row["k"] for row in answer.of(method=name)}) > 1, hollow=styles[name].color in (INK, MUTED),
+        )
+        for name in order
+    ]  # fmt: skip
     return Drawn("frontier", panels, keys, caption, answer.sql, 2)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
@@ -15,7 +17,7 @@ SUBSPACES = {
     "lda": "LDA normal",
     "inlp": "INLP subspace",
 }
-LARGEST = 150.0  # area of the most energetic concept's mark, in square points
+SMALLEST, LARGEST = 3.0, 13.0  # diameters of marks, in points
 
 
 def histograms(answer: Answer, runs: Runs) -> Drawn:
@@ -84,9 +86,10 @@ def alignments(answer: Answer, nulls: Answer, runs: Runs, most: int) -> Drawn | 
             panels.append(Panel(_alignment(rows, null, subspace == "inlp"), title, label, (4.9, 2.6)))
     sae = next(sae for _, sae in runs)
     caption = (
-        f"A mark a concept of SAE {sae}, first seed, with at least {MIN_FIRINGS} firings; its area is the energy. "
-        f"Alignment is the cosine with the direction that tells images (+) from captions (−), for INLP the length of "
-        f"the part inside the subspace, which has no sign. {'; '.join(notes)}, those with most energy."
+        f"A mark a concept of SAE {sae}, first seed, with at least {MIN_FIRINGS} firings; its area is the energy, but "
+        "for the smallest. Alignment is the cosine with the direction that tells images (+) from captions (−), for "
+        "INLP the length of the part inside the subspace, which has no sign. "
+        f"{'; '.join(notes)}, those with most energy."
     )
     keys = [Key("concept, area its energy", FIRST, marker="o", line=False)]
     if nulls.rows:
@@ -103,12 +106,17 @@ def _alignment(rows: list[Row], null: list[Row], unsigned: bool) -> Draw:
         if null:
             low = null[0]["low"] if unsigned else -null[0]["high"]
             axes.axhspan(low, null[0]["high"], color=THIRD, alpha=0.25, linewidth=0)
+        by_size: dict[float, list[Row]] = {}
         largest = max((row["energy"] for row in rows), default=0) or 1
-        axes.scatter(
-            [row["modality_score"] for row in rows], [row["alignment"] for row in rows],
-            s=[max(4, LARGEST * row["energy"] / largest) for row in rows],
-            color=FIRST, alpha=0.55, edgecolors=PAPER, linewidths=0.5, clip_on=False,
-        )  # fmt: skip
+        for row in rows:
+            diameter = max(SMALLEST, LARGEST * math.sqrt(row["energy"] / largest))
+            by_size.setdefault(round(2 * diameter) / 2, []).append(row)  # one shape a size: a tenth of the SVG
+        for diameter, marks in sorted(by_size.items(), reverse=True):
+            axes.plot(
+                [row["modality_score"] for row in marks], [row["alignment"] for row in marks], linestyle="none",
+                marker="o", markersize=diameter, color=FIRST, alpha=0.55, markeredgecolor=PAPER, markeredgewidth=0.5,
+                clip_on=False,
+            )  # fmt: skip
         axes.axhline(0, color=MUTED, linewidth=0.8)
         axes.set(ylim=(0, 1) if unsigned else (-1, 1), ylabel="|alignment|" if unsigned else "alignment")
         axes.yaxis.set_major_locator(MultipleLocator(0.25 if unsigned else 0.5))
