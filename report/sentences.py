@@ -10,6 +10,7 @@ from typing import NamedTuple
 from report.queries import MIN_FIRINGS, TOP, UNIMODAL, Answer, Row
 
 SURE = 2.0  # standard deviations of a null that a number must stand above it to be called above
+FAIR = 1.25  # L0 over k up to which methods are compared at this k
 NEAR = 0.1  # L0 within this part of k is called close to it
 SAES = ("relu", "topk", "batchtopk", "jumprelu", "matryoshka")  # methods of the frontier that are SAEs
 DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
@@ -343,7 +344,10 @@ def interventions(answers: Answers, models: list[str], sae: str) -> Finding | No
 
 
 def frontier(answers: Answers, models: list[str]) -> Finding | None:
-    """Whether an SAE or a baseline rebuilds most at equal k, by the mean of both modalities' R2."""
+    """Whether an SAE or a baseline rebuilds most at equal k, by the mean of both modalities' R2.
+
+    Methods that spend more codes than FAIR times k are left out: more codes rebuild more.
+    """
     ahead: list[bool] = []
 
     def best(rows: list[Row]) -> Row | None:
@@ -356,7 +360,7 @@ def frontier(answers: Answers, models: list[str]) -> Finding | None:
     def describe(model: str) -> str | None:
         rows, said = answers.frontier.of(model=model), []
         for k in sorted({row["k"] for row in rows}):
-            of_k = [row for row in rows if row["k"] == k]
+            of_k = [row for row in rows if row["k"] == k and row["l0"] is not None and row["l0"] <= FAIR * k]
             net = best([row for row in of_k if row["method"] in SAES])
             other = best([row for row in of_k if row["method"] not in SAES])
             if net and other:
@@ -371,5 +375,8 @@ def frontier(answers: Answers, models: list[str]) -> Finding | None:
         "At equal k a baseline rebuilds more than every SAE.",
         "Whether an SAE or a baseline rebuilds most depends on k or on the model.",
     )
-    note = "R² within images, within captions; the best SAE, against the best of the other methods."
+    note = (
+        "R² within images, within captions; the best SAE, against the best of the other methods, of those whose L0 is "
+        f"at most {FAIR} k."
+    )
     return Finding("Frontier", conclusion, listed, note) if listed else None

@@ -183,6 +183,17 @@ def test_the_frontier_compares_saes_and_baselines_at_equal_k() -> None:
     assert sentences.frontier(answers(), ["m"]) is None
 
 
+def test_the_frontier_leaves_out_methods_that_spend_more_codes() -> None:
+    rows = [
+        {"model": "m", "method": method, "k": 4, "l0": l0, "r2_image": r2, "r2_text": r2}
+        for method, l0, r2 in (("jumprelu", 5.1, 0.9), ("topk", 4.0, 0.5), ("pca", 4.0, 0.6))
+    ]
+    found = sentences.frontier(answers(frontier=rows), ["m"])
+    assert found is not None
+    assert found.text == "At equal k a baseline rebuilds more than every SAE."
+    assert found.by_model[0][1] == "k = 4: topk 0.50, 0.50 at L0 4.0, against pca 0.60, 0.60 at L0 4.0"
+
+
 def test_modality_wording_follows_the_shares(catalog: Make) -> None:
     con = catalog(models=("m",), seeds=1)
 
