@@ -148,15 +148,18 @@ def sparsity(answers: Answers, models: list[str], sae: str) -> Finding | None:
         if l0 is None or not settings:
             return None
         k = settings[0]["k"]
-        ratios.append(l0 / k)
+        if k:  # an SAE that was trained elsewhere may aim at none
+            ratios.append(l0 / k)
         image, text = mean(row["l0_image"] for row in rows), mean(row["l0_text"] for row in rows)
-        fired = f"L0 {number(image, 1)} an image and {number(text, 1)} a caption at k = {k}"
+        fired = f"L0 {number(image, 1)} an image and {number(text, 1)} a caption" + (f" at k = {k}" if k else "")
         return f"{fired}, {percent(dead)} of concepts dead"
 
     listed = each(models, describe)
     if not listed:
         return None
-    if all(abs(ratio - 1) <= NEAR for ratio in ratios):
+    if not ratios:
+        text = "L0 follows from the thresholds that it came with."
+    elif all(abs(ratio - 1) <= NEAR for ratio in ratios):
         text = f"L0, mean of images and captions, is within {percent(NEAR)} of k."
     elif all(ratio > 1 + NEAR for ratio in ratios):
         text = "More concepts fire than k asked for."

@@ -1,15 +1,14 @@
-"""Frontier: R2 against L0 of every method on one model's rows; methods side by side, one process a core."""
+"""Frontier: R2 against L0 of every method on one model's rows; as many processes as cores share the methods."""
 
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from storage.dataset import Dataset
 from tasks.children import Watch, in_process, stop_all
-from tasks.progress import bar
 from tasks.stage import Runtime, stage
 
 if TYPE_CHECKING:
@@ -27,7 +26,8 @@ class Measure(NamedTuple):
     embeddings: list[Dataset]
     heldout: float
     setting: dict[str, Any]
-    part: Part
+    parts: list[Part]
+    device: str
 
 
 @stage("frontiers", version="1", volatile=(SECONDS,))
@@ -46,15 +46,14 @@ def frontier(
 
     from sae.frontier import parts
 
-    found: list[dict[str, Any]] = []
-    jobs = [Measure(runtime.store, pairs, embeddings, heldout, setting, part) for part in parts(methods, k)]
-    pool = ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1))
+    every = parts(methods, k)
+    count = min(len(every), os.cpu_count() or 1)  # a process takes seconds to start: one for many methods
+    shared = (runtime.store, pairs, embeddings, heldout, setting)
+    jobs = [Measure(*shared, every[i::count], runtime.device) for i in range(count)]
+    pool = ThreadPoolExecutor(count)
     try:
-        running = [pool.submit(in_process, measure_part, job, f"frontier, {job.part.method}") for job in jobs]
-        with bar(len(jobs), "frontier", "methods", show=runtime.progress) as progress:
-            for done in as_completed(running):
-                found += done.result()
-                progress.update()
+        running = [pool.submit(in_process, measure_parts, job, "frontier") for job in jobs]
+        found = [row for done in running for row in done.result()]
     finally:  # after an error or an interrupt: nothing queued starts, nothing running goes on
         pool.shutdown(wait=False, cancel_futures=True)
         stop_all()
@@ -64,13 +63,20 @@ def frontier(
     return table.height
 
 
-def measure_part(job: Measure, watch: Watch) -> list[dict[str, Any]]:
-    """The rows of one method, in a process of its own."""
+def measure_parts(job: Measure, watch: Watch) -> list[dict[str, Any]]:
+    """The rows of several methods, in a process of its own."""
+    import torch
+
     from sae import Settings
     from sae.frontier import Pair, measure
     from storage.rows import select
 
     sides = [select(job.store, job.pairs, job.embeddings, job.heldout, side) for side in ("train", "heldout")]
     training, heldout = (Pair(rows.image, rows.text) for rows in sides)
-    settings = Settings(**job.setting, k=min(job.part.k))
-    return measure(job.part, training, heldout, settings, on_step=lambda step, steps, stats: watch())
+    device = job.device if job.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    found = []
+    for part in job.parts:
+        watch()
+        settings = Settings(**job.setting, k=min(part.k))
+        found += measure(part, training, heldout, settings, device=device, on_step=lambda step, steps, stats: watch())
+    return found

@@ -18,6 +18,8 @@ def curves(answer: Answer, runs: Runs) -> Drawn:
     panels = []
     for model, sae, title in titled(runs):
         rows = answer.of(model=model, sae=sae)
+        if not rows:  # trained elsewhere
+            continue
         seeds = len({row["seed"] for row in rows})
         label = f"Training of {title}: R squared and dead fraction by epoch, {seeds} seed{'s' * (seeds != 1)}."
         panels.append(Panel(_curves(rows, min(0.0, bottom), epochs), title, label, (4.9, 2.1)))

@@ -13,10 +13,12 @@ import sae
 from flows.config import load_study
 from flows.status import status
 from flows.study import Finished, run_study
+from sae.hub import from_hub
 from sae.interchange import to_overcomplete, to_saelens
 from storage import open_catalog
 from storage.errors import BadInput
 from storage.runs import last_run
+from tasks.publish import publish
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 SETTINGS = '[[saes]]\nname = "lens"\ncheckpoint = "lens"\n[[saes]]\nname = "bare"\ncheckpoint = "bare.pt"\nk = 2\n'
@@ -109,3 +111,16 @@ def test_a_checkpoint_that_does_not_fit_is_bad_input(finished: tuple[Path, Path]
         run(study, store, f"saes.lens.checkpoint={tmp_path / 'narrow'}", only="train")
     with pytest.raises(BadInput, match=r"sae lens: checkpoint .*nowhere: no such file or folder"):
         run(study, store, f"saes.lens.checkpoint={tmp_path / 'nowhere'}", only="train")
+
+
+def test_an_sae_is_published_with_the_figures_of_its_run(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    _, store = finished
+    publish(store, None, "own", "main", 0, tmp_path / "repo")
+    r2 = open_catalog(store).execute("SELECT r2_image FROM saes WHERE sae = 'main'").fetchone()[0]
+    card = (tmp_path / "repo" / "README.md").read_text()
+    assert f"| R2, images | {r2:.4g} |" in card
+    assert "setting `main`, seed 0" in card
+    assert "Stability" not in card  # one seed
+    assert from_hub(tmp_path / "repo").config.width == 24
+    with pytest.raises(BadInput, match="no SAE own main 7; the study has own bare 0, own lens 0, own main 0"):
+        publish(store, None, "own", "main", 7, tmp_path / "repo")
