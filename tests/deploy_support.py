@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).resolve().parents[1]
-WAIT = 420.0  # seconds that anything may take on a busy machine before a test gives up
+WAIT = 900.0  # seconds that anything may take on a busy machine before a test gives up
 
 
 class Operator:
