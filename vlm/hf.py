@@ -35,16 +35,16 @@ class Family(NamedTuple):
     causal: bool  #: the tower sees nothing behind the end of text: padding can be cut, exactly
     lower: bool  #: trained on lower-cased text; CLIP's tokenizer lowers by itself
     context: int  #: tokens, where the configuration says nothing
-    #: attention of the text tower. AIMv2's modules do not call themselves causal, and with "sdpa" transformers leaves
-    #: a mask of nothing but ones away: a batch without padding would then look ahead, one with padding would not.
-    text_attention: str = "sdpa"
+    #: AIMv2's text tower: its modules do not call themselves causal, and transformers leaves a mask of nothing but ones
+    #: away: a batch without padding would then look ahead, one with padding would not. It is given the whole mask.
+    own_mask: bool = False
 
 
 FAMILIES = {
     "clip": Family("CLIPModel", causal=True, lower=False, context=77),
     "siglip": Family("SiglipModel", causal=False, lower=True, context=64),
     "siglip2": Family("Siglip2Model", causal=False, lower=True, context=64),
-    "aimv2": Family("Aimv2Model", causal=True, lower=False, context=77, text_attention="eager"),
+    "aimv2": Family("Aimv2Model", causal=True, lower=False, context=77, own_mask=True),
 }
 
 
@@ -80,9 +80,8 @@ class HFEncoder(Encoder):
         positions = getattr(model.config.text_config, "max_position_embeddings", family.context)
         self.context = min(int(tokenizer.model_max_length), int(positions))
         self.lower = family.lower and tokenizer.init_kwargs.get("do_lower_case") is not False
-        # SigLIP was trained without a mask, and its released tokenizers give none. AIMv2's tower in transformers is
-        # causal only when it gets one.
-        self.masked = family.causal or "attention_mask" in tokenizer.model_input_names
+        # SigLIP was trained without a mask, and its released tokenizers give none.
+        self.masked = not family.own_mask and "attention_mask" in tokenizer.model_input_names
         self.dim = int(self.token_features(self.tokenize([""]).inputs).shape[1])
         self.identity = {
             **source,
@@ -94,7 +93,7 @@ class HFEncoder(Encoder):
                 "context_length": self.context,
                 "lower": self.lower,
                 "padding": "to the longest of the batch" if family.causal else "to the full context",
-                "mask": self.masked,
+                "mask": "causal" if family.own_mask else self.masked,
             },
             "versions": library_versions(LIBRARIES),
         }
@@ -156,6 +155,10 @@ class HFEncoder(Encoder):
         import torch
 
         moved = {name: values.to(self.device) for name, values in inputs.items()}
+        if self.family.own_mask:  # [B, 1, L, L]: each token sees itself and those before it
+            rows, width = moved["input_ids"].shape
+            seen = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()
+            moved["attention_mask"] = seen.expand(rows, 1, width, width)
         with torch.inference_mode():
             return pooled(self.model.get_text_features(**moved)).float().cpu()
 
@@ -216,7 +219,7 @@ def _model(folder: Path, family: Family) -> Any:
         local_files_only=True,
         use_safetensors=any(folder.glob("*.safetensors")),
         trust_remote_code=False,
-        attn_implementation={"": "sdpa", "vision_config": "sdpa", "text_config": family.text_attention},
+        attn_implementation="sdpa",
         weights_only=True,
         output_loading_info=True,
     )

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import vlm
+from flows.config import SHORT_NAMES
+from vlm.zoo import ZOO
 
 
 @pytest.mark.parametrize("spec", ["", "clap", "hf:", "open_clip", "open_clip:", "demo:emoji-clip"])
@@ -62,6 +64,10 @@ def test_a_repository_is_named_as_the_hub_names_it() -> None:
     for rest in ("a/b/c", "some body/model", "@main"):
         with pytest.raises(vlm.SpecError, match="must be hf:REPOSITORY"):
             vlm.load(f"hf:{rest}")
+
+
+def test_a_study_allows_the_short_names_that_there_are() -> None:
+    assert tuple(ZOO) == SHORT_NAMES
 
 
 def test_importing_the_room_does_not_import_torch() -> None:
