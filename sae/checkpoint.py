@@ -62,10 +62,14 @@ class Checkpoint:
                 entries: dict[str, Any] = json.loads(file.metadata()["state"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{self.path}: not a readable checkpoint ({error}); delete it to begin anew") from error
+            raise CheckpointError(
+                f"{self.path}: not a readable checkpoint ({error}); delete it to begin anew"
+            ) from error
         found = entries["training"]
         if found != json.loads(json.dumps(wanted)):
-            names = ", ".join(sorted(name for name in wanted if found.get(name) != json.loads(json.dumps(wanted[name]))))
+            names = ", ".join(
+                sorted(name for name in wanted if found.get(name) != json.loads(json.dumps(wanted[name])))
+            )
             raise CheckpointError(f"{self.path}: of a training with another {names}; delete it to begin anew")
         return tensors, entries
 

@@ -1,4 +1,4 @@
-"""The training rows: kept as they came (float16 stays float16), normalised batch by batch, and the order of the batches.
+"""The training rows, kept as they came (float16 stays float16) and normalised batch by batch; the order of batches.
 
 On a CPU they stay in the caller's arrays; on another device they are copied there once.
 """

@@ -5,7 +5,7 @@ the gradients are those of `sae.step`.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -198,10 +198,11 @@ class SparseStep:
     def _update_(self, learning_rate: float, t: int, squares: float) -> None:
         factor = min(1.0, LARGEST_NORM / (squares**0.5 + 1e-6))
         numbers = (factor, learning_rate / (1 - BETAS[0] ** t), (1 - BETAS[1] ** t) ** -0.5, *BETAS, EPSILON)
-        numbers_32 = tuple(np.float32(number) for number in numbers)
+        numbers_32: Any = tuple(np.float32(number) for number in numbers)
         parts = {name: self._parts(name) for name in ("encoder", "encoder_bias", "dictionary")}
         if self.settings.decoder_bias:
-            kernels._adam(*self._parts("bias"), *numbers_32)
+            at: Any = self._parts("bias")
+            kernels.adam_(*at, *numbers_32)
         self.workers.run(
             kernels.update_, len(self.slot), parts["encoder"], parts["encoder_bias"], parts["dictionary"],
             _array(self.weights.bias), self.shift.numpy(), numbers_32,

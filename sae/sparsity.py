@@ -82,7 +82,9 @@ def above(pre_BC: Tensor, threshold: Tensor) -> Tensor:
     return torch.where(pre_BC > threshold.clamp_min(0), pre_BC, 0.0)
 
 
-Weighted = Callable[[], Iterable[tuple[Tensor, Tensor]]]  # each call goes through all rows once more: x [B, d], weight [B]
+Weighted = Callable[
+    [], Iterable[tuple[Tensor, Tensor]]
+]  # each call goes through all rows once more: x [B, d], weight [B]
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """The loops of the sparse training step, compiled by numba: each works on a range of rows or concepts, on one thread.
 
-Plain arrays in, plain arrays out; callers check the input. Shapes: B rows of a batch, C concepts, d dimensions, n nested
-dictionaries, M kept codes of the batch. Sums may be reordered for speed, never by the number of cores.
+Plain arrays in, plain arrays out; callers check the input. Shapes: B rows of a batch, C concepts, d dimensions,
+n nested dictionaries, M kept codes of the batch.
 """
 
 import numba
@@ -125,9 +125,7 @@ def compact(
 
 
 @jit
-def by_concept(
-    row_start: np.ndarray, concepts: np.ndarray, width: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def by_concept(row_start: np.ndarray, concepts: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The kept codes sorted by concept, then row: concept_start [C+1], rows [M], and their places [M] in row order."""
     concept_start = np.zeros(width + 1, np.int64)
     for p in range(len(concepts)):
@@ -180,7 +178,7 @@ def reconstruct_(
     alone, and the gradient in the bias [d].
     """
     nested, dim = len(widths), x.shape[1]
-    errors, last, two = 0.0, 0.0, np.float32(2) * scale
+    errors, last, two = np.float64(0), np.float64(0), np.float32(2) * scale
     to_bias = np.zeros(dim, np.float32)
     rest = np.empty(dim, np.float32)
     for r in range(start, stop):
@@ -236,7 +234,7 @@ def gradients_(
     slot [C]: row of aux_encoder, aux_dictionary [., d] and aux_bias [.] that is added to a concept (AuxK), or -1. The
     gradient of an atom loses its part along the atom. Returns the sum of all squares.
     """
-    squares, m = 0.0, 0
+    squares, m = np.float64(0), 0
     for c in range(start, stop):
         while c >= widths[m]:
             m += 1
@@ -260,7 +258,7 @@ def gradients_(
 
 
 @jit
-def _adam(
+def adam_(
     weight: np.ndarray,
     gradient: np.ndarray,
     first: np.ndarray,
@@ -272,6 +270,7 @@ def _adam(
     beta2: np.float32,
     epsilon: np.float32,
 ) -> None:
+    """Adam on one vector. factor: of the gradient; rate: over 1 - beta1^t; root: 1 / sqrt(1 - beta2^t)."""
     one = np.float32(1)
     for j in range(weight.shape[0]):
         g = factor * gradient[j]
@@ -309,13 +308,13 @@ def update_(
     factor, rate, root, beta1, beta2, epsilon = numbers
     for c in range(start, stop):
         w, g, m, v = encoder
-        _adam(w[c], g[c], m[c], v[c], factor, rate, root, beta1, beta2, epsilon)
+        adam_(w[c], g[c], m[c], v[c], factor, rate, root, beta1, beta2, epsilon)
         at = slice(c, c + 1)
         b, g1, m1, v1 = encoder_bias
-        _adam(b[at], g1[at], m1[at], v1[at], factor, rate, root, beta1, beta2, epsilon)
+        adam_(b[at], g1[at], m1[at], v1[at], factor, rate, root, beta1, beta2, epsilon)
         shift[c] = b[c] - _dot(w[c], bias)
         atoms, g, m, v = dictionary
-        _adam(atoms[c], g[c], m[c], v[c], factor, rate, root, beta1, beta2, epsilon)
+        adam_(atoms[c], g[c], m[c], v[c], factor, rate, root, beta1, beta2, epsilon)
         atom = atoms[c]
         inverse = np.float32(1) / np.sqrt(_dot(atom, atom))
         for j in range(atom.shape[0]):

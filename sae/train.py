@@ -1,7 +1,7 @@
 """Trains one sparse autoencoder on image and text embeddings held in memory: epochs, curve, checkpoints.
 
-Writes nothing but the checkpoint it is asked to keep. Equal inputs at one thread on one device give equal bytes, whether
-or not the training was interrupted.
+Writes nothing but the checkpoint it is asked to keep. Equal inputs at one thread on one device give equal bytes,
+whether or not the training was interrupted.
 """
 
 import dataclasses

@@ -18,7 +18,7 @@ from sae.rows import Rows
 from sae.settings import Settings
 from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, is_sparse_better
 from sae.sparsity import TOPK_FAMILY, calibrate
-from sae.step import Weights, codes_of, forward
+from sae.step import codes_of, forward
 
 FIRST_PENALTY = {"relu": 1e-2, "jumprelu": 1e-2}  # before it is steered
 STEERING = 0.03  # a step changes the penalty by at most this factor

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sae.sparsity import BANDWIDTH, above, batch_topk, calibrate, jumprelu, relu, topk
 
+
 def once(x, weight, chunk=2048):
     """Rows and their weights as `calibrate` takes them."""
     return lambda: zip(x.split(chunk), weight.split(chunk), strict=True)

@@ -194,7 +194,7 @@ def test_rule_chooses_the_sparse_path_above_ten_concepts_a_code_on_a_cpu():
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
 def test_selection_is_exact_whatever_the_guess(architecture, cut):
     # A guess above every pre-activation must be noticed. Values on a grid of tenths make ties the rule.
-    trainer, x = start(setting(architecture), sparse=True)
+    trainer, _ = start(setting(architecture), sparse=True)
     step = trainer.sparse
     random = np.random.default_rng(1)
     pre = torch.from_numpy(random.integers(-20, 20, (64, 40)).astype(np.float32) / 10)
@@ -288,7 +288,10 @@ def test_centring_removes_the_gap_and_r2_is_in_the_original_space():
     image, text = (0.25 * random.standard_normal((400, 12)).astype(np.float32) + s * m for s in (1, -1))
     trained = sae.train(image, text, setting("batchtopk", epochs=8, centring=True), seed=0)
     net = trained.sae
-    x = {name: torch.nn.functional.normalize(torch.from_numpy(v), dim=1) for name, v in (("image", image), ("text", text))}
+    x = {
+        name: torch.nn.functional.normalize(torch.from_numpy(v), dim=1)
+        for name, v in (("image", image), ("text", text))
+    }
     for name in x:
         mean = getattr(net, f"mean_{name}")
         np.testing.assert_allclose(mean.numpy(), x[name].mean(0).numpy(), atol=1e-6)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -29,7 +30,8 @@ def die(step, steps, stats):
     if step == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 image, text = np.load(folder / "image.npy"), np.load(folder / "text.npy")
-sae.train(image, text, sae.Settings(**json.loads(sys.argv[2])), 7, on_step=die, checkpoint=sae.Checkpoint(folder, steps=9))
+settings, kept = sae.Settings(**json.loads(sys.argv[2])), sae.Checkpoint(folder, steps=9)
+sae.train(image, text, settings, 7, on_step=die, checkpoint=kept)
 """
 SETTINGS = {
     "sparse": sae.Settings(width=40, k=3, epochs=8, batch_size=32, learning_rate=5e-3, dead_after_epochs=0.1),
@@ -52,8 +54,6 @@ def without_times(curve):
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, name):
-    import json
-
     settings = SETTINGS[name]
     for part, rows in zip(("image", "text"), data, strict=True):
         np.save(tmp_path / f"{part}.npy", rows)
