@@ -129,7 +129,7 @@ class Checkpoint(Section):
         "batchtopk", description="of an overcomplete state dict without thresholds; other files say it themselves"
     )
     k: int | None = Field(None, ge=1, description="concepts a row, where the file says neither that nor a threshold")
-    seeds: list[int] = [0]
+    seeds: list[int] = Field([0], description="a checkpoint is one SAE: its seed is 0")
     retrain: Literal["always", "never"] | Annotated[float, Field(gt=1)] = "always"
 
     @field_validator("seeds")
