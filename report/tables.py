@@ -167,5 +167,12 @@ def _cell(value: Any, column: Column) -> Cell:
     if column.form == COUNT:
         return Cell(f"{value:,}".replace(",", "\u202f"), True)
     if column.form == SMALL:
-        return Cell(number(value, 3 if value == 0 else min(6, max(3, 2 - math.floor(math.log10(abs(value)))))), True)
+        return Cell(_small(value), True)
     return Cell(percent(value) if column.form == PERCENT else number(value, int(column.form)), True)
+
+
+def _small(value: float) -> str:
+    """Three digits that count, at most six after the point; 0 for what is smaller."""
+    if abs(value) < 5e-7:
+        return "0"
+    return number(value, min(6, max(3, 2 - math.floor(math.log10(abs(value))))))
