@@ -33,7 +33,7 @@ from flows.failures import check_database
 from flows.stages import STAGES, Job, Key, State, jobs_of, lookup, run_stage
 from flows.upstream import upstream_of
 from storage.catalog import write_catalog_file
-from storage.dataset import library_versions, locked
+from storage.dataset import Dataset, library_versions, locked, manifest_of
 from storage.errors import BadInput
 from storage.lease import leases, running
 from storage.runs import Entry, Run, last_run, write_run
@@ -152,7 +152,7 @@ def _run_study(
             done.append(_summary(stage, made, time.perf_counter() - at))
             stage_table(store, study.name, stage, made, done[-1].seconds)
             tell(done[-1])
-        all_entries = entries if only is None else _complete_run(entries, state, last)
+        all_entries = entries if only is None else _complete_run(store, entries, state, last)
         run = Run(
             study=study.name,
             config=study.model_dump(mode="json"),
@@ -189,7 +189,13 @@ def _summary(stage: str, made: list[Entry], seconds: float) -> StageDone:
     return StageDone(stage, len(tasks), len(cached), seconds, max(cached, default=0.0))
 
 
-def _complete_run(made: list[Entry], state: State, last: Run | None) -> list[Entry]:
+def _found(store: Path, key: Key, dataset: Dataset) -> Entry:
+    """The entry of a dataset that the last run does not have: what it was made from stands in its manifest."""
+    inputs = [Dataset(**handle) for handle in manifest_of(store, dataset)["inputs"]]
+    return Entry(**key._asdict(), dataset=dataset, inputs=inputs)
+
+
+def _complete_run(store: Path, made: list[Entry], state: State, last: Run | None) -> list[Entry]:
     """The entries of a run of one stage: upstream as used, the stage as made, the rest from the last run."""
     before = {_key(entry): entry for entry in last.entries} if last else {}
     now = {_key(entry): entry for entry in made}
@@ -197,7 +203,7 @@ def _complete_run(made: list[Entry], state: State, last: Run | None) -> list[Ent
         if key not in now:
             known = before.get(key)
             same = known is not None and known.dataset == dataset
-            now[key] = known if same and known else Entry(**key._asdict(), dataset=dataset)
+            now[key] = known if same and known else _found(store, key, dataset)
     return list({**before, **now}.values())
 
 
