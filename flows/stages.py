@@ -257,9 +257,9 @@ def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
             setting["checkpoint"] = Path(setting["checkpoint"]).name
     config["pairs"] = located(config["pairs"], lambda path: Path(path).name)
     for model in config["models"]:
-        kind, _, rest = model["spec"].partition(":")
-        if kind == "embeddings":
-            model["spec"] = f"{kind}:{Path(rest).name}"
+        for prefix in ("embeddings:", "open_clip:local-dir:", "hf:local-dir:"):
+            if model["spec"].startswith(prefix):
+                model["spec"] = prefix + Path(model["spec"].removeprefix(prefix)).name
     return config
 
 

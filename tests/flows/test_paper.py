@@ -47,11 +47,14 @@ def test_the_papers_study_runs_from_pairs_to_page(tmp_path: Path, capfd: pytest.
     coco(tmp_path / "coco", study["pairs"].get("subset", "val2017"))
     assert {model["spec"] for model in study["models"]} == set(FAMILY_OF)
     changes = [f"pairs.path={tmp_path / 'coco'}", "analyze.min_pairs=1"]
+    # Each SAE costs the start of a process: diets have a test of their own, on one model.
+    changes += ["diets.image_share=[]", "diets.halves=false", 'frontier.methods=["topk", "pca"]', "frontier.k=[2]"]
     for model in study["models"]:
         checkpoint = build(FAMILY_OF[model["spec"]], tmp_path / "models" / model["name"])
         changes.append(f"models.{model['name']}.spec=hf:local-dir:{checkpoint}")
     for sae in study["saes"]:
-        small = {"width": WIDTH, "k": 3, "epochs": 2, "batch_size": 32, "seeds": [0, 1]}
+        seeds = [0, 1] if sae["name"] == "main" else [0]
+        small = {"width": WIDTH, "k": 3, "epochs": 2, "batch_size": 32, "seeds": seeds}
         changes += [f"saes.{sae['name']}.{key}={value}" for key, value in small.items()]
     store = tmp_path / "store"
     arguments = [part for change in changes for part in ("--set", change)]
@@ -66,6 +69,8 @@ def test_the_papers_study_runs_from_pairs_to_page(tmp_path: Path, capfd: pytest.
         assert found == [(name, 2) for name in sorted(names)]
         assert con.execute("SELECT count(*) FROM images").fetchone() == (IMAGES - 1,)
         assert con.execute("SELECT count(*) FROM pairs").fetchone() == ((IMAGES - 1) * CAPTIONS_EACH,)
+        rows = con.execute("SELECT model, count(*) FROM frontier GROUP BY model ORDER BY model").fetchall()
+        assert rows == [(name, 2) for name in sorted(names)]
         fired = con.execute("SELECT count(DISTINCT model || modality) FROM activations").fetchone()
         assert fired == (2 * len(names),)
     assert (store / "report" / study["name"] / "index.html").stat().st_size > 10_000

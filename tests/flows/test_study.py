@@ -104,6 +104,20 @@ def test_one_more_seed_trains_one_sae_and_runtime_settings_make_nothing_stale(co
     assert [entry for entry in made(again.run) if entry[0] == "export"] == [("export", 2), ("export", 2)]
 
 
+def test_data_diets_are_trained_and_matched_with_their_setting(copy: tuple[Path, Path]) -> None:
+    study, store = copy
+    again = run(study, store, "diets.image_share=[1]", "diets.halves=true", "saes.main.seeds=[0]")
+    assert [entry.sae for entry in again.run.of("train")] == ["main", "main-share1", "main-half-a", "main-half-b"]
+    assert [entry.cached for entry in again.run.of("train")] == [True, False, False, False]
+    with open_catalog(store) as con:
+        halves = con.execute("SELECT sae, data_half FROM saes WHERE data_half IS NOT NULL ORDER BY sae").fetchall()
+        assert halves == [("main-half-a", "a"), ("main-half-b", "b")]
+        pairs = con.execute("SELECT count(*) FROM (SELECT DISTINCT sae_a, sae_b FROM matches)").fetchone()
+        assert pairs == (4 * 3,)  # every setting of the family with every other, both orders
+        seen = dict(con.execute("SELECT sae, rows_seen FROM saes").fetchall())
+    assert abs(seen["main-half-a"] - seen["main"]) < 0.2 * seen["main"]  # twice the epochs of half the images
+
+
 def test_one_stage_alone_and_force_recompute_just_that_stage(copy: tuple[Path, Path]) -> None:
     study, store = copy
     before = last_run(store, "small")
