@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -79,10 +81,8 @@ def write(planted: Planted, store: Path, width: int, dim: int = 512, seed: int =
             "image_id": np.arange(images), "source_key": keys, "group_key": keys,
             "split_u": random.random(images),
         }  # fmt: skip
-        pl.DataFrame(columns).select(
-            pl.col(name).cast(kind) if name in columns else pl.lit(None, dtype=kind).alias(name)
-            for name, kind in IMAGES.items()
-        ).write_parquet(out / "images.parquet")
+        empty = {name: pa.nulls(images, kind) for name, kind in zip(IMAGES.names, IMAGES.types, strict=True)}
+        pq.write_table(pa.table({**empty, **columns}, schema=IMAGES), out / "images.parquet")
         words = [f"caption {j}" for j in range(captions)]
         columns = {
             "pair_id": np.arange(captions), "image_id": planted.owner,

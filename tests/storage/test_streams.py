@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ PAIRS = Dataset(path="p", recipe="r", digest="d", rows=0)
 def write(folder: Path, images: list[bytes | None], group: int) -> None:
     (folder / "p").mkdir(exist_ok=True)
     rows = [{"image_id": 5 * 2**20 + row, "image": data, "sha256": str(data)} for row, data in enumerate(images)]
-    pl.DataFrame(rows, schema=IMAGES).write_parquet(folder / "p" / "images.parquet", row_group_size=group)
+    pq.write_table(pa.Table.from_pylist(rows, IMAGES), folder / "p" / "images.parquet", row_group_size=group)
 
 
 @pytest.mark.parametrize("group", [7, 50, 1000])

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
 from PIL import Image
@@ -49,7 +51,7 @@ def shard(store: Path, images: list[bytes | None], captions: list[str], digest: 
          "error": None if data else "HTTP 404", "image": data}
         for row, data in enumerate(images)
     ]  # fmt: skip
-    pl.DataFrame(rows, schema=IMAGES).write_parquet(folder / "images.parquet", row_group_size=1024)
+    pq.write_table(pa.Table.from_pylist(rows, IMAGES), folder / "images.parquet", row_group_size=1024)
     told = [
         {"pair_id": 2**20 + row, "image_id": 2**20 + row % len(images), "caption": text, "source_key": str(row)}
         for row, text in enumerate(captions)
