@@ -46,12 +46,16 @@ def shown(name: str, value: float, unit: str = "") -> Bar:
     return {"name": name, "value": float(value), "unit": unit, "bar": "", "holds": True}
 
 
+def line(row: Bar) -> str:
+    """One row as a line of the table."""
+    verdict = "" if not row["bar"] else "holds" if row["holds"] else "MISSED"
+    value = f"{row['value']:.4g} {row['unit']}".strip()
+    return f"{verdict:6}  {value:>14}  {row['bar']:10}  {row['name']}"
+
+
 def finish(bench: str, rows: list[Bar]) -> int:
     """Print the table, write bench/results/<bench>.json, and give the exit code: 1 when a bar is not met."""
-    for row in rows:
-        verdict = "" if not row["bar"] else "holds" if row["holds"] else "MISSED"
-        value = f"{row['value']:.4g} {row['unit']}".strip()
-        print(f"{verdict:6}  {value:>14}  {row['bar']:10}  {row['name']}")
+    print("\n".join(map(line, rows)))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{bench}.json").write_text(json.dumps(rows, indent=1) + "\n")
     return 0 if all(row["holds"] for row in rows) else 1

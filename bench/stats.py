@@ -3,7 +3,7 @@
 python bench/stats.py [--work DIR] [--only SECTION ...]
 
 Sections: planted, paper, kernel, geometry, stability, adhoc, growth. Each runs in a process of its own, so that its
-peak memory is its own. Writes bench/results/stats.json, a list of {name, value, unit, bar, holds}; bar is null where
+peak memory is its own. Writes bench/results/stats.json, a list of {name, value, unit, bar, holds}; bar is empty where
 a figure is only printed. Ends with 1 when a bar is not met. Alone on the machine; data is planted into --work once.
 """
 
@@ -21,15 +21,19 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
+
+import bars  # noqa: E402
+from bars import Bar  # noqa: E402
+
 RESULTS = ROOT / "bench" / "results" / "stats.json"
 GROWTH = {75_000: 14_750, 150_000: 29_500, 300_000: 59_000, 600_000: 118_000}  # pairs: images
-Row = dict[str, Any]
 
 
-def row(name: str, value: float, unit: str, bar: float | None = None, *, least: bool = False) -> Row:
-    """One figure; `bar` is the most it may be, or with `least` the least."""
-    holds = None if bar is None else bool(value >= bar if least else value <= bar)
-    return {"name": name, "value": round(float(value), 4), "unit": unit, "bar": bar, "holds": holds}
+def row(name: str, value: float, unit: str, bar: float | None = None, *, least: bool = False) -> Bar:
+    """One figure; `bar` is the most it may be, or with `least` the least; without it the figure is only printed."""
+    if bar is None:
+        return bars.shown(name, value, unit)
+    return bars.at_least(name, value, bar, unit) if least else bars.at_most(name, value, bar, unit)
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -87,7 +91,7 @@ def concepts_and_bridges(store: Path, out: Path) -> dict[str, float]:
     return seconds
 
 
-def paper(work: Path) -> Iterator[Row]:
+def paper(work: Path) -> Iterator[Bar]:
     """Paper scale, from a cold process: compiled kernels come from numba's cache, as in every run but the first."""
     store = planted_store(work, 600_000)
     with tempfile.TemporaryDirectory() as out:
@@ -99,7 +103,7 @@ def paper(work: Path) -> Iterator[Row]:
     yield row("paper scale: peak memory", peak, "GB", 6)
 
 
-def kernel(work: Path) -> Iterator[Row]:
+def kernel(work: Path) -> Iterator[Bar]:
     """The kernel on one caption an image, 600,000 pairs, beside scipy's sparse product and plain SQL."""
     import duckdb
     import numpy as np
@@ -156,7 +160,7 @@ def _all_blocks(room: Any, index: Any, width: int) -> float:
     ))  # fmt: skip
 
 
-def geometry(work: Path) -> Iterator[Row]:
+def geometry(work: Path) -> Iterator[Bar]:
     """Four subspaces, 8,192 directions, monosemanticity: 20,000 rows a modality and split, 512 dimensions."""
     import numpy as np
     from plant_activations import plant
@@ -193,7 +197,7 @@ def geometry(work: Path) -> Iterator[Row]:
     yield row("geometry: one model and SAE", seconds + of_sae + mono, "s", 120)
 
 
-def stability(work: Path) -> Iterator[Row]:
+def stability(work: Path) -> Iterator[Bar]:
     """One pair of related dictionaries: the second is the first, turned a little, in another order."""
     import numpy as np
 
@@ -209,7 +213,7 @@ def stability(work: Path) -> Iterator[Row]:
     yield row("stability: its mean matched cosine", float(found.cosines.mean()), "")
 
 
-def adhoc(work: Path) -> Iterator[Row]:
+def adhoc(work: Path) -> Iterator[Bar]:
     """Questions at paper scale, in an open connection and from the shell."""
     from storage import open_catalog
 
@@ -259,7 +263,7 @@ def analysed(store: Path) -> Path:
     return store
 
 
-def growth(work: Path) -> Iterator[Row]:
+def growth(work: Path) -> Iterator[Bar]:
     """Concepts and bridges at an eighth, a quarter, a half and all of the pairs; parts that do not grow count too."""
     found = {}
     for pairs in GROWTH:
@@ -273,7 +277,7 @@ def growth(work: Path) -> Iterator[Row]:
         yield row(f"growth: {part}, 8 times the pairs take so many times as long", ratio, "x", 8)
 
 
-def planted(work: Path) -> Iterator[Row]:
+def planted(work: Path) -> Iterator[Bar]:
     """The study of vectors with a known dictionary, through the command line, against its truth."""
     from check_planted import figures
 
@@ -294,7 +298,7 @@ def planted(work: Path) -> Iterator[Row]:
 SECTIONS = (planted, paper, kernel, geometry, stability, adhoc, growth)
 
 
-def run_section(name: str, work: Path) -> list[Row]:
+def run_section(name: str, work: Path) -> list[Bar]:
     """One section in a fresh process; its rows are printed as they come."""
     command = [sys.executable, __file__, "--work", str(work), "--section", name]
     found = []
@@ -302,18 +306,11 @@ def run_section(name: str, work: Path) -> list[Row]:
         for line in process.stdout:
             if line.startswith("{"):
                 found.append(json.loads(line))
-                print(shown(found[-1]), flush=True)
+                print(bars.line(found[-1]), flush=True)
     if process.returncode:
-        found.append({"name": f"{name}: failed", "value": process.returncode, "unit": "", "bar": 0, "holds": False})
-        print(shown(found[-1]), flush=True)
+        found.append(row(f"{name}: exit code", process.returncode, "", 0))
+        print(bars.line(found[-1]), flush=True)
     return found
-
-
-def shown(one: Row) -> str:
-    """One line of the table."""
-    verdict = {None: "", True: "holds", False: "MISSED"}[one["holds"]]
-    bar = "" if one["bar"] is None else f"bar {one['bar']:g}"
-    return f"{verdict:7} {one['value']:10.4g} {one['unit']:3} {bar:9} {one['name']}"
 
 
 def main() -> int:
@@ -337,7 +334,7 @@ def main() -> int:
     told = {one["name"] for one in found}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps([one for one in known if one["name"] not in told] + found, indent=1))
-    return 0 if all(one["holds"] is not False for one in found) else 1
+    return 0 if all(one["holds"] for one in found) else 1
 
 
 if __name__ == "__main__":
