@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo test lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy torture scaling server worker deploy stop bench-embed bench-stats clean
+.PHONY: demo test test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy torture scaling server worker deploy stop bench-embed bench-stats clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -36,8 +36,13 @@ lint: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# Three processes on two cores: studies wait for Prefect's server now and then.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
+
+# Whole studies: checkpoints, the frontier, the paper's study, gc, diff, deployments in this process, a failing disk. Minutes.
+test-slow: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow
 
 # A real Prefect server with a worker: deployments, landings, kills. Minutes.
 test-deploy: .venv/installed

@@ -15,7 +15,7 @@ from storage import open_catalog
 from storage.failures import TooFewPairs
 from storage.runs import Run
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 STUDY = """
 name = "web"
 [pairs]

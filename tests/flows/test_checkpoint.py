@@ -20,7 +20,7 @@ from storage.errors import BadInput
 from storage.runs import last_run
 from tasks.publish import publish
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 SETTINGS = '[[saes]]\nname = "lens"\ncheckpoint = "lens"\n[[saes]]\nname = "bare"\ncheckpoint = "bare.pt"\nk = 2\n'
 
 

@@ -19,7 +19,7 @@ from flows.study import run_study
 from storage.errors import BadInput
 from storage.runs import last_run
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 
 @pytest.fixture

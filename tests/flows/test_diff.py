@@ -13,7 +13,7 @@ from flows.study import run_study
 from storage import open_catalog
 from storage.runs import read_run
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 
 def test_diff_names_settings_pairs_and_datasets_and_puts_the_figures_side_by_side(

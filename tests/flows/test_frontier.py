@@ -17,7 +17,7 @@ from storage import open_catalog
 from storage.runs import last_run
 from tasks.children import ChildFailed, Watch, in_process
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 SECTION = '[frontier]\nmethods = ["batchtopk", "pca", "kmeans"]\nk = [2, 3]\n'
 
 

@@ -21,6 +21,8 @@ from storage.garbage import collect, find_garbage
 from storage.lease import adopt, clock, leases, lock_of, running
 from storage.runs import last_run, read_run
 
+pytestmark = pytest.mark.slow
+
 HOLD = """
 import sys
 from pathlib import Path

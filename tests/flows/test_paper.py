@@ -16,7 +16,7 @@ from storage import open_catalog
 from storage.embeddings import read_attributes
 from storage.runs import last_run
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 STUDY = Path(__file__).parents[2] / "studies" / "paper.toml"
 IMAGES, CAPTIONS_EACH, WIDTH = 60, 5, 12
 FAMILY_OF = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip2", "aimv2": "aimv2"}

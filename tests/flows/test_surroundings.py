@@ -19,6 +19,8 @@ from flows.failures import DatabaseLocked, check_database, explained
 from storage.errors import BadInput
 from storage.lease import running
 
+pytestmark = pytest.mark.slow
+
 # Everything is imported first: a user who may not write the store need not be able to read this installation.
 NOBODY = "import flows.study, os\nif os.getuid() == 0: os.setuid(65534)\n"
 
