@@ -85,7 +85,7 @@ bench-rerun: .venv/installed
 
 # Rates of the SAE trainer beside its peers', beside their bars. Alone on the machine; BENCH="--quick" runs each once.
 bench-sae: .venv-peers/installed
-	$(BIN)/python -m bench.sae $(BENCH) $(if $(wildcard $(STORE)/studies/demo),--store $(STORE))
+	$(BIN)/python -m bench.bench_sae $(BENCH) $(if $(wildcard $(STORE)/studies/demo),--store $(STORE))
 
 # Files exchanged with SAELens and overcomplete, loaded by those libraries themselves.
 test-interchange: .venv-peers/installed
