@@ -1,4 +1,4 @@
-"""Speed of the SAE trainer beside its peers, on this machine: python -m bench.bench_sae [--quick] [--only PART] [--store DIR]
+"""Speed of the SAE trainer beside its peers, on this machine: python -m bench.bench_sae [--quick] [--only PART]
 
 Every run is a fresh process; libraries alternate; a rate is the median of the runs, with held-out R2 beside it. Prints
 one table and writes bench/results/sae.json, a list of {name, value, unit, bar, holds}. Runs that are done stay in

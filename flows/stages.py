@@ -287,10 +287,8 @@ def run_job(job: Job, runtime: Runtime, *, refresh: bool = False) -> Entry:
     if job.inputs is None:
         raise BadInput(f"{job.key}: what it is made from is missing: run the stages before it")
     began = time.perf_counter()
-    named = {f"{name}:{value}" for name, value in job.key._asdict().items() if value is not None and name != "stage"}
-    task = job.stage.task.with_options(
-        task_run_name=str(job.key), refresh_cache=runtime.force or refresh, tags=job.stage.task.tags | named
-    )
+    # No tags: for each tagged task run Prefect asks the server about concurrency limits, which costs twice the rest.
+    task = job.stage.task.with_options(task_run_name=str(job.key), refresh_cache=runtime.force or refresh)
     state = task(**job.inputs, runtime=runtime, return_state=True)
     dataset = state.result()
     seconds = time.perf_counter() - began
