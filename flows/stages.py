@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefect import flow
+from prefect.context import TagsContext
 
 from flows.config import SAE, Checkpoint, Study
 from flows.pairs import HOW, located, rules_of, source_of
@@ -287,7 +288,6 @@ def run_job(job: Job, runtime: Runtime, *, refresh: bool = False) -> Entry:
     if job.inputs is None:
         raise BadInput(f"{job.key}: what it is made from is missing: run the stages before it")
     began = time.perf_counter()
-    # No tags: for each tagged task run Prefect asks the server about concurrency limits, which costs twice the rest.
     task = job.stage.task.with_options(task_run_name=str(job.key), refresh_cache=runtime.force or refresh)
     state = task(**job.inputs, runtime=runtime, return_state=True)
     dataset = state.result()
@@ -370,7 +370,9 @@ def run_stage(stage: str, study: Study, state: State, last: Run | None, runtime:
     # A closure: handles and studies need not travel through Prefect's parameters.
     @flow(name=stage, flow_run_name=f"{study.name}: {stage}", persist_result=False, result_storage=runtime.store)
     def stage_flow() -> None:
-        entries.extend(runner())
+        # The flow's tags are not its tasks': for tagged tasks Prefect asks the server about concurrency limits (60 ms).
+        with TagsContext(current_tags=set()):
+            entries.extend(runner())
 
     stage_flow()
     return entries
