@@ -100,11 +100,11 @@ def nulls(con, model: str, sae: str, seed: int, dictionary: np.ndarray) -> list[
     }
     found = []
     for (statistic, null), value in expected.items():
-        mean, sd, draws = con.execute(
+        ((mean, sd, draws),) = con.execute(
             """SELECT mean, sd, draws FROM nulls WHERE model = $m AND sae = $s AND seed = $n AND statistic = $t
             AND "null" = $u""",
             {"m": model, "s": sae, "n": seed, "t": statistic, "u": null},
-        ).fetchone()
+        ).fetchall()
         # five fresh draws have an error of their own
         error = sd * np.sqrt(1 / draws + (1 / len(fresh) if null == "floor_random" else 0))
         off = abs(mean - value) / error
