@@ -17,6 +17,7 @@ import zarr
 from storage.dataset import Dataset, sync, write_atomically
 
 CHUNK = 1024  # rows a chunk: the unit of resuming
+BLOCK = 16_384  # rows worked on at a time, so that temporaries stay small
 PROGRESS = "progress.json"  # whole chunks that are on disk; gone once the dataset is finished
 LARGEST = 65504.0  # of a float16
 NDArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -27,10 +28,10 @@ class EmbeddingError(ValueError):
 
 
 class Embeddings(NamedTuple):
-    """What a shard's arrays hold, every row L2-normalised after it was read (float16 rounds norms)."""
+    """What a shard's arrays hold, every row L2-normalised after it was read (float16 rounds norms), or as stored."""
 
-    image: NDArray  #: float32 [n, d]; NaN in failed rows
-    text: NDArray  #: float32 [m, d]
+    image: NDArray  #: float32 [n, d], float16 as stored; NaN in failed rows
+    text: NDArray  #: float32 [m, d], float16 as stored
     failed_rows: list[int]  #: image rows without an embedding
 
 
@@ -95,21 +96,38 @@ def read_attributes(store: Path, dataset: Dataset) -> dict[str, Any]:
     return dict(zarr.open_array(store / dataset.path / "image", mode="r").attrs)
 
 
-def read(store: Path, dataset: Dataset) -> Embeddings:
-    """Read a shard's embeddings, normalised. Raises EmbeddingError when a row that did not fail is missing."""
+def read(store: Path, dataset: Dataset, normalised: bool = True) -> Embeddings:
+    """Read a shard's embeddings, normalised to float32, or as stored at half the memory.
+
+    Raises EmbeddingError when a row that did not fail is missing, or is zero.
+    """
     failed = [int(row) for row in read_attributes(store, dataset)["failed_rows"]]
-    image, text = (_normalised(store / dataset.path / name) for name in ("image", "text"))
-    missing = set(np.flatnonzero(np.isnan(image).any(1)).tolist()) - set(failed)
-    if missing or np.isnan(text).any():
+    image, text = (_read(store / dataset.path / name, normalised) for name in ("image", "text"))
+    missing = set(_rows_with_nan(image)) - set(failed)
+    if missing or _rows_with_nan(text):
         raise EmbeddingError(
             f"{dataset.path}: rows without an embedding that never failed: delete the folder, run again"
         )
     return Embeddings(image, text, failed)
 
 
-def _normalised(path: Path) -> NDArray:
-    rows = np.asarray(zarr.open_array(path, mode="r")[:], dtype=np.float32)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    if (norms == 0).any():
-        raise EmbeddingError(f"{path}: row {int(np.flatnonzero(norms == 0)[0])} is zero and has no direction")
-    return rows / norms
+def _read(path: Path, normalised: bool) -> NDArray:
+    rows = np.asarray(zarr.open_array(path, mode="r")[:])
+    if normalised:
+        rows = rows.astype(np.float32)
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        norms = np.linalg.norm(block.astype(np.float32, copy=False), axis=1, keepdims=True)
+        if (norms == 0).any():
+            raise EmbeddingError(f"{path}: row {start + int(np.flatnonzero(norms == 0)[0])} is zero: no direction")
+        if normalised:
+            block /= norms
+    return rows
+
+
+def _rows_with_nan(rows: NDArray) -> list[int]:
+    return [
+        start + int(row)
+        for start in range(0, len(rows), BLOCK)
+        for row in np.flatnonzero(np.isnan(rows[start : start + BLOCK]).any(1))
+    ]

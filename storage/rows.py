@@ -20,8 +20,8 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 class Rows(NamedTuple):
     """Counted items of one model: those that came through, on the wanted side of the split."""
 
-    image: NDArray  #: float32 [n, d], unit rows
-    text: NDArray  #: float32 [m, d], unit rows
+    image: NDArray  #: float32 [n, d], unit rows; float16 as stored
+    text: NDArray  #: float32 [m, d], unit rows; float16 as stored
     image_id: Ints  #: [n]
     pair_id: Ints  #: [m]
     owner: Ints  #: [m]: the row of `image` that each caption belongs to
@@ -35,14 +35,16 @@ def select(
     heldout: float,
     split: str = "all",
     half: str | None = None,
+    normalised: bool = True,
 ) -> Rows:
     """Read shards and keep the items of a split: 'heldout' (split_u < heldout), 'train' (the others) or 'all'.
 
     `half` ('a' or 'b') keeps one of two disjoint halves of these images. `pairs` and `embeddings` go shard by shard.
+    Without `normalised` the rows are float16 as stored, at half the memory: the SAE's trainer normalises batch by batch.
     Failed images, and their captions, are left out. Raises EmbeddingError when the shards do not fit, or when a side of
     the split is empty.
     """
-    parts = [_shard(store, p, e, heldout, split, half) for p, e in zip(pairs, embeddings, strict=True)]
+    parts = [_shard(store, p, e, heldout, split, half, normalised) for p, e in zip(pairs, embeddings, strict=True)]
     image, text, image_id, pair_id, caption_of, split_u = (np.concatenate(part) for part in zip(*parts, strict=True))
     if split != "all" and (len(image) == 0 or len(text) == 0):
         raise EmbeddingError(
@@ -54,9 +56,9 @@ def select(
 
 
 def _shard(
-    store: Path, pairs: Dataset, embeddings: Dataset, heldout: float, split: str, half: str | None
+    store: Path, pairs: Dataset, embeddings: Dataset, heldout: float, split: str, half: str | None, normalised: bool
 ) -> tuple[Any, ...]:
-    vectors = read(store, embeddings)
+    vectors = read(store, embeddings, normalised)
     images = read_images(store, pairs, ["image_id", "group_key", "split_u", "error"])
     captions = read_captions(store, pairs, ["pair_id", "image_id"])
     if len(vectors.image) != images.height or len(vectors.text) != captions.height:

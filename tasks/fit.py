@@ -83,7 +83,8 @@ def fit(job: Fit, parent: int) -> int:
 
     torch.set_num_threads(1)
     setting = dict(job.setting)
-    rows = select(job.store, job.pairs, job.embeddings, job.heldout, "train", setting.pop("data_half", None))
+    half = setting.pop("data_half", None)
+    rows = select(job.store, job.pairs, job.embeddings, job.heldout, "train", half, normalised=False)
     settings = sae.Settings(**setting)
     label = f"train  width {settings.width}, k {settings.k}, seed {job.seed}"
     device = job.device if job.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
