@@ -1,6 +1,6 @@
 """Paired vectors with a known dictionary, for the model spec `embeddings:PATH`: is what was planted found?
 
-python bench/planted.py --to DIR [--pairs 60000] [--dim 160] [--atoms 256] [--seed 0]
+python bench/planted.py --to DIR [--pairs 60000] [--dim 160] [--atoms 256] [--atoms-a-row 6.6 4 8] [--seed 0]
 
 Three eighths of the atoms fire in images only, three eighths in text only, a quarter in both. Two thirds of the
 image atoms have a text partner that points partly the same way and fires on the same pairs: the planted bridges.
@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 PARTNER_COSINE = 0.4
 PARTNER_RATE = 0.9  # share of an image atom's firings on which its text partner fires too, beyond chance
-ATOMS_A_ROW = 6.6  # mean number of atoms that fire in a row, before redrawing; about 6.0 after
-# Pairs with a row outside are drawn again: in a row of one to three atoms the activations dwarf all others.
-FEWEST_A_ROW, MOST_A_ROW = 4, 8
+# Mean number of atoms that fire in a row before redrawing (about 6.0 after), fewest and most: pairs with a row outside
+# are drawn again, for in a row of one to three atoms the activations dwarf all others.
+ATOMS_A_ROW = (6.6, 4, 8)
 # Activations before the row is normalised: well away from 0, or no encoder could tell the weakest from cross-talk.
 LEAST, MOST = 0.9, 1.1
 
@@ -35,18 +35,25 @@ class Planted(NamedTuple):
     bridges: np.ndarray  # [M, 2] (image atom, text atom): planted pairs, and bimodal atoms with themselves
 
 
-def plant(pairs: int = 60_000, dim: int = 160, atoms: int = 256, seed: int = 0) -> Planted:
+def plant(
+    pairs: int = 60_000,
+    dim: int = 160,
+    atoms: int = 256,
+    seed: int = 0,
+    atoms_a_row: tuple[float, int, int] = ATOMS_A_ROW,
+) -> Planted:
     """Draw a dictionary and `pairs` image-caption pairs from it.
 
-    Raises ValueError under 32 atoms (ATOMS_A_ROW of them could not all be rare) or 1 pair.
+    Raises ValueError under 32 atoms (a row's few could not all be rare) or 1 pair.
     """
+    mean, fewest, most = atoms_a_row
     if atoms < 32 or pairs < 1:
         raise ValueError(f"{atoms} atoms and {pairs} pairs; at least 32 atoms and 1 pair are needed")
     random = np.random.default_rng(seed)
     unimodal = atoms * 3 // 8
     partners = np.arange(unimodal * 2 // 3)[:, None] + np.array([0, unimodal])
     kinds = np.repeat(["image", "text", "bimodal"], [unimodal, unimodal, atoms - 2 * unimodal])
-    rates = _rates(random, kinds, partners)
+    rates = _rates(random, kinds, partners, mean)
     D = _dictionary(random, atoms, dim, partners)
 
     fires = np.zeros((2, pairs, atoms), bool)
@@ -54,7 +61,7 @@ def plant(pairs: int = 60_000, dim: int = 160, atoms: int = 256, seed: int = 0) 
     while wanted.any():
         fires[:, wanted] = _draw(random, int(wanted.sum()), kinds, rates, partners)
         counts = fires.sum(2)
-        wanted = ((counts < FEWEST_A_ROW) | (counts > MOST_A_ROW)).any(0)
+        wanted = ((counts < fewest) | (counts > most)).any(0)
     image, codes_image = _rows(random, fires[0], D)
     text, codes_text = _rows(random, fires[1], D)
     both = np.flatnonzero(kinds == "bimodal")
@@ -62,8 +69,8 @@ def plant(pairs: int = 60_000, dim: int = 160, atoms: int = 256, seed: int = 0) 
     return Planted(image, text, D, kinds, codes_image, codes_text, bridges)
 
 
-def _rates(random: np.random.Generator, kinds: np.ndarray, partners: np.ndarray) -> np.ndarray:
-    """[2, A]: how often each atom fires in images and in texts, ATOMS_A_ROW on the mean.
+def _rates(random: np.random.Generator, kinds: np.ndarray, partners: np.ndarray, mean: float) -> np.ndarray:
+    """[2, A]: how often each atom fires in images and in texts, `mean` of them in a row.
 
     A mild Zipf, the most frequent about three times the rarest; partners share a rate. A bimodal atom's two rates
     stand as s : 1 - s, its modality score s spread evenly over .15 to .85.
@@ -75,7 +82,7 @@ def _rates(random: np.random.Generator, kinds: np.ndarray, partners: np.ndarray)
     score = random.permutation(np.linspace(0.15, 0.85, len(both)))
     rates = np.stack([base * (kinds == "image"), base * (kinds == "text")])
     rates[:, both] = base[both] * np.minimum(1, np.stack([score / (1 - score), (1 - score) / score]))
-    return rates * (ATOMS_A_ROW / rates.sum(1, keepdims=True).mean())
+    return rates * (mean / rates.sum(1, keepdims=True).mean())
 
 
 def _draw(
@@ -161,9 +168,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=60_000)
     parser.add_argument("--dim", type=int, default=160)
     parser.add_argument("--atoms", type=int, default=256)
+    parser.add_argument(
+        "--atoms-a-row", type=float, nargs=3, default=ATOMS_A_ROW, metavar=("MEAN", "FEWEST", "MOST"),
+        help="before redrawing, and the bounds outside which a pair is drawn again",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    planted = plant(arguments.pairs, arguments.dim, arguments.atoms, arguments.seed)
+    mean, fewest, most = arguments.atoms_a_row
+    planted = plant(arguments.pairs, arguments.dim, arguments.atoms, arguments.seed, (mean, int(fewest), int(most)))
     write(planted, arguments.to)
     cosines = np.abs(planted.atoms @ planted.atoms.T - np.eye(len(planted.atoms)))
     cosines[planted.bridges[:, 0], planted.bridges[:, 1]] = cosines[planted.bridges[:, 1], planted.bridges[:, 0]] = 0

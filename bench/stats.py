@@ -284,7 +284,8 @@ def planted(work: Path) -> Iterator[Bar]:
     vectors, store = work / "planted-vectors", work / "planted-store"
     if not vectors.exists():
         plant = [sys.executable, str(ROOT / "bench" / "planted.py"), "--to", str(vectors)]
-        subprocess.run([*plant, "--pairs", "100000", "--dim", "256", "--atoms", "1024"], check=True)
+        size = ["--pairs", "100000", "--dim", "256", "--atoms", "768", "--atoms-a-row", "6.9", "4", "8"]
+        subprocess.run([*plant, *size], check=True)
     study = str(ROOT / "studies" / "planted-wide.toml")
     changes = [f"pairs.path={vectors}", f"models.planted.spec=embeddings:{vectors}"]
     command = [sys.executable, "-m", "flows.cli", "run", study, "--store", str(store), "--set", changes[0]]

@@ -21,6 +21,9 @@ from sae.sparsity import TOPK_FAMILY, calibrate
 from sae.step import codes_of, forward
 
 FIRST_PENALTY = {"relu": 1e-2, "jumprelu": 1e-2}  # before it is steered
+KEPT = 1.2  # a restarted concept's pre-activation on its row, in units of the batch's weakest code
+LONGEST = 4.0  # its encoder at most: what is weaker than that is noise
+TWINS = 0.5  # cosine from which two restarted concepts would be twins
 STEERING = 0.03  # a step changes the penalty by at most this factor
 
 
@@ -114,31 +117,39 @@ class Trainer:
 
     @torch.no_grad()
     def restart_dead_(self, x_BD: Tensor) -> None:
-        """Point every dead concept at what a badly reconstructed row of the batch lacks, and let Adam forget its past.
+        """Point dead concepts at what badly reconstructed rows of the batch lack, and let Adam forget their past.
 
-        Rows are drawn in proportion to their squared error. AuxK alone teaches a dead concept only where its
+        Rows are drawn in proportion to their squared error. Of those that lack the same thing only the first is used:
+        twins share an activation, and fall under the weakest code together; the rest wait for the next restart. The
+        encoder is as long as it takes to be kept on that row: what two merged concepts leave over is weaker than the
+        weakest code, and at unit norm would never be learned from. AuxK alone teaches a dead concept only where its
         pre-activation is positive; while it loses to others its bias sinks, until there is no such row, and second
-        moments from livelier days keep its steps small. Source: Bricken et al. 2023, "Towards monosemanticity",
-        neuron resampling.
+        moments from livelier days keep its steps small.
+        Source: Bricken et al. 2023, "Towards monosemanticity", neuron resampling.
         """
-        dead_C = self.dead()
-        count = int(dead_C.sum())
-        if count == 0:
+        dead = self.dead().nonzero().flatten()
+        if len(dead) == 0:
             return
         codes_BC, _ = codes_of(self.weights, self.weights.pre_activations(x_BD), self.settings)
         residual_BD = x_BD - codes_BC @ self.weights.dictionary - self.weights.bias
         error_B = residual_BD.square().sum(1).clamp_min(1e-12).nan_to_num(1.0, 1.0).cpu()  # `train` names a bad loss
-        drawn = torch.multinomial(error_B, count, replacement=count > len(x_BD), generator=self.draws).to(x_BD.device)
+        several = len(dead) > len(x_BD)
+        drawn = torch.multinomial(error_B, len(dead), replacement=several, generator=self.draws).to(x_BD.device)
         atoms_KD = normalize(residual_BD[drawn], dim=1)
-        self.weights.dictionary[dead_C] = atoms_KD
-        self.weights.encoder[dead_C] = atoms_KD
-        self.weights.encoder_bias[dead_C] = 0.0
+        first = ~((atoms_KD @ atoms_KD.T).tril(-1) > TWINS).any(1)
+        dead, drawn, atoms_KD = dead[first], drawn[first], atoms_KD[first]
+        weakest = codes_BC.masked_fill(codes_BC == 0, torch.inf).amin().nan_to_num(0.0, posinf=0.0)
+        own_K1 = (atoms_KD * (x_BD[drawn] - self.weights.bias)).sum(1, keepdim=True).clamp_min(1e-6)
+        self.weights.dictionary[dead] = atoms_KD
+        self.weights.encoder[dead] = atoms_KD * (KEPT * weakest / own_K1).clamp(1, LONGEST)
+        self.weights.encoder_bias[dead] = 0.0
         if self.settings.architecture == "jumprelu":
-            self.weights.theta[dead_C] = self.weights.theta[~dead_C].median() if count < len(dead_C) else 0.0
+            living = ~self.dead()
+            self.weights.theta[dead] = self.weights.theta[living].median() if living.any() else 0.0
         for name, moments in self.moments.items():
             if name != "bias":
                 for moment in moments:
-                    moment[dead_C] = 0.0
+                    moment[dead] = 0.0
         if self.sparse is not None:
             self.sparse.refold_()
 

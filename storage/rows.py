@@ -40,7 +40,7 @@ def select(
     """Read shards and keep the items of a split: 'heldout' (split_u < heldout), 'train' (the others) or 'all'.
 
     `half` ('a' or 'b') keeps one of two disjoint halves of these images. `pairs` and `embeddings` go shard by shard.
-    Without `normalised` the rows are float16 as stored, at half the memory: the SAE's trainer normalises batch by batch.
+    Without `normalised` the rows are float16 as stored, at half the memory: an SAE's training normalises them by batch.
     Failed images, and their captions, are left out. Raises EmbeddingError when the shards do not fit, or when a side of
     the split is empty.
     """

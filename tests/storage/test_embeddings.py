@@ -115,7 +115,8 @@ def test_rows_as_stored_are_half_as_large_and_point_the_same_way(tmp_path: Path)
         write_modality(out, modality, 3, 2, lambda start, stop: vectors[start:stop], lambda rows: None)
     finish(out, {"failed_rows": []})
     stored, unit = read(tmp_path, HERE, normalised=False), read(tmp_path, HERE)
-    assert stored.image.dtype == np.float16 and (stored.image == vectors).all()
+    assert stored.image.dtype == np.float16
+    assert (stored.image == vectors).all()
     assert unit.image.dtype == np.float32
     # 3, 4 has the norm 5; float32 holds neither .6 nor .8
     assert np.allclose(unit.text, [[0.6, 0.8], [0, 1], [-1, 0]], atol=1e-7)
