@@ -97,6 +97,14 @@ class SparseStep:
             loss += self.settings.auxk * auxiliary.loss
         return Outcome(loss, error, len(kept.codes), torch.from_numpy(np.diff(kept.concept_start) > 0))
 
+    @torch.no_grad()
+    def residual(self, x_BD: Tensor) -> tuple[Tensor, float]:
+        """What rows [B, d] lack when the step's own codes reconstruct them, and the weakest of these codes."""
+        self._encode(x_BD)
+        kept = self._select(len(x_BD))
+        self._reconstruct(x_BD, kept, -0.5)  # the gradient of so many squared errors is the residual
+        return torch.from_numpy(self.residuals[-1, : len(x_BD)].copy()), float(kept.codes.min(initial=np.inf))
+
     def _encode(self, x_BD: Tensor) -> None:
         encoder, out = self.weights.encoder, self.product[: len(x_BD)]
         if self.dtype == torch.float32:

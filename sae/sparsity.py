@@ -6,8 +6,11 @@ Never holds state: the threshold is returned, and stored with the weights by `sa
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from sae.workers import Workers
 
 ARCHITECTURES = ("relu", "topk", "batchtopk", "jumprelu", "matryoshka")
 TOPK_FAMILY = ("topk", "batchtopk", "matryoshka")  # a fixed number of codes is kept, none is pushed to 0
@@ -123,13 +126,24 @@ def _candidates(
     pre_activations: Callable[[Tensor], Tensor], rows: Iterable[tuple[Tensor, Tensor]], bound: float
 ) -> tuple[Tensor, Tensor]:
     """Values of all pre-activations above bound [M], and the weight of each one's row [M]."""
-    values, weights = [], []
+    values, weights, workers = [], [], Workers()
     for x_BD, weight_B in rows:
-        pre_BC = pre_activations(x_BD)
-        row, concept = (pre_BC > bound).nonzero(as_tuple=True)
-        values.append(pre_BC[row, concept])
+        value, row = _above(pre_activations(x_BD), bound, workers)
+        values.append(value)
         weights.append(weight_B[row])
     return torch.cat(values), torch.cat(weights)
+
+
+def _above(pre_BC: Tensor, bound: float, workers: Workers) -> tuple[Tensor, Tensor]:
+    """Values above bound in row order [M], and their rows [M]."""
+    if pre_BC.device.type != "cpu" or pre_BC.dtype != torch.float32:
+        row, concept = (pre_BC > bound).nonzero(as_tuple=True)
+        return pre_BC[row, concept], row
+    from sae.step_kernels import larger  # here, for it brings numba's compiler
+
+    found = workers.run(larger, len(pre_BC), pre_BC.contiguous().numpy(), np.float32(bound))
+    value, row = (torch.from_numpy(np.concatenate(part)) for part in zip(*found, strict=True))
+    return value, row
 
 
 def _cut(values: Tensor, weights: Tensor, mass: float, floor: float) -> Tensor:

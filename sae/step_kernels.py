@@ -93,6 +93,23 @@ def candidates_of_bfloat16_(
 
 
 @jit
+def larger(start: int, stop: int, pre: np.ndarray, bound: np.float32) -> tuple[np.ndarray, np.ndarray]:
+    """Values above bound of rows start..stop-1 of pre [B, C], in order, and the row of each."""
+    total = 0
+    for r in range(start, stop):
+        for c in range(pre.shape[1]):
+            total += pre[r, c] > bound
+    value, row = np.empty(total + 1, np.float32), np.empty(total + 1, np.int64)
+    n = 0
+    for r in range(start, stop):
+        for c in range(pre.shape[1]):
+            value[n] = pre[r, c]
+            row[n] = r
+            n += pre[r, c] > bound  # written always and counted by the comparison: no branch to mispredict
+    return value[:total], row[:total]
+
+
+@jit
 def gather(counts: np.ndarray, value: np.ndarray, total: int) -> np.ndarray:
     """All candidates' values in one array [total]."""
     flat = np.empty(total, np.float32)

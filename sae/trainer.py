@@ -130,15 +130,13 @@ class Trainer:
         dead = self.dead().nonzero().flatten()
         if len(dead) == 0:
             return
-        codes_BC, _ = codes_of(self.weights, self.weights.pre_activations(x_BD), self.settings)
-        residual_BD = x_BD - codes_BC @ self.weights.dictionary - self.weights.bias
+        residual_BD, weakest = self._residual(x_BD)
         error_B = residual_BD.square().sum(1).clamp_min(1e-12).nan_to_num(1.0, 1.0).cpu()  # `train` names a bad loss
         several = len(dead) > len(x_BD)
         drawn = torch.multinomial(error_B, len(dead), replacement=several, generator=self.draws).to(x_BD.device)
         atoms_KD = normalize(residual_BD[drawn], dim=1)
         first = ~((atoms_KD @ atoms_KD.T).tril(-1) > TWINS).any(1)
         dead, drawn, atoms_KD = dead[first], drawn[first], atoms_KD[first]
-        weakest = codes_BC.masked_fill(codes_BC == 0, torch.inf).amin().nan_to_num(0.0, posinf=0.0)
         own_K1 = (atoms_KD * (x_BD[drawn] - self.weights.bias)).sum(1, keepdim=True).clamp_min(1e-6)
         self.weights.dictionary[dead] = atoms_KD
         self.weights.encoder[dead] = atoms_KD * (KEPT * weakest / own_K1).clamp(1, LONGEST)
@@ -152,6 +150,16 @@ class Trainer:
                     moment[dead] = 0.0
         if self.sparse is not None:
             self.sparse.refold_()
+
+    def _residual(self, x_BD: Tensor) -> tuple[Tensor, float]:
+        """What rows [B, d] lack, and the weakest code of the batch."""
+        if self.sparse is not None and len(x_BD) <= len(self.sparse.counts):
+            residual_BD, weakest = self.sparse.residual(x_BD)
+        else:
+            codes_BC, _ = codes_of(self.weights, self.weights.pre_activations(x_BD), self.settings)
+            residual_BD = x_BD - codes_BC @ self.weights.dictionary - self.weights.bias
+            weakest = float(codes_BC.masked_fill(codes_BC <= 0, torch.inf).amin())
+        return residual_BD, weakest if math.isfinite(weakest) else 0.0
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that a later step depends on: tensors and numbers."""
