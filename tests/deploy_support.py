@@ -52,9 +52,14 @@ class Operator:
                 os.kill(pid, signal.SIGKILL)
 
     def post(self, path: str, **body: Any) -> Any:
-        """A call of the server's API. Raises httpx.HTTPStatusError when it refuses."""
-        api = (self.home / "api").read_text().strip()
-        answer = httpx.post(f"{api}{path}", json=body, timeout=60)
+        """A call of the server's API. Raises httpx.HTTPStatusError when it refuses.
+
+        503 is asked again, as Prefect's own client does: the server says it while another transaction holds SQLite.
+        """
+        api, end = (self.home / "api").read_text().strip(), time.monotonic() + WAIT
+        while (answer := httpx.post(f"{api}{path}", json=body, timeout=60)).status_code == 503:
+            assert time.monotonic() < end, f"{path}: the server is not available"
+            time.sleep(1)
         answer.raise_for_status()
         return answer.json()
 
