@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+MAX_PIXELS = 89_478_485  # the default of `vlm.decode`, which a study file is read without
+
 
 class Section(BaseModel):
     """A part of a study file: immutable, unknown keys refused."""
@@ -24,7 +26,12 @@ class Pairs(Section):
     min_success: float = Field(
         0.5, ge=0, le=1, description="share of images that must come through, else the run stops"
     )
-    max_pixels: int = Field(89_478_485, ge=1, description="an image of more pixels fails")
+    max_pixels: int = Field(
+        MAX_PIXELS,
+        ge=1,
+        le=2 * MAX_PIXELS,
+        description="an image of more pixels fails; Pillow opens none above the limit",
+    )
     retry_after: float = Field(
         600, ge=0, description="seconds until what failed for now is tried again by a later run; then twice as long"
     )

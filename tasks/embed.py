@@ -22,6 +22,7 @@ from storage.vectors import fingerprint, open_vectors
 from tasks.progress import bar
 from tasks.stage import Runtime, stage
 from vlm.batches import ImageBatches, TextBatches, Workers, devices
+from vlm.decode import MAX_PIXELS
 from vlm.encoder import Encoder
 
 log = logging.getLogger("bridgescope")
@@ -74,12 +75,23 @@ def load_encoders(spec: str, device: str, dtype: str) -> list[Encoder]:
 
 
 @stage("embeddings", version="2", unhashed=("spec",), resumes=True)
-def embed(out: Path, pairs: Dataset, model: Dataset | str, dtype: str, spec: str, runtime: Runtime) -> int:
-    """Embed a shard's images and captions. `model` is what the recipe knows of it: a handle, or its identity."""
+def embed(
+    out: Path,
+    pairs: Dataset,
+    model: Dataset | str,
+    dtype: str,
+    spec: str,
+    runtime: Runtime,
+    max_pixels: int = MAX_PIXELS,
+) -> int:
+    """Embed a shard's images and captions. `model` is what the recipe knows of it: a handle, or its identity.
+
+    `max_pixels` is at least what `acquire` let through.
+    """
     encoders = load_encoders(spec, runtime.device, dtype)
     captions = captions_of(runtime.store, pairs)
     if dtype != encoders[0].identity["dtype"]:
-        _cast(encoders, runtime.store, pairs, captions[:FIRST_BATCH].to_list(), spec)
+        _cast(encoders, runtime.store, pairs, captions[:FIRST_BATCH].to_list(), spec, max_pixels)
     image_id, same_bytes = first_images(runtime.store, pairs)
     shard, rows = image_id // SHARD_ROWS, (len(same_bytes), len(captions))
     began = time.perf_counter()
@@ -93,6 +105,7 @@ def embed(out: Path, pairs: Dataset, model: Dataset | str, dtype: str, spec: str
             lambda start: image_bytes(runtime.store, pairs, start),
             same_bytes,
             lambda rows: written_rows(out, "image", rows),
+            max_pixels=max_pixels,
             chunk=CHUNK,
             done=tell,
         )
@@ -120,7 +133,7 @@ def embed(out: Path, pairs: Dataset, model: Dataset | str, dtype: str, spec: str
     return sum(rows) - len(failed)
 
 
-def _cast(encoders: list[Encoder], store: Path, pairs: Dataset, texts: list[str], spec: str) -> None:
+def _cast(encoders: list[Encoder], store: Path, pairs: Dataset, texts: list[str], spec: str, max_pixels: int) -> None:
     """Cast to bfloat16, checked on the first device with the shard's first sound images. A model that fails is
     forgotten: it is half cast."""
     from vlm.precision import cast_checked
@@ -128,7 +141,7 @@ def _cast(encoders: list[Encoder], store: Path, pairs: Dataset, texts: list[str]
     images = []
     for data in image_bytes(store, pairs):
         try:
-            images += [vlm.decode(data)] if data is not None else []
+            images += [vlm.decode(data, max_pixels)] if data is not None else []
         except vlm.DecodeError:
             continue  # the stage counts it when it comes to its row
         if len(images) == FIRST_BATCH:

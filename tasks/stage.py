@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,12 +73,14 @@ class Stage:
         self.unhashed, self.volatile, self.resumes = {*unhashed, "runtime"}, volatile, resumes
         signature = inspect.signature(body)
         parameters = [p for p in signature.parameters.values() if p.name != "out"]
+        self.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
 
         @functools.wraps(body)
         def make(*args: Any, **kwargs: Any) -> Dataset:
             bound = make_signature.bind(*args, **kwargs).arguments
             return self.make(**bound)
 
+        del make.__wrapped__  # a process of a cluster finds the body by its name: see __reduce__
         make_signature = signature.replace(parameters=parameters, return_annotation=Dataset)
         make.__signature__ = make_signature  # type: ignore[attr-defined]
         make.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": Dataset}
@@ -89,9 +92,20 @@ class Stage:
             result_serializer="json",
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels as its name, so that another process uses its own module, and what that module keeps loaded."""
+        return _stage_named, (self.body.__module__, self.body.__name__)
+
     def address(self, **arguments: Any) -> Address:
-        """Where the output for these arguments lies. Those that are not hashed may be left out."""
-        hashed = {name: value for name, value in arguments.items() if name not in self.unhashed}
+        """Where the output for these arguments lies. Those that are not hashed may be left out.
+
+        One at its default counts as left out: a parameter that a stage is given later changes no older address.
+        """
+        hashed = {
+            name: value
+            for name, value in arguments.items()
+            if name not in self.unhashed and not (name in self.defaults and value == self.defaults[name])
+        }
         return address(self.folder, self.version, hashed)
 
     def lookup(self, store: Path, **arguments: Any) -> Dataset | None:
@@ -112,6 +126,11 @@ class Stage:
             resumes=self.resumes,
             force=runtime.force,
         )
+
+
+def _stage_named(module: str, name: str) -> Stage:
+    found: Stage = getattr(importlib.import_module(module), name)
+    return found
 
 
 def stage(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vlm.decode import DecodeError, decode
+from vlm.decode import MAX_PIXELS, DecodeError, decode
 
 if TYPE_CHECKING:
     from vlm.encoder import Encoder
@@ -230,7 +230,10 @@ class _Batches(ABC):
 
 
 class ImageBatches(_Batches):
-    """Encodes the images of a shard. `read(start)` yields their bytes from a row on, None for one that is missing."""
+    """Encodes the images of a shard. `read(start)` yields their bytes from a row on, None for one that is missing.
+
+    An image of more than `max_pixels` fails, as one that cannot be decoded does.
+    """
 
     def __init__(
         self,
@@ -238,10 +241,11 @@ class ImageBatches(_Batches):
         read: Callable[[int], Iterator[bytes | None]],
         first_of: Ints,
         earlier: Callable[[Ints], Array],
+        max_pixels: int = MAX_PIXELS,
         **options: Any,
     ) -> None:
         super().__init__(workers, first_of, earlier, **options)
-        self.read = read
+        self.read, self.max_pixels = read, max_pixels
 
     def _batches(self, start: int) -> Iterator[_Batch]:
         stream = self.read(start)
@@ -262,7 +266,7 @@ class ImageBatches(_Batches):
 
         def work() -> Any:
             try:
-                return preprocess(decode(data))
+                return preprocess(decode(data, self.max_pixels))
             except DecodeError:
                 return None  # its row stays NaN and is named in failed_rows
 

@@ -26,6 +26,7 @@ from storage.pairs import CAPTIONS as CAPTION_COLUMNS
 from storage.pairs import IMAGES
 from tasks.embed import embed, load_encoders, model_identity
 from tasks.stage import Runtime
+from vlm.decode import MAX_PIXELS
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 
@@ -60,10 +61,18 @@ def shard(store: Path, images: list[bytes | None], captions: list[str], digest: 
     return Dataset(path=f"pairs/{digest}", recipe=digest, digest=digest, rows=len(images))
 
 
-def make(store: Path, pairs: Dataset, checkpoint: Path, dtype: str = "float32", **runtime: object) -> Dataset:
+def make(
+    store: Path,
+    pairs: Dataset,
+    checkpoint: Path,
+    dtype: str = "float32",
+    max_pixels: int = MAX_PIXELS,
+    **runtime: object,
+) -> Dataset:
     identity, spec = model_identity(f"hf:local-dir:{checkpoint}", store)
     options = {"device": "cpu", "embed_batch_size": 32, "progress": False, **runtime}
-    return embed.make(Runtime(store=store, **options), pairs=pairs, model=identity, dtype=dtype, spec=spec)
+    given = {"pairs": pairs, "model": identity, "dtype": dtype, "spec": spec, "max_pixels": max_pixels}
+    return embed.make(Runtime(store=store, **options), **given)
 
 
 def test_rows_follow_the_shard_and_failures_repeats_and_cuts_are_told(
@@ -144,6 +153,20 @@ def test_a_cast_that_fails_stops_the_stage_and_one_that_holds_is_told(
     in_float32 = make(tmp_path, pairs, checkpoint)
     assert in_float32.path != made.path
     assert read_attributes(tmp_path, in_float32)["model"]["dtype"] == "float32"
+
+
+def test_an_image_above_the_default_limit_comes_through_where_the_study_allows_it(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    large = io.BytesIO()
+    Image.new("1", (9500, 9500), 1).save(large, "png")  # 90,250,000 pixels; the default allows 89,478,485
+    pairs = shard(tmp_path, [large.getvalue(), picture(1)], CAPTIONS[:2])
+    refused = make(tmp_path, pairs, checkpoint)
+    assert read_attributes(tmp_path, refused)["failed_rows"] == [0]
+    assert "max_pixels" not in json.loads((tmp_path / refused.path / "dataset.json").read_text())["arguments"]
+    allowed = make(tmp_path, pairs, checkpoint, max_pixels=100_000_000)
+    assert read_attributes(tmp_path, allowed)["failed_rows"] == []
+    assert allowed.path != refused.path
 
 
 def test_several_devices_give_the_rows_of_one(tmp_path: Path, checkpoint: Path, monkeypatch) -> None:
