@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo test test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy torture scaling server worker deploy stop bench-embed bench-stats clean
+.PHONY: demo test test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture scaling server worker deploy stop bench-embed bench-stats clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -47,6 +47,19 @@ test-slow: .venv/installed
 # A real Prefect server with a worker: deployments, landings, kills. Minutes.
 test-deploy: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deploy
+
+# An environment laid over .venv, with the extra `ray`.
+.venv-ray/installed: .venv/installed
+	@began=$$SECONDS; \
+	rm -rf .venv-ray && .venv/bin/python -m venv .venv-ray && \
+	.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$(.venv-ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/bridgescope.pth" && \
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]' && \
+	touch $@ && echo "Ray installed in $$((SECONDS - began)) s"
+
+# Ray clusters of several raylets on loopback, killed mid-stage. Minutes.
+test-ray: .venv-ray/installed
+	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest tests/raylets
 
 # Random kill -9 and resume, CYCLES times; ends with the tables of a study that was never interrupted.
 CYCLES ?= 20
@@ -101,4 +114,4 @@ bench-stats: .venv/installed
 	$(BIN)/python bench/stats.py --work $(STORE)/bench-stats
 
 clean:
-	rm -rf .venv .venv-peers build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-ray build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

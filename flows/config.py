@@ -178,6 +178,34 @@ class RuntimeSection(Section):
     embed_batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
         "auto", description="images a batch; auto begins with what suits the device; halved when memory runs out"
     )
+    runner: Literal["threads", "ray"] = Field(
+        "threads", description="where tasks run: on this machine, or side by side on a Ray cluster (the extra `ray`)"
+    )
+    ray_address: str | None = Field(
+        None,
+        min_length=1,
+        description="the cluster, HOST:PORT; else RAY_ADDRESS; else one on this machine",
+    )
+    num_cpus: int = Field(1, ge=1, description="cores that Ray sets aside for a task, and threads it computes with")
+    num_gpus: float | None = Field(
+        None, ge=0, description="GPUs that Ray sets aside for a task of embed or train; default: 1 where there are any"
+    )
+    num_gpus_sae: float | None = Field(
+        None, ge=0, description="the same for a task of train, where a small SAE needs a part of one: 0.25"
+    )
+
+    @field_validator("num_gpus", "num_gpus_sae")
+    @classmethod
+    def _part_or_whole(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError("must be a part of one GPU, or a whole number of them")
+        return gpus
+
+    @model_validator(mode="after")
+    def _ray_chooses(self) -> RuntimeSection:
+        if self.runner == "ray" and self.device.startswith("cuda:"):
+            raise ValueError(f'device is {self.device}: Ray chooses the GPU; device must be "auto", "cpu" or "cuda"')
+        return self
 
 
 class Study(Section):

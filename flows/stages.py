@@ -1,27 +1,22 @@
 """What each stage has to do: lists of jobs made from the study and the datasets so far. `run` and `status` share them.
 
-A job is a cached task with its arguments. Nothing here runs anything but the sub-flow that goes through a list.
+A job is a cached task with its arguments. Nothing here runs anything.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prefect import flow
-from prefect.context import TagsContext
-
 from flows.config import SAE, Checkpoint, Study
-from flows.pairs import HOW, located, rules_of, source_of
-from storage import failures
+from flows.pairs import HOW, MAX_PIXELS, located, rules_of, source_of
 from storage.dataset import Dataset
 from storage.errors import BadInput
-from storage.runs import Entry, Run
+from storage.runs import Run
 from storage.vectors import fingerprint
-from tasks.acquire import fetch, ledger, retry, scan
+from tasks.acquire import fetch
 from tasks.analyze import analyze, entry
 from tasks.checkpoint import import_sae
 from tasks.embed import adopt_vectors, embed, model_identity
@@ -29,8 +24,8 @@ from tasks.export import export
 from tasks.frontier import frontier
 from tasks.model import demo_model, features
 from tasks.report import report
-from tasks.stage import Runtime, Stage
-from tasks.train import sae, train_together
+from tasks.stage import Stage
+from tasks.train import sae
 
 log = logging.getLogger("bridgescope")
 
@@ -112,8 +107,11 @@ def _pinned(last: Run | None, name: str, variant: str, study: Study) -> list[Dat
 def embed_jobs(study: Study, state: State, store: Path) -> list[Job]:
     """Every model on every shard of pairs."""
     jobs = []
+    # Below the default `acquire` has refused what is larger.
+    decoded = {"max_pixels": max(study.pairs.max_pixels, MAX_PIXELS)}
     for model in study.models:
         kind, _, rest = model.spec.partition(":")
+        given = {"dtype": model.dtype, **decoded}
         made = state.get(Key("model", model.name))
         for key, pairs in of(state, "acquire").items():
             at = Key("embed", model.name, shard=key.shard)
@@ -122,11 +120,11 @@ def embed_jobs(study: Study, state: State, store: Path) -> list[Job]:
                 jobs.append(Job(at, adopt_vectors, {"pairs": pairs, "model": stamp, "path": rest}))
             elif kind == "demo":
                 spec = f"open_clip:local-dir:{store / made.path}" if made else ""
-                inputs = {"pairs": pairs, "model": made, "dtype": model.dtype, "spec": spec} if made else None
+                inputs = {"pairs": pairs, "model": made, "spec": spec, **given} if made else None
                 jobs.append(Job(at, embed, inputs))
             else:
                 identity, spec = model_identity(model.spec, store)
-                jobs.append(Job(at, embed, {"pairs": pairs, "model": identity, "dtype": model.dtype, "spec": spec}))
+                jobs.append(Job(at, embed, {"pairs": pairs, "model": identity, "spec": spec, **given}))
     return jobs
 
 
@@ -281,98 +279,3 @@ def jobs_of(stage: str, study: Study, state: State, last: Run | None, store: Pat
 def lookup(job: Job, store: Path) -> Dataset | None:
     """The dataset of a job if it is there whole. Runs nothing."""
     return job.stage.lookup(store, **job.inputs) if job.inputs is not None else None
-
-
-def run_job(job: Job, runtime: Runtime, *, refresh: bool = False) -> Entry:
-    """Run one cached task and time it. Raises what the task raised."""
-    if job.inputs is None:
-        raise BadInput(f"{job.key}: what it is made from is missing: run the stages before it")
-    began = time.perf_counter()
-    task = job.stage.task.with_options(task_run_name=str(job.key), refresh_cache=runtime.force or refresh)
-    state = task(**job.inputs, runtime=runtime, return_state=True)
-    dataset = state.result()
-    seconds = time.perf_counter() - began
-    cached = state.name == "Cached"
-    log.debug("%s: %s in %.3f s", job.key, "cached" if cached else "made", seconds)
-    inputs = list(job.stage.address(**job.inputs).inputs)
-    return Entry(**job.key._asdict(), dataset=dataset, inputs=inputs, seconds=round(seconds, 4), cached=cached)
-
-
-def run_jobs(jobs: list[Job], runtime: Runtime) -> Iterator[Entry]:
-    """Run jobs one after another: on one machine each of them uses every core."""
-    for job in jobs:
-        yield run_job(job, runtime)
-
-
-def _acquire(study: Study, state: State, last: Run | None, runtime: Runtime) -> Iterator[Entry]:
-    began = time.perf_counter()
-    pairs, source = study.pairs, source_of(study.pairs)
-    scanned = scan(source, pairs.shard_size, runtime)
-    if last is not None and (scanned.new or scanned.changed):
-        log.info("the source changed: %d new shards, %d changed", scanned.new, scanned.changed)
-    for shard, listing in enumerate(scanned.listings):
-        state[Key("scan", shard=shard)] = listing
-        yield Entry(stage="scan", shard=shard, dataset=listing, seconds=round(time.perf_counter() - began, 4))
-    made: list[Dataset] = []
-
-    def fetched(job: Job) -> Entry:
-        shard = job.key.shard or 0
-        moved = failures.moved(runtime.store, scanned.source, shard, scanned.moved.get(shard, []))
-        told = {"earlier": list(made), "moved": moved, "min_success": pairs.min_success}
-        entry = run_job(job._replace(inputs={**(job.inputs or {}), **told}), runtime)
-        made.append(entry.dataset)
-        return entry
-
-    yield from map(fetched, acquire_jobs(study, state))
-    again = retry(scanned, made, source, rules_of(pairs), pairs.retry_after, runtime)
-    if again is not None:
-        shard = len(scanned.listings)
-        state[Key("scan", shard=shard)] = again
-        yield Entry(stage="scan", shard=shard, dataset=again)
-        yield fetched(acquire_jobs(study, state)[-1])
-    yield Entry(stage="ledger", dataset=ledger(scanned.dropped, made, pairs.min_success, runtime))
-
-
-def _model(study: Study, state: State, last: Run | None, runtime: Runtime) -> Iterator[Entry]:
-    for place in range(len(model_jobs(study, state, last))):
-        job = model_jobs(study, state, last)[place]  # made anew: a variant's job needs the features made just before
-        entry = run_job(job, runtime)
-        state[job.key] = entry.dataset
-        yield entry
-
-
-def _train(study: Study, state: State, last: Run | None, runtime: Runtime) -> Iterator[Entry]:
-    jobs = train_jobs(study, state, last, runtime.store)
-    missing = [
-        job.inputs
-        for job in jobs
-        if job.stage is sae and job.inputs is not None and (runtime.force or lookup(job, runtime.store) is None)
-    ]
-    if len(missing) > 1:
-        train_together(missing, runtime)
-        adopt = runtime.model_copy(update={"force": False})
-        for job in jobs:  # those that were not trained just now are made as ever
-            yield run_job(job, adopt if job.stage is sae else runtime, refresh=runtime.force)
-    else:
-        yield from run_jobs(jobs, runtime)
-
-
-def run_stage(stage: str, study: Study, state: State, last: Run | None, runtime: Runtime) -> list[Entry]:
-    """Run one stage as a Prefect sub-flow of its name. `state` holds the datasets of the stages before it."""
-    runners: dict[str, Callable[[], Iterator[Entry]]] = {
-        "acquire": lambda: _acquire(study, state, last, runtime),
-        "model": lambda: _model(study, state, last, runtime),
-        "train": lambda: _train(study, state, last, runtime),
-    }
-    runner = runners.get(stage, lambda: run_jobs(jobs_of(stage, study, state, last, runtime.store), runtime))
-    entries: list[Entry] = []
-
-    # A closure: handles and studies need not travel through Prefect's parameters.
-    @flow(name=stage, flow_run_name=f"{study.name}: {stage}", persist_result=False, result_storage=runtime.store)
-    def stage_flow() -> None:
-        # The flow's tags are not its tasks': for tagged tasks Prefect asks the server about concurrency limits (60 ms).
-        with TagsContext(current_tags=set()):
-            entries.extend(runner())
-
-    stage_flow()
-    return entries

@@ -28,9 +28,11 @@ from prefect.settings import (
 )
 
 from flows.artifacts import progress, report_page, stage_table
+from flows.cluster import Cluster
 from flows.config import Study
 from flows.failures import check_database
-from flows.stages import STAGES, Job, Key, State, jobs_of, lookup, run_stage
+from flows.running import run_stage
+from flows.stages import STAGES, Job, Key, State, jobs_of, lookup
 from flows.upstream import upstream_of
 from storage.catalog import write_catalog_file
 from storage.dataset import Dataset, library_versions, locked, manifest_of
@@ -112,14 +114,16 @@ def run_study(
     if not deployed() and PREFECT_API_URL.value() is None:
         url = get_current_settings().server.database.connection_url
         check_database(url.get_secret_value() if url else "")
-    runtime = Runtime(store=store, **study.runtime.model_dump(), force=force, progress=progress)
-    with running(store, study.name) as own:
+    how = study.runtime.model_dump(include={"device", "embed_batch_size"})
+    runtime = Runtime(store=store, **how, force=force, progress=progress)
+    spread = Cluster(study.runtime) if study.runtime.runner == "ray" else contextlib.nullcontext()
+    with running(store, study.name) as own, spread as cluster:
         for other in leases(store, study.name):
             if other.live and other.path != own:
                 log.warning("%s runs this study too: what both need is made once, by whoever comes first", other.holder)
         last = last_run(store, study.name)
         state = upstream_of(study, store, last, only, upstream) if only else {}
-        return _run_study(study, last, state, only, runtime, tell)
+        return _run_study(study, last, state, only, runtime, cluster, tell)
 
 
 def _run_study(
@@ -128,6 +132,7 @@ def _run_study(
     state: State,
     only: str | None,
     runtime: Runtime,
+    cluster: Cluster | None,
     tell: Callable[[StageDone], None],
 ) -> Finished:
     store = runtime.store
@@ -146,7 +151,7 @@ def _run_study(
                 continue
             at = time.perf_counter()
             with tags(f"study:{study.name}", f"stage:{stage}"), _watched(stage, study, state, last, store):
-                made = run_stage(stage, study, state, last, runtime)
+                made = run_stage(stage, study, state, last, runtime, cluster)
             state.update({_key(entry): entry.dataset for entry in made})
             entries.extend(made)
             done.append(_summary(stage, made, time.perf_counter() - at))

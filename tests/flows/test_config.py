@@ -51,6 +51,14 @@ def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
         ("[analyze]", "[frontier]\nmethods = ['svd']\nk = [2]\n[analyze]", r"frontier.methods.0.*'relu', 'topk'"),
         ("[analyze]", "[frontier]\nmethods = ['pca']\nk = [30]\n[analyze]", "k is 30, more than the width 24"),
         ("[analyze]", "[frontier]\nmethod = ['pca']\n[analyze]", "frontier.method: unknown key; allowed here: k, meth"),
+        ("heldout = 0.25", "max_pixels = 200_000_000", "pairs.max_pixels: .*less than or equal to 178956970"),
+        ("[analyze]", "[runtime]\nrunner = 'dask'\n[analyze]", r"runtime.runner: .*'threads' or 'ray' \(got 'dask'\)"),
+        ("[analyze]", "[runtime]\nnum_gpus = 1.5\n[analyze]", "runtime.num_gpus: must be a part of one GPU"),
+        (
+            "[analyze]",
+            "[runtime]\nrunner = 'ray'\ndevice = 'cuda:1'\n[analyze]",
+            "Ray chooses the GPU",
+        ),
     ],
 )
 def test_bad_studies_are_told_what_is_wrong(study_file: Path, old: str, new: str, says: str) -> None:

@@ -1,0 +1,45 @@
+"""The runner "ray" without Ray: what is refused, and what travels with a task. With Ray: tests/raylets."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import cloudpickle
+import pytest
+
+from flows.cli import main
+from flows.cluster import Here
+from tasks.embed import embed
+from tasks.export import export
+from tasks.stage import Runtime
+
+
+def test_without_the_extra_it_is_named_before_anything_is_made(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+
+    def without_ray(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name in ("ray", "prefect_ray") else find(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_ray)
+    store = tmp_path / "store"
+    assert main(["run", str(study_file), "--store", str(store), "--set", "runtime.runner=ray"]) == 2
+    said = capsys.readouterr().err
+    assert "needs ray and prefect_ray" in said
+    assert "'.[ray]'" in said
+    assert list(store.iterdir()) == []
+
+
+def test_a_task_travels_by_name_so_that_a_process_keeps_its_model() -> None:
+    there = cloudpickle.loads(cloudpickle.dumps(export.task.with_options(task_run_name="export tiny")))
+    assert there.task_run_name == "export tiny"
+    assert there.cache_policy.of.__self__ is export
+    assert cloudpickle.loads(cloudpickle.dumps(embed)) is embed
+
+
+def test_a_flow_body_stays_where_it_is() -> None:
+    here = Here(lambda: [Runtime(store=Path("/s"))])
+    assert cloudpickle.loads(cloudpickle.dumps(here)).body is None

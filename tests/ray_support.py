@@ -1,0 +1,94 @@
+"""A study of small pictures through a tiny CLIP, and Ray clusters of several raylets on loopback."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tiny_models import CAPTIONS, build
+
+from storage.runs import Run, last_run
+
+# Every process of these clusters asks for a token, as those of a team should.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+ROOT = Path(__file__).resolve().parents[1]
+STUDY = """
+name = "pictures"
+[pairs]
+source = "folder"
+path = "data"
+heldout = 0.25
+shard_size = 200
+[[models]]
+name = "tiny"
+spec = "hf:local-dir:{model}"
+[[saes]]
+name = "main"
+width = 24
+k = 3
+epochs = 4
+batch_size = 64
+learning_rate = 5e-3
+seeds = [0, 1]
+[analyze]
+min_pairs = 2
+[runtime]
+device = "cpu"
+embed_batch_size = 32
+"""
+
+
+def write_pictures(folder: Path, count: int) -> Path:
+    """A study file with `count` pictures of a caption each, and its model."""
+    model, data = build("clip", folder / "clip"), folder / "data"
+    data.mkdir()
+    rng = np.random.default_rng(3)
+    for number in range(count):
+        noise = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((64, 64), Image.Resampling.NEAREST).save(data / f"{number:05}.png")
+        (data / f"{number:05}.txt").write_text(f"{CAPTIONS[number % 6]}, {number}")
+    study = folder / "pictures.toml"
+    study.write_text(STUDY.format(model=model))
+    return study
+
+
+def begin(study: Path, store: Path, *changes: str, **environment: str) -> subprocess.Popen[str]:
+    """Start a run of a study as a process of its own, which brings Prefect's embedded server."""
+    command = [sys.executable, "-m", "flows.cli", "run", str(study), "--store", str(store)]
+    for change in changes:
+        command += ["--set", change]
+    clean = {name: value for name, value in os.environ.items() if name not in ("PREFECT_API_URL", "RAY_ADDRESS")}
+    return subprocess.Popen(
+        command, env={**clean, "PYTHONPATH": str(ROOT), **environment}, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def end(process: subprocess.Popen[str], store: Path) -> tuple[Run, str]:
+    """The run that a process made, and what it said."""
+    _, said = process.communicate(timeout=900)
+    assert process.returncode == 0, said
+    run = last_run(store, "pictures")
+    assert run is not None
+    return run, said
+
+
+class Raylets:
+    """A cluster of Ray's own processes on loopback: a head, and nodes that come and are killed."""
+
+    def __init__(self, **head: Any) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster(initialize_head=True, head_node_args={"node_ip_address": "127.0.0.1", **head})
+        self.address = str(self.cluster.address)
+
+    def add(self, **resources: Any) -> int:
+        """Another raylet. Returns its process id."""
+        node = self.cluster.add_node(node_ip_address="127.0.0.1", **resources)
+        return int(node.all_processes["raylet"][0].process.pid)

@@ -1,0 +1,30 @@
+"""A study of small pictures, and clusters that end with their test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray_support import Raylets, write_pictures
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures"), 800)
+
+
+@pytest.fixture
+def raylets() -> Iterator[type[Raylets]]:
+    """Makes clusters that end with the test."""
+    made: list[Raylets] = []
+
+    class Own(Raylets):
+        def __init__(self, **head: Any) -> None:
+            super().__init__(**head)
+            made.append(self)
+
+    yield Own
+    for each in made:
+        each.cluster.shutdown()
