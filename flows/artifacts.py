@@ -35,15 +35,25 @@ EVERY = 2.0  # seconds between two looks at how far a stage is
 
 def stage_table(store: Path, study: str, stage: str, made: list[Entry], seconds: float) -> None:
     """The datasets of a stage, their rows and rates; for acquire also why items were left out."""
-    tasks = [entry for entry in made if entry.stage not in ("scan", "ledger")]
+    tasks = _tasks(made)
     fresh = [entry for entry in tasks if not entry.cached]
     table = [_row(entry) for entry in (*fresh, *(entry for entry in tasks if entry.cached))][:ROWS]
     table += [_cause(cause, count) for cause, count in _causes(store, made).items()]
-    done = f"{len(fresh)} made, {len(tasks) - len(fresh)} cached" if fresh else f"nothing new: {len(tasks)} cached"
     more = f"; the first {ROWS} are shown" if len(tasks) > ROWS else ""
     create_table_artifact(
-        table, key=_key(study, stage), description=f"**{study}: {stage}**: {done}, {seconds:.1f} s{more}"
+        table, key=_key(study, stage), description=f"**{study}: {stage}**: {news(made)}, {seconds:.1f} s{more}"
     )
+
+
+def news(entries: list[Entry]) -> str:
+    """How many datasets were made and how many found: what a night with nothing new says."""
+    tasks = _tasks(entries)
+    made = sum(not entry.cached for entry in tasks)
+    return f"{made} made, {len(tasks) - made} cached" if made else f"nothing new: {len(tasks)} cached"
+
+
+def _tasks(entries: list[Entry]) -> list[Entry]:
+    return [entry for entry in entries if entry.stage not in ("scan", "ledger")]
 
 
 def _row(entry: Entry) -> dict[str, Any]:
@@ -73,15 +83,15 @@ def _cause(cause: str, count: int) -> dict[str, Any]:
     return {"what": f"left out: {cause}", "state": "ledger", "rows": count, **empty}
 
 
-def report_page(store: Path, run: Run) -> None:
-    """The headline figures of a run, and where its page lies."""
+def report_page(store: Path, run: Run, entries: list[Entry]) -> None:
+    """What a run did, `entries`, its headline figures, and where its page lies."""
     if not run.of("report"):
         return
     page = store / "report" / run.study / "index.html"
-    text = f"# {run.study}, run {run.number}\n\nThe page: `{page}`\n"
+    text = f"# {run.study}, run {run.number}\n\n{news(entries)}\n\nThe page: `{page}`\n"
     if run.of("analyze"):
         text += f"\n```\n{results(store, run)}\n```\n"
-    create_markdown_artifact(text, key=_key(run.study, "results"), description=f"results of {run.study}")
+    create_markdown_artifact(text, key=_key(run.study, "results"), description=f"{run.study}: {news(entries)}")
 
 
 @contextlib.contextmanager

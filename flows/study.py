@@ -169,7 +169,7 @@ def _run_study(
         written.append(write_run(store, run))
         write_catalog_file(store, written[0])
         publish_report(store, written[0])
-        report_page(store, written[0])
+        report_page(store, written[0], entries)
 
     with prefect_settings(), tags(f"study:{study.name}"):
         whole_study.fn() if deployed() else whole_study()

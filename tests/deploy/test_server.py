@@ -89,8 +89,9 @@ def test_a_night_with_nothing_new_says_so_and_one_stage_takes_a_named_upstream(
     assert again is not None
     assert all(entry.cached for entry in again.entries if entry.stage not in ("scan", "ledger"))
     assert "run 2: nothing new, 8 cached" in logs(operator, nothing)
-    tables_ = operator.post("/artifacts/filter", sort="CREATED_DESC", artifacts={"key": {"any_": [f"{name}-train"]}})
-    assert "nothing new: 2 cached" in tables_[0]["description"]
+    for what, says in [("train", "nothing new: 2 cached"), ("results", "nothing new: 8 cached")]:
+        key = {"key": {"any_": [f"{name}-{what}"]}}
+        assert says in operator.post("/artifacts/filter", sort="CREATED_DESC", artifacts=key)[0]["description"]
 
     trained = first.of("train", seed=0)[0].dataset.recipe
     forced = operator.run("export/stage", **given, upstream=trained, force=True)

@@ -1,4 +1,4 @@
-"""What a study meets: a store that may not be written, a server that is not there, a locked database.
+"""What a study meets: a store that may not be written, a server that is not there, a locked database; then it resumes.
 
 Each is the real thing, done to a process of its own. A full disk and a second process: tests/deploy.
 """
@@ -30,6 +30,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_study(tmp_path_factory.mktemp("study"), images=60)
 
 
+def resumed(study: Path, store: Path, **environment: str) -> None:
+    """The same command completes once what was in its way is gone."""
+    clean = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    code, said = end(begin(RUN, study, store, clean | environment))
+    assert code == 0, said
+    assert [path.name for path in store.glob("studies/small/runs/*.json")] == ["1.json"]
+    assert list(store.glob("studies/small/running/*.lease")) == []
+
+
 def test_a_store_that_may_not_be_written_is_bad_input(study: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to other users
         os.chmod(folder, 0o755)
@@ -40,6 +49,8 @@ def test_a_store_that_may_not_be_written_is_bad_input(study: Path) -> None:
         assert code == 2
         assert f"the store {store} is not writable" in said
         assert list(store.iterdir()) == []
+        store.chmod(0o755)
+        resumed(study, store)
 
 
 def test_a_server_that_does_not_answer_is_named(study: Path, tmp_path: Path) -> None:
@@ -48,6 +59,7 @@ def test_a_server_that_does_not_answer_is_named(study: Path, tmp_path: Path) -> 
     assert code == 1
     assert "the Prefect server http://127.0.0.1:9/api does not answer: start it (make server)" in said
     assert "Traceback" not in said
+    resumed(study, tmp_path / "store")
 
 
 def test_a_locked_database_of_prefect_is_said(study: Path, tmp_path: Path) -> None:
@@ -66,6 +78,7 @@ def test_a_locked_database_of_prefect_is_said(study: Path, tmp_path: Path) -> No
         with pytest.raises(DatabaseLocked, match=r"prefect\.db"):
             check_database(url, patience=0.1)
     check_database(url)  # free again: nothing is raised
+    resumed(study, tmp_path / "store", PREFECT_HOME=str(home))
 
 
 def test_causes_are_looked_at_and_other_errors_are_not_explained() -> None:
