@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from deploy_support import WAIT
 from tiny_models import CAPTIONS, build
 
 from storage.runs import Run, last_run
@@ -72,7 +73,10 @@ def begin(study: Path, store: Path, *changes: str, **environment: str) -> subpro
 
 def end(process: subprocess.Popen[str], store: Path) -> tuple[Run, str]:
     """The run that a process made, and what it said."""
-    _, said = process.communicate(timeout=900)
+    try:
+        _, said = process.communicate(timeout=WAIT)
+    finally:
+        process.kill()
     assert process.returncode == 0, said
     run = last_run(store, "pictures")
     assert run is not None
