@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from deploy_support import WAIT
+from PIL import Image
+from tests_support import TEXT
 from tiny_models import CAPTIONS, build
 
 from storage.runs import Run, last_run
@@ -19,30 +20,14 @@ from storage.runs import Run, last_run
 # Every process of these clusters asks for a token, as those of a team should.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 ROOT = Path(__file__).resolve().parents[1]
-STUDY = """
-name = "pictures"
-[pairs]
-source = "folder"
-path = "data"
-heldout = 0.25
-shard_size = 200
-[[models]]
-name = "tiny"
-spec = "hf:local-dir:{model}"
-[[saes]]
-name = "main"
-width = 24
-k = 3
-epochs = 4
-batch_size = 64
-learning_rate = 5e-3
-seeds = [0, 1]
-[analyze]
-min_pairs = 2
-[runtime]
-device = "cpu"
-embed_batch_size = 32
-"""
+# The small study, on pictures in place of vectors.
+CHANGES = {
+    'name = "small"': 'name = "pictures"',
+    'source = "embeddings"\npath = "vectors"': 'source = "folder"\npath = "data"',
+    "shard_size = 1500": "shard_size = 200",
+    'name = "own"\nspec = "embeddings:vectors"': 'name = "tiny"\nspec = "hf:local-dir:{model}"',
+    "[analyze]": '[runtime]\ndevice = "cpu"\nembed_batch_size = 32\n[analyze]',
+}
 
 
 def write_pictures(folder: Path, count: int) -> Path:
@@ -55,7 +40,11 @@ def write_pictures(folder: Path, count: int) -> Path:
         Image.fromarray(noise).resize((64, 64), Image.Resampling.NEAREST).save(data / f"{number:05}.png")
         (data / f"{number:05}.txt").write_text(f"{CAPTIONS[number % 6]}, {number}")
     study = folder / "pictures.toml"
-    study.write_text(STUDY.format(model=model))
+    text = TEXT
+    for old, new in CHANGES.items():
+        assert old in text
+        text = text.replace(old, new.replace("{model}", str(model)))
+    study.write_text(text)
     return study
 
 
