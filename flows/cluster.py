@@ -26,6 +26,9 @@ log = logging.getLogger("bridgescope")
 SPREAD = ("embed", "train", "export", "analyze")  #: stages whose tasks need nothing of each other
 AHEAD = 4  #: tasks handed over for each that can run: Ray slows down, and in the end stops, with tens of thousands
 
+# Ray reads these as it is imported: no telemetry, and what tasks say line by line as they say it.
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
+
 
 class ClusterError(RuntimeError):
     """The Ray cluster cannot be reached or started."""
@@ -67,6 +70,7 @@ class Cluster:
     def __init__(self, settings: RuntimeSection) -> None:
         check_installed()
         self.settings, self.joined = settings, False
+        self.address = settings.ray_address or os.environ.get("RAY_ADDRESS")
 
     def __enter__(self) -> Cluster:
         return self
@@ -77,12 +81,14 @@ class Cluster:
 
             ray.shutdown()  # also ends whatever tasks of this run are still going on
 
-    def task_runner(self) -> TaskRunner[PrefectFuture[Any]]:
-        """Prefect's task runner for a flow whose tasks go to the cluster. Joins it first.
+    def task_runner(self, stage: str) -> TaskRunner[PrefectFuture[Any]]:
+        """Prefect's task runner for the flow of a stage whose tasks go to the cluster. Joins it first.
 
-        Raises ClusterError when there is none at the address, BadInput when its machines could not reach Prefect.
+        Raises ClusterError when there is none at the address, BadInput when its machines could not reach Prefect or
+        have no room for a task.
         """
         self._join()
+        self.check_room(stage)
         from prefect_ray import RayTaskRunner
 
         return RayTaskRunner()
@@ -90,10 +96,11 @@ class Cluster:
     def _join(self) -> None:
         if self.joined:
             return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
         import ray
 
-        address = self.settings.ray_address or os.environ.get("RAY_ADDRESS")
+        address = self.address
         options = {"address": address} if address else {"include_dashboard": False}
         told = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_LOGGING_")}
         worker = {"env_vars": told, "worker_process_setup_hook": f"{__name__}.begin_worker"}
@@ -125,6 +132,26 @@ class Cluster:
                 gpus = settings.num_gpus_sae
         # By itself Ray ends a process after each task that had a GPU, and with it the model that the process holds.
         return {"num_cpus": settings.num_cpus, "num_gpus": gpus, "max_calls": 0}
+
+    def check_room(self, stage: str) -> None:
+        """See that a machine can take a task of a stage, which else would wait for ever.
+
+        Raises BadInput on a cluster of this run's own; elsewhere machines may still come, and it is only said.
+        """
+        import ray
+
+        wanted = self.options(stage)
+        sizes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        needs = {"CPU": wanted["num_cpus"], "GPU": wanted["num_gpus"]}
+        if any(all(size.get(what, 0) >= count for what, count in needs.items()) for size in sizes):
+            return
+        told = (
+            f"a task of {stage} needs {needs['CPU']} cores and {needs['GPU']:g} GPUs ([runtime] num_cpus, num_gpus), "
+            "and no machine of the Ray cluster has both"
+        )
+        if not self.address:
+            raise BadInput(told)
+        log.warning("%s: it waits for one", told)
 
     def ahead(self, stage: str) -> int:
         """How many tasks of a stage are handed over at once: some for each that can run."""

@@ -67,22 +67,23 @@ def _side_by_side(jobs: list[Job], runtime: Runtime, cluster: Cluster) -> Iterat
     waiting: deque[tuple[Job, PrefectFuture[Dataset] | None]] = deque()
     failed: list[Exception] = []
 
-    def finish() -> Iterator[Entry]:
+    def first() -> list[Entry]:
         job, future = waiting.popleft()
         try:
-            yield run_job(job, runtime) if future is None else _ended(job, future, runtime)
+            return [run_job(job, runtime) if future is None else _ended(job, future, runtime)]
         except Exception as error:
             failed.append(error)
+            return []
 
     for job in jobs:
-        if failed:
-            break
         there = not runtime.force and lookup(job, runtime.store) is not None
         waiting.append((job, None if there else cluster.submit(job.key.stage, *_task(job, runtime))))
         while len(waiting) > cluster.ahead(job.key.stage):
-            yield from finish()
+            yield from first()
+        if failed:
+            break
     while waiting:
-        yield from finish()
+        yield from first()
     if failed:
         raise failed[0]
 
@@ -183,7 +184,7 @@ def run_stage(
         flow_run_name=f"{study.name}: {stage}",
         persist_result=False,
         result_storage=runtime.store,
-        task_runner=cluster.task_runner() if cluster is not None else None,
+        task_runner=cluster.task_runner(stage) if cluster is not None else None,
     )
     def stage_flow() -> None:
         # The flow's tags are not its tasks': for tagged tasks Prefect asks the server about concurrency limits (60 ms).

@@ -15,6 +15,7 @@ from flows.cluster import Cluster, ClusterError
 from flows.config import RuntimeSection, load_study
 from flows.study import run_study
 from storage.dataset import Dataset
+from storage.errors import BadInput
 from storage.runs import last_run
 from tasks.embed import embed, model_identity
 from tasks.stage import Runtime
@@ -29,16 +30,31 @@ def prefect_server() -> Iterator[None]:
 def test_gpus_go_to_embed_and_train_as_the_study_says(raylets: type[Raylets]) -> None:
     cluster = raylets(num_cpus=4, num_gpus=2)
     with Cluster(RuntimeSection(runner="ray", ray_address=cluster.address, num_gpus_sae=0.25)) as joined:
-        joined.task_runner()
+        joined.task_runner("embed")
         assert joined.options("embed") == {"num_cpus": 1, "num_gpus": 1, "max_calls": 0}
         assert joined.options("train") == {"num_cpus": 1, "num_gpus": 0.25, "max_calls": 0}
         assert joined.options("export")["num_gpus"] == 0
         assert joined.ahead("embed") == 4 * 2  # two GPUs
         assert joined.ahead("train") == 4 * 4  # eight quarters of a GPU, but four cores
     with Cluster(RuntimeSection(runner="ray", ray_address=cluster.address, device="cpu", num_cpus=2)) as joined:
-        joined.task_runner()
+        joined.task_runner("embed")
         assert joined.options("embed") == {"num_cpus": 2, "num_gpus": 0, "max_calls": 0}
         assert joined.ahead("embed") == 4 * 2
+
+
+def test_a_task_that_no_machine_has_room_for_is_refused_or_said(
+    raylets: type[Raylets], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = raylets(num_cpus=2)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with Cluster(RuntimeSection(runner="ray", ray_address=cluster.address, num_gpus=1)) as joined:
+        joined.task_runner("embed")  # a machine with a GPU may come
+        assert "a task of embed needs 1 cores and 1 GPUs" in caplog.text
+        assert "waits for one" in caplog.text
+        joined.address = None  # a cluster of the run's own
+        with pytest.raises(BadInput, match="no machine of the Ray cluster has both"):
+            joined.task_runner("embed")
+        joined.task_runner("export")
 
 
 def test_a_process_with_a_gpu_loads_a_model_once(
@@ -56,7 +72,7 @@ def test_a_process_with_a_gpu_loads_a_model_once(
     settings = RuntimeSection(runner="ray", ray_address=cluster.address, num_gpus=1)
     with Cluster(settings) as joined:
 
-        @flow(task_runner=joined.task_runner(), result_storage=tmp_path, persist_result=False)
+        @flow(task_runner=joined.task_runner("embed"), result_storage=tmp_path, persist_result=False)
         def embed_all() -> list[Dataset]:
             given = {"model": identity, "dtype": "float32", "spec": spec, "runtime": runtime}
             tasks = [joined.submit("embed", embed.task, {"pairs": e.dataset, **given}) for e in run.of("acquire")]
@@ -80,4 +96,4 @@ def test_a_cluster_that_is_not_there_is_said(tmp_path: Path) -> None:
         Cluster(RuntimeSection(runner="ray", ray_address="127.0.0.1:1")) as joined,
         pytest.raises(ClusterError, match=r"the Ray cluster at 127\.0\.0\.1:1 does not answer: start it"),
     ):
-        joined.task_runner()
+        joined.task_runner("embed")
