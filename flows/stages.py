@@ -25,6 +25,7 @@ from tasks.acquire import fetch, ledger, retry, scan
 from tasks.analyze import analyze, entry
 from tasks.checkpoint import import_sae
 from tasks.embed import adopt_vectors, embed, model_identity
+from tasks.explore import explore, layout
 from tasks.export import export
 from tasks.frontier import frontier
 from tasks.model import demo_model, features
@@ -243,12 +244,20 @@ def analyze_jobs(study: Study, state: State) -> list[Job]:
 
 
 def report_jobs(study: Study, state: State) -> list[Job]:
-    """One page over the whole study."""
+    """One page over the whole study, a map of every SAE that the study file names, and the explorer's data of all."""
     measured = len(of(state, "frontier")) == (len(study.models) if study.frontier else 0)
     whole = Key("analyze") in state and Key("ledger") in state and measured
     entries = [entry(dataset=d, **k._asdict()) for stage in REPORTED for k, d in of(state, stage).items()]
-    config = study.model_dump(mode="json", exclude={"runtime": True, "pairs": set(HOW)})
-    return [Job(Key("report"), report, {"entries": entries, "config": _without_paths(config)} if whole else None)]
+    config = _without_paths(study.model_dump(mode="json", exclude={"runtime": True, "pairs": set(HOW)}))
+    jobs = [Job(Key("report"), report, {"entries": entries, "config": config} if whole else None)]
+    named = [setting.name for setting in study.saes]  # data diets are compared, and not shown concept by concept
+    trained = {key: sae for key, sae in of(state, "train").items() if key.sae in named}
+    jobs += [Job(key._replace(stage="layout"), layout, {"sae": sae}) for key, sae in trained.items()]
+    layouts = {f"{k.model}/{k.sae}/{k.seed}": d for k, d in of(state, "layout").items()}
+    page = state.get(Key("report"))
+    inputs = {"entries": entries, "layouts": layouts, "page": page, "config": config}
+    drawn = whole and page is not None and len(layouts) == len(trained)
+    return [*jobs, Job(Key("explorer"), explore, inputs if drawn else None)]
 
 
 def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
@@ -333,9 +342,10 @@ def _acquire(study: Study, state: State, last: Run | None, runtime: Runtime) -> 
     yield Entry(stage="ledger", dataset=ledger(scanned.dropped, made, pairs.min_success, runtime))
 
 
-def _model(study: Study, state: State, last: Run | None, runtime: Runtime) -> Iterator[Entry]:
-    for place in range(len(model_jobs(study, state, last))):
-        job = model_jobs(study, state, last)[place]  # made anew: a variant's job needs the features made just before
+def _in_turn(stage: str, study: Study, state: State, last: Run | None, runtime: Runtime) -> Iterator[Entry]:
+    """Run the jobs of a stage of which later ones are made from earlier ones."""
+    for place in range(len(jobs_of(stage, study, state, last, runtime.store))):
+        job = jobs_of(stage, study, state, last, runtime.store)[place]  # anew: it needs what was made just before
         entry = run_job(job, runtime)
         state[job.key] = entry.dataset
         yield entry
@@ -361,8 +371,9 @@ def run_stage(stage: str, study: Study, state: State, last: Run | None, runtime:
     """Run one stage as a Prefect sub-flow of its name. `state` holds the datasets of the stages before it."""
     runners: dict[str, Callable[[], Iterator[Entry]]] = {
         "acquire": lambda: _acquire(study, state, last, runtime),
-        "model": lambda: _model(study, state, last, runtime),
+        "model": lambda: _in_turn(stage, study, state, last, runtime),
         "train": lambda: _train(study, state, last, runtime),
+        "report": lambda: _in_turn(stage, study, state, last, runtime),
     }
     runner = runners.get(stage, lambda: run_jobs(jobs_of(stage, study, state, last, runtime.store), runtime))
     entries: list[Entry] = []

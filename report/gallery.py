@@ -16,11 +16,17 @@ from report.sentences import Answers
 
 FIGURES_INDEX = "index.json"  # beside the files of the figures: what each of them is
 TITLES = {
-    "models": "The models side by side", "modality": "Modality scores", "energy": "Energy of the most energetic concepts",
-    "stability": "Stability of seeds", "diets": "Stability under other data", "retrieval": "Retrieval under interventions",
-    "bridge-matrix": "Bridges of the concepts that have the largest", "alignment": "Alignment with the modality subspaces",
-    "frontier": "R² against L0", "training": "Training",
-}  # fmt: skip
+    "models": "The models side by side",
+    "modality": "Modality scores",
+    "energy": "Energy of the most energetic concepts",
+    "stability": "Stability of seeds",
+    "diets": "Stability under other data",
+    "retrieval": "Retrieval under interventions",
+    "bridge-matrix": "Bridges of the concepts that have the largest",
+    "alignment": "Alignment with the modality subspaces",
+    "frontier": "R² against L0",
+    "training": "Training",
+}
 
 
 def made_figures(con: duckdb.DuckDBPyConnection, answers: Answers, main: Runs, runs: Runs) -> dict[str, Drawn]:

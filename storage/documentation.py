@@ -39,7 +39,7 @@ def documented(con: duckdb.DuckDBPyConnection) -> list[View]:
 
 
 def header_of(view: str) -> dict[str, str]:
-    """The sections of the header (Purpose, Inputs, Columns, ...) of the file that makes a view or the table behind it."""
+    """The sections of the header (Purpose, Inputs, Columns, ...) of the file that makes a view, or its table."""
     path = next(path for path in (SQL / "views" / f"{view}.sql", SQL / "tables" / f"{view}.sql") if path.exists())
     sections: dict[str, str] = {}
     last = ""

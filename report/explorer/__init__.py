@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from report.explorer.layout import concept_map
+from report.explorer.release import unpack
 from report.explorer.site import write_explorer
 
-__all__ = ["concept_map", "write_explorer"]
+__all__ = ["concept_map", "unpack", "write_explorer"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZipFile
 
 import duckdb
 import numpy as np
 import polars as pl
 
-from report.explorer.files import rounded, rows_of, write_json
+from report.explorer.answers import rounded, rows_of
 from report.explorer.shares import Dictionary, shares_of_items
+from storage.site import put_json
 from storage.statements import statement
 
 TOP = 24  # items of a modality shown of a concept
@@ -20,6 +22,7 @@ BRIDGES = 20_000  # of an SAE, at most
 WORDS, NAMED = 8, 3  # distinctive words kept of a concept, and put into its name
 PRIOR, LEAST = 10, 1.96  # captions that the prior counts for; the score from which a word is told apart at 95 %
 CONCEPT_BLOCK = 64  # concepts a file
+SMALL = 5000  # images up to which all items are shown, and not only those in a top list
 
 Record = dict[str, Any]
 
@@ -34,16 +37,17 @@ class Key(NamedTuple):
     def __str__(self) -> str:
         return f"{self.model}/{self.sae}/{self.seed}"
 
+    @property
+    def folder(self) -> str:
+        """Where its files lie."""
+        return f"data/runs/{self}"
+
 
 def find_top(con: duckdb.DuckDBPyConnection, keys: list[Key]) -> None:
     """Fill the table explorer_top: the strongest items of every concept of these SAEs."""
     for place, key in enumerate(keys):
-        select = statement("explorer/top", **key._asdict(), n=TOP)
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE explorer_top AS {select}"
-            if place == 0
-            else f"INSERT INTO explorer_top {select}"
-        )
+        into = "INSERT INTO explorer_top" if place else "CREATE OR REPLACE TEMP TABLE explorer_top AS"
+        con.execute(f"{into} {statement('explorer/top', **key._asdict(), n=TOP)}")
 
 
 def find_words(con: duckdb.DuckDBPyConnection) -> None:
@@ -53,9 +57,9 @@ def find_words(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def write_run(
-    out: Path, con: duckdb.DuckDBPyConnection, key: Key, split: str, layout: Any, dictionary: Dictionary
+    site: ZipFile, con: duckdb.DuckDBPyConnection, key: Key, split: str, layout: Any, dictionary: Dictionary
 ) -> None:
-    """Write everything of one SAE into `out`. layout: [C, 2]."""
+    """Write everything of one SAE. layout: [C, 2]."""
     of = key._asdict()
     concepts = rows_of(con, "concepts", **of)
     words: dict[int, list[Record]] = defaultdict(list)
@@ -64,15 +68,17 @@ def write_run(
     places = rounded(pl.DataFrame({"x": layout[:, 0], "y": layout[:, 1]})).gather(concepts["concept_id"])
     names = [", ".join(word["word"] for word in words[i][:NAMED]) for i in concepts["concept_id"]]
     columns = concepts.drop("concept_id").to_dict(as_series=False)
-    write_json(out / "concepts.json", {**places.to_dict(as_series=False), "name": names, **columns})
-    write_json(out / "bridges.json", rows_of(con, "bridges", **of, most=BRIDGES).to_dict(as_series=False))
-    write_json(out / "words.json", {str(i): " ".join(w["word"] for w in found) for i, found in words.items() if found})
-    _write_details(out, con, key, split, concepts["concept_id"].to_list(), words)
-    _write_codes(out, con, key, dictionary)
+    put_json(site, f"{key.folder}/concepts.json", {**places.to_dict(as_series=False), "name": names, **columns})
+    bridges = rows_of(con, "bridges", **of, most=BRIDGES)
+    put_json(site, f"{key.folder}/bridges.json", bridges.to_dict(as_series=False))
+    said = {str(i): " ".join(word["word"] for word in found) for i, found in words.items() if found}
+    put_json(site, f"{key.folder}/words.json", said)
+    _write_details(site, con, key, split, concepts["concept_id"].to_list(), words)
+    _write_codes(site, con, key, dictionary)
 
 
 def _write_details(
-    out: Path, con: duckdb.DuckDBPyConnection, key: Key, split: str, ids: list[int], words: dict[int, list[Record]]
+    site: ZipFile, con: duckdb.DuckDBPyConnection, key: Key, split: str, ids: list[int], words: dict[int, list[Record]]
 ) -> None:
     top = _top_items(con, key)
     bars = _histograms(con, key, split)
@@ -81,7 +87,7 @@ def _write_details(
         there = str(key._replace(seed=row["seed"]))
         matches[row["concept_id"]].append({"key": there, "concept": row["concept"], "cosine": row["cosine"]})
     blocks: dict[int, Record] = defaultdict(dict)
-    silent = {"edges": [], "image": [], "text": []}
+    silent: Record = {"edges": [], "image": [], "text": []}
     for i in ids:
         blocks[i // CONCEPT_BLOCK][str(i)] = {
             "images": top["image"][i],
@@ -91,7 +97,7 @@ def _write_details(
             "matches": matches[i],
         }
     for block, details in blocks.items():
-        write_json(out / "concept" / f"{block}.json", details)
+        put_json(site, f"{key.folder}/concept/{block}.json", details)
 
 
 def _top_items(con: duckdb.DuckDBPyConnection, key: Key) -> dict[str, dict[int, list[Record]]]:
@@ -111,24 +117,27 @@ def _histograms(con: duckdb.DuckDBPyConnection, key: Key, split: str) -> dict[in
     return found
 
 
-def _write_codes(out: Path, con: duckdb.DuckDBPyConnection, key: Key, dictionary: Dictionary) -> None:
-    """The codes of every item shown, a file a block of images; an item without codes has empty lists."""
+def _write_codes(site: ZipFile, con: duckdb.DuckDBPyConnection, key: Key, dictionary: Dictionary) -> None:
+    """The codes of the items shown, a file a block of images; of a large study those in a top list of this SAE.
+
+    An item on which nothing fires has none.
+    """
     blocks: dict[int, dict[str, Record]] = defaultdict(lambda: {"images": {}, "texts": {}})
     for modality, name in (("image", "images"), ("text", "texts")):
-        codes = rows_of(con, "codes", **key._asdict(), modality=modality)
+        codes = rows_of(con, "codes", **key._asdict(), modality=modality, small=SMALL)
         items, first = np.unique(codes["item_id"].to_numpy(), return_index=True)
         order = np.argsort(first)
         starts = np.append(first[order], codes.height).astype(np.int64)
         concept, activation = codes["concept_id"].to_numpy().astype(np.int64), codes["activation"].to_numpy()
         found, rest = shares_of_items(dictionary.concepts, dictionary.bias[modality], starts, concept, activation)
         share = rounded(pl.DataFrame({"share": found}))["share"]
-        for place, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
-            block = int(codes["block"][int(start)])
+        for place, (start, stop) in enumerate(itertools.pairwise(starts.tolist())):
+            block = int(codes["block"][start])
             blocks[block][name][str(items[order][place])] = {
                 "concept": concept[start:stop].tolist(),
                 "activation": activation[start:stop].tolist(),
-                "share": share[int(start) : int(stop)].to_list(),
+                "share": share[start:stop].to_list(),
                 "bias": float(f"{rest[place]:.6g}"),
             }
     for block, codes_of in blocks.items():
-        write_json(out / "codes" / f"{block}.json", codes_of)
+        put_json(site, f"{key.folder}/codes/{block}.json", codes_of)

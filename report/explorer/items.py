@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import duckdb
 
-from report.explorer.files import rows_of, write_json
+from report.explorer.answers import rows_of
+from report.explorer.concepts import SMALL
 from report.pictures import webp
 from report.queries import holds
+from storage.site import put, put_json
 from storage.statements import statement
 
-SMALL = 5000  # images up to which all are shown, and not only those in a top list
 BLOCK = 64  # images a file, each with its captions
 SIDE, QUALITY = 160, 70  # longest side of a thumbnail in pixels, and WebP's quality: about 4 kB each
 
@@ -26,29 +27,24 @@ def find_shown(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(f"CREATE OR REPLACE TEMP TABLE shown_images AS {select}")
 
 
-def write_thumbnails(out: Path, con: duckdb.DuckDBPyConnection) -> set[int]:
-    """Write `out/<image_id>.webp` of every image shown whose bytes the store holds. Returns the ids of those written."""
+def write_thumbnails(site: ZipFile, con: duckdb.DuckDBPyConnection) -> set[int]:
+    """Write `thumbs/<image_id>.webp` of images shown whose bytes are there and can be decoded. Returns their ids."""
     if not holds(con, "image_bytes"):
         return set()
-    out.mkdir(parents=True, exist_ok=True)
-
-    def write(row: tuple[int, bytes]) -> int | None:
-        made = webp(row[1], SIDE, QUALITY)
-        if made is None:
-            return None
-        (out / f"{row[0]}.webp").write_bytes(made)
-        return row[0]
-
     written: set[int] = set()
-    cursor = con.execute(statement("explorer/pictures"))
+    answer = con.execute(statement("explorer/pictures"))
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="thumbnail") as pool:
-        while rows := cursor.fetchmany(256):  # the bytes are as the source gave them: some at a time
-            written.update(i for i in pool.map(write, rows) if i is not None)
+        while rows := answer.fetchmany(256):  # the bytes are as the source gave them: some at a time
+            made = pool.map(lambda row: webp(row[1], SIDE, QUALITY), rows)
+            for (image_id, _), data in zip(rows, made, strict=True):
+                if data is not None:
+                    put(site, f"thumbs/{image_id}.webp", data)
+                    written.add(image_id)
     return written
 
 
-def write_items(out: Path, con: duckdb.DuckDBPyConnection, thumbs: set[int]) -> None:
-    """Write `out/<n>.json`, `out/index.json` and `out/search.json`."""
+def write_items(site: ZipFile, con: duckdb.DuckDBPyConnection, thumbs: set[int]) -> None:
+    """Write `data/items/<n>.json`, `index.json` and `search.json`."""
     blocks: dict[int, dict[str, Any]] = defaultdict(lambda: {"images": {}, "texts": {}})
     index: dict[str, dict[str, int]] = {"images": {}, "texts": {}}
     for row in rows_of(con, "images").iter_rows(named=True):
@@ -61,6 +57,7 @@ def write_items(out: Path, con: duckdb.DuckDBPyConnection, thumbs: set[int]) -> 
         index["texts"][str(i)] = block
         blocks[block]["texts"][str(i)] = row
     for block, found in blocks.items():
-        write_json(out / f"{block}.json", found)
-    write_json(out / "index.json", index)
-    write_json(out / "search.json", {"id": captions["pair_id"].to_list(), "caption": captions["caption"].to_list()})
+        put_json(site, f"data/items/{block}.json", found)
+    put_json(site, "data/items/index.json", index)
+    found = captions.select(id="pair_id", caption="caption").to_dict(as_series=False)
+    put_json(site, "data/items/search.json", found)

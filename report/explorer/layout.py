@@ -1,4 +1,4 @@
-"""The map of a dictionary: UMAP of its concepts into the plane. Knows nothing of files."""
+"""The map of a dictionary: its concepts in the plane. Knows nothing of files."""
 
 from __future__ import annotations
 
@@ -8,28 +8,41 @@ import numpy as np
 
 NDArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 NEIGHBOURS, MIN_DISTANCE, SEED = 15, 0.1, 0  # UMAP's own defaults, and its random_state
-FEWEST = 4  # concepts that UMAP's spectral start can place: with fewer there is nothing to lay out
+FEWEST = 64  # concepts from which on UMAP is asked: below, 15 neighbours are no neighbourhood
+
+
+def method_of(count: int) -> str:
+    """How a dictionary of so many concepts is laid out: "umap" or "pca"."""
+    return "umap" if count >= FEWEST else "pca"
 
 
 def concept_map(dictionary: NDArray) -> NDArray:
     """Places of C concepts in the plane from their directions [C, d]: float64 [C, 2] in [-1, 1], aspect kept.
 
     UMAP (McInnes, Healy and Melville 2018, arXiv 1802.03426) with cosine distances, one thread and a fixed seed: equal
-    dictionaries give equal places. Distances on the map mean nothing beyond who is near whom. Fewer than four concepts
-    are put on a line, in their order.
+    dictionaries give equal places. Distances on the map mean nothing beyond who is near whom. Dictionaries of fewer
+    than 64 concepts lie along their two principal axes.
     """
-    count = len(dictionary)
-    if count < FEWEST:
-        return np.stack([np.linspace(-1, 1, count) if count > 1 else np.zeros(count), np.zeros(count)], axis=1)
+    directions = np.asarray(dictionary, np.float32)
+    if method_of(len(directions)) == "pca":
+        return in_square(principal(directions))
     import umap
     from threadpoolctl import threadpool_limits
 
-    reducer = umap.UMAP(
-        n_neighbors=min(NEIGHBOURS, count - 1), min_dist=MIN_DISTANCE, metric="cosine", random_state=SEED, n_jobs=1
-    )
+    reducer = umap.UMAP(n_neighbors=NEIGHBOURS, min_dist=MIN_DISTANCE, metric="cosine", random_state=SEED, n_jobs=1)
     with threadpool_limits(1):
-        places = np.asarray(reducer.fit_transform(np.asarray(dictionary, np.float32)), np.float64)
-    return in_square(places)
+        return in_square(np.asarray(reducer.fit_transform(directions), np.float64))
+
+
+def principal(directions: NDArray) -> NDArray:
+    """Coordinates [C, 2] along the two principal axes, each turned so that its largest coordinate is positive."""
+    centred = np.asarray(directions, np.float64) - directions.mean(axis=0)
+    left, lengths, _ = np.linalg.svd(centred, full_matrices=False)
+    places = np.zeros((len(directions), 2))
+    found = (left * lengths)[:, :2]
+    places[:, : found.shape[1]] = found
+    farthest = places[np.abs(places).argmax(axis=0), [0, 1]]
+    return places * np.where(farthest < 0, -1.0, 1.0)
 
 
 def in_square(places: NDArray) -> NDArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +15,7 @@ class Dictionary(NamedTuple):
     """What turns codes into reconstructions: x_hat = z D + b."""
 
     concepts: Floats  #: D, [C, d], unit rows
-    bias: dict[
-        str, Floats
-    ]  #: b of a modality's rows, [d]: the decoder's, with the modality's mean where rows are centred
+    bias: dict[str, Floats]  #: b by modality, [d]: with the modality's mean where rows are centred
 
 
 def shares(concepts: Floats, bias: Floats, codes: Floats) -> tuple[Floats, float]:
@@ -41,7 +40,7 @@ def shares_of_items(
     starts: [items + 1], where each item's codes begin in `concept` and `activation`, [firings].
     """
     found, rest = np.empty(len(concept)), np.empty(len(starts) - 1)
-    for item, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
-        part = slice(int(start), int(stop))
+    for item, (start, stop) in enumerate(itertools.pairwise(starts.tolist())):
+        part = slice(start, stop)
         found[part], rest[item] = shares(dictionary[concept[part]], bias, activation[part])
     return found, rest

@@ -1,4 +1,4 @@
-"""All data files of the explorer, for one study. What they hold is said once, for both sides, in explorer/web/src/data.ts."""
+"""All data files of the explorer, for one study. What they hold is said for both sides in explorer/web/src/data.ts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import numpy as np
 
 from report import queries
 from report.explorer import compare, concepts, items
+from report.explorer.answers import rows_of
 from report.explorer.concepts import Key
-from report.explorer.files import rows_of, write_json
+from report.explorer.layout import method_of
 from report.explorer.shares import Dictionary
 from storage.documentation import documented
+from storage.site import SITE, put_json, writing
 
 SCHEMA = 1
 
@@ -24,26 +26,26 @@ def write_explorer(
     con: duckdb.DuckDBPyConnection,
     config: dict[str, Any],
     page: Path,
-    layouts: dict[Key, Any],
-    dictionary_of: Callable[[Key], Dictionary],
+    layouts: dict[str, Any],
+    dictionary_of: Callable[[str], Dictionary],
 ) -> int:
-    """Write `out/data/`, `out/thumbs/` and `out/figures/` of a study. Returns the number of concepts.
+    """Write `out/site.zip`: `data/`, `thumbs/` and `figures/` of a study. Returns the number of concepts.
 
-    con: the study's catalog; config: the study file as a dict; page: the folder of its page; layouts: [C, 2] of every SAE
-    that is shown; dictionary_of: called once for each of them. SAEs of data diets are compared, and have no pages.
+    con: the study's catalog; config: the study file as a dict; page: the folder of its page; layouts: [C, 2] of every
+    SAE that is shown, by model/sae/seed; dictionary_of: called once for each. SAEs of data diets are compared alone.
     """
     runs = shown_runs(con, config)
     keys = [Key(run["model"], run["sae"], run["seed"]) for run in runs]
-    data = out / "data"
     concepts.find_top(con, keys)
     concepts.find_words(con)
     items.find_shown(con)
-    for key, run in zip(keys, runs, strict=True):
-        places = np.asarray(layouts[key], np.float64)
-        concepts.write_run(data / "runs" / str(key), con, key, run["split"], places, dictionary_of(key))
-    items.write_items(data / "items", con, items.write_thumbnails(out / "thumbs", con))
-    compare.write_compare(out, con, list(dict.fromkeys((key.model, key.sae) for key in keys)), page)
-    write_json(data / "manifest.json", manifest(con, config, runs))
+    with writing(out / SITE) as site:
+        put_json(site, "data/manifest.json", manifest(con, config, runs))
+        for key, run in zip(keys, runs, strict=True):
+            places = np.asarray(layouts[str(key)], np.float64)
+            concepts.write_run(site, con, key, run["split"], places, dictionary_of(str(key)))
+        items.write_items(site, con, items.write_thumbnails(site, con))
+        compare.write_compare(site, con, list(dict.fromkeys((key.model, key.sae) for key in keys)), page)
     return sum(run["concepts"] for run in runs)
 
 
@@ -73,7 +75,8 @@ def manifest(con: duckdb.DuckDBPyConnection, config: dict[str, Any], runs: list[
         },
         "split": first["split"],
         "runs": [
-            {"key": f"{run['model']}/{run['sae']}/{run['seed']}"} | {k: v for k, v in run.items() if k != "split"}
+            {"key": f"{run['model']}/{run['sae']}/{run['seed']}", "layout": method_of(run["concepts"])}
+            | {name: value for name, value in run.items() if name != "split"}
             for run in runs
         ],
         "views": [
