@@ -15,6 +15,22 @@ from report.page import facts, in_study_order
 from report.queries import ask, holds
 from report.tables import Table, table
 
+CLAIM = ["claim", "model", "figure", "chance", "range", "verdict"]
+WITH_ITEMS = "Thumbnails and captions are part of this publication and stand under it."
+WITHOUT_ITEMS = (
+    "No image and no caption is part of this publication. Words that stand in two captions or more name concepts."
+)
+LIMITS = (
+    "A stability is worth what it stands above `floor matched`, which dictionaries of equal mean and covariance reach.",
+    "A large raw bridge is often just two energetic concepts; covariance and correlation stand beside it.",
+    "Names of concepts are automatic: the words that set their captions apart. They are no labels.",
+    "Concepts describe one model on one set of pairs. Nothing here says how they carry over to others.",
+)
+DEMO = (
+    "The demo's models are small encoders for clip-art-like images, made from the pairs themselves: they say nothing "
+    "of CLIP or SigLIP."
+)
+
 
 def study_card(
     con: duckdb.DuckDBPyConnection, config: dict[str, Any], models: dict[str, dict[str, Any]], items: bool
@@ -40,17 +56,13 @@ def study_card(
     several = len({seed["seed"] for seed in shown["reconstruction"].rows}) > 1
     parts = [
         f"# Sparse autoencoders of the study {_plain(config['name'])}",
-        f"Concepts of the joint image and text embeddings of {_listed([model for model, _ in main])}, trained and measured "
-        "by bridgescope. The page `index.html` shows every concept and every bridge between the modalities; the tables "
-        "behind it lie in `statistics/` as Parquet files.",
+        f"Concepts of the joint image and text embeddings of {_listed([model for model, _ in main])}, trained and "
+        "measured by bridgescope. The page `index.html` shows every concept and every bridge between the modalities; "
+        "the tables behind it lie in `statistics/` as Parquet files.",
         "## Data",
         _lines([(fact.name, fact.value) for fact in facts(config)]),
-        f"Licence of the pairs: {_plain(licence) if licence else 'not stated by the study; ask whoever they come from'}. "
-        + (
-            "Thumbnails and captions are part of this publication and stand under it."
-            if items
-            else "No image and no caption is part of this publication. Words that stand in two captions or more name concepts."
-        ),
+        f"Licence of the pairs: {_plain(licence) if licence else 'the study states none; ask whoever they come from'}. "
+        + (WITH_ITEMS if items else WITHOUT_ITEMS),
         _table(made["counts"]),
         "## Models and preprocessing",
         *(f"### {_plain(name)}\n\n{_lines(sorted(known.items()))}" for name, known in models.items()),
@@ -74,19 +86,9 @@ def study_card(
 def limits(config: dict[str, Any], split: str) -> list[str]:
     """What the figures do not say."""
     heldout = config["pairs"]["heldout"]
-    said = [
-        f"Figures count the split {split}; {heldout:.0%} of the images were held out of training.",
-        "A stability is worth what it stands above `floor matched`: what dictionaries of the same mean and covariance reach.",
-        "A large raw bridge is often just two energetic concepts; covariance and correlation stand beside it.",
-        "Names of concepts are automatic: the words that set their captions apart. They are no labels.",
-        "Concepts describe one model on one set of pairs. Nothing here says how they carry over to others.",
-    ]
-    if any(model["spec"].startswith("demo:") for model in config["models"]):
-        said.append(
-            "The demo's models are small encoders for clip-art-like images, made from the pairs themselves: they say nothing "
-            "of CLIP or SigLIP."
-        )
-    return said
+    counted = f"Figures count the split {split}; {heldout:.0%} of the images were held out of training."
+    demo = any(model["spec"].startswith("demo:") for model in config["models"])
+    return [counted, *LIMITS, *([DEMO] if demo else [])]
 
 
 def _findings(con: duckdb.DuckDBPyConnection, main: Runs) -> str:
@@ -102,10 +104,7 @@ def _findings(con: duckdb.DuckDBPyConnection, main: Runs) -> str:
                 for claim in found
                 for of in claim.models
             ]
-            parts += [
-                f"SAE {_plain(sae)}: {tally(found)}",
-                _grid(["claim", "model", "figure", "chance", "range", ""], rows),
-            ]
+            parts += [f"SAE {_plain(sae)}: {tally(found)}", _grid(CLAIM, rows)]
     return "\n\n".join(parts)
 
 

@@ -47,7 +47,7 @@ def push_to_hub(sae: SAE, target: Target, figures: Mapping[str, Any], *, private
 
 
 def write_sae(sae: SAE, folder: str | os.PathLike[str], figures: Mapping[str, Any], load: str = "") -> None:
-    """Write an SAE and its card into a folder. load: its name among the SAEs of the repository, where it has several."""
+    """Write an SAE and its card into a folder. load: its name in the repository, where that holds several."""
     sae.save(Path(folder))
     (Path(folder) / CARD).write_text(model_card(sae, figures, load), encoding="utf-8")
 

@@ -1,6 +1,4 @@
-"""Publish: SAEs of a finished study with cards made from the run's own tables, and the study's pages. Called by hand, never
-by a flow.
-"""
+"""Publish: SAEs of a finished study with cards from the run's own tables, and its pages. Called by hand, by no flow."""
 
 from __future__ import annotations
 
@@ -114,7 +112,7 @@ def _flat(value: Any, place: str = "") -> dict[str, Any]:
 
 
 def figures_of(con: duckdb.DuckDBPyConnection, model: str | None, sae: str | None, seed: int | None) -> dict[str, Any]:
-    """An SAE's row of the view `saes`, with its stability. Raises BadInput, listing what there is, when there is none."""
+    """An SAE's row of the view `saes`, with its stability. Raises BadInput, listing what there is, without one."""
     named = {"model": model, "sae": sae, "seed": seed}
     row = _one(con.execute("SELECT * FROM saes WHERE model = $model AND sae = $sae AND seed = $seed", named))
     if row is None:
