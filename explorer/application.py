@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from explorer.ask import TooLong, answered, as_csv
+from explorer.ask import TooLong, as_csv
 from explorer.guard import Guard
 from explorer.live import Live
 from storage.errors import BadInput
@@ -79,19 +79,15 @@ class Handlers:
 
     async def sql(self, request: Request) -> Response:
         """Answer a question in SQL as JSON."""
-        answer = await run_in_threadpool(self._answered, await _question(request, "query"))
+        answer = await run_in_threadpool(self.live.shown.asker.ask, await _question(request, "query"))
         return JSONResponse(answer._asdict())
 
     async def sql_csv(self, request: Request) -> Response:
         """Answer a question in SQL as CSV."""
-        answer = await run_in_threadpool(self._answered, await _question(request, "query"))
+        answer = await run_in_threadpool(self.live.shown.asker.ask, await _question(request, "query"))
         headers = {"content-disposition": 'attachment; filename="answer.csv"'}
         headers |= {"x-truncated": "true"} if answer.truncated else {}
         return Response(as_csv(answer), media_type="text/csv; charset=utf-8", headers=headers)
-
-    def _answered(self, query: str) -> Any:
-        with self.live.shown.cursor() as con:
-            return answered(con, query)
 
     async def encode(self, request: Request) -> Response:
         """What a caption or a picture activates, and what lies near."""

@@ -32,8 +32,7 @@ def serve(
     from explorer.application import application
     from explorer.live import Live
 
-    live = Live(store, study)
-    with contextlib.closing(listening(port)) as listener:
+    with contextlib.closing(listening(port)) as listener, contextlib.closing(Live(store, study)) as live:
         at = listener.getsockname()[1]
         address = f"http://{HOST}:{at}/"
         tell(f"explorer of study {study}: {address} (end with Ctrl-C)")
@@ -42,7 +41,8 @@ def serve(
         config = uvicorn.Config(
             application(live, web, at), log_level="warning", access_log=False, server_header=False, lifespan="off"
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        with contextlib.suppress(KeyboardInterrupt):  # the way that it ends
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def listening(port: int | None) -> socket.socket:
@@ -52,10 +52,10 @@ def listening(port: int | None) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, at))
-        except OSError as error:
+        except (OSError, OverflowError) as error:  # in use, not allowed, or no port
             listener.close()
             if port is not None:
-                raise BadInput(f"--port {port}: {error.strerror}") from error
+                raise BadInput(f"--port {port}: {error}") from error
             continue
         return listener
     raise BadInput(f"no port of {HOST} is free")

@@ -8,8 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
+from explorer.asker import Asker
 from explorer.encode import Encoded, Encoders
 from storage.catalog import open_catalog
 from storage.errors import BadInput
@@ -38,6 +37,7 @@ class Shown:
         self.names = frozenset(self.site.namelist())
         self.catalog = open_catalog(store, run=run, guarded=True)
         self.encoders = Encoders(store, run)
+        self.asker = Asker(store, run.study, run.number)
 
     def read(self, name: str) -> bytes:
         """A data file. Raises KeyError for a name that is none of them."""
@@ -48,7 +48,7 @@ class Shown:
 
     def image(self, image_id: int) -> bytes | None:
         """A picture as the source gave it, where the store holds its bytes."""
-        if not self._has("image_bytes"):
+        if image_id >= 2**63 or not self._has("image_bytes"):
             return None
         found = self.ask("SELECT image FROM image_bytes WHERE image_id = ?", [image_id])
         return bytes(found[0][0]) if found else None
@@ -73,12 +73,12 @@ class Shown:
 
     def ask(self, query: str, values: list[Any]) -> list[tuple[Any, ...]]:
         """The rows of a query of ours."""
-        with self.cursor() as con:
+        with self.catalog.cursor() as con:
             return con.execute(query, values).fetchall()
 
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A connection of one's own to the catalog, under the same guard."""
-        return self.catalog.cursor()
+    def close(self) -> None:
+        """Let go of what was opened. Files that are being read stay open until they are read."""
+        self.asker.close()
 
     def _has(self, view: str) -> bool:
         return bool(self.ask("SELECT 1 FROM duckdb_views() WHERE view_name = ?", [view]))
@@ -105,5 +105,10 @@ class Live:
                 run = last_run(self.store, self.study)
                 made = run.of("explorer") if run else []
                 if run and made and (self.store / made[0].dataset.path / SITE).is_file():
-                    self.shown = Shown(self.store, run)
+                    before, self.shown = self.shown, Shown(self.store, run)
+                    before.close()
             return self.shown
+
+    def close(self) -> None:
+        """Let go of what was opened."""
+        self.shown.close()
