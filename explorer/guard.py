@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse
 
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 READING = ("GET", "HEAD")
+STRANGERS = ("cross-site", "same-site")  # as a browser says who asks; another port of this machine is the same site
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -58,6 +59,8 @@ class Guard:
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             return "only loopback names are answered here: 127.0.0.1, localhost"
         own = [f"http://{hosts[0].lower()}"]
+        if headers.get("sec-fetch-site") in STRANGERS and headers.get("sec-fetch-mode") != "navigate":
+            return "only the explorer's own page is answered here"  # a picture or a script of another page
         if method in READING and not origins:
             return None
         if [origin.lower() for origin in origins] != own:

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -280,8 +281,11 @@ def publish_command(arguments: argparse.Namespace) -> int:
     from tasks.publish import publish_study
 
     store, web = find_store(arguments.store), built_site()
-    hub, _, repository = arguments.to.partition(":")
-    target = repository if hub == "hf" and repository else Path(arguments.to)
+    target: str | Path = Path(arguments.to)
+    if arguments.to.startswith("hf:"):
+        target = arguments.to.removeprefix("hf:")
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", target) or target.startswith("."):
+            raise BadInput(f"--to {arguments.to}: must be a folder, or hf:OWNER/NAME")
     print(publish_study(store, _named(arguments.study) or "", target, web, items=not arguments.no_items))
     return 0
 

@@ -102,6 +102,21 @@ def test_reading_needs_no_origin_but_asking_does(live: Live, front: Path) -> Non
     assert (refused.status_code, refused.json()) == (403, {"error": "only the explorer's own page is answered here"})
 
 
+@pytest.mark.parametrize(
+    ("site", "mode", "status"),
+    [
+        ("same-origin", "cors", 200), ("none", "navigate", 200), ("cross-site", "navigate", 200),  # a link is followed
+        ("cross-site", "no-cors", 403), ("same-site", "no-cors", 403), ("cross-site", "cors", 403),
+    ],
+)  # fmt: skip
+def test_pictures_and_scripts_of_other_pages_get_nothing(
+    live: Live, front: Path, site: str, mode: str, status: int
+) -> None:
+    stranger = TestClient(application(live, front, 8123), base_url=HERE)
+    headers = {"sec-fetch-site": site, "sec-fetch-mode": mode}
+    assert stranger.get("/thumbs/0.webp", headers=headers).status_code == status
+
+
 def test_a_question_is_answered_with_columns_rows_and_time(client: TestClient) -> None:
     answer = client.post("/api/sql", json={"query": "SELECT 1 + 1 AS two, 'a' AS letter, NULL AS nothing"}).json()
     types = {"two": "INTEGER", "letter": "VARCHAR", "nothing": "INTEGER"}
