@@ -282,10 +282,11 @@ def publish_command(arguments: argparse.Namespace) -> int:
 
     store, web = find_store(arguments.store), built_site()
     target: str | Path = Path(arguments.to)
-    if arguments.to.startswith("hf:"):
-        target = arguments.to.removeprefix("hf:")
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", target) or target.startswith("."):
+    hub, found, repository = arguments.to.partition(":")
+    if hub == "hf" and found:
+        if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", repository):
             raise BadInput(f"--to {arguments.to}: must be a folder, or hf:OWNER/NAME")
+        target = repository
     print(publish_study(store, _named(arguments.study) or "", target, web, items=not arguments.no_items))
     return 0
 

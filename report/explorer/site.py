@@ -1,4 +1,4 @@
-"""All data files of the explorer, for one study. What they hold is said for both sides in explorer/web/src/contract.ts."""
+"""All data files of the explorer, for one study. What they hold is said for both sides in web/src/contract.ts."""
 
 from __future__ import annotations
 

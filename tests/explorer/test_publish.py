@@ -1,4 +1,4 @@
-"""A published study: whole, loadable with the store's own codes, without items on demand, and over nothing of others."""
+"""A published study: whole, loadable with the store's own codes, without items on demand, over nothing of others."""
 
 from __future__ import annotations
 
