@@ -67,7 +67,7 @@ class Handlers:
         """A file of the front end or of the study, by its exact name: no path is put together, so none can lead out."""
         name = request.path_params["name"] or "index.html"
         if name in self.front:
-            return _file(name, await run_in_threadpool(self.front[name].read_bytes), None, request)
+            return _file(name, await run_in_threadpool(self.front[name].read_bytes), None)
         manifest = name == "data/manifest.json"
         shown = await run_in_threadpool(self.live.renew) if manifest else self.live.shown
         if name not in shown.names:
@@ -75,7 +75,7 @@ class Handlers:
         tag = None if manifest else f'"{shown.digest[:20]}"'
         if tag is not None and request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"etag": tag})
-        return _file(name, await run_in_threadpool(shown.read, name), tag, request)
+        return _file(name, await run_in_threadpool(shown.read, name), tag)
 
     async def sql(self, request: Request) -> Response:
         """Answer a question in SQL as JSON."""
@@ -99,7 +99,12 @@ class Handlers:
         else:
             raise BadInput(f"content type {kind!r}: application/json with a text, or image/*")
         key = request.query_params.get("key", "")
-        return JSONResponse(await run_in_threadpool(self.live.shown.encode, key, given))
+        try:
+            return JSONResponse(await run_in_threadpool(self.live.shown.encode, key, given))
+        except ValueError as error:  # a model or an SAE that cannot be loaded says so itself
+            if getattr(error, "exit_code", 1) == 2:
+                raise BadInput(str(error)) from error
+            raise
 
     async def image(self, request: Request) -> Response:
         """A picture as the source gave it, if it is one of the kinds that a browser shows as a picture."""
@@ -122,7 +127,7 @@ def picture_type(data: bytes) -> str | None:
     return f"image/{kind.lower()}" if kind in PICTURES else None
 
 
-def _file(name: str, data: bytes, tag: str | None, request: Request) -> Response:
+def _file(name: str, data: bytes, tag: str | None) -> Response:
     suffix = Path(name).suffix
     kind = TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
     headers = {"cache-control": "no-cache"} | ({"etag": tag} if tag else {})
@@ -137,14 +142,19 @@ async def _question(request: Request, name: str) -> str:
         raise BadInput(f"the body is not JSON: {error}") from error
     if not isinstance(body, dict) or not isinstance(body.get(name), str):
         raise BadInput(f'the body must be {{"{name}": "..."}}')
-    return str(body[name])
+    text = str(body[name])
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"the {name} holds half a character") from error
+    return text
 
 
 async def _body(request: Request, most: int) -> bytes:
     """The body of a request. Raises TooLarge as soon as it is known to be."""
     declared = request.headers.get("content-length", "0")
     data = bytearray()
-    if declared.isdigit() and int(declared) <= most:
+    if declared.isdecimal() and len(declared) < 12 and int(declared) <= most:
         async for part in request.stream():
             data += part
             if len(data) > most:

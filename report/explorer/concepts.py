@@ -130,14 +130,13 @@ def _write_codes(site: ZipFile, con: duckdb.DuckDBPyConnection, key: Key, dictio
         starts = np.append(first[order], codes.height).astype(np.int64)
         concept, activation = codes["concept_id"].to_numpy().astype(np.int64), codes["activation"].to_numpy()
         found, rest = shares_of_items(dictionary.concepts, dictionary.bias[modality], starts, concept, activation)
-        share = rounded(pl.DataFrame({"share": found}))["share"]
-        for place, (start, stop) in enumerate(itertools.pairwise(starts.tolist())):
-            block = int(codes["block"][start])
-            blocks[block][name][str(items[order][place])] = {
-                "concept": concept[start:stop].tolist(),
-                "activation": activation[start:stop].tolist(),
-                "share": share[start:stop].to_list(),
-                "bias": float(f"{rest[place]:.6g}"),
-            }
-    for block, codes_of in blocks.items():
-        put_json(site, f"{key.folder}/codes/{block}.json", codes_of)
+        columns = codes.select("concept_id", "activation", share=rounded(pl.DataFrame({"share": found}))["share"])
+        of_firings = [column.to_list() for column in columns]
+        biases = rounded(pl.DataFrame({"bias": rest}))["bias"].to_list()
+        of_items = zip(items[order].tolist(), codes["block"].gather(starts[:-1]).to_list(), biases, strict=True)
+        for (item, block, bias), (start, stop) in zip(of_items, itertools.pairwise(starts.tolist()), strict=True):
+            own = (column[start:stop] for column in of_firings)
+            codes_of = dict(zip(("concept", "activation", "share"), own, strict=True))
+            blocks[block][name][str(item)] = {**codes_of, "bias": bias}
+    for block, both in blocks.items():
+        put_json(site, f"{key.folder}/codes/{block}.json", both)

@@ -143,13 +143,14 @@ def test_the_examples_of_the_manifest_run(client: TestClient) -> None:
     [
         ({"query": "SELEC"}, "syntax error"),
         ({"query": "FROM nowhere"}, "Views: activations"),
+        ({"query": "SELECT '\ud800'"}, "the query holds half a character"),
         ({"question": "SELECT 1"}, 'the body must be {"query": "..."}'),
         ({"query": 1}, 'the body must be {"query": "..."}'),
         ([], 'the body must be {"query": "..."}'),
     ],
 )
 def test_a_wrong_question_is_told_in_a_sentence(client: TestClient, body: object, says: str) -> None:
-    answer = client.post("/api/sql", json=body)
+    answer = client.post("/api/sql", content=json.dumps(body).encode())
     assert answer.status_code == 400
     assert says in answer.json()["error"]
 
