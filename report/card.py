@@ -143,5 +143,5 @@ def _listed(names: list[str]) -> str:
 
 def _plain(value: Any) -> str:
     """A value as text that Markdown takes for nothing else, on one line."""
-    text = re.sub(r"\s+", " ", str(value)).strip()
+    text = re.sub(r"[^\S\u00a0\u202f]+", " ", str(value)).strip()  # spaces that do not break stay
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
