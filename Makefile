@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy torture scaling server worker deploy stop bench-embed bench-stats clean
+.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy torture scaling server worker deploy stop bench-embed bench-stats bench-explorer clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -120,6 +120,10 @@ bench-embed: .venv/installed
 # What the statistics cost and whether they are right, beside the bars. Alone on the machine.
 bench-stats: .venv/installed
 	$(BIN)/python bench/stats.py --work $(STORE)/bench-stats
+
+# How quickly the explorer paints, moves and answers in headless Chromium, beside the bars. Alone on the machine.
+bench-explorer: .venv/installed $(FRONT)
+	CHROMIUM="$(CHROMIUM)" $(BIN)/python bench/explorer.py --store $(STORE)
 
 clean:
 	rm -rf .venv .venv-peers $(WEB)/dist $(WEB)/node_modules build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

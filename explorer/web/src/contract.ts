@@ -20,6 +20,7 @@ export interface Run {
   key: string                         // "<model>/<sae>/<seed>": also the folder below data/runs/
   model: string; sae: string; seed: number
   concepts: number; dim: number; k: number; architecture: string
+  layout: "umap" | "pca"             // how x and y were made: dictionaries under 64 concepts lie along their principal axes
   r2: number; r2_image: number; r2_text: number; l0: number; dead_fraction: number
   stability: number | null; floor_random: number | null; floor_matched: number | null
   bridges: number                     // rows of bridges.json
@@ -75,8 +76,6 @@ export interface Compare {            // data/compare.json
 //      -> {modality: "image"|"text", concepts: {concept: number, activation: number, share: number}[],
 //          nearest: {modality: "image"|"text", item: number, caption: string | null, thumb: string | null, cosine: number}[]}   12 of the other modality, 12 of the same
 // GET  api/image/<image_id> -> the image itself (for the item view), when the store holds its bytes
-
-// Amendments
-// back: the files of a run lie below data/runs/<key>/ (a model may be called "items"); ItemCodes have `bias` beside the shares,
-//   which are shares of |x_hat|^2 (needs codes and dictionary alone); histograms count manifest.split; see the lines themselves.
-//   POST api/encode answers {modality, concepts, bias, nearest} with shares defined alike.
+// Answers of the API are never cached, and 413 says that a body is too large.
+// With items = false: no items/, codes/ or thumbs/, empty top lists, and no figure whose id begins with "bridges-". Of more than 5,000
+// images, those outside every top list have no file, and codes/<n>.json may lack an item that is in items/<n>.json.

@@ -9,7 +9,7 @@ import * as data from "./data"
 import { h } from "./dom"
 import { HEADING, type View, runOf } from "./page"
 import { empty, failure, loading } from "./parts/notice"
-import { type ViewName, here, href, stepped } from "./route"
+import { type ViewName, here, href, remember, stepped } from "./route"
 import { type Shell, shell } from "./shell"
 import { onScheme } from "./theme"
 
@@ -53,6 +53,7 @@ async function draw(manifest: Manifest, around: Shell, forward: boolean): Promis
     shown = null
     return
   }
+  remember()
   around.update(route.view, run)
   const same = shown === route.view
   const first = shown === null
@@ -69,7 +70,7 @@ async function draw(manifest: Manifest, around: Shell, forward: boolean): Promis
   }
   if (signal.aborted) return
   const heading = document.getElementById(HEADING)
-  document.title = [heading?.textContent?.slice(0, 80) ?? TITLES[route.view], manifest.title, "bridgescope"].join(" · ")
+  document.title = [heading?.textContent?.slice(0, 80) ?? TITLES[route.view], manifest.study, "bridgescope"].join(" · ")
   if (!same || route.view !== "map") {
     scrollTo(0, forward ? 0 : (places.get(location.hash) ?? 0))
     if (!first) heading?.focus({ preventScroll: true })

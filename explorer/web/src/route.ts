@@ -72,4 +72,19 @@ export function go(route: Pick<Route, "view"> & Partial<Route>): void {
 export function note(params: Record<string, string>): void {
   const route = here()
   history.replaceState(history.state, "", href({ ...route, params: { ...route.params, ...params } }))
+  remember()
+}
+
+let left: Route | null = null
+
+/** Keep how the map is seen now, for links that lead back to it. */
+export function remember(): void {
+  const route = here()
+  if (route.view === "map") left = route
+}
+
+/** The map of a run as it was left: camera and filters, and what was selected if it is the same run. */
+export function mapHref(run: string, params: Record<string, string> = {}): string {
+  const { sel = "", ...kept } = left?.params ?? {}
+  return href({ view: "map", run, params: { ...kept, ...(left?.run === run ? { sel } : {}), as: "", ...params } })
 }

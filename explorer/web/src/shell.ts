@@ -7,7 +7,7 @@ import { runOf } from "./page"
 import { conceptLink } from "./parts/concept"
 import { matchOf } from "./parts/links"
 import { itemHref } from "./parts/pictures"
-import { type ViewName, go, here, href } from "./route"
+import { type ViewName, go, here, href, mapHref } from "./route"
 import { findCaptions, findConcepts } from "./search"
 import { onScheme, scheme, toggleScheme } from "./theme"
 
@@ -35,7 +35,7 @@ export function shell(manifest: Manifest): Shell {
     "header",
     { class: "top" },
     h("a", { class: "skip", href: "#main", onclick: skip }, "Skip to the content"),
-    h("a", { class: "brand", href: href({ view: "map" }) }, mark(), h("span", {}, "bridgescope"), h("span", { class: "study" }, said(manifest.title, 1))),
+    h("a", { class: "brand", href: href({ view: "map" }) }, mark(), h("span", {}, "bridgescope"), h("span", { class: "study" }, said(manifest.study, 1))),
     h("nav", { class: "views", "aria-label": "Views" }, links.map(({ link }) => link)),
     search(manifest),
     runs,
@@ -46,11 +46,11 @@ export function shell(manifest: Manifest): Shell {
     main,
     update: (view, run) => {
       for (const { view: own, link } of links) {
-        link.href = href({ view: own, run: run.key })
+        link.href = own === "map" ? mapHref(run.key) : href({ view: own, run: run.key })
         if (own === view) link.setAttribute("aria-current", "page")
         else link.removeAttribute("aria-current")
       }
-      header.querySelector<HTMLAnchorElement>(".brand")?.setAttribute("href", href({ view: "map", run: run.key }))
+      header.querySelector<HTMLAnchorElement>(".brand")?.setAttribute("href", mapHref(run.key))
       runs.replaceChildren(...runSwitch(manifest, run))
     },
   }

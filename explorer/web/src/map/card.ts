@@ -7,8 +7,8 @@ import { h, said } from "../dom"
 import { number, percent, score } from "../format"
 import type { Page } from "../page"
 import { conceptHref, conceptLink, conceptText, modalityBar } from "../parts/concept"
-import { failure, loading, withheld } from "../parts/notice"
-import { captionList, pictureGrid, thumbnail } from "../parts/pictures"
+import { failure, loading } from "../parts/notice"
+import { thumbnail, topCaptions, topImages } from "../parts/pictures"
 import { ownRows } from "./scales"
 
 const CARD_PICTURES = 4
@@ -85,18 +85,16 @@ export async function fillPanel(
   try {
     const [found, all] = await Promise.all([detail(manifest, run, concept), bridges])
     if (Number(panel.dataset.concept) !== concept || !found) return
-    const [pictures, captions] = manifest.items
-      ? await Promise.all([
-          pictureGrid(run, found.images.slice(0, PANEL_PICTURES)),
-          captionList(run, found.texts.slice(0, PANEL_CAPTIONS)),
-        ])
-      : [withheld("Pictures"), withheld("Captions")]
+    const [pictures, captions] = await Promise.all([
+      topImages(page, found.images.slice(0, PANEL_PICTURES)),
+      topCaptions(page, found.texts.slice(0, PANEL_CAPTIONS)),
+    ])
     if (Number(panel.dataset.concept) !== concept) return
     body.replaceChildren(
       h("h3", {}, "Images"),
-      found.images.length ? pictures : h("p", { class: "muted" }, "It fires on no image."),
+      pictures,
       h("h3", {}, "Captions"),
-      found.texts.length ? captions : h("p", { class: "muted" }, "It fires on no caption."),
+      captions,
       h("h3", {}, "Strongest bridges"),
       partners(run, concepts, all, ownRows(all, ranked(all), concept).slice(0, PANEL_BRIDGES), concept),
     )

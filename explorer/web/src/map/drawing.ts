@@ -74,7 +74,7 @@ export class Drawing {
         },
       },
       settings: {
-        autoRescale: true,
+        itemSizesReference: "screen",
         stagePadding: 24,
         minEdgeThickness: 0.6,
         nodePickingPadding: 3,

@@ -56,6 +56,8 @@ class Stage {
   private ranked: { score: Score; of: Bridges; rows: number[] } | null = null
   private selected: number | null = null
   private hovered: number | null = null
+  private edged = false
+  private narrowed = ""
   private timer = 0
   private frame = 0
 
@@ -95,8 +97,9 @@ class Stage {
     const again = this.view.isConnected
     if (!again) page.root.replaceChildren(this.heading(), this.view)
     if (this.run?.key !== page.run.key) await this.load(page)
-    else if (!again) this.drawing?.resized()
-    if (page.signal.aborted) return
+    else if ((page.route.params.at ?? "") !== cameraParams(this.drawing).at) this.drawing?.move(cameraOf(page.route.params))
+    if (page.signal.aborted || this.run?.key !== page.run.key) return
+    if (narrowing(page.route.params) !== this.narrowed) this.control(page)
     this.select(page.route.params.sel === undefined ? null : Number(page.route.params.sel))
     this.layout()
   }
@@ -121,11 +124,6 @@ class Stage {
     this.ranked = null
     this.selected = this.hovered = null
     this.card.hidden = true
-    this.filters = filters(this.concepts, page.route.params, (params) => {
-      note(params)
-      cancelAnimationFrame(this.frame)
-      this.frame = requestAnimationFrame(() => this.filter())
-    })
     this.drawing ??= new Drawing(this.canvas, {
       entered: (concept) => this.hover(concept),
       left: () => this.hover(null),
@@ -139,8 +137,7 @@ class Stage {
       { x: this.concepts.x, y: this.concepts.y, radius: radii(this.concepts), label: this.concepts.name.map(short) },
       this.colours(),
     )
-    this.sideOf(page)
-    this.filter()
+    this.control(page)
     try {
       await this.bridges
       this.drawEdges()
@@ -158,6 +155,19 @@ class Stage {
       edge: value("--edge"),
       strong: value("--accent"),
     }
+  }
+
+  /** Controls as the address has them, and the map as they have it. */
+  private control(page: Page): void {
+    this.filters = filters(this.concepts, page.route.params, (params) => {
+      note(params)
+      this.narrowed = narrowing(here().params)
+      cancelAnimationFrame(this.frame)
+      this.frame = requestAnimationFrame(() => this.filter())
+    })
+    this.narrowed = narrowing(page.route.params)
+    this.sideOf(page)
+    this.filter()
   }
 
   /** The left column: filters, how many bridges, map or list. */
@@ -188,6 +198,7 @@ class Stage {
       )
     const changed = (params: Record<string, string>) => {
       note(params)
+      this.narrowed = narrowing(here().params)
       told()
       cancelAnimationFrame(this.frame)
       this.frame = requestAnimationFrame(() => this.drawEdges())
@@ -243,7 +254,7 @@ class Stage {
         const { rows, score } = this.ranking(all)
         const shown = shownOf(here().params, this.page.run)
         this.drawing?.edges(edges(all, rows, score, shown, this.passing, this.selected))
-        performance.mark("explorer:edges")
+        this.edged = true
       },
       () => undefined, // load() says so
     )
@@ -313,7 +324,8 @@ class Stage {
   }
 
   private drawn(): void {
-    if (!performance.getEntriesByName("explorer:map").length && this.run) performance.mark("explorer:map")
+    if (this.run) markOnce("explorer:map")
+    if (this.edged) markOnce("explorer:edges")
     const shown = this.hovered ?? this.selected
     const at = shown === null ? null : this.drawing?.place(shown)
     this.ring.hidden = !at
@@ -347,9 +359,19 @@ class Stage {
   }
 }
 
+/** The part of the address that the left column controls. */
+function narrowing(params: Record<string, string>): string {
+  const { sel: _, at: __, as: ___, sort: ____, ...others } = params
+  return JSON.stringify(Object.entries(others).sort())
+}
+
 function toggle(name: string, as: string): HTMLElement {
   const choose = () => go({ ...here(), params: { ...here().params, as } })
   return h("button", { type: "button", "data-as": as, onclick: choose }, name)
+}
+
+function markOnce(name: string): void {
+  if (!performance.getEntriesByName(name).length) performance.mark(name)
 }
 
 function short(name: string): string {
@@ -375,5 +397,5 @@ function cameraParams(drawing: Drawing | null): Record<string, string> {
   if (!drawing) return {}
   const { x, y, ratio } = drawing.camera()
   const home = Math.abs(x - 0.5) + Math.abs(y - 0.5) + Math.abs(ratio - 1) < 1e-3
-  return { at: home ? "" : [x, y, ratio].map((value) => value.toFixed(3)).join(",") }
+  return home ? { at: "" } : { at: [x, y, ratio].map((value) => value.toFixed(3)).join(",") }
 }

@@ -4,7 +4,9 @@ import type { ItemId, Run } from "../contract"
 import { type Image, image, text } from "../data"
 import { clip, h, said } from "../dom"
 import { number } from "../format"
+import type { Page } from "../page"
 import { href } from "../route"
+import { withheld } from "./notice"
 import { whenSeen } from "./seen"
 
 interface Fired {
@@ -37,7 +39,7 @@ export async function thumbnail(item: ItemId, eager = false): Promise<HTMLElemen
 }
 
 /** A grid of pictures with the activation under each; the first are loaded at once. */
-export async function pictureGrid(run: Run, fired: readonly Fired[], eager = 12): Promise<HTMLElement> {
+async function pictureGrid(run: Run, fired: readonly Fired[], eager = 12): Promise<HTMLElement> {
   const thumbs = await Promise.all(fired.map(({ item }, at) => thumbnail(item, at < eager)))
   return h(
     "ul",
@@ -61,6 +63,18 @@ function label(thumb: HTMLElement | undefined): string {
   return thumb?.querySelector("img")?.alt ?? thumb?.textContent ?? "image"
 }
 
+/** A concept's top images, or why there are none. */
+export async function topImages({ manifest, run }: Page, fired: readonly Fired[]): Promise<HTMLElement> {
+  if (!manifest.items) return withheld("Pictures")
+  return fired.length ? pictureGrid(run, fired) : h("p", { class: "muted" }, "It fires on no image.")
+}
+
+/** A concept's top captions, or why there are none. */
+export async function topCaptions({ manifest, run }: Page, fired: readonly Fired[]): Promise<HTMLElement> {
+  if (!manifest.items) return withheld("Captions")
+  return fired.length ? captionList(run, fired) : h("p", { class: "muted" }, "It fires on no caption.")
+}
+
 /** A short row of pictures without numbers, filled when it is seen. */
 export function pictureStrip(fired: () => Promise<readonly Fired[]>, limit: number): HTMLElement {
   const strip = h("span", { class: "strip", "aria-hidden": "true" })
@@ -75,7 +89,7 @@ export function pictureStrip(fired: () => Promise<readonly Fired[]>, limit: numb
 }
 
 /** Captions as a list with the activation of each as a bar against the strongest. */
-export async function captionList(run: Run, fired: readonly Fired[]): Promise<HTMLElement> {
+async function captionList(run: Run, fired: readonly Fired[]): Promise<HTMLElement> {
   const strongest = Math.max(...fired.map(({ activation }) => activation), Number.MIN_VALUE)
   const texts = await Promise.all(fired.map(({ item }) => text(item)))
   return h(

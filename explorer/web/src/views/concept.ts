@@ -9,10 +9,10 @@ import { ownRows } from "../map/scales"
 import { HEADING, type Page, runOf } from "../page"
 import { dot, modalityBar, nameOf } from "../parts/concept"
 import { bridgeRows } from "../parts/bridge"
-import { empty, failure, loading, withheld } from "../parts/notice"
-import { bar, captionList, pictureGrid } from "../parts/pictures"
+import { empty, failure, loading } from "../parts/notice"
+import { bar, topCaptions, topImages } from "../parts/pictures"
 import { whenSeen } from "../parts/seen"
-import { href } from "../route"
+import { href, mapHref } from "../route"
 
 const STRONGEST = 12
 
@@ -30,7 +30,7 @@ export async function conceptView(page: Page): Promise<void> {
     root.replaceChildren(empty(`There is no concept ${route.argument}`, `Concepts of ${run.key} go from 0 to ${last}.`))
     return
   }
-  const [pictures, captions] = await Promise.all([topImages(page, found), topCaptions(page, found)])
+  const [pictures, captions] = await Promise.all([topImages(page, found.images), topCaptions(page, found.texts)])
   if (signal.aborted) return
   const strongest = h("section", { class: "block" }, h("h2", {}, "Strongest bridges"), loading("bridges"))
   root.replaceChildren(
@@ -38,7 +38,12 @@ export async function conceptView(page: Page): Promise<void> {
     h(
       "div",
       { class: "concept-page" },
-      h("div", { class: "concept-items" }, pictures, captions),
+      h(
+        "div",
+        { class: "concept-items" },
+        h("section", { class: "block" }, h("h2", {}, "Images on which it fires most"), pictures),
+        h("section", { class: "block" }, h("h2", {}, "Captions on which it fires most"), captions),
+      ),
       h(
         "div",
         { class: "concept-facts" },
@@ -94,28 +99,10 @@ function heading({ run }: Page, concepts: Concepts, concept: number): HTMLElemen
       beside(order[at - 1], "More energetic concept", "‹"),
       h("span", { class: "muted" }, `${at + 1} of ${order.length} by energy`),
       beside(order[at + 1], "Less energetic concept", "›"),
-      h("a", { class: "button", href: href({ view: "map", run: run.key, params: { sel: String(concept) } }) }, "On the map"),
+      h("a", { class: "button", href: mapHref(run.key, { sel: String(concept) }) }, "On the map"),
     ),
     h("div", { class: "concept-modality" }, modalityBar(modality), h("p", { "aria-hidden": "true" }, `${score(modality)} · ${modalityWord(modality)}`)),
   )
-}
-
-async function topImages({ manifest, run }: Page, found: ConceptDetail): Promise<HTMLElement> {
-  const content = !manifest.items
-    ? withheld("Pictures")
-    : found.images.length
-      ? await pictureGrid(run, found.images)
-      : h("p", { class: "muted" }, "It fires on no image.")
-  return h("section", { class: "block" }, h("h2", {}, "Images on which it fires most"), content)
-}
-
-async function topCaptions({ manifest, run }: Page, found: ConceptDetail): Promise<HTMLElement> {
-  const content = !manifest.items
-    ? withheld("Captions")
-    : found.texts.length
-      ? await captionList(run, found.texts)
-      : h("p", { class: "muted" }, "It fires on no caption.")
-  return h("section", { class: "block" }, h("h2", {}, "Captions on which it fires most"), content)
 }
 
 function activations(found: ConceptDetail): HTMLElement {
