@@ -158,7 +158,7 @@ def write_run(to: Path, scale: Scale, seed: int) -> Files:
 
 def planted_concepts(random: np.random.Generator, count: int) -> Files:
     """Concepts in clusters that lean to one modality or the other; energies follow a power law."""
-    clusters = max(2, count // 96)
+    clusters = max(12, count // 96)
     cluster = random.integers(0, clusters, count)
     angle, far = random.uniform(0, 2 * np.pi, clusters), np.sqrt(random.uniform(0, 1, clusters)) * 0.86
     places = np.stack([far * np.cos(angle), far * np.sin(angle)], axis=1)[cluster] + random.normal(0, 0.035, (count, 2))

@@ -88,7 +88,7 @@ def test_another_seed_keeps_the_camera_the_filters_and_the_concept(open_page, pu
     page = opened.page
     opened.drawn()
     page.get_by_label("seed").select_option("1")
-    page.wait_for_function("location.hash.includes('planted/main/1')")
+    opened.until("location.hash.includes('planted/main/1')")
     opened.settled()
     for kept in ("at=0.400,0.600,0.500", "stability=0.100-1.000", "sel=20"):  # planted matches are equal numbers
         assert kept in page.url, kept
@@ -112,12 +112,12 @@ def test_the_camera_moves_by_keys_and_buttons_and_stands_in_the_address(open_pag
     page = opened.page
     opened.drawn()
     page.get_by_role("button", name="Zoom in").click()
-    page.wait_for_function("location.hash.includes('at=')")
+    opened.until("location.hash.includes('at=')")
     canvas(opened).focus()
     page.keyboard.press("0")
-    page.wait_for_function("!location.hash.includes('at=')")
+    opened.until("!location.hash.includes('at=')")
     page.keyboard.press("+")
-    page.wait_for_function("location.hash.includes('at=')")
+    opened.until("location.hash.includes('at=')")
 
 
 def test_keys_step_from_dot_to_dot_and_select(open_page, published):

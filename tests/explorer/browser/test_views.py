@@ -73,16 +73,16 @@ def test_a_bridge_is_followed_and_back_returns_to_the_place(open_page, published
     opened.heading("Bridges")
     opened.settled()
     assert page.url == before
-    page.wait_for_function(f"Math.abs(scrollY - {here}) < 5")
+    opened.until(f"Math.abs(scrollY - {here}) < 5")
 
 
 def test_from_a_concept_to_its_strongest_bridge_to_its_match_and_back(open_page, published):
     opened = open_page(published, "#/concept/30")
     page = opened.page
     page.locator(".bridges .concept-link").first.click()
-    page.wait_for_function("!location.hash.includes('/30')")
+    opened.until("!location.hash.includes('/30')")
     page.go_back()
-    page.wait_for_function("location.hash.includes('/concept/30')")
+    opened.until("location.hash.includes('/concept/30')")
     page.get_by_role("link", name=re.compile("seed 1, concept")).click()
     expect(page.get_by_text("seed 1. ")).to_be_visible()
     expect(page.get_by_label("seed")).to_have_value("1")
@@ -116,7 +116,7 @@ def test_search_finds_concepts_and_captions(open_page, published):
 
 def pairs(page: Page) -> list[int]:
     """The pairs of every bridge that is shown."""
-    shown = page.locator(".bridge-numbers > div:nth-child(5) dd").all_inner_texts()
+    shown = page.locator(".bridge-numbers dl > div:nth-child(5) dd").all_inner_texts()
     return [int(text.replace(",", "")) for text in shown]
 
 

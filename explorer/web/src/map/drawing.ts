@@ -75,12 +75,12 @@ export class Drawing {
       },
       settings: {
         itemSizesReference: "screen",
-        stagePadding: 24,
+        stagePadding: 36,
         minEdgeThickness: 0.6,
         nodePickingPadding: 3,
         labelDensity: 0.6,
         labelGridCellSize: 130,
-        labelRenderedSizeThreshold: 7,
+        labelRenderedSizeThreshold: 8,
         minCameraRatio: 0.02,
         maxCameraRatio: 2.5,
         doubleClickTimeout: 250,
@@ -151,8 +151,8 @@ export class Drawing {
     for (const { from, to, weight, strong } of edges) {
       if (from === to || !this.graph.hasNode(from) || !this.graph.hasNode(to)) continue
       this.graph.addUndirectedEdge(from, to, {
-        size: strong ? 1 + 3 * weight : 0.6 + 1.6 * weight,
-        opacity: strong ? 0.45 + 0.5 * weight : 0.12 + 0.4 * weight,
+        size: strong ? 1.2 + 2.6 * weight : 0.7 + 2 * weight,
+        opacity: strong ? 0.5 + 0.5 * weight : 0.22 + 0.5 * weight,
         color: strong ? this.colours?.strong : this.colours?.edge,
         depth: strong ? "topEdges" : "edges",
       })

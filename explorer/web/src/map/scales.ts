@@ -12,13 +12,25 @@ export type Score = keyof typeof SCORES
 
 const STRONGEST_OF_SELECTED = 40
 
-/** Radii in pixels: area follows energy, smaller when there are more concepts; none too small to hit. */
+/** Rows of the bridges, largest of a score first. */
+export interface Ranking {
+  score: Score
+  of: Bridges
+  rows: number[]
+}
+
+/**
+ * Radii in pixels: area follows energy, smaller when there are more concepts. Few concepts hold most of the energy, so
+ * the scale is set by the one that 95 in 100 lie below; those above are cut, and none is too small to hit.
+ */
 export function radii(concepts: Concepts): number[] {
-  const alive = concepts.energy.filter((energy) => energy > 0)
-  const largest = Math.max(...(alive.length ? alive : [1]))
-  const most = Math.max(6, Math.min(19, 300 / Math.sqrt(Math.max(alive.length, 1))))
-  const least = Math.max(1.6, most / 6)
-  return concepts.energy.map((energy) => Math.max(least, most * Math.sqrt(Math.max(0, energy) / largest)))
+  const alive = concepts.energy.filter((energy) => energy > 0).sort((a, b) => a - b)
+  const high = alive[Math.floor(0.95 * alive.length)] ?? 1
+  const most = Math.max(4.5, Math.min(15, 200 / Math.sqrt(Math.max(alive.length, 1))))
+  return concepts.energy.map((energy) => {
+    const radius = most * Math.sqrt(Math.max(0, energy) / high)
+    return Math.max(most / 4, 1.5, Math.min(1.8 * most, radius))
+  })
 }
 
 /** Rows of the bridges in the order of the size of a score; those between a concept and itself draw no line. */
@@ -37,17 +49,17 @@ export function edges(
   passing: Uint8Array,
   selected: number | null,
 ): Edge[] {
-  const largest = Math.abs(bridges[score][ranked[0] ?? 0] ?? 1) || 1
-  const edge = (row: number, strong: boolean): Edge => ({
+  const size = (row: number | undefined) => Math.abs((row === undefined ? null : bridges[score][row]) ?? 0)
+  const edge = (row: number, largest: number, strong: boolean): Edge => ({
     from: bridges.image_concept[row] as number,
     to: bridges.text_concept[row] as number,
-    weight: Math.sqrt(Math.abs(bridges[score][row] ?? 0) / largest),
+    weight: largest > 0 ? Math.sqrt(size(row) / largest) : 0,
     strong,
   })
   const visible = ({ from, to }: Edge) => passing[from] === 1 && passing[to] === 1
-  const whole = ranked.slice(0, shown).map((row) => edge(row, false))
+  const whole = ranked.slice(0, shown).map((row) => edge(row, size(ranked[0]), false))
   const own = selected === null ? [] : ownRows(bridges, ranked, selected).slice(0, STRONGEST_OF_SELECTED)
-  return [...whole, ...own.map((row) => edge(row, true))].filter(visible)
+  return [...whole, ...own.map((row) => edge(row, size(own[0]), true))].filter(visible)
 }
 
 /** Rows of a ranking on either side of which a concept stands. */

@@ -4,19 +4,21 @@ import { modalityColour } from "../colour"
 import type { Bridges, Concepts, Run } from "../contract"
 import * as data from "../data"
 import { h } from "../dom"
-import { count, counted, number } from "../format"
+import { count, counted } from "../format"
 import { HEADING, type Page } from "../page"
 import { nameOf } from "../parts/concept"
 import { empty, failure, loading } from "../parts/notice"
 import { go, here, note } from "../route"
 import { onScheme, scheme } from "../theme"
 import { fillPanel, hoverCard } from "./card"
-import { conceptTable } from "./list"
+import { bridgeControls, sideColumn } from "./controls"
 import { type Colours, Drawing } from "./drawing"
 import { type Filters, filters } from "./filters"
 import { step } from "./keys"
 import { legend } from "./legend"
-import { SCORES, type Score, atFirst, edges, positionOf, radii, ranking, shownAt } from "./scales"
+import { conceptTable } from "./list"
+import { cameraOf, cameraParams, narrowing, scoreOf, shownOf } from "./place"
+import { type Ranking, edges, radii, ranking } from "./scales"
 
 const CARD_GAP = 14
 
@@ -53,7 +55,7 @@ class Stage {
   private bridges!: Promise<Bridges>
   private filters!: Filters
   private passing: Uint8Array = new Uint8Array()
-  private ranked: { score: Score; of: Bridges; rows: number[] } | null = null
+  private ranked: Ranking | null = null
   private selected: number | null = null
   private hovered: number | null = null
   private edged = false
@@ -94,10 +96,10 @@ class Stage {
 
   async show(page: Page): Promise<void> {
     this.page = page
-    const again = this.view.isConnected
+    const again = this.view.isConnected // the address changed while the map was seen
     if (!again) page.root.replaceChildren(this.heading(), this.view)
     if (this.run?.key !== page.run.key) await this.load(page)
-    else if ((page.route.params.at ?? "") !== cameraParams(this.drawing).at) this.drawing?.move(cameraOf(page.route.params))
+    else if ((page.route.params.at ?? "") !== cameraParams(this.drawing?.camera()).at) this.drawing?.move(cameraOf(page.route.params))
     if (page.signal.aborted || this.run?.key !== page.run.key) return
     if (narrowing(page.route.params) !== this.narrowed) this.control(page)
     this.select(page.route.params.sel === undefined ? null : Number(page.route.params.sel))
@@ -111,7 +113,6 @@ class Stage {
   private async load(page: Page): Promise<void> {
     this.note.replaceChildren(loading("the map"))
     this.bridges = data.bridges(page.run)
-    this.bridges.catch(() => undefined) // told of where it is awaited
     try {
       this.concepts = await data.concepts(page.run)
     } catch (error) {
@@ -128,7 +129,7 @@ class Stage {
       entered: (concept) => this.hover(concept),
       left: () => this.hover(null),
       clicked: (concept) => this.clicked(concept),
-      opened: (concept) => go({ view: "concept", argument: String(concept), run: page.run.key }),
+      opened: (concept) => go({ view: "concept", argument: String(concept), run: this.page.run.key }),
       moved: () => this.moved(),
       drawn: () => this.drawn(),
     })
@@ -138,12 +139,9 @@ class Stage {
       this.colours(),
     )
     this.control(page)
-    try {
-      await this.bridges
-      this.drawEdges()
-    } catch (error) {
+    this.bridges.catch((error: unknown) => {
       this.note.replaceChildren(failure(error, () => ((this.run = null), void this.show(this.page))))
-    }
+    })
   }
 
   private colours(): Colours {
@@ -159,73 +157,20 @@ class Stage {
 
   /** Controls as the address has them, and the map as they have it. */
   private control(page: Page): void {
-    this.filters = filters(this.concepts, page.route.params, (params) => {
+    const changed = (params: Record<string, string>) => {
       note(params)
       this.narrowed = narrowing(here().params)
       cancelAnimationFrame(this.frame)
       this.frame = requestAnimationFrame(() => this.filter())
-    })
+    }
+    this.filters = filters(this.concepts, page.route.params, changed)
     this.narrowed = narrowing(page.route.params)
-    this.sideOf(page)
+    const bridges = bridgeControls(page, this.bridges, (all) => this.ranking(all), changed)
+    this.side.replaceChildren(...sideColumn(this.filters, bridges))
     this.filter()
   }
 
-  /** The left column: filters, how many bridges, map or list. */
-  private sideOf({ run, route }: Page): void {
-    const total = Math.max(0, run.bridges)
-    const out = h("output", { class: "range-value" })
-    const slider = h("input", {
-      type: "range",
-      min: 0,
-      max: 100,
-      value: Math.round(positionOf(shownOf(route.params, run), total) * 100),
-      "aria-label": "Bridges of the whole map, strongest first",
-    })
-    const scoreChoice = h(
-      "select",
-      {},
-      Object.entries(SCORES).map(([value, label]) => h("option", { value, selected: value === scoreOf(route.params) }, label)),
-    )
-    const told = () =>
-      void this.bridges.then(
-        (all) => {
-          const { rows, score } = this.ranking(all)
-          const shown = Math.min(shownOf(here().params, run), rows.length)
-          const last = shown > 0 ? Math.abs(all[score][rows[shown - 1] as number] ?? 0) : null
-          out.textContent = last === null ? "none" : `${count(shown)}, |${SCORES[score]}| ≥ ${number(last, 2)}`
-        },
-        () => (out.textContent = "–"),
-      )
-    const changed = (params: Record<string, string>) => {
-      note(params)
-      this.narrowed = narrowing(here().params)
-      told()
-      cancelAnimationFrame(this.frame)
-      this.frame = requestAnimationFrame(() => this.drawEdges())
-    }
-    slider.addEventListener("input", () => changed({ edges: String(shownAt(Number(slider.value) / 100, total)) }))
-    scoreChoice.addEventListener("change", () => changed({ score: scoreChoice.value }))
-    told()
-    this.side.replaceChildren(
-      h("div", { class: "toggle", role: "group", "aria-label": "Map or list" }, toggle("Map", ""), toggle("List", "list")),
-      h(
-        "details",
-        { class: "map-filters", open: innerWidth > 760 },
-        h("summary", {}, "Filters"),
-        this.filters.element,
-        h(
-          "div",
-          { class: "range", role: "group", "aria-label": "Bridges of the whole map" },
-          h("div", { class: "range-head" }, h("span", {}, "bridges"), out),
-          h("div", { class: "range-track single" }, slider),
-        ),
-        h("label", { class: "small-choice" }, "ranked by ", scoreChoice),
-        h("button", { class: "button quiet", type: "button", onclick: () => this.filters.reset() }, "Reset the filters"),
-      ),
-    )
-  }
-
-  private ranking(all: Bridges): { score: Score; rows: number[] } {
+  private ranking(all: Bridges): Ranking {
     const score = scoreOf(here().params)
     if (this.ranked?.of !== all || this.ranked.score !== score) this.ranked = { score, of: all, rows: ranking(all, score) }
     return this.ranked
@@ -275,7 +220,7 @@ class Stage {
     const { sel: _, ...params } = here().params
     const next = concept === null ? params : { ...params, sel: String(concept) }
     if (concept === this.selected || (concept === null && this.selected === null)) return
-    go({ view: "map", run: this.page.run.key, params: { ...next, ...cameraParams(this.drawing) } })
+    go({ view: "map", run: this.page.run.key, params: { ...next, ...cameraParams(this.drawing?.camera()) } })
   }
 
   private select(concept: number | null): void {
@@ -319,7 +264,7 @@ class Stage {
   private moved(): void {
     clearTimeout(this.timer)
     this.timer = setTimeout(() => {
-      if (this.view.isConnected) note(cameraParams(this.drawing))
+      if (this.view.isConnected) note(cameraParams(this.drawing?.camera()))
     }, 300)
   }
 
@@ -359,43 +304,10 @@ class Stage {
   }
 }
 
-/** The part of the address that the left column controls. */
-function narrowing(params: Record<string, string>): string {
-  const { sel: _, at: __, as: ___, sort: ____, ...others } = params
-  return JSON.stringify(Object.entries(others).sort())
-}
-
-function toggle(name: string, as: string): HTMLElement {
-  const choose = () => go({ ...here(), params: { ...here().params, as } })
-  return h("button", { type: "button", "data-as": as, onclick: choose }, name)
-}
-
-function markOnce(name: string): void {
-  if (!performance.getEntriesByName(name).length) performance.mark(name)
-}
-
 function short(name: string): string {
   return name.length > 40 ? `${name.slice(0, 39)}…` : name
 }
 
-function scoreOf(params: Record<string, string>): Score {
-  return params.score && params.score in SCORES ? (params.score as Score) : "bridge"
-}
-
-function shownOf(params: Record<string, string>, run: Run): number {
-  const asked = Number(params.edges)
-  return params.edges !== undefined && Number.isInteger(asked) && asked >= 0 ? asked : atFirst(run)
-}
-
-function cameraOf(params: Record<string, string>): { x: number; y: number; ratio: number } {
-  const [x, y, ratio] = (params.at ?? "").split(",").map(Number)
-  const fine = [x, y, ratio].every((value) => Number.isFinite(value)) && (ratio as number) > 0
-  return fine ? { x: x as number, y: y as number, ratio: ratio as number } : { x: 0.5, y: 0.5, ratio: 1 }
-}
-
-function cameraParams(drawing: Drawing | null): Record<string, string> {
-  if (!drawing) return {}
-  const { x, y, ratio } = drawing.camera()
-  const home = Math.abs(x - 0.5) + Math.abs(y - 0.5) + Math.abs(ratio - 1) < 1e-3
-  return home ? { at: "" } : { at: [x, y, ratio].map((value) => value.toFixed(3)).join(",") }
+function markOnce(name: string): void {
+  if (!performance.getEntriesByName(name).length) performance.mark(name)
 }

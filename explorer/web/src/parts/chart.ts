@@ -15,6 +15,7 @@ function drawn(options: Plot.PlotOptions, label: string): HTMLElement | SVGSVGEl
     style: { fontFamily: FONT, fontSize: "12px", background: "none", overflow: "visible" },
   }) as HTMLElement | SVGSVGElement
   for (const style of chart.querySelectorAll("style")) style.remove()
+  for (const part of chart.querySelectorAll("[aria-label]")) part.removeAttribute("aria-label") // the whole has one
   chart.setAttribute("role", "img")
   chart.setAttribute("aria-label", label)
   return chart
