@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo test test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture scaling server worker deploy stop bench-embed bench-stats clean
+.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture scaling server worker deploy stop bench-embed bench-stats bench-explorer clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -15,6 +15,27 @@ STORE ?= store
 
 demo: .venv/installed
 	$(BIN)/bridgescope run studies/demo.toml --store $(STORE)
+	@echo "its concepts and bridges, to look at: make explorer$(if $(filter-out store,$(STORE)), STORE=$(STORE))"
+
+# The explorer's front end, from its lock file.
+WEB := explorer/web
+FRONT := $(WEB)/dist/index.html
+$(FRONT): $(shell find $(WEB) \( -name node_modules -o -name dist \) -prune -o -type f -print)
+	@command -v npm >/dev/null || { echo "npm is needed to build the explorer"; exit 2; }
+	cd $(WEB) && npm ci --ignore-scripts --no-audit --no-fund && npm run build
+	@touch $@
+
+# The explorer of the demo's store, which `make demo` filled. STUDY names another study.
+STUDY ?= studies/demo.toml
+explorer: .venv/installed $(FRONT)
+	$(BIN)/bridgescope explore $(STUDY) --store $(STORE)
+
+# The explorer's server, and its pages in Chromium (CHROMIUM names another), live ones over the demo's store. Screenshots: build/explorer
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+test-explorer: .venv/installed $(FRONT)
+	@test -n "$(CHROMIUM)" || { echo "make test-explorer needs Chromium: apt-get install chromium, or CHROMIUM=/path/to/it"; exit 2; }
+	@test -d $(STORE)/studies/demo || { echo "make test-explorer needs the demo's store: make demo STORE=$(STORE)"; exit 2; }
+	OMP_NUM_THREADS=1 CHROMIUM="$(CHROMIUM)" STORE="$(abspath $(STORE))" $(BIN)/python -m pytest tests/explorer tests/explorer/browser
 
 # A study whose truth is known: made, run, and compared with it.
 planted: .venv/installed
@@ -113,5 +134,9 @@ bench-embed: .venv/installed
 bench-stats: .venv/installed
 	$(BIN)/python bench/stats.py --work $(STORE)/bench-stats
 
+# How quickly the explorer paints, moves and answers in headless Chromium, beside the bars. Alone on the machine.
+bench-explorer: .venv/installed $(FRONT)
+	CHROMIUM="$(CHROMIUM)" $(BIN)/python bench/explorer.py --store $(STORE)
+
 clean:
-	rm -rf .venv .venv-peers .venv-ray build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-ray $(WEB)/dist $(WEB)/node_modules build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

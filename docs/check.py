@@ -94,7 +94,7 @@ def all_help() -> str:
     from flows.cli import main
 
     said = io.StringIO()
-    for command in ("run", "status", "sql", "report", "gc", "diff", "doctor"):
+    for command in ("run", "status", "sql", "report", "explore", "publish", "gc", "diff", "doctor"):
         with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
             main([command, "--help"])
     return said.getvalue()

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -97,6 +98,24 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", parents=[common], help="make a study's page again and say where it is")
     report.add_argument("study", metavar="STUDY.toml")
     report.set_defaults(command=report_command)
+
+    explore = commands.add_parser(
+        "explore", parents=[common], help="serve the explorer of a study on this machine, read-only"
+    )
+    explore.add_argument("study", metavar="STUDY.toml", nargs="?", help="default: the store's only study")
+    explore.add_argument("--port", type=int, metavar="N", help="default: 8765, or any when that is in use")
+    explore.add_argument("--no-browser", action="store_true", help="only print the address")
+    explore.set_defaults(command=explore_command)
+
+    publish = commands.add_parser(
+        "publish", parents=[common], help="SAEs, model card, statistics and the explorer's pages, for others"
+    )
+    publish.add_argument("study", metavar="STUDY.toml")
+    publish.add_argument(
+        "--to", required=True, metavar="DIR | hf:OWNER/NAME", help="a folder, or a repository of the Hugging Face hub"
+    )
+    publish.add_argument("--no-items", action="store_true", help="without images and captions")
+    publish.set_defaults(command=publish_command)
 
     gc = commands.add_parser("gc", parents=[common], help="what no study refers to any more; deletes it with --yes")
     gc.add_argument(
@@ -244,6 +263,44 @@ def report_command(arguments: argparse.Namespace) -> int:
     run_study(study, store, only="report")
     print(store / "report" / study.name / "index.html")
     return 0
+
+
+def explore_command(arguments: argparse.Namespace) -> int:
+    """`bridgescope explore`."""
+    from explorer import serve
+    from storage.catalog import the_only_study
+
+    store = find_store(arguments.store)
+    serve(store, _named(arguments.study) or the_only_study(store), arguments.port, not arguments.no_browser, _say)
+    return 0
+
+
+def publish_command(arguments: argparse.Namespace) -> int:
+    """`bridgescope publish`."""
+    from explorer import built_site
+    from tasks.publish import publish_study
+
+    store, web = find_store(arguments.store), built_site()
+    target: str | Path = Path(arguments.to)
+    hub, found, repository = arguments.to.partition(":")
+    if hub == "hf" and found:
+        if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", repository):
+            raise BadInput(f"--to {arguments.to}: must be a folder, or hf:OWNER/NAME")
+        target = repository
+    print(publish_study(store, _named(arguments.study) or "", target, web, items=not arguments.no_items))
+    return 0
+
+
+def _named(study: str | None) -> str | None:
+    """The name in a study file."""
+    from flows.config import load_study
+
+    return load_study(study).name if study is not None else None
+
+
+def _say(line: str) -> None:
+    """Print at once: somebody may wait for it behind a pipe."""
+    print(line, flush=True)
 
 
 def gc_command(arguments: argparse.Namespace) -> int:

@@ -115,4 +115,4 @@ embed = _deployable("embed", _alone("embed"), "Embed the shards of pairs that ha
 train = _deployable("train", _alone("train"), "Train the SAEs that are missing.")
 export = _deployable("export", _alone("export"), "Write the activations of every SAE.")
 analyze = _deployable("analyze", _alone("analyze"), "Compute the tables of the study from its activations.")
-report = _deployable("report", _alone("report"), "Make the study's page.")
+report = _deployable("report", _alone("report"), "Make the study's page and the explorer's data.")

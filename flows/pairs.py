@@ -35,6 +35,9 @@ class Pairs(Section):
     retry_after: float = Field(
         600, ge=0, description="seconds until what failed for now is tried again by a later run; then twice as long"
     )
+    licence: str | None = Field(
+        None, max_length=200, description="of the images and captions, as the report and a published study say it"
+    )
 
 
 class NpmEmoji(Pairs):
@@ -163,7 +166,7 @@ HOW = ("concurrency", "timeout", "tries", "min_success", "retry_after")
 
 def source_of(pairs: Pairs) -> dict[str, Any]:
     """The source, as its tasks take it."""
-    return pairs.model_dump(exclude={"heldout", "shard_size", "duplicates", "max_pixels", "min_success", "retry_after"})
+    return pairs.model_dump(exclude=set(Pairs.model_fields))
 
 
 def rules_of(pairs: Pairs) -> dict[str, Any]:

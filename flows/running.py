@@ -15,7 +15,7 @@ from prefect.futures import PrefectFuture
 from flows.cluster import SPREAD, Cluster, Here
 from flows.config import Study
 from flows.pairs import rules_of, source_of
-from flows.stages import Job, Key, State, acquire_jobs, jobs_of, lookup, model_jobs, train_jobs
+from flows.stages import Job, Key, State, acquire_jobs, jobs_of, lookup, train_jobs
 from storage import failures
 from storage.dataset import Dataset, manifest_of
 from storage.errors import BadInput
@@ -130,9 +130,10 @@ def _acquire(study: Study, state: State, last: Run | None, runtime: Runtime) -> 
     yield Entry(stage="ledger", dataset=ledger(scanned.dropped, made, pairs.min_success, runtime))
 
 
-def _model(study: Study, state: State, last: Run | None, runtime: Runtime) -> Iterator[Entry]:
-    for place in range(len(model_jobs(study, state, last))):
-        job = model_jobs(study, state, last)[place]  # made anew: a variant's job needs the features made just before
+def _in_turn(stage: str, study: Study, state: State, last: Run | None, runtime: Runtime) -> Iterator[Entry]:
+    """Run the jobs of a stage of which later ones are made from earlier ones."""
+    for place in range(len(jobs_of(stage, study, state, last, runtime.store))):
+        job = jobs_of(stage, study, state, last, runtime.store)[place]  # anew: it needs what was made just before
         entry = run_job(job, runtime)
         state[job.key] = entry.dataset
         yield entry
@@ -172,7 +173,8 @@ def run_stage(
 
     runners: dict[str, Callable[[], Iterator[Entry]]] = {
         "acquire": lambda: _acquire(study, state, last, runtime),
-        "model": lambda: _model(study, state, last, runtime),
+        "model": lambda: _in_turn(stage, study, state, last, runtime),
+        "report": lambda: _in_turn(stage, study, state, last, runtime),
         "train": lambda: _train(study, state, last, runtime, cluster),
     }
     here = Here(runners.get(stage, jobs))

@@ -20,6 +20,7 @@ from tasks.acquire import fetch
 from tasks.analyze import analyze, entry
 from tasks.checkpoint import import_sae
 from tasks.embed import adopt_vectors, embed, model_identity
+from tasks.explore import explore, layout
 from tasks.export import export
 from tasks.frontier import frontier
 from tasks.model import demo_model, features
@@ -241,12 +242,20 @@ def analyze_jobs(study: Study, state: State) -> list[Job]:
 
 
 def report_jobs(study: Study, state: State) -> list[Job]:
-    """One page over the whole study."""
+    """One page over the whole study, a map of every SAE that the study file names, and the explorer's data of all."""
     measured = len(of(state, "frontier")) == (len(study.models) if study.frontier else 0)
     whole = Key("analyze") in state and Key("ledger") in state and measured
     entries = [entry(dataset=d, **k._asdict()) for stage in REPORTED for k, d in of(state, stage).items()]
-    config = study.model_dump(mode="json", exclude={"runtime": True, "pairs": set(HOW)})
-    return [Job(Key("report"), report, {"entries": entries, "config": _without_paths(config)} if whole else None)]
+    config = _without_paths(study.model_dump(mode="json", exclude={"runtime": True, "pairs": set(HOW)}))
+    jobs = [Job(Key("report"), report, {"entries": entries, "config": config} if whole else None)]
+    named = [setting.name for setting in study.saes]  # data diets are compared, and not shown concept by concept
+    trained = {key: sae for key, sae in of(state, "train").items() if key.sae in named}
+    jobs += [Job(key._replace(stage="layout"), layout, {"sae": sae}) for key, sae in trained.items()]
+    layouts = {f"{k.model}/{k.sae}/{k.seed}": d for k, d in of(state, "layout").items()}
+    page = state.get(Key("report"))
+    inputs = {"entries": entries, "layouts": layouts, "page": page, "config": config}
+    drawn = whole and page is not None and len(layouts) == len(trained)
+    return [*jobs, Job(Key("explorer"), explore, inputs if drawn else None)]
 
 
 def _without_paths(config: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from storage.dataset import Dataset, library_versions, locked, manifest_of
 from storage.errors import BadInput
 from storage.lease import leases, running
 from storage.runs import Entry, Run, last_run, write_run
+from storage.site import SITE
 from tasks.stage import Runtime
 
 log = logging.getLogger("bridgescope")
@@ -213,7 +214,7 @@ def _complete_run(store: Path, made: list[Entry], state: State, last: Run | None
 
 
 def publish_report(store: Path, run: Run) -> Path | None:
-    """Put the run's page where people look for it: `report/<study>/`, replaced as a whole."""
+    """Put the run's page and the explorer's data where people look for them: `report/<study>/`, replaced as a whole."""
     made = run.of("report")
     if not made:
         return None
@@ -224,8 +225,19 @@ def publish_report(store: Path, run: Run) -> Path | None:
             shutil.rmtree(leftover, ignore_errors=True)
         ignore = shutil.ignore_patterns("dataset.json", "cached.json")
         shutil.copytree(store / made[0].dataset.path, partial, ignore=ignore)
+        for explorer in run.of("explorer"):
+            _link(store / explorer.dataset.path / SITE, partial / "explorer.zip")
         if final.exists():
             os.rename(final, aside)
         os.rename(partial, final)
         shutil.rmtree(aside, ignore_errors=True)
     return final / "index.html"
+
+
+def _link(made: Path, to: Path) -> None:
+    """The same file under another name; a copy where the file system has no such thing. A run that changed nothing must
+    not copy what may be gigabytes."""
+    try:
+        os.link(made, to)
+    except OSError:
+        shutil.copyfile(made, to)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import duckdb
 
 from report import figure_queries, queries
@@ -11,6 +13,20 @@ from report.figures import bridges, frontier, modality, models, retrieval, stabi
 from report.figures.runs import Runs
 from report.queries import ask, has_columns, holds
 from report.sentences import Answers
+
+FIGURES_INDEX = "index.json"  # beside the files of the figures: what each of them is
+TITLES = {
+    "models": "The models side by side",
+    "modality": "Modality scores",
+    "energy": "Energy of the most energetic concepts",
+    "stability": "Stability of seeds",
+    "diets": "Stability under other data",
+    "retrieval": "Retrieval under interventions",
+    "bridge-matrix": "Bridges of the concepts that have the largest",
+    "alignment": "Alignment with the modality subspaces",
+    "frontier": "R² against L0",
+    "training": "Training",
+}
 
 
 def made_figures(con: duckdb.DuckDBPyConnection, answers: Answers, main: Runs, runs: Runs) -> dict[str, Drawn]:
@@ -54,3 +70,16 @@ def made_files(exhibits: list[Exhibit]) -> list[Drawn]:
     """Figures that are files only: the strongest bridges of the first setting, which the page shows as text."""
     found = (bridges.cards(shown) for shown in exhibits if shown.sae == exhibits[0].sae)
     return [drawn for drawn in found if drawn is not None]
+
+
+def described(figures: list[Drawn]) -> list[dict[str, Any]]:
+    """What the files of these figures are: id (their name), title, caption, sql."""
+    return [
+        {
+            "id": drawn.name,
+            "title": TITLES.get(drawn.name) or f"Strongest bridges of {drawn.name.removeprefix('bridges-')}",
+            "caption": drawn.caption,
+            "sql": drawn.sql if isinstance(drawn.sql, str) else ";\n\n".join(drawn.sql),
+        }
+        for drawn in figures
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from report.claims import claims, tally
 from report.drawing import MARKS, Drawn, inline, write_files
 from report.exhibits import Exhibit, exhibit
 from report.figures.runs import Runs
-from report.gallery import made_figures, made_files
+from report.gallery import FIGURES_INDEX, described, made_figures, made_files
 from report.queries import Answer, ask, holds
 
 
@@ -35,9 +36,12 @@ def write_report(out: Path, con: duckdb.DuckDBPyConnection, config: dict[str, An
     `out` is made when missing. Raises duckdb.CatalogException when the catalog has not been analyzed.
     """
     made = contents(con, config)
-    out.mkdir(parents=True, exist_ok=True)
-    for drawn in (*made["figures"].values(), *made_files(made["exhibits"])):
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    figures = [*made["figures"].values(), *made_files(made["exhibits"])]
+    for drawn in figures:
         write_files(out / "figures", drawn)
+    index = json.dumps(described(figures), ensure_ascii=False, indent=1)
+    (out / "figures" / FIGURES_INDEX).write_text(index + "\n", encoding="utf-8")
     partial = out / "index.html.partial"
     partial.write_text(rendered(made), encoding="utf-8")
     os.replace(partial, out / "index.html")

@@ -6,30 +6,36 @@ import base64
 import io
 
 import duckdb
-from PIL import Image
+from PIL import Image, ImageOps
 
 from report.queries import Answer, pictures
 
-SIDE = 96  # pixels of the longer side: sharp at 48 on a dense screen, about 2 kB each
+SIDE, QUALITY = 96, 72  # pixels of the longer side: sharp at 48 on a dense screen, about 2 kB each
 
 
 def thumbnail(encoded: bytes) -> str | None:
-    """A picture as a WebP data URI of at most 96 x 96 pixels, on white; None when it cannot be decoded.
+    """A picture as a WebP data URI of at most 96 x 96 pixels, on white; None when it cannot be decoded."""
+    made = webp(encoded, SIDE, QUALITY)
+    return None if made is None else "data:image/webp;base64," + base64.b64encode(made).decode()
 
-    Transparent pictures are laid on white, as the models saw them.
+
+def webp(encoded: bytes, side: int, quality: int) -> bytes | None:
+    """A picture as WebP, its longer side at most `side` pixels, without metadata; None when it cannot be decoded.
+
+    Transparent pictures are laid on white, as the models saw them, and turned as their EXIF block says.
     """
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
-            picture.draft("RGB", (SIDE * 2, SIDE * 2))  # a large JPEG is decoded at a fraction of its size
-            layer = picture.convert("RGBA")
+            picture.draft("RGB", (side * 2, side * 2))  # a large JPEG is decoded at a fraction of its size
+            layer = ImageOps.exif_transpose(picture).convert("RGBA")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    layer.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    layer.thumbnail((side, side), Image.Resampling.LANCZOS)
     flat = Image.new("RGB", layer.size, "white")
     flat.paste(layer, mask=layer.getchannel("A"))
     out = io.BytesIO()
-    flat.save(out, "WEBP", quality=72, method=4)
-    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
+    flat.save(out, "WEBP", quality=quality, method=4)
+    return out.getvalue()
 
 
 def thumbnails(con: duckdb.DuckDBPyConnection, images: list[int]) -> tuple[Answer, dict[int, str]]:

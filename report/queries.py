@@ -45,21 +45,20 @@ def ask(con: duckdb.DuckDBPyConnection, sql: str) -> Answer:
 def holds(con: duckdb.DuckDBPyConnection, *names: str) -> bool:
     """Whether the catalog has all of these views: a study may lack what its source or its stages never gave."""
     sql = f"SELECT count(DISTINCT table_name) FROM information_schema.tables WHERE table_name IN ({_listed(names)})"
-    found = con.execute(sql).fetchone()
-    return found is not None and found[0] == len(set(names))
+    return con.execute(sql).fetchall() == [(len(set(names)),)]
 
 
 def has_columns(con: duckdb.DuckDBPyConnection, view: str, *columns: str) -> bool:
     """Whether a view has all of these columns: a store made by an older version may lack some."""
     sql = "SELECT list(column_name) FROM information_schema.columns WHERE table_name = ?"
-    found = con.execute(sql, [view]).fetchone()
-    return found is not None and set(columns) <= set(found[0] or [])
+    ((found,),) = con.execute(sql, [view]).fetchall()
+    return set(columns) <= set(found or [])
 
 
 def first_seed(con: duckdb.DuckDBPyConnection, model: str, sae: str) -> int:
     """The smallest seed of a setting."""
-    found = con.execute("SELECT min(seed) FROM saes WHERE model = ? AND sae = ?", [model, sae]).fetchone()
-    return int(found[0]) if found and found[0] is not None else 0
+    ((found,),) = con.execute("SELECT min(seed) FROM saes WHERE model = ? AND sae = ?", [model, sae]).fetchall()
+    return int(found) if found is not None else 0
 
 
 def _listed(values: Iterable[Any]) -> str:

@@ -1,59 +1,146 @@
-"""SAEs on the Hugging Face hub: `push_to_hub` with a model card, `from_hub`. A folder may stand for a repository."""
+"""SAEs on the Hugging Face hub: `push_to_hub` with a model card, `from_hub`. A folder may stand for a repository.
+
+A repository holds one SAE at its root, or several below `saes/`, each in a folder of its own.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sae.model import CONFIG_FILE, SAE, WEIGHTS_FILE
+from sae.model import CONFIG_FILE, SAE, WEIGHTS_FILE, SAEFormatError
 
 CARD = "README.md"
+MANY = "saes"  # the folder of a repository with several SAEs
+HEAD = ("---", "library_name: bridgescope", "tags:", "- sparse-autoencoder", "- vision-language", "---")
 FIGURES = {  # columns of the view `saes` -> what they are called on the card
     "r2": "R2, both modalities (credits the gap between them)", "r2_image": "R2, images", "r2_text": "R2, captions",
     "cosine": "mean cosine to the reconstruction", "l0_image": "codes an image", "l0_text": "codes a caption",
     "dead_fraction": "concepts that fire on no training row",
 }  # fmt: skip
+Target = str | os.PathLike[str]
 
 
-def push_to_hub(sae: SAE, target: str | os.PathLike[str], figures: Mapping[str, Any], *, private: bool = True) -> str:
+class NotOurs(ValueError):
+    """A folder that holds something else, and is left alone."""
+
+    exit_code = 2
+
+
+def push_to_hub(sae: SAE, target: Target, figures: Mapping[str, Any], *, private: bool = True) -> str:
     """Put an SAE with its model card where others can load it: a repository `owner/name`, or a folder.
 
     figures: the SAE's row of the view `saes`, and optionally `stability` with its floors; the card shows what is there.
-    A target that starts with /, ., or ~, or that is a path object, is a folder. Returns where it is.
+    A target that starts with /, ., or ~, or that is a path object, is a folder. Returns where it is; raises as
+    `release` does.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        staged = Path(scratch)
-        sae.save(staged)
-        (staged / CARD).write_text(model_card(sae, figures), encoding="utf-8")
-        if (folder := _folder(target)) is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in (WEIGHTS_FILE, CONFIG_FILE, CARD):
-                shutil.copyfile(staged / name, folder / name)
-            return str(folder)
-        from huggingface_hub import HfApi
-
-        api = HfApi()
-        url = api.create_repo(str(target), private=private, exist_ok=True)
-        api.upload_folder(repo_id=str(target), folder_path=staged, commit_message="Add the SAE and its card")
-        return str(url)
+    with release(target, private=private) as made:
+        write_sae(sae, made.folder, figures)
+    return made.where
 
 
-def from_hub(source: str | os.PathLike[str], revision: str | None = None) -> SAE:
-    """Load what `push_to_hub` put into a repository (`owner/name`, at `revision`) or a folder."""
-    if (folder := _folder(source)) is not None:
-        return SAE.load(folder)
-    from huggingface_hub import snapshot_download
-
-    return SAE.load(snapshot_download(str(source), revision=revision, allow_patterns=[WEIGHTS_FILE, CONFIG_FILE]))
+def write_sae(sae: SAE, folder: str | os.PathLike[str], figures: Mapping[str, Any], load: str = "") -> None:
+    """Write an SAE and its card into a folder. load: its name in the repository, where that holds several."""
+    sae.save(Path(folder))
+    (Path(folder) / CARD).write_text(model_card(sae, figures, load), encoding="utf-8")
 
 
-def model_card(sae: SAE, figures: Mapping[str, Any]) -> str:
+@dataclasses.dataclass
+class Release:
+    """What is being published."""
+
+    folder: Path  #: to be filled
+    where: str = ""  #: where it is, once it is there
+
+
+@contextlib.contextmanager
+def release(target: Target, *, private: bool = True) -> Iterator[Release]:
+    """A new folder to fill; when the block ends well, it takes the place of the target as a whole, or is uploaded.
+
+    A folder that is there already is replaced when it is empty or was released like this, which its card says. Raises
+    NotOurs when it holds something else, and changes nothing then.
+    """
+    folder = _folder(target)
+    if folder is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            made = Release(Path(scratch))
+            yield made
+            made.where = _upload(made.folder, str(target), private)
+        return
+    if not _replaceable(folder):
+        raise NotOurs(f"{folder} is there and was not published by bridgescope: name a new folder, or an empty one")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial, aside = (folder.with_name(f"{folder.name}.{end}") for end in ("partial", "old"))
+    for leftover in (partial, aside):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir()
+    made = Release(partial)
+    yield made
+    if folder.exists():
+        os.rename(folder, aside)
+    os.rename(partial, folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    made.where = str(folder)
+
+
+def _upload(folder: Path, repository: str, private: bool) -> str:
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    url = api.create_repo(repository, private=private, exist_ok=True)
+    api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Add SAEs and their card")
+    return str(url)
+
+
+def _replaceable(folder: Path) -> bool:
+    """Whether a folder is not there, empty, or ours."""
+    if not folder.exists():
+        return True
+    if not folder.is_dir():
+        return False
+    card = folder / CARD
+    ours = card.is_file() and card.read_text(encoding="utf-8", errors="replace").startswith("\n".join(HEAD[:2]) + "\n")
+    return ours or not any(folder.iterdir())
+
+
+def from_hub(source: Target, revision: str | None = None, sae: str | None = None) -> SAE:
+    """Load an SAE from a repository (`owner/name`, at `revision`) or a folder.
+
+    sae: which one, "model/setting/seed", where there are several. Raises SAEFormatError that lists them when it is
+    missing or none of them.
+    """
+    folder = _folder(source)
+    if folder is None:
+        from huggingface_hub import snapshot_download
+
+        wanted = [f"{MANY}/{sae}"] if sae is not None else [".", f"{MANY}/*"]
+        wanted = [f"{place}/{name}".removeprefix("./") for place in wanted for name in (WEIGHTS_FILE, CONFIG_FILE)]
+        folder = Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
+    return SAE.load(folder / _place(folder, str(source), sae))
+
+
+def _place(folder: Path, source: str, sae: str | None) -> str:
+    """Where in a repository the wanted SAE lies."""
+    if sae is None and (folder / WEIGHTS_FILE).is_file():
+        return "."
+    several = folder / MANY
+    found = sorted(path.parent.relative_to(several).as_posix() for path in several.rglob(WEIGHTS_FILE))
+    if sae is None and len(found) == 1:
+        sae = found[0]
+    if sae not in found:
+        which = "say which SAE" if sae is None else f"there is no SAE {sae!r}"
+        raise SAEFormatError(f"{source}: {which}: it has {', '.join(found) or 'none'}")
+    return f"{MANY}/{sae}"
+
+
+def model_card(sae: SAE, figures: Mapping[str, Any], load: str = "") -> str:
     """The card, in Markdown: what the SAE is, how it was trained, how well it does on held-out rows, how to load it."""
     config = sae.config
     trained = {
@@ -62,8 +149,9 @@ def model_card(sae: SAE, figures: Mapping[str, Any]) -> str:
     measured = [
         f"| {label} | {figures[name]:.4g} |" for name, label in FIGURES.items() if _is_number(figures.get(name))
     ]
+    which = f', sae="{load}"' if load else ""
     lines = [
-        "---", "library_name: bridgescope", "tags:", "- sparse-autoencoder", "- vision-language", "---",
+        *HEAD,
         f"# {config.architecture} sparse autoencoder, {config.width} concepts in {config.dim} dimensions", "",
         f"Trained on joint image and text embeddings of `{figures.get('model', 'a vision-language model')}`"
         f" (setting `{figures.get('sae', '-')}`, seed {config.seed}, {config.rows_seen:,} rows seen). Rows are "
@@ -73,7 +161,8 @@ def model_card(sae: SAE, figures: Mapping[str, Any]) -> str:
         *_stability(figures),
         "## Settings", "", "| setting | value |", "|---|---|",
         *(f"| {name} | {value} |" for name, value in trained.items()), "",
-        "## Use", "", "```python", "from sae.hub import from_hub", "", 'sae = from_hub("owner/name")  # or a folder',
+        "## Use", "", "```python", "from sae.hub import from_hub", "",
+        f'sae = from_hub("owner/name"{which})  # or a folder',
         "codes = sae.encode(embeddings)      # [N, concepts], sparse and not negative",
         "rebuilt = sae.decode(codes)", "```", "",
     ]  # fmt: skip
@@ -97,7 +186,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _folder(target: str | os.PathLike[str]) -> Path | None:
+def _folder(target: Target) -> Path | None:
     """The folder that a target names, or None for a repository."""
     if not isinstance(target, str):
         return Path(target)

@@ -27,7 +27,10 @@ from storage.errors import BadInput
 
 MANIFEST = "dataset.json"  # written last inside the folder: a folder with it is complete
 RECORD = "cached.json"  # Prefect's record of the task that made it, so that deleting the folder deletes the record
-LIBRARIES = ("torch", "open_clip_torch", "transformers", "timm", "numpy", "scipy", "numba", "duckdb", "polars", "zarr")
+LIBRARIES = (
+    "torch", "open_clip_torch", "transformers", "timm", "numpy", "scipy", "numba", "duckdb", "polars", "zarr",
+    "umap-learn",
+)  # fmt: skip
 
 log = logging.getLogger("bridgescope")
 

@@ -1,4 +1,4 @@
-"""A small study on vectors of its own, and Prefect's test server for the tests that need one."""
+"""A small study on vectors of its own."""
 
 from __future__ import annotations
 
@@ -20,12 +20,4 @@ def no_figure_files() -> Iterator[None]:
     with the report, and are made by the studies that run as processes of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("report.page.write_files", lambda folder, drawn: [])
-        yield
-
-
-@pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
         yield

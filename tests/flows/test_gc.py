@@ -71,19 +71,20 @@ def test_only_what_the_older_run_alone_refers_to_goes(
     copy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     study, store = copy
-    # Runs 1 and 3 share everything; run 2 alone has its two SAEs, their two exports, its tables and its page.
+    # Runs 1 and 3 share everything; run 2 alone has its two SAEs, their two exports and maps, its tables, its page and
+    # its explorer.
     assert main(["gc", "--store", str(store), "--keep", "2"]) == 0
     assert "would delete 0 folders" in capsys.readouterr().out
     before = sorted(store.glob("*/*/dataset.json"))
     assert main(["gc", "--store", str(store)]) == 0
     said = capsys.readouterr().out
-    assert "would delete 6 folders" in said
+    assert "would delete 9 folders" in said
     assert "train own main of small, run 2" in said
     assert sorted(store.glob("*/*/dataset.json")) == before
     assert main(["gc", "--store", str(store), "--yes"]) == 0
     gone = {path.parent.parent.name for path in set(before) - set(store.glob("*/*/dataset.json"))}
-    assert gone == {"saes", "activations", "tables", "reports"}
-    assert len(before) - len(list(store.glob("*/*/dataset.json"))) == 6
+    assert gone == {"saes", "activations", "tables", "reports", "layouts", "explorers"}
+    assert len(before) - len(list(store.glob("*/*/dataset.json"))) == 9
     assert made(run_study(load_study(study), store, progress=False).run) == []
     assert main(["doctor", "--store", str(store)]) == 0
 

@@ -102,6 +102,9 @@ def python(code: str, study: Path, store: Path) -> Done:
         return Done(returncode, out.read(), err.read())
 
 
+PAGES = ("report", "layout", "explorer")
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> tuple[Path, Path, Run]:
     folder = tmp_path_factory.mktemp("uninterrupted")
@@ -116,9 +119,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, prefect_server: None
 @pytest.mark.parametrize(
     ("where", "left", "again"),
     [
-        (IN_EMBED, ["embeddings"], {"embed", "train", "export", "analyze", "report"}),
-        (IN_TRAIN, ["embeddings", "saes"], {"train", "export", "analyze", "report"}),
-        (BEFORE_THE_RECORD, ["embeddings"], {"embed", "train", "export", "analyze", "report"}),
+        (IN_EMBED, ["embeddings"], {"embed", "train", "export", "analyze", *PAGES}),
+        (IN_TRAIN, ["embeddings", "saes"], {"train", "export", "analyze", *PAGES}),
+        (BEFORE_THE_RECORD, ["embeddings"], {"embed", "train", "export", "analyze", *PAGES}),
     ],
     ids=["in embed", "in train", "between a rename and its record"],
 )
@@ -148,4 +151,5 @@ def test_kill_9_then_run_again(
         assert sum(path in now and now[path] == time for path, time in finished.items()) == len(finished)
     for name, table in tables(reference_store, reference).items():
         assert tables(store, run)[name].equals(table), name
-    assert [entry.dataset for entry in run.of("report")] == [entry.dataset for entry in reference.of("report")]
+    for stage in PAGES:
+        assert [entry.dataset for entry in run.of(stage)] == [entry.dataset for entry in reference.of(stage)]

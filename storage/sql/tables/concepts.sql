@@ -2,14 +2,16 @@
 -- Inputs:  concept_groups, concept_auc, concept_geometry (what the SAE room computed: direction_accuracy, align_*,
 --          monosemanticity).
 -- Columns: model, sae, seed, split, concept_id;
---          energy_image = E_I[z], energy_text = E_T[z], energy = their mean; energy_squared_image, _text = E[z^2];
---          rate_image, rate_text = share of counted items on which it fires; firings = their count;
---          modality_score = energy_image / (energy_image + energy_text), NULL where both are 0;
+--          energy (mean of energy_image and energy_text); energy_image (E_I[z]); energy_text (E_T[z]);
+--          energy_squared_image, energy_squared_text (E[z^2] over the modality);
+--          rate_image, rate_text (share of counted items on which it fires); firings (counted items on which it fires);
+--          modality_score (energy_image / (energy_image + energy_text), NULL where both are 0);
 --          modality_auc (area under the ROC curve of z, image against text);
 --          direction_accuracy (held-out balanced accuracy of the direction as a classifier of modality);
---          align_mean_gap, align_logistic, align_lda (signed, + image), align_inlp (length) with the modality subspaces;
+--          align_mean_gap, align_logistic, align_lda (alignment with a modality direction, signed, + image);
+--          align_inlp (length in the modality subspace of inlp);
 --          monosemanticity (mean cosine of the images it fires on, weighted; NULL under 2);
---          dead = fires on no training row;
+--          dead (fires on no training row);
 --          energy_sd, energy_image_sd, energy_text_sd, rate_image_sd, rate_text_sd, modality_score_sd (delete-one-group
 --          jackknife over 20 groups of images; NULL where leaving one out leaves nothing to divide by).
 -- Definition: DEFINITIONS "Per concept", "Uncertainty of per-concept sums". Means are over all counted items, zeros

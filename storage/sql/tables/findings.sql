@@ -1,8 +1,8 @@
 -- Purpose: each claim of the paper beside what chance gives: the figure, its null, its range over seeds, holds or not.
 -- Inputs:  concepts, matches, bridge_totals, nulls.
 -- Columns: model, sae; claim; figure (mean over seeds, or over ordered pairs of seeds); "null" (the mean that chance gives);
---          low, high (range of the figure over seeds or pairs of seeds); holds (NULL where the null is not known).
---          A claim that needs two seeds has no row with one.
+--          low, high (range of the figure over seeds or pairs of seeds);
+--          holds (NULL where the null is not known; a claim that needs two seeds has no row with one).
 -- Definition: "common" are the fewest concepts that hold half of the energy, "rare" the least energetic half. Beyond chance:
 --          even the lowest value stands above the 97.5 % quantile of the null, for stability floor_matched. "Unimodal" and
 --          "opposite modality" as in DEFINITIONS, concepts under 10 firings left out. v1 (close to the modality subspace)

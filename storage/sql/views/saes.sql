@@ -1,6 +1,6 @@
 -- Purpose: every trained SAE: its setting, and how well and how sparsely it rebuilds the counted rows.
 -- Inputs:  the run's table saes.
--- Columns: model, sae (setting), seed; architecture; dim (d); width (C); k; decoder_bias; image_share (of the training
+-- Columns: model; sae (setting); seed; architecture; dim (d); width (C); k; decoder_bias; image_share (of the training
 --          mixture, or 'natural'); data_half ('a' or 'b' of the images, NULL for all); split (rows that are counted);
 --          r2, r2_image, r2_text (explained variance; r2 credits the gap between modalities); r2_scalar_mean (overcomplete's
 --          variant, for comparison only); cosine (of row and reconstruction); l0, l0_image, l0_text (non-zero codes a row);

@@ -1,0 +1,252 @@
+"""The explorer's data files of a study that was never run: as many concepts and bridges as asked, in clusters.
+
+python bench/plant_explorer.py --to DIR [--concepts 8192] [--bridges 20000] [--images 1024] [--seeds 2]
+
+For what the demo is too small for: how the map draws and moves at the paper's scale. What the files hold is said in
+explorer/web/src/contract.ts.
+"""
+
+import argparse
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+MODEL, SETTING, STUDY = "planted", "main", "planted"
+CAPTIONS, TOP, BINS = 2, 24, 20  # captions an image; items in a concept's lists; bins of a histogram
+ITEM_BLOCK, CONCEPT_BLOCK, SIDE = 64, 64, 96  # the last: pixels of a thumbnail
+KINDS = ("circle", "square", "ring", "bar")
+COLOURS = ("crimson", "teal", "goldenrod", "slateblue", "seagreen", "orchid", "tomato", "steelblue")
+Files = dict[str, Any]
+
+
+class Scale(NamedTuple):
+    """How much is planted."""
+
+    concepts: int = 8192
+    bridges: int = 20_000
+    images: int = 1024
+    seeds: int = 2
+
+
+def plant(to: Path, scale: Scale) -> None:
+    """Write data/ and thumbs/ below `to`."""
+    random = np.random.default_rng(0)
+    kinds = random.integers(0, len(KINDS), scale.images)
+    colours = random.integers(0, len(COLOURS), scale.images)
+    captions = [
+        f"a {COLOURS[colour]} {KINDS[kind]}{', drawn small' if second else ''}"
+        for kind, colour in zip(kinds, colours, strict=True)
+        for second in range(CAPTIONS)
+    ]
+    write_thumbs(to / "thumbs", kinds, colours)
+    write_items(to, scale.images, captions)
+    runs = [write_run(to, scale, seed) for seed in range(scale.seeds)]
+    write(to, "data/compare.json", {"findings": [], "figures": [], "settings": []})
+    write(to, "data/manifest.json", manifest(scale, runs))
+
+
+def write(to: Path, name: str, value: Any) -> None:
+    """One file, as compact as the exporter writes it."""
+    path = to / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False), encoding="utf-8")
+
+
+def manifest(scale: Scale, runs: list[Files]) -> Files:
+    """What the explorer reads first."""
+    return {
+        "schema": 1,
+        "live": False,
+        "study": STUDY,
+        "items": True,
+        "title": f"{scale.concepts} planted concepts",
+        "pairs": {"images": scale.images, "captions": scale.images * CAPTIONS, "licence": None},
+        "split": "heldout",
+        "runs": runs,
+        "views": [],
+        "examples": [],
+        "item_block": ITEM_BLOCK,
+        "concept_block": CONCEPT_BLOCK,
+    }
+
+
+def write_thumbs(folder: Path, kinds: np.ndarray, colours: np.ndarray) -> None:
+    """A picture an image: one shape in one colour. Equal ones are drawn once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = list(zip(kinds.tolist(), colours.tolist(), strict=True))
+    drawn = {(kind, colour): picture(KINDS[kind], COLOURS[colour]) for kind, colour in set(pairs)}
+    for image, pair in enumerate(pairs):
+        (folder / f"{image}.webp").write_bytes(drawn[pair])
+
+
+def picture(kind: str, colour: str) -> bytes:
+    """A WebP thumbnail."""
+    canvas = Image.new("RGB", (SIDE, SIDE), "white")
+    draw, box = ImageDraw.Draw(canvas), (16, 16, 80, 80)
+    if kind == "circle":
+        draw.ellipse(box, fill=colour)
+    elif kind == "square":
+        draw.rectangle(box, fill=colour)
+    elif kind == "ring":
+        draw.ellipse(box, outline=colour, width=12)
+    else:
+        draw.rectangle((16, 38, 80, 58), fill=colour)
+    out = io.BytesIO()
+    canvas.save(out, "WEBP", quality=80)
+    return out.getvalue()
+
+
+def write_items(to: Path, images: int, captions: list[str]) -> None:
+    """Images with their captions, in blocks; the index; the captions again, for search."""
+    blocks: dict[int, Files] = {}
+    index: Files = {"images": {}, "texts": {}}
+    for image in range(images):
+        at = image // ITEM_BLOCK
+        block = blocks.setdefault(at, {"images": {}, "texts": {}})
+        own = list(range(image * CAPTIONS, (image + 1) * CAPTIONS))
+        block["images"][str(image)] = {
+            "key": f"planted-{image}", "width": SIDE, "height": SIDE, "captions": own,
+            "thumb": f"thumbs/{image}.webp", "split": "heldout",
+        }  # fmt: skip
+        block["texts"] |= {str(c): {"caption": captions[c], "image": image, "split": "heldout"} for c in own}
+        index["images"][str(image)] = at
+        index["texts"] |= {str(c): at for c in own}
+    for at, block in blocks.items():
+        write(to, f"data/items/{at}.json", block)
+    write(to, "data/items/index.json", index)
+    write(to, "data/items/search.json", {"id": list(range(len(captions))), "caption": captions})
+
+
+def write_run(to: Path, scale: Scale, seed: int) -> Files:
+    """All files of one run. Returns its row of the manifest."""
+    random = np.random.default_rng(seed + 1)
+    key, count = f"{MODEL}/{SETTING}/{seed}", scale.concepts
+    others = [f"{MODEL}/{SETTING}/{other}" for other in range(scale.seeds) if other != seed]
+    concepts = planted_concepts(random, count)
+    stability = concepts["stability"]
+    folder = f"data/runs/{key}"
+    write(to, f"{folder}/concepts.json", concepts)
+    write(to, f"{folder}/words.json", {str(i): name.replace(",", "") for i, name in enumerate(concepts["name"])})
+    write(to, f"{folder}/bridges.json", planted_bridges(random, concepts, scale.bridges))
+    for first in range(0, count, CONCEPT_BLOCK):
+        block = {
+            str(i): detail(random, i, scale.images, concepts["name"][i], others, stability[i])
+            for i in range(first, min(first + CONCEPT_BLOCK, count))
+        }
+        write(to, f"{folder}/concept/{first // CONCEPT_BLOCK}.json", block)
+    for first in range(0, scale.images, ITEM_BLOCK):
+        images = range(first, min(first + ITEM_BLOCK, scale.images))
+        texts = range(first * CAPTIONS, images.stop * CAPTIONS)
+        block = {"images": {str(i): codes(random, count) for i in images}}
+        write(
+            to,
+            f"{folder}/codes/{first // ITEM_BLOCK}.json",
+            block | {"texts": {str(t): codes(random, count) for t in texts}},
+        )
+    return {
+        "key": key, "layout": "umap", "model": MODEL, "sae": SETTING, "seed": seed, "concepts": count, "dim": 512,
+        "k": 20, "architecture": "batchtopk", "r2": 0.7, "r2_image": 0.65, "r2_text": 0.6, "l0": 20.0,
+        "dead_fraction": 0.0, "stability": float(np.mean(stability)), "floor_random": 0.15, "floor_matched": 0.2,
+        "bridges": scale.bridges,
+    }  # fmt: skip
+
+
+def planted_concepts(random: np.random.Generator, count: int) -> Files:
+    """Concepts in clusters that lean to one modality or the other; energies follow a power law."""
+    clusters = max(12, count // 96)
+    cluster = random.integers(0, clusters, count)
+    angle, far = random.uniform(0, 2 * np.pi, clusters), np.sqrt(random.uniform(0, 1, clusters)) * 0.86
+    places = np.stack([far * np.cos(angle), far * np.sin(angle)], axis=1)[cluster] + random.normal(0, 0.035, (count, 2))
+    places = np.clip(places, -1, 1)
+    lean = random.beta(0.35, 0.35, clusters)
+    score = np.clip(lean[cluster] + random.normal(0, 0.08, count), 0, 1)
+    energy = 0.05 / np.arange(1, count + 1) ** 0.6
+    random.shuffle(energy)
+    words = [f"{COLOURS[i % len(COLOURS)]}, {KINDS[i % len(KINDS)]}, family {i}" for i in cluster]
+    alignment = np.clip((score - 0.5) * 0.6 + random.normal(0, 0.08, count), -1, 1)
+    stability = np.clip(0.3 + 0.5 * (energy / energy.max()) ** 0.3 + random.normal(0, 0.08, count), 0, 1)
+    numbers = {
+        "x": places[:, 0], "y": places[:, 1], "energy": energy, "energy_image": 2 * energy * score,
+        "energy_text": 2 * energy * (1 - score), "rate_image": score * 0.05, "rate_text": (1 - score) * 0.05,
+        "modality_score": score, "modality_auc": 0.5 + (score - 0.5) * 0.1,
+        "direction_accuracy": 0.5 + abs(alignment) / 2,
+        "align_mean_gap": alignment, "align_logistic": alignment, "align_lda": alignment, "align_inlp": abs(alignment),
+        "monosemanticity": random.uniform(0.2, 0.9, count), "stability": stability,
+    }  # fmt: skip
+    return {"name": words, "firings": random.integers(10, 900, count).tolist()} | {
+        name: np.round(values, 6).tolist() for name, values in numbers.items()
+    }
+
+
+def planted_bridges(random: np.random.Generator, concepts: Files, count: int) -> Files:
+    """Bridges, three in four to one of the sixteen nearest on the map, by size."""
+    from scipy.spatial import KDTree
+
+    places = np.stack([concepts["x"], concepts["y"]], axis=1)
+    image = random.integers(0, len(places), count)
+    near = KDTree(places).query(places[image], k=min(17, len(places)))[1]
+    close = near[np.arange(count), random.integers(1, near.shape[1], count)]
+    text = np.where(random.uniform(size=count) < 0.75, close, random.integers(0, len(places), count))
+    size = np.sort(random.pareto(2.5, count) * 1e-4)[::-1] * random.choice([1, 1, 1, -1], count)
+    values = {
+        "coactivation": abs(size) * 2, "cosine": np.clip(size * 500, -1, 1), "bridge": size,
+        "covariance_bridge": size * 0.8,
+        "correlation_bridge": np.clip(size * 300, -1, 1),
+    }  # fmt: skip
+    return {
+        "image_concept": image.tolist(), "text_concept": text.tolist(),
+        "pairs": random.integers(10, 500, count).tolist(),
+    } | {name: np.round(column, 9).tolist() for name, column in values.items()}  # fmt: skip
+
+
+def detail(
+    random: np.random.Generator, concept: int, images: int, name: str, others: list[str], stability: float
+) -> Files:
+    """What one concept's page shows."""
+    activation = np.round(np.sort(random.exponential(0.3, TOP))[::-1], 4).tolist()
+
+    def top(count: int) -> list[Files]:
+        items = random.choice(count, min(TOP, count), replace=False)
+        return [{"item": int(item), "activation": value} for item, value in zip(items, activation, strict=False)]
+
+    return {
+        "images": top(images),
+        "texts": top(images * CAPTIONS),
+        "histogram": {
+            "edges": np.linspace(0, activation[0], BINS + 1).tolist(),
+            "image": random.poisson(60 / np.arange(1, BINS + 1)).tolist(),
+            "text": random.poisson(60 / np.arange(1, BINS + 1)).tolist(),
+        },
+        "words": [{"word": word, "score": 1 / at} for at, word in enumerate(name.split(", "), 1)],
+        "matches": [{"key": key, "concept": concept, "cosine": stability} for key in others],
+    }
+
+
+def codes(random: np.random.Generator, concepts: int, k: int = 8) -> Files:
+    """Which concepts reconstruct one item: shares and bias add up to 1."""
+    share = np.round(0.9 * random.dirichlet(np.ones(k)), 6)
+    return {
+        "concept": random.choice(concepts, k, replace=False).tolist(),
+        "activation": np.sort(random.exponential(0.3, k))[::-1].round(4).tolist(),
+        "share": share.tolist(),
+        "bias": round(1 - float(share.sum()), 6),
+    }
+
+
+def main() -> None:
+    """Plant what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--to", type=Path, required=True)
+    for name, value in Scale()._asdict().items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    given = vars(parser.parse_args())
+    plant(given.pop("to"), Scale(**given))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

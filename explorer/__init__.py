@@ -1,0 +1,8 @@
+"""The explorer: a web page over a finished study, served on loopback, read-only; and where its built front end lies."""
+
+from __future__ import annotations
+
+from explorer.front import built_site
+from explorer.listen import serve
+
+__all__ = ["built_site", "serve"]

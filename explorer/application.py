@@ -1,0 +1,164 @@
+"""The web application: the built front end, the study's data files, and the few questions that need a server."""
+
+from __future__ import annotations
+
+import io
+import json
+import mimetypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from explorer.ask import TooLong, as_csv
+from explorer.guard import Guard
+from explorer.live import Live
+from storage.errors import BadInput
+
+MAX_QUESTION = 100_000  # bytes of a body that holds text
+MAX_PICTURE = 32 << 20  # bytes of one that holds a picture
+TYPES = {".js": "text/javascript", ".json": "application/json", ".webp": "image/webp", ".svg": "image/svg+xml"}
+PICTURES = {"PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"}  # as which a picture of the source is given back
+
+
+class TooLarge(Exception):
+    """A body beyond its limit."""
+
+
+def application(live: Live, web: Path, port: int) -> Guard:
+    """The application for one study. web: the built front end. port: where it is served, which Host must name."""
+    front = {path.relative_to(web).as_posix(): path for path in sorted(web.rglob("*")) if path.is_file()}
+    handlers = Handlers(live, front)
+    routes = [
+        Route("/api/sql", handlers.sql, methods=["POST"]),
+        Route("/api/sql.csv", handlers.sql_csv, methods=["POST"]),
+        Route("/api/encode", handlers.encode, methods=["POST"]),
+        Route("/api/image/{image_id:int}", handlers.image, methods=["GET"]),
+        Route("/{name:path}", handlers.file, methods=["GET"]),
+    ]
+    told: dict[Any, Callable[[Request, Exception], Response]] = {
+        BadInput: lambda _, error: failed(str(error), 400),
+        TooLong: lambda _, error: failed(str(error), 408),
+        TooLarge: lambda _, error: failed(str(error), 413),
+        404: lambda _, error: failed("there is no such page", 404),
+        405: lambda _, error: failed("this address is asked in another way", 405),
+        500: lambda _, error: failed(f"the explorer failed: {type(error).__name__}", 500),
+    }
+    return Guard(Starlette(routes=routes, exception_handlers=told), port)
+
+
+def failed(why: str, status: int) -> JSONResponse:
+    """An error, as the front end shows it."""
+    return JSONResponse({"error": why}, status)
+
+
+class Handlers:
+    """What each address answers."""
+
+    def __init__(self, live: Live, front: dict[str, Path]) -> None:
+        self.live, self.front = live, front
+
+    async def file(self, request: Request) -> Response:
+        """A file of the front end or of the study, by its exact name: no path is put together, so none can lead out."""
+        name = request.path_params["name"] or "index.html"
+        if name in self.front:
+            return _file(name, await run_in_threadpool(self.front[name].read_bytes), None)
+        manifest = name == "data/manifest.json"
+        shown = await run_in_threadpool(self.live.renew) if manifest else self.live.shown
+        if name not in shown.names:
+            return failed("there is no such page", 404)
+        tag = None if manifest else f'"{shown.digest[:20]}"'
+        if tag is not None and request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={"etag": tag})
+        return _file(name, await run_in_threadpool(shown.read, name), tag)
+
+    async def sql(self, request: Request) -> Response:
+        """Answer a question in SQL as JSON."""
+        answer = await run_in_threadpool(self.live.shown.asker.ask, await _question(request, "query"))
+        return JSONResponse(answer._asdict())
+
+    async def sql_csv(self, request: Request) -> Response:
+        """Answer a question in SQL as CSV."""
+        answer = await run_in_threadpool(self.live.shown.asker.ask, await _question(request, "query"))
+        headers = {"content-disposition": 'attachment; filename="answer.csv"'}
+        headers |= {"x-truncated": "true"} if answer.truncated else {}
+        return Response(as_csv(answer), media_type="text/csv; charset=utf-8", headers=headers)
+
+    async def encode(self, request: Request) -> Response:
+        """What a caption or a picture activates, and what lies near."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind.startswith("image/"):
+            given: str | bytes = await _body(request, MAX_PICTURE)
+        elif kind == "application/json":
+            given = await _question(request, "text")
+        else:
+            raise BadInput(f"content type {kind!r}: application/json with a text, or image/*")
+        key = request.query_params.get("key", "")
+        try:
+            return JSONResponse(await run_in_threadpool(self.live.shown.encode, key, given))
+        except ValueError as error:  # a model or an SAE that cannot be loaded says so itself
+            if getattr(error, "exit_code", 1) == 2:
+                raise BadInput(str(error)) from error
+            raise
+
+    async def image(self, request: Request) -> Response:
+        """A picture as the source gave it, if it is one of the kinds that a browser shows as a picture."""
+        data = await run_in_threadpool(self.live.shown.image, request.path_params["image_id"])
+        kind = None if data is None else await run_in_threadpool(picture_type, data)
+        if data is None or kind is None:
+            return failed("the store holds no such picture", 404)
+        return Response(data, media_type=kind, headers={"cache-control": "no-cache"})
+
+
+def picture_type(data: bytes) -> str | None:
+    """The media type of a picture, from its bytes alone; None for what is none, or could hold a script."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            kind = picture.format or ""
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return f"image/{kind.lower()}" if kind in PICTURES else None
+
+
+def _file(name: str, data: bytes, tag: str | None) -> Response:
+    suffix = Path(name).suffix
+    kind = TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+    headers = {"cache-control": "no-cache"} | ({"etag": tag} if tag else {})
+    return Response(data, media_type=kind, headers=headers)
+
+
+async def _question(request: Request, name: str) -> str:
+    """The text under one key of a JSON body. Raises BadInput when there is none."""
+    try:
+        body = json.loads(await _body(request, MAX_QUESTION))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise BadInput(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict) or not isinstance(body.get(name), str):
+        raise BadInput(f'the body must be {{"{name}": "..."}}')
+    text = str(body[name])
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"the {name} holds half a character") from error
+    return text
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """The body of a request. Raises TooLarge as soon as it is known to be."""
+    declared = request.headers.get("content-length", "0")
+    data = bytearray()
+    if declared.isdecimal() and len(declared) < 12 and int(declared) <= most:
+        async for part in request.stream():
+            data += part
+            if len(data) > most:
+                break
+        else:
+            return bytes(data)
+    raise TooLarge(f"at most {most} bytes are read here")

@@ -1,0 +1,120 @@
+"""Questions in SQL: through the catalog's guard, for at most ten seconds, and no more rows than a page can show."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import datetime
+import decimal
+import io
+import math
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import duckdb
+
+from storage.errors import BadInput
+from storage.query import check, views
+
+SECONDS = 10.0
+ROWS = 10_000
+LETTERS = 32 << 20  # of all values together: rows may be few and large
+LARGEST = 2**53  # whole numbers beyond it are not what they were, once JavaScript has read them
+
+
+class TooLong(Exception):
+    """A question that was not answered in time."""
+
+
+class Answered(NamedTuple):
+    """What the catalog answered."""
+
+    columns: list[dict[str, str]]  #: name, type
+    rows: list[list[Any]]  #: JSON-ready
+    truncated: bool  #: there is more than the limits let through
+    seconds: float
+
+
+def answered(con: duckdb.DuckDBPyConnection, query: str, seconds: float = SECONDS, most: int = ROWS) -> Answered:
+    """Run one reading statement on a connection of its own to a guarded catalog.
+
+    Raises BadInput for what is not allowed, not valid, or fails; TooLong when the time is up: it is interrupted then.
+    """
+    began = time.perf_counter()
+    with _watched(con, seconds) as late:
+        try:
+            check(con, query)
+            found = con.execute(query)
+            columns = [{"name": str(name), "type": str(kind)} for name, kind, *_ in found.description or []]
+            rows, truncated = _rows(found, most)
+        except duckdb.InterruptException as error:
+            raise TooLong(f"stopped after {seconds:g} s: ask for less, or use bridgescope sql") from error
+        except duckdb.CatalogException as error:
+            if late.is_set():
+                raise TooLong(f"stopped after {seconds:g} s") from error
+            raise BadInput(f"{str(error).rstrip()}\nViews: {', '.join(views(con))}") from error
+        except duckdb.Error as error:
+            raise BadInput(str(error).rstrip()) from error
+    return Answered(columns, rows, truncated, round(time.perf_counter() - began, 4))
+
+
+@contextlib.contextmanager
+def _watched(con: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[threading.Event]:
+    """Interrupt what the connection does once the time is up."""
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        con.interrupt()
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+
+
+def _rows(found: duckdb.DuckDBPyConnection, most: int) -> tuple[list[list[Any]], bool]:
+    rows: list[list[Any]] = []
+    letters = 0
+    while len(rows) <= most and (some := found.fetchmany(256)):
+        for row in some:
+            rows.append([plain(value) for value in row])
+            letters += sum(len(value) if isinstance(value, str) else 8 for value in rows[-1])
+        if letters > LETTERS:
+            return rows[:most], True
+    return rows[:most], len(rows) > most
+
+
+def plain(value: Any) -> Any:
+    """A value of DuckDB as JSON has it; bytes as their number, whole numbers that JavaScript would change as text."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) <= LARGEST else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"{len(value)} bytes"
+    if isinstance(value, decimal.Decimal):
+        return plain(float(value))
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (datetime.date, datetime.time, datetime.datetime)):
+        return value.isoformat()
+    return str(value)
+
+
+def as_csv(answer: Answered) -> str:
+    """An answer as CSV, with a header."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([column["name"] for column in answer.columns])
+    writer.writerows(answer.rows)
+    return out.getvalue()

@@ -1,0 +1,130 @@
+"""A caption or a picture from outside, through the study's own model and SAE: what it activates, and what lies near."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from report.explorer.shares import shares
+from storage.dataset import manifest_of
+from storage.errors import BadInput
+from storage.rows import Rows, select
+from storage.runs import Run
+
+NEAREST = 12  # items of each modality
+MAX_PIXELS = 40_000_000  # of a dropped picture
+MAX_LETTERS = 10_000  # of a caption
+
+
+class Near(NamedTuple):
+    """An item of the study, and how near it is."""
+
+    modality: str
+    item: int
+    cosine: float
+
+
+class Encoded(NamedTuple):
+    """What the study makes of a caption or a picture."""
+
+    modality: str
+    concepts: list[dict[str, Any]]  #: concept, activation, share; the largest activation first
+    bias: float  #: the share of the SAE's bias
+    nearest: list[Near]  #: of the other modality, then of the same
+
+
+class Encoders:
+    """The models, SAEs and embeddings of one run, each loaded when it is first asked for. One question at a time."""
+
+    def __init__(self, store: Path, run: Run) -> None:
+        self.store, self.run = store, run
+        self.lock = threading.Lock()
+        self.sae = functools.lru_cache(maxsize=8)(self._sae)
+        self.model = functools.lru_cache(maxsize=1)(self._model)
+        self.rows = functools.lru_cache(maxsize=1)(self._rows)
+
+    def encode(self, key: str, given: str | bytes) -> Encoded:
+        """What a caption, or the bytes of a picture, activates in the SAE `model/sae/seed`.
+
+        Raises BadInput for a key that the run does not have, a model without an encoder, and what is no picture.
+        """
+        with self.lock:
+            model, net = key.split("/")[0], self.sae(key)
+            modality, x = self._embedded(model, given)
+            codes = net.encode(x[None], modality)[0].double().numpy()
+            concepts = np.flatnonzero(codes)
+            concepts = concepts[np.argsort(-codes[concepts], kind="stable")]
+            bias = net.decode(np.zeros((1, len(codes)), np.float32), modality)[0].double().numpy()
+            parts, rest = shares(net.dictionary.double().numpy()[concepts], bias, codes[concepts])
+            found = [
+                {"concept": int(concept), "activation": float(codes[concept]), "share": float(part)}
+                for concept, part in zip(concepts, parts, strict=True)
+            ]
+            other = "text" if modality == "image" else "image"
+            near = [near for kind in (other, modality) for near in nearest(self.rows(model), kind, x)]
+            return Encoded(modality, found, rest, near)
+
+    def _embedded(self, model: str, given: str | bytes) -> tuple[str, np.ndarray[Any, Any]]:
+        """Modality and embedding, float32 [d], of a caption or a picture."""
+        from vlm import DecodeError, decode
+
+        encoder = self.model(model)
+        if isinstance(given, str):
+            if not given.strip():
+                raise BadInput("the caption is empty")
+            if len(given) > MAX_LETTERS:
+                raise BadInput(f"the caption has {len(given)} characters; at most {MAX_LETTERS} are read")
+            return "text", encoder.encode_texts([given])[0]
+        try:
+            picture = decode(given, MAX_PIXELS)
+        except DecodeError as error:
+            raise BadInput(f"the picture cannot be read: {error}") from error
+        return "image", encoder.encode_images([picture])[0]
+
+    def _sae(self, key: str) -> Any:
+        from sae import SAE
+
+        for entry in self.run.of("train"):
+            if key == f"{entry.model}/{entry.sae}/{entry.seed}":
+                return SAE.load(self.store / entry.dataset.path)
+        raise BadInput(f"no SAE {key!r} in this study")
+
+    def _model(self, name: str) -> Any:
+        import vlm
+
+        config = next(model for model in self.run.config["models"] if model["name"] == name)
+        return vlm.load(spec_of(self.store, self.run, name), self.run.config["runtime"]["device"], config["dtype"])
+
+    def _rows(self, model: str) -> Rows:
+        embeddings = {entry.shard: entry.dataset for entry in self.run.of("embed", model=model)}
+        pairs = {entry.shard: entry.dataset for entry in self.run.of("acquire")}
+        return select(self.store, [pairs[shard] for shard in embeddings], list(embeddings.values()), heldout=0.0)
+
+
+def spec_of(store: Path, run: Run, name: str) -> str:
+    """What a model of a run is loaded by: the very one that made the run's embeddings.
+
+    Raises BadInput for vectors that were made elsewhere: there is nothing to encode with.
+    """
+    spec: str = next(model["spec"] for model in run.config["models"] if model["name"] == name)
+    kind, _, rest = spec.partition(":")
+    if kind == "embeddings":
+        raise BadInput(f"model {name} is vectors that were made elsewhere: there is no encoder to ask")
+    if kind == "demo":
+        return f"open_clip:local-dir:{store / run.of('model', model=name)[0].dataset.path}"
+    if rest.startswith(("local-dir:", "/", "./", "../", "~")):
+        return spec
+    recorded: str = manifest_of(store, run.of("embed", model=name)[0].dataset)["arguments"]["model"]
+    return recorded  # with the commit of the hub that the study met
+
+
+def nearest(rows: Rows, modality: str, x: np.ndarray[Any, Any], n: int = NEAREST) -> list[Near]:
+    """The items of a modality with the largest cosine to x, a unit row [d]; the nearest first."""
+    embeddings, ids = (rows.image, rows.image_id) if modality == "image" else (rows.text, rows.pair_id)
+    cosines = embeddings @ np.asarray(x, np.float32)
+    order = np.lexsort((ids, -cosines))[:n]
+    return [Near(modality, int(ids[i]), float(cosines[i])) for i in order]

@@ -1,0 +1,16 @@
+"""Where the built front end lies. It is made by `make explorer`, and no part of a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from storage.errors import BadInput
+
+DIST = Path(__file__).parent / "web" / "dist"
+
+
+def built_site(folder: Path = DIST) -> Path:
+    """The folder of the built front end. Raises BadInput when it was not built."""
+    if not (folder / "index.html").is_file():
+        raise BadInput("the explorer's front end was not built yet: make explorer (it needs npm)")
+    return folder

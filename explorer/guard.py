@@ -1,0 +1,68 @@
+"""Who is answered, and what a page that was answered may do: a wall around the whole application.
+
+The server listens on loopback alone. That does not keep out a page on the web whose name was made to mean 127.0.0.1
+(DNS rebinding), hence the check of Host; nor a page that posts to another's address, hence that of Origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+
+NAMES = ("127.0.0.1", "localhost", "[::1]")
+READING = ("GET", "HEAD")
+STRANGERS = ("cross-site", "same-site")  # as a browser says who asks; another port of this machine is the same site
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+App = Callable[..., Awaitable[None]]
+
+
+class Guard:
+    """ASGI middleware: refuses hosts other than loopback and origins other than its own; adds the headers to all."""
+
+    def __init__(self, app: App, port: int) -> None:
+        self.app = app
+        self.hosts = {f"{name}:{port}" for name in NAMES} | (set(NAMES) if port == 80 else set())
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # no web sockets here
+            return
+
+        async def with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        why = self.refused(scope["method"], Headers(scope=scope))
+        answer = self.app if why is None else JSONResponse({"error": why}, 403)
+        await answer(scope, receive, with_headers)
+
+    def refused(self, method: str, headers: Headers) -> str | None:
+        """Why a request is not answered, or None. Headers that are sent twice count as wrong."""
+        hosts, origins = headers.getlist("host"), headers.getlist("origin")
+        if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
+            return "only loopback names are answered here: 127.0.0.1, localhost"
+        own = [f"http://{hosts[0].lower()}"]
+        if headers.get("sec-fetch-site") in STRANGERS and headers.get("sec-fetch-mode") != "navigate":
+            return "only the explorer's own page is answered here"  # a picture or a script of another page
+        if method in READING and not origins:
+            return None
+        if [origin.lower() for origin in origins] != own:
+            return "only the explorer's own page is answered here"
+        return None

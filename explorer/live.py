@@ -1,0 +1,114 @@
+"""What is served: the newest finished run of a study. One that finishes meanwhile takes its place at the next visit."""
+
+from __future__ import annotations
+
+import json
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from explorer.asker import Asker
+from explorer.encode import Encoded, Encoders
+from storage.catalog import open_catalog
+from storage.errors import BadInput
+from storage.runs import Run, last_run, numbers
+from storage.site import SITE, compact
+
+FIRST_CAPTION = """
+SELECT image_id, arg_min(caption, pair_id) FROM pairs WHERE list_contains(?, image_id) GROUP BY image_id
+"""
+CAPTION = "SELECT pair_id, caption FROM pairs WHERE list_contains(?, pair_id)"
+OWNER = "SELECT pair_id, image_id FROM pairs WHERE list_contains(?, pair_id)"
+
+
+class Shown:
+    """One run, open for reading. Immutable, but for what is loaded when it is first asked for."""
+
+    def __init__(self, store: Path, run: Run) -> None:
+        made = run.of("explorer")
+        if not made or not (store / made[0].dataset.path / SITE).is_file():
+            raise BadInput(
+                f"run {run.number} of study {run.study!r} has no data for the explorer: bridgescope report STUDY.toml"
+                " makes them"
+            )
+        self.run, self.digest = run, made[0].dataset.digest
+        self.site = zipfile.ZipFile(store / made[0].dataset.path / SITE)
+        self.names = frozenset(self.site.namelist())
+        self.catalog = open_catalog(store, run=run, guarded=True)
+        self.encoders = Encoders(store, run)
+        self.asker = Asker(store, run.study, run.number)
+
+    def read(self, name: str) -> bytes:
+        """A data file. Raises KeyError for a name that is none of them."""
+        if name not in self.names:
+            raise KeyError(name)
+        data = self.site.read(name)
+        return compact({**json.loads(data), "live": True}) if name == "data/manifest.json" else data
+
+    def image(self, image_id: int) -> bytes | None:
+        """A picture as the source gave it, where the store holds its bytes."""
+        if image_id >= 2**63 or not self._has("image_bytes"):
+            return None
+        found = self.ask("SELECT image FROM image_bytes WHERE image_id = ?", [image_id])
+        return bytes(found[0][0]) if found else None
+
+    def encode(self, key: str, given: str | bytes) -> dict[str, Any]:
+        """`Encoders.encode`, with a caption and a thumbnail of what lies near."""
+        found: Encoded = self.encoders.encode(key, given)
+        images = [near.item for near in found.nearest if near.modality == "image"]
+        texts = [near.item for near in found.nearest if near.modality == "text"]
+        captions = {"image": dict(self.ask(FIRST_CAPTION, [images])), "text": dict(self.ask(CAPTION, [texts]))}
+        owners = dict(self.ask(OWNER, [texts]))
+
+        def thumb(modality: str, item: int) -> str | None:
+            name = f"thumbs/{item if modality == 'image' else owners.get(item)}.webp"
+            return name if name in self.names else None
+
+        near = [
+            {**one._asdict(), "caption": captions[one.modality].get(one.item), "thumb": thumb(one.modality, one.item)}
+            for one in found.nearest
+        ]
+        return {**found._asdict(), "nearest": near}
+
+    def ask(self, query: str, values: list[Any]) -> list[tuple[Any, ...]]:
+        """The rows of a query of ours."""
+        with self.catalog.cursor() as con:
+            return con.execute(query, values).fetchall()
+
+    def close(self) -> None:
+        """Let go of what was opened. Files that are being read stay open until they are read."""
+        self.asker.close()
+
+    def _has(self, view: str) -> bool:
+        return bool(self.ask("SELECT 1 FROM duckdb_views() WHERE view_name = ?", [view]))
+
+
+class Live:
+    """The run that is shown now."""
+
+    def __init__(self, store: Path, study: str) -> None:
+        run = last_run(store, study)
+        if run is None:
+            raise BadInput(f"study {study!r} has not run in {store}: bridgescope run STUDY.toml")
+        self.store, self.study = store, study
+        self.shown = Shown(store, run)
+        self.seen = run.number
+        self.lock = threading.Lock()
+
+    def renew(self) -> Shown:
+        """The newest run that can be shown; one that has no data for the explorer leaves the last one in place."""
+        with self.lock:
+            newest = max(numbers(self.store, self.study), default=self.seen)
+            if newest != self.seen:
+                self.seen = newest
+                run = last_run(self.store, self.study)
+                made = run.of("explorer") if run else []
+                if run and made and (self.store / made[0].dataset.path / SITE).is_file():
+                    before, self.shown = self.shown, Shown(self.store, run)
+                    before.close()
+            return self.shown
+
+    def close(self) -> None:
+        """Let go of what was opened."""
+        self.shown.close()

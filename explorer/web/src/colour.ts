@@ -1,0 +1,33 @@
+// The modality scale: orange for text (0), grey for both, blue for images (1). The two ends differ in hue for every kind
+// of colour vision, and each stop stands out from the page's ground by 3:1 or more.
+
+export type Scheme = "light" | "dark"
+
+const STOPS: Record<Scheme, readonly string[]> = {
+  light: ["#b34700", "#c27a43", "#85868b", "#4a86ba", "#005fa8"],
+  dark: ["#ff9838", "#d9a877", "#a0a3ab", "#7cb4e4", "#45aefc"],
+}
+const DEAD: Record<Scheme, string> = { light: "#b9bcc4", dark: "#4b5059" }
+
+function channels(hex: string): number[] {
+  return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16))
+}
+
+/** The colour of a modality score in [0, 1]; grey and faint where it is not defined. */
+export function modalityColour(score: number | null, scheme: Scheme): string {
+  if (score === null) return DEAD[scheme]
+  const stops = STOPS[scheme]
+  const at = Math.min(1, Math.max(0, score)) * (stops.length - 1)
+  const below = Math.min(stops.length - 2, Math.floor(at))
+  const [low, high] = [channels(stops[below] as string), channels(stops[below + 1] as string)]
+  const mixed = low.map((value, i) => Math.round(value + ((high[i] as number) - value) * (at - below)))
+  return `#${mixed.map((value) => value.toString(16).padStart(2, "0")).join("")}`
+}
+
+/** In words, for those who cannot see the colour: "unimodal" as the definitions have it, under .1 or over .9. */
+export function modalityWord(score: number | null): string {
+  if (score === null) return "never fires"
+  if (score > 0.9) return "image"
+  if (score < 0.1) return "text"
+  return score > 0.6 ? "leans to image" : score < 0.4 ? "leans to text" : "both"
+}

@@ -1,0 +1,139 @@
+// The explorer's data files, each read once when first asked for, and the live server's answers.
+
+import type {
+  Bridges,
+  CaptionSearch,
+  Compare,
+  ConceptDetail,
+  Concepts,
+  ItemCodes,
+  ItemId,
+  Items,
+  Manifest,
+  Run,
+  Words,
+} from "./contract"
+
+export type Modality = "image" | "text"
+export type Image = Items["images"][string]
+export type Text = Items["texts"][string]
+export type Codes = ItemCodes["images"][string]
+
+/** What a reader is told when data could not be had. */
+export class DataError extends Error {}
+
+const files = new Map<string, Promise<unknown>>()
+
+async function fetched(path: string): Promise<unknown> {
+  let answer: Response
+  try {
+    answer = await fetch(path)
+  } catch (error) {
+    throw new DataError(`${path} could not be reached. Is the server still running?`, { cause: error })
+  }
+  if (!answer.ok) throw new DataError(`${path} could not be read: the host answered ${answer.status}.`)
+  try {
+    return await answer.json()
+  } catch (error) {
+    throw new DataError(`${path} is not the JSON it should be: it may be cut short.`, { cause: error })
+  }
+}
+
+function read<T>(path: string): Promise<T> {
+  let file = files.get(path)
+  if (!file) {
+    file = fetched(path)
+    files.set(path, file)
+    file.catch(() => files.delete(path)) // so that "try again" does
+  }
+  return file as Promise<T>
+}
+
+const folder = (run: Run) => `data/runs/${run.key.split("/").map(encodeURIComponent).join("/")}`
+
+export const manifest = () => read<Manifest>("data/manifest.json")
+export const concepts = (run: Run) => read<Concepts>(`${folder(run)}/concepts.json`)
+export const bridges = (run: Run) => read<Bridges>(`${folder(run)}/bridges.json`)
+export const words = (run: Run) => read<Words>(`${folder(run)}/words.json`)
+export const captions = () => read<CaptionSearch>("data/items/search.json")
+export const compare = () => read<Compare>("data/compare.json")
+
+/** One concept's items, histogram, words and matches; null when the run has no such concept. */
+export async function detail(of: Manifest, run: Run, concept: number): Promise<ConceptDetail | null> {
+  if (!Number.isInteger(concept) || concept < 0 || concept >= run.concepts) return null
+  const block = Math.floor(concept / of.concept_block)
+  return (await read<Record<string, ConceptDetail>>(`${folder(run)}/concept/${block}.json`))[concept] ?? null
+}
+
+async function block(modality: Modality, item: ItemId): Promise<number | undefined> {
+  const index = await read<Record<"images" | "texts", Record<string, number>>>("data/items/index.json")
+  return index[plural(modality)][item]
+}
+
+const plural = (modality: Modality): "images" | "texts" => (modality === "image" ? "images" : "texts")
+
+/** An image or a caption; null when it is not among those shown. */
+export async function image(id: ItemId): Promise<Image | null> {
+  const at = await block("image", id)
+  return at === undefined ? null : ((await read<Items>(`data/items/${at}.json`)).images[id] ?? null)
+}
+
+export async function text(id: ItemId): Promise<Text | null> {
+  const at = await block("text", id)
+  return at === undefined ? null : ((await read<Items>(`data/items/${at}.json`)).texts[id] ?? null)
+}
+
+/** The concepts that reconstruct an item; null when it is not among those shown. */
+export async function codes(run: Run, modality: Modality, id: ItemId): Promise<Codes | null> {
+  const at = await block(modality, id)
+  if (at === undefined) return null
+  return (await read<ItemCodes>(`${folder(run)}/codes/${at}.json`))[plural(modality)][id] ?? null
+}
+
+export interface SqlAnswer {
+  columns: { name: string; type: string }[]
+  rows: unknown[][]
+  truncated: boolean
+  seconds: number
+}
+
+export interface Encoded {
+  modality: Modality
+  concepts: { concept: number; activation: number; share: number }[]
+  bias: number
+  nearest: { modality: Modality; item: ItemId; caption: string | null; thumb: string | null; cosine: number }[]
+}
+
+async function asked(path: string, body: BodyInit, type: string, signal: AbortSignal): Promise<Response> {
+  let answer: Response
+  try {
+    answer = await fetch(path, { method: "POST", body, headers: { "Content-Type": type }, signal })
+  } catch (error) {
+    if (signal.aborted) throw error
+    throw new DataError("The server could not be reached. Is it still running?", { cause: error })
+  }
+  if (answer.ok) return answer
+  const said: unknown = await answer.json().catch(() => null)
+  const message = said && typeof said === "object" && "error" in said ? String(said.error) : null
+  throw new DataError(message ?? `The server answered ${answer.status}.`)
+}
+
+/** Live: one read-only statement. */
+export async function sql(query: string, signal: AbortSignal): Promise<SqlAnswer> {
+  return (await asked("api/sql", JSON.stringify({ query }), "application/json", signal)).json()
+}
+
+/** Live: the whole answer as CSV. */
+export async function sqlCsv(query: string, signal: AbortSignal): Promise<Blob> {
+  return (await asked("api/sql.csv", JSON.stringify({ query }), "application/json", signal)).blob()
+}
+
+/** Live: what the study's model makes of a caption or an image. */
+export async function encode(run: Run, what: string | File, signal: AbortSignal): Promise<Encoded> {
+  const path = `api/encode?key=${encodeURIComponent(run.key)}`
+  const answer =
+    typeof what === "string"
+      ? await asked(path, JSON.stringify({ text: what }), "application/json", signal)
+      : await asked(path, what, what.type || "application/octet-stream", signal)
+  return answer.json()
+}

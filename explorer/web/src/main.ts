@@ -1,0 +1,107 @@
+// Start: read the manifest, build the shell, and draw the view that the address names, now and whenever it changes.
+
+import "./style/base.css"
+import "./style/shell.css"
+import "./style/map.css"
+import "./style/views.css"
+import type { Manifest } from "./contract"
+import * as data from "./data"
+import { h } from "./dom"
+import { HEADING, type View, runOf } from "./page"
+import { empty, failure, loading } from "./parts/notice"
+import { type ViewName, here, href, remember, stepped } from "./route"
+import { type Shell, shell } from "./shell"
+import { onScheme } from "./theme"
+
+const TITLES: Record<ViewName, string> = {
+  map: "Map",
+  concept: "Concept",
+  bridges: "Bridges",
+  item: "Item",
+  compare: "Compare",
+  sql: "SQL",
+  try: "Try it",
+  search: "Search",
+}
+
+// A view's code is read when it is first opened; the map's, which most come for, brings the drawing library with it.
+const VIEWS: Record<ViewName, () => Promise<View>> = {
+  map: async () => (await import("./map/view")).mapView,
+  concept: async () => (await import("./views/concept")).conceptView,
+  bridges: async () => (await import("./views/bridges")).bridgesView,
+  item: async () => (await import("./views/item")).itemView,
+  compare: async () => (await import("./views/compare")).compareView,
+  sql: async () => (await import("./views/sql")).sqlView,
+  try: async () => (await import("./views/try")).tryView,
+  search: async () => (await import("./views/search")).searchView,
+}
+
+const places = new Map<string, number>() // how far each address was scrolled, for Back
+let leaving = new AbortController()
+let shown: ViewName | null = null
+
+async function draw(manifest: Manifest, around: Shell, forward: boolean): Promise<void> {
+  leaving.abort()
+  leaving = new AbortController()
+  const { signal } = leaving
+  const route = here()
+  const run = runOf(manifest, route.run) ?? (route.run === null ? manifest.runs[0] : null)
+  const { main } = around
+  if (!run) {
+    main.className = "page"
+    main.replaceChildren(unknownRun(manifest, route.run))
+    shown = null
+    return
+  }
+  remember()
+  around.update(route.view, run)
+  const same = shown === route.view
+  const first = shown === null
+  shown = route.view
+  if (route.view !== "map" || !same) main.className = `page view-${route.view}`
+  if (!same) main.replaceChildren(loading("the view"))
+  const root = same ? ((main.firstElementChild as HTMLElement | null) ?? main) : h("div", { class: "view" })
+  if (!same) main.replaceChildren(root)
+  try {
+    await (await VIEWS[route.view]())({ manifest, run, route, root, signal })
+  } catch (error) {
+    if (signal.aborted) return
+    root.replaceChildren(failure(error, () => void draw(manifest, around, true)))
+  }
+  if (signal.aborted) return
+  const heading = document.getElementById(HEADING)
+  document.title = [heading?.textContent?.slice(0, 80) ?? TITLES[route.view], manifest.study, "bridgescope"].join(" · ")
+  if (!same || route.view !== "map") {
+    scrollTo(0, forward ? 0 : (places.get(location.hash) ?? 0))
+    if (!first) heading?.focus({ preventScroll: true })
+  }
+}
+
+function unknownRun(manifest: Manifest, asked: string | null): HTMLElement {
+  if (!manifest.runs.length) return empty("This study has no SAE yet", "It has run, but trained nothing. Run it again when it has.")
+  return empty(
+    `This study has no run ${asked}`,
+    "It has ",
+    manifest.runs.flatMap((run, at) => [at ? ", " : "", h("a", { href: href({ view: "map", run: run.key }) }, run.key)]),
+    ".",
+  )
+}
+
+async function start(): Promise<void> {
+  document.body.replaceChildren(h("main", { class: "page" }, loading("the study")))
+  let manifest: Manifest
+  try {
+    manifest = await data.manifest()
+  } catch (error) {
+    document.body.replaceChildren(h("main", { class: "page" }, failure(error, () => void start())))
+    return
+  }
+  const around = shell(manifest)
+  history.scrollRestoration = "manual"
+  addEventListener("scroll", () => places.set(location.hash, scrollY), { passive: true })
+  addEventListener("hashchange", () => void draw(manifest, around, stepped()))
+  onScheme(() => shown !== "map" && void draw(manifest, around, false)) // dots take their colours from script
+  await draw(manifest, around, true)
+}
+
+void start()

@@ -1,0 +1,219 @@
+// The map's WebGL drawing: dots, edges, the camera. It knows nothing of pages, addresses or data files.
+
+import Graph from "graphology"
+import Sigma from "sigma"
+
+export interface Dots {
+  x: readonly (number | null)[]
+  y: readonly (number | null)[]
+  radius: readonly number[]
+  label: readonly string[]
+}
+
+export interface Edge {
+  from: number
+  to: number
+  /** Weight in [0, 1], which becomes width and opacity. */
+  weight: number
+  strong: boolean
+}
+
+export interface Camera {
+  x: number
+  y: number
+  ratio: number
+}
+
+export interface Colours {
+  dot: readonly string[]
+  label: string
+  edge: string
+  strong: string
+}
+
+export interface Events {
+  entered: (concept: number) => void
+  left: () => void
+  clicked: (concept: number | null) => void
+  opened: (concept: number) => void
+  moved: () => void
+  drawn: () => void
+}
+
+// Every run's layout lies in [-1, 1]: a fixed frame keeps the camera's place when the run changes.
+const FRAME = { x: [-1, 1] as [number, number], y: [-1, 1] as [number, number] }
+const FONT = "system-ui, sans-serif"
+
+export class Drawing {
+  private readonly graph = new Graph({ type: "undirected", multi: true })
+  private readonly sigma: Sigma
+  private colours: Colours | null = null
+
+  constructor(container: HTMLElement, events: Events) {
+    this.sigma = new Sigma(this.graph, container, {
+      styles: {
+        nodes: {
+          x: { attribute: "x" },
+          y: { attribute: "y" },
+          size: { attribute: "size" },
+          color: { attribute: "color" },
+          label: { attribute: "label" },
+          labelColor: { attribute: "labelColor" },
+          labelSize: 12,
+          labelFont: FONT,
+          visibility: { attribute: "visibility", defaultValue: "visible" },
+          labelVisibility: { attribute: "labelVisibility", defaultValue: "auto" },
+          depth: { attribute: "depth", defaultValue: "nodes" },
+          cursor: "pointer",
+        },
+        edges: {
+          size: { attribute: "size" },
+          color: { attribute: "color" },
+          opacity: { attribute: "opacity" },
+          depth: { attribute: "depth", defaultValue: "edges" },
+        },
+      },
+      settings: {
+        itemSizesReference: "screen",
+        stagePadding: 36,
+        minEdgeThickness: 0.6,
+        nodePickingPadding: 3,
+        labelDensity: 0.6,
+        labelGridCellSize: 130,
+        labelRenderedSizeThreshold: 8,
+        minCameraRatio: 0.02,
+        maxCameraRatio: 2.5,
+        doubleClickTimeout: 250,
+        enableCameraRotation: false,
+        allowInvalidContainer: true,
+      },
+    })
+    this.sigma.setCustomBBox(FRAME)
+    this.sigma.on("enterNode", ({ node }) => events.entered(Number(node)))
+    this.sigma.on("leaveNode", () => events.left())
+    this.sigma.on("clickNode", ({ node }) => events.clicked(Number(node)))
+    this.sigma.on("clickStage", () => events.clicked(null))
+    this.sigma.on("doubleClickNode", ({ node, preventSigmaDefault }) => {
+      preventSigmaDefault()
+      events.opened(Number(node))
+    })
+    this.sigma.on("afterRender", () => events.drawn())
+    this.sigma.getCamera().on("updated", () => events.moved())
+  }
+
+  /** Replace all dots; concepts without a place (dead ones) get none. */
+  dots(dots: Dots, colours: Colours): void {
+    this.colours = colours
+    this.graph.clear()
+    dots.x.forEach((x, concept) => {
+      const y = dots.y[concept]
+      if (x === null || y === null || y === undefined) return
+      this.graph.addNode(concept, {
+        x,
+        y,
+        size: dots.radius[concept],
+        label: dots.label[concept],
+        color: colours.dot[concept],
+        labelColor: colours.label,
+      })
+    })
+    this.sigma.refresh()
+  }
+
+  /** Other colours for the same dots and edges. */
+  recolour(colours: Colours): void {
+    this.colours = colours
+    this.graph.updateEachNodeAttributes((node, attributes) => {
+      attributes.color = colours.dot[Number(node)]
+      attributes.labelColor = colours.label
+      return attributes
+    })
+    this.graph.updateEachEdgeAttributes((_, attributes) => {
+      attributes.color = attributes.depth === "topEdges" ? colours.strong : colours.edge
+      return attributes
+    })
+  }
+
+  /** Show the concepts that pass, hide the others. */
+  show(passing: Uint8Array): void {
+    this.graph.updateEachNodeAttributes(
+      (node, attributes) => {
+        attributes.visibility = passing[Number(node)] ? "visible" : "hidden"
+        return attributes
+      },
+      { attributes: ["visibility"] },
+    )
+  }
+
+  /** Replace all edges; those of hidden or absent dots are left out by the caller. */
+  edges(edges: readonly Edge[]): void {
+    this.graph.clearEdges()
+    for (const { from, to, weight, strong } of edges) {
+      if (from === to || !this.graph.hasNode(from) || !this.graph.hasNode(to)) continue
+      this.graph.addUndirectedEdge(from, to, {
+        size: strong ? 1.2 + 2.6 * weight : 0.7 + 2 * weight,
+        opacity: strong ? 0.5 + 0.5 * weight : 0.22 + 0.5 * weight,
+        color: strong ? this.colours?.strong : this.colours?.edge,
+        depth: strong ? "topEdges" : "edges",
+      })
+    }
+  }
+
+  /** Whether a concept has a dot. */
+  has(concept: number): boolean {
+    return this.graph.hasNode(concept)
+  }
+
+  /** Raise a dot above the others and write its name. */
+  raise(concept: number, raised: boolean): void {
+    if (!this.graph.hasNode(concept)) return
+    this.graph.mergeNodeAttributes(concept, {
+      depth: raised ? "topNodes" : "nodes",
+      labelVisibility: raised ? "visible" : "auto",
+    })
+  }
+
+  /** Where a dot is drawn, in pixels of the container, and its radius there; null where there is none. */
+  place(concept: number): { x: number; y: number; radius: number } | null {
+    if (!this.graph.hasNode(concept)) return null
+    const { x, y, size } = this.graph.getNodeAttributes(concept) as { x: number; y: number; size: number }
+    return { ...this.sigma.graphToViewport({ x, y }), radius: this.sigma.scaleSize(size) }
+  }
+
+  camera(): Camera {
+    const { x, y, ratio } = this.sigma.getCamera().getState()
+    return { x, y, ratio }
+  }
+
+  move(camera: Partial<Camera>, animated = false): void {
+    if (animated) void this.sigma.getCamera().animate(camera, { duration: 250 })
+    else this.sigma.getCamera().setState(camera)
+  }
+
+  /** Zoom by a factor about the middle: under 1 is nearer. */
+  zoom(factor: number): void {
+    this.move({ ratio: this.sigma.getCamera().getBoundedRatio(this.camera().ratio * factor) }, true)
+  }
+
+  /** Pan by a share of the window. */
+  pan(dx: number, dy: number): void {
+    const { x, y, ratio } = this.camera()
+    this.move({ x: x + dx * ratio, y: y + dy * ratio }, true)
+  }
+
+  /** Move the camera only if a dot lies outside the window. */
+  reveal(concept: number): void {
+    const at = this.place(concept)
+    if (!at) return
+    const { width, height } = this.sigma.getDimensions()
+    if (at.x > 0 && at.y > 0 && at.x < width && at.y < height) return
+    const { x, y } = this.sigma.viewportToFramedGraph(at)
+    this.move({ x, y }, true)
+  }
+
+  /** The container was shown again, or changed its size. */
+  resized(): void {
+    this.sigma.resize(true)
+    this.sigma.refresh()
+  }
+}

@@ -1,0 +1,40 @@
+// Stepping from dot to dot with the arrow keys.
+
+import type { Drawing } from "./drawing"
+
+const ARROWS: Record<string, readonly [number, number]> = {
+  ArrowRight: [1, 0],
+  ArrowLeft: [-1, 0],
+  ArrowDown: [0, 1],
+  ArrowUp: [0, -1],
+}
+
+/** The nearest passing dot in the direction of an arrow key, at most 45 degrees aside; null for another key, or none. */
+export function step(
+  drawing: Drawing,
+  passing: Uint8Array,
+  from: number | null,
+  key: string,
+  canvas: HTMLElement,
+): number | null {
+  const arrow = ARROWS[key]
+  if (!arrow) return null
+  const [dx, dy] = arrow
+  const start = (from === null ? null : drawing.place(from)) ?? { x: canvas.clientWidth / 2, y: canvas.clientHeight / 2 }
+  let best: number | null = null
+  let least = Infinity
+  passing.forEach((pass, concept) => {
+    if (!pass || concept === from) return
+    const at = drawing.place(concept)
+    if (!at) return
+    const [x, y] = [at.x - start.x, at.y - start.y]
+    const along = x * dx + y * dy
+    const aside = Math.abs(x * dy) + Math.abs(y * dx)
+    const distance = along + 2 * aside
+    if (along > 0 && aside <= along && distance < least) {
+      least = distance
+      best = concept
+    }
+  })
+  return best
+}

@@ -1,0 +1,40 @@
+// What of the map stands in the address: the camera, which bridges, and everything that narrows it.
+
+import type { Run } from "../contract"
+import type { Camera } from "./drawing"
+import { SCORES, type Score, atFirst } from "./scales"
+
+type Params = Record<string, string>
+
+const HOME: Camera = { x: 0.5, y: 0.5, ratio: 1 }
+
+/** The score by which bridges are ranked. */
+export function scoreOf(params: Params): Score {
+  return params.score && params.score in SCORES ? (params.score as Score) : "bridge"
+}
+
+/** How many bridges the whole map shows. */
+export function shownOf(params: Params, run: Run): number {
+  const asked = Number(params.edges)
+  return params.edges !== undefined && Number.isInteger(asked) && asked >= 0 ? asked : atFirst(run)
+}
+
+/** The camera of an address; all of the map where it names none. */
+export function cameraOf(params: Params): Camera {
+  const [x, y, ratio] = (params.at ?? "").split(",").map(Number)
+  const fine = (value: number | undefined): value is number => value !== undefined && Number.isFinite(value)
+  return fine(x) && fine(y) && fine(ratio) && ratio > 0 ? { x, y, ratio } : HOME
+}
+
+/** A camera as it stands in the address. */
+export function cameraParams(camera: Camera | undefined): { at: string } {
+  const { x, y, ratio } = camera ?? HOME
+  const home = Math.abs(x - HOME.x) + Math.abs(y - HOME.y) + Math.abs(ratio - HOME.ratio) < 1e-3
+  return { at: home ? "" : [x, y, ratio].map((value) => value.toFixed(3)).join(",") }
+}
+
+/** The part of an address that the left column controls, as a text to compare. */
+export function narrowing(params: Params): string {
+  const elsewhere = new Set(["sel", "at", "as", "sort"])
+  return JSON.stringify(Object.entries(params).filter(([name, value]) => !elsewhere.has(name) && value !== "").sort())
+}

@@ -1,0 +1,83 @@
+// From a run's numbers to what is drawn: radii by energy, edges by bridge.
+
+import type { Bridges, Concepts, Run } from "../contract"
+import type { Edge } from "./drawing"
+
+export const SCORES = {
+  bridge: "bridge",
+  covariance_bridge: "covariance",
+  correlation_bridge: "correlation",
+} as const
+export type Score = keyof typeof SCORES
+
+const STRONGEST_OF_SELECTED = 40
+
+/** Rows of the bridges, largest of a score first. */
+export interface Ranking {
+  score: Score
+  of: Bridges
+  rows: number[]
+}
+
+/**
+ * Radii in pixels: area follows energy, smaller when there are more concepts. Few concepts hold most of the energy, so
+ * the scale is set by the one that 95 in 100 lie below; those above are cut, and none is too small to hit.
+ */
+export function radii(concepts: Concepts): number[] {
+  const alive = concepts.energy.filter((energy) => energy > 0).sort((a, b) => a - b)
+  const high = alive[Math.floor(0.95 * alive.length)] ?? 1
+  const most = Math.max(4.5, Math.min(15, 200 / Math.sqrt(Math.max(alive.length, 1))))
+  return concepts.energy.map((energy) => {
+    const radius = most * Math.sqrt(Math.max(0, energy) / high)
+    return Math.max(most / 4, 1.5, Math.min(1.8 * most, radius))
+  })
+}
+
+/** Rows of the bridges in the order of the size of a score; those between a concept and itself draw no line. */
+export function ranking(bridges: Bridges, score: Score): number[] {
+  const values = bridges[score]
+  const rows = [...values.keys()].filter((row) => bridges.image_concept[row] !== bridges.text_concept[row])
+  return rows.sort((a, b) => Math.abs(values[b] ?? 0) - Math.abs(values[a] ?? 0))
+}
+
+/** The first `shown` bridges of a ranking between passing concepts, and those of the selected concept above them. */
+export function edges(
+  bridges: Bridges,
+  ranked: readonly number[],
+  score: Score,
+  shown: number,
+  passing: Uint8Array,
+  selected: number | null,
+): Edge[] {
+  const size = (row: number | undefined) => Math.abs((row === undefined ? null : bridges[score][row]) ?? 0)
+  const edge = (row: number, largest: number, strong: boolean): Edge => ({
+    from: bridges.image_concept[row] as number,
+    to: bridges.text_concept[row] as number,
+    weight: largest > 0 ? Math.sqrt(size(row) / largest) : 0,
+    strong,
+  })
+  const visible = ({ from, to }: Edge) => passing[from] === 1 && passing[to] === 1
+  const whole = ranked.slice(0, shown).map((row) => edge(row, size(ranked[0]), false))
+  const own = selected === null ? [] : ownRows(bridges, ranked, selected).slice(0, STRONGEST_OF_SELECTED)
+  return [...whole, ...own.map((row) => edge(row, size(own[0]), true))].filter(visible)
+}
+
+/** Rows of a ranking on either side of which a concept stands. */
+export function ownRows(bridges: Bridges, ranked: readonly number[], concept: number): number[] {
+  return ranked.filter((row) => bridges.image_concept[row] === concept || bridges.text_concept[row] === concept)
+}
+
+/** How many bridges a position in [0, 1] of the slider shows: few at first, all at the end. */
+export function shownAt(position: number, total: number): number {
+  return position <= 0 ? 0 : Math.round(Math.exp(position * Math.log(Math.max(total, 1))))
+}
+
+/** The position that shows so many. */
+export function positionOf(shown: number, total: number): number {
+  return shown <= 0 || total <= 1 ? (shown > 0 ? 1 : 0) : Math.min(1, Math.log(shown) / Math.log(total))
+}
+
+/** How many bridges a map shows before anybody asks: enough to see structure, few enough to see dots. */
+export function atFirst(run: Run): number {
+  return Math.min(run.bridges, 150)
+}

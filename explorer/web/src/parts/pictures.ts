@@ -1,0 +1,119 @@
+// Images and captions of a concept: thumbnails loaded when seen, captions cut by style and never by content.
+
+import type { ItemId, Run } from "../contract"
+import { type Image, image, text } from "../data"
+import { clip, h, said } from "../dom"
+import { number } from "../format"
+import type { Page } from "../page"
+import { href } from "../route"
+import { withheld } from "./notice"
+import { whenSeen } from "./seen"
+
+interface Fired {
+  item: ItemId
+  activation: number
+}
+
+export function itemHref(run: Run, modality: "image" | "text", item: ItemId): string {
+  return href({ view: "item", argument: `${modality === "image" ? "i" : "t"}${item}`, run: run.key })
+}
+
+/** The first caption of an image, or its key: what a picture shows, for those who cannot see it. */
+export async function describe(shown: Image): Promise<string> {
+  const first = shown.captions[0]
+  const caption = first === undefined ? null : await text(first)
+  return clip(caption?.caption ?? shown.key)
+}
+
+/** A thumbnail that fills a box of fixed shape; a missing one says its key. */
+export async function thumbnail(item: ItemId, eager = false): Promise<HTMLElement> {
+  const shown = await image(item)
+  if (!shown) return h("span", { class: "thumb none" }, `image ${item}`)
+  const alt = await describe(shown)
+  if (!shown.thumb) return h("span", { class: "thumb none", title: alt }, said(clip(shown.key, 40)))
+  return h(
+    "span",
+    { class: "thumb" },
+    h("img", { src: shown.thumb, alt, title: alt, loading: eager ? "eager" : "lazy", decoding: "async" }),
+  )
+}
+
+/** A grid of pictures with the activation under each; the first are loaded at once. */
+async function pictureGrid(run: Run, fired: readonly Fired[], eager = 12): Promise<HTMLElement> {
+  const thumbs = await Promise.all(fired.map(({ item }, at) => thumbnail(item, at < eager)))
+  return h(
+    "ul",
+    { class: "pictures" },
+    fired.map(({ item, activation }, at) =>
+      h(
+        "li",
+        {},
+        h(
+          "a",
+          { href: itemHref(run, "image", item), "aria-label": `${label(thumbs[at])}, activation ${number(activation)}` },
+          thumbs[at],
+          h("span", { class: "activation", "aria-hidden": "true" }, number(activation)),
+        ),
+      ),
+    ),
+  )
+}
+
+function label(thumb: HTMLElement | undefined): string {
+  return thumb?.querySelector("img")?.alt ?? thumb?.textContent ?? "image"
+}
+
+/** A concept's top images, or why there are none. */
+export async function topImages({ manifest, run }: Page, fired: readonly Fired[]): Promise<HTMLElement> {
+  if (!manifest.items) return withheld("Pictures")
+  return fired.length ? pictureGrid(run, fired) : h("p", { class: "muted" }, "It fires on no image.")
+}
+
+/** A concept's top captions, or why there are none. */
+export async function topCaptions({ manifest, run }: Page, fired: readonly Fired[]): Promise<HTMLElement> {
+  if (!manifest.items) return withheld("Captions")
+  return fired.length ? captionList(run, fired) : h("p", { class: "muted" }, "It fires on no caption.")
+}
+
+/** A short row of pictures without numbers, filled when it is seen. */
+export function pictureStrip(fired: () => Promise<readonly Fired[]>, limit: number): HTMLElement {
+  const strip = h("span", { class: "strip", "aria-hidden": "true" })
+  for (let at = 0; at < limit; at++) strip.append(h("span", { class: "thumb waiting" }))
+  whenSeen(strip, () => {
+    void fired()
+      .then((all) => Promise.all(all.slice(0, limit).map(({ item }) => thumbnail(item, true))))
+      .then((thumbs) => strip.replaceChildren(...thumbs))
+      .catch((error: unknown) => strip.replaceChildren(h("span", { class: "muted" }, String(error))))
+  })
+  return strip
+}
+
+/** Captions as a list with the activation of each as a bar against the strongest. */
+async function captionList(run: Run, fired: readonly Fired[]): Promise<HTMLElement> {
+  const strongest = Math.max(...fired.map(({ activation }) => activation), Number.MIN_VALUE)
+  const texts = await Promise.all(fired.map(({ item }) => text(item)))
+  return h(
+    "ol",
+    { class: "captions" },
+    fired.map(({ item, activation }, at) =>
+      h(
+        "li",
+        {},
+        h(
+          "a",
+          { href: itemHref(run, "text", item) },
+          said(texts[at]?.caption ?? `caption ${item}`, 3),
+          h("span", { class: "activation" }, number(activation)),
+        ),
+        bar(activation / strongest),
+      ),
+    ),
+  )
+}
+
+/** A thin horizontal bar, share of the full width in [0, 1]; decoration beside a number. */
+export function bar(share: number, kind = ""): HTMLElement {
+  const fill = h("span", { class: `bar-fill ${kind}` })
+  fill.style.width = `${Math.max(0, Math.min(1, share)) * 100}%`
+  return h("span", { class: "bar", "aria-hidden": "true" }, fill)
+}

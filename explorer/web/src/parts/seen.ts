@@ -1,0 +1,21 @@
+// Work that waits until its place on the page is about to be seen.
+
+const waiting = new WeakMap<Element, () => void>()
+
+const observer = new IntersectionObserver(
+  (entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue
+      observer.unobserve(entry.target)
+      waiting.get(entry.target)?.()
+      waiting.delete(entry.target)
+    }
+  },
+  { rootMargin: "300px" },
+)
+
+/** Call `then` once, when the element comes near the window. */
+export function whenSeen(element: Element, then: () => void): void {
+  waiting.set(element, then)
+  observer.observe(element)
+}

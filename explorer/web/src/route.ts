@@ -1,0 +1,90 @@
+// The state of the page is its address's fragment: #/view/argument?run=model/sae/seed&name=value. Static hosts need no
+// rewriting for it, and whoever opens the address sees the same view.
+
+export const VIEWS = ["map", "concept", "bridges", "item", "compare", "sql", "try", "search"] as const
+export type ViewName = (typeof VIEWS)[number]
+
+export interface Route {
+  view: ViewName
+  argument: string
+  run: string | null
+  params: Record<string, string>
+}
+
+/** What an address says; an unknown view is the map's. */
+export function parse(hash: string): Route {
+  const [path = "", query = ""] = hash.replace(/^#\/?/, "").split(/\?(.*)/s)
+  const [first = "", ...rest] = path.split("/")
+  const view = VIEWS.find((name) => name === first) ?? "map"
+  const params: Record<string, string> = {}
+  for (const [name, value] of new URLSearchParams(query)) params[name] = value
+  const { run = null, ...others } = params
+  return { view, argument: readable(rest.join("/")), run, params: others }
+}
+
+function readable(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch (error) {
+    if (error instanceof URIError) return text // a lone "%", typed by hand
+    throw error
+  }
+}
+
+/** The address of a view; parameters that are empty are left out. */
+export function href(route: Pick<Route, "view"> & Partial<Route>): string {
+  const query = new URLSearchParams()
+  if (route.run) query.set("run", route.run)
+  for (const [name, value] of Object.entries(route.params ?? {})) if (value !== "") query.set(name, value)
+  const text = query.toString().replaceAll("%2F", "/").replaceAll("%2C", ",")
+  const path = route.argument ? `${route.view}/${encodeURIComponent(route.argument)}` : route.view
+  return `#/${path}${text ? `?${text}` : ""}`
+}
+
+/** Where the page is. */
+export function here(): Route {
+  return parse(location.hash)
+}
+
+let stepping = false
+document.addEventListener(
+  "click",
+  ({ target }) => {
+    if (target instanceof Element && target.closest('a[href^="#/"]')) stepping = true
+  },
+  { capture: true },
+)
+
+/** Whether the address changed by a link or a choice, not by Back or Forward; asked once a change. */
+export function stepped(): boolean {
+  const answer = stepping
+  stepping = false
+  return answer
+}
+
+/** Go to a view, as a step that Back undoes. */
+export function go(route: Pick<Route, "view"> & Partial<Route>): void {
+  stepping = true
+  location.hash = href(route)
+}
+
+/** Note the state of the present view in its address, without a step in the history and without drawing it again. */
+export function note(params: Record<string, string>): void {
+  const route = here()
+  history.replaceState(history.state, "", href({ ...route, params: { ...route.params, ...params } }))
+  remember()
+}
+
+let left: Route | null = null
+
+/** Keep how the map is seen now, for links that lead back to it. */
+export function remember(): void {
+  const route = here()
+  if (route.view === "map") left = route
+}
+
+/** The map of a run as it was left: camera and filters, and what was selected if it is the same run. */
+export function mapHref(run: string, params: Record<string, string> = {}): string {
+  const { sel = "", ...kept } = left?.params ?? {}
+  return href({ view: "map", run, params: { ...kept, ...(left?.run === run ? { sel } : {}), as: "", ...params } })
+}

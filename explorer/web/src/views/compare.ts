@@ -1,0 +1,186 @@
+// Models, settings and seeds side by side: findings beside chance, runs, figures with the SQL behind each.
+
+import type { Compare, Manifest } from "../contract"
+import * as data from "../data"
+import { type Child, h } from "../dom"
+import { number, percent, score } from "../format"
+import { HEADING, type Page } from "../page"
+import { failure, loading } from "../parts/notice"
+import { whenSeen } from "../parts/seen"
+import { href } from "../route"
+
+/** Draw the comparison. */
+export async function compareView(page: Page): Promise<void> {
+  const { manifest, root, signal, route } = page
+  root.replaceChildren(loading("the comparison"))
+  const compare = await data.compare()
+  if (signal.aborted) return
+  const parts: Child[] = [
+    h("h1", { id: HEADING, tabindex: -1 }, "Compare"),
+    h(
+      "p",
+      { class: "lead" },
+      "Models, settings and seeds of the study side by side. No figure stands without what chance would give.",
+    ),
+    findings(compare),
+    runs(manifest),
+    charts(page),
+    settings(compare),
+    figures(compare, manifest, route.params.figure),
+  ]
+  root.replaceChildren(...parts.filter((part) => part instanceof Node))
+}
+
+function section(title: string, ...content: Child[]): HTMLElement {
+  return h("section", { class: "block" }, h("h2", {}, title), ...content)
+}
+
+/** A table that scrolls within itself, and can be scrolled by keys. */
+function table(label: string, head: Child[], rows: Child[], kind = ""): HTMLElement {
+  return h(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": label },
+    h("table", { class: kind }, h("thead", {}, h("tr", {}, head)), rows),
+  )
+}
+
+function findings(compare: Compare): HTMLElement {
+  if (!compare.findings.length) return section("Findings", h("p", { class: "muted" }, "The study states none."))
+  const groups = Map.groupBy(compare.findings, (finding) => finding.claim)
+  const several = new Set(compare.findings.map((finding) => finding.sae)).size > 1
+  const verdict = (holds: boolean | null) =>
+    h("td", { class: holds === null ? "unknown" : holds ? "holds" : "fails" }, holds === null ? "not decided" : holds ? "✓ holds" : "✗ fails")
+  const body = [...groups].map(([claim, found]) =>
+    h(
+      "tbody",
+      {},
+      found.map((finding, at) =>
+        h(
+          "tr",
+          {},
+          at === 0 && h("th", { scope: "rowgroup", rowspan: found.length, class: "claim" }, claim),
+          h("td", {}, several ? `${finding.model}, ${finding.sae}` : finding.model),
+          h("td", { class: "n" }, number(finding.figure)),
+          h("td", { class: "n" }, number(finding.null)),
+          h("td", { class: "n" }, finding.low === null ? "–" : `${number(finding.low)} to ${number(finding.high)}`),
+          verdict(finding.holds),
+        ),
+      ),
+    ),
+  )
+  const head = ["claim", "model", "figure", "chance", "range", "verdict"].map((name, at) =>
+    h("th", { scope: "col", class: at > 1 && at < 5 ? "n" : "" }, name),
+  )
+  const sentences = [...new Set(compare.findings.flatMap(({ sentence }) => sentence ?? []))]
+  return section(
+    "Findings",
+    table("Findings", head, body, "findings"),
+    h("p", { class: "muted small" }, "Figure: the mean over seeds or pairs of seeds, and their range. Chance: the mean under the claim's null."),
+    sentences.length > 0 && h("ul", { class: "sentences" }, sentences.map((sentence) => h("li", {}, sentence))),
+  )
+}
+
+function runs(manifest: Manifest): HTMLElement {
+  const head = ["run", "concepts", "R² image", "R² text", "L0", "dead", "stability", "floor matched", "floor random", "bridges"]
+  const rows = manifest.runs.map((run) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, h("a", { href: href({ view: "map", run: run.key }) }, `${run.model} · ${run.sae} · seed ${run.seed}`)),
+      [
+        String(run.concepts),
+        score(run.r2_image),
+        score(run.r2_text),
+        number(run.l0),
+        percent(run.dead_fraction),
+        score(run.stability),
+        score(run.floor_matched),
+        score(run.floor_random),
+        String(run.bridges),
+      ].map((value) => h("td", { class: "n" }, value)),
+    ),
+  )
+  return section(
+    "Runs",
+    table("Runs", head.map((name, at) => h("th", { scope: "col", class: at ? "n" : "" }, name)), [h("tbody", {}, rows)]),
+    h("p", { class: "muted small" }, "Each name opens the run's map. Stability counts for something only above its matched floor."),
+  )
+}
+
+function charts(page: Page): HTMLElement {
+  const stability = h("div", { class: "chart" })
+  const modality = h("div", { class: "chart" })
+  const shown = page.manifest.runs
+  const first = [...Map.groupBy(shown, (run) => `${run.model} · ${run.sae}`)].flatMap(([label, of]) => (of[0] ? [{ label, run: of[0] }] : []))
+  const element = section(
+    "At a glance",
+    h(
+      "div",
+      { class: "two" },
+      h("div", {}, h("h3", {}, "Stability beside its floors"), h("p", { class: "keys" }, key("●", "stability"), key("□", "matched floor"), key("×", "random floor")), stability),
+      h("div", {}, h("h3", {}, "Modality scores of concepts, first seed"), modality),
+    ),
+  )
+  whenSeen(element, () => {
+    void Promise.all([import("../parts/chart"), ...first.map(({ run }) => data.concepts(run))])
+      .then(([chart, ...all]) => {
+        if (page.signal.aborted) return
+        const width = (place: HTMLElement) => Math.max(280, place.clientWidth)
+        stability.replaceChildren(chart.stabilityChart(shown, width(stability)))
+        const scores = first.map(({ label }, at) => ({ label, scores: all[at]?.modality_score ?? [] }))
+        modality.replaceChildren(chart.modalityHistograms(scores, width(modality)))
+      })
+      .catch((error: unknown) => element.append(failure(error)))
+  })
+  return element
+}
+
+function key(sign: string, words: string): HTMLElement {
+  return h("span", {}, h("span", { "aria-hidden": "true", class: "key-sign" }, sign), words)
+}
+
+function settings(compare: Compare): HTMLElement | false {
+  const first = compare.settings[0]
+  if (!first) return false
+  const columns = Object.keys(first).filter((name) => name !== "path")
+  const written = (value: unknown) =>
+    typeof value === "number" ? (Number.isInteger(value) ? String(value) : number(value)) : value === null ? "–" : String(value)
+  const rows = compare.settings.map((row) => h("tr", {}, columns.map((name) => h("td", { class: typeof row[name] === "number" ? "n" : "" }, written(row[name])))))
+  return section(
+    "Settings",
+    h(
+      "details",
+      {},
+      h("summary", {}, "Every column of the view ", h("code", {}, "saes")),
+      table("Settings", columns.map((name) => h("th", { scope: "col", class: typeof first[name] === "number" ? "n" : "" }, name)), [h("tbody", {}, rows)]),
+    ),
+  )
+}
+
+function figures(compare: Compare, manifest: Manifest, asked: string | undefined): HTMLElement | false {
+  if (!compare.figures.length) return false
+  const contents = h(
+    "nav",
+    { class: "contents", "aria-label": "Figures" },
+    compare.figures.map(({ id, title }) => h("a", { href: href({ view: "compare", run: null, params: { figure: id } }) }, title)),
+  )
+  const shown = compare.figures.map((figure) => {
+    const element = h(
+      "figure",
+      { class: "report-figure", id: `figure-${figure.id}`, tabindex: -1 },
+      h("h3", {}, figure.title),
+      h("div", { class: "paper" }, h("img", { src: figure.svg, alt: figure.caption, loading: "lazy" })),
+      h("figcaption", {}, figure.caption),
+      h(
+        "details",
+        { class: "sql-source" },
+        h("summary", {}, "SQL"),
+        h("pre", { tabindex: 0 }, h("code", {}, figure.sql)),
+        manifest.live && h("p", {}, h("a", { class: "button", href: href({ view: "sql", params: { q: figure.sql } }) }, "Ask it here")),
+      ),
+    )
+    if (figure.id === asked) requestAnimationFrame(() => (element.scrollIntoView(), element.focus({ preventScroll: true })))
+    return element
+  })
+  return section("Figures", contents, ...shown)
+}

@@ -1,0 +1,238 @@
+// One concept: what it fires on, its numbers, its matches in other seeds, its bridges.
+
+import { modalityWord } from "../colour"
+import type { Bridges, ConceptDetail, Concepts, Run } from "../contract"
+import * as data from "../data"
+import { type Child, h } from "../dom"
+import { counted, number, percent, score } from "../format"
+import { ownRows } from "../map/scales"
+import { HEADING, type Page, runOf } from "../page"
+import { dot, modalityBar, nameOf } from "../parts/concept"
+import { bridgeRows } from "../parts/bridge"
+import { empty, failure, loading } from "../parts/notice"
+import { bar, topCaptions, topImages } from "../parts/pictures"
+import { whenSeen } from "../parts/seen"
+import { href, mapHref } from "../route"
+
+const STRONGEST = 12
+
+/** Draw the page of the concept in the address. */
+export async function conceptView(page: Page): Promise<void> {
+  const { manifest, run, route, root, signal } = page
+  const concept = Number(route.argument)
+  root.replaceChildren(loading("the concept"))
+  const bridges = data.bridges(run)
+  bridges.catch(() => undefined) // told of below, where they are shown
+  const [concepts, found] = await Promise.all([data.concepts(run), data.detail(manifest, run, concept)])
+  if (signal.aborted) return
+  if (!found) {
+    const last = run.concepts - 1
+    root.replaceChildren(empty(`There is no concept ${route.argument}`, `Concepts of ${run.key} go from 0 to ${last}.`))
+    return
+  }
+  const [pictures, captions] = await Promise.all([topImages(page, found.images), topCaptions(page, found.texts)])
+  if (signal.aborted) return
+  const strongest = h("section", { class: "block" }, h("h2", {}, "Strongest bridges"), loading("bridges"))
+  root.replaceChildren(
+    heading(page, concepts, concept),
+    h(
+      "div",
+      { class: "concept-page" },
+      h(
+        "div",
+        { class: "concept-items" },
+        h("section", { class: "block" }, h("h2", {}, "Images on which it fires most"), pictures),
+        h("section", { class: "block" }, h("h2", {}, "Captions on which it fires most"), captions),
+      ),
+      h(
+        "div",
+        { class: "concept-facts" },
+        activations(found),
+        numbers(concepts, concept),
+        stability(page, concepts, concept, found),
+        words(found),
+      ),
+    ),
+    strongest,
+  )
+  performance.mark("explorer:concept")
+  await fillBridges(strongest, page, concepts, concept, bridges)
+}
+
+function heading({ run }: Page, concepts: Concepts, concept: number): HTMLElement {
+  const modality = concepts.modality_score[concept] ?? null
+  const named = concepts.name[concept] !== ""
+  const order = [...concepts.energy.keys()].sort((a, b) => (concepts.energy[b] ?? 0) - (concepts.energy[a] ?? 0))
+  const at = order.indexOf(concept)
+  const beside = (to: number | undefined, words: string, sign: string) =>
+    to === undefined
+      ? h("span", { class: "icon-button off", "aria-hidden": "true" }, sign)
+      : h(
+          "a",
+          { class: "icon-button", href: href({ view: "concept", argument: String(to), run: run.key }), "aria-label": words, title: words },
+          sign,
+        )
+  return h(
+    "header",
+    { class: "concept-head" },
+    h(
+      "div",
+      { class: "concept-title" },
+      h(
+        "h1",
+        { id: HEADING, tabindex: -1 },
+        dot(modality),
+        h("bdi", { dir: "auto", class: "clamp clamp-3" }, nameOf(concepts, concept)),
+      ),
+      h(
+        "p",
+        { class: "muted" },
+        `Concept ${concept} of ${run.model}, ${run.sae}, seed ${run.seed}. `,
+        named
+          ? "Its name is automatic: the words that set its captions apart."
+          : "No words set its captions apart, so it has no automatic name.",
+      ),
+    ),
+    h(
+      "nav",
+      { class: "concept-nav", "aria-label": "Other concepts" },
+      beside(order[at - 1], "More energetic concept", "‹"),
+      h("span", { class: "muted" }, `${at + 1} of ${order.length} by energy`),
+      beside(order[at + 1], "Less energetic concept", "›"),
+      h("a", { class: "button", href: mapHref(run.key, { sel: String(concept) }) }, "On the map"),
+    ),
+    h("div", { class: "concept-modality" }, modalityBar(modality), h("p", { "aria-hidden": "true" }, `${score(modality)} · ${modalityWord(modality)}`)),
+  )
+}
+
+function activations(found: ConceptDetail): HTMLElement {
+  const section = h("section", { class: "block" }, h("h2", {}, "Activations"))
+  if (!found.histogram.edges.length) {
+    section.append(h("p", { class: "muted" }, "It fires on nothing that was counted."))
+    return section
+  }
+  const place = h("div", { class: "chart" })
+  section.append(
+    h(
+      "p",
+      { class: "keys" },
+      h("span", {}, h("span", { class: "key image", "aria-hidden": "true" }), "images, upwards"),
+      h("span", {}, h("span", { class: "key text", "aria-hidden": "true" }), "captions, downwards"),
+    ),
+    place,
+  )
+  whenSeen(place, () => {
+    void import("../parts/chart")
+      .then(({ activationHistogram }) => {
+        place.replaceChildren(activationHistogram(found.histogram, Math.max(260, place.clientWidth)))
+      })
+      .catch((error: unknown) => place.replaceChildren(failure(error)))
+  })
+  return section
+}
+
+function numbers(concepts: Concepts, concept: number): HTMLElement {
+  const of = (values: readonly (number | null)[]) => values[concept] ?? null
+  const row = (name: string, value: Child, meaning: string) =>
+    h("div", {}, h("dt", {}, name, h("span", { class: "meaning" }, meaning)), h("dd", {}, value))
+  return h(
+    "section",
+    { class: "block" },
+    h("h2", {}, "Numbers"),
+    h(
+      "dl",
+      { class: "facts" },
+      row("energy", number(of(concepts.energy)), `mean activation: images ${number(of(concepts.energy_image))}, captions ${number(of(concepts.energy_text))}`),
+      row("fires on", `${percent(of(concepts.rate_image))} / ${percent(of(concepts.rate_text))}`, `of images / of captions; ${counted(concepts.firings[concept] ?? 0, "time")} in all`),
+      row("modality score", score(of(concepts.modality_score)), "image energy over both: 1 image, 0 text"),
+      row("modality AUC", score(of(concepts.modality_auc)), "as a classifier of image against text; .5 is chance"),
+      row("direction accuracy", score(of(concepts.direction_accuracy)), "of the direction alone, on held-out items"),
+      row("monosemanticity", score(of(concepts.monosemanticity)), "likeness of the images on which it fires"),
+    ),
+    h("h3", {}, "Alignment with what separates the modalities"),
+    h(
+      "dl",
+      { class: "facts tight" },
+      row("mean gap", score(of(concepts.align_mean_gap)), "+ towards images"),
+      row("logistic", score(of(concepts.align_logistic)), "+ towards images"),
+      row("LDA", score(of(concepts.align_lda)), "+ towards images"),
+      row("INLP", score(of(concepts.align_inlp)), "length within the subspace"),
+    ),
+  )
+}
+
+function stability({ manifest, run }: Page, concepts: Concepts, concept: number, found: ConceptDetail): HTMLElement {
+  const section = h("section", { class: "block" }, h("h2", {}, "In other seeds"))
+  const matches = found.matches.flatMap((match) => {
+    const other = runOf(manifest, match.key)
+    return other ? [{ ...match, run: other }] : []
+  })
+  if (!matches.length) {
+    section.append(h("p", { class: "muted" }, "This setting was trained with one seed, so there is nothing to compare."))
+    return section
+  }
+  const floor = run.floor_matched === null ? "" : `; chance gives ${score(run.floor_matched)}`
+  section.append(
+    h("p", { class: "muted" }, `Stability ${score(concepts.stability[concept])}: the mean cosine to its matches${floor}.`),
+    h(
+      "ul",
+      { class: "matches" },
+      matches.map((match) =>
+        h(
+          "li",
+          {},
+          h("a", { href: href({ view: "concept", argument: String(match.concept), run: match.key }) }, `seed ${match.run.seed}, concept ${match.concept}`),
+          h("span", { class: "value" }, score(match.cosine)),
+          bar(match.cosine),
+        ),
+      ),
+    ),
+  )
+  return section
+}
+
+function words(found: ConceptDetail): HTMLElement | null {
+  if (!found.words.length) return null
+  return h(
+    "section",
+    { class: "block" },
+    h("h2", {}, "Distinctive words"),
+    h("ul", { class: "words" }, found.words.map(({ word }) => h("li", {}, h("bdi", { dir: "auto" }, word)))),
+  )
+}
+
+async function fillBridges(
+  section: HTMLElement,
+  page: Page,
+  concepts: Concepts,
+  concept: number,
+  bridges: Promise<Bridges>,
+): Promise<void> {
+  const title = h("h2", {}, "Strongest bridges")
+  try {
+    const all = await bridges
+    const own = ownAndSelf(all, concept)
+    const rows = own.slice(0, STRONGEST)
+    section.replaceChildren(
+      title,
+      rows.length
+        ? bridgeRows(page, concepts, all, rows, concept)
+        : h("p", { class: "muted" }, "It has no bridge: no concept of the other side fires with it on pairs enough to be stored."),
+      own.length > rows.length
+        ? h("p", {}, h("a", { href: bridgesOf(page.run, concept) }, `All ${counted(own.length, "bridge")} of this concept`))
+        : "",
+    )
+  } catch (error) {
+    section.replaceChildren(title, failure(error, () => void fillBridges(section, page, concepts, concept, data.bridges(page.run))))
+  }
+}
+
+/** Rows of a concept, the one with itself among them, by the size of the bridge (the file's own order). */
+function ownAndSelf(all: Bridges, concept: number): number[] {
+  return ownRows(all, [...all.bridge.keys()], concept)
+}
+
+function bridgesOf(run: Run, concept: number): string {
+  return href({ view: "bridges", run: run.key, params: { concept: String(concept) } })
+}
+

@@ -1,0 +1,133 @@
+// Live only: a read-only statement to the study's catalog, its answer as a table and as CSV, the views with their columns.
+
+import type { Manifest } from "../contract"
+import * as data from "../data"
+import { clip, h } from "../dom"
+import { count } from "../format"
+import { HEADING, type Page } from "../page"
+import { empty, failure } from "../parts/notice"
+import { note } from "../route"
+
+const SHOWN = 500
+
+/** Draw the prompt; a statement in the address is put there, and asked when the reader says so. */
+export async function sqlView(page: Page): Promise<void> {
+  const { manifest, route, root, signal } = page
+  if (!manifest.live) {
+    root.replaceChildren(empty("SQL needs the live explorer", "This is a published site. ", h("code", {}, "bridgescope explore"), " serves the same pages over a store, with SQL."))
+    return
+  }
+  const first = manifest.examples[0]?.query ?? "FROM concepts LIMIT 10"
+  const query = h("textarea", { id: "sql", rows: 6, spellcheck: "false", autocapitalize: "off", autocomplete: "off" })
+  query.value = route.params.q ?? first
+  const ask = h("button", { class: "button primary", type: "button" }, "Ask")
+  const stop = h("button", { class: "button", type: "button", hidden: true }, "Stop")
+  const csv = h("button", { class: "button", type: "button" }, "Download CSV")
+  const answer = h("div", { class: "answer", role: "status" })
+  let asking: AbortController | null = null
+
+  const during = async (work: (aborted: AbortSignal) => Promise<void>) => {
+    asking?.abort()
+    const mine = (asking = new AbortController())
+    const either = AbortSignal.any([mine.signal, signal])
+    note({ q: query.value === first ? "" : query.value })
+    ask.disabled = csv.disabled = true
+    stop.hidden = false
+    answer.setAttribute("aria-busy", "true")
+    try {
+      await work(either)
+    } catch (error) {
+      if (!either.aborted) answer.replaceChildren(failure(error))
+      else if (!signal.aborted) answer.replaceChildren(h("p", { class: "muted" }, "Stopped."))
+    }
+    ask.disabled = csv.disabled = false
+    stop.hidden = true
+    answer.removeAttribute("aria-busy")
+  }
+  const run = () => during(async (aborted) => answer.replaceChildren(...table(await data.sql(query.value, aborted))))
+  ask.addEventListener("click", () => void run())
+  stop.addEventListener("click", () => asking?.abort())
+  csv.addEventListener("click", () => void during(async (aborted) => save(await data.sqlCsv(query.value, aborted))))
+  query.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return
+    event.preventDefault()
+    void run()
+  })
+  root.replaceChildren(
+    h("h1", { id: HEADING, tabindex: -1 }, "SQL"),
+    h("p", { class: "lead" }, "One read-only statement to the study's catalog: SELECT, FROM, EXPLAIN, DESCRIBE or SHOW, in DuckDB's dialect."),
+    h(
+      "div",
+      { class: "sql-page" },
+      h(
+        "div",
+        { class: "sql-main" },
+        examples(manifest, (text) => {
+          query.value = text
+          void run()
+        }),
+        h("label", { for: "sql", class: "visually-hidden" }, "Statement"),
+        query,
+        h("p", { class: "sql-buttons" }, ask, stop, csv, h("span", { class: "muted" }, "Ctrl + Enter asks")),
+        answer,
+      ),
+      schema(manifest),
+    ),
+  )
+  if (route.params.q !== undefined) await run()
+}
+
+function examples(manifest: Manifest, use: (query: string) => void): HTMLElement | null {
+  if (!manifest.examples.length) return null
+  const buttons = manifest.examples.map(({ title, query }) => h("button", { class: "chip", type: "button", title: clip(query, 400), onclick: () => use(query) }, title))
+  return h("div", { class: "chips", role: "group", "aria-label": "Examples" }, buttons)
+}
+
+function schema(manifest: Manifest): HTMLElement {
+  return h(
+    "aside",
+    { class: "schema", "aria-label": "Views of the catalog" },
+    h("h2", {}, "Views"),
+    manifest.views.map((view) =>
+      h(
+        "details",
+        {},
+        h("summary", {}, h("code", {}, view.name)),
+        h("p", { class: "small" }, view.purpose),
+        h("dl", {}, view.columns.map(({ name, type, doc }) => h("div", {}, h("dt", {}, h("code", {}, name), h("span", { class: "type" }, type.toLowerCase())), h("dd", {}, doc)))),
+      ),
+    ),
+  )
+}
+
+function table(answer: data.SqlAnswer): HTMLElement[] {
+  const { columns, rows, truncated, seconds } = answer
+  const said = `${count(rows.length)} rows${truncated ? ", cut at the limit" : ""} in ${seconds.toFixed(2)} s`
+  const shown = rows.slice(0, SHOWN)
+  const numeric = columns.map(({ type }) => /INT|DOUBLE|FLOAT|DECIMAL|REAL/i.test(type) && !type.includes("["))
+  return [
+    h("p", { class: "muted" }, rows.length > SHOWN ? `${said}; the first ${SHOWN} are shown, the CSV has all` : said),
+    h(
+      "div",
+      { class: "scroll", tabindex: 0, role: "region", "aria-label": "Answer" },
+      h(
+        "table",
+        {},
+        h("thead", {}, h("tr", {}, columns.map(({ name, type }, at) => h("th", { scope: "col", class: numeric[at] ? "n" : "", title: type }, name)))),
+        h("tbody", {}, shown.map((row) => h("tr", {}, row.map((value, at) => h("td", { class: numeric[at] ? "n" : "" }, cell(value)))))),
+      ),
+    ),
+  ]
+}
+
+function cell(value: unknown): HTMLElement | string {
+  if (value === null || value === undefined) return h("span", { class: "muted" }, "NULL")
+  if (typeof value === "number") return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(6)))
+  return h("bdi", { dir: "auto", class: "said clamp clamp-3 cell" }, typeof value === "object" ? JSON.stringify(value) : String(value))
+}
+
+function save(blob: Blob): void {
+  const address = URL.createObjectURL(blob)
+  h("a", { href: address, download: "answer.csv" }).click()
+  setTimeout(() => URL.revokeObjectURL(address), 60_000)
+}

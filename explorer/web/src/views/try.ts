@@ -1,0 +1,130 @@
+// Live only: a caption or an image of the reader's own, the concepts it activates, and the nearest items of the study.
+
+import * as data from "../data"
+import { clip, h, said } from "../dom"
+import { score } from "../format"
+import { HEADING, type Page } from "../page"
+import { codeList } from "../parts/codes"
+import { empty, failure, loading } from "../parts/notice"
+import { itemHref } from "../parts/pictures"
+import { note } from "../route"
+
+/** Draw the form; a caption in the address is tried at once. */
+export async function tryView(page: Page): Promise<void> {
+  const { manifest, route, root, signal } = page
+  if (!manifest.live) {
+    root.replaceChildren(empty("Trying your own needs the live explorer", "This is a published site: it has no model. ", h("code", {}, "bridgescope explore"), " serves one."))
+    return
+  }
+  const answer = h("div", { class: "answer", role: "status" })
+  const preview = h("div", { class: "preview" })
+  const caption = h("textarea", { id: "caption", rows: 2, maxlength: 2000, placeholder: "a red heart with an arrow" })
+  caption.value = route.params.text ?? ""
+  const file = h("input", { type: "file", accept: "image/*", id: "image-file", class: "visually-hidden" })
+  const drop = h("label", { class: "drop", for: "image-file" }, h("span", {}, "Drop an image here, paste one, or ", h("span", { class: "as-link" }, "choose a file")))
+  let asking: AbortController | null = null
+
+  const attempt = async (what: string | File) => {
+    asking?.abort()
+    const mine = (asking = new AbortController())
+    const either = AbortSignal.any([mine.signal, signal])
+    answer.replaceChildren(loading("what the model makes of it"))
+    try {
+      const [encoded, concepts] = await Promise.all([data.encode(page.run, what, either), data.concepts(page.run)])
+      if (!either.aborted) answer.replaceChildren(...result(page, concepts, encoded))
+    } catch (error) {
+      if (!either.aborted) answer.replaceChildren(failure(error))
+    }
+  }
+  const tryText = () => {
+    const text = caption.value.trim()
+    if (!text) return
+    preview.replaceChildren()
+    note({ text })
+    void attempt(text)
+  }
+  const tryFile = (given: File | null | undefined) => {
+    if (!given) return
+    if (!given.type.startsWith("image/")) {
+      answer.replaceChildren(failure(new data.DataError(`${clip(given.name, 80)} is not an image.`)))
+      return
+    }
+    note({ text: "" })
+    const address = URL.createObjectURL(given)
+    const shown = h("img", { src: address, alt: `Your image, ${clip(given.name, 80)}` })
+    shown.addEventListener("load", () => URL.revokeObjectURL(address))
+    preview.replaceChildren(shown, h("p", { class: "muted small" }, "An image stays on this machine and is not part of the page's address."))
+    void attempt(given)
+  }
+
+  file.addEventListener("change", () => tryFile(file.files?.[0]))
+  for (const name of ["dragenter", "dragover"] as const) {
+    drop.addEventListener(name, (event) => {
+      event.preventDefault()
+      drop.classList.add("over")
+    })
+  }
+  for (const name of ["dragleave", "drop"] as const) drop.addEventListener(name, () => drop.classList.remove("over"))
+  drop.addEventListener("drop", (event) => {
+    event.preventDefault()
+    tryFile(event.dataTransfer?.files[0])
+  })
+  document.addEventListener("paste", (event) => tryFile([...(event.clipboardData?.files ?? [])][0]), { signal })
+  caption.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey) return
+    event.preventDefault()
+    tryText()
+  })
+  root.replaceChildren(
+    h("h1", { id: HEADING, tabindex: -1 }, "Try your own"),
+    h("p", { class: "lead" }, `A caption or an image is encoded with ${page.run.model}, and the concepts of ${page.run.sae}, seed ${page.run.seed}, that it activates are shown, with the nearest items of the study.`),
+    h(
+      "div",
+      { class: "try-form" },
+      h("div", { class: "try-caption" }, h("label", { for: "caption" }, "Caption"), caption, h("button", { class: "button primary", type: "button", onclick: tryText }, "Try this caption")),
+      h("div", {}, file, drop),
+    ),
+    preview,
+    answer,
+  )
+  if (route.params.text) tryText()
+}
+
+function result(page: Page, concepts: Awaited<ReturnType<typeof data.concepts>>, encoded: data.Encoded): HTMLElement[] {
+  const { run } = page
+  const of = (modality: data.Modality) => encoded.nearest.filter((near) => near.modality === modality)
+  const images = h(
+    "ul",
+    { class: "pictures" },
+    of("image").map(({ item, caption, thumb, cosine }) => {
+      const alt = clip(caption ?? `image ${item}`)
+      return h(
+        "li",
+        {},
+        h(
+          "a",
+          { href: itemHref(run, "image", item), "aria-label": `${alt}, cosine ${score(cosine)}` },
+          thumb ? h("span", { class: "thumb" }, h("img", { src: thumb, alt, title: alt })) : h("span", { class: "thumb none" }, said(alt, 3)),
+          h("span", { class: "activation", "aria-hidden": "true" }, score(cosine)),
+        ),
+      )
+    }),
+  )
+  const captions = h(
+    "ol",
+    { class: "captions" },
+    of("text").map(({ item, caption, cosine }) =>
+      h("li", {}, h("a", { href: itemHref(run, "text", item) }, said(caption ?? `caption ${item}`, 3), h("span", { class: "activation" }, score(cosine)))),
+    ),
+  )
+  return [
+    h("section", { class: "block" }, h("h2", {}, "Concepts it activates"), codeList(page, concepts, encoded.concepts, encoded.bias)),
+    h(
+      "section",
+      { class: "block" },
+      h("h2", {}, "Nearest in the study"),
+      h("div", { class: "two" }, h("div", {}, h("h3", {}, "Images"), images), h("div", {}, h("h3", {}, "Captions"), captions)),
+      h("p", { class: "muted small" }, "Numbers are cosines of embeddings. Those across the modalities are lower where a model keeps them apart."),
+    ),
+  ]
+}

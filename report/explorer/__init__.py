@@ -1,0 +1,9 @@
+"""The explorer's data files: a study as JSON and thumbnails, made from the catalog, dictionaries and layouts alone."""
+
+from __future__ import annotations
+
+from report.explorer.layout import concept_map
+from report.explorer.release import unpack
+from report.explorer.site import write_explorer
+
+__all__ = ["concept_map", "unpack", "write_explorer"]

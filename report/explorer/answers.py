@@ -1,0 +1,29 @@
+"""Answers of the catalog as the explorer shows them: numbers of six digits, null where a value is not a number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+import polars as pl
+from polars import selectors
+
+from storage.statements import statement
+
+DIGITS = 6  # significant: more than a screen shows, half the bytes of a float64
+
+
+def rows_of(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> pl.DataFrame:
+    """The answer to `storage/sql/explorer/<name>.sql`, numbers rounded, NaN and infinity as null."""
+    return table_of(con, statement(f"explorer/{name}", **values))
+
+
+def table_of(con: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
+    """The answer to a query, rounded alike."""
+    return rounded(pl.DataFrame(con.sql(query).to_arrow_table()))
+
+
+def rounded(table: pl.DataFrame) -> pl.DataFrame:
+    """Floats to six significant digits."""
+    finite = pl.when(selectors.float().is_finite()).then(selectors.float().cast(pl.Float64).round_sig_figs(DIGITS))
+    return table.with_columns(finite)

@@ -1,0 +1,46 @@
+"""What the explorer compares: the study's findings, its figures with their SQL, and the settings side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import duckdb
+
+from report.claims import SQL as CLAIMS
+from report.explorer.answers import table_of
+from report.gallery import FIGURES_INDEX
+from report.queries import holds
+from storage.site import put, put_json
+
+SETTINGS = "FROM saes ORDER BY model, sae, seed"
+Runs = list[tuple[str, str]]
+
+
+def write_compare(site: ZipFile, con: duckdb.DuckDBPyConnection, main: Runs, page: Path) -> None:
+    """Write `data/compare.json`, and the page's figures into `figures/`. main: (model, sae) in study order.
+
+    page: the folder of the study's page, whose figures these are.
+    """
+    findings: list[dict[str, Any]] = []
+    if holds(con, "findings"):
+        rows = table_of(con, CLAIMS).to_dicts()
+        findings = [row for run in main for row in rows if (row["model"], row["sae"]) == run]
+    settings = table_of(con, SETTINGS).drop("path").to_dicts()
+    figures = copy_figures(site, page / "figures")
+    put_json(site, "data/compare.json", {"findings": findings, "figures": figures, "settings": settings})
+
+
+def copy_figures(site: ZipFile, made: Path) -> list[dict[str, Any]]:
+    """Copy the page's figures and say what they are: those whose files are there."""
+    figures = []
+    for figure in json.loads((made / FIGURES_INDEX).read_text(encoding="utf-8")):
+        files = {kind: f"{figure['id']}.{kind}" for kind in ("svg", "png")}
+        if not all((made / name).is_file() for name in files.values()):
+            continue
+        for name in files.values():
+            put(site, f"figures/{name}", (made / name).read_bytes())
+        figures.append({**figure, **{kind: f"figures/{name}" for kind, name in files.items()}, "table": None})
+    return figures

@@ -1,0 +1,142 @@
+"""The files of one SAE: its concepts, their top items, words and matches, its bridges, and the codes of the items."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from typing import Any, NamedTuple
+from zipfile import ZipFile
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from report.explorer.answers import rounded, rows_of
+from report.explorer.shares import Dictionary, shares_of_items
+from storage.site import put_json
+from storage.statements import statement
+
+TOP = 24  # items of a modality shown of a concept
+BINS = 20  # of the activation histogram
+BRIDGES = 20_000  # of an SAE, at most
+WORDS, NAMED = 8, 3  # distinctive words kept of a concept, and put into its name
+PRIOR, LEAST = 10, 1.96  # captions that the prior counts for; the score from which a word is told apart at 95 %
+CONCEPT_BLOCK = 64  # concepts a file
+SMALL = 5000  # images up to which all items are shown, and not only those in a top list
+
+Record = dict[str, Any]
+
+
+class Key(NamedTuple):
+    """Which SAE."""
+
+    model: str
+    sae: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.sae}/{self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie."""
+        return f"data/runs/{self}"
+
+
+def find_top(con: duckdb.DuckDBPyConnection, keys: list[Key]) -> None:
+    """Fill the table explorer_top: the strongest items of every concept of these SAEs."""
+    for place, key in enumerate(keys):
+        into = "INSERT INTO explorer_top" if place else "CREATE OR REPLACE TEMP TABLE explorer_top AS"
+        con.execute(f"{into} {statement('explorer/top', **key._asdict(), n=TOP)}")
+
+
+def find_words(con: duckdb.DuckDBPyConnection) -> None:
+    """Fill the tables caption_words and caption_counts, once for all SAEs."""
+    for name in ("caption_words", "caption_counts"):
+        con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {statement(f'explorer/{name}')}")
+
+
+def write_run(
+    site: ZipFile, con: duckdb.DuckDBPyConnection, key: Key, split: str, layout: Any, dictionary: Dictionary
+) -> None:
+    """Write everything of one SAE. layout: [C, 2]."""
+    of = key._asdict()
+    concepts = rows_of(con, "concepts", **of)
+    words: dict[int, list[Record]] = defaultdict(list)
+    for row in rows_of(con, "words", **of, prior=PRIOR, least=LEAST, n=WORDS).iter_rows(named=True):
+        words[row["concept_id"]].append({"word": row["word"], "score": row["score"]})
+    places = rounded(pl.DataFrame({"x": layout[:, 0], "y": layout[:, 1]})).gather(concepts["concept_id"])
+    names = [", ".join(word["word"] for word in words[i][:NAMED]) for i in concepts["concept_id"]]
+    columns = concepts.drop("concept_id").to_dict(as_series=False)
+    put_json(site, f"{key.folder}/concepts.json", {**places.to_dict(as_series=False), "name": names, **columns})
+    bridges = rows_of(con, "bridges", **of, most=BRIDGES)
+    put_json(site, f"{key.folder}/bridges.json", bridges.to_dict(as_series=False))
+    said = {str(i): " ".join(word["word"] for word in found) for i, found in words.items() if found}
+    put_json(site, f"{key.folder}/words.json", said)
+    _write_details(site, con, key, split, concepts["concept_id"].to_list(), words)
+    _write_codes(site, con, key, dictionary)
+
+
+def _write_details(
+    site: ZipFile, con: duckdb.DuckDBPyConnection, key: Key, split: str, ids: list[int], words: dict[int, list[Record]]
+) -> None:
+    top = _top_items(con, key)
+    bars = _histograms(con, key, split)
+    matches: dict[int, list[Record]] = defaultdict(list)
+    for row in rows_of(con, "matches", **key._asdict()).iter_rows(named=True):
+        there = str(key._replace(seed=row["seed"]))
+        matches[row["concept_id"]].append({"key": there, "concept": row["concept"], "cosine": row["cosine"]})
+    blocks: dict[int, Record] = defaultdict(dict)
+    silent: Record = {"edges": [], "image": [], "text": []}
+    for i in ids:
+        blocks[i // CONCEPT_BLOCK][str(i)] = {
+            "images": top["image"][i],
+            "texts": top["text"][i],
+            "histogram": bars.get(i, silent),
+            "words": words[i],
+            "matches": matches[i],
+        }
+    for block, details in blocks.items():
+        put_json(site, f"{key.folder}/concept/{block}.json", details)
+
+
+def _top_items(con: duckdb.DuckDBPyConnection, key: Key) -> dict[str, dict[int, list[Record]]]:
+    found: dict[str, dict[int, list[Record]]] = {"image": defaultdict(list), "text": defaultdict(list)}
+    for row in rows_of(con, "top_of", **key._asdict()).iter_rows(named=True):
+        found[row["modality"]][row["concept_id"]].append({"item": row["item_id"], "activation": row["activation"]})
+    return found
+
+
+def _histograms(con: duckdb.DuckDBPyConnection, key: Key, split: str) -> dict[int, Record]:
+    found: dict[int, Record] = {}
+    for row in rows_of(con, "histograms", **key._asdict(), split=split, bins=BINS).iter_rows(named=True):
+        edges = [float(f"{row['highest'] * i / BINS:.6g}") for i in range(BINS + 1)]
+        bars = found.setdefault(row["concept_id"], {"edges": edges, "image": [0] * BINS, "text": [0] * BINS})
+        if row["bin"] is not None:
+            bars["image"][row["bin"]], bars["text"][row["bin"]] = row["image"], row["text"]
+    return found
+
+
+def _write_codes(site: ZipFile, con: duckdb.DuckDBPyConnection, key: Key, dictionary: Dictionary) -> None:
+    """The codes of the items shown, a file a block of images; of a large study those in a top list of this SAE.
+
+    An item on which nothing fires has none.
+    """
+    blocks: dict[int, dict[str, Record]] = defaultdict(lambda: {"images": {}, "texts": {}})
+    for modality, name in (("image", "images"), ("text", "texts")):
+        codes = rows_of(con, "codes", **key._asdict(), modality=modality, small=SMALL)
+        items, first = np.unique(codes["item_id"].to_numpy(), return_index=True)
+        order = np.argsort(first)
+        starts = np.append(first[order], codes.height).astype(np.int64)
+        concept, activation = codes["concept_id"].to_numpy().astype(np.int64), codes["activation"].to_numpy()
+        found, rest = shares_of_items(dictionary.concepts, dictionary.bias[modality], starts, concept, activation)
+        columns = codes.select("concept_id", "activation", share=rounded(pl.DataFrame({"share": found}))["share"])
+        of_firings = [column.to_list() for column in columns]
+        biases = rounded(pl.DataFrame({"bias": rest}))["bias"].to_list()
+        of_items = zip(items[order].tolist(), codes["block"].gather(starts[:-1]).to_list(), biases, strict=True)
+        for (item, block, bias), (start, stop) in zip(of_items, itertools.pairwise(starts.tolist()), strict=True):
+            own = (column[start:stop] for column in of_firings)
+            codes_of = dict(zip(("concept", "activation", "share"), own, strict=True))
+            blocks[block][name][str(item)] = {**codes_of, "bias": bias}
+    for block, both in blocks.items():
+        put_json(site, f"{key.folder}/codes/{block}.json", both)

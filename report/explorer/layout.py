@@ -1,0 +1,53 @@
+"""The map of a dictionary: its concepts in the plane. Knows nothing of files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+NDArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
+NEIGHBOURS, MIN_DISTANCE, SEED = 15, 0.1, 0  # UMAP's own defaults, and its random_state
+FEWEST = 64  # concepts from which on UMAP is asked: below, 15 neighbours are no neighbourhood
+
+
+def method_of(count: int) -> str:
+    """How a dictionary of so many concepts is laid out: "umap" or "pca"."""
+    return "umap" if count >= FEWEST else "pca"
+
+
+def concept_map(dictionary: NDArray) -> NDArray:
+    """Places of C concepts in the plane from their directions [C, d]: float64 [C, 2] in [-1, 1], aspect kept.
+
+    UMAP (McInnes, Healy and Melville 2018, arXiv 1802.03426) with cosine distances, one thread and a fixed seed: equal
+    dictionaries give equal places. Distances on the map mean nothing beyond who is near whom. Dictionaries of fewer
+    than 64 concepts lie along their two principal axes.
+    """
+    directions = np.asarray(dictionary, np.float32)
+    if method_of(len(directions)) == "pca":
+        return in_square(principal(directions))
+    import umap
+    from threadpoolctl import threadpool_limits
+
+    reducer = umap.UMAP(n_neighbors=NEIGHBOURS, min_dist=MIN_DISTANCE, metric="cosine", random_state=SEED, n_jobs=1)
+    with threadpool_limits(1):
+        return in_square(np.asarray(reducer.fit_transform(directions), np.float64))
+
+
+def principal(directions: NDArray) -> NDArray:
+    """Coordinates [C, 2] along the two principal axes, each turned so that its largest coordinate is positive."""
+    centred = np.asarray(directions, np.float64) - directions.mean(axis=0)
+    left, lengths, _ = np.linalg.svd(centred, full_matrices=False)
+    places = np.zeros((len(directions), 2))
+    found = (left * lengths)[:, :2]
+    places[:, : found.shape[1]] = found
+    farthest = places[np.abs(places).argmax(axis=0), [0, 1]]
+    return places * np.where(farthest < 0, -1.0, 1.0)
+
+
+def in_square(places: NDArray) -> NDArray:
+    """Places [C, 2] moved and scaled into [-1, 1] x [-1, 1], both axes alike. All in one place: the middle."""
+    low, high = places.min(axis=0), places.max(axis=0)
+    half = (high - low).max() / 2
+    moved = places - (low + high) / 2
+    return moved / half if half > 0 else moved

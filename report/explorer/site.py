@@ -1,0 +1,108 @@
+"""All data files of the explorer, for one study. What they hold is said for both sides in web/src/contract.ts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from report import queries
+from report.explorer import compare, concepts, items
+from report.explorer.answers import rows_of
+from report.explorer.concepts import Key
+from report.explorer.layout import method_of
+from report.explorer.shares import Dictionary
+from storage.documentation import documented
+from storage.site import SITE, put_json, writing
+
+SCHEMA = 1
+
+
+def write_explorer(
+    out: Path,
+    con: duckdb.DuckDBPyConnection,
+    config: dict[str, Any],
+    page: Path,
+    layouts: dict[str, Any],
+    dictionary_of: Callable[[str], Dictionary],
+) -> int:
+    """Write `out/site.zip`: `data/`, `thumbs/` and `figures/` of a study. Returns the number of concepts.
+
+    con: the study's catalog; config: the study file as a dict; page: the folder of its page; layouts: [C, 2] of every
+    SAE that is shown, by model/sae/seed; dictionary_of: called once for each. SAEs of data diets are compared alone.
+    """
+    runs = shown_runs(con, config)
+    keys = [Key(run["model"], run["sae"], run["seed"]) for run in runs]
+    concepts.find_top(con, keys)
+    concepts.find_words(con)
+    items.find_shown(con)
+    with writing(out / SITE) as site:
+        put_json(site, "data/manifest.json", manifest(con, config, runs))
+        for key, run in zip(keys, runs, strict=True):
+            places = np.asarray(layouts[str(key)], np.float64)
+            concepts.write_run(site, con, key, run["split"], places, dictionary_of(str(key)))
+        items.write_items(site, con, items.write_thumbnails(site, con))
+        compare.write_compare(site, con, list(dict.fromkeys((key.model, key.sae) for key in keys)), page)
+    return sum(run["concepts"] for run in runs)
+
+
+def shown_runs(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The SAEs of the settings that the study file names, in its order: models, settings, seeds."""
+    models = [model["name"] for model in config["models"]]
+    saes = [setting["name"] for setting in config["saes"]]
+    rows = [row for row in rows_of(con, "runs", most=concepts.BRIDGES).to_dicts() if row["sae"] in saes]
+    return sorted(rows, key=lambda row: (models.index(row["model"]), saes.index(row["sae"]), row["seed"]))
+
+
+def manifest(con: duckdb.DuckDBPyConnection, config: dict[str, Any], runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the explorer reads first."""
+    counts = queries.ask(con, queries.COUNTS).of(split="all")
+    models = list(dict.fromkeys(run["model"] for run in runs))
+    first = runs[0]
+    return {
+        "schema": SCHEMA,
+        "live": False,
+        "study": config["name"],
+        "items": True,
+        "title": f"Concepts and bridges of {_listed(models)}",
+        "pairs": {
+            "images": counts[0]["images"] if counts else 0,
+            "captions": counts[0]["captions"] if counts else 0,
+            "licence": config["pairs"].get("licence"),
+        },
+        "split": first["split"],
+        "runs": [
+            {"key": f"{run['model']}/{run['sae']}/{run['seed']}", "layout": method_of(run["concepts"])}
+            | {name: value for name, value in run.items() if name != "split"}
+            for run in runs
+        ],
+        "views": [
+            {"name": view.name, "purpose": view.purpose, "columns": [column._asdict() for column in view.columns]}
+            for view in documented(con)
+        ],
+        "examples": [
+            {"title": title, "query": query} for title, query in examples(first["model"], first["sae"], first["seed"])
+        ],
+        "item_block": items.BLOCK,
+        "concept_block": concepts.CONCEPT_BLOCK,
+    }
+
+
+def examples(model: str, sae: str, seed: int) -> list[tuple[str, str]]:
+    """Questions to begin with, as (what it asks, SQL)."""
+    return [
+        ("The study's findings beside what chance gives", "FROM findings"),
+        (f"The strongest bridges of {model}, seed {seed}", queries.top_bridges(model, sae, seed, 20, "bridge")),
+        *queries.to_paste(model, sae, seed, 0),
+        (
+            "Stability of the most energetic concepts beside chance",
+            f"FROM stability_by_energy({queries.literal(model)}, {queries.literal(sae)})",
+        ),
+    ]
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

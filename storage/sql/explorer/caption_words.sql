@@ -1,0 +1,10 @@
+-- Purpose: the words of every caption, each once.
+-- Inputs:  pairs.
+-- Columns: pair_id; word (lower case; letters, digits, marks, apostrophes and hyphens between them; 2 to 40 characters,
+--          not of digits alone).
+SELECT DISTINCT pair_id, word
+FROM (
+    SELECT pair_id, unnest(regexp_extract_all(lower(caption), '[\p{L}\p{N}][\p{L}\p{M}\p{N}]*(?:[''’-][\p{L}\p{M}\p{N}]+)*')) AS word
+    FROM pairs
+)
+WHERE length(word) BETWEEN 2 AND 40 AND NOT regexp_full_match(word, '[\p{N}''’-]+')

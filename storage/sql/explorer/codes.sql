@@ -1,0 +1,21 @@
+-- Purpose: the codes of the items that the explorer shows, of one SAE and one modality; of a large study those alone that
+--          stand in a top list of this SAE.
+-- Inputs:  activations, shown_images, explorer_top, images, pairs; $model, $sae, $seed, $modality, $small (images of a study
+--          that is not large).
+-- Columns: block; item_id; concept_id; activation. An item's codes lie together, the largest first.
+SELECT s.block, a.item_id, a.concept_id, a.activation
+FROM activations AS a
+JOIN (
+    SELECT image_id AS item_id, block FROM shown_images WHERE $modality = 'image'
+    UNION ALL
+    SELECT pairs.pair_id, block FROM shown_images JOIN pairs USING (image_id) WHERE $modality = 'text'
+) AS s USING (item_id)
+WHERE a.model = $model AND a.sae = $sae AND a.seed = $seed AND a.modality = $modality
+    AND (
+        (SELECT count(*) FROM images) <= $small
+        OR a.item_id IN (
+            SELECT t.item_id FROM explorer_top AS t
+            WHERE t.model = $model AND t.sae = $sae AND t.seed = $seed AND t.modality = $modality
+        )
+    )
+ORDER BY s.block, a.item_id, a.activation DESC, a.concept_id

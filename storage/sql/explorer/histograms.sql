@@ -1,0 +1,23 @@
+-- Purpose: how strongly each concept of one SAE fires, images and captions apart.
+-- Inputs:  activations, images, pairs; $model, $sae, $seed, $split (the counted items, or 'all'), $bins.
+-- Columns: concept_id; highest (its largest activation on any item, of either split: the bins part 0 to highest equally);
+--          bin (from 0; NULL where no counted item fires); image, text (counted items in it). Only bins that hold any.
+WITH fired AS (
+    SELECT a.concept_id, a.modality, a.item_id, a.activation, max(a.activation) OVER (PARTITION BY a.concept_id) AS highest
+    FROM activations AS a
+    WHERE a.model = $model AND a.sae = $sae AND a.seed = $seed
+),
+counted AS (
+    SELECT f.concept_id, f.highest, f.modality, least(floor(f.activation / f.highest * $bins), $bins - 1)::INTEGER AS bin
+    FROM fired AS f
+    LEFT JOIN images ON f.modality = 'image' AND images.image_id = f.item_id
+    LEFT JOIN pairs ON f.modality = 'text' AND pairs.pair_id = f.item_id
+    WHERE $split = 'all' OR coalesce(images.split, pairs.split) = $split
+)
+SELECT
+    every.concept_id, every.highest, c.bin,
+    count(*) FILTER (c.modality = 'image') AS image, count(*) FILTER (c.modality = 'text') AS text
+FROM (SELECT DISTINCT concept_id, highest FROM fired) AS every
+LEFT JOIN counted AS c ON c.concept_id = every.concept_id
+GROUP BY every.concept_id, every.highest, c.bin
+ORDER BY every.concept_id, c.bin

@@ -1,0 +1,13 @@
+-- Purpose: the images that the explorer shows: all of a small study, else those in a top list and those of captions in one.
+-- Inputs:  images, pairs, explorer_top; $small (images up to which all are shown), $block (images a file).
+-- Columns: image_id; block (number of the file that holds it and its captions).
+WITH wanted AS (
+    SELECT image_id FROM images WHERE (SELECT count(*) FROM images) <= $small
+    UNION
+    SELECT item_id FROM explorer_top WHERE modality = 'image'
+    UNION
+    SELECT pairs.image_id FROM pairs JOIN explorer_top ON modality = 'text' AND item_id = pair_id
+)
+SELECT image_id, ((row_number() OVER (ORDER BY image_id) - 1) // $block)::INTEGER AS block
+FROM wanted
+ORDER BY image_id

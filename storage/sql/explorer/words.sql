@@ -1,0 +1,59 @@
+-- Purpose: the words that set the captions of each concept of one SAE apart from all captions: an automatic name.
+-- Inputs:  explorer_top, pairs, caption_words, caption_counts; $model, $sae, $seed, $prior (captions), $least (score), $n (words).
+-- Columns: concept_id; word; score.
+-- Definition: a concept's captions are those in its top list and those of the images in it, each weighted by its activations,
+--          the heaviest 1. score is the log-odds ratio of a caption holding the word, among these against among all captions,
+--          over its standard deviation, with a prior of $prior captions as all captions are (Monroe, Colaresi and Quinn 2008,
+--          "Fightin' Words", eqs. 15, 16 and 22, a caption for a token). Words of one caption, and scores below $least, stay out.
+WITH heard AS (
+    SELECT t.concept_id, t.item_id AS pair_id, t.activation
+    FROM explorer_top AS t
+    WHERE t.model = $model AND t.sae = $sae AND t.seed = $seed AND t.modality = 'text'
+    UNION ALL
+    SELECT t.concept_id, pairs.pair_id, t.activation
+    FROM explorer_top AS t
+    JOIN pairs ON pairs.image_id = t.item_id
+    WHERE t.model = $model AND t.sae = $sae AND t.seed = $seed AND t.modality = 'image'
+),
+summed AS (
+    SELECT concept_id, pair_id, sum(activation::DOUBLE) AS activation FROM heard GROUP BY concept_id, pair_id
+),
+weighted AS (
+    SELECT concept_id, pair_id, activation / max(activation) OVER (PARTITION BY concept_id) AS weight FROM summed
+),
+sizes AS (
+    SELECT concept_id, sum(weight) AS n FROM weighted GROUP BY concept_id
+),
+said AS (
+    SELECT concept_id, word, sum(weight) AS y
+    FROM weighted
+    JOIN caption_words USING (pair_id)
+    GROUP BY concept_id, word
+    HAVING count(*) > 1
+),
+whole AS (
+    SELECT count(*)::DOUBLE AS n FROM pairs
+),
+counted AS (
+    SELECT
+        said.concept_id, said.word, said.y, sizes.n, caption_counts.captions AS y_all, whole.n AS n_all,
+        $prior * caption_counts.captions / whole.n AS prior
+    FROM said
+    JOIN sizes USING (concept_id)
+    JOIN caption_counts USING (word)
+    CROSS JOIN whole
+),
+scored AS (
+    SELECT
+        concept_id, word,
+        (
+            ln((y + prior) / (n + $prior - y - prior)) - ln((y_all + prior) / (n_all + $prior - y_all - prior))
+        ) / sqrt(1 / (y + prior) + 1 / (y_all + prior)) AS score
+    FROM counted
+    WHERE y_all < n_all
+)
+SELECT concept_id, word, score
+FROM scored
+WHERE score >= $least
+QUALIFY row_number() OVER (PARTITION BY concept_id ORDER BY score DESC, word) <= $n
+ORDER BY concept_id, score DESC, word

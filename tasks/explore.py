@@ -1,0 +1,56 @@
+"""Explore: the map of each dictionary, and the explorer's data files, made from the catalog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from storage.catalog import create_views
+from storage.dataset import Dataset
+from storage.runs import Entry
+from tasks.stage import Runtime, stage
+
+LAYOUT = "layout.npy"
+
+
+@stage("layouts", version="1")
+def layout(out: Path, sae: Dataset, runtime: Runtime) -> int:
+    """Lay out the concepts of one SAE in the plane."""
+    from report.explorer import concept_map
+    from sae import SAE
+
+    places = concept_map(SAE.load(runtime.store / sae.path).dictionary.numpy())
+    np.save(out / LAYOUT, places)
+    return len(places)
+
+
+@stage("explorers", version="1")
+def explore(
+    out: Path,
+    entries: list[dict[str, Any]],
+    layouts: dict[str, Dataset],
+    page: Dataset,
+    config: dict[str, Any],
+    runtime: Runtime,
+) -> int:
+    """Write the explorer's data files of a study. layouts: of every SAE that is shown, by model/sae/seed."""
+    from report.explorer import write_explorer
+    from report.explorer.shares import Dictionary
+    from sae import SAE
+
+    made = [Entry(**entry) for entry in entries]
+    trained = {f"{e.model}/{e.sae}/{e.seed}": e.dataset for e in made if e.stage == "train"}
+
+    def dictionary_of(key: str) -> Dictionary:
+        net = SAE.load(runtime.store / trained[key].path)
+        nothing = np.zeros((1, net.config.width), np.float32)
+        bias = {modality: net.decode(nothing, modality)[0].double().numpy() for modality in ("image", "text")}
+        return Dictionary(net.dictionary.double().numpy(), bias)
+
+    with duckdb.connect(config={"threads": 1}) as con:  # one thread: sums in one order, the same bytes every time
+        create_views(con, runtime.store, made, config["pairs"]["heldout"])
+        places = {key: np.load(runtime.store / dataset.path / LAYOUT) for key, dataset in layouts.items()}
+        return write_explorer(out, con, config, runtime.store / page.path, places, dictionary_of)

@@ -1,0 +1,267 @@
+"""The explorer's server: what it serves, what it refuses, and that nothing gets around either."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from explorer.application import MAX_QUESTION, application
+from explorer.guard import POLICY
+from explorer.live import Live
+from storage import open_catalog
+from storage.errors import BadInput
+
+HERE = "http://127.0.0.1:8123"
+KEY = "tiny/main/0"
+
+
+def test_the_page_and_its_files_are_served_with_a_strict_policy(client: TestClient) -> None:
+    for name, kind in (
+        ("/", "text/html"),
+        ("/assets/main.js", "text/javascript"),
+        ("/data/compare.json", "application/json"),
+    ):
+        answer = client.get(name)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith(kind)
+        assert answer.headers["content-security-policy"] == POLICY
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+    assert "unsafe" not in POLICY
+    assert POLICY.startswith("default-src 'none'")
+    assert client.get("/nowhere").headers["content-security-policy"] == POLICY  # errors too
+    assert client.post("/").status_code == 405
+
+
+def test_the_manifest_says_that_it_is_live_and_is_what_the_files_say_otherwise(client: TestClient, live: Live) -> None:
+    manifest = client.get("/data/manifest.json").json()
+    assert manifest.pop("live") is True
+    stored = json.loads(live.shown.site.read("data/manifest.json"))
+    assert stored.pop("live") is False
+    assert manifest == stored
+    assert [run["key"] for run in manifest["runs"]] == [KEY, "tiny/main/1"]
+    assert manifest["pairs"] == {"images": 120, "captions": 240, "licence": "CC0-1.0"}
+
+
+def test_a_file_that_did_not_change_is_not_sent_again(client: TestClient) -> None:
+    first = client.get("/thumbs/0.webp")
+    assert first.headers["content-type"] == "image/webp"
+    again = client.get("/thumbs/0.webp", headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../../../../etc/passwd", "/%2e%2e/%2e%2e/%2e%2e/etc/passwd", "/assets/..%2f..%2f..%2fetc/passwd",
+        "//etc/passwd",
+        "/assets/%5c..%5c..%5cetc%5cpasswd", "/data/../../studies/pictures/runs/1.json", "/%00", "/assets",
+        "/api/image/../../etc/passwd", "/api/image/-1", "/api/image/99999999999999999999999",
+    ],
+)  # fmt: skip
+def test_no_path_leads_out(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code in (400, 404)
+    assert b"root:" not in answer.content
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "127.0.0.1:8123"}, 200),
+        ({"host": "localhost:8123", "origin": "http://localhost:8123"}, 200),
+        ({"host": "[::1]:8123", "origin": "http://[::1]:8123"}, 200),
+        ({"host": "LOCALHOST:8123", "origin": "http://localhost:8123"}, 200),
+        ({"host": "evil.example:8123"}, 403),  # a name that was made to mean 127.0.0.1
+        ({"host": "127.0.0.1:8124"}, 403),
+        ({"host": "127.0.0.1"}, 403),
+        ({"host": "127.0.0.1.evil.example:8123"}, 403),
+        ({"host": ""}, 403),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "https://127.0.0.1:8123"}, 403),
+        ({"origin": "http://localhost:8123"}, 403),  # another origin than the host that was asked
+    ],
+)
+def test_only_loopback_hosts_and_the_own_origin_are_answered(
+    client: TestClient, headers: dict[str, str], status: int
+) -> None:
+    assert client.get("/data/manifest.json", headers=headers).status_code == status
+    assert client.post("/api/sql", json={"query": "SELECT 1"}, headers=headers).status_code == status
+
+
+def test_reading_needs_no_origin_but_asking_does(live: Live, front: Path) -> None:
+    stranger = TestClient(application(live, front, 8123), base_url=HERE)  # sends no Origin, as a link does
+    assert stranger.get("/").status_code == 200
+    refused = stranger.post("/api/sql", json={"query": "SELECT 1"})
+    assert (refused.status_code, refused.json()) == (403, {"error": "only the explorer's own page is answered here"})
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "status"),
+    [
+        ("same-origin", "cors", 200), ("none", "navigate", 200), ("cross-site", "navigate", 200),  # a link is followed
+        ("cross-site", "no-cors", 403), ("same-site", "no-cors", 403), ("cross-site", "cors", 403),
+    ],
+)  # fmt: skip
+def test_pictures_and_scripts_of_other_pages_get_nothing(
+    live: Live, front: Path, site: str, mode: str, status: int
+) -> None:
+    stranger = TestClient(application(live, front, 8123), base_url=HERE)
+    headers = {"sec-fetch-site": site, "sec-fetch-mode": mode}
+    assert stranger.get("/thumbs/0.webp", headers=headers).status_code == status
+
+
+def test_a_question_is_answered_with_columns_rows_and_time(client: TestClient) -> None:
+    answer = client.post("/api/sql", json={"query": "SELECT 1 + 1 AS two, 'a' AS letter, NULL AS nothing"}).json()
+    types = {"two": "INTEGER", "letter": "VARCHAR", "nothing": "INTEGER"}
+    assert answer["columns"] == [{"name": name, "type": kind} for name, kind in types.items()]
+    assert answer["rows"] == [[2, "a", None]]
+    assert answer["truncated"] is False
+    assert answer["seconds"] >= 0
+    text = client.post("/api/sql.csv", json={"query": "SELECT 1 AS a, 'x,\"y' AS b"})
+    assert text.headers["content-type"] == "text/csv; charset=utf-8"
+    assert text.text == 'a,b\n1,"x,""y"\n'
+
+
+def test_the_examples_of_the_manifest_run(client: TestClient) -> None:
+    examples = client.get("/data/manifest.json").json()["examples"]
+    assert len(examples) >= 5
+    for example in examples:
+        answer = client.post("/api/sql", json={"query": example["query"]})
+        assert answer.status_code == 200, example
+        assert answer.json()["columns"]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"query": "SELEC"}, "syntax error"),
+        ({"query": "FROM nowhere"}, "Views: activations"),
+        ({"query": "SELECT '\ud800'"}, "the query holds half a character"),
+        ({"question": "SELECT 1"}, 'the body must be {"query": "..."}'),
+        ({"query": 1}, 'the body must be {"query": "..."}'),
+        ([], 'the body must be {"query": "..."}'),
+    ],
+)
+def test_a_wrong_question_is_told_in_a_sentence(client: TestClient, body: object, says: str) -> None:
+    answer = client.post("/api/sql", content=json.dumps(body).encode())
+    assert answer.status_code == 400
+    assert says in answer.json()["error"]
+
+
+def test_bodies_that_are_not_json_or_too_large_are_refused(client: TestClient) -> None:
+    assert client.post("/api/sql", content=b"{").status_code == 400
+    assert client.post("/api/sql", content=b"\xff\xfe{").status_code == 400
+    assert client.post("/api/sql", content=b"[" * 50_000).status_code == 400
+    assert client.post("/api/sql", content=b" " * (MAX_QUESTION + 1)).status_code == 413
+    parts = (b" " * 1000 for _ in range(MAX_QUESTION // 1000 + 1))  # chunked: no length is declared
+    assert client.post("/api/sql", content=parts).status_code == 413
+
+
+def test_a_caption_is_encoded_by_the_studys_own_model(client: TestClient, live: Live) -> None:
+    caption = client.get("/data/items/0.json").json()["texts"]["13"]["caption"]
+    answer = client.post(f"/api/encode?key={KEY}", json={"text": caption})
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found["modality"] == "text"
+    # the store's own codes of that caption; its embedding was rounded to float16, which these codes were not
+    stored = client.get(f"/data/runs/{KEY}/codes/0.json").json()["texts"]["13"]
+    assert [one["concept"] for one in found["concepts"]] == stored["concept"]
+    assert [one["activation"] for one in found["concepts"]] == pytest.approx(stored["activation"], abs=5e-3)
+    assert sum(one["share"] for one in found["concepts"]) + found["bias"] == pytest.approx(1)
+    kinds = [near["modality"] for near in found["nearest"]]
+    assert kinds == ["image"] * 12 + ["text"] * 12
+    assert found["nearest"][12]["cosine"] == pytest.approx(1, abs=1e-3)
+    assert found["nearest"][12]["caption"] == caption
+    cosines = [near["cosine"] for near in found["nearest"][:12]]
+    assert cosines == sorted(cosines, reverse=True)
+    assert all(near["thumb"] == f"thumbs/{near['item']}.webp" for near in found["nearest"][:12])
+
+
+def test_a_picture_finds_itself(client: TestClient, pictured: tuple[Path, Path]) -> None:
+    data = (pictured[0].parent / "pictures" / "p007.png").read_bytes()
+    answer = client.post(f"/api/encode?key={KEY}", content=data, headers={"content-type": "image/png"})
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found["modality"] == "image"
+    assert [near["modality"] for near in found["nearest"]] == ["text"] * 12 + ["image"] * 12
+    items = client.get("/data/items/0.json").json()["images"]
+    assert items[str(found["nearest"][12]["item"])]["key"].startswith("p007")
+    original = client.get(f"/api/image/{found['nearest'][12]['item']}")
+    assert (original.headers["content-type"], original.content) == ("image/png", data)
+
+
+def bomb() -> bytes:
+    """A picture of 60 million pixels in a few kilobytes."""
+    out = io.BytesIO()
+    Image.new("1", (10_000, 6_000)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("key", "content", "kind", "says"),
+    [
+        (KEY, b"not a picture", "image/png", "the picture cannot be read: not an image"),
+        (KEY, b"", "image/png", "the picture cannot be read: empty file"),
+        (KEY, bomb(), "image/png", "the picture cannot be read: too many pixels"),
+        (KEY, b'{"text": "  "}', "application/json", "the caption is empty"),
+        (KEY, json.dumps({"text": "y" * 10_001}).encode(), "application/json", "at most 10000 are read"),
+        (KEY, b"a cat", "text/plain", "application/json with a text, or image/*"),
+        ("tiny/main/7", b'{"text": "a cat"}', "application/json", "no SAE 'tiny/main/7'"),
+        ("../../x", b'{"text": "a cat"}', "application/json", "no SAE '../../x'"),
+    ],
+)
+def test_what_cannot_be_encoded_is_told(client: TestClient, key: str, content: bytes, kind: str, says: str) -> None:
+    answer = client.post(f"/api/encode?key={key}", content=content, headers={"content-type": kind})
+    assert answer.status_code == 400
+    assert says in answer.json()["error"]
+
+
+def test_captions_of_every_kind_come_as_they_are(client: TestClient, live: Live) -> None:
+    with open_catalog(live.store, "pictures") as con:
+        captions = dict(con.execute("SELECT pair_id, caption FROM pairs").fetchall())
+    search = client.get("/data/items/search.json").json()
+    assert dict(zip(search["id"], search["caption"], strict=True)) == captions
+    assert max(map(len, captions.values())) == 10_005
+
+
+def test_a_newer_run_takes_the_place_of_the_last(pictured: tuple[Path, Path], front: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from flows.config import load_study
+    from flows.study import run_study
+
+    study, store = pictured[0], tmp_path / "store"
+    shutil.copytree(pictured[1], store)
+    opened = Live(store, "pictures")
+    client = TestClient(application(opened, front, 8123), base_url=HERE, headers={"origin": HERE})
+    assert client.get("/data/manifest.json").json()["runs"][0]["k"] == 3
+    run_study(load_study(study, ["saes.main.k=2"]), store, progress=False)
+    assert client.get("/data/manifest.json").json()["runs"][0]["k"] == 2
+    asked = client.post("/api/sql", json={"query": "SELECT DISTINCT k FROM saes"})
+    assert asked.json()["rows"] == [[2]]
+    opened.close()
+
+
+def test_nothing_to_show_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="has not run in"):
+        Live(tmp_path, "pictures")
+
+
+def test_the_socket_is_on_loopback_and_a_port_in_use_is_told() -> None:
+    from explorer.listen import listening
+
+    with listening(0) as listener:
+        host, port = listener.getsockname()
+        assert host == "127.0.0.1"
+        listener.listen()
+        with pytest.raises(BadInput, match=f"--port {port}: "):
+            listening(port)
+    with pytest.raises(BadInput, match="--port 70000: "):
+        listening(70000)
