@@ -47,9 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         if arguments.verbose:
             traceback.print_exc()
-        from flows.failures import explained
+        from flows.failures import chain, explained
 
         what = explained(error) or f"{type(error).__name__}: {error}"
+        for link in chain(error):  # DuckDB's connections in the frames that failed would be told as leaks at the exit
+            traceback.clear_frames(link.__traceback__)
         print(f"bridgescope: failed: {what}", file=sys.stderr)
         print(
             "What was finished is kept: run the same command again to go on. (-v shows where it failed.)",

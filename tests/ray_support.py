@@ -20,6 +20,7 @@ from storage.runs import Run, last_run
 # Every process of these clusters asks for a token, as those of a team should.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 ROOT = Path(__file__).resolve().parents[1]
+LOOPBACK = {"node_ip_address": "127.0.0.1", "include_dashboard": False}
 # The small study, on pictures in place of vectors.
 CHANGES = {
     'name = "small"': 'name = "pictures"',
@@ -78,10 +79,11 @@ class Raylets:
     def __init__(self, **head: Any) -> None:
         from ray.cluster_utils import Cluster
 
-        self.cluster = Cluster(initialize_head=True, head_node_args={"node_ip_address": "127.0.0.1", **head})
+        # Ray's pages are nine processes that nobody looks at here.
+        self.cluster = Cluster(initialize_head=True, head_node_args={**LOOPBACK, **head})
         self.address = str(self.cluster.address)
 
     def add(self, **resources: Any) -> int:
         """Another raylet. Returns its process id."""
-        node = self.cluster.add_node(node_ip_address="127.0.0.1", **resources)
+        node = self.cluster.add_node(**LOOPBACK, **resources)
         return int(node.all_processes["raylet"][0].process.pid)
