@@ -21,6 +21,7 @@ from storage.query import check, views
 SECONDS = 10.0
 ROWS = 10_000
 LETTERS = 32 << 20  # of all values together: rows may be few and large
+READY = "ready\n"  # what the process that answers says before the first question
 LARGEST = 2**53  # whole numbers beyond it are not what they were, once JavaScript has read them
 
 
@@ -84,7 +85,7 @@ def _rows(found: duckdb.DuckDBPyConnection, most: int) -> tuple[list[list[Any]],
     while len(rows) <= most and (some := found.fetchmany(256)):
         for row in some:
             rows.append([plain(value) for value in row])
-            letters += sum(len(value) if isinstance(value, str) else 8 for value in rows[-1])
+            letters += sum(len(value if isinstance(value, str) else repr(value)) for value in rows[-1])
         if letters > LETTERS:
             return rows[:most], True
     return rows[:most], len(rows) > most

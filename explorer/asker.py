@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from explorer.ask import ROWS, SECONDS, Answered, TooLong
+from explorer.ask import READY, ROWS, SECONDS, Answered, TooLong
 from storage.errors import BadInput
 
 GRACE = 1.0  # seconds that an interrupted question is given to end by itself
@@ -25,13 +25,15 @@ class Asker:
         self.command = [sys.executable, "-m", "explorer.asking", str(store), study, str(number)]
         self.seconds, self.rows = seconds, rows
         self.lock = threading.Lock()
-        self.process = self._start()
+        self.process, self.ready = self._start(), False
 
     def ask(self, query: str) -> Answered:
         """Answer one question. Raises BadInput and TooLong as `explorer.ask.answered`."""
         with self.lock:
             if self.process.poll() is not None:
-                self.process = self._start()
+                self.process, self.ready = self._start(), False
+            if not self.ready:  # the time of a question does not count the start of the process
+                self.ready = self._line() == READY
             return self._asked(query)
 
     def _asked(self, query: str) -> Answered:
@@ -51,7 +53,7 @@ class Asker:
             timer.cancel()
         if not said:
             self.process.wait()
-            self.process = self._start()
+            self.process, self.ready = self._start(), False
             if late.is_set():
                 raise TooLong(f"stopped after {self.seconds:g} s: ask for less, or use bridgescope sql")
             raise BadInput("the question ended the process that answers: it may need more memory than is given to it")
@@ -63,10 +65,13 @@ class Asker:
     def _said(self, line: str) -> str:
         """The next line of the process; empty when it ended."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
+        return self._line()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
         return self.process.stdout.readline()
 
     def _start(self) -> subprocess.Popen[str]:

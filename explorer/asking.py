@@ -11,7 +11,7 @@ import resource
 import sys
 from pathlib import Path
 
-from explorer.ask import TooLong, answered
+from explorer.ask import READY, TooLong, answered
 from storage.catalog import open_catalog
 from storage.errors import BadInput
 from storage.runs import read_run
@@ -24,6 +24,7 @@ def main(store: str, study: str, number: str) -> None:
     con = open_catalog(store, run=read_run(Path(store), study, int(number)), guarded=True)
     con.execute("SELECT 1").fetchall()
     limit_memory()
+    print(READY, end="", flush=True)
     for line in sys.stdin:
         question = json.loads(line)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import duckdb
@@ -14,7 +15,7 @@ from report.figures.runs import Runs
 from report.queries import ask, has_columns, holds
 from report.sentences import Answers
 
-FIGURES_INDEX = "index.json"  # beside the files of the figures: what each of them is
+FIGURES_INDEX = "figures.json"  # what each figure of the page is; of those that are files only, none
 TITLES = {
     "models": "The models side by side",
     "modality": "Modality scores",
@@ -72,12 +73,12 @@ def made_files(exhibits: list[Exhibit]) -> list[Drawn]:
     return [drawn for drawn in found if drawn is not None]
 
 
-def described(figures: list[Drawn]) -> list[dict[str, Any]]:
-    """What the files of these figures are: id (their name), title, caption, sql."""
+def described(figures: Iterable[Drawn]) -> list[dict[str, Any]]:
+    """What the files of these figures of the page are: id (their name), title, caption, sql."""
     return [
         {
             "id": drawn.name,
-            "title": TITLES.get(drawn.name) or f"Strongest bridges of {drawn.name.removeprefix('bridges-')}",
+            "title": TITLES[drawn.name],
             "caption": drawn.caption,
             "sql": drawn.sql if isinstance(drawn.sql, str) else ";\n\n".join(drawn.sql),
         }

@@ -29,19 +29,19 @@ class Fact(NamedTuple):
 
 
 def write_report(out: Path, con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> None:
-    """Write `out/index.html`, the page of a study, and its figures as SVG and PNG files in `out/figures/`.
+    """Write `out/index.html`, the page of a study, its figures as SVG and PNG files in `out/figures/`, and their list.
 
     con: a catalog as `storage.open_catalog` gives it. config: the study file as a dict (name, pairs, models, saes,
     analyze). Equal catalogs and configurations give equal bytes. Views that the catalog lacks are left out.
     `out` is made when missing. Raises duckdb.CatalogException when the catalog has not been analyzed.
     """
     made = contents(con, config)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     figures = [*made["figures"].values(), *made_files(made["exhibits"])]
     for drawn in figures:
         write_files(out / "figures", drawn)
-    index = json.dumps(described(figures), ensure_ascii=False, indent=1)
-    (out / "figures" / FIGURES_INDEX).write_text(index + "\n", encoding="utf-8")
+    index = json.dumps(described(made["figures"].values()), ensure_ascii=False, indent=1)
+    (out / FIGURES_INDEX).write_text(index + "\n", encoding="utf-8")
     partial = out / "index.html.partial"
     partial.write_text(rendered(made), encoding="utf-8")
     os.replace(partial, out / "index.html")

@@ -23,7 +23,7 @@ def table_of(con: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
     return rounded(pl.DataFrame(con.sql(query).to_arrow_table()))
 
 
-def rounded(table: pl.DataFrame) -> pl.DataFrame:
-    """Floats to six significant digits."""
-    finite = pl.when(selectors.float().is_finite()).then(selectors.float().cast(pl.Float64).round_sig_figs(DIGITS))
+def rounded(table: pl.DataFrame, digits: int = DIGITS) -> pl.DataFrame:
+    """Floats to so many significant digits."""
+    finite = pl.when(selectors.float().is_finite()).then(selectors.float().cast(pl.Float64).round_sig_figs(digits))
     return table.with_columns(finite)

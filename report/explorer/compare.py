@@ -29,14 +29,14 @@ def write_compare(site: ZipFile, con: duckdb.DuckDBPyConnection, main: Runs, pag
         rows = table_of(con, CLAIMS).to_dicts()
         findings = [row for run in main for row in rows if (row["model"], row["sae"]) == run]
     settings = table_of(con, SETTINGS).drop("path").to_dicts()
-    figures = copy_figures(site, page / "figures")
+    figures = copy_figures(site, page)
     put_json(site, "data/compare.json", {"findings": findings, "figures": figures, "settings": settings})
 
 
-def copy_figures(site: ZipFile, made: Path) -> list[dict[str, Any]]:
+def copy_figures(site: ZipFile, page: Path) -> list[dict[str, Any]]:
     """Copy the page's figures and say what they are: those whose files are there."""
-    figures = []
-    for figure in json.loads((made / FIGURES_INDEX).read_text(encoding="utf-8")):
+    made, figures = page / "figures", []
+    for figure in json.loads((page / FIGURES_INDEX).read_text(encoding="utf-8")):
         files = {kind: f"{figure['id']}.{kind}" for kind in ("svg", "png")}
         if not all((made / name).is_file() for name in files.values()):
             continue

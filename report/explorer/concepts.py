@@ -22,6 +22,7 @@ BRIDGES = 20_000  # of an SAE, at most
 WORDS, NAMED = 8, 3  # distinctive words kept of a concept, and put into its name
 PRIOR, LEAST = 10, 1.96  # captions that the prior counts for; the score from which a word is told apart at 95 %
 CONCEPT_BLOCK = 64  # concepts a file
+CODE_DIGITS = 4  # of codes and shares, which are the most of all numbers
 SMALL = 5000  # images up to which all items are shown, and not only those in a top list
 
 Record = dict[str, Any]
@@ -130,8 +131,8 @@ def _write_codes(site: ZipFile, con: duckdb.DuckDBPyConnection, key: Key, dictio
         starts = np.append(first[order], codes.height).astype(np.int64)
         concept, activation = codes["concept_id"].to_numpy().astype(np.int64), codes["activation"].to_numpy()
         found, rest = shares_of_items(dictionary.concepts, dictionary.bias[modality], starts, concept, activation)
-        columns = codes.select("concept_id", "activation", share=rounded(pl.DataFrame({"share": found}))["share"])
-        of_firings = [column.to_list() for column in columns]
+        columns = codes.select("concept_id", "activation", share=pl.Series(found))
+        of_firings = [column.to_list() for column in rounded(columns, CODE_DIGITS)]
         biases = rounded(pl.DataFrame({"bias": rest}))["bias"].to_list()
         of_items = zip(items[order].tolist(), codes["block"].gather(starts[:-1]).to_list(), biases, strict=True)
         for (item, block, bias), (start, stop) in zip(of_items, itertools.pairwise(starts.tolist()), strict=True):

@@ -29,20 +29,11 @@ def without_items(name: str, data: bytes) -> bytes | None:
     top, *below = name.split("/")
     if top == "thumbs" or name.startswith("data/items/") or "codes" in below[4:5]:
         return None
-    if top == "figures" and below[0].startswith("bridges-"):  # drawn with pictures and captions
-        return None
     if name == "data/manifest.json":
         return _changed(data, lambda manifest: {**manifest, "items": False})
-    if name == "data/compare.json":
-        return _changed(data, _without_cards)
     if "concept" in below[4:5]:
         return _changed(data, lambda block: {i: {**one, "images": [], "texts": []} for i, one in block.items()})
     return data
-
-
-def _without_cards(compare: dict[str, Any]) -> dict[str, Any]:
-    figures = [figure for figure in compare["figures"] if not figure["id"].startswith("bridges-")]
-    return {**compare, "figures": figures}
 
 
 def _changed(data: bytes, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:

