@@ -23,6 +23,7 @@ from sae.step import codes_of, forward
 FIRST_PENALTY = {"relu": 1e-2, "jumprelu": 1e-2}  # before it is steered
 KEPT = 1.2  # a restarted concept's pre-activation on its row, in units of the batch's weakest code
 LONGEST = 4.0  # its encoder at most: what is weaker than that is noise
+AT_ONCE = 16  # one row in so many restarts a concept: more at once would drive the living from their rows
 TWINS = 0.5  # cosine from which two restarted concepts would be twins
 STEERING = 0.03  # a step changes the penalty by at most this factor
 
@@ -75,10 +76,19 @@ class Trainer:
         """[C] bool: silent for the whole window."""
         return self.silent_C >= self.window
 
+    def _in_turn(self, dead_C: Tensor) -> Tensor:
+        """At most as many of the dead as there are dimensions, others each step: AuxK is dense among those it gets.
+
+        A residual has no more directions than that, and thousands of dead concepts would cost more than all the rest.
+        """
+        rank_C = dead_C.cumsum(0) - 1
+        count = rank_C[-1] + 1
+        return dead_C & ((rank_C - self.t * self.rows.dim) % count.clamp_min(1) < self.rows.dim)
+
     def step_(self, x_BD: Tensor, learning_rate: float) -> Tensor:
         """One step on prepared rows. Returns sums over the batch [3] float64: loss, squared error, codes."""
         self.t += 1
-        dead_C = self.dead() if self.settings.auxk > 0 and self.any_dead else None
+        dead_C = self._in_turn(self.dead()) if self.settings.auxk > 0 and self.any_dead else None
         if self.sparse is not None:
             done = self.sparse.step_(x_BD, self.variance, learning_rate, self.t, dead_C)
             fired_C, sums = done.fired, torch.tensor([done.loss * len(x_BD), done.error, done.kept]).double()
@@ -132,8 +142,9 @@ class Trainer:
             return
         residual_BD, weakest = self._residual(x_BD)
         error_B = residual_BD.square().sum(1).clamp_min(1e-12).nan_to_num(1.0, 1.0).cpu()  # `train` names a bad loss
-        several = len(dead) > len(x_BD)
-        drawn = torch.multinomial(error_B, len(dead), replacement=several, generator=self.draws).to(x_BD.device)
+        some = torch.randperm(len(dead), generator=self.draws)[: max(1, len(x_BD) // AT_ONCE)]
+        dead = dead[some.to(dead.device)]
+        drawn = torch.multinomial(error_B, len(dead), generator=self.draws).to(x_BD.device)
         atoms_KD = normalize(residual_BD[drawn], dim=1)
         first = ~((atoms_KD @ atoms_KD.T).tril(-1) > TWINS).any(1)
         dead, drawn, atoms_KD = dead[first], drawn[first], atoms_KD[first]
