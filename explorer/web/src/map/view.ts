@@ -18,7 +18,7 @@ import { step } from "./keys"
 import { legend } from "./legend"
 import { conceptTable } from "./list"
 import { cameraOf, cameraParams, narrowing, scoreOf, shownOf } from "./place"
-import { type Ranking, edges, radii, ranking } from "./scales"
+import { type Ranking, ofConcept, radii, ranking, wholeMap } from "./scales"
 
 const CARD_GAP = 14
 
@@ -58,7 +58,7 @@ class Stage {
   private ranked: Ranking | null = null
   private selected: number | null = null
   private hovered: number | null = null
-  private edged = false
+  private edged: { ranked: Ranking; shown: number; passing: Uint8Array } | null = null // what the edges were drawn for
   private narrowed = ""
   private timer = 0
   private frame = 0
@@ -122,7 +122,7 @@ class Stage {
     if (page.signal.aborted) return
     const first = this.run === null
     this.run = page.run
-    this.ranked = null
+    this.ranked = this.edged = null
     this.selected = this.hovered = null
     this.card.hidden = true
     this.drawing ??= new Drawing(this.canvas, {
@@ -196,10 +196,14 @@ class Stage {
   private drawEdges(): void {
     void this.bridges.then(
       (all) => {
-        const { rows, score } = this.ranking(all)
+        const ranked = this.ranking(all)
         const shown = shownOf(here().params, this.page.run)
-        this.drawing?.edges(edges(all, rows, score, shown, this.passing, this.selected))
-        this.edged = true
+        const drawn = this.edged
+        if (drawn?.ranked !== ranked || drawn.shown !== shown || drawn.passing !== this.passing) {
+          this.drawing?.edges(wholeMap(ranked, shown, this.passing))
+          this.edged = { ranked, shown, passing: this.passing }
+        }
+        this.drawing?.selectedEdges(this.selected === null ? [] : ofConcept(ranked, this.selected, this.passing))
       },
       () => undefined, // load() says so
     )
