@@ -99,7 +99,8 @@ class Stage {
     const again = this.view.isConnected // the address changed while the map was seen
     if (!again) page.root.replaceChildren(this.heading(), this.view)
     if (this.run?.key !== page.run.key) await this.load(page)
-    else if ((page.route.params.at ?? "") !== cameraParams(this.drawing?.camera()).at) this.drawing?.move(cameraOf(page.route.params))
+    else if ((page.route.params.at ?? "") !== cameraParams(this.drawing?.camera()).at)
+      this.drawing?.move(cameraOf(page.route.params))
     if (page.signal.aborted || this.run?.key !== page.run.key) return
     if (narrowing(page.route.params) !== this.narrowed) this.control(page)
     this.select(page.route.params.sel === undefined ? null : Number(page.route.params.sel))
@@ -172,7 +173,8 @@ class Stage {
 
   private ranking(all: Bridges): Ranking {
     const score = scoreOf(here().params)
-    if (this.ranked?.of !== all || this.ranked.score !== score) this.ranked = { score, of: all, rows: ranking(all, score) }
+    if (this.ranked?.of !== all || this.ranked.score !== score)
+      this.ranked = { score, of: all, rows: ranking(all, score) }
     return this.ranked
   }
 
@@ -228,7 +230,8 @@ class Stage {
   }
 
   private select(concept: number | null): void {
-    if (concept !== null && !(Number.isInteger(concept) && concept >= 0 && concept < this.page.run.concepts)) concept = null
+    if (concept !== null && !(Number.isInteger(concept) && concept >= 0 && concept < this.page.run.concepts))
+      concept = null
     if (concept === this.selected && this.panel.dataset.run === this.page.run.key) return
     if (this.selected !== null) this.drawing?.raise(this.selected, false)
     this.selected = concept
@@ -238,7 +241,14 @@ class Stage {
     this.panel.dataset.concept = String(concept)
     if (concept !== null && this.concepts) {
       this.drawing?.raise(concept, true)
-      void fillPanel(this.panel, this.page, this.concepts, this.bridges, (all) => this.ranking(all).rows, () => this.clicked(null))
+      void fillPanel(
+        this.panel,
+        this.page,
+        this.concepts,
+        this.bridges,
+        (all) => this.ranking(all).rows,
+        () => this.clicked(null),
+      )
     }
     this.drawing?.resized()
     this.drawEdges()
