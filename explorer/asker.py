@@ -75,7 +75,10 @@ class Asker:
         return self.process.stdout.readline()
 
     def _start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # a session of its own: the Ctrl-C that ends the explorer is not for it; it ends with its input
+        return subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
 
     def close(self) -> None:
         """End the process, once it has answered what it was asked."""

@@ -39,7 +39,12 @@ def serve(
         if browser and has_screen():
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         config = uvicorn.Config(
-            application(live, web, at), log_level="warning", access_log=False, server_header=False, lifespan="off"
+            application(live, web, at),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=2,
         )
         with contextlib.suppress(KeyboardInterrupt):  # the way that it ends
             uvicorn.Server(config).run(sockets=[listener])

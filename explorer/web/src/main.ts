@@ -1,9 +1,12 @@
 // Start: read the manifest, build the shell, and draw the view that the address names, now and whenever it changes.
 
 import "./style/base.css"
+import "./style/parts.css"
 import "./style/shell.css"
 import "./style/map.css"
-import "./style/views.css"
+import "./style/concept.css"
+import "./style/lists.css"
+import "./style/study.css"
 import type { Manifest } from "./contract"
 import * as data from "./data"
 import { h } from "./dom"
@@ -63,7 +66,9 @@ async function draw(manifest: Manifest, around: Shell, forward: boolean): Promis
   const root = same ? ((main.firstElementChild as HTMLElement | null) ?? main) : h("div", { class: "view" })
   if (!same) main.replaceChildren(root)
   try {
-    await (await VIEWS[route.view]())({ manifest, run, route, root, signal })
+    await (
+      await VIEWS[route.view]()
+    )({ manifest, run, route, root, signal })
   } catch (error) {
     if (signal.aborted) return
     root.replaceChildren(failure(error, () => void draw(manifest, around, true)))
@@ -78,11 +83,15 @@ async function draw(manifest: Manifest, around: Shell, forward: boolean): Promis
 }
 
 function unknownRun(manifest: Manifest, asked: string | null): HTMLElement {
-  if (!manifest.runs.length) return empty("This study has no SAE yet", "It has run, but trained nothing. Run it again when it has.")
+  if (!manifest.runs.length)
+    return empty("This study has no SAE yet", "It has run, but trained nothing. Run it again when it has.")
   return empty(
     `This study has no run ${asked}`,
     "It has ",
-    manifest.runs.flatMap((run, at) => [at ? ", " : "", h("a", { href: href({ view: "map", run: run.key }) }, run.key)]),
+    manifest.runs.flatMap((run, at) => [
+      at ? ", " : "",
+      h("a", { href: href({ view: "map", run: run.key }) }, run.key),
+    ]),
     ".",
   )
 }
@@ -93,7 +102,13 @@ async function start(): Promise<void> {
   try {
     manifest = await data.manifest()
   } catch (error) {
-    document.body.replaceChildren(h("main", { class: "page" }, failure(error, () => void start())))
+    document.body.replaceChildren(
+      h(
+        "main",
+        { class: "page" },
+        failure(error, () => void start()),
+      ),
+    )
     return
   }
   const around = shell(manifest)

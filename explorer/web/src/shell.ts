@@ -26,7 +26,12 @@ export function shell(manifest: Manifest): Shell {
     ["map", "Map"],
     ["bridges", "Bridges"],
     ["compare", "Compare"],
-    ...(manifest.live ? ([["sql", "SQL"], ["try", "Try it"]] as [ViewName, string][]) : []),
+    ...(manifest.live
+      ? ([
+          ["sql", "SQL"],
+          ["try", "Try it"],
+        ] as [ViewName, string][])
+      : []),
   ]
   const links = views.map(([view, name]) => ({ view, link: h("a", { href: href({ view }) }, name) }))
   const runs = h("div", { class: "runs", role: "group", "aria-label": "Run that is shown" })
@@ -35,8 +40,18 @@ export function shell(manifest: Manifest): Shell {
     "header",
     { class: "top" },
     h("a", { class: "skip", href: "#main", onclick: skip }, "Skip to the content"),
-    h("a", { class: "brand", href: href({ view: "map" }) }, mark(), h("span", {}, "bridgescope"), h("span", { class: "study" }, said(manifest.study, 1))),
-    h("nav", { class: "views", "aria-label": "Views" }, links.map(({ link }) => link)),
+    h(
+      "a",
+      { class: "brand", href: href({ view: "map" }) },
+      mark(),
+      h("span", {}, "bridgescope"),
+      h("span", { class: "study" }, said(manifest.study, 1)),
+    ),
+    h(
+      "nav",
+      { class: "views", "aria-label": "Views" },
+      links.map(({ link }) => link),
+    ),
     search(manifest),
     runs,
     themeButton(),
@@ -98,17 +113,22 @@ function runSwitch(manifest: Manifest, run: Run): Child[] & Node[] {
   const distinct = <T>(values: T[]) => [...new Set(values)]
   const nearest = (wanted: Partial<Run>): Run => {
     const fits = (other: Run) => Object.entries(wanted).every(([name, value]) => other[name as keyof Run] === value)
-    const near = (other: Run) => Number(other.model === run.model) * 4 + Number(other.sae === run.sae) * 2 + Number(other.seed === run.seed)
+    const near = (other: Run) =>
+      Number(other.model === run.model) * 4 + Number(other.sae === run.sae) * 2 + Number(other.seed === run.seed)
     return manifest.runs.filter(fits).sort((a, b) => near(b) - near(a))[0] ?? run
   }
   const choice = <K extends "model" | "sae" | "seed">(name: K, label: string, options: Run[K][]) => {
-    if (options.length < 2) return h("span", { class: "run-part" }, h("span", { class: "run-label" }, label), said(String(run[name]), 1))
+    if (options.length < 2)
+      return h("span", { class: "run-part" }, h("span", { class: "run-label" }, label), said(String(run[name]), 1))
     const select = h(
       "select",
       { "aria-label": label },
       options.map((value) => h("option", { value: String(value), selected: value === run[name] }, String(value))),
     )
-    select.addEventListener("change", () => void change(manifest, run, nearest({ [name]: options[select.selectedIndex] })))
+    select.addEventListener(
+      "change",
+      () => void change(manifest, run, nearest({ [name]: options[select.selectedIndex] })),
+    )
     return h("label", { class: "run-part" }, h("span", { class: "run-label" }, label), select)
   }
   const ofModel = manifest.runs.filter(({ model }) => model === run.model)
@@ -128,7 +148,8 @@ async function change(manifest: Manifest, from: Run, to: Run): Promise<void> {
     go({ ...route, run: to.key, params: match === null ? params : { ...params, sel: String(match) } })
   } else if (route.view === "concept") {
     const match = await matchOf(manifest, from, to, Number(route.argument))
-    if (match === null) go({ view: "map", run: to.key }) // concepts of another model have no match
+    if (match === null)
+      go({ view: "map", run: to.key }) // concepts of another model have no match
     else go({ ...route, argument: String(match), run: to.key })
   } else {
     const { concept: _, ...others } = route.params
@@ -158,7 +179,9 @@ function search(manifest: Manifest): HTMLElement {
       if (input.value.trim() !== query) return
       results.replaceChildren(...content)
     } catch (error) {
-      results.replaceChildren(h("p", { class: "muted" }, error instanceof data.DataError ? error.message : String(error)))
+      results.replaceChildren(
+        h("p", { class: "muted" }, error instanceof data.DataError ? error.message : String(error)),
+      )
     }
     results.hidden = false
   }
@@ -206,9 +229,27 @@ async function suggestions(manifest: Manifest, run: Run, query: string): Promise
   if (!found.length && !texts.total) return [h("p", { class: "muted" }, "Nothing has these words.")]
   return [
     h("p", { class: "group" }, `Concepts (${found.length})`),
-    h("ul", {}, found.slice(0, SUGGESTED).map((concept) => h("li", {}, conceptLink(run, concepts, concept)))),
+    h(
+      "ul",
+      {},
+      found.slice(0, SUGGESTED).map((concept) => h("li", {}, conceptLink(run, concepts, concept))),
+    ),
     h("p", { class: "group" }, `Captions (${texts.total})`),
-    h("ul", {}, texts.at.map((at) => h("li", {}, h("a", { href: itemHref(run, "text", captions?.id[at] as number) }, said(captions?.caption[at] ?? "", 1))))),
-    h("p", { class: "all" }, h("a", { href: href({ view: "search", run: run.key, params: { q: query } }) }, "Everything that was found")),
+    h(
+      "ul",
+      {},
+      texts.at.map((at) =>
+        h(
+          "li",
+          {},
+          h("a", { href: itemHref(run, "text", captions?.id[at] as number) }, said(captions?.caption[at] ?? "", 1)),
+        ),
+      ),
+    ),
+    h(
+      "p",
+      { class: "all" },
+      h("a", { href: href({ view: "search", run: run.key, params: { q: query } }) }, "Everything that was found"),
+    ),
   ]
 }

@@ -13,7 +13,12 @@ import { type Ranking, SCORES, positionOf, shownAt } from "./scales"
 export function sideColumn(filters: Filters, bridges: readonly HTMLElement[]): HTMLElement[] {
   const reset = h("button", { class: "button quiet", type: "button", onclick: filters.reset }, "Reset the filters")
   return [
-    h("div", { class: "toggle", role: "group", "aria-label": "Map or list" }, toggle("Map", ""), toggle("List", "list")),
+    h(
+      "div",
+      { class: "toggle", role: "group", "aria-label": "Map or list" },
+      toggle("Map", ""),
+      toggle("List", "list"),
+    ),
     h(
       "details",
       { class: "map-filters", open: innerWidth > 760 },
@@ -48,7 +53,9 @@ export function bridgeControls(
   const scores = h(
     "select",
     {},
-    Object.entries(SCORES).map(([value, label]) => h("option", { value, selected: value === scoreOf(route.params) }, label)),
+    Object.entries(SCORES).map(([value, label]) =>
+      h("option", { value, selected: value === scoreOf(route.params) }, label),
+    ),
   )
   const told = () =>
     void bridges.then(

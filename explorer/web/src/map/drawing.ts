@@ -15,7 +15,6 @@ export interface Edge {
   to: number
   /** Weight in [0, 1], which becomes width and opacity. */
   weight: number
-  strong: boolean
 }
 
 export interface Camera {
@@ -48,6 +47,7 @@ export class Drawing {
   private readonly graph = new Graph({ type: "undirected", multi: true })
   private readonly sigma: Sigma
   private colours: Colours | null = null
+  private selected: string[] = [] // edges of the selected concept
 
   constructor(container: HTMLElement, events: Events) {
     this.sigma = new Sigma(this.graph, container, {
@@ -105,6 +105,7 @@ export class Drawing {
   dots(dots: Dots, colours: Colours): void {
     this.colours = colours
     this.graph.clear()
+    this.selected = []
     dots.x.forEach((x, concept) => {
       const y = dots.y[concept]
       if (x === null || y === null || y === undefined) return
@@ -145,18 +146,37 @@ export class Drawing {
     )
   }
 
-  /** Replace all edges; those of hidden or absent dots are left out by the caller. */
+  /** Replace the edges of the whole map. */
   edges(edges: readonly Edge[]): void {
     this.graph.clearEdges()
-    for (const { from, to, weight, strong } of edges) {
-      if (from === to || !this.graph.hasNode(from) || !this.graph.hasNode(to)) continue
-      this.graph.addUndirectedEdge(from, to, {
-        size: strong ? 1.2 + 2.6 * weight : 0.7 + 2 * weight,
-        opacity: strong ? 0.5 + 0.5 * weight : 0.22 + 0.5 * weight,
-        color: strong ? this.colours?.strong : this.colours?.edge,
-        depth: strong ? "topEdges" : "edges",
+    this.selected = []
+    for (const edge of edges) {
+      this.edge(edge, {
+        size: 0.7 + 2 * edge.weight,
+        opacity: 0.22 + 0.5 * edge.weight,
+        color: this.colours?.edge,
+        depth: "edges",
       })
     }
+  }
+
+  /** Replace the edges of the selected concept, which lie above those of the whole map. */
+  selectedEdges(edges: readonly Edge[]): void {
+    for (const edge of this.selected) this.graph.dropEdge(edge)
+    this.selected = edges.flatMap((edge) =>
+      this.edge(edge, {
+        size: 1.2 + 2.6 * edge.weight,
+        opacity: 0.5 + 0.5 * edge.weight,
+        color: this.colours?.strong,
+        depth: "topEdges",
+      }),
+    )
+  }
+
+  /** Add an edge between two dots; a concept without a place has none, and none joins a dot with itself. */
+  private edge({ from, to }: Edge, attributes: Record<string, unknown>): string[] {
+    if (from === to || !this.graph.hasNode(from) || !this.graph.hasNode(to)) return []
+    return [this.graph.addUndirectedEdge(from, to, attributes)]
   }
 
   /** Whether a concept has a dot. */

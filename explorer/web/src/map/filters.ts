@@ -114,7 +114,10 @@ function axesOf(concepts: Concepts, alignment: Alignment): Record<Name, Axis> {
     modality: unit("modality: text to image", concepts.modality_score),
     energy: ranked("energy", concepts.energy),
     stability: unit("stability", concepts.stability),
-    alignment: unit("alignment, its size", concepts[alignment].map((value) => (value === null ? null : Math.abs(value)))),
+    alignment: unit(
+      "alignment, its size",
+      concepts[alignment].map((value) => (value === null ? null : Math.abs(value))),
+    ),
   }
 }
 

@@ -9,7 +9,10 @@ const ARROWS: Record<string, readonly [number, number]> = {
   ArrowUp: [0, -1],
 }
 
-/** The nearest passing dot in the direction of an arrow key, at most 45 degrees aside; null for another key, or none. */
+/**
+ * Where an arrow key leads: the nearest passing dot in its direction, at most 45 degrees aside; at first the one nearest
+ * to the middle. Null for another key, or where there is none.
+ */
 export function step(
   drawing: Drawing,
   passing: Uint8Array,
@@ -20,7 +23,8 @@ export function step(
   const arrow = ARROWS[key]
   if (!arrow) return null
   const [dx, dy] = arrow
-  const start = (from === null ? null : drawing.place(from)) ?? { x: canvas.clientWidth / 2, y: canvas.clientHeight / 2 }
+  const here = from === null ? null : drawing.place(from)
+  const start = here ?? { x: canvas.clientWidth / 2, y: canvas.clientHeight / 2 }
   let best: number | null = null
   let least = Infinity
   passing.forEach((pass, concept) => {
@@ -30,8 +34,8 @@ export function step(
     const [x, y] = [at.x - start.x, at.y - start.y]
     const along = x * dx + y * dy
     const aside = Math.abs(x * dy) + Math.abs(y * dx)
-    const distance = along + 2 * aside
-    if (along > 0 && aside <= along && distance < least) {
+    const distance = here ? along + 2 * aside : Math.hypot(x, y)
+    if ((!here || (along > 0 && aside <= along)) && distance < least) {
       least = distance
       best = concept
     }

@@ -30,8 +30,18 @@ export function legend(): HTMLElement {
       "div",
       {},
       h("dt", {}, "Energy"),
-      h("dd", {}, s("svg", { class: "legend-sizes", width: 44, height: 18, "aria-hidden": "true" }, sizes), "area, the largest cut"),
+      h(
+        "dd",
+        {},
+        s("svg", { class: "legend-sizes", width: 44, height: 18, "aria-hidden": "true" }, sizes),
+        "area, the largest cut",
+      ),
     ),
-    h("div", {}, h("dt", {}, "Bridge"), h("dd", {}, h("span", { class: "legend-line", "aria-hidden": "true" }), "line")),
+    h(
+      "div",
+      {},
+      h("dt", {}, "Bridge"),
+      h("dd", {}, h("span", { class: "legend-line", "aria-hidden": "true" }), "line"),
+    ),
   )
 }

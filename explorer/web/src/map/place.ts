@@ -36,5 +36,9 @@ export function cameraParams(camera: Camera | undefined): { at: string } {
 /** The part of an address that the left column controls, as a text to compare. */
 export function narrowing(params: Params): string {
   const elsewhere = new Set(["sel", "at", "as", "sort"])
-  return JSON.stringify(Object.entries(params).filter(([name, value]) => !elsewhere.has(name) && value !== "").sort())
+  return JSON.stringify(
+    Object.entries(params)
+      .filter(([name, value]) => !elsewhere.has(name) && value !== "")
+      .sort(),
+  )
 }

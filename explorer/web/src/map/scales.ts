@@ -40,26 +40,27 @@ export function ranking(bridges: Bridges, score: Score): number[] {
   return rows.sort((a, b) => Math.abs(values[b] ?? 0) - Math.abs(values[a] ?? 0))
 }
 
-/** The first `shown` bridges of a ranking between passing concepts, and those of the selected concept above them. */
-export function edges(
-  bridges: Bridges,
-  ranked: readonly number[],
-  score: Score,
-  shown: number,
-  passing: Uint8Array,
-  selected: number | null,
-): Edge[] {
-  const size = (row: number | undefined) => Math.abs((row === undefined ? null : bridges[score][row]) ?? 0)
-  const edge = (row: number, largest: number, strong: boolean): Edge => ({
-    from: bridges.image_concept[row] as number,
-    to: bridges.text_concept[row] as number,
-    weight: largest > 0 ? Math.sqrt(size(row) / largest) : 0,
-    strong,
-  })
-  const visible = ({ from, to }: Edge) => passing[from] === 1 && passing[to] === 1
-  const whole = ranked.slice(0, shown).map((row) => edge(row, size(ranked[0]), false))
-  const own = selected === null ? [] : ownRows(bridges, ranked, selected).slice(0, STRONGEST_OF_SELECTED)
-  return [...whole, ...own.map((row) => edge(row, size(own[0]), true))].filter(visible)
+/** The first `shown` bridges of a ranking, between passing concepts. */
+export function wholeMap(ranked: Ranking, shown: number, passing: Uint8Array): Edge[] {
+  return edges(ranked, ranked.rows.slice(0, shown), passing)
+}
+
+/** The strongest bridges of a concept, to passing ones. */
+export function ofConcept(ranked: Ranking, concept: number, passing: Uint8Array): Edge[] {
+  return edges(ranked, ownRows(ranked.of, ranked.rows, concept).slice(0, STRONGEST_OF_SELECTED), passing)
+}
+
+/** Rows as edges, each weighed against the first. */
+function edges({ of, score }: Ranking, rows: readonly number[], passing: Uint8Array): Edge[] {
+  const size = (row: number | undefined) => Math.abs((row === undefined ? null : of[score][row]) ?? 0)
+  const largest = size(rows[0]) || 1
+  return rows
+    .map((row) => ({
+      from: of.image_concept[row] as number,
+      to: of.text_concept[row] as number,
+      weight: Math.sqrt(size(row) / largest),
+    }))
+    .filter(({ from, to }) => passing[from] === 1 && passing[to] === 1)
 }
 
 /** Rows of a ranking on either side of which a concept stands. */

@@ -18,7 +18,7 @@ import { step } from "./keys"
 import { legend } from "./legend"
 import { conceptTable } from "./list"
 import { cameraOf, cameraParams, narrowing, scoreOf, shownOf } from "./place"
-import { type Ranking, edges, radii, ranking } from "./scales"
+import { type Ranking, ofConcept, radii, ranking, wholeMap } from "./scales"
 
 const CARD_GAP = 14
 
@@ -58,7 +58,7 @@ class Stage {
   private ranked: Ranking | null = null
   private selected: number | null = null
   private hovered: number | null = null
-  private edged = false
+  private edged: { ranked: Ranking; shown: number; passing: Uint8Array } | null = null // what the edges were drawn for
   private narrowed = ""
   private timer = 0
   private frame = 0
@@ -99,7 +99,8 @@ class Stage {
     const again = this.view.isConnected // the address changed while the map was seen
     if (!again) page.root.replaceChildren(this.heading(), this.view)
     if (this.run?.key !== page.run.key) await this.load(page)
-    else if ((page.route.params.at ?? "") !== cameraParams(this.drawing?.camera()).at) this.drawing?.move(cameraOf(page.route.params))
+    else if ((page.route.params.at ?? "") !== cameraParams(this.drawing?.camera()).at)
+      this.drawing?.move(cameraOf(page.route.params))
     if (page.signal.aborted || this.run?.key !== page.run.key) return
     if (narrowing(page.route.params) !== this.narrowed) this.control(page)
     this.select(page.route.params.sel === undefined ? null : Number(page.route.params.sel))
@@ -122,7 +123,7 @@ class Stage {
     if (page.signal.aborted) return
     const first = this.run === null
     this.run = page.run
-    this.ranked = null
+    this.ranked = this.edged = null
     this.selected = this.hovered = null
     this.card.hidden = true
     this.drawing ??= new Drawing(this.canvas, {
@@ -172,7 +173,8 @@ class Stage {
 
   private ranking(all: Bridges): Ranking {
     const score = scoreOf(here().params)
-    if (this.ranked?.of !== all || this.ranked.score !== score) this.ranked = { score, of: all, rows: ranking(all, score) }
+    if (this.ranked?.of !== all || this.ranked.score !== score)
+      this.ranked = { score, of: all, rows: ranking(all, score) }
     return this.ranked
   }
 
@@ -196,10 +198,14 @@ class Stage {
   private drawEdges(): void {
     void this.bridges.then(
       (all) => {
-        const { rows, score } = this.ranking(all)
+        const ranked = this.ranking(all)
         const shown = shownOf(here().params, this.page.run)
-        this.drawing?.edges(edges(all, rows, score, shown, this.passing, this.selected))
-        this.edged = true
+        const drawn = this.edged
+        if (drawn?.ranked !== ranked || drawn.shown !== shown || drawn.passing !== this.passing) {
+          this.drawing?.edges(wholeMap(ranked, shown, this.passing))
+          this.edged = { ranked, shown, passing: this.passing }
+        }
+        this.drawing?.selectedEdges(this.selected === null ? [] : ofConcept(ranked, this.selected, this.passing))
       },
       () => undefined, // load() says so
     )
@@ -224,7 +230,8 @@ class Stage {
   }
 
   private select(concept: number | null): void {
-    if (concept !== null && !(Number.isInteger(concept) && concept >= 0 && concept < this.page.run.concepts)) concept = null
+    if (concept !== null && !(Number.isInteger(concept) && concept >= 0 && concept < this.page.run.concepts))
+      concept = null
     if (concept === this.selected && this.panel.dataset.run === this.page.run.key) return
     if (this.selected !== null) this.drawing?.raise(this.selected, false)
     this.selected = concept
@@ -234,7 +241,14 @@ class Stage {
     this.panel.dataset.concept = String(concept)
     if (concept !== null && this.concepts) {
       this.drawing?.raise(concept, true)
-      void fillPanel(this.panel, this.page, this.concepts, this.bridges, (all) => this.ranking(all).rows, () => this.clicked(null))
+      void fillPanel(
+        this.panel,
+        this.page,
+        this.concepts,
+        this.bridges,
+        (all) => this.ranking(all).rows,
+        () => this.clicked(null),
+      )
     }
     this.drawing?.resized()
     this.drawEdges()

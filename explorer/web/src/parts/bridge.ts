@@ -20,18 +20,33 @@ export function bridgeRows(
   rows: readonly number[],
   own: number | null = null,
 ): HTMLElement {
-  return h("ol", { class: "bridges" }, rows.map((row) => bridgeRow(page, concepts, bridges, row, own)))
+  return h(
+    "ol",
+    { class: "bridges" },
+    rows.map((row) => bridgeRow(page, concepts, bridges, row, own)),
+  )
 }
 
 /** One row. */
-export function bridgeRow(page: Page, concepts: Concepts, bridges: Bridges, row: number, own: number | null): HTMLElement {
+export function bridgeRow(
+  page: Page,
+  concepts: Concepts,
+  bridges: Bridges,
+  row: number,
+  own: number | null,
+): HTMLElement {
   const imageSide = bridges.image_concept[row] as number
   const textSide = bridges.text_concept[row] as number
   const side = (concept: number, name: string, content: HTMLElement | false) =>
     h(
       "div",
       { class: "bridge-side" },
-      h("p", { class: "side-head" }, h("span", { class: "side-word" }, name), concept === own ? h("span", { class: "own" }, "this concept") : conceptLink(page.run, concepts, concept)),
+      h(
+        "p",
+        { class: "side-head" },
+        h("span", { class: "side-word" }, name),
+        concept === own ? h("span", { class: "own" }, "this concept") : conceptLink(page.run, concepts, concept),
+      ),
       content,
     )
   const value = (name: string, written: string) => h("div", {}, h("dt", {}, name), h("dd", {}, written))
@@ -39,7 +54,11 @@ export function bridgeRow(page: Page, concepts: Concepts, bridges: Bridges, row:
   return h(
     "li",
     { class: "bridge" },
-    side(imageSide, "in images", manifest.items && pictureStrip(async () => (await detail(manifest, run, imageSide))?.images ?? [], PICTURES)),
+    side(
+      imageSide,
+      "in images",
+      manifest.items && pictureStrip(async () => (await detail(manifest, run, imageSide))?.images ?? [], PICTURES),
+    ),
     h(
       "div",
       { class: "bridge-numbers" },

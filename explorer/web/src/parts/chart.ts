@@ -39,7 +39,13 @@ export function activationHistogram(histogram: ConceptDetail["histogram"], width
       marginLeft: 40,
       marginBottom: 34,
       x: { label: "activation", labelAnchor: "right", ticks: 5 },
-      y: { label: null, domain: [-bottom, top], tickFormat: (value: number) => String(Math.abs(value)), ticks: 6, grid: true },
+      y: {
+        label: null,
+        domain: [-bottom, top],
+        tickFormat: (value: number) => String(Math.abs(value)),
+        ticks: 6,
+        grid: true,
+      },
       marks: [
         Plot.rectY(bins, { x1: "from", x2: "to", y: "image", fill: "var(--image)", insetLeft: 0.5, insetRight: 0.5 }),
         Plot.rectY(bins, { x1: "from", x2: "to", y: "text", fill: "var(--text)", insetLeft: 0.5, insetRight: 0.5 }),
@@ -106,7 +112,12 @@ export function modalityHistograms(runs: readonly ModalityShare[], width: number
     const living = scores.filter((value) => value !== null)
     const counts = new Array<number>(BINS).fill(0)
     for (const value of living) counts[Math.min(BINS - 1, Math.floor(value * BINS))]!++
-    return counts.map((value, at) => ({ label, from: at / BINS, to: (at + 1) / BINS, share: value / (living.length || 1) }))
+    return counts.map((value, at) => ({
+      label,
+      from: at / BINS,
+      to: (at + 1) / BINS,
+      share: value / (living.length || 1),
+    }))
   })
   return drawn(
     {
@@ -119,9 +130,24 @@ export function modalityHistograms(runs: readonly ModalityShare[], width: number
       x: { label: "modality score: text 0, image 1", domain: [0, 1], ticks: 5 },
       y: { label: null, tickFormat: "%", ticks: 3, grid: true },
       marks: [
-        Plot.rectY(bars, { fy: "label", x1: "from", x2: "to", y: "share", insetLeft: 0.5, insetRight: 0.5, fill: (bin: { from: number }) => fill(bin.from) }),
+        Plot.rectY(bars, {
+          fy: "label",
+          x1: "from",
+          x2: "to",
+          y: "share",
+          insetLeft: 0.5,
+          insetRight: 0.5,
+          fill: (bin: { from: number }) => fill(bin.from),
+        }),
         Plot.ruleY([0], { stroke: "currentColor" }),
-        Plot.text(runs, { fy: "label", frameAnchor: "top-left", dy: -16, text: "label", fontWeight: 600, fill: "currentColor" }),
+        Plot.text(runs, {
+          fy: "label",
+          frameAnchor: "top-left",
+          dy: -16,
+          text: "label",
+          fontWeight: 600,
+          fill: "currentColor",
+        }),
       ],
     },
     `Histogram of modality scores of ${runs.map(({ label }) => label).join(", ")}.`,

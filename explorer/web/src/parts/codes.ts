@@ -33,7 +33,12 @@ export function codeList(page: Page, concepts: Concepts, coded: readonly Coded[]
           h("div", { class: "code-name" }, conceptLink(page.run, concepts, concept)),
           page.manifest.items &&
             pictureStrip(async () => (await detail(page.manifest, page.run, concept))?.images ?? [], 5),
-          h("span", { class: "code-share" }, percent(share), h("span", { class: "muted" }, ` at ${number(activation)}`)),
+          h(
+            "span",
+            { class: "code-share" },
+            percent(share),
+            h("span", { class: "muted" }, ` at ${number(activation)}`),
+          ),
           bar(Math.abs(share) / most, share < 0 ? "negative" : ""),
         ),
       ),

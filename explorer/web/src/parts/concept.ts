@@ -14,7 +14,9 @@ export function nameOf(concepts: Concepts, concept: number): string {
 
 /** A dot in the colour of a modality score. */
 export function dot(value: number | null): HTMLElement {
-  return styled(h("span", { class: "dot", "aria-hidden": "true" }), { "background-color": modalityColour(value, scheme()) })
+  return styled(h("span", { class: "dot", "aria-hidden": "true" }), {
+    "background-color": modalityColour(value, scheme()),
+  })
 }
 
 /** Dot, name and number, without a link. */

@@ -50,7 +50,10 @@ async function pictureGrid(run: Run, fired: readonly Fired[], eager = 12): Promi
         {},
         h(
           "a",
-          { href: itemHref(run, "image", item), "aria-label": `${label(thumbs[at])}, activation ${number(activation)}` },
+          {
+            href: itemHref(run, "image", item),
+            "aria-label": `${label(thumbs[at])}, activation ${number(activation)}`,
+          },
           thumbs[at],
           h("span", { class: "activation", "aria-hidden": "true" }, number(activation)),
         ),

@@ -102,29 +102,45 @@ function chosen(concepts: Concepts, bridges: Bridges, words: Words): number[] {
   const { params } = here()
   const values = bridges[sortOf(params)]
   const asked = (params.q ?? "").toLocaleLowerCase().split(/\s+/).filter(Boolean)
-  const haystack = concepts.name.map((name, concept) => `${name} ${words[concept] ?? ""} #${concept} `.toLocaleLowerCase())
+  const haystack = concepts.name.map((name, concept) =>
+    `${name} ${words[concept] ?? ""} #${concept} `.toLocaleLowerCase(),
+  )
   const only = params.concept === undefined ? null : Number(params.concept)
   const rows = [...bridges.bridge.keys()].filter((row) => {
     const [i, j] = [bridges.image_concept[row] as number, bridges.text_concept[row] as number]
     if (params.self === "no" && i === j) return false
     if (only !== null && only !== i && only !== j) return false
-    return asked.every((word) => (/^\d+$/.test(word) ? [i, j].includes(Number(word)) : haystack[i]?.includes(word) || haystack[j]?.includes(word)))
+    return asked.every((word) =>
+      /^\d+$/.test(word) ? [i, j].includes(Number(word)) : haystack[i]?.includes(word) || haystack[j]?.includes(word),
+    )
   })
   const sign = params.dir === "up" ? 1 : -1
   const last = sign * Infinity // where the value is missing, in either order
   return rows.sort((a, b) => sign * ((values[a] ?? last) - (values[b] ?? last)) || a - b)
 }
 
-function fill(list: HTMLElement, status: HTMLElement, page: Page, concepts: Concepts, bridges: Bridges, rows: number[]): void {
+function fill(
+  list: HTMLElement,
+  status: HTMLElement,
+  page: Page,
+  concepts: Concepts,
+  bridges: Bridges,
+  rows: number[],
+): void {
   const total = bridges.bridge.length
-  status.textContent = rows.length === total ? counted(total, "bridge") : `${count(rows.length)} of ${counted(total, "bridge")}`
+  status.textContent =
+    rows.length === total ? counted(total, "bridge") : `${count(rows.length)} of ${counted(total, "bridge")}`
   list.replaceChildren()
   if (!total) {
-    list.replaceWith(empty("No bridge was stored", "No two concepts fire together on as many pairs as the study asks for."))
+    list.replaceWith(
+      empty("No bridge was stored", "No two concepts fire together on as many pairs as the study asks for."),
+    )
     return
   }
   if (!rows.length) {
-    list.append(h("li", {}, empty("No bridge has these words", "Search looks at the automatic names, their words, and numbers.")))
+    list.append(
+      h("li", {}, empty("No bridge has these words", "Search looks at the automatic names, their words, and numbers.")),
+    )
     return
   }
   const grow = (from: number) => {

@@ -49,7 +49,11 @@ function findings(compare: Compare): HTMLElement {
   const groups = Map.groupBy(compare.findings, (finding) => finding.claim)
   const several = new Set(compare.findings.map((finding) => finding.sae)).size > 1
   const verdict = (holds: boolean | null) =>
-    h("td", { class: holds === null ? "unknown" : holds ? "holds" : "fails" }, holds === null ? "not decided" : holds ? "✓ holds" : "✗ fails")
+    h(
+      "td",
+      { class: holds === null ? "unknown" : holds ? "holds" : "fails" },
+      holds === null ? "not decided" : holds ? "✓ holds" : "✗ fails",
+    )
   const body = [...groups].map(([claim, found]) =>
     h(
       "tbody",
@@ -75,18 +79,42 @@ function findings(compare: Compare): HTMLElement {
   return section(
     "Findings",
     table("Findings", head, body, "findings"),
-    h("p", { class: "muted small" }, "Figure: the mean over seeds or pairs of seeds, and their range. Chance: the mean under the claim's null."),
-    sentences.length > 0 && h("ul", { class: "sentences" }, sentences.map((sentence) => h("li", {}, sentence))),
+    h(
+      "p",
+      { class: "muted small" },
+      "Figure: the mean over seeds or pairs of seeds, and their range. Chance: the mean under the claim's null.",
+    ),
+    sentences.length > 0 &&
+      h(
+        "ul",
+        { class: "sentences" },
+        sentences.map((sentence) => h("li", {}, sentence)),
+      ),
   )
 }
 
 function runs(manifest: Manifest): HTMLElement {
-  const head = ["run", "concepts", "R² image", "R² text", "L0", "dead", "stability", "floor matched", "floor random", "bridges"]
+  const head = [
+    "run",
+    "concepts",
+    "R² image",
+    "R² text",
+    "L0",
+    "dead",
+    "stability",
+    "floor matched",
+    "floor random",
+    "bridges",
+  ]
   const rows = manifest.runs.map((run) =>
     h(
       "tr",
       {},
-      h("th", { scope: "row" }, h("a", { href: href({ view: "map", run: run.key }) }, `${run.model} · ${run.sae} · seed ${run.seed}`)),
+      h(
+        "th",
+        { scope: "row" },
+        h("a", { href: href({ view: "map", run: run.key }) }, `${run.model} · ${run.sae} · seed ${run.seed}`),
+      ),
       [
         String(run.concepts),
         score(run.r2_image),
@@ -102,8 +130,16 @@ function runs(manifest: Manifest): HTMLElement {
   )
   return section(
     "Runs",
-    table("Runs", head.map((name, at) => h("th", { scope: "col", class: at ? "n" : "" }, name)), [h("tbody", {}, rows)]),
-    h("p", { class: "muted small" }, "Each name opens the run's map. Stability counts for something only above its matched floor."),
+    table(
+      "Runs",
+      head.map((name, at) => h("th", { scope: "col", class: at ? "n" : "" }, name)),
+      [h("tbody", {}, rows)],
+    ),
+    h(
+      "p",
+      { class: "muted small" },
+      "Each name opens the run's map. Stability counts for something only above its matched floor.",
+    ),
   )
 }
 
@@ -111,13 +147,21 @@ function charts(page: Page): HTMLElement {
   const stability = h("div", { class: "chart" })
   const modality = h("div", { class: "chart" })
   const shown = page.manifest.runs
-  const first = [...Map.groupBy(shown, (run) => `${run.model} · ${run.sae}`)].flatMap(([label, of]) => (of[0] ? [{ label, run: of[0] }] : []))
+  const first = [...Map.groupBy(shown, (run) => `${run.model} · ${run.sae}`)].flatMap(([label, of]) =>
+    of[0] ? [{ label, run: of[0] }] : [],
+  )
   const element = section(
     "At a glance",
     h(
       "div",
       { class: "two" },
-      h("div", {}, h("h3", {}, "Stability beside its floors"), h("p", { class: "keys" }, key("●", "stability"), key("□", "matched floor"), key("×", "random floor")), stability),
+      h(
+        "div",
+        {},
+        h("h3", {}, "Stability beside its floors"),
+        h("p", { class: "keys" }, key("●", "stability"), key("□", "matched floor"), key("×", "random floor")),
+        stability,
+      ),
       h("div", {}, h("h3", {}, "Modality scores of concepts, first seed"), modality),
     ),
   )
@@ -144,15 +188,31 @@ function settings(compare: Compare): HTMLElement | false {
   if (!first) return false
   const columns = Object.keys(first).filter((name) => name !== "path")
   const written = (value: unknown) =>
-    typeof value === "number" ? (Number.isInteger(value) ? String(value) : number(value)) : value === null ? "–" : String(value)
-  const rows = compare.settings.map((row) => h("tr", {}, columns.map((name) => h("td", { class: typeof row[name] === "number" ? "n" : "" }, written(row[name])))))
+    typeof value === "number"
+      ? Number.isInteger(value)
+        ? String(value)
+        : number(value)
+      : value === null
+        ? "–"
+        : String(value)
+  const rows = compare.settings.map((row) =>
+    h(
+      "tr",
+      {},
+      columns.map((name) => h("td", { class: typeof row[name] === "number" ? "n" : "" }, written(row[name]))),
+    ),
+  )
   return section(
     "Settings",
     h(
       "details",
       {},
       h("summary", {}, "Every column of the view ", h("code", {}, "saes")),
-      table("Settings", columns.map((name) => h("th", { scope: "col", class: typeof first[name] === "number" ? "n" : "" }, name)), [h("tbody", {}, rows)]),
+      table(
+        "Settings",
+        columns.map((name) => h("th", { scope: "col", class: typeof first[name] === "number" ? "n" : "" }, name)),
+        [h("tbody", {}, rows)],
+      ),
     ),
   )
 }
@@ -162,7 +222,9 @@ function figures(compare: Compare, manifest: Manifest, asked: string | undefined
   const contents = h(
     "nav",
     { class: "contents", "aria-label": "Figures" },
-    compare.figures.map(({ id, title }) => h("a", { href: href({ view: "compare", run: null, params: { figure: id } }) }, title)),
+    compare.figures.map(({ id, title }) =>
+      h("a", { href: href({ view: "compare", run: null, params: { figure: id } }) }, title),
+    ),
   )
   const shown = compare.figures.map((figure) => {
     const element = h(
@@ -176,10 +238,16 @@ function figures(compare: Compare, manifest: Manifest, asked: string | undefined
         { class: "sql-source" },
         h("summary", {}, "SQL"),
         h("pre", { tabindex: 0 }, h("code", {}, figure.sql)),
-        manifest.live && h("p", {}, h("a", { class: "button", href: href({ view: "sql", params: { q: figure.sql } }) }, "Ask it here")),
+        manifest.live &&
+          h(
+            "p",
+            {},
+            h("a", { class: "button", href: href({ view: "sql", params: { q: figure.sql } }) }, "Ask it here"),
+          ),
       ),
     )
-    if (figure.id === asked) requestAnimationFrame(() => (element.scrollIntoView(), element.focus({ preventScroll: true })))
+    if (figure.id === asked)
+      requestAnimationFrame(() => (element.scrollIntoView(), element.focus({ preventScroll: true })))
     return element
   })
   return section("Figures", contents, ...shown)

@@ -69,7 +69,12 @@ function heading({ run }: Page, concepts: Concepts, concept: number): HTMLElemen
       ? h("span", { class: "icon-button off", "aria-hidden": "true" }, sign)
       : h(
           "a",
-          { class: "icon-button", href: href({ view: "concept", argument: String(to), run: run.key }), "aria-label": words, title: words },
+          {
+            class: "icon-button",
+            href: href({ view: "concept", argument: String(to), run: run.key }),
+            "aria-label": words,
+            title: words,
+          },
           sign,
         )
   return h(
@@ -101,7 +106,12 @@ function heading({ run }: Page, concepts: Concepts, concept: number): HTMLElemen
       beside(order[at + 1], "Less energetic concept", "›"),
       h("a", { class: "button", href: mapHref(run.key, { sel: String(concept) }) }, "On the map"),
     ),
-    h("div", { class: "concept-modality" }, modalityBar(modality), h("p", { "aria-hidden": "true" }, `${score(modality)} · ${modalityWord(modality)}`)),
+    h(
+      "div",
+      { class: "concept-modality" },
+      modalityBar(modality),
+      h("p", { "aria-hidden": "true" }, `${score(modality)} · ${modalityWord(modality)}`),
+    ),
   )
 }
 
@@ -142,8 +152,16 @@ function numbers(concepts: Concepts, concept: number): HTMLElement {
     h(
       "dl",
       { class: "facts" },
-      row("energy", number(of(concepts.energy)), `mean activation: images ${number(of(concepts.energy_image))}, captions ${number(of(concepts.energy_text))}`),
-      row("fires on", `${percent(of(concepts.rate_image))} / ${percent(of(concepts.rate_text))}`, `of images / of captions; ${counted(concepts.firings[concept] ?? 0, "time")} in all`),
+      row(
+        "energy",
+        number(of(concepts.energy)),
+        `mean activation: images ${number(of(concepts.energy_image))}, captions ${number(of(concepts.energy_text))}`,
+      ),
+      row(
+        "fires on",
+        `${percent(of(concepts.rate_image))} / ${percent(of(concepts.rate_text))}`,
+        `of images / of captions; ${counted(concepts.firings[concept] ?? 0, "time")} in all`,
+      ),
       row("modality score", score(of(concepts.modality_score)), "image energy over both: 1 image, 0 text"),
       row("modality AUC", score(of(concepts.modality_auc)), "as a classifier of image against text; .5 is chance"),
       row("direction accuracy", score(of(concepts.direction_accuracy)), "of the direction alone, on held-out items"),
@@ -168,12 +186,18 @@ function stability({ manifest, run }: Page, concepts: Concepts, concept: number,
     return other ? [{ ...match, run: other }] : []
   })
   if (!matches.length) {
-    section.append(h("p", { class: "muted" }, "This setting was trained with one seed, so there is nothing to compare."))
+    section.append(
+      h("p", { class: "muted" }, "This setting was trained with one seed, so there is nothing to compare."),
+    )
     return section
   }
   const floor = run.floor_matched === null ? "" : `; chance gives ${score(run.floor_matched)}`
   section.append(
-    h("p", { class: "muted" }, `Stability ${score(concepts.stability[concept])}: the mean cosine to its matches${floor}.`),
+    h(
+      "p",
+      { class: "muted" },
+      `Stability ${score(concepts.stability[concept])}: the mean cosine to its matches${floor}.`,
+    ),
     h(
       "ul",
       { class: "matches" },
@@ -181,7 +205,11 @@ function stability({ manifest, run }: Page, concepts: Concepts, concept: number,
         h(
           "li",
           {},
-          h("a", { href: href({ view: "concept", argument: String(match.concept), run: match.key }) }, `seed ${match.run.seed}, concept ${match.concept}`),
+          h(
+            "a",
+            { href: href({ view: "concept", argument: String(match.concept), run: match.key }) },
+            `seed ${match.run.seed}, concept ${match.concept}`,
+          ),
           h("span", { class: "value" }, score(match.cosine)),
           bar(match.cosine),
         ),
@@ -197,7 +225,11 @@ function words(found: ConceptDetail): HTMLElement | null {
     "section",
     { class: "block" },
     h("h2", {}, "Distinctive words"),
-    h("ul", { class: "words" }, found.words.map(({ word }) => h("li", {}, h("bdi", { dir: "auto" }, word)))),
+    h(
+      "ul",
+      { class: "words" },
+      found.words.map(({ word }) => h("li", {}, h("bdi", { dir: "auto" }, word))),
+    ),
   )
 }
 
@@ -217,13 +249,24 @@ async function fillBridges(
       title,
       rows.length
         ? bridgeRows(page, concepts, all, rows, concept)
-        : h("p", { class: "muted" }, "It has no bridge: no concept of the other side fires with it on pairs enough to be stored."),
+        : h(
+            "p",
+            { class: "muted" },
+            "It has no bridge: no concept of the other side fires with it on pairs enough to be stored.",
+          ),
       own.length > rows.length
-        ? h("p", {}, h("a", { href: bridgesOf(page.run, concept) }, `All ${counted(own.length, "bridge")} of this concept`))
+        ? h(
+            "p",
+            {},
+            h("a", { href: bridgesOf(page.run, concept) }, `All ${counted(own.length, "bridge")} of this concept`),
+          )
         : "",
     )
   } catch (error) {
-    section.replaceChildren(title, failure(error, () => void fillBridges(section, page, concepts, concept, data.bridges(page.run))))
+    section.replaceChildren(
+      title,
+      failure(error, () => void fillBridges(section, page, concepts, concept, data.bridges(page.run))),
+    )
   }
 }
 
@@ -235,4 +278,3 @@ function ownAndSelf(all: Bridges, concept: number): number[] {
 function bridgesOf(run: Run, concept: number): string {
   return href({ view: "bridges", run: run.key, params: { concept: String(concept) } })
 }
-

@@ -23,7 +23,10 @@ export async function itemView(page: Page): Promise<void> {
   if (signal.aborted) return
   if (!shown) {
     root.replaceChildren(
-      empty("There is no such item here", "Only items on which a concept fires, or that the study counted, are shown. Search finds them by caption."),
+      empty(
+        "There is no such item here",
+        "Only items on which a concept fires, or that the study counted, are shown. Search finds them by caption.",
+      ),
     )
     return
   }
@@ -36,7 +39,10 @@ async function imageHead(page: Page, id: ItemId): Promise<HTMLElement | null> {
   const { manifest, run } = page
   const image = await data.image(id)
   if (!image) return null
-  const [alt, captions] = await Promise.all([describe(image), Promise.all(image.captions.map((caption) => data.text(caption)))])
+  const [alt, captions] = await Promise.all([
+    describe(image),
+    Promise.all(image.captions.map((caption) => data.text(caption))),
+  ])
   return h(
     "div",
     { class: "item-head" },
@@ -46,13 +52,22 @@ async function imageHead(page: Page, id: ItemId): Promise<HTMLElement | null> {
       {},
       h("p", { class: "eyebrow" }, splitWord("Image", image.split)),
       h("h1", { id: HEADING, tabindex: -1 }, said(clip(alt, 90), 3)),
-      h("p", { class: "muted" }, h("bdi", { class: "key-name" }, clip(image.key, 120)), ` · ${image.width} × ${image.height} pixels`),
+      h(
+        "p",
+        { class: "muted" },
+        h("bdi", { class: "key-name" }, clip(image.key, 120)),
+        ` · ${image.width} × ${image.height} pixels`,
+      ),
       h("h2", {}, counted(image.captions.length, "caption")),
       h(
         "ul",
         { class: "plain" },
         image.captions.map((caption, at) =>
-          h("li", {}, h("a", { href: itemHref(run, "text", caption) }, said(captions[at]?.caption ?? `caption ${caption}`, 6))),
+          h(
+            "li",
+            {},
+            h("a", { href: itemHref(run, "text", caption) }, said(captions[at]?.caption ?? `caption ${caption}`, 6)),
+          ),
         ),
       ),
     ),
@@ -80,13 +95,23 @@ async function captionHead(page: Page, id: ItemId): Promise<HTMLElement | null> 
   return h(
     "div",
     { class: "item-head" },
-    h("a", { class: "item-picture", href: itemHref(run, "image", caption.image) }, await thumbnail(caption.image, true)),
+    h(
+      "a",
+      { class: "item-picture", href: itemHref(run, "image", caption.image) },
+      await thumbnail(caption.image, true),
+    ),
     h(
       "div",
       {},
       h("p", { class: "eyebrow" }, splitWord("Caption", caption.split)),
       h("h1", { id: HEADING, tabindex: -1, class: "caption-title" }, said(caption.caption, 6)),
-      h("p", { class: "muted" }, "Paired with ", h("a", { href: itemHref(run, "image", caption.image) }, "its image"), "."),
+      h(
+        "p",
+        { class: "muted" },
+        "Paired with ",
+        h("a", { href: itemHref(run, "image", caption.image) }, "its image"),
+        ".",
+      ),
     ),
   )
 }
@@ -102,10 +127,22 @@ async function fillCodes(section: HTMLElement, page: Page, modality: data.Modali
     section.replaceChildren(
       title,
       codes
-        ? codeList(page, concepts, codes.concept.map((concept, at) => ({ concept, activation: codes.activation[at] ?? 0, share: codes.share[at] ?? 0 })), codes.bias)
+        ? codeList(
+            page,
+            concepts,
+            codes.concept.map((concept, at) => ({
+              concept,
+              activation: codes.activation[at] ?? 0,
+              share: codes.share[at] ?? 0,
+            })),
+            codes.bias,
+          )
         : empty("Not known", `The site holds no codes of this item for ${page.run.key}.`),
     )
   } catch (error) {
-    section.replaceChildren(title, failure(error, () => void fillCodes(section, page, modality, id)))
+    section.replaceChildren(
+      title,
+      failure(error, () => void fillCodes(section, page, modality, id)),
+    )
   }
 }

@@ -17,13 +17,23 @@ export async function searchView(page: Page): Promise<void> {
   const { manifest, run, route, root, signal } = page
   const query = route.params.q ?? ""
   root.replaceChildren(loading("what was found"))
-  const [concepts, words, captions] = await Promise.all([data.concepts(run), data.words(run), manifest.items ? data.captions() : null])
+  const [concepts, words, captions] = await Promise.all([
+    data.concepts(run),
+    data.words(run),
+    manifest.items ? data.captions() : null,
+  ])
   if (signal.aborted) return
   const title = h("h1", { id: HEADING, tabindex: -1 }, "Search: ", h("bdi", { dir: "auto" }, query))
   const found = findConcepts(query, concepts, words)
   const texts = captions ? findCaptions(query, captions, CAPTIONS) : { at: [], total: 0 }
   if (!found.length && !texts.total) {
-    root.replaceChildren(title, empty("Nothing has these words", "Search looks for every word in the names and words of this run's concepts, and in captions. Try fewer or shorter words."))
+    root.replaceChildren(
+      title,
+      empty(
+        "Nothing has these words",
+        "Search looks for every word in the names and words of this run's concepts, and in captions. Try fewer or shorter words.",
+      ),
+    )
     return
   }
   root.replaceChildren(
@@ -35,9 +45,16 @@ export async function searchView(page: Page): Promise<void> {
       h(
         "ul",
         { class: "found" },
-        found.slice(0, CONCEPTS).map((concept) =>
-          h("li", {}, conceptLink(run, concepts, concept), manifest.items && pictureStrip(async () => (await data.detail(manifest, run, concept))?.images ?? [], 6)),
-        ),
+        found
+          .slice(0, CONCEPTS)
+          .map((concept) =>
+            h(
+              "li",
+              {},
+              conceptLink(run, concepts, concept),
+              manifest.items && pictureStrip(async () => (await data.detail(manifest, run, concept))?.images ?? [], 6),
+            ),
+          ),
       ),
       found.length > CONCEPTS && h("p", { class: "muted" }, `The ${CONCEPTS} with the most energy are shown.`),
     ),
@@ -54,7 +71,12 @@ export async function searchView(page: Page): Promise<void> {
             const caption = await data.text(id)
             return caption ? [{ item: caption.image, activation: 0 }] : []
           }
-          return h("li", {}, pictureStrip(owner, 1), h("a", { href: itemHref(run, "text", id) }, said(captions?.caption[at] ?? "", 2)))
+          return h(
+            "li",
+            {},
+            pictureStrip(owner, 1),
+            h("a", { href: itemHref(run, "text", id) }, said(captions?.caption[at] ?? "", 2)),
+          )
         }),
       ),
       texts.total > CAPTIONS && h("p", { class: "muted" }, `The ${CAPTIONS} shortest are shown.`),

@@ -14,7 +14,14 @@ const SHOWN = 500
 export async function sqlView(page: Page): Promise<void> {
   const { manifest, route, root, signal } = page
   if (!manifest.live) {
-    root.replaceChildren(empty("SQL needs the live explorer", "This is a published site. ", h("code", {}, "bridgescope explore"), " serves the same pages over a store, with SQL."))
+    root.replaceChildren(
+      empty(
+        "SQL needs the live explorer",
+        "This is a published site. ",
+        h("code", {}, "bridgescope explore"),
+        " serves the same pages over a store, with SQL.",
+      ),
+    )
     return
   }
   const first = manifest.examples[0]?.query ?? "FROM concepts LIMIT 10"
@@ -55,7 +62,11 @@ export async function sqlView(page: Page): Promise<void> {
   })
   root.replaceChildren(
     h("h1", { id: HEADING, tabindex: -1 }, "SQL"),
-    h("p", { class: "lead" }, "One read-only statement to the study's catalog: SELECT, FROM, EXPLAIN, DESCRIBE or SHOW, in DuckDB's dialect."),
+    h(
+      "p",
+      { class: "lead" },
+      "One read-only statement to the study's catalog: SELECT, FROM, EXPLAIN, DESCRIBE or SHOW, in DuckDB's dialect.",
+    ),
     h(
       "div",
       { class: "sql-page" },
@@ -79,7 +90,9 @@ export async function sqlView(page: Page): Promise<void> {
 
 function examples(manifest: Manifest, use: (query: string) => void): HTMLElement | null {
   if (!manifest.examples.length) return null
-  const buttons = manifest.examples.map(({ title, query }) => h("button", { class: "chip", type: "button", title: clip(query, 400), onclick: () => use(query) }, title))
+  const buttons = manifest.examples.map(({ title, query }) =>
+    h("button", { class: "chip", type: "button", title: clip(query, 400), onclick: () => use(query) }, title),
+  )
   return h("div", { class: "chips", role: "group", "aria-label": "Examples" }, buttons)
 }
 
@@ -94,7 +107,18 @@ function schema(manifest: Manifest): HTMLElement {
         {},
         h("summary", {}, h("code", {}, view.name)),
         h("p", { class: "small" }, view.purpose),
-        h("dl", {}, view.columns.map(({ name, type, doc }) => h("div", {}, h("dt", {}, h("code", {}, name), h("span", { class: "type" }, type.toLowerCase())), h("dd", {}, doc)))),
+        h(
+          "dl",
+          {},
+          view.columns.map(({ name, type, doc }) =>
+            h(
+              "div",
+              {},
+              h("dt", {}, h("code", {}, name), h("span", { class: "type" }, type.toLowerCase())),
+              h("dd", {}, doc),
+            ),
+          ),
+        ),
       ),
     ),
   )
@@ -113,8 +137,28 @@ function table(answer: data.SqlAnswer): HTMLElement[] {
       h(
         "table",
         {},
-        h("thead", {}, h("tr", {}, columns.map(({ name, type }, at) => h("th", { scope: "col", class: numeric[at] ? "n" : "", title: type }, name)))),
-        h("tbody", {}, shown.map((row) => h("tr", {}, row.map((value, at) => h("td", { class: numeric[at] ? "n" : "" }, cell(value)))))),
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            columns.map(({ name, type }, at) =>
+              h("th", { scope: "col", class: numeric[at] ? "n" : "", title: type }, name),
+            ),
+          ),
+        ),
+        h(
+          "tbody",
+          {},
+          shown.map((row) =>
+            h(
+              "tr",
+              {},
+              row.map((value, at) => h("td", { class: numeric[at] ? "n" : "" }, cell(value))),
+            ),
+          ),
+        ),
       ),
     ),
   ]
@@ -123,7 +167,11 @@ function table(answer: data.SqlAnswer): HTMLElement[] {
 function cell(value: unknown): HTMLElement | string {
   if (value === null || value === undefined) return h("span", { class: "muted" }, "NULL")
   if (typeof value === "number") return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(6)))
-  return h("bdi", { dir: "auto", class: "said clamp clamp-3 cell" }, typeof value === "object" ? JSON.stringify(value) : String(value))
+  return h(
+    "bdi",
+    { dir: "auto", class: "said clamp clamp-3 cell" },
+    typeof value === "object" ? JSON.stringify(value) : String(value),
+  )
 }
 
 function save(blob: Blob): void {

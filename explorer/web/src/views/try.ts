@@ -13,7 +13,14 @@ import { note } from "../route"
 export async function tryView(page: Page): Promise<void> {
   const { manifest, route, root, signal } = page
   if (!manifest.live) {
-    root.replaceChildren(empty("Trying your own needs the live explorer", "This is a published site: it has no model. ", h("code", {}, "bridgescope explore"), " serves one."))
+    root.replaceChildren(
+      empty(
+        "Trying your own needs the live explorer",
+        "This is a published site: it has no model. ",
+        h("code", {}, "bridgescope explore"),
+        " serves one.",
+      ),
+    )
     return
   }
   const answer = h("div", { class: "answer", role: "status" })
@@ -21,7 +28,11 @@ export async function tryView(page: Page): Promise<void> {
   const caption = h("textarea", { id: "caption", rows: 2, maxlength: 2000, placeholder: "a red heart with an arrow" })
   caption.value = route.params.text ?? ""
   const file = h("input", { type: "file", accept: "image/*", id: "image-file", class: "visually-hidden" })
-  const drop = h("label", { class: "drop", for: "image-file" }, h("span", {}, "Drop an image here, paste one, or ", h("span", { class: "as-link" }, "choose a file")))
+  const drop = h(
+    "label",
+    { class: "drop", for: "image-file" },
+    h("span", {}, "Drop an image here, paste one, or ", h("span", { class: "as-link" }, "choose a file")),
+  )
   let asking: AbortController | null = null
 
   const attempt = async (what: string | File) => {
@@ -53,7 +64,10 @@ export async function tryView(page: Page): Promise<void> {
     const address = URL.createObjectURL(given)
     const shown = h("img", { src: address, alt: `Your image, ${clip(given.name, 80)}` })
     shown.addEventListener("load", () => URL.revokeObjectURL(address))
-    preview.replaceChildren(shown, h("p", { class: "muted small" }, "An image stays on this machine and is not part of the page's address."))
+    preview.replaceChildren(
+      shown,
+      h("p", { class: "muted small" }, "An image stays on this machine and is not part of the page's address."),
+    )
     void attempt(given)
   }
 
@@ -77,11 +91,21 @@ export async function tryView(page: Page): Promise<void> {
   })
   root.replaceChildren(
     h("h1", { id: HEADING, tabindex: -1 }, "Try your own"),
-    h("p", { class: "lead" }, `A caption or an image is encoded with ${page.run.model}, and the concepts of ${page.run.sae}, seed ${page.run.seed}, that it activates are shown, with the nearest items of the study.`),
+    h(
+      "p",
+      { class: "lead" },
+      `A caption or an image is encoded with ${page.run.model}, and the concepts of ${page.run.sae}, seed ${page.run.seed}, that it activates are shown, with the nearest items of the study.`,
+    ),
     h(
       "div",
       { class: "try-form" },
-      h("div", { class: "try-caption" }, h("label", { for: "caption" }, "Caption"), caption, h("button", { class: "button primary", type: "button", onclick: tryText }, "Try this caption")),
+      h(
+        "div",
+        { class: "try-caption" },
+        h("label", { for: "caption" }, "Caption"),
+        caption,
+        h("button", { class: "button primary", type: "button", onclick: tryText }, "Try this caption"),
+      ),
       h("div", {}, file, drop),
     ),
     preview,
@@ -104,7 +128,9 @@ function result(page: Page, concepts: Awaited<ReturnType<typeof data.concepts>>,
         h(
           "a",
           { href: itemHref(run, "image", item), "aria-label": `${alt}, cosine ${score(cosine)}` },
-          thumb ? h("span", { class: "thumb" }, h("img", { src: thumb, alt, title: alt })) : h("span", { class: "thumb none" }, said(alt, 3)),
+          thumb
+            ? h("span", { class: "thumb" }, h("img", { src: thumb, alt, title: alt }))
+            : h("span", { class: "thumb none" }, said(alt, 3)),
           h("span", { class: "activation", "aria-hidden": "true" }, score(cosine)),
         ),
       )
@@ -114,17 +140,40 @@ function result(page: Page, concepts: Awaited<ReturnType<typeof data.concepts>>,
     "ol",
     { class: "captions" },
     of("text").map(({ item, caption, cosine }) =>
-      h("li", {}, h("a", { href: itemHref(run, "text", item) }, said(caption ?? `caption ${item}`, 3), h("span", { class: "activation" }, score(cosine)))),
+      h(
+        "li",
+        {},
+        h(
+          "a",
+          { href: itemHref(run, "text", item) },
+          said(caption ?? `caption ${item}`, 3),
+          h("span", { class: "activation" }, score(cosine)),
+        ),
+      ),
     ),
   )
   return [
-    h("section", { class: "block" }, h("h2", {}, "Concepts it activates"), codeList(page, concepts, encoded.concepts, encoded.bias)),
+    h(
+      "section",
+      { class: "block" },
+      h("h2", {}, "Concepts it activates"),
+      codeList(page, concepts, encoded.concepts, encoded.bias),
+    ),
     h(
       "section",
       { class: "block" },
       h("h2", {}, "Nearest in the study"),
-      h("div", { class: "two" }, h("div", {}, h("h3", {}, "Images"), images), h("div", {}, h("h3", {}, "Captions"), captions)),
-      h("p", { class: "muted small" }, "Numbers are cosines of embeddings. Those across the modalities are lower where a model keeps them apart."),
+      h(
+        "div",
+        { class: "two" },
+        h("div", {}, h("h3", {}, "Images"), images),
+        h("div", {}, h("h3", {}, "Captions"), captions),
+      ),
+      h(
+        "p",
+        { class: "muted small" },
+        "Numbers are cosines of embeddings. Those across the modalities are lower where a model keeps them apart.",
+      ),
     ),
   ]
 }
