@@ -20,7 +20,6 @@ from storage.runs import Run, last_run
 # Every process of these clusters asks for a token, as those of a team should.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 ROOT = Path(__file__).resolve().parents[1]
-LOOPBACK = {"node_ip_address": "127.0.0.1", "include_dashboard": False}
 # The small study, on pictures in place of vectors.
 CHANGES = {
     'name = "small"': 'name = "pictures"',
@@ -74,16 +73,19 @@ def end(process: subprocess.Popen[str], store: Path) -> tuple[Run, str]:
 
 
 class Raylets:
-    """A cluster of Ray's own processes on loopback: a head, and nodes that come and are killed."""
+    """A cluster of Ray's own processes on this machine: a head, and nodes that come and are killed.
+
+    At the machine's own address, which its kernel takes over loopback: a driver resolves 127.0.0.1 to that.
+    """
 
     def __init__(self, **head: Any) -> None:
         from ray.cluster_utils import Cluster
 
         # Ray's pages are nine processes that nobody looks at here.
-        self.cluster = Cluster(initialize_head=True, head_node_args={**LOOPBACK, **head})
+        self.cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **head})
         self.address = str(self.cluster.address)
 
     def add(self, **resources: Any) -> int:
         """Another raylet. Returns its process id."""
-        node = self.cluster.add_node(**LOOPBACK, **resources)
+        node = self.cluster.add_node(**resources)
         return int(node.all_processes["raylet"][0].process.pid)
