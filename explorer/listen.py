@@ -57,6 +57,7 @@ def listening(port: int | None) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, at))
+            listener.listen()  # now, since whoever reads the address may ask at once
         except (OSError, OverflowError) as error:  # in use, not allowed, or no port
             listener.close()
             if port is not None:

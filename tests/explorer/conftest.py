@@ -19,11 +19,13 @@ PORT = 8123
 
 @pytest.fixture(scope="session")
 def pictured(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> tuple[Path, Path]:
-    """A study file and the store of its first run."""
+    """A study file and the store of its first run. The files of its figures take seconds, and are tested elsewhere."""
     folder = tmp_path_factory.mktemp("pictured")
     study, store = write_pictured_study(folder), folder / "store"
     store.mkdir()
-    run_study(load_study(study), store, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("report.page.write_files", lambda folder, drawn: [])
+        run_study(load_study(study), store, progress=False)
     return study, store
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from explorer.guard import POLICY
 from explorer.live import Live
 from storage import open_catalog
 from storage.errors import BadInput
+from storage.runs import write_run
+from storage.site import SITE, put_json, writing
 
 HERE = "http://127.0.0.1:8123"
 KEY = "tiny/main/0"
@@ -118,7 +121,9 @@ def test_pictures_and_scripts_of_other_pages_get_nothing(
 
 
 def test_a_question_is_answered_with_columns_rows_and_time(client: TestClient) -> None:
-    answer = client.post("/api/sql", json={"query": "SELECT 1 + 1 AS two, 'a' AS letter, NULL AS nothing"}).json()
+    answer = client.post(
+        "/api/sql", json={"query": "SELECT 1 + 1 AS two, 'a' AS letter, NULL::INTEGER AS nothing"}
+    ).json()
     types = {"two": "INTEGER", "letter": "VARCHAR", "nothing": "INTEGER"}
     assert answer["columns"] == [{"name": name, "type": kind} for name, kind in types.items()]
     assert answer["rows"] == [[2, "a", None]]
@@ -165,13 +170,15 @@ def test_bodies_that_are_not_json_or_too_large_are_refused(client: TestClient) -
 
 
 def test_a_caption_is_encoded_by_the_studys_own_model(client: TestClient, live: Live) -> None:
-    caption = client.get("/data/items/0.json").json()["texts"]["13"]["caption"]
+    codes = client.get(f"/data/runs/{KEY}/codes/0.json").json()["texts"]
+    captions = {i: text["caption"] for i, text in client.get("/data/items/0.json").json()["texts"].items()}
+    pair = max((i for i in codes if len(captions[i]) < 100), key=lambda i: len(codes[i]["concept"]))
+    stored, caption = codes[pair], captions[pair]
     answer = client.post(f"/api/encode?key={KEY}", json={"text": caption})
     assert answer.status_code == 200, answer.text
     found = answer.json()
     assert found["modality"] == "text"
     # the store's own codes of that caption; its embedding was rounded to float16, which these codes were not
-    stored = client.get(f"/data/runs/{KEY}/codes/0.json").json()["texts"]["13"]
     assert [one["concept"] for one in found["concepts"]] == stored["concept"]
     assert [one["activation"] for one in found["concepts"]] == pytest.approx(stored["activation"], abs=5e-3)
     assert sum(one["share"] for one in found["concepts"]) + found["bias"] == pytest.approx(1)
@@ -232,20 +239,24 @@ def test_captions_of_every_kind_come_as_they_are(client: TestClient, live: Live)
 
 
 def test_a_newer_run_takes_the_place_of_the_last(pictured: tuple[Path, Path], front: Path, tmp_path: Path) -> None:
-    import shutil
-
-    from flows.config import load_study
-    from flows.study import run_study
-
-    study, store = pictured[0], tmp_path / "store"
+    store = tmp_path / "store"
     shutil.copytree(pictured[1], store)
     opened = Live(store, "pictures")
     client = TestClient(application(opened, front, 8123), base_url=HERE, headers={"origin": HERE})
-    assert client.get("/data/manifest.json").json()["runs"][0]["k"] == 3
-    run_study(load_study(study, ["saes.main.k=2"]), store, progress=False)
-    assert client.get("/data/manifest.json").json()["runs"][0]["k"] == 2
-    asked = client.post("/api/sql", json={"query": "SELECT DISTINCT k FROM saes"})
-    assert asked.json()["rows"] == [[2]]
+    assert client.get("/data/manifest.json").json()["title"] == "Concepts and bridges of tiny"
+    first = opened.shown.run
+    (made,) = first.of("explorer")
+    others = [entry for entry in first.entries if entry.stage != "explorer"]
+    write_run(store, first.model_copy(update={"entries": others}))  # cut short before the explorer's data were made
+    assert client.get("/data/manifest.json").json()["title"] == "Concepts and bridges of tiny"
+    newer = made.dataset.model_copy(update={"path": "explorers/newer", "digest": "f" * 64})
+    (store / newer.path).mkdir()
+    with writing(store / newer.path / SITE) as site:
+        put_json(site, "data/manifest.json", {"title": "Newer"})
+    write_run(store, first.model_copy(update={"entries": [*others, made.model_copy(update={"dataset": newer})]}))
+    assert client.get("/data/manifest.json").json() == {"title": "Newer", "live": True}
+    assert client.get("/data/compare.json").status_code == 404  # the newer run's files, and no others
+    assert client.post("/api/sql", json={"query": "SELECT count(*) FROM saes"}).json()["rows"] == [[2]]
     opened.close()
 
 
