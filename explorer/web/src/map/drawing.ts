@@ -26,6 +26,7 @@ export interface Camera {
 export interface Colours {
   dot: readonly string[]
   label: string
+  ground: string
   edge: string
   strong: string
 }
@@ -60,6 +61,8 @@ export class Drawing {
           label: { attribute: "label" },
           labelColor: { attribute: "labelColor" },
           labelSize: 12,
+          labelBackgroundColor: { attribute: "labelGround" },
+          labelBackgroundPadding: 1,
           labelFont: FONT,
           visibility: { attribute: "visibility", defaultValue: "visible" },
           labelVisibility: { attribute: "labelVisibility", defaultValue: "auto" },
@@ -78,9 +81,9 @@ export class Drawing {
         stagePadding: 36,
         minEdgeThickness: 0.6,
         nodePickingPadding: 3,
-        labelDensity: 0.6,
-        labelGridCellSize: 130,
-        labelRenderedSizeThreshold: 8,
+        labelDensity: 0.5,
+        labelGridCellSize: 160,
+        labelRenderedSizeThreshold: 9,
         minCameraRatio: 0.02,
         maxCameraRatio: 2.5,
         doubleClickTimeout: 250,
@@ -116,6 +119,7 @@ export class Drawing {
         label: dots.label[concept],
         color: colours.dot[concept],
         labelColor: colours.label,
+        labelGround: colours.ground,
       })
     })
     this.sigma.refresh()
@@ -127,6 +131,7 @@ export class Drawing {
     this.graph.updateEachNodeAttributes((node, attributes) => {
       attributes.color = colours.dot[Number(node)]
       attributes.labelColor = colours.label
+      attributes.labelGround = colours.ground
       return attributes
     })
     this.graph.updateEachEdgeAttributes((_, attributes) => {

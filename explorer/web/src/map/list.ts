@@ -2,7 +2,7 @@
 
 import type { Concepts } from "../contract"
 import { h } from "../dom"
-import { number, percent, score } from "../format"
+import { count, number, percent, score } from "../format"
 import type { Page } from "../page"
 import { conceptLink } from "../parts/concept"
 import { empty } from "../parts/notice"
@@ -17,7 +17,7 @@ const COLUMNS = {
   rate_text: { title: "captions", write: (value: number | null) => percent(value) },
   stability: { title: "stability", write: score },
   monosemanticity: { title: "monosemanticity", write: score },
-  firings: { title: "firings", write: (value: number | null) => number(value, 6) },
+  firings: { title: "firings", write: (value: number | null) => count(value ?? 0) },
 } as const
 type Column = keyof typeof COLUMNS
 

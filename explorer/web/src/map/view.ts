@@ -151,6 +151,7 @@ class Stage {
     return {
       dot: this.concepts.modality_score.map((score) => modalityColour(score, scheme())),
       label: value("--ink"),
+      ground: `${value("--ground")}b8`, // seen through
       edge: value("--edge"),
       strong: value("--accent"),
     }
@@ -256,8 +257,8 @@ class Stage {
 
   private hover(concept: number | null): void {
     if (concept === this.hovered) return
-    if (this.hovered !== null && this.hovered !== this.selected) this.drawing?.raise(this.hovered, false)
     this.hovered = concept
+    this.placeRing()
     this.card.hidden = concept === null
     if (concept === null) return
     this.card.replaceChildren(hoverCard(this.page, this.concepts, concept))
@@ -285,15 +286,19 @@ class Stage {
   private drawn(): void {
     if (this.run) markOnce("explorer:map")
     if (this.edged) markOnce("explorer:edges")
+    this.placeRing()
+    if (this.hovered !== null && !this.card.hidden) this.placeCard(this.hovered)
+  }
+
+  /** Around the dot that is meant: the one under the pointer or stepped to, else the selected one. */
+  private placeRing(): void {
     const shown = this.hovered ?? this.selected
     const at = shown === null ? null : this.drawing?.place(shown)
     this.ring.hidden = !at
-    if (at) {
-      const size = 2 * at.radius + 8
-      this.ring.style.width = this.ring.style.height = `${size}px`
-      this.ring.style.transform = `translate(${at.x - size / 2}px, ${at.y - size / 2}px)`
-      if (this.hovered !== null && !this.card.hidden) this.placeCard(this.hovered)
-    }
+    if (!at) return
+    const size = 2 * at.radius + 8
+    this.ring.style.width = this.ring.style.height = `${size}px`
+    this.ring.style.transform = `translate(${at.x - size / 2}px, ${at.y - size / 2}px)`
   }
 
   private key(event: KeyboardEvent): void {
