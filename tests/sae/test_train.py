@@ -353,6 +353,24 @@ def test_dead_concepts_are_not_restarted_as_twins_and_are_kept_on_their_row():
     assert kept.any(0).all()
 
 
+def test_a_restarted_concept_is_kept_where_two_merged_ones_left_too_little():
+    # Images are e0, texts e1, and one concept is (e0 + e1) / sqrt 2: its code on either is 1 / sqrt 2. What e0 lacks is
+    # (e0 - e1) / 2, on whose direction e0 has 1 / sqrt 2 too: no more than the weakest code. The encoder is 1.2 long.
+    axes = torch.eye(4)
+    rows = training_rows(axes[:1].repeat(32, 1).numpy(), axes[1:2].repeat(32, 1).numpy(), 0.5, "cpu")
+    trainer = Trainer(rows, quick(decoder_bias=False, width=24, k=1), 0)
+    with torch.no_grad():
+        trainer.weights.dictionary[:] = axes[3]
+        trainer.weights.dictionary[5] = (axes[0] + axes[1]) / 2**0.5
+        trainer.weights.encoder[:] = trainer.weights.dictionary
+    trainer.sparse.refold_()
+    trainer.silent_C[:] = 0
+    trainer.silent_C[3] = trainer.window
+    trainer.restart_dead_(every(rows))
+    assert (trainer.weights.dictionary[3] @ axes[0]).abs().item() == pytest.approx(0.5**0.5, abs=1e-5)
+    assert trainer.weights.encoder[3].norm().item() == pytest.approx(1.2, abs=1e-5)
+
+
 def test_restart_without_a_dead_concept_changes_nothing(data):
     rows = training_rows(*data, 0.5, "cpu")
     trainer = Trainer(rows, quick(), 0)
