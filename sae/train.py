@@ -23,6 +23,9 @@ from sae.trainer import Trainer, learning_rate_at, r2
 __all__ = ["Checkpoint", "Settings", "Trained", "Trainer", "TrainingDiverged", "train"]
 
 LOG_POINTS = 50
+# Steps before the first restart. Until then the silent are mostly slow, and what rows lack is mostly their modality's
+# mean: 128 concepts pointed there cost R2 (d 768, C 8192, 40 steps: .28 without, .21 with).
+SETTLED = 100
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 
@@ -45,7 +48,7 @@ class Plan(NamedTuple):
     all: int
     log: int  # a point of the curve every so many
     dead: int  # a look at whether any concept is dead
-    restart: int  # dead concepts are pointed elsewhere
+    restart: int  # dead concepts are pointed elsewhere, once the training has settled and before it anneals
 
     @classmethod
     def of(cls, rows: Rows, settings: Settings) -> "Plan":
@@ -54,6 +57,10 @@ class Plan(NamedTuple):
         steps = settings.epochs * epoch
         restart = max(1, int(epoch * settings.dead_after_epochs))
         return cls(epoch, steps, math.ceil(steps / LOG_POINTS), max(1, epoch // 10), restart)
+
+    def restarts(self, step: int) -> bool:
+        """Is this a step after which dead concepts are pointed elsewhere?"""
+        return step % self.restart == 0 and SETTLED <= step < 0.8 * self.all
 
 
 class Record:
@@ -133,7 +140,7 @@ def train(
                 record.check()
             if step % plan.dead == 0:
                 trainer.any_dead = bool(trainer.dead().any())
-            if settings.auxk > 0 and trainer.any_dead and step % plan.restart == 0 and step < 0.8 * plan.all:
+            if settings.auxk > 0 and trainer.any_dead and plan.restarts(step):
                 trainer.restart_dead_(x_BD)
             if step % plan.log == 0 or step == plan.all:
                 record.point()

@@ -15,7 +15,7 @@ from tasks.fit import Fit, TrainingFailed, fit_in_process, stop_all
 from tasks.stage import Runtime, stage
 
 
-@stage("saes", version="3", volatile=("training.parquet",), resumes=True)
+@stage("saes", version="4", volatile=("training.parquet",), resumes=True)
 def sae(
     out: Path,
     pairs: list[Dataset],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from explorer_support import write_pictured_study
+from filelock import FileLock
 from starlette.testclient import TestClient
 
 from explorer.application import application
@@ -18,15 +20,28 @@ PORT = 8123
 
 
 @pytest.fixture(scope="session")
-def pictured(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> tuple[Path, Path]:
-    """A study file and the store of its first run. The files of its figures take seconds, and are tested elsewhere."""
-    folder = tmp_path_factory.mktemp("pictured")
-    study, store = write_pictured_study(folder), folder / "store"
-    store.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("report.page.write_files", lambda folder, drawn: [])
-        run_study(load_study(study), store, progress=False)
-    return study, store
+def pictured(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, worker_id: str
+) -> tuple[Path, Path]:
+    """A study file and the store of its first run. The files of its figures take seconds, and are tested elsewhere.
+
+    Made once for all processes of the tests, and copied: a study and its store may be moved.
+    """
+    folder = tmp_path_factory.mktemp("pictured") / "study"
+    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    first = shared / "pictured-first"
+    with FileLock(f"{first}.lock"):
+        if not first.exists():
+            request.getfixturevalue("prefect_server")
+            making = first.with_suffix(".partial")
+            study, store = write_pictured_study(making), making / "store"
+            store.mkdir()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("report.page.write_files", lambda folder, drawn: [])
+                run_study(load_study(study), store, progress=False)
+            making.rename(first)
+    shutil.copytree(first, folder, symlinks=True)
+    return folder / "pictures.toml", folder / "store"
 
 
 @pytest.fixture(scope="session")
