@@ -1,6 +1,6 @@
 """How quickly the explorer paints, moves and answers, in headless Chromium with software rendering, beside the bars.
 
-python bench/explorer.py --store DIR [--study demo]
+python bench/explorer.py --store DIR [--study demo] [--only PART]
 
 Needs the built front end (`make explorer`) and a store that holds the finished demo. Run it with nothing else running.
 Prints a line a figure, writes bench/results/explorer.json, and ends with 1 when a bar is not met.
@@ -42,6 +42,7 @@ FRAMES = """() => {
     const next = (now) => { window.frames_.push(now - last); last = now; window.raf_ = requestAnimationFrame(next) }
     window.raf_ = requestAnimationFrame((now) => { last = now; window.raf_ = requestAnimationFrame(next) })
 }"""
+IS_ON_THE_MAP = "([x, y]) => document.elementFromPoint(x, y)?.closest('.map-canvas') != null"
 # From the pointer's event to the frame after the card is there.
 WATCH_HOVER = """() => {
     window.hover_ = new Promise((done) => {
@@ -56,7 +57,7 @@ WATCH_HOVER = """() => {
         look()
     })
 }"""
-# From the click to the frame in which every picture within the window is decoded.
+# From the click to the frame in which every picture within the window is decoded, or which says that there is none.
 WATCH_PICTURES = """(where) => {
     window.pictures_ = new Promise((done) => {
         let began = null
@@ -66,7 +67,8 @@ WATCH_PICTURES = """(where) => {
                 const box = one.getBoundingClientRect()
                 return box.top < innerHeight && box.bottom > 0
             })
-            if (began !== null && seen.length > 0 && seen.every((one) => one.complete && one.naturalWidth > 0))
+            const none = [...document.querySelectorAll(where + ' p')].some((p) => p.textContent.includes('no image'))
+            if (began !== null && (none || seen.length > 0) && seen.every((one) => one.complete && one.naturalWidth > 0))
                 requestAnimationFrame(() => done(performance.now() - began))
             else requestAnimationFrame(look)
         }
@@ -143,7 +145,7 @@ def moved(page: Page) -> list[float]:
 
 
 def dots(page: Page, count: int) -> list[tuple[float, float]]:
-    """Where dots are drawn, found by stepping from one to the next with the keys."""
+    """Where dots are drawn that a pointer reaches, found by stepping from one to the next with the keys."""
     page.locator(".map-canvas").focus()
     found = []
     for at in range(count):
@@ -151,7 +153,9 @@ def dots(page: Page, count: int) -> list[tuple[float, float]]:
         page.wait_for_timeout(350)
         ring = page.locator(".map-ring").bounding_box()
         assert ring is not None
-        found.append((ring["x"] + ring["width"] / 2, ring["y"] + ring["height"] / 2))
+        point = (ring["x"] + ring["width"] / 2, ring["y"] + ring["height"] / 2)
+        if page.evaluate(IS_ON_THE_MAP, point):  # not under the legend
+            found.append(point)
     page.keyboard.press("Escape")
     return list(dict.fromkeys(found))
 
@@ -297,9 +301,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--study", default=str(ROOT / "studies" / "demo.toml"))
+    parser.add_argument("--only", choices=("demo", "planted", "site"), action="append", help="may be given again")
     given = parser.parse_args()
     store = given.store.resolve()
-    return finish("explorer", demo(store, given.study) + planted() + size(store, given.study))
+    parts = {"demo": lambda: demo(store, given.study), "planted": planted, "site": lambda: size(store, given.study)}
+    return finish("explorer", [row for name in given.only or parts for row in parts[name]()])
 
 
 if __name__ == "__main__":

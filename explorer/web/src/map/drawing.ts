@@ -2,6 +2,7 @@
 
 import Graph from "graphology"
 import Sigma from "sigma"
+import { type Ends, Lines } from "./lines"
 
 export interface Dots {
   x: readonly (number | null)[]
@@ -43,12 +44,15 @@ export interface Events {
 // Every run's layout lies in [-1, 1]: a fixed frame keeps the camera's place when the run changes.
 const FRAME = { x: [-1, 1] as [number, number], y: [-1, 1] as [number, number] }
 const FONT = "system-ui, sans-serif"
+const WITH_WIDTH = 300 // so many edges, the strongest, show their weight by their width too; the others are thin lines
 
 export class Drawing {
   private readonly graph = new Graph({ type: "undirected", multi: true })
   private readonly sigma: Sigma
   private colours: Colours | null = null
   private selected: string[] = [] // edges of the selected concept
+  private thin: readonly Edge[] = [] // edges that are drawn as lines
+  private lines: Lines | null = null
 
   constructor(container: HTMLElement, events: Events) {
     this.sigma = new Sigma(this.graph, container, {
@@ -92,6 +96,10 @@ export class Drawing {
       },
     })
     this.sigma.setCustomBBox(FRAME)
+    this.sigma.addCustomLayerProgram("lines", "edges", (gl) => {
+      this.lines = new Lines(gl, () => this.ends()) // once more when a lost context is back
+      return this.lines
+    })
     this.sigma.on("enterNode", ({ node }) => events.entered(Number(node)))
     this.sigma.on("leaveNode", () => events.left())
     this.sigma.on("clickNode", ({ node }) => events.clicked(Number(node)))
@@ -109,6 +117,8 @@ export class Drawing {
     this.colours = colours
     this.graph.clear()
     this.selected = []
+    this.thin = []
+    this.lines?.outdated()
     dots.x.forEach((x, concept) => {
       const y = dots.y[concept]
       if (x === null || y === null || y === undefined) return
@@ -138,6 +148,7 @@ export class Drawing {
       attributes.color = attributes.depth === "topEdges" ? colours.strong : colours.edge
       return attributes
     })
+    this.lines?.outdated()
   }
 
   /** Show the concepts that pass, hide the others. */
@@ -151,18 +162,34 @@ export class Drawing {
     )
   }
 
-  /** Replace the edges of the whole map. */
+  /** Replace the edges of the whole map, given strongest first. */
   edges(edges: readonly Edge[]): void {
     this.graph.clearEdges()
     this.selected = []
-    for (const edge of edges) {
+    for (const edge of edges.slice(0, WITH_WIDTH)) {
       this.edge(edge, {
         size: 0.7 + 2 * edge.weight,
-        opacity: 0.22 + 0.5 * edge.weight,
+        opacity: opacity(edge),
         color: this.colours?.edge,
         depth: "edges",
       })
     }
+    this.thin = edges.slice(WITH_WIDTH)
+    this.lines?.outdated()
+    this.sigma.scheduleRender()
+  }
+
+  /** The thin edges' ends, where sigma draws their dots. */
+  private ends(): Ends {
+    const place = this.sigma.getNormalizationFunction()
+    const values = this.thin.flatMap((edge) => {
+      if (!this.graph.hasNode(edge.from) || !this.graph.hasNode(edge.to)) return []
+      return [edge.from, edge.to].flatMap((concept) => {
+        const { x, y } = place(this.graph.getNodeAttributes(concept) as { x: number; y: number })
+        return [x, y, opacity(edge)]
+      })
+    })
+    return { values: new Float32Array(values), colour: this.colours?.edge ?? "black" }
   }
 
   /** Replace the edges of the selected concept, which lie above those of the whole map. */
@@ -241,4 +268,8 @@ export class Drawing {
     this.sigma.resize(true)
     this.sigma.refresh()
   }
+}
+
+function opacity(edge: Edge): number {
+  return 0.22 + 0.5 * edge.weight
 }

@@ -1,0 +1,117 @@
+// Thousands of thin lines, drawn by a shader that does nothing else. Sigma's own edges have a width, and a program that
+// serves every shape: where there is no GPU, 20,000 of them take more than a second a frame.
+
+import type { RenderParams } from "sigma/types"
+
+/** One line after the other: x, y and opacity of each end, in sigma's normalised coordinates. */
+export interface Ends {
+  values: Float32Array
+  /** CSS colour. */
+  colour: string
+}
+
+const FLOATS = 3
+const VERTEX = `#version 300 es
+uniform mat3 matrix;
+in vec3 end;
+out float opacity;
+void main() {
+  gl_Position = vec4((matrix * vec3(end.xy, 1.0)).xy, 0.0, 1.0);
+  opacity = end.z;
+}`
+const FRAGMENT = `#version 300 es
+precision mediump float;
+uniform vec4 colour;
+in float opacity;
+out vec4 fragment;
+void main() {
+  float alpha = colour.a * opacity;
+  fragment = vec4(colour.rgb * alpha, alpha);
+}`
+
+/** A layer of sigma's that draws `ends()`. `ends` is asked again once `outdated` was called. */
+export class Lines {
+  private readonly program: WebGLProgram
+  private readonly vertices: WebGLVertexArrayObject
+  private readonly buffer: WebGLBuffer
+  private colour: readonly number[] = [0, 0, 0, 1]
+  private count = 0
+  private isOutdated = true
+
+  constructor(
+    private readonly gl: WebGL2RenderingContext,
+    private readonly ends: () => Ends,
+  ) {
+    this.program = linked(gl)
+    this.vertices = gl.createVertexArray()
+    this.buffer = gl.createBuffer()
+    const end = gl.getAttribLocation(this.program, "end")
+    gl.bindVertexArray(this.vertices)
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.buffer)
+    gl.enableVertexAttribArray(end)
+    gl.vertexAttribPointer(end, FLOATS, gl.FLOAT, false, 0, 0)
+    gl.bindVertexArray(null)
+  }
+
+  /** Other lines, or another colour, from the next frame on. */
+  outdated(): void {
+    this.isOutdated = true
+  }
+
+  render({ matrix }: RenderParams): void {
+    const gl = this.gl
+    gl.bindVertexArray(this.vertices)
+    if (this.isOutdated) this.upload()
+    if (this.count) {
+      gl.enable(gl.BLEND)
+      gl.useProgram(this.program)
+      gl.uniformMatrix3fv(gl.getUniformLocation(this.program, "matrix"), false, matrix)
+      gl.uniform4fv(gl.getUniformLocation(this.program, "colour"), this.colour)
+      gl.drawArrays(gl.LINES, 0, this.count)
+    }
+    gl.bindVertexArray(null)
+  }
+
+  private upload(): void {
+    const { values, colour } = this.ends()
+    this.gl.bindBuffer(this.gl.ARRAY_BUFFER, this.buffer)
+    this.gl.bufferData(this.gl.ARRAY_BUFFER, values, this.gl.STATIC_DRAW)
+    this.count = values.length / FLOATS
+    this.colour = channels(colour)
+    this.isOutdated = false
+  }
+
+  kill(): void {
+    this.gl.deleteBuffer(this.buffer)
+    this.gl.deleteVertexArray(this.vertices)
+    this.gl.deleteProgram(this.program)
+  }
+}
+
+function linked(gl: WebGL2RenderingContext): WebGLProgram {
+  const program = gl.createProgram()
+  for (const [type, source] of [
+    [gl.VERTEX_SHADER, VERTEX],
+    [gl.FRAGMENT_SHADER, FRAGMENT],
+  ] as const) {
+    const shader = gl.createShader(type)
+    if (!shader) throw new Error("the graphics context was lost")
+    gl.shaderSource(shader, source)
+    gl.compileShader(shader)
+    gl.attachShader(program, shader)
+    gl.deleteShader(shader) // goes with the program
+  }
+  gl.linkProgram(program)
+  if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost())
+    throw new Error(`the lines' shader: ${gl.getProgramInfoLog(program) ?? "no reason given"}`)
+  return program
+}
+
+/** Red, green, blue and opacity in [0, 1] of a CSS colour, as the browser reads it. */
+function channels(colour: string): number[] {
+  const context = new OffscreenCanvas(1, 1).getContext("2d")
+  if (!context) throw new Error("no 2D canvas to read a colour with")
+  context.fillStyle = colour
+  context.fillRect(0, 0, 1, 1)
+  return [...context.getImageData(0, 0, 1, 1).data].map((value) => value / 255)
+}
