@@ -33,6 +33,15 @@ api() { cat "$PREFECT_HOME/api" 2>/dev/null || { echo "no server: make server" >
 
 healthy() { "$bin/python" -c "import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + '/health', timeout=5)" "$1" 2>/dev/null; }
 
+answers() {  # a server that is catching up after a kill may be slow
+    for _ in $(seq 10); do
+        healthy "$1" && return
+        alive server || break
+        sleep 2
+    done
+    echo "the server $1 does not answer: make server" >&2; exit 1
+}
+
 case ${1:-} in
 server)
     mkdir -p "$PREFECT_HOME"
@@ -53,7 +62,7 @@ server)
     ;;
 worker)
     PREFECT_API_URL=$(api); export PREFECT_API_URL
-    healthy "$PREFECT_API_URL" || { echo "the server $PREFECT_API_URL does not answer: make server" >&2; exit 1; }
+    answers "$PREFECT_API_URL"
     if alive worker; then echo "the worker runs already"; exit 0; fi
     "$bin/prefect" work-pool create bridgescope --type process --overwrite >/dev/null
     background worker "$bin/prefect" worker start --pool bridgescope --type process --name "local-$(hostname)"
@@ -61,7 +70,7 @@ worker)
     ;;
 deploy)
     PREFECT_API_URL=$(api); export PREFECT_API_URL
-    healthy "$PREFECT_API_URL" || { echo "the server $PREFECT_API_URL does not answer: make server" >&2; exit 1; }
+    answers "$PREFECT_API_URL"
     export BRIDGESCOPE_HOME=${BRIDGESCOPE_HOME:-$PWD} OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
     export BRIDGESCOPE_STORE=${BRIDGESCOPE_STORE:-$PWD/store}
     "$bin/prefect" work-pool inspect bridgescope >/dev/null 2>&1 ||
