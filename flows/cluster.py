@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import socket
 import sys
 from typing import Any
 
@@ -25,6 +26,12 @@ log = logging.getLogger("bridgescope")
 
 SPREAD = ("embed", "train", "export", "analyze")  #: stages whose tasks need nothing of each other
 AHEAD = 4  #: tasks handed over for each that can run: Ray slows down, and in the end stops, with tens of thousands
+
+NO_CLUSTER = (
+    "the Ray cluster at {} does not answer: start it (ray start), or see to its token (RAY_AUTH_MODE=token, where it "
+    "asks for one)"
+)
+ANSWERS_WITHIN = 10  # seconds
 
 # Ray reads these as it is imported: no telemetry, and what tasks say line by line as they say it.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
@@ -58,6 +65,17 @@ def check_installed() -> None:
             f'runtime.runner: "ray" needs {" and ".join(missing)}: install the extra with '
             "pip install -c constraints.txt -e '.[ray]', or set runtime.runner = \"threads\""
         )
+
+
+def check_answers(address: str | None) -> None:
+    """Raise ClusterError when nothing listens at host:port. Ray itself would ask for many minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if "://" in host or not port.isdigit():
+        return  # none, "auto", "local", or Ray's own kind of address
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"{NO_CLUSTER.format(address)} ({error})") from error
 
 
 class Cluster:
@@ -101,15 +119,15 @@ class Cluster:
         import ray
 
         address = self.address
+        check_answers(address)
         options = {"address": address} if address else {"include_dashboard": False}
         told = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_LOGGING_")}
         worker = {"env_vars": told, "worker_process_setup_hook": f"{__name__}.begin_worker"}
         try:
             ray.init(**options, namespace="bridgescope", logging_level=logging.ERROR, runtime_env=worker)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            where = f"the Ray cluster at {address} does not answer" if address else "Ray does not start on this machine"
-            hint = ": start it (ray start), or see to its token (RAY_AUTH_MODE=token, where it asks for one)"
-            raise ClusterError(f"{where}{hint if address else ''} ({str(error).splitlines()[0]})") from error
+            where = NO_CLUSTER.format(address) if address else "Ray does not start on this machine"
+            raise ClusterError(f"{where} ({str(error).splitlines()[0]})") from error
         self.joined = True
         machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
         if machines != {ray.util.get_node_ip_address()} and PREFECT_API_URL.value() is None:
