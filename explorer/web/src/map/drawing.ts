@@ -44,6 +44,9 @@ export interface Events {
 // Every run's layout lies in [-1, 1]: a fixed frame keeps the camera's place when the run changes.
 const FRAME = { x: [-1, 1] as [number, number], y: [-1, 1] as [number, number] }
 const FONT = "system-ui, sans-serif"
+const REACH = 3 // pixels beside a dot that still count as on it
+const MOVING_LINES = 1500 // so many while the camera moves: where there is no GPU, all of them take half a second a frame
+const RESTS_AFTER = 250 // milliseconds
 const WITH_WIDTH = 300 // so many edges, the strongest, show their weight by their width too; the others are thin lines
 
 export class Drawing {
@@ -53,6 +56,7 @@ export class Drawing {
   private selected: string[] = [] // edges of the selected concept
   private thin: readonly Edge[] = [] // edges that are drawn as lines
   private lines: Lines | null = null
+  private resting = 0
 
   constructor(container: HTMLElement, events: Events) {
     this.sigma = new Sigma(this.graph, container, {
@@ -69,9 +73,7 @@ export class Drawing {
           labelBackgroundPadding: 1,
           labelFont: FONT,
           visibility: { attribute: "visibility", defaultValue: "visible" },
-          labelVisibility: { attribute: "labelVisibility", defaultValue: "auto" },
           depth: { attribute: "depth", defaultValue: "nodes" },
-          cursor: "pointer",
         },
         edges: {
           size: { attribute: "size" },
@@ -84,7 +86,7 @@ export class Drawing {
         itemSizesReference: "screen",
         stagePadding: 36,
         minEdgeThickness: 0.6,
-        nodePickingPadding: 3,
+        pickingDownSizingRatio: 64, // not asked: see `listen`
         labelDensity: 0.5,
         labelGridCellSize: 160,
         labelRenderedSizeThreshold: 9,
@@ -100,16 +102,77 @@ export class Drawing {
       this.lines = new Lines(gl, () => this.ends()) // once more when a lost context is back
       return this.lines
     })
-    this.sigma.on("enterNode", ({ node }) => events.entered(Number(node)))
-    this.sigma.on("leaveNode", () => events.left())
-    this.sigma.on("clickNode", ({ node }) => events.clicked(Number(node)))
-    this.sigma.on("clickStage", () => events.clicked(null))
-    this.sigma.on("doubleClickNode", ({ node, preventSigmaDefault }) => {
-      preventSigmaDefault()
-      events.opened(Number(node))
-    })
+    this.listen(container, events)
     this.sigma.on("afterRender", () => events.drawn())
-    this.sigma.getCamera().on("updated", () => events.moved())
+    this.sigma.getCamera().on("updated", () => {
+      this.rests()
+      events.moved()
+    })
+  }
+
+  /**
+   * Which dot is meant is found here, not by sigma, which draws the whole map once more for every dot that the pointer
+   * enters, and all dots a second time into a buffer to read the answer from.
+   */
+  private listen(container: HTMLElement, events: Events): void {
+    let over: number | null = null
+    const enter = (concept: number | null) => {
+      if (concept === over) return
+      over = concept
+      container.style.cursor = concept === null ? "" : "pointer"
+      if (concept === null) events.left()
+      else events.entered(concept)
+    }
+    container.addEventListener("pointermove", (event) => {
+      if (event.pointerType === "touch") return
+      if (event.buttons) return enter(null) // the map is dragged
+      event.stopPropagation() // sigma listens above
+      const { left, top } = container.getBoundingClientRect()
+      enter(this.at(event.clientX - left, event.clientY - top))
+    })
+    container.addEventListener("pointerleave", () => enter(null))
+    const clicked = ({ event }: { event: { x: number; y: number } }) => events.clicked(this.at(event.x, event.y))
+    this.sigma.on("clickNode", clicked)
+    this.sigma.on("clickStage", clicked)
+    const opened = ({
+      event,
+      preventSigmaDefault,
+    }: {
+      event: { x: number; y: number }
+      preventSigmaDefault(): void
+    }) => {
+      const concept = this.at(event.x, event.y)
+      if (concept === null) return
+      preventSigmaDefault()
+      events.opened(concept)
+    }
+    this.sigma.on("doubleClickNode", opened)
+    this.sigma.on("doubleClickStage", opened)
+  }
+
+  /** The camera moved: few lines until it rests. */
+  private rests(): void {
+    this.lines?.limit(MOVING_LINES)
+    clearTimeout(this.resting)
+    this.resting = setTimeout(() => {
+      this.lines?.limit(Infinity)
+      this.sigma.scheduleRender()
+    }, RESTS_AFTER)
+  }
+
+  /** The dot at a place in pixels of the container: of several, the one whose middle is nearest. */
+  at(x: number, y: number): number | null {
+    let found: number | null = null
+    let nearest = Infinity
+    this.graph.forEachNode((node, attributes) => {
+      if (attributes.visibility === "hidden") return
+      const middle = this.sigma.graphToViewport(attributes as { x: number; y: number })
+      const distance = Math.hypot(middle.x - x, middle.y - y)
+      if (distance > this.sigma.scaleSize(attributes.size as number) + REACH || distance >= nearest) return
+      found = Number(node)
+      nearest = distance
+    })
+    return found
   }
 
   /** Replace all dots; concepts without a place (dead ones) get none. */
@@ -216,15 +279,6 @@ export class Drawing {
     return this.graph.hasNode(concept)
   }
 
-  /** Raise a dot above the others and write its name. */
-  raise(concept: number, raised: boolean): void {
-    if (!this.graph.hasNode(concept)) return
-    this.graph.mergeNodeAttributes(concept, {
-      depth: raised ? "topNodes" : "nodes",
-      labelVisibility: raised ? "visible" : "auto",
-    })
-  }
-
   /** Where a dot is drawn, in pixels of the container, and its radius there; null where there is none. */
   place(concept: number): { x: number; y: number; radius: number } | null {
     if (!this.graph.hasNode(concept)) return null
@@ -266,7 +320,7 @@ export class Drawing {
   /** The container was shown again, or changed its size. */
   resized(): void {
     this.sigma.resize(true)
-    this.sigma.refresh()
+    this.sigma.scheduleRender()
   }
 }
 

@@ -36,6 +36,7 @@ export class Lines {
   private readonly buffer: WebGLBuffer
   private colour: readonly number[] = [0, 0, 0, 1]
   private count = 0
+  private most = Infinity
   private isOutdated = true
 
   constructor(
@@ -53,6 +54,11 @@ export class Lines {
     gl.bindVertexArray(null)
   }
 
+  /** Draw so many at most, the first ones. */
+  limit(lines: number): void {
+    this.most = lines
+  }
+
   /** Other lines, or another colour, from the next frame on. */
   outdated(): void {
     this.isOutdated = true
@@ -67,7 +73,7 @@ export class Lines {
       gl.useProgram(this.program)
       gl.uniformMatrix3fv(gl.getUniformLocation(this.program, "matrix"), false, matrix)
       gl.uniform4fv(gl.getUniformLocation(this.program, "colour"), this.colour)
-      gl.drawArrays(gl.LINES, 0, this.count)
+      gl.drawArrays(gl.LINES, 0, Math.min(this.count, 2 * this.most))
     }
     gl.bindVertexArray(null)
   }

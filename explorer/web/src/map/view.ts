@@ -234,14 +234,13 @@ class Stage {
     if (concept !== null && !(Number.isInteger(concept) && concept >= 0 && concept < this.page.run.concepts))
       concept = null
     if (concept === this.selected && this.panel.dataset.run === this.page.run.key) return
-    if (this.selected !== null) this.drawing?.raise(this.selected, false)
     this.selected = concept
+    const opens = this.panel.hidden !== (concept === null)
     this.panel.hidden = concept === null
     this.view.classList.toggle("with-panel", concept !== null)
     this.panel.dataset.run = this.page.run.key
     this.panel.dataset.concept = String(concept)
     if (concept !== null && this.concepts) {
-      this.drawing?.raise(concept, true)
       void fillPanel(
         this.panel,
         this.page,
@@ -251,7 +250,7 @@ class Stage {
         () => this.clicked(null),
       )
     }
-    this.drawing?.resized()
+    if (opens) this.drawing?.resized()
     this.drawEdges()
   }
 
@@ -296,6 +295,7 @@ class Stage {
     const at = shown === null ? null : this.drawing?.place(shown)
     this.ring.hidden = !at
     if (!at) return
+    this.ring.dataset.name = shown === this.hovered ? "" : short(nameOf(this.concepts, shown as number)) // a card has it
     const size = 2 * at.radius + 8
     this.ring.style.width = this.ring.style.height = `${size}px`
     this.ring.style.transform = `translate(${at.x - size / 2}px, ${at.y - size / 2}px)`
