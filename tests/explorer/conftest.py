@@ -25,21 +25,21 @@ def pictured(
 ) -> tuple[Path, Path]:
     """A study file and the store of its first run. The files of its figures take seconds, and are tested elsewhere.
 
-    Made once for all processes of the tests, and copied: a study and its store may be moved.
+    Made once for all processes of the tests, and copied: a store may be moved. Its model stays where the run found it.
     """
     folder = tmp_path_factory.mktemp("pictured") / "study"
     shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
     first = shared / "pictured-first"
     with FileLock(f"{first}.lock"):
-        if not first.exists():
+        finished = first / "finished"
+        if not finished.exists():
             request.getfixturevalue("prefect_server")
-            making = first.with_suffix(".partial")
-            study, store = write_pictured_study(making), making / "store"
+            study, store = write_pictured_study(first), first / "store"
             store.mkdir()
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("report.page.write_files", lambda folder, drawn: [])
                 run_study(load_study(study), store, progress=False)
-            making.rename(first)
+            finished.touch()
     shutil.copytree(first, folder, symlinks=True)
     return folder / "pictures.toml", folder / "store"
 
