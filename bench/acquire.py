@@ -27,6 +27,7 @@ import aiohttp
 import numpy as np
 import polars as pl
 from aiohttp import web
+from bars import Bar, at_least, at_most, line, shown
 from PIL import Image
 
 from flows.pairs import Urls, rules_of, source_of
@@ -188,8 +189,8 @@ def stage(urls: list[str], sums: list[str], concurrency: int, folder: Path) -> t
     return sum(shard.rows for shard in made), tally(store, made).causes
 
 
-def rows(images: int = 8000, concurrency: int = 64, latency: float = 0.1) -> list[dict[str, Any]]:
-    """The rows of the table: name, value, unit, bar, holds."""
+def rows(images: int = 8000, concurrency: int = 64, latency: float = 0.1) -> list[Bar]:
+    """The rows of the table."""
     site = Site(images, latency)
     pictures = [picture(number) for number in range(PICTURES)]
     here, there = multiprocessing.Pipe()
@@ -222,17 +223,12 @@ def rows(images: int = 8000, concurrency: int = 64, latency: float = 0.1) -> lis
     expected = Counter(cause for number in range(images) if (kind := site.kind(number)) and (cause := KINDS[kind]))
     wrong = sum(((expected - causes) + (causes - expected)).values()) + abs(images - came - causes.total())
     at = f"{concurrency} at once, {latency * 1000:g} ms latency, {ERRORS:.0%} errors of {len(KINDS)} kinds"
-    ratio = rate / bare_rate
     return [
-        _row(f"acquire, {at}", round(rate, 1), "images/s"),
-        _row(f"bare aiohttp loop, {at}", round(bare_rate, 1), "images/s"),
-        _row("acquire against a bare aiohttp loop", round(ratio, 3), "ratio", BAR, ratio >= BAR),
-        _row("failures not accounted for, or by another cause", wrong, "images", 0, wrong == 0),
+        shown(f"acquire, {at}", rate, "images/s"),
+        shown(f"bare aiohttp loop, {at}", bare_rate, "images/s"),
+        at_least("acquire against a bare aiohttp loop", rate / bare_rate, BAR),
+        at_most("failures not accounted for, or by another cause", wrong, 0, "images"),
     ]
-
-
-def _row(name: str, value: float, unit: str, bar: float | None = None, holds: bool | None = None) -> dict[str, Any]:
-    return {"name": name, "value": value, "unit": unit, "bar": bar, "holds": holds}
 
 
 def main() -> None:
@@ -243,8 +239,7 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.1, metavar="SECONDS")
     arguments = parser.parse_args()
     for row in rows(arguments.images, arguments.concurrency, arguments.latency):
-        bar = "" if row["bar"] is None else f"  bar {row['bar']}: {'holds' if row['holds'] else 'MISSED'}"
-        print(f"{row['name']:90} {row['value']:>9} {row['unit']}{bar}")
+        print(line(row))
 
 
 if __name__ == "__main__":

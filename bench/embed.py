@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from bars import RESULTS, Bar, at_least, at_most, finish, shown
 from PIL import Image
@@ -85,9 +87,8 @@ def shard(store: Path, images: Sequence[bytes], captions: Sequence[str], name: s
         "image_id": list(ids), "source_key": [str(i) for i in ids], "image": list(images),
         "sha256": [f"{name} {i}" for i in ids],
     }  # fmt: skip
-    table = pl.DataFrame(columns)
-    table = table.with_columns(*(pl.lit(None, dtype).alias(c) for c, dtype in IMAGES.items() if c not in columns))
-    table.select(list(IMAGES)).cast(IMAGES).write_parquet(folder / "images.parquet", row_group_size=1024)
+    table = pa.table({name: columns.get(name, [None] * len(images)) for name in IMAGES.names}, schema=IMAGES)
+    pq.write_table(table, folder / "images.parquet", row_group_size=1024)
     told = {
         "pair_id": list(range(len(captions))), "image_id": [0] * len(captions), "caption": list(captions),
         "source_key": [str(i) for i in range(len(captions))],

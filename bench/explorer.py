@@ -68,7 +68,8 @@ WATCH_PICTURES = """(where) => {
                 return box.top < innerHeight && box.bottom > 0
             })
             const none = [...document.querySelectorAll(where + ' p')].some((p) => p.textContent.includes('no image'))
-            if (began !== null && (none || seen.length > 0) && seen.every((one) => one.complete && one.naturalWidth > 0))
+            const there = seen.every((one) => one.complete && one.naturalWidth > 0)
+            if (began !== null && (none || seen.length > 0) && there)
                 requestAnimationFrame(() => done(performance.now() - began))
             else requestAnimationFrame(look)
         }
