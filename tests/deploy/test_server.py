@@ -88,8 +88,8 @@ def test_a_night_with_nothing_new_says_so_and_one_stage_takes_a_named_upstream(
     again = last_run(operator.store, name)
     assert again is not None
     assert all(entry.cached for entry in again.entries if entry.stage not in ("scan", "ledger"))
-    until(lambda: "run 2: nothing new, 8 cached" in logs(operator, nothing), "its last line")  # sent in the background
-    for what, says in [("train", "nothing new: 2 cached"), ("results", "nothing new: 8 cached")]:
+    until(lambda: "run 2: nothing new, 11 cached" in logs(operator, nothing), "its last line")  # sent in the background
+    for what, says in [("train", "nothing new: 2 cached"), ("results", "nothing new: 11 cached")]:
         key = {"key": {"any_": [f"{name}-{what}"]}}
         assert says in operator.post("/artifacts/filter", sort="CREATED_DESC", artifacts=key)[0]["description"]
 
