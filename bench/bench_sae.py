@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from bench import bars
+from bench.bars import RESULTS, Bar
 from bench.sae_data import planted
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "bench" / "results"
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 PEERS = ("overcomplete", "dictionary_learning")
 DTYPES = ("bfloat16", "float32")
@@ -158,7 +159,7 @@ def grow(bench: Bench) -> None:
         bench.run(f"rows {rows}", {**planted_files(bench, GROWN | {"rows": rows}), "library": "ours"})
 
 
-def comparison_rows(bench: Bench, name: str, title: str) -> list[Row]:
+def comparison_rows(bench: Bench, name: str, title: str) -> list[Bar]:
     """Rates, held-out R2 and the ratios with their bars."""
     rows = []
     for run in [f"{peer} {name}" for peer in PEERS] + [f"ours {dtype} {name}" for dtype in DTYPES]:
@@ -180,7 +181,7 @@ def comparison_rows(bench: Bench, name: str, title: str) -> list[Row]:
     return rows
 
 
-def parts_rows(bench: Bench) -> list[Row]:
+def parts_rows(bench: Bench) -> list[Bar]:
     """Milliseconds by part, and the step over the bf16 product."""
     rows = []
     for dtype in DTYPES:
@@ -197,7 +198,7 @@ def parts_rows(bench: Bench) -> list[Row]:
     return rows
 
 
-def other_rows(bench: Bench) -> list[Row]:
+def other_rows(bench: Bench) -> list[Bar]:
     """Seeds side by side, memory and growth."""
     rows = []
     if "seeds together" in bench.done:
@@ -218,9 +219,10 @@ def other_rows(bench: Bench) -> list[Row]:
     return rows
 
 
-def _row(name: str, value: float, unit: str, bar: float | None = None, at_least: bool = True) -> Row:
-    holds = None if bar is None else bool(value >= bar if at_least else value <= bar)
-    return {"name": name, "value": value, "unit": unit, "bar": bar, "holds": holds}
+def _row(name: str, value: float, unit: str, bar: float | None = None, at_least: bool = True) -> Bar:
+    if bar is None:
+        return bars.shown(name, value, unit)
+    return (bars.at_least if at_least else bars.at_most)(name, value, bar, unit)
 
 
 def cpu() -> str:
@@ -229,16 +231,6 @@ def cpu() -> str:
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = fields.get("flags", "").split()
     return f"{fields.get('model name', 'unknown')}: " + ", ".join(f"{f} {'yes' if f in flags else 'no'}" for f in FLAGS)
-
-
-def table(rows: list[Row]) -> str:
-    """One line a figure."""
-    verdicts = {None: "", True: "holds", False: "MISSED"}
-    return "\n".join(
-        f"{verdicts[row['holds']]:7} {row['value']:12,.3f} {row['unit']:7}"
-        f" {'' if row['bar'] is None else 'bar {:g}'.format(row['bar']):11} {row['name']}"
-        for row in rows
-    )
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {
@@ -274,9 +266,7 @@ def main() -> int:
     rows = [row for name, title in sizes.items() for row in comparison_rows(bench, name, title)]
     rows += parts_rows(bench) + other_rows(bench)
     print(f"{cpu()}; {given.threads} threads")
-    print(table(rows))
-    (RESULTS / "sae.json").write_text(json.dumps(rows, indent=1))
-    return 0 if all(row["holds"] is not False for row in rows) else 1
+    return bars.finish("sae", rows)
 
 
 if __name__ == "__main__":
