@@ -193,6 +193,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int
             if len(data) <= max_bytes:
                 data += member.read(1)  # the checksum is compared at the end only
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+        # the item is counted under this cause; NotImplementedError is zipfile's word for a compression it cannot read
         return SourceError("corrupt archive member", f"{info.filename}: {error}")
     return SourceError("too large", f"more than the {max_bytes:,} bytes allowed") if len(data) > max_bytes else data
 
