@@ -16,7 +16,7 @@ from sae.rows import Rows, batches, training_rows, walk
 from sae.settings import Settings
 from sae.sparsity import batch_topk
 from sae.step import aux_loss
-from sae.train import TrainingDiverged
+from sae.train import Plan, TrainingDiverged
 from sae.trainer import LONGEST, Trainer, learning_rate_at
 
 
@@ -369,6 +369,22 @@ def test_a_restarted_concept_is_kept_where_two_merged_ones_left_too_little():
     trainer.restart_dead_(every(rows))
     assert (trainer.weights.dictionary[3] @ axes[0]).abs().item() == pytest.approx(0.5**0.5, abs=1e-5)
     assert trainer.weights.encoder[3].norm().item() == pytest.approx(1.2, abs=1e-5)
+
+
+def test_restarts_wait_until_the_training_has_settled_and_end_before_it_anneals():
+    settings = Settings(width=8, k=2, epochs=10, batch_size=10, learning_rate=1e-3)
+    rows = training_rows(torch.eye(8)[:4].repeat(25, 1), torch.eye(8)[4:].repeat(25, 1), 0.5, "cpu")
+    plan = Plan.of(rows, settings)  # 20 steps an epoch, 200 in all, half an epoch between restarts
+    assert [step for step in range(1, 201) if plan.restarts(step)] == [100, 110, 120, 130, 140, 150]
+
+
+def test_a_training_too_short_to_settle_restarts_nothing(data, monkeypatch):
+    def restarted(*_):
+        raise AssertionError("a concept was restarted")
+
+    monkeypatch.setattr(Trainer, "restart_dead_", restarted)
+    curve = sae.train(*data, quick(width=400, k=1, epochs=3), seed=0).curve  # 75 steps
+    assert max(point["dead_fraction"] for point in curve) > 0  # there were some to restart
 
 
 def test_restart_without_a_dead_concept_changes_nothing(data):
