@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import socket
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import cloudpickle
 import pytest
 
 from flows.cli import main
-from flows.cluster import Here
+from flows.cluster import ClusterError, Here, check_answers
 from tasks.embed import embed
 from tasks.export import export
 from tasks.stage import Runtime
@@ -43,3 +45,17 @@ def test_a_task_travels_by_name_so_that_a_process_keeps_its_model() -> None:
 def test_a_flow_body_stays_where_it_is() -> None:
     here = Here(lambda: [Runtime(store=Path("/s"))])
     assert cloudpickle.loads(cloudpickle.dumps(here)).body is None
+
+
+def test_an_address_where_nothing_listens_is_told_at_once_and_all_others_are_left_to_ray() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ClusterError, match=rf"the Ray cluster at {re.escape(address)} does not answer: start it"):
+            check_answers(address)  # bound, but it does not listen
+        taken.listen()
+        check_answers(address)
+    with pytest.raises(ClusterError, match="does not answer"):
+        check_answers("127.0.0.1:99999")
+    for other in (None, "auto", "local", "ray://nowhere.invalid:10001"):
+        check_answers(other)
