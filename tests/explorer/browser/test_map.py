@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 
+import numpy as np
 from browser_support import Opened
+from PIL import Image
 from playwright.sync_api import expect
 
 MAP = "Map of concepts. Arrow keys step from dot to dot"
@@ -13,6 +16,12 @@ MAP = "Map of concepts. Arrow keys step from dot to dot"
 def canvas(opened: Opened):
     """The element that takes the pointer and the keys."""
     return opened.page.get_by_role("application", name=re.compile(re.escape(MAP)))
+
+
+def changed(one: bytes, other: bytes) -> int:
+    """How many pixels of two screenshots differ."""
+    a, b = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.int16) for data in (one, other))
+    return int((np.abs(a - b).max(2) > 8).sum())
 
 
 def to_a_dot(opened: Opened) -> tuple[str, float, float]:
@@ -105,6 +114,17 @@ def test_bridges_of_the_map_are_as_many_as_asked(open_page, published):
     page.keyboard.press("End")
     expect(told).to_have_text(re.compile(r"^\d+, \|bridge\| ≥ "))
     assert "edges=400" in page.url
+
+
+def test_bridges_beyond_the_strongest_are_drawn_too(open_page, published):
+    opened = open_page(published, "#/map?edges=300")  # those that sigma draws, with a width
+    opened.drawn()
+    strongest = canvas(opened).screenshot()
+    opened.page.evaluate("location.hash = location.hash.replace('edges=300', 'edges=400')")
+    opened.until("location.hash.includes('edges=400')")
+    opened.settled()
+    opened.page.wait_for_timeout(500)
+    assert changed(canvas(opened).screenshot(), strongest) > 200  # pixels of a hundred thin lines
 
 
 def test_the_camera_moves_by_keys_and_buttons_and_stands_in_the_address(open_page, published):

@@ -57,6 +57,7 @@ export class Drawing {
   private thin: readonly Edge[] = [] // edges that are drawn as lines
   private lines: Lines | null = null
   private resting = 0
+  private over: number | null = null // the dot under the pointer
 
   constructor(container: HTMLElement, events: Events) {
     this.sigma = new Sigma(this.graph, container, {
@@ -115,10 +116,9 @@ export class Drawing {
    * enters, and all dots a second time into a buffer to read the answer from.
    */
   private listen(container: HTMLElement, events: Events): void {
-    let over: number | null = null
     const enter = (concept: number | null) => {
-      if (concept === over) return
-      over = concept
+      if (concept === this.over) return
+      this.over = concept
       container.style.cursor = concept === null ? "" : "pointer"
       if (concept === null) events.left()
       else events.entered(concept)
@@ -180,6 +180,7 @@ export class Drawing {
     this.colours = colours
     this.graph.clear()
     this.selected = []
+    this.over = null
     this.thin = []
     this.lines?.outdated()
     dots.x.forEach((x, concept) => {
