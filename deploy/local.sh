@@ -9,8 +9,8 @@ export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1
 # The slot of a run whose worker was killed comes free when its lease ends; on disk, so that a killed server knows too.
 export PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem
 export PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION=60
-# One transaction a task-run event (the default) keeps SQLite locked.
-export PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE=200
+# A transaction a task-run event, or 20 events (the defaults), keeps SQLite locked.
+export PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE=200 PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE=1000
 
 alive() {  # a zombie does not count
     [[ -s "$PREFECT_HOME/$1.pid" ]] && [[ $(ps -o stat= -p "$(cat "$PREFECT_HOME/$1.pid")") == [^Z]* ]]

@@ -22,6 +22,7 @@ from prefect.settings import (
     PREFECT_LOGGING_TO_API_ENABLED,
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE,
     PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE,
     get_current_settings,
     temporary_settings,
@@ -75,8 +76,10 @@ def prefect_settings() -> Iterator[None]:
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,
-        # One transaction a task-run event (the default) keeps SQLite locked: each next sub-flow waits 2 s for it.
+        # A transaction a task-run event, or 20 events (the defaults), finds SQLite locked or locks it: a sub-flow that
+        # meets one waits 2 s.
         PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE: 200,
+        PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE: 1000,
     }
     if not deployed():
         settings[PREFECT_LOGGING_LEVEL] = os.environ.get("PREFECT_LOGGING_LEVEL", "CRITICAL")
