@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sae.calibration import calibrate
 from sae.rows import Rows
 from sae.settings import Settings
-from sae.sparsity import calibrate
 from sae.step import Weights
 
 START = 2  # stream of random numbers under a seed, beside those of `sae.rows`

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sae.calibration import calibrate
 from sae.model import CONFIG_FILE, MEANS, SAE, WEIGHTS_FILE, Config, SAEFormatError, pre_activations
-from sae.sparsity import calibrate
 
 SAELENS_CONFIG = "cfg.json"
 SAELENS_WEIGHTS = "sae_weights.safetensors"

@@ -60,6 +60,7 @@ class SparseStep:
         self.widths = np.array(settings.nested_widths(), np.int64)
         self.dtype = getattr(torch, settings.encoder_dtype)
         self.native = self.dtype != torch.float32 and has_bfloat16(weights.encoder.device)
+        self.rounded = torch.empty_like(weights.encoder, dtype=self.dtype) if self.native else weights.encoder
         self.to = Weights(*(torch.zeros_like(weight) for weight in weights))
         self.slot = np.full(width, -1, np.int64)
         self.cut, self.shift = 0.0, torch.empty(width)
@@ -110,7 +111,7 @@ class SparseStep:
         if self.dtype == torch.float32:
             torch.mm(x_BD, encoder.T, out=out)
         elif self.native:
-            torch.mm(x_BD.to(self.dtype), encoder.to(self.dtype).T, out=out)
+            torch.mm(x_BD.to(self.dtype), self.rounded.copy_(encoder).T, out=out)
         else:
             torch.mm(x_BD.to(self.dtype).float(), encoder.to(self.dtype).float().T, out=out)
         self.on_part("encode")

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sae.calibration import calibrate_encoder
 from sae.gathered_step import gathered_gradients_, is_gathering_better
 from sae.initial import initial_weights
 from sae.model import SAE, Config
 from sae.rows import Rows
 from sae.settings import Settings
 from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, is_sparse_better
-from sae.sparsity import TOPK_FAMILY, calibrate
+from sae.sparsity import TOPK_FAMILY
 from sae.step import codes_of, forward
 
 FIRST_PENALTY = {"relu": 1e-2, "jumprelu": 1e-2}  # before it is steered
@@ -208,7 +209,7 @@ class Trainer:
         if settings.architecture == "jumprelu":
             threshold = theta
         elif settings.architecture in ("batchtopk", "matryoshka"):
-            threshold = calibrate(self.weights.pre_activations, rows.weighted, settings.k)
+            threshold = calibrate_encoder(encoder, encoder_bias - encoder @ bias, rows.weighted, settings.k)
         shared = {field.name for field in dataclasses.fields(Config)} & {f.name for f in dataclasses.fields(Settings)}
         entries: dict[str, Any] = {name: getattr(settings, name) for name in shared}
         config = Config(**entries, dim=rows.dim, seed=self.seed, rows_seen=settings.epochs * rows.count)

@@ -1,0 +1,138 @@
+"""The threshold of inference: an exact quantile of all training pre-activations, of which few are ever held."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae.step import has_bfloat16
+from sae.workers import Workers
+
+SAMPLED = 32  # one row in so many gives the first guess of the threshold
+BAND = 1.1  # the threshold is looked for where the sample has k / BAND to k * BAND codes a row
+ROUNDING = 2.0**-8  # of a number to bfloat16, at most, relative to it
+
+# Each call goes through all rows once more: x [B, d], and their weights [B] float64, which sum to 1 over all.
+Weighted = Callable[[], Iterable[tuple[Tensor, Tensor]]]
+
+
+@torch.no_grad()
+def calibrate(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, k: int) -> Tensor:
+    """The (1 - k/C) quantile of the pre-activations of all rows, each row counting its weight: the inference threshold.
+
+    pre_activations: [B, d] -> [B, C]. rows: gives batches of rows and float64 weights that sum to 1 over all of them.
+    Returns a float32 scalar >= 0, such that the weighted mean number of codes above it is k (fewer only where fewer
+    than k are positive). Exact: a sample of rows gives a lower bound, only candidates above it are held (1.25 k a
+    row, not C), and the bound is lowered until it provably lies under the quantile.
+    """
+    sampled = _strongest(pre_activations, rows, 8 * k)
+    slack = 1.25
+    while True:
+        bound = float(_cut(*sampled, slack * k, 0.0))
+        values, weights = _candidates(pre_activations, rows(), bound)
+        if bound == 0.0 or float(weights.sum()) > k:
+            return _cut(values, weights, k, bound)
+        slack *= 2  # the sample was unlucky; ends at the latest with bound 0, where everything positive is held
+
+
+@torch.no_grad()
+def calibrate_encoder(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: int) -> Tensor:
+    """`calibrate` of the pre-activations x W^T + shift, in half the time where the CPU multiplies bfloat16 natively."""
+    if encoder_CD.device.type == "cpu" and has_bfloat16(encoder_CD.device):
+        found = screened(encoder_CD, shift_C, rows, k)
+        if found is not None:
+            return found
+    return calibrate(lambda x_BD: torch.addmm(shift_C, x_BD, encoder_CD.T), rows, k)
+
+
+def screened(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: int) -> Tensor | None:
+    """The same quantile from a product in bfloat16, on the CPU; None where the sample misled about where it lies.
+
+    Exact: what rounding can have done to a product is bounded (by the lengths of its row and concept), those which the
+    bound cannot place above or below a band around the quantile are multiplied again in float32, and the quantile is
+    cut among those within the band.
+    """
+    sampled = _strongest(lambda x_BD: torch.addmm(shift_C, x_BD, encoder_CD.T), rows, 8 * k)
+    low, high = (float(_cut(*sampled, mass, 0.0)) for mass in (BAND * k, k / BAND))
+    if low <= 0:
+        return None
+    from sae.calibration_kernels import within  # here, for it brings numba's compiler
+
+    # Both factors are rounded, and their sum is taken in float32.
+    relative = 2 * ROUNDING + ROUNDING**2 + encoder_CD.shape[1] * 2.0**-23
+    reach_C = encoder_CD.norm(dim=1) * relative
+    rounded_CD = encoder_CD.bfloat16()
+    concepts = encoder_CD.contiguous().numpy(), shift_C.numpy(), reach_C.numpy()
+    product_BC = torch.empty(0, len(encoder_CD), dtype=torch.bfloat16)
+    sure, values, weights, workers = 0.0, [], [], Workers()
+    for x_BD, weight_B in rows():
+        if len(x_BD) > len(product_BC):
+            product_BC = torch.empty(len(x_BD), len(encoder_CD), dtype=torch.bfloat16)
+        bits = torch.mm(x_BD.bfloat16(), rounded_CD.T, out=product_BC[: len(x_BD)]).view(torch.uint16).numpy()
+        lengths_B = x_BD.norm(dim=1)
+        margin_C = low - shift_C - reach_C * lengths_B.amax()
+        least_C = torch.where(margin_C > 0, margin_C / (1 + ROUNDING), margin_C / (1 - ROUNDING))
+        given = bits, least_C.numpy(), x_BD.contiguous().numpy(), lengths_B.numpy(), *concepts
+        found = workers.run(within, len(x_BD), *given, np.float32(ROUNDING), np.float32(low), np.float32(high))
+        value, row, above = (torch.from_numpy(np.concatenate(part)) for part in zip(*found, strict=True))
+        values.append(value)
+        weights.append(weight_B[row])
+        sure += float(above.double() @ weight_B)
+    held = torch.cat(weights)
+    if not sure < k < sure + float(held.sum()):
+        return None
+    return _cut(torch.cat(values), held, k - sure, low)
+
+
+def _strongest(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, count: int) -> tuple[Tensor, Tensor]:
+    """Of one row in SAMPLED, the `count` largest pre-activations a row [M], and weights that add up as those of all."""
+    values, weights, total = [], [], 0.0
+    for x_BD, weight_B in rows():
+        weight_B = weight_B[::SAMPLED]
+        pre_BC = pre_activations(x_BD[::SAMPLED])
+        largest, place = pre_BC.flatten().topk(min(count * len(pre_BC), pre_BC.numel()))
+        values.append(largest[largest > 0])
+        weights.append(weight_B[place[largest > 0] // pre_BC.shape[1]])
+        total += float(weight_B.sum())
+    return torch.cat(values), torch.cat(weights) / total
+
+
+def _candidates(
+    pre_activations: Callable[[Tensor], Tensor], rows: Iterable[tuple[Tensor, Tensor]], bound: float
+) -> tuple[Tensor, Tensor]:
+    """Values of all pre-activations above bound [M], and the weight of each one's row [M]."""
+    values, weights, workers = [], [], Workers()
+    for x_BD, weight_B in rows:
+        value, row = _above(pre_activations(x_BD), bound, workers)
+        values.append(value)
+        weights.append(weight_B[row])
+    return torch.cat(values), torch.cat(weights)
+
+
+def _above(pre_BC: Tensor, bound: float, workers: Workers) -> tuple[Tensor, Tensor]:
+    """Values above bound in row order [M], and their rows [M]."""
+    if pre_BC.device.type != "cpu" or pre_BC.dtype != torch.float32:
+        row, concept = (pre_BC > bound).nonzero(as_tuple=True)
+        return pre_BC[row, concept], row
+    from sae.calibration_kernels import larger  # here, for it brings numba's compiler
+
+    found = workers.run(larger, len(pre_BC), pre_BC.contiguous().numpy(), np.float32(bound))
+    value, row = (torch.from_numpy(np.concatenate(part)) for part in zip(*found, strict=True))
+    return value, row
+
+
+def _cut(values: Tensor, weights: Tensor, mass: float, floor: float) -> Tensor:
+    """The number that the largest values of total weight `mass` lie above; `floor` where all of them are needed.
+
+    Half-way to the next value where float32 has room, so that rounding in another matrix product's order cannot
+    push a kept code under its own threshold.
+    """
+    values, order = values.sort(descending=True)
+    total = weights[order].cumsum(0)
+    kept = int(torch.searchsorted(total, mass * (1 - 1e-12))) + 1
+    if kept >= values.numel():
+        return values.new_tensor(floor)
+    last, following = values[kept - 1], values[kept]
+    middle = (last + following) / 2
+    return torch.where(middle < last, middle, following)

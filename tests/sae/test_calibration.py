@@ -1,0 +1,97 @@
+"""The calibrated threshold is the exact quantile of all pre-activations, whether or not bfloat16 helps to find it."""
+
+import numpy as np
+import pytest
+import torch
+
+from sae import calibration
+from sae.calibration import calibrate, calibrate_encoder, screened
+
+
+def once(x, weight, chunk=2048):
+    """Rows and their weights as `calibrate` takes them."""
+    return lambda: zip(x.split(chunk), weight.split(chunk), strict=True)
+
+
+def test_threshold_of_worked_example():
+    # Two rows of weight 1/2. Candidates sorted: 5 4 3 2; each adds 1/2 to the mean count, so k=1 keeps 5 and 4.
+    # Half-way to the next value: (4 + 3) / 2 = 3.5.
+    pre = torch.tensor([[5.0, 2.0, -1.0], [4.0, 3.0, -1.0]])
+    threshold = calibrate(lambda x: x, once(pre, torch.tensor([0.5, 0.5], dtype=torch.float64)), 1)
+    assert threshold == 3.5
+
+
+def test_rows_weigh_as_in_the_training_mixture():
+    # The first row is the only image (weight .5), the other two are texts (.25 each). k=1: 5 (.5) + 4 (.75) + 3 (1.0).
+    pre = torch.tensor([[5.0, 2.0], [4.0, 1.0], [3.0, 0.5]])
+    weight = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+    assert calibrate(lambda x: x, once(pre, weight), 1) == 2.5
+
+
+def test_threshold_is_never_negative():
+    pre = torch.tensor([[1.0, -1.0], [-1.0, -1.0]])
+    assert calibrate(lambda x: x, once(pre, torch.tensor([0.5, 0.5], dtype=torch.float64)), 2) == 0
+
+
+@pytest.mark.parametrize("chunk", [7, 64, 5000])
+def test_streaming_finds_the_same_threshold_as_a_full_sort(chunk):
+    # Rows sorted by size make the first rows useless as a sample, small chunks make every sample poor.
+    random = np.random.default_rng(0)
+    x = torch.from_numpy(np.sort(random.standard_normal((3000, 40)).astype(np.float32), axis=0))
+    flat = x.flatten().sort(descending=True).values
+    weight = torch.full((3000,), 1 / 3000, dtype=torch.float64)
+    threshold = calibrate(lambda rows: rows, once(x, weight, chunk), 3)
+    assert flat[3 * 3000 - 1] > threshold >= flat[3 * 3000]
+    assert int((x > threshold).sum()) == 3 * 3000
+
+
+def encoder(seed, rows=30_000, concepts=150, dim=24):
+    """Rows of many lengths, an encoder of many lengths, a shift, and uneven weights."""
+    draws = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, dim, generator=draws) * torch.rand(rows, 1, generator=draws).add(2)
+    weights = torch.randn(concepts, dim, generator=draws) * torch.rand(concepts, 1, generator=draws).mul(3)
+    shift = torch.randn(concepts, generator=draws)
+    row_weight = torch.rand(rows, generator=draws, dtype=torch.float64) + 0.5
+    return x, weights, shift, row_weight / row_weight.sum()
+
+
+@pytest.mark.parametrize("common", [0, 40])
+@pytest.mark.parametrize("seed", range(4))
+def test_bfloat16_finds_the_quantile_of_float32(seed, common):
+    # With something in common that the shift takes off, rounding moves a pre-activation farther than the band is wide.
+    x, weights, shift, row_weight = encoder(seed)
+    x[:, 0], weights[:, 0] = common, common
+    shift -= common**2
+    found = screened(weights, shift, once(x, row_weight, 700), 9)
+    assert found is not None
+    exact = x.double() @ weights.double().T + shift.double()
+    count = (exact > found).double().sum(1) @ row_weight
+    assert count == pytest.approx(9, abs=float(row_weight.max()))  # the code at the border belongs to one row
+    other = calibrate(lambda rows: torch.addmm(shift, rows, weights.T), once(x, row_weight, 700), 9)
+    assert float(found) == pytest.approx(float(other), rel=1e-6, abs=1e-6 * common**2)  # each sums in its own order
+
+
+def test_rounding_to_bfloat16_moves_that_quantile():
+    # Or the test above would prove nothing.
+    x, weights, shift, row_weight = encoder(0)
+    exact = x.double() @ weights.double().T + shift.double()
+    found = calibrate(
+        lambda rows: (rows.bfloat16() @ weights.bfloat16().T).float() + shift, once(x, row_weight, 700), 9
+    )
+    assert abs(float((exact > found).double().sum(1) @ row_weight) - 9) > 2 * float(row_weight.max())
+
+
+def test_a_sample_that_misleads_is_told_and_the_threshold_found_all_the_same(monkeypatch):
+    x, weights, shift, row_weight = encoder(1)
+    x[:: calibration.SAMPLED] *= 5  # just the rows that are sampled
+    rows = once(x, row_weight)
+    assert screened(weights, shift, rows, 9) is None
+    monkeypatch.setattr(calibration, "has_bfloat16", lambda device: True)
+    found = calibrate_encoder(weights, shift, rows, 9)
+    assert ((x @ weights.T + shift) > found).double().sum(1) @ row_weight == pytest.approx(9, abs=0.002)
+
+
+def test_without_enough_positive_pre_activations_everything_positive_is_kept(monkeypatch):
+    monkeypatch.setattr(calibration, "has_bfloat16", lambda device: True)
+    x, weights, shift, row_weight = encoder(2)
+    assert calibrate_encoder(weights, shift - 100, once(x, row_weight), 9) == 0
