@@ -42,7 +42,7 @@ Spec = dict[str, Any]
 #: d, C, k, batch, epochs and rows of the comparisons with peers; bars of the ratios by encoder dtype.
 SIZES: dict[str, Spec] = {
     "512": {"dim": 512, "width": 4096, "k": 20, "batch": 2048, "epochs": 4, "rows": 61_440, "warmup": 5},
-    "768": {"dim": 768, "width": 8192, "k": 20, "batch": 2048, "epochs": 2, "rows": 40_960, "warmup": 5},
+    "768": {"dim": 768, "width": 8192, "k": 20, "batch": 2048, "epochs": 4, "rows": 20_480, "warmup": 5},
 }
 BARS = {("512", "bfloat16"): 8.0, ("512", "float32"): 4.0, ("768", "bfloat16"): 8.0}
 LEARNING_RATE = 1e-3  # ours; each peer has its own default
