@@ -56,6 +56,7 @@ export const concepts = (run: Run) => read<Concepts>(`${folder(run)}/concepts.js
 export const bridges = (run: Run) => read<Bridges>(`${folder(run)}/bridges.json`)
 export const words = (run: Run) => read<Words>(`${folder(run)}/words.json`)
 export const captions = () => read<CaptionSearch>("data/items/search.json")
+export const itemIndex = () => read<Record<"images" | "texts", Record<string, number>>>("data/items/index.json")
 export const compare = () => read<Compare>("data/compare.json")
 
 /** One concept's items, histogram, words and matches; null when the run has no such concept. */
@@ -66,8 +67,7 @@ export async function detail(of: Manifest, run: Run, concept: number): Promise<C
 }
 
 async function block(modality: Modality, item: ItemId): Promise<number | undefined> {
-  const index = await read<Record<"images" | "texts", Record<string, number>>>("data/items/index.json")
-  return index[plural(modality)][item]
+  return (await itemIndex())[plural(modality)][item]
 }
 
 const plural = (modality: Modality): "images" | "texts" => (modality === "image" ? "images" : "texts")

@@ -39,6 +39,8 @@ const VIEWS: Record<ViewName, () => Promise<View>> = {
   search: async () => (await import("./views/search")).searchView,
 }
 
+const AHEAD_AFTER = 500 // milliseconds after the first view stands
+
 const places = new Map<string, number>() // how far each address was scrolled, for Back
 let leaving = new AbortController()
 let shown: ViewName | null = null
@@ -117,6 +119,12 @@ async function start(): Promise<void> {
   addEventListener("hashchange", () => void draw(manifest, around, stepped()))
   onScheme(() => shown !== "map" && void draw(manifest, around, false)) // dots take their colours from script
   await draw(manifest, around, true)
+  setTimeout(() => void ahead(manifest), AHEAD_AFTER)
+}
+
+/** What the next step most likely needs. Whatever cannot be read is told of when it is asked for. */
+async function ahead({ items }: Manifest): Promise<void> {
+  await Promise.allSettled([items ? data.itemIndex() : null, ...Object.values(VIEWS).map((load) => load())])
 }
 
 void start()

@@ -24,6 +24,11 @@ def changed(one: bytes, other: bytes) -> int:
     return int((np.abs(a - b).max(2) > 8).sum())
 
 
+def colour_at(opened: Opened, x: float, y: float) -> np.ndarray:
+    """Red, green and blue of a pixel of the window."""
+    return np.asarray(Image.open(io.BytesIO(opened.page.screenshot())).convert("RGB"), np.int16)[round(y), round(x)]
+
+
 def to_a_dot(opened: Opened) -> tuple[str, float, float]:
     """Step to a dot with the keys, and let go of it: its number, and where it is drawn."""
     opened.drawn()
@@ -102,6 +107,16 @@ def test_another_seed_keeps_the_camera_the_filters_and_the_concept(open_page, pu
     for kept in ("at=0.400,0.600,0.500", "stability=0.100-1.000", "sel=20"):  # planted matches are equal numbers
         assert kept in page.url, kept
     expect(page.get_by_role("complementary", name="Selected concept").locator(".panel-head .id")).to_have_text("#20")
+
+
+def test_a_dot_is_drawn_where_the_keys_find_it_unless_it_is_filtered_out(open_page, published):
+    opened = open_page(published, "#/map?edges=0")
+    _, x, y = to_a_dot(opened)
+    drawn = colour_at(opened, x, y)
+    opened.page.evaluate("location.hash = location.hash + '&stability=0.999-1.000&modality=0.500-0.501'")
+    expect(opened.page.get_by_text("No concept passes these filters")).to_be_visible()
+    opened.settled()
+    assert np.abs(drawn - colour_at(opened, x, y)).max() > 40
 
 
 def test_bridges_of_the_map_are_as_many_as_asked(open_page, published):

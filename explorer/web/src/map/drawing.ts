@@ -2,7 +2,9 @@
 
 import Graph from "graphology"
 import Sigma from "sigma"
-import { type Ends, Lines } from "./lines"
+import { DotLayer, type Instances } from "./dots"
+import { type Ends, LineLayer } from "./lines"
+import { channels } from "./webgl"
 
 export interface Dots {
   x: readonly (number | null)[]
@@ -46,16 +48,26 @@ const FRAME = { x: [-1, 1] as [number, number], y: [-1, 1] as [number, number] }
 const FONT = "system-ui, sans-serif"
 const REACH = 3 // pixels beside a dot that still count as on it
 const MOVING_LINES = 1500 // so many while the camera moves: where there is no GPU, all of them take half a second a frame
+const NAME_REACH = 150 // pixels beyond the window from where a name may still reach into it
 const RESTS_AFTER = 250 // milliseconds
+const NAMED = 600 // so many dots at most can show their name at a time, the largest in the window
 const WITH_WIDTH = 300 // so many edges, the strongest, show their weight by their width too; the others are thin lines
 
+/**
+ * Dots are drawn by a layer of their own, and so are all but the strongest edges. Sigma has the camera, the strongest
+ * edges and the names: its graph holds, unseen, only the dots that have one of these.
+ */
 export class Drawing {
   private readonly graph = new Graph({ type: "undirected", multi: true })
   private readonly sigma: Sigma
+  private all: Dots = { x: [], y: [], radius: [], label: [] }
+  private bySize: number[] = [] // the dots that have a place, largest first
+  private passing: Uint8Array = new Uint8Array()
   private colours: Colours | null = null
   private selected: string[] = [] // edges of the selected concept
   private thin: readonly Edge[] = [] // edges that are drawn as lines
-  private lines: Lines | null = null
+  private lines: LineLayer | null = null
+  private layer: DotLayer | null = null
   private resting = 0
   private over: number | null = null // the dot under the pointer
 
@@ -66,15 +78,14 @@ export class Drawing {
           x: { attribute: "x" },
           y: { attribute: "y" },
           size: { attribute: "size" },
-          color: { attribute: "color" },
+          color: "#00000000", // a layer draws it
           label: { attribute: "label" },
           labelColor: { attribute: "labelColor" },
           labelSize: 12,
           labelBackgroundColor: { attribute: "labelGround" },
           labelBackgroundPadding: 1,
           labelFont: FONT,
-          visibility: { attribute: "visibility", defaultValue: "visible" },
-          depth: { attribute: "depth", defaultValue: "nodes" },
+          depth: "nodes",
         },
         edges: {
           size: { attribute: "size" },
@@ -99,9 +110,14 @@ export class Drawing {
       },
     })
     this.sigma.setCustomBBox(FRAME)
+    this.sigma.refresh() // from now on it knows where a place is drawn
     this.sigma.addCustomLayerProgram("lines", "edges", (gl) => {
-      this.lines = new Lines(gl, () => this.ends()) // once more when a lost context is back
+      this.lines = new LineLayer(gl, () => this.ends()) // once more when a lost context is back
       return this.lines
+    })
+    this.sigma.addCustomLayerProgram("dots", "nodes", (gl) => {
+      this.layer = new DotLayer(gl, () => this.instances())
+      return this.layer
     })
     this.listen(container, events)
     this.sigma.on("afterRender", () => events.drawn())
@@ -150,80 +166,122 @@ export class Drawing {
     this.sigma.on("doubleClickStage", opened)
   }
 
-  /** The camera moved: few lines until it rests. */
+  /** The camera moved: few lines, and no other names, until it rests. */
   private rests(): void {
     this.lines?.limit(MOVING_LINES)
     clearTimeout(this.resting)
     this.resting = setTimeout(() => {
       this.lines?.limit(Infinity)
+      this.name()
       this.sigma.scheduleRender()
     }, RESTS_AFTER)
   }
 
   /** The dot at a place in pixels of the container: of several, the one whose middle is nearest. */
   at(x: number, y: number): number | null {
+    const here = this.sigma.viewportToGraph({ x, y })
+    const unit = this.unit()
     let found: number | null = null
     let nearest = Infinity
-    this.graph.forEachNode((node, attributes) => {
-      if (attributes.visibility === "hidden") return
-      const middle = this.sigma.graphToViewport(attributes as { x: number; y: number })
-      const distance = Math.hypot(middle.x - x, middle.y - y)
-      if (distance > this.sigma.scaleSize(attributes.size as number) + REACH || distance >= nearest) return
-      found = Number(node)
+    for (const concept of this.bySize) {
+      if (!this.passing[concept]) continue
+      const at = this.dot(concept)
+      const distance = Math.hypot(at.x - here.x, at.y - here.y) * unit
+      if (distance > this.sigma.scaleSize(at.radius) + REACH || distance >= nearest) continue
+      found = concept
       nearest = distance
-    })
+    }
     return found
   }
 
-  /** Replace all dots; concepts without a place (dead ones) get none. */
+  /** Pixels that a length of 1 takes, which are as many in every direction. */
+  private unit(): number {
+    return this.sigma.graphToViewport({ x: 1, y: 0 }).x - this.sigma.graphToViewport({ x: 0, y: 0 }).x
+  }
+
+  /** A dot that has a place. */
+  private dot(concept: number): { x: number; y: number; radius: number } {
+    const { x, y, radius } = this.all
+    return { x: x[concept] as number, y: y[concept] as number, radius: radius[concept] as number }
+  }
+
+  /** Replace all dots, and drop all edges; concepts without a place (dead ones) get no dot. */
   dots(dots: Dots, colours: Colours): void {
+    this.all = dots
     this.colours = colours
-    this.graph.clear()
-    this.selected = []
     this.over = null
-    this.thin = []
-    this.lines?.outdated()
-    dots.x.forEach((x, concept) => {
-      const y = dots.y[concept]
-      if (x === null || y === null || y === undefined) return
-      this.graph.addNode(concept, {
-        x,
-        y,
-        size: dots.radius[concept],
-        label: dots.label[concept],
-        color: colours.dot[concept],
-        labelColor: colours.label,
-        labelGround: colours.ground,
-      })
-    })
-    this.sigma.refresh()
+    this.bySize = [...dots.x.keys()].filter((concept) => this.has(concept))
+    this.bySize.sort((a, b) => (dots.radius[b] as number) - (dots.radius[a] as number))
+    this.show(new Uint8Array(dots.x.length).fill(1))
   }
 
   /** Other colours for the same dots and edges. */
   recolour(colours: Colours): void {
     this.colours = colours
-    this.graph.updateEachNodeAttributes((node, attributes) => {
-      attributes.color = colours.dot[Number(node)]
-      attributes.labelColor = colours.label
-      attributes.labelGround = colours.ground
-      return attributes
-    })
+    this.graph.updateEachNodeAttributes((_, attributes) => ({ ...attributes, ...this.ink() }))
     this.graph.updateEachEdgeAttributes((_, attributes) => {
       attributes.color = attributes.depth === "topEdges" ? colours.strong : colours.edge
       return attributes
     })
     this.lines?.outdated()
+    this.layer?.outdated()
   }
 
-  /** Show the concepts that pass, hide the others. */
+  /** Show the concepts that pass, and no edges. */
   show(passing: Uint8Array): void {
-    this.graph.updateEachNodeAttributes(
-      (node, attributes) => {
-        attributes.visibility = passing[Number(node)] ? "visible" : "hidden"
-        return attributes
-      },
-      { attributes: ["visibility"] },
-    )
+    this.passing = passing
+    this.graph.clear()
+    this.selected = []
+    this.thin = []
+    this.lines?.outdated()
+    this.layer?.outdated()
+    this.name()
+    this.sigma.scheduleRender()
+  }
+
+  /** The dots to be drawn, the largest below. */
+  private instances(): Instances {
+    const place = this.sigma.getNormalizationFunction()
+    const shown = this.bySize.filter((concept) => this.passing[concept])
+    const places = shown.flatMap((concept) => {
+      const at = this.dot(concept)
+      const { x, y } = place(at)
+      return [x, y, at.radius]
+    })
+    const colours = shown.flatMap((concept) => [...channels(this.colours?.dot[concept] ?? "black")])
+    return { places: new Float32Array(places), colours: new Uint8Array(colours) }
+  }
+
+  /** Let the largest dots in the window, and those with an edge, have their names. */
+  private name(): void {
+    const { width, height } = this.sigma.getDimensions()
+    const [one, other] = [
+      this.sigma.viewportToGraph({ x: -NAME_REACH, y: -NAME_REACH }),
+      this.sigma.viewportToGraph({ x: width + NAME_REACH, y: height + NAME_REACH }),
+    ]
+    const isWithin = (value: number, a: number, b: number) => value >= Math.min(a, b) && value <= Math.max(a, b)
+    const isSeen = (concept: number) => {
+      const { x, y } = this.dot(concept)
+      return isWithin(x, one.x, other.x) && isWithin(y, one.y, other.y)
+    }
+    const passing = this.bySize.filter((concept) => this.passing[concept])
+    const named = new Set(passing.length > NAMED ? passing.filter(isSeen).slice(0, NAMED) : passing)
+    if (passing[0] !== undefined) named.add(passing[0]) // of an empty graph sigma draws no layer
+    this.graph.forEachNode((node) => {
+      if (!named.has(Number(node)) && !this.graph.degree(node)) this.graph.dropNode(node)
+    })
+    for (const concept of named) this.node(concept)
+  }
+
+  /** Have sigma know a dot. */
+  private node(concept: number): void {
+    if (this.graph.hasNode(concept)) return
+    const { x, y, radius } = this.dot(concept)
+    this.graph.addNode(concept, { x, y, size: radius, label: this.all.label[concept], ...this.ink() })
+  }
+
+  private ink(): { labelColor: string | undefined; labelGround: string | undefined } {
+    return { labelColor: this.colours?.label, labelGround: this.colours?.ground }
   }
 
   /** Replace the edges of the whole map, given strongest first. */
@@ -247,9 +305,9 @@ export class Drawing {
   private ends(): Ends {
     const place = this.sigma.getNormalizationFunction()
     const values = this.thin.flatMap((edge) => {
-      if (!this.graph.hasNode(edge.from) || !this.graph.hasNode(edge.to)) return []
+      if (!this.has(edge.from) || !this.has(edge.to)) return []
       return [edge.from, edge.to].flatMap((concept) => {
-        const { x, y } = place(this.graph.getNodeAttributes(concept) as { x: number; y: number })
+        const { x, y } = place(this.dot(concept))
         return [x, y, opacity(edge)]
       })
     })
@@ -271,20 +329,22 @@ export class Drawing {
 
   /** Add an edge between two dots; a concept without a place has none, and none joins a dot with itself. */
   private edge({ from, to }: Edge, attributes: Record<string, unknown>): string[] {
-    if (from === to || !this.graph.hasNode(from) || !this.graph.hasNode(to)) return []
+    if (from === to || !this.has(from) || !this.has(to)) return []
+    this.node(from)
+    this.node(to)
     return [this.graph.addUndirectedEdge(from, to, attributes)]
   }
 
   /** Whether a concept has a dot. */
   has(concept: number): boolean {
-    return this.graph.hasNode(concept)
+    return typeof this.all.x[concept] === "number" && typeof this.all.y[concept] === "number"
   }
 
   /** Where a dot is drawn, in pixels of the container, and its radius there; null where there is none. */
   place(concept: number): { x: number; y: number; radius: number } | null {
-    if (!this.graph.hasNode(concept)) return null
-    const { x, y, size } = this.graph.getNodeAttributes(concept) as { x: number; y: number; size: number }
-    return { ...this.sigma.graphToViewport({ x, y }), radius: this.sigma.scaleSize(size) }
+    if (!this.has(concept)) return null
+    const at = this.dot(concept)
+    return { ...this.sigma.graphToViewport(at), radius: this.sigma.scaleSize(at.radius) }
   }
 
   camera(): Camera {
@@ -321,6 +381,7 @@ export class Drawing {
   /** The container was shown again, or changed its size. */
   resized(): void {
     this.sigma.resize(true)
+    this.name()
     this.sigma.scheduleRender()
   }
 }

@@ -2,6 +2,7 @@
 // serves every shape: where there is no GPU, 20,000 of them take more than a second a frame.
 
 import type { RenderParams } from "sigma/types"
+import { channels, linked } from "./webgl"
 
 /** One line after the other: x, y and opacity of each end, in sigma's normalised coordinates. */
 export interface Ends {
@@ -30,7 +31,7 @@ void main() {
 }`
 
 /** A layer of sigma's that draws `ends()`. `ends` is asked again once `outdated` was called. */
-export class Lines {
+export class LineLayer {
   private readonly program: WebGLProgram
   private readonly vertices: WebGLVertexArrayObject
   private readonly buffer: WebGLBuffer
@@ -43,7 +44,7 @@ export class Lines {
     private readonly gl: WebGL2RenderingContext,
     private readonly ends: () => Ends,
   ) {
-    this.program = linked(gl)
+    this.program = linked(gl, VERTEX, FRAGMENT)
     this.vertices = gl.createVertexArray()
     this.buffer = gl.createBuffer()
     const end = gl.getAttribLocation(this.program, "end")
@@ -83,7 +84,7 @@ export class Lines {
     this.gl.bindBuffer(this.gl.ARRAY_BUFFER, this.buffer)
     this.gl.bufferData(this.gl.ARRAY_BUFFER, values, this.gl.STATIC_DRAW)
     this.count = values.length / FLOATS
-    this.colour = channels(colour)
+    this.colour = channels(colour).map((value) => value / 255)
     this.isOutdated = false
   }
 
@@ -92,32 +93,4 @@ export class Lines {
     this.gl.deleteVertexArray(this.vertices)
     this.gl.deleteProgram(this.program)
   }
-}
-
-function linked(gl: WebGL2RenderingContext): WebGLProgram {
-  const program = gl.createProgram()
-  for (const [type, source] of [
-    [gl.VERTEX_SHADER, VERTEX],
-    [gl.FRAGMENT_SHADER, FRAGMENT],
-  ] as const) {
-    const shader = gl.createShader(type)
-    if (!shader) throw new Error("the graphics context was lost")
-    gl.shaderSource(shader, source)
-    gl.compileShader(shader)
-    gl.attachShader(program, shader)
-    gl.deleteShader(shader) // goes with the program
-  }
-  gl.linkProgram(program)
-  if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost())
-    throw new Error(`the lines' shader: ${gl.getProgramInfoLog(program) ?? "no reason given"}`)
-  return program
-}
-
-/** Red, green, blue and opacity in [0, 1] of a CSS colour, as the browser reads it. */
-function channels(colour: string): number[] {
-  const context = new OffscreenCanvas(1, 1).getContext("2d")
-  if (!context) throw new Error("no 2D canvas to read a colour with")
-  context.fillStyle = colour
-  context.fillRect(0, 0, 1, 1)
-  return [...context.getImageData(0, 0, 1, 1).data].map((value) => value / 255)
 }
