@@ -141,12 +141,16 @@ export class Drawing {
     }
     container.addEventListener("pointermove", (event) => {
       if (event.pointerType === "touch") return
-      if (event.buttons) return enter(null) // the map is dragged
+      if (event.buttons) {
+        this.rests()
+        return enter(null) // the map is dragged
+      }
       event.stopPropagation() // sigma listens above
       const { left, top } = container.getBoundingClientRect()
       enter(this.at(event.clientX - left, event.clientY - top))
     })
     container.addEventListener("pointerleave", () => enter(null))
+    container.addEventListener("wheel", () => this.rests(), { capture: true, passive: true })
     const clicked = ({ event }: { event: { x: number; y: number } }) => events.clicked(this.at(event.x, event.y))
     this.sigma.on("clickNode", clicked)
     this.sigma.on("clickStage", clicked)
@@ -166,7 +170,7 @@ export class Drawing {
     this.sigma.on("doubleClickStage", opened)
   }
 
-  /** The camera moved: few lines, and no other names, until it rests. */
+  /** The camera moves, or a hand that would move it farther than it can go: few lines, no other names, until they rest. */
   private rests(): void {
     this.lines?.limit(MOVING_LINES)
     clearTimeout(this.resting)
