@@ -50,7 +50,7 @@ const REACH = 3 // pixels beside a dot that still count as on it
 const MOVING_LINES = 1500 // so many while the camera moves: where there is no GPU, all of them take half a second a frame
 const NAME_REACH = 150 // pixels beyond the window from where a name may still reach into it
 const RESTS_AFTER = 250 // milliseconds
-const NAMED = 600 // so many dots at most can show their name at a time, the largest in the window
+const NAMED = 150 // so many dots at most can have their names, the largest in the window: sigma draws them all, though unseen
 const WITH_WIDTH = 300 // so many edges, the strongest, show their weight by their width too; the others are thin lines
 
 /**
