@@ -25,8 +25,8 @@ export async function describe(shown: Image): Promise<string> {
   return clip(caption?.caption ?? shown.key)
 }
 
-/** A thumbnail that fills a box of fixed shape; a missing one says its key. */
-export async function thumbnail(item: ItemId, eager = false): Promise<HTMLElement> {
+/** A thumbnail that fills a box of fixed shape; a missing one says its key. Those in passing come after all others. */
+export async function thumbnail(item: ItemId, eager = false, inPassing = false): Promise<HTMLElement> {
   const shown = await image(item)
   if (!shown) return h("span", { class: "thumb none" }, `image ${item}`)
   const alt = await describe(shown)
@@ -34,7 +34,14 @@ export async function thumbnail(item: ItemId, eager = false): Promise<HTMLElemen
   return h(
     "span",
     { class: "thumb" },
-    h("img", { src: shown.thumb, alt, title: alt, loading: eager ? "eager" : "lazy", decoding: "async" }),
+    h("img", {
+      fetchpriority: inPassing ? "low" : eager ? "high" : "auto",
+      loading: eager ? "eager" : "lazy",
+      decoding: "async",
+      src: shown.thumb,
+      alt,
+      title: alt,
+    }),
   )
 }
 
@@ -84,7 +91,7 @@ export function pictureStrip(fired: () => Promise<readonly Fired[]>, limit: numb
   for (let at = 0; at < limit; at++) strip.append(h("span", { class: "thumb waiting" }))
   whenSeen(strip, () => {
     void fired()
-      .then((all) => Promise.all(all.slice(0, limit).map(({ item }) => thumbnail(item, true))))
+      .then((all) => Promise.all(all.slice(0, limit).map(({ item }) => thumbnail(item, true, true))))
       .then((thumbs) => strip.replaceChildren(...thumbs))
       .catch((error: unknown) => strip.replaceChildren(h("span", { class: "muted" }, String(error))))
   })
