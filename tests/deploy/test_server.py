@@ -59,12 +59,17 @@ def test_one_landing_starts_the_study_once_and_the_study_lands_nothing(operator:
     assert run["state_type"] == "COMPLETED"
     assert run["parameters"] == given
     assert {"landed", "study"} <= set(run["tags"])
-    digest = next(line for line in logs(operator, first) if line.startswith("pairs landed"))
+
+    def said(run: str, start: str) -> list[str]:  # a run's lines are sent in the background, some after it ended
+        return [line for line in logs(operator, run) if line.startswith(start)]
+
+    digest = until(lambda: said(first, "pairs landed"), "the line of what landed")[0]
 
     # Again with nothing new, then with other vectors by the study itself: neither starts anything.
     again = operator.run("acquire/stage", **given)
     assert operator.ended(again)["state_type"] == "COMPLETED"
-    assert any(line.startswith("no new pairs") and line.split()[-3] in digest for line in logs(operator, again))
+    (nothing,) = until(lambda: said(again, "no new pairs"), "the line that nothing landed")
+    assert nothing.split()[-3] in digest
     grow(study_file.parent / "vectors")
     whole = operator.run("study/nightly", **given)
     assert operator.ended(whole)["state_type"] == "COMPLETED"
