@@ -10,18 +10,20 @@ from sae.step import has_bfloat16
 from sae.workers import Workers
 
 SAMPLED = 32  # one row in so many gives the first guess of the threshold
+FEW = 8  # one of those in so many says above what the sample is kept
 BAND = 1.1  # the threshold is looked for where the sample has k / BAND to k * BAND codes a row
 ROUNDING = 2.0**-8  # of a number to bfloat16, at most, relative to it
 
-# Each call goes through all rows once more: x [B, d], and their weights [B] float64, which sum to 1 over all.
-Weighted = Callable[[], Iterable[tuple[Tensor, Tensor]]]
+# Called with s, gives one row in s: x [B, d], and their weights [B] float64, which sum to 1 over all rows (s = 1).
+Weighted = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
 
 @torch.no_grad()
 def calibrate(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, k: int) -> Tensor:
     """The (1 - k/C) quantile of the pre-activations of all rows, each row counting its weight: the inference threshold.
 
-    pre_activations: [B, d] -> [B, C]. rows: gives batches of rows and float64 weights that sum to 1 over all of them.
+    pre_activations: [B, d] -> [B, C]. rows(s): gives batches of one row in s, and float64 weights that sum to 1 over
+    all of them.
     Returns a float32 scalar >= 0, such that the weighted mean number of codes above it is k (fewer only where fewer
     than k are positive). Exact: a sample of rows gives a lower bound, only candidates above it are held (1.25 k a
     row, not C), and the bound is lowered until it provably lies under the quantile.
@@ -30,7 +32,7 @@ def calibrate(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, k: in
     slack = 1.25
     while True:
         bound = float(_cut(*sampled, slack * k, 0.0))
-        values, weights = _candidates(pre_activations, rows(), bound)
+        values, weights = _candidates(pre_activations, rows(1), bound)
         if bound == 0.0 or float(weights.sum()) > k:
             return _cut(values, weights, k, bound)
         slack *= 2  # the sample was unlucky; ends at the latest with bound 0, where everything positive is held
@@ -66,7 +68,7 @@ def screened(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: int) -> Ten
     concepts = encoder_CD.contiguous().numpy(), shift_C.numpy(), reach_C.numpy()
     product_BC = torch.empty(0, len(encoder_CD), dtype=torch.bfloat16)
     sure, values, weights, workers = 0.0, [], [], Workers()
-    for x_BD, weight_B in rows():
+    for x_BD, weight_B in rows(1):
         if len(x_BD) > len(product_BC):
             product_BC = torch.empty(len(x_BD), len(encoder_CD), dtype=torch.bfloat16)
         bits = torch.mm(x_BD.bfloat16(), rounded_CD.T, out=product_BC[: len(x_BD)]).view(torch.uint16).numpy()
@@ -86,14 +88,15 @@ def screened(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: int) -> Ten
 
 
 def _strongest(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, count: int) -> tuple[Tensor, Tensor]:
-    """Of one row in SAMPLED, the `count` largest pre-activations a row [M], and weights that add up as those of all."""
-    values, weights, total = [], [], 0.0
-    for x_BD, weight_B in rows():
-        weight_B = weight_B[::SAMPLED]
-        pre_BC = pre_activations(x_BD[::SAMPLED])
-        largest, place = pre_BC.flatten().topk(min(count * len(pre_BC), pre_BC.numel()))
-        values.append(largest[largest > 0])
-        weights.append(weight_B[place[largest > 0] // pre_BC.shape[1]])
+    """Of one row in SAMPLED, about `count` strongest codes a row [M], and weights that add up as those of all."""
+    values, weights, total, workers = [], [], 0.0, Workers()
+    for x_BD, weight_B in rows(SAMPLED):
+        pre_BC = pre_activations(x_BD)
+        few = pre_BC[::FEW].flatten()  # to sort all would cost as much as their product
+        bound = few.topk(min(count * len(pre_BC[::FEW]), few.numel()), sorted=False).values.amin()
+        value, row = _above(pre_BC, max(0.0, float(bound)), workers)
+        values.append(value)
+        weights.append(weight_B[row])
         total += float(weight_B.sum())
     return torch.cat(values), torch.cat(weights) / total
 

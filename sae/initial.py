@@ -57,5 +57,5 @@ def initial_weights(rows: Rows, settings: Settings, seed: int) -> Weights:
     few = slice(None, None, max(1, len(sample) // THETA_SAMPLE))
     share = sample_weight[few] / sample_weight[few].sum()
     x_ND = rows.take(sample[few])
-    theta = calibrate(weights.pre_activations, lambda: [(x_ND, share)], settings.k)
+    theta = calibrate(weights.pre_activations, lambda stride: [(x_ND[::stride], share[::stride])], settings.k)
     return weights._replace(theta=theta.expand(width).clone())

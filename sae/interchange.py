@@ -253,9 +253,9 @@ def _calibrated(sae: SAE, rows: tuple[Rows, Rows]) -> SAE:
     """The same SAE with the threshold above which its k codes a row lie, on an even sample of each modality."""
     taken = [torch.from_numpy(np.array(part[:: -(-len(part) // CALIBRATION_ROWS)], np.float32)) for part in rows]
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(stride: int) -> Iterator[tuple[Tensor, Tensor]]:
         for part in taken:
-            for x in part.split(BLOCK):
+            for x in part[::stride].split(BLOCK):
                 yield x, torch.full((len(x),), 0.5 / len(part), dtype=torch.float64)
 
     def pre(x: Tensor) -> Tensor:

@@ -64,18 +64,21 @@ class Rows:
         x_BD[torch.from_numpy(order).to(self.device)] = self.take(index[order])
         return x_BD
 
-    def chunks(self, size: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
-        """All rows in order, prepared: (modality, [<= size, d] float32)."""
-        for modality, part in enumerate(self.parts):
+    def chunks(self, size: int = CHUNK, stride: int = 1) -> Iterator[tuple[int, Tensor]]:
+        """All rows in order, or one in `stride` of each modality, prepared: (modality, [<= size, d] float32)."""
+        for modality, part in enumerate(rows[::stride] for rows in self.parts):
             for start in range(0, len(part), size):
                 x_BD = part[start : start + size].to(torch.float32, copy=True)
                 self._prepare_(x_BD, modality)
                 yield modality, x_BD
 
-    def weighted(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All rows that are trained on, in order, and each one's weight: [<= 2048, d], [<= 2048] float64."""
+    def weighted(self, stride: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows that are trained on, in order, and what each one weighs in all: [<= 2048, d], [<= 2048] float64.
+
+        stride: give only one row in so many.
+        """
         weight = self.weight_of_each()
-        for modality, x_BD in self.chunks(2048):
+        for modality, x_BD in self.chunks(2048, stride):
             if weight[modality] > 0:
                 yield x_BD, torch.full((len(x_BD),), weight[modality], dtype=torch.float64, device=self.device)
 

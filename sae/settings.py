@@ -25,7 +25,9 @@ class Settings:
     centring: bool = False  # take each modality's mean off its rows
     penalty: float | None = None  # weight of L1 (relu) or L0 (jumprelu); None steers it until L0 is k
     prefixes: tuple[int, ...] | None = None  # nested widths (matryoshka); None is C/16, C/8, C/4, C/2, C
-    encoder_dtype: str = "float32"  # of the encoder's product: rows and weights are rounded to it first
+    # Of the encoder's product: rows and weights are rounded to it first. On a CPU that multiplies bfloat16 natively the
+    # sparse step's AuxK follows.
+    encoder_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         if self.prefixes is not None:

@@ -162,26 +162,38 @@ class SparseStep:
         return errors * scale, last, to_codes
 
     def _auxiliary(self, x_BD: Tensor, scale: float, dead_C: Tensor) -> "Auxiliary | None":
-        """AuxK on the columns of dead concepts alone, dense among those: see `sae.step.aux_loss`."""
+        """AuxK on the columns of dead concepts alone, dense among those: see `sae.step.aux_loss`.
+
+        Its products are in the dtype of the encoder's: in float32 they took longer than all else but that.
+        """
         dead = dead_C.nonzero().flatten()
         if len(dead) == 0:
             return None
         target_BD = torch.from_numpy(self.residuals[-1, : len(x_BD)]) * (-0.5 / scale)
-        pre_BK = self.product[: len(x_BD)].index_select(1, dead).float() + self.shift[dead]
         k_aux = min(self.settings.k_aux or max(1, x_BD.shape[1] // 2), len(dead))
-        strongest, place = pre_BK.topk(k_aux, dim=1, sorted=False)
-        codes_BK = torch.zeros_like(pre_BK).scatter_(1, place, strongest.relu_())
-        atoms_KD = self.weights.dictionary.detach()[dead]
-        wrong_BD = codes_BK @ atoms_KD - target_BD
+        codes_BK = self._strongest_of(dead, k_aux, len(x_BD))
+        atoms_KD = self.weights.dictionary.detach()[dead].to(codes_BK.dtype)
+        wrong_BD = (codes_BK @ atoms_KD).float() - target_BD
         variance = spread(target_BD)
-        slope_BD = wrong_BD * (2 * self.settings.auxk / variance)
-        to_codes_BK = (slope_BD @ atoms_KD.T) * (codes_BK > 0)
         loss = float(wrong_BD.square().sum() / variance)
+        slope_BD = (wrong_BD * (2 * self.settings.auxk / variance)).to(codes_BK.dtype)
+        to_codes_BK = (slope_BD @ atoms_KD.T) * (codes_BK > 0)
+        to_encoder_KD = (to_codes_BK.T @ x_BD.to(codes_BK.dtype)).float()
+        to_bias_K = to_codes_BK.sum(0, dtype=torch.float32)
+        found = Auxiliary(loss, to_encoder_KD, to_bias_K, (codes_BK.T @ slope_BD).float())
         self.slot[:] = -1
         self.slot[dead.numpy()] = np.arange(len(dead))
-        found = Auxiliary(loss, to_codes_BK.T @ x_BD, to_codes_BK.sum(0), codes_BK.T @ slope_BD)
         self.on_part("auxiliary")
         return found
+
+    def _strongest_of(self, some: Tensor, k: int, batch: int) -> Tensor:
+        """Codes [B, K] of some concepts [K], the k strongest of each row, in the dtype of the products."""
+        product = self.product[:batch]
+        numbers = product.view(torch.uint16).numpy() if self.native else product.numpy()
+        loop = kernels.strongest_of_bfloat16_ if self.native else kernels.strongest_
+        codes = np.empty((batch, len(some)), np.float32)
+        self.workers.run(loop, batch, numbers, self.shift.numpy(), some.numpy(), k, codes)
+        return torch.from_numpy(codes).to(product.dtype)
 
     def _gradients(self, x_BD: Tensor, kept: Kept, to_codes: np.ndarray, auxiliary: "Auxiliary | None") -> float:
         """Gradients into `to`. Returns the sum of all squares."""

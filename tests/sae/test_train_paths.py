@@ -181,6 +181,30 @@ def test_paths_agree_after_several_steps(architecture, encoder_dtype):
             assert float((first - second).norm()) <= 0.01 * float(second.norm()), name
 
 
+@pytest.mark.parametrize("k", [1, 5, 39, 40])
+@pytest.mark.parametrize("grid", [0.0, 0.5])
+def test_auxk_takes_the_strongest_of_the_dead(k, grid):
+    # On a grid of halves ties are the rule: which of equal ones stay is free, how many is not. Rows of little and of
+    # no strength come last.
+    random = np.random.default_rng(2)
+    pre = random.standard_normal((64, 90)).astype(np.float32)
+    pre = np.round(pre / grid) * np.float32(grid) if grid else pre
+    pre[50:] -= np.arange(14, dtype=np.float32)[:, None] / 3
+    some = np.sort(random.choice(90, 40, replace=False))
+    shift = np.zeros(90, np.float32)
+    codes = np.empty((64, 40), np.float32)
+    step_kernels.strongest_(0, 64, pre, shift, some, k, codes)
+    expected = np.sort(pre[:, some])[:, ::-1][:, :k].clip(0)
+    np.testing.assert_array_equal(np.sort(codes)[:, ::-1][:, :k], expected)
+    assert ((codes == 0) | (codes == pre[:, some])).all()
+    assert ((codes > 0).sum(1) == (expected > 0).sum(1)).all()
+    rounded = torch.from_numpy(pre).bfloat16()
+    again = np.empty((64, 40), np.float32)
+    step_kernels.strongest_of_bfloat16_(0, 64, rounded.view(torch.uint16).numpy(), shift, some, k, again)
+    step_kernels.strongest_(0, 64, rounded.float().numpy(), shift, some, k, codes)
+    np.testing.assert_array_equal(again, codes)
+
+
 def test_rule_chooses_the_sparse_path_above_ten_concepts_a_code_on_a_cpu():
     cpu = torch.device("cpu")
     assert is_sparse_better(setting("batchtopk", k=3), cpu)
