@@ -1,4 +1,4 @@
-"""Work in a process of its own, on one thread: the same bytes whatever else runs beside it.
+"""Work in another process, on one thread: the same bytes whatever else runs beside it.
 
 This module imports no orchestrator, so that the process starts quickly.
 """
@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 
@@ -27,40 +31,78 @@ class Watch(NamedTuple):
             os._exit(1)
 
 
+class Child(NamedTuple):
+    """A process that does one job after another."""
+
+    process: BaseProcess
+    pipe: Connection
+
+
+_thread = threading.local()  # .keeps: a process is kept for the next job of this thread; .child: that process
+
+
+@contextmanager
+def side_by_side(jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """A thread for each core, at most one for each job; what a thread gives to `in_process` goes to one process.
+
+    A process takes seconds to start. On leaving, also by an error or an interrupt, nothing queued starts and nothing
+    running goes on.
+    """
+    pool = ThreadPoolExecutor(min(jobs, os.cpu_count() or 1), initializer=setattr, initargs=(_thread, "keeps", True))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():
+            child.terminate()
+
+
 def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
-    """`body(job, watch)` in a fresh process; body, job and answer are pickled.
+    """`body(job, watch)` in another process; body, job and answer are pickled.
 
     Raises ChildFailed with what the process said, or with how it died (a kernel out of memory kills it silently).
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(body, job, os.getpid(), theirs), daemon=True)
-    process.start()
-    theirs.close()
+    child: Child | None = getattr(_thread, "child", None)
+    if child is None or not child.process.is_alive():
+        child = _start()
+    _thread.child = None
     try:
-        failed, answer = ours.recv()
-    except EOFError:
-        process.join()
-        failed, answer = True, f"its process died (exit code {process.exitcode})"
-    process.join()
+        child.pipe.send((body, job))
+        failed, answer = child.pipe.recv()
+    except (EOFError, OSError):
+        child.process.join()
+        failed, answer = True, f"its process died (exit code {child.process.exitcode})"
+    if not failed and getattr(_thread, "keeps", False):
+        _thread.child = child
+    else:
+        child.pipe.close()  # which ends it
+        child.process.join()
     if failed:
         raise ChildFailed(f"{label}: {answer}")
     return answer
 
 
-def stop_all() -> None:
-    """End every child of this process: the study was interrupted and nobody waits for them."""
-    for child in multiprocessing.active_children():
-        child.terminate()
+def _start() -> Child:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(os.getpid(), theirs), daemon=True)
+    process.start()
+    theirs.close()
+    return Child(process, ours)
 
 
-def _answer(body: Callable[[Any, Watch], Any], job: Any, parent: int, out: Connection) -> None:
+def _serve(parent: int, pipe: Connection) -> None:
     import torch
     from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            out.send((False, body(job, Watch(parent))))
-    except Exception as error:
-        out.send((True, f"{type(error).__name__}: {error}"))
+    with threadpool_limits(1):
+        while True:
+            try:
+                body, job = pipe.recv()
+            except EOFError:
+                return  # there is no other job, or nobody to give one
+            try:
+                pipe.send((False, body(job, Watch(parent))))
+            except Exception as error:
+                pipe.send((True, f"{type(error).__name__}: {error}"))

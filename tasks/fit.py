@@ -1,17 +1,15 @@
-"""The training of one SAE in a process of its own, on one thread: the same bytes alone or beside other seeds.
+"""The training of one SAE in another process, on one thread: the same bytes alone or beside other seeds.
 
 This module imports no orchestrator, so that the process starts quickly.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from storage.dataset import Dataset
+from tasks.children import Watch, in_process
 
 
 class Fit(NamedTuple):
@@ -31,49 +29,16 @@ class Fit(NamedTuple):
 CHECKPOINT_SECONDS = 60.0
 
 
-class TrainingFailed(RuntimeError):
-    """A training process ended without an SAE; the message is the child's own."""
-
-
 def fit_in_process(job: Fit) -> int:
-    """Run `fit` in a fresh process and wait for it. Returns the number of rows it was trained on.
+    """Run `fit` in another process and wait for it. Returns the number of rows it was trained on.
 
-    Raises TrainingFailed with what the process said, or with how it died (a kernel out of memory kills it silently).
+    Raises ChildFailed.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_report, args=(job, os.getpid(), theirs), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        answer = ours.recv()
-    except EOFError:
-        process.join()
-        answer = f"the process that trained seed {job.seed} died (exit code {process.exitcode})"
-    process.join()
-    if isinstance(answer, str):
-        raise TrainingFailed(answer)
-    return int(answer)
+    return int(in_process(fit, job, f"seed {job.seed}"))
 
 
-def stop_all() -> None:
-    """End every training process of this one: the study was interrupted and nobody waits for them."""
-    for child in multiprocessing.active_children():
-        child.terminate()
-
-
-def _report(job: Fit, parent: int, out: Connection) -> None:
-    try:
-        out.send(fit(job, parent))
-    except Exception as error:
-        out.send(f"seed {job.seed}: {type(error).__name__}: {error}")
-
-
-def fit(job: Fit, parent: int) -> int:
-    """Train one SAE and save it with its curve into `job.out`, going on from a checkpoint that was left there.
-
-    Ends itself when `parent` is gone.
-    """
+def fit(job: Fit, watch: Watch) -> int:
+    """Train one SAE and save it with its curve into `job.out`, going on from a checkpoint that was left there."""
     import polars as pl
     import torch
 
@@ -81,7 +46,6 @@ def fit(job: Fit, parent: int) -> int:
     from storage.rows import select
     from tasks.progress import bar
 
-    torch.set_num_threads(1)
     setting = dict(job.setting)
     half = setting.pop("data_half", None)
     rows = select(job.store, job.pairs, job.embeddings, job.heldout, "train", half, normalised=False)
@@ -91,8 +55,7 @@ def fit(job: Fit, parent: int) -> int:
     with bar(1, label, "steps", show=job.progress, position=job.seed % 8) as progress:
 
         def on_step(step: int, steps: int, stats: dict[str, float]) -> None:
-            if os.getppid() != parent:
-                os._exit(1)  # the study was killed: nobody is waiting for this SAE
+            watch()
             progress.total = steps
             progress.set_postfix(stats, refresh=False)
             progress.update(step - progress.n)

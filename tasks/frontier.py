@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from storage.dataset import Dataset
-from tasks.children import Watch, in_process, stop_all
+from tasks.children import Watch, in_process, side_by_side
 from tasks.stage import Runtime, stage
 
 if TYPE_CHECKING:
@@ -50,13 +49,9 @@ def frontier(
     count = min(len(every), os.cpu_count() or 1)  # a process takes seconds to start: one for many methods
     shared = (runtime.store, pairs, embeddings, heldout, setting)
     jobs = [Measure(*shared, every[i::count], runtime.device) for i in range(count)]
-    pool = ThreadPoolExecutor(count)
-    try:
+    with side_by_side(count) as pool:
         running = [pool.submit(in_process, measure_parts, job, "frontier") for job in jobs]
         found = [row for done in running for row in done.result()]
-    finally:  # after an error or an interrupt: nothing queued starts, nothing running goes on
-        pool.shutdown(wait=False, cancel_futures=True)
-        stop_all()
     table = pl.DataFrame(found).sort(ORDER).with_columns(split=pl.lit("heldout"))
     table.select(*ORDER, "seconds").write_parquet(out / SECONDS)
     table.drop("seconds").write_parquet(out / "frontier.parquet")
@@ -64,7 +59,7 @@ def frontier(
 
 
 def measure_parts(job: Measure, watch: Watch) -> list[dict[str, Any]]:
-    """The rows of several methods, in a process of its own."""
+    """The rows of several methods, in another process."""
     import torch
 
     from sae import Settings

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from storage.dataset import Dataset
-from tasks.fit import Fit, TrainingFailed, fit_in_process, stop_all
+from tasks.children import ChildFailed, side_by_side
+from tasks.fit import Fit, fit_in_process
 from tasks.stage import Runtime, stage
 
 
@@ -32,19 +31,15 @@ def sae(
 
 @task(persist_result=False, cache_policy=NO_CACHE)
 def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[Dataset]:
-    """Make the datasets of several seeds at once, one process a core. Never cached: each task adopts its own folder.
+    """Make the datasets of several seeds, one on each core at a time. Never cached: each task adopts its own folder.
 
-    A seed that fails does not stop the others; when all have ended, TrainingFailed says what went wrong with which.
+    A seed that fails does not stop the others; when all have ended, ChildFailed says what went wrong with which.
     """
-    pool = ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1))
-    try:
+    with side_by_side(len(jobs)) as pool:
         runs = [pool.submit(sae.make, runtime, **job) for job in jobs]
         failed = [error for error in (run.exception() for run in runs) if error is not None]
-        if other := [error for error in failed if not isinstance(error, TrainingFailed)]:
+        if other := [error for error in failed if not isinstance(error, ChildFailed)]:
             raise other[0]
         if failed:
-            raise TrainingFailed("\n".join(str(error) for error in failed))
+            raise ChildFailed("\n".join(str(error) for error in failed))
         return [run.result() for run in runs]
-    finally:  # after an interrupt: nothing queued starts, nothing running goes on
-        pool.shutdown(wait=False, cancel_futures=True)
-        stop_all()

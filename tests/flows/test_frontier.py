@@ -15,7 +15,6 @@ from flows.study import Finished, run_study
 from sae.frontier import METHODS
 from storage import open_catalog
 from storage.runs import last_run
-from tasks.children import ChildFailed, Watch, in_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 SECTION = '[frontier]\nmethods = ["batchtopk", "pca", "kmeans"]\nk = [2, 3]\n'
@@ -79,18 +78,3 @@ def test_nothing_is_measured_twice_and_times_are_no_change(finished: tuple[Path,
 def test_a_study_may_name_every_method_there_is() -> None:
     literals = typing.get_args(typing.get_args(Frontier.model_fields["methods"].annotation)[0])
     assert [name for literal in literals for name in typing.get_args(literal)] == list(METHODS)
-
-
-def fails(job: str, watch: Watch) -> None:
-    raise ValueError(f"cannot do {job}")
-
-
-def dies(job: str, watch: Watch) -> None:
-    Watch(watch.parent + 1)()  # as if the study had been killed
-
-
-def test_what_went_wrong_in_a_process_is_said() -> None:
-    with pytest.raises(ChildFailed, match="frontier, pca: ValueError: cannot do it"):
-        in_process(fails, "it", "frontier, pca")
-    with pytest.raises(ChildFailed, match=r"frontier, pca: its process died \(exit code 1\)"):
-        in_process(dies, "it", "frontier, pca")

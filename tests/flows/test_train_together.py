@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from storage.dataset import Dataset
-from tasks.fit import TrainingFailed
+from tasks.children import ChildFailed
 from tasks.stage import Runtime
 from tasks.train import sae, train_together
 
@@ -20,14 +20,14 @@ def test_a_seed_that_diverges_lets_the_others_finish(tmp_path: Path, monkeypatch
     def make(runtime: Runtime, seed: int) -> Dataset:
         if seed == 0:
             failed.set()
-            raise TrainingFailed("seed 0: the loss is not a number at step 12 of 90")
+            raise ChildFailed("seed 0: the loss is not a number at step 12 of 90")
         assert failed.wait(10)  # the others end after the failure
         made.append(seed)
         return Dataset(path=f"saes/{seed}", recipe=str(seed), digest="", rows=1)
 
     monkeypatch.setattr(sae, "make", make)
     jobs: list[dict[str, Any]] = [{"seed": seed} for seed in range(4)]
-    with pytest.raises(TrainingFailed, match=r"seed 0: .* step 12"):
+    with pytest.raises(ChildFailed, match=r"seed 0: .* step 12"):
         train_together.fn(jobs, Runtime(store=tmp_path))
     assert sorted(made) == [1, 2, 3]
 

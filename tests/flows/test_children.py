@@ -1,0 +1,85 @@
+"""Work in other processes: what went wrong is said, a process is kept for the next job, and none outlives its study."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.children import ChildFailed, Watch, in_process, side_by_side
+
+
+def whose(job: int, watch: Watch) -> int:
+    return os.getpid()
+
+
+def fails(job: str, watch: Watch) -> None:
+    raise ValueError(f"cannot do {job}")
+
+
+def dies(job: str, watch: Watch) -> None:
+    Watch(watch.parent + 1)()  # as if the study had been killed
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "zombie" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def until_ended(pid: int) -> None:
+    end = time.monotonic() + 20
+    while is_running(pid):
+        assert time.monotonic() < end, f"process {pid} goes on"
+        time.sleep(0.02)
+
+
+def test_what_went_wrong_in_a_process_is_said() -> None:
+    with pytest.raises(ChildFailed, match="frontier, pca: ValueError: cannot do it"):
+        in_process(fails, "it", "frontier, pca")
+    with pytest.raises(ChildFailed, match=r"frontier, pca: its process died \(exit code 1\)"):
+        in_process(dies, "it", "frontier, pca")
+
+
+def test_a_process_does_one_job_after_another_side_by_side_and_one_alone() -> None:
+    with side_by_side(1) as pool:
+        first, second = (pool.submit(in_process, whose, n, "it").result() for n in range(2))
+        assert first == second != os.getpid()
+        with pytest.raises(ChildFailed, match="cannot do it"):
+            pool.submit(in_process, fails, "it", "it").result()
+        third = pool.submit(in_process, whose, 3, "it").result()
+        assert third != first
+        os.kill(third, signal.SIGKILL)  # as a kernel out of memory does, while it waits
+        until_ended(third)
+        fourth = pool.submit(in_process, whose, 4, "it").result()
+        assert fourth != third
+    until_ended(fourth)
+    alone = in_process(whose, 0, "it")
+    assert not is_running(alone)
+
+
+KILLED = """
+import os, signal
+from test_children import whose
+from tasks.children import in_process, side_by_side
+if __name__ == "__main__":
+    with side_by_side(1) as pool:
+        print(pool.submit(in_process, whose, 0, "it").result(), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_kept_process_does_not_outlive_the_one_that_kept_it(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    here = Path(__file__)
+    environment = {**os.environ, "PYTHONPATH": f"{here.parent}{os.pathsep}{here.parents[2]}"}
+    killed = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    until_ended(int(killed.stdout))
