@@ -14,7 +14,7 @@ from torch import Tensor
 from sae import step_kernels as kernels
 from sae.settings import Settings
 from sae.sparsity import TOPK_FAMILY
-from sae.step import Weights, has_bfloat16, spread
+from sae.step import Weights, has_bfloat16
 from sae.workers import Workers
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam, as in torch
@@ -60,7 +60,7 @@ class SparseStep:
         self.widths = np.array(settings.nested_widths(), np.int64)
         self.dtype = getattr(torch, settings.encoder_dtype)
         self.native = self.dtype != torch.float32 and has_bfloat16(weights.encoder.device)
-        self.rounded = torch.empty_like(weights.encoder, dtype=self.dtype) if self.native else weights.encoder
+        self.rounded = torch.empty(width if self.native else 0, weights.encoder.shape[1], dtype=torch.bfloat16)
         self.to = Weights(*(torch.zeros_like(weight) for weight in weights))
         self.slot = np.full(width, -1, np.int64)
         self.cut, self.shift = 0.0, torch.empty(width)
@@ -81,6 +81,8 @@ class SparseStep:
         weights = self.weights
         arrays = _array(weights.encoder), _array(weights.encoder_bias), _array(weights.bias), self.shift.numpy()
         self.workers.run(kernels.fold_, len(self.slot), *arrays)
+        if self.native:
+            self.rounded.copy_(weights.encoder.detach())
 
     @torch.no_grad()
     def step_(self, x_BD: Tensor, variance: float, learning_rate: float, t: int, dead_C: Tensor | None) -> Outcome:
@@ -91,7 +93,7 @@ class SparseStep:
         self._encode(x_BD)
         kept = self._select(len(x_BD))
         loss, error, to_codes = self._reconstruct(x_BD, kept, scale)
-        auxiliary = self._auxiliary(x_BD, scale, dead_C) if dead_C is not None else None
+        auxiliary = self._auxiliary(x_BD, scale, error, dead_C) if dead_C is not None else None
         squares = self._gradients(x_BD, kept, to_codes, auxiliary)
         self._update_(learning_rate, t, squares)
         if auxiliary is not None:
@@ -111,7 +113,7 @@ class SparseStep:
         if self.dtype == torch.float32:
             torch.mm(x_BD, encoder.T, out=out)
         elif self.native:
-            torch.mm(x_BD.to(self.dtype), self.rounded.copy_(encoder).T, out=out)
+            torch.mm(x_BD.to(self.dtype), self.rounded.T, out=out)
         else:
             torch.mm(x_BD.to(self.dtype).float(), encoder.to(self.dtype).float().T, out=out)
         self.on_part("encode")
@@ -161,7 +163,7 @@ class SparseStep:
         self.on_part("reconstruct")
         return errors * scale, last, to_codes
 
-    def _auxiliary(self, x_BD: Tensor, scale: float, dead_C: Tensor) -> "Auxiliary | None":
+    def _auxiliary(self, x_BD: Tensor, scale: float, error: float, dead_C: Tensor) -> "Auxiliary | None":
         """AuxK on the columns of dead concepts alone, dense among those: see `sae.step.aux_loss`.
 
         Its products are in the dtype of the encoder's: in float32 they took longer than all else but that.
@@ -169,18 +171,25 @@ class SparseStep:
         dead = dead_C.nonzero().flatten()
         if len(dead) == 0:
             return None
-        target_BD = torch.from_numpy(self.residuals[-1, : len(x_BD)]) * (-0.5 / scale)
         k_aux = min(self.settings.k_aux or max(1, x_BD.shape[1] // 2), len(dead))
         codes_BK = self._strongest_of(dead, k_aux, len(x_BD))
-        atoms_KD = self.weights.dictionary.detach()[dead].to(codes_BK.dtype)
-        wrong_BD = (codes_BK @ atoms_KD).float() - target_BD
-        variance = spread(target_BD)
-        loss = float(wrong_BD.square().sum() / variance)
-        slope_BD = (wrong_BD * (2 * self.settings.auxk / variance)).to(codes_BK.dtype)
-        to_codes_BK = (slope_BD @ atoms_KD.T) * (codes_BK > 0)
-        to_encoder_KD = (to_codes_BK.T @ x_BD.to(codes_BK.dtype)).float()
-        to_bias_K = to_codes_BK.sum(0, dtype=torch.float32)
-        found = Auxiliary(loss, to_encoder_KD, to_bias_K, (codes_BK.T @ slope_BD).float())
+        dtype = codes_BK.dtype
+        atoms_KD = self.weights.dictionary.detach()[dead].to(dtype)
+        # `residuals` holds 2 scale (x_hat - x), and x - x_hat is what AuxK is to predict.
+        gradient_BD = torch.from_numpy(self.residuals[-1, : len(x_BD)])
+        wrong_BD = (codes_BK @ atoms_KD).float().add_(gradient_BD, alpha=0.5 / scale)
+        mean_D = gradient_BD.sum(0) * (0.5 / scale / len(x_BD))
+        spread = max(error - len(x_BD) * float(mean_D @ mean_D), 1e-12)  # as `sae.step.spread`
+        loss = float(torch.dot(wrong_BD.flatten(), wrong_BD.flatten())) / spread
+        wrong_BD = wrong_BD.to(dtype)
+        right_BK = (wrong_BD @ atoms_KD.T) * (codes_BK > 0)
+        slope = 2 * self.settings.auxk / spread
+        found = Auxiliary(
+            loss,
+            (right_BK.T @ x_BD.to(dtype)).float() * slope,
+            right_BK.sum(0, dtype=torch.float32) * slope,
+            (codes_BK.T @ wrong_BD).float() * slope,
+        )
         self.slot[:] = -1
         self.slot[dead.numpy()] = np.arange(len(dead))
         self.on_part("auxiliary")
@@ -226,7 +235,7 @@ class SparseStep:
             kernels.adam_(*at, *numbers_32)
         self.workers.run(
             kernels.update_, len(self.slot), parts["encoder"], parts["encoder_bias"], parts["dictionary"],
-            _array(self.weights.bias), self.shift.numpy(), numbers_32,
+            _array(self.weights.bias), self.shift.numpy(), self.rounded.view(torch.uint16).numpy(), numbers_32,
         )  # fmt: skip
         self.on_part("update")
 

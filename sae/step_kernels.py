@@ -352,6 +352,15 @@ def adam_(
 
 
 @jit
+def _round(row: np.ndarray, rounded: np.ndarray) -> None:
+    """To bfloat16, given as its bits, uint16: to nearest, ties to even."""
+    bits = row.view(np.uint32)
+    for j in range(row.shape[0]):
+        even = np.uint32(0x7FFF) + ((bits[j] >> np.uint32(16)) & np.uint32(1))
+        rounded[j] = np.uint16((bits[j] + even) >> np.uint32(16))
+
+
+@jit
 def fold_(
     start: int, stop: int, encoder: np.ndarray, encoder_bias: np.ndarray, bias: np.ndarray, shift: np.ndarray
 ) -> None:
@@ -369,10 +378,12 @@ def update_(
     dictionary: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
     bias: np.ndarray,
     shift: np.ndarray,
+    rounded: np.ndarray,
     numbers: tuple[np.float32, ...],
 ) -> None:
     """Adam on concepts start..stop-1, atoms back to unit norm, and shift = encoder_bias - encoder . bias, in one pass.
 
+    rounded [C, d] gets the encoder in bfloat16, as its bits, uint16; left alone where it has no rows.
     Each tuple: weight, gradient, first and second moment. numbers: factor of the gradients, learning rate over
     1 - beta1^t, 1 / sqrt(1 - beta2^t), beta1, beta2, epsilon. Source: Kingma and Ba, arXiv 1412.6980.
     """
@@ -384,6 +395,8 @@ def update_(
         b, g1, m1, v1 = encoder_bias
         adam_(b[at], g1[at], m1[at], v1[at], factor, rate, root, beta1, beta2, epsilon)
         shift[c] = b[c] - _dot(w[c], bias)
+        if rounded.shape[0] > 0:
+            _round(w[c], rounded[c])
         atoms, g, m, v = dictionary
         adam_(atoms[c], g[c], m[c], v[c], factor, rate, root, beta1, beta2, epsilon)
         atom = atoms[c]

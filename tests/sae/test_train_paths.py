@@ -181,6 +181,51 @@ def test_paths_agree_after_several_steps(architecture, encoder_dtype):
             assert float((first - second).norm()) <= 0.01 * float(second.norm()), name
 
 
+@pytest.mark.parametrize("with_dead", [False, True])
+@pytest.mark.parametrize("architecture", TOPK_FAMILY)
+def test_paths_agree_in_bfloat16(architecture, with_dead, monkeypatch):
+    # As on a CPU that has it: both multiply the same rounded numbers, so the same codes are kept.
+    for module in (sae.step, sae.sparse_step):
+        monkeypatch.setattr(module, "has_bfloat16", lambda device: True)
+    settings = setting(architecture, encoder_dtype="bfloat16")
+    (dense, x), (sparse, _) = (start(settings, way) for way in (False, True))
+    assert sparse.sparse.native
+    dead = torch.arange(40) % 3 == 0 if with_dead else None
+    found = forward(x, dense.weights, settings, dense.variance, torch.tensor(PENALTY), dead)
+    expected = dict(zip(dense.learned, torch.autograd.grad(found.loss, list(dense.learned.values())), strict=True))
+    atoms = dense.weights.dictionary.detach()
+    expected["dictionary"] = expected["dictionary"] - (expected["dictionary"] * atoms).sum(1, keepdim=True) * atoms
+    done = sparse.sparse.step_(x, sparse.variance, 0.0, 1, dead)
+    assert done.kept == int((found.codes > 0).sum())
+    assert torch.equal(done.fired, (found.codes > 0).any(0))
+    assert done.loss == pytest.approx(float(found.loss.detach()), rel=1e-3)
+    for name, gradient in expected.items():
+        apart = float((getattr(sparse.sparse.to, name) - gradient).norm())
+        assert apart <= 0.01 * float(gradient.norm()), name
+
+
+def test_the_rounded_encoder_follows_the_encoder(monkeypatch):
+    monkeypatch.setattr(sae.sparse_step, "has_bfloat16", lambda device: True)
+    trainer, x = start(setting("batchtopk", encoder_dtype="bfloat16"), sparse=True)
+    at_first = trainer.weights.encoder.detach().clone()
+    for _ in range(3):
+        trainer.step_(x, 3e-3)
+        assert torch.equal(trainer.sparse.rounded, trainer.weights.encoder.bfloat16())
+    trainer.silent_C[:6] = trainer.window
+    trainer.restart_dead_(x)
+    assert torch.equal(trainer.sparse.rounded, trainer.weights.encoder.bfloat16())
+    assert not torch.equal(at_first[:6], trainer.weights.encoder[:6])
+
+
+def test_rounding_is_to_the_nearest_and_of_two_to_the_even():
+    random = np.random.default_rng(0).integers(0, 2**32, 100_000, dtype=np.uint32)
+    random[:1000] = (random[:1000] & 0xFFFF0000) | 0x8000  # half-way between two
+    numbers = random.view(np.float32)[np.isfinite(random.view(np.float32))].copy()
+    rounded = np.empty(len(numbers), np.uint16)
+    step_kernels._round(numbers, rounded)
+    assert np.array_equal(rounded, torch.from_numpy(numbers).bfloat16().view(torch.uint16).numpy())
+
+
 @pytest.mark.parametrize("k", [1, 5, 39, 40])
 @pytest.mark.parametrize("grid", [0.0, 0.5])
 def test_auxk_takes_the_strongest_of_the_dead(k, grid):
