@@ -20,6 +20,7 @@ from torch import Tensor
 
 Spec = dict[str, Any]
 Encoded = tuple[Tensor, Tensor]  # codes [B, C], x_hat [B, d]
+DTYPES = ("bfloat16", "float32")
 
 
 class Clock:
@@ -197,50 +198,44 @@ def together(spec: Spec) -> dict[str, float]:
 
 
 def parts(spec: Spec) -> dict[str, float]:
-    """Milliseconds of each part of the sparse step, of the whole step, and of the encoder's product alone."""
+    """Milliseconds of each part of the sparse step, of the whole step, and of the encoder's product alone.
+
+    Medians over the steps of an epoch. The product is taken between steps, so that both find the caches and the clock
+    of the CPU in one state.
+    """
     from sae.rows import batches, training_rows
     from sae.trainer import Trainer
 
     rows = training_rows(*train_rows(spec), 0.5, "cpu")
     trainer = Trainer(rows, our_settings(spec), seed=0)
-    spent: dict[str, float] = {}
+    spent: dict[str, list[float]] = {}
     last = 0.0
 
     def lap(part: str) -> None:
         nonlocal last
         now = time.perf_counter()
-        spent[part] = spent.get(part, 0.0) + now - last
+        spent.setdefault(part, []).append(now - last)
         last = now
 
     if trainer.sparse is None:
         raise SystemExit("the trainer took its dense path: there are no parts to time")
-    trainer.sparse.on_part = lap
-    counted = 0
+    trainer.sparse.on_part = lambda part: lap(f"part {part}")
+    encoder = trainer.weights.encoder.detach()
+    outputs = {name: torch.empty(spec["batch"], spec["width"], dtype=getattr(torch, name)) for name in DTYPES}
     for step, index in enumerate(batches(0, 0, rows.images, rows.texts, 0.5, spec["batch"])):
         x = rows.take(index)
         if step == spec["warmup"]:
             spent.clear()
-        last = time.perf_counter()
+        last = began = time.perf_counter()
         trainer.step_(x, spec["learning_rate"])
-        lap("rest")
-        counted += step >= spec["warmup"]
-    found = {f"part {part}": seconds / counted * 1e3 for part, seconds in spent.items()}
-    found["step"] = sum(found.values())
-    for dtype in ("bfloat16", "float32"):
-        found[f"gemm {dtype}"] = gemm(x, trainer.weights.encoder.detach(), getattr(torch, dtype))
-    return found
-
-
-@torch.no_grad()
-def gemm(x: Tensor, encoder: Tensor, dtype: torch.dtype, repeats: int = 15) -> float:
-    """Milliseconds of one product [B, d] x [d, C], operands already in `dtype`; the median."""
-    a, b = x.to(dtype), encoder.to(dtype).T
-    seconds = []
-    for _ in range(repeats + 3):
-        began = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds[3:])) * 1e3
+        lap("part rest")
+        spent.setdefault("step", []).append(last - began)
+        for name, out in outputs.items():
+            a, b = x.to(out.dtype), encoder.to(out.dtype).T
+            last = time.perf_counter()
+            torch.mm(a, b, out=out[: len(a)])
+            lap(f"gemm {name}")
+    return {name: float(np.median(seconds)) * 1e3 for name, seconds in spent.items()}
 
 
 LIBRARIES = {"overcomplete": overcomplete, "dictionary_learning": dictionary_learning, "ours": ours}
