@@ -133,9 +133,10 @@ class SparseStep:
             return int(counts.sum())
 
         total = scan()
-        if k == 0 and total < wanted and self.cut > 0:
-            self.cut = 0.0  # the last batch was no guide to this one
-            total = scan()
+        for lower in (0.8 * self.cut, 0.0):
+            if k == 0 and total < wanted and self.cut > 0:
+                self.cut = lower  # the last batch was no guide to this one
+                total = scan()
         smallest, equal = 0.0, 0
         values = kernels.gather(counts, self.value, total)
         if k == 0 and total > wanted:
@@ -145,7 +146,7 @@ class SparseStep:
         if k:
             self.cut = 0.7 * float(values.reshape(batch, -1).min(1).mean()) if total == wanted else 0.0
         else:
-            self.cut = 0.9 * smallest
+            self.cut = 0.95 * smallest
         kept = Kept(*found, *kernels.by_concept(found[0], found[1], settings.width))
         self.on_part("select")
         return kept
