@@ -37,24 +37,32 @@ class Child(NamedTuple):
     process: BaseProcess
     pipe: Connection
 
+    def end(self) -> None:
+        """Tell it that there is no other job, and wait a while for it to go: a killed one leaves semaphores behind."""
+        self.pipe.close()
+        self.process.join(10)
 
-_thread = threading.local()  # .keeps: a process is kept for the next job of this thread; .child: that process
+
+_thread = threading.local()  # .idle: processes that wait for the next job of this thread or of those beside it
 
 
 @contextmanager
 def side_by_side(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """A thread for each core, at most one for each job; what a thread gives to `in_process` goes to one process.
+    """A thread for each core, at most one for each job; processes that end a job for `in_process` do the next one.
 
     A process takes seconds to start. On leaving, also by an error or an interrupt, nothing queued starts and nothing
     running goes on.
     """
-    pool = ThreadPoolExecutor(min(jobs, os.cpu_count() or 1), initializer=setattr, initargs=(_thread, "keeps", True))
+    idle: list[Child] = []
+    pool = ThreadPoolExecutor(min(jobs, os.cpu_count() or 1), initializer=setattr, initargs=(_thread, "idle", idle))
     try:
         yield pool
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for child in multiprocessing.active_children():
-            child.terminate()
+        for child in idle:
+            child.end()
+        for running in multiprocessing.active_children():
+            running.terminate()
 
 
 def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
@@ -62,24 +70,30 @@ def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
 
     Raises ChildFailed with what the process said, or with how it died (a kernel out of memory kills it silently).
     """
-    child: Child | None = getattr(_thread, "child", None)
+    idle: list[Child] | None = getattr(_thread, "idle", None)
+    child = _waiting(idle) if idle else None
     if child is None or not child.process.is_alive():
         child = _start()
-    _thread.child = None
     try:
         child.pipe.send((body, job))
         failed, answer = child.pipe.recv()
     except (EOFError, OSError):
         child.process.join()
         failed, answer = True, f"its process died (exit code {child.process.exitcode})"
-    if not failed and getattr(_thread, "keeps", False):
-        _thread.child = child
+    if idle is None or failed:
+        child.end()
     else:
-        child.pipe.close()  # which ends it
-        child.process.join()
+        idle.append(child)
     if failed:
         raise ChildFailed(f"{label}: {answer}")
     return answer
+
+
+def _waiting(idle: list[Child]) -> Child | None:
+    try:
+        return idle.pop()
+    except IndexError:  # another thread was faster
+        return None
 
 
 def _start() -> Child:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from tasks.children import ChildFailed, Watch, in_process, side_by_side
 
@@ -18,12 +19,25 @@ def whose(job: int, watch: Watch) -> int:
     return os.getpid()
 
 
+def locks(job: int, watch: Watch) -> None:
+    tqdm.get_lock()  # as a progress bar does: a semaphore that the process gives back when it ends by itself
+
+
 def fails(job: str, watch: Watch) -> None:
     raise ValueError(f"cannot do {job}")
 
 
 def dies(job: str, watch: Watch) -> None:
     Watch(watch.parent + 1)()  # as if the study had been killed
+
+
+def script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that can import this file."""
+    (folder / "program.py").write_text(text)
+    here = Path(__file__)
+    environment = {**os.environ, "PYTHONPATH": f"{here.parent}{os.pathsep}{here.parents[2]}"}
+    command = [sys.executable, str(folder / "program.py")]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def is_running(pid: int) -> bool:
@@ -75,11 +89,23 @@ if __name__ == "__main__":
 """
 
 
+ENDS = """
+from test_children import locks
+from tasks.children import in_process, side_by_side
+if __name__ == "__main__":
+    with side_by_side(1) as pool:
+        pool.submit(in_process, locks, 0, "it").result()
+"""
+
+
+def test_a_kept_process_leaves_nothing_behind(tmp_path: Path) -> None:
+    # A semaphore that nobody gives back is complained about when Python ends.
+    ended = script(tmp_path, ENDS)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+
+
 def test_a_kept_process_does_not_outlive_the_one_that_kept_it(tmp_path: Path) -> None:
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED)
-    here = Path(__file__)
-    environment = {**os.environ, "PYTHONPATH": f"{here.parent}{os.pathsep}{here.parents[2]}"}
-    killed = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    killed = script(tmp_path, KILLED)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     until_ended(int(killed.stdout))
