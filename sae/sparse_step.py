@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae import selection_kernels as selection
 from sae import step_kernels as kernels
 from sae.settings import Settings
 from sae.sparsity import TOPK_FAMILY
@@ -124,7 +125,7 @@ class SparseStep:
         k = settings.k if settings.architecture == "topk" else 0
         product = self.product[:batch]
         numbers = product.view(torch.uint16).numpy() if self.native else product.numpy()
-        loop = kernels.candidates_of_bfloat16_ if self.native else kernels.candidates_
+        loop = selection.candidates_of_bfloat16_ if self.native else selection.candidates_
         counts, wanted = self.counts[:batch], settings.k * batch
 
         def scan() -> int:
@@ -138,16 +139,16 @@ class SparseStep:
                 self.cut = lower  # the last batch was no guide to this one
                 total = scan()
         smallest, equal = 0.0, 0
-        values = kernels.gather(counts, self.value, total)
+        values = selection.gather(counts, self.value, total)
         if k == 0 and total > wanted:
             smallest = float(np.partition(values, total - wanted)[total - wanted])
             equal = wanted - int((values > smallest).sum())
-        found = kernels.compact(counts, self.index, self.value, total, np.float32(smallest), equal)
+        found = selection.compact(counts, self.index, self.value, total, np.float32(smallest), equal)
         if k:
             self.cut = 0.7 * float(values.reshape(batch, -1).min(1).mean()) if total == wanted else 0.0
         else:
             self.cut = 0.95 * smallest
-        kept = Kept(*found, *kernels.by_concept(found[0], found[1], settings.width))
+        kept = Kept(*found, *selection.by_concept(found[0], found[1], settings.width))
         self.on_part("select")
         return kept
 
@@ -200,7 +201,7 @@ class SparseStep:
         """Codes [B, K] of some concepts [K], the k strongest of each row, in the dtype of the products."""
         product = self.product[:batch]
         numbers = product.view(torch.uint16).numpy() if self.native else product.numpy()
-        loop = kernels.strongest_of_bfloat16_ if self.native else kernels.strongest_
+        loop = selection.strongest_of_bfloat16_ if self.native else selection.strongest_
         codes = np.empty((batch, len(some)), np.float32)
         self.workers.run(loop, batch, numbers, self.shift.numpy(), some.numpy(), k, codes)
         return torch.from_numpy(codes).to(product.dtype)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import sae
-from sae import step_kernels
+from sae import selection_kernels, step_kernels
 from sae.gathered_step import gathered_gradients_, is_gathering_better
 from sae.rows import training_rows
 from sae.settings import Settings
@@ -238,15 +238,15 @@ def test_auxk_takes_the_strongest_of_the_dead(k, grid):
     some = np.sort(random.choice(90, 40, replace=False))
     shift = np.zeros(90, np.float32)
     codes = np.empty((64, 40), np.float32)
-    step_kernels.strongest_(0, 64, pre, shift, some, k, codes)
+    selection_kernels.strongest_(0, 64, pre, shift, some, k, codes)
     expected = np.sort(pre[:, some])[:, ::-1][:, :k].clip(0)
     np.testing.assert_array_equal(np.sort(codes)[:, ::-1][:, :k], expected)
     assert ((codes == 0) | (codes == pre[:, some])).all()
     assert ((codes > 0).sum(1) == (expected > 0).sum(1)).all()
     rounded = torch.from_numpy(pre).bfloat16()
     again = np.empty((64, 40), np.float32)
-    step_kernels.strongest_of_bfloat16_(0, 64, rounded.view(torch.uint16).numpy(), shift, some, k, again)
-    step_kernels.strongest_(0, 64, rounded.float().numpy(), shift, some, k, codes)
+    selection_kernels.strongest_of_bfloat16_(0, 64, rounded.view(torch.uint16).numpy(), shift, some, k, again)
+    selection_kernels.strongest_(0, 64, rounded.float().numpy(), shift, some, k, codes)
     np.testing.assert_array_equal(again, codes)
 
 
@@ -301,7 +301,7 @@ def test_fewer_positive_than_k_are_all_kept():
 def test_pre_activation_that_is_no_number_is_not_overlooked():
     row = np.array([[0.0, np.nan, 1.0]], np.float32)
     index, value, counts = np.zeros((1, 3), np.int32), np.zeros((1, 3), np.float32), np.zeros(1, np.int64)
-    step_kernels.candidates_(0, 1, row, np.zeros(3, np.float32), np.float32(0.5), 0, index, value, counts)
+    selection_kernels.candidates_(0, 1, row, np.zeros(3, np.float32), np.float32(0.5), 0, index, value, counts)
     assert counts[0] == 2
     assert np.isnan(value[0, 0])
 
@@ -310,7 +310,7 @@ def test_bits_of_bfloat16_are_read_as_its_numbers():
     pre = torch.tensor([[0.5, -2.0, 3.0]]).bfloat16()
     index, value, counts = np.zeros((1, 3), np.int32), np.zeros((1, 3), np.float32), np.zeros(1, np.int64)
     bits, shift = pre.view(torch.uint16).numpy(), np.array([0.25, 0, 0], np.float32)
-    step_kernels.candidates_of_bfloat16_(0, 1, bits, shift, np.float32(0), 0, index, value, counts)
+    selection_kernels.candidates_of_bfloat16_(0, 1, bits, shift, np.float32(0), 0, index, value, counts)
     assert (value[0, : counts[0]].tolist(), index[0, : counts[0]].tolist()) == ([0.75, 3.0], [0, 2])
 
 
