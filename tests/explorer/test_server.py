@@ -246,7 +246,7 @@ def test_a_newer_run_takes_the_place_of_the_last(pictured: tuple[Path, Path], fr
     assert client.get("/data/manifest.json").json()["title"] == "Concepts and bridges of tiny"
     first = opened.shown.run
     (made,) = first.of("explorer")
-    others = [entry for entry in first.entries if entry.stage != "explorer"]
+    others = [entry for entry in first.entries if entry.kind != "explorer"]
     write_run(store, first.model_copy(update={"entries": others}))  # cut short before the explorer's data were made
     assert client.get("/data/manifest.json").json()["title"] == "Concepts and bridges of tiny"
     newer = made.dataset.model_copy(update={"path": "explorers/newer", "digest": "f" * 64})
