@@ -14,12 +14,12 @@ from prefect.futures import PrefectFuture
 
 from flows.cluster import SPREAD, Cluster, Here
 from flows.config import Study
-from flows.pairs import rules_of, source_of
 from flows.stages import Job, Key, State, acquire_jobs, jobs_of, lookup, train_jobs
 from storage import failures
 from storage.dataset import Dataset, manifest_of
 from storage.errors import BadInput
 from storage.runs import Entry, Run
+from storage.sources.section import rules_of, source_of
 from tasks.acquire import ledger, retry, scan
 from tasks.stage import Runtime
 from tasks.train import sae, train_together

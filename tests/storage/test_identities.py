@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flows.pairs import SOURCES, rules_of, source_of
-from storage.sources.opening import First, open_source
+from storage.sources.registry import SECTIONS, open_source
+from storage.sources.section import First, rules_of, source_of
 
 COLUMNS = {"image_column": "picture", "caption_column": "words", "group_column": "set"}
 #: (section, identity, where below the store the source keeps things, digest of what flows make of the section)
@@ -139,7 +139,7 @@ VECTORS = "276abd5ec20d8483726ad1a6fe5760c0a8564615975fc3b58e10f730d219efa8"
 def test_identity_folder_and_dicts_of_a_section_stay(
     keys: dict[str, Any], identity: dict[str, Any], folder: str, digest: str
 ) -> None:
-    section = SOURCES[keys["source"]](**keys)
+    section = SECTIONS[keys["source"]](**keys)
     opened = open_source(source_of(section), Path("/store"))
     assert opened.name == keys["source"]
     assert opened.identity == identity
@@ -154,7 +154,7 @@ def test_identity_folder_and_dicts_of_a_section_stay(
 def test_vectors_are_named_by_their_folder_and_bytes(tmp_path: Path) -> None:
     (tmp_path / "vectors").mkdir()
     (tmp_path / "vectors" / "image.npy").write_bytes(b"three rows")
-    section = SOURCES["embeddings"](source="embeddings", path=str(tmp_path / "vectors"))
+    section = SECTIONS["embeddings"](source="embeddings", path=str(tmp_path / "vectors"))
     opened = open_source(source_of(section), tmp_path / "store")
     assert opened.identity == {"path": "vectors", "sha256": VECTORS}
     assert list((tmp_path / "store").rglob("*.json")) == [tmp_path / "store" / "sources" / "fingerprints.json"]
@@ -165,4 +165,4 @@ def test_vectors_are_named_by_their_folder_and_bytes(tmp_path: Path) -> None:
 
 
 def test_every_source_is_pinned() -> None:
-    assert {keys["source"] for keys, *_ in PINNED} | {"embeddings"} == SOURCES.keys()
+    assert {keys["source"] for keys, *_ in PINNED} | {"embeddings"} == SECTIONS.keys()
