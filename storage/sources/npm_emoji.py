@@ -30,8 +30,8 @@ IMAGES = "@lobehub/fluent-emoji-3d@1.1.0"
 METADATA = "emojibase-data@17.0.0"
 #: sha512 of the tarballs of the default versions, in the notation of package lock files
 INTEGRITY = {
-    IMAGES: ("sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g=="),
-    METADATA: ("sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA=="),
+    IMAGES: "sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g==",
+    METADATA: "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
 }
 IMAGE_MEMBER = re.compile(r"package/assets/([0-9A-Fa-f_-]+)\.webp")
 METADATA_MEMBER = "package/en/data.json"
