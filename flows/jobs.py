@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.config import SAE, Checkpoint, Study
-from flows.pairs import HOW, MAX_PIXELS, located, rules_of, source_of
 from flows.stages import STAGES
 from storage.dataset import Dataset
 from storage.errors import BadInput
 from storage.runs import Entry, Key, Run, State
+from storage.sources.registry import located
+from storage.sources.section import HOW, MAX_PIXELS, rules_of, source_of
 from storage.vectors import fingerprint
 from tasks.acquire import fetch
 from tasks.analyze import analyze

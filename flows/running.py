@@ -14,11 +14,11 @@ from prefect.futures import PrefectFuture
 
 from flows.cluster import Cluster, Here
 from flows.jobs import STEPS, Given, Job, fetches, jobs_of
-from flows.pairs import rules_of, source_of
 from flows.stages import STAGES
 from storage import failures
 from storage.dataset import Dataset, manifest_of
 from storage.runs import Entry
+from storage.sources.section import rules_of, source_of
 from tasks.acquire import ledger, retry, scan
 from tasks.stage import Runtime
 from tasks.train import sae, train_together
