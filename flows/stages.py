@@ -25,6 +25,7 @@ from tasks.export import export
 from tasks.frontier import frontier
 from tasks.model import demo_model, features
 from tasks.report import report
+from tasks.specs import Spec, relocated
 from tasks.stage import Stage
 from tasks.train import sae
 
@@ -84,8 +85,8 @@ def model_jobs(study: Study, state: State, last: Run | None) -> list[Job]:
     jobs: list[Job] = []
     pairs = list(of(state, "acquire").values())
     for model in study.models:
-        kind, _, variant = model.spec.partition(":")
-        if kind != "demo":
+        variant = model.parsed_spec.variant
+        if variant is None:
             continue
         used = _pinned(last, model.name, variant, study) or pairs
         inputs = {"pairs": used, "heldout": study.pairs.heldout} if used else None
@@ -101,7 +102,7 @@ def _pinned(last: Run | None, name: str, variant: str, study: Study) -> list[Dat
     if last is None or not last.of("model", model=name):
         return None
     specs = {model["name"]: model["spec"] for model in last.config["models"]}
-    same = specs.get(name) == f"demo:{variant}" and last.config["pairs"]["heldout"] == study.pairs.heldout
+    same = specs.get(name) == str(Spec("demo", variant)) and last.config["pairs"]["heldout"] == study.pairs.heldout
     return list(last.of("features", model=name)[0].inputs) if same else None
 
 
@@ -111,16 +112,16 @@ def embed_jobs(study: Study, state: State, store: Path) -> list[Job]:
     # Below the default `acquire` has refused what is larger.
     decoded = {"max_pixels": max(study.pairs.max_pixels, MAX_PIXELS)}
     for model in study.models:
-        kind, _, rest = model.spec.partition(":")
         given = {"dtype": model.dtype, **decoded}
         made = state.get(Key("model", model.name))
         for key, pairs in of(state, "acquire").items():
             at = Key("embed", model.name, shard=key.shard)
-            if kind == "embeddings":
-                stamp = fingerprint(Path(rest), store / "sources" / "fingerprints.json")
-                jobs.append(Job(at, adopt_vectors, {"pairs": pairs, "model": stamp, "path": rest}))
-            elif kind == "demo":
-                spec = f"open_clip:local-dir:{store / made.path}" if made else ""
+            if model.parsed_spec.is_vectors:
+                path = model.parsed_spec.rest
+                stamp = fingerprint(Path(path), store / "sources" / "fingerprints.json")
+                jobs.append(Job(at, adopt_vectors, {"pairs": pairs, "model": stamp, "path": path}))
+            elif model.parsed_spec.variant is not None:
+                spec = str(Spec.of_folder("open_clip", store / made.path)) if made else ""
                 inputs = {"pairs": pairs, "model": made, "spec": spec, **given} if made else None
                 jobs.append(Job(at, embed, inputs))
             else:
@@ -265,9 +266,7 @@ def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
             setting["checkpoint"] = Path(setting["checkpoint"]).name
     config["pairs"] = located(config["pairs"], lambda path: Path(path).name)
     for model in config["models"]:
-        for prefix in ("embeddings:", "open_clip:local-dir:", "hf:local-dir:"):
-            if model["spec"].startswith(prefix):
-                model["spec"] = prefix + Path(model["spec"].removeprefix(prefix)).name
+        model["spec"] = relocated(model["spec"], lambda path: Path(path).name)
     return config
 
 

@@ -151,7 +151,7 @@ def _run_study(
     def whole_study() -> None:
         prefect_seconds.append(time.perf_counter() - began)
         for stage in STAGES if only is None else (only,):
-            if stage == "model" and not any(model.spec.startswith("demo:") for model in study.models):
+            if stage == "model" and not any(model.parsed_spec.variant is not None for model in study.models):
                 continue
             at = time.perf_counter()
             with tags(f"study:{study.name}", f"stage:{stage}"), _watched(stage, study, state, last, store):
