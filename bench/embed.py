@@ -33,8 +33,8 @@ from storage.dataset import Dataset
 from storage.embeddings import read
 from tasks.stage import Runtime
 from vlm.batches import Workers
-from vlm.decode import decode
 from vlm.encoder import Encoder
+from vlm.pictures import decode
 
 PARTS = ("vit", "siglip", "demo", "captions", "memory", "growth", "acquire")
 

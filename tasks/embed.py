@@ -22,8 +22,9 @@ from storage.vectors import fingerprint, open_vectors
 from tasks.progress import bar
 from tasks.stage import Runtime, stage
 from vlm.batches import ImageBatches, TextBatches, Workers, devices
-from vlm.decode import MAX_PIXELS
 from vlm.encoder import Encoder
+from vlm.pictures import MAX_PIXELS
+from vlm.spec import Spec
 
 log = logging.getLogger("bridgescope")
 
@@ -37,34 +38,31 @@ def model_identity(spec: str, store: Path) -> tuple[str, str]:
     A local folder counts by its bytes, wherever it lies; a hub repository by its commit, which is resolved once for a
     store and kept in `sources/revisions.json`. Raises BadInput for a folder that is not there.
     """
-    from vlm.checkpoint import is_path
-    from vlm.zoo import expand
-
-    kind, _, rest = expand(spec).partition(":")
-    if rest.startswith("local-dir:") or (kind == "hf" and is_path(rest)):
-        folder = Path(rest.removeprefix("local-dir:")).expanduser()
+    parsed = Spec.parse(spec)
+    if parsed.path is not None:
+        folder = Path(parsed.path).expanduser()
         if not folder.is_dir():
-            raise BadInput(f"{kind}:{rest}: no such folder")
-        return f"{kind}:local-dir:" + fingerprint(folder, store / "sources" / "fingerprints.json"), spec
-    if kind == "open_clip":
-        return f"open_clip:{rest}", spec
-    pinned = f"hf:{_pinned(rest, store / 'sources' / 'revisions.json')}"
+            raise BadInput(f"{parsed}: no such folder")
+        return str(parsed.with_path(fingerprint(folder, store / "sources" / "fingerprints.json"))), spec
+    if parsed.kind == "open_clip":
+        return str(parsed), spec
+    pinned = str(_pinned(parsed, store / "sources" / "revisions.json"))
     return pinned, pinned
 
 
-def _pinned(rest: str, memo: Path) -> str:
-    """REPOSITORY@COMMIT of REPOSITORY[@REVISION]: the commit that the store met first."""
+def _pinned(spec: Spec, memo: Path) -> Spec:
+    """hf:REPOSITORY@COMMIT of hf:REPOSITORY[@REVISION]: the commit that the store met first."""
     from vlm import hub
 
-    repository, revision = hub.split(rest)
+    repository, revision = spec.repository()
     if revision and hub.COMMIT.fullmatch(revision):
-        return rest
+        return spec
     with locked(memo):
-        known: dict[str, str] = json.loads(memo.read_text()) if memo.exists() else {}
-        if rest not in known:
-            known[rest] = hub.resolve(repository, revision)
-            write_atomically(memo, json.dumps(known, indent=1, sort_keys=True))
-    return f"{repository}@{known[rest]}"
+        commits: dict[str, str] = json.loads(memo.read_text()) if memo.exists() else {}
+        if spec.rest not in commits:
+            commits[spec.rest] = hub.resolve(repository, revision)
+            write_atomically(memo, json.dumps(commits, indent=1, sort_keys=True))
+    return Spec("hf", f"{repository}@{commits[spec.rest]}")
 
 
 @functools.lru_cache(maxsize=1)

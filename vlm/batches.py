@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vlm.decode import MAX_PIXELS, DecodeError, decode
+from vlm.pictures import MAX_PIXELS, DecodeError, decode
 
 if TYPE_CHECKING:
     from vlm.encoder import Encoder

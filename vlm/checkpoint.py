@@ -24,13 +24,6 @@ SETTING_FILES = (
     "tokenizer.model",
     "sentencepiece.bpe.model",
 )
-#: Prefixes of a path on disk, as against a name on the hub
-PATH_STARTS = ("/", "./", "../", "~")
-
-
-def is_path(text: str) -> bool:
-    """Whether a spec's rest is a path by its looks; what lies on the disk does not change what a spec means."""
-    return text.startswith(PATH_STARTS)
 
 
 def weight_files(folder: Path) -> list[Path]:

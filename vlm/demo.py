@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vlm.decode import decode
-from vlm.encoder import SpecError
 from vlm.open_clip import CONFIG_FILE, OpenClipEncoder
+from vlm.pictures import decode
+from vlm.spec import SpecError
+from vlm.zoo import VARIANTS, Variant
 
 if TYPE_CHECKING:
     import torch
@@ -46,23 +47,6 @@ BATCH = 128
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.1
 DROPOUT = 0.2  # of image features; without it 1,500 pictures are learned by heart
-
-
-class Variant(NamedTuple):
-    """An objective. The two differ in nothing else, and in just what a study measures."""
-
-    loss: str  #: "softmax" (CLIP's) or "sigmoid" (SigLIP's)
-    epochs: int
-    scale: float  #: of the cosines; fixed for softmax, learned from there for sigmoid
-    bias: float | None  #: of the logits, sigmoid only
-
-
-#: Temperature fixed at .01 is where CLIP's ends. Learning it from CLIP's start would close the gap between the
-#: modalities, and with it the unimodal concepts, that this variant is there to show.
-VARIANTS = {
-    "emoji-clip": Variant("softmax", epochs=20, scale=100.0, bias=None),
-    "emoji-siglip": Variant("sigmoid", epochs=30, scale=10.0, bias=-10.0),
-}
 
 
 class Projections(NamedTuple):
@@ -112,7 +96,8 @@ def align(
     Args:
         image_features: [n, p]; caption_features: [m, q]; as from `tower_features`.
         owner: [m], the row of each caption's image. Images without a caption are left out.
-        variant: a key of `VARIANTS`: softmax loss (CLIP, arXiv 2103.00020) or sigmoid loss (SigLIP, arXiv 2303.15343).
+        variant: a key of `vlm.zoo.VARIANTS`, with softmax loss (CLIP, arXiv 2103.00020) or sigmoid loss (SigLIP, arXiv
+            2303.15343).
 
     An epoch shows each image once with one of its captions, drawn anew. Equal bytes for equal input and seed: it runs
     on one thread (2 s for 1,482 images and 20 epochs).

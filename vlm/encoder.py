@@ -1,6 +1,6 @@
-"""What every vision-language encoder offers, whichever library it comes from, and `load`, which finds it by a spec.
+"""The interface of vision-language encoders, whichever library they come from: pictures and strings to unit vectors.
 
-Knows nothing of stores, shards or pairs: pictures and strings in, unit vectors out.
+Knows nothing of specs, stores, shards or pairs.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vlm.spec import SpecError
 
 if TYPE_CHECKING:  # torch takes seconds to import; `import vlm` must not
     import numpy as np
@@ -19,12 +21,6 @@ DTYPES = ("float32", "bfloat16")
 IMAGE_BATCH = 64
 #: Captions in one forward pass; they are sorted by length, so that few are padded.
 TEXT_BATCH = 64
-
-
-class SpecError(ValueError):
-    """A model spec, device or dtype that cannot be used: the message names it and what is allowed."""
-
-    exit_code = 2
 
 
 class Tokens(NamedTuple):
@@ -150,34 +146,3 @@ def resolve_device(device: str) -> str:
         there = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise SpecError(f"device {device!r} is not on this machine: allowed are {', '.join(there)}") from None
     return device
-
-
-def load(spec: str, device: str = "auto", dtype: str = "float32") -> Encoder:
-    """The encoder that a spec names.
-
-    Args:
-        spec: `open_clip:NAME/PRETRAINED`, `open_clip:local-dir:PATH`, `hf:REPOSITORY[@REVISION]`, `hf:local-dir:PATH`
-            (`hf:PATH` too, when PATH starts with /, ./, ../ or ~), or a short name of `vlm.zoo`.
-        device: "auto" (CUDA when there is one, else the CPU) or a torch device name.
-        dtype: "float32" or "bfloat16"; the latter casts the weights, since autocast would cast them at every call
-            (measured 15.0 images/s against 38.1, ViT-B-32 on a CPU with AVX512-BF16).
-
-    Raises `SpecError` for anything else, and for a folder, a pre-trained tag or a repository that is not there.
-    """
-    from vlm.zoo import SPECS, expand
-
-    if dtype not in DTYPES:
-        raise SpecError(f"dtype {dtype!r} of model {spec!r}: allowed are {', '.join(DTYPES)}")
-    kind, _, rest = expand(spec).partition(":")
-    if kind not in ("open_clip", "hf") or not rest:
-        raise SpecError(
-            f"model spec {spec!r}: allowed are {', '.join(SPECS)}"
-            + (" (a demo model is first made by a study, then loaded from its folder)" if kind == "demo" else "")
-        )
-    if kind == "hf":
-        from vlm.hf import load_hf
-
-        return load_hf(rest, device=device, dtype=dtype)
-    from vlm.open_clip import load_open_clip
-
-    return load_open_clip(rest, device=device, dtype=dtype)

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vlm import hub
-from vlm.checkpoint import file_hashes, is_path, library_versions, weight_files
-from vlm.encoder import Encoder, SpecError, Tokens, resolve_device
+from vlm.checkpoint import file_hashes, library_versions, weight_files
+from vlm.encoder import Encoder, Tokens, resolve_device
+from vlm.spec import Spec, SpecError
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-LOCAL_DIR = "local-dir:"
 LIBRARIES = ("transformers", "tokenizers", "sentencepiece", "torch", "torchvision", "pillow")
 IMAGE_SETTINGS = (
     "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
@@ -168,26 +168,26 @@ def pooled(features: Any) -> torch.Tensor:
     return getattr(features, "pooler_output", features)
 
 
-def load_hf(rest: str, device: str, dtype: str) -> HFEncoder:
-    """The encoder of `hf:REST`, REST being REPOSITORY[@REVISION], local-dir:PATH or a path. Raises `SpecError`."""
+def load_hf(spec: Spec, device: str, dtype: str) -> HFEncoder:
+    """The encoder of a spec of the kind "hf": a repository of the hub, or a folder. Raises `SpecError`."""
     place = resolve_device(device)
-    if rest.startswith(LOCAL_DIR) or is_path(rest):
-        folder = Path(rest.removeprefix(LOCAL_DIR)).expanduser().absolute()
+    if spec.path is not None:
+        folder = Path(spec.path).expanduser().absolute()
         if not folder.is_dir():
-            raise SpecError(f"model spec hf:{rest}: there is no such folder")
+            raise SpecError(f"model spec {spec}: there is no such folder")
         source: dict[str, Any] = {"kind": "hf", "files": file_hashes(folder)}
     else:
-        repository, revision = hub.split(rest)
+        repository, revision = spec.repository()
         commit = hub.resolve(repository, revision)
         folder = hub.snapshot(repository, commit)
         source = {"kind": "hf", "repository": repository, "revision": commit}
-    model_type, family = _family(folder, f"model spec hf:{rest}")
+    model_type, family = _family(folder, f"model spec {spec}")
     try:
         model = _model(folder, family)
         processor, tokenizer = _processors(folder)
     except Exception as error:  # each reader of files raises its own: safetensors, the unpickler, the tokenizers
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SpecError(f"model spec hf:{rest}: transformers cannot load it: {reason}") from error
+        raise SpecError(f"model spec {spec}: transformers cannot load it: {reason}") from error
     return HFEncoder(model, family, processor, tokenizer, {**source, "model": model_type}, place, dtype)
 
 

@@ -8,20 +8,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vlm.encoder import SpecError
+from vlm.spec import SpecError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 OLD_WEIGHTS = ["pytorch_model*.bin", "pytorch_model*.json"]
 SECONDS = 20.0  # until the hub counts as out of reach
-
-
-def split(rest: str) -> tuple[str, str | None]:
-    """(repository, revision or None) of REPOSITORY[@REVISION]. Raises `SpecError` for what names no repository."""
-    repository, _, revision = rest.partition("@")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
-        raise SpecError(f"model spec hf:{rest}: must be hf:REPOSITORY[@REVISION] or hf:local-dir:PATH")
-    return repository, revision or None
 
 
 def resolve(repository: str, revision: str | None = None) -> str:

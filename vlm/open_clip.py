@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm.checkpoint import WEIGHT_SUFFIXES, file_hashes, library_versions, weight_files
-from vlm.encoder import Encoder, SpecError, Tokens, resolve_device
+from vlm.encoder import Encoder, Tokens, resolve_device
 from vlm.hub import COMMIT, out_of_reach
+from vlm.spec import LOCAL_DIR, Spec, SpecError
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-LOCAL_DIR = "local-dir:"
 CONFIG_FILE = "open_clip_config.json"
 LIBRARIES = ("open_clip_torch", "torch", "torchvision", "timm", "transformers", "tokenizers", "pillow")
 #: Pictures that a convolutional tower gets at a time on a CPU, whatever the batch: the activations of 64 fall out of
@@ -179,23 +179,23 @@ def is_convolutional(visual: Any) -> bool:
     return sum(isinstance(module, torch.nn.Conv2d) for module in visual.modules()) > 2
 
 
-def load_open_clip(rest: str, device: str, dtype: str) -> OpenClipEncoder:
-    """The encoder of `open_clip:REST`, REST being NAME/PRETRAINED or local-dir:PATH. Raises `SpecError`."""
+def load_open_clip(spec: Spec, device: str, dtype: str) -> OpenClipEncoder:
+    """The encoder of a spec of the kind "open_clip": one of its pre-trained models, or a folder. Raises `SpecError`."""
     import open_clip
 
     place = resolve_device(device)
-    if not rest.startswith(LOCAL_DIR):
-        name, tag, options, source = _pretrained(rest)
+    if spec.path is None:
+        name, tag, options, source = _pretrained(spec)
         try:
             loaded = Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, tag)))
             tokenizer = open_clip.get_tokenizer(name)
         except OSError as error:  # what open_clip makes of a missing network
-            raise out_of_reach(f"open_clip:{rest}", error) from error
+            raise out_of_reach(str(spec), error) from error
         if COMMIT.fullmatch(loaded.parent.name):  # the hub's cache names folders by revision
             source["revision"] = loaded.parent.name
         model, _, transform = open_clip.create_model_and_transforms(name, pretrained=tag, **options)
         return OpenClipEncoder(model, transform, tokenizer, source, place, dtype)
-    folder = Path(rest.removeprefix(LOCAL_DIR)).expanduser().absolute()
+    folder = Path(spec.path).expanduser().absolute()
     options, source = _local_dir(folder)
     name = f"{LOCAL_DIR}{folder}"
     try:
@@ -203,22 +203,20 @@ def load_open_clip(rest: str, device: str, dtype: str) -> OpenClipEncoder:
         tokenizer = open_clip.get_tokenizer(name)
     except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SpecError(f"model spec open_clip:{rest}: open_clip cannot load this folder: {reason}") from error
+        raise SpecError(f"model spec {spec}: open_clip cannot load this folder: {reason}") from error
     return OpenClipEncoder(model, transform, tokenizer, source, place, dtype)
 
 
-def _pretrained(rest: str) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
+def _pretrained(spec: Spec) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
     """(name, tag, options of create_model, source) of NAME/PRETRAINED."""
     import open_clip
 
-    name, _, tag = rest.partition("/")
+    name, tag = spec.pretrained()
     if name not in open_clip.list_models():
-        raise SpecError(
-            f"model spec open_clip:{rest}: open_clip has no model {name!r}; `open_clip.list_models()` names them all"
-        )
+        raise SpecError(f"model spec {spec}: open_clip has no model {name!r}; `open_clip.list_models()` names them all")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag not in tags:
-        raise SpecError(f"model spec open_clip:{rest}: allowed after open_clip:{name}/ are {', '.join(tags) or 'none'}")
+        raise SpecError(f"model spec {spec}: allowed after open_clip:{name}/ are {', '.join(tags) or 'none'}")
     settings = open_clip.get_pretrained_cfg(name, tag)
     # Weights trained with QuickGELU give slightly wrong embeddings with GELU, after a mere warning.
     options = {"force_quick_gelu": True} if settings.get("quick_gelu") else {}
@@ -233,7 +231,7 @@ def _local_dir(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     a path from the working directory. Here it is always the folder itself, whose config.json says the architecture;
     it goes in as `text_cfg`, since open_clip lets keyword arguments override the file. So folders can be moved.
     """
-    spec = f"model spec open_clip:{LOCAL_DIR}{folder}"
+    spec = f"model spec {Spec.of_folder('open_clip', folder)}"
     if not folder.is_dir():
         raise SpecError(f"{spec}: there is no such folder")
     try:

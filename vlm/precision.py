@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vlm.encoder import Encoder, SpecError
+from vlm.encoder import Encoder
+from vlm.spec import SpecError
 
 if TYPE_CHECKING:
     import numpy as np

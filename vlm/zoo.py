@@ -1,4 +1,4 @@
-"""The named models: short names a study may use in place of a spec. One table, so that a name means one checkpoint.
+"""Tables of the named models: short names that a study may use in place of a spec, and the demo's variants.
 
 Names say nothing about versions: the hub's revision of each is resolved once for a store, and recorded.
 """
@@ -27,15 +27,20 @@ ZOO = {
         "hf:apple/aimv2-large-patch14-224-lit", "the one AIMv2 with a text tower; large, 768 dimensions, 224 px"
     ),
 }
-SPECS = (
-    "open_clip:NAME/PRETRAINED",
-    "open_clip:local-dir:PATH",
-    "hf:REPOSITORY[@REVISION]",
-    "hf:local-dir:PATH",
-    *ZOO,
-)
 
 
-def expand(spec: str) -> str:
-    """The full spec of a short name; any other spec as it is."""
-    return ZOO[spec].spec if spec in ZOO else spec
+class Variant(NamedTuple):
+    """An objective. The two differ in nothing else, and in just what a study measures."""
+
+    loss: str  #: "softmax" (CLIP's) or "sigmoid" (SigLIP's)
+    epochs: int
+    scale: float  #: of the cosines; fixed for softmax, learned from there for sigmoid
+    bias: float | None  #: of the logits, sigmoid only
+
+
+#: Temperature fixed at .01 is where CLIP's ends. Learning it from CLIP's start would close the gap between the
+#: modalities, and with it the unimodal concepts, that this variant is there to show.
+VARIANTS = {
+    "emoji-clip": Variant("softmax", epochs=20, scale=100.0, bias=None),
+    "emoji-siglip": Variant("sigmoid", epochs=30, scale=10.0, bias=-10.0),
+}

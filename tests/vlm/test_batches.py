@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlm.batches import ImageBatches, TextBatches, Workers, devices, is_out_of_memory
-from vlm.encoder import Encoder, SpecError, Tokens
+from vlm.encoder import Encoder, Tokens
 from vlm.precision import cast_checked
+from vlm.spec import SpecError
 
 
 class Shades(Encoder):
