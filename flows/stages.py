@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flows.config import SAE, Checkpoint, Study
+from flows.config import ImportedSAE, SAESetting, Study
 from flows.pairs import HOW, MAX_PIXELS, located, rules_of, source_of
 from storage.dataset import Dataset
 from storage.errors import BadInput
@@ -142,18 +142,18 @@ def train_jobs(study: Study, state: State, last: Run | None, store: Path) -> lis
                 inputs = {
                     "pairs": pairs,
                     "embeddings": embeddings,
-                    **(_imported(setting, store) if isinstance(setting, Checkpoint) else _trained(setting, seed)),
+                    **(_imported(setting, store) if isinstance(setting, ImportedSAE) else _trained(setting, seed)),
                     "heldout": study.pairs.heldout,
                 }
-                jobs.append(Job(key, sae if isinstance(setting, SAE) else import_sae, inputs if whole else None))
+                jobs.append(Job(key, sae if isinstance(setting, SAESetting) else import_sae, inputs if whole else None))
     return jobs
 
 
-def _trained(setting: SAE, seed: int) -> dict[str, Any]:
+def _trained(setting: SAESetting, seed: int) -> dict[str, Any]:
     return {"setting": setting.setting(), "seed": seed}
 
 
-def _imported(setting: Checkpoint, store: Path) -> dict[str, Any]:
+def _imported(setting: ImportedSAE, store: Path) -> dict[str, Any]:
     """An SAE from elsewhere is known by its bytes, wherever it lies."""
     path = Path(setting.checkpoint)
     if not path.exists():
