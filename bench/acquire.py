@@ -30,10 +30,11 @@ from aiohttp import web
 from bars import Bar, at_least, at_most, line, shown
 from PIL import Image
 
-from flows.pairs import Urls, rules_of, source_of
 from storage.failures import tally
 from storage.listing import scan
-from storage.sources.opening import open_source
+from storage.sources.registry import open_source
+from storage.sources.section import rules_of, source_of
+from storage.sources.urls import UrlsSection
 from tasks.acquire import fetch
 from tasks.stage import Runtime
 
@@ -178,7 +179,7 @@ def stage(urls: list[str], sums: list[str], concurrency: int, folder: Path) -> t
     pl.DataFrame({"url": urls, "caption": [f"picture {n}" for n in range(len(urls))], "sha256": sums}).write_parquet(
         listed
     )
-    pairs = Urls(
+    pairs = UrlsSection(
         source="urls", path=str(listed), concurrency=concurrency, timeout=TIMEOUT, allow_private_addresses=True
     )
     store = folder / "store"

@@ -13,35 +13,28 @@ import duckdb
 from bars import Bar, at_least, at_most, finish
 
 from storage import open_catalog
+from storage.definitions import definitions
 
 MODELS = {"emoji-clip": "softmax loss", "emoji-siglip": "sigmoid loss"}
 SAE = "main"
-TOP = 32
+TOP = definitions().top_concepts
 
 RETRIEVAL = """
-SELECT r10, gallery, captions FROM retrieval
-WHERE model = $model AND intervention = 'embeddings' AND direction = 'image_to_text'
+SELECT r10, chance, gallery FROM retrieval JOIN retrieval_chance() USING (direction)
+WHERE model = $model AND intervention = 'embeddings' AND direction = 'image_to_text' AND k = 10
 """
 SAES = """
 SELECT avg(r2_image), avg(r2_text), avg(abs(l0 - k) / k), avg(dead_fraction), count(*)
 FROM saes WHERE model = $model AND sae = $sae
 """
 UNIMODAL = """
-SELECT avg((modality_score < .1 OR modality_score > .9)::INTEGER) FROM concepts
-WHERE model = $model AND sae = $sae AND firings >= 10
+SELECT avg(is_unimodal(modality_score)::INTEGER) FROM concepts
+WHERE model = $model AND sae = $sae AND is_counted(firings, modality_score)
 """
 ALL = "SELECT avg(stability), avg(floor_matched), avg(floor_matched_sd) FROM stability($model, $sae)"
 ENERGETIC = """
 SELECT stability, floor_matched, floor_matched_sd FROM stability_by_energy($model, $sae) WHERE k = $top
 """
-
-
-def chance(captions: int, own: float, k: int) -> float:
-    """Chance that one of `own` captions is among k drawn from all without replacement."""
-    missed = 1.0
-    for i in range(min(k, captions)):
-        missed *= max(0.0, (captions - own - i) / (captions - i))
-    return 1.0 - missed
 
 
 def one(con: duckdb.DuckDBPyConnection, query: str, **values: object) -> tuple:
@@ -57,9 +50,9 @@ def figures(store: Path, study: str) -> list[Bar]:
     rows = []
     with open_catalog(store, study) as con:
         for model in MODELS:
-            r10, gallery, captions = one(con, RETRIEVAL, model=model)
+            r10, chance, gallery = one(con, RETRIEVAL, model=model)
             name = f"{model}: R@10 image to caption among {gallery} images, times chance"
-            rows.append(at_least(name, r10 / chance(captions, captions / gallery, 10), 10))
+            rows.append(at_least(name, r10 / chance, 10))
             image, text, off, dead, seeds = one(con, SAES, model=model, sae=SAE)
             rows.append(at_least(f"{model}: held-out R2 of images, mean of {seeds} seeds", image, 0.55))
             rows.append(at_least(f"{model}: held-out R2 of captions, mean of {seeds} seeds", text, 0.55))

@@ -118,10 +118,10 @@ def write(planted: Planted, store: Path, width: int, dim: int = 512, seed: int =
     store.mkdir(parents=True, exist_ok=True)
     of = {"model": MODEL, "sae": SETTING, "seed": SEED}
     entries = [
-        Entry(stage="acquire", shard=0, dataset=materialize(store, Address("pairs", "bench", at, ()), pairs)),
-        Entry(stage="train", **of, dataset=materialize(store, Address("saes", "bench", at, ()), sae)),
+        Entry(kind="acquire", shard=0, dataset=materialize(store, Address("pairs", "bench", at, ()), pairs)),
+        Entry(kind="train", **of, dataset=materialize(store, Address("saes", "bench", at, ()), sae)),
         Entry(
-            stage="export", **of, shard=0,
+            kind="export", **of, shard=0,
             dataset=materialize(store, Address("activations", "bench", at, ()), activations),
         ),
     ]  # fmt: skip

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from report.explorer.release import handed_out
+
 MODEL, SETTING, STUDY = "planted", "main", "planted"
 CAPTIONS, TOP, BINS = 2, 24, 20  # captions an image; items in a concept's lists; bins of a histogram
 ITEM_BLOCK, CONCEPT_BLOCK, SIDE = 64, 64, 96  # the last: pixels of a thumbnail
@@ -58,8 +60,8 @@ def write(to: Path, name: str, value: Any) -> None:
 
 
 def manifest(scale: Scale, runs: list[Files]) -> Files:
-    """What the explorer reads first."""
-    return {
+    """The first file that the explorer reads, as a host hands it out."""
+    stored = {
         "schema": 1,
         "live": False,
         "study": STUDY,
@@ -73,6 +75,7 @@ def manifest(scale: Scale, runs: list[Files]) -> Files:
         "item_block": ITEM_BLOCK,
         "concept_block": CONCEPT_BLOCK,
     }
+    return handed_out(stored)
 
 
 def write_thumbs(folder: Path, kinds: np.ndarray, colours: np.ndarray) -> None:

@@ -29,7 +29,7 @@ def rerun(study: Path, store: Path) -> list[Bar]:
     from flows.study import run_study
 
     finished = run_study(load_study(study), store, progress=False)
-    again = [entry for entry in finished.run.entries if entry.stage not in ("scan", "ledger") and not entry.cached]
+    again = [entry for entry in finished.run.entries if entry.is_task and not entry.cached]
     cached = [entry.seconds for entry in finished.run.entries if entry.cached]
     rows = [
         at_most(f"tasks other than scan and ledger that were not cached, of {len(cached) + len(again)}", len(again), 0),

@@ -71,7 +71,7 @@ def concepts_and_bridges(store: Path, out: Path) -> dict[str, float]:
     keys, net = keys_of(trained), SAE.load(store / trained.dataset.path)
     seconds = {}
     with duckdb.connect(config={"threads": 1}) as con:
-        create_views(con, store, [e for e in run.entries if e.stage != "analyze"], 0.0)
+        create_views(con, store, [e for e in run.entries if e.kind != "analyze"], 0.0)
         create_inputs(con)
 
         def concepts() -> None:
@@ -258,7 +258,7 @@ def analysed(store: Path) -> Path:
         return 0
 
     made = materialize(store, Address("tables", "bench", {}, ()), tables)
-    entries = [*run.entries, Entry(stage="analyze", dataset=made)]
+    entries = [*run.entries, Entry(kind="analyze", dataset=made)]
     write_run(store, run.model_copy(update={"entries": entries}))
     return store
 

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from explorer.ask import TooLong, as_csv
 from explorer.guard import Guard
 from explorer.live import Live
+from report.explorer.release import MANIFEST
 from storage.errors import BadInput
 
 MAX_QUESTION = 100_000  # bytes of a body that holds text
@@ -68,7 +69,7 @@ class Handlers:
         name = request.path_params["name"] or "index.html"
         if name in self.front:
             return _file(name, await run_in_threadpool(self.front[name].read_bytes), None)
-        manifest = name == "data/manifest.json"
+        manifest = name == MANIFEST
         shown = await run_in_threadpool(self.live.renew) if manifest else self.live.shown
         if name not in shown.names:
             return failed("there is no such page", 404)

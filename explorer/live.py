@@ -10,6 +10,7 @@ from typing import Any
 
 from explorer.asker import Asker
 from explorer.encode import Encoded, Encoders
+from report.explorer.release import MANIFEST, handed_out
 from storage.catalog import open_catalog
 from storage.errors import BadInput
 from storage.runs import Run, last_run, numbers
@@ -44,7 +45,7 @@ class Shown:
         if name not in self.names:
             raise KeyError(name)
         data = self.site.read(name)
-        return compact({**json.loads(data), "live": True}) if name == "data/manifest.json" else data
+        return compact(handed_out(json.loads(data), live=True)) if name == MANIFEST else data
 
     def image(self, image_id: int) -> bytes | None:
         """A picture as the source gave it, where the store holds its bytes."""

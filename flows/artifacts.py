@@ -53,14 +53,12 @@ def news(entries: list[Entry]) -> str:
 
 
 def _tasks(entries: list[Entry]) -> list[Entry]:
-    return [entry for entry in entries if entry.stage not in ("scan", "ledger")]
+    return [entry for entry in entries if entry.is_task]
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    seed = f"seed {entry.seed}" if entry.seed is not None else None
-    shard = f"shard {entry.shard}" if entry.shard is not None else None
     return {
-        "what": " ".join(str(part) for part in (entry.stage, entry.model, entry.sae, seed, shard) if part),
+        "what": str(entry.key),
         "state": "cached" if entry.cached else "made",
         "rows": entry.dataset.rows,
         "seconds": round(entry.seconds, 2),
@@ -71,7 +69,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _causes(store: Path, made: list[Entry]) -> dict[str, int]:
     """How many items a study does not get, by cause, the most frequent first."""
-    ledgers = [store / entry.dataset.path / "ledger.parquet" for entry in made if entry.stage == "ledger"]
+    ledgers = [store / entry.dataset.path / "ledger.parquet" for entry in made if entry.kind == "ledger"]
     if not ledgers:
         return {}
     counts = pl.read_parquet(ledgers[0])["cause"].value_counts(sort=True)

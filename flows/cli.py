@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.stages import STAGES
 from storage.dataset import find_store
 from storage.errors import BadInput
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from flows.study import Finished, StageDone
 
 FORMATS = ("table", "csv", "json", "parquet")
-STAGES = ("acquire", "model", "embed", "train", "export", "analyze", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,14 +153,19 @@ def run_command(arguments: argparse.Namespace) -> int:
     from flows.study import run_study
 
     finished = run_study(
-        study, store, only=arguments.only, force=arguments.force, upstream=arguments.upstream, tell=tell_stage
+        study,
+        store,
+        only=arguments.only,
+        force=arguments.force,
+        upstream=arguments.upstream,
+        on_stage_done=print_stage,
     )
     print_finished(finished, store)
     return 0
 
 
-def tell_stage(done: StageDone) -> None:
-    """One line as a stage ends."""
+def print_stage(done: StageDone) -> None:
+    """Print one line as a stage ends."""
     print(done, file=sys.stderr)
 
 

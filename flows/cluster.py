@@ -19,12 +19,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import TaskRunner
 
 from flows.config import RuntimeSection
+from flows.stages import STAGES
 from storage.dataset import Dataset
 from storage.errors import BadInput
 
 log = logging.getLogger("bridgescope")
 
-SPREAD = ("embed", "train", "export", "analyze")  #: stages whose tasks need nothing of each other
 AHEAD = 4  #: tasks handed over for each that can run: Ray slows down, and in the end stops, with tens of thousands
 
 NO_CLUSTER = (
@@ -143,7 +143,7 @@ class Cluster:
         import ray
 
         settings, gpus = self.settings, 0.0
-        if stage in ("embed", "train") and settings.device != "cpu":
+        if STAGES[stage].gpu and settings.device != "cpu":
             there = ray.cluster_resources().get("GPU", 0) > 0
             gpus = settings.num_gpus if settings.num_gpus is not None else float(there)
             if stage == "train" and settings.num_gpus_sae is not None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
-from flows.pairs import SOURCES, AnyPairs, Section, located
 from storage.errors import BadInput
+from storage.sources.registry import SECTIONS, AnyPairs, located
+from storage.sources.section import Section
 from tasks.settings import ARCHITECTURES, BASELINES, PARAMETERS, ImageShare, Settings
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
@@ -270,7 +271,7 @@ def load_study(path: str | Path, changes: list[str] | None = None) -> Study:
 
 def _explained(file: Path, problem: Any) -> str:
     """One pydantic error as a sentence: file, key, what is wrong, what is allowed."""
-    tags = (*SOURCES, "trained", "imported")
+    tags = (*SECTIONS, "trained", "imported")
     where = ".".join(str(part) for part in problem["loc"] if part not in tags) or "the study"
     if problem["type"] == "extra_forbidden":
         allowed = _keys_at(problem["loc"][:-1])
@@ -290,7 +291,7 @@ def _keys_at(place: tuple[int | str, ...]) -> list[str]:
     }  # fmt: skip
     named = [str(part) for part in place if isinstance(part, str)]
     if named[:1] == ["pairs"]:
-        return sorted(next(model for source, model in SOURCES.items() if source in named).model_fields)
+        return sorted(SECTIONS[named[1]].model_fields)
     if "imported" in named:
         return sorted(ImportedSAE.model_fields)
     return sorted(sections[named[0] if named else ""].model_fields)

@@ -16,6 +16,7 @@ from prefect.events.worker import EventsWorker
 from pydantic import Field
 
 from flows.config import load_study
+from flows.stages import STAGES
 from flows.study import Finished, run_study
 from storage.dataset import find_store
 from storage.runs import Run, read_run
@@ -50,14 +51,16 @@ def _run(file: str, only: str | None, force: bool, changes: list[str], upstream:
     study = load_study(file, changes)
     store = find_store(create=True)
     log.info("study %s, store %s", study.name, store)
-    finished = run_study(study, store, only=only, force=force, upstream=upstream, progress=False, tell=_tell)
+    finished = run_study(
+        study, store, only=only, force=force, upstream=upstream, progress=False, on_stage_done=_log_stage
+    )
     made = sum(done.tasks - done.cached for done in finished.stages)
     cached = sum(done.cached for done in finished.stages)
     log.info("run %d: %s, %d cached", finished.run.number, f"{made} made" if made else "nothing new", cached)
     return finished
 
 
-def _tell(done: object) -> None:
+def _log_stage(done: object) -> None:
     log.info("%s", done)
 
 
@@ -107,12 +110,11 @@ def _deployable(name: str, body: Callable[..., None], does: str) -> Flow[..., No
 
 
 study = _deployable("study", _whole, "Run every stage of a study; what is there already is not made again.")
-acquire = _deployable(
-    "acquire", _acquire, "List the source, fetch what is new, and send `pairs landed` when its manifest changed."
+# One flow per stage, under the stage's name: the deployments call them flows.deployed.embed and so on.
+globals().update(
+    {
+        stage.name: _deployable(stage.name, _acquire if stage.name == "acquire" else _alone(stage.name), stage.sentence)
+        for stage in STAGES.values()
+        if stage.deployed
+    }
 )
-model = _deployable("model", _alone("model"), "Build the demo models that the study names.")
-embed = _deployable("embed", _alone("embed"), "Embed the shards of pairs that have no embeddings yet.")
-train = _deployable("train", _alone("train"), "Train the SAEs that are missing.")
-export = _deployable("export", _alone("export"), "Write the activations of every SAE.")
-analyze = _deployable("analyze", _alone("analyze"), "Compute the tables of the study from its activations.")
-report = _deployable("report", _alone("report"), "Make the study's page and the explorer's data.")

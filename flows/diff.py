@@ -6,11 +6,8 @@ from pathlib import Path
 
 from flows.results import headlines
 from flows.status import differences
-from storage.dataset import Dataset
 from storage.errors import BadInput
-from storage.runs import Entry, Run, numbers, read_run
-
-Place = tuple[str, str | None, str | None, int | None, int | None]
+from storage.runs import Run, numbers, read_run
 
 
 def two_runs(store: Path, study: str, a: int | None, b: int | None) -> tuple[Run, Run]:
@@ -54,21 +51,16 @@ def _pairs(a: Run, b: Run) -> list[str]:
 
 
 def _datasets(a: Run, b: Run) -> list[str]:
-    """A line a stage that has other datasets now: how many are new, other, gone."""
-    old, new = _placed(a.entries), _placed(b.entries)
-    found = []
-    for stage in dict.fromkeys(place[0] for place in (*old, *new)):
-        was, now = ({place: d for place, d in side.items() if place[0] == stage} for side in (old, new))
-        other = sum(was[place].digest != now[place].digest for place in was.keys() & now.keys())
+    """One line per kind that has other datasets now: how many are new, have other bytes, or are gone."""
+    lines = []
+    for kind in dict.fromkeys(entry.kind for entry in (*a.entries, *b.entries)):
+        was, now = ({entry.key: entry.dataset for entry in run.of(kind)} for run in (a, b))
+        other = sum(was[key].digest != now[key].digest for key in was.keys() & now.keys())
         counts = {"new": len(now.keys() - was.keys()), "with other bytes": other, "gone": len(was.keys() - now.keys())}
-        said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        if said:
-            found.append(f"{stage}: {said} (of {len(now)})")
-    return found
-
-
-def _placed(entries: list[Entry]) -> dict[Place, Dataset]:
-    return {(e.stage, e.model, e.sae, e.seed, e.shard): e.dataset for e in entries}
+        changes = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        if changes:
+            lines.append(f"{kind}: {changes} (of {len(now)})")
+    return lines
 
 
 def _figures(store: Path, a: Run, b: Run) -> list[str]:

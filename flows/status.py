@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.config import Study
-from flows.stages import STAGES, Job, Key, State, jobs_of, lookup
+from flows.jobs import STEPS, Given, Job
+from flows.stages import STAGES
 from storage.dataset import manifest_of
 from storage.errors import BadInput
-from storage.runs import Entry, Run, last_run
+from storage.runs import Entry, Key, Run, State, last_run
 
 
 class Status(NamedTuple):
@@ -25,19 +26,18 @@ def status(study: Study, store: Path) -> list[Status]:
     last = last_run(store, study.name)
     if last is None:
         return [Status(Key(stage), "missing", "the study has not run in this store") for stage in STAGES]
-    before = {Key(e.stage, e.model, e.sae, e.seed, e.shard): e for e in last.entries}
-    state: State = {Key(e.stage, shard=e.shard): e.dataset for e in last.entries if e.stage in ("scan", "ledger")}
-    found = []
-    for stage in STAGES:
-        for place in range(len(jobs_of(stage, study, state, last, store))):
-            job = jobs_of(stage, study, state, last, store)[place]
-            dataset = lookup(job, store)
-            if dataset is not None:
-                state[job.key] = dataset
-                found.append(Status(job.key, "fresh", ""))
-            else:
-                found.append(_unfinished(job, before.get(job.key), store))
-    return found
+    before = {entry.key: entry for entry in last.entries}
+    given = Given(study, State(), last, store)
+    given.state.add(*last.of("scan"), *last.of("ledger"))
+    rows = []
+    for job in (job for stage in STAGES for step in STEPS[stage] for job in step(given)):
+        dataset = job.lookup(store)
+        if dataset is not None:
+            given.state.add(job.entry(dataset))
+            rows.append(Status(job.key, "fresh", ""))
+        else:
+            rows.append(_unfinished(job, before.get(job.key), store))
+    return rows
 
 
 def _unfinished(job: Job, known: Entry | None, store: Path) -> Status:

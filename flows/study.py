@@ -32,14 +32,15 @@ from flows.artifacts import progress, report_page, stage_table
 from flows.cluster import Cluster
 from flows.config import Study
 from flows.failures import check_database
+from flows.jobs import Given, jobs_of
 from flows.running import run_stage
-from flows.stages import STAGES, Job, Key, State, jobs_of, lookup
+from flows.stages import STAGES
 from flows.upstream import upstream_of
 from storage.catalog import write_catalog_file
-from storage.dataset import Dataset, library_versions, locked, manifest_of
+from storage.dataset import library_versions, locked
 from storage.errors import BadInput
 from storage.lease import leases, running
-from storage.runs import Entry, Run, last_run, write_run
+from storage.runs import Entry, Run, State, last_run, write_run
 from storage.site import SITE
 from tasks.stage import Runtime
 
@@ -47,7 +48,7 @@ log = logging.getLogger("bridgescope")
 
 
 class StageDone(NamedTuple):
-    """How a stage went: what a person is told when it ends."""
+    """Summary of a finished stage."""
 
     stage: str
     tasks: int
@@ -62,7 +63,7 @@ class StageDone(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A study that ran."""
+    """Summary of a finished run."""
 
     run: Run
     stages: list[StageDone]
@@ -101,13 +102,14 @@ def run_study(
     force: bool = False,
     upstream: str | None = None,
     progress: bool = True,
-    tell: Callable[[StageDone], None] = lambda done: None,
+    on_stage_done: Callable[[StageDone], None] = lambda done: None,
 ) -> Finished:
-    """Run a study, or one stage of it on what the stages before it made.
+    """Run a study, or one stage of it on the outputs of the stages before it.
 
     `force` makes the outputs of the stage (or of every stage) again. `upstream`, with `only`, is the recipe of a
-    dataset of an earlier stage to use in place of the newest. Raises BadInput for an unknown stage, a store that cannot
-    be written, or a stage whose inputs are not there; what a task raised comes through as it was.
+    dataset of an earlier stage to use in place of the newest. `on_stage_done` is called as each stage ends.
+    Raises BadInput for an unknown stage, a store that cannot be written, or a stage whose inputs are not there; what a
+    task raised comes through as it was.
     """
     if only is not None and only not in STAGES:
         raise BadInput(f"--only {only}: no such stage; stages are {', '.join(STAGES)}")
@@ -126,20 +128,18 @@ def run_study(
             if other.live and other.path != own:
                 log.warning("%s runs this study too: what both need is made once, by whoever comes first", other.holder)
         last = last_run(store, study.name)
-        state = upstream_of(study, store, last, only, upstream) if only else {}
-        return _run_study(study, last, state, only, runtime, cluster, tell)
+        state = upstream_of(study, store, last, only, upstream) if only else State()
+        return _run_study(Given(study, state, last, store), only, runtime, cluster, on_stage_done)
 
 
 def _run_study(
-    study: Study,
-    last: Run | None,
-    state: State,
+    given: Given,
     only: str | None,
     runtime: Runtime,
     cluster: Cluster | None,
-    tell: Callable[[StageDone], None],
+    on_stage_done: Callable[[StageDone], None],
 ) -> Finished:
-    store = runtime.store
+    study, store = given.study, runtime.store
     done: list[StageDone] = []
     entries: list[Entry] = []
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -151,21 +151,19 @@ def _run_study(
     def whole_study() -> None:
         prefect_seconds.append(time.perf_counter() - began)
         for stage in STAGES if only is None else (only,):
-            if stage == "model" and not any(model.spec.startswith("demo:") for model in study.models):
-                continue
-            at = time.perf_counter()
-            with tags(f"study:{study.name}", f"stage:{stage}"), _watched(stage, study, state, last, store):
-                made = run_stage(stage, study, state, last, runtime, cluster)
-            state.update({_key(entry): entry.dataset for entry in made})
-            entries.extend(made)
-            done.append(_summary(stage, made, time.perf_counter() - at))
-            stage_table(store, study.name, stage, made, done[-1].seconds)
-            tell(done[-1])
-        all_entries = entries if only is None else _complete_run(store, entries, state, last)
+            if stage != "acquire" and next(jobs_of(stage, given), None) is None:
+                continue  # a study without demo models has no stage `model`
+            stage_began = time.perf_counter()
+            with tags(f"study:{study.name}", f"stage:{stage}"), _watched(stage, given):
+                stage_entries = run_stage(stage, given, runtime, cluster)
+            entries.extend(stage_entries)
+            done.append(_summary(stage, stage_entries, time.perf_counter() - stage_began))
+            stage_table(store, study.name, stage, stage_entries, done[-1].seconds)
+            on_stage_done(done[-1])
         run = Run(
             study=study.name,
             config=study.model_dump(mode="json"),
-            entries=all_entries,
+            entries=entries if only is None else _complete_run(entries, given),
             started=started,
             seconds=round(time.perf_counter() - began, 3),
             versions=library_versions(),
@@ -180,39 +178,29 @@ def _run_study(
     return Finished(written[0], done, prefect_seconds[0])
 
 
-def _watched(stage: str, study: Study, state: State, last: Run | None, store: Path) -> AbstractContextManager[None]:
+def _watched(stage: str, given: Given) -> AbstractContextManager[None]:
     """A bar in Prefect's UI for the stages that can take hours."""
-    if stage not in ("embed", "train", "export"):
+    if not STAGES[stage].bar:
         return contextlib.nullcontext()
-    jobs: list[Job] = jobs_of(stage, study, state, last, store)
-    return progress(study.name, stage, lambda: sum(lookup(job, store) is not None for job in jobs), len(jobs))
+    jobs = list(jobs_of(stage, given))
+    return progress(
+        given.study.name, stage, lambda: sum(job.lookup(given.store) is not None for job in jobs), len(jobs)
+    )
 
 
-def _key(entry: Entry) -> Key:
-    return Key(entry.stage, entry.model, entry.sae, entry.seed, entry.shard)
-
-
-def _summary(stage: str, made: list[Entry], seconds: float) -> StageDone:
-    tasks = [entry for entry in made if entry.stage not in ("scan", "ledger")]
+def _summary(stage: str, entries: list[Entry], seconds: float) -> StageDone:
+    tasks = [entry for entry in entries if entry.is_task]
     cached = [entry.seconds for entry in tasks if entry.cached]
     return StageDone(stage, len(tasks), len(cached), seconds, max(cached, default=0.0))
 
 
-def _found(store: Path, key: Key, dataset: Dataset) -> Entry:
-    """The entry of a dataset that the last run does not have: what it was made from stands in its manifest."""
-    inputs = [Dataset(**handle) for handle in manifest_of(store, dataset)["inputs"]]
-    return Entry(**key._asdict(), dataset=dataset, inputs=inputs)
-
-
-def _complete_run(store: Path, made: list[Entry], state: State, last: Run | None) -> list[Entry]:
-    """The entries of a run of one stage: upstream as used, the stage as made, the rest from the last run."""
-    before = {_key(entry): entry for entry in last.entries} if last else {}
-    now = {_key(entry): entry for entry in made}
-    for key, dataset in state.items():
-        if key not in now:
-            known = before.get(key)
-            same = known is not None and known.dataset == dataset
-            now[key] = known if same and known else _found(store, key, dataset)
+def _complete_run(entries: list[Entry], given: Given) -> list[Entry]:
+    """The entries of a run of one stage: upstream as used, the stage as it was run, the rest from the last run."""
+    before = {entry.key: entry for entry in given.last.entries} if given.last else {}
+    now = {entry.key: entry for entry in entries}
+    for key, entry in given.state.items():
+        known = before.get(key)
+        now.setdefault(key, known if known is not None and known.dataset == entry.dataset else entry)
     return list({**before, **now}.values())
 
 

@@ -9,6 +9,7 @@ from report.queries import Answer, Row
 from report.sentences import number
 
 SQL = 'SELECT model, sae, claim, figure, "null", low, high, holds FROM findings'
+VERDICTS: dict[bool | None, str] = {True: "holds", False: "does not", None: "not known"}  # by the column `holds`
 
 
 class Of(NamedTuple):
@@ -23,7 +24,7 @@ class Of(NamedTuple):
     @property
     def verdict(self) -> str:
         """The last column."""
-        return "not known" if self.holds is None else "holds" if self.holds else "does not"
+        return VERDICTS[self.holds]
 
 
 class Claim(NamedTuple):

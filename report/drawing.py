@@ -86,7 +86,7 @@ MARKS = {  # the page's drawing of matplotlib's markers, in a box of 26 x 10
 Draw = Callable[[Axes], None]
 
 
-class Key(NamedTuple):
+class LegendKey(NamedTuple):
     """One entry of a figure's legend, which stands outside the data."""
 
     label: str
@@ -118,7 +118,7 @@ class Drawn(NamedTuple):
 
     name: str  #: of its files, and before every id of its inline SVG
     panels: list[Panel]
-    keys: list[Key]
+    keys: list[LegendKey]
     caption: str
     sql: str | list[str]
     columns: int
@@ -198,7 +198,7 @@ def _whole(drawn: Drawn) -> Figure:
     return figure
 
 
-def _handle(key: Key) -> Artist:
+def _handle(key: LegendKey) -> Artist:
     if key.filled:
         return Patch(color=key.color, alpha=key.opacity, linewidth=0, label=key.label)
     size = 8 if key.marker == "|" else 5

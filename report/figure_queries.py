@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from report.figures.runs import Runs
-from report.queries import MIN_FIRINGS, TOP, UNIMODAL, for_each, of_each
+from report.queries import for_each, of_each
 from storage.statements import literal
 
 MARKS = 500  # concepts drawn against their alignment: more are a blot, and megabytes of SVG
@@ -17,19 +17,17 @@ SELECT model, method, k, width, l0, r2_image, r2_text, r2
 FROM frontier
 ORDER BY model, method, width, l0, k"""
 
-SIDE_BY_SIDE = f"""\
+SIDE_BY_SIDE = """\
 WITH values_by_seed AS (
     UNPIVOT (SELECT model, sae, seed, r2_image, r2_text, 1 - dead_fraction AS alive FROM saes)
     ON r2_image, r2_text, alive INTO NAME statistic VALUE value
     UNION ALL
-    SELECT
-        model, sae, seed, 'unimodal',
-        avg((modality_score < {UNIMODAL} OR modality_score > {1 - UNIMODAL})::INTEGER)
+    SELECT model, sae, seed, 'unimodal', avg(is_unimodal(modality_score)::INTEGER)
     FROM concepts
-    WHERE firings >= {MIN_FIRINGS} AND modality_score IS NOT NULL
+    WHERE is_counted(firings, modality_score)
     GROUP BY model, sae, seed
     UNION ALL
-    SELECT model, sae, seed, 'top_energy', sum(energy) FILTER (rank <= {TOP}) / nullif(sum(energy), 0)
+    SELECT model, sae, seed, 'top_energy', sum(energy) FILTER (rank <= top_concepts()) / nullif(sum(energy), 0)
     FROM (
         SELECT *, row_number() OVER (PARTITION BY model, sae, seed ORDER BY energy DESC, concept_id) AS rank
         FROM concepts
@@ -43,9 +41,8 @@ WITH values_by_seed AS (
     UNION ALL
     SELECT
         model, sae, seed, kind || '_opposite',
-        coalesce(
-            sum(positive) FILTER (NOT self AND (class_image, class_text) IN (('image', 'text'), ('text', 'image'))), 0
-        ) / nullif(sum(positive), 0)
+        coalesce(sum(positive) FILTER (NOT self AND are_opposite(class_image, class_text)), 0)
+            / nullif(sum(positive), 0)
     FROM bridge_totals
     GROUP BY model, sae, seed, kind
 ),
@@ -129,7 +126,7 @@ WITH counted AS (
         row_number() OVER (PARTITION BY model ORDER BY energy DESC, concept_id) AS rank,
         count(*) OVER (PARTITION BY model) AS counted
     FROM concepts AS c
-    WHERE sae = {literal(sae)} AND firings >= {MIN_FIRINGS} AND modality_score IS NOT NULL
+    WHERE sae = {literal(sae)} AND is_counted(firings, modality_score)
         AND seed = (SELECT min(seed) FROM saes WHERE saes.model = c.model AND saes.sae = c.sae)
 )
 SELECT model, concept_id, energy, modality_score, counted, subspace, alignment

@@ -80,7 +80,7 @@ def contents(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> dict[str
         modality=ask(con, queries.MODALITY_SHARES),
         by_energy=ask(con, queries.stability_by_energy(main)),
         totals=ask(con, queries.BRIDGE_TOTALS),
-        retrieval=ask(con, queries.retrieval(split)),
+        retrieval=ask(con, queries.RETRIEVAL),
         interventions=ask(con, figure_queries.RETRIEVAL),
         frontier=ask(con, figure_queries.FRONTIER) if holds(con, "frontier") else Answer("", [], []),
     )

@@ -10,17 +10,16 @@ from typing import Any, NamedTuple
 
 import duckdb
 
+from storage.definitions import definitions
 from storage.statements import literal
 
 Row = dict[str, Any]
-UNIMODAL = 0.1  # DEFINITIONS: unimodal below this modality score, or above one minus it
-MIN_FIRINGS = 10  # concepts below it stay out of modality shares
+UNIMODAL, MIN_FIRINGS, TOP = definitions()
 BINS = 20
 BRIDGE_FIGURES = (
     "raw_opposite_share", "covariance_opposite_share", "raw_self_share", "covariance_self_share",
     "top_bridge", "top_covariance_bridge", "top_correlation_bridge", "raw_total", "covariance_total",
 )  # fmt: skip
-TOP = 32  # the "most energetic" concepts of the sentences
 
 
 class Answer(NamedTuple):
@@ -102,19 +101,18 @@ SELECT model, sae, seed, r2_image, r2_text, r2, cosine, l0_image, l0_text, l0, h
 FROM saes
 ORDER BY model, sae, seed"""
 
-MODALITY_SHARES = f"""\
+MODALITY_SHARES = """\
 SELECT
     model, sae,
     count(*) FILTER (counted) AS counted,
     count(*) FILTER (NOT counted) AS left_out,
-    count(*) FILTER (counted AND score > {1 - UNIMODAL}) / count(*) FILTER (counted) AS image_share,
-    count(*) FILTER (counted AND score < {UNIMODAL}) / count(*) FILTER (counted) AS text_share,
-    coalesce(sum(energy) FILTER (counted AND (score > {1 - UNIMODAL} OR score < {UNIMODAL})), 0)
+    count(*) FILTER (counted AND class = 'image') / count(*) FILTER (counted) AS image_share,
+    count(*) FILTER (counted AND class = 'text') / count(*) FILTER (counted) AS text_share,
+    coalesce(sum(energy) FILTER (counted AND class IN ('image', 'text')), 0)
         / nullif(sum(energy) FILTER (counted), 0) AS unimodal_energy
 FROM (
     SELECT
-        model, sae, energy, modality_score AS score,
-        firings >= {MIN_FIRINGS} AND modality_score IS NOT NULL AS counted
+        model, sae, energy, modality_class(modality_score) AS class, is_counted(firings, modality_score) AS counted
     FROM concepts
 )
 GROUP BY model, sae
@@ -157,54 +155,19 @@ SELECT model, subspace, rank, heldout_accuracy
 FROM geometry
 ORDER BY model, list_position(['mean_gap', 'logistic', 'lda', 'inlp'], subspace), subspace"""
 
-TRAINING = "SELECT model, sae, seed, epoch, r2, dead_fraction FROM training ORDER BY model, sae, seed, step"
-
-
-def retrieval(split: str) -> str:
-    """Recall next to chance, in a gallery of the images with the smallest split_u.
-
-    A caption finds its image among the first K of n by chance in K/n of all orders. An image with c of the M captions
-    finds one of its own in 1 - C(M - c, K)/C(M, K), averaged over the images: more captions, more luck.
-    """
-    return f"""\
-WITH candidates AS (
-    SELECT images.image_id, images.split_u, count(pairs.pair_id) AS own
-    FROM images
-    LEFT JOIN pairs ON pairs.image_id = images.image_id
-    WHERE {literal(split)} = 'all' OR images.split = {literal(split)}
-    GROUP BY images.image_id, images.split_u
-),
-gallery AS (
-    SELECT own, sum(own) OVER () AS total
-    FROM candidates
-    QUALIFY row_number() OVER (ORDER BY split_u, image_id) <= (SELECT max(gallery) FROM retrieval)
-),
-image_chance AS (
-    SELECT
-        k, avg(1 - list_product([greatest(total - own - i, 0) / greatest(total - i, 1) FOR i IN range(k)])) AS chance
-    FROM gallery, (SELECT unnest([1, 5, 10]) AS k)
-    WHERE own > 0
-    GROUP BY k
-),
-chances AS (
-    SELECT DISTINCT
-        direction, k,
-        CASE direction
-            WHEN 'text_to_image' THEN least(k / gallery, 1)
-            ELSE (SELECT chance FROM image_chance WHERE image_chance.k = ks.k)
-        END AS chance
-    FROM retrieval, (SELECT unnest([1, 5, 10]) AS k) AS ks
-)
+RETRIEVAL = """\
 SELECT
     model, direction, any_value(gallery) AS gallery, any_value(captions) AS captions,
     any_value(r1) AS r1, max(chance) FILTER (k = 1) AS chance1,
     any_value(r5) AS r5, max(chance) FILTER (k = 5) AS chance5,
     any_value(r10) AS r10, max(chance) FILTER (k = 10) AS chance10
 FROM retrieval
-JOIN chances USING (direction)
+JOIN retrieval_chance() USING (direction)
 WHERE intervention = 'embeddings'
 GROUP BY model, direction
 ORDER BY model, direction"""
+
+TRAINING = "SELECT model, sae, seed, epoch, r2, dead_fraction FROM training ORDER BY model, sae, seed, step"
 
 
 def histograms(runs: list[tuple[str, str]]) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from storage.dataset import manifest_of
+from storage.definitions import define
 from storage.errors import BadInput
-from storage.runs import Entry, Run, last_run, studies
+from storage.runs import Entry, Run, last_run, narrowed, studies
 from storage.statements import SQL, literal, statement
 
 if TYPE_CHECKING:
@@ -24,16 +25,16 @@ TABLES = (
 
 
 def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[Entry], heldout: float) -> list[str]:
-    """Create every view whose data the entries hold, then the macros that these views allow.
+    """Create the definitions, every view whose data the entries hold, and the macros that these views allow.
 
     Returns the paths of all files that the views read. Raises BadInput that names a file which is gone.
     """
+    define(con)
     entries = list(entries)
     files: list[str] = []
 
-    def paths(stage: str, name: str, **wanted: Any) -> list[str]:
-        found = [e for e in entries if e.stage == stage and all(getattr(e, k) == v for k, v in wanted.items())]
-        listed = [str(store / e.dataset.path / name.format(shard=e.shard)) for e in found]
+    def paths(kind: str, name: str, **wanted: Any) -> list[str]:
+        listed = [str(store / e.dataset.path / name.format(shard=e.shard)) for e in narrowed(entries, kind, **wanted)]
         for path in listed:
             if not os.path.exists(path):
                 raise BadInput(f"{path} is missing from the store: bridgescope run STUDY.toml makes it again")
@@ -46,15 +47,15 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         con.execute(statement("views/pairs", captions=paths("acquire", "captions.parquet")))
     if ledger := paths("ledger", "ledger.parquet"):
         con.execute(statement("views/ledger", ledger=ledger))
-    for view, stage, name in (("training", "train", "training.parquet"), ("activations", "export", "{shard}.parquet")):
-        keys = dict.fromkeys((e.model, e.sae, e.seed) for e in entries if e.stage == stage)
+    for view, kind, name in (("training", "train", "training.parquet"), ("activations", "export", "{shard}.parquet")):
+        keys = dict.fromkeys((e.model, e.sae, e.seed) for e in entries if e.kind == kind)
         selects = [
             statement(
                 f"views/{view}",
                 model=model,
                 sae=sae,
                 seed=seed,
-                files=paths(stage, name, model=model, sae=sae, seed=seed),
+                files=paths(kind, name, model=model, sae=sae, seed=seed),
             )
             for model, sae, seed in keys
         ]
@@ -67,12 +68,12 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
             figures=paths("frontier", "frontier.parquet", model=model),
             seconds=paths("frontier", "seconds.parquet", model=model),
         )
-        for model in dict.fromkeys(e.model for e in entries if e.stage == "frontier")
+        for model in dict.fromkeys(e.model for e in entries if e.kind == "frontier")
     ]
     if measured:
         con.execute("CREATE VIEW frontier AS\n" + "\nUNION ALL\n".join(measured))
-    if any(entry.stage == "analyze" for entry in entries):
-        made = {name for e in entries if e.stage == "analyze" for name in manifest_of(store, e.dataset)["files"]}
+    if any(entry.kind == "analyze" for entry in entries):
+        made = {name for e in entries if e.kind == "analyze" for name in manifest_of(store, e.dataset)["files"]}
         for table in TABLES:
             if f"{table}.parquet" in made:  # a study without a frontier has no such table
                 found = paths("analyze", f"{table}.parquet")

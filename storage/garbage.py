@@ -59,7 +59,7 @@ def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False) -> Ga
         for run in runs:
             counts = count_all or run in _counting(runs, keep)
             for entry in run.entries:
-                name = " ".join(str(part) for part in (entry.stage, entry.model, entry.sae) if part)
+                name = " ".join(str(part) for part in (entry.kind, entry.model, entry.sae) if part)
                 was[entry.dataset.path] = f"{name} of {study}, run {run.number}"
                 if counts:
                     used |= {entry.dataset.path, *(handle.path for handle in entry.inputs)}

@@ -3,29 +3,89 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from storage.dataset import Dataset, locked, sync
 from storage.errors import BadInput
 
+LISTED = ("scan", "ledger")  #: kinds that no cached task makes: they are listed anew by every acquire
+
+
+class Key(NamedTuple):
+    """The place of a dataset in a study: its kind, and which model, SAE, seed and shard it is of."""
+
+    kind: str
+    model: str | None = None
+    sae: str | None = None
+    seed: int | None = None
+    shard: int | None = None
+
+    def __str__(self) -> str:
+        parts = [self.kind, self.model, self.sae]
+        parts += [f"seed {self.seed}" if self.seed is not None else None]
+        parts += [f"shard {self.shard}" if self.shard is not None else None]
+        return " ".join(part for part in parts if part)
+
 
 class Entry(BaseModel):
-    """One dataset of a run, and what it is in the study."""
+    """One dataset of a study with its key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stage: str
+    kind: str
     model: str | None = None
     sae: str | None = None
     seed: int | None = None
     shard: int | None = None
     dataset: Dataset
-    inputs: list[Dataset] = []  #: what it was made from
-    seconds: float = 0.0  #: what the task took in this run
+    inputs: list[Dataset] = []  #: the datasets that it was made from
+    seconds: float = 0.0  #: duration of its task in this run
     cached: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_was_called_stage(cls, values: Any) -> Any:
+        """Runs that were written by version 0.1, and the arguments of tasks, call the kind `stage`."""
+        if isinstance(values, dict) and "stage" in values and "kind" not in values:
+            return {"kind": values["stage"], **{name: value for name, value in values.items() if name != "stage"}}
+        return values
+
+    @property
+    def key(self) -> Key:
+        """The place of this dataset in its study."""
+        return Key(self.kind, self.model, self.sae, self.seed, self.shard)
+
+    @property
+    def is_task(self) -> bool:
+        """Whether a cached task makes datasets of this kind."""
+        return self.kind not in LISTED
+
+    def argument(self) -> dict[str, Any]:
+        """This entry as an argument of a task. The kind is called `stage` there: the recipes of old stores hold it."""
+        kind, model, sae, seed, shard = self.key
+        at = {"model": model, "sae": sae, "seed": seed, "shard": shard}
+        return {"stage": kind, **at, "dataset": self.dataset}
+
+
+class State(dict[Key, Entry]):
+    """The entries of a study by key, in the order in which they came."""
+
+    def add(self, *entries: Entry) -> None:
+        """Put entries in; one with a key that is there takes its place."""
+        self.update({entry.key: entry for entry in entries})
+
+    def of(self, kind: str, **wanted: Any) -> list[Entry]:
+        """The entries of a kind, narrowed by model, sae, seed or shard."""
+        return narrowed(self.values(), kind, **wanted)
+
+    def dataset(self, kind: str, **at: Any) -> Dataset | None:
+        """The handle of the dataset at a place, or None."""
+        entry = self.get(Key(kind, **at))
+        return entry.dataset if entry else None
 
 
 class Run(BaseModel):
@@ -41,13 +101,18 @@ class Run(BaseModel):
     seconds: float
     versions: dict[str, str]
 
-    def of(self, stage: str, **wanted: Any) -> list[Entry]:
-        """The entries of a stage, narrowed by model, sae, seed or shard, in the order of the run."""
-        return [
-            entry
-            for entry in self.entries
-            if entry.stage == stage and all(getattr(entry, name) == value for name, value in wanted.items())
-        ]
+    def of(self, kind: str, **wanted: Any) -> list[Entry]:
+        """The entries of a kind, narrowed by model, sae, seed or shard, in the order of the run."""
+        return narrowed(self.entries, kind, **wanted)
+
+
+def narrowed(entries: Iterable[Entry], kind: str, **wanted: Any) -> list[Entry]:
+    """The entries of a kind whose model, sae, seed or shard have the wanted values, in their order."""
+    return [
+        entry
+        for entry in entries
+        if entry.kind == kind and all(getattr(entry, name) == value for name, value in wanted.items())
+    ]
 
 
 def studies(store: Path) -> list[str]:

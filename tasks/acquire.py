@@ -17,7 +17,7 @@ from storage.listing import Scan, read_listing, write_ledger
 from storage.listing import scan as scan_source
 from storage.pairs import Check, Earlier, read_failures, write_shard
 from storage.sources import Dropped, SourceError
-from storage.sources.opening import open_source
+from storage.sources.registry import open_source
 from tasks.stage import Runtime, stage
 
 log = logging.getLogger("bridgescope")

@@ -9,7 +9,6 @@ import duckdb
 import polars as pl
 
 from storage.catalog import create_views, frame
-from storage.dataset import Dataset
 from storage.runs import Entry
 from storage.statements import literal
 from storage.tables import Trained, fill, fill_concepts
@@ -84,8 +83,3 @@ def make_tables(con: duckdb.DuckDBPyConnection, analysis: Analysis, out: Path) -
 def trained_of(analysis: Analysis) -> list[Trained]:
     """The SAEs of the study, as SQL needs them."""
     return [Trained(**keys_of(entry), width=net.config.width) for entry, net in analysis.trained()]
-
-
-def entry(stage: str, dataset: Dataset, **of: Any) -> dict[str, Any]:
-    """One dataset of a study as an argument of `analyze`: what it is, and its handle."""
-    return {"stage": stage, **of, "dataset": dataset}

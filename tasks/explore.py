@@ -42,7 +42,7 @@ def explore(
     from sae import SAE
 
     made = [Entry(**entry) for entry in entries]
-    trained = {f"{e.model}/{e.sae}/{e.seed}": e.dataset for e in made if e.stage == "train"}
+    trained = {f"{e.model}/{e.sae}/{e.seed}": e.dataset for e in made if e.kind == "train"}
 
     def dictionary_of(key: str) -> Dictionary:
         net = SAE.load(runtime.store / trained[key].path)

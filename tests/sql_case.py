@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 import polars as pl
 
+from storage.definitions import define
 from storage.split import split_u
 
 KEYS = {"model": "m", "sae": "s", "seed": 0}
@@ -49,6 +50,7 @@ def random_case(seed: int, images: int = 60, width: int = 9) -> Case:
 def catalog(z_image: Any, z_text: Any, owner: Any, u: Any, heldout: float = 0.5) -> duckdb.DuckDBPyConnection:
     """The views images, pairs and activations of such a study."""
     con = duckdb.connect(config={"threads": 1})
+    define(con)
     split = np.where(np.asarray(u) < heldout, "heldout", "train")
     owner = np.asarray(owner)
     images = pl.DataFrame({

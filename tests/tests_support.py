@@ -70,8 +70,8 @@ def grow(vectors: Path) -> None:
 
 def made(run: Run, of: str | None = None) -> list[tuple[str, int | None]]:
     """Stage and seed of everything that a run made rather than found, in order."""
-    kept = [entry for entry in run.entries if entry.stage not in ("scan", "ledger") and of in (None, entry.stage)]
-    return [(entry.stage, entry.seed) for entry in kept if not entry.cached]
+    kept = [entry for entry in run.entries if entry.is_task and of in (None, entry.kind)]
+    return [(entry.kind, entry.seed) for entry in kept if not entry.cached]
 
 
 def tables(store: Path, run: Run) -> dict[str, pl.DataFrame]:

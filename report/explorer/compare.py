@@ -11,12 +11,12 @@ import duckdb
 
 from report.claims import SQL as CLAIMS
 from report.explorer.answers import table_of
+from report.figures.runs import Runs
 from report.gallery import FIGURES_INDEX
 from report.queries import holds
 from storage.site import put, put_json
 
 SETTINGS = "FROM saes ORDER BY model, sae, seed"
-Runs = list[tuple[str, str]]
 
 
 def write_compare(site: ZipFile, con: duckdb.DuckDBPyConnection, main: Runs, page: Path) -> None:

@@ -28,7 +28,7 @@ SMALL = 5000  # images up to which all items are shown, and not only those in a 
 Record = dict[str, Any]
 
 
-class Key(NamedTuple):
+class SAEKey(NamedTuple):
     """Which SAE."""
 
     model: str
@@ -44,7 +44,7 @@ class Key(NamedTuple):
         return f"data/runs/{self}"
 
 
-def find_top(con: duckdb.DuckDBPyConnection, keys: list[Key]) -> None:
+def find_top(con: duckdb.DuckDBPyConnection, keys: list[SAEKey]) -> None:
     """Fill the table explorer_top: the strongest items of every concept of these SAEs."""
     for place, key in enumerate(keys):
         into = "INSERT INTO explorer_top" if place else "CREATE OR REPLACE TEMP TABLE explorer_top AS"
@@ -58,7 +58,7 @@ def find_words(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def write_run(
-    site: ZipFile, con: duckdb.DuckDBPyConnection, key: Key, split: str, layout: Any, dictionary: Dictionary
+    site: ZipFile, con: duckdb.DuckDBPyConnection, key: SAEKey, split: str, layout: Any, dictionary: Dictionary
 ) -> None:
     """Write everything of one SAE. layout: [C, 2]."""
     of = key._asdict()
@@ -79,7 +79,12 @@ def write_run(
 
 
 def _write_details(
-    site: ZipFile, con: duckdb.DuckDBPyConnection, key: Key, split: str, ids: list[int], words: dict[int, list[Record]]
+    site: ZipFile,
+    con: duckdb.DuckDBPyConnection,
+    key: SAEKey,
+    split: str,
+    ids: list[int],
+    words: dict[int, list[Record]],
 ) -> None:
     top = _top_items(con, key)
     bars = _histograms(con, key, split)
@@ -101,14 +106,14 @@ def _write_details(
         put_json(site, f"{key.folder}/concept/{block}.json", details)
 
 
-def _top_items(con: duckdb.DuckDBPyConnection, key: Key) -> dict[str, dict[int, list[Record]]]:
+def _top_items(con: duckdb.DuckDBPyConnection, key: SAEKey) -> dict[str, dict[int, list[Record]]]:
     found: dict[str, dict[int, list[Record]]] = {"image": defaultdict(list), "text": defaultdict(list)}
     for row in rows_of(con, "top_of", **key._asdict()).iter_rows(named=True):
         found[row["modality"]][row["concept_id"]].append({"item": row["item_id"], "activation": row["activation"]})
     return found
 
 
-def _histograms(con: duckdb.DuckDBPyConnection, key: Key, split: str) -> dict[int, Record]:
+def _histograms(con: duckdb.DuckDBPyConnection, key: SAEKey, split: str) -> dict[int, Record]:
     found: dict[int, Record] = {}
     for row in rows_of(con, "histograms", **key._asdict(), split=split, bins=BINS).iter_rows(named=True):
         edges = [float(f"{row['highest'] * i / BINS:.6g}") for i in range(BINS + 1)]
@@ -118,7 +123,7 @@ def _histograms(con: duckdb.DuckDBPyConnection, key: Key, split: str) -> dict[in
     return found
 
 
-def _write_codes(site: ZipFile, con: duckdb.DuckDBPyConnection, key: Key, dictionary: Dictionary) -> None:
+def _write_codes(site: ZipFile, con: duckdb.DuckDBPyConnection, key: SAEKey, dictionary: Dictionary) -> None:
     """The codes of the items shown, a file a block of images; of a large study those in a top list of this SAE.
 
     An item on which nothing fires has none.

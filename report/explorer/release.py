@@ -1,4 +1,4 @@
-"""The explorer's data files as loose files, for a static host: all of them, or without images and captions."""
+"""The explorer's data files as they are handed out: loose files for a static host, and the manifest of every host."""
 
 from __future__ import annotations
 
@@ -8,29 +8,45 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from report.claims import VERDICTS
+from report.queries import MIN_FIRINGS, UNIMODAL
 from storage.site import compact
+
+MANIFEST = "data/manifest.json"
+
+
+def handed_out(manifest: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The manifest of a dataset as a host hands it out: with the definitions in force, and with `changes`.
+
+    A dataset does not hold the definitions: they are those of the code that reads it, as on the study's page.
+    """
+    verdicts = {"holds": VERDICTS[True], "fails": VERDICTS[False], "open": VERDICTS[None]}
+    definitions = {"unimodal": UNIMODAL, "min_firings": MIN_FIRINGS, "verdicts": verdicts}
+    return {**manifest, "definitions": definitions, **changes}
 
 
 def unpack(path: Path, out: Path, *, items: bool = True) -> None:
-    """Write the files of an archive below `out`, which is made. Without `items` no image and no caption is among them.
-
-    Words stay, which name concepts: each stands in two captions or more. The manifest says which it is.
-    """
+    """Write the files of an archive below the folder `out`, which is created. See `released` for `items`."""
     with zipfile.ZipFile(path) as site:
         for name in site.namelist():
-            data = site.read(name) if items else without_items(name, site.read(name))
+            data = released(name, site.read(name), items=items)
             if data is not None:
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 (out / name).write_bytes(data)
 
 
-def without_items(name: str, data: bytes) -> bytes | None:
-    """A file without images and captions; None for one that holds nothing else."""
+def released(name: str, data: bytes, *, items: bool = True) -> bytes | None:
+    """A file as it is published. Without `items` it holds no image and no caption; None for a file of nothing else.
+
+    The words that name concepts stay: each stands in two captions or more. The manifest states `items`.
+    """
+    if name == MANIFEST:
+        return _changed(data, lambda manifest: handed_out(manifest, items=items))
+    if items:
+        return data
     top, *below = name.split("/")
     if top == "thumbs" or name.startswith("data/items/") or "codes" in below[4:5]:
         return None
-    if name == "data/manifest.json":
-        return _changed(data, lambda manifest: {**manifest, "items": False})
     if "concept" in below[4:5]:
         return _changed(data, lambda block: {i: {**one, "images": [], "texts": []} for i, one in block.items()})
     return data

@@ -12,7 +12,7 @@ import numpy as np
 from report import queries
 from report.explorer import compare, concepts, items
 from report.explorer.answers import rows_of
-from report.explorer.concepts import Key
+from report.explorer.concepts import SAEKey
 from report.explorer.layout import method_of
 from report.explorer.shares import Dictionary
 from storage.documentation import documented
@@ -35,7 +35,7 @@ def write_explorer(
     SAE that is shown, by model/sae/seed; dictionary_of: called once for each. SAEs of data diets are compared alone.
     """
     runs = shown_runs(con, config)
-    keys = [Key(run["model"], run["sae"], run["seed"]) for run in runs]
+    keys = [SAEKey(run["model"], run["sae"], run["seed"]) for run in runs]
     concepts.find_top(con, keys)
     concepts.find_words(con)
     items.find_shown(con)

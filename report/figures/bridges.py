@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from report.drawing import FIRST, INK, LINE, MUTED, SECOND, Draw, Drawn, Key, Panel
+from report.drawing import FIRST, INK, LINE, MUTED, SECOND, Draw, Drawn, LegendKey, Panel
 from report.exhibits import Bridge, Exhibit
 from report.queries import Answer, Row
 from report.sentences import number
@@ -50,9 +50,9 @@ def matrices(answers: Sequence[tuple[str, Answer]], sae: str, cells: int) -> Dra
         "root. Empty: too few pairs on which both fire. Framed: one concept on both sides."
     )
     keys = [
-        Key("positive", FIRST, filled=True, opacity=0.9),
-        Key("negative", SECOND, filled=True, opacity=0.9),
-        Key("the same concept", INK, marker="s", line=False, hollow=True),
+        LegendKey("positive", FIRST, filled=True, opacity=0.9),
+        LegendKey("negative", SECOND, filled=True, opacity=0.9),
+        LegendKey("the same concept", INK, marker="s", line=False, hollow=True),
     ]
     return Drawn("bridge-matrix", panels, keys, caption, [answer.sql for _, answer in answers], 2)
 

@@ -14,7 +14,7 @@ from report.drawing import (
     VARIABLES,
     Draw,
     Drawn,
-    Key,
+    LegendKey,
     Panel,
     dashes,
     short,
@@ -73,7 +73,7 @@ def r2_against_l0(answer: Answer, runs: Runs) -> Drawn | None:
     caption += f" Points below {short(bottom)} are cut off: {', '.join(deeper)}." if deeper else ""
     order = [name for name in METHODS if name in styles] + [name for name in names if name not in METHODS]
     keys = [
-        Key(
+        LegendKey(
             styles[name].name, styles[name].color, styles[name].dash, marker=styles[name].marker,
             line=len({row["k"] for row in answer.of(method=name)}) > 1, hollow=styles[name].color in (INK, MUTED),
         )

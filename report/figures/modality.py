@@ -7,7 +7,7 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from report.drawing import FIRST, MUTED, PAPER, SECOND, THIRD, Draw, Drawn, Key, Panel, short
+from report.drawing import FIRST, MUTED, PAPER, SECOND, THIRD, Draw, Drawn, LegendKey, Panel, short
 from report.figures.runs import Runs, columns_for, models_of, titled
 from report.queries import MIN_FIRINGS, UNIMODAL, Answer, Row
 
@@ -34,7 +34,7 @@ def histograms(answer: Answer, runs: Runs) -> Drawn:
         f"Modality score of the concepts with at least {MIN_FIRINGS} firings, 0 text, 1 image, all seeds together. "
         f"Dotted lines: the unimodal thresholds {UNIMODAL} and {1 - UNIMODAL}. {'; '.join(left_out)}."
     )
-    keys = [Key("share of concepts", FIRST, filled=True), Key("share of their energy", SECOND)]
+    keys = [LegendKey("share of concepts", FIRST, filled=True), LegendKey("share of their energy", SECOND)]
     return Drawn("modality", panels, keys, caption, answer.sql, columns_for(runs))
 
 
@@ -91,13 +91,13 @@ def alignments(answer: Answer, nulls: Answer, runs: Runs, most: int) -> Drawn | 
         "INLP the length of the part inside the subspace, which has no sign. "
         f"{'; '.join(notes)}, those with most energy."
     )
-    keys = [Key("concept, area its energy", FIRST, marker="o", line=False)]
+    keys = [LegendKey("concept, area its energy", FIRST, marker="o", line=False)]
     if nulls.rows:
         caption += (
             " Grey: what random directions reach, up to the 97.5 % quantile of their length; for INLP also from the "
             "2.5 % quantile on."
         )
-        keys.append(Key("random directions", THIRD, filled=True, opacity=0.25))
+        keys.append(LegendKey("random directions", THIRD, filled=True, opacity=0.25))
     return Drawn("alignment", panels, keys, caption, [answer.sql, nulls.sql], len(models) if len(models) < 4 else 2)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from report.drawing import LINE, MUTED, SERIES, THIRD, Draw, Drawn, Key, Panel, dashes, short
+from report.drawing import LINE, MUTED, SERIES, THIRD, Draw, Drawn, LegendKey, Panel, dashes, short
 from report.figures.runs import Runs, titled
 from report.figures.stability import energetic_axis
 from report.queries import MIN_FIRINGS, TOP, Answer, Row
@@ -43,8 +43,8 @@ def side_by_side(answer: Answer, runs: Runs) -> Drawn | None:
         f"{MIN_FIRINGS} firings) shuffled modalities, of bridges permuted images. Bridges, image × text: the share of "
         "the positive total that lies between unimodal concepts of opposite modality."
     )
-    keys = [Key(t, s[0], marker=s[1], line=False) for t, s in zip(titles, SERIES, strict=False)]
-    keys.append(Key("chance", MUTED, marker="|", line=False))
+    keys = [LegendKey(t, s[0], marker=s[1], line=False) for t, s in zip(titles, SERIES, strict=False)]
+    keys.append(LegendKey("chance", MUTED, marker="|", line=False))
     return Drawn("models", [panel], keys, caption, answer.sql, 1)
 
 
@@ -92,8 +92,8 @@ def concentration(answer: Answer, runs: Runs) -> Drawn | None:
         "Share of the energy held by the K most energetic concepts; bands: range over seeds. Dotted: the share of as "
         "many concepts if all had the same energy."
     )
-    keys = [Key(model, color, dash) for model, (color, _, dash) in series.items()]
-    keys.append(Key("equal energies", THIRD, "1.5 2.5"))
+    keys = [LegendKey(model, color, dash) for model, (color, _, dash) in series.items()]
+    keys.append(LegendKey("equal energies", THIRD, "1.5 2.5"))
     return Drawn("energy", panels, keys, caption, answer.sql, min(3, max(2, len(panels))))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from report.drawing import FIRST, LINE, MUTED, PAPER, SECOND, Draw, Drawn, Key, Panel, short
+from report.drawing import FIRST, LINE, MUTED, PAPER, SECOND, Draw, Drawn, LegendKey, Panel, short
 from report.figures.runs import Runs, columns_for, titled
 from report.queries import Answer, Row
 
@@ -44,7 +44,7 @@ def interventions(answer: Answer, runs: Runs) -> Drawn | None:
         "the embeddings as they are. Random: concepts drawn at random that hold as much energy as those removed in the "
         "line above. Modality means removed: no SAE at all. Reconstructions and what is kept of them include the bias."
     )
-    keys = [Key(name.replace("_", " "), color, marker=mark, line=False) for name, color, mark, _ in DIRECTIONS]
+    keys = [LegendKey(name.replace("_", " "), color, marker=mark, line=False) for name, color, mark, _ in DIRECTIONS]
     return Drawn("retrieval", panels, keys, caption, answer.sql, min(2, columns_for(runs)))
 
 

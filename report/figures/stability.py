@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MultipleLocator, NullLocator
 
-from report.drawing import FIRST, INK, LINE, PAPER, SECOND, THIRD, Draw, Drawn, Key, Panel, dashes, short
+from report.drawing import FIRST, INK, LINE, PAPER, SECOND, THIRD, Draw, Drawn, LegendKey, Panel, dashes, short
 from report.figures.runs import Runs, columns_for, models_of, titled
 from report.queries import Answer, Row
 
@@ -30,7 +30,10 @@ def curves(answer: Answer, runs: Runs) -> Drawn:
         "range over pairs of seeds. Bands of the floors: two standard deviations of their draws to either side. "
         "floor_matched keeps the mean and covariance of the dictionary and is the one that counts."
     )
-    keys = [Key("stability", FIRST, marker="o"), *(Key(name, color, dash) for name, color, dash in FLOORS[::-1])]
+    keys = [
+        LegendKey("stability", FIRST, marker="o"),
+        *(LegendKey(name, color, dash) for name, color, dash in FLOORS[::-1]),
+    ]
     return Drawn("stability", panels, keys, caption, answer.sql, columns_for(runs))
 
 
@@ -91,11 +94,11 @@ def diets(answer: Answer, runs: Runs) -> Drawn | None:
         "from the same dictionary and are alike for that reason too."
     )
     keys = [
-        Key("stability", FIRST, marker="o", line=False),
-        Key("the same seed", FIRST, marker="o", line=False, hollow=True),
-        Key("energy-weighted", INK, marker="D", line=False),
-        Key("floor_matched", SECOND, marker="|", line=False),
-        Key("floor_random", THIRD, marker="|", line=False),
+        LegendKey("stability", FIRST, marker="o", line=False),
+        LegendKey("the same seed", FIRST, marker="o", line=False, hollow=True),
+        LegendKey("energy-weighted", INK, marker="D", line=False),
+        LegendKey("floor_matched", SECOND, marker="|", line=False),
+        LegendKey("floor_random", THIRD, marker="|", line=False),
     ]
     return Drawn("diets", panels, keys, caption, answer.sql, min(2, len(panels)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from report.drawing import FIRST, SECOND, Draw, Drawn, Key, Panel, dashes, short
+from report.drawing import FIRST, SECOND, Draw, Drawn, LegendKey, Panel, dashes, short
 from report.figures.runs import Runs, columns_for, titled
 from report.queries import Answer, Row
 
@@ -27,7 +27,7 @@ def curves(answer: Answer, runs: Runs) -> Drawn:
         "A line a seed. R² of the training batches, both modalities together (the table has each by itself); dead: "
         "concepts silent for the window that the auxiliary loss uses."
     )
-    keys = [Key("R² of training batches", FIRST), Key("dead fraction", SECOND, "5 3")]
+    keys = [LegendKey("R² of training batches", FIRST), LegendKey("dead fraction", SECOND, "5 3")]
     return Drawn("training", panels, keys, caption, answer.sql, columns_for(runs))
 
 

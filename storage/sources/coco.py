@@ -11,12 +11,15 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from storage.errors import BadInput
 from storage.sources import Arrived, Caption, Dropped, Item, Listing, Source, SourceError
 from storage.sources.download import Policy, download_file
 from storage.sources.files import confined, digests, is_picture, read_bounded
+from storage.sources.section import DownloadsSection, is_url, resolved
 from storage.sources.tables import stamp
 
 SITE = "http://images.cocodataset.org"
@@ -30,9 +33,38 @@ MAX_CAPTIONS_BYTES = 2 << 30
 MAX_MEMBERS = 20_000_000
 
 
-def is_url(text: str) -> bool:
-    """Whether a study names something at a URL."""
-    return text.startswith(("http://", "https://"))
+class CocoSection(DownloadsSection):
+    """COCO's official layout: captions_<subset>.json with a folder or a zip of images."""
+
+    paths: ClassVar[tuple[str, ...]] = ("path", "annotations", "images")
+
+    source: Literal["coco"]
+    path: str = Field(SITE, description="the folder that holds both, or the site")
+    subset: str = Field("val2017", pattern=r"^[A-Za-z0-9._-]+$", description="train2017, val2017, ...")
+    annotations: str | None = Field(None, description="captions_<subset>.json or a zip with it: a path or a URL")
+    images: str | None = Field(None, description="folder or zip of the images: a path or a URL")
+    annotations_digest: str = Field("", pattern=r"^$|^(sha256:[0-9a-fA-F]{64}|md5:[0-9a-fA-F]{32})$")
+    images_digest: str = Field("", pattern=r"^$|^(sha256:[0-9a-fA-F]{64}|md5:[0-9a-fA-F]{32})$")
+
+    def place(self) -> dict[str, Any]:
+        """The subset, and all places that the study names."""
+        places = [self.path, self.annotations, self.images]
+        return {"subset": self.subset, "at": [resolved(place) for place in places if place is not None]}
+
+    def reader(self, own: Path, identity: dict[str, Any]) -> Source:
+        """The source without the limit."""
+        return Coco(
+            self.path,
+            own,
+            identity=identity,
+            subset=self.subset,
+            annotations=self.annotations,
+            images=self.images,
+            annotations_digest=self.annotations_digest,
+            images_digest=self.images_digest,
+            policy=self.policy(),
+            max_image_bytes=self.max_image_bytes,
+        )
 
 
 class Coco(Source):

@@ -64,7 +64,7 @@ class Policy(NamedTuple):
 STALL_SECONDS = 60.0  # without a byte, a body that may take any time is given up
 
 
-Outcome = concurrent.futures.Future[SourceError | None]
+Pending = concurrent.futures.Future[SourceError | None]  # of one body: None once it is whole at its path
 
 
 class _Refused(SourceError):
@@ -84,7 +84,7 @@ def download(
     The network runs in a thread of its own and as far ahead as there is work: what came early waits on disk, never in
     memory. Raises OSError when the disk cannot be written.
     """
-    futures: list[Outcome] = [concurrent.futures.Future() for _ in wanted]
+    futures: list[Pending] = [concurrent.futures.Future() for _ in wanted]
     todo = [place for place, one in enumerate(wanted) if not one.path.exists()]
     for place in sorted(set(range(len(wanted))) - set(todo)):
         futures[place].set_result(None)
@@ -124,7 +124,7 @@ class _Crew:
     def __init__(
         self,
         wanted: Sequence[Wanted],
-        futures: Sequence[Outcome],
+        futures: Sequence[Pending],
         todo: Sequence[int],
         policy: Policy,
         arrived: Callable[[int], None] | None,

@@ -5,12 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-import numpy as np
+from pydantic import Field
 
 from storage.sources import Arrived, Caption, Item, Listing, Source, SourceError
-from storage.vectors import fingerprint, open_vectors
+from storage.sources.section import PairsSection
+
+
+class EmbeddingsSection(PairsSection):
+    """The user's own vectors as pairs: keys and captions from the folder's metadata."""
+
+    paths: ClassVar[tuple[str, ...]] = ("path",)
+
+    source: Literal["embeddings"]
+    path: str = Field(description="the folder, relative to the study file")
+
+    def open(self, store: Path) -> Source:
+        """The source. Reads the folder's bytes once, for the identity."""
+        return EmbeddingsFolder(Path(self.path), store / "sources" / "fingerprints.json")
 
 
 class EmbeddingsFolder(Source):
@@ -19,11 +32,17 @@ class EmbeddingsFolder(Source):
     name = "embeddings"
 
     def __init__(self, path: Path, memo: Path) -> None:
+        from storage.vectors import fingerprint  # with zarr a third of a second to import
+
         self.path = path
         self.identity: dict[str, Any] = {"path": path.name, "sha256": fingerprint(path, memo) if path.is_dir() else ""}
 
     def list(self) -> Listing:
         """List the images in the order of their keys, each with its captions. Raises BadInput for an unknown layout."""
+        import numpy as np
+
+        from storage.vectors import open_vectors
+
         vectors = open_vectors(self.path)
         order = np.argsort(vectors.image_row, kind="stable")
         starts = np.searchsorted(vectors.image_row[order], np.arange(len(vectors.keys) + 1))

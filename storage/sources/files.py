@@ -7,10 +7,12 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from storage.sources import SourceError
+
+if TYPE_CHECKING:  # a fifth of a second to import
+    import polars as pl
 
 PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif", "jfif"})
 
@@ -47,6 +49,8 @@ def read_bounded(path: Path, max_bytes: int) -> bytes | SourceError:
 
 def digests(files: Sequence[Path], memo: Path) -> list[str]:
     """The sha256 of each file, "" for one that cannot be read. `memo` remembers what was hashed, by size and time."""
+    import polars as pl
+
     known: dict[tuple[str, int, int], str] = {}
     if memo.exists():
         known = {(path, size, at): digest for path, size, at, digest in pl.read_parquet(memo).iter_rows()}
@@ -77,6 +81,8 @@ def indexed(file: Path, memo: Path, key: str, build: Callable[[Path], pl.DataFra
 
     `key` names how the index was made. Raises what `build` raises.
     """
+    import polars as pl
+
     stat = file.stat()
     name = hashlib.sha256(f"{file} {stat.st_size} {stat.st_mtime_ns} {key}".encode()).hexdigest()[:24]
     path = memo / f"{name}.parquet"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from storage.errors import BadInput
 from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError
 from storage.sources.files import confined, digests, is_picture, read_bounded
+from storage.sources.section import FilesSection, resolved
 from storage.sources.tables import (
     CAPTION_COLUMNS,
     GROUP_COLUMNS,
@@ -24,6 +27,36 @@ from storage.sources.tables import (
 
 MAX_CAPTION_FILE = 1 << 20
 Captioned = dict[str, tuple[str, list[Any]]]  # {image: (group, captions)}
+
+
+class FolderSection(FilesSection):
+    """Images in a folder, with a table of captions, or a .txt file beside each."""
+
+    paths: ClassVar[tuple[str, ...]] = ("path",)
+
+    source: Literal["folder"]
+    path: str = Field(description="the folder, relative to the study file")
+    table: str | None = Field(None, description="CSV, TSV, JSONL or Parquet in it; default: the only one there")
+    image_column: str | None = Field(None, description="default: file_name, image, image_path, path, ...")
+    caption_column: str | None = Field(None, description="default: caption, captions, text, title")
+    group_column: str | None = Field(None, description="images of one group stay on one side of the split")
+
+    def place(self) -> dict[str, Any]:
+        """The folder."""
+        return {"at": resolved(self.path)}
+
+    def reader(self, own: Path, identity: dict[str, Any]) -> Source:
+        """The source without the limit."""
+        return Folder(
+            Path(self.path),
+            own / "digests.parquet",
+            identity=identity,
+            table=self.table,
+            image_column=self.image_column,
+            caption_column=self.caption_column,
+            group_column=self.group_column,
+            max_image_bytes=self.max_image_bytes,
+        )
 
 
 class Folder(Source):

@@ -12,21 +12,60 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeGuard
 
-import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from pydantic import Field
 
 from storage.errors import BadInput
 from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError
 from storage.sources.files import indexed
+from storage.sources.section import FilesSection, resolved
 from storage.sources.tables import captions_of, stamp, texts_of
+
+if TYPE_CHECKING:  # a third of a second to import
+    import polars as pl
+    import pyarrow as pa
 
 ROWS_AT_ONCE = 32  # images in memory while a file is gone through
 Pictures = list[bytes | None]
-INDEX: dict[str, Any] = {"sha256": pl.String, "size": pl.Int64, "group": pl.String, "texts": pl.List(pl.String)}
+INDEX: dict[str, Any] = {"sha256": str, "size": int, "group": str, "texts": list[str]}
+
+
+class HuggingFaceSection(FilesSection):
+    """Parquet files of a dataset on the Hugging Face hub."""
+
+    paths: ClassVar[tuple[str, ...]] = ("repo",)
+
+    source: Literal["huggingface"]
+    repo: str = Field(description="OWNER/NAME on the hub, or a folder (begin it with . or /)")
+    revision: str = Field("main", description="branch, tag or commit")
+    files: str = Field("**/*.parquet", description="which files, as a pattern below the dataset")
+    image_column: str = "image"
+    caption_column: str = "caption"
+    group_column: str | None = Field(None, description="images of one group stay on one side of the split")
+
+    @classmethod
+    def is_path(cls, value: Any) -> TypeGuard[str]:
+        """Whether `repo` is a folder: a name on the hub begins with neither . nor /."""
+        return super().is_path(value) and value.startswith((".", "/"))
+
+    def place(self) -> dict[str, Any]:
+        """The dataset, and the column of its images."""
+        return {"repo": resolved(self.repo) if os.path.isabs(self.repo) else self.repo, "image": self.image_column}
+
+    def reader(self, own: Path, identity: dict[str, Any]) -> Source:
+        """The source without the limit."""
+        return HuggingFace(
+            self.repo,
+            own,
+            identity=identity,
+            revision=self.revision,
+            files=self.files,
+            image_column=self.image_column,
+            caption_column=self.caption_column,
+            group_column=self.group_column,
+            max_image_bytes=self.max_image_bytes,
+        )
 
 
 class HuggingFace(Source):
@@ -135,6 +174,8 @@ class HuggingFace(Source):
         return found
 
     def _index(self, path: Path) -> pl.DataFrame:
+        import pyarrow as pa
+
         try:
             return indexed(path, self.downloads / "index", repr(self.columns), self._indexing)
         except (pa.ArrowException, OSError) as error:
@@ -142,6 +183,9 @@ class HuggingFace(Source):
 
     def _indexing(self, path: Path) -> pl.DataFrame:
         """One pass over a file: sum, size, group and captions of each row."""
+        import polars as pl
+        import pyarrow.parquet as pq
+
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
             image, caption, group = self.columns
@@ -165,6 +209,8 @@ class _Reader:
     """The image column of one file, gone through forwards, a few rows in memory."""
 
     def __init__(self, path: Path, column: str) -> None:
+        import pyarrow.parquet as pq
+
         self.path, self.column = path, column
         self.file = pq.ParquetFile(path)
         counts = [self.file.metadata.row_group(group).num_rows for group in range(self.file.num_row_groups)]
@@ -189,6 +235,9 @@ class _Reader:
 
 def _bytes_of(column: Any, path: Path, name: str) -> Pictures:
     """Encoded pictures of a column: binary, or a struct with the field `bytes`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     kind = column.type
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         column, kind = pc.struct_field(column, "bytes"), kind.field("bytes").type

@@ -18,19 +18,20 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
 
 from storage.errors import BadInput
 from storage.sources import Arrived, Caption, Dropped, Item, Listing, Source, SourceError
+from storage.sources.section import PairsSection
 
+IMAGES = "@lobehub/fluent-emoji-3d@1.1.0"
+METADATA = "emojibase-data@17.0.0"
 #: sha512 of the tarballs of the default versions, in the notation of package lock files
 INTEGRITY = {
-    "@lobehub/fluent-emoji-3d@1.1.0": (
-        "sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g=="
-    ),
-    "emojibase-data@17.0.0": (
-        "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA=="
-    ),
+    IMAGES: "sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g==",
+    METADATA: "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
 }
 IMAGE_MEMBER = re.compile(r"package/assets/([0-9A-Fa-f_-]+)\.webp")
 METADATA_MEMBER = "package/en/data.json"
@@ -41,6 +42,19 @@ NPM_SECONDS = 600
 
 _EXACT = re.compile(r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*@[0-9]+\.[0-9]+\.[0-9]+[a-zA-Z0-9.+-]*")
 _SKIN_TONES = frozenset({"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"})
+
+
+class NpmEmojiSection(PairsSection):
+    """Emoji images with their labels and tags, from two npm packages."""
+
+    source: Literal["npm-emoji"]
+    images: str = Field(IMAGES, description="npm package of the images, with its version")
+    metadata: str = Field(METADATA, description="npm package of labels and tags, with its version")
+    limit: int | None = Field(None, ge=2, description="take the first so many items only")
+
+    def open(self, store: Path) -> Source:
+        """The source. Other studies of the store share its downloads."""
+        return NpmEmoji(store / "downloads", images=self.images, metadata=self.metadata, limit=self.limit)
 
 
 class Member(NamedTuple):
@@ -91,8 +105,8 @@ class NpmEmoji(Source):
     def __init__(
         self,
         downloads: Path,
-        images: str = "@lobehub/fluent-emoji-3d@1.1.0",
-        metadata: str = "emojibase-data@17.0.0",
+        images: str = IMAGES,
+        metadata: str = METADATA,
         limit: int | None = None,
     ) -> None:
         for key, package in (("images", images), ("metadata", metadata)):

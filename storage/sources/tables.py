@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from storage.errors import BadInput
 from storage.sources import Caption
+
+if TYPE_CHECKING:  # a fifth of a second to import
+    import polars as pl
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 IMAGE_COLUMNS = ("file_name", "image", "image_path", "path", "filename", "filepath")
@@ -43,6 +44,8 @@ def stamp(digest: str, captions: Sequence[Caption]) -> str:
 
 def texts_of(value: Any) -> list[Any]:
     """A caption column's value as a list: one text, or a list of them."""
+    import polars as pl
+
     return list(value) if isinstance(value, (list, tuple, pl.Series)) else [value]
 
 
@@ -51,6 +54,8 @@ def read_table(path: Path) -> pl.DataFrame:
 
     Raises BadInput for a file that is none of TABLES, or not what its name says.
     """
+    import polars as pl
+
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in TABLES)
         if not files:

@@ -7,11 +7,14 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from storage.dataset import locked
 from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError
 from storage.sources.download import Policy, Wanted, discard, download
+from storage.sources.section import DownloadsSection, resolved
 from storage.sources.tables import (
     CAPTION_COLUMNS,
     GROUP_COLUMNS,
@@ -26,6 +29,36 @@ from storage.sources.tables import (
 URL_COLUMNS = ("url", "URL", "image_url")
 DIGEST_COLUMNS = ("sha256",)
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+class UrlsSection(DownloadsSection):
+    """A list of URLs and captions."""
+
+    paths: ClassVar[tuple[str, ...]] = ("path",)
+
+    source: Literal["urls"]
+    path: str = Field(description="CSV, TSV, JSONL or Parquet, or a folder of such; relative to the study file")
+    url_column: str | None = Field(None, description="default: url, URL, image_url")
+    caption_column: str | None = Field(None, description="default: caption, captions, text, title, TEXT")
+    group_column: str | None = Field(None, description="images of one group stay on one side of the split")
+    sha256_column: str | None = Field(None, description="the expected sum of the bytes; default: sha256, if there")
+
+    def place(self) -> dict[str, Any]:
+        """The list."""
+        return {"at": resolved(self.path)}
+
+    def reader(self, own: Path, identity: dict[str, Any]) -> Source:
+        """The source without the limit."""
+        return Urls(
+            Path(self.path),
+            own,
+            identity=identity,
+            url_column=self.url_column,
+            caption_column=self.caption_column,
+            group_column=self.group_column,
+            sha256_column=self.sha256_column,
+            policy=self.policy(),
+        )
 
 
 class Urls(Source):

@@ -12,29 +12,32 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import polars as pl
+from pydantic import Field, field_validator
 
 from storage.dataset import locked
 from storage.errors import BadInput
 from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError, is_transient
-from storage.sources.coco import is_url
 from storage.sources.download import Policy, Wanted, download
 from storage.sources.files import indexed, is_picture
+from storage.sources.section import DownloadsSection, is_url, resolved
 from storage.sources.tables import captions_of, stamp, texts_of
+
+if TYPE_CHECKING:  # a fifth of a second to import
+    import polars as pl
 
 MAX_SHARDS = 1_000_000
 MAX_TEXT_BYTES = 1 << 20
 SHARDS_AT_ONCE = 4
 INDEX: dict[str, Any] = {
-    "key": pl.String,
-    "image": pl.String,
-    "offset": pl.Int64,
-    "size": pl.Int64,
-    "sha256": pl.String,
-    "texts": pl.List(pl.String),
-    "cause": pl.String,
+    "key": str,
+    "image": str,
+    "offset": int,
+    "size": int,
+    "sha256": str,
+    "texts": list[str],
+    "cause": str,
 }
 Drops = list[Dropped]
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -57,6 +60,36 @@ def expand(pattern: str) -> list[str]:
     if len(choices) * len(rest) > MAX_SHARDS:
         raise BadInput(f"pairs.shards: {pattern} names more than {MAX_SHARDS:,} shards")
     return [pattern[:start] + choice + tail for choice in choices for tail in rest]
+
+
+class WebDatasetSection(DownloadsSection):
+    """Tar shards in WebDataset's form."""
+
+    paths: ClassVar[tuple[str, ...]] = ("shards",)
+
+    source: Literal["webdataset"]
+    shards: list[str] = Field(min_length=1, description="paths or URLs; {000..123} counts, * in paths")
+    caption: str = Field("txt", pattern=r"^[A-Za-z0-9._-]+(:.+)?$", description='an extension, or "json:KEY"')
+
+    @field_validator("shards", mode="before")
+    @classmethod
+    def _one(cls, shards: Any) -> Any:
+        return [shards] if isinstance(shards, str) else shards
+
+    def place(self) -> dict[str, Any]:
+        """The folder of the first shard: more shards beside it are the same source, grown."""
+        return {"below": resolved(self.shards[0].partition("{")[0].rpartition("/")[0])}
+
+    def reader(self, own: Path, identity: dict[str, Any]) -> Source:
+        """The source without the limit."""
+        return WebDataset(
+            self.shards,
+            own,
+            identity=identity,
+            caption=self.caption,
+            policy=self.policy(),
+            max_image_bytes=self.max_image_bytes,
+        )
 
 
 class WebDataset(Source):
@@ -107,6 +140,8 @@ class WebDataset(Source):
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """Read each image from where the index says that it lies."""
+        import polars as pl
+
         files = self._files([])
         places: dict[str, dict[str, tuple[int, int]]] = {}
         for locator in locators:
@@ -174,6 +209,8 @@ class WebDataset(Source):
 
     def _indexing(self, path: Path) -> pl.DataFrame:
         """One pass over a shard: where each sample's image lies, its sum and its captions."""
+        import polars as pl
+
         rows = []
         with tarfile.open(path, "r:") as archive:
             row: dict[str, Any] = {}

@@ -105,7 +105,7 @@ def usage_draws(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> pl.DataFr
     """Shares of unimodal concepts were modality a matter of chance. Reads the tables concepts and group_sizes."""
     found = [empty(NULL_DRAWS)]
     images, texts = con.execute("SELECT sum(images)::BIGINT, sum(texts)::BIGINT FROM group_sizes").fetchall()[0]
-    for entry in sorted((e for e in analysis.entries if e.stage == "train"), key=lambda e: (e.model, e.sae, e.seed)):
+    for entry in sorted((e for e in analysis.entries if e.kind == "train"), key=lambda e: (e.model, e.sae, e.seed)):
         keys = keys_of(entry)
         of = con.execute(
             "SELECT energy, firings FROM concepts WHERE model = $model AND sae = $sae AND seed = $seed "

@@ -34,17 +34,17 @@ class Analysis(NamedTuple):
 
     def models(self) -> list[str]:
         """Models that were embedded, in the order of the study."""
-        return [model for model in dict.fromkeys(e.model for e in self.entries if e.stage == "embed") if model]
+        return [model for model in dict.fromkeys(e.model for e in self.entries if e.kind == "embed") if model]
 
     def rows(self, model: str | None, split: str) -> Rows:
         """Embeddings of one model on one side of the split."""
-        pairs = {e.shard: e.dataset for e in self.entries if e.stage == "acquire"}
-        embeddings = {e.shard: e.dataset for e in self.entries if e.stage == "embed" and e.model == model}
+        pairs = {e.shard: e.dataset for e in self.entries if e.kind == "acquire"}
+        embeddings = {e.shard: e.dataset for e in self.entries if e.kind == "embed" and e.model == model}
         return select(self.store, [pairs[at] for at in embeddings], list(embeddings.values()), self.heldout, split)
 
     def trained(self, model: str | None = None) -> Iterator[tuple[Entry, SAE]]:
         """Every SAE of the study (of a model), loaded, in the order of model, name and seed."""
-        wanted = [e for e in self.entries if e.stage == "train" and model in (None, e.model)]
+        wanted = [e for e in self.entries if e.kind == "train" and model in (None, e.model)]
         for entry in sorted(wanted, key=lambda e: (e.model or "", e.sae or "", e.seed or 0)):
             yield entry, SAE.load(self.store / entry.dataset.path)
 
@@ -68,10 +68,10 @@ def keys_of(entry: Entry) -> Keys:
 
 def check(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
     """Raise BadInput, naming what is wrong, where, and what to run, before a table is made from half of a study."""
-    entries, shards = analysis.entries, {e.shard for e in analysis.entries if e.stage == "acquire"}
+    entries, shards = analysis.entries, {e.shard for e in analysis.entries if e.kind == "acquire"}
     for entry in entries:
-        if entry.stage == "train":
-            exported = {e.shard for e in entries if e.stage == "export" and keys_of(e) == keys_of(entry)}
+        if entry.kind == "train":
+            exported = {e.shard for e in entries if e.kind == "export" and keys_of(e) == keys_of(entry)}
             if missing := sorted(shard for shard in shards - exported if shard is not None):
                 raise BadInput(
                     f"model {entry.model}, SAE {entry.sae}, seed {entry.seed}: no activations of shard "
@@ -108,7 +108,7 @@ def _check_values(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
     """Every activation is a number above 0."""
     files = {}
     for entry in analysis.entries:
-        if entry.stage == "export":
+        if entry.kind == "export":
             files[str(analysis.store / entry.dataset.path / f"{entry.shard}.parquet")] = entry
     if not files:
         return

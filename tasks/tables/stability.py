@@ -22,7 +22,7 @@ def match_rows(analysis: Analysis) -> pl.DataFrame:
     Raises BadInput where two diets of one setting differ in width.
     """
     found = [empty(MATCHES)]
-    for model in dict.fromkeys(entry.model for entry in analysis.entries if entry.stage == "train"):
+    for model in dict.fromkeys(entry.model for entry in analysis.entries if entry.kind == "train"):
         runs = sorted(analysis.trained(model), key=lambda run: analysis.family(run[0].sae) or "")
         for _, family in itertools.groupby(runs, key=lambda run: analysis.family(run[0].sae)):
             for (a, net_a), (b, net_b) in itertools.combinations(list(family), 2):

@@ -92,7 +92,7 @@ def test_a_night_with_nothing_new_says_so_and_one_stage_takes_a_named_upstream(
     assert operator.ended(nothing)["state_type"] == "COMPLETED"
     again = last_run(operator.store, name)
     assert again is not None
-    assert all(entry.cached for entry in again.entries if entry.stage not in ("scan", "ledger"))
+    assert all(entry.cached for entry in again.entries if entry.is_task)
     until(lambda: "run 2: nothing new, 11 cached" in logs(operator, nothing), "its last line")  # sent in the background
     for what, says in [("train", "nothing new: 2 cached"), ("results", "nothing new: 11 cached")]:
         key = {"key": {"any_": [f"{name}-{what}"]}}

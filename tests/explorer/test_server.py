@@ -14,6 +14,8 @@ from starlette.testclient import TestClient
 from explorer.application import MAX_QUESTION, application
 from explorer.guard import POLICY
 from explorer.live import Live
+from report.explorer.release import handed_out
+from report.queries import MIN_FIRINGS, UNIMODAL
 from storage import open_catalog
 from storage.errors import BadInput
 from storage.runs import write_run
@@ -41,9 +43,14 @@ def test_the_page_and_its_files_are_served_with_a_strict_policy(client: TestClie
     assert client.post("/").status_code == 405
 
 
-def test_the_manifest_says_that_it_is_live_and_is_what_the_files_say_otherwise(client: TestClient, live: Live) -> None:
+def test_the_manifest_is_the_stored_one_but_live_and_with_definitions(client: TestClient, live: Live) -> None:
     manifest = client.get("/data/manifest.json").json()
     assert manifest.pop("live") is True
+    assert manifest.pop("definitions") == {
+        "unimodal": UNIMODAL,
+        "min_firings": MIN_FIRINGS,
+        "verdicts": {"holds": "holds", "fails": "does not", "open": "not known"},  # as on the study's page
+    }
     stored = json.loads(live.shown.site.read("data/manifest.json"))
     assert stored.pop("live") is False
     assert manifest == stored
@@ -246,7 +253,7 @@ def test_a_newer_run_takes_the_place_of_the_last(pictured: tuple[Path, Path], fr
     assert client.get("/data/manifest.json").json()["title"] == "Concepts and bridges of tiny"
     first = opened.shown.run
     (made,) = first.of("explorer")
-    others = [entry for entry in first.entries if entry.stage != "explorer"]
+    others = [entry for entry in first.entries if entry.kind != "explorer"]
     write_run(store, first.model_copy(update={"entries": others}))  # cut short before the explorer's data were made
     assert client.get("/data/manifest.json").json()["title"] == "Concepts and bridges of tiny"
     newer = made.dataset.model_copy(update={"path": "explorers/newer", "digest": "f" * 64})
@@ -254,7 +261,7 @@ def test_a_newer_run_takes_the_place_of_the_last(pictured: tuple[Path, Path], fr
     with writing(store / newer.path / SITE) as site:
         put_json(site, "data/manifest.json", {"title": "Newer"})
     write_run(store, first.model_copy(update={"entries": [*others, made.model_copy(update={"dataset": newer})]}))
-    assert client.get("/data/manifest.json").json() == {"title": "Newer", "live": True}
+    assert client.get("/data/manifest.json").json() == handed_out({"title": "Newer"}, live=True)
     assert client.get("/data/compare.json").status_code == 404  # the newer run's files, and no others
     assert client.post("/api/sql", json={"query": "SELECT count(*) FROM saes"}).json()["rows"] == [[2]]
     opened.close()

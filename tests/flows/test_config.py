@@ -8,8 +8,8 @@ import pytest
 from tests_support import TEXT
 
 from flows.config import load_study
-from flows.pairs import HOW, RULES, rules_of, source_of
 from storage.errors import BadInput
+from storage.sources.section import HOW, RULES, rules_of, source_of
 
 STUDIES = Path(__file__).parents[2] / "studies"
 
@@ -37,7 +37,7 @@ def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
         ('name = "small"', 'name = "Small Study"', r"name: bad name 'Small Study'"),
         ('name = "own"', 'name = "../own"', r"models.0.name: bad name"),
         ("seeds = [0, 1]", "seeds = [0, 0]", "names a seed twice"),
-        ('source = "embeddings"', 'source = "laion"', "'npm-emoji', 'embeddings'"),
+        ('source = "embeddings"', 'source = "laion"', "'coco', 'embeddings'"),
         ("embeddings:vectors", "open_clip:ViT-B-32/x", "go with source"),
         ("embeddings:vectors", "magic:x", "must be demo:NAME, open_clip:NAME/PRETRAINED"),
         ("[analyze]", "[[[", "not TOML"),

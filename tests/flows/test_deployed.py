@@ -56,7 +56,7 @@ def test_stages_alone_are_the_study_a_changed_manifest_is_a_landing_and_an_upstr
         getattr(deployed, stage)(str(file), set=one)
     first = run_study(load_study(file, one), store, progress=False).run
     assert first.number == 8
-    assert all(entry.cached for entry in first.entries if entry.stage not in ("scan", "ledger"))
+    assert all(entry.cached for entry in first.entries if entry.is_task)
     shown = artifacts("small-train")[0]
     assert shown.description.startswith("**small: train**: ")
     assert '"what": "train own main seed 0"' in str(shown.data)

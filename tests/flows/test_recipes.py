@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from flows.config import Study, load_study
-from flows.stages import STAGES, Key, State, jobs_of
+from flows.jobs import STEPS, Given
+from flows.stages import STAGES
 from storage.dataset import Dataset
+from storage.runs import Entry, State
 
 GOLDEN = Path(__file__).parent / "recipes.json"
 ROOT = Path(__file__).parents[2]
@@ -61,20 +63,22 @@ min_pairs = 3
 
 def dataset(path: str, rows: int = 7) -> Dataset:
     """A handle whose bytes nobody looks at: its digest follows from where it lies."""
-    return Dataset(path=path, recipe=path.rpartition("/")[2], digest=hashlib.sha256(path.encode()).hexdigest(), rows=rows)
+    return Dataset(
+        path=path, recipe=path.rpartition("/")[2], digest=hashlib.sha256(path.encode()).hexdigest(), rows=rows
+    )
 
 
 def addresses(study: Study, store: Path) -> dict[str, str]:
     """The folder of every dataset of a study with two shards, as if each were made."""
-    state: State = {Key("scan", shard=shard): dataset(f"listings/{shard}") for shard in (0, 1)}
-    state[Key("ledger")] = dataset("ledgers/0")
+    given = Given(study, State(), None, store)
+    given.state.add(*(Entry(kind="scan", shard=shard, dataset=dataset(f"listings/{shard}")) for shard in (0, 1)))
+    given.state.add(Entry(kind="ledger", dataset=dataset("ledgers/0")))
     found: dict[str, str] = {}
-    for stage in STAGES:
-        for place in range(len(jobs_of(stage, study, state, None, store))):
-            job = jobs_of(stage, study, state, None, store)[place]
-            assert job.inputs is not None, job.key
-            state[job.key] = dataset(job.stage.address(**job.inputs).path)
-            found[str(job.key)] = state[job.key].path
+    for step in (step for stage in STAGES for step in STEPS[stage]):
+        jobs = step(given)
+        for job in jobs:
+            found[str(job.key)] = job.stage.address(**job.arguments()).path
+            given.state.add(job.entry(dataset(found[str(job.key)])))
     return found
 
 

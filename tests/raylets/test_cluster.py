@@ -43,7 +43,7 @@ def test_a_cluster_on_this_machine_makes_the_bytes_of_threads_and_the_next_run_f
     assert "shard 3: 200 images, 200 captions" in said  # what a task says in its own process
     same(run, tmp_path, *by_threads)
     again, said = end(begin(pictures, tmp_path, SLOW), tmp_path)
-    assert all(entry.cached for entry in again.entries if entry.stage not in ("scan", "ledger")), said
+    assert all(entry.cached for entry in again.entries if entry.is_task), said
     # Nothing to make: no cluster is joined, not even one that is not there.
     third, said = end(begin(pictures, tmp_path, SLOW, "runtime.runner=ray", RAY_ADDRESS="127.0.0.1:1"), tmp_path)
     assert [entry.dataset for entry in third.entries] == [entry.dataset for entry in again.entries]

@@ -12,6 +12,7 @@ import duckdb
 import pytest
 from PIL import Image
 
+from storage.definitions import define
 from storage.statements import SQL
 from storage.tables import Trained, create_inputs, fill, fill_concepts
 
@@ -78,6 +79,7 @@ def small_catalog(
     """
     saes = (*saes, "main-half-a", "main-half-b") if whole else saes
     con = duckdb.connect()
+    define(con)
     for table, columns in TABLES.items():
         con.execute(f"CREATE TABLE {table} ({columns})")
     rng = random.Random(0)

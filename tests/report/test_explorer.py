@@ -18,9 +18,11 @@ from PIL import Image
 
 from report.explorer import concept_map, unpack, write_explorer
 from report.explorer.layout import in_square, method_of
+from report.explorer.release import handed_out
 from report.explorer.shares import Dictionary, shares, shares_of_items
 from report.gallery import FIGURES_INDEX
 from report.pictures import webp
+from report.queries import UNIMODAL
 from storage.site import SITE
 
 Make = Callable[..., Any]
@@ -190,6 +192,11 @@ def test_unpacked_files_are_the_archives(site: Path, files: dict[str, Any], tmp_
     there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert there == set(files)
     assert (tmp_path / "thumbs" / "0.webp").read_bytes() == files["thumbs/0.webp"]
+    stored = files["data/manifest.json"]
+    assert "definitions" not in stored  # the bytes of a dataset do not depend on them
+    manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
+    assert manifest == handed_out(stored)
+    assert manifest["definitions"]["unimodal"] == UNIMODAL
 
 
 def test_without_items_no_caption_and_no_picture_is_left(site: Path, files: dict[str, Any], tmp_path: Path) -> None:

@@ -213,13 +213,13 @@ def test_modality_wording_follows_the_shares(catalog: Make) -> None:
 
 
 def test_chance_counts_the_captions_of_each_image(catalog: Make) -> None:
-    rows = ask(catalog(), queries.retrieval("heldout")).of(model="one", direction="image_to_text")
+    rows = ask(catalog(), queries.RETRIEVAL).of(model="one", direction="image_to_text")
     # 10 images, 2 of 20 captions each: 1 - C(18, K)/C(20, K), where C(18, 5)/C(20, 5) = (15 * 14)/(20 * 19)
     assert rows[0]["chance1"] == pytest.approx(0.1)
     assert rows[0]["chance5"] == pytest.approx(1 - 210 / 380)
     assert rows[0]["chance10"] == pytest.approx(1 - 90 / 380)
-    rows = ask(catalog(), queries.retrieval("heldout")).of(model="one", direction="text_to_image")
-    assert (rows[0]["chance1"], rows[0]["chance5"], rows[0]["chance10"]) == (0.1, 0.5, 1.0)
+    rows = ask(catalog(), queries.RETRIEVAL).of(model="one", direction="text_to_image")
+    assert [rows[0][f"chance{k}"] for k in (1, 5, 10)] == pytest.approx([0.1, 0.5, 1.0])
 
 
 def test_numbers_are_written_with_a_minus_and_without_minus_zero() -> None:

@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 import pytest
 
+from storage.definitions import define
 from storage.statements import SQL
 from storage.tables import create_inputs, fill
 
@@ -21,6 +22,7 @@ COSINE = [0.9, 0.7, 0.3, 0.1]
 def con() -> duckdb.DuckDBPyConnection:
     """Two seeds of `main`, one of its diet `main-share0`, four concepts each; floors of two draws."""
     con = duckdb.connect(config={"threads": 1})
+    define(con)
     create_inputs(con)
     con.execute(f"""CREATE TABLE concepts ({RUN}, concept_id INTEGER, energy DOUBLE, energy_image DOUBLE,
         energy_text DOUBLE, firings BIGINT, modality_score DOUBLE, dead BOOLEAN, direction_accuracy DOUBLE,
@@ -47,7 +49,7 @@ def con() -> duckdb.DuckDBPyConnection:
     fill_bridges(con)
     fill(con, "nulls")
     for macro in sorted((SQL / "macros").glob("*.sql")):
-        if macro.stem not in ("top_items",):
+        if macro.stem not in ("top_items", "retrieval_chance"):
             con.execute(macro.read_text())
     return con
 

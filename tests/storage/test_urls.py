@@ -12,16 +12,15 @@ import polars as pl
 import pytest
 from web_support import Web, picture
 
-from flows.pairs import Urls as UrlsSection
-from flows.pairs import rules_of, source_of
 from storage import failures
 from storage.dataset import Dataset
 from storage.failures import Tally, TooFewPairs, likely, tally
 from storage.listing import Scan, read_attempts, scan, write_ledger
 from storage.pairs import read_captions, read_failures, read_images
 from storage.sources import SourceError
-from storage.sources.opening import open_source
-from storage.sources.urls import Urls
+from storage.sources.registry import open_source
+from storage.sources.section import rules_of, source_of
+from storage.sources.urls import Urls, UrlsSection
 from tasks.acquire import fetch, image_check
 from tasks.stage import Runtime
 

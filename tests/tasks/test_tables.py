@@ -60,7 +60,7 @@ def checked(analysis: Analysis) -> duckdb.DuckDBPyConnection:
 
 def with_another_sae(store: Path, analysis: Analysis, name: str, seed: int, width: int) -> Analysis:
     """A second SAE with activations of its own (those of the first), its rows the first one's in another order."""
-    first = next(entry for entry in analysis.entries if entry.stage == "train")
+    first = next(entry for entry in analysis.entries if entry.kind == "train")
     net = SAE.load(store / first.dataset.path)
     order = torch.randperm(net.config.width, generator=torch.manual_seed(1))[:width]
     changed = SAE(
@@ -70,7 +70,7 @@ def with_another_sae(store: Path, analysis: Analysis, name: str, seed: int, widt
     path = f"saes/{name}-{seed}"
     changed.save(store / path)
     shutil.copy(store / first.dataset.path / "training.parquet", store / path)
-    exported = next(entry for entry in analysis.entries if entry.stage == "export")
+    exported = next(entry for entry in analysis.entries if entry.kind == "export")
     dataset = Dataset(path=path, recipe="r", digest="d", rows=1)
     more = [
         first.model_copy(update={"sae": name, "seed": seed, "dataset": dataset}),
@@ -153,7 +153,7 @@ def test_every_statement_has_its_header(folder: str) -> None:
 
 
 def test_activations_that_are_missing_are_named(store: Path) -> None:
-    entries = [entry for entry in analysis_of(store).entries if entry.stage != "export"]
+    entries = [entry for entry in analysis_of(store).entries if entry.kind != "export"]
     with pytest.raises(
         BadInput, match=r"model planted, SAE main, seed 0: no activations of shard 0: run .* --only export"
     ):

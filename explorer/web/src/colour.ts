@@ -1,6 +1,8 @@
 // The modality scale: orange for text (0), grey for both, blue for images (1). The two ends differ in hue for every kind
 // of colour vision, and each stop stands out from the page's ground by 3:1 or more.
 
+import type { Definitions } from "./contract"
+
 export type Scheme = "light" | "dark"
 
 const STOPS: Record<Scheme, readonly string[]> = {
@@ -24,10 +26,12 @@ export function modalityColour(score: number | null, scheme: Scheme): string {
   return `#${mixed.map((value) => value.toString(16).padStart(2, "0")).join("")}`
 }
 
-/** In words, for those who cannot see the colour: "unimodal" as the definitions have it, under .1 or over .9. */
-export function modalityWord(score: number | null): string {
+const LEANING = 0.6 // a bimodal score above it, or below one minus it, leans to one side: a wording of this page alone
+
+/** A modality score in words, for readers who cannot see the colour; unimodal concepts as the study defines them. */
+export function modalityWord(score: number | null, { unimodal }: Definitions): string {
   if (score === null) return "never fires"
-  if (score > 0.9) return "image"
-  if (score < 0.1) return "text"
-  return score > 0.6 ? "leans to image" : score < 0.4 ? "leans to text" : "both"
+  if (score > 1 - unimodal) return "image"
+  if (score < unimodal) return "text"
+  return score > LEANING ? "leans to image" : score < 1 - LEANING ? "leans to text" : "both"
 }

@@ -15,6 +15,12 @@ export interface Manifest {           // data/manifest.json
   examples: { title: string; query: string }[]
   item_block: number                  // images per file of items/, each with its captions
   concept_block: number               // concepts per file of concept/
+  definitions: Definitions            // added when the manifest is handed out; not in the dataset
+}
+export interface Definitions {        // those of the study's page
+  unimodal: number                    // a modality score below it, or above one minus it, is unimodal
+  min_firings: number                 // concepts with fewer firings are left out of modality shares
+  verdicts: { holds: string; fails: string; open: string }        // the words for true, false and null of Compare's holds
 }
 export interface Run {
   key: string                         // "<model>/<sae>/<seed>": also the folder below data/runs/

@@ -10,34 +10,12 @@ import "./style/study.css"
 import type { Manifest } from "./contract"
 import * as data from "./data"
 import { h } from "./dom"
-import { HEADING, type View, runOf } from "./page"
-import { empty, failure, loading } from "./parts/notice"
-import { type ViewName, here, href, remember, stepped } from "./route"
+import { HEADING, runOf } from "./page"
+import { empty, failure, loading, unmet } from "./parts/notice"
+import { here, href, remember, stepped } from "./route"
 import { type Shell, shell } from "./shell"
 import { onScheme } from "./theme"
-
-const TITLES: Record<ViewName, string> = {
-  map: "Map",
-  concept: "Concept",
-  bridges: "Bridges",
-  item: "Item",
-  compare: "Compare",
-  sql: "SQL",
-  try: "Try it",
-  search: "Search",
-}
-
-// A view's code is read when it is first opened; the map's, which most come for, brings the drawing library with it.
-const VIEWS: Record<ViewName, () => Promise<View>> = {
-  map: async () => (await import("./map/view")).mapView,
-  concept: async () => (await import("./views/concept")).conceptView,
-  bridges: async () => (await import("./views/bridges")).bridgesView,
-  item: async () => (await import("./views/item")).itemView,
-  compare: async () => (await import("./views/compare")).compareView,
-  sql: async () => (await import("./views/sql")).sqlView,
-  try: async () => (await import("./views/try")).tryView,
-  search: async () => (await import("./views/search")).searchView,
-}
+import { type ViewName, entryOf, viewNames } from "./views"
 
 const AHEAD_AFTER = 500 // milliseconds after the first view stands
 
@@ -65,19 +43,19 @@ async function draw(manifest: Manifest, around: Shell, forward: boolean): Promis
   shown = route.view
   if (route.view !== "map" || !same) main.className = `page view-${route.view}`
   if (!same) main.replaceChildren(loading("the view"))
+  const entry = entryOf(route.view)
   const root = same ? ((main.firstElementChild as HTMLElement | null) ?? main) : h("div", { class: "view" })
   if (!same) main.replaceChildren(root)
   try {
-    await (
-      await VIEWS[route.view]()
-    )({ manifest, run, route, root, signal })
+    if (entry.needs && !manifest[entry.needs]) root.replaceChildren(unmet(entry.title, entry.needs))
+    else await (await entry.load())({ manifest, run, route, root, signal })
   } catch (error) {
     if (signal.aborted) return
     root.replaceChildren(failure(error, () => void draw(manifest, around, true)))
   }
   if (signal.aborted) return
   const heading = document.getElementById(HEADING)
-  document.title = [heading?.textContent?.slice(0, 80) ?? TITLES[route.view], manifest.study, "bridgescope"].join(" · ")
+  document.title = [heading?.textContent?.slice(0, 80) ?? entry.title, manifest.study, "bridgescope"].join(" · ")
   if (!same || route.view !== "map") {
     scrollTo(0, forward ? 0 : (places.get(location.hash) ?? 0))
     if (!first) heading?.focus({ preventScroll: true })
@@ -124,7 +102,7 @@ async function start(): Promise<void> {
 
 /** What the next step most likely needs. Whatever cannot be read is told of when it is asked for. */
 async function ahead({ items }: Manifest): Promise<void> {
-  await Promise.allSettled([items ? data.itemIndex() : null, ...Object.values(VIEWS).map((load) => load())])
+  await Promise.allSettled([items ? data.itemIndex() : null, ...viewNames.map((name) => entryOf(name).load())])
 }
 
 void start()

@@ -1,8 +1,7 @@
 // The state of the page is its address's fragment: #/view/argument?run=model/sae/seed&name=value. Static hosts need no
 // rewriting for it, and whoever opens the address sees the same view.
 
-export const VIEWS = ["map", "concept", "bridges", "item", "compare", "sql", "try", "search"] as const
-export type ViewName = (typeof VIEWS)[number]
+import { FIRST_VIEW, type ViewName, viewNames } from "./views"
 
 export interface Route {
   view: ViewName
@@ -11,11 +10,11 @@ export interface Route {
   params: Record<string, string>
 }
 
-/** What an address says; an unknown view is the map's. */
+/** The route that an address states; an unknown view name stands for the first view. */
 export function parse(hash: string): Route {
   const [path = "", query = ""] = hash.replace(/^#\/?/, "").split(/\?(.*)/s)
   const [first = "", ...rest] = path.split("/")
-  const view = VIEWS.find((name) => name === first) ?? "map"
+  const view = viewNames.find((name) => name === first) ?? FIRST_VIEW
   const params: Record<string, string> = {}
   for (const [name, value] of new URLSearchParams(query)) params[name] = value
   const { run = null, ...others } = params

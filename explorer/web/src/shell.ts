@@ -7,9 +7,10 @@ import { runOf } from "./page"
 import { conceptLink } from "./parts/concept"
 import { matchOf } from "./parts/links"
 import { itemHref } from "./parts/pictures"
-import { type ViewName, go, here, href, mapHref } from "./route"
+import { go, here, href, mapHref } from "./route"
 import { findCaptions, findConcepts } from "./search"
 import { onScheme, scheme, toggleScheme } from "./theme"
+import { type ViewName, entryOf, viewNames } from "./views"
 
 const SUGGESTED = 6
 const PAUSE = 120 // milliseconds without a key before the search looks
@@ -22,18 +23,11 @@ export interface Shell {
 
 /** Build the page around the views. */
 export function shell(manifest: Manifest): Shell {
-  const views: [ViewName, string][] = [
-    ["map", "Map"],
-    ["bridges", "Bridges"],
-    ["compare", "Compare"],
-    ...(manifest.live
-      ? ([
-          ["sql", "SQL"],
-          ["try", "Try it"],
-        ] as [ViewName, string][])
-      : []),
-  ]
-  const links = views.map(([view, name]) => ({ view, link: h("a", { href: href({ view }) }, name) }))
+  const links = viewNames.flatMap((view) => {
+    const { title, inBar, needs } = entryOf(view)
+    if (!inBar || (needs && !manifest[needs])) return []
+    return [{ view, link: h("a", { href: href({ view }) }, title) }]
+  })
   const runs = h("div", { class: "runs", role: "group", "aria-label": "Run that is shown" })
   const main = h("main", { id: "main" })
   const header = h(

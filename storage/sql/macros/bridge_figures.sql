@@ -13,8 +13,7 @@ WITH sums AS (
     SELECT
         seed, kind, sum(total) AS total, sum(positive) AS positive,
         coalesce(sum(positive) FILTER (self), 0) AS own,
-        coalesce(sum(positive) FILTER (NOT self AND (class_image, class_text) IN (('image', 'text'), ('text', 'image'))), 0)
-            AS opposite
+        coalesce(sum(positive) FILTER (NOT self AND are_opposite(class_image, class_text)), 0) AS opposite
     FROM bridge_totals
     WHERE model = m AND sae = s
     GROUP BY seed, kind

@@ -1,12 +1,12 @@
 -- Purpose: how concepts divide over the modality score, each counted once, and each counted by its energy.
--- Inputs:  m (model), s (sae), bins; concepts with at least 10 firings.
+-- Inputs:  m (model), s (sae), bins; concepts that `is_counted`.
 -- Columns: bin; low, high (the last bin holds its upper end); share (of concepts); energy_share (of their energy);
---          concepts; left_out (concepts below 10 firings, the same in every row). All seeds of the setting together.
+--          concepts; left_out (concepts that are not counted, the same in every row). All seeds of the setting together.
 CREATE MACRO modality_histogram(m, s, bins) AS TABLE
 WITH counted AS (
     SELECT least(floor(modality_score * bins), bins - 1)::INTEGER AS bin, energy
     FROM concepts
-    WHERE model = m AND sae = s AND firings >= 10 AND modality_score IS NOT NULL
+    WHERE model = m AND sae = s AND is_counted(firings, modality_score)
 ),
 binned AS (
     SELECT bin, count(*) AS concepts, sum(energy) AS energy FROM counted GROUP BY bin
@@ -16,7 +16,7 @@ SELECT
     coalesce(concepts, 0) / (SELECT count(*) FROM counted) AS share,
     coalesce(energy, 0) / (SELECT sum(energy) FROM counted) AS energy_share,
     coalesce(concepts, 0) AS concepts,
-    (SELECT count(*) FROM concepts WHERE model = m AND sae = s AND (firings < 10 OR modality_score IS NULL)) AS left_out
+    (SELECT count(*) FROM concepts WHERE model = m AND sae = s AND NOT is_counted(firings, modality_score)) AS left_out
 FROM (SELECT unnest(range(bins))::INTEGER AS bin) AS b
 LEFT JOIN binned USING (bin)
 ORDER BY b.bin;

@@ -1,11 +1,12 @@
 -- Purpose: each claim of the paper beside what chance gives: the figure, its null, its range over seeds, holds or not.
--- Inputs:  concepts, matches, bridge_totals, nulls.
+-- Inputs:  concepts, matches, bridge_totals, nulls; the macros of definitions.sql.
 -- Columns: model, sae; claim; figure (mean over seeds, or over ordered pairs of seeds); "null" (the mean that chance gives);
 --          low, high (range of the figure over seeds or pairs of seeds);
 --          holds (NULL where the null is not known; a claim that needs two seeds has no row with one).
 -- Definition: "common" are the fewest concepts that hold half of the energy, "rare" the least energetic half. Beyond chance:
---          even the lowest value stands above the 97.5 % quantile of the null, for stability floor_matched. "Unimodal" and
---          "opposite modality" as in DEFINITIONS, concepts under 10 firings left out. v1 (close to the modality subspace)
+--          even the lowest value stands above the 97.5 % quantile of the null, for stability floor_matched. Shares of unimodal
+--          concepts, alignments and accuracies count the concepts that `is_counted`; bridges of opposite modality are those of all
+--          concepts by `modality_class`, however seldom they fire, as in bridge_totals. v1 (close to the modality subspace)
 --          holds when concepts on average lie nearer to it than 97.5 % of random directions do, v4 (almost orthogonal) when
 --          they do not: which of the two is true depends on how the subspace is defined, so every definition has its rows.
 WITH ranked AS (
@@ -31,12 +32,12 @@ pairs_of_seeds AS (
 usage AS (
     SELECT
         model, sae, seed,
-        avg((modality_score < 0.1 OR modality_score > 0.9)::INTEGER) AS share,
-        coalesce(sum(energy) FILTER (modality_score < 0.1 OR modality_score > 0.9), 0) / nullif(sum(energy), 0) AS energy_share,
+        avg(is_unimodal(modality_score)::INTEGER) AS share,
+        coalesce(sum(energy) FILTER (is_unimodal(modality_score)), 0) / nullif(sum(energy), 0) AS energy_share,
         avg(abs(align_mean_gap)) AS mean_gap, avg(abs(align_logistic)) AS logistic, avg(abs(align_lda)) AS lda,
         avg(align_inlp) AS inlp, avg(direction_accuracy) AS accuracy
     FROM concepts
-    WHERE firings >= 10 AND modality_score IS NOT NULL
+    WHERE is_counted(firings, modality_score)
     GROUP BY model, sae, seed
 ),
 alignment AS (
@@ -46,8 +47,7 @@ alignment AS (
 bridging AS (
     SELECT
         model, sae, seed, kind,
-        coalesce(sum(positive) FILTER (NOT self AND (class_image, class_text) IN (('image', 'text'), ('text', 'image'))), 0)
-            / nullif(sum(positive), 0) AS share
+        coalesce(sum(positive) FILTER (NOT self AND are_opposite(class_image, class_text)), 0) / nullif(sum(positive), 0) AS share
     FROM bridge_totals
     GROUP BY model, sae, seed, kind
 ),

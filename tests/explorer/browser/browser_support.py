@@ -138,13 +138,13 @@ def hostile(site: Path) -> None:
 
 def withhold(site: Path) -> None:
     """Take images and captions out of a site, as `publish --no-items` does."""
-    from report.explorer.release import without_items
+    from report.explorer.release import released
 
     for path in [path for path in site.rglob("*") if path.is_file()]:
         name = path.relative_to(site).as_posix()
         if not name.startswith(("data/", "thumbs/", "figures/")):
             continue
-        data = without_items(name, path.read_bytes())
+        data = released(name, path.read_bytes(), items=False)
         if data is None:
             path.unlink()
         else:

@@ -167,9 +167,9 @@ def test_what_is_not_there_is_said(open_page, published):
     opened.page.get_by_role("link", name="planted/main/1").click()
     opened.heading("Map of concepts")
     opened.visit("#/sql")
-    expect(opened.page.get_by_text("SQL needs the live explorer")).to_be_visible()
+    expect(opened.page.get_by_text("The view SQL needs the live explorer")).to_be_visible()
     opened.visit("#/try")
-    expect(opened.page.get_by_text("Trying your own needs the live explorer")).to_be_visible()
+    expect(opened.page.get_by_text("The view Try it needs the live explorer")).to_be_visible()
     opened.visit("#/nowhere/%")
     opened.heading("Map of concepts")
 
@@ -204,7 +204,7 @@ def test_a_site_without_items_says_so_and_asks_for_none(open_page, without_items
     expect(opened.page.get_by_text("Captions are not part of this site")).to_be_visible()
     shot(opened, "withheld-concept")
     opened.visit("#/item/i3")
-    expect(opened.page.get_by_text("Items are not shown here")).to_be_visible()
+    expect(opened.page.get_by_text("The view Item needs captions and images")).to_be_visible()
     for fragment in ("#/map?sel=20", "#/bridges", "#/search?q=teal"):
         opened.visit(fragment)
         opened.heading()

@@ -1,7 +1,7 @@
 // The card beside the dot under the pointer, and the panel of the selected one.
 
 import { modalityWord } from "../colour"
-import type { Bridges, Concepts, Run } from "../contract"
+import type { Bridges, Concepts, Manifest, Run } from "../contract"
 import { detail, text } from "../data"
 import { h, said } from "../dom"
 import { number, percent, score } from "../format"
@@ -35,19 +35,20 @@ export function hoverCard({ manifest, run }: Page, concepts: Concepts, concept: 
     "div",
     { class: "card" },
     h("p", { class: "card-title" }, conceptText(concepts, concept)),
-    facts(concepts, concept),
+    facts(manifest, concepts, concept),
     pictures,
     caption,
   )
 }
 
-function facts(concepts: Concepts, concept: number): HTMLElement {
+function facts({ definitions }: Manifest, concepts: Concepts, concept: number): HTMLElement {
   const modality = concepts.modality_score[concept] ?? null
+  const word = modalityWord(modality, definitions)
   const row = (name: string, value: string) => h("div", {}, h("dt", {}, name), h("dd", {}, value))
   return h(
     "dl",
     { class: "card-facts" },
-    row("modality", modality === null ? modalityWord(modality) : `${score(modality)}, ${modalityWord(modality)}`),
+    row("modality", modality === null ? word : `${score(modality)}, ${word}`),
     row("energy", number(concepts.energy[concept])),
     row("stability", score(concepts.stability[concept])),
   )
@@ -72,7 +73,7 @@ export async function fillPanel(
       h("h2", {}, conceptText(concepts, concept)),
       h("button", { class: "icon-button", type: "button", "aria-label": "Close the panel", onclick: close }, "×"),
     ),
-    modalityBar(concepts.modality_score[concept] ?? null),
+    modalityBar(concepts.modality_score[concept] ?? null, manifest.definitions),
     h(
       "p",
       { class: "panel-numbers" },

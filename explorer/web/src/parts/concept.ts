@@ -1,7 +1,7 @@
 // A concept wherever it is named: its dot, its automatic name, its number.
 
 import { modalityColour, modalityWord } from "../colour"
-import type { Concepts, Run } from "../contract"
+import type { Concepts, Definitions, Run } from "../contract"
 import { clip, h, styled } from "../dom"
 import { score } from "../format"
 import { href } from "../route"
@@ -41,11 +41,15 @@ export function conceptLink(run: Run, concepts: Concepts, concept: number): HTML
 }
 
 /** Where a modality score lies between text and image. */
-export function modalityBar(value: number | null): HTMLElement {
+export function modalityBar(value: number | null, definitions: Definitions): HTMLElement {
   const marker = styled(h("span", { class: "modality-mark" }), { left: `${(value ?? 0.5) * 100}%` })
   return h(
     "span",
-    { class: "modality", role: "img", "aria-label": `modality score ${score(value)}: ${modalityWord(value)}` },
+    {
+      class: "modality",
+      role: "img",
+      "aria-label": `modality score ${score(value)}: ${modalityWord(value, definitions)}`,
+    },
     h("span", { class: "modality-track" }),
     value !== null && marker,
   )

@@ -2,6 +2,7 @@
 
 import { type Child, h } from "../dom"
 import { DataError } from "../data"
+import type { Need } from "../views"
 
 /** Grey shapes where content will be; announced once. */
 export function loading(what: string): HTMLElement {
@@ -34,4 +35,16 @@ export function failure(error: unknown, again?: () => void): HTMLElement {
 /** Said wherever pictures and captions would be, when a site was published without them. */
 export function withheld(what: string): HTMLElement {
   return h("p", { class: "muted" }, `${what} are not part of this site: it was published without captions and images.`)
+}
+
+/** Shown in place of a view whose need this site does not meet. */
+export function unmet(title: string, need: Need): HTMLElement {
+  if (need === "items")
+    return empty(`The view ${title} needs captions and images`, "This site was published without captions and images.")
+  return empty(
+    `The view ${title} needs the live explorer`,
+    "This is a published site. ",
+    h("code", {}, "bridgescope explore"),
+    " serves the same views over a store, with the study's catalog and models.",
+  )
 }

@@ -1,6 +1,6 @@
 // Models, settings and seeds side by side: findings beside chance, runs, figures with the SQL behind each.
 
-import type { Compare, Manifest } from "../contract"
+import type { Compare, Concepts, Definitions, Manifest } from "../contract"
 import * as data from "../data"
 import { type Child, h } from "../dom"
 import { number, percent, score } from "../format"
@@ -22,7 +22,7 @@ export async function compareView(page: Page): Promise<void> {
       { class: "lead" },
       "Models, settings and seeds of the study side by side. No figure stands without what chance would give.",
     ),
-    findings(compare),
+    findings(compare, manifest.definitions),
     runs(manifest),
     charts(page),
     settings(compare),
@@ -44,7 +44,7 @@ function table(label: string, head: Child[], rows: Child[], kind = ""): HTMLElem
   )
 }
 
-function findings(compare: Compare): HTMLElement {
+function findings(compare: Compare, { verdicts }: Definitions): HTMLElement {
   if (!compare.findings.length) return section("Findings", h("p", { class: "muted" }, "The study states none."))
   const groups = Map.groupBy(compare.findings, (finding) => finding.claim)
   const several = new Set(compare.findings.map((finding) => finding.sae)).size > 1
@@ -52,7 +52,7 @@ function findings(compare: Compare): HTMLElement {
     h(
       "td",
       { class: holds === null ? "unknown" : holds ? "holds" : "fails" },
-      holds === null ? "not decided" : holds ? "✓ holds" : "✗ fails",
+      holds === null ? verdicts.open : holds ? `✓ ${verdicts.holds}` : `✗ ${verdicts.fails}`,
     )
   const body = [...groups].map(([claim, found]) =>
     h(
@@ -147,6 +147,7 @@ function charts(page: Page): HTMLElement {
   const stability = h("div", { class: "chart" })
   const modality = h("div", { class: "chart" })
   const shown = page.manifest.runs
+  const { min_firings } = page.manifest.definitions
   const first = [...Map.groupBy(shown, (run) => `${run.model} · ${run.sae}`)].flatMap(([label, of]) =>
     of[0] ? [{ label, run: of[0] }] : [],
   )
@@ -162,7 +163,12 @@ function charts(page: Page): HTMLElement {
         h("p", { class: "keys" }, key("●", "stability"), key("□", "matched floor"), key("×", "random floor")),
         stability,
       ),
-      h("div", {}, h("h3", {}, "Modality scores of concepts, first seed"), modality),
+      h(
+        "div",
+        {},
+        h("h3", {}, `Modality scores of concepts with at least ${min_firings} firings, first seed`),
+        modality,
+      ),
     ),
   )
   whenSeen(element, () => {
@@ -171,12 +177,17 @@ function charts(page: Page): HTMLElement {
         if (page.signal.aborted) return
         const width = (place: HTMLElement) => Math.max(280, place.clientWidth)
         stability.replaceChildren(chart.stabilityChart(shown, width(stability)))
-        const scores = first.map(({ label }, at) => ({ label, scores: all[at]?.modality_score ?? [] }))
+        const scores = first.map(({ label }, at) => ({ label, scores: counted(all[at], min_firings) }))
         modality.replaceChildren(chart.modalityHistograms(scores, width(modality)))
       })
       .catch((error: unknown) => element.append(failure(error)))
   })
   return element
+}
+
+/** Modality scores of the concepts that fire often enough to be counted. */
+function counted(concepts: Concepts | undefined, min_firings: number): (number | null)[] {
+  return concepts?.modality_score.filter((_, concept) => (concepts.firings[concept] ?? 0) >= min_firings) ?? []
 }
 
 function key(sign: string, words: string): HTMLElement {

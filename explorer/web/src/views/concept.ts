@@ -59,7 +59,7 @@ export async function conceptView(page: Page): Promise<void> {
   await fillBridges(strongest, page, concepts, concept, bridges)
 }
 
-function heading({ run }: Page, concepts: Concepts, concept: number): HTMLElement {
+function heading({ manifest, run }: Page, concepts: Concepts, concept: number): HTMLElement {
   const modality = concepts.modality_score[concept] ?? null
   const named = concepts.name[concept] !== ""
   const order = [...concepts.energy.keys()].sort((a, b) => (concepts.energy[b] ?? 0) - (concepts.energy[a] ?? 0))
@@ -109,8 +109,8 @@ function heading({ run }: Page, concepts: Concepts, concept: number): HTMLElemen
     h(
       "div",
       { class: "concept-modality" },
-      modalityBar(modality),
-      h("p", { "aria-hidden": "true" }, `${score(modality)} · ${modalityWord(modality)}`),
+      modalityBar(modality, manifest.definitions),
+      h("p", { "aria-hidden": "true" }, `${score(modality)} · ${modalityWord(modality, manifest.definitions)}`),
     ),
   )
 }

@@ -11,11 +11,7 @@ import { describe, itemHref, thumbnail } from "../parts/pictures"
 
 /** Draw the item in the address: i and an image's number, or t and a caption's. */
 export async function itemView(page: Page): Promise<void> {
-  const { manifest, route, root, signal } = page
-  if (!manifest.items) {
-    root.replaceChildren(empty("Items are not shown here", "This site was published without captions and images."))
-    return
-  }
+  const { route, root, signal } = page
   const [, kind, digits] = /^([it])(\d+)$/.exec(route.argument) ?? []
   const id = Number(digits)
   root.replaceChildren(loading("the item"))

@@ -5,7 +5,7 @@ import * as data from "../data"
 import { clip, h } from "../dom"
 import { count } from "../format"
 import { HEADING, type Page } from "../page"
-import { empty, failure } from "../parts/notice"
+import { failure } from "../parts/notice"
 import { note } from "../route"
 
 const SHOWN = 500
@@ -13,17 +13,6 @@ const SHOWN = 500
 /** Draw the prompt; a statement in the address is put there, and asked when the reader says so. */
 export async function sqlView(page: Page): Promise<void> {
   const { manifest, route, root, signal } = page
-  if (!manifest.live) {
-    root.replaceChildren(
-      empty(
-        "SQL needs the live explorer",
-        "This is a published site. ",
-        h("code", {}, "bridgescope explore"),
-        " serves the same pages over a store, with SQL.",
-      ),
-    )
-    return
-  }
   const first = manifest.examples[0]?.query ?? "FROM concepts LIMIT 10"
   const query = h("textarea", { id: "sql", rows: 6, spellcheck: "false", autocapitalize: "off", autocomplete: "off" })
   query.value = route.params.q ?? first

@@ -5,24 +5,13 @@ import { clip, h, said } from "../dom"
 import { score } from "../format"
 import { HEADING, type Page } from "../page"
 import { codeList } from "../parts/codes"
-import { empty, failure, loading } from "../parts/notice"
+import { failure, loading } from "../parts/notice"
 import { itemHref } from "../parts/pictures"
 import { note } from "../route"
 
 /** Draw the form; a caption in the address is tried at once. */
 export async function tryView(page: Page): Promise<void> {
-  const { manifest, route, root, signal } = page
-  if (!manifest.live) {
-    root.replaceChildren(
-      empty(
-        "Trying your own needs the live explorer",
-        "This is a published site: it has no model. ",
-        h("code", {}, "bridgescope explore"),
-        " serves one.",
-      ),
-    )
-    return
-  }
+  const { route, root, signal } = page
   const answer = h("div", { class: "answer", role: "status" })
   const preview = h("div", { class: "preview" })
   const caption = h("textarea", { id: "caption", rows: 2, maxlength: 2000, placeholder: "a red heart with an arrow" })

@@ -1,0 +1,326 @@
+"""The jobs of each stage: lists made from the study and the datasets so far, which `run` and `status` share.
+
+A job is a cached task with its arguments. A stage is one step or several, and the jobs of one step need nothing of each
+other. Nothing here runs anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flows.config import ImportedSAE, SAESetting, Study
+from flows.stages import STAGES
+from storage.dataset import Dataset
+from storage.errors import BadInput
+from storage.runs import Entry, Key, Run, State
+from storage.sources.registry import located
+from storage.sources.section import HOW, MAX_PIXELS, rules_of, source_of
+from storage.vectors import fingerprint
+from tasks.acquire import fetch
+from tasks.analyze import analyze
+from tasks.checkpoint import import_sae
+from tasks.embed import adopt_vectors, embed, model_identity
+from tasks.explore import explore, layout
+from tasks.export import export
+from tasks.frontier import frontier
+from tasks.model import demo_model, features
+from tasks.report import report
+from tasks.stage import Stage
+from tasks.train import sae
+
+log = logging.getLogger("bridgescope")
+
+DEMO_SEED = 0  # of the demo models' projections
+
+
+class Job(NamedTuple):
+    """One cached task to run, or to look up. `inputs` is None while a dataset that it is made from is missing."""
+
+    key: Key
+    stage: Stage
+    inputs: dict[str, Any] | None
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the task. Raises BadInput while a dataset that it is made from is missing."""
+        if self.inputs is None:
+            raise BadInput(f"{self.key}: what it is made from is missing: run the stages before it")
+        return self.inputs
+
+    def lookup(self, store: Path) -> Dataset | None:
+        """The dataset of this job if it is there whole. Runs nothing."""
+        return self.stage.lookup(store, **self.inputs) if self.inputs is not None else None
+
+    def entry(self, dataset: Dataset, seconds: float = 0.0, *, cached: bool = False) -> Entry:
+        """The dataset of this job as an entry of a run."""
+        inputs = list(self.stage.address(**self.arguments()).inputs)
+        return Entry(**self.key._asdict(), dataset=dataset, inputs=inputs, seconds=round(seconds, 4), cached=cached)
+
+
+class Given(NamedTuple):
+    """What the jobs of a step are made from."""
+
+    study: Study
+    state: State  #: the entries of the steps before it
+    last: Run | None  #: the newest run of the study
+    store: Path
+
+    def is_embedded(self, model: str) -> bool:
+        """Whether every shard of pairs is embedded by this model."""
+        shards = len(self.state.of("embed", model=model))
+        return 0 < shards == len(self.state.of("acquire"))
+
+
+Step = Callable[[Given], list[Job]]
+STEPS: dict[str, list[Step]] = {name: [] for name in STAGES}  #: the steps of each stage, in their order
+
+
+def step_of(stage: str) -> Callable[[Step], Step]:
+    """Add a function to the steps of a stage, behind those that stand above it."""
+
+    def add(step: Step) -> Step:
+        STEPS[stage].append(step)
+        return step
+
+    return add
+
+
+def jobs_of(stage: str, given: Given) -> Iterator[Job]:
+    """The jobs of a stage, step by step: those of a later step are made from the state as it then is."""
+    for step in STEPS[stage]:
+        yield from step(given)
+
+
+@step_of("acquire")
+def fetches(given: Given) -> list[Job]:
+    """One fetch per listing that the scan gave out."""
+    source, rules = source_of(given.study.pairs), rules_of(given.study.pairs)
+    return [
+        Job(Key("acquire", shard=e.shard), fetch, {"listing": e.dataset, "source": source, "rules": rules})
+        for e in given.state.of("scan")
+    ]
+
+
+def _demo_models(study: Study) -> list[tuple[str, str]]:
+    """Name and variant of the demo models that the study names."""
+    specs = [(model.name, *model.spec.partition(":")[::2]) for model in study.models]
+    return [(name, variant) for name, kind, variant in specs if kind == "demo"]
+
+
+@step_of("model")
+def tower_features(given: Given) -> list[Job]:
+    """The towers' features of each demo model. Pinned: pairs that came later do not change a model that was made."""
+    pairs = [e.dataset for e in given.state.of("acquire")]
+    jobs = []
+    for name, variant in _demo_models(given.study):
+        used = _pinned(given, name, variant) or pairs
+        inputs = {"pairs": used, "heldout": given.study.pairs.heldout} if used else None
+        jobs.append(Job(Key("features", name), features, inputs))
+    return jobs
+
+
+@step_of("model")
+def demo_models(given: Given) -> list[Job]:
+    """The projections of each demo model."""
+    jobs = []
+    for name, variant in _demo_models(given.study):
+        towers = given.state.dataset("features", model=name)
+        inputs = {"features": towers, "variant": variant, "seed": DEMO_SEED} if towers else None
+        jobs.append(Job(Key("model", name), demo_model, inputs))
+    return jobs
+
+
+def _pinned(given: Given, name: str, variant: str) -> list[Dataset] | None:
+    """The pairs that this demo model was made from in the last run of the study."""
+    last = given.last
+    if last is None or not last.of("model", model=name):
+        return None
+    specs = {model["name"]: model["spec"] for model in last.config["models"]}
+    same = specs.get(name) == f"demo:{variant}" and last.config["pairs"]["heldout"] == given.study.pairs.heldout
+    return list(last.of("features", model=name)[0].inputs) if same else None
+
+
+@step_of("embed")
+def embeddings(given: Given) -> list[Job]:
+    """One job per model and shard of pairs."""
+    jobs = []
+    study, state, store = given.study, given.state, given.store
+    # Below the default `acquire` has refused what is larger.
+    decoded = {"max_pixels": max(study.pairs.max_pixels, MAX_PIXELS)}
+    for model in study.models:
+        kind, _, rest = model.spec.partition(":")
+        options = {"dtype": model.dtype, **decoded}
+        demo = state.dataset("model", model=model.name)
+        for shard in state.of("acquire"):
+            pairs, at = shard.dataset, Key("embed", model.name, shard=shard.shard)
+            if kind == "embeddings":
+                stamp = fingerprint(Path(rest), store / "sources" / "fingerprints.json")
+                jobs.append(Job(at, adopt_vectors, {"pairs": pairs, "model": stamp, "path": rest}))
+            elif kind == "demo":
+                spec = f"open_clip:local-dir:{store / demo.path}" if demo else ""
+                inputs = {"pairs": pairs, "model": demo, "spec": spec, **options} if demo else None
+                jobs.append(Job(at, embed, inputs))
+            else:
+                identity, spec = model_identity(model.spec, store)
+                jobs.append(Job(at, embed, {"pairs": pairs, "model": identity, "spec": spec, **options}))
+    return jobs
+
+
+@step_of("train")
+def saes(given: Given) -> list[Job]:
+    """One job per model, setting and seed."""
+    jobs = []
+    for model in given.study.models:
+        whole = given.is_embedded(model.name)
+        for setting in given.study.settings():
+            for seed in setting.seeds:
+                key = Key("train", model.name, setting.name, seed)
+                if not whole:
+                    jobs.append(Job(key, sae if isinstance(setting, SAESetting) else import_sae, None))
+                    continue
+                pairs, embedded = resolve_training_shards(given.study, given.state, given.last, key)
+                rows = {"pairs": pairs, "embeddings": embedded, "heldout": given.study.pairs.heldout}
+                if isinstance(setting, SAESetting):
+                    jobs.append(Job(key, sae, {**rows, "setting": setting.setting(), "seed": seed}))
+                else:
+                    jobs.append(Job(key, import_sae, {**rows, **_imported(setting, given.store)}))
+    return jobs
+
+
+def _imported(setting: ImportedSAE, store: Path) -> dict[str, Any]:
+    """The arguments that say which SAE is imported: its bytes, wherever they lie."""
+    path = Path(setting.checkpoint)
+    if not path.exists():
+        raise BadInput(f"sae {setting.name}: checkpoint {path}: no such file or folder")
+    stamp = fingerprint(path, store / "sources" / "fingerprints.json")
+    return {"checkpoint": stamp, "architecture": setting.architecture, "k": setting.k, "path": str(path)}
+
+
+def resolve_training_shards(
+    study: Study, state: State, last: Run | None, key: Key
+) -> tuple[list[Dataset], list[Dataset]]:
+    """The shards that an SAE is trained on: all of them, or those of the last run while the data grew too little.
+
+    The one place where history enters. The result is stored in the run, as the inputs of the SAE's entry.
+    """
+    shards = state.of("embed", model=key.model)
+    embedded = [e.dataset for e in shards]
+    pairs = [state[Key("acquire", shard=e.shard)].dataset for e in shards]
+    retrain = next(setting.retrain for setting in study.settings() if setting.name == key.sae)
+    before = last.of("train", model=key.model, sae=key.sae, seed=key.seed) if last else []
+    if retrain == "always" or not before:
+        return pairs, embedded
+    used = before[0].inputs
+    half = len(used) // 2  # recorded in the order of the task's arguments: pairs, then embeddings
+    grown = sum(shard.rows for shard in embedded) / max(1, sum(shard.rows for shard in used[half:]))
+    return (pairs, embedded) if retrain != "never" and grown >= retrain else (used[:half], used[half:])
+
+
+@step_of("export")
+def activations(given: Given) -> list[Job]:
+    """One job per SAE and shard of its model."""
+    jobs = []
+    for model in given.study.models:
+        for setting in given.study.settings():
+            for seed in setting.seeds:
+                trained = given.state.dataset("train", model=model.name, sae=setting.name, seed=seed)
+                for e in given.state.of("embed", model=model.name):
+                    pairs = given.state[Key("acquire", shard=e.shard)].dataset
+                    inputs = {"sae": trained, "pairs": pairs, "embeddings": e.dataset, "shard": e.shard}
+                    key = Key("export", model.name, setting.name, seed, e.shard)
+                    jobs.append(Job(key, export, inputs if trained else None))
+    return jobs
+
+
+ANALYZED = ("acquire", "embed", "train", "export")  #: kinds that the tables are made from
+REPORTED = (*ANALYZED, "ledger", "frontier", "analyze")  #: kinds that the page and the explorer show
+
+
+def expected(study: Study, state: State) -> dict[str, int]:
+    """The number of datasets of each analysed kind when the study is whole."""
+    shards, seeds = len(state.of("acquire")), sum(len(setting.seeds) for setting in study.settings())
+    models = len(study.models)
+    return {"acquire": shards, "embed": models * shards, "train": models * seeds, "export": models * seeds * shards}
+
+
+def entries_of(state: State, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The entries of these kinds as an argument of a task."""
+    return [e.argument() for kind in kinds for e in state.of(kind)]
+
+
+@step_of("analyze")
+def frontiers(given: Given) -> list[Job]:
+    """One job per model, where the study asks for the frontier."""
+    study = given.study
+    if study.frontier is None:
+        return []
+    jobs = []
+    for model in study.models:
+        shards = given.state.of("embed", model=model.name)
+        inputs = {
+            "pairs": [given.state[Key("acquire", shard=e.shard)].dataset for e in shards],
+            "embeddings": [e.dataset for e in shards],
+            "setting": study.frontier_setting(),
+            "methods": study.frontier.methods,
+            "k": study.frontier.k,
+            "heldout": study.pairs.heldout,
+        }
+        jobs.append(Job(Key("frontier", model.name), frontier, inputs if given.is_embedded(model.name) else None))
+    return jobs
+
+
+@step_of("analyze")
+def tables(given: Given) -> list[Job]:
+    """One job over the whole study."""
+    study, counts = given.study, expected(given.study, given.state)
+    whole = counts["acquire"] > 0 and all(len(given.state.of(kind)) == counts[kind] for kind in ANALYZED)
+    counted = {"heldout": study.pairs.heldout, **study.analyze.model_dump(), "diets": study.diet_of()}
+    inputs = {"entries": entries_of(given.state, ANALYZED), **counted}
+    return [Job(Key("analyze"), analyze, inputs if whole else None)]
+
+
+def _reported(given: Given) -> dict[str, Any] | None:
+    """What the page and the explorer are made from: the entries and the study; None while any of it is missing."""
+    study, state = given.study, given.state
+    measured = len(state.of("frontier")) == (len(study.models) if study.frontier else 0)
+    if Key("analyze") not in state or Key("ledger") not in state or not measured:
+        return None
+    config = _without_paths(study.model_dump(mode="json", exclude={"runtime": True, "pairs": set(HOW)}))
+    return {"entries": entries_of(state, REPORTED), "config": config}
+
+
+def _shown(given: Given) -> list[Entry]:
+    """The SAEs that the explorer shows: data diets are compared, and not shown concept by concept."""
+    named = [setting.name for setting in given.study.saes]
+    return [e for e in given.state.of("train") if e.sae in named]
+
+
+@step_of("report")
+def page_and_layouts(given: Given) -> list[Job]:
+    """One page over the whole study, and one map per SAE that the study file names."""
+    layouts = [Job(e.key._replace(kind="layout"), layout, {"sae": e.dataset}) for e in _shown(given)]
+    return [Job(Key("report"), report, _reported(given)), *layouts]
+
+
+@step_of("report")
+def explorer_data(given: Given) -> list[Job]:
+    """The explorer's data of the whole study."""
+    layouts = {f"{e.model}/{e.sae}/{e.seed}": e.dataset for e in given.state.of("layout")}
+    page, shared = given.state.dataset("report"), _reported(given)
+    whole = shared is not None and page is not None and len(layouts) == len(_shown(given))
+    return [Job(Key("explorer"), explore, {**(shared or {}), "layouts": layouts, "page": page} if whole else None)]
+
+
+def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """The study with folders named by their last part: a page that does not change when the store is moved."""
+    for setting in config["saes"]:
+        if "checkpoint" in setting:
+            setting["checkpoint"] = Path(setting["checkpoint"]).name
+    config["pairs"] = located(config["pairs"], lambda path: Path(path).name)
+    for model in config["models"]:
+        for prefix in ("embeddings:", "open_clip:local-dir:", "hf:local-dir:"):
+            if model["spec"].startswith(prefix):
+                model["spec"] = prefix + Path(model["spec"].removeprefix(prefix)).name
+    return config

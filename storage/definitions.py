@@ -1,0 +1,41 @@
+"""The shared definitions of `storage/sql/definitions.sql`, for Python and for a connection."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+
+from storage.statements import SQL
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Definitions(NamedTuple):
+    """The numbers among the definitions."""
+
+    unimodal_bound: float  #: a concept is unimodal below this modality score, and above one minus it
+    min_firings: int  #: concepts with fewer firings are left out of modality shares
+    top_concepts: int  #: size of the set of most energetic concepts in headlines
+
+
+def define(con: duckdb.DuckDBPyConnection) -> None:
+    """Create the macros of `storage/sql/definitions.sql` on a connection."""
+    con.execute((SQL / "definitions.sql").read_text())
+
+
+@functools.cache
+def definitions() -> Definitions:
+    """The numbers, as the SQL file states them."""
+    with duckdb.connect() as con:
+        define(con)
+        row = con.execute("SELECT unimodal_bound()::DOUBLE, min_firings(), top_concepts()").fetchall()[0]
+    return Definitions(*row)
+
+
+def is_unimodal(modality_score: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """The macro `is_unimodal` over an array; a score of NaN is not unimodal."""
+    bound = definitions().unimodal_bound
+    return np.asarray((modality_score < bound) | (modality_score > 1 - bound))

@@ -1,0 +1,36 @@
+-- Purpose: the recall that chance gives in the gallery of the run's retrieval.
+-- Inputs:  images, pairs, retrieval.
+-- Columns: direction ('image_to_text' or 'text_to_image'); k (1, 5, 10); chance (of a hit among the first k).
+-- Definition: a caption finds its image among the first k of n images with chance k / n. An image with c of the M captions
+--             finds one of its own with chance 1 - C(M - c, k) / C(M, k), averaged over the images that have captions: more
+--             captions, more luck. The gallery holds the images of the split with the smallest split_u.
+CREATE MACRO retrieval_chance() AS TABLE
+WITH measured AS (
+    SELECT any_value(split) AS split, max(gallery) AS gallery FROM retrieval
+),
+candidates AS (
+    SELECT images.image_id, images.split_u, count(pairs.pair_id) AS own
+    FROM measured
+    JOIN images ON measured.split = 'all' OR images.split = measured.split
+    LEFT JOIN pairs ON pairs.image_id = images.image_id
+    GROUP BY images.image_id, images.split_u
+),
+chosen AS (
+    SELECT own
+    FROM candidates
+    QUALIFY row_number() OVER (ORDER BY split_u, image_id) <= (SELECT measured.gallery FROM measured)
+),
+gallery AS (
+    SELECT own, sum(own) OVER () AS total FROM chosen
+),
+ks AS (
+    SELECT unnest([1, 5, 10]) AS k
+)
+SELECT 'image_to_text' AS direction, k, avg(chance_of_hit(k, own, total)) AS chance
+FROM gallery, ks
+WHERE own > 0
+GROUP BY k
+UNION ALL
+SELECT 'text_to_image', k, chance_of_hit(k, 1, measured.gallery)
+FROM measured, ks
+ORDER BY direction, k;
