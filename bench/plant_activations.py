@@ -95,7 +95,11 @@ def write(planted: Planted, store: Path, width: int, dim: int = 512, seed: int =
         shared = random.standard_normal((1, dim))
         D = torch.tensor(random.standard_normal((width, dim)) + shared, dtype=torch.float32)
         D = torch.nn.functional.normalize(D, dim=1)
-        config = Config("batchtopk", dim, width, planted.image.shape[1], True, 0.5, SEED, 1, 1, 1.0, 0.0, 0.5, images)
+        config = Config(
+            architecture="batchtopk", dim=dim, width=width, k=planted.image.shape[1], decoder_bias=True,
+            image_share=0.5, seed=SEED, epochs=1, batch_size=1, learning_rate=1.0, auxk=0.0, dead_after_epochs=0.5,
+            rows_seen=images,
+        )  # fmt: skip
         SAE(D.clone(), torch.zeros(width), D, torch.zeros(dim), torch.tensor(0.0), config).save(out)
         pl.DataFrame({"step": [1], "epoch": [1.0], "loss": [0.0], "r2": [0.0], "l0": [0.0], "dead_fraction": [0.0],
                       "rows_per_second": [0.0]}).write_parquet(out / "training.parquet")  # fmt: skip

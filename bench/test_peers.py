@@ -15,9 +15,9 @@ from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from sae_lens.saes.topk_sae import TopKSAE as LensTopKSAE
 from sae_lens.saes.topk_sae import TopKSAEConfig
 
+from sae.architectures import ARCHITECTURES
 from sae.interchange import from_overcomplete, from_saelens, to_overcomplete, to_saelens
 from sae.model import SAE, Config
-from sae.sparsity import ARCHITECTURES
 
 D, C, K = 32, 96, 5
 CLOSE = {"atol": 1e-5, "rtol": 0}

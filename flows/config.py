@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from storage.errors import BadInput
 from storage.sources.registry import SECTIONS, AnyPairs, located
 from storage.sources.section import Section
+from tasks.settings import ARCHITECTURES, BASELINES, PARAMETERS, ImageShare, Settings
 from tasks.specs import FORMS, Spec, forms, relocated
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
-Share = Annotated[float, Field(ge=0, le=1)]
+if TYPE_CHECKING:
+    MethodName = str
+    ForeignName = str
+else:
+    MethodName = Literal[tuple(ARCHITECTURES)] | Literal[tuple(BASELINES)]
+    ForeignName = Literal[tuple(name for name, row in ARCHITECTURES.items() if row.foreign)]
 
 
 class Model(Section):
@@ -38,51 +44,18 @@ class Model(Section):
         return Spec.parse(self.spec)
 
 
-class SAE(Section):
-    """One SAE setting, trained once a seed on every model."""
+class SAESetting(Settings):
+    """One SAE setting, trained once per seed on every model."""
 
     name: Name
-    architecture: Literal["relu", "topk", "batchtopk", "jumprelu", "matryoshka"] = Field(
-        "batchtopk", description="how codes become sparse; relu and jumprelu by a penalty, the others by keeping k"
-    )
-    width: int = Field(ge=2, description="concepts in the dictionary")
-    k: int = Field(ge=1, description="concepts a row, on average; without a penalty, what it is steered to")
-    epochs: int = Field(20, ge=1, description="an epoch is as many draws as there are training rows")
-    batch_size: int = Field(256, ge=2)
-    learning_rate: float = Field(1e-3, gt=0, le=1)
-    decoder_bias: bool = True
-    image_share: Share | Literal["natural"] = Field(0.5, description="share of images in the training mixture")
     data_half: Literal["a", "b"] | None = Field(None, description="train on one of two disjoint halves of the images")
-    auxk: float = Field(1 / 32, ge=0, description="weight of the auxiliary loss; 0 turns it off")
-    dead_after_epochs: float = Field(0.5, ge=0.1, le=1, description="a concept silent for so long is dead to AuxK")
-    centring: bool = Field(False, description="take each modality's mean off its rows: an ablation")
-    penalty: float | None = Field(
-        None,
-        ge=0,
-        description="weight of the L1 (relu) or L0 (jumprelu) penalty; left out, it is steered until L0 is k",
-    )
-    prefixes: list[Annotated[int, Field(ge=1)]] | None = Field(
-        None, min_length=1, description="nested widths of matryoshka, the last one `width`; left out: C/16 ... C/2, C"
-    )
-    encoder_dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="rows and weights are rounded to it for the encoder's product"
-    )
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0, 1, 2], min_length=1)
     retrain: Literal["always", "never"] | Annotated[float, Field(gt=1)] = Field(
         "always", description="when training rows grew: always, never, or once they grew by this factor"
     )
 
     @model_validator(mode="after")
-    def _consistent(self) -> SAE:
-        if self.k > self.width:
-            raise ValueError(f"k is {self.k}, more than the width {self.width}")
-        if self.penalty is not None and self.architecture not in ("relu", "jumprelu"):
-            raise ValueError(f"penalty is for relu and jumprelu; {self.architecture} keeps k codes without one")
-        if self.prefixes is not None:
-            if self.architecture != "matryoshka":
-                raise ValueError(f"prefixes are for matryoshka; {self.architecture} has one dictionary")
-            if self.prefixes != sorted(set(self.prefixes)) or self.prefixes[-1] != self.width:
-                raise ValueError(f"prefixes is {self.prefixes}: must rise and end with the width, {self.width}")
+    def _distinct(self) -> SAESetting:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds names a seed twice: {self.seeds}")
         return self
@@ -98,14 +71,14 @@ class SAE(Section):
 class Diets(Section):
     """Other data for every SAE setting, at equal draws: is it the data, or the seed, that makes the concepts?"""
 
-    image_share: list[Share | Literal["natural"]] = Field(
+    image_share: list[ImageShare] = Field(
         [], description="settings NAME-share0, NAME-share0.25 ..., NAME-natural; the setting's own share is left out"
     )
     halves: bool = Field(
         False, description="settings NAME-half-a, NAME-half-b: two halves of the images, twice the epochs"
     )
 
-    def of(self, setting: SAE) -> list[SAE]:
+    def of(self, setting: SAESetting) -> list[SAESetting]:
         """The data diets of a setting. An epoch of half the rows has half the draws, hence twice as many of them."""
         found = []
         for share in dict.fromkeys(self.image_share):
@@ -118,12 +91,12 @@ class Diets(Section):
         return found
 
 
-class Checkpoint(Section):
+class ImportedSAE(Section):
     """One SAE that was trained elsewhere: this project's files, SAELens's, or an overcomplete state dict."""
 
     name: Name
     checkpoint: str = Field(description="its folder or file, relative to the study file")
-    architecture: Literal["relu", "topk", "batchtopk"] = Field(
+    architecture: ForeignName = Field(
         "batchtopk", description="of an overcomplete state dict without thresholds; other files say it themselves"
     )
     k: int | None = Field(None, ge=1, description="concepts a row, where the file says neither that nor a threshold")
@@ -147,10 +120,7 @@ def _sort_of_sae(setting: Any) -> str:
 class Frontier(Section):
     """R2 against L0: which methods are measured beside the SAEs of the study."""
 
-    methods: list[
-        Literal["relu", "topk", "batchtopk", "jumprelu", "matryoshka"]
-        | Literal["pca", "ica", "nmf", "kmeans", "spherical", "random", "sample"]
-    ] = Field(min_length=1, description="architectures of SAEs, and baselines")
+    methods: list[MethodName] = Field(min_length=1, description="architectures of SAEs, and baselines")
     k: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="codes a row; k-means always has one")
     width: int | None = Field(None, ge=2, description="directions; default: the first SAE setting's width")
 
@@ -213,7 +183,9 @@ class Study(Section):
     pairs: AnyPairs
     models: list[Model] = Field(min_length=1)
     saes: list[
-        Annotated[Annotated[SAE, Tag("trained")] | Annotated[Checkpoint, Tag("imported")], Discriminator(_sort_of_sae)]
+        Annotated[
+            Annotated[SAESetting, Tag("trained")] | Annotated[ImportedSAE, Tag("imported")], Discriminator(_sort_of_sae)
+        ]
     ] = Field(min_length=1)
     diets: Diets = Diets()
     frontier: Frontier | None = None
@@ -242,7 +214,7 @@ class Study(Section):
                 raise ValueError("frontier: is measured on held-out rows, and pairs.heldout is 0")
         return self
 
-    def settings(self) -> list[SAE | Checkpoint]:
+    def settings(self) -> list[SAESetting | ImportedSAE]:
         """Every SAE setting: those of the file, each trained one followed by its data diets."""
         return [each for setting in self.saes for each in (setting, *self._diets(setting))]
 
@@ -255,16 +227,16 @@ class Study(Section):
             if each.name != setting.name or each.data_half is not None
         }
 
-    def _diets(self, setting: SAE | Checkpoint) -> list[SAE]:
-        return self.diets.of(setting) if isinstance(setting, SAE) else []
+    def _diets(self, setting: SAESetting | ImportedSAE) -> list[SAESetting]:
+        return self.diets.of(setting) if isinstance(setting, SAESetting) else []
 
-    def _trained(self) -> list[SAE]:
-        return [setting for setting in self.saes if isinstance(setting, SAE)]
+    def _trained(self) -> list[SAESetting]:
+        return [setting for setting in self.saes if isinstance(setting, SAESetting)]
 
     def frontier_setting(self) -> dict[str, Any]:
         """How the SAEs of the frontier are trained: as the first setting says, but for architecture and k."""
         first = self._trained()[0].setting()
-        own = ("architecture", "k", "penalty", "prefixes")
+        own = ("architecture", "k", *PARAMETERS)
         setting = {name: value for name, value in first.items() if name not in own}
         if self.frontier is not None and self.frontier.width is not None:
             setting["width"] = self.frontier.width
@@ -311,14 +283,14 @@ def _explained(file: Path, problem: Any) -> str:
 def _keys_at(place: tuple[int | str, ...]) -> list[str]:
     """The keys that a section of the study file may have."""
     sections: dict[str, type[BaseModel]] = {
-        "": Study, "models": Model, "saes": SAE, "diets": Diets, "frontier": Frontier, "analyze": Analyze,
+        "": Study, "models": Model, "saes": SAESetting, "diets": Diets, "frontier": Frontier, "analyze": Analyze,
         "runtime": RuntimeSection,
     }  # fmt: skip
     named = [str(part) for part in place if isinstance(part, str)]
     if named[:1] == ["pairs"]:
         return sorted(SECTIONS[named[1]].model_fields)
     if "imported" in named:
-        return sorted(Checkpoint.model_fields)
+        return sorted(ImportedSAE.model_fields)
     return sorted(sections[named[0] if named else ""].model_fields)
 
 

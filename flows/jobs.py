@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flows.config import SAE, Checkpoint, Study
+from flows.config import ImportedSAE, SAESetting, Study
 from flows.stages import STAGES
 from storage.dataset import Dataset
 from storage.errors import BadInput
@@ -181,18 +181,18 @@ def saes(given: Given) -> list[Job]:
             for seed in setting.seeds:
                 key = Key("train", model.name, setting.name, seed)
                 if not whole:
-                    jobs.append(Job(key, sae if isinstance(setting, SAE) else import_sae, None))
+                    jobs.append(Job(key, sae if isinstance(setting, SAESetting) else import_sae, None))
                     continue
                 pairs, embedded = resolve_training_shards(given.study, given.state, given.last, key)
                 rows = {"pairs": pairs, "embeddings": embedded, "heldout": given.study.pairs.heldout}
-                if isinstance(setting, SAE):
+                if isinstance(setting, SAESetting):
                     jobs.append(Job(key, sae, {**rows, "setting": setting.setting(), "seed": seed}))
                 else:
                     jobs.append(Job(key, import_sae, {**rows, **_imported(setting, given.store)}))
     return jobs
 
 
-def _imported(setting: Checkpoint, store: Path) -> dict[str, Any]:
+def _imported(setting: ImportedSAE, store: Path) -> dict[str, Any]:
     """The arguments that say which SAE is imported: its bytes, wherever they lie."""
     path = Path(setting.checkpoint)
     if not path.exists():

@@ -8,11 +8,11 @@ from statistics import fmean
 from typing import NamedTuple
 
 from report.queries import MIN_FIRINGS, TOP, UNIMODAL, Answer, Row
+from sae.architectures import ARCHITECTURES
 
 SURE = 2.0  # standard deviations of a null that a number must stand above it to be called above
 FAIR = 1.25  # L0 over k up to which methods are compared at this k
 NEAR = 0.1  # L0 within this part of k is called close to it
-SAES = ("relu", "topk", "batchtopk", "jumprelu", "matryoshka")  # methods of the frontier that are SAEs
 DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
 
 
@@ -364,8 +364,8 @@ def frontier(answers: Answers, models: list[str]) -> Finding | None:
         rows, said = answers.frontier.of(model=model), []
         for k in sorted({row["k"] for row in rows}):
             of_k = [row for row in rows if row["k"] == k and row["l0"] is not None and row["l0"] <= FAIR * k]
-            net = best([row for row in of_k if row["method"] in SAES])
-            other = best([row for row in of_k if row["method"] not in SAES])
+            net = best([row for row in of_k if row["method"] in ARCHITECTURES])
+            other = best([row for row in of_k if row["method"] not in ARCHITECTURES])
             if net and other:
                 ahead.append(net["r2_image"] + net["r2_text"] > other["r2_image"] + other["r2_text"])
                 said.append(f"k = {k}: {shown(net)}, against {shown(other)}")

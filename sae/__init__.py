@@ -1,14 +1,32 @@
-"""The science in torch and numpy: sparse autoencoders on paired embeddings, and what is asked of trained ones.
+"""Sparse autoencoders on paired embeddings, in torch and numpy. Imports nothing of the project besides itself.
 
-Imports nothing of the project besides itself. `sae.train(...)` is the function; its module has the same name.
+Names are loaded when they are first used, so that `import sae` brings no torch.
 """
 
-from sae import metrics
+import importlib
+from typing import TYPE_CHECKING, Any
 
-# The module sae.train is loaded here and then hidden by its function. As this file always runs before any
-# `from sae.train import ...`, and a loaded module is never bound to its package twice, the function stays.
-from sae.model import SAE
-from sae.settings import Settings
-from sae.train import Checkpoint, Trained, train
+if TYPE_CHECKING:
+    from sae import metrics
+    from sae.checkpoint import Checkpoint
+    from sae.model import SAE
+    from sae.settings import Settings
+    from sae.training import Trained, train
 
 __all__ = ["SAE", "Checkpoint", "Settings", "Trained", "metrics", "train"]
+
+HOMES = {
+    "SAE": "sae.model",
+    "Checkpoint": "sae.checkpoint",
+    "Settings": "sae.settings",
+    "Trained": "sae.training",
+    "train": "sae.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "metrics":
+        return importlib.import_module("sae.metrics")
+    if name not in HOMES:
+        raise AttributeError(f"module 'sae' has no attribute {name!r}")
+    return getattr(importlib.import_module(HOMES[name]), name)

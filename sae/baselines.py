@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sae.pursuit import matching_pursuit
+from sae.rows import Matrix
 
 BLOCK = 4096  # rows read at a time
 ICA_ROWS = 20_000  # FastICA needs its rows at once: at 768 dimensions these and its copies are .5 GB
 NMF_DRAWS = 100_000  # rows that minibatch NMF is shown; its codes are dense, so a row costs 2 x 2 d x C
 KMEANS_PASSES = 10
-Rows = np.ndarray[Any, Any] | Tensor
 
 
 class Baseline(ABC):
@@ -40,7 +40,7 @@ class Baseline(ABC):
             raise ValueError(f"k is {k}; 1 to the width, {width}, is allowed")
         self.width, self.k, self.seed = width, k, seed
 
-    def fit(self, image: Rows, text: Rows) -> Self:
+    def fit(self, image: Matrix, text: Matrix) -> Self:
         """Learn from image rows [n_I, d] and text rows [n_T, d]; each modality weighs the same, however many rows.
 
         Raises ValueError where a modality has no rows, or widths differ.
@@ -53,14 +53,14 @@ class Baseline(ABC):
         return self
 
     @abstractmethod
-    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+    def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         """Directions [C, d] and the bias [d]; before it `self.bias` is the mean of the two modality means."""
 
     @abstractmethod
-    def encode(self, x: Rows) -> Tensor:
+    def encode(self, x: Matrix) -> Tensor:
         """Codes [N, C] of rows x [N, d], which are L2-normalised first, at most k of them not 0."""
 
-    def decode(self, codes: Rows) -> Tensor:
+    def decode(self, codes: Matrix) -> Tensor:
         """Reconstructions codes D + bias, [N, d]."""
         return torch.addmm(self.bias, torch.as_tensor(codes).float(), self.dictionary)
 
@@ -70,7 +70,7 @@ class Baseline(ABC):
         other.k = k
         return other
 
-    def _centred(self, x: Rows) -> Tensor:
+    def _centred(self, x: Matrix) -> Tensor:
         return unit(x) - self.bias
 
 
@@ -79,13 +79,13 @@ class PCA(Baseline):
 
     signed = True
 
-    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+    def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         second = sum(_scatter(part, self.bias) for part in (image, text))
         values, vectors = torch.linalg.eigh(second)
         top = values.argsort(descending=True)[: self.width]
         return vectors.T[top], self.bias
 
-    def encode(self, x: Rows) -> Tensor:
+    def encode(self, x: Matrix) -> Tensor:
         return largest(self._centred(x) @ self.dictionary.T, self.k)
 
 
@@ -95,7 +95,7 @@ class ICA(Baseline):
     signed = True
     unmixing: Tensor  # [C, d]: source times the norm of its direction
 
-    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+    def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         from sklearn.decomposition import FastICA
 
         x = torch.cat(sample(image, text, ICA_ROWS, self.seed)) - self.bias
@@ -105,21 +105,21 @@ class ICA(Baseline):
         self.unmixing = (torch.from_numpy(found.components_) * directions.norm(dim=1, keepdim=True)).float()
         return directions, self.bias + torch.from_numpy(found.mean_).float()
 
-    def encode(self, x: Rows) -> Tensor:
+    def encode(self, x: Matrix) -> Tensor:
         return largest(self._centred(x) @ self.unmixing.T, self.k)
 
 
 class Pursuit(Baseline):
     """A dictionary of directions about the mean, with codes by non-negative matching pursuit."""
 
-    def encode(self, x: Rows) -> Tensor:
+    def encode(self, x: Matrix) -> Tensor:
         return matching_pursuit(self._centred(x), self.dictionary, self.k)
 
 
 class RandomDirections(Pursuit):
     """Directions drawn uniformly on the sphere: what pursuit alone gives."""
 
-    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+    def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randn(self.width, image.shape[1], generator=generator), self.bias
 
@@ -127,14 +127,14 @@ class RandomDirections(Pursuit):
 class DataSample(Pursuit):
     """Training rows themselves, less the mean; as many of each modality."""
 
-    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+    def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         return torch.cat(sample(image, text, self.width, self.seed)) - self.bias, self.bias
 
 
 class SphericalKMeans(Pursuit):
     """Centres of spherical k-means (Dhillon & Modha 2001) of rows less the mean; a few passes, sums block by block."""
 
-    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+    def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         centres = normalize(torch.cat(sample(image, text, self.width, self.seed)) - self.bias, dim=1)
         for _ in range(KMEANS_PASSES):
             sums = torch.zeros_like(centres)
@@ -155,7 +155,7 @@ class NMF(Pursuit):
     Source: minibatch NMF, Lefevre, Bach & Fevotte 2011; Ding, Li & Jordan 2010 on mixed signs.
     """
 
-    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+    def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         from sklearn.decomposition import MiniBatchNMF
 
         batch = min(1024, len(image) + len(text))
@@ -183,7 +183,7 @@ class KMeans(Baseline):
     def __init__(self, width: int, k: int = 1, seed: int = 0) -> None:
         super().__init__(width, 1, seed)
 
-    def _fit(self, image: Rows, text: Rows) -> tuple[Tensor, Tensor]:
+    def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         from sklearn.cluster import MiniBatchKMeans
 
         batch = max(BLOCK, self.width + 1)  # the first minibatch must hold all centres
@@ -196,7 +196,7 @@ class KMeans(Baseline):
         self.norms = centres.norm(dim=1)
         return centres, torch.zeros_like(self.bias)
 
-    def encode(self, x: Rows) -> Tensor:
+    def encode(self, x: Matrix) -> Tensor:
         rows = unit(x)
         distance = self.norms.square() - 2 * rows @ (self.dictionary * self.norms[:, None]).T
         nearest = distance.argmin(1)
@@ -209,7 +209,7 @@ class KMeans(Baseline):
         return self
 
 
-#: Name in a study -> method.
+#: Name in `sae.architectures` -> class.
 BASELINES: dict[str, type[Baseline]] = {
     "pca": PCA,
     "ica": ICA,
@@ -221,18 +221,18 @@ BASELINES: dict[str, type[Baseline]] = {
 }
 
 
-def unit(x: Rows) -> Tensor:
+def unit(x: Matrix) -> Tensor:
     """Rows as float32 of norm 1."""
     return normalize(torch.from_numpy(np.array(x, np.float32)), dim=1)
 
 
-def blocks(x: Rows) -> Iterator[Tensor]:
+def blocks(x: Matrix) -> Iterator[Tensor]:
     """Unit rows in order, BLOCK at a time."""
     for start in range(0, len(x), BLOCK):
         yield unit(x[start : start + BLOCK])
 
 
-def mixed(image: Rows, text: Rows, batch: int, seed: int) -> Iterator[Tensor]:
+def mixed(image: Matrix, text: Matrix, batch: int, seed: int) -> Iterator[Tensor]:
     """Batches of unit rows, half of each modality, over one pass of the larger; the smaller is gone round again."""
     random = np.random.default_rng(seed)
     most = max(len(image), len(text))
@@ -243,7 +243,7 @@ def mixed(image: Rows, text: Rows, batch: int, seed: int) -> Iterator[Tensor]:
         yield torch.cat([unit(part[at]) for part, at in zip((image, text), index, strict=True)])
 
 
-def sample(image: Rows, text: Rows, count: int, seed: int) -> tuple[Tensor, Tensor]:
+def sample(image: Matrix, text: Matrix, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Unit rows, half of `count` of each modality; more of one where the other has too few, again where both have."""
     random = np.random.default_rng(seed)
     images = min(len(image), max(count - count // 2, count - len(text)))
@@ -258,11 +258,11 @@ def largest(coefficients: Tensor, k: int) -> Tensor:
     return torch.zeros_like(coefficients).scatter(1, kept, coefficients.gather(1, kept))
 
 
-def _mean(rows: Rows) -> Tensor:
+def _mean(rows: Matrix) -> Tensor:
     return torch.stack([x.double().sum(0) for x in blocks(rows)]).sum(0) / len(rows)
 
 
-def _scatter(rows: Rows, centre: Tensor) -> Tensor:
+def _scatter(rows: Matrix, centre: Tensor) -> Tensor:
     """Mean of (x - centre)(x - centre)^T over the rows, [d, d] float64."""
     total = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
     for x in blocks(rows):

@@ -5,7 +5,6 @@ Source of the terms: DEFINITIONS, "Frontier". Rows are in memory or in a memory 
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -15,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sae.architectures import ARCHITECTURES, METHODS, PARAMETERS
+from sae.architectures import BASELINES as BASELINE_ROWS
 from sae.baselines import BASELINES
 from sae.metrics import Reconstruction, combine
 from sae.settings import Settings
-from sae.sparsity import ARCHITECTURES
-from sae.train import OnStep, train
+from sae.training import OnStep, train
 
-METHODS = (*ARCHITECTURES, *BASELINES)
 BLOCK = 2048  # rows encoded at a time
 COLUMNS = ("r2", "r2_image", "r2_text", "cosine", "l0")
 
@@ -48,8 +47,7 @@ def parts(methods: Iterable[str], k: Sequence[int]) -> list[Part]:
     found: list[Part] = []
     for method in methods:
         if method in BASELINES:
-            # k-means has one code a row, whatever is asked
-            found.append(Part(method, (1,) if method == "kmeans" else tuple(k)))
+            found.append(Part(method, (1,) if BASELINE_ROWS[method].one_code else tuple(k)))
         elif method in ARCHITECTURES:
             found += [Part(method, (one,)) for one in k]
         else:
@@ -81,7 +79,8 @@ def measure(
     began = time.perf_counter()
     if part.method in ARCHITECTURES:
         (k,) = part.k
-        chosen = dataclasses.replace(settings, architecture=part.method, k=k, penalty=None, prefixes=None)
+        shared = {name: value for name, value in settings if name not in PARAMETERS}
+        chosen = Settings(**shared | {"architecture": part.method, "k": k})
         fitted: list[tuple[int, Any]] = [(k, train(*training, chosen, seed, device, on_step).sae)]
     else:
         method = BASELINES[part.method](settings.width, max(part.k), seed).fit(*training)

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from sae.architectures import ARCHITECTURES
 from sae.settings import Settings
-from sae.sparsity import TOPK_FAMILY
 from sae.step import Forward, Weights
 
 
 def is_gathering_better(settings: Settings, device: torch.device) -> bool:
     """On a GPU gathers pay from 110 to 230 concepts a code (by the ratio of its arithmetic to its bandwidth)."""
-    return device.type == "cuda" and settings.architecture in TOPK_FAMILY and settings.width > 150 * settings.k
+    selects_k = ARCHITECTURES[settings.architecture].selection is not None
+    return device.type == "cuda" and selects_k and settings.width > 150 * settings.k
 
 
 @torch.no_grad()
@@ -23,7 +24,7 @@ def gathered_gradients_(x_BD: Tensor, weights: Weights, settings: Settings, vari
     """Write the gradients of `sae.step.forward` without AuxK into .grad of the weights, and return what it returns."""
     batch, width = len(x_BD), settings.width
     pre_BC = weights.pre_activations(x_BD, getattr(torch, settings.encoder_dtype))
-    if settings.architecture == "topk":
+    if ARCHITECTURES[settings.architecture].selection == "row":
         kept, column = pre_BC.topk(settings.k, dim=1, sorted=False)
         index = (column + width * torch.arange(batch, device=x_BD.device)[:, None]).flatten()
         codes = kept.flatten().relu()

@@ -143,9 +143,7 @@ def _place(folder: Path, source: str, sae: str | None) -> str:
 def model_card(sae: SAE, figures: Mapping[str, Any], load: str = "") -> str:
     """The card, in Markdown: what the SAE is, how it was trained, how well it does on held-out rows, how to load it."""
     config = sae.config
-    trained = {
-        name: value for name, value in dataclasses.asdict(config).items() if value is not None and name != "rows_seen"
-    }
+    trained = {name: value for name, value in config.model_dump().items() if value is not None and name != "rows_seen"}
     measured = [
         f"| {label} | {figures[name]:.4g} |" for name, label in FIGURES.items() if _is_number(figures.get(name))
     ]

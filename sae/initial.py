@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sae.architectures import ARCHITECTURES
 from sae.calibration import calibrate
-from sae.rows import Rows
+from sae.rows import TrainingRows
 from sae.settings import Settings
 from sae.step import Weights
 
@@ -31,7 +32,7 @@ def geometric_median(x_ND: Tensor, weight_N: Tensor, iterations: int = 20) -> Te
     return median.float()
 
 
-def initial_weights(rows: Rows, settings: Settings, seed: int) -> Weights:
+def initial_weights(rows: TrainingRows, settings: Settings, seed: int) -> Weights:
     """Atoms along differences of two training rows, the encoder their transpose, the bias at the geometric median.
 
     Differences rather than random directions, for they lie where the data varies and the mean drops out: in trials on
@@ -50,7 +51,7 @@ def initial_weights(rows: Rows, settings: Settings, seed: int) -> Weights:
     if settings.decoder_bias:
         bias = geometric_median(rows.take(sample), sample_weight)
     weights = Weights(atoms.clone(), torch.zeros(width, device=device), atoms, bias, torch.zeros(0, device=device))
-    if settings.architecture != "jumprelu":
+    if ARCHITECTURES[settings.architecture].threshold != "learned":
         return weights
     # Each concept starts at the threshold that leaves k codes a row: from near 0, Adam would take most of a short
     # training to raise it.

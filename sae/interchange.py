@@ -18,8 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sae.architectures import ARCHITECTURES
 from sae.calibration import calibrate
 from sae.model import CONFIG_FILE, MEANS, SAE, WEIGHTS_FILE, Config, SAEFormatError, pre_activations
+from sae.rows import Matrix
 
 SAELENS_CONFIG = "cfg.json"
 SAELENS_WEIGHTS = "sae_weights.safetensors"
@@ -31,7 +33,6 @@ CALIBRATION_ROWS = 65_536  # of each modality
 BLOCK = 8192  # rows encoded at a time
 
 Tensors = dict[str, Tensor]
-Rows = np.ndarray[Any, Any] | Tensor
 
 
 class Linear(NamedTuple):
@@ -93,7 +94,7 @@ def to_saelens(sae: SAE, folder: str | Path, modality: str | None = None) -> Non
     tensors = {
         "W_enc": sae.encoder.T.contiguous(), "b_enc": sae.encoder_bias, "W_dec": sae.dictionary, "b_dec": bias,
     }  # fmt: skip
-    if config.architecture == "topk":
+    if _is_topk(config):
         entries |= {"architecture": "topk", "k": config.k, "rescale_acts_by_decoder_norm": False}
     else:
         tensors["threshold"] = sae.threshold.expand(width)
@@ -160,7 +161,7 @@ def to_overcomplete(sae: SAE, folder: str | Path, modality: str | None = None) -
         "dictionary.multiplier": torch.zeros(()),
     }
     arguments: dict[str, Any] = {"input_shape": config.dim, "nb_concepts": config.width}
-    if config.architecture == "topk":
+    if _is_topk(config):
         arguments["top_k"] = config.k
     else:
         state["thresholds"] = sae.threshold.expand(config.width).log()  # overcomplete's parameter; exp(-inf) is 0
@@ -168,7 +169,7 @@ def to_overcomplete(sae: SAE, folder: str | Path, modality: str | None = None) -
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({name: tensor.cpu().clone() for name, tensor in state.items()}, folder / OVERCOMPLETE_WEIGHTS)
     entries = {
-        "class": "TopKSAE" if config.architecture == "topk" else "JumpSAE",
+        "class": "TopKSAE" if _is_topk(config) else "JumpSAE",
         "arguments": arguments,
         "decoder_bias": bias.tolist(),
     }
@@ -181,7 +182,7 @@ def from_overcomplete(
     architecture: str = "batchtopk",
     k: int = 0,
     threshold: float | None = None,
-    rows: tuple[Rows, Rows] | None = None,
+    rows: tuple[Matrix, Matrix] | None = None,
     normalization: str = "l2",
 ) -> SAE:
     """Read the state dict of an overcomplete SAE with a linear encoder (also tied, untied, or with batch norm).
@@ -215,14 +216,16 @@ def from_overcomplete(
     linear = Linear(encoder, encoder_bias + encoder @ bias, decoder * multiplier, bias, torch.zeros(len(decoder)))
     if thresholds is not None:
         return fold(linear._replace(threshold=thresholds.float().exp()), "jumprelu", 0, "none", str(file))
-    if architecture == "batchtopk":
+    row = ARCHITECTURES.get(architecture)
+    if row is None or not row.foreign:
+        *others, last = (name for name, each in ARCHITECTURES.items() if each.foreign)
+        raise SAEFormatError(f"{file}: holds no thresholds, so its architecture is {', '.join(others)} or {last}")
+    if row.threshold == "calibrated":
         if threshold is None and rows is not None and k > 0:
             return _calibrated(fold(linear, architecture, k, "none", str(file)), rows)
         if threshold is None:
             raise SAEFormatError(f"{file}: a state dict of BatchTopKSAE has no threshold: give it, or k and rows")
         linear = linear._replace(threshold=torch.full((len(decoder),), float(threshold)))
-    elif architecture not in ("relu", "topk"):
-        raise SAEFormatError(f"{file}: holds no thresholds, so its architecture is relu, topk or batchtopk")
     return fold(linear, architecture, k, "none", str(file))
 
 
@@ -249,7 +252,7 @@ def _overcomplete_encoder(state: Tensors, file: Path) -> tuple[Tensor, Tensor]:
     return weight, bias
 
 
-def _calibrated(sae: SAE, rows: tuple[Rows, Rows]) -> SAE:
+def _calibrated(sae: SAE, rows: tuple[Matrix, Matrix]) -> SAE:
     """The same SAE with the threshold above which its k codes a row lie, on an even sample of each modality."""
     taken = [torch.from_numpy(np.array(part[:: -(-len(part) // CALIBRATION_ROWS)], np.float32)) for part in rows]
 
@@ -293,7 +296,7 @@ def load_checkpoint(
     dim: int,
     architecture: str = "batchtopk",
     k: int = 0,
-    rows: tuple[Rows, Rows] | None = None,
+    rows: tuple[Matrix, Matrix] | None = None,
 ) -> SAE:
     """Read an SAE of any of the three kinds, for embeddings of `dim` dimensions.
 
@@ -310,6 +313,11 @@ def load_checkpoint(
     if found.config.dim != dim:
         raise SAEFormatError(f"{path}: takes rows of {found.config.dim} dimensions, the model's have {dim}")
     return found
+
+
+def _is_topk(config: Config) -> bool:
+    """Whether inference keeps the k largest codes of each row: what other libraries call TopK."""
+    return ARCHITECTURES[config.architecture].selection == "row"
 
 
 def _whole_bias(sae: SAE, modality: str | None) -> Tensor:

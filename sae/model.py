@@ -1,21 +1,23 @@
 """A trained sparse autoencoder: encode, decode, save, load.
 
-Inference only. Training lives in `sae.train`; nothing here knows where embeddings come from.
+Inference only. Training lives in `sae.training`; nothing here knows where embeddings come from.
 """
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError, create_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sae.sparsity import ARCHITECTURES, above, topk
+from sae.architectures import ARCHITECTURES, PARAMETERS
+from sae.settings import FIRST_EDITION, NEWER, Settings, Stated
+from sae.sparsity import SELECT, above
 
 WEIGHTS_FILE = "sae.safetensors"
 CONFIG_FILE = "config.json"
@@ -29,31 +31,38 @@ class SAEFormatError(ValueError):
     exit_code: ClassVar[int] = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """What an SAE is and how it was trained. Holds no times, paths or versions: equal SAEs have equal files.
+if TYPE_CHECKING:
 
-    Numbers of a training that is not known (an imported SAE) are 0. Keys with a default may be missing in a file.
-    """
+    class Config(Settings):
+        """The SAE's settings and what it was trained on."""
 
-    architecture: str
-    dim: int  # d, length of an embedding
-    width: int  # C, number of concepts
-    k: int  # mean number of codes a row at training; 0 where the architecture aims at none
-    decoder_bias: bool
-    image_share: float | str  # share of image rows in a batch, or "natural"
-    seed: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    auxk: float  # weight of the auxiliary loss
-    dead_after_epochs: float
-    rows_seen: int  # training draws in all
-    preprocessing: str = "l2"  # rows are L2-normalised before encoding
-    centring: bool = False  # each modality's mean is taken off before encoding and added after decoding
-    penalty: float | None = None  # weight of the L1 or L0 penalty; None where there is none, or it was steered to k
-    prefixes: tuple[int, ...] | None = None  # widths of the nested dictionaries (matryoshka)
-    encoder_dtype: str = "float32"  # of the encoder's product at training
+        image_share: float | str  # type: ignore[assignment]
+        dim: int
+        seed: int
+        rows_seen: int
+        preprocessing: str = "l2"
+else:
+    _settings = {
+        name: (Any, ... if name in FIRST_EDITION and name not in NEWER else field.default)
+        for name, field in Settings.model_fields.items()
+    }
+    Config = create_model(
+        "Config",
+        __base__=Stated,
+        __module__=__name__,
+        __doc__="""An SAE's settings and what it was trained on: the contents of config.json.
+
+        Holds no times, paths or versions: equal SAEs have equal files. The settings are those of `sae.settings`,
+        without limits: numbers of a training that is not known (an imported SAE) are 0. Keys with a default may be
+        missing in a file. dim: d, length of an embedding. rows_seen: training draws in all. preprocessing: "l2" where
+        rows are L2-normalised before encoding, or "none".
+        """,
+        dim=int,
+        **_settings,
+        seed=int,
+        rows_seen=int,
+        preprocessing=(str, "l2"),
+    )
 
 
 def pre_activations(x_BD: Tensor, encoder_CD: Tensor, encoder_bias_C: Tensor, bias_D: Tensor) -> Tensor:
@@ -67,8 +76,8 @@ class SAE:
     encoder: [C, d]. encoder_bias: [C]. dictionary: [C, d], rows of unit norm, row i the direction of concept i.
     bias: [d], zeros where the architecture has none. threshold: >= 0, one number or [C], one a concept.
     mean_image, mean_text: [d], both or neither: what is taken off rows of that modality first (per-modality centring).
-    The rule: "topk" keeps the k largest positive pre-activations of a row, every other architecture those above
-    the threshold. Raises SAEFormatError where a shape, a norm or a value is not so.
+    The rule: pre-activations above the threshold are kept; an architecture without one (topk) selects as in training.
+    Raises SAEFormatError where a shape, a norm or a value is not so.
     """
 
     def __init__(
@@ -110,7 +119,10 @@ class SAE:
         if mean_D is not None:
             x_ND = x_ND - mean_D
         pre_NC = pre_activations(x_ND, self.encoder, self.encoder_bias, self.bias)
-        return topk(pre_NC, self.config.k) if self.config.architecture == "topk" else above(pre_NC, self.threshold)
+        name = self.config.architecture
+        if ARCHITECTURES[name].threshold == "none":
+            return SELECT[name](pre_NC, self.threshold, self.config).codes
+        return above(pre_NC, self.threshold)
 
     @torch.no_grad()
     def decode(self, codes: np.ndarray | Tensor, modality: str | None = None) -> Tensor:
@@ -125,7 +137,7 @@ class SAE:
         folder.mkdir(parents=True, exist_ok=True)
         names = (*TENSORS, *(MEANS.values() if self.config.centring else ()))
         save_file({name: getattr(self, name).cpu().contiguous() for name in names}, folder / WEIGHTS_FILE)
-        text = json.dumps(dataclasses.asdict(self.config), indent=2, sort_keys=True)
+        text = json.dumps(self.config.model_dump(mode="json"), indent=2, sort_keys=True)
         (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -173,16 +185,14 @@ def _read_config(path: Path) -> Config:
         raise SAEFormatError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(entries, dict):
         raise SAEFormatError(f"{path}: holds a {type(entries).__name__}; an object of settings is needed")
-    fields = [field.name for field in dataclasses.fields(Config)]
-    needed = {field.name for field in dataclasses.fields(Config) if field.default is dataclasses.MISSING}
+    fields = Config.model_fields
+    needed = {name for name, field in fields.items() if field.is_required()}
     if missing := sorted(needed - set(entries)):
         raise SAEFormatError(f"{path}: missing key {', '.join(missing)}")
     if unknown := sorted(set(entries) - set(fields)):
         raise SAEFormatError(f"{path}: unknown key {', '.join(unknown)}; known are {', '.join(fields)}")
     _check_config(entries, path)
-    if entries.get("prefixes") is not None:
-        entries["prefixes"] = tuple(entries["prefixes"])
-    return Config(**entries)
+    return Config(**entries | _own_parameters(entries, path))
 
 
 def _check_config(entries: dict[str, Any], path: Path) -> None:
@@ -193,15 +203,25 @@ def _check_config(entries: dict[str, Any], path: Path) -> None:
     if entries["architecture"] not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise SAEFormatError(f"{path}: architecture is {entries['architecture']!r}; known are {known}")
-    if entries["architecture"] == "topk" and not 1 <= entries["k"] <= entries["width"]:
-        raise SAEFormatError(f"{path}: k is {entries['k']}; topk needs 1 to the width, {entries['width']}")
-    allowed = {"preprocessing": ("l2", "none"), "encoder_dtype": ("float32", "bfloat16"), "centring": (False, True)}
+    architecture = entries["architecture"]
+    if ARCHITECTURES[architecture].threshold == "none" and not 1 <= entries["k"] <= entries["width"]:
+        raise SAEFormatError(f"{path}: k is {entries['k']}; {architecture} needs 1 to the width, {entries['width']}")
+    dtypes = get_args(Settings.model_fields["encoder_dtype"].annotation)
+    allowed = {"preprocessing": ("l2", "none"), "encoder_dtype": dtypes, "centring": (False, True)}
     for key, values in allowed.items():
         if key in entries and entries[key] not in values:
             raise SAEFormatError(f"{path}: {key} is {entries[key]!r}; {json.dumps(values)[1:-1]} are allowed")
-    prefixes = entries.get("prefixes")
-    if prefixes is not None and not (isinstance(prefixes, list) and all(isinstance(width, int) for width in prefixes)):
-        raise SAEFormatError(f"{path}: prefixes is {prefixes!r}; a list of widths, or null, is needed")
+
+
+def _own_parameters(entries: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The parameters of single architectures among the entries, in their types."""
+    parameters = {}
+    for name in PARAMETERS.keys() & entries.keys():
+        try:
+            parameters[name] = TypeAdapter(PARAMETERS[name].type).validate_python(entries[name])
+        except ValidationError as error:
+            raise SAEFormatError(f"{path}: {name} is {entries[name]!r}: {error.errors()[0]['msg']}") from error
+    return parameters
 
 
 def _check_tensors(tensors: dict[str, Tensor], config: Config, where: str) -> None:

@@ -5,12 +5,13 @@ On a CPU they stay in the caller's arrays; on another device they are copied the
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Matrix = np.ndarray[Any, Any] | Tensor  # rows [n, d] as callers give them
 IMAGE, TEXT = 0, 1  # streams of random numbers under one seed
 CHUNK = 16_384  # rows looked at together in a pass over all of them
 
@@ -22,7 +23,7 @@ class Mixture(NamedTuple):
     variance: float  # mean squared distance to it
 
 
-class Rows:
+class TrainingRows:
     """Unit rows of two modalities, images first; row number i < images is an image.
 
     mean: [2, d] float32, what is taken off rows of each modality; None without centring.
@@ -115,7 +116,7 @@ class Rows:
 
 def training_rows(
     image: np.ndarray | Tensor, text: np.ndarray | Tensor, share: float | str, device: str | torch.device
-) -> Rows:
+) -> TrainingRows:
     """Both modalities as they are, on the device. Raises ValueError naming the first unusable row.
 
     Memory-mapped arrays are read whole: the rows of an epoch come in random order.
@@ -136,7 +137,7 @@ def training_rows(
     image_share = n_image / max(n_image + n_text, 1) if share == "natural" else float(share)
     if n_image + n_text == 0 or (n_image == 0 and image_share > 0) or (n_text == 0 and image_share < 1):
         raise ValueError(f"image_share is {share}, but there are {n_image} image and {n_text} text rows")
-    return Rows((parts[0], parts[1]), image_share)
+    return TrainingRows((parts[0], parts[1]), image_share)
 
 
 def _unusable(rows: Tensor) -> list[int]:

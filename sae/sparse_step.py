@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sae import selection_kernels as selection
 from sae import step_kernels as kernels
+from sae.architectures import ARCHITECTURES
 from sae.settings import Settings
-from sae.sparsity import TOPK_FAMILY
 from sae.step import Weights, has_bfloat16
 from sae.workers import Workers
 
@@ -33,8 +33,8 @@ class Kept(NamedTuple):
     places: np.ndarray  # [M] int32: where in row order
 
 
-class Outcome(NamedTuple):
-    """What a step reports."""
+class StepResult(NamedTuple):
+    """Figures of one training step."""
 
     loss: float
     error: float  # squared error of the batch
@@ -44,7 +44,8 @@ class Outcome(NamedTuple):
 
 def is_sparse_better(settings: Settings, device: torch.device) -> bool:
     """The sparse path pays on a CPU from about 10 concepts a code (measured: 2 cores, float32)."""
-    return device.type == "cpu" and settings.architecture in TOPK_FAMILY and settings.width > 10 * settings.k
+    selects_k = ARCHITECTURES[settings.architecture].selection is not None
+    return device.type == "cpu" and selects_k and settings.width > 10 * settings.k
 
 
 class SparseStep:
@@ -86,7 +87,7 @@ class SparseStep:
             self.rounded.copy_(weights.encoder.detach())
 
     @torch.no_grad()
-    def step_(self, x_BD: Tensor, variance: float, learning_rate: float, t: int, dead_C: Tensor | None) -> Outcome:
+    def step_(self, x_BD: Tensor, variance: float, learning_rate: float, t: int, dead_C: Tensor | None) -> StepResult:
         """One step: encode, select, reconstruct, gradients, clip, Adam, unit atoms. t counts steps from 1."""
         if len(x_BD) > len(self.counts):
             self._reserve(len(x_BD))
@@ -99,7 +100,7 @@ class SparseStep:
         self._update_(learning_rate, t, squares)
         if auxiliary is not None:
             loss += self.settings.auxk * auxiliary.loss
-        return Outcome(loss, error, len(kept.codes), torch.from_numpy(np.diff(kept.concept_start) > 0))
+        return StepResult(loss, error, len(kept.codes), torch.from_numpy(np.diff(kept.concept_start) > 0))
 
     @torch.no_grad()
     def residual(self, x_BD: Tensor) -> tuple[Tensor, float]:
@@ -122,7 +123,7 @@ class SparseStep:
     def _select(self, batch: int) -> Kept:
         """Exactly the codes that `sae.sparsity` keeps. `cut` only spares it from looking at most pre-activations."""
         settings = self.settings
-        k = settings.k if settings.architecture == "topk" else 0
+        k = settings.k if ARCHITECTURES[settings.architecture].selection == "row" else 0
         product = self.product[:batch]
         numbers = product.view(torch.uint16).numpy() if self.native else product.numpy()
         loop = selection.candidates_of_bfloat16_ if self.native else selection.candidates_

@@ -3,13 +3,17 @@
 Never holds state: `sae.calibration` finds the threshold, and `sae.model` stores it with the weights.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-ARCHITECTURES = ("relu", "topk", "batchtopk", "jumprelu", "matryoshka")
-TOPK_FAMILY = ("topk", "batchtopk", "matryoshka")  # a fixed number of codes is kept, none is pushed to 0
+if TYPE_CHECKING:
+    from sae.settings import Settings
+
 BANDWIDTH = 0.03  # of the jump's kernel; pre-activations of unit rows spread over about ten times that
 
 
@@ -78,3 +82,28 @@ def jumprelu(pre_BC: Tensor, theta_C: Tensor) -> tuple[Tensor, Tensor]:
 def above(pre_BC: Tensor, threshold: Tensor) -> Tensor:
     """The inference rule of all others: codes [B, C] = pre where pre > threshold ([] or [C]) and pre > 0, else 0."""
     return torch.where(pre_BC > threshold.clamp_min(0), pre_BC, 0.0)
+
+
+class Selected(NamedTuple):
+    """Codes of a batch, and what the penalty weighs."""
+
+    codes: Tensor  # [B, C]
+    penalised: Tensor | None = None  # [B, C], summed by the penalty; None where there is none
+
+
+def _relu(pre_BC: Tensor) -> Selected:
+    codes_BC = relu(pre_BC)
+    return Selected(codes_BC, codes_BC)
+
+
+# Of pre-activations [B, C], thresholds theta ([C], or [0] where none are learned) and the settings.
+Select = Callable[[Tensor, Tensor, "Settings"], Selected]
+
+#: Name of an architecture -> how it selects codes in training.
+SELECT: dict[str, Select] = {
+    "relu": lambda pre_BC, theta_C, settings: _relu(pre_BC),
+    "topk": lambda pre_BC, theta_C, settings: Selected(topk(pre_BC, settings.k)),
+    "batchtopk": lambda pre_BC, theta_C, settings: Selected(batch_topk(pre_BC, settings.k)),
+    "jumprelu": lambda pre_BC, theta_C, settings: Selected(*jumprelu(pre_BC, theta_C)),
+    "matryoshka": lambda pre_BC, theta_C, settings: Selected(batch_topk(pre_BC, settings.k)),
+}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sae.settings import Settings
-from sae.sparsity import batch_topk, jumprelu, relu, topk
+from sae.sparsity import SELECT, topk
 
 
 class Weights(NamedTuple):
@@ -19,7 +19,7 @@ class Weights(NamedTuple):
     encoder_bias: Tensor  # [C]
     dictionary: Tensor  # [C, d], unit rows
     bias: Tensor  # [d]; zeros, and not learned, without decoder bias
-    theta: Tensor  # [C], thresholds of jumprelu; [0] for all others
+    theta: Tensor  # [C], learned thresholds; [0] where the architecture learns none
 
     def pre_activations(self, x_BD: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """[B, C] of prepared rows. The bias goes into the encoder's, so that no gradient of the rows is needed."""
@@ -55,15 +55,9 @@ def product(x_BD: Tensor, encoder_CD: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def codes_of(weights: Weights, pre_BC: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Codes [B, C] of the architecture, and what its penalty weighs, a row: their sum, their number, or 0."""
-    if settings.architecture == "relu":
-        codes_BC = relu(pre_BC)
-        return codes_BC, codes_BC.sum() / len(pre_BC)
-    if settings.architecture == "jumprelu":
-        codes_BC, counts_BC = jumprelu(pre_BC, weights.theta)
-        return codes_BC, counts_BC.sum() / len(pre_BC)
-    kept = topk(pre_BC, settings.k) if settings.architecture == "topk" else batch_topk(pre_BC, settings.k)
-    return kept, pre_BC.new_zeros(())
+    """Codes [B, C] of the architecture, and what its penalty weighs, per row: their sum, their number, or 0."""
+    codes_BC, penalised_BC = SELECT[settings.architecture](pre_BC, weights.theta, settings)
+    return codes_BC, pre_BC.new_zeros(()) if penalised_BC is None else penalised_BC.sum() / len(pre_BC)
 
 
 def forward(
@@ -71,7 +65,8 @@ def forward(
 ) -> Forward:
     """The loss: squared error over the variance of the training rows (about 1 - R2), penalty, AuxK.
 
-    variance: of the rows, summed over d. penalty: [], used by relu and jumprelu. dead_C: [C] bool, None while none is.
+    variance: of the rows, summed over d. penalty: [], used where the architecture has one. dead_C: [C] bool, None while
+    none is.
     Matryoshka sums the errors of its nested dictionaries, each from the running sum of those within it.
     """
     scale = 1 / (len(x_BD) * variance)

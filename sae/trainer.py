@@ -3,7 +3,6 @@
 Knows neither epochs nor files. Equal inputs at one thread on one device give equal bytes.
 """
 
-import dataclasses
 import math
 from typing import Any
 
@@ -11,17 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sae.architectures import ARCHITECTURES, TOPK_FAMILY
 from sae.calibration import calibrate_encoder
 from sae.gathered_step import gathered_gradients_, is_gathering_better
 from sae.initial import initial_weights
 from sae.model import SAE, Config
-from sae.rows import Rows
+from sae.rows import TrainingRows
 from sae.settings import Settings
 from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, is_sparse_better
-from sae.sparsity import TOPK_FAMILY
 from sae.step import codes_of, forward
 
-FIRST_PENALTY = {"relu": 1e-2, "jumprelu": 1e-2}  # before it is steered
 KEPT = 1.2  # a restarted concept's pre-activation on its row, in units of the batch's weakest code
 # Its encoder at most: enough to part two merged concepts. Longer ones also fire on all rows of their modality, and
 # cost the demo's R2 (images, k 8 of 256: .68 with 1.5, .64 with 4).
@@ -37,8 +35,9 @@ class Trainer:
     sparse: does the step take the sparse path of the CPU; None chooses by `is_sparse_better`.
     """
 
-    def __init__(self, rows: Rows, settings: Settings, seed: int, sparse: bool | None = None) -> None:
+    def __init__(self, rows: TrainingRows, settings: Settings, seed: int, sparse: bool | None = None) -> None:
         self.rows, self.settings, self.seed = rows, settings, seed
+        self.architecture = ARCHITECTURES[settings.architecture]
         mixture = rows.mixture()
         if mixture.variance < 1e-12:
             raise ValueError("all training rows are equal: there is nothing to learn")
@@ -49,7 +48,7 @@ class Trainer:
         self.draws = torch.Generator().manual_seed(seed)  # of the rows that dead concepts are pointed at
         learned = {"encoder", "encoder_bias", "dictionary"}
         learned |= {"bias"} if settings.decoder_bias else set()
-        learned |= {"theta"} if settings.architecture == "jumprelu" else set()
+        learned |= {"theta"} if self.architecture.threshold == "learned" else set()
         self.learned = {name: weight.requires_grad_() for name, weight in self._named() if name in learned}
         self.optimiser = torch.optim.Adam(
             self.learned.values(), lr=settings.learning_rate, betas=BETAS, eps=EPSILON, fused=True
@@ -61,7 +60,7 @@ class Trainer:
         self.silent_C = torch.zeros(settings.width, device=rows.device)  # rows since the concept last fired
         self.window = settings.dead_after_epochs * rows.count
         self.any_dead = False  # on the host; refreshed now and then, so that no step waits for the device
-        first = FIRST_PENALTY.get(settings.architecture, 0.0) if settings.penalty is None else settings.penalty
+        first = (self.architecture.first_penalty or 0.0) if settings.penalty is None else settings.penalty
         self.penalty = torch.tensor(first, device=rows.device)
         self.t = 0  # steps taken
         use_sparse = is_sparse_better(settings, rows.device) if sparse is None else sparse
@@ -155,7 +154,7 @@ class Trainer:
         self.weights.dictionary[dead] = atoms_KD
         self.weights.encoder[dead] = atoms_KD * (KEPT * weakest / own_K1).clamp(1, LONGEST)
         self.weights.encoder_bias[dead] = 0.0
-        if self.settings.architecture == "jumprelu":
+        if self.architecture.threshold == "learned":
             living = ~self.dead()
             self.weights.theta[dead] = self.weights.theta[living].median() if living.any() else 0.0
         for name, moments in self.moments.items():
@@ -202,17 +201,15 @@ class Trainer:
 
     @torch.no_grad()
     def finish(self) -> SAE:
-        """The SAE; BatchTopK and Matryoshka with a threshold calibrated on all training rows at their mixture."""
+        """The SAE, with its threshold: learned, calibrated on all training rows at their mixture, or 0."""
         settings, rows = self.settings, self.rows
         encoder, encoder_bias, dictionary, bias, theta = (weight.detach() for weight in self.weights)
         threshold = torch.zeros((), device=rows.device)
-        if settings.architecture == "jumprelu":
+        if self.architecture.threshold == "learned":
             threshold = theta
-        elif settings.architecture in ("batchtopk", "matryoshka"):
+        elif self.architecture.threshold == "calibrated":
             threshold = calibrate_encoder(encoder, encoder_bias - encoder @ bias, rows.weighted, settings.k)
-        shared = {field.name for field in dataclasses.fields(Config)} & {f.name for f in dataclasses.fields(Settings)}
-        entries: dict[str, Any] = {name: getattr(settings, name) for name in shared}
-        config = Config(**entries, dim=rows.dim, seed=self.seed, rows_seen=settings.epochs * rows.count)
+        config = Config(**dict(settings), dim=rows.dim, seed=self.seed, rows_seen=settings.epochs * rows.count)
         means = {} if self.means is None else dict(zip(("mean_image", "mean_text"), self.means, strict=True))
         return SAE(encoder, encoder_bias, dictionary, bias, threshold, config, **means)
 

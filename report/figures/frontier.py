@@ -8,14 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from report.drawing import (
-    FIFTH,
-    FIRST,
-    FOURTH,
     INK,
     MUTED,
     PAPER,
-    SECOND,
-    SIXTH,
+    VARIABLES,
     Draw,
     Drawn,
     LegendKey,
@@ -25,10 +21,11 @@ from report.drawing import (
 )
 from report.figures.runs import Runs, models_of
 from report.queries import Answer, Row
+from sae import architectures
 
 
 class Method(NamedTuple):
-    """How a method is named and drawn: SAEs in colour, what they are measured against in ink, told apart by marks."""
+    """Name and style of a method in the figure."""
 
     name: str
     color: str
@@ -36,19 +33,10 @@ class Method(NamedTuple):
     marker: str
 
 
+PALETTE = {variable.removeprefix("--"): colour for colour, variable in VARIABLES.items()}
 METHODS = {
-    "batchtopk": Method("BatchTopK", FIRST, "", "o"),
-    "topk": Method("TopK", SECOND, "", "s"),
-    "matryoshka": Method("Matryoshka", FOURTH, "", "^"),
-    "jumprelu": Method("JumpReLU", FIFTH, "", "D"),
-    "relu": Method("ReLU + L1", SIXTH, "", "v"),
-    "pca": Method("PCA", INK, "6 3", "s"),
-    "ica": Method("ICA", INK, "2 2", "D"),
-    "nmf": Method("NMF (±)", INK, "6 2 2 2", "^"),
-    "kmeans": Method("k-means", INK, "", "x"),
-    "spherical": Method("spherical k-means", MUTED, "6 3", "v"),
-    "sample": Method("data sample", MUTED, "2 2", "o"),
-    "random": Method("random directions", MUTED, "6 2 2 2", "+"),
+    row.name: Method(row.label, PALETTE[row.colour], row.dash, row.mark)
+    for row in sorted(architectures.METHODS.values(), key=lambda row: row.legend)
 }
 DEEPEST = -0.1  # R2 below it is worse than the mean by far: how far says nothing, and would flatten the rest
 

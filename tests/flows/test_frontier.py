@@ -12,7 +12,7 @@ from tests_support import made, write_study
 from flows.config import Frontier, load_study
 from flows.status import status
 from flows.study import Finished, run_study
-from sae.frontier import METHODS
+from sae.architectures import METHODS
 from storage import open_catalog
 from storage.runs import last_run
 

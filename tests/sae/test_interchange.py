@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sae.architectures import ARCHITECTURES
 from sae.hub import from_hub, model_card, push_to_hub
 from sae.interchange import (
     from_overcomplete,
@@ -17,7 +18,6 @@ from sae.interchange import (
     to_saelens,
 )
 from sae.model import SAE, Config, SAEFormatError
-from sae.sparsity import ARCHITECTURES
 
 
 def make(architecture="batchtopk", centring=False, per_concept=False, dim=6, width=10, k=3, seed=0):

@@ -1,6 +1,5 @@
 """Encoding, decoding and the files of a trained SAE."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -8,10 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import sae
 from sae.model import SAE, Config, SAEFormatError
 
-CONFIG = Config("batchtopk", 2, 3, 1, True, 0.5, 0, 1, 4, 1e-3, 1 / 32, 0.5, 8)
+CONFIG = Config(
+    architecture="batchtopk", dim=2, width=3, k=1, decoder_bias=True, image_share=0.5, seed=0, epochs=1, batch_size=4,
+    learning_rate=1e-3, auxk=1 / 32, dead_after_epochs=0.5, rows_seen=8,
+)  # fmt: skip
 
 
 def small(config=CONFIG, **changes) -> SAE:
@@ -50,7 +51,7 @@ def test_decode_adds_the_bias():
 
 def test_topk_keeps_the_k_largest_of_each_row_whatever_the_threshold():
     # Pre-activations as above, (1.0, 1.6, .88) and (1.8, 0, .08): with k=2 a row, the threshold .5 does not count.
-    net = small(dataclasses.replace(CONFIG, architecture="topk", k=2))
+    net = small(CONFIG.model_copy(update={"architecture": "topk", "k": 2}))
     expected = [[1.0, 1.6, 0], [1.8, 0, 0.08]]
     np.testing.assert_allclose(net.encode(np.array([[3.0, 4], [1, 0]])).numpy(), expected, atol=1e-6)
 
@@ -58,13 +59,13 @@ def test_topk_keeps_the_k_largest_of_each_row_whatever_the_threshold():
 @pytest.mark.parametrize("architecture", ["relu", "batchtopk", "jumprelu", "matryoshka"])
 def test_every_other_architecture_has_a_threshold_which_may_be_one_a_concept(architecture):
     # Pre-activations (1.0, 1.6, .88): the first is not above 1.5, the last is above .8.
-    net = small(dataclasses.replace(CONFIG, architecture=architecture), threshold=torch.tensor([1.5, 0.0, 0.8]))
+    net = small(CONFIG.model_copy(update={"architecture": architecture}), threshold=torch.tensor([1.5, 0.0, 0.8]))
     np.testing.assert_allclose(net.encode(np.array([[3.0, 4]])).numpy(), [[0, 1.6, 0.88]], atol=1e-6)
 
 
 def centred() -> SAE:
     means = {"mean_image": torch.tensor([0.1, 0.3]), "mean_text": torch.tensor([-0.4, 0.8])}
-    return small(dataclasses.replace(CONFIG, centring=True), **means)
+    return small(CONFIG.model_copy(update={"centring": True}), **means)
 
 
 def test_centring_takes_the_mean_of_the_modality_off_and_adds_it_again(tmp_path):
@@ -90,7 +91,7 @@ def test_centring_needs_the_modality():
 
 def test_means_belong_to_centring_and_to_nothing_else():
     with pytest.raises(SAEFormatError, match="missing tensor mean_text"):
-        small(dataclasses.replace(CONFIG, centring=True), mean_image=torch.zeros(2))
+        small(CONFIG.model_copy(update={"centring": True}), mean_image=torch.zeros(2))
     with pytest.raises(SAEFormatError, match="centring = false"):
         small(mean_image=torch.zeros(2), mean_text=torch.zeros(2))
 
@@ -105,7 +106,7 @@ def test_files_without_the_newer_keys_are_read(folder):
 
 
 def test_prefixes_are_read_as_they_were_written(tmp_path):
-    config = dataclasses.replace(CONFIG, architecture="matryoshka", prefixes=(1, 3))
+    config = CONFIG.model_copy(update={"architecture": "matryoshka", "prefixes": (1, 3)})
     small(config).save(tmp_path)
     assert SAE.load(tmp_path).config == config
 
@@ -127,7 +128,7 @@ def test_equal_saes_have_equal_bytes(folder, tmp_path):
     for name in ("sae.safetensors", "config.json"):
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     entries = json.loads((folder / "config.json").read_text())
-    assert list(entries) == sorted(field.name for field in dataclasses.fields(Config))
+    assert list(entries) == sorted(set(Config.model_fields) - {"k_aux"})
 
 
 def test_threshold_is_stored_with_the_weights(folder):
@@ -190,11 +191,3 @@ def test_load_names_a_missing_or_broken_file(folder, name):
     (folder / name).unlink()
     with pytest.raises(SAEFormatError, match=f"{name}: no such file"):
         SAE.load(folder)
-
-
-def test_package_offers_the_function_train_whatever_was_imported_first():
-    from sae.train import Settings
-
-    assert callable(sae.train)
-    assert sae.Settings is Settings
-    assert sae.SAE is SAE

@@ -6,15 +6,16 @@ import torch
 
 import sae
 from sae import selection_kernels, step_kernels
+from sae.architectures import ARCHITECTURES
 from sae.gathered_step import gathered_gradients_, is_gathering_better
 from sae.rows import training_rows
 from sae.settings import Settings
 from sae.sparse_step import is_sparse_better
-from sae.sparsity import BANDWIDTH, TOPK_FAMILY, batch_topk, topk
+from sae.sparsity import BANDWIDTH, batch_topk, topk
 from sae.step import Weights, forward, product
 from sae.trainer import Trainer
 
-ARCHITECTURES = ["relu", "topk", "batchtopk", "jumprelu", "matryoshka"]
+SPARSE = [name for name, row in ARCHITECTURES.items() if row.selection]
 PENALTY = 0.05
 
 
@@ -100,7 +101,7 @@ def test_dense_gradients_are_those_of_the_reference(architecture, decoder_bias, 
 
 @pytest.mark.parametrize("with_dead", [False, True])
 @pytest.mark.parametrize("decoder_bias", [True, False])
-@pytest.mark.parametrize("architecture", TOPK_FAMILY)
+@pytest.mark.parametrize("architecture", SPARSE)
 def test_sparse_gradients_are_those_of_the_reference(architecture, decoder_bias, with_dead):
     settings = setting(architecture, decoder_bias=decoder_bias)
     trainer, x = start(settings, sparse=True)
@@ -119,7 +120,7 @@ def test_sparse_gradients_are_those_of_the_reference(architecture, decoder_bias,
 
 
 @pytest.mark.parametrize("decoder_bias", [True, False])
-@pytest.mark.parametrize("architecture", TOPK_FAMILY)
+@pytest.mark.parametrize("architecture", SPARSE)
 def test_gathered_gradients_are_those_of_the_reference(architecture, decoder_bias):
     settings = setting(architecture, decoder_bias=decoder_bias)
     trainer, x = start(settings, sparse=False)
@@ -162,7 +163,7 @@ def test_gradient_of_the_jump_is_the_pseudo_gradient_of_the_whole_loss():
 
 
 @pytest.mark.parametrize("encoder_dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("architecture", TOPK_FAMILY)
+@pytest.mark.parametrize("architecture", SPARSE)
 def test_paths_agree_after_several_steps(architecture, encoder_dtype):
     settings = setting(architecture, encoder_dtype=encoder_dtype)
     trainers = [start(settings, sparse)[0] for sparse in (False, True)]
@@ -182,7 +183,7 @@ def test_paths_agree_after_several_steps(architecture, encoder_dtype):
 
 
 @pytest.mark.parametrize("with_dead", [False, True])
-@pytest.mark.parametrize("architecture", TOPK_FAMILY)
+@pytest.mark.parametrize("architecture", SPARSE)
 def test_paths_agree_in_bfloat16(architecture, with_dead, monkeypatch):
     # As on a CPU that has it: both multiply the same rounded numbers, so the same codes are kept.
     for module in (sae.step, sae.sparse_step):
@@ -321,7 +322,7 @@ def test_bfloat16_rounds_rows_and_weights_first():
     assert product(x, w, torch.float32) > 3
 
 
-@pytest.mark.parametrize("architecture", TOPK_FAMILY)
+@pytest.mark.parametrize("architecture", SPARSE)
 def test_two_threads_give_what_one_gives(architecture):
     results = []
     threads = torch.get_num_threads()

@@ -1,8 +1,6 @@
 """Checkpoints: a training that was killed and goes on ends with the bytes of one that never stopped."""
 
-import dataclasses
 import importlib
-import json
 import os
 import signal
 import subprocess
@@ -16,7 +14,7 @@ from safetensors.torch import load_file
 
 import sae
 from sae.checkpoint import FILE, Checkpoint, CheckpointError
-from sae.train import TrainingDiverged
+from sae.training import TrainingDiverged
 
 KILLED_AT = 41
 SCRIPT = """
@@ -57,7 +55,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, nam
     settings = SETTINGS[name]
     for part, rows in zip(("image", "text"), data, strict=True):
         np.save(tmp_path / f"{part}.npy", rows)
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path), json.dumps(dataclasses.asdict(settings)), str(KILLED_AT)]
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), settings.model_dump_json(), str(KILLED_AT)]
     environment = {**os.environ, "PYTHONPATH": str(Path(sae.__file__).parents[1])}
     died = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert died.returncode == -signal.SIGKILL, died.stderr
@@ -77,7 +75,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, nam
 
 
 def test_keeping_checkpoints_changes_nothing(data, tmp_path):
-    settings = dataclasses.replace(SETTINGS["sparse"], epochs=2)
+    settings = SETTINGS["sparse"].model_copy(update={"epochs": 2})
     plain = sae.train(*data, settings, 0).sae.dictionary
     kept = sae.train(*data, settings, 0, checkpoint=Checkpoint(tmp_path, steps=1)).sae.dictionary
     assert torch.equal(plain, kept)
@@ -96,7 +94,7 @@ def test_a_checkpoint_of_another_training_is_refused(data, tmp_path):
     settings = SETTINGS["sparse"]
     with pytest.raises(KeyboardInterrupt):
         sae.train(*data, settings, 0, on_step=stop_at(20), checkpoint=Checkpoint(tmp_path, steps=10))
-    other = dataclasses.replace(settings, k=2)
+    other = settings.model_copy(update={"k": 2})
     with pytest.raises(CheckpointError, match="of a training with another k, seed; delete it") as caught:
         sae.train(*data, other, 1, checkpoint=Checkpoint(tmp_path))
     assert caught.value.exit_code == 2
@@ -110,7 +108,7 @@ def test_a_broken_checkpoint_is_named(data, tmp_path):
 
 @pytest.mark.parametrize("name", ["sparse", "dense"])
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch, name):
-    module = importlib.import_module("sae.train")
+    module = importlib.import_module("sae.training")
     good = module.learning_rate_at
     monkeypatch.setattr(module, "learning_rate_at", lambda step, *rest: good(step, *rest) if step < 33 else 1e38)
     with pytest.raises(TrainingDiverged, match=r"at step 3[5-7] of 104"):

@@ -4,7 +4,6 @@ Writes nothing but the checkpoint it is asked to keep. Equal inputs at one threa
 whether or not the training was interrupted.
 """
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -16,11 +15,9 @@ from torch import Tensor
 
 from sae.checkpoint import Checkpoint
 from sae.model import SAE
-from sae.rows import Rows, batches, training_rows
+from sae.rows import TrainingRows, batches, training_rows
 from sae.settings import Settings
 from sae.trainer import Trainer, learning_rate_at, r2
-
-__all__ = ["Checkpoint", "Settings", "Trained", "Trainer", "TrainingDiverged", "train"]
 
 LOG_POINTS = 50
 # Steps before the first restart. Until then the silent are mostly slow, and what rows lack is mostly their modality's
@@ -51,7 +48,7 @@ class Plan(NamedTuple):
     restart: int  # dead concepts are pointed elsewhere, once the training has settled and before it anneals
 
     @classmethod
-    def of(cls, rows: Rows, settings: Settings) -> "Plan":
+    def of(cls, rows: TrainingRows, settings: Settings) -> "Plan":
         """From the number of rows and the settings."""
         epoch = math.ceil(rows.count / settings.batch_size)
         steps = settings.epochs * epoch
@@ -128,7 +125,7 @@ def train(
     trainer = Trainer(rows, settings, seed)
     plan = Plan.of(rows, settings)
     record = Record(trainer, plan)
-    training = dataclasses.asdict(settings) | {"seed": seed, "images": rows.images, "texts": rows.texts}
+    training = settings.model_dump(mode="json") | {"seed": seed, "images": rows.images, "texts": rows.texts}
     if checkpoint is not None:
         _resume(checkpoint, trainer, record, training)
     begun = trainer.t
