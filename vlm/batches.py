@@ -64,7 +64,7 @@ class Later(NamedTuple):
         return self.work()
 
 
-class Workers:
+class EncoderPool:
     """Encoders, each with a thread of its own, and the threads that decode for them. Used as a context.
 
     Args:
@@ -94,7 +94,7 @@ class Workers:
         self._forward = ThreadPoolExecutor(len(self.encoders), thread_name_prefix="forward")
         self._decode = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> EncoderPool:
         import torch
 
         if self._one_thread_each:  # threads that start from now on take this over
@@ -147,15 +147,15 @@ class _Batches(ABC):
 
     def __init__(
         self,
-        workers: Workers,
+        pool: EncoderPool,
         first_of: Ints,
         earlier: Callable[[Ints], Array],
         chunk: int = 1024,
         done: Callable[[int], object] = lambda rows: None,
     ) -> None:
-        self.workers, self.first_of, self.earlier, self.chunk, self.done = workers, first_of, earlier, chunk, done
-        self.dim = workers.encoders[0].dim
-        self.largest = workers.batch_size  #: rows of a batch that fit the device, as far as is known
+        self.pool, self.first_of, self.earlier, self.chunk, self.done = pool, first_of, earlier, chunk, done
+        self.dim = pool.encoders[0].dim
+        self.largest = pool.batch_size  #: rows of a batch that fit the device, as far as is known
         self._waiting: deque[_Batch] = deque()
         self._source: Iterator[_Batch] | None = None
         self._lock = threading.Lock()
@@ -188,12 +188,12 @@ class _Batches(ABC):
 
     def _size(self, most: int) -> int:
         """Rows of a batch. A small shard, of new pairs, is shared out evenly so that it keeps every worker busy."""
-        return max(1, min(most, -(-len(self.first_of) // len(self.workers.encoders))))
+        return max(1, min(most, -(-len(self.first_of) // len(self.pool.encoders))))
 
     def _fill(self) -> bool:
         """Keep every worker supplied with a batch to run and one to run next. False when nothing is left."""
         assert self._source is not None
-        while len(self._waiting) < 3 * len(self.workers.encoders):
+        while len(self._waiting) < 3 * len(self.pool.encoders):
             batch = next(self._source, None)
             if batch is None:
                 break
@@ -215,7 +215,7 @@ class _Batches(ABC):
                 self._shrink(encoder.device, size)
                 continue
             at += size
-        self.workers.spent("forward", began, rows)
+        self.pool.spent("forward", began, rows)
         return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
 
     def _shrink(self, device: str, size: int) -> None:
@@ -237,19 +237,19 @@ class ImageBatches(_Batches):
 
     def __init__(
         self,
-        workers: Workers,
+        pool: EncoderPool,
         read: Callable[[int], Iterator[bytes | None]],
         first_of: Ints,
         earlier: Callable[[Ints], Array],
         max_pixels: int = MAX_PIXELS,
         **options: Any,
     ) -> None:
-        super().__init__(workers, first_of, earlier, **options)
+        super().__init__(pool, first_of, earlier, **options)
         self.read, self.max_pixels = read, max_pixels
 
     def _batches(self, start: int) -> Iterator[_Batch]:
         stream = self.read(start)
-        size = self._size(self.workers.batch_size)
+        size = self._size(self.pool.batch_size)
         for begin in range(start, len(self.first_of), self.chunk):
             fresh: list[tuple[int, Future[Any] | Later]] = []
             end = min(begin + self.chunk, len(self.first_of))
@@ -262,7 +262,7 @@ class ImageBatches(_Batches):
                     fresh = []
 
     def _decoded(self, data: bytes) -> Future[Any] | Later:
-        preprocess = self.workers.encoders[0].preprocess
+        preprocess = self.pool.encoders[0].preprocess
 
         def work() -> Any:
             try:
@@ -270,13 +270,13 @@ class ImageBatches(_Batches):
             except DecodeError:
                 return None  # its row stays NaN and is named in failed_rows
 
-        return self.workers.decode(work)
+        return self.pool.decode(work)
 
     def _batch(self, fresh: list[tuple[int, Future[Any] | Later]]) -> _Batch:
         def work(encoder: Encoder) -> Array:
             began = time.perf_counter()
             pixels = [future.result() for _, future in fresh]
-            self.workers.spent("read", began)
+            self.pool.spent("read", began)
             sound = [place for place, picture in enumerate(pixels) if picture is not None]
             out = np.full((len(fresh), self.dim), np.nan, np.float32)
             out[sound] = self._forward(
@@ -286,7 +286,7 @@ class ImageBatches(_Batches):
             )
             return out
 
-        return _Batch(np.array([row for row, _ in fresh], np.int64), self.workers.forward(work))
+        return _Batch(np.array([row for row, _ in fresh], np.int64), self.pool.forward(work))
 
 
 class TextBatches(_Batches):
@@ -297,28 +297,28 @@ class TextBatches(_Batches):
 
     def __init__(
         self,
-        workers: Workers,
+        pool: EncoderPool,
         captions: Callable[[int, int], list[str]],
         first_of: Ints,
         earlier: Callable[[Ints], Array],
         **options: Any,
     ) -> None:
-        super().__init__(workers, first_of, earlier, **options)
+        super().__init__(pool, first_of, earlier, **options)
         self.captions = captions
-        self.largest = CAPTIONS_PER_IMAGE * workers.batch_size
+        self.largest = CAPTIONS_PER_IMAGE * pool.batch_size
         self._start: int | None = None
         self._too_long = np.zeros(len(first_of), dtype=bool)
 
     def _batches(self, start: int) -> Iterator[_Batch]:
         self._start = start
-        size = self._size(CAPTIONS_PER_IMAGE * self.workers.batch_size)
+        size = self._size(CAPTIONS_PER_IMAGE * self.pool.batch_size)
         for begin in range(start, len(self.first_of), self.chunk):
             end = min(begin + self.chunk, len(self.first_of))
             rows = begin + np.flatnonzero(self.first_of[begin:end] == np.arange(begin, end))
             if not len(rows):
                 continue
             given = self.captions(begin, end)
-            tokens = self.workers.encoders[0].tokenize([given[row - begin] for row in rows])
+            tokens = self.pool.encoders[0].tokenize([given[row - begin] for row in rows])
             self._too_long[rows] = tokens.truncated.numpy()
             for places in tokens.by_length().split(size):
                 yield self._batch(rows[places.numpy()], tokens.batch(places))
@@ -330,7 +330,7 @@ class TextBatches(_Batches):
 
             return self._forward(encoder, len(rows), run)
 
-        return _Batch(rows, self.workers.forward(work))
+        return _Batch(rows, self.pool.forward(work))
 
     def truncated(self) -> int:
         """Captions longer than the model's context, among all of the shard: those of an interrupted call are read
@@ -338,6 +338,6 @@ class TextBatches(_Batches):
         before = len(self.first_of) if self._start is None else self._start
         for begin in range(0, before, self.chunk):
             end = min(begin + self.chunk, before)
-            tokens = self.workers.encoders[0].tokenize(self.captions(begin, end))
+            tokens = self.pool.encoders[0].tokenize(self.captions(begin, end))
             self._too_long[begin:end] = tokens.truncated.numpy()
         return int(self._too_long[self.first_of].sum())
