@@ -21,7 +21,7 @@ from storage.streams import captions_of, first_images, first_of, image_bytes
 from storage.vectors import fingerprint, open_vectors
 from tasks.progress import bar
 from tasks.stage import Runtime, stage
-from vlm.batches import ImageBatches, TextBatches, Workers, devices
+from vlm.batches import EncoderPool, ImageBatches, TextBatches, devices
 from vlm.encoder import Encoder
 from vlm.pictures import MAX_PIXELS
 from vlm.spec import Spec
@@ -94,12 +94,12 @@ def embed(
     shard, rows = image_id // SHARD_ROWS, (len(same_bytes), len(captions))
     began = time.perf_counter()
     with (
-        Workers(encoders, runtime.embed_batch_size) as workers,
+        EncoderPool(encoders, runtime.embed_batch_size) as pool,
         bar(sum(rows), f"embed  {spec.rpartition('/')[2]} shard {shard}", show=runtime.progress) as progress,
     ):
         tell = _Teller(shard, sum(rows), progress)
         pictures = ImageBatches(
-            workers,
+            pool,
             lambda start: image_bytes(runtime.store, pairs, start),
             same_bytes,
             lambda rows: written_rows(out, "image", rows),
@@ -108,7 +108,7 @@ def embed(
             done=tell,
         )
         texts = TextBatches(
-            workers,
+            pool,
             lambda start, stop: captions[start:stop].to_list(),
             first_of(captions),
             lambda rows: written_rows(out, "text", rows),
@@ -127,7 +127,7 @@ def embed(
             "truncated_captions": truncated,
         },
     )  # fmt: skip
-    _summary(shard, rows, workers, time.perf_counter() - began, len(failed), truncated)
+    _summary(shard, rows, pool, time.perf_counter() - began, len(failed), truncated)
     return sum(rows) - len(failed)
 
 
@@ -171,13 +171,13 @@ class _Teller:
             log.info("shard %d: %d of %d rows, %.1f rows/s, %.0f s left", self.shard, self.done, self.total, rate, left)
 
 
-def _summary(shard: int, rows: tuple[int, int], workers: Workers, seconds: float, failed: int, truncated: int) -> None:
+def _summary(shard: int, rows: tuple[int, int], pool: EncoderPool, seconds: float, failed: int, truncated: int) -> None:
     """Where the time went, and what did not come through whole."""
-    spent = workers.seconds
+    spent = pool.seconds
     log.info(
         "shard %d: %d images, %d captions, %d rows forward in %.1f s (%.1f rows/s): "
         "read %.1f s, forward %.1f s, write and the rest %.1f s",
-        *(shard, *rows, workers.forwarded, seconds, sum(rows) / max(seconds, 1e-9)),
+        *(shard, *rows, pool.forwarded, seconds, sum(rows) / max(seconds, 1e-9)),
         *(spent["read"], spent["forward"], max(0.0, seconds - sum(spent.values()))),
     )
     if failed or truncated:

@@ -1,4 +1,4 @@
-"""Checkpoint folders: which of their files change embeddings, and what identifies them. Reads no weights."""
+"""Checkpoint folders: the files that change embeddings, and the hashes that identify them. Loads no weights."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def file_hashes(folder: Path, more: Iterable[str] = ()) -> dict[str, str]:
 
 
 def library_versions(names: Iterable[str]) -> dict[str, str]:
-    """Versions of those of the libraries that are installed."""
-    found = {}
+    """The version of each library, or "not installed"."""
+    versions = {}
     for name in names:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def _sha256(path: Path) -> str:

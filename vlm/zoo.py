@@ -12,7 +12,7 @@ class Named(NamedTuple):
     """A checkpoint with a short name."""
 
     spec: str
-    note: str  #: what a reader of a table of results must know of it
+    note: str  #: what a reader of a table of results must know about the checkpoint
 
 
 ZOO = {
@@ -30,16 +30,16 @@ ZOO = {
 
 
 class Variant(NamedTuple):
-    """An objective. The two differ in nothing else, and in just what a study measures."""
+    """The training objective of a demo model. The variants differ in nothing else."""
 
     loss: str  #: "softmax" (CLIP's) or "sigmoid" (SigLIP's)
     epochs: int
-    scale: float  #: of the cosines; fixed for softmax, learned from there for sigmoid
-    bias: float | None  #: of the logits, sigmoid only
+    scale: float  #: factor of the cosines: fixed for softmax, the initial value for sigmoid
+    bias: float | None  #: initial value of what is added to the logits, for sigmoid only
 
 
-#: Temperature fixed at .01 is where CLIP's ends. Learning it from CLIP's start would close the gap between the
-#: modalities, and with it the unimodal concepts, that this variant is there to show.
+#: CLIP's training ends with a temperature of .01, a scale of 100. A temperature learned from CLIP's initial value would
+#: close the gap between the modalities, and remove the unimodal concepts that the softmax variant is meant to show.
 VARIANTS = {
     "emoji-clip": Variant("softmax", epochs=20, scale=100.0, bias=None),
     "emoji-siglip": Variant("sigmoid", epochs=30, scale=10.0, bias=-10.0),
