@@ -1,5 +1,6 @@
-"""Adding a source, an architecture, a statistic and a stage: in a copy of the checkout, each by the files that CONTRIBUTING
-names, and found again in the study file, the tables, the page and the explorer of a study that is run there."""
+"""Adding a source, an architecture, a statistic and a stage to a copy of the checkout, by the files that CONTRIBUTING names.
+
+A study that uses all of them is run there: they are in its study file, its tables, its page and its explorer."""
 
 from __future__ import annotations
 
@@ -253,8 +254,7 @@ def touched(checkout: Path) -> dict[str, int]:
     """How many files each addition touched."""
     return {
         "source": apply(checkout, SOURCE),
-        "architecture": apply(checkout, {**ARCHITECTURE})
-        + 0 * apply(checkout, {"sae/architectures.py": PARAMETER}),
+        "architecture": apply(checkout, {**ARCHITECTURE}) + 0 * apply(checkout, {"sae/architectures.py": PARAMETER}),
         "statistic": apply(checkout, STATISTIC),
         "stage": apply(checkout, STAGE),
     }
@@ -312,7 +312,7 @@ def test_the_stage_is_in_the_status_and_in_the_help(checkout: Path, folder: Path
     assert code == 0
     assert "fresh    audit" in said
     assert "0 stale, 0 missing" in said
-    assert "export, analyze, audit, report" in command(checkout, "run", "--help")[1].replace("\n", " ").replace("  ", "")
+    assert "export, analyze, audit, report" in " ".join(command(checkout, "run", "--help")[1].split())
 
 
 def test_the_page_shows_the_statistic_and_the_architecture(folder: Path) -> None:
