@@ -1,20 +1,25 @@
 // The explorer's data files, each read once when first asked for, and the live server's answers.
 
 import type {
+  ApiError,
   Bridges,
   CaptionSearch,
   Compare,
   ConceptDetail,
+  ConceptDetails,
   Concepts,
+  Encoded,
   ItemCodes,
   ItemId,
+  ItemIndex,
   Items,
   Manifest,
   Run,
+  SqlAnswer,
   Words,
 } from "./contract"
 
-export type Modality = "image" | "text"
+export type Modality = Encoded["modality"]
 export type Image = Items["images"][string]
 export type Text = Items["texts"][string]
 export type Codes = ItemCodes["images"][string]
@@ -56,14 +61,14 @@ export const concepts = (run: Run) => read<Concepts>(`${folder(run)}/concepts.js
 export const bridges = (run: Run) => read<Bridges>(`${folder(run)}/bridges.json`)
 export const words = (run: Run) => read<Words>(`${folder(run)}/words.json`)
 export const captions = () => read<CaptionSearch>("data/items/search.json")
-export const itemIndex = () => read<Record<"images" | "texts", Record<string, number>>>("data/items/index.json")
+export const itemIndex = () => read<ItemIndex>("data/items/index.json")
 export const compare = () => read<Compare>("data/compare.json")
 
 /** One concept's items, histogram, words and matches; null when the run has no such concept. */
 export async function detail(of: Manifest, run: Run, concept: number): Promise<ConceptDetail | null> {
   if (!Number.isInteger(concept) || concept < 0 || concept >= run.concepts) return null
   const block = Math.floor(concept / of.concept_block)
-  return (await read<Record<string, ConceptDetail>>(`${folder(run)}/concept/${block}.json`))[concept] ?? null
+  return (await read<ConceptDetails>(`${folder(run)}/concept/${block}.json`))[concept] ?? null
 }
 
 async function block(modality: Modality, item: ItemId): Promise<number | undefined> {
@@ -90,20 +95,6 @@ export async function codes(run: Run, modality: Modality, id: ItemId): Promise<C
   return (await read<ItemCodes>(`${folder(run)}/codes/${at}.json`))[plural(modality)][id] ?? null
 }
 
-export interface SqlAnswer {
-  columns: { name: string; type: string }[]
-  rows: unknown[][]
-  truncated: boolean
-  seconds: number
-}
-
-export interface Encoded {
-  modality: Modality
-  concepts: { concept: number; activation: number; share: number }[]
-  bias: number
-  nearest: { modality: Modality; item: ItemId; caption: string | null; thumb: string | null; cosine: number }[]
-}
-
 async function asked(path: string, body: BodyInit, type: string, signal: AbortSignal): Promise<Response> {
   let answer: Response
   try {
@@ -113,9 +104,8 @@ async function asked(path: string, body: BodyInit, type: string, signal: AbortSi
     throw new DataError("The server could not be reached. Is it still running?", { cause: error })
   }
   if (answer.ok) return answer
-  const said: unknown = await answer.json().catch(() => null)
-  const message = said && typeof said === "object" && "error" in said ? String(said.error) : null
-  throw new DataError(message ?? `The server answered ${answer.status}.`)
+  const failed = (await answer.json().catch(() => null)) as Partial<ApiError> | null // null: a proxy's page, not JSON
+  throw new DataError(failed?.error ?? `The server answered ${answer.status}.`)
 }
 
 /** Live: one read-only statement. */

@@ -75,7 +75,6 @@ function findings(compare: Compare, { verdicts }: Definitions): HTMLElement {
   const head = ["claim", "model", "figure", "chance", "range", "verdict"].map((name, at) =>
     h("th", { scope: "col", class: at > 1 && at < 5 ? "n" : "" }, name),
   )
-  const sentences = [...new Set(compare.findings.flatMap(({ sentence }) => sentence ?? []))]
   return section(
     "Findings",
     table("Findings", head, body, "findings"),
@@ -84,12 +83,6 @@ function findings(compare: Compare, { verdicts }: Definitions): HTMLElement {
       { class: "muted small" },
       "Figure: the mean over seeds or pairs of seeds, and their range. Chance: the mean under the claim's null.",
     ),
-    sentences.length > 0 &&
-      h(
-        "ul",
-        { class: "sentences" },
-        sentences.map((sentence) => h("li", {}, sentence)),
-      ),
   )
 }
 

@@ -1,6 +1,6 @@
 // Live only: a read-only statement to the study's catalog, its answer as a table and as CSV, the views with their columns.
 
-import type { Manifest } from "../contract"
+import type { Manifest, SqlAnswer } from "../contract"
 import * as data from "../data"
 import { clip, h } from "../dom"
 import { count } from "../format"
@@ -113,7 +113,7 @@ function schema(manifest: Manifest): HTMLElement {
   )
 }
 
-function table(answer: data.SqlAnswer): HTMLElement[] {
+function table(answer: SqlAnswer): HTMLElement[] {
   const { columns, rows, truncated, seconds } = answer
   const said = `${count(rows.length)} rows${truncated ? ", cut at the limit" : ""} in ${seconds.toFixed(2)} s`
   const shown = rows.slice(0, SHOWN)

@@ -1,5 +1,6 @@
 // Live only: a caption or an image of the reader's own, the concepts it activates, and the nearest items of the study.
 
+import type { Concepts, Encoded } from "../contract"
 import * as data from "../data"
 import { clip, h, said } from "../dom"
 import { score } from "../format"
@@ -103,7 +104,7 @@ export async function tryView(page: Page): Promise<void> {
   if (route.params.text) tryText()
 }
 
-function result(page: Page, concepts: Awaited<ReturnType<typeof data.concepts>>, encoded: data.Encoded): HTMLElement[] {
+function result(page: Page, concepts: Concepts, encoded: Encoded): HTMLElement[] {
   const { run } = page
   const of = (modality: data.Modality) => encoded.nearest.filter((near) => near.modality === modality)
   const images = h(
