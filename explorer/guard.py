@@ -30,7 +30,7 @@ App = Callable[..., Awaitable[None]]
 
 
 class Guard:
-    """ASGI middleware: refuses hosts other than loopback and origins other than its own; adds HEADERS to all answers."""
+    """ASGI middleware: refuses foreign hosts and foreign origins, and adds HEADERS to all answers."""
 
     def __init__(self, app: App, port: int) -> None:
         self.app = app
