@@ -165,7 +165,11 @@ function numbers(concepts: Concepts, concept: number): HTMLElement {
       row("modality score", score(of(concepts.modality_score)), "image energy over both: 1 image, 0 text"),
       row("modality AUC", score(of(concepts.modality_auc)), "as a classifier of images against captions; .5 is chance"),
       row("direction accuracy", score(of(concepts.direction_accuracy)), "of the direction alone, on held-out items"),
-      row("monosemanticity", score(of(concepts.monosemanticity)), "mean cosine between the images on which it fires, weighted"),
+      row(
+        "monosemanticity",
+        score(of(concepts.monosemanticity)),
+        "mean cosine between the images on which it fires, weighted",
+      ),
     ),
     h("h3", {}, "Alignment with directions that separate the modalities"),
     h(
