@@ -1,9 +1,9 @@
-"""The explorer's data files of a study that was never run: as many concepts and bridges as asked, in clusters.
+"""Write the explorer's data files of a study that was never run, with any number of concepts and bridges, in clusters.
 
 python bench/plant_explorer.py --to DIR [--concepts 8192] [--bridges 20000] [--images 1024] [--seeds 2]
 
-For what the demo is too small for: how the map draws and moves at the paper's scale. What the files hold is said in
-explorer/web/src/contract.ts.
+They show how the map draws and moves at the paper's scale, for which the demo is too small. The types of the files are
+stated in explorer/web/src/contract.ts.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from report.explorer.release import handed_out
 
 MODEL, SETTING, STUDY = "planted", "main", "planted"
-CAPTIONS, TOP, BINS = 2, 24, 20  # captions an image; items in a concept's lists; bins of a histogram
+CAPTIONS, TOP, BINS = 2, 24, 20  # captions per image; items in a concept's lists; bins of a histogram
 ITEM_BLOCK, CONCEPT_BLOCK, SIDE = 64, 64, 96  # the last: pixels of a thumbnail
 KINDS = ("circle", "square", "ring", "bar")
 COLOURS = ("crimson", "teal", "goldenrod", "slateblue", "seagreen", "orchid", "tomato", "steelblue")
@@ -27,7 +27,7 @@ Files = dict[str, Any]
 
 
 class Scale(NamedTuple):
-    """How much is planted."""
+    """Size of the planted study."""
 
     concepts: int = 8192
     bridges: int = 20_000
@@ -79,7 +79,7 @@ def manifest(scale: Scale, runs: list[Files]) -> Files:
 
 
 def write_thumbs(folder: Path, kinds: np.ndarray, colours: np.ndarray) -> None:
-    """A picture an image: one shape in one colour. Equal ones are drawn once."""
+    """One thumbnail per image: one shape in one colour. Equal thumbnails are drawn once."""
     folder.mkdir(parents=True, exist_ok=True)
     pairs = list(zip(kinds.tolist(), colours.tolist(), strict=True))
     drawn = {(kind, colour): picture(KINDS[kind], COLOURS[colour]) for kind, colour in set(pairs)}
@@ -210,7 +210,7 @@ def planted_bridges(random: np.random.Generator, concepts: Files, count: int) ->
 def detail(
     random: np.random.Generator, concept: int, images: int, name: str, others: list[str], stability: float
 ) -> Files:
-    """What one concept's page shows."""
+    """The details of one concept."""
     activation = np.round(np.sort(random.exponential(0.3, TOP))[::-1], 4).tolist()
 
     def top(count: int) -> list[Files]:

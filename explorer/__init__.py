@@ -1,4 +1,4 @@
-"""The explorer: a web page over a finished study, served on loopback, read-only; and where its built front end lies."""
+"""The explorer: a web page over a finished study, served on loopback and read-only; finds its built front end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The web application: the built front end, the study's data files, and the few questions that need a server."""
+"""The web application: the built front end, the study's data files, and the requests that need a server."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from explorer.live import Live
 from report.explorer.release import MANIFEST
 from storage.errors import BadInput
 
-MAX_QUESTION = 100_000  # bytes of a body that holds text
-MAX_PICTURE = 32 << 20  # bytes of one that holds a picture
+MAX_QUESTION = 100_000  # bytes of a request body that holds text
+MAX_PICTURE = 32 << 20  # bytes of a request body that holds an image
 TYPES = {".js": "text/javascript", ".json": "application/json", ".webp": "image/webp", ".svg": "image/svg+xml"}
-PICTURES = {"PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"}  # as which a picture of the source is given back
+PICTURES = {"PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"}  # formats in which an image of the source is served
 
 
 class TooLarge(Exception):
-    """A body beyond its limit."""
+    """A request body exceeds its limit."""
 
 
 def application(live: Live, web: Path, port: int) -> Guard:
-    """The application for one study. web: the built front end. port: where it is served, which Host must name."""
+    """The application for one study. web: the built front end. port: of the server, which the header Host must name."""
     front = {path.relative_to(web).as_posix(): path for path in sorted(web.rglob("*")) if path.is_file()}
     handlers = Handlers(live, front)
     routes = [
@@ -42,7 +42,7 @@ def application(live: Live, web: Path, port: int) -> Guard:
         Route("/api/image/{image_id:int}", handlers.image, methods=["GET"]),
         Route("/{name:path}", handlers.file, methods=["GET"]),
     ]
-    told: dict[Any, Callable[[Request, Exception], Response]] = {
+    handled: dict[Any, Callable[[Request, Exception], Response]] = {
         BadInput: lambda _, error: failed(str(error), 400),
         TooLong: lambda _, error: failed(str(error), 408),
         TooLarge: lambda _, error: failed(str(error), 413),
@@ -50,22 +50,22 @@ def application(live: Live, web: Path, port: int) -> Guard:
         405: lambda _, error: failed("this address is asked in another way", 405),
         500: lambda _, error: failed(f"the explorer failed: {type(error).__name__}", 500),
     }
-    return Guard(Starlette(routes=routes, exception_handlers=told), port)
+    return Guard(Starlette(routes=routes, exception_handlers=handled), port)
 
 
-def failed(why: str, status: int) -> JSONResponse:
-    """An error, as the front end shows it."""
-    return JSONResponse({"error": why}, status)
+def failed(reason: str, status: int) -> JSONResponse:
+    """An error answer, whose text the front end shows."""
+    return JSONResponse({"error": reason}, status)
 
 
 class Handlers:
-    """What each address answers."""
+    """One method per address of the application."""
 
     def __init__(self, live: Live, front: dict[str, Path]) -> None:
         self.live, self.front = live, front
 
     async def file(self, request: Request) -> Response:
-        """A file of the front end or of the study, by its exact name: no path is put together, so none can lead out."""
+        """A file of the front end or of the study, by its exact name: no path is joined, so none leads out."""
         name = request.path_params["name"] or "index.html"
         if name in self.front:
             return _file(name, await run_in_threadpool(self.front[name].read_bytes), None)
@@ -91,7 +91,7 @@ class Handlers:
         return Response(as_csv(answer), media_type="text/csv; charset=utf-8", headers=headers)
 
     async def encode(self, request: Request) -> Response:
-        """What a caption or a picture activates, and what lies near."""
+        """Encode a caption or an image: the concepts that it activates and the nearest items."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind.startswith("image/"):
             given: str | bytes = await _body(request, MAX_PICTURE)
@@ -102,13 +102,13 @@ class Handlers:
         key = request.query_params.get("key", "")
         try:
             return JSONResponse(await run_in_threadpool(self.live.shown.encode, key, given))
-        except ValueError as error:  # a model or an SAE that cannot be loaded says so itself
+        except ValueError as error:  # the error of a model or an SAE that cannot be loaded names the cause
             if getattr(error, "exit_code", 1) == 2:
                 raise BadInput(str(error)) from error
             raise
 
     async def image(self, request: Request) -> Response:
-        """A picture as the source gave it, if it is one of the kinds that a browser shows as a picture."""
+        """Serve an image as the source gave it, if its format is one that a browser shows as an image."""
         data = await run_in_threadpool(self.live.shown.image, request.path_params["image_id"])
         kind = None if data is None else await run_in_threadpool(picture_type, data)
         if data is None or kind is None:
@@ -117,7 +117,7 @@ class Handlers:
 
 
 def picture_type(data: bytes) -> str | None:
-    """The media type of a picture, from its bytes alone; None for what is none, or could hold a script."""
+    """Media type of an image, from its bytes alone; None for other data, and for formats that can hold a script."""
     from PIL import Image
 
     try:
@@ -136,7 +136,7 @@ def _file(name: str, data: bytes, tag: str | None) -> Response:
 
 
 async def _question(request: Request, name: str) -> str:
-    """The text under one key of a JSON body. Raises BadInput when there is none."""
+    """The text under one key of a JSON body. Raises BadInput when the body has no such text."""
     try:
         body = json.loads(await _body(request, MAX_QUESTION))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -152,7 +152,7 @@ async def _question(request: Request, name: str) -> str:
 
 
 async def _body(request: Request, most: int) -> bytes:
-    """The body of a request. Raises TooLarge as soon as it is known to be."""
+    """The body of a request. Raises TooLarge as soon as its size is known to exceed `most`."""
     declared = request.headers.get("content-length", "0")
     data = bytearray()
     if declared.isdecimal() and len(declared) < 12 and int(declared) <= most:

@@ -1,4 +1,4 @@
-"""Questions in SQL: through the catalog's guard, for at most ten seconds, and no more rows than a page can show."""
+"""Run SQL from a page: through the catalog's guard, for at most ten seconds, with as many rows as a page can show."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ from storage.query import check, views
 
 SECONDS = 10.0
 ROWS = 10_000
-LETTERS = 32 << 20  # of all values together: rows may be few and large
-READY = "ready\n"  # what the process that answers says before the first question
-LARGEST = 2**53  # whole numbers beyond it are not what they were, once JavaScript has read them
+LETTERS = 32 << 20  # characters of all values together: rows may be few and large
+READY = "ready\n"  # the first line of the answering process, before any query
+LARGEST = 2**53  # JavaScript rounds integers beyond it
 
 
 class TooLong(Exception):
-    """A question that was not answered in time."""
+    """A query was not answered in time."""
 
 
 class Answered(NamedTuple):
-    """What the catalog answered."""
+    """Answer of the catalog to one query."""
 
     columns: list[dict[str, str]]  #: name, type
     rows: list[list[Any]]  #: JSON-ready
-    truncated: bool  #: there is more than the limits let through
+    truncated: bool  #: there are more rows than the limits allow
     seconds: float
 
 
 def answered(con: duckdb.DuckDBPyConnection, query: str, seconds: float = SECONDS, most: int = ROWS) -> Answered:
-    """Run one reading statement on a connection of its own to a guarded catalog.
+    """Run one reading statement on its own connection to a guarded catalog.
 
-    Raises BadInput for what is not allowed, not valid, or fails; TooLong when the time is up: it is interrupted then.
+    Raises BadInput for a statement that is not allowed, not valid, or fails; TooLong when it was interrupted at the
+    time limit.
     """
     began = time.perf_counter()
     with _watched(con, seconds) as late:
         try:
             check(con, query)
-            found = con.execute(query)
-            columns = [{"name": str(name), "type": str(kind)} for name, kind, *_ in found.description or []]
-            rows, truncated = _rows(found, most)
+            answer = con.execute(query)
+            columns = [{"name": str(name), "type": str(kind)} for name, kind, *_ in answer.description or []]
+            rows, truncated = _rows(answer, most)
         except duckdb.InterruptException as error:
             raise TooLong(f"stopped after {seconds:g} s: ask for less, or use bridgescope sql") from error
         except duckdb.CatalogException as error:
@@ -63,7 +64,7 @@ def answered(con: duckdb.DuckDBPyConnection, query: str, seconds: float = SECOND
 
 @contextlib.contextmanager
 def _watched(con: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[threading.Event]:
-    """Interrupt what the connection does once the time is up."""
+    """Interrupt the statement of a connection at the time limit; the event says whether that happened."""
     late = threading.Event()
 
     def stop() -> None:
@@ -79,11 +80,11 @@ def _watched(con: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[threadi
         timer.cancel()
 
 
-def _rows(found: duckdb.DuckDBPyConnection, most: int) -> tuple[list[list[Any]], bool]:
+def _rows(answer: duckdb.DuckDBPyConnection, most: int) -> tuple[list[list[Any]], bool]:
     rows: list[list[Any]] = []
     letters = 0
-    while len(rows) <= most and (some := found.fetchmany(256)):
-        for row in some:
+    while len(rows) <= most and (fetched := answer.fetchmany(256)):
+        for row in fetched:
             rows.append([plain(value) for value in row])
             letters += sum(len(value if isinstance(value, str) else repr(value)) for value in rows[-1])
         if letters > LETTERS:
@@ -92,7 +93,7 @@ def _rows(found: duckdb.DuckDBPyConnection, most: int) -> tuple[list[list[Any]],
 
 
 def plain(value: Any) -> Any:
-    """A value of DuckDB as JSON has it; bytes as their number, whole numbers that JavaScript would change as text."""
+    """A value of DuckDB as JSON: bytes as their count, and integers that JavaScript would round as text."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):

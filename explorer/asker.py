@@ -1,6 +1,6 @@
-"""Questions in SQL, answered in a process of their own.
+"""Run SQL in a process of its own.
 
-One that does not stop in time, or wants all memory, is ended with its process, and the explorer goes on.
+A query that does not stop in time, or takes all memory, is ended with its process, and the explorer goes on.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 from explorer.ask import READY, ROWS, SECONDS, Answered, TooLong
 from storage.errors import BadInput
 
-GRACE = 1.0  # seconds that an interrupted question is given to end by itself
+GRACE = 1.0  # seconds in which an interrupted query may end by itself
 
 
 class Asker:
-    """One process over one run of a study, started anew when it was ended. Questions are answered one by one."""
+    """One process over one run of a study, started again after it ends. Queries are answered one at a time."""
 
     def __init__(self, store: Path, study: str, number: int, seconds: float = SECONDS, rows: int = ROWS) -> None:
         self.command = [sys.executable, "-m", "explorer.asking", str(store), study, str(number)]
@@ -28,11 +28,11 @@ class Asker:
         self.process, self.ready = self._start(), False
 
     def ask(self, query: str) -> Answered:
-        """Answer one question. Raises BadInput and TooLong as `explorer.ask.answered`."""
+        """Answer one query. Raises BadInput and TooLong as `explorer.ask.answered` does."""
         with self.lock:
             if self.process.poll() is not None:
                 self.process, self.ready = self._start(), False
-            if not self.ready:  # the time of a question does not count the start of the process
+            if not self.ready:  # the time limit of a query does not include the start of the process
                 self.ready = self._line() == READY
             return self._asked(query)
 
@@ -46,24 +46,24 @@ class Asker:
         timer = threading.Timer(self.seconds + GRACE, end)
         timer.daemon = True
         timer.start()
-        question = {"query": query, "seconds": self.seconds, "rows": self.rows}
+        request = {"query": query, "seconds": self.seconds, "rows": self.rows}
         try:
-            said = self._said(json.dumps(question))
+            reply = self._exchange(json.dumps(request))
         finally:
             timer.cancel()
-        if not said:
+        if not reply:
             self.process.wait()
             self.process, self.ready = self._start(), False
             if late.is_set():
                 raise TooLong(f"stopped after {self.seconds:g} s: ask for less, or use bridgescope sql")
             raise BadInput("the question ended the process that answers: it may need more memory than is given to it")
-        answer = json.loads(said)
+        answer = json.loads(reply)
         if "error" in answer:
             raise TooLong(answer["error"]) if answer["late"] else BadInput(answer["error"])
         return Answered(**answer)
 
-    def _said(self, line: str) -> str:
-        """The next line of the process; empty when it ended."""
+    def _exchange(self, line: str) -> str:
+        """Send a line to the process and return its next line; empty when the process ended."""
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(line + "\n")
@@ -75,13 +75,13 @@ class Asker:
         return self.process.stdout.readline()
 
     def _start(self) -> subprocess.Popen[str]:
-        # a session of its own: the Ctrl-C that ends the explorer is not for it; it ends with its input
+        # in its own session, so that Ctrl-C reaches the explorer alone; the process ends with its input
         return subprocess.Popen(
             self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
 
     def close(self) -> None:
-        """End the process, once it has answered what it was asked."""
+        """End the process, after the answer to the current query."""
         with self.lock:
             self.process.kill()
             self.process.wait()

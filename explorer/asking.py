@@ -1,4 +1,4 @@
-"""The process that answers questions in SQL: one JSON line in, one out. Started by `Asker`, and ends with it.
+"""The process that runs SQL: one JSON line per query, one per answer. `Asker` starts it, and it ends with `Asker`.
 
 python -m explorer.asking STORE STUDY RUN
 """
@@ -16,7 +16,7 @@ from storage.catalog import open_catalog
 from storage.errors import BadInput
 from storage.runs import read_run
 
-MEMORY = 4 << 30  # bytes that questions may take: one string function can ask for more than a machine has
+MEMORY = 4 << 30  # bytes for queries: one string function can ask for more than a machine has
 
 
 def main(store: str, study: str, number: str) -> None:
@@ -26,19 +26,19 @@ def main(store: str, study: str, number: str) -> None:
     limit_memory()
     print(READY, end="", flush=True)
     for line in sys.stdin:
-        question = json.loads(line)
+        request = json.loads(line)
         try:
             with con.cursor() as own:
-                said = answered(own, question["query"], question["seconds"], question["rows"])._asdict()
+                reply = answered(own, request["query"], request["seconds"], request["rows"])._asdict()
         except (BadInput, TooLong) as error:
-            said = {"error": str(error), "late": isinstance(error, TooLong)}
+            reply = {"error": str(error), "late": isinstance(error, TooLong)}
         except MemoryError:
-            said = {"error": "the answer needs too much memory", "late": False}
-        print(json.dumps(said), flush=True)
+            reply = {"error": "the answer needs too much memory", "late": False}
+        print(json.dumps(reply), flush=True)
 
 
 def limit_memory() -> None:
-    """Let this process have so much memory beyond what it has, where the system knows such a limit."""
+    """Limit this process to MEMORY beyond its present size, where the system supports it."""
     with contextlib.suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)

@@ -1,4 +1,4 @@
-"""A caption or a picture from outside, through the study's own model and SAE: what it activates, and what lies near."""
+"""Encode a caption or an image with the study's own model and SAE, and find the nearest items of the study."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from storage.runs import Run
 from vlm.spec import Spec
 
 NEAREST = 12  # items of each modality
-MAX_PIXELS = 40_000_000  # of a dropped picture
+MAX_PIXELS = 40_000_000  # of an image
 MAX_LETTERS = 10_000  # of a caption
 
 
 class Near(NamedTuple):
-    """An item of the study, and how near it is."""
+    """An item of the study with its cosine to the query."""
 
     modality: str
     item: int
@@ -30,16 +30,16 @@ class Near(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What the study makes of a caption or a picture."""
+    """Concepts and nearest items of a caption or an image."""
 
     modality: str
-    concepts: list[dict[str, Any]]  #: concept, activation, share; the largest activation first
+    concepts: list[dict[str, Any]]  #: concept, activation, share; by activation descending
     bias: float  #: the share of the SAE's bias
     nearest: list[Near]  #: of the other modality, then of the same
 
 
 class Encoders:
-    """The models, SAEs and embeddings of one run, each loaded when it is first asked for. One question at a time."""
+    """The models, SAEs and embeddings of one run, each loaded at its first use. One query at a time."""
 
     def __init__(self, store: Path, run: Run) -> None:
         self.store, self.run = store, run
@@ -49,9 +49,9 @@ class Encoders:
         self.rows = functools.lru_cache(maxsize=1)(self._rows)
 
     def encode(self, key: str, given: str | bytes) -> Encoded:
-        """What a caption, or the bytes of a picture, activates in the SAE `model/sae/seed`.
+        """Encode a caption, or the bytes of an image, with the SAE `model/sae/seed`.
 
-        Raises BadInput for a key that the run does not have, a model without an encoder, and what is no picture.
+        Raises BadInput for a key that the run does not have, a model without an encoder, and data that is no image.
         """
         with self.lock:
             model, net = key.split("/")[0], self.sae(key)
@@ -61,16 +61,16 @@ class Encoders:
             concepts = concepts[np.argsort(-codes[concepts], kind="stable")]
             bias = net.decode(np.zeros((1, len(codes)), np.float32), modality)[0].double().numpy()
             parts, rest = shares(net.dictionary.double().numpy()[concepts], bias, codes[concepts])
-            found = [
+            activated = [
                 {"concept": int(concept), "activation": float(codes[concept]), "share": float(part)}
                 for concept, part in zip(concepts, parts, strict=True)
             ]
             other = "text" if modality == "image" else "image"
             near = [near for kind in (other, modality) for near in nearest(self.rows(model), kind, x)]
-            return Encoded(modality, found, rest, near)
+            return Encoded(modality, activated, rest, near)
 
     def _embedded(self, model: str, given: str | bytes) -> tuple[str, np.ndarray[Any, Any]]:
-        """Modality and embedding, float32 [d], of a caption or a picture."""
+        """Modality and embedding, float32 [d], of a caption or an image."""
         from vlm import DecodeError, decode
 
         encoder = self.model(model)
@@ -107,9 +107,9 @@ class Encoders:
 
 
 def spec_of(store: Path, run: Run, name: str) -> str:
-    """What a model of a run is loaded by: the very one that made the run's embeddings.
+    """Specification of the model that computed a run's embeddings, with its revision.
 
-    Raises BadInput for vectors that were made elsewhere: there is nothing to encode with.
+    Raises BadInput for vectors that were computed elsewhere: they have no encoder.
     """
     text: str = next(model["spec"] for model in run.config["models"] if model["name"] == name)
     spec = Spec.parse(text)
@@ -120,11 +120,11 @@ def spec_of(store: Path, run: Run, name: str) -> str:
     if spec.path is not None:
         return text
     recorded: str = manifest_of(store, run.of("embed", model=name)[0].dataset)["arguments"]["model"]
-    return recorded  # with the commit of the hub that the study met
+    return recorded  # with the commit on the hub that the study used
 
 
 def nearest(rows: Rows, modality: str, x: np.ndarray[Any, Any], n: int = NEAREST) -> list[Near]:
-    """The items of a modality with the largest cosine to x, a unit row [d]; the nearest first."""
+    """The n items of a modality with the largest cosine to x, a unit row [d]; the nearest first."""
     embeddings, ids = (rows.image, rows.image_id) if modality == "image" else (rows.text, rows.pair_id)
     cosines = embeddings @ np.asarray(x, np.float32)
     order = np.lexsort((ids, -cosines))[:n]

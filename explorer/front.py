@@ -1,4 +1,4 @@
-"""Where the built front end lies. It is made by `make explorer`, and no part of a checkout."""
+"""Find the built front end. `make explorer` builds it; it is not part of a checkout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DIST = Path(__file__).parent / "web" / "dist"
 
 
 def built_site(folder: Path = DIST) -> Path:
-    """The folder of the built front end. Raises BadInput when it was not built."""
+    """The folder of the built front end. Raises BadInput when there is no build."""
     if not (folder / "index.html").is_file():
         raise BadInput("the explorer's front end was not built yet: make explorer (it needs npm)")
     return folder

@@ -1,7 +1,7 @@
-"""Who is answered, and what a page that was answered may do: a wall around the whole application.
+"""Checks of every request, and security headers of every answer, around the whole application.
 
-The server listens on loopback alone. That does not keep out a page on the web whose name was made to mean 127.0.0.1
-(DNS rebinding), hence the check of Host; nor a page that posts to another's address, hence that of Origin.
+The server listens on loopback alone. That does not keep out a web page whose name resolves to 127.0.0.1 (DNS
+rebinding), hence the check of Host; nor a page that posts to an address of another, hence the check of Origin.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 READING = ("GET", "HEAD")
-STRANGERS = ("cross-site", "same-site")  # as a browser says who asks; another port of this machine is the same site
+STRANGERS = ("cross-site", "same-site")  # values of Sec-Fetch-Site; another port of this machine is the same site
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -30,7 +30,7 @@ App = Callable[..., Awaitable[None]]
 
 
 class Guard:
-    """ASGI middleware: refuses hosts other than loopback and origins other than its own; adds the headers to all."""
+    """ASGI middleware: refuses foreign hosts and foreign origins, and adds HEADERS to all answers."""
 
     def __init__(self, app: App, port: int) -> None:
         self.app = app
@@ -41,7 +41,7 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":  # no web sockets here
+        if scope["type"] != "http":  # web sockets are not supported
             return
 
         async def with_headers(message: Any) -> None:
@@ -49,18 +49,18 @@ class Guard:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        why = self.refused(scope["method"], Headers(scope=scope))
-        answer = self.app if why is None else JSONResponse({"error": why}, 403)
+        reason = self.refused(scope["method"], Headers(scope=scope))
+        answer = self.app if reason is None else JSONResponse({"error": reason}, 403)
         await answer(scope, receive, with_headers)
 
     def refused(self, method: str, headers: Headers) -> str | None:
-        """Why a request is not answered, or None. Headers that are sent twice count as wrong."""
+        """The reason for refusing a request, or None. A header that is sent twice is refused."""
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             return "only loopback names are answered here: 127.0.0.1, localhost"
         own = [f"http://{hosts[0].lower()}"]
         if headers.get("sec-fetch-site") in STRANGERS and headers.get("sec-fetch-mode") != "navigate":
-            return "only the explorer's own page is answered here"  # a picture or a script of another page
+            return "only the explorer's own page is answered here"  # an image or a script of another page
         if method in READING and not origins:
             return None
         if [origin.lower() for origin in origins] != own:

@@ -1,4 +1,4 @@
-"""`serve`: the explorer on loopback until it is interrupted."""
+"""Serve the explorer on loopback until it is interrupted."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from explorer.front import built_site
 from storage.errors import BadInput
 
 HOST = "127.0.0.1"
-PORT = 8765  # another one is taken when it is in use, unless it was asked for
+PORT = 8765  # when it is in use, a free port replaces it, unless the user asked for this one
 
 
 def serve(
     store: Path, study: str, port: int | None = None, browser: bool = True, tell: Callable[[str], None] = print
 ) -> None:
-    """Serve a study's newest run on loopback, and open a browser where there is a screen. Returns when interrupted.
+    """Serve a study's newest run on loopback, and open a browser if there is a screen. Returns when interrupted.
 
-    `tell` gets the address. Raises BadInput when the front end was not built, the study has not run, or the port is
-    in use.
+    tell: called with a line that holds the address. Raises BadInput when the front end is not built, the study has not
+    run, or the port is in use.
     """
     web = built_site()
     import uvicorn
@@ -46,19 +46,19 @@ def serve(
             lifespan="off",
             timeout_graceful_shutdown=2,
         )
-        with contextlib.suppress(KeyboardInterrupt):  # the way that it ends
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends the server
             uvicorn.Server(config).run(sockets=[listener])
 
 
 def listening(port: int | None) -> socket.socket:
-    """A socket on loopback: at `port`, else at the usual one, else at any. Raises BadInput when `port` is in use."""
+    """A socket on loopback at `port`; without one, at PORT or any free port. Raises BadInput when `port` is in use."""
     for at in (PORT, 0) if port is None else (port,):
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, at))
-            listener.listen()  # now, since whoever reads the address may ask at once
-        except (OSError, OverflowError) as error:  # in use, not allowed, or no port
+            listener.listen()  # before the address is printed, since a reader may open it at once
+        except (OSError, OverflowError) as error:  # the port is in use, not allowed, or out of range
             listener.close()
             if port is not None:
                 raise BadInput(f"--port {port}: {error}") from error
@@ -68,5 +68,5 @@ def listening(port: int | None) -> socket.socket:
 
 
 def has_screen() -> bool:
-    """Whether a browser would be seen: elsewhere one for terminals would take this one."""
+    """Whether there is a screen: without one, a text browser would take over the terminal."""
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

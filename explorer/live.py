@@ -1,4 +1,4 @@
-"""What is served: the newest finished run of a study. One that finishes meanwhile takes its place at the next visit."""
+"""The run that is served: the newest finished one of a study, replaced at the next visit when a newer one finishes."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ OWNER = "SELECT pair_id, image_id FROM pairs WHERE list_contains(?, pair_id)"
 
 
 class Shown:
-    """One run, open for reading. Immutable, but for what is loaded when it is first asked for."""
+    """One run, open for reading. Immutable, except for models and tables that are loaded at their first use."""
 
     def __init__(self, store: Path, run: Run) -> None:
-        made = run.of("explorer")
-        if not made or not (store / made[0].dataset.path / SITE).is_file():
+        entries = run.of("explorer")
+        if not entries or not (store / entries[0].dataset.path / SITE).is_file():
             raise BadInput(
                 f"run {run.number} of study {run.study!r} has no data for the explorer: bridgescope report STUDY.toml"
                 " makes them"
             )
-        self.run, self.digest = run, made[0].dataset.digest
-        self.site = zipfile.ZipFile(store / made[0].dataset.path / SITE)
+        self.run, self.digest = run, entries[0].dataset.digest
+        self.site = zipfile.ZipFile(store / entries[0].dataset.path / SITE)
         self.names = frozenset(self.site.namelist())
         self.catalog = open_catalog(store, run=run, guarded=True)
         self.encoders = Encoders(store, run)
         self.asker = Asker(store, run.study, run.number)
 
     def read(self, name: str) -> bytes:
-        """A data file. Raises KeyError for a name that is none of them."""
+        """A data file by name. Raises KeyError for an unknown name."""
         if name not in self.names:
             raise KeyError(name)
         data = self.site.read(name)
         return compact(handed_out(json.loads(data), live=True)) if name == MANIFEST else data
 
     def image(self, image_id: int) -> bytes | None:
-        """A picture as the source gave it, where the store holds its bytes."""
+        """An image as the source gave it, if the store holds its bytes; else None."""
         if image_id >= 2**63 or not self._has("image_bytes"):
             return None
-        found = self.ask("SELECT image FROM image_bytes WHERE image_id = ?", [image_id])
-        return bytes(found[0][0]) if found else None
+        rows = self.ask("SELECT image FROM image_bytes WHERE image_id = ?", [image_id])
+        return bytes(rows[0][0]) if rows else None
 
     def encode(self, key: str, given: str | bytes) -> dict[str, Any]:
-        """`Encoders.encode`, with a caption and a thumbnail of what lies near."""
-        found: Encoded = self.encoders.encode(key, given)
-        images = [near.item for near in found.nearest if near.modality == "image"]
-        texts = [near.item for near in found.nearest if near.modality == "text"]
+        """`Encoders.encode`, with a caption and a thumbnail for each of the nearest items."""
+        encoded: Encoded = self.encoders.encode(key, given)
+        images = [near.item for near in encoded.nearest if near.modality == "image"]
+        texts = [near.item for near in encoded.nearest if near.modality == "text"]
         captions = {"image": dict(self.ask(FIRST_CAPTION, [images])), "text": dict(self.ask(CAPTION, [texts]))}
         owners = dict(self.ask(OWNER, [texts]))
 
@@ -68,17 +68,17 @@ class Shown:
 
         near = [
             {**one._asdict(), "caption": captions[one.modality].get(one.item), "thumb": thumb(one.modality, one.item)}
-            for one in found.nearest
+            for one in encoded.nearest
         ]
-        return {**found._asdict(), "nearest": near}
+        return {**encoded._asdict(), "nearest": near}
 
     def ask(self, query: str, values: list[Any]) -> list[tuple[Any, ...]]:
-        """The rows of a query of ours."""
+        """Rows of a query that this module states."""
         with self.catalog.cursor() as con:
             return con.execute(query, values).fetchall()
 
     def close(self) -> None:
-        """Let go of what was opened. Files that are being read stay open until they are read."""
+        """End the query process. The archive closes after its last read."""
         self.asker.close()
 
     def _has(self, view: str) -> bool:
@@ -86,7 +86,7 @@ class Shown:
 
 
 class Live:
-    """The run that is shown now."""
+    """The run that is served now."""
 
     def __init__(self, store: Path, study: str) -> None:
         run = last_run(store, study)
@@ -98,18 +98,18 @@ class Live:
         self.lock = threading.Lock()
 
     def renew(self) -> Shown:
-        """The newest run that can be shown; one that has no data for the explorer leaves the last one in place."""
+        """The newest run that can be served; a newer run without data for the explorer is skipped."""
         with self.lock:
             newest = max(numbers(self.store, self.study), default=self.seen)
             if newest != self.seen:
                 self.seen = newest
                 run = last_run(self.store, self.study)
-                made = run.of("explorer") if run else []
-                if run and made and (self.store / made[0].dataset.path / SITE).is_file():
+                entries = run.of("explorer") if run else []
+                if run and entries and (self.store / entries[0].dataset.path / SITE).is_file():
                     before, self.shown = self.shown, Shown(self.store, run)
                     before.close()
             return self.shown
 
     def close(self) -> None:
-        """Let go of what was opened."""
+        """Close the run that is served."""
         self.shown.close()

@@ -1,4 +1,4 @@
-"""The findings table, shown first: each claim with its figure, what chance gives, its range, and whether it holds."""
+"""The findings table, shown first: each claim with its figure, its level of chance, its range, and its verdict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VERDICTS: dict[bool | None, str] = {True: "holds", False: "does not", None: "not
 
 
 class Of(NamedTuple):
-    """A claim as one model has it, in words."""
+    """A claim for one model, in words."""
 
     model: str
     figure: str
@@ -28,7 +28,7 @@ class Of(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """One claim, a line a model."""
+    """One claim, with one line per model."""
 
     text: str
     models: list[Of]
@@ -52,19 +52,19 @@ def _of(row: Row) -> Of:
     return Of(row["model"], number(row["figure"]), number(row["null"]), interval, row["holds"])
 
 
-def tally(found: list[Claim]) -> str:
+def tally(claimed: list[Claim]) -> str:
     """How many of the claims hold in all models, in a sentence."""
-    judged = [claim for claim in found if all(of.holds is not None for of in claim.models)]
+    judged = [claim for claim in claimed if all(of.holds is not None for of in claim.models)]
     everywhere = sum(all(of.holds for of in claim.models) for claim in judged)
     nowhere = sum(not any(of.holds for of in claim.models) for claim in judged)
-    several = max((len(claim.models) for claim in found), default=0) > 1
+    several = max((len(claim.models) for claim in claimed), default=0) > 1
     parts = [f"{everywhere} hold{' in every model' if several else ''}"]
     parts += [f"{nowhere} do{' so in none' if several else ' not'}"] if nowhere else []
     if mixed := len(judged) - everywhere - nowhere:
         parts.append(f"{mixed} depend{'s' * (mixed == 1)} on the model")
-    if open_ := len(found) - len(judged):
+    if open_ := len(claimed) - len(judged):
         parts.append(f"{open_} cannot be judged")
-    return f"Of {len(found)} claims {_joined(parts)}."
+    return f"Of {len(claimed)} claims {_joined(parts)}."
 
 
 def _joined(parts: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Answers of the catalog as the explorer shows them: numbers of six digits, null where a value is not a number."""
+"""Answers of the catalog rounded for the explorer: six digits, null for NaN and infinity."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from polars import selectors
 
 from storage.statements import statement
 
-DIGITS = 6  # significant: more than a screen shows, half the bytes of a float64
+DIGITS = 6  # significant digits: more than a screen shows, half the bytes of a float64
 
 
 def rows_of(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> pl.DataFrame:
@@ -19,11 +19,11 @@ def rows_of(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> pl.Data
 
 
 def table_of(con: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
-    """The answer to a query, rounded alike."""
+    """The answer to a query, rounded in the same way."""
     return rounded(pl.DataFrame(con.sql(query).to_arrow_table()))
 
 
 def rounded(table: pl.DataFrame, digits: int = DIGITS) -> pl.DataFrame:
-    """Floats to so many significant digits."""
+    """The table with its floats rounded to `digits` significant digits, NaN and infinity as null."""
     finite = pl.when(selectors.float().is_finite()).then(selectors.float().cast(pl.Float64).round_sig_figs(digits))
     return table.with_columns(finite)

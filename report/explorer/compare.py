@@ -1,4 +1,4 @@
-"""What the explorer compares: the study's findings, its figures with their SQL, and the settings side by side."""
+"""The file of the view Compare: the study's findings, its figures with their SQL, and the settings side by side."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETTINGS = "FROM saes ORDER BY model, sae, seed"
 def write_compare(site: ZipFile, con: duckdb.DuckDBPyConnection, main: Runs, page: Path) -> None:
     """Write `data/compare.json`, and the page's figures into `figures/`. main: (model, sae) in study order.
 
-    page: the folder of the study's page, whose figures these are.
+    page: the folder of the study's page, which holds the figures.
     """
     findings: list[dict[str, Any]] = []
     if holds(con, "findings"):
@@ -34,13 +34,13 @@ def write_compare(site: ZipFile, con: duckdb.DuckDBPyConnection, main: Runs, pag
 
 
 def copy_figures(site: ZipFile, page: Path) -> list[dict[str, Any]]:
-    """Copy the page's figures and say what they are: those whose files are there."""
-    made, figures = page / "figures", []
+    """Copy those of the page's figures whose files exist. Returns the description of each."""
+    folder, figures = page / "figures", []
     for figure in json.loads((page / FIGURES_INDEX).read_text(encoding="utf-8")):
         files = {kind: f"{figure['id']}.{kind}" for kind in ("svg", "png")}
-        if not all((made / name).is_file() for name in files.values()):
+        if not all((folder / name).is_file() for name in files.values()):
             continue
         for name in files.values():
-            put(site, f"figures/{name}", (made / name).read_bytes())
+            put(site, f"figures/{name}", (folder / name).read_bytes())
         figures.append({**figure, **{kind: f"figures/{name}" for kind, name in files.items()}, "table": None})
     return figures

@@ -16,20 +16,20 @@ from report.explorer.shares import Dictionary, shares_of_items
 from storage.site import put_json
 from storage.statements import statement
 
-TOP = 24  # items of a modality shown of a concept
+TOP = 24  # items of each modality in a concept's top lists
 BINS = 20  # of the activation histogram
-BRIDGES = 20_000  # of an SAE, at most
-WORDS, NAMED = 8, 3  # distinctive words kept of a concept, and put into its name
-PRIOR, LEAST = 10, 1.96  # captions that the prior counts for; the score from which a word is told apart at 95 %
-CONCEPT_BLOCK = 64  # concepts a file
-CODE_DIGITS = 4  # of codes and shares, which are the most of all numbers
-SMALL = 5000  # images up to which all items are shown, and not only those in a top list
+BRIDGES = 20_000  # at most, per SAE
+WORDS, NAMED = 8, 3  # distinctive words kept per concept, and those of them in its name
+PRIOR, LEAST = 10, 1.96  # weight of the prior in captions; the score from which a word is distinctive at 95 %
+CONCEPT_BLOCK = 64  # concepts per file
+CODE_DIGITS = 4  # significant digits of codes and shares, the largest part of the data
+SMALL = 5000  # a study of at most so many images shows all items, not only those in a top list
 
 Record = dict[str, Any]
 
 
 class SAEKey(NamedTuple):
-    """Which SAE."""
+    """Names one SAE of the study."""
 
     model: str
     sae: str
@@ -40,7 +40,7 @@ class SAEKey(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """Where its files lie."""
+        """Folder of its files in the archive."""
         return f"data/runs/{self}"
 
 
@@ -60,7 +60,7 @@ def find_words(con: duckdb.DuckDBPyConnection) -> None:
 def write_run(
     site: ZipFile, con: duckdb.DuckDBPyConnection, key: SAEKey, split: str, layout: Any, dictionary: Dictionary
 ) -> None:
-    """Write everything of one SAE. layout: [C, 2]."""
+    """Write all files of one SAE. layout: places of its concepts, [C, 2]."""
     of = key._asdict()
     concepts = rows_of(con, "concepts", **of)
     words: dict[int, list[Record]] = defaultdict(list)
@@ -72,8 +72,8 @@ def write_run(
     put_json(site, f"{key.folder}/concepts.json", {**places.to_dict(as_series=False), "name": names, **columns})
     bridges = rows_of(con, "bridges", **of, most=BRIDGES)
     put_json(site, f"{key.folder}/bridges.json", bridges.to_dict(as_series=False))
-    said = {str(i): " ".join(word["word"] for word in found) for i, found in words.items() if found}
-    put_json(site, f"{key.folder}/words.json", said)
+    joined = {str(i): " ".join(word["word"] for word in own) for i, own in words.items() if own}
+    put_json(site, f"{key.folder}/words.json", joined)
     _write_details(site, con, key, split, concepts["concept_id"].to_list(), words)
     _write_codes(site, con, key, dictionary)
 
@@ -90,8 +90,8 @@ def _write_details(
     bars = _histograms(con, key, split)
     matches: dict[int, list[Record]] = defaultdict(list)
     for row in rows_of(con, "matches", **key._asdict()).iter_rows(named=True):
-        there = str(key._replace(seed=row["seed"]))
-        matches[row["concept_id"]].append({"key": there, "concept": row["concept"], "cosine": row["cosine"]})
+        other = str(key._replace(seed=row["seed"]))
+        matches[row["concept_id"]].append({"key": other, "concept": row["concept"], "cosine": row["cosine"]})
     blocks: dict[int, Record] = defaultdict(dict)
     silent: Record = {"edges": [], "image": [], "text": []}
     for i in ids:
@@ -107,26 +107,26 @@ def _write_details(
 
 
 def _top_items(con: duckdb.DuckDBPyConnection, key: SAEKey) -> dict[str, dict[int, list[Record]]]:
-    found: dict[str, dict[int, list[Record]]] = {"image": defaultdict(list), "text": defaultdict(list)}
+    top: dict[str, dict[int, list[Record]]] = {"image": defaultdict(list), "text": defaultdict(list)}
     for row in rows_of(con, "top_of", **key._asdict()).iter_rows(named=True):
-        found[row["modality"]][row["concept_id"]].append({"item": row["item_id"], "activation": row["activation"]})
-    return found
+        top[row["modality"]][row["concept_id"]].append({"item": row["item_id"], "activation": row["activation"]})
+    return top
 
 
 def _histograms(con: duckdb.DuckDBPyConnection, key: SAEKey, split: str) -> dict[int, Record]:
-    found: dict[int, Record] = {}
+    histograms: dict[int, Record] = {}
     for row in rows_of(con, "histograms", **key._asdict(), split=split, bins=BINS).iter_rows(named=True):
         edges = [float(f"{row['highest'] * i / BINS:.6g}") for i in range(BINS + 1)]
-        bars = found.setdefault(row["concept_id"], {"edges": edges, "image": [0] * BINS, "text": [0] * BINS})
+        bars = histograms.setdefault(row["concept_id"], {"edges": edges, "image": [0] * BINS, "text": [0] * BINS})
         if row["bin"] is not None:
             bars["image"][row["bin"]], bars["text"][row["bin"]] = row["image"], row["text"]
-    return found
+    return histograms
 
 
 def _write_codes(site: ZipFile, con: duckdb.DuckDBPyConnection, key: SAEKey, dictionary: Dictionary) -> None:
-    """The codes of the items shown, a file a block of images; of a large study those in a top list of this SAE.
+    """Write the codes of the items shown, one file per block of images.
 
-    An item on which nothing fires has none.
+    Of a large study only the items in a top list of this SAE have codes. An item on which no concept fires has none.
     """
     blocks: dict[int, dict[str, Record]] = defaultdict(lambda: {"images": {}, "texts": {}})
     for modality, name in (("image", "images"), ("text", "texts")):
@@ -135,8 +135,8 @@ def _write_codes(site: ZipFile, con: duckdb.DuckDBPyConnection, key: SAEKey, dic
         order = np.argsort(first)
         starts = np.append(first[order], codes.height).astype(np.int64)
         concept, activation = codes["concept_id"].to_numpy().astype(np.int64), codes["activation"].to_numpy()
-        found, rest = shares_of_items(dictionary.concepts, dictionary.bias[modality], starts, concept, activation)
-        columns = codes.select("concept_id", "activation", share=pl.Series(found))
+        share, rest = shares_of_items(dictionary.concepts, dictionary.bias[modality], starts, concept, activation)
+        columns = codes.select("concept_id", "activation", share=pl.Series(share))
         of_firings = [column.to_list() for column in rounded(columns, CODE_DIGITS)]
         biases = rounded(pl.DataFrame({"bias": rest}))["bias"].to_list()
         of_items = zip(items[order].tolist(), codes["block"].gather(starts[:-1]).to_list(), biases, strict=True)

@@ -1,4 +1,4 @@
-"""Images and captions that the explorer shows, and their thumbnails: one file an image, shared by all concepts."""
+"""Images and captions that the explorer shows, and their thumbnails: one file per image, shared by all concepts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from report.queries import holds
 from storage.site import put, put_json
 from storage.statements import statement
 
-BLOCK = 64  # images a file, each with its captions
+BLOCK = 64  # images per file, each with its captions
 SIDE, QUALITY = 160, 70  # longest side of a thumbnail in pixels, and WebP's quality: about 4 kB each
 
 
@@ -28,15 +28,15 @@ def find_shown(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def write_thumbnails(site: ZipFile, con: duckdb.DuckDBPyConnection) -> set[int]:
-    """Write `thumbs/<image_id>.webp` of images shown whose bytes are there and can be decoded. Returns their ids."""
+    """Write `thumbs/<image_id>.webp` for the images shown whose bytes are stored and valid. Returns their ids."""
     if not holds(con, "image_bytes"):
         return set()
     written: set[int] = set()
     answer = con.execute(statement("explorer/pictures"))
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="thumbnail") as pool:
-        while rows := answer.fetchmany(256):  # the bytes are as the source gave them: some at a time
-            made = pool.map(lambda row: webp(row[1], SIDE, QUALITY), rows)
-            for (image_id, _), data in zip(rows, made, strict=True):
+        while rows := answer.fetchmany(256):  # a few at a time: the bytes are of any size that the source gave
+            encoded = pool.map(lambda row: webp(row[1], SIDE, QUALITY), rows)
+            for (image_id, _), data in zip(rows, encoded, strict=True):
                 if data is not None:
                     put(site, f"thumbs/{image_id}.webp", data)
                     written.add(image_id)
@@ -56,8 +56,8 @@ def write_items(site: ZipFile, con: duckdb.DuckDBPyConnection, thumbs: set[int])
         i, block = row.pop("pair_id"), row.pop("block")
         index["texts"][str(i)] = block
         blocks[block]["texts"][str(i)] = row
-    for block, found in blocks.items():
-        put_json(site, f"data/items/{block}.json", found)
+    for block, both in blocks.items():
+        put_json(site, f"data/items/{block}.json", both)
     put_json(site, "data/items/index.json", index)
-    found = captions.select(id="pair_id", caption="caption").to_dict(as_series=False)
-    put_json(site, "data/items/search.json", found)
+    searched = captions.select(id="pair_id", caption="caption").to_dict(as_series=False)
+    put_json(site, "data/items/search.json", searched)

@@ -1,4 +1,4 @@
-"""The map of a dictionary: its concepts in the plane. Knows nothing of files."""
+"""Lay the concepts of a dictionary out in the plane. Reads and writes no file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 NDArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 NEIGHBOURS, MIN_DISTANCE, SEED = 15, 0.1, 0  # UMAP's own defaults, and its random_state
-FEWEST = 64  # concepts from which on UMAP is asked: below, 15 neighbours are no neighbourhood
+FEWEST = 64  # concepts from which UMAP is used: among fewer, 15 neighbours are no neighbourhood
 
 
 def method_of(count: int) -> str:
-    """How a dictionary of so many concepts is laid out: "umap" or "pca"."""
+    """The layout of a dictionary of `count` concepts: "umap" or "pca"."""
     return "umap" if count >= FEWEST else "pca"
 
 
@@ -20,8 +20,8 @@ def concept_map(dictionary: NDArray) -> NDArray:
     """Places of C concepts in the plane from their directions [C, d]: float64 [C, 2] in [-1, 1], aspect kept.
 
     UMAP (McInnes, Healy and Melville 2018, arXiv 1802.03426) with cosine distances, one thread and a fixed seed: equal
-    dictionaries give equal places. Distances on the map mean nothing beyond who is near whom. Dictionaries of fewer
-    than 64 concepts lie along their two principal axes.
+    dictionaries give equal places. Only neighbourhoods on the map have a meaning, distances have none. Dictionaries of
+    fewer than 64 concepts lie along their two principal axes.
     """
     directions = np.asarray(dictionary, np.float32)
     if method_of(len(directions)) == "pca":
@@ -39,14 +39,14 @@ def principal(directions: NDArray) -> NDArray:
     centred = np.asarray(directions, np.float64) - directions.mean(axis=0)
     left, lengths, _ = np.linalg.svd(centred, full_matrices=False)
     places = np.zeros((len(directions), 2))
-    found = (left * lengths)[:, :2]
-    places[:, : found.shape[1]] = found
+    coordinates = (left * lengths)[:, :2]
+    places[:, : coordinates.shape[1]] = coordinates
     farthest = places[np.abs(places).argmax(axis=0), [0, 1]]
     return places * np.where(farthest < 0, -1.0, 1.0)
 
 
 def in_square(places: NDArray) -> NDArray:
-    """Places [C, 2] moved and scaled into [-1, 1] x [-1, 1], both axes alike. All in one place: the middle."""
+    """Places [C, 2] moved and scaled into [-1, 1] x [-1, 1], both axes by one factor; equal places become 0."""
     low, high = places.min(axis=0), places.max(axis=0)
     half = (high - low).max() / 2
     moved = places - (low + high) / 2

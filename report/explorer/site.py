@@ -1,4 +1,4 @@
-"""All data files of the explorer, for one study. What they hold is said for both sides in web/src/contract.ts."""
+"""All data files of the explorer for one study. Their types are stated in explorer/web/src/contract.ts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_explorer(
     """Write `out/site.zip`: `data/`, `thumbs/` and `figures/` of a study. Returns the number of concepts.
 
     con: the study's catalog; config: the study file as a dict; page: the folder of its page; layouts: [C, 2] of every
-    SAE that is shown, by model/sae/seed; dictionary_of: called once for each. SAEs of data diets are compared alone.
+    SAE that is shown, by model/sae/seed; dictionary_of: called once for each. Compare alone has SAEs of data diets.
     """
     runs = shown_runs(con, config)
     keys = [SAEKey(run["model"], run["sae"], run["seed"]) for run in runs]
@@ -58,7 +58,7 @@ def shown_runs(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> list[d
 
 
 def manifest(con: duckdb.DuckDBPyConnection, config: dict[str, Any], runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the explorer reads first."""
+    """The manifest, which the explorer reads first; `handed_out` adds the definitions."""
     counts = queries.ask(con, queries.COUNTS).of(split="all")
     models = list(dict.fromkeys(run["model"] for run in runs))
     first = runs[0]
@@ -92,7 +92,7 @@ def manifest(con: duckdb.DuckDBPyConnection, config: dict[str, Any], runs: list[
 
 
 def examples(model: str, sae: str, seed: int) -> list[tuple[str, str]]:
-    """Questions to begin with, as (what it asks, SQL)."""
+    """Example queries as (title, SQL)."""
     return [
         ("The study's findings beside what chance gives", "FROM findings"),
         (f"The strongest bridges of {model}, seed {seed}", queries.top_bridges(model, sae, seed, 20, "bridge")),

@@ -63,9 +63,7 @@ min_pairs = 3
 
 def dataset(path: str, rows: int = 7) -> Dataset:
     """A handle whose bytes nobody looks at: its digest follows from where it lies."""
-    return Dataset(
-        path=path, recipe=path.rpartition("/")[2], digest=hashlib.sha256(path.encode()).hexdigest(), rows=rows
-    )
+    return Dataset(path=path, recipe=path.rpartition("/")[2], digest=hashlib.sha256(path.encode()).hexdigest(), rows=rows)
 
 
 def addresses(study: Study, store: Path) -> dict[str, str]:

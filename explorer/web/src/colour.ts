@@ -1,5 +1,5 @@
 // The modality scale: orange for text (0), grey for both, blue for images (1). The two ends differ in hue for every kind
-// of colour vision, and each stop stands out from the page's ground by 3:1 or more.
+// of colour vision, and each stop has a contrast of 3:1 or more to the page's background.
 
 import type { Definitions } from "./contract"
 
@@ -12,17 +12,17 @@ const STOPS: Record<Scheme, readonly string[]> = {
 const DEAD: Record<Scheme, string> = { light: "#b9bcc4", dark: "#4b5059" }
 
 function channels(hex: string): number[] {
-  return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16))
+  return [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16))
 }
 
-/** The colour of a modality score in [0, 1]; grey and faint where it is not defined. */
+/** The colour of a modality score in [0, 1]; a faint grey for null. */
 export function modalityColour(score: number | null, scheme: Scheme): string {
   if (score === null) return DEAD[scheme]
   const stops = STOPS[scheme]
-  const at = Math.min(1, Math.max(0, score)) * (stops.length - 1)
-  const below = Math.min(stops.length - 2, Math.floor(at))
+  const position = Math.min(1, Math.max(0, score)) * (stops.length - 1)
+  const below = Math.min(stops.length - 2, Math.floor(position))
   const [low, high] = [channels(stops[below] as string), channels(stops[below + 1] as string)]
-  const mixed = low.map((value, i) => Math.round(value + ((high[i] as number) - value) * (at - below)))
+  const mixed = low.map((value, i) => Math.round(value + ((high[i] as number) - value) * (position - below)))
   return `#${mixed.map((value) => value.toString(16).padStart(2, "0")).join("")}`
 }
 

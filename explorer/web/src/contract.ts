@@ -1,8 +1,9 @@
-// The explorer's data files, relative to the folder that holds index.html. One source of truth for both sides:
-// report/explorer/ (Python) writes these, explorer/web/src/data.ts (TypeScript) reads them. All JSON is UTF-8.
-// Columnar tables: one array a column, all of one length. Concept tables are ordered by concept_id (index = id).
+// The explorer's data files, relative to the folder that holds index.html, and the answers of its server. Python writes
+// them (report/explorer/, explorer/), src/data.ts reads them, and tests/explorer/browser/test_contract.py has the compiler
+// check what is written against these types. All JSON is UTF-8.
+// Columnar tables have one array per column, all of one length. Concept tables are in the order of concept_id (index = id).
 
-export interface Manifest {           // data/manifest.json
+export interface Manifest {           // data/manifest.json, as a host hands it out
   schema: 1
   live: boolean                       // false in the files; the server of `bridgescope explore` answers with true
   study: string
@@ -10,8 +11,8 @@ export interface Manifest {           // data/manifest.json
   title: string
   pairs: { images: number; captions: number; licence: string | null }
   split: string                       // the rows that concepts were counted on: "heldout" | "all"
-  runs: Run[]                         // one a (model, sae, seed), in the study's order
-  views: ViewDoc[]                    // the catalog's views with their columns' documentation
+  runs: Run[]                         // one per (model, sae, seed), in the order of the study
+  views: ViewDoc[]                    // the catalog's views with the documentation of their columns
   examples: { title: string; query: string }[]
   item_block: number                  // images per file of items/, each with its captions
   concept_block: number               // concepts per file of concept/
@@ -20,13 +21,13 @@ export interface Manifest {           // data/manifest.json
 export interface Definitions {        // those of the study's page
   unimodal: number                    // a modality score below it, or above one minus it, is unimodal
   min_firings: number                 // concepts with fewer firings are left out of modality shares
-  verdicts: { holds: string; fails: string; open: string }        // the words for true, false and null of Compare's holds
+  verdicts: { holds: string; fails: string; open: string }        // the words for true, false and null of a finding's `holds`
 }
 export interface Run {
   key: string                         // "<model>/<sae>/<seed>": also the folder below data/runs/
   model: string; sae: string; seed: number
   concepts: number; dim: number; k: number; architecture: string
-  layout: "umap" | "pca"             // how x and y were made: dictionaries under 64 concepts lie along their principal axes
+  layout: "umap" | "pca"              // how x and y were computed: "pca" for dictionaries of fewer than 64 concepts
   r2: number; r2_image: number; r2_text: number; l0: number; dead_fraction: number
   stability: number | null; floor_random: number | null; floor_matched: number | null
   bridges: number                     // rows of bridges.json
@@ -34,54 +35,70 @@ export interface Run {
 export interface ViewDoc { name: string; purpose: string; columns: { name: string; type: string; doc: string }[] }
 
 export interface Concepts {           // data/runs/<key>/concepts.json, columnar; null where not defined (a dead concept)
-  x: (number | null)[]; y: (number | null)[]      // UMAP of the dictionary, both in [-1, 1], aspect kept
-  name: string[]                      // distinctive caption words, "" when there are none; automatic
+  x: (number | null)[]; y: (number | null)[]      // the layout of the dictionary, both in [-1, 1], aspect kept
+  name: string[]                      // distinctive words of its captions, "" when there are none; automatic
   energy: number[]; energy_image: number[]; energy_text: number[]
   rate_image: number[]; rate_text: number[]; firings: number[]
   modality_score: (number | null)[]; modality_auc: (number | null)[]; direction_accuracy: (number | null)[]
   align_mean_gap: (number | null)[]; align_logistic: (number | null)[]; align_lda: (number | null)[]; align_inlp: (number | null)[]
   monosemanticity: (number | null)[]
-  stability: (number | null)[]        // mean matched cosine to the other seeds of the setting
+  stability: (number | null)[]        // mean cosine to the matches in the other seeds of the setting
 }
 export interface Bridges {            // data/runs/<key>/bridges.json, columnar, at most 20,000 rows, by |bridge| descending
   image_concept: number[]; text_concept: number[]; pairs: number[]; coactivation: number[]; cosine: number[]
   bridge: number[]; covariance_bridge: number[]; correlation_bridge: number[]
 }
-export interface ConceptDetail {      // data/runs/<key>/concept/<floor(id / concept_block)>.json: Record<id, ConceptDetail>
+export interface ConceptDetails {     // data/runs/<key>/concept/<floor(id / concept_block)>.json
+  [concept: string]: ConceptDetail
+}
+export interface ConceptDetail {
   images: { item: number; activation: number }[]      // top 24, by activation descending
   texts: { item: number; activation: number }[]       // top 24
   histogram: { edges: number[]; image: number[]; text: number[] }   // counts of non-zero activations in manifest.split,
-                                      // 20 equal bins, 21 edges; all three empty when it fires on no item at all
-  words: { word: string; score: number }[]            // up to 8, distinctive first
+                                      // 20 equal bins, 21 edges; all three empty when the concept fires on no item at all
+  words: { word: string; score: number }[]            // at most 8, the most distinctive first
   matches: { key: string; concept: number; cosine: number }[]       // in every other seed of the setting
 }
-export type ItemId = number           // image_id or pair_id (a caption); an "i" or "t" prefix tells which in URLs
-export interface Items {              // data/items/<n>.json; which n: data/items/index.json {images: {id: n}, texts: {id: n}}
+export type ItemId = number           // image_id or pair_id (a caption); the prefix "i" or "t" tells them apart in addresses
+export interface ItemIndex {          // data/items/index.json: the n of the file that holds an item
+  images: Record<string, number>
+  texts: Record<string, number>
+}
+export interface Items {              // data/items/<n>.json
   images: Record<string, { key: string; width: number; height: number; captions: ItemId[]; thumb: string | null; split: string }>
   texts: Record<string, { caption: string; image: ItemId; split: string }>
-}                                     // thumb: path below the site, "thumbs/<id>.webp", longest side 160 px
-export interface ItemCodes {          // data/runs/<key>/codes/<n>.json, n as for items: which concepts reconstruct an item
+}                                     // thumb: path below the site, "thumbs/<id>.webp", longest side 160 pixels
+export interface ItemCodes {          // data/runs/<key>/codes/<n>.json, n as for items: the concepts that reconstruct an item
   images: Record<string, { concept: number[]; activation: number[]; share: number[]; bias: number }>
   texts: Record<string, { concept: number[]; activation: number[]; share: number[]; bias: number }>
 }                                     // share: activation * <D_c, x_hat> / <x_hat, x_hat>, bias: <b, x_hat> / <x_hat, x_hat>:
                                       // shares and bias add up to 1 (a share may be negative); activation descending
-export interface Words {              // data/runs/<key>/words.json: for search of concepts; captions are searched in items/search.json
-  [concept: string]: string           // its words joined by a space
+export interface Words {              // data/runs/<key>/words.json, for the search of concepts
+  [concept: string]: string           // its words joined by spaces
 }
 export interface CaptionSearch { id: number[]; caption: string[] }   // data/items/search.json: every caption shown
 export interface Compare {            // data/compare.json
-  findings: { model: string; sae: string; claim: string; figure: number | null; null: number | null; low: number | null; high: number | null; holds: boolean | null; sentence?: string }[]
+  findings: { model: string; sae: string; claim: string; figure: number | null; null: number | null; low: number | null; high: number | null; holds: boolean | null }[]
   figures: { id: string; title: string; caption: string; svg: string; png: string; sql: string; table: string | null }[]  // files below figures/
-  settings: Record<string, unknown>[] // the saes view's rows, as they are
+  settings: Record<string, unknown>[] // rows of the view `saes`, as they are
 }
 
-// Live only (bridgescope explore); all answers JSON, errors {error: string} with status 400 (input), 408 (time), 403 (origin)
-// POST api/sql     {query: string}                    -> {columns: {name, type}[], rows: unknown[][], truncated: boolean, seconds: number}
-// POST api/sql.csv {query: string}                    -> text/csv
-// POST api/encode?key=<run key>  body: JSON {text: string} or the bytes of an image (Content-Type image/*)
-//      -> {modality: "image"|"text", concepts: {concept: number, activation: number, share: number}[],
-//          nearest: {modality: "image"|"text", item: number, caption: string | null, thumb: string | null, cosine: number}[]}   12 of the other modality, 12 of the same
-// GET  api/image/<image_id> -> the image itself (for the item view), when the store holds its bytes
-// Answers of the API are never cached, and 413 says that a body is too large.
+// Live only (bridgescope explore). All answers but CSV and images are JSON and never cached.
+export interface SqlAnswer {          // POST api/sql {query: string}; POST api/sql.csv answers the same question as text/csv
+  columns: { name: string; type: string }[]
+  rows: unknown[][]
+  truncated: boolean                  // there are more rows than the limits of the server allow
+  seconds: number
+}
+export interface Encoded {            // POST api/encode?key=<run key>; body: JSON {text: string}, or the bytes of an image (image/*)
+  modality: "image" | "text"
+  concepts: { concept: number; activation: number; share: number }[]   // by activation descending
+  bias: number                        // the share of the decoder's bias
+  nearest: { modality: "image" | "text"; item: ItemId; caption: string | null; thumb: string | null; cosine: number }[]
+}                                     // nearest: 12 of the other modality, then 12 of the same
+export interface ApiError {           // status 400 (input), 403 (origin), 404 (no such page), 408 (time), 413 (body too large), 500
+  error: string
+}
+// GET  api/image/<image_id> -> the image itself (for the view of an item), when the store holds its bytes
 // With items = false: no items/, codes/ or thumbs/, empty top lists, and no figure whose id begins with "bridges-". Of more than 5,000
 // images, those outside every top list have no file, and codes/<n>.json may lack an item that is in items/<n>.json.

@@ -1,30 +1,35 @@
-// The explorer's data files, each read once when first asked for, and the live server's answers.
+// Reads the explorer's data files, each once at its first use, and the answers of the live server.
 
 import type {
+  ApiError,
   Bridges,
   CaptionSearch,
   Compare,
   ConceptDetail,
+  ConceptDetails,
   Concepts,
+  Encoded,
   ItemCodes,
   ItemId,
+  ItemIndex,
   Items,
   Manifest,
   Run,
+  SqlAnswer,
   Words,
 } from "./contract"
 
-export type Modality = "image" | "text"
+export type Modality = Encoded["modality"]
 export type Image = Items["images"][string]
 export type Text = Items["texts"][string]
 export type Codes = ItemCodes["images"][string]
 
-/** What a reader is told when data could not be had. */
+/** Data could not be read; the message is shown to the reader. */
 export class DataError extends Error {}
 
 const files = new Map<string, Promise<unknown>>()
 
-async function fetched(path: string): Promise<unknown> {
+async function fetchJson(path: string): Promise<unknown> {
   let answer: Response
   try {
     answer = await fetch(path)
@@ -35,16 +40,16 @@ async function fetched(path: string): Promise<unknown> {
   try {
     return await answer.json()
   } catch (error) {
-    throw new DataError(`${path} is not the JSON it should be: it may be cut short.`, { cause: error })
+    throw new DataError(`${path} is not valid JSON: it may be cut short.`, { cause: error })
   }
 }
 
 function read<T>(path: string): Promise<T> {
   let file = files.get(path)
   if (!file) {
-    file = fetched(path)
+    file = fetchJson(path)
     files.set(path, file)
-    file.catch(() => files.delete(path)) // so that "try again" does
+    file.catch(() => files.delete(path)) // so that "Try again" reads it again
   }
   return file as Promise<T>
 }
@@ -56,14 +61,14 @@ export const concepts = (run: Run) => read<Concepts>(`${folder(run)}/concepts.js
 export const bridges = (run: Run) => read<Bridges>(`${folder(run)}/bridges.json`)
 export const words = (run: Run) => read<Words>(`${folder(run)}/words.json`)
 export const captions = () => read<CaptionSearch>("data/items/search.json")
-export const itemIndex = () => read<Record<"images" | "texts", Record<string, number>>>("data/items/index.json")
+export const itemIndex = () => read<ItemIndex>("data/items/index.json")
 export const compare = () => read<Compare>("data/compare.json")
 
 /** One concept's items, histogram, words and matches; null when the run has no such concept. */
 export async function detail(of: Manifest, run: Run, concept: number): Promise<ConceptDetail | null> {
   if (!Number.isInteger(concept) || concept < 0 || concept >= run.concepts) return null
   const block = Math.floor(concept / of.concept_block)
-  return (await read<Record<string, ConceptDetail>>(`${folder(run)}/concept/${block}.json`))[concept] ?? null
+  return (await read<ConceptDetails>(`${folder(run)}/concept/${block}.json`))[concept] ?? null
 }
 
 async function block(modality: Modality, item: ItemId): Promise<number | undefined> {
@@ -72,39 +77,26 @@ async function block(modality: Modality, item: ItemId): Promise<number | undefin
 
 const plural = (modality: Modality): "images" | "texts" => (modality === "image" ? "images" : "texts")
 
-/** An image or a caption; null when it is not among those shown. */
+/** An image; null when the site does not show it. */
 export async function image(id: ItemId): Promise<Image | null> {
-  const at = await block("image", id)
-  return at === undefined ? null : ((await read<Items>(`data/items/${at}.json`)).images[id] ?? null)
+  const file = await block("image", id)
+  return file === undefined ? null : ((await read<Items>(`data/items/${file}.json`)).images[id] ?? null)
 }
 
+/** A caption; null when the site does not show it. */
 export async function text(id: ItemId): Promise<Text | null> {
-  const at = await block("text", id)
-  return at === undefined ? null : ((await read<Items>(`data/items/${at}.json`)).texts[id] ?? null)
+  const file = await block("text", id)
+  return file === undefined ? null : ((await read<Items>(`data/items/${file}.json`)).texts[id] ?? null)
 }
 
-/** The concepts that reconstruct an item; null when it is not among those shown. */
+/** The concepts that reconstruct an item; null when the site has no codes of it. */
 export async function codes(run: Run, modality: Modality, id: ItemId): Promise<Codes | null> {
-  const at = await block(modality, id)
-  if (at === undefined) return null
-  return (await read<ItemCodes>(`${folder(run)}/codes/${at}.json`))[plural(modality)][id] ?? null
+  const file = await block(modality, id)
+  if (file === undefined) return null
+  return (await read<ItemCodes>(`${folder(run)}/codes/${file}.json`))[plural(modality)][id] ?? null
 }
 
-export interface SqlAnswer {
-  columns: { name: string; type: string }[]
-  rows: unknown[][]
-  truncated: boolean
-  seconds: number
-}
-
-export interface Encoded {
-  modality: Modality
-  concepts: { concept: number; activation: number; share: number }[]
-  bias: number
-  nearest: { modality: Modality; item: ItemId; caption: string | null; thumb: string | null; cosine: number }[]
-}
-
-async function asked(path: string, body: BodyInit, type: string, signal: AbortSignal): Promise<Response> {
+async function post(path: string, body: BodyInit, type: string, signal: AbortSignal): Promise<Response> {
   let answer: Response
   try {
     answer = await fetch(path, { method: "POST", body, headers: { "Content-Type": type }, signal })
@@ -113,27 +105,26 @@ async function asked(path: string, body: BodyInit, type: string, signal: AbortSi
     throw new DataError("The server could not be reached. Is it still running?", { cause: error })
   }
   if (answer.ok) return answer
-  const said: unknown = await answer.json().catch(() => null)
-  const message = said && typeof said === "object" && "error" in said ? String(said.error) : null
-  throw new DataError(message ?? `The server answered ${answer.status}.`)
+  const failed = (await answer.json().catch(() => null)) as Partial<ApiError> | null // null: a proxy's page, not JSON
+  throw new DataError(failed?.error ?? `The server answered ${answer.status}.`)
 }
 
-/** Live: one read-only statement. */
+/** Live: the answer to one read-only statement. */
 export async function sql(query: string, signal: AbortSignal): Promise<SqlAnswer> {
-  return (await asked("api/sql", JSON.stringify({ query }), "application/json", signal)).json()
+  return (await post("api/sql", JSON.stringify({ query }), "application/json", signal)).json()
 }
 
-/** Live: the whole answer as CSV. */
+/** Live: the answer to one read-only statement as CSV. */
 export async function sqlCsv(query: string, signal: AbortSignal): Promise<Blob> {
-  return (await asked("api/sql.csv", JSON.stringify({ query }), "application/json", signal)).blob()
+  return (await post("api/sql.csv", JSON.stringify({ query }), "application/json", signal)).blob()
 }
 
-/** Live: what the study's model makes of a caption or an image. */
-export async function encode(run: Run, what: string | File, signal: AbortSignal): Promise<Encoded> {
+/** Live: a caption or an image, encoded by the study's model and an SAE. */
+export async function encode(run: Run, query: string | File, signal: AbortSignal): Promise<Encoded> {
   const path = `api/encode?key=${encodeURIComponent(run.key)}`
   const answer =
-    typeof what === "string"
-      ? await asked(path, JSON.stringify({ text: what }), "application/json", signal)
-      : await asked(path, what, what.type || "application/octet-stream", signal)
+    typeof query === "string"
+      ? await post(path, JSON.stringify({ text: query }), "application/json", signal)
+      : await post(path, query, query.type || "application/octet-stream", signal)
   return answer.json()
 }

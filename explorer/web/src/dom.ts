@@ -1,4 +1,5 @@
-// Elements from data, always as text: no markup is ever parsed and no style attribute set, as the page's policy demands.
+// Builds elements from data. Data is always set as text: no markup is parsed and no style attribute is set, as the
+// page's policy demands.
 
 export type Child = Node | string | number | null | undefined | false | readonly Child[]
 type Listeners = { [K in keyof HTMLElementEventMap as `on${K}`]?: (event: HTMLElementEventMap[K]) => void }
@@ -23,7 +24,7 @@ function add(element: Element, children: readonly Child[]): void {
   }
 }
 
-/** An HTML element; children that are text stay text. */
+/** An HTML element; strings among the children become text nodes. */
 export function h<K extends keyof HTMLElementTagNameMap>(
   tag: K,
   props: Props = {},
@@ -45,17 +46,17 @@ export function s<K extends keyof SVGElementTagNameMap>(
   return element
 }
 
-/** Text that somebody else wrote: its own direction, kept from leaking into the line around it. */
+/** Text from the data, isolated from the line around it, with a direction of its own. */
 export function said(text: string, lines?: 1 | 2 | 3 | 6): HTMLElement {
   return h("bdi", { dir: "auto", class: lines ? `said clamp clamp-${lines}` : "said" }, text)
 }
 
-/** The first characters of a long text, for attributes that cannot be clamped by style. */
+/** The first characters of a long text, for attributes, which style cannot clamp. */
 export function clip(text: string, length = 160): string {
   return text.length <= length ? text : `${text.slice(0, length)}…`
 }
 
-/** Set CSS custom properties and the like from script, which the policy allows where an attribute is not. */
+/** Set style properties from script, which the policy allows; it forbids style attributes. */
 export function styled<E extends HTMLElement | SVGElement>(element: E, style: Record<string, string>): E {
   for (const [name, value] of Object.entries(style)) element.style.setProperty(name, value)
   return element

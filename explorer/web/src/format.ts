@@ -1,8 +1,8 @@
-// How numbers are written, the same on every page.
+// Writes numbers, in the same way in every view.
 
 const MINUS = "−"
 
-/** Three significant digits, no exponent unless very small; "none" words are the caller's. */
+/** Three significant digits, with an exponent only below 1e-4; a dash for a missing value. */
 export function number(value: number | null | undefined, digits = 3): string {
   if (value === null || value === undefined || Number.isNaN(value)) return "–"
   if (value === 0) return "0"
@@ -14,21 +14,21 @@ export function number(value: number | null | undefined, digits = 3): string {
   return value < 0 ? MINUS + text : text
 }
 
-/** A share in [-1, 1] as per cent. */
+/** A share in [-1, 1] as a percentage. */
 export function percent(value: number | null | undefined, digits = 1): string {
   if (value === null || value === undefined) return "–"
   const text = `${(Math.abs(value) * 100).toFixed(digits)}%`
   return value < 0 ? MINUS + text : text
 }
 
-/** A correlation, cosine or score: two decimals, sign kept. */
+/** A correlation, cosine or score: two decimals, with its sign. */
 export function score(value: number | null | undefined): string {
   if (value === null || value === undefined) return "–"
   const text = Math.abs(value).toFixed(2)
   return value < 0 && text !== "0.00" ? MINUS + text : text
 }
 
-/** A whole number with thousands separated. */
+/** A whole number with separators of thousands. */
 export function count(value: number): string {
   return value.toLocaleString("en")
 }

@@ -1,4 +1,5 @@
-// Start: read the manifest, build the shell, and draw the view that the address names, now and whenever it changes.
+// The start of the page: reads the manifest, builds the shell, and draws the view that the address names, now and at
+// every change of the address.
 
 import "./style/base.css"
 import "./style/parts.css"
@@ -17,9 +18,9 @@ import { type Shell, shell } from "./shell"
 import { onScheme } from "./theme"
 import { type ViewName, entryOf, viewNames } from "./views"
 
-const AHEAD_AFTER = 500 // milliseconds after the first view stands
+const AHEAD_AFTER = 500 // milliseconds after the first view is drawn
 
-const places = new Map<string, number>() // how far each address was scrolled, for Back
+const scrolled = new Map<string, number>() // scroll position of each address, for Back
 let leaving = new AbortController()
 let shown: ViewName | null = null
 
@@ -57,14 +58,14 @@ async function draw(manifest: Manifest, around: Shell, forward: boolean): Promis
   const heading = document.getElementById(HEADING)
   document.title = [heading?.textContent?.slice(0, 80) ?? entry.title, manifest.study, "bridgescope"].join(" · ")
   if (!same || route.view !== "map") {
-    scrollTo(0, forward ? 0 : (places.get(location.hash) ?? 0))
+    scrollTo(0, forward ? 0 : (scrolled.get(location.hash) ?? 0))
     if (!first) heading?.focus({ preventScroll: true })
   }
 }
 
 function unknownRun(manifest: Manifest, asked: string | null): HTMLElement {
   if (!manifest.runs.length)
-    return empty("This study has no SAE yet", "It has run, but trained nothing. Run it again when it has.")
+    return empty("This study has no SAE yet", "Its run trained no SAE. Open the explorer again after a run that did.")
   return empty(
     `This study has no run ${asked}`,
     "It has ",
@@ -93,14 +94,14 @@ async function start(): Promise<void> {
   }
   const around = shell(manifest)
   history.scrollRestoration = "manual"
-  addEventListener("scroll", () => places.set(location.hash, scrollY), { passive: true })
+  addEventListener("scroll", () => scrolled.set(location.hash, scrollY), { passive: true })
   addEventListener("hashchange", () => void draw(manifest, around, stepped()))
-  onScheme(() => shown !== "map" && void draw(manifest, around, false)) // dots take their colours from script
+  onScheme(() => shown !== "map" && void draw(manifest, around, false)) // colours of dots are set by script
   await draw(manifest, around, true)
   setTimeout(() => void ahead(manifest), AHEAD_AFTER)
 }
 
-/** What the next step most likely needs. Whatever cannot be read is told of when it is asked for. */
+/** Read what the next step most likely needs. A failure is reported when the view itself needs the file. */
 async function ahead({ items }: Manifest): Promise<void> {
   await Promise.allSettled([items ? data.itemIndex() : null, ...viewNames.map((name) => entryOf(name).load())])
 }

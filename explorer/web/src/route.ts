@@ -1,5 +1,5 @@
 // The state of the page is its address's fragment: #/view/argument?run=model/sae/seed&name=value. Static hosts need no
-// rewriting for it, and whoever opens the address sees the same view.
+// rewriting for it, and every reader of an address sees the same view.
 
 import { FIRST_VIEW, type ViewName, viewNames } from "./views"
 
@@ -30,7 +30,7 @@ function readable(text: string): string {
   }
 }
 
-/** The address of a view; parameters that are empty are left out. */
+/** The address of a view; empty parameters are left out. */
 export function href(route: Pick<Route, "view"> & Partial<Route>): string {
   const query = new URLSearchParams()
   if (route.run) query.set("run", route.run)
@@ -40,7 +40,7 @@ export function href(route: Pick<Route, "view"> & Partial<Route>): string {
   return `#/${path}${text ? `?${text}` : ""}`
 }
 
-/** Where the page is. */
+/** The route of the present address. */
 export function here(): Route {
   return parse(location.hash)
 }
@@ -54,20 +54,20 @@ document.addEventListener(
   { capture: true },
 )
 
-/** Whether the address changed by a link or a choice, not by Back or Forward; asked once a change. */
+/** Whether the address changed by a link or a choice, not by Back or Forward. Call it once per change. */
 export function stepped(): boolean {
   const answer = stepping
   stepping = false
   return answer
 }
 
-/** Go to a view, as a step that Back undoes. */
+/** Go to a view; Back returns. */
 export function go(route: Pick<Route, "view"> & Partial<Route>): void {
   stepping = true
   location.hash = href(route)
 }
 
-/** Note the state of the present view in its address, without a step in the history and without drawing it again. */
+/** Write the state of the present view into its address, without a step in the history and without a new drawing. */
 export function note(params: Record<string, string>): void {
   const route = here()
   history.replaceState(history.state, "", href({ ...route, params: { ...route.params, ...params } }))
@@ -76,13 +76,13 @@ export function note(params: Record<string, string>): void {
 
 let left: Route | null = null
 
-/** Keep how the map is seen now, for links that lead back to it. */
+/** Keep the present route of the map, for links that lead back to it. */
 export function remember(): void {
   const route = here()
   if (route.view === "map") left = route
 }
 
-/** The map of a run as it was left: camera and filters, and what was selected if it is the same run. */
+/** The map of a run as the reader left it: camera and filters, and for the same run the selected concept. */
 export function mapHref(run: string, params: Record<string, string> = {}): string {
   const { sel = "", ...kept } = left?.params ?? {}
   return href({ view: "map", run, params: { ...kept, ...(left?.run === run ? { sel } : {}), as: "", ...params } })

@@ -1,4 +1,4 @@
-// What stands around every view: the name, the views, search, the run that is looked at, light or dark.
+// The bar around every view: name, links to the views, search, choice of the run, light or dark.
 
 import type { Manifest, Run } from "./contract"
 import * as data from "./data"
@@ -13,7 +13,7 @@ import { onScheme, scheme, toggleScheme } from "./theme"
 import { type ViewName, entryOf, viewNames } from "./views"
 
 const SUGGESTED = 6
-const PAUSE = 120 // milliseconds without a key before the search looks
+const PAUSE = 120 // milliseconds without a key before the search starts
 
 export interface Shell {
   main: HTMLElement
@@ -21,14 +21,14 @@ export interface Shell {
   update: (view: ViewName, run: Run) => void
 }
 
-/** Build the page around the views. */
+/** Build the bar and the place of the views. */
 export function shell(manifest: Manifest): Shell {
   const links = viewNames.flatMap((view) => {
     const { title, inBar, needs } = entryOf(view)
     if (!inBar || (needs && !manifest[needs])) return []
     return [{ view, link: h("a", { href: href({ view }) }, title) }]
   })
-  const runs = h("div", { class: "runs", role: "group", "aria-label": "Run that is shown" })
+  const runs = h("div", { class: "runs", role: "group", "aria-label": "Run shown" })
   const main = h("main", { id: "main" })
   const header = h(
     "header",
@@ -66,7 +66,7 @@ export function shell(manifest: Manifest): Shell {
 }
 
 function skip(event: Event): void {
-  event.preventDefault() // the fragment is the page's state
+  event.preventDefault() // the fragment holds the state of the page
   const main = document.getElementById("main")
   main?.setAttribute("tabindex", "-1")
   main?.focus()
@@ -102,7 +102,7 @@ function themeButton(): HTMLElement {
   return button
 }
 
-/** Model, setting and seed, each a choice where there is one; changing any keeps the place. */
+/** Model, setting and seed of the run; each is a choice if there are several. A change keeps the view. */
 function runSwitch(manifest: Manifest, run: Run): Child[] & Node[] {
   const distinct = <T>(values: T[]) => [...new Set(values)]
   const nearest = (wanted: Partial<Run>): Run => {
@@ -133,7 +133,7 @@ function runSwitch(manifest: Manifest, run: Run): Child[] & Node[] {
   ]
 }
 
-/** Go to another run and stay where one is: same view, same camera, the concept's match where it has one. */
+/** Go to another run with the same view, the same camera, and the match of the concept if there is one. */
 async function change(manifest: Manifest, from: Run, to: Run): Promise<void> {
   const route = here()
   const { sel, ...params } = route.params
@@ -218,15 +218,16 @@ async function suggestions(manifest: Manifest, run: Run, query: string): Promise
     data.words(run),
     manifest.items ? data.captions() : null,
   ])
-  const found = findConcepts(query, concepts, words)
+  const matching = findConcepts(query, concepts, words)
   const texts = captions ? findCaptions(query, captions, SUGGESTED) : { at: [], total: 0 }
-  if (!found.length && !texts.total) return [h("p", { class: "muted" }, "Nothing has these words.")]
+  if (!matching.length && !texts.total)
+    return [h("p", { class: "muted" }, "No concept and no caption has these words.")]
   return [
-    h("p", { class: "group" }, `Concepts (${found.length})`),
+    h("p", { class: "group" }, `Concepts (${matching.length})`),
     h(
       "ul",
       {},
-      found.slice(0, SUGGESTED).map((concept) => h("li", {}, conceptLink(run, concepts, concept))),
+      matching.slice(0, SUGGESTED).map((concept) => h("li", {}, conceptLink(run, concepts, concept))),
     ),
     h("p", { class: "group" }, `Captions (${texts.total})`),
     h(
@@ -243,7 +244,7 @@ async function suggestions(manifest: Manifest, run: Run, query: string): Promise
     h(
       "p",
       { class: "all" },
-      h("a", { href: href({ view: "search", run: run.key, params: { q: query } }) }, "Everything that was found"),
+      h("a", { href: href({ view: "search", run: run.key, params: { q: query } }) }, "All results"),
     ),
   ]
 }

@@ -1,4 +1,4 @@
-// Light or dark: the system's choice until the reader makes one, which is then remembered.
+// Light or dark: as the system has it until the reader chooses, and then as the reader chose, also at later visits.
 
 import type { Scheme } from "./colour"
 
@@ -10,7 +10,7 @@ function stored(): string | null {
   try {
     return localStorage.getItem(KEY)
   } catch (error) {
-    // A browser that forbids storage throws SecurityError: then the choice lasts as long as the page.
+    // A browser that forbids storage throws SecurityError; the choice then lasts as long as the page.
     if (error instanceof DOMException) return null
     throw error
   }
@@ -35,12 +35,12 @@ export function toggleScheme(): void {
   try {
     localStorage.setItem(KEY, chosen)
   } catch (error) {
-    if (!(error instanceof DOMException)) throw error // as above
+    if (!(error instanceof DOMException)) throw error // a browser that forbids storage, as above
   }
   apply()
 }
 
-/** Be told of changes. */
+/** Call a function after every change of the scheme. */
 export function onScheme(listener: () => void): void {
   listeners.add(listener)
 }

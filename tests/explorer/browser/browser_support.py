@@ -1,4 +1,4 @@
-"""What the browser tests share: an opened page that is watched, axe-core, and data that means harm."""
+"""Shared by the browser tests: an opened page that records its errors, axe-core, and harmful data."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Opened:
         assert self.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
     def serious(self) -> list[str]:
-        """What axe-core finds serious or critical, a line each."""
+        """Findings that axe-core calls serious or critical, one line per finding."""
         self.page.evaluate(AXE.read_text())
         found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
         return [

@@ -1,4 +1,4 @@
-"""What axe-core finds serious: nothing, in light and dark, on a desk, on a phone, and at 200 %."""
+"""No view has a finding that axe-core calls serious, in light and dark, on a desktop, on a phone, and at 200 %."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only a server can do: SQL, a caption or an image of one's own. And that all else is as on a published site."""
+"""Views that need a server (SQL, a caption or an image of one's own), and the others over a live server."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_search_finds_concepts_and_captions(open_page, published):
         assert "ring" in text
     box.fill("no such word anywhere")
     box.press("Enter")
-    expect(page.get_by_text("Nothing has these words").last).to_be_visible()
+    expect(page.get_by_text("No concept and no caption has these words").last).to_be_visible()
 
 
 def pairs(page: Page) -> list[int]:
@@ -200,7 +200,7 @@ def forgive(opened: Opened, status: str) -> None:
 
 def test_a_site_without_items_says_so_and_asks_for_none(open_page, without_items, shot):
     opened = open_page(without_items, "#/concept/20")
-    expect(opened.page.get_by_text("Pictures are not part of this site")).to_be_visible()
+    expect(opened.page.get_by_text("Images are not part of this site")).to_be_visible()
     expect(opened.page.get_by_text("Captions are not part of this site")).to_be_visible()
     shot(opened, "withheld-concept")
     opened.visit("#/item/i3")

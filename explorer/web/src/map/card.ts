@@ -1,4 +1,4 @@
-// The card beside the dot under the pointer, and the panel of the selected one.
+// The card beside the dot under the pointer, and the panel of the selected dot.
 
 import { modalityWord } from "../colour"
 import type { Bridges, Concepts, Manifest, Run } from "../contract"
@@ -16,20 +16,20 @@ const PANEL_PICTURES = 12
 const PANEL_CAPTIONS = 5
 const PANEL_BRIDGES = 8
 
-/** Name and numbers at once, pictures when they have come. */
+/** The card of a concept: name and numbers at once, images when they are read. */
 export function hoverCard({ manifest, run }: Page, concepts: Concepts, concept: number): HTMLElement {
   const pictures = h("span", { class: "strip" })
   const caption = h("p", { class: "card-caption" })
   if (manifest.items) {
     void detail(manifest, run, concept)
-      .then(async (found) => {
-        const shown = found?.images.slice(0, CARD_PICTURES) ?? []
+      .then(async (own) => {
+        const shown = own?.images.slice(0, CARD_PICTURES) ?? []
         pictures.replaceChildren(...(await Promise.all(shown.map(({ item }) => thumbnail(item, true)))))
-        const first = found?.texts[0]
+        const first = own?.texts[0]
         const words = first && (await text(first.item))
         if (words) caption.replaceChildren(said(words.caption, 2))
       })
-      .catch(() => pictures.replaceChildren(h("span", { class: "muted" }, "pictures could not be read")))
+      .catch(() => pictures.replaceChildren(h("span", { class: "muted" }, "images could not be read")))
   }
   return h(
     "div",
@@ -54,7 +54,7 @@ function facts({ definitions }: Manifest, concepts: Concepts, concept: number): 
   )
 }
 
-/** The selected concept: pictures, captions, bridges, each a link to follow. */
+/** Fill the panel of the selected concept: images, captions and bridges, all of them links. */
 export async function fillPanel(
   panel: HTMLElement,
   page: Page,
@@ -84,11 +84,11 @@ export async function fillPanel(
     body,
   )
   try {
-    const [found, all] = await Promise.all([detail(manifest, run, concept), bridges])
-    if (Number(panel.dataset.concept) !== concept || !found) return
+    const [own, all] = await Promise.all([detail(manifest, run, concept), bridges])
+    if (Number(panel.dataset.concept) !== concept || !own) return
     const [pictures, captions] = await Promise.all([
-      topImages(page, found.images.slice(0, PANEL_PICTURES)),
-      topCaptions(page, found.texts.slice(0, PANEL_CAPTIONS)),
+      topImages(page, own.images.slice(0, PANEL_PICTURES)),
+      topCaptions(page, own.texts.slice(0, PANEL_CAPTIONS)),
     ])
     if (Number(panel.dataset.concept) !== concept) return
     body.replaceChildren(
@@ -106,7 +106,7 @@ export async function fillPanel(
 }
 
 function partners(run: Run, concepts: Concepts, all: Bridges, rows: readonly number[], concept: number): HTMLElement {
-  if (!rows.length) return h("p", { class: "muted" }, "It has no bridge with enough pairs to be stored.")
+  if (!rows.length) return h("p", { class: "muted" }, "The concept has no bridge with enough pairs to be stored.")
   return h(
     "ul",
     { class: "partners" },

@@ -9,7 +9,7 @@ import type { Filters } from "./filters"
 import { scoreOf, shownOf } from "./place"
 import { type Ranking, SCORES, positionOf, shownAt } from "./scales"
 
-/** The column, from its parts. */
+/** The elements of the column. */
 export function sideColumn(filters: Filters, bridges: readonly HTMLElement[]): HTMLElement[] {
   const reset = h("button", { class: "button quiet", type: "button", onclick: filters.reset }, "Reset the filters")
   return [
@@ -35,7 +35,7 @@ function toggle(name: string, as: string): HTMLElement {
   return h("button", { type: "button", "data-as": as, onclick: choose }, name)
 }
 
-/** How many bridges the whole map shows, and by which score the strongest are chosen. */
+/** Controls of the number of bridges on the map, and of the score that ranks them. */
 export function bridgeControls(
   { run, route }: Page,
   bridges: Promise<Bridges>,
@@ -57,7 +57,7 @@ export function bridgeControls(
       h("option", { value, selected: value === scoreOf(route.params) }, label),
     ),
   )
-  const told = () =>
+  const describe = () =>
     void bridges.then(
       (all) => {
         const { rows, score } = ranking(all)
@@ -70,11 +70,11 @@ export function bridgeControls(
     )
   const change = (params: Record<string, string>) => {
     changed(params)
-    told()
+    describe()
   }
   slider.addEventListener("input", () => change({ edges: String(shownAt(Number(slider.value) / 100, run.bridges)) }))
   scores.addEventListener("change", () => change({ score: scores.value === "bridge" ? "" : scores.value }))
-  told()
+  describe()
   return [
     h(
       "div",

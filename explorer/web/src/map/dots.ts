@@ -1,10 +1,10 @@
-// Every dot of the map, drawn by a shader that does nothing else. Sigma's own program serves every shape and draws each
-// dot once more to know what lies under the pointer: where there is no GPU, 8,192 dots take it 150 ms a frame.
+// Draws every dot of the map with a shader of its own. Sigma's program supports every shape and draws each dot a second
+// time to know what lies under the pointer: without a GPU, 8,192 dots take it 150 ms per frame.
 
 import type { RenderParams } from "sigma/types"
 import { linked } from "./webgl"
 
-/** One dot after the other, in the order of drawing. */
+/** The dots in the order of drawing. */
 export interface Instances {
   /** x and y in sigma's normalised coordinates, and radius in pixels at the camera's ratio 1. */
   places: Float32Array
@@ -43,7 +43,7 @@ void main() {
   fragment = vec4(tint * alpha, alpha);
 }`
 
-/** A layer of sigma's that draws `dots()`. `dots` is asked again once `outdated` was called. */
+/** A layer for sigma that draws `dots()`. `dots` is called again after `outdated`. */
 export class DotLayer {
   private readonly program: WebGLProgram
   private readonly vertices: WebGLVertexArrayObject
@@ -66,7 +66,7 @@ export class DotLayer {
     gl.bindVertexArray(null)
   }
 
-  /** An attribute with one value a dot. */
+  /** Bind an attribute with one value per dot. */
   private each(buffer: WebGLBuffer, name: string, size: number, type: number): void {
     const gl = this.gl
     const at = gl.getAttribLocation(this.program, name)
@@ -76,7 +76,7 @@ export class DotLayer {
     gl.vertexAttribDivisor(at, 1)
   }
 
-  /** Other dots, or other colours, from the next frame on. */
+  /** Read dots and colours again for the next frame. */
   outdated(): void {
     this.isOutdated = true
   }

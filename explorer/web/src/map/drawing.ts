@@ -1,4 +1,4 @@
-// The map's WebGL drawing: dots, edges, the camera. It knows nothing of pages, addresses or data files.
+// The map's WebGL drawing: dots, edges, the camera. It does not depend on pages, addresses or data files.
 
 import Graph from "graphology"
 import Sigma from "sigma"
@@ -43,19 +43,19 @@ export interface Events {
   drawn: () => void
 }
 
-// Every run's layout lies in [-1, 1]: a fixed frame keeps the camera's place when the run changes.
+// Every run's layout lies in [-1, 1]: with a fixed frame the camera keeps its place when the run changes.
 const FRAME = { x: [-1, 1] as [number, number], y: [-1, 1] as [number, number] }
 const FONT = "system-ui, sans-serif"
-const REACH = 3 // pixels beside a dot that still count as on it
-const MOVING_LINES = 1500 // so many while the camera moves: where there is no GPU, all of them take half a second a frame
-const NAME_REACH = 150 // pixels beyond the window from where a name may still reach into it
+const REACH = 3 // pixels around a dot that still select it
+const MOVING_LINES = 1500 // lines drawn while the camera moves: without a GPU, all of them take half a second per frame
+const NAME_REACH = 150 // pixels beyond the window within which a name may still reach into it
 const RESTS_AFTER = 250 // milliseconds
-const NAMED = 150 // so many dots at most can have their names, the largest in the window: sigma draws them all, though unseen
-const WITH_WIDTH = 300 // so many edges, the strongest, show their weight by their width too; the others are thin lines
+const NAMED = 150 // at most so many dots, the largest in the window, can have names: sigma draws each of them, unseen
+const WITH_WIDTH = 300 // strongest edges, whose width shows their weight; the others are thin lines
 
 /**
- * Dots are drawn by a layer of their own, and so are all but the strongest edges. Sigma has the camera, the strongest
- * edges and the names: its graph holds, unseen, only the dots that have one of these.
+ * A layer of its own draws the dots, and another all but the strongest edges. Sigma has the camera, the strongest edges
+ * and the names; its graph holds only the dots with a name or such an edge, and draws them transparent.
  */
 export class Drawing {
   private readonly graph = new Graph({ type: "undirected", multi: true })
@@ -78,7 +78,7 @@ export class Drawing {
           x: { attribute: "x" },
           y: { attribute: "y" },
           size: { attribute: "size" },
-          color: "#00000000", // a layer draws it
+          color: "#00000000", // the layer of dots draws it
           label: { attribute: "label" },
           labelColor: { attribute: "labelColor" },
           labelSize: 12,
@@ -98,7 +98,7 @@ export class Drawing {
         itemSizesReference: "screen",
         stagePadding: 36,
         minEdgeThickness: 0.6,
-        pickingDownSizingRatio: 64, // not asked: see `listen`
+        pickingDownSizingRatio: 64, // not used: see `listen`
         labelDensity: 0.5,
         labelGridCellSize: 160,
         labelRenderedSizeThreshold: 9,
@@ -110,9 +110,9 @@ export class Drawing {
       },
     })
     this.sigma.setCustomBBox(FRAME)
-    this.sigma.refresh() // from now on it knows where a place is drawn
+    this.sigma.refresh() // after this it can map places to pixels
     this.sigma.addCustomLayerProgram("lines", "edges", (gl) => {
-      this.lines = new LineLayer(gl, () => this.ends()) // once more when a lost context is back
+      this.lines = new LineLayer(gl, () => this.ends()) // called again after a lost context
       return this.lines
     })
     this.sigma.addCustomLayerProgram("dots", "nodes", (gl) => {
@@ -128,8 +128,8 @@ export class Drawing {
   }
 
   /**
-   * Which dot is meant is found here, not by sigma, which draws the whole map once more for every dot that the pointer
-   * enters, and all dots a second time into a buffer to read the answer from.
+   * Finds the dot under the pointer. Sigma would draw the whole map again for every dot that the pointer enters, and all
+   * dots a second time into a buffer to read the dot from.
    */
   private listen(container: HTMLElement, events: Events): void {
     const enter = (concept: number | null) => {
@@ -170,7 +170,7 @@ export class Drawing {
     this.sigma.on("doubleClickStage", opened)
   }
 
-  /** The camera moves, or a hand that would move it farther than it can go: few lines, no other names, until they rest. */
+  /** While the camera moves, or is dragged at its limit, draw few lines and no new names, until it rests. */
   private rests(): void {
     this.lines?.limit(MOVING_LINES)
     clearTimeout(this.resting)
@@ -181,35 +181,35 @@ export class Drawing {
     }, RESTS_AFTER)
   }
 
-  /** The dot at a place in pixels of the container: of several, the one whose middle is nearest. */
+  /** The dot at a place in pixels of the container; of several, the one with the nearest centre. */
   at(x: number, y: number): number | null {
     const here = this.sigma.viewportToGraph({ x, y })
     const unit = this.unit()
-    let found: number | null = null
+    let closest: number | null = null
     let nearest = Infinity
     for (const concept of this.bySize) {
       if (!this.passing[concept]) continue
       const at = this.dot(concept)
       const distance = Math.hypot(at.x - here.x, at.y - here.y) * unit
       if (distance > this.sigma.scaleSize(at.radius) + REACH || distance >= nearest) continue
-      found = concept
+      closest = concept
       nearest = distance
     }
-    return found
+    return closest
   }
 
-  /** Pixels that a length of 1 takes, which are as many in every direction. */
+  /** Pixels per unit of length, equal in every direction. */
   private unit(): number {
     return this.sigma.graphToViewport({ x: 1, y: 0 }).x - this.sigma.graphToViewport({ x: 0, y: 0 }).x
   }
 
-  /** A dot that has a place. */
+  /** Place and radius of a concept that has a place. */
   private dot(concept: number): { x: number; y: number; radius: number } {
     const { x, y, radius } = this.all
     return { x: x[concept] as number, y: y[concept] as number, radius: radius[concept] as number }
   }
 
-  /** Replace all dots, and drop all edges; concepts without a place (dead ones) get no dot. */
+  /** Replace all dots, and remove all edges; concepts without a place (dead ones) get no dot. */
   dots(dots: Dots, colours: Colours): void {
     this.all = dots
     this.colours = colours
@@ -219,7 +219,7 @@ export class Drawing {
     this.show(new Uint8Array(dots.x.length).fill(1))
   }
 
-  /** Other colours for the same dots and edges. */
+  /** Give the same dots and edges other colours. */
   recolour(colours: Colours): void {
     this.colours = colours
     this.graph.updateEachNodeAttributes((_, attributes) => ({ ...attributes, ...this.ink() }))
@@ -231,7 +231,7 @@ export class Drawing {
     this.layer?.outdated()
   }
 
-  /** Show the concepts that pass, and no edges. */
+  /** Show the concepts that pass, without edges. */
   show(passing: Uint8Array): void {
     this.passing = passing
     this.graph.clear()
@@ -243,7 +243,7 @@ export class Drawing {
     this.sigma.scheduleRender()
   }
 
-  /** The dots to be drawn, the largest below. */
+  /** The dots to draw, the largest first, below the others. */
   private instances(): Instances {
     const place = this.sigma.getNormalizationFunction()
     const shown = this.bySize.filter((concept) => this.passing[concept])
@@ -256,7 +256,7 @@ export class Drawing {
     return { places: new Float32Array(places), colours: new Uint8Array(colours) }
   }
 
-  /** Let the largest dots in the window, and those with an edge, have their names. */
+  /** Give names to the largest dots in the window, and to those with an edge. */
   private name(): void {
     const { width, height } = this.sigma.getDimensions()
     const [one, other] = [
@@ -270,14 +270,14 @@ export class Drawing {
     }
     const passing = this.bySize.filter((concept) => this.passing[concept])
     const named = new Set(passing.length > NAMED ? passing.filter(isSeen).slice(0, NAMED) : passing)
-    if (passing[0] !== undefined) named.add(passing[0]) // of an empty graph sigma draws no layer
+    if (passing[0] !== undefined) named.add(passing[0]) // sigma draws no layer for an empty graph
     this.graph.forEachNode((node) => {
       if (!named.has(Number(node)) && !this.graph.degree(node)) this.graph.dropNode(node)
     })
     for (const concept of named) this.node(concept)
   }
 
-  /** Have sigma know a dot. */
+  /** Add a dot to sigma's graph. */
   private node(concept: number): void {
     if (this.graph.hasNode(concept)) return
     const { x, y, radius } = this.dot(concept)
@@ -305,7 +305,7 @@ export class Drawing {
     this.sigma.scheduleRender()
   }
 
-  /** The thin edges' ends, where sigma draws their dots. */
+  /** The ends of the thin edges, in sigma's coordinates. */
   private ends(): Ends {
     const place = this.sigma.getNormalizationFunction()
     const values = this.thin.flatMap((edge) => {
@@ -318,7 +318,7 @@ export class Drawing {
     return { values: new Float32Array(values), colour: this.colours?.edge ?? "black" }
   }
 
-  /** Replace the edges of the selected concept, which lie above those of the whole map. */
+  /** Replace the edges of the selected concept, which are drawn above those of the whole map. */
   selectedEdges(edges: readonly Edge[]): void {
     for (const edge of this.selected) this.graph.dropEdge(edge)
     this.selected = edges.flatMap((edge) =>
@@ -331,7 +331,7 @@ export class Drawing {
     )
   }
 
-  /** Add an edge between two dots; a concept without a place has none, and none joins a dot with itself. */
+  /** Add an edge between two different dots; concepts without a place get no edge. Returns the key of the edge, if any. */
   private edge({ from, to }: Edge, attributes: Record<string, unknown>): string[] {
     if (from === to || !this.has(from) || !this.has(to)) return []
     this.node(from)
@@ -344,7 +344,7 @@ export class Drawing {
     return typeof this.all.x[concept] === "number" && typeof this.all.y[concept] === "number"
   }
 
-  /** Where a dot is drawn, in pixels of the container, and its radius there; null where there is none. */
+  /** Place and radius of a dot in pixels of the container; null for a concept without a dot. */
   place(concept: number): { x: number; y: number; radius: number } | null {
     if (!this.has(concept)) return null
     const at = this.dot(concept)
@@ -361,7 +361,7 @@ export class Drawing {
     else this.sigma.getCamera().setState(camera)
   }
 
-  /** Zoom by a factor about the middle: under 1 is nearer. */
+  /** Zoom by a factor about the centre; a factor below 1 enlarges. */
   zoom(factor: number): void {
     this.move({ ratio: this.sigma.getCamera().getBoundedRatio(this.camera().ratio * factor) }, true)
   }
@@ -382,7 +382,7 @@ export class Drawing {
     this.move({ x, y }, true)
   }
 
-  /** The container was shown again, or changed its size. */
+  /** Call it after the container was shown again or changed its size. */
   resized(): void {
     this.sigma.resize(true)
     this.name()

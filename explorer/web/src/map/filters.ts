@@ -1,4 +1,4 @@
-// Which concepts the map shows: ranges of modality, energy, stability and alignment, kept in the page's address.
+// Filters of the map's concepts: ranges of modality, energy, stability and alignment, kept in the page's address.
 
 import type { Concepts } from "../contract"
 import { h } from "../dom"
@@ -26,12 +26,12 @@ interface Axis {
 
 export interface Filters {
   element: HTMLElement
-  /** One a concept: whether it passes. */
+  /** One value per concept: 1 if it passes, else 0. */
   passing: () => Uint8Array
   reset: () => void
 }
 
-/** Build the four filters over a run's concepts; `noted` receives what belongs into the address. */
+/** Build the four filters over a run's concepts; `noted` receives parameters for the address. */
 export function filters(
   concepts: Concepts,
   params: Record<string, string>,

@@ -1,4 +1,4 @@
-// Stepping from dot to dot with the arrow keys.
+// Steps from dot to dot with the arrow keys.
 
 import type { Drawing } from "./drawing"
 
@@ -10,8 +10,8 @@ const ARROWS: Record<string, readonly [number, number]> = {
 }
 
 /**
- * Where an arrow key leads: the nearest passing dot in its direction, at most 45 degrees aside; at first the one nearest
- * to the middle. Null for another key, or where there is none.
+ * The dot to which an arrow key leads: the nearest passing dot within 45 degrees of its direction; at first the one nearest
+ * to the centre. Null for another key, or without such a dot.
  */
 export function step(
   drawing: Drawing,
@@ -25,7 +25,7 @@ export function step(
   const [dx, dy] = arrow
   const here = from === null ? null : drawing.place(from)
   const start = here ?? { x: canvas.clientWidth / 2, y: canvas.clientHeight / 2 }
-  let best: number | null = null
+  let nearest: number | null = null
   let least = Infinity
   passing.forEach((pass, concept) => {
     if (!pass || concept === from) return
@@ -37,8 +37,8 @@ export function step(
     const distance = here ? along + 2 * aside : Math.hypot(x, y)
     if ((!here || (along > 0 && aside <= along)) && distance < least) {
       least = distance
-      best = concept
+      nearest = concept
     }
   })
-  return best
+  return nearest
 }

@@ -1,4 +1,4 @@
-// What colour, size and lines of the map mean.
+// The legend of the map: colour, size and lines.
 
 import { h, s } from "../dom"
 
@@ -34,7 +34,7 @@ export function legend(): HTMLElement {
         "dd",
         {},
         s("svg", { class: "legend-sizes", width: 44, height: 18, "aria-hidden": "true" }, sizes),
-        "area, the largest cut",
+        "area; the largest are cut off",
       ),
     ),
     h(

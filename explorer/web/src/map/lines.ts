@@ -1,11 +1,12 @@
-// Thousands of thin lines, drawn by a shader that does nothing else. Sigma's own edges have a width, and a program that
-// serves every shape: where there is no GPU, 20,000 of them take more than a second a frame.
+// Draws thousands of thin lines with a shader of its own. Sigma's edges have a width, and its program supports every
+// shape: without a GPU, 20,000 of them take more than a second per frame.
 
 import type { RenderParams } from "sigma/types"
 import { channels, linked } from "./webgl"
 
-/** One line after the other: x, y and opacity of each end, in sigma's normalised coordinates. */
+/** The ends of all lines. */
 export interface Ends {
+  /** x, y and opacity of both ends of each line, in sigma's normalised coordinates. */
   values: Float32Array
   /** CSS colour. */
   colour: string
@@ -30,7 +31,7 @@ void main() {
   fragment = vec4(colour.rgb * alpha, alpha);
 }`
 
-/** A layer of sigma's that draws `ends()`. `ends` is asked again once `outdated` was called. */
+/** A layer for sigma that draws `ends()`. `ends` is called again after `outdated`. */
 export class LineLayer {
   private readonly program: WebGLProgram
   private readonly vertices: WebGLVertexArrayObject
@@ -55,12 +56,12 @@ export class LineLayer {
     gl.bindVertexArray(null)
   }
 
-  /** Draw so many at most, the first ones. */
+  /** Draw at most the first `lines` lines. */
   limit(lines: number): void {
     this.most = lines
   }
 
-  /** Other lines, or another colour, from the next frame on. */
+  /** Read lines and colour again for the next frame. */
   outdated(): void {
     this.isOutdated = true
   }

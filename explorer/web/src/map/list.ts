@@ -1,4 +1,4 @@
-// The map's concepts as a table: for those who read rather than look, and for sorting.
+// The map's concepts as a table, to read and to sort.
 
 import type { Concepts } from "../contract"
 import { h } from "../dom"
@@ -21,7 +21,7 @@ const COLUMNS = {
 } as const
 type Column = keyof typeof COLUMNS
 
-/** The passing concepts, largest of a column first, a hundred at a time. */
+/** The passing concepts by the values of a column, largest first, in steps of a hundred. */
 export function conceptTable(page: Page, concepts: Concepts, passing: Uint8Array, sort: string): HTMLElement {
   const column: Column = sort in COLUMNS ? (sort as Column) : "energy"
   const values = concepts[column]

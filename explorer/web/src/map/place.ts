@@ -1,4 +1,4 @@
-// What of the map stands in the address: the camera, which bridges, and everything that narrows it.
+// The map's state in the address: the camera, the choice of bridges, and the filters.
 
 import type { Run } from "../contract"
 import type { Camera } from "./drawing"
@@ -13,27 +13,27 @@ export function scoreOf(params: Params): Score {
   return params.score && params.score in SCORES ? (params.score as Score) : "bridge"
 }
 
-/** How many bridges the whole map shows. */
+/** The number of bridges on the whole map. */
 export function shownOf(params: Params, run: Run): number {
   const asked = Number(params.edges)
   return params.edges !== undefined && Number.isInteger(asked) && asked >= 0 ? asked : atFirst(run)
 }
 
-/** The camera of an address; all of the map where it names none. */
+/** The camera of an address; without one, the camera that shows the whole map. */
 export function cameraOf(params: Params): Camera {
   const [x, y, ratio] = (params.at ?? "").split(",").map(Number)
   const fine = (value: number | undefined): value is number => value !== undefined && Number.isFinite(value)
   return fine(x) && fine(y) && fine(ratio) && ratio > 0 ? { x, y, ratio } : HOME
 }
 
-/** A camera as it stands in the address. */
+/** The address's parameter of a camera; empty for the camera that shows the whole map. */
 export function cameraParams(camera: Camera | undefined): { at: string } {
   const { x, y, ratio } = camera ?? HOME
   const home = Math.abs(x - HOME.x) + Math.abs(y - HOME.y) + Math.abs(ratio - HOME.ratio) < 1e-3
   return { at: home ? "" : [x, y, ratio].map((value) => value.toFixed(3)).join(",") }
 }
 
-/** The part of an address that the left column controls, as a text to compare. */
+/** The parameters of an address that the left column controls, as one string to compare. */
 export function narrowing(params: Params): string {
   const elsewhere = new Set(["sel", "at", "as", "sort"])
   return JSON.stringify(

@@ -1,4 +1,4 @@
-// From a run's numbers to what is drawn: radii by energy, edges by bridge.
+// Turns a run's numbers into radii (by energy) and edges (by bridge).
 
 import type { Bridges, Concepts, Run } from "../contract"
 import type { Edge } from "./drawing"
@@ -21,7 +21,7 @@ export interface Ranking {
 
 /**
  * Radii in pixels: area follows energy, smaller when there are more concepts. Few concepts hold most of the energy, so
- * the scale is set by the one that 95 in 100 lie below; those above are cut, and none is too small to hit.
+ * the 95th percentile sets the scale; radii above it are cut off, and none is too small to click.
  */
 export function radii(concepts: Concepts): number[] {
   const alive = concepts.energy.filter((energy) => energy > 0).sort((a, b) => a - b)
@@ -33,7 +33,7 @@ export function radii(concepts: Concepts): number[] {
   })
 }
 
-/** Rows of the bridges in the order of the size of a score; those between a concept and itself draw no line. */
+/** Rows of the bridges by the size of a score, without those between a concept and itself, which have no line. */
 export function ranking(bridges: Bridges, score: Score): number[] {
   const values = bridges[score]
   const rows = [...values.keys()].filter((row) => bridges.image_concept[row] !== bridges.text_concept[row])
@@ -63,22 +63,22 @@ function edges({ of, score }: Ranking, rows: readonly number[], passing: Uint8Ar
     .filter(({ from, to }) => passing[from] === 1 && passing[to] === 1)
 }
 
-/** Rows of a ranking on either side of which a concept stands. */
+/** Rows of a ranking with a concept on either side. */
 export function ownRows(bridges: Bridges, ranked: readonly number[], concept: number): number[] {
   return ranked.filter((row) => bridges.image_concept[row] === concept || bridges.text_concept[row] === concept)
 }
 
-/** How many bridges a position in [0, 1] of the slider shows: few at first, all at the end. */
+/** The number of bridges at a position in [0, 1] of the slider, on a logarithmic scale. */
 export function shownAt(position: number, total: number): number {
   return position <= 0 ? 0 : Math.round(Math.exp(position * Math.log(Math.max(total, 1))))
 }
 
-/** The position that shows so many. */
+/** The position of the slider for a number of bridges. */
 export function positionOf(shown: number, total: number): number {
   return shown <= 0 || total <= 1 ? (shown > 0 ? 1 : 0) : Math.min(1, Math.log(shown) / Math.log(total))
 }
 
-/** How many bridges a map shows before anybody asks: enough to see structure, few enough to see dots. */
+/** The number of bridges on a map at first: enough to see structure, few enough to see dots. */
 export function atFirst(run: Run): number {
   return Math.min(run.bridges, 150)
 }

@@ -1,4 +1,4 @@
-// The map of a run: its drawing is kept between visits, so that coming back shows it as it was left.
+// The map of a run. Its drawing is kept between visits, so that the reader finds it unchanged.
 
 import { modalityColour } from "../colour"
 import type { Bridges, Concepts, Run } from "../contract"
@@ -22,7 +22,7 @@ import { type Ranking, ofConcept, radii, ranking, wholeMap } from "./scales"
 
 const CARD_GAP = 14
 
-/** Draw the map, or bring the kept one up to date with the address. */
+/** Draw the map, or update the kept one from the address. */
 export async function mapView(page: Page): Promise<void> {
   stage ??= new Stage()
   page.root.classList.add("wide")
@@ -31,14 +31,14 @@ export async function mapView(page: Page): Promise<void> {
 
 let stage: Stage | null = null
 
-/** The one map of the page: its elements, its drawing, and what they show now. */
+/** The one map of the page: its elements, its drawing, and its present state. */
 class Stage {
   private readonly canvas = h("div", {
     class: "map-canvas",
     tabindex: 0,
     role: "application",
     "aria-label":
-      "Map of concepts. Arrow keys step from dot to dot, Enter selects, plus and minus zoom, 0 shows all, Escape lets go.",
+      "Map of concepts. Arrow keys step from dot to dot, Enter selects, plus and minus zoom, 0 shows all, Escape clears the selection.",
   })
   private readonly card = h("div", { class: "map-card", hidden: true })
   private readonly ring = h("div", { class: "map-ring", hidden: true, "aria-hidden": "true" })
@@ -58,7 +58,7 @@ class Stage {
   private ranked: Ranking | null = null
   private selected: number | null = null
   private hovered: number | null = null
-  private edged: { ranked: Ranking; shown: number; passing: Uint8Array } | null = null // what the edges were drawn for
+  private edged: { ranked: Ranking; shown: number; passing: Uint8Array } | null = null // the state that the drawn edges show
   private narrowed = ""
   private timer = 0
   private frame = 0
@@ -96,7 +96,7 @@ class Stage {
 
   async show(page: Page): Promise<void> {
     this.page = page
-    const again = this.view.isConnected // the address changed while the map was seen
+    const again = this.view.isConnected // the address changed while the map was visible
     if (!again) page.root.replaceChildren(this.heading(), this.view)
     if (this.run?.key !== page.run.key) await this.load(page)
     else if ((page.route.params.at ?? "") !== cameraParams(this.drawing?.camera()).at)
@@ -151,13 +151,13 @@ class Stage {
     return {
       dot: this.concepts.modality_score.map((score) => modalityColour(score, scheme())),
       label: value("--ink"),
-      ground: `${value("--ground")}b8`, // seen through
+      ground: `${value("--ground")}b8`, // translucent
       edge: value("--edge"),
       strong: value("--accent"),
     }
   }
 
-  /** Controls as the address has them, and the map as they have it. */
+  /** Set the controls from the address, and the map from the controls. */
   private control(page: Page): void {
     const changed = (params: Record<string, string>) => {
       note(params)
@@ -208,7 +208,7 @@ class Stage {
         }
         this.drawing?.selectedEdges(this.selected === null ? [] : ofConcept(ranked, this.selected, this.passing))
       },
-      () => undefined, // load() says so
+      () => undefined, // load() shows the error
     )
   }
 
@@ -289,13 +289,13 @@ class Stage {
     if (this.hovered !== null && !this.card.hidden) this.placeCard(this.hovered)
   }
 
-  /** Around the dot that is meant: the one under the pointer or stepped to, else the selected one. */
+  /** Place the ring around the dot under the pointer or stepped to, else around the selected dot. */
   private placeRing(): void {
     const shown = this.hovered ?? this.selected
     const at = shown === null ? null : this.drawing?.place(shown)
     this.ring.hidden = !at
     if (!at) return
-    this.ring.dataset.name = shown === this.hovered ? "" : short(nameOf(this.concepts, shown as number)) // a card has it
+    this.ring.dataset.name = shown === this.hovered ? "" : short(nameOf(this.concepts, shown as number)) // the card has the name
     const size = 2 * at.radius + 8
     this.ring.style.width = this.ring.style.height = `${size}px`
     this.ring.style.transform = `translate(${at.x - size / 2}px, ${at.y - size / 2}px)`

@@ -1,6 +1,6 @@
-// What the map's own layers share.
+// Functions shared by the map's layers.
 
-/** A program of two shaders. Raises an error if they do not compile. */
+/** Link a program of two shaders. Throws an error if they do not compile. */
 export function linked(gl: WebGL2RenderingContext, vertex: string, fragment: string): WebGLProgram {
   const program = gl.createProgram()
   for (const [type, source] of [
@@ -12,7 +12,7 @@ export function linked(gl: WebGL2RenderingContext, vertex: string, fragment: str
     gl.shaderSource(shader, source)
     gl.compileShader(shader)
     gl.attachShader(program, shader)
-    gl.deleteShader(shader) // goes with the program
+    gl.deleteShader(shader) // deleted with the program
   }
   gl.linkProgram(program)
   if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost())

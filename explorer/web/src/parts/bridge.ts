@@ -1,4 +1,4 @@
-// A bridge: the image side with its pictures, the numbers, the text side with its captions.
+// One row per bridge: the image side with its images, the numbers, the text side with its captions.
 
 import type { Bridges, Concepts } from "../contract"
 import { detail, text } from "../data"
@@ -12,7 +12,7 @@ import { whenSeen } from "./seen"
 const PICTURES = 6
 const CAPTIONS = 3
 
-/** Bridges as rows; `own` is the concept whose page this is. Pictures and captions come when a row is seen. */
+/** Bridges as rows; `own` is the concept whose page this is. Images and captions are read when a row is seen. */
 export function bridgeRows(
   page: Page,
   concepts: Concepts,
@@ -27,7 +27,7 @@ export function bridgeRows(
   )
 }
 
-/** One row. */
+/** The row of one bridge. */
 export function bridgeRow(
   page: Page,
   concepts: Concepts,
@@ -82,7 +82,7 @@ function sideCaptions({ manifest, run }: Page, concept: number): HTMLElement {
   for (let at = 0; at < CAPTIONS; at++) list.append(h("li", { class: "waiting", "aria-hidden": "true" }))
   whenSeen(list, () => {
     void detail(manifest, run, concept)
-      .then((found) => Promise.all((found?.texts.slice(0, CAPTIONS) ?? []).map(({ item }) => text(item))))
+      .then((own) => Promise.all((own?.texts.slice(0, CAPTIONS) ?? []).map(({ item }) => text(item))))
       .then((texts) => list.replaceChildren(...texts.map((shown) => h("li", {}, said(shown?.caption ?? "", 1)))))
       .catch((error: unknown) => list.replaceChildren(h("li", { class: "muted" }, String(error))))
   })

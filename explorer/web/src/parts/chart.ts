@@ -1,5 +1,5 @@
-// Charts by Observable Plot. Plot puts a style element into each; the page's policy forbids inline styles, so it is taken
-// out before the chart enters the page and its rules stand in base.css.
+// Charts by Observable Plot. Plot puts a style element into each chart; the page's policy forbids inline styles, so it is
+// removed before the chart enters the page, and base.css has its rules.
 
 import * as Plot from "@observablehq/plot"
 import type { ConceptDetail, Run } from "../contract"
@@ -15,7 +15,7 @@ function drawn(options: Plot.PlotOptions, label: string): HTMLElement | SVGSVGEl
     style: { fontFamily: FONT, fontSize: "12px", background: "none", overflow: "visible" },
   }) as HTMLElement | SVGSVGElement
   for (const style of chart.querySelectorAll("style")) style.remove()
-  for (const part of chart.querySelectorAll("[aria-label]")) part.removeAttribute("aria-label") // the whole has one
+  for (const part of chart.querySelectorAll("[aria-label]")) part.removeAttribute("aria-label") // the chart has one label
   chart.setAttribute("role", "img")
   chart.setAttribute("aria-label", label)
   return chart
@@ -96,7 +96,7 @@ export function stabilityChart(runs: readonly Run[], width: number): Element {
         }),
       ],
     },
-    `Stability of ${runs.length} runs beside the floors that chance gives; the numbers stand in the table.`,
+    `Stability of ${runs.length} runs beside its floors of chance; the table has the numbers.`,
   )
 }
 
@@ -105,18 +105,18 @@ export interface ModalityShare {
   scores: readonly (number | null)[]
 }
 
-/** How the concepts of each run spread between text and image, a panel a run, shares of its living concepts. */
+/** Histogram of modality scores, one panel per run, as shares of the concepts that have a score. */
 export function modalityHistograms(runs: readonly ModalityShare[], width: number): Element {
   const BINS = 20
   const bars = runs.flatMap(({ label, scores }) => {
-    const living = scores.filter((value) => value !== null)
+    const defined = scores.filter((value) => value !== null)
     const counts = new Array<number>(BINS).fill(0)
-    for (const value of living) counts[Math.min(BINS - 1, Math.floor(value * BINS))]!++
+    for (const value of defined) counts[Math.min(BINS - 1, Math.floor(value * BINS))]!++
     return counts.map((value, at) => ({
       label,
       from: at / BINS,
       to: (at + 1) / BINS,
-      share: value / (living.length || 1),
+      share: value / (defined.length || 1),
     }))
   })
   return drawn(

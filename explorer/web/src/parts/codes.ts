@@ -1,4 +1,4 @@
-// The concepts that reconstruct an item, each with what it gives.
+// The concepts that reconstruct an item, each with its share.
 
 import type { Concepts } from "../contract"
 import { detail } from "../data"
@@ -15,7 +15,7 @@ export interface Coded {
   share: number
 }
 
-/** A list, largest share first, with what the decoder's bias gives last. */
+/** A list of concepts, largest share first, and at its end the share of the decoder's bias. */
 export function codeList(page: Page, concepts: Concepts, coded: readonly Coded[], bias: number): HTMLElement {
   if (!coded.length) return empty("No concept fires on it", "The reconstruction is the decoder's bias alone.")
   const order = [...coded].sort((a, b) => b.share - a.share)
@@ -54,8 +54,8 @@ export function codeList(page: Page, concepts: Concepts, coded: readonly Coded[]
     h(
       "p",
       { class: "muted small" },
-      "Shares of the reconstruction's squared length: activation × ⟨direction, reconstruction⟩; with the bias they add up " +
-        "to 100%. One below zero points against the others.",
+      "Shares of the reconstruction's squared length: activation × ⟨direction, reconstruction⟩. With the bias they add up " +
+        "to 100%. A concept with a negative share points away from the reconstruction.",
     ),
   )
 }

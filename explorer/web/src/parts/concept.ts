@@ -1,4 +1,4 @@
-// A concept wherever it is named: its dot, its automatic name, its number.
+// The name of a concept in every view: its dot, its automatic name, its number.
 
 import { modalityColour, modalityWord } from "../colour"
 import type { Concepts, Definitions, Run } from "../contract"
@@ -7,7 +7,7 @@ import { score } from "../format"
 import { href } from "../route"
 import { scheme } from "../theme"
 
-/** The automatic name, or the number where there is none. */
+/** The automatic name of a concept, or its number if it has none. */
 export function nameOf(concepts: Concepts, concept: number): string {
   return concepts.name[concept] || `concept ${concept}`
 }
@@ -40,7 +40,7 @@ export function conceptLink(run: Run, concepts: Concepts, concept: number): HTML
   return h("a", { class: "concept-link", href: conceptHref(run, concept), title: name }, conceptText(concepts, concept))
 }
 
-/** Where a modality score lies between text and image. */
+/** The place of a modality score between text and image. */
 export function modalityBar(value: number | null, definitions: Definitions): HTMLElement {
   const marker = styled(h("span", { class: "modality-mark" }), { left: `${(value ?? 0.5) * 100}%` })
   return h(

@@ -1,28 +1,28 @@
-// What a reader sees while there is nothing else to see: waiting, nothing found, something wrong.
+// Notices in place of content: it is loading, there is none, or it could not be read.
 
 import { type Child, h } from "../dom"
 import { DataError } from "../data"
 import type { Need } from "../views"
 
-/** Grey shapes where content will be; announced once. */
-export function loading(what: string): HTMLElement {
+/** Grey shapes in the place of content that is loading; announced once to screen readers. */
+export function loading(content: string): HTMLElement {
   return h(
     "div",
     { class: "loading", role: "status" },
-    h("span", { class: "loading-text" }, `Loading ${what}…`),
+    h("span", { class: "loading-text" }, `Loading ${content}…`),
     h("span", { class: "shimmer", "aria-hidden": "true" }),
     h("span", { class: "shimmer short", "aria-hidden": "true" }),
   )
 }
 
-/** Nothing to show, why, and what can be done. */
+/** A notice that there is nothing to show, with the reason. */
 export function empty(title: string, ...more: Child[]): HTMLElement {
   return h("div", { class: "notice" }, h("p", { class: "notice-title" }, title), h("p", {}, ...more))
 }
 
-/** Something failed: what, and a way to try again. */
+/** An error in words, with a button to try again. */
 export function failure(error: unknown, again?: () => void): HTMLElement {
-  const message = error instanceof DataError ? error.message : `The page has a fault: ${String(error)}`
+  const message = error instanceof DataError ? error.message : `The page failed: ${String(error)}`
   return h(
     "div",
     { class: "notice bad", role: "alert" },
@@ -32,9 +32,13 @@ export function failure(error: unknown, again?: () => void): HTMLElement {
   )
 }
 
-/** Said wherever pictures and captions would be, when a site was published without them. */
-export function withheld(what: string): HTMLElement {
-  return h("p", { class: "muted" }, `${what} are not part of this site: it was published without captions and images.`)
+/** Shown in place of images and captions that the site was published without. */
+export function withheld(content: string): HTMLElement {
+  return h(
+    "p",
+    { class: "muted" },
+    `${content} are not part of this site: it was published without captions and images.`,
+  )
 }
 
 /** Shown in place of a view whose need this site does not meet. */

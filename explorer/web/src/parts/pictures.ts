@@ -1,4 +1,4 @@
-// Images and captions of a concept: thumbnails loaded when seen, captions cut by style and never by content.
+// Images and captions of a concept. Thumbnails are loaded when seen; style cuts long captions, the text stays whole.
 
 import type { ItemId, Run } from "../contract"
 import { type Image, image, text } from "../data"
@@ -18,14 +18,14 @@ export function itemHref(run: Run, modality: "image" | "text", item: ItemId): st
   return href({ view: "item", argument: `${modality === "image" ? "i" : "t"}${item}`, run: run.key })
 }
 
-/** The first caption of an image, or its key: what a picture shows, for those who cannot see it. */
+/** The alternative text of an image: its first caption, or its key. */
 export async function describe(shown: Image): Promise<string> {
   const first = shown.captions[0]
   const caption = first === undefined ? null : await text(first)
   return clip(caption?.caption ?? shown.key)
 }
 
-/** A thumbnail that fills a box of fixed shape; a missing one says its key. Those in passing come after all others. */
+/** A thumbnail that fills a box of fixed shape, or the key of a missing one. `inPassing`: loaded after all others. */
 export async function thumbnail(item: ItemId, eager = false, inPassing = false): Promise<HTMLElement> {
   const shown = await image(item)
   if (!shown) return h("span", { class: "thumb none" }, `image ${item}`)
@@ -45,7 +45,7 @@ export async function thumbnail(item: ItemId, eager = false, inPassing = false):
   )
 }
 
-/** A grid of pictures with the activation under each; the first are loaded at once. */
+/** A grid of images with the activation under each; the first `eager` are loaded at once. */
 async function pictureGrid(run: Run, fired: readonly Fired[], eager = 12): Promise<HTMLElement> {
   const thumbs = await Promise.all(fired.map(({ item }, at) => thumbnail(item, at < eager)))
   return h(
@@ -73,19 +73,19 @@ function label(thumb: HTMLElement | undefined): string {
   return thumb?.querySelector("img")?.alt ?? thumb?.textContent ?? "image"
 }
 
-/** A concept's top images, or why there are none. */
+/** A concept's top images, or the reason why there are none. */
 export async function topImages({ manifest, run }: Page, fired: readonly Fired[]): Promise<HTMLElement> {
-  if (!manifest.items) return withheld("Pictures")
-  return fired.length ? pictureGrid(run, fired) : h("p", { class: "muted" }, "It fires on no image.")
+  if (!manifest.items) return withheld("Images")
+  return fired.length ? pictureGrid(run, fired) : h("p", { class: "muted" }, "The concept fires on no image.")
 }
 
-/** A concept's top captions, or why there are none. */
+/** A concept's top captions, or the reason why there are none. */
 export async function topCaptions({ manifest, run }: Page, fired: readonly Fired[]): Promise<HTMLElement> {
   if (!manifest.items) return withheld("Captions")
-  return fired.length ? captionList(run, fired) : h("p", { class: "muted" }, "It fires on no caption.")
+  return fired.length ? captionList(run, fired) : h("p", { class: "muted" }, "The concept fires on no caption.")
 }
 
-/** A short row of pictures without numbers, filled when it is seen. */
+/** A row of `limit` images without numbers, loaded when it is seen. */
 export function pictureStrip(fired: () => Promise<readonly Fired[]>, limit: number): HTMLElement {
   const strip = h("span", { class: "strip", "aria-hidden": "true" })
   for (let at = 0; at < limit; at++) strip.append(h("span", { class: "thumb waiting" }))
@@ -121,7 +121,7 @@ async function captionList(run: Run, fired: readonly Fired[]): Promise<HTMLEleme
   )
 }
 
-/** A thin horizontal bar, share of the full width in [0, 1]; decoration beside a number. */
+/** A thin horizontal bar, share of the full width in [0, 1]; a decoration beside a number. */
 export function bar(share: number, kind = ""): HTMLElement {
   const fill = h("span", { class: `bar-fill ${kind}` })
   fill.style.width = `${Math.max(0, Math.min(1, share)) * 100}%`

@@ -1,4 +1,4 @@
-// A filter: two ends on one track, over a small histogram of what there is to filter.
+// A filter: two sliders on one track, over a small histogram of the values that it filters.
 
 import { h, s } from "../dom"
 
@@ -7,9 +7,9 @@ export interface RangeOptions {
   values: readonly (number | null)[]
   low: number
   high: number
-  /** What a position of the track, in [0, 1], stands for. */
+  /** The value at a position of the track, in [0, 1]. */
   at: (position: number) => number
-  /** Where a value lies on the track. */
+  /** The position of a value on the track. */
   place: (value: number) => number
   write: (value: number) => string
   changed: (low: number, high: number) => void
@@ -17,7 +17,7 @@ export interface RangeOptions {
 
 export interface Range {
   element: HTMLElement
-  /** Whether both ends are at their stops, so that nothing is left out. */
+  /** Whether both sliders are at their ends, so that no value is left out. */
   open: () => boolean
   reset: () => void
 }
@@ -86,7 +86,7 @@ function histogram({ values, place }: RangeOptions): { picture: Element; bins: S
     const bin = Math.min(BINS - 1, Math.max(0, Math.floor(place(value) * BINS)))
     counts[bin] = (counts[bin] as number) + 1
   }
-  const most = Math.sqrt(Math.max(1, ...counts)) // heights as square roots: a rare value should still be seen
+  const most = Math.sqrt(Math.max(1, ...counts)) // heights follow square roots, so that rare values are visible
   const bins = counts.map((value, at) => {
     const height = value ? Math.max(1.5, (Math.sqrt(value) / most) * 22) : 0
     return s("rect", { x: at * 10 + 1, y: 22 - height, width: 8, height })

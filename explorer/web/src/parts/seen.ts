@@ -1,4 +1,4 @@
-// Work that waits until its place on the page is about to be seen.
+// Defers work until its place on the page is about to be seen.
 
 const waiting = new WeakMap<Element, () => void>()
 
@@ -14,7 +14,7 @@ const observer = new IntersectionObserver(
   { rootMargin: "300px" },
 )
 
-/** Call `then` once, when the element comes near the window. */
+/** Call `then` once, when the element is within 300 pixels of the window. */
 export function whenSeen(element: Element, then: () => void): void {
   waiting.set(element, then)
   observer.observe(element)

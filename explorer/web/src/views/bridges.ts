@@ -1,4 +1,4 @@
-// All bridges of a run as a list: sorted, searched, image side against text side.
+// All bridges of a run as a list, with the image side and the text side of each; sorted and searched.
 
 import type { Bridges, Concepts, Words } from "../contract"
 import * as data from "../data"
@@ -37,9 +37,9 @@ export async function bridgesView(page: Page): Promise<void> {
     h(
       "p",
       { class: "lead" },
-      "A bridge joins a concept of an image with a concept of its caption: how much the two fire together, times how " +
-        "alike their directions are. Large raw bridges are often just two energetic concepts, so the covariance and the " +
-        "correlation stand beside them.",
+      "A bridge joins a concept of an image with a concept of its caption. Its score is how much the two fire together, " +
+        "times how alike their directions are. Two energetic concepts often have a large raw score, so the covariance and " +
+        "the correlation stand beside it.",
     ),
     controls(concepts, draw),
     status,
@@ -97,7 +97,7 @@ function sortOf(params: Record<string, string>): Sort {
   return params.sort && params.sort in SORTS ? (params.sort as Sort) : "bridge"
 }
 
-/** The rows that the address asks for, in its order; every word of the search must be found on one side or the other. */
+/** The rows that the address asks for, in its order; every word of the search must stand on one side or the other. */
 function chosen(concepts: Concepts, bridges: Bridges, words: Words): number[] {
   const { params } = here()
   const values = bridges[sortOf(params)]
@@ -115,7 +115,7 @@ function chosen(concepts: Concepts, bridges: Bridges, words: Words): number[] {
     )
   })
   const sign = params.dir === "up" ? 1 : -1
-  const last = sign * Infinity // where the value is missing, in either order
+  const last = sign * Infinity // missing values come last in either order
   return rows.sort((a, b) => sign * ((values[a] ?? last) - (values[b] ?? last)) || a - b)
 }
 
@@ -133,7 +133,10 @@ function fill(
   list.replaceChildren()
   if (!total) {
     list.replaceWith(
-      empty("No bridge was stored", "No two concepts fire together on as many pairs as the study asks for."),
+      empty(
+        "No bridge was stored",
+        "No two concepts fire together on as many pairs as the study demands (analyze.min_pairs).",
+      ),
     )
     return
   }

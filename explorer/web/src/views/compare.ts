@@ -1,4 +1,4 @@
-// Models, settings and seeds side by side: findings beside chance, runs, figures with the SQL behind each.
+// Models, settings and seeds side by side: findings beside chance, runs, figures with the SQL of each.
 
 import type { Compare, Concepts, Definitions, Manifest } from "../contract"
 import * as data from "../data"
@@ -20,7 +20,7 @@ export async function compareView(page: Page): Promise<void> {
     h(
       "p",
       { class: "lead" },
-      "Models, settings and seeds of the study side by side. No figure stands without what chance would give.",
+      "Models, settings and seeds of the study side by side, with the level of chance beside each figure.",
     ),
     findings(compare, manifest.definitions),
     runs(manifest),
@@ -35,7 +35,7 @@ function section(title: string, ...content: Child[]): HTMLElement {
   return h("section", { class: "block" }, h("h2", {}, title), ...content)
 }
 
-/** A table that scrolls within itself, and can be scrolled by keys. */
+/** A table that scrolls within its own box, also by keys. */
 function table(label: string, head: Child[], rows: Child[], kind = ""): HTMLElement {
   return h(
     "div",
@@ -45,7 +45,7 @@ function table(label: string, head: Child[], rows: Child[], kind = ""): HTMLElem
 }
 
 function findings(compare: Compare, { verdicts }: Definitions): HTMLElement {
-  if (!compare.findings.length) return section("Findings", h("p", { class: "muted" }, "The study states none."))
+  if (!compare.findings.length) return section("Findings", h("p", { class: "muted" }, "The study has no findings."))
   const groups = Map.groupBy(compare.findings, (finding) => finding.claim)
   const several = new Set(compare.findings.map((finding) => finding.sae)).size > 1
   const verdict = (holds: boolean | null) =>
@@ -54,15 +54,15 @@ function findings(compare: Compare, { verdicts }: Definitions): HTMLElement {
       { class: holds === null ? "unknown" : holds ? "holds" : "fails" },
       holds === null ? verdicts.open : holds ? `✓ ${verdicts.holds}` : `✗ ${verdicts.fails}`,
     )
-  const body = [...groups].map(([claim, found]) =>
+  const body = [...groups].map(([claim, rows]) =>
     h(
       "tbody",
       {},
-      found.map((finding, at) =>
+      rows.map((finding, at) =>
         h(
           "tr",
           {},
-          at === 0 && h("th", { scope: "rowgroup", rowspan: found.length, class: "claim" }, claim),
+          at === 0 && h("th", { scope: "rowgroup", rowspan: rows.length, class: "claim" }, claim),
           h("td", {}, several ? `${finding.model}, ${finding.sae}` : finding.model),
           h("td", { class: "n" }, number(finding.figure)),
           h("td", { class: "n" }, number(finding.null)),
@@ -75,7 +75,6 @@ function findings(compare: Compare, { verdicts }: Definitions): HTMLElement {
   const head = ["claim", "model", "figure", "chance", "range", "verdict"].map((name, at) =>
     h("th", { scope: "col", class: at > 1 && at < 5 ? "n" : "" }, name),
   )
-  const sentences = [...new Set(compare.findings.flatMap(({ sentence }) => sentence ?? []))]
   return section(
     "Findings",
     table("Findings", head, body, "findings"),
@@ -84,12 +83,6 @@ function findings(compare: Compare, { verdicts }: Definitions): HTMLElement {
       { class: "muted small" },
       "Figure: the mean over seeds or pairs of seeds, and their range. Chance: the mean under the claim's null.",
     ),
-    sentences.length > 0 &&
-      h(
-        "ul",
-        { class: "sentences" },
-        sentences.map((sentence) => h("li", {}, sentence)),
-      ),
   )
 }
 
@@ -138,7 +131,7 @@ function runs(manifest: Manifest): HTMLElement {
     h(
       "p",
       { class: "muted small" },
-      "Each name opens the run's map. Stability counts for something only above its matched floor.",
+      "Each name opens the run's map. Only stability above the matched floor is evidence.",
     ),
   )
 }
@@ -253,7 +246,7 @@ function figures(compare: Compare, manifest: Manifest, asked: string | undefined
           h(
             "p",
             {},
-            h("a", { class: "button", href: href({ view: "sql", params: { q: figure.sql } }) }, "Ask it here"),
+            h("a", { class: "button", href: href({ view: "sql", params: { q: figure.sql } }) }, "Open it in SQL"),
           ),
       ),
     )

@@ -1,4 +1,4 @@
-// One concept: what it fires on, its numbers, its matches in other seeds, its bridges.
+// One concept: the items on which it fires, its numbers, its matches in other seeds, its bridges.
 
 import { modalityWord } from "../colour"
 import type { Bridges, ConceptDetail, Concepts, Run } from "../contract"
@@ -22,15 +22,15 @@ export async function conceptView(page: Page): Promise<void> {
   const concept = Number(route.argument)
   root.replaceChildren(loading("the concept"))
   const bridges = data.bridges(run)
-  bridges.catch(() => undefined) // told of below, where they are shown
-  const [concepts, found] = await Promise.all([data.concepts(run), data.detail(manifest, run, concept)])
+  bridges.catch(() => undefined) // fillBridges shows the error
+  const [concepts, details] = await Promise.all([data.concepts(run), data.detail(manifest, run, concept)])
   if (signal.aborted) return
-  if (!found) {
+  if (!details) {
     const last = run.concepts - 1
     root.replaceChildren(empty(`There is no concept ${route.argument}`, `Concepts of ${run.key} go from 0 to ${last}.`))
     return
   }
-  const [pictures, captions] = await Promise.all([topImages(page, found.images), topCaptions(page, found.texts)])
+  const [pictures, captions] = await Promise.all([topImages(page, details.images), topCaptions(page, details.texts)])
   if (signal.aborted) return
   const strongest = h("section", { class: "block" }, h("h2", {}, "Strongest bridges"), loading("bridges"))
   root.replaceChildren(
@@ -47,10 +47,10 @@ export async function conceptView(page: Page): Promise<void> {
       h(
         "div",
         { class: "concept-facts" },
-        activations(found),
+        activations(details),
         numbers(concepts, concept),
-        stability(page, concepts, concept, found),
-        words(found),
+        stability(page, concepts, concept, details),
+        words(details),
       ),
     ),
     strongest,
@@ -115,10 +115,10 @@ function heading({ manifest, run }: Page, concepts: Concepts, concept: number): 
   )
 }
 
-function activations(found: ConceptDetail): HTMLElement {
+function activations(details: ConceptDetail): HTMLElement {
   const section = h("section", { class: "block" }, h("h2", {}, "Activations"))
-  if (!found.histogram.edges.length) {
-    section.append(h("p", { class: "muted" }, "It fires on nothing that was counted."))
+  if (!details.histogram.edges.length) {
+    section.append(h("p", { class: "muted" }, "The concept fires on no item that was counted."))
     return section
   }
   const place = h("div", { class: "chart" })
@@ -134,7 +134,7 @@ function activations(found: ConceptDetail): HTMLElement {
   whenSeen(place, () => {
     void import("../parts/chart")
       .then(({ activationHistogram }) => {
-        place.replaceChildren(activationHistogram(found.histogram, Math.max(260, place.clientWidth)))
+        place.replaceChildren(activationHistogram(details.histogram, Math.max(260, place.clientWidth)))
       })
       .catch((error: unknown) => place.replaceChildren(failure(error)))
   })
@@ -163,11 +163,15 @@ function numbers(concepts: Concepts, concept: number): HTMLElement {
         `of images / of captions; ${counted(concepts.firings[concept] ?? 0, "time")} in all`,
       ),
       row("modality score", score(of(concepts.modality_score)), "image energy over both: 1 image, 0 text"),
-      row("modality AUC", score(of(concepts.modality_auc)), "as a classifier of image against text; .5 is chance"),
+      row("modality AUC", score(of(concepts.modality_auc)), "as a classifier of images against captions; .5 is chance"),
       row("direction accuracy", score(of(concepts.direction_accuracy)), "of the direction alone, on held-out items"),
-      row("monosemanticity", score(of(concepts.monosemanticity)), "likeness of the images on which it fires"),
+      row(
+        "monosemanticity",
+        score(of(concepts.monosemanticity)),
+        "mean cosine between the images on which it fires, weighted",
+      ),
     ),
-    h("h3", {}, "Alignment with what separates the modalities"),
+    h("h3", {}, "Alignment with directions that separate the modalities"),
     h(
       "dl",
       { class: "facts tight" },
@@ -179,9 +183,9 @@ function numbers(concepts: Concepts, concept: number): HTMLElement {
   )
 }
 
-function stability({ manifest, run }: Page, concepts: Concepts, concept: number, found: ConceptDetail): HTMLElement {
+function stability({ manifest, run }: Page, concepts: Concepts, concept: number, details: ConceptDetail): HTMLElement {
   const section = h("section", { class: "block" }, h("h2", {}, "In other seeds"))
-  const matches = found.matches.flatMap((match) => {
+  const matches = details.matches.flatMap((match) => {
     const other = runOf(manifest, match.key)
     return other ? [{ ...match, run: other }] : []
   })
@@ -191,7 +195,7 @@ function stability({ manifest, run }: Page, concepts: Concepts, concept: number,
     )
     return section
   }
-  const floor = run.floor_matched === null ? "" : `; chance gives ${score(run.floor_matched)}`
+  const floor = run.floor_matched === null ? "" : `; the level of chance is ${score(run.floor_matched)}`
   section.append(
     h(
       "p",
@@ -219,8 +223,8 @@ function stability({ manifest, run }: Page, concepts: Concepts, concept: number,
   return section
 }
 
-function words(found: ConceptDetail): HTMLElement | null {
-  if (!found.words.length) return null
+function words(details: ConceptDetail): HTMLElement | null {
+  if (!details.words.length) return null
   return h(
     "section",
     { class: "block" },
@@ -228,7 +232,7 @@ function words(found: ConceptDetail): HTMLElement | null {
     h(
       "ul",
       { class: "words" },
-      found.words.map(({ word }) => h("li", {}, h("bdi", { dir: "auto" }, word))),
+      details.words.map(({ word }) => h("li", {}, h("bdi", { dir: "auto" }, word))),
     ),
   )
 }
@@ -252,7 +256,7 @@ async function fillBridges(
         : h(
             "p",
             { class: "muted" },
-            "It has no bridge: no concept of the other side fires with it on pairs enough to be stored.",
+            "The concept has no bridge: no concept of the other side fires with it on enough pairs to be stored.",
           ),
       own.length > rows.length
         ? h(
@@ -270,7 +274,7 @@ async function fillBridges(
   }
 }
 
-/** Rows of a concept, the one with itself among them, by the size of the bridge (the file's own order). */
+/** Rows of a concept, including its bridge with itself, by the size of the bridge (the order of the file). */
 function ownAndSelf(all: Bridges, concept: number): number[] {
   return ownRows(all, [...all.bridge.keys()], concept)
 }

@@ -1,4 +1,4 @@
-// One image or caption: what it is, what it is paired with, and the concepts that reconstruct it.
+// One image or caption: its text or picture, the items it is paired with, and the concepts that reconstruct it.
 
 import type { ItemId } from "../contract"
 import * as data from "../data"
@@ -9,7 +9,7 @@ import { codeList } from "../parts/codes"
 import { empty, failure, loading } from "../parts/notice"
 import { describe, itemHref, thumbnail } from "../parts/pictures"
 
-/** Draw the item in the address: i and an image's number, or t and a caption's. */
+/** Draw the item in the address: i and the number of an image, or t and the number of a caption. */
 export async function itemView(page: Page): Promise<void> {
   const { route, root, signal } = page
   const [, kind, digits] = /^([it])(\d+)$/.exec(route.argument) ?? []
@@ -70,12 +70,12 @@ async function imageHead(page: Page, id: ItemId): Promise<HTMLElement | null> {
   )
 }
 
-/** The image itself where a server has it, else its thumbnail. */
+/** The image itself if a server has it, else its thumbnail. */
 function picture(live: boolean, id: ItemId, image: data.Image, alt: string): HTMLElement {
   const none = h("span", { class: "thumb none" }, "no picture")
   if (!live && !image.thumb) return h("div", { class: "item-picture" }, none)
   const shown = h("img", { alt, src: live ? `api/image/${id}` : (image.thumb ?? "") })
-  let left = live ? image.thumb : null // a store may have dropped the bytes: then the thumbnail, then words
+  let left = live ? image.thumb : null // if the store has no bytes, the thumbnail is shown; without one, a text
   shown.addEventListener("error", () => {
     if (left) shown.src = left
     else shown.replaceWith(none)
@@ -112,8 +112,8 @@ async function captionHead(page: Page, id: ItemId): Promise<HTMLElement | null> 
   )
 }
 
-function splitWord(what: string, split: string): string {
-  return split === "heldout" ? `${what}, held out of training` : `${what}, split ${split}`
+function splitWord(kind: string, split: string): string {
+  return split === "heldout" ? `${kind}, held out of training` : `${kind}, split ${split}`
 }
 
 async function fillCodes(section: HTMLElement, page: Page, modality: data.Modality, id: ItemId): Promise<void> {

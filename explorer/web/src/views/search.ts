@@ -1,4 +1,4 @@
-// All that a search found: concepts, then captions with their pictures.
+// All results of a search: concepts, then captions with their images.
 
 import * as data from "../data"
 import { h, said } from "../dom"
@@ -12,11 +12,11 @@ import { findCaptions, findConcepts } from "../search"
 const CONCEPTS = 60
 const CAPTIONS = 60
 
-/** Draw what the address asks for. */
+/** Draw the results of the query in the address. */
 export async function searchView(page: Page): Promise<void> {
   const { manifest, run, route, root, signal } = page
   const query = route.params.q ?? ""
-  root.replaceChildren(loading("what was found"))
+  root.replaceChildren(loading("the results"))
   const [concepts, words, captions] = await Promise.all([
     data.concepts(run),
     data.words(run),
@@ -24,13 +24,13 @@ export async function searchView(page: Page): Promise<void> {
   ])
   if (signal.aborted) return
   const title = h("h1", { id: HEADING, tabindex: -1 }, "Search: ", h("bdi", { dir: "auto" }, query))
-  const found = findConcepts(query, concepts, words)
+  const matching = findConcepts(query, concepts, words)
   const texts = captions ? findCaptions(query, captions, CAPTIONS) : { at: [], total: 0 }
-  if (!found.length && !texts.total) {
+  if (!matching.length && !texts.total) {
     root.replaceChildren(
       title,
       empty(
-        "Nothing has these words",
+        "No concept and no caption has these words",
         "Search looks for every word in the names and words of this run's concepts, and in captions. Try fewer or shorter words.",
       ),
     )
@@ -41,11 +41,11 @@ export async function searchView(page: Page): Promise<void> {
     h(
       "section",
       { class: "block" },
-      h("h2", {}, counted(found.length, "concept")),
+      h("h2", {}, counted(matching.length, "concept")),
       h(
         "ul",
         { class: "found" },
-        found
+        matching
           .slice(0, CONCEPTS)
           .map((concept) =>
             h(
@@ -56,7 +56,7 @@ export async function searchView(page: Page): Promise<void> {
             ),
           ),
       ),
-      found.length > CONCEPTS && h("p", { class: "muted" }, `The ${CONCEPTS} with the most energy are shown.`),
+      matching.length > CONCEPTS && h("p", { class: "muted" }, `The ${CONCEPTS} with the most energy are shown.`),
     ),
     h(
       "section",

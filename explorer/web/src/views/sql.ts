@@ -1,6 +1,7 @@
-// Live only: a read-only statement to the study's catalog, its answer as a table and as CSV, the views with their columns.
+// Live only: runs a read-only statement on the study's catalog, shows its answer as a table or saves it as CSV, and lists
+// the catalog's views with their columns.
 
-import type { Manifest } from "../contract"
+import type { Manifest, SqlAnswer } from "../contract"
 import * as data from "../data"
 import { clip, h } from "../dom"
 import { count } from "../format"
@@ -10,7 +11,7 @@ import { note } from "../route"
 
 const SHOWN = 500
 
-/** Draw the prompt; a statement in the address is put there, and asked when the reader says so. */
+/** Draw the prompt; a statement in the address fills it and is run at once. */
 export async function sqlView(page: Page): Promise<void> {
   const { manifest, route, root, signal } = page
   const first = manifest.examples[0]?.query ?? "FROM concepts LIMIT 10"
@@ -54,7 +55,7 @@ export async function sqlView(page: Page): Promise<void> {
     h(
       "p",
       { class: "lead" },
-      "One read-only statement to the study's catalog: SELECT, FROM, EXPLAIN, DESCRIBE or SHOW, in DuckDB's dialect.",
+      "One read-only statement on the study's catalog: SELECT, FROM, EXPLAIN, DESCRIBE or SHOW, in DuckDB's dialect.",
     ),
     h(
       "div",
@@ -113,13 +114,17 @@ function schema(manifest: Manifest): HTMLElement {
   )
 }
 
-function table(answer: data.SqlAnswer): HTMLElement[] {
+function table(answer: SqlAnswer): HTMLElement[] {
   const { columns, rows, truncated, seconds } = answer
-  const said = `${count(rows.length)} rows${truncated ? ", cut at the limit" : ""} in ${seconds.toFixed(2)} s`
+  const summary = `${count(rows.length)} rows${truncated ? ", cut at the limit" : ""} in ${seconds.toFixed(2)} s`
   const shown = rows.slice(0, SHOWN)
   const numeric = columns.map(({ type }) => /INT|DOUBLE|FLOAT|DECIMAL|REAL/i.test(type) && !type.includes("["))
   return [
-    h("p", { class: "muted" }, rows.length > SHOWN ? `${said}; the first ${SHOWN} are shown, the CSV has all` : said),
+    h(
+      "p",
+      { class: "muted" },
+      rows.length > SHOWN ? `${summary}; the first ${SHOWN} are shown, the CSV has all` : summary,
+    ),
     h(
       "div",
       { class: "scroll", tabindex: 0, role: "region", "aria-label": "Answer" },

@@ -1,5 +1,7 @@
-// Live only: a caption or an image of the reader's own, the concepts it activates, and the nearest items of the study.
+// Live only: encodes a caption or an image of the reader's own, and shows the concepts that it activates and the nearest
+// items of the study.
 
+import type { Concepts, Encoded } from "../contract"
 import * as data from "../data"
 import { clip, h, said } from "../dom"
 import { score } from "../format"
@@ -9,7 +11,7 @@ import { failure, loading } from "../parts/notice"
 import { itemHref } from "../parts/pictures"
 import { note } from "../route"
 
-/** Draw the form; a caption in the address is tried at once. */
+/** Draw the form; a caption in the address is encoded at once. */
 export async function tryView(page: Page): Promise<void> {
   const { route, root, signal } = page
   const answer = h("div", { class: "answer", role: "status" })
@@ -24,13 +26,13 @@ export async function tryView(page: Page): Promise<void> {
   )
   let asking: AbortController | null = null
 
-  const attempt = async (what: string | File) => {
+  const attempt = async (query: string | File) => {
     asking?.abort()
     const mine = (asking = new AbortController())
     const either = AbortSignal.any([mine.signal, signal])
-    answer.replaceChildren(loading("what the model makes of it"))
+    answer.replaceChildren(loading("its concepts"))
     try {
-      const [encoded, concepts] = await Promise.all([data.encode(page.run, what, either), data.concepts(page.run)])
+      const [encoded, concepts] = await Promise.all([data.encode(page.run, query, either), data.concepts(page.run)])
       if (!either.aborted) answer.replaceChildren(...result(page, concepts, encoded))
     } catch (error) {
       if (!either.aborted) answer.replaceChildren(failure(error))
@@ -83,7 +85,7 @@ export async function tryView(page: Page): Promise<void> {
     h(
       "p",
       { class: "lead" },
-      `A caption or an image is encoded with ${page.run.model}, and the concepts of ${page.run.sae}, seed ${page.run.seed}, that it activates are shown, with the nearest items of the study.`,
+      `Encode a caption or an image with ${page.run.model}, and see the concepts of ${page.run.sae}, seed ${page.run.seed}, that it activates, and the nearest items of the study.`,
     ),
     h(
       "div",
@@ -103,7 +105,7 @@ export async function tryView(page: Page): Promise<void> {
   if (route.params.text) tryText()
 }
 
-function result(page: Page, concepts: Awaited<ReturnType<typeof data.concepts>>, encoded: data.Encoded): HTMLElement[] {
+function result(page: Page, concepts: Concepts, encoded: Encoded): HTMLElement[] {
   const { run } = page
   const of = (modality: data.Modality) => encoded.nearest.filter((near) => near.modality === modality)
   const images = h(
@@ -161,7 +163,7 @@ function result(page: Page, concepts: Awaited<ReturnType<typeof data.concepts>>,
       h(
         "p",
         { class: "muted small" },
-        "Numbers are cosines of embeddings. Those across the modalities are lower where a model keeps them apart.",
+        "Numbers are cosines of embeddings. Cosines across the modalities are lower for a model that separates the modalities.",
       ),
     ),
   ]
