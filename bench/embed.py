@@ -32,9 +32,9 @@ import tasks.embed
 from storage.dataset import Dataset
 from storage.embeddings import read
 from tasks.stage import Runtime
-from vlm.batches import Workers
-from vlm.decode import decode
+from vlm.batches import EncoderPool
 from vlm.encoder import Encoder
+from vlm.pictures import decode
 
 PARTS = ("vit", "siglip", "demo", "captions", "memory", "growth", "acquire")
 
@@ -63,8 +63,8 @@ def stage(store: Path, pairs: Dataset, encoder: Encoder, device: str) -> Dataset
 
 def forward_alone(encoder: Encoder, pixels: torch.Tensor, size: int = 16) -> None:
     """The forward pass on tensors in memory, every core or device busy."""
-    with Workers([encoder]) as workers:
-        for future in [workers.forward(lambda e, part=part: e.encode_pixels(part)) for part in pixels.split(size)]:
+    with EncoderPool([encoder]) as pool:
+        for future in [pool.forward(lambda e, part=part: e.encode_pixels(part)) for part in pixels.split(size)]:
             future.result()
 
 

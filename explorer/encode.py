@@ -14,6 +14,7 @@ from storage.dataset import manifest_of
 from storage.errors import BadInput
 from storage.rows import Rows, select
 from storage.runs import Run
+from vlm.spec import Spec
 
 NEAREST = 12  # items of each modality
 MAX_PIXELS = 40_000_000  # of a dropped picture
@@ -110,14 +111,14 @@ def spec_of(store: Path, run: Run, name: str) -> str:
 
     Raises BadInput for vectors that were made elsewhere: there is nothing to encode with.
     """
-    spec: str = next(model["spec"] for model in run.config["models"] if model["name"] == name)
-    kind, _, rest = spec.partition(":")
-    if kind == "embeddings":
+    text: str = next(model["spec"] for model in run.config["models"] if model["name"] == name)
+    spec = Spec.parse(text)
+    if spec.is_vectors:
         raise BadInput(f"model {name} is vectors that were made elsewhere: there is no encoder to ask")
-    if kind == "demo":
-        return f"open_clip:local-dir:{store / run.of('model', model=name)[0].dataset.path}"
-    if rest.startswith(("local-dir:", "/", "./", "../", "~")):
-        return spec
+    if spec.variant is not None:
+        return str(Spec.of_folder("open_clip", store / run.of("model", model=name)[0].dataset.path))
+    if spec.path is not None:
+        return text
     recorded: str = manifest_of(store, run.of("embed", model=name)[0].dataset)["arguments"]["model"]
     return recorded  # with the commit of the hub that the study met
 

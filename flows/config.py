@@ -12,13 +12,9 @@ from storage.errors import BadInput
 from storage.sources.registry import SECTIONS, AnyPairs, located
 from storage.sources.section import Section
 from tasks.settings import ARCHITECTURES, BASELINES, PARAMETERS, ImageShare, Settings
+from tasks.specs import FORMS, Spec, forms, relocated
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
-SHORT_NAMES = ("clip", "siglip", "siglip2", "aimv2")  # vlm.zoo says which checkpoints they are
-SPECS = (
-    "demo:NAME", "open_clip:NAME/PRETRAINED", "open_clip:local-dir:PATH", "hf:REPOSITORY[@REVISION]",
-    "hf:local-dir:PATH", "embeddings:PATH", *SHORT_NAMES,
-)  # fmt: skip
 if TYPE_CHECKING:
     MethodName = str
     ForeignName = str
@@ -31,7 +27,7 @@ class Model(Section):
     """One vision-language model."""
 
     name: Name
-    spec: str = Field(description=f"one of {', '.join(SPECS)}")
+    spec: str = Field(description=f"one of {', '.join(forms(*FORMS))}")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16 casts the weights, checked on the first batch; part of the result, so hashed"
     )
@@ -39,12 +35,13 @@ class Model(Section):
     @field_validator("spec")
     @classmethod
     def _known(cls, spec: str) -> str:
-        kind, _, rest = spec.partition(":")
-        if spec not in SHORT_NAMES and (kind not in ("demo", "open_clip", "hf", "embeddings") or not rest):
-            raise ValueError(f"must be {', '.join(SPECS[:-1])} or {SPECS[-1]}")
-        if kind == "demo" and rest not in ("emoji-clip", "emoji-siglip"):
-            raise ValueError("demo models are demo:emoji-clip and demo:emoji-siglip")
+        Spec.parse(spec).check()
         return spec
+
+    @property
+    def parsed_spec(self) -> Spec:
+        """The spec, taken apart."""
+        return Spec.parse(self.spec)
 
 
 class SAESetting(Settings):
@@ -201,11 +198,11 @@ class Study(Section):
             if len(set(names)) != len(names):
                 raise ValueError(f"{kind} names one thing twice: {names}")
         for model in self.models:
-            if model.spec.startswith("embeddings:") != (self.pairs.source == "embeddings"):
+            if model.parsed_spec.is_vectors != (self.pairs.source == "embeddings"):
                 raise ValueError(
                     f'model {model.name}: vectors of your own go with source = "embeddings", and only with it'
                 )
-            if model.spec.startswith("demo:") and self.pairs.source != "npm-emoji":
+            if model.parsed_spec.variant is not None and self.pairs.source != "npm-emoji":
                 raise ValueError(f'model {model.name}: the demo models are made from source = "npm-emoji"')
         if self.frontier is not None:
             if not self._trained():
@@ -340,9 +337,5 @@ def _make_absolute(data: dict[str, Any], folder: Path) -> None:
         if isinstance(setting, dict) and isinstance(setting.get("checkpoint"), str):
             setting["checkpoint"] = str(folder / setting["checkpoint"])
     for model in data.get("models", []) if isinstance(data.get("models"), list) else []:
-        spec = model.get("spec") if isinstance(model, dict) else None
-        if isinstance(spec, str) and spec.startswith(("hf:./", "hf:../")):
-            spec = spec.replace("hf:", "hf:local-dir:", 1)
-        for prefix in ("embeddings:", "open_clip:local-dir:", "hf:local-dir:"):
-            if isinstance(spec, str) and spec.startswith(prefix):
-                model["spec"] = prefix + str(folder / spec.removeprefix(prefix))
+        if isinstance(model, dict) and isinstance(model.get("spec"), str):
+            model["spec"] = relocated(model["spec"], lambda path: str(folder / path))

@@ -28,6 +28,7 @@ from tasks.export import export
 from tasks.frontier import frontier
 from tasks.model import demo_model, features
 from tasks.report import report
+from tasks.specs import Spec, relocated
 from tasks.stage import Stage
 from tasks.train import sae
 
@@ -105,8 +106,8 @@ def fetches(given: Given) -> list[Job]:
 
 def _demo_models(study: Study) -> list[tuple[str, str]]:
     """Name and variant of the demo models that the study names."""
-    specs = [(model.name, *model.spec.partition(":")[::2]) for model in study.models]
-    return [(name, variant) for name, kind, variant in specs if kind == "demo"]
+    variants = [(model.name, model.parsed_spec.variant) for model in study.models]
+    return [(name, variant) for name, variant in variants if variant is not None]
 
 
 @step_of("model")
@@ -138,7 +139,9 @@ def _pinned(given: Given, name: str, variant: str) -> list[Dataset] | None:
     if last is None or not last.of("model", model=name):
         return None
     specs = {model["name"]: model["spec"] for model in last.config["models"]}
-    same = specs.get(name) == f"demo:{variant}" and last.config["pairs"]["heldout"] == given.study.pairs.heldout
+    same = (
+        specs.get(name) == str(Spec("demo", variant)) and last.config["pairs"]["heldout"] == given.study.pairs.heldout
+    )
     return list(last.of("features", model=name)[0].inputs) if same else None
 
 
@@ -150,16 +153,16 @@ def embeddings(given: Given) -> list[Job]:
     # Below the default `acquire` has refused what is larger.
     decoded = {"max_pixels": max(study.pairs.max_pixels, MAX_PIXELS)}
     for model in study.models:
-        kind, _, rest = model.spec.partition(":")
         options = {"dtype": model.dtype, **decoded}
         demo = state.dataset("model", model=model.name)
         for shard in state.of("acquire"):
             pairs, at = shard.dataset, Key("embed", model.name, shard=shard.shard)
-            if kind == "embeddings":
-                stamp = fingerprint(Path(rest), store / "sources" / "fingerprints.json")
-                jobs.append(Job(at, adopt_vectors, {"pairs": pairs, "model": stamp, "path": rest}))
-            elif kind == "demo":
-                spec = f"open_clip:local-dir:{store / demo.path}" if demo else ""
+            if model.parsed_spec.is_vectors:
+                path = model.parsed_spec.rest
+                stamp = fingerprint(Path(path), store / "sources" / "fingerprints.json")
+                jobs.append(Job(at, adopt_vectors, {"pairs": pairs, "model": stamp, "path": path}))
+            elif model.parsed_spec.variant is not None:
+                spec = str(Spec.of_folder("open_clip", store / demo.path)) if demo else ""
                 inputs = {"pairs": pairs, "model": demo, "spec": spec, **options} if demo else None
                 jobs.append(Job(at, embed, inputs))
             else:
@@ -320,7 +323,5 @@ def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
             setting["checkpoint"] = Path(setting["checkpoint"]).name
     config["pairs"] = located(config["pairs"], lambda path: Path(path).name)
     for model in config["models"]:
-        for prefix in ("embeddings:", "open_clip:local-dir:", "hf:local-dir:"):
-            if model["spec"].startswith(prefix):
-                model["spec"] = prefix + Path(model["spec"].removeprefix(prefix)).name
+        model["spec"] = relocated(model["spec"], lambda path: Path(path).name)
     return config

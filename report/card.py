@@ -33,12 +33,12 @@ DEMO = (
 
 
 def study_card(
-    con: duckdb.DuckDBPyConnection, config: dict[str, Any], models: dict[str, dict[str, Any]], items: bool
+    con: duckdb.DuckDBPyConnection, config: dict[str, Any], models: dict[str, dict[str, Any]], items: bool, demo: bool
 ) -> str:
     """What a study's SAEs are, how good they are, what was found, and what none of it says.
 
     con: a catalog; config: the study file as a dict; models: what is known of each model (identity, preprocessing);
-    items: whether images and captions are published too.
+    items: whether images and captions are published too; demo: whether one of the models is a demo model.
     """
     settings = ask(con, queries.SETTINGS)
     runs = in_study_order(settings, config)
@@ -76,18 +76,17 @@ def study_card(
         "## Findings",
         _findings(con, main),
         "## Limits",
-        _bullets(limits(config, split)),
+        _bullets(limits(config, split, demo)),
         "## Use",
         _use(main[0], shown["reconstruction"].of(model=main[0][0], sae=main[0][1])[0]["seed"]),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def limits(config: dict[str, Any], split: str) -> list[str]:
+def limits(config: dict[str, Any], split: str, demo: bool) -> list[str]:
     """What the figures do not say."""
     heldout = config["pairs"]["heldout"]
     counted = f"Figures count the split {split}; {heldout:.0%} of the images were held out of training."
-    demo = any(model["spec"].startswith("demo:") for model in config["models"])
     return [counted, *LIMITS, *([DEMO] if demo else [])]
 
 

@@ -21,9 +21,10 @@ from storage.streams import captions_of, first_images, first_of, image_bytes
 from storage.vectors import fingerprint, open_vectors
 from tasks.progress import bar
 from tasks.stage import Runtime, stage
-from vlm.batches import ImageBatches, TextBatches, Workers, devices
-from vlm.decode import MAX_PIXELS
+from vlm.batches import EncoderPool, ImageBatches, TextBatches, devices
 from vlm.encoder import Encoder
+from vlm.pictures import MAX_PIXELS
+from vlm.spec import Spec
 
 log = logging.getLogger("bridgescope")
 
@@ -37,34 +38,31 @@ def model_identity(spec: str, store: Path) -> tuple[str, str]:
     A local folder counts by its bytes, wherever it lies; a hub repository by its commit, which is resolved once for a
     store and kept in `sources/revisions.json`. Raises BadInput for a folder that is not there.
     """
-    from vlm.checkpoint import is_path
-    from vlm.zoo import expand
-
-    kind, _, rest = expand(spec).partition(":")
-    if rest.startswith("local-dir:") or (kind == "hf" and is_path(rest)):
-        folder = Path(rest.removeprefix("local-dir:")).expanduser()
+    parsed = Spec.parse(spec)
+    if parsed.path is not None:
+        folder = Path(parsed.path).expanduser()
         if not folder.is_dir():
-            raise BadInput(f"{kind}:{rest}: no such folder")
-        return f"{kind}:local-dir:" + fingerprint(folder, store / "sources" / "fingerprints.json"), spec
-    if kind == "open_clip":
-        return f"open_clip:{rest}", spec
-    pinned = f"hf:{_pinned(rest, store / 'sources' / 'revisions.json')}"
+            raise BadInput(f"{parsed}: no such folder")
+        return str(parsed.with_path(fingerprint(folder, store / "sources" / "fingerprints.json"))), spec
+    if parsed.kind == "open_clip":
+        return str(parsed), spec
+    pinned = str(_pinned(parsed, store / "sources" / "revisions.json"))
     return pinned, pinned
 
 
-def _pinned(rest: str, memo: Path) -> str:
-    """REPOSITORY@COMMIT of REPOSITORY[@REVISION]: the commit that the store met first."""
+def _pinned(spec: Spec, memo: Path) -> Spec:
+    """hf:REPOSITORY@COMMIT of hf:REPOSITORY[@REVISION]: the commit that the store met first."""
     from vlm import hub
 
-    repository, revision = hub.split(rest)
+    repository, revision = spec.repository()
     if revision and hub.COMMIT.fullmatch(revision):
-        return rest
+        return spec
     with locked(memo):
-        known: dict[str, str] = json.loads(memo.read_text()) if memo.exists() else {}
-        if rest not in known:
-            known[rest] = hub.resolve(repository, revision)
-            write_atomically(memo, json.dumps(known, indent=1, sort_keys=True))
-    return f"{repository}@{known[rest]}"
+        commits: dict[str, str] = json.loads(memo.read_text()) if memo.exists() else {}
+        if spec.rest not in commits:
+            commits[spec.rest] = hub.resolve(repository, revision)
+            write_atomically(memo, json.dumps(commits, indent=1, sort_keys=True))
+    return Spec("hf", f"{repository}@{commits[spec.rest]}")
 
 
 @functools.lru_cache(maxsize=1)
@@ -96,12 +94,12 @@ def embed(
     shard, rows = image_id // SHARD_ROWS, (len(same_bytes), len(captions))
     began = time.perf_counter()
     with (
-        Workers(encoders, runtime.embed_batch_size) as workers,
+        EncoderPool(encoders, runtime.embed_batch_size) as pool,
         bar(sum(rows), f"embed  {spec.rpartition('/')[2]} shard {shard}", show=runtime.progress) as progress,
     ):
         tell = _Teller(shard, sum(rows), progress)
         pictures = ImageBatches(
-            workers,
+            pool,
             lambda start: image_bytes(runtime.store, pairs, start),
             same_bytes,
             lambda rows: written_rows(out, "image", rows),
@@ -110,7 +108,7 @@ def embed(
             done=tell,
         )
         texts = TextBatches(
-            workers,
+            pool,
             lambda start, stop: captions[start:stop].to_list(),
             first_of(captions),
             lambda rows: written_rows(out, "text", rows),
@@ -129,7 +127,7 @@ def embed(
             "truncated_captions": truncated,
         },
     )  # fmt: skip
-    _summary(shard, rows, workers, time.perf_counter() - began, len(failed), truncated)
+    _summary(shard, rows, pool, time.perf_counter() - began, len(failed), truncated)
     return sum(rows) - len(failed)
 
 
@@ -173,13 +171,13 @@ class _Teller:
             log.info("shard %d: %d of %d rows, %.1f rows/s, %.0f s left", self.shard, self.done, self.total, rate, left)
 
 
-def _summary(shard: int, rows: tuple[int, int], workers: Workers, seconds: float, failed: int, truncated: int) -> None:
+def _summary(shard: int, rows: tuple[int, int], pool: EncoderPool, seconds: float, failed: int, truncated: int) -> None:
     """Where the time went, and what did not come through whole."""
-    spent = workers.seconds
+    spent = pool.seconds
     log.info(
         "shard %d: %d images, %d captions, %d rows forward in %.1f s (%.1f rows/s): "
         "read %.1f s, forward %.1f s, write and the rest %.1f s",
-        *(shard, *rows, workers.forwarded, seconds, sum(rows) / max(seconds, 1e-9)),
+        *(shard, *rows, pool.forwarded, seconds, sum(rows) / max(seconds, 1e-9)),
         *(spent["read"], spent["forward"], max(0.0, seconds - sum(spent.values()))),
     )
     if failed or truncated:

@@ -14,6 +14,7 @@ from storage.embeddings import read_attributes
 from storage.errors import BadInput
 from storage.runs import Entry, Run, last_run
 from storage.site import SITE
+from vlm.spec import Spec
 
 STABILITY = """
 SELECT avg(stability) AS stability, avg(floor_random) AS floor_random, avg(floor_matched) AS floor_matched
@@ -63,7 +64,8 @@ def publish_study(
         unpack(site, made.folder, items=items)
         write_saes(made.folder, store, run, con)
         write_statistics(made.folder / "statistics", store, run)
-        card = study_card(con, run.config, known_of(store, run), items)
+        demo = any(Spec.parse(model["spec"]).variant is not None for model in run.config["models"])
+        card = study_card(con, run.config, known_of(store, run), items, demo)
         (made.folder / CARD).write_text("\n".join((*HEAD, card)), encoding="utf-8")
     return made.where
 

@@ -1,8 +1,8 @@
-"""Images and captions through an encoder in batches, each part timed: several workers run forward, decoding runs ahead.
+"""Embedding of images and captions in batches, each part timed: workers run the model while threads decode ahead.
 
-Decoding is done in threads: Pillow lets go of the interpreter (134 images/s of 640 x 480 on one core, 277 on two), and
-processes would have to send the pixels back. One worker a device; on a CPU one a core, each with one thread: a forward
-pass that splits every operation over all cores waits at each of them for whichever core is decoding just then
+Decoding is done in threads: Pillow releases the interpreter's lock (134 images/s of 640 x 480 on one core, 277 on two),
+and processes would have to send the pixels back. There is one worker per device; on a CPU one per core, each with one
+thread: a forward pass that splits every operation over all cores waits at each operation for the core that is decoding
 (ViT-B-32, two cores, float32: 16.2 images/s against 13.2). Batches start at the rows they are asked for: a resumed
 shard runs the batches of an uninterrupted one.
 """
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vlm.decode import MAX_PIXELS, DecodeError, decode
+from vlm.pictures import MAX_PIXELS, DecodeError, decode
 
 if TYPE_CHECKING:
     from vlm.encoder import Encoder
@@ -31,13 +31,13 @@ log = logging.getLogger("bridgescope")
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
-#: Images of a batch where nobody says: on a CPU more than 16 a core gains nothing, an accelerator wants many.
+#: Images per batch by default: on a CPU more than 16 per core gain nothing, an accelerator needs many.
 CPU_BATCH, GPU_BATCH = 16, 256
 CAPTIONS_PER_IMAGE = 4  # a caption has a fraction of the tokens that an image has patches
 
 
 def devices(device: str) -> list[str]:
-    """The devices that a study's `device` means: "auto" and "cuda" every GPU that is there, else the one named."""
+    """The devices that a study's `device` means: "auto" and "cuda" mean every GPU, any other name one device."""
     import torch
 
     count = torch.cuda.device_count()
@@ -45,7 +45,7 @@ def devices(device: str) -> list[str]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that a batch was too large for its device."""
+    """Whether an exception means that a batch was too large for its device."""
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -55,21 +55,21 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class Later(NamedTuple):
-    """Work that is done when its result is asked for."""
+    """A stand-in for a future: the work is done when its result is asked for."""
 
     work: Callable[[], Any]
 
     def result(self) -> Any:
-        """Do it."""
+        """Do the work and return its result."""
         return self.work()
 
 
-class Workers:
-    """Encoders, each with a thread of its own, and the threads that decode for them. Used as a context.
+class EncoderPool:
+    """Encoders, each with a worker thread of its own, and threads that decode for them. It is a context manager.
 
     Args:
-        encoders: one a device. A single one on a CPU is shared by as many workers as torch has threads.
-        batch_size: images of a batch, or "auto"; captions go in four times as many.
+        encoders: one per device. A single one on a CPU is shared by as many workers as torch has threads.
+        batch_size: images per batch, or "auto"; a batch of captions has four times as many.
     """
 
     def __init__(self, encoders: Sequence[Encoder], batch_size: int | str = "auto") -> None:
@@ -81,23 +81,23 @@ class Workers:
         self.encoders = [encoder for encoder in encoders for _ in range(shared)]
         self.batch_size = (CPU_BATCH if on_cpu else GPU_BATCH) if batch_size == "auto" else int(batch_size)
         self.forwarded = 0  #: rows that went through a model
-        #: seconds that workers spent on (or waiting for) decoding, and in the model: the mean over workers
+        #: seconds spent on (or waiting for) decoding, and in the model: the mean over workers
         self.seconds = {"read": 0.0, "forward": 0.0}
         self._lock = threading.Lock()
         self._idle: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
         for encoder in self.encoders:
             self._idle.put(encoder)
         self._one_thread_each = on_cpu and len(self.encoders) > 1
-        #: Where workers fill every core, decoding ahead gains nothing: more threads than cores push each other out of
+        #: When workers fill every core, decoding ahead gains nothing: more threads than cores evict each other from the
         #: caches and wait for the interpreter's lock (EfficientNet-Lite0 on two cores: a quarter of its speed).
         self._decode_ahead = not on_cpu or len(self.encoders) < (os.cpu_count() or 1)
         self._forward = ThreadPoolExecutor(len(self.encoders), thread_name_prefix="forward")
         self._decode = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> EncoderPool:
         import torch
 
-        if self._one_thread_each:  # threads that start from now on take this over
+        if self._one_thread_each:  # threads that start from now on inherit this
             torch.set_num_threads(1)
         return self
 
@@ -109,11 +109,11 @@ class Workers:
         torch.set_num_threads(self._threads)
 
     def decode(self, work: Callable[[], Any]) -> Future[Any] | Later:
-        """Have a decoding thread do something, or the worker itself that wants the result."""
+        """Run some work in a decoding thread, or, without decoding ahead, in the worker that asks for its result."""
         return self._decode.submit(work) if self._decode_ahead else Later(work)
 
     def forward(self, work: Callable[[Encoder], Array]) -> Future[Array]:
-        """Have the next free worker do something with its encoder; it begins in the order of these calls."""
+        """Run some work on the encoder of the next free worker; work begins in the order of these calls."""
         return self._forward.submit(self._with_encoder, work)
 
     def _with_encoder(self, work: Callable[[Encoder], Array]) -> Array:
@@ -124,50 +124,50 @@ class Workers:
             self._idle.put(encoder)
 
     def spent(self, part: str, since: float, rows: int = 0) -> None:
-        """Add the time since then to a part, and rows to those that went forward."""
+        """Add the seconds since `since` to a part, and `rows` to the rows that went through a model."""
         with self._lock:
             self.seconds[part] += (time.perf_counter() - since) / len(self.encoders)
             self.forwarded += rows
 
 
 class _Batch(NamedTuple):
-    rows: Ints  #: of the shard, all of one chunk
+    rows: Ints  #: row numbers in the shard, all in one chunk
     result: Future[Array]
 
 
 class _Batches(ABC):
-    """Rows of a shard, in batches that workers run ahead of the reader.
+    """The rows of a shard in batches, which the pool's workers run ahead of the caller of `encode`.
 
     Args:
         first_of: int64 [n]: for each row the first row with the same content, itself for most. Only those are encoded.
-        earlier: gives float32 rows that were encoded in earlier chunks, for the repeats of a later one.
-        chunk: rows that are asked for at a time: no batch reaches over its end.
-        done: told of rows as they come out of the model.
+        earlier: returns the float32 embeddings of rows in earlier chunks, for rows of a later chunk that repeat them.
+        chunk: rows per call of `encode`; no batch crosses the end of a chunk.
+        done: called with the number of rows whenever rows are finished.
     """
 
     def __init__(
         self,
-        workers: Workers,
+        pool: EncoderPool,
         first_of: Ints,
         earlier: Callable[[Ints], Array],
         chunk: int = 1024,
         done: Callable[[int], object] = lambda rows: None,
     ) -> None:
-        self.workers, self.first_of, self.earlier, self.chunk, self.done = workers, first_of, earlier, chunk, done
-        self.dim = workers.encoders[0].dim
-        self.largest = workers.batch_size  #: rows of a batch that fit the device, as far as is known
+        self.pool, self.first_of, self.earlier, self.chunk, self.done = pool, first_of, earlier, chunk, done
+        self.dim = pool.encoders[0].dim
+        self.largest = pool.batch_size  #: rows of a batch that fit the device, as far as is known
         self._waiting: deque[_Batch] = deque()
         self._source: Iterator[_Batch] | None = None
         self._lock = threading.Lock()
 
     @abstractmethod
     def _batches(self, start: int) -> Iterator[_Batch]:
-        """Hand batches to the workers, from row `start` on, in the order of chunks."""
+        """Submit batches to the pool, from row `start` on, in the order of chunks."""
 
     def encode(self, start: int, stop: int) -> Array:
         """Embeddings of rows start to stop: float32 [stop - start, dim], NaN for an image that is missing or broken.
 
-        To be called a chunk at a time, in order, beginning anywhere.
+        Call it once per chunk, in order; the first call may be for any chunk.
         """
         if self._source is None:
             self.done(start)
@@ -187,13 +187,13 @@ class _Batches(ABC):
         return out
 
     def _size(self, most: int) -> int:
-        """Rows of a batch. A small shard, of new pairs, is shared out evenly so that it keeps every worker busy."""
-        return max(1, min(most, -(-len(self.first_of) // len(self.workers.encoders))))
+        """Rows per batch. The rows of a small shard, of new pairs, are divided evenly, to keep every worker busy."""
+        return max(1, min(most, -(-len(self.first_of) // len(self.pool.encoders))))
 
     def _fill(self) -> bool:
-        """Keep every worker supplied with a batch to run and one to run next. False when nothing is left."""
+        """Submit batches until every worker has enough of them ahead. Returns False when no batch is left."""
         assert self._source is not None
-        while len(self._waiting) < 3 * len(self.workers.encoders):
+        while len(self._waiting) < 3 * len(self.pool.encoders):
             batch = next(self._source, None)
             if batch is None:
                 break
@@ -201,7 +201,7 @@ class _Batches(ABC):
         return bool(self._waiting)
 
     def _forward(self, encoder: Encoder, rows: int, run: Callable[[slice], Array]) -> Array:
-        """Run rows through the model; a batch that its device cannot hold is halved, and those after it stay so."""
+        """Run rows through the model; a batch that its device cannot hold is halved, and so are all later batches."""
         began = time.perf_counter()
         parts: list[Array] = []
         at = 0
@@ -215,7 +215,7 @@ class _Batches(ABC):
                 self._shrink(encoder.device, size)
                 continue
             at += size
-        self.workers.spent("forward", began, rows)
+        self.pool.spent("forward", began, rows)
         return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
 
     def _shrink(self, device: str, size: int) -> None:
@@ -226,30 +226,30 @@ class _Batches(ABC):
                 self.largest = size // 2
                 log.warning("%s: out of memory with %d rows a batch: going on with %d", device, size, self.largest)
         if device.startswith("cuda"):
-            torch.cuda.empty_cache()  # so that the smaller batch finds whole blocks
+            torch.cuda.empty_cache()  # so that the smaller batch gets contiguous memory
 
 
 class ImageBatches(_Batches):
-    """Encodes the images of a shard. `read(start)` yields their bytes from a row on, None for one that is missing.
+    """Encodes the images of a shard. `read(start)` yields their bytes from row `start` on, None for a missing image.
 
-    An image of more than `max_pixels` fails, as one that cannot be decoded does.
+    An image of more than `max_pixels` fails like an image that cannot be decoded.
     """
 
     def __init__(
         self,
-        workers: Workers,
+        pool: EncoderPool,
         read: Callable[[int], Iterator[bytes | None]],
         first_of: Ints,
         earlier: Callable[[Ints], Array],
         max_pixels: int = MAX_PIXELS,
         **options: Any,
     ) -> None:
-        super().__init__(workers, first_of, earlier, **options)
+        super().__init__(pool, first_of, earlier, **options)
         self.read, self.max_pixels = read, max_pixels
 
     def _batches(self, start: int) -> Iterator[_Batch]:
         stream = self.read(start)
-        size = self._size(self.workers.batch_size)
+        size = self._size(self.pool.batch_size)
         for begin in range(start, len(self.first_of), self.chunk):
             fresh: list[tuple[int, Future[Any] | Later]] = []
             end = min(begin + self.chunk, len(self.first_of))
@@ -262,7 +262,7 @@ class ImageBatches(_Batches):
                     fresh = []
 
     def _decoded(self, data: bytes) -> Future[Any] | Later:
-        preprocess = self.workers.encoders[0].preprocess
+        preprocess = self.pool.encoders[0].preprocess
 
         def work() -> Any:
             try:
@@ -270,13 +270,13 @@ class ImageBatches(_Batches):
             except DecodeError:
                 return None  # its row stays NaN and is named in failed_rows
 
-        return self.workers.decode(work)
+        return self.pool.decode(work)
 
     def _batch(self, fresh: list[tuple[int, Future[Any] | Later]]) -> _Batch:
         def work(encoder: Encoder) -> Array:
             began = time.perf_counter()
             pixels = [future.result() for _, future in fresh]
-            self.workers.spent("read", began)
+            self.pool.spent("read", began)
             sound = [place for place, picture in enumerate(pixels) if picture is not None]
             out = np.full((len(fresh), self.dim), np.nan, np.float32)
             out[sound] = self._forward(
@@ -286,39 +286,39 @@ class ImageBatches(_Batches):
             )
             return out
 
-        return _Batch(np.array([row for row, _ in fresh], np.int64), self.workers.forward(work))
+        return _Batch(np.array([row for row, _ in fresh], np.int64), self.pool.forward(work))
 
 
 class TextBatches(_Batches):
-    """Encodes the captions of a shard; in each chunk the shortest go first, so that few are padded.
+    """Encodes the captions of a shard; each chunk is sorted by length, shortest first, so that there is little padding.
 
-    `captions(start, stop)` gives a range of them.
+    `captions(start, stop)` returns a range of the captions.
     """
 
     def __init__(
         self,
-        workers: Workers,
+        pool: EncoderPool,
         captions: Callable[[int, int], list[str]],
         first_of: Ints,
         earlier: Callable[[Ints], Array],
         **options: Any,
     ) -> None:
-        super().__init__(workers, first_of, earlier, **options)
+        super().__init__(pool, first_of, earlier, **options)
         self.captions = captions
-        self.largest = CAPTIONS_PER_IMAGE * workers.batch_size
+        self.largest = CAPTIONS_PER_IMAGE * pool.batch_size
         self._start: int | None = None
         self._too_long = np.zeros(len(first_of), dtype=bool)
 
     def _batches(self, start: int) -> Iterator[_Batch]:
         self._start = start
-        size = self._size(CAPTIONS_PER_IMAGE * self.workers.batch_size)
+        size = self._size(CAPTIONS_PER_IMAGE * self.pool.batch_size)
         for begin in range(start, len(self.first_of), self.chunk):
             end = min(begin + self.chunk, len(self.first_of))
             rows = begin + np.flatnonzero(self.first_of[begin:end] == np.arange(begin, end))
             if not len(rows):
                 continue
             given = self.captions(begin, end)
-            tokens = self.workers.encoders[0].tokenize([given[row - begin] for row in rows])
+            tokens = self.pool.encoders[0].tokenize([given[row - begin] for row in rows])
             self._too_long[rows] = tokens.truncated.numpy()
             for places in tokens.by_length().split(size):
                 yield self._batch(rows[places.numpy()], tokens.batch(places))
@@ -330,14 +330,14 @@ class TextBatches(_Batches):
 
             return self._forward(encoder, len(rows), run)
 
-        return _Batch(rows, self.workers.forward(work))
+        return _Batch(rows, self.pool.forward(work))
 
     def truncated(self) -> int:
-        """Captions longer than the model's context, among all of the shard: those of an interrupted call are read
-        again, not encoded."""
+        """Number of captions of the whole shard that are longer than the model's context. Captions that an interrupted
+        call has encoded are tokenized again, not encoded again."""
         before = len(self.first_of) if self._start is None else self._start
         for begin in range(0, before, self.chunk):
             end = min(begin + self.chunk, before)
-            tokens = self.workers.encoders[0].tokenize(self.captions(begin, end))
+            tokens = self.pool.encoders[0].tokenize(self.captions(begin, end))
             self._too_long[begin:end] = tokens.truncated.numpy()
         return int(self._too_long[self.first_of].sum())

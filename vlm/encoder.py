@@ -1,6 +1,6 @@
-"""What every vision-language encoder offers, whichever library it comes from, and `load`, which finds it by a spec.
+"""The interface of vision-language encoders, whichever library they come from: pictures and strings to unit vectors.
 
-Knows nothing of stores, shards or pairs: pictures and strings in, unit vectors out.
+Knows nothing of specs, stores, shards or pairs.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vlm.spec import SpecError
 
 if TYPE_CHECKING:  # torch takes seconds to import; `import vlm` must not
     import numpy as np
@@ -21,21 +23,15 @@ IMAGE_BATCH = 64
 TEXT_BATCH = 64
 
 
-class SpecError(ValueError):
-    """A model spec, device or dtype that cannot be used: the message names it and what is allowed."""
-
-    exit_code = 2
-
-
 class Tokens(NamedTuple):
-    """Captions as a text tower takes them."""
+    """Tokenized captions, the input of a text tower."""
 
-    inputs: dict[str, torch.Tensor]  #: each [B, L]: token ids, and a mask where the family's tower gets one
-    lengths: torch.Tensor  #: int64 [B]: tokens that matter; L where the tower attends to its padding
-    truncated: torch.Tensor  #: bool [B]: captions longer than the context, cut as the tokenizer cuts
+    inputs: dict[str, torch.Tensor]  #: each [B, L]: token ids, and a mask if the family's tower takes one
+    lengths: torch.Tensor  #: int64 [B]: tokens that matter; L if the tower attends to its padding
+    truncated: torch.Tensor  #: bool [B]: captions longer than the context, truncated by the tokenizer
 
     def batch(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The inputs of some rows, cut to the longest among them."""
+        """The inputs of some rows, without the columns that are padding in all of them."""
         longest = int(self.lengths[rows].max())
         return {name: values[rows, :longest] for name, values in self.inputs.items()}
 
@@ -49,51 +45,51 @@ class Tokens(NamedTuple):
 class Encoder(ABC):
     """A two-tower model with a joint space of `dim` dimensions.
 
-    Every embedding is float32, from the projected (joint) space, finite, and of norm 1. Methods may be called from
+    Every embedding is float32, in the projected (joint) space, finite, and of norm 1. Methods may be called from
     several threads at once, except `tokenize` and `cast`.
     """
 
     dim: int
-    #: JSON-ready, without paths: what the model, its preprocessing and its tokenizer are, and the versions of
-    #: the libraries that change results
+    #: JSON-ready, without paths: the model, its preprocessing and its tokenizer, and the versions of the libraries
+    #: that change results
     identity: dict[str, Any]
-    device: str  #: where it runs: "auto" is resolved, so that a fall-back to the CPU is visible
+    device: str  #: a torch device name: "auto" is resolved, so that a fall-back to the CPU is visible
     model: Any
     dtype: torch.dtype
 
     @abstractmethod
     def preprocess(self, image: Image.Image) -> Any:
-        """One RGB picture of any size as the image tower takes it, without the batch's dimension, on the CPU: a
+        """The input of the image tower for one RGB picture of any size, without the batch's dimension, on the CPU: a
         float32 tensor [3, H, W], or a dict of tensors."""
 
     @abstractmethod
     def image_features(self, batch: Any) -> torch.Tensor:
-        """What the image tower makes of collated pictures, projected, not normalised: float32 [B, dim] on the CPU."""
+        """The image tower's projected output for collated pictures, not normalised: float32 [B, dim] on the CPU."""
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Strings to tokens, with the family's own padding, truncation, lower-casing and end of text."""
+        """Tokenize strings with the family's own padding, truncation, lower-casing and end-of-text token."""
 
     @abstractmethod
     def token_features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """What the text tower makes of `Tokens.batch`, projected, not normalised: float32 [B, dim] on the CPU."""
+        """The text tower's projected output for `Tokens.batch`, not normalised: float32 [B, dim] on the CPU."""
 
     def collate(self, pictures: Sequence[Any]) -> Any:
-        """Preprocessed pictures as one batch."""
+        """Stack preprocessed pictures into one batch."""
         import torch
 
         return torch.stack(list(pictures))
 
     def encode_pixels(self, batch: Any) -> np.ndarray:
-        """Collated pictures to embeddings, float32 [B, dim]."""
+        """The embeddings of collated pictures, float32 [B, dim]."""
         return unit_rows(self.image_features(batch), "pictures")
 
     def encode_tokens(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
-        """A batch of tokens to embeddings, float32 [B, dim]."""
+        """The embeddings of a batch of tokens, float32 [B, dim]."""
         return unit_rows(self.token_features(inputs), "captions")
 
     def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """RGB pictures to embeddings, float32 [B, dim], in order."""
+        """The embeddings of RGB pictures, float32 [B, dim], in order."""
         import numpy as np
 
         out = np.empty((len(images), self.dim), dtype=np.float32)
@@ -103,7 +99,7 @@ class Encoder(ABC):
         return out
 
     def text_features(self, texts: Sequence[str]) -> torch.Tensor:
-        """Strings to what the text tower puts out, float32 [B, dim], not normalised, in the order given."""
+        """The text tower's projected output for strings, float32 [B, dim], not normalised, in order."""
         import torch
 
         if not texts:
@@ -114,12 +110,12 @@ class Encoder(ABC):
         return torch.empty_like(features).index_copy_(0, order, features)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Strings to embeddings, float32 [B, dim], in order. What else is in the list makes no difference beyond
-        floating-point tolerance."""
+        """The embeddings of strings, float32 [B, dim], in order. The embedding of a string does not depend on the
+        others in the list, beyond floating-point tolerance."""
         return unit_rows(self.text_features(texts), "captions")
 
     def cast(self, dtype: str) -> None:
-        """Cast the weights, and say so in the identity. (Autocast would cast them anew at every call.)"""
+        """Cast the weights, and record the dtype in the identity. (Autocast would cast them at every call.)"""
         import torch
 
         self.dtype = getattr(torch, dtype)
@@ -139,45 +135,14 @@ def unit_rows(features: torch.Tensor, what: str) -> np.ndarray:
 
 
 def resolve_device(device: str) -> str:
-    """A torch device for "auto", "cpu", "cuda" or "cuda:N". Raises `SpecError` for one that is not there."""
+    """The torch device that "auto", "cpu", "cuda" or "cuda:N" means. Raises `SpecError` for an absent device."""
     import torch
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):  # no such name, no such device, not in this torch
+    except (RuntimeError, AssertionError, NotImplementedError):  # unknown name, absent device, torch built without it
         there = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise SpecError(f"device {device!r} is not on this machine: allowed are {', '.join(there)}") from None
     return device
-
-
-def load(spec: str, device: str = "auto", dtype: str = "float32") -> Encoder:
-    """The encoder that a spec names.
-
-    Args:
-        spec: `open_clip:NAME/PRETRAINED`, `open_clip:local-dir:PATH`, `hf:REPOSITORY[@REVISION]`, `hf:local-dir:PATH`
-            (`hf:PATH` too, when PATH starts with /, ./, ../ or ~), or a short name of `vlm.zoo`.
-        device: "auto" (CUDA when there is one, else the CPU) or a torch device name.
-        dtype: "float32" or "bfloat16"; the latter casts the weights, since autocast would cast them at every call
-            (measured 15.0 images/s against 38.1, ViT-B-32 on a CPU with AVX512-BF16).
-
-    Raises `SpecError` for anything else, and for a folder, a pre-trained tag or a repository that is not there.
-    """
-    from vlm.zoo import SPECS, expand
-
-    if dtype not in DTYPES:
-        raise SpecError(f"dtype {dtype!r} of model {spec!r}: allowed are {', '.join(DTYPES)}")
-    kind, _, rest = expand(spec).partition(":")
-    if kind not in ("open_clip", "hf") or not rest:
-        raise SpecError(
-            f"model spec {spec!r}: allowed are {', '.join(SPECS)}"
-            + (" (a demo model is first made by a study, then loaded from its folder)" if kind == "demo" else "")
-        )
-    if kind == "hf":
-        from vlm.hf import load_hf
-
-        return load_hf(rest, device=device, dtype=dtype)
-    from vlm.open_clip import load_open_clip
-
-    return load_open_clip(rest, device=device, dtype=dtype)

@@ -1,7 +1,7 @@
-"""Encoders out of transformers: CLIP, SigLIP, SigLIP2 (fixed resolution and NaFlex) and AIMv2's `lit` checkpoint.
+"""Encoders from transformers: CLIP, SigLIP, SigLIP2 (fixed resolution and NaFlex) and AIMv2's `lit` checkpoint.
 
-Each family's own image processor and tokenizer, as the checkpoint's files set them up. Hub repositories are pinned to
-a commit first, so that a hub model and a folder of the same files go one way. Remote code is never run.
+Each family has its own image processor and tokenizer, configured by the checkpoint's files. Hub repositories are pinned
+to a commit first, so that a hub model and a folder of the same files are loaded the same way. Remote code is never run.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vlm import hub
-from vlm.checkpoint import file_hashes, is_path, library_versions, weight_files
-from vlm.encoder import Encoder, SpecError, Tokens, resolve_device
+from vlm.checkpoint import file_hashes, library_versions, weight_files
+from vlm.encoder import Encoder, Tokens, resolve_device
+from vlm.spec import Spec, SpecError
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-LOCAL_DIR = "local-dir:"
 LIBRARIES = ("transformers", "tokenizers", "sentencepiece", "torch", "torchvision", "pillow")
 IMAGE_SETTINGS = (
     "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
@@ -29,14 +29,14 @@ LIT = "hf:apple/aimv2-large-patch14-224-lit"
 
 
 class Family(NamedTuple):
-    """What the four families do differently with text; pictures differ by their processors alone."""
+    """How a family treats text. For pictures the families differ by their processors alone."""
 
-    model: str  #: the class in transformers
-    causal: bool  #: the tower sees nothing behind the end of text: padding can be cut, exactly
-    lower: bool  #: trained on lower-cased text; CLIP's tokenizer lowers by itself
-    context: int  #: tokens, where the configuration says nothing
-    #: AIMv2's text tower: its modules do not call themselves causal, and transformers leaves a mask of nothing but ones
-    #: away: a batch without padding would then look ahead, one with padding would not. It is given the whole mask.
+    model: str  #: the name of the class in transformers
+    causal: bool  #: no token attends to a later one: padding can be removed without any change
+    lower: bool  #: trained on lower-cased text; CLIP's tokenizer lower-cases by itself
+    context: int  #: tokens, if the configuration states no length
+    #: AIMv2's text tower gets the whole causal mask: its modules are not marked as causal, and transformers drops a
+    #: mask of ones. Tokens would attend to later ones in a batch without padding, but not in a batch with padding.
     own_mask: bool = False
 
 
@@ -52,10 +52,10 @@ class HFEncoder(Encoder):
     """A transformers dual encoder with its image processor and tokenizer.
 
     Args:
-        model: float32 on the CPU; it is moved, cast and set to evaluate.
-        family: how its text tower wants captions.
-        image_processor: pictures to what the image tower takes.
-        tokenizer: of the checkpoint; its `model_input_names` say whether the tower gets a mask.
+        model: float32 on the CPU; it is moved, cast and set to evaluation mode.
+        family: how its text tower treats captions.
+        image_processor: turns pictures into the input of the image tower.
+        tokenizer: the checkpoint's own; its `model_input_names` say whether the tower gets a mask.
         source: the JSON-ready part of the identity that says which weights these are.
         device: a torch device; "auto" is already resolved.
         dtype: "float32" or "bfloat16".
@@ -80,7 +80,7 @@ class HFEncoder(Encoder):
         positions = getattr(model.config.text_config, "max_position_embeddings", family.context)
         self.context = min(int(tokenizer.model_max_length), int(positions))
         self.lower = family.lower and tokenizer.init_kwargs.get("do_lower_case") is not False
-        # SigLIP was trained without a mask, and its released tokenizers give none.
+        # SigLIP was trained without a mask, and its released tokenizers return none.
         self.masked = not family.own_mask and "attention_mask" in tokenizer.model_input_names
         self.dim = int(self.token_features(self.tokenize([""]).inputs).shape[1])
         self.identity = {
@@ -155,7 +155,7 @@ class HFEncoder(Encoder):
         import torch
 
         moved = {name: values.to(self.device) for name, values in inputs.items()}
-        if self.family.own_mask:  # [B, 1, L, L]: each token sees itself and those before it
+        if self.family.own_mask:  # [B, 1, L, L]: each token attends to itself and those before it
             rows, width = moved["input_ids"].shape
             seen = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()
             moved["attention_mask"] = seen.expand(rows, 1, width, width)
@@ -164,30 +164,30 @@ class HFEncoder(Encoder):
 
 
 def pooled(features: Any) -> torch.Tensor:
-    """The embeddings [B, dim] in what `get_image_features` gives: transformers 4 a tensor, 5 an object around it."""
+    """The embeddings [B, dim] in the result of `get_image_features`: a tensor in transformers 4, an object in 5."""
     return getattr(features, "pooler_output", features)
 
 
-def load_hf(rest: str, device: str, dtype: str) -> HFEncoder:
-    """The encoder of `hf:REST`, REST being REPOSITORY[@REVISION], local-dir:PATH or a path. Raises `SpecError`."""
+def load_hf(spec: Spec, device: str, dtype: str) -> HFEncoder:
+    """The encoder of a spec of the kind "hf": a repository of the hub, or a folder. Raises `SpecError`."""
     place = resolve_device(device)
-    if rest.startswith(LOCAL_DIR) or is_path(rest):
-        folder = Path(rest.removeprefix(LOCAL_DIR)).expanduser().absolute()
+    if spec.path is not None:
+        folder = Path(spec.path).expanduser().absolute()
         if not folder.is_dir():
-            raise SpecError(f"model spec hf:{rest}: there is no such folder")
+            raise SpecError(f"model spec {spec}: there is no such folder")
         source: dict[str, Any] = {"kind": "hf", "files": file_hashes(folder)}
     else:
-        repository, revision = hub.split(rest)
+        repository, revision = spec.repository()
         commit = hub.resolve(repository, revision)
         folder = hub.snapshot(repository, commit)
         source = {"kind": "hf", "repository": repository, "revision": commit}
-    model_type, family = _family(folder, f"model spec hf:{rest}")
+    model_type, family = _family(folder, f"model spec {spec}")
     try:
         model = _model(folder, family)
         processor, tokenizer = _processors(folder)
-    except Exception as error:  # each reader of files raises its own: safetensors, the unpickler, the tokenizers
+    except Exception as error:  # safetensors, the unpickler and the tokenizers each raise their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SpecError(f"model spec hf:{rest}: transformers cannot load it: {reason}") from error
+        raise SpecError(f"model spec {spec}: transformers cannot load it: {reason}") from error
     return HFEncoder(model, family, processor, tokenizer, {**source, "model": model_type}, place, dtype)
 
 
@@ -209,7 +209,7 @@ def _family(folder: Path, spec: str) -> tuple[str, Family]:
 
 
 def _model(folder: Path, family: Family) -> Any:
-    """The model, whole: a weight that the files lack would be random after a mere warning."""
+    """The model with all its weights. A weight that the files lack is refused: transformers would make it random."""
     import torch
     import transformers
 
@@ -239,7 +239,7 @@ def _processors(folder: Path) -> tuple[Any, Any]:
     settings = folder / "tokenizer_config.json"
     wanted = json.loads(settings.read_text()).get("tokenizer_class") if settings.is_file() else None
     if wanted == "SiglipTokenizer" and type(tokenizer).__name__ != wanted:
-        # Without sentencepiece another class reads the files, and keeps the punctuation that SigLIP drops.
+        # Without sentencepiece another class reads the files, and keeps the punctuation that SigLIP removes.
         raise ImportError("SigLIP's tokenizer needs sentencepiece and protobuf: pip install sentencepiece protobuf")
     return image_processor, tokenizer
 

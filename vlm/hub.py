@@ -1,6 +1,7 @@
-"""The Hugging Face hub: a repository's revision, its files in the local cache, and what to say when neither is there.
+"""The Hugging Face hub: a repository's commit, its files in the local cache, and the error when a model is in neither.
 
-Only what a model needs is fetched: settings, tokenizer, safetensors (else `.bin`, read with weights_only). Never code.
+Only the files that a model needs are fetched: settings, tokenizer, safetensors (else `.bin`, read with weights_only).
+Code is never fetched.
 """
 
 from __future__ import annotations
@@ -8,24 +9,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vlm.encoder import SpecError
+from vlm.spec import SpecError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 OLD_WEIGHTS = ["pytorch_model*.bin", "pytorch_model*.json"]
-SECONDS = 20.0  # until the hub counts as out of reach
-
-
-def split(rest: str) -> tuple[str, str | None]:
-    """(repository, revision or None) of REPOSITORY[@REVISION]. Raises `SpecError` for what names no repository."""
-    repository, _, revision = rest.partition("@")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
-        raise SpecError(f"model spec hf:{rest}: must be hf:REPOSITORY[@REVISION] or hf:local-dir:PATH")
-    return repository, revision or None
+SECONDS = 20.0  # without an answer, until the hub counts as out of reach
 
 
 def resolve(repository: str, revision: str | None = None) -> str:
-    """The commit that a repository's revision (its main branch) is at now: the hub's word, else the cache's.
+    """The current commit of a repository's revision (default: its main branch), from the hub, else from the cache.
 
     Raises `SpecError` when the hub has no such repository or revision, or is out of reach with nothing cached.
     """
@@ -39,7 +32,7 @@ def resolve(repository: str, revision: str | None = None) -> str:
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SpecError(f"model hf:{repository}: the hub has no such model or revision: {reason}") from error
-    except Exception as error:  # whatever the HTTP library of the day raises without a network: the cache decides
+    except Exception as error:  # without a network each HTTP library raises its own errors: use the cache
         cached = _cached(repository, revision)
         if cached is None:
             raise out_of_reach(f"hf:{repository}", error) from error
@@ -47,7 +40,7 @@ def resolve(repository: str, revision: str | None = None) -> str:
 
 
 def snapshot(repository: str, commit: str) -> Path:
-    """The folder with a commit's files, from the cache or fetched into it. Raises `SpecError` when it is in neither."""
+    """The cache folder of a commit's files, which are fetched if absent. Raises `SpecError` if they cannot be had."""
     from huggingface_hub import snapshot_download
 
     cached = _cached(repository, commit)
@@ -57,13 +50,13 @@ def snapshot(repository: str, commit: str) -> Path:
         folder = Path(snapshot_download(repository, revision=commit, allow_patterns=FILES))
         if not _has_weights(folder):
             snapshot_download(repository, revision=commit, allow_patterns=OLD_WEIGHTS)
-    except Exception as error:  # as above: many libraries, many exceptions, one meaning
+    except Exception as error:  # as above
         raise out_of_reach(f"hf:{repository}", error) from error
     return folder
 
 
 def out_of_reach(model: str, error: Exception) -> SpecError:
-    """What to say when a model is neither cached nor to be had: the model, the cache, and the two variables."""
+    """The error for a model that is neither cached nor reachable: names the model, the cache and the two variables."""
     from huggingface_hub import constants
 
     offline = "HF_HUB_OFFLINE is set, so the hub is not asked" if constants.HF_HUB_OFFLINE else "the hub did not answer"

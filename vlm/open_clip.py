@@ -1,7 +1,8 @@
-"""Encoders out of open_clip: its own pre-trained models, and `local-dir:` checkpoints such as the demo's.
+"""Encoders from open_clip: its own pre-trained models, and `local-dir:` checkpoints such as the demo's.
 
-Loads through open_clip's ordinary machinery. What is added: captions are padded to the longest of their batch where
-that is exact, and convolutional towers run channels-last on a CPU. A `local-dir:` checkpoint never needs the network.
+open_clip's own functions load the models. In addition, captions are padded only to the longest of their batch where
+that changes no result, and convolutional towers run channels-last on a CPU. A `local-dir:` checkpoint never needs the
+network.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm.checkpoint import WEIGHT_SUFFIXES, file_hashes, library_versions, weight_files
-from vlm.encoder import Encoder, SpecError, Tokens, resolve_device
+from vlm.encoder import Encoder, Tokens, resolve_device
 from vlm.hub import COMMIT, out_of_reach
+from vlm.spec import LOCAL_DIR, Spec, SpecError
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-LOCAL_DIR = "local-dir:"
 CONFIG_FILE = "open_clip_config.json"
 LIBRARIES = ("open_clip_torch", "torch", "torchvision", "timm", "transformers", "tokenizers", "pillow")
-#: Pictures that a convolutional tower gets at a time on a CPU, whatever the batch: the activations of 64 fall out of
-#: the cache (EfficientNet-Lite0 on two cores, images/s: 8 at a time 79, 32 60, 64 42). Not fewer, though: the threads
-#: then meet so often that one busy neighbour on the machine brings 8 at a time down to 5 images/s, 32 to 40 only.
+#: Pictures per forward pass of a convolutional tower on a CPU, whatever the batch: the activations of 64 do not fit the
+#: cache (EfficientNet-Lite0 on two cores, images/s: 79 with 8 at a time, 60 with 32, 42 with 64). With fewer than 32
+#: the threads synchronise so often that one other busy process slows 8 at a time down to 5 images/s, but 32 only to 40.
 CACHE_BATCH = 32
 
 
@@ -32,7 +33,7 @@ class OpenClipEncoder(Encoder):
     """An open_clip model with its preprocessing and tokenizer.
 
     Args:
-        model: what `open_clip.create_model` gives, float32 on the CPU; it is moved, cast and set to evaluate.
+        model: from `open_clip.create_model`, float32 on the CPU; it is moved, cast and set to evaluation mode.
         transform: the evaluation preprocessing, PIL picture to tensor [3, H, W].
         tokenizer: strings to token ids [B, context length]; a keyword `context_length` asks for another length.
         source: the JSON-ready part of the identity that says which weights these are.
@@ -59,7 +60,7 @@ class OpenClipEncoder(Encoder):
         self.channels_last = device == "cpu" and is_convolutional(model.visual)
         if self.channels_last:  # three times as fast
             self.model.visual.to(memory_format=torch.channels_last)
-        with torch.inference_mode():  # an empty caption tells the width of the joint space, whatever the class
+        with torch.inference_mode():  # an empty caption gives the width of the joint space for any class
             self.dim = int(self.model.encode_text(tokenizer([""]).to(device)).shape[1])
         self.identity = {
             **source,
@@ -92,7 +93,8 @@ class OpenClipEncoder(Encoder):
         return Tokens({"ids": ids}, lengths, self._truncated(texts, ids))
 
     def _truncated(self, texts: Sequence[str], ids: torch.Tensor) -> torch.Tensor:
-        """Which captions did not fit. The tokenizers do not say: those that fill the context are asked for one more."""
+        """Which captions were truncated, bool [B]. The tokenizers do not report it: captions that fill the context are
+        tokenized again with one more token."""
         import torch
 
         cut = torch.zeros(len(ids), dtype=torch.bool)
@@ -116,9 +118,9 @@ class OpenClipEncoder(Encoder):
 
 
 def causal_text_features(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """A causal text tower on fewer tokens than its context length [B, L] -> [B, dim].
+    """Run a causal text tower on fewer tokens than its context length: [B, L] -> [B, dim].
 
-    open_clip's own forward slices neither the mask nor (in class CLIP) the positions; the steps are the same.
+    The steps are those of open_clip's forward, which slices neither the mask nor (in class CLIP) the positions.
     """
     import torch
 
@@ -138,7 +140,7 @@ def _pool_type(tower: Any) -> str:
 
 
 def _end_of_text(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """Position of the token whose embedding stands for the caption, [B]."""
+    """Position of the token whose embedding represents the caption, [B]."""
     if _pool_type(tower) == "argmax":  # in CLIP's vocabulary the end of text has the highest number
         return tokens.argmax(dim=-1)
     eos = getattr(tower, "text_eos_id", None) or tower.eos_id
@@ -146,11 +148,11 @@ def _end_of_text(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def exact_text_length(model: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """How many tokens of each caption matter, as a function of token ids [B, L] -> [B]; None when all of them do.
+    """A function from token ids [B, L] to the number of tokens of each caption that matter [B]; None if all of them do.
 
-    Two cases are exact. Causal towers that read the embedding at the end of text: nothing after it is ever seen.
-    Hugging Face towers with masked mean pooling: padding is masked out of the attention and out of the mean. SigLIP's
-    towers attend to their padding and must get all of it.
+    Padding can be removed without any change for two kinds of towers. Causal towers that take the embedding at the end
+    of text never attend to a token after it. Hugging Face towers with masked mean pooling mask padding out of the
+    attention and out of the mean. SigLIP's towers attend to their padding and must get all of it.
     """
     from open_clip.hf_model import HFTextEncoder, MeanPooler
     from open_clip.model import CLIP, CustomTextCLIP
@@ -173,29 +175,29 @@ def exact_text_length(model: Any) -> Callable[[torch.Tensor], torch.Tensor] | No
 
 
 def is_convolutional(visual: Any) -> bool:
-    """Whether an image tower is made of convolutions: a transformer has one, where it cuts its patches."""
+    """Whether an image tower is made of convolutions; a vision transformer has a single one, for its patches."""
     import torch
 
     return sum(isinstance(module, torch.nn.Conv2d) for module in visual.modules()) > 2
 
 
-def load_open_clip(rest: str, device: str, dtype: str) -> OpenClipEncoder:
-    """The encoder of `open_clip:REST`, REST being NAME/PRETRAINED or local-dir:PATH. Raises `SpecError`."""
+def load_open_clip(spec: Spec, device: str, dtype: str) -> OpenClipEncoder:
+    """The encoder of a spec of the kind "open_clip": one of its pre-trained models, or a folder. Raises `SpecError`."""
     import open_clip
 
     place = resolve_device(device)
-    if not rest.startswith(LOCAL_DIR):
-        name, tag, options, source = _pretrained(rest)
+    if spec.path is None:
+        name, tag, options, source = _pretrained(spec)
         try:
             loaded = Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, tag)))
             tokenizer = open_clip.get_tokenizer(name)
-        except OSError as error:  # what open_clip makes of a missing network
-            raise out_of_reach(f"open_clip:{rest}", error) from error
+        except OSError as error:  # open_clip's error without a network
+            raise out_of_reach(str(spec), error) from error
         if COMMIT.fullmatch(loaded.parent.name):  # the hub's cache names folders by revision
             source["revision"] = loaded.parent.name
         model, _, transform = open_clip.create_model_and_transforms(name, pretrained=tag, **options)
         return OpenClipEncoder(model, transform, tokenizer, source, place, dtype)
-    folder = Path(rest.removeprefix(LOCAL_DIR)).expanduser().absolute()
+    folder = Path(spec.path).expanduser().absolute()
     options, source = _local_dir(folder)
     name = f"{LOCAL_DIR}{folder}"
     try:
@@ -203,24 +205,22 @@ def load_open_clip(rest: str, device: str, dtype: str) -> OpenClipEncoder:
         tokenizer = open_clip.get_tokenizer(name)
     except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SpecError(f"model spec open_clip:{rest}: open_clip cannot load this folder: {reason}") from error
+        raise SpecError(f"model spec {spec}: open_clip cannot load this folder: {reason}") from error
     return OpenClipEncoder(model, transform, tokenizer, source, place, dtype)
 
 
-def _pretrained(rest: str) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
+def _pretrained(spec: Spec) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
     """(name, tag, options of create_model, source) of NAME/PRETRAINED."""
     import open_clip
 
-    name, _, tag = rest.partition("/")
+    name, tag = spec.pretrained()
     if name not in open_clip.list_models():
-        raise SpecError(
-            f"model spec open_clip:{rest}: open_clip has no model {name!r}; `open_clip.list_models()` names them all"
-        )
+        raise SpecError(f"model spec {spec}: open_clip has no model {name!r}; `open_clip.list_models()` names them all")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag not in tags:
-        raise SpecError(f"model spec open_clip:{rest}: allowed after open_clip:{name}/ are {', '.join(tags) or 'none'}")
+        raise SpecError(f"model spec {spec}: allowed after open_clip:{name}/ are {', '.join(tags) or 'none'}")
     settings = open_clip.get_pretrained_cfg(name, tag)
-    # Weights trained with QuickGELU give slightly wrong embeddings with GELU, after a mere warning.
+    # With GELU, weights trained with QuickGELU give slightly wrong embeddings, and open_clip only warns.
     options = {"force_quick_gelu": True} if settings.get("quick_gelu") else {}
     source = {"kind": "open_clip", "model": name, "pretrained": tag, "repository": settings.get("hf_hub", "")}
     return name, tag, options, source
@@ -229,11 +229,11 @@ def _pretrained(rest: str) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
 def _local_dir(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(options of create_model, source) of a checkpoint folder.
 
-    A Hugging Face text tower names its architecture by `hf_model_name`, which open_clip takes for a hub repository or
-    a path from the working directory. Here it is always the folder itself, whose config.json says the architecture;
-    it goes in as `text_cfg`, since open_clip lets keyword arguments override the file. So folders can be moved.
+    A Hugging Face text tower names its architecture by `hf_model_name`, which open_clip reads as a hub repository or a
+    path from the working directory. Here it is always the folder itself, whose config.json states the architecture. It
+    is passed as `text_cfg`, since keyword arguments override the file in open_clip. So folders can be moved.
     """
-    spec = f"model spec open_clip:{LOCAL_DIR}{folder}"
+    spec = f"model spec {Spec.of_folder('open_clip', folder)}"
     if not folder.is_dir():
         raise SpecError(f"{spec}: there is no such folder")
     try:

@@ -1,11 +1,12 @@
-"""Casting a model to bfloat16, but only when its own first batch shows that the embeddings survive it."""
+"""Casting of a model to bfloat16, checked on its own first batch: the embeddings must hardly change."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vlm.encoder import Encoder, SpecError
+from vlm.encoder import Encoder
+from vlm.spec import SpecError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,9 +16,9 @@ LOWEST_COSINE = 0.999
 
 
 def cast_checked(encoder: Encoder, images: Sequence[Image.Image], texts: Sequence[str], name: str) -> float:
-    """Cast a float32 encoder to bfloat16 in place. Returns the lowest cosine of an embedding to its float32 self.
+    """Cast a float32 encoder to bfloat16 in place. Returns the lowest cosine between an embedding before and after.
 
-    Raises `SpecError` when it is under 0.999: the study must say dtype = "float32".
+    Raises `SpecError` when it is under 0.999: the study must then use dtype = "float32".
     """
     before = _encoded(encoder, images, texts)
     encoder.cast("bfloat16")

@@ -1,4 +1,4 @@
-"""The named models: short names a study may use in place of a spec. One table, so that a name means one checkpoint.
+"""Tables of the named models: short names that a study may use in place of a spec, and the demo's variants.
 
 Names say nothing about versions: the hub's revision of each is resolved once for a store, and recorded.
 """
@@ -12,7 +12,7 @@ class Named(NamedTuple):
     """A checkpoint with a short name."""
 
     spec: str
-    note: str  #: what a reader of a table of results must know of it
+    note: str  #: what a reader of a table of results must know about the checkpoint
 
 
 ZOO = {
@@ -27,15 +27,20 @@ ZOO = {
         "hf:apple/aimv2-large-patch14-224-lit", "the one AIMv2 with a text tower; large, 768 dimensions, 224 px"
     ),
 }
-SPECS = (
-    "open_clip:NAME/PRETRAINED",
-    "open_clip:local-dir:PATH",
-    "hf:REPOSITORY[@REVISION]",
-    "hf:local-dir:PATH",
-    *ZOO,
-)
 
 
-def expand(spec: str) -> str:
-    """The full spec of a short name; any other spec as it is."""
-    return ZOO[spec].spec if spec in ZOO else spec
+class Variant(NamedTuple):
+    """The training objective of a demo model. The variants differ in nothing else."""
+
+    loss: str  #: "softmax" (CLIP's) or "sigmoid" (SigLIP's)
+    epochs: int
+    scale: float  #: factor of the cosines: fixed for softmax, the initial value for sigmoid
+    bias: float | None  #: initial value of what is added to the logits, for sigmoid only
+
+
+#: CLIP's training ends with a temperature of .01, a scale of 100. A temperature learned from CLIP's initial value would
+#: close the gap between the modalities, and remove the unimodal concepts that the softmax variant is meant to show.
+VARIANTS = {
+    "emoji-clip": Variant("softmax", epochs=20, scale=100.0, bias=None),
+    "emoji-siglip": Variant("sigmoid", epochs=30, scale=10.0, bias=-10.0),
+}

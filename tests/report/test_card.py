@@ -10,10 +10,10 @@ from report.card import study_card
 Make = Callable[..., Any]
 
 
-def card(catalog: Make, config: Make, items: bool = True, **changes: Any) -> str:
+def card(catalog: Make, config: Make, items: bool = True, demo: bool = False, **changes: Any) -> str:
     study = config(models=("one",))
     study["pairs"] |= changes
-    return study_card(catalog(models=("one",), whole=True), study, {"one": {"kind": "vectors", "dim": 8}}, items)
+    return study_card(catalog(models=("one",), whole=True), study, {"one": {"kind": "vectors", "dim": 8}}, items, demo)
 
 
 def test_it_shows_each_part_with_the_tables_numbers(catalog: Make, config: Make) -> None:
@@ -30,6 +30,11 @@ def test_it_shows_each_part_with_the_tables_numbers(catalog: Make, config: Make)
     assert "25% of the images were held out" in text
     assert 'sae="one/main/0"' in text
     assert "/somewhere/private" not in text
+    assert "The demo's models" not in text
+
+
+def test_a_demo_model_is_one_more_limit(catalog: Make, config: Make) -> None:
+    assert "- The demo's models are small encoders" in card(catalog, config, demo=True)
 
 
 def test_what_a_study_file_says_is_text(catalog: Make, config: Make) -> None:

@@ -26,7 +26,7 @@ from storage.pairs import CAPTIONS as CAPTION_COLUMNS
 from storage.pairs import IMAGES
 from tasks.embed import embed, load_encoders, model_identity
 from tasks.stage import Runtime
-from vlm.decode import MAX_PIXELS
+from vlm.pictures import MAX_PIXELS
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlm.batches import ImageBatches, TextBatches, Workers, devices, is_out_of_memory
-from vlm.encoder import Encoder, SpecError, Tokens
+from vlm.batches import EncoderPool, ImageBatches, TextBatches, devices, is_out_of_memory
+from vlm.encoder import Encoder, Tokens
 from vlm.precision import cast_checked
+from vlm.spec import SpecError
 
 
 class Shades(Encoder):
@@ -96,7 +97,7 @@ def chunks(rows: int, chunk: int, start: int = 0) -> Iterator[tuple[int, int]]:
 def test_row_i_is_image_i_whatever_failed_around_it(greys, batch, chunk, workers, data) -> None:
     images = [BROKEN if grey == "broken" else None if grey is None else png(grey) for grey in greys]
     start = chunk * data.draw(st.integers(0, (len(images) - 1) // chunk), label="first chunk")
-    with Workers([Shades() for _ in range(workers)], batch) as pool:
+    with EncoderPool([Shades() for _ in range(workers)], batch) as pool:
         batches = ImageBatches(pool, read_from(images), unrepeated(images), none_earlier, chunk=chunk)
         rows = np.concatenate([batches.encode(*at) for at in chunks(len(images), chunk, start)])
     for row, grey in enumerate(greys[start:]):
@@ -108,7 +109,7 @@ def test_repeats_are_encoded_once_and_get_the_row_of_the_first() -> None:
     greys = [10, 20, 10, 30, 20, 40, 10]  # chunks of 3: 10 20 10 | 30 20 40 | 10
     first_of = np.array([0, 1, 0, 3, 1, 5, 0])
     encoder, written = Shades(), dict[int, np.ndarray]()
-    with Workers([encoder, Shades()], 2) as pool:
+    with EncoderPool([encoder, Shades()], 2) as pool:
         batches = ImageBatches(
             pool, read_from([png(grey) for grey in greys]), first_of,
             lambda rows: np.stack([written[row] for row in rows]), chunk=3,
@@ -123,7 +124,7 @@ def test_repeats_are_encoded_once_and_get_the_row_of_the_first() -> None:
 def test_a_batch_that_does_not_fit_is_halved_and_those_after_it_stay_so(caplog: pytest.LogCaptureFixture) -> None:
     encoder = Shades(room=3)
     images = [png(grey) for grey in range(40)]
-    with caplog.at_level(logging.WARNING, "bridgescope"), Workers([encoder], 16) as pool:
+    with caplog.at_level(logging.WARNING, "bridgescope"), EncoderPool([encoder], 16) as pool:
         batches = ImageBatches(pool, read_from(images), unrepeated(images), none_earlier, chunk=64)
         rows = batches.encode(0, 40)
     np.testing.assert_allclose(rows, np.stack([expected(grey) for grey in range(40)]), atol=1e-6)
@@ -137,7 +138,7 @@ def test_one_row_that_does_not_fit_and_any_other_error_end_the_stage() -> None:
     for encoder, error in ((Shades(room=0), torch.OutOfMemoryError), (Shades(), ZeroDivisionError)):
         if error is ZeroDivisionError:
             encoder.image_features = lambda batch: 1 / 0  # type: ignore[method-assign]
-        with Workers([encoder], 4) as pool:
+        with EncoderPool([encoder], 4) as pool:
             batches = ImageBatches(pool, read_from([png(1)] * 9), unrepeated([0] * 9), none_earlier, chunk=4)
             with pytest.raises(error):
                 batches.encode(0, 4)
@@ -163,7 +164,7 @@ def test_several_devices_have_one_worker_each() -> None:
 
         encoder.image_features = features  # type: ignore[method-assign]
     images = [png(grey) for grey in range(12)]
-    with Workers([here, there], 3) as pool:
+    with EncoderPool([here, there], 3) as pool:
         batches = ImageBatches(pool, read_from(images), unrepeated(images), none_earlier, chunk=6)
         rows = np.concatenate([batches.encode(*at) for at in chunks(12, 6)])
     np.testing.assert_allclose(rows, np.stack([expected(grey) for grey in range(12)]), atol=1e-6)
@@ -183,7 +184,7 @@ def test_a_cpu_has_a_worker_a_core_and_gives_the_threads_back() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        with Workers([Shades()]) as pool:
+        with EncoderPool([Shades()]) as pool:
             assert len(pool.encoders) == 3
             assert pool.forward(lambda encoder: np.array([torch.get_num_threads()])).result() == [1]
         assert torch.get_num_threads() == 3
@@ -194,7 +195,7 @@ def test_a_cpu_has_a_worker_a_core_and_gives_the_threads_back() -> None:
 def test_captions_go_shortest_first_and_come_back_in_order() -> None:
     captions = ["aaaa", "a", "aaa", "aaaaa", "aa", "a" * 12, "aaaaaaa"]
     encoder = Shades()
-    with Workers([encoder], 1) as pool:  # 4 captions a batch
+    with EncoderPool([encoder], 1) as pool:  # 4 captions a batch
         batches = TextBatches(pool, lambda a, b: captions[a:b], unrepeated(captions), none_earlier, chunk=5)
         rows = np.concatenate([batches.encode(*at) for at in chunks(7, 5)])
     np.testing.assert_allclose(rows, np.stack([expected(len(text)) for text in captions]), atol=1e-6)
@@ -206,7 +207,7 @@ def test_captions_go_shortest_first_and_come_back_in_order() -> None:
 def test_truncated_captions_are_counted_over_the_whole_shard_when_resumed(start: int) -> None:
     captions = ["a", "b" * 12, "b" * 12, "c" * 10, "d", "e" * 11]
     first_of = np.array([0, 1, 1, 3, 4, 5])
-    with Workers([Shades()], 1) as pool:
+    with EncoderPool([Shades()], 1) as pool:
         batches = TextBatches(
             pool, lambda a, b: captions[a:b], first_of, lambda rows: np.zeros((len(rows), 2), np.float32), chunk=2
         )

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 import vlm
-from flows.config import SHORT_NAMES
-from vlm.zoo import ZOO
 
 
 @pytest.mark.parametrize("spec", ["", "clap", "hf:", "open_clip", "open_clip:", "demo:emoji-clip"])
@@ -66,10 +64,14 @@ def test_a_repository_is_named_as_the_hub_names_it() -> None:
             vlm.load(f"hf:{rest}")
 
 
-def test_a_study_allows_the_short_names_that_there_are() -> None:
-    assert tuple(ZOO) == SHORT_NAMES
+@pytest.mark.parametrize("module", ["tasks.specs", "vlm", "vlm.loading", "vlm.pictures"])
+def test_no_library_of_models_is_imported_before_a_model_is_loaded(module: str) -> None:
+    code = f"import sys, {module}; print({{'torch', 'open_clip', 'transformers', 'prefect'}} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-def test_importing_the_room_does_not_import_torch() -> None:
-    code = "import sys, vlm; sys.exit('torch' in sys.modules or 'open_clip' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+def test_every_public_name_is_there() -> None:
+    for name in vlm.__all__:
+        assert getattr(vlm, name).__name__ == name
+    with pytest.raises(AttributeError, match="module 'vlm' has no attribute 'decoded'"):
+        vlm.decoded  # noqa: B018

@@ -1,6 +1,6 @@
-"""From a file's bytes to an RGB picture, the same way for every model.
+"""Decoding of a file's bytes into an RGB picture, the same for every model.
 
-Never guesses: what cannot be decoded whole is a `DecodeError` with a cause that can be counted.
+Never guesses: a picture that cannot be decoded whole raises `DecodeError`, with a cause that can be counted.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import warnings
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-#: Pillow's own limit guards against decompression bombs only with a warning up to twice the size; this one refuses.
+#: Above its own limit against decompression bombs Pillow only warns, up to twice the size; this limit refuses.
 MAX_PIXELS = 89_478_485
-_ORIENTATION = 0x0112  # EXIF; 5 to 8 are turned by a quarter
+_ORIENTATION = 0x0112  # EXIF tag; the values 5 to 8 are quarter turns
 _QUARTER_TURNS = (5, 6, 7, 8)
 
 
 class DecodeError(ValueError):
-    """Bytes that are no usable picture: `cause` is a short fixed phrase to count by, the message says the rest."""
+    """The bytes are no usable picture. `cause` is one of a few fixed phrases, to count by; the message adds details."""
 
     def __init__(self, cause: str, detail: str = "") -> None:
         super().__init__(f"{cause}: {detail}" if detail else cause)
@@ -27,8 +27,8 @@ class DecodeError(ValueError):
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a picture into RGB, upright, on white.
 
-    Transparency is flattened on white, since dropping the alpha channel bares whatever colours lie under it; the EXIF
-    orientation is applied; of an animation the first frame is taken. The size in pixels stays.
+    Transparency is flattened on white, since dropping the alpha channel would show the colours under it; the EXIF
+    orientation is applied; an animation gives its first frame. The size in pixels stays.
 
     Raises `DecodeError` with one of the causes "empty file", "not an image", "too many pixels", "corrupt image",
     "unsupported pixels" (floating point, or integers of more than 16 bits: their white is not known).
@@ -47,10 +47,10 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height in pixels of a picture as `decode` gives it, and the same errors, in less time.
+    """Width and height in pixels of the picture that `decode` would return, with the same errors, in less time.
 
-    All of the file is decoded, but a JPEG at an eighth of its size: its entropy coding is still read to the end, so
-    that a cut or corrupt file is found, while the transforms (three quarters of the time) are left out.
+    The whole file is decoded, but a JPEG at an eighth of its size: its entropy coding is still read to the end, so
+    that a truncated or corrupt file is detected, while the transforms (three quarters of the time) are left out.
     """
     image = _opened(data, max_pixels)
     width, height = image.size
@@ -71,18 +71,18 @@ def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 
 def _opened(data: bytes, max_pixels: int) -> Image.Image:
-    """The picture with its header read and its size within the limit; no pixel is decoded yet."""
+    """The picture, opened and within the size limit; only its header is read."""
     if not data:
         raise DecodeError("empty file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's bomb warning comes at our own limit, which raises below
+            warnings.simplefilter("ignore")  # Pillow's bomb warning has the same limit, which raises below
             image = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise DecodeError("too many pixels", str(error)) from None
     except UnidentifiedImageError:
         raise DecodeError("not an image", f"{len(data)} bytes") from None
-    except Exception as error:  # the format plugins raise whatever a broken header makes them trip over
+    except Exception as error:  # the format plugins raise many kinds of errors on a broken header
         raise DecodeError("corrupt image", str(error)) from None
     width, height = image.size
     if width * height > max_pixels:
@@ -91,7 +91,7 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """RGB, with whatever is transparent blended with white."""
+    """The picture in RGB, its transparent parts blended with white."""
     if image.mode.startswith(("I", "F")):
         return _from_deep_grey(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -104,7 +104,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _from_deep_grey(image: Image.Image) -> Image.Image:
     """8-bit grey of a 16-bit picture; Pillow's own conversion clips at 255 and leaves mostly white.
 
-    Mode I;16 is always on a scale to 65,535; in mode I, which also holds 8-bit values, one above 255 says so.
+    Values of mode I;16 reach 65,535. Mode I holds 8-bit values too: it is scaled only when a value is above 255.
     """
     import numpy as np
 

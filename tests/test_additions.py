@@ -1,0 +1,329 @@
+"""Adding a source, an architecture, a statistic and a stage to a copy of the checkout, by the files that CONTRIBUTING names.
+
+A study that uses all of them is run there: they are in its study file, its tables, its page and its explorer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from tiny_models import build
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
+ROOMS = ("flows", "explorer", "tasks", "analysis", "report", "vlm", "sae", "storage")
+
+SOURCE = {
+    "storage/sources/swatches.py": '''
+"""Plain colours with their names: a source for tests."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from storage.sources import Arrived, Caption, Item, Listing, Source, SourceError
+from storage.sources.section import FilesSection
+
+
+class SwatchesSection(FilesSection):
+    """So many colours."""
+
+    source: Literal["swatches"]
+    colours: int = Field(40, ge=2, description="colours in the source")
+
+    def place(self) -> dict[str, Any]:
+        """Every source of this kind is the same one."""
+        return {"at": "everywhere"}
+
+    def reader(self, own: Path, identity: dict[str, Any]) -> Source:
+        """The reader."""
+        return Swatches(self.colours, identity)
+
+
+class Swatches(Source):
+    """Source of plain colours."""
+
+    name = "swatches"
+
+    def __init__(self, colours: int, identity: dict[str, Any]) -> None:
+        self.colours, self.identity = colours, identity
+
+    def list(self) -> Listing:
+        """List the colours."""
+        items = []
+        for i in range(self.colours):
+            captions = (Caption(f"{i:04d}#a", f"colour {i}"), Caption(f"{i:04d}#b", f"a {i} square"))
+            items.append(Item(f"{i:04d}", "", str(i), captions, f"{i}"))
+        return Listing(items, [])
+
+    def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
+        """Draw the colours."""
+        from PIL import Image
+
+        for locator in locators:
+            i = int(locator)
+            out = io.BytesIO()
+            Image.new("RGB", (24, 24), (i * 37 % 256, i * 91 % 256, i * 53 % 256)).save(out, "PNG")
+            yield out.getvalue()
+'''
+}
+ARCHITECTURE = {
+    "sae/architectures.py": (
+        """        Architecture(
+            name="jumprelu",""",
+        """        Architecture(
+            name="flattopk", label="Flat TopK", legend=9, colour="third", mark="P",
+            threshold="calibrated", parameters={"flatness": FLATNESS},
+        ),
+        Architecture(
+            name="jumprelu",""",
+    ),
+    "sae/sparsity.py": (
+        """SELECT: dict[str, Select] = {
+""",
+        """SELECT: dict[str, Select] = {
+    "flattopk": lambda pre_BC, theta_C, settings: Selected(batch_topk(pre_BC, settings.k) * (1 - settings.flatness)),
+""",
+    ),
+}
+PARAMETER = (
+    """
+ARCHITECTURES: dict[str, Architecture] = {""",
+    """
+FLATNESS = Parameter(
+    Annotated[float, Field(ge=0, lt=1)],
+    0.0,
+    "share that flattopk takes off every code",
+    "flatness is for {owners}; {name} takes codes as they are",
+)
+
+ARCHITECTURES: dict[str, Architecture] = {""",
+)
+STATISTIC = {
+    "analysis/span.py": '''
+"""Span: how many dimensions the atoms of an SAE spread over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from analysis.inputs import Analysis, keys_of
+from analysis.statistic import Statistic
+from analysis.tables import SAE_KEYS, Schema
+
+SPANS: Schema = {**SAE_KEYS, "dimensions": pl.Float64}
+
+
+def spans(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> Mapping[str, pl.DataFrame]:
+    """One row per SAE: the participation ratio of the variances of its atoms."""
+    rows = []
+    for entry, net in analysis.trained():
+        variances = np.linalg.svd(net.dictionary.numpy().astype(np.float64), compute_uv=False) ** 2
+        rows.append({**keys_of(entry), "dimensions": float(variances.sum() ** 2 / (variances**2).sum())})
+    return {"spans": pl.DataFrame(rows, schema=SPANS)}
+
+
+STATISTIC = Statistic("span", "1", {"spans": SPANS}, spans)
+''',
+    "storage/sql/views/spans.sql": """-- Purpose: how many dimensions the atoms of an SAE spread over.
+-- Inputs:  the run's table spans.
+-- Columns: model, sae, seed; dimensions (participation ratio of the variances of the atoms).
+-- Page:    Dimensions that dictionaries span.
+CREATE VIEW spans AS FROM read_parquet($files);
+""",
+}
+STAGE = {
+    "flows/stages.py": (
+        """        StageInfo("report",""",
+        """        StageInfo("audit", "Count the datasets of the study.", deployed=False),
+        StageInfo("report",""",
+    ),
+    "flows/jobs.py": (
+        """
+@step_of("report")
+def page_and_layouts""",
+        """
+@step_of("audit")
+def audits(given: Given) -> list[Job]:
+    \"\"\"One job over the whole study.\"\"\"
+    from tasks.audit import audit
+
+    return [Job(Key("audit"), audit, {"entries": entries_of(given.state, ANALYZED)})]
+
+
+@step_of("report")
+def page_and_layouts""",
+    ),
+    "tasks/audit.py": '''
+"""Audit: the number of datasets of a study, in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.stage import Runtime, stage
+
+
+@stage("audits", version="1")
+def audit(out: Path, entries: list[dict[str, Any]], runtime: Runtime) -> int:
+    """Write the number."""
+    (out / "count.txt").write_text(str(len(entries)))
+    return len(entries)
+''',
+}
+STUDY = """
+name = "grown"
+[pairs]
+source = "swatches"
+colours = 80
+heldout = 0.3
+[[models]]
+name = "tiny"
+spec = "hf:local-dir:clip"
+[[saes]]
+name = "main"
+architecture = "flattopk"
+flatness = 0.25
+width = 16
+k = 3
+epochs = 6
+batch_size = 32
+seeds = [0, 1]
+[frontier]
+methods = ["flattopk", "pca"]
+k = [2]
+[analyze]
+split = "all"
+min_pairs = 1
+"""
+
+
+def digests(checkout: Path) -> dict[str, str]:
+    """The sha256 of every file of a checkout."""
+    return {
+        path.relative_to(checkout).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(checkout.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def apply(checkout: Path, changes: dict[str, str | tuple[str, str]]) -> int:
+    """Write new files, and put text in place of text; returns how many files that touches."""
+    before = digests(checkout)
+    for name, change in changes.items():
+        path = checkout / name
+        if isinstance(change, str):
+            assert not path.exists(), name
+            path.write_text(change)
+        else:
+            text = path.read_text()
+            assert text.count(change[0]) == 1, (name, change[0])
+            path.write_text(text.replace(*change))
+    after = digests(checkout)
+    return sum(before.get(name) != digest for name, digest in after.items())
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this project's Python rooms."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__", "web"))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def touched(checkout: Path) -> dict[str, int]:
+    """How many files each addition touched."""
+    return {
+        "source": apply(checkout, SOURCE),
+        "architecture": apply(checkout, {**ARCHITECTURE}) + 0 * apply(checkout, {"sae/architectures.py": PARAMETER}),
+        "statistic": apply(checkout, STATISTIC),
+        "stage": apply(checkout, STAGE),
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(checkout: Path, touched: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study that uses all of them, run from the copy."""
+    folder = tmp_path_factory.mktemp("grown")
+    build("clip", folder / "clip")
+    (folder / "grown.toml").write_text(STUDY)
+    code, said = command(checkout, "run", str(folder / "grown.toml"), "--store", str(folder / "store"))
+    assert code == 0, said
+    return folder
+
+
+def command(checkout: Path, *arguments: str) -> tuple[int, str]:
+    """Exit code and output of the command line of the copy."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        cwd=checkout, env={**os.environ, "PYTHONPATH": str(checkout)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_each_addition_touches_as_few_files_as_contributing_says(touched: dict[str, int]) -> None:
+    assert touched == {"source": 1, "architecture": 2, "statistic": 2, "stage": 3}
+
+
+def test_the_source_and_the_architecture_are_checked_in_the_study_file(checkout: Path, folder: Path) -> None:
+    study = folder / "grown.toml"
+    for change, sentence in (
+        ("pairs.colours=1", "pairs.colours: Input should be greater than or equal to 2"),
+        ("saes.main.flatness=2", "saes.0.flatness: Input should be less than 1"),
+        ('saes.main.architecture="topk"', "flatness is for flattopk; topk takes codes as they are"),
+    ):
+        code, said = command(checkout, "status", str(study), "--store", str(folder / "store"), "--set", change)
+        assert code == 2, said
+        assert sentence in said
+
+
+def test_the_catalog_answers_for_all_of_them(checkout: Path, folder: Path) -> None:
+    query = (
+        "SELECT (SELECT count(*) FROM images) AS images, (SELECT list(DISTINCT architecture) FROM saes) AS used, "
+        "(SELECT count(*) FROM spans WHERE dimensions BETWEEN 1 AND 16) AS spans, "
+        "(SELECT count(*) FROM frontier WHERE method = 'flattopk') AS frontier"
+    )
+    code, said = command(checkout, "sql", query, "--store", str(folder / "store"), "--format", "json")
+    assert code == 0, said
+    assert json.loads(said) == {"images": 80, "used": ["flattopk"], "spans": 2, "frontier": 1}
+
+
+def test_the_stage_is_in_the_status_and_in_the_help(checkout: Path, folder: Path) -> None:
+    code, said = command(checkout, "status", str(folder / "grown.toml"), "--store", str(folder / "store"))
+    assert code == 0
+    assert "fresh    audit" in said
+    assert "0 stale, 0 missing" in said
+    assert "export, analyze, audit, report" in " ".join(command(checkout, "run", "--help")[1].split())
+
+
+def test_the_page_shows_the_statistic_and_the_architecture(folder: Path) -> None:
+    page = (folder / "store" / "report" / "grown" / "index.html").read_text()
+    assert "Dimensions that dictionaries span" in page
+    assert "Flat TopK" in page
+
+
+def test_the_explorer_documents_the_statistic_and_names_the_architecture(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "store" / "report" / "grown" / "explorer.zip") as site:
+        manifest = json.loads(site.read("data/manifest.json"))
+    assert {run["architecture"] for run in manifest["runs"]} == {"flattopk"}
+    (view,) = [view for view in manifest["views"] if view["name"] == "spans"]
+    assert view["columns"][-1]["doc"] == "participation ratio of the variances of the atoms"

@@ -1,0 +1,76 @@
+"""Ideas that stand in one place: definitions, architectures and stages are read from it, and not written again."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("flows", "explorer", "tasks", "analysis", "report", "vlm", "sae", "storage", "bench")
+KINDS = (".py", ".sql", ".ts", ".j2")
+
+
+def sources() -> dict[str, str]:
+    """Every file of the rooms with its text; not what npm installed or built."""
+    files = (path for room in ROOMS for path in (ROOT / room).rglob("*") if path.suffix in KINDS)
+    kept = (path for path in files if not {"node_modules", "dist"} & set(path.parts))
+    return {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted(kept)}
+
+
+def holding(pattern: str) -> list[str]:
+    """The files whose text matches."""
+    return [name for name, text in sources().items() if re.search(pattern, text)]
+
+
+DEFINITIONS = ["storage/sql/definitions.sql"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "files"),
+    [
+        (r"\b(modality_)?scores?\b\s*[<>]=?\s*(1 - )?0?\.[19]\b", []),  # the bounds of "unimodal", as numbers
+        (r"[<>]\s*(1 - )?unimodal_bound", DEFINITIONS),
+        (r"(?i)\bunimodal(_bound\(\))?\s*(=|AS)\s*0?\.\d", DEFINITIONS),
+        (r"\bfirings\s*(>=|<)\s*10\b", []),  # the least number of firings
+        (r"(?i)\bmin_firings(\(\))?\s*(=|AS)\s*\d", DEFINITIONS),
+        (r"- own - i\b", DEFINITIONS),  # the chance of a hit in retrieval
+    ],
+)
+def test_a_definition_stands_in_the_definitions_alone(pattern: str, files: list[str]) -> None:
+    assert holding(pattern) == files
+
+
+def literals(text: str) -> list[set[str]]:
+    """The strings of every list, tuple, set, dict and Literal of a Python file, at any depth below it."""
+    nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, (ast.List, ast.Tuple, ast.Set, ast.Dict))]
+    return [
+        {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)} for node in nodes
+    ]
+
+
+def listing(names: set[str], least: int) -> list[str]:
+    """The Python files with a literal that holds at least so many of the names."""
+    texts = {name: text for name, text in sources().items() if name.endswith(".py")}
+    return [name for name, text in texts.items() if any(len(names & found) >= least for found in literals(text))]
+
+
+def test_the_stages_are_listed_once() -> None:
+    from flows.stages import STAGES
+
+    assert len(STAGES) == 7
+    assert listing(set(STAGES), 5) == ["flows/stages.py"]
+
+
+def test_the_architectures_are_listed_once() -> None:
+    from sae.architectures import ARCHITECTURES
+
+    # sae/sparsity.py has the function of each, by its name: the second of the two files of an architecture.
+    assert listing(set(ARCHITECTURES), 3) == ["sae/architectures.py", "sae/sparsity.py"]
+
+
+def test_the_statistics_tables_are_listed_by_none() -> None:
+    tables = {"matches", "bridges", "geometry", "retrieval", "concepts", "findings", "nulls", "saes"}
+    assert listing(tables, 6) == []
