@@ -1,4 +1,4 @@
-"""Sparse autoencoders on paired embeddings, in torch and numpy. Imports nothing of the project besides itself.
+"""Sparse autoencoders on paired embeddings, in torch and numpy. Imports no other room of the project.
 
 Names are loaded when they are first used, so that `import sae` brings no torch.
 """

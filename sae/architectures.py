@@ -38,7 +38,7 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture(Method):
-    """How an SAE's codes become sparse."""
+    """An architecture of SAEs: the rule by which codes become sparse."""
 
     #: Weight that the sparsity penalty starts from; None where codes are kept by number, and there is no penalty.
     first_penalty: float | None = None
@@ -55,7 +55,7 @@ class Architecture(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineRow(Method):
-    """What SAEs are measured against; `sae.baselines` has the class."""
+    """A baseline, which SAEs are compared with; `sae.baselines` has the class."""
 
     one_code: bool = False  # a row has a single code, whatever k is asked for
 

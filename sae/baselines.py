@@ -1,4 +1,4 @@
-"""What an SAE is measured against: seven older ways to write a row as a few directions, with an SAE's own interface.
+"""Baselines for SAEs: seven older methods that write a row as a sum of a few directions, with an SAE's interface.
 
 `fit` reads rows in blocks, so that they may lie in a memory map; nothing here depends on k before `encode`.
 """
@@ -27,7 +27,7 @@ KMEANS_PASSES = 10
 class Baseline(ABC):
     """One method. `fit` first; then `dictionary` [C, d], unit rows, and `bias` [d] are float32 tensors.
 
-    width: directions asked for; methods that cannot have more than d of them (PCA, ICA) take d. k: codes a row.
+    width: directions asked for; methods that cannot have more than d of them (PCA, ICA) take d. k: codes per row.
     Codes are coefficients of unit directions, so that k largest means the same for all; of PCA and ICA they are signed.
     """
 
@@ -65,7 +65,7 @@ class Baseline(ABC):
         return torch.addmm(self.bias, torch.as_tensor(codes).float(), self.dictionary)
 
     def with_k(self, k: int) -> Self:
-        """The same fitted method with another number of codes a row."""
+        """The same fitted method with another number of codes per row."""
         other = copy.copy(self)
         other.k = k
         return other
@@ -176,7 +176,7 @@ class NMF(Pursuit):
 
 
 class KMeans(Baseline):
-    """Minibatch k-means (Sculley 2010): the row is its nearest centre. One code a row, the norm of that centre."""
+    """Minibatch k-means (Sculley 2010): the row is its nearest centre. One code per row, the norm of that centre."""
 
     norms: Tensor  # [C]
 
@@ -205,7 +205,7 @@ class KMeans(Baseline):
         return codes
 
     def with_k(self, k: int) -> Self:
-        """k-means has one code a row, whatever is asked."""
+        """The same method: k-means has one code per row for every k."""
         return self
 
 

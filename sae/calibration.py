@@ -9,8 +9,8 @@ from torch import Tensor
 from sae.step import has_bfloat16
 from sae.workers import Workers
 
-SAMPLED = 32  # one row in so many gives the first guess of the threshold
-FEW = 8  # one of those in so many says above what the sample is kept
+SAMPLED = 32  # one row in 32 gives the first estimate of the threshold
+FEW = 8  # one in 8 of those rows decides above which value the sample is kept
 BAND = 1.1  # the threshold is looked for where the sample has k / BAND to k * BAND codes a row
 ROUNDING = 2.0**-8  # of a number to bfloat16, at most, relative to it
 
@@ -23,7 +23,7 @@ def calibrate(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, k: in
     """The (1 - k/C) quantile of the pre-activations of all rows, each row counting its weight: the inference threshold.
 
     pre_activations: [B, d] -> [B, C]. rows(s): gives batches of one row in s, and float64 weights that sum to 1 over
-    all of them.
+    all rows.
     Returns a float32 scalar >= 0, such that the weighted mean number of codes above it is k (fewer only where fewer
     than k are positive). Exact: a sample of rows gives a lower bound, only candidates above it are held (1.25 k a
     row, not C), and the bound is lowered until it provably lies under the quantile.
@@ -35,16 +35,16 @@ def calibrate(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, k: in
         values, weights = _candidates(pre_activations, rows(1), bound)
         if bound == 0.0 or float(weights.sum()) > k:
             return _cut(values, weights, k, bound)
-        slack *= 2  # the sample was unlucky; ends at the latest with bound 0, where everything positive is held
+        slack *= 2  # the sample misled; the loop ends at the latest with bound 0, where everything positive is held
 
 
 @torch.no_grad()
 def calibrate_encoder(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: int) -> Tensor:
     """`calibrate` of the pre-activations x W^T + shift, in half the time where the CPU multiplies bfloat16 natively."""
     if encoder_CD.device.type == "cpu" and has_bfloat16(encoder_CD.device):
-        found = screened(encoder_CD, shift_C, rows, k)
-        if found is not None:
-            return found
+        threshold = screened(encoder_CD, shift_C, rows, k)
+        if threshold is not None:
+            return threshold
     return calibrate(lambda x_BD: torch.addmm(shift_C, x_BD, encoder_CD.T), rows, k)
 
 
@@ -76,8 +76,8 @@ def screened(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: int) -> Ten
         margin_C = low - shift_C - reach_C * lengths_B.amax()
         least_C = torch.where(margin_C > 0, margin_C / (1 + ROUNDING), margin_C / (1 - ROUNDING))
         given = bits, least_C.numpy(), x_BD.contiguous().numpy(), lengths_B.numpy(), *concepts
-        found = workers.run(within, len(x_BD), *given, np.float32(ROUNDING), np.float32(low), np.float32(high))
-        value, row, above = (torch.from_numpy(np.concatenate(part)) for part in zip(*found, strict=True))
+        near = workers.run(within, len(x_BD), *given, np.float32(ROUNDING), np.float32(low), np.float32(high))
+        value, row, above = (torch.from_numpy(np.concatenate(part)) for part in zip(*near, strict=True))
         values.append(value)
         weights.append(weight_B[row])
         sure += float(above.double() @ weight_B)
@@ -88,7 +88,10 @@ def screened(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: int) -> Ten
 
 
 def _strongest(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, count: int) -> tuple[Tensor, Tensor]:
-    """Of one row in SAMPLED, about `count` strongest codes a row [M], and weights that add up as those of all."""
+    """The strongest codes of one row in SAMPLED [M], about `count` per row, and the weight of each one's row [M].
+
+    Weights of the sampled rows sum to 1, as those of all rows do.
+    """
     values, weights, total, workers = [], [], 0.0, Workers()
     for x_BD, weight_B in rows(SAMPLED):
         pre_BC = pre_activations(x_BD)
@@ -120,8 +123,8 @@ def _above(pre_BC: Tensor, bound: float, workers: Workers) -> tuple[Tensor, Tens
         return pre_BC[row, concept], row
     from sae.calibration_kernels import larger  # here, for it brings numba's compiler
 
-    found = workers.run(larger, len(pre_BC), pre_BC.contiguous().numpy(), np.float32(bound))
-    value, row = (torch.from_numpy(np.concatenate(part)) for part in zip(*found, strict=True))
+    parts = workers.run(larger, len(pre_BC), pre_BC.contiguous().numpy(), np.float32(bound))
+    value, row = (torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True))
     return value, row
 
 

@@ -1,6 +1,6 @@
-"""The state of an unfinished training in one file: tensors, and what else it is made of as JSON in the header.
+"""The state of an unfinished training in one file: tensors, and all other values as JSON in its header.
 
-Replaced as a whole, so that a kill leaves the last one or the new one, never a part.
+The file is replaced as a whole, so that a kill leaves the previous one or the new one, never a part.
 """
 
 import json
@@ -25,7 +25,7 @@ class CheckpointError(ValueError):
 
 @dataclass
 class Checkpoint:
-    """Where and how often the state of a training is kept: after so many seconds, or so many steps if given."""
+    """Folder and interval of a training's checkpoints: every `seconds`, or every `steps` if that is given."""
 
     folder: Path
     seconds: float = 60.0
@@ -34,17 +34,17 @@ class Checkpoint:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Path of the checkpoint file."""
         return self.folder / FILE
 
     def is_due(self, step: int) -> bool:
-        """Is it time, after this step?"""
+        """Return whether a checkpoint is to be written after this step."""
         if self.steps is not None:
             return step % self.steps == 0
         return time.monotonic() - self.last >= self.seconds
 
     def write(self, tensors: dict[str, Tensor], entries: dict[str, Any]) -> None:
-        """Replace the file."""
+        """Replace the checkpoint file and sync it to disk."""
         partial = self.path.with_name(FILE + ".partial")
         held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(held, partial, metadata={"state": json.dumps(entries)})
@@ -54,7 +54,7 @@ class Checkpoint:
         self.last = time.monotonic()
 
     def read(self, wanted: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The state, or None when there is none yet. Raises CheckpointError when it is not of the training `wanted`."""
+        """Return the state, or None without a file. Raises CheckpointError when it is not of the training `wanted`."""
         if not self.path.exists():
             return None
         try:
@@ -65,16 +65,16 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.path}: not a readable checkpoint ({error}); delete it to begin anew"
             ) from error
-        found = entries["training"]
-        if found != json.loads(json.dumps(wanted)):
+        training = entries["training"]
+        if training != json.loads(json.dumps(wanted)):
             names = ", ".join(
-                sorted(name for name in wanted if found.get(name) != json.loads(json.dumps(wanted[name])))
+                sorted(name for name in wanted if training.get(name) != json.loads(json.dumps(wanted[name])))
             )
             raise CheckpointError(f"{self.path}: of a training with another {names}; delete it to begin anew")
         return tensors, entries
 
     def remove(self) -> None:
-        """The training is finished: its result stands for itself."""
+        """Remove the file: the training is finished."""
         self.path.unlink(missing_ok=True)
 
 

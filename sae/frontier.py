@@ -26,33 +26,33 @@ COLUMNS = ("r2", "r2_image", "r2_text", "cosine", "l0")
 
 
 class Pair(NamedTuple):
-    """The rows of both modalities on one side of the split."""
+    """Rows of both modalities from one side of the split."""
 
     image: np.ndarray[Any, Any] | Tensor  # [n_I, d]
     text: np.ndarray[Any, Any] | Tensor  # [n_T, d]
 
 
 class Part(NamedTuple):
-    """A piece of the table that can be computed apart."""
+    """A piece of the table that is computed independently of the others."""
 
     method: str
     k: tuple[int, ...]
 
 
 def parts(methods: Iterable[str], k: Sequence[int]) -> list[Part]:
-    """The table in pieces: an SAE is trained for each k, a baseline is fitted once for all of them.
+    """The pieces of the table: an SAE is trained for each k, a baseline is fitted once for all of them.
 
-    Raises ValueError for a method that there is not.
+    Raises ValueError for an unknown method.
     """
-    found: list[Part] = []
+    pieces: list[Part] = []
     for method in methods:
         if method in BASELINES:
-            found.append(Part(method, (1,) if BASELINE_ROWS[method].one_code else tuple(k)))
+            pieces.append(Part(method, (1,) if BASELINE_ROWS[method].one_code else tuple(k)))
         elif method in ARCHITECTURES:
-            found += [Part(method, (one,)) for one in k]
+            pieces += [Part(method, (one,)) for one in k]
         else:
             raise ValueError(f"method is {method!r}; allowed: {', '.join(METHODS)}")
-    return found
+    return pieces
 
 
 def frontier(
@@ -103,10 +103,10 @@ def score(coder: Any, rows: Pair) -> dict[str, float]:
             x = normalize(torch.from_numpy(np.array(part[start : start + BLOCK], np.float32)), dim=1)
             codes = coder.encode(x, *of)
             sums[-1].update(x, coder.decode(codes, *of).cpu(), codes.cpu())
-    found = combine(*sums)
-    return {name: found[name] for name in COLUMNS}
+    figures = combine(*sums)
+    return {name: figures[name] for name in COLUMNS}
 
 
 def _centres(coder: Any) -> bool:
-    """Whether a method must be told the modality: an SAE that takes each one's mean off."""
+    """Return whether a method needs to know the modality: an SAE that subtracts the mean of each."""
     return bool(getattr(getattr(coder, "config", None), "centring", False))

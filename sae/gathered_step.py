@@ -14,7 +14,7 @@ from sae.step import Forward, Weights
 
 
 def is_gathering_better(settings: Settings, device: torch.device) -> bool:
-    """On a GPU gathers pay from 110 to 230 concepts a code (by the ratio of its arithmetic to its bandwidth)."""
+    """On a GPU gathers pay from 110 to 230 concepts per code (by the ratio of its arithmetic to its bandwidth)."""
     selects_k = ARCHITECTURES[settings.architecture].selection is not None
     return device.type == "cuda" and selects_k and settings.width > 150 * settings.k
 

@@ -1,4 +1,4 @@
-"""Where a training starts: atoms along differences of rows, the bias at their geometric median."""
+"""The weights that a training starts from: atoms along differences of rows, the bias at their geometric median."""
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from sae.settings import Settings
 from sae.step import Weights
 
 START = 2  # stream of random numbers under a seed, beside those of `sae.rows`
-SAMPLE = 20_000  # rows that the median is taken of
-THETA_SAMPLE = 4096  # rows that the first thresholds of jumprelu are taken of
+SAMPLE = 20_000  # rows that the geometric median is computed from
+THETA_SAMPLE = 4096  # rows that learned thresholds start from
 
 
 def geometric_median(x_ND: Tensor, weight_N: Tensor, iterations: int = 20) -> Tensor:

@@ -43,7 +43,7 @@ class Linear(NamedTuple):
     decoder: Tensor  # [C, d]
     bias: Tensor  # [d]
     threshold: Tensor  # [C]
-    scale: float = 1.0  # what unit rows are multiplied by before all this
+    scale: float = 1.0  # factor that unit rows are multiplied by before they are encoded
 
 
 def fold(linear: Linear, architecture: str, k: int, preprocessing: str, where: str) -> SAE:
@@ -253,7 +253,7 @@ def _overcomplete_encoder(state: Tensors, file: Path) -> tuple[Tensor, Tensor]:
 
 
 def _calibrated(sae: SAE, rows: tuple[Matrix, Matrix]) -> SAE:
-    """The same SAE with the threshold above which its k codes a row lie, on an even sample of each modality."""
+    """The same SAE, with a threshold that leaves k codes per row on an even sample of each modality."""
     taken = [torch.from_numpy(np.array(part[:: -(-len(part) // CALIBRATION_ROWS)], np.float32)) for part in rows]
 
     def batches(stride: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -272,16 +272,19 @@ def _calibrated(sae: SAE, rows: tuple[Matrix, Matrix]) -> SAE:
 
 
 def kind_of(path: str | Path) -> str:
-    """Whose files lie at `path`: "bridgescope", "saelens" or "overcomplete". Raises SAEFormatError when nobody's."""
+    """The library that wrote the files at `path`: "bridgescope", "saelens" or "overcomplete".
+
+    Raises SAEFormatError when it is none of them.
+    """
     path = Path(path)
-    held: list[tuple[str, Callable[[], bool]]] = [
+    kinds: list[tuple[str, Callable[[], bool]]] = [
         ("bridgescope", lambda: (path / WEIGHTS_FILE).is_file() and (path / CONFIG_FILE).is_file()),
         ("saelens", lambda: (path / SAELENS_CONFIG).is_file()),
         ("overcomplete", lambda: path.suffix in (".pt", ".pth") and path.is_file()),
         ("overcomplete", lambda: (path / OVERCOMPLETE_WEIGHTS).is_file()),
     ]
-    for kind, found in held:
-        if found():
+    for kind, is_there in kinds:
+        if is_there():
             return kind
     raise SAEFormatError(
         f"{path}: {'no SAE that can be read' if path.exists() else 'no such file or folder'}; a checkpoint is a folder "
@@ -305,14 +308,14 @@ def load_checkpoint(
     """
     kind = kind_of(path)
     if kind == "bridgescope":
-        found = SAE.load(path)
+        loaded = SAE.load(path)
     elif kind == "saelens":
-        found = from_saelens(path)
+        loaded = from_saelens(path)
     else:
-        found = from_overcomplete(path, architecture=architecture, k=k, rows=rows)
-    if found.config.dim != dim:
-        raise SAEFormatError(f"{path}: takes rows of {found.config.dim} dimensions, the model's have {dim}")
-    return found
+        loaded = from_overcomplete(path, architecture=architecture, k=k, rows=rows)
+    if loaded.config.dim != dim:
+        raise SAEFormatError(f"{path}: takes rows of {loaded.config.dim} dimensions, the model's have {dim}")
+    return loaded
 
 
 def _is_topk(config: Config) -> bool:

@@ -157,7 +157,7 @@ class SAE:
         return cls(**{name: tensors[name] for name in names}, config=config)
 
     def _mean(self, modality: str | None) -> Tensor | None:
-        """What is taken off rows of a modality: None without centring."""
+        """The mean that is subtracted from rows of a modality; None without centring."""
         if modality is not None and modality not in MEANS:
             raise ValueError(f'modality is {modality!r}; "image" or "text" is allowed')
         if not self.config.centring:

@@ -23,7 +23,7 @@ LARGEST_NORM = 1.0  # of all gradients together
 
 
 class Kept(NamedTuple):
-    """The codes that survived, in row order, and how to find those of a concept."""
+    """The selected codes in row order, with an index by concept."""
 
     row_start: np.ndarray  # [B + 1]
     concepts: np.ndarray  # [M] int32, rising within a row
@@ -43,7 +43,7 @@ class StepResult(NamedTuple):
 
 
 def is_sparse_better(settings: Settings, device: torch.device) -> bool:
-    """The sparse path pays on a CPU from about 10 concepts a code (measured: 2 cores, float32)."""
+    """The sparse path pays on a CPU from about 10 concepts per code (measured: 2 cores, float32)."""
     selects_k = ARCHITECTURES[settings.architecture].selection is not None
     return device.type == "cpu" and selects_k and settings.width > 10 * settings.k
 
@@ -70,7 +70,7 @@ class SparseStep:
         self.refold_()
 
     def _reserve(self, rows: int) -> None:
-        """Buffers for a batch of so many rows."""
+        """Allocate buffers for a batch of `rows` rows."""
         width, dim = self.weights.encoder.shape
         self.product = torch.empty(rows, width, dtype=self.dtype if self.native else torch.float32)
         # Candidates may fill these up to the width, but hardly ever do: pages never touched take no memory.
@@ -79,7 +79,7 @@ class SparseStep:
         self.residuals = np.zeros((len(self.widths), rows, dim), np.float32)
 
     def refold_(self) -> None:
-        """Take in weights that somebody else changed."""
+        """Recompute what is derived from the weights, after they were changed outside the step."""
         weights = self.weights
         arrays = _array(weights.encoder), _array(weights.encoder_bias), _array(weights.bias), self.shift.numpy()
         self.workers.run(kernels.fold_, len(self.slot), *arrays)
@@ -104,7 +104,7 @@ class SparseStep:
 
     @torch.no_grad()
     def residual(self, x_BD: Tensor) -> tuple[Tensor, float]:
-        """What rows [B, d] lack when the step's own codes reconstruct them, and the weakest of these codes."""
+        """Residual of rows [B, d] after reconstruction from the step's own codes, and the weakest of these codes."""
         self._encode(x_BD)
         kept = self._select(len(x_BD))
         self._reconstruct(x_BD, kept, -0.5)  # the gradient of so many squared errors is the residual
@@ -144,12 +144,12 @@ class SparseStep:
         if k == 0 and total > wanted:
             smallest = float(np.partition(values, total - wanted)[total - wanted])
             equal = wanted - int((values > smallest).sum())
-        found = selection.compact(counts, self.index, self.value, total, np.float32(smallest), equal)
+        selected = selection.compact(counts, self.index, self.value, total, np.float32(smallest), equal)
         if k:
             self.cut = 0.7 * float(values.reshape(batch, -1).min(1).mean()) if total == wanted else 0.0
         else:
             self.cut = 0.95 * smallest
-        kept = Kept(*found, *selection.by_concept(found[0], found[1], settings.width))
+        kept = Kept(*selected, *selection.by_concept(selected[0], selected[1], settings.width))
         self.on_part("select")
         return kept
 
@@ -157,12 +157,12 @@ class SparseStep:
         to_codes = np.empty(len(kept.codes), np.float32)
         weights = self.weights
         arguments = x_BD.numpy(), _array(weights.dictionary), _array(weights.bias), kept.row_start, kept.concepts
-        found = self.workers.run(
+        parts = self.workers.run(
             kernels.reconstruct_, len(x_BD), *arguments, kept.codes, self.widths, np.float32(scale),
             self.residuals, to_codes,
         )  # fmt: skip
-        errors, last = (sum(part[i] for part in found) for i in (0, 1))
-        _array(self.to.bias)[:] = sum(part[2] for part in found)
+        errors, last = (sum(part[i] for part in parts) for i in (0, 1))
+        _array(self.to.bias)[:] = sum(part[2] for part in parts)
         self.on_part("reconstruct")
         return errors * scale, last, to_codes
 
@@ -187,7 +187,7 @@ class SparseStep:
         wrong_BD = wrong_BD.to(dtype)
         right_BK = (wrong_BD @ atoms_KD.T) * (codes_BK > 0)
         slope = 2 * self.settings.auxk / spread
-        found = Auxiliary(
+        auxiliary = Auxiliary(
             loss,
             (right_BK.T @ x_BD.to(dtype)).float() * slope,
             right_BK.sum(0, dtype=torch.float32) * slope,
@@ -196,7 +196,7 @@ class SparseStep:
         self.slot[:] = -1
         self.slot[dead.numpy()] = np.arange(len(dead))
         self.on_part("auxiliary")
-        return found
+        return auxiliary
 
     def _strongest_of(self, some: Tensor, k: int, batch: int) -> Tensor:
         """Codes [B, K] of some concepts [K], the k strongest of each row, in the dtype of the products."""

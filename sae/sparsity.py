@@ -1,6 +1,6 @@
-"""Which pre-activations stay: one function an architecture, and the rule that stands in for it at inference.
+"""Selection of codes: one function per rule, the table of architectures that use them, and the rule of inference.
 
-Never holds state: `sae.calibration` finds the threshold, and `sae.model` stores it with the weights.
+Holds no state: `sae.calibration` finds the threshold, and `sae.model` stores it with the weights.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class _Jump(torch.autograd.Function):
 
 
 def jumprelu(pre_BC: Tensor, theta_C: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes [B, C]: pre where pre > theta, one theta >= 0 a concept; and 1 where they are, for the L0 penalty.
+    """Codes [B, C]: pre where pre > theta, one theta >= 0 per concept; and 1 where pre > theta, for the L0 penalty.
 
     Both are differentiable in theta through a kernel. Source: Rajamanoharan et al., arXiv 2407.14435; theta itself is
     learned, for under Adam its logarithm hardly moves.

@@ -13,7 +13,7 @@ from sae.sparsity import SELECT, topk
 
 
 class Weights(NamedTuple):
-    """What is learned."""
+    """The weights of an SAE in training."""
 
     encoder: Tensor  # [C, d]
     encoder_bias: Tensor  # [C]
@@ -28,7 +28,7 @@ class Weights(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """What one batch gives."""
+    """Loss, error and codes of one batch."""
 
     loss: Tensor  # []
     error: Tensor  # [], squared error of the batch
@@ -36,7 +36,7 @@ class Forward(NamedTuple):
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Does this device multiply bfloat16 faster than float32?"""
+    """Return whether this device multiplies bfloat16 faster than float32."""
     return device.type != "cpu" or bool(torch.cpu._is_avx512_bf16_supported())
 
 

@@ -1,6 +1,6 @@
-"""The state of one training and what changes it: a step, a restart of dead concepts, a checkpoint.
+"""The state of one training and the operations on it: a step, a restart of dead concepts, a checkpoint.
 
-Knows neither epochs nor files. Equal inputs at one thread on one device give equal bytes.
+Reads no files and counts no epochs. Equal inputs at one thread on one device give equal bytes.
 """
 
 import math
@@ -75,7 +75,7 @@ class Trainer:
         return state["exp_avg"], state["exp_avg_sq"]
 
     def dead(self) -> Tensor:
-        """[C] bool: silent for the whole window."""
+        """Concepts [C] bool that were silent for the whole window."""
         return self.silent_C >= self.window
 
     def _in_turn(self, dead_C: Tensor) -> Tensor:
@@ -129,14 +129,14 @@ class Trainer:
 
     @torch.no_grad()
     def restart_dead_(self, x_BD: Tensor) -> None:
-        """Point dead concepts at what badly reconstructed rows of the batch lack, and let Adam forget their past.
+        """Re-initialise dead concepts from residuals of badly reconstructed rows, and reset their Adam moments.
 
-        Rows are drawn in proportion to their squared error. Of those that lack the same thing only the first is used:
+        Rows are drawn in proportion to their squared error. Of rows with similar residuals only the first is used:
         twins share an activation, and fall under the weakest code together; the rest wait for the next restart. The
-        encoder is as long as it takes to be kept on that row: what two merged concepts leave over is weaker than the
-        weakest code, and at unit norm would never be learned from. AuxK alone teaches a dead concept only where its
-        pre-activation is positive; while it loses to others its bias sinks, until there is no such row, and second
-        moments from livelier days keep its steps small.
+        encoder is long enough for the concept to be kept on that row: the residual of two merged concepts is weaker
+        than the weakest code, and at unit norm would never be learned from. AuxK alone teaches a dead concept only
+        where its pre-activation is positive; while it loses to others its bias sinks, until there is no such row, and
+        second moments from before its death keep its steps small.
         Source: Bricken et al. 2023, "Towards monosemanticity", neuron resampling.
         """
         dead = self.dead().nonzero().flatten()
@@ -165,7 +165,7 @@ class Trainer:
             self.sparse.refold_()
 
     def _residual(self, x_BD: Tensor) -> tuple[Tensor, float]:
-        """What rows [B, d] lack, and the weakest code of the batch."""
+        """Residual of rows [B, d], and the weakest code of the batch."""
         if self.sparse is not None and len(x_BD) <= len(self.sparse.counts):
             residual_BD, weakest = self.sparse.residual(x_BD)
         else:
@@ -175,7 +175,7 @@ class Trainer:
         return residual_BD, weakest if math.isfinite(weakest) else 0.0
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that a later step depends on: tensors and numbers."""
+        """Everything that a later step depends on: tensors and numbers."""
         tensors = dict(self._named())
         for name, (first, second) in self.moments.items():
             tensors |= {f"{name}.first": first, f"{name}.second": second}
@@ -184,7 +184,7 @@ class Trainer:
 
     @torch.no_grad()
     def restore_(self, tensors: dict[str, Tensor], entries: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Restore what `state` returned."""
         for name, weight in self._named():
             weight.copy_(tensors[name])
         for name, (first, second) in self.moments.items():

@@ -32,36 +32,36 @@ class TrainingDiverged(RuntimeError):
 
 
 class Trained(NamedTuple):
-    """The outcome of a training."""
+    """Result of a training."""
 
     sae: SAE
     curve: list[dict[str, float]]  # step, epoch, loss, r2, l0, dead_fraction, rows_per_second: means since the last
 
 
 class Plan(NamedTuple):
-    """When what happens, in steps."""
+    """Schedule of a training, in steps."""
 
     epoch: int
     all: int
-    log: int  # a point of the curve every so many
-    dead: int  # a look at whether any concept is dead
-    restart: int  # dead concepts are pointed elsewhere, once the training has settled and before it anneals
+    log: int  # steps between two points of the curve
+    dead: int  # steps between two checks for dead concepts
+    restart: int  # steps between two restarts of dead concepts, after the first steps and before the rate decays
 
     @classmethod
     def of(cls, rows: TrainingRows, settings: Settings) -> "Plan":
-        """From the number of rows and the settings."""
+        """The schedule for these rows and settings."""
         epoch = math.ceil(rows.count / settings.batch_size)
         steps = settings.epochs * epoch
         restart = max(1, int(epoch * settings.dead_after_epochs))
         return cls(epoch, steps, math.ceil(steps / LOG_POINTS), max(1, epoch // 10), restart)
 
     def restarts(self, step: int) -> bool:
-        """Is this a step after which dead concepts are pointed elsewhere?"""
+        """Return whether dead concepts are restarted after this step."""
         return step % self.restart == 0 and SETTLED <= step < 0.8 * self.all
 
 
 class Record:
-    """The curve, and the sums since its last point."""
+    """The curve of a training, and the sums since its last point."""
 
     def __init__(self, trainer: Trainer, plan: Plan) -> None:
         self.trainer, self.plan = trainer, plan
@@ -71,7 +71,7 @@ class Record:
         self.seen, self.started = 0, time.perf_counter()
 
     def add(self, sums: Tensor, rows: int) -> None:
-        """Count a step: sums of loss, squared error and codes over its rows."""
+        """Add one step: sums of loss, squared error and codes over its rows."""
         self.sums = self.sums + sums
         self.seen += rows
         self.first_bad = torch.where((self.first_bad < 0) & ~torch.isfinite(sums[0]), self.trainer.t, self.first_bad)
@@ -164,10 +164,10 @@ def _keep(checkpoint: Checkpoint, trainer: Trainer, record: Record, training: di
 
 def _resume(checkpoint: Checkpoint, trainer: Trainer, record: Record, training: dict[str, Any]) -> None:
     """Go on from the checkpoint's file, if there is one."""
-    found = checkpoint.read(training)
-    if found is None:
+    state = checkpoint.read(training)
+    if state is None:
         return
-    tensors, entries = found
+    tensors, entries = state
     trainer.restore_(tensors, entries)
     record.curve, record.seen = entries["curve"], entries["seen"]
     record.sums.copy_(tensors["sums"])

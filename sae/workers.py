@@ -15,7 +15,7 @@ class Workers:
         self.pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
 
     def run(self, loop: Callable[..., Any], total: int, *arguments: Any) -> list[Any]:
-        """loop(start, stop, *arguments) over 0..total-1, a part a thread. Returns what the parts gave, in order."""
+        """loop(start, stop, *arguments) over 0..total-1, one part per thread. Returns the parts' results in order."""
         if self.pool is None:
             return [loop(0, total, *arguments)]
         cuts = [total * part // self.threads for part in range(self.threads + 1)]
