@@ -14,8 +14,8 @@ import polars as pl
 from bars import Bar, at_least, at_most, finish
 from scipy.optimize import linear_sum_assignment
 
+from analysis.stability import match
 from sae import SAE
-from sae.concepts.matching import match
 from storage import open_catalog
 from storage.catalog import frame
 

@@ -57,14 +57,14 @@ def concepts_and_bridges(store: Path, out: Path) -> dict[str, float]:
     import duckdb
     import numpy as np
 
+    from analysis.bridges import add_bridges, bridges_of, open_bridges, pairs_of
+    from analysis.inputs import classes_of, counted_pairs, keys_of
+    from analysis.statistic import create_inner
+    from analysis.tables import fill, write_table
+    from analysis.usage import CountedSAE, fill_concepts
     from sae import SAE
-    from sae.concepts.coactivation import bridges_of
     from storage.catalog import create_views, frame
     from storage.runs import last_run
-    from storage.tables import Trained, create_inputs, fill, fill_concepts
-    from tasks.tables.bridges import add_bridges, open_bridges, pairs_of
-    from tasks.tables.frames import write_table
-    from tasks.tables.inputs import classes_of, counted_pairs, keys_of
 
     run = last_run(store, "paper-scale")
     trained = run.of("train")[0]
@@ -72,19 +72,19 @@ def concepts_and_bridges(store: Path, out: Path) -> dict[str, float]:
     seconds = {}
     with duckdb.connect(config={"threads": 1}) as con:
         create_views(con, store, [e for e in run.entries if e.kind != "analyze"], 0.0)
-        create_inputs(con)
+        create_inner(con)
 
         def concepts() -> None:
-            fill_concepts(con, [Trained(**keys, width=net.config.width)], "all")
+            fill_concepts(con, [CountedSAE(**keys, width=net.config.width)], "all")
             fill(con, "concepts")
             write_table(out, "concepts", frame(con, "FROM concepts"))
 
         def bridges() -> None:
             pairs = pairs_of(con, keys, counted_pairs(con, "all"), net.config.width)
             D = net.dictionary.numpy().astype(np.float64)
-            found = bridges_of(pairs, D, classes_of(con, keys), 10)
+            scored = bridges_of(pairs, D, classes_of(con, keys), 10)
             with open_bridges(out) as file:
-                add_bridges(file, {**keys, "split": "all"}, found)
+                add_bridges(file, {**keys, "split": "all"}, scored)
 
         seconds["concepts"], _ = timed(concepts)
         seconds["bridges"], _ = timed(bridges)
@@ -110,7 +110,7 @@ def kernel(work: Path) -> Iterator[Bar]:
     import scipy.sparse as sp
     from plant_activations import plant
 
-    from sae.concepts.coactivation import Codes, coactivation
+    from analysis.coactivation import Codes, coactivation
     from storage.statements import SQL
 
     width, k = 8192, 20
@@ -124,7 +124,7 @@ def kernel(work: Path) -> Iterator[Bar]:
     first = Codes(np.array([0, 1]), np.array([0], np.int32), np.array([1], np.float32))
     yield row("kernel: compilation or loading from numba's cache", timed(
         lambda: coactivation(first, first, np.array([0]), np.array([0]), 1))[0], "s")  # fmt: skip
-    from sae.concepts import coactivation as room
+    from analysis import coactivation as room
 
     seconds, index = timed(lambda: room._index(*codes, rows, rows, width))
     yield row("kernel: conversion to the order it walks in", seconds, "s")
@@ -165,10 +165,10 @@ def geometry(work: Path) -> Iterator[Bar]:
     import numpy as np
     from plant_activations import plant
 
-    from sae.concepts.coactivation import Codes
-    from sae.concepts.geometry import Modalities, subspaces
-    from sae.concepts.modality import modality
-    from sae.concepts.monosemanticity import monosemanticity
+    from analysis.coactivation import Codes
+    from analysis.geometry import modality
+    from analysis.monosemanticity import monosemanticity
+    from analysis.subspaces import Modalities, subspaces
 
     random = np.random.default_rng(0)
     spectrum = 1 / np.sqrt(np.arange(1, 513))
@@ -201,7 +201,7 @@ def stability(work: Path) -> Iterator[Bar]:
     """One pair of related dictionaries: the second is the first, turned a little, in another order."""
     import numpy as np
 
-    from sae.concepts.matching import match
+    from analysis.stability import match
 
     random = np.random.default_rng(0)
     a = random.standard_normal((8192, 512))
@@ -240,21 +240,19 @@ def adhoc(work: Path) -> Iterator[Bar]:
 
 def analysed(store: Path) -> Path:
     """The store with its concepts and bridges as the tables of a run; tables of one SAE without seeds are empty."""
+    from analysis.statistic import statistics
+    from analysis.tables import empty, write_table
     from storage.dataset import Address, materialize
     from storage.runs import Entry, last_run, write_run
-    from tasks.tables import frames
 
     run = last_run(store, "paper-scale")
     if run.of("analyze"):
         return store
-    others = {"matches": frames.MATCHES, "floors": frames.FLOORS, "bridge_totals": frames.TOTALS,
-              "nulls": frames.NULL_SUMMARIES, "matched_similarity": frames.SIMILARITY, "geometry": frames.GEOMETRY,
-              "retrieval": frames.RETRIEVAL, "saes": frames.SAE_KEYS}  # fmt: skip
 
     def tables(out: Path) -> int:
+        for name, schema in ((name, schema) for one in statistics() for name, schema in one.tables.items()):
+            write_table(out, name, empty(schema))
         concepts_and_bridges(store, out)
-        for name, schema in others.items():
-            frames.write_table(out, name, frames.empty(schema))
         return 0
 
     made = materialize(store, Address("tables", "bench", {}, ()), tables)

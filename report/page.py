@@ -19,6 +19,10 @@ from report.exhibits import Exhibit, exhibit
 from report.figures.runs import Runs
 from report.gallery import FIGURES_INDEX, described, made_figures, made_files
 from report.queries import Answer, ask, holds
+from storage.documentation import header_of
+from storage.query import views
+
+FIRST_ROWS = 20  # of a view that is shown as a plain table
 
 
 class Fact(NamedTuple):
@@ -100,6 +104,7 @@ def contents(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> dict[str
         "findings_sql": [answer.sql for answer in answers if answer.rows],
         "tables": made_tables(con, answers, main, runs),
         "figures": made_figures(con, answers, main, runs),
+        "paged": paged_views(con),
         "exhibits": exhibits,
         "to_paste": questions(exhibits),
     }
@@ -164,6 +169,17 @@ def made_tables(
     if holds(con, "ledger"):
         found["dropped"] = ask(con, queries.DROPPED)
     return {name: tables.table(name, answer, runs) for name, answer in found.items() if answer.rows}
+
+
+def paged_views(con: duckdb.DuckDBPyConnection) -> list[tables.Table]:
+    """The first rows of every view whose header has a section Page, which is the title of its table."""
+    shown = []
+    for view in views(con):
+        header = header_of(view)
+        if "Page" in header:
+            answer = ask(con, f'FROM "{view}" LIMIT {FIRST_ROWS}')
+            shown.append(tables.plain_table(header["Page"], header["Purpose"], answer))
+    return shown
 
 
 def questions(exhibits: list[Exhibit]) -> list[tuple[str, str]]:

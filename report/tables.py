@@ -136,6 +136,20 @@ def table(name: str, answer: Answer, runs: Runs) -> Table:
     return Table(caption, note, head, cells, answer.sql)
 
 
+def plain_table(caption: str, note: str, answer: Answer) -> Table:
+    """A table of every column of an answer; a column is of numbers or of words as its first value is."""
+    columns = [_plain_column(name, [row[name] for row in answer.rows]) for name in answer.columns]
+    head = [Cell(column.heading, column.form != WORDS) for column in columns]
+    cells = [[_cell(row[column.key], column) for column in columns] for row in answer.rows]
+    return Table(caption, note, head, cells, answer.sql)
+
+
+def _plain_column(name: str, values: list[Any]) -> Column:
+    first = next((value for value in values if value is not None), None)
+    forms = {int: COUNT, float: SMALL}
+    return Column(name, name.replace("_", " "), forms.get(type(first), WORDS))
+
+
 def _in_order(rows: list[Row], runs: Runs) -> list[Row]:
     """Rows by setting and model as the study names them; sorting is stable, the answer's order holds within."""
     if not rows or "model" not in rows[0]:
@@ -173,6 +187,8 @@ def _cell(value: Any, column: Column) -> Cell:
 
 def _small(value: float) -> str:
     """Three digits that count, at most six after the point; 0 for what is smaller."""
+    if not math.isfinite(value):
+        return number(value)
     if abs(value) < 5e-7:
         return "0"
     return number(value, min(6, max(3, 2 - math.floor(math.log10(abs(value))))))

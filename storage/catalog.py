@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from storage.dataset import manifest_of
+from storage.dataset import Dataset, manifest_of
 from storage.definitions import define
 from storage.errors import BadInput
 from storage.runs import Entry, Run, last_run, narrowed, studies
@@ -17,11 +17,6 @@ from storage.statements import SQL, literal, statement
 
 if TYPE_CHECKING:
     import polars as pl
-
-TABLES = (
-    "saes", "concepts", "concept_groups", "matches", "bridges", "bridge_totals", "matched_similarity", "floors",
-    "nulls", "geometry", "retrieval", "frontier", "findings",
-)  # fmt: skip
 
 
 def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[Entry], heldout: float) -> list[str]:
@@ -73,16 +68,21 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
     if measured:
         con.execute("CREATE VIEW frontier AS\n" + "\nUNION ALL\n".join(measured))
     if any(entry.kind == "analyze" for entry in entries):
-        made = {name for e in entries if e.kind == "analyze" for name in manifest_of(store, e.dataset)["files"]}
-        for table in TABLES:
-            if f"{table}.parquet" in made:  # a study without a frontier has no such table
-                found = paths("analyze", f"{table}.parquet")
-                described = (SQL / "views" / f"{table}.sql").exists()  # else its columns are, where SQL makes it
-                view = f"CREATE VIEW {table} AS FROM read_parquet({literal(found)})"
-                con.execute(statement(f"views/{table}", files=found) if described else view)
+        tables = {table for e in entries if e.kind == "analyze" for table in tables_of(store, e.dataset)}
+        for table in sorted(tables):
+            written = paths("analyze", f"{table}.parquet")
+            described = (SQL / "views" / f"{table}.sql").exists()  # else its columns are, where SQL makes it
+            view = f"CREATE VIEW {table} AS FROM read_parquet({literal(written)})"
+            con.execute(statement(f"views/{table}", files=written) if described else view)
         for macro in sorted((SQL / "macros").glob("*.sql")):
             con.execute(macro.read_text())
     return files
+
+
+def tables_of(store: Path, analyzed: Dataset) -> list[str]:
+    """Names of the tables that an analyze dataset holds, from its manifest, sorted."""
+    files = [Path(name) for name in manifest_of(store, analyzed)["files"]]
+    return sorted(file.stem for file in files if file.suffix == ".parquet")
 
 
 def open_catalog(

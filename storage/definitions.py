@@ -10,7 +10,7 @@ import numpy as np
 
 from storage.statements import SQL
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Definitions(NamedTuple):
@@ -35,7 +35,12 @@ def definitions() -> Definitions:
     return Definitions(*row)
 
 
-def is_unimodal(modality_score: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def is_unimodal(modality_score: Array) -> Array:
     """The macro `is_unimodal` over an array; a score of NaN is not unimodal."""
     bound = definitions().unimodal_bound
     return np.asarray((modality_score < bound) | (modality_score > 1 - bound))
+
+
+def is_counted(firings: Array, modality_score: Array) -> Array:
+    """The macro `is_counted` over arrays; a score of NaN is none."""
+    return np.asarray((firings >= definitions().min_firings) & np.isfinite(modality_score))

@@ -28,7 +28,7 @@ class View(NamedTuple):
 
 
 def documented(con: duckdb.DuckDBPyConnection) -> list[View]:
-    """Every view of a catalog with what its file's header says. Raises FileNotFoundError for a view without a file."""
+    """Every view of a catalog with what its file's header says."""
     found = []
     for name in views(con):
         header = header_of(name)
@@ -39,8 +39,14 @@ def documented(con: duckdb.DuckDBPyConnection) -> list[View]:
 
 
 def header_of(view: str) -> dict[str, str]:
-    """The sections of the header (Purpose, Inputs, Columns, ...) of the file that makes a view, or its table."""
-    path = next(path for path in (SQL / "views" / f"{view}.sql", SQL / "tables" / f"{view}.sql") if path.exists())
+    """The sections of the header (Purpose, Inputs, Columns, ...) of the file that makes a view, or its table.
+
+    Purpose and Columns are empty for a view without a file: the table of a run whose statistic is gone since.
+    """
+    files = (SQL / folder / f"{view}.sql" for folder in ("views", "tables"))
+    path = next((file for file in files if file.exists()), None)
+    if path is None:
+        return {"Purpose": "", "Columns": ""}
     sections: dict[str, str] = {}
     last = ""
     for line in path.read_text().splitlines():

@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from storage.catalog import TABLES, open_catalog
+from storage.catalog import open_catalog, tables_of
 from storage.embeddings import read_attributes
 from storage.errors import BadInput
 from storage.runs import Entry, Run, last_run
@@ -87,10 +87,8 @@ def write_statistics(folder: Path, store: Path, run: Run) -> None:
     """The tables of the run as they are, and those of its frontier: they hold no caption and no picture."""
     folder.mkdir()
     for entry in run.of("analyze"):
-        for table in TABLES:
-            made = store / entry.dataset.path / f"{table}.parquet"
-            if made.is_file():
-                shutil.copyfile(made, folder / made.name)
+        for table in tables_of(store, entry.dataset):
+            shutil.copyfile(store / entry.dataset.path / f"{table}.parquet", folder / f"{table}.parquet")
     for entry in run.of("frontier"):
         shutil.copyfile(store / entry.dataset.path / "frontier.parquet", folder / f"frontier-{entry.model}.parquet")
 

@@ -1,4 +1,4 @@
-"""Adding a source, an architecture, a statistic and a stage to a copy of the checkout, by the files that CONTRIBUTING says.
+"""Adding a source, an architecture, a statistic and a stage to a copy of the checkout, as CONTRIBUTING describes it.
 
 A study that uses all of them is run there: they are in its study file, its tables, its page and its explorer."""
 

@@ -63,7 +63,8 @@ min_pairs = 3
 
 def dataset(path: str, rows: int = 7) -> Dataset:
     """A handle whose bytes nobody looks at: its digest follows from where it lies."""
-    return Dataset(path=path, recipe=path.rpartition("/")[2], digest=hashlib.sha256(path.encode()).hexdigest(), rows=rows)
+    digest = hashlib.sha256(path.encode()).hexdigest()
+    return Dataset(path=path, recipe=path.rpartition("/")[2], digest=digest, rows=rows)
 
 
 def addresses(study: Study, store: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A small catalog in memory, with the names and columns of a study's, for the tests of the page. No store, no torch."""
+"""A small catalog in memory, with the names and columns of a study's, for the tests of the page. No store."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import duckdb
 import pytest
 from PIL import Image
 
+from analysis.statistic import create_inner
+from analysis.tables import fill
+from analysis.usage import CountedSAE, fill_concepts
 from storage.definitions import define
 from storage.statements import SQL
-from storage.tables import Trained, create_inputs, fill, fill_concepts
 
 AWKWARD = "<script>alert(1)</script> & \"quotes\" 'single'"
 WIDTH = 16
@@ -97,10 +99,10 @@ def small_catalog(
                 "retrieval",
                 [(model, None, None, "heldout", "embeddings", direction, 10, 20, 0.7, 0.9, 1.0, None, None)],
             )
-    create_inputs(con)
+    create_inner(con)
     if whole:
         _fill_whole(con, rng, runs)
-    fill_concepts(con, [Trained(*run, WIDTH) for run in runs], "heldout")
+    fill_concepts(con, [CountedSAE(*run, WIDTH) for run in runs], "heldout")
     fill(con, "concepts")
     fill(con, "nulls")
     if whole:
@@ -197,8 +199,9 @@ def _fill_whole(con: duckdb.DuckDBPyConnection, rng: random.Random, runs: list[N
             figures = [(k, 0.9 - i / 5, 0.8 - i / 5, 0.7 - i / 5, 0.9, k + 0.1 * i, 1.0) for k in (2, 4)]
             _insert(con, "frontier", [(model, method, k, WIDTH, "heldout", *rest) for k, *rest in figures])
     for run in runs:
-        directions = [(*run, i, 0.6, 0.9 - i / 8, 0.5, -0.5, abs(0.9 - i / 8), 0.4) for i in range(WIDTH)]
+        directions = [(*run, i, 0.6, 0.9 - i / 8, 0.5, -0.5, abs(0.9 - i / 8)) for i in range(WIDTH)]
         _insert(con, "concept_geometry", directions)
+        _insert(con, "concept_monosemanticity", [(*run, i, 0.4) for i in range(WIDTH)])
         for name in ("mean_gap", "logistic", "lda", "inlp"):
             _insert(con, "null_summaries", [(*run, f"align_{name}", "floor_random", 0.28, 0.2, 0.01, 0.7, 0)])
         for null in ("images_permuted", "dictionary_permuted", "both_permuted"):

@@ -6,6 +6,7 @@ import base64
 import io
 import itertools
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -20,6 +21,7 @@ from report import write_report
 from report.drawing import VARIABLES
 from report.page import contents, rendered
 from report.pictures import thumbnail
+from storage.statements import SQL
 
 Make = Callable[..., Any]
 ALWAYS = {"modality", "energy", "stability", "training", "bridge-matrix"}
@@ -280,3 +282,27 @@ def test_thumbnail_is_small_webp_on_white() -> None:
 def test_thumbnail_of_what_is_no_picture_is_none() -> None:
     assert thumbnail(b"") is None
     assert thumbnail(b"\x89PNG\r\n\x1a\nbroken") is None
+
+
+def test_a_view_with_a_page_section_is_a_plain_table(
+    catalog: Make, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    con = catalog(models=("one",))
+    before = rendered(contents(con, config(models=("one",))))
+    con.execute("CREATE VIEW toy AS SELECT 'one' AS model, i::BIGINT AS rank_of, i / 8 AS share FROM range(30) AS r(i)")
+    assert rendered(contents(con, config(models=("one",)))) == before  # a view without a file has no section
+    sql = shutil.copytree(SQL, tmp_path / "sql")
+    (sql / "views" / "toy.sql").write_text(
+        "-- Purpose: shares that count up.\n-- Columns: model; rank_of; share.\n-- Page: Shares <in> order\n"
+    )
+    monkeypatch.setattr("storage.documentation.SQL", sql)
+    page = rendered(contents(con, config(models=("one",))))
+    start = page.index("<h2>Shares &lt;in&gt; order</h2>")
+    section = page[start : page.index("</section>", start)]
+    assert section.count("<tr>") == 1 + 20
+    assert '<th scope="col">model</th><th scope="col" class="n">rank of</th>' in section
+    assert '<td>one</td><td class="n">3</td><td class="n">0.375</td>' in section
+    assert '<p class="note">shares that count up</p>' in section
+    assert "FROM &#34;toy&#34; LIMIT 20" in section
+    assert page.index("<h2>Asking more</h2>") > start
+    assert page.replace(page[start - len("<section>\n") : page.index("<section>", start)], "") == before

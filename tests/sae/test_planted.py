@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import sae
-from sae.concepts.coactivation import Codes, bridges
+from analysis.bridges import bridges
+from analysis.coactivation import Codes
 
 SOURCE = Path(__file__).parents[2] / "bench" / "planted.py"
 spec = importlib.util.spec_from_file_location("planted", SOURCE)

@@ -10,7 +10,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 import sae
-from sae.concepts.matching import match
+from analysis.stability import match
 from sae.initial import geometric_median
 from sae.rows import TrainingRows, batches, training_rows, walk
 from sae.settings import Settings

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.definitions import define, definitions, is_unimodal
+from storage.definitions import define, definitions, is_counted, is_unimodal
 from storage.statements import SQL
 
 
@@ -39,6 +39,7 @@ def test_a_concept_counts_from_ten_firings_on_and_with_a_score(con: duckdb.DuckD
     assert definitions().min_firings == 10
     counted = con.execute("SELECT is_counted(9, .5), is_counted(10, .5), is_counted(10, NULL)").fetchall()
     assert counted == [(False, True, False)]
+    assert is_counted(np.array([9, 10, 10]), np.array([0.5, 0.5, np.nan])).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import duckdb
 import numpy as np
 import pytest
 
+from analysis.statistic import create_inner
+from analysis.tables import fill
 from storage.definitions import define
 from storage.statements import SQL
-from storage.tables import create_inputs, fill
 
 RUN = "model VARCHAR, sae VARCHAR, seed INTEGER"
 ENERGY = {0: [5.0, 3.0, 1.0, 1.0], 1: [1.0, 1.0, 2.0, 6.0]}  # by seed
@@ -23,7 +24,7 @@ def con() -> duckdb.DuckDBPyConnection:
     """Two seeds of `main`, one of its diet `main-share0`, four concepts each; floors of two draws."""
     con = duckdb.connect(config={"threads": 1})
     define(con)
-    create_inputs(con)
+    create_inner(con)
     con.execute(f"""CREATE TABLE concepts ({RUN}, concept_id INTEGER, energy DOUBLE, energy_image DOUBLE,
         energy_text DOUBLE, firings BIGINT, modality_score DOUBLE, dead BOOLEAN, direction_accuracy DOUBLE,
         align_mean_gap DOUBLE, align_logistic DOUBLE, align_lda DOUBLE, align_inlp DOUBLE)""")

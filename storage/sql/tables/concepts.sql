@@ -1,6 +1,6 @@
 -- Purpose: energies, rates, modality and geometry of every concept of every SAE, with the spread of what is a mean.
--- Inputs:  concept_groups, concept_auc, concept_geometry (what the SAE room computed: direction_accuracy, align_*,
---          monosemanticity).
+-- Inputs:  concept_groups, concept_auc; concept_geometry (direction_accuracy, align_*) and concept_monosemanticity, computed
+--          outside of SQL.
 -- Columns: model, sae, seed, split, concept_id;
 --          energy (mean of energy_image and energy_text); energy_image (E_I[z]); energy_text (E_T[z]);
 --          energy_squared_image, energy_squared_text (E[z^2] over the modality);
@@ -75,4 +75,5 @@ FROM means
 JOIN spread USING (model, sae, seed, concept_id)
 LEFT JOIN concept_auc USING (model, sae, seed, concept_id)
 LEFT JOIN concept_geometry USING (model, sae, seed, concept_id)
+LEFT JOIN concept_monosemanticity USING (model, sae, seed, concept_id)
 ORDER BY model, sae, seed, concept_id

@@ -5,10 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae.concepts.bridge_nulls import NULLS, bridge_nulls, figures, permuted_among_equals
-from sae.concepts.coactivation import CLASSES, Codes, Pairs, bridges_of
-from sae.concepts.similarity import Biases, matched_similarity
-from sae.concepts.usage import shuffled_shares, unimodal_shares
+from analysis.bridges import (
+    NULLS,
+    bridge_nulls,
+    bridges_of,
+    figures,
+    matched_similarity,
+    permuted_among_equals,
+)
+from analysis.coactivation import CLASSES, Codes, PairedCodes
+from analysis.inputs import Biases
+from analysis.usage import shuffled_shares, unimodal_shares
 
 CLASS_LIST = ["image", "image", "text", "bimodal", "silent", "text"]
 
@@ -33,8 +40,8 @@ def case(seed, images=40, width=6):
     return z_I, z_T, owner, D / np.linalg.norm(D, axis=1, keepdims=True)
 
 
-def pairs_of(z_I, z_T, owner) -> Pairs:
-    return Pairs(csr(z_I), csr(z_T), owner, np.arange(len(owner)), z_I.shape[1])
+def pairs_of(z_I, z_T, owner) -> PairedCodes:
+    return PairedCodes(csr(z_I), csr(z_T), owner, np.arange(len(owner)), z_I.shape[1])
 
 
 @given(st.integers(0, 10_000))

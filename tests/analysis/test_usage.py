@@ -9,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sql_case import Case, catalog, random_case
 
+from analysis.statistic import create_inner
+from analysis.tables import fill
+from analysis.usage import CountedSAE, fill_concepts
 from storage.catalog import frame
-from storage.tables import Trained, create_inputs, fill, fill_concepts
 
 
 def concepts_of(case: Case, split: str = "heldout") -> pl.DataFrame:
-    create_inputs(case.con)
-    fill_concepts(case.con, [Trained("m", "s", 0, case.z_image.shape[1])], split)
+    create_inner(case.con)
+    fill_concepts(case.con, [CountedSAE("m", "s", 0, case.z_image.shape[1])], split)
     fill(case.con, "concepts")
     return frame(case.con, "FROM concepts")
 
@@ -25,8 +27,8 @@ def test_worked_concepts() -> None:
     z_image = np.array([[2.0, 0], [0, 0], [5, 1]])
     z_text = np.array([[1.0, 0], [0, 0], [1, 0], [0, 0]])
     con = catalog(z_image, z_text, [0, 0, 1, 2], [0.1, 0.2, 0.9])
-    create_inputs(con)
-    fill_concepts(con, [Trained("m", "s", 0, 3)], "heldout")
+    create_inner(con)
+    fill_concepts(con, [CountedSAE("m", "s", 0, 3)], "heldout")
     fill(con, "concepts")
     first, second, third = frame(con, "FROM concepts").to_dicts()
     # Concept 0: images (2 + 0) / 2 = 1, captions (1 + 0 + 1) / 3 = 2/3; squares 4 / 2, 2 / 3; rates 1/2, 2/3.

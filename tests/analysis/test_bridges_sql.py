@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sql_case import KEYS, random_case
 
-from sae.concepts.coactivation import bridges_of
+from analysis.bridges import bridges_of, pairs_of
+from analysis.inputs import counted_pairs
 from storage.catalog import frame
 from storage.statements import SQL
-from tasks.tables.bridges import pairs_of
-from tasks.tables.inputs import counted_pairs
 
 
 @pytest.mark.parametrize("split", ["heldout", "all"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 from pathlib import Path
@@ -14,41 +13,27 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from analysis.bridges import bridge_tables
+from analysis.inputs import Analysis, check
+from analysis.stability import floor_rows, match_rows
+from analysis.statistic import create_inner, statistics
+from analysis.tables import fill
+from analysis.usage import counted_saes, fill_concepts
 from sae import SAE
 from storage.catalog import create_views, open_catalog
 from storage.dataset import Dataset
+from storage.documentation import header_of
 from storage.errors import BadInput
 from storage.runs import Entry, last_run
 from storage.statements import SQL
-from storage.tables import create_inputs, fill, fill_concepts
-from tasks.analyze import trained_of
-from tasks.tables import frames
-from tasks.tables.bridges import bridge_tables
-from tasks.tables.inputs import Analysis, check
-from tasks.tables.stability import floor_rows, match_rows
 
-SOURCE = Path(__file__).parents[2] / "bench" / "plant_activations.py"
-spec = importlib.util.spec_from_file_location("plant_activations", SOURCE)
-planter = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(planter)
-
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = tmp_path_factory.mktemp("planted")
-    planter.write(planter.plant(300, 900, 5, 32), store, 32, dim=16)
-    return store
-
-
-@pytest.fixture
-def store(planted: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(planted, tmp_path / "store")
+STUDY = "paper-scale"  # of the planted store
 
 
 def analysis_of(store: Path, entries: list[Entry] | None = None, **of: Any) -> Analysis:
-    entries = last_run(store, planter.STUDY).entries if entries is None else entries
+    entries = last_run(store, STUDY).entries if entries is None else entries
     return Analysis(**{"store": store, "entries": entries, "heldout": 0.0, "split": "all", "min_pairs": 3,
-                       "diets": {}, **of})  # fmt: skip
+                       "diets": {}, "out": store, **of})  # fmt: skip
 
 
 def checked(analysis: Analysis) -> duckdb.DuckDBPyConnection:
@@ -82,8 +67,8 @@ def with_another_sae(store: Path, analysis: Analysis, name: str, seed: int, widt
 def test_bridges_of_a_planted_study(store: Path, tmp_path: Path) -> None:
     analysis = analysis_of(store)
     con = checked(analysis)
-    create_inputs(con)
-    fill_concepts(con, trained_of(analysis), "all")
+    create_inner(con)
+    fill_concepts(con, counted_saes(analysis), "all")
     fill(con, "concepts")
     found = bridge_tables(con, analysis, tmp_path, draws=3)
     file = pq.ParquetFile(tmp_path / "bridges.parquet")
@@ -129,17 +114,12 @@ def test_seeds_and_diets_of_one_family_are_matched_both_ways(store: Path) -> Non
     assert floors.height == 2 * 20 * 32
 
 
-SCHEMAS = {
-    "matches": frames.MATCHES, "floors": frames.FLOORS, "bridges": frames.BRIDGES, "bridge_totals": frames.TOTALS,
-    "matched_similarity": frames.SIMILARITY, "geometry": frames.GEOMETRY, "retrieval": frames.RETRIEVAL,
-}  # fmt: skip
+SCHEMAS = {name: schema for statistic in statistics() for name, schema in statistic.tables.items()}
 
 
 @pytest.mark.parametrize("table", SCHEMAS)
 def test_every_column_is_described_in_the_view(table: str) -> None:
-    text = (SQL / "views" / f"{table}.sql").read_text()
-    header = " ".join(line.removeprefix("--") for line in text.splitlines() if line.startswith("--"))
-    columns = header.split("Columns:")[1].split("Definition:")[0]
+    columns = header_of(table)["Columns"]
     assert [name for name in SCHEMAS[table] if not re.search(rf"\b{name}\b", columns)] == []
 
 
@@ -183,7 +163,7 @@ def test_an_empty_modality_is_bad_input(store: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, None])
 def test_an_activation_that_is_no_number_is_found(store: Path, value: float | None) -> None:
-    entry = last_run(store, planter.STUDY).of("export")[0]
+    entry = last_run(store, STUDY).of("export")[0]
     path = store / entry.dataset.path / "0.parquet"
     rows = pl.read_parquet(path)
     where = (pl.col("modality") == "text") & (pl.col("item_id") == 7)
@@ -196,7 +176,7 @@ def test_an_activation_that_is_no_number_is_found(store: Path, value: float | No
 
 
 def test_a_parquet_file_that_is_gone_is_named(store: Path) -> None:
-    path = store / last_run(store, planter.STUDY).of("export")[0].dataset.path / "0.parquet"
+    path = store / last_run(store, STUDY).of("export")[0].dataset.path / "0.parquet"
     path.unlink()
     with pytest.raises(
         BadInput, match=r"0\.parquet is missing from the store: bridgescope run STUDY\.toml makes it again"
@@ -217,7 +197,7 @@ def test_an_open_catalog_answers_while_a_study_writes(store: Path) -> None:
                 assert another.execute("SELECT count(*) FROM pairs").fetchall() == [(900,)]
             return 0
 
-        with locked(store / "studies" / planter.STUDY / "runs"):
+        with locked(store / "studies" / STUDY / "runs"):
             materialize(store, Address("activations", "new", {}, ()), writing)
 
 
@@ -225,11 +205,11 @@ def test_threads_do_not_change_bytes(store: Path, tmp_path: Path, monkeypatch: p
     written = []
     for threads in (1, 3):
         monkeypatch.setattr("os.cpu_count", lambda count=threads: count)
-        monkeypatch.setattr("sae.concepts.coactivation.BLOCK", 5)
+        monkeypatch.setattr("analysis.coactivation.BLOCK", 5)
         analysis = analysis_of(store)
         con = checked(analysis)
-        create_inputs(con)
-        fill_concepts(con, trained_of(analysis), "all")
+        create_inner(con)
+        fill_concepts(con, counted_saes(analysis), "all")
         fill(con, "concepts")
         out = tmp_path / str(threads)
         out.mkdir()

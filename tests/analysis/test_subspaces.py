@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from sae.concepts import geometry
-from sae.concepts.geometry import Modalities, Subspace, alignment, modalities, smallest, subspaces
+from analysis import subspaces as room
+from analysis.subspaces import Modalities, Subspace, alignment, modalities, smallest, subspaces
 
 
 def clouds(seed, images=300, texts=200, dim=8, gap=(0.8, 0.5)) -> Modalities:
@@ -106,7 +106,7 @@ def test_inlp_is_that_of_projecting_rows_and_fitting_again():
 
 
 def test_inlp_stops_at_its_largest_rank_and_says_what_was_left(monkeypatch):
-    monkeypatch.setattr(geometry, "RANK", 1)
+    monkeypatch.setattr(room, "RANK", 1)
     train, heldout = clouds(0, gap=(0.9, 0.9)), clouds(1, gap=(0.9, 0.9))
     found = subspaces(train, heldout)["inlp"]
     assert found.rank == 1
@@ -127,7 +127,7 @@ def test_inlp_ends_where_no_direction_is_left():
     # Apart along one axis only, in one dimension: what is left has no direction, and chance is reached.
     train = modalities([[1.0], [2.0]], [[-1.0], [-2.0]], "rows")
     found = subspaces(train, train)
-    assert [found[name].basis.tolist() for name in geometry.SUBSPACES] == [[[1.0]]] * 4
+    assert [found[name].basis.tolist() for name in room.SUBSPACES] == [[[1.0]]] * 4
     assert (found["inlp"].rank, found["inlp"].heldout_accuracy) == (1, 0.5)
     assert found["logistic"].heldout_accuracy == 1.0
 

@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from sae.concepts import modality as room
-from sae.concepts.geometry import Modalities, Subspace, modalities, subspaces
-from sae.concepts.modality import (
+from analysis import geometry as room
+from analysis.geometry import (
     alignment_null,
     direction_accuracy,
     matched_directions,
@@ -16,6 +15,7 @@ from sae.concepts.modality import (
     random_directions,
     summary,
 )
+from analysis.subspaces import Modalities, Subspace, modalities, subspaces
 
 
 def column(*values):

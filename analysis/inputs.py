@@ -1,4 +1,4 @@
-"""What the tables are made from: rows, trained SAEs and codes of one study, checked before anything is counted."""
+"""Inputs of the statistics: rows, trained SAEs and codes of one study, checked before anything is counted."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from typing import Any, NamedTuple
 import duckdb
 import numpy as np
 
+from analysis.coactivation import Codes, codes_by_item
 from sae import SAE
-from sae.concepts.coactivation import Codes, codes_by_item
 from storage.catalog import frame
 from storage.errors import BadInput
 from storage.rows import Ints, Rows, select
 from storage.runs import Entry
 from storage.statements import statement
 
-UNIMODAL = 0.1  # a concept is unimodal below this modality score, or above one minus it
 Keys = dict[str, Any]
 
 
 class Analysis(NamedTuple):
-    """What is analysed, and what counts."""
+    """The study that is analysed, and the rules for what counts."""
 
     store: Path
     entries: list[Entry]
@@ -31,6 +30,7 @@ class Analysis(NamedTuple):
     split: str  #: 'heldout', 'train' or 'all'
     min_pairs: int
     diets: dict[str, dict[str, str | None]]  #: setting -> 'of' (the setting it is a data diet of), 'data_half'
+    out: Path  #: the folder that the tables are written to
 
     def models(self) -> list[str]:
         """Models that were embedded, in the order of the study."""
@@ -53,6 +53,13 @@ class Analysis(NamedTuple):
         return self.diets[setting]["of"] if setting in self.diets else setting
 
 
+class Biases(NamedTuple):
+    """Vectors added to decoded codes; the same of both modalities but where each was centred on its own mean."""
+
+    image: np.ndarray  # [d] float64
+    text: np.ndarray  # [d] float64
+
+
 class Counted(NamedTuple):
     """The pairs that are counted."""
 
@@ -64,6 +71,12 @@ class Counted(NamedTuple):
 def keys_of(entry: Entry) -> Keys:
     """The columns that name an SAE."""
     return {"model": entry.model, "sae": entry.sae, "seed": entry.seed}
+
+
+def biases_of(net: SAE) -> Biases:
+    """The vectors that an SAE adds to decoded codes: its bias, and the mean that centring took off."""
+    nothing = np.zeros((1, net.config.width), np.float32)
+    return Biases(*(net.decode(nothing, modality).numpy()[0].astype(np.float64) for modality in ("image", "text")))
 
 
 def check(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
@@ -124,42 +137,36 @@ def _check_values(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
 
 def counted_pairs(con: duckdb.DuckDBPyConnection, split: str) -> Counted:
     """The pairs of the split and their images."""
-    found = frame(
+    captions = frame(
         con,
         "SELECT pair_id, image_id FROM pairs WHERE $split = 'all' OR split = $split ORDER BY pair_id",
         {"split": split},
     )
-    images = found["image_id"].unique().sort().to_numpy()
-    return Counted(images, found["pair_id"].to_numpy(), np.searchsorted(images, found["image_id"].to_numpy()))
+    images = captions["image_id"].unique().sort().to_numpy()
+    return Counted(images, captions["pair_id"].to_numpy(), np.searchsorted(images, captions["image_id"].to_numpy()))
 
 
 def codes_of(con: duckdb.DuckDBPyConnection, keys: Keys, modality: str, items: Ints) -> Codes:
-    """The codes of the named items (ascending ids) in compressed rows, one row an item.
+    """The codes of the named items (ascending ids) in compressed rows, one row per item.
 
     Files hold a concept's firings together, concepts ascending, an item in one file: no sorting is left to do.
     """
-    found = con.execute(
+    firings = con.execute(
         """SELECT item_id, concept_id, activation FROM activations
         WHERE model = $model AND sae = $sae AND seed = $seed AND modality = $modality""",
         {**keys, "modality": modality},
     ).fetchnumpy()
-    ids = np.asarray(found["item_id"])
+    ids = np.asarray(firings["item_id"])
     position = np.searchsorted(items, ids)
     position[items[np.minimum(position, len(items) - 1)] != ids] = -1
-    return codes_by_item(position, np.asarray(found["concept_id"]), np.asarray(found["activation"]), len(items))
+    return codes_by_item(position, np.asarray(firings["concept_id"]), np.asarray(firings["activation"]), len(items))
 
 
 def classes_of(con: duckdb.DuckDBPyConnection, keys: Keys) -> list[str]:
     """The class of every concept of one SAE: image, text, bimodal, or silent (never fires on the counted items)."""
-    scores = con.execute(
-        "SELECT modality_score FROM concepts WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY concept_id",
+    classes = con.execute(
+        "SELECT modality_class(modality_score) FROM concepts "
+        "WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY concept_id",
         keys,
     ).fetchall()
-    return [class_of(score) for (score,) in scores]
-
-
-def class_of(score: float | None) -> str:
-    """Unimodal class of a modality score."""
-    if score is None:
-        return "silent"
-    return "text" if score < UNIMODAL else "image" if score > 1 - UNIMODAL else "bimodal"
+    return [name for (name,) in classes]

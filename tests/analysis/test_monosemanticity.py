@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae.concepts import monosemanticity as room
-from sae.concepts.coactivation import Codes
-from sae.concepts.monosemanticity import monosemanticity
+from analysis import monosemanticity as room
+from analysis.coactivation import Codes
+from analysis.monosemanticity import monosemanticity
 
 
 def csr(dense) -> Codes:

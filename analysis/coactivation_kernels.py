@@ -60,7 +60,7 @@ def score_(
     rows: np.ndarray,
     totals: np.ndarray,
 ) -> None:
-    """Turn what `coactivate_` found for image concepts start..start+B-1 into bridges, in one pass.
+    """Turn the sums of `coactivate_` for image concepts start..start+B-1 into bridges, in one pass.
 
     sums, counts, cosine [B, C]: cosine of image concept start+b with every concept. mean_*, deviation_* [C]: of the
     codes over the pairs. classes [C] int8. Fills concepts [N, 2] (image, text) and rows [N, 4] (coactivation, bridge,

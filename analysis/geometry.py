@@ -3,30 +3,32 @@
 Of directions alone; which modality uses a concept (energies, scores, AUC) is counted from activations, in SQL.
 """
 
+from __future__ import annotations
+
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import duckdb
 import numba
 import numpy as np
+import polars as pl
 from scipy.stats import beta
 
-from sae.concepts.geometry import Modalities, Subspace, alignment, check
+from analysis.inputs import Analysis, Keys, keys_of
+from analysis.statistic import Statistic, Table
+from analysis.subspaces import Modalities, Subspace, alignment, both_sides, check, fitted_subspaces
+from analysis.tables import NULL_SUMMARIES, SAE_KEYS, Null, Schema, empty, null_row, table, table_of_rows
+from sae import SAE
 
+CONCEPT_GEOMETRY: Schema = {
+    **SAE_KEYS, "concept_id": pl.Int32, "direction_accuracy": pl.Float64, "align_mean_gap": pl.Float64,
+    "align_logistic": pl.Float64, "align_lda": pl.Float64, "align_inlp": pl.Float64,
+}  # fmt: skip
 DRAWS = 1000  # directions of each null
 BLOCK = 256  # directions at a time: 80 MB of float32 projections at 20,000 rows a modality and split
-MODALITY = 2  # stream of random numbers under a seed; matching's floors are stream 1
-
-
-class Null(NamedTuple):
-    """What chance gives for one figure of one concept."""
-
-    mean: float
-    sd: float
-    q025: float
-    q975: float
-    draws: int  # 0: in closed form
+MODALITY = 2  # stream of random numbers under a seed; the floors of stability are stream 1
 
 
 class Accuracy(NamedTuple):
@@ -44,6 +46,31 @@ class Concepts(NamedTuple):
     alignment: dict[str, np.ndarray]  # subspace name -> [C] float64
     accuracy: Accuracy  # [C] each
     nulls: list[tuple[str, str, Null]]  # statistic, null, what chance gives
+
+
+def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
+    """The tables of this statistic, of the models whose subspaces were fitted: of none where no image is held out."""
+    concepts, nulls = [empty(CONCEPT_GEOMETRY)], [empty(NULL_SUMMARIES)]
+    for model in analysis.models() if analysis.heldout > 0 else []:
+        train, heldout = both_sides(analysis, model)
+        fitted = fitted_subspaces(con, model, train.image.shape[1])
+        for entry, net in analysis.trained(model):
+            columns, summaries = of_sae(keys_of(entry), net, fitted, train, heldout)
+            concepts.append(columns)
+            nulls.append(summaries)
+    return {"concept_geometry": pl.concat(concepts), "null_summaries": pl.concat(nulls)}
+
+
+def of_sae(
+    keys: Keys, net: SAE, fitted: dict[str, Subspace], train: Modalities, heldout: Modalities
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Columns of `concepts` for one SAE, and their nulls. The seed of the SAE is that of the draws."""
+    concepts = modality(net.dictionary.numpy(), fitted, train, heldout, keys["seed"] or 0)
+    columns: dict[str, Any] = {**keys, "concept_id": np.arange(net.config.width)}
+    columns |= {f"align_{name}": values for name, values in concepts.alignment.items()}
+    columns["direction_accuracy"] = concepts.accuracy.heldout
+    nulls = [null_row(keys, *null) for null in concepts.nulls]
+    return table(columns, CONCEPT_GEOMETRY), table_of_rows(nulls, NULL_SUMMARIES)
 
 
 def modality(
@@ -199,3 +226,14 @@ def _normalised(rows: np.ndarray) -> np.ndarray:
 
 def _random(seed: int, null: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(MODALITY, null)))
+
+
+STATISTIC = Statistic(
+    name="geometry",
+    version="1",
+    needs=("geometry", "subspace_normals"),
+    tables={},
+    inner={"concept_geometry": CONCEPT_GEOMETRY},
+    adds=("null_summaries",),
+    make=make,
+)

@@ -3,20 +3,36 @@
 Fitted on training rows, measured on held-out ones; of one model, whatever its SAEs are. Both classes weigh the same.
 """
 
+from __future__ import annotations
+
+import logging
 from typing import NamedTuple
 
+import duckdb
 import numpy as np
+import polars as pl
 from scipy.linalg import solve, solve_triangular
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.covariance import ledoit_wolf
 
+from analysis.inputs import Analysis
+from analysis.statistic import Statistic, Table
+from analysis.tables import Schema, empty
+from storage.catalog import frame
+from storage.rows import Rows
+
+GEOMETRY: Schema = {
+    "model": pl.String, "subspace": pl.String, "rank": pl.Int32, "heldout_accuracy": pl.Float64,
+}  # fmt: skip
+NORMALS: Schema = {"model": pl.String, "subspace": pl.String, "row": pl.Int32, "normal": pl.List(pl.Float64)}
 ROWS = 20_000  # of a modality and split, at most
 PENALTY = 1e-3  # lambda of the logistic regression, whose loss is a weighted mean over the rows
 CHANCE = 0.02  # a held-out balanced accuracy this near to .5 says that nothing is left to tell the modalities apart
 RANK = 32  # normals that inlp may collect
 NOISE = 1e-6  # the first step of a logistic regression below which it would fit the rounding of float32 rows
 SUBSPACES = ("mean_gap", "logistic", "lda", "inlp")
+log = logging.getLogger("bridgescope")
 
 
 class Modalities(NamedTuple):
@@ -40,6 +56,62 @@ class _Classifier(NamedTuple):
 
     normal: np.ndarray  # [d] float64, unit norm
     threshold: float
+
+
+def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
+    """The tables of this statistic; both are empty where no image is held out."""
+    geometry, normals = [empty(GEOMETRY)], [empty(NORMALS)]
+    if analysis.heldout == 0:
+        log.warning("no image is held out (pairs.heldout = 0): alignment and direction accuracy are left empty")
+    else:
+        for model in analysis.models():
+            fitted = subspaces(*both_sides(analysis, model))
+            geometry.append(geometry_rows(model, fitted))
+            normals.append(normal_rows(model, fitted))
+    return {"geometry": pl.concat(geometry), "subspace_normals": pl.concat(normals)}
+
+
+def both_sides(analysis: Analysis, model: str) -> tuple[Modalities, Modalities]:
+    """Training and held-out rows of a model, those with the smallest split_u."""
+    train, heldout = (_nearest(analysis.rows(model, side), f"{side} rows of {model}") for side in ("train", "heldout"))
+    return train, heldout
+
+
+def _nearest(rows: Rows, where: str) -> Modalities:
+    image, text = smallest(rows.split_u), smallest(rows.split_u[rows.owner])
+    return modalities(rows.image[image], rows.text[text], where)
+
+
+def geometry_rows(model: str, fitted: dict[str, Subspace]) -> pl.DataFrame:
+    """The subspaces of one model, in the order they are fitted in."""
+    rows = [
+        {"model": model, "subspace": one.name, "rank": one.rank, "heldout_accuracy": one.heldout_accuracy}
+        for one in fitted.values()
+    ]
+    return pl.DataFrame(rows, schema=GEOMETRY)
+
+
+def normal_rows(model: str, fitted: dict[str, Subspace]) -> pl.DataFrame:
+    """One row per basis vector of the subspaces of one model."""
+    rows = [
+        {"model": model, "subspace": one.name, "row": row, "normal": normal.tolist()}
+        for one in fitted.values()
+        for row, normal in enumerate(one.basis)
+    ]
+    return pl.DataFrame(rows, schema=NORMALS)
+
+
+def fitted_subspaces(con: duckdb.DuckDBPyConnection, model: str, dim: int) -> dict[str, Subspace]:
+    """The subspaces of a model from the tables geometry and subspace_normals, as they were fitted, to the last bit."""
+    fitted = {}
+    for name, rank, accuracy in con.execute(
+        "SELECT subspace, rank, heldout_accuracy FROM geometry WHERE model = $model", {"model": model}
+    ).fetchall():
+        of = {"model": model, "subspace": name}
+        sql = 'SELECT normal FROM subspace_normals WHERE model = $model AND subspace = $subspace ORDER BY "row"'
+        basis = np.array(frame(con, sql, of)["normal"].to_list(), np.float64).reshape(rank, dim)
+        fitted[name] = Subspace(name, basis, rank, accuracy)
+    return {name: fitted[name] for name in SUBSPACES}
 
 
 def smallest(split_u: np.ndarray, limit: int = ROWS) -> np.ndarray:
@@ -92,8 +164,8 @@ def subspaces(train: Modalities, heldout: Modalities) -> dict[str, Subspace]:
         raise ValueError("image and text rows have the same mean: no direction defines their modality")
     lines = {"mean_gap": _halfway(means[0] - means[1], means), "logistic": first, "lda": _lda(train, means)}
     heldout = Modalities(*(x.astype(np.float64) for x in heldout))  # once, for all the normals that are tried on it
-    found = {name: Subspace(name, line.normal[None], 1, _accuracy(line, heldout)) for name, line in lines.items()}
-    return {**found, "inlp": _inlp(problem, first, heldout)}
+    fitted = {name: Subspace(name, line.normal[None], 1, _accuracy(line, heldout)) for name, line in lines.items()}
+    return {**fitted, "inlp": _inlp(problem, first, heldout)}
 
 
 def alignment(subspace: Subspace, D: np.ndarray) -> np.ndarray:
@@ -102,7 +174,7 @@ def alignment(subspace: Subspace, D: np.ndarray) -> np.ndarray:
     return np.linalg.norm(parts, axis=1) if subspace.name == "inlp" else parts[:, 0]
 
 
-def _inlp(problem: "_Problem", line: _Classifier, heldout: Modalities) -> Subspace:
+def _inlp(problem: _Problem, line: _Classifier, heldout: Modalities) -> Subspace:
     """From the first logistic classifier on: add its normal, fit the next one on what is left."""
     U = np.empty((0, len(line.normal)))
     while True:
@@ -159,16 +231,16 @@ def _logistic(problem: _Problem, U: np.ndarray) -> _Classifier:
     if steepest < NOISE:
         return _Classifier(np.zeros_like(center), 0.0)
     options = {"maxiter": 2000, "maxcor": 20, "gtol": 1e-7 * steepest, "ftol": 0}
-    found = minimize(loss, newton, jac=True, method="L-BFGS-B", options=options)
-    if not np.abs(found.jac).max() <= 1e-5 * steepest:
-        raise RuntimeError(f"the logistic regression of the modalities did not converge: {found.message}")
-    w, c = _outside(T @ found.x[:-1], U), 2 * found.x[-1]
+    minimum = minimize(loss, newton, jac=True, method="L-BFGS-B", options=options)
+    if not np.abs(minimum.jac).max() <= 1e-5 * steepest:
+        raise RuntimeError(f"the logistic regression of the modalities did not converge: {minimum.message}")
+    w, c = _outside(T @ minimum.x[:-1], U), 2 * minimum.x[-1]
     length = float(np.linalg.norm(w))
     return _Classifier(w / length, float(center @ w - c) / length)
 
 
 def _outside(w: np.ndarray, U: np.ndarray) -> np.ndarray:
-    """What is left of w [d] without the rows of U, projected out twice against rounding."""
+    """The part of w [d] that is left without the rows of U, projected out twice against rounding."""
     for _ in range(2):
         w = w - (w @ U.T) @ U
     return w
@@ -192,3 +264,12 @@ def _accuracy(line: _Classifier, rows: Modalities) -> float:
     """Balanced accuracy: the mean of the shares of images and of captions told right."""
     images, texts = (x @ line.normal > line.threshold for x in rows)
     return float(images.mean() + 1 - texts.mean()) / 2
+
+
+STATISTIC = Statistic(
+    name="subspaces",
+    version="1",
+    tables={"geometry": GEOMETRY},
+    inner={"subspace_normals": NORMALS},
+    make=make,
+)

@@ -1,4 +1,4 @@
-"""Co-activation of image and text concepts over aligned pairs, and the Bridge Score built on it.
+"""Co-activation of image and text concepts over aligned pairs, and the scores of bridges, block by block.
 
 Works through blocks of image concepts, one thread each, so that no full C x C matrix of scores is ever held. A block's
 sums keep their order and blocks are joined in order: equal bytes at any number of threads.
@@ -10,11 +10,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from sae.kernels import by_item_, coactivate_, score_
+from analysis.coactivation_kernels import by_item_, coactivate_, score_
 
 CLASSES = ("image", "text", "bimodal", "silent")
 KINDS = ("raw", "covariance")
@@ -29,13 +29,6 @@ class Codes(NamedTuple):
     indptr: np.ndarray  # [n+1] int64: entries of item r are indptr[r] .. indptr[r+1]-1
     concepts: np.ndarray  # [nnz] int32
     values: np.ndarray  # [nnz] float32
-
-
-class Bridges(NamedTuple):
-    """What `bridges` found."""
-
-    rows: dict[str, np.ndarray]  # columns of the view `bridges`, sorted by image_concept, text_concept
-    totals: list[dict[str, Any]]  # class_image, class_text, self, kind, total, positive, negative; untruncated
 
 
 class _Index(NamedTuple):
@@ -66,7 +59,7 @@ class Scores(NamedTuple):
     totals: np.ndarray  # [kind, self, sign, K, K] over all cells of the block
 
 
-class Pairs:
+class PairedCodes:
     """Codes over pairs, checked and indexed once: what bridges, and their nulls, are computed from."""
 
     def __init__(self, image: Codes, text: Codes, pair_image: np.ndarray, pair_text: np.ndarray, width: int) -> None:
@@ -79,7 +72,7 @@ class Pairs:
         self.moments_image = moments(image, np.bincount(self.pair_image, minlength=len(image.indptr) - 1), width)
         self.moments_text = moments(text, np.bincount(self.pair_text, minlength=len(text.indptr) - 1), width)
 
-    def with_images(self, image_of: np.ndarray) -> "Pairs":
+    def with_images(self, image_of: np.ndarray) -> "PairedCodes":
         """The same pairs with image r replaced by image image_of[r], a permutation among images with as many pairs."""
         other = copy.copy(self)
         other.pair_image = np.asarray(image_of, np.int64)[self.pair_image]
@@ -102,8 +95,8 @@ class Pairs:
         self, start: int, sums: np.ndarray, counts: np.ndarray, cosine: np.ndarray, code_of: np.ndarray, min_pairs: int
     ) -> Scores:
         enough = counts >= max(min_pairs, 0)
-        found = int(enough.sum())
-        concepts, rows = np.empty((found, 2), np.int32), np.empty((found, 4))
+        cells = int(enough.sum())
+        concepts, rows = np.empty((cells, 2), np.int32), np.empty((cells, 4))
         totals = np.zeros((len(KINDS), 2, 2, len(CLASSES), len(CLASSES)))
         of, to = self.moments_image, self.moments_text
         score_(
@@ -133,77 +126,6 @@ def coactivation(
     return G, pairs
 
 
-def bridges(
-    image: Codes,
-    text: Codes,
-    pair_image: np.ndarray,
-    pair_text: np.ndarray,
-    dictionary: np.ndarray,
-    classes: list[str],
-    min_pairs: int,
-) -> Bridges:
-    """The Bridge Score of every image concept i with every text concept j, over the given pairs.
-
-    dictionary: [C, d] unit rows. classes: the class of each concept, one of CLASSES.
-    Rows are those with pairs >= min_pairs: bridge = G_ij <D_i, D_j>, covariance_bridge = (G_ij - E_P[z_i] E_P[z_j])
-    <D_i, D_j>, correlation_bridge = that over both standard deviations over the pairs (NaN where one is 0).
-    Totals are untruncated. Source: arXiv 2504.11695, Bridge Score; DEFINITIONS in docs.
-    """
-    D = np.asarray(dictionary, np.float64)
-    if len(classes) != len(D) or not set(classes) <= set(CLASSES):
-        raise ValueError(f"classes: one of {', '.join(CLASSES)} for each of {len(D)} concepts is needed")
-    return bridges_of(Pairs(image, text, pair_image, pair_text, len(D)), D, classes, min_pairs)
-
-
-def bridges_of(pairs: Pairs, D: np.ndarray, classes: list[str], min_pairs: int) -> Bridges:
-    """`bridges` of pairs that are indexed already; D [C, d] float64."""
-    parts = [part for (part,) in pairs.scores([D], classes, min_pairs)]
-    concepts = np.concatenate([part.concepts for part in parts])
-    rows = np.concatenate([part.rows for part in parts])
-    columns = {
-        "image_concept": concepts[:, 0],
-        "text_concept": concepts[:, 1],
-        "pairs": np.concatenate([part.pairs for part in parts]),
-        "coactivation": rows[:, 0],
-        "cosine": np.concatenate([part.cosine for part in parts]),
-        "bridge": rows[:, 1],
-        "covariance_bridge": rows[:, 2],
-        "correlation_bridge": rows[:, 3],
-    }
-    return Bridges(
-        {name: np.ascontiguousarray(c) for name, c in columns.items()},
-        total_rows(joined([part.totals for part in parts])),
-    )
-
-
-def joined(totals: Sequence[np.ndarray]) -> np.ndarray:
-    """Totals [kind, self, sign, K, K] of all blocks, added in their order."""
-    whole = np.zeros_like(totals[0])
-    for part in totals:
-        whole += part
-    return whole
-
-
-def total_rows(totals: np.ndarray) -> list[dict[str, Any]]:
-    """One row a kind, pair of classes, and cross or self; self only where both classes are one."""
-    return [
-        {
-            "class_image": class_image,
-            "class_text": class_text,
-            "self": bool(own),
-            "kind": kind,
-            "total": float(totals[k, own, 0, a, b] + totals[k, own, 1, a, b]),
-            "positive": float(totals[k, own, 0, a, b]),
-            "negative": float(totals[k, own, 1, a, b]),
-        }
-        for k, kind in enumerate(KINDS)
-        for a, class_image in enumerate(CLASSES)
-        for b, class_text in enumerate(CLASSES)
-        for own in (0, 1)
-        if not own or a == b
-    ]
-
-
 def codes_by_item(position: np.ndarray, concept: np.ndarray, value: np.ndarray, items: int) -> Codes:
     """Codes of `items` rows from firings in any order that is ascending by concept within an item.
 
@@ -226,9 +148,9 @@ def _in_order(of_block: Callable[[int], Block], width: int) -> Iterator[Block]:
     with ThreadPoolExecutor(threads) as pool:
         waiting = deque(pool.submit(of_block, start) for start in itertools.islice(starts, 2 * threads))
         while waiting:
-            found = waiting.popleft().result()
+            block = waiting.popleft().result()
             waiting.extend(pool.submit(of_block, start) for start in itertools.islice(starts, 1))
-            yield found
+            yield block
 
 
 def _coactivated(index: _Index, start: int, stop: int, width: int) -> tuple[np.ndarray, np.ndarray]:

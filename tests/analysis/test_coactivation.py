@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae.concepts import coactivation as room
-from sae.concepts.coactivation import Codes, bridges, coactivation
+from analysis import coactivation as room
+from analysis.bridges import bridges
+from analysis.coactivation import Codes, coactivation
 
 
 def csr(dense) -> Codes:

@@ -3,14 +3,24 @@
 Sparse throughout: the n x n matrix of similarities is never formed.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
+import duckdb
 import numpy as np
+import polars as pl
 from scipy.sparse import csr_array
 
-from sae.concepts.coactivation import Codes
+from analysis.coactivation import Codes
+from analysis.inputs import Analysis, Keys, codes_of, keys_of
+from analysis.statistic import Statistic, Table
+from analysis.tables import NULL_SUMMARIES, SAE_KEYS, Null, Schema, empty, null_row, table, table_of_rows
+from storage.rows import Rows
 
+CONCEPTS: Schema = {**SAE_KEYS, "concept_id": pl.Int32, "monosemanticity": pl.Float64}
 COLUMNS = 64  # dimensions at a time: 60 MB of float64 rows at 118,000 images
+NONE = float("nan")  # the baseline is over all pairs: it has no spread
 
 
 class Monosemanticity(NamedTuple):
@@ -19,6 +29,27 @@ class Monosemanticity(NamedTuple):
     score: np.ndarray  # [C] float64, in [-1, 1]; NaN where fewer than 2 images fire
     images: np.ndarray  # [C] int64, images on which the concept fires
     baseline: float  # mean cosine of random image pairs, all of them; NaN under 2 images
+
+
+def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
+    """The tables of this statistic, over the counted images, seen by the model itself."""
+    concepts, nulls = [empty(CONCEPTS)], [empty(NULL_SUMMARIES)]
+    for model in analysis.models():
+        rows = analysis.rows(model, analysis.split)
+        for entry, net in analysis.trained(model):
+            columns, summaries = of_sae(con, keys_of(entry), rows, net.config.width)
+            concepts.append(columns)
+            nulls.append(summaries)
+    return {"concept_monosemanticity": pl.concat(concepts), "null_summaries": pl.concat(nulls)}
+
+
+def of_sae(con: duckdb.DuckDBPyConnection, keys: Keys, rows: Rows, width: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The column of `concepts` for one SAE, and its null: the mean cosine of any two of the images."""
+    order = np.argsort(rows.image_id, kind="stable")
+    mono = monosemanticity(codes_of(con, keys, "image", rows.image_id[order]), rows.image[order], width)
+    columns = {**keys, "concept_id": np.arange(width), "monosemanticity": mono.score}
+    null = null_row(keys, "monosemanticity", "random_pairs", Null(mono.baseline, NONE, NONE, NONE, 0))
+    return table(columns, CONCEPTS), table_of_rows([null], NULL_SUMMARIES)
 
 
 def monosemanticity(codes: Codes, image: np.ndarray, width: int) -> Monosemanticity:
@@ -57,3 +88,13 @@ def monosemanticity(codes: Codes, image: np.ndarray, width: int) -> Monosemantic
     np.divide(squared_sum - own, pairs, out=score, where=(images >= 2) & (pairs > 0))
     n = len(u)
     return Monosemanticity(score, images, (total - n) / (n * (n - 1)) if n > 1 else float("nan"))
+
+
+STATISTIC = Statistic(
+    name="monosemanticity",
+    version="1",
+    tables={},
+    inner={"concept_monosemanticity": CONCEPTS},
+    adds=("null_summaries",),
+    make=make,
+)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from sae.concepts.matching import floor_matched, floor_random, match
+from analysis.stability import floor_matched, floor_random, match
 
 
 def unit(random, rows, dim):

@@ -1,20 +1,46 @@
-"""What concepts do for retrieval: recall at K between images and captions, as they are and after interventions.
+"""Retrieval with concepts: recall at K between images and captions, as they are and after interventions.
 
 Scores are computed in blocks of rows; the full matrix is never held.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import duckdb
 import numpy as np
+import polars as pl
 from scipy.sparse import csr_array
 
-from sae.concepts.coactivation import Codes
+from analysis.coactivation import Codes
+from analysis.inputs import Analysis, Keys, biases_of, keys_of
+from analysis.statistic import Statistic, Table
+from analysis.tables import SAE_KEYS, Schema, empty, table_of_rows
+from sae import SAE
+from storage.embeddings import NDArray
+from storage.rows import Rows
 
+RETRIEVAL_TABLE: Schema = {
+    **SAE_KEYS, "split": pl.String, "intervention": pl.String, "direction": pl.String, "gallery": pl.Int64,
+    "captions": pl.Int64, "r1": pl.Float64, "r5": pl.Float64, "r10": pl.Float64, "concepts": pl.Float64,
+    "energy_share": pl.Float64,
+}  # fmt: skip
+GALLERY = 1000  # images (DEFINITIONS)
+ALIGNED = 32  # concepts most aligned with the mean gap that are taken out together, an eighth of a narrow dictionary
+BRIDGES = 100  # top bridges whose concepts alone are kept
+CONCEPTS = """
+SELECT energy, modality_class(modality_score), align_mean_gap FROM concepts
+WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY concept_id
+"""
+TOP = """
+SELECT image_concept, text_concept FROM bridges
+WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY bridge DESC, image_concept, text_concept LIMIT $n
+"""
 BLOCK = 1024
 DRAWS = 5  # random sets of concepts for each removed set
 ENERGY_OFF = 0.01  # by this share of the removed energy a random set may miss it
-RETRIEVAL = 3  # stream of random numbers under a seed; matching's floors are 1, modality's nulls 2
+RETRIEVAL = 3  # stream of random numbers under a seed; the floors of stability are 1, the nulls of geometry 2
 
 
 class Gallery(NamedTuple):
@@ -43,7 +69,7 @@ class ConceptSets(NamedTuple):
     bridging: np.ndarray  # image and text concepts of the top-n bridges, as one set
 
 
-class Outcome(NamedTuple):
+class Recalls(NamedTuple):
     """Recalls after one intervention, in one direction."""
 
     intervention: str
@@ -51,6 +77,89 @@ class Outcome(NamedTuple):
     recalls: dict[int, float]  # K: recall, at K = 1, 5, 10; mean over the draws
     concepts: float  # how many were removed or kept, mean over the draws; NaN where none were chosen
     energy: float  # their share of the energy of all concepts, mean over the draws; NaN likewise
+
+
+def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
+    """Recall among the images of the split with the smallest split_u. Reads the tables concepts and bridges."""
+    tables = [empty(RETRIEVAL_TABLE)]
+    for model in analysis.models():
+        rows = analysis.rows(model, analysis.split)
+        gallery = gallery_of(rows)
+        means = _means(analysis, model, rows)
+        keys = {"model": model, "sae": None, "seed": None, "split": analysis.split}
+        tables.append(_table(keys, gallery, baselines(gallery, means)))
+        for entry, net in analysis.trained(model):
+            tables.append(of_sae(con, analysis, keys_of(entry), net, gallery, means))
+    return {"retrieval": pl.concat(tables)}
+
+
+def of_sae(
+    con: duckdb.DuckDBPyConnection,
+    analysis: Analysis,
+    keys: Keys,
+    net: SAE,
+    gallery: Gallery,
+    means: tuple[NDArray, NDArray],
+) -> pl.DataFrame:
+    """The rows of `retrieval` of one SAE: the interventions that need it."""
+    energy = np.array([e for e, _, _ in con.execute(CONCEPTS, keys).fetchall()])
+    recalls = interventions(gallery, _decoder(net, gallery), means, energy, sets_of(con, keys), keys["seed"] or 0)
+    own = (one for one in recalls if one.intervention not in ("embeddings", "mean_removed"))
+    return _table({**keys, "split": analysis.split}, gallery, own)
+
+
+def gallery_of(rows: Rows) -> Gallery:
+    """The images with the smallest split_u, and all of their captions."""
+    chosen = np.sort(np.argsort(rows.split_u, kind="stable")[:GALLERY])
+    position = np.full(len(rows.image), -1)
+    position[chosen] = np.arange(len(chosen))
+    own = position[rows.owner]
+    return Gallery(rows.image[chosen], rows.text[own >= 0], own[own >= 0])
+
+
+def _means(analysis: Analysis, model: str, rows: Rows) -> tuple[NDArray, NDArray]:
+    """Mean embeddings of the training rows; of the counted ones where no image is held out from training."""
+    train = analysis.rows(model, "train") if analysis.split != "train" else rows
+    return train.image.mean(0, dtype=np.float64), train.text.mean(0, dtype=np.float64)
+
+
+def sets_of(con: duckdb.DuckDBPyConnection, keys: Keys) -> ConceptSets:
+    """Which concepts are taken out, or kept, together."""
+    _, names, alignment = zip(*con.execute(CONCEPTS, keys).fetchall(), strict=True)
+    classes = np.array(names)
+    count = min(ALIGNED, max(1, len(classes) // 8))
+    aligned = most(np.array([a or 0.0 for a in alignment]), count) if any(alignment) else np.empty(0, np.int64)
+    top = con.execute(TOP, {**keys, "n": BRIDGES}).fetchall()
+    return ConceptSets(
+        unimodal=np.flatnonzero((classes == "image") | (classes == "text")),
+        bimodal=np.flatnonzero(classes == "bimodal"),
+        aligned=aligned,
+        bridging=np.unique(np.array(top, np.int64)),
+    )
+
+
+def _decoder(net: SAE, gallery: Gallery) -> Decoder:
+    codes = _codes(net, gallery.image, "image"), _codes(net, gallery.text, "text")
+    return Decoder(*codes, net.dictionary.numpy(), np.stack(biases_of(net)))
+
+
+def _codes(net: SAE, x: NDArray, modality: str) -> Codes:
+    dense = net.encode(x, modality).numpy()
+    row, concept = dense.nonzero()
+    indptr = np.searchsorted(row, np.arange(len(dense) + 1))
+    return Codes(indptr.astype(np.int64), concept.astype(np.int32), dense[row, concept])
+
+
+def _table(keys: dict[str, Any], gallery: Gallery, recalls: Iterable[Recalls]) -> pl.DataFrame:
+    rows = [
+        {
+            **keys, "intervention": one.intervention, "direction": one.direction, "gallery": len(gallery.image),
+            "captions": len(gallery.text), **{f"r{k}": value for k, value in one.recalls.items()},
+            "concepts": one.concepts, "energy_share": one.energy,
+        }
+        for one in recalls
+    ]  # fmt: skip
+    return table_of_rows(rows, RETRIEVAL_TABLE)
 
 
 def recall(
@@ -82,8 +191,8 @@ def interventions(
     energy: np.ndarray,
     sets: ConceptSets,
     seed: int,
-) -> Iterator[Outcome]:
-    """What concepts do for retrieval: recalls in both directions after every intervention.
+) -> Iterator[Recalls]:
+    """Effect of concepts on retrieval: recalls in both directions after every intervention.
 
     means: mean image and mean text [d] of the training rows. energy: [C], as in the view `concepts`. In this order:
     embeddings; mean_removed; reconstructions (all kept); without_unimodal, without_bimodal, without_aligned, each
@@ -101,18 +210,18 @@ def interventions(
             raise ValueError(f"{modality}: codes of {len(codes.indptr) - 1} rows for a gallery of {len(x)}")
     yield from baselines(gallery, means)
     everything = np.arange(width)
-    yield from _outcomes("reconstructions", gallery.owner, [_both_kept(decoder, everything)], [everything], energy)
+    yield from _recalls("reconstructions", gallery.owner, [_both_kept(decoder, everything)], [everything], energy)
     for name in ("unimodal", "bimodal", "aligned"):
         S = _concepts(getattr(sets, name), width, name)
-        yield from _outcomes(f"without_{name}", gallery.owner, [_both_removed(gallery, decoder, S)], [S], energy)
+        yield from _recalls(f"without_{name}", gallery.owner, [_both_removed(gallery, decoder, S)], [S], energy)
         draws = equal_energy(energy, S, DRAWS, seed)
         vectors = (_both_removed(gallery, decoder, draw) for draw in draws)
-        yield from _outcomes(f"random_for_{name}", gallery.owner, vectors, draws, energy)
+        yield from _recalls(f"random_for_{name}", gallery.owner, vectors, draws, energy)
     S = _concepts(sets.bridging, width, "bridging")
-    yield from _outcomes("only_bridging", gallery.owner, [_both_kept(decoder, S)], [S], energy)
+    yield from _recalls("only_bridging", gallery.owner, [_both_kept(decoder, S)], [S], energy)
 
 
-def baselines(gallery: Gallery, means: tuple[np.ndarray, np.ndarray]) -> Iterator[Outcome]:
+def baselines(gallery: Gallery, means: tuple[np.ndarray, np.ndarray]) -> Iterator[Recalls]:
     """The interventions that need no SAE: embeddings as they are, and mean_removed.
 
     mean_removed: each modality's training mean removed from its unit rows, renormalised, nothing else.
@@ -120,9 +229,9 @@ def baselines(gallery: Gallery, means: tuple[np.ndarray, np.ndarray]) -> Iterato
     for name, mean, x in zip(("image", "text"), means, (gallery.image, gallery.text), strict=True):
         if np.shape(mean) != np.shape(x)[1:] or not np.isfinite(mean).all():
             raise ValueError(f"mean {name} of shape {np.shape(mean)} does not fit {name} rows {np.shape(x)}, or is NaN")
-    yield from _outcomes("embeddings", gallery.owner, [(gallery.image, gallery.text)])
+    yield from _recalls("embeddings", gallery.owner, [(gallery.image, gallery.text)])
     centred = _unit(gallery.image, "image") - means[0], _unit(gallery.text, "text") - means[1]
-    yield from _outcomes("mean_removed", gallery.owner, [centred])
+    yield from _recalls("mean_removed", gallery.owner, [centred])
 
 
 def removed(x: np.ndarray, codes: Codes, dictionary: np.ndarray, S: np.ndarray) -> np.ndarray:
@@ -154,7 +263,7 @@ def equal_energy(energy: np.ndarray, S: np.ndarray, draws: int, seed: int) -> li
     """
     target = float(energy[np.unique(np.asarray(S, np.int64))].sum())
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(RETRIEVAL,)))
-    found = []
+    chosen = []
     for _ in range(draws):
         room, taken = target * (1 + 1e-12), []  # sums of the same numbers in another order differ by rounding
         for concept in random.permutation(np.flatnonzero(energy > 0)):
@@ -163,8 +272,8 @@ def equal_energy(energy: np.ndarray, S: np.ndarray, draws: int, seed: int) -> li
             if energy[concept] <= room:
                 room -= energy[concept]
                 taken.append(concept)
-        found.append(np.sort(np.array(taken, np.int64)))
-    return found
+        chosen.append(np.sort(np.array(taken, np.int64)))
+    return chosen
 
 
 def most(alignment: np.ndarray, count: int) -> np.ndarray:
@@ -172,13 +281,13 @@ def most(alignment: np.ndarray, count: int) -> np.ndarray:
     return np.argsort(-np.abs(alignment), kind="stable")[:count]
 
 
-def _outcomes(
+def _recalls(
     name: str,
     owner: np.ndarray,
     vectors: Iterable[tuple[np.ndarray, np.ndarray]],
     sets: Sequence[np.ndarray] = (),
     energy: np.ndarray | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[Recalls]:
     """Both directions of one intervention, averaged over its draws: vectors (image, text) and chosen sets of each."""
     tried = [recall(image, text, owner) for image, text in vectors]
     count = share = float("nan")
@@ -188,7 +297,7 @@ def _outcomes(
         share = float(np.mean([energy[S].sum() for S in sets])) / whole if whole > 0 else share
     for direction in tried[0]:
         recalls = {k: float(np.mean([one[direction][k] for one in tried])) for k in tried[0][direction]}
-        yield Outcome(name, direction, recalls, count, share)
+        yield Recalls(name, direction, recalls, count, share)
 
 
 def _both_removed(gallery: Gallery, decoder: Decoder, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -252,3 +361,12 @@ def _unit(rows: np.ndarray, name: str) -> np.ndarray:
     if rows.ndim != 2 or not np.isfinite(rows).all():
         raise ValueError(f"{name} must be finite rows [n, d]; it has shape {rows.shape}")
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+STATISTIC = Statistic(
+    name="retrieval",
+    version="1",
+    needs=("concepts", "bridges"),
+    tables={"retrieval": RETRIEVAL_TABLE},
+    make=make,
+)

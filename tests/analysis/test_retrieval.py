@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae.concepts import retrieval
-from sae.concepts.coactivation import Codes
-from sae.concepts.retrieval import (
+from analysis import retrieval
+from analysis.coactivation import Codes
+from analysis.retrieval import (
     ConceptSets,
     Decoder,
     Gallery,
@@ -172,7 +172,7 @@ def test_mean_removal_undoes_a_hub():
     # +-(-.18, .26): everybody's own is the one with the same sign.
     image, text = np.array([[0.8, 0.6], [0.8, -0.6]]), np.array([[0.6, 0.8], [0.96, 0.28]])
     found = baselines(Gallery(image, text, np.arange(2)), (image.mean(0), text.mean(0)))
-    recalls = {(outcome.intervention, outcome.direction): outcome.recalls[1] for outcome in found}
+    recalls = {(one.intervention, one.direction): one.recalls[1] for one in found}
     assert recalls["embeddings", "image_to_text"] == 1.0
     assert recalls["embeddings", "text_to_image"] == 0.5
     assert recalls["mean_removed", "image_to_text"] == recalls["mean_removed", "text_to_image"] == 1.0
@@ -192,9 +192,9 @@ def test_swapping_the_modalities_swaps_the_directions(seed):
         Decoder(csr(z_T), csr(z_I), D, b), means[::-1], energy, sets, 0,
     )  # fmt: skip
     recalls = {(o.intervention, o.direction): o.recalls for o in one}
-    for outcome in other:
-        back = {"image_to_text": "text_to_image", "text_to_image": "image_to_text"}[outcome.direction]
-        assert outcome.recalls == pytest.approx(recalls[outcome.intervention, back])
+    for one in other:
+        back = {"image_to_text": "text_to_image", "text_to_image": "image_to_text"}[one.direction]
+        assert one.recalls == pytest.approx(recalls[one.intervention, back])
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=40), st.integers(0, 1000), st.data())

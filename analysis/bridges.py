@@ -1,0 +1,346 @@
+"""Bridges of every SAE, their totals, the matched similarity that they add up to, and what chance gives.
+
+A null is the same figures with images, with rows of the dictionary, or with both permuted. The figures of the study
+itself are the same function of its own scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+from scipy.sparse import csr_array
+
+from analysis.coactivation import CLASSES, KINDS, Codes, PairedCodes, Scores
+from analysis.inputs import (
+    Analysis,
+    Biases,
+    Counted,
+    Keys,
+    biases_of,
+    classes_of,
+    codes_of,
+    counted_pairs,
+    keys_of,
+)
+from analysis.statistic import Statistic, Table
+from analysis.tables import NULL_DRAWS, SAE_KEYS, Schema, empty, table, table_of_rows
+from sae import SAE
+
+BRIDGES: Schema = {
+    **SAE_KEYS, "split": pl.String, "image_concept": pl.Int32, "text_concept": pl.Int32, "pairs": pl.Int64,
+    "coactivation": pl.Float64, "cosine": pl.Float64, "bridge": pl.Float64, "covariance_bridge": pl.Float64,
+    "correlation_bridge": pl.Float64,
+}  # fmt: skip
+TOTALS: Schema = {
+    **SAE_KEYS, "split": pl.String, "class_image": pl.String, "class_text": pl.String, "self": pl.Boolean,
+    "kind": pl.String, "total": pl.Float64, "positive": pl.Float64, "negative": pl.Float64,
+}  # fmt: skip
+SIMILARITY: Schema = {**SAE_KEYS, "split": pl.String, "term": pl.String, "value": pl.Float64}
+DRAWS = 20  # of each null
+DECODED = 4096  # pairs decoded at a time
+NULLS = ("images_permuted", "dictionary_permuted", "both_permuted")
+TOPS = (10, 100, 1000)  # bridges whose share of the positive part is told
+PERMUTED = 4  # stream of random numbers under a seed
+
+
+class Bridges(NamedTuple):
+    """The bridges of one SAE, and their totals."""
+
+    rows: dict[str, np.ndarray]  # columns of the view `bridges`, sorted by image_concept, text_concept
+    totals: list[dict[str, Any]]  # class_image, class_text, self, kind, total, positive, negative; untruncated
+
+
+class OfSAE(NamedTuple):
+    """Everything that this statistic says of one SAE."""
+
+    bridges: Bridges
+    totals: pl.DataFrame
+    similarity: pl.DataFrame
+    draws: pl.DataFrame
+
+
+class Tables(NamedTuple):
+    """The tables of `bridge_tables` besides the file of bridges."""
+
+    rows: int  #: of the file
+    totals: pl.DataFrame
+    similarity: pl.DataFrame
+    draws: pl.DataFrame
+
+
+def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
+    """The tables of this statistic; the file of bridges is written an SAE at a time."""
+    tables = bridge_tables(con, analysis, analysis.out)
+    return {
+        "bridges": analysis.out / "bridges.parquet",
+        "bridge_totals": tables.totals,
+        "matched_similarity": tables.similarity,
+        "null_draws": tables.draws,
+    }
+
+
+def bridge_tables(con: duckdb.DuckDBPyConnection, analysis: Analysis, out: Path, draws: int = DRAWS) -> Tables:
+    """Write bridges.parquet, an SAE at a time: there may be millions each. Reads the views and the table concepts."""
+    counted = counted_pairs(con, analysis.split)
+    totals, similarity, drawn = [empty(TOTALS)], [empty(SIMILARITY)], [empty(NULL_DRAWS)]
+    rows = 0
+    with open_bridges(out) as file:
+        for entry, net in analysis.trained():
+            one = of_sae(con, analysis, keys_of(entry), net, counted, draws)
+            rows += add_bridges(file, {**keys_of(entry), "split": analysis.split}, one.bridges)
+            totals.append(one.totals)
+            similarity.append(one.similarity)
+            drawn.append(one.draws)
+    return Tables(rows, pl.concat(totals), pl.concat(similarity), pl.concat(drawn))
+
+
+def of_sae(
+    con: duckdb.DuckDBPyConnection, analysis: Analysis, keys: Keys, net: SAE, counted: Counted, draws: int
+) -> OfSAE:
+    """The bridges of one SAE over the counted pairs, what they add up to, and `draws` draws of each null."""
+    pairs = pairs_of(con, keys, counted, net.config.width)
+    D, classes = net.dictionary.numpy().astype(np.float64), classes_of(con, keys)
+    bridges = bridges_of(pairs, D, classes, analysis.min_pairs)
+    terms = matched_similarity(pairs, D, biases_of(net))
+    nulls = bridge_nulls(pairs, D, classes, analysis.min_pairs, draws, keys["seed"] or 0)
+    counted_keys = {**keys, "split": analysis.split}
+    return OfSAE(
+        bridges,
+        table_of_rows([{**counted_keys, **total} for total in bridges.totals], TOTALS),
+        table_of_rows([{**counted_keys, "term": term, "value": value} for term, value in terms.items()], SIMILARITY),
+        table_of_rows(
+            [
+                {**keys, "null": null, "draw": draw, "statistic": name, "value": value}
+                for null, of_draws in nulls.items()
+                for draw, one in enumerate(of_draws)
+                for name, value in one.items()
+            ],
+            NULL_DRAWS,
+        ),
+    )
+
+
+def open_bridges(out: Path) -> pq.ParquetWriter:
+    """The file of bridges, to which one SAE after another is added."""
+    schema = empty(BRIDGES).to_arrow().schema
+    return pq.ParquetWriter(
+        out / "bridges.parquet", schema, compression="zstd", use_dictionary=["model", "sae", "split"]
+    )
+
+
+def add_bridges(file: pq.ParquetWriter, keys: Keys, bridges: Bridges) -> int:
+    """Add the bridges of one SAE. Returns how many."""
+    rows = table({**keys, **bridges.rows}, BRIDGES)
+    file.write_table(rows.to_arrow().cast(file.schema), row_group_size=131_072)
+    return rows.height
+
+
+def pairs_of(con: duckdb.DuckDBPyConnection, keys: Keys, counted: Counted, width: int) -> PairedCodes:
+    """The codes of one SAE over the counted pairs."""
+    image = codes_of(con, keys, "image", counted.images)
+    text = codes_of(con, keys, "text", counted.texts)
+    return PairedCodes(image, text, counted.pair_image, np.arange(len(counted.texts)), width)
+
+
+def bridges(
+    image: Codes,
+    text: Codes,
+    pair_image: np.ndarray,
+    pair_text: np.ndarray,
+    dictionary: np.ndarray,
+    classes: list[str],
+    min_pairs: int,
+) -> Bridges:
+    """The Bridge Score of every image concept i with every text concept j, over the given pairs.
+
+    dictionary: [C, d] unit rows. classes: the class of each concept, one of CLASSES.
+    Rows are those with pairs >= min_pairs: bridge = G_ij <D_i, D_j>, covariance_bridge = (G_ij - E_P[z_i] E_P[z_j])
+    <D_i, D_j>, correlation_bridge = that over both standard deviations over the pairs (NaN where one is 0).
+    Totals are untruncated. Source: arXiv 2504.11695, Bridge Score; DEFINITIONS in docs.
+    """
+    D = np.asarray(dictionary, np.float64)
+    if len(classes) != len(D) or not set(classes) <= set(CLASSES):
+        raise ValueError(f"classes: one of {', '.join(CLASSES)} for each of {len(D)} concepts is needed")
+    return bridges_of(PairedCodes(image, text, pair_image, pair_text, len(D)), D, classes, min_pairs)
+
+
+def bridges_of(pairs: PairedCodes, D: np.ndarray, classes: list[str], min_pairs: int) -> Bridges:
+    """`bridges` of pairs that are indexed already; D [C, d] float64."""
+    parts = [part for (part,) in pairs.scores([D], classes, min_pairs)]
+    concepts = np.concatenate([part.concepts for part in parts])
+    rows = np.concatenate([part.rows for part in parts])
+    columns = {
+        "image_concept": concepts[:, 0],
+        "text_concept": concepts[:, 1],
+        "pairs": np.concatenate([part.pairs for part in parts]),
+        "coactivation": rows[:, 0],
+        "cosine": np.concatenate([part.cosine for part in parts]),
+        "bridge": rows[:, 1],
+        "covariance_bridge": rows[:, 2],
+        "correlation_bridge": rows[:, 3],
+    }
+    return Bridges(
+        {name: np.ascontiguousarray(c) for name, c in columns.items()},
+        total_rows(joined([part.totals for part in parts])),
+    )
+
+
+def joined(totals: Sequence[np.ndarray]) -> np.ndarray:
+    """Totals [kind, self, sign, K, K] of all blocks, added in their order."""
+    whole = np.zeros_like(totals[0])
+    for part in totals:
+        whole += part
+    return whole
+
+
+def total_rows(totals: np.ndarray) -> list[dict[str, Any]]:
+    """One row per kind, pair of classes, and cross or self; self only where both classes are one."""
+    return [
+        {
+            "class_image": class_image,
+            "class_text": class_text,
+            "self": bool(own),
+            "kind": kind,
+            "total": float(totals[k, own, 0, a, b] + totals[k, own, 1, a, b]),
+            "positive": float(totals[k, own, 0, a, b]),
+            "negative": float(totals[k, own, 1, a, b]),
+        }
+        for k, kind in enumerate(KINDS)
+        for a, class_image in enumerate(CLASSES)
+        for b, class_text in enumerate(CLASSES)
+        for own in (0, 1)
+        if not own or a == b
+    ]
+
+
+def matched_similarity(pairs: PairedCodes, D: np.ndarray, biases: Biases) -> dict[str, float]:
+    """The terms of E_P <x_hat_I, x_hat_T> over the pairs, x_hat = z D + b, D [C, d] float64.
+
+    bridges = <z_I D, z_T D> on average, the sum of all raw bridges; text_on_bias = <b, E_P z_T D>; image_on_bias =
+    <E_P z_I D, b>; bias = <b, b>; matched = E_P <x_hat_I, x_hat_T>, from the decoded rows; shuffled = <E_P x_hat_I,
+    E_P x_hat_T>, what pairs drawn at random would have. The first four add up to matched; matched less shuffled is the
+    sum of all covariance bridges. Source: DEFINITIONS "Bridge Score", identities.
+    """
+    mean_I, mean_T = pairs.moments_image.mean @ D, pairs.moments_text.mean @ D
+    raw = matched = 0.0
+    for start in range(0, len(pairs.pair_image), DECODED):
+        rows_I = _decoded(pairs.image, pairs.pair_image[start : start + DECODED], D)
+        rows_T = _decoded(pairs.text, pairs.pair_text[start : start + DECODED], D)
+        raw += float(np.einsum("pd,pd->", rows_I, rows_T))
+        matched += float(np.einsum("pd,pd->", rows_I + biases.image, rows_T + biases.text))
+    count = len(pairs.pair_image)
+    return {
+        "bridges": raw / count,
+        "text_on_bias": float(biases.image @ mean_T),
+        "image_on_bias": float(mean_I @ biases.text),
+        "bias": float(biases.image @ biases.text),
+        "matched": matched / count,
+        "shuffled": float((mean_I + biases.image) @ (mean_T + biases.text)),
+    }
+
+
+def _decoded(codes: Codes, rows: np.ndarray, D: np.ndarray) -> np.ndarray:
+    """z D of the named rows, [N, d] float64."""
+    whole = csr_array((codes.values, codes.concepts, codes.indptr), shape=(len(codes.indptr) - 1, len(D)))
+    return whole[rows].astype(np.float64) @ D
+
+
+def bridge_nulls(
+    pairs: PairedCodes, D: np.ndarray, classes: list[str], min_pairs: int, draws: int, seed: int
+) -> dict[str, list[dict[str, float]]]:
+    """`figures` under each of NULLS, a dict a draw. D: [C, d] float64, unit rows.
+
+    images_permuted: whole images, with all their codes, permuted among those with as many captions; its expected
+    co-activation is E_P[z_i] E_P[z_j]. dictionary_permuted: rows of D permuted, codes as they are.
+    """
+    random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PERMUTED,)))
+    captions = np.bincount(pairs.pair_image, minlength=len(pairs.image.indptr) - 1)
+    shuffled_rows = [D[random.permutation(len(D))] for _ in range(draws)]
+    drawn: dict[str, list[dict[str, float]]] = {name: [] for name in NULLS}
+    drawn["dictionary_permuted"] = list(figures(pairs.scores(shuffled_rows, classes, min_pairs)))
+    for rows in shuffled_rows:
+        shuffled = pairs.with_images(permuted_among_equals(captions, random))
+        one, both = figures(shuffled.scores([D, rows], classes, min_pairs))
+        drawn["images_permuted"].append(one)
+        drawn["both_permuted"].append(both)
+    return drawn
+
+
+def permuted_among_equals(captions: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A permutation [n] of images that keeps the number of captions: captions [n]."""
+    by_count = np.argsort(captions, kind="stable")
+    image_of = np.empty(len(captions), np.int64)
+    for group in np.split(by_count, np.flatnonzero(np.diff(captions[by_count])) + 1):
+        image_of[group] = random.permutation(group)
+    return image_of
+
+
+def figures(blocks: Iterable[list[Scores]]) -> Iterator[dict[str, float]]:
+    """The figures of each dictionary whose scores the blocks hold.
+
+    For raw and covariance bridges: total and positive (sums over all cells); self_share and opposite_share of the
+    positive part (i = j; between a concept of images alone and one of captions alone); top_<n>_share of the n highest
+    cells with enough pairs; and the highest such cell: top_bridge, top_covariance_bridge, top_correlation_bridge.
+    """
+    parts = [[_part(one) for one in block] for block in blocks]
+    yield from (_figures(list(of_one)) for of_one in zip(*parts, strict=True))
+
+
+class _Part(NamedTuple):
+    """The part of a block that the figures need: its totals and its highest cells, not all of its cells."""
+
+    totals: np.ndarray
+    top: list[np.ndarray]
+    correlation: float
+
+
+def _part(scores: Scores) -> _Part:
+    top = [_highest(scores.rows[:, 1 + kind], max(TOPS)) for kind in range(len(KINDS))]
+    known = scores.rows[:, 3][~np.isnan(scores.rows[:, 3])]
+    return _Part(scores.totals, top, float(known.max(initial=-np.inf)))
+
+
+def _figures(parts: list[_Part]) -> dict[str, float]:
+    totals = joined([part.totals for part in parts])
+    image, text = CLASSES.index("image"), CLASSES.index("text")
+    of_one: dict[str, float] = {}
+    for k, kind in enumerate(KINDS):
+        positive = totals[k, :, 0]
+        whole = float(positive.sum())
+        top = _highest(np.concatenate([part.top[k] for part in parts]), max(TOPS))
+        of_one[f"{kind}_total"] = float(totals[k].sum())
+        of_one[f"{kind}_positive"] = whole
+        of_one[f"{kind}_self_share"] = _share(float(positive[1].sum()), whole)
+        of_one[f"{kind}_opposite_share"] = _share(float(positive[0, image, text] + positive[0, text, image]), whole)
+        of_one |= {f"{kind}_top_{n}_share": _share(float(top[:n].clip(0).sum()), whole) for n in TOPS}
+        of_one["top_bridge" if kind == "raw" else "top_covariance_bridge"] = float(top[0]) if len(top) else np.nan
+    best = max(part.correlation for part in parts)
+    of_one["top_correlation_bridge"] = float(best) if np.isfinite(best) else np.nan
+    return of_one
+
+
+def _highest(values: np.ndarray, n: int) -> np.ndarray:
+    """The n largest values, or all, descending."""
+    if len(values) > n:
+        values = np.partition(values, len(values) - n)[len(values) - n :]
+    return np.sort(values)[::-1]
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else float("nan")
+
+
+STATISTIC = Statistic(
+    name="bridges",
+    version="1",
+    needs=("concepts",),
+    tables={"bridges": BRIDGES, "bridge_totals": TOTALS, "matched_similarity": SIMILARITY},
+    adds=("null_draws",),
+    make=make,
+)

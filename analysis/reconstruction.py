@@ -1,0 +1,74 @@
+"""Reconstruction: one row per SAE: its settings, and how well it rebuilds the counted rows of each modality."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars as pl
+
+import sae
+from analysis.inputs import Analysis, keys_of
+from analysis.statistic import Statistic, Table
+from analysis.tables import SAE_KEYS, Schema
+from sae import SAE
+from storage.catalog import frame
+from storage.embeddings import NDArray
+from storage.rows import Rows
+from storage.runs import Entry
+
+FIGURES = ("r2", "r2_image", "r2_text", "r2_scalar_mean", "cosine", "l0", "l0_image", "l0_text", "hoyer")
+SAES: Schema = {
+    **SAE_KEYS, "architecture": pl.String, "dim": pl.Int64, "width": pl.Int64, "k": pl.Int64,
+    "decoder_bias": pl.Boolean, "image_share": pl.String, "data_half": pl.String, "split": pl.String,
+    **dict.fromkeys(FIGURES, pl.Float64), "rows_seen": pl.Int64, "path": pl.String, "dead_fraction": pl.Float64,
+}  # fmt: skip
+DEAD = "SELECT model, sae, seed, avg(dead::INTEGER) AS dead_fraction FROM concepts GROUP BY ALL"
+BLOCK = 8192  # rows decoded at a time
+
+
+def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
+    """The table saes; dead_fraction is counted from activations, in the table concepts."""
+    saes = sae_rows(analysis)
+    return {"saes": saes.join(frame(con, DEAD), on=["model", "sae", "seed"], maintain_order="left")}
+
+
+def sae_rows(analysis: Analysis) -> pl.DataFrame:
+    """The table saes, but for dead_fraction."""
+    saes = []
+    for model in analysis.models():
+        rows = analysis.rows(model, analysis.split)
+        saes += [of_sae(analysis, entry, net, rows) for entry, net in analysis.trained(model)]
+    return pl.DataFrame(saes, schema={name: kind for name, kind in SAES.items() if name != "dead_fraction"})
+
+
+def of_sae(analysis: Analysis, entry: Entry, net: SAE, rows: Rows) -> dict[str, Any]:
+    """The row of one SAE: its settings, and how well it rebuilds `rows`."""
+    sums = {name: _reconstruction(net, x, name) for name, x in (("image", rows.image), ("text", rows.text))}
+    config = net.config
+    return {
+        **keys_of(entry), "architecture": config.architecture, "dim": config.dim, "width": config.width,
+        "k": config.k, "decoder_bias": config.decoder_bias, "image_share": str(config.image_share),
+        "data_half": analysis.diets.get(entry.sae or "", {}).get("data_half"), "split": analysis.split,
+        **sae.metrics.combine(sums["image"], sums["text"]),
+        "rows_seen": config.rows_seen, "path": entry.dataset.path,
+    }  # fmt: skip
+
+
+def _reconstruction(net: SAE, x: NDArray, modality: str) -> sae.metrics.Reconstruction:
+    sums = sae.metrics.Reconstruction()
+    for start in range(0, len(x), BLOCK):
+        block = np.asarray(x[start : start + BLOCK])
+        codes = net.encode(block, modality)
+        sums.update(block, net.decode(codes, modality).numpy(), codes.numpy())
+    return sums
+
+
+STATISTIC = Statistic(
+    name="reconstruction",
+    version="1",
+    needs=("concepts",),
+    tables={"saes": SAES},
+    make=make,
+)

@@ -1,0 +1,68 @@
+"""Parts that the tables of all statistics share: keys of an SAE, rows of nulls, frames, and tables made by SQL."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from storage.statements import SQL
+
+Schema = dict[str, Any]
+SAE_KEYS: Schema = {"model": pl.String, "sae": pl.String, "seed": pl.Int32}
+NULL_DRAWS: Schema = {
+    **SAE_KEYS, "statistic": pl.String, "null": pl.String, "draw": pl.Int32, "value": pl.Float64,
+}  # fmt: skip
+NULL_SUMMARIES: Schema = {
+    **SAE_KEYS, "statistic": pl.String, "null": pl.String, "mean": pl.Float64, "sd": pl.Float64, "q025": pl.Float64,
+    "q975": pl.Float64, "draws": pl.Int64,
+}  # fmt: skip
+
+
+class Null(NamedTuple):
+    """Summary of one figure of one SAE under chance."""
+
+    mean: float
+    sd: float
+    q025: float
+    q975: float
+    draws: int  # 0: in closed form
+
+
+def null_row(keys: dict[str, Any], statistic: str, name: str, null: Null) -> dict[str, Any]:
+    """One row of null_summaries."""
+    return {**keys, "statistic": statistic, "null": name, **null._asdict()}
+
+
+def table(columns: dict[str, Any], schema: Schema) -> pl.DataFrame:
+    """Arrays and constants as one table; constants are repeated, also over no rows. NaN becomes NULL."""
+    arrays = {name: value for name, value in columns.items() if isinstance(value, np.ndarray)}
+    constants = [pl.lit(value, dtype=schema[name]).alias(name) for name, value in columns.items() if name not in arrays]
+    rows = pl.DataFrame(arrays).with_columns(constants).select(pl.col(name).cast(kind) for name, kind in schema.items())
+    return rows.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+
+
+def table_of_rows(rows: list[dict[str, Any]], schema: Schema) -> pl.DataFrame:
+    """Rows as one table. NaN becomes NULL."""
+    return pl.DataFrame(rows, schema=schema).with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def empty(schema: Schema) -> pl.DataFrame:
+    """A table without rows."""
+    return pl.DataFrame(schema=schema)
+
+
+def write_table(out: Path, name: str, rows: pl.DataFrame) -> None:
+    """Write one table as Parquet."""
+    rows.write_parquet(out / f"{name}.parquet", compression="zstd", row_group_size=131_072)
+
+
+def fill(con: duckdb.DuckDBPyConnection, table: str, *, insert: bool = False, **values: Any) -> None:
+    """Make a table by `storage/sql/tables/<table>.sql`, or add to it. Values that it does not name are unused."""
+    sql = (SQL / "tables" / f"{table}.sql").read_text()
+    named = {name: values[name] for name in re.findall(r"\$(\w+)", sql)}
+    con.execute(f"INSERT INTO {table} {sql}" if insert else f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}", named)

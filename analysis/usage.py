@@ -1,0 +1,146 @@
+"""Usage: energies, rates and modality of every concept, and how many serve one modality alone, also by chance.
+
+Counted in SQL, from activations; the null lets firings fall on items of either modality by chance.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from analysis.inputs import Analysis, Keys, keys_of
+from analysis.statistic import Statistic, Table
+from analysis.tables import NULL_DRAWS, SAE_KEYS, Schema, empty, fill, table_of_rows
+from storage.definitions import is_counted, is_unimodal
+
+CONCEPTS: Schema = {
+    **SAE_KEYS, "split": pl.String, "concept_id": pl.Int32,
+    **dict.fromkeys((
+        "energy", "energy_image", "energy_text", "energy_squared_image", "energy_squared_text", "rate_image",
+        "rate_text",
+    ), pl.Float64),
+    "firings": pl.Int64,
+    **dict.fromkeys((
+        "modality_score", "modality_auc", "direction_accuracy", "align_mean_gap", "align_logistic", "align_lda",
+        "align_inlp", "monosemanticity",
+    ), pl.Float64),
+    "dead": pl.Boolean,
+    **dict.fromkeys((
+        "energy_sd", "energy_image_sd", "energy_text_sd", "rate_image_sd", "rate_text_sd", "modality_score_sd",
+    ), pl.Float64),
+}  # fmt: skip
+GROUPS: Schema = {
+    **SAE_KEYS, "split": pl.String, "concept_id": pl.Int32, "jackknife_group": pl.Int32, "images": pl.Int64,
+    "texts": pl.Int64, "image": pl.Float64, "text": pl.Float64, "image_squared": pl.Float64,
+    "text_squared": pl.Float64, "image_firings": pl.Int64, "text_firings": pl.Int64, "training_firings": pl.Int64,
+}  # fmt: skip
+SHUFFLED = 5  # stream of random numbers under a seed
+DRAWS = 20  # of modality labels
+
+
+class CountedSAE(NamedTuple):
+    """One SAE of a study, as the SQL that counts its activations names it."""
+
+    model: str
+    sae: str
+    seed: int
+    width: int
+
+
+def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
+    """The tables of this statistic: concepts joins what other statistics say of each concept."""
+    fill_concepts(con, counted_saes(analysis), analysis.split)
+    fill(con, "concepts")
+    draws = usage_draws(con, analysis)
+    return {"concepts": con.table("concepts"), "concept_groups": con.table("concept_groups"), "null_draws": draws}
+
+
+def counted_saes(analysis: Analysis) -> list[CountedSAE]:
+    """The SAEs of the study, as SQL needs them."""
+    return [CountedSAE(**keys_of(entry), width=net.config.width) for entry, net in analysis.trained()]
+
+
+def fill_concepts(con: duckdb.DuckDBPyConnection, saes: Iterable[CountedSAE], split: str) -> None:
+    """Make concept_groups and concept_auc, an SAE at a time, so that memory holds the codes of one.
+
+    Sums are taken at one thread, in one order; ranks are whole numbers and take all.
+    """
+    fill(con, "group_sizes", split=split)
+    for place, counted in enumerate(saes):
+        of = {**counted._asdict(), "split": split}
+        con.execute("SET threads = 1")
+        fill(con, "codes", **of)
+        fill(con, "concept_groups", insert=place > 0, **of)
+        con.execute(f"SET threads = {os.cpu_count() or 1}")
+        fill(con, "concept_auc", insert=place > 0, **of)
+        con.execute("SET threads = 1")
+    con.execute("DROP TABLE IF EXISTS codes")
+
+
+def usage_draws(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> pl.DataFrame:
+    """Shares of unimodal concepts were modality a matter of chance. Reads the tables concepts and group_sizes."""
+    entries = sorted((e for e in analysis.entries if e.kind == "train"), key=lambda e: (e.model, e.sae, e.seed))
+    return pl.concat([empty(NULL_DRAWS), *(draws_of_sae(con, keys_of(entry)) for entry in entries)])
+
+
+def draws_of_sae(con: duckdb.DuckDBPyConnection, keys: Keys) -> pl.DataFrame:
+    """The draws of `usage_draws` for one SAE, whose seed is that of the draws."""
+    images, texts = con.execute("SELECT sum(images)::BIGINT, sum(texts)::BIGINT FROM group_sizes").fetchall()[0]
+    of = con.execute(
+        "SELECT energy, firings FROM concepts WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY concept_id",
+        keys,
+    ).fetchnumpy()
+    drawn = shuffled_shares(of["energy"], of["firings"], images, texts, DRAWS, keys["seed"] or 0)
+    rows = [
+        {**keys, "null": "modality_shuffled", "draw": draw, "statistic": name, "value": value}
+        for draw, shares in enumerate(drawn)
+        for name, value in shares.items()
+    ]
+    return table_of_rows(rows, NULL_DRAWS)
+
+
+def unimodal_shares(score: np.ndarray, energy: np.ndarray, firings: np.ndarray) -> dict[str, float]:
+    """Share of the counted concepts that are unimodal, each weighing the same, and by energy; NaN without any.
+
+    score [C] modality scores, energy [C], firings [C].
+    """
+    counted = is_counted(firings, score)
+    unimodal = counted & is_unimodal(score)
+    whole = float(energy[counted].sum())
+    return {
+        "unimodal_share": float(unimodal.sum() / counted.sum()) if counted.any() else float("nan"),
+        "unimodal_energy_share": float(energy[unimodal].sum()) / whole if whole > 0 else float("nan"),
+    }
+
+
+def shuffled_shares(
+    energy: np.ndarray, firings: np.ndarray, images: int, texts: int, draws: int, seed: int
+) -> list[dict[str, float]]:
+    """`unimodal_shares` of draws in which each concept's firings fall on random items, images and captions alike.
+
+    Every firing counts the same. images, texts: counted items of each modality.
+    """
+    random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SHUFFLED,)))
+    shares = []
+    for _ in range(draws):
+        on_images = random.hypergeometric(images, texts, firings)
+        rates = on_images / images, (firings - on_images) / texts
+        both = rates[0] + rates[1]
+        score = np.divide(rates[0], both, out=np.full(len(both), np.nan), where=both > 0)
+        shares.append(unimodal_shares(score, energy, firings))
+    return shares
+
+
+STATISTIC = Statistic(
+    name="usage",
+    version="1",
+    needs=("concept_geometry", "concept_monosemanticity"),
+    tables={"concepts": CONCEPTS, "concept_groups": GROUPS},
+    adds=("null_draws",),
+    make=make,
+)
