@@ -1,4 +1,4 @@
-"""The table of methods: for each architecture and baseline its name, how figures draw it, and what training asks of it.
+"""The table of methods: for each architecture and baseline its name, how figures draw it, and how it is trained.
 
 Everything else derives from it: the study file, settings, sentences, figures, interchange and the frontier. Imports no
 torch. The function that selects an architecture's codes stands in `sae.sparsity`, under the same name.
@@ -15,14 +15,14 @@ from pydantic import Field
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A method of the frontier, and how figures draw it: SAEs in colour, baselines in ink, told apart by marks."""
+    """A method of the frontier, and how figures draw it: SAEs in colour, baselines in ink, distinguished by marks."""
 
     name: str  # in study files
     label: str  # in figures
     legend: int  # its place in legends
     colour: str  # its name in the report's palette
     mark: str  # matplotlib's marker
-    dash: str = ""  # lengths of dashes and gaps; "" is a line drawn through
+    dash: str = ""  # lengths of dashes and gaps; "" is a solid line
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Parameter:
 class Architecture(Method):
     """An architecture of SAEs: the rule by which codes become sparse."""
 
-    #: Weight that the sparsity penalty starts from; None where codes are kept by number, and there is no penalty.
+    #: Initial weight of the sparsity penalty; None where codes are kept by number, and there is no penalty.
     first_penalty: float | None = None
     #: "row": the k largest codes of each row are kept, "batch": the k*B largest of a batch. Both have a sparse training
     #: step. None: any other rule, trained by the dense step.
@@ -57,7 +57,7 @@ class Architecture(Method):
 class BaselineRow(Method):
     """A baseline, which SAEs are compared with; `sae.baselines` has the class."""
 
-    one_code: bool = False  # a row has a single code, whatever k is asked for
+    one_code: bool = False  # one code per row for every k
 
 
 def check_prefixes(prefixes: tuple[int, ...], width: int) -> None:

@@ -1,4 +1,4 @@
-"""Baselines for SAEs: seven older methods that write a row as a sum of a few directions, with an SAE's interface.
+"""Baselines for SAEs: seven older methods that represent a row as a sum of a few directions, with an SAE's interface.
 
 `fit` reads rows in blocks, so that they may lie in a memory map; nothing here depends on k before `encode`.
 """
@@ -19,8 +19,8 @@ from sae.pursuit import matching_pursuit
 from sae.rows import Matrix
 
 BLOCK = 4096  # rows read at a time
-ICA_ROWS = 20_000  # FastICA needs its rows at once: at 768 dimensions these and its copies are .5 GB
-NMF_DRAWS = 100_000  # rows that minibatch NMF is shown; its codes are dense, so a row costs 2 x 2 d x C
+ICA_ROWS = 20_000  # FastICA needs all rows in memory: at 768 dimensions these and its copies are .5 GB
+NMF_DRAWS = 100_000  # rows given to minibatch NMF; its codes are dense, so one row costs 2 x 2 d x C
 KMEANS_PASSES = 10
 
 
@@ -100,10 +100,10 @@ class ICA(Baseline):
 
         x = torch.cat(sample(image, text, ICA_ROWS, self.seed)) - self.bias
         count = min(self.width, x.shape[1], len(x))
-        found = FastICA(count, whiten="unit-variance", random_state=self.seed, max_iter=500, tol=1e-3).fit(x.numpy())
-        directions = torch.from_numpy(found.mixing_.T.copy())
-        self.unmixing = (torch.from_numpy(found.components_) * directions.norm(dim=1, keepdim=True)).float()
-        return directions, self.bias + torch.from_numpy(found.mean_).float()
+        fitted = FastICA(count, whiten="unit-variance", random_state=self.seed, max_iter=500, tol=1e-3).fit(x.numpy())
+        directions = torch.from_numpy(fitted.mixing_.T.copy())
+        self.unmixing = (torch.from_numpy(fitted.components_) * directions.norm(dim=1, keepdim=True)).float()
+        return directions, self.bias + torch.from_numpy(fitted.mean_).float()
 
     def encode(self, x: Matrix) -> Tensor:
         return largest(self._centred(x) @ self.unmixing.T, self.k)
@@ -117,7 +117,7 @@ class Pursuit(Baseline):
 
 
 class RandomDirections(Pursuit):
-    """Directions drawn uniformly on the sphere: what pursuit alone gives."""
+    """Directions drawn uniformly on the sphere: the effect of pursuit alone."""
 
     def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(self.seed)
@@ -125,7 +125,7 @@ class RandomDirections(Pursuit):
 
 
 class DataSample(Pursuit):
-    """Training rows themselves, less the mean; as many of each modality."""
+    """Training rows less the mean, as many of each modality."""
 
     def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         return torch.cat(sample(image, text, self.width, self.seed)) - self.bias, self.bias
@@ -150,8 +150,8 @@ class SphericalKMeans(Pursuit):
 class NMF(Pursuit):
     """Non-negative factors of the positive and negative parts of rows less the mean, [max(x, 0), max(-x, 0)].
 
-    A direction is the factor's positive part less its negative one. Codes by pursuit: NMF's own codes are dense, and
-    the k largest of them rebuild less.
+    A direction is the factor's positive part less its negative one. Codes are found by pursuit: NMF's own codes are
+    dense, and the k largest of them reconstruct rows worse.
     Source: minibatch NMF, Lefevre, Bach & Fevotte 2011; Ding, Li & Jordan 2010 on mixed signs.
     """
 
@@ -171,12 +171,12 @@ class NMF(Pursuit):
                     break
         positive, negative = torch.from_numpy(model.components_).chunk(2, dim=1)
         directions = positive - negative
-        directions[directions.norm(dim=1) == 0, 0] = 1.0  # a factor that NMF gave up: any direction does
+        directions[directions.norm(dim=1) == 0, 0] = 1.0  # a factor that NMF set to 0 gets an arbitrary direction
         return directions, self.bias
 
 
 class KMeans(Baseline):
-    """Minibatch k-means (Sculley 2010): the row is its nearest centre. One code per row, the norm of that centre."""
+    """Minibatch k-means (Sculley 2010): one code per row, the norm of the nearest centre, which reconstructs it."""
 
     norms: Tensor  # [C]
 
@@ -233,7 +233,7 @@ def blocks(x: Matrix) -> Iterator[Tensor]:
 
 
 def mixed(image: Matrix, text: Matrix, batch: int, seed: int) -> Iterator[Tensor]:
-    """Batches of unit rows, half of each modality, over one pass of the larger; the smaller is gone round again."""
+    """Batches of unit rows, half of each modality, over one pass of the larger; the smaller one is repeated."""
     random = np.random.default_rng(seed)
     most = max(len(image), len(text))
     orders = [np.resize(random.permutation(len(part)), most) for part in (image, text)]
@@ -244,7 +244,7 @@ def mixed(image: Matrix, text: Matrix, batch: int, seed: int) -> Iterator[Tensor
 
 
 def sample(image: Matrix, text: Matrix, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Unit rows, half of `count` of each modality; more of one where the other has too few, again where both have."""
+    """Unit rows, half of `count` of each modality, or more of one where the other has too few."""
     random = np.random.default_rng(seed)
     images = min(len(image), max(count - count // 2, count - len(text)))
     wanted = (images, min(count - images, len(text)))
@@ -253,7 +253,7 @@ def sample(image: Matrix, text: Matrix, count: int, seed: int) -> tuple[Tensor, 
 
 
 def largest(coefficients: Tensor, k: int) -> Tensor:
-    """The k coefficients of each row that are largest by magnitude, the others 0."""
+    """The coefficients, with all but the k largest by magnitude of each row set to 0."""
     kept = coefficients.abs().topk(min(k, coefficients.shape[1]), dim=1).indices
     return torch.zeros_like(coefficients).scatter(1, kept, coefficients.gather(1, kept))
 

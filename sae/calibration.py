@@ -1,4 +1,4 @@
-"""The threshold of inference: an exact quantile of all training pre-activations, of which few are ever held."""
+"""The threshold of inference: an exact quantile of all training pre-activations, without holding all of them."""
 
 from collections.abc import Callable, Iterable
 
@@ -10,11 +10,11 @@ from sae.step import has_bfloat16
 from sae.workers import Workers
 
 SAMPLED = 32  # one row in 32 gives the first estimate of the threshold
-FEW = 8  # one in 8 of those rows decides above which value the sample is kept
-BAND = 1.1  # the threshold is looked for where the sample has k / BAND to k * BAND codes a row
-ROUNDING = 2.0**-8  # of a number to bfloat16, at most, relative to it
+FEW = 8  # one in 8 of the sampled rows decides above which value codes are kept
+BAND = 1.1  # the threshold is searched for where the sample has k / BAND to k * BAND codes per row
+ROUNDING = 2.0**-8  # largest relative error of a number rounded to bfloat16
 
-# Called with s, gives one row in s: x [B, d], and their weights [B] float64, which sum to 1 over all rows (s = 1).
+# A function of s that yields every s-th row: x [B, d], and weights [B] float64, which sum to 1 over all rows (s = 1).
 Weighted = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
 
@@ -22,10 +22,10 @@ Weighted = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 def calibrate(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, k: int) -> Tensor:
     """The (1 - k/C) quantile of the pre-activations of all rows, each row counting its weight: the inference threshold.
 
-    pre_activations: [B, d] -> [B, C]. rows(s): gives batches of one row in s, and float64 weights that sum to 1 over
+    pre_activations: [B, d] -> [B, C]. rows(s): yields batches of every s-th row, and float64 weights that sum to 1 over
     all rows.
     Returns a float32 scalar >= 0, such that the weighted mean number of codes above it is k (fewer only where fewer
-    than k are positive). Exact: a sample of rows gives a lower bound, only candidates above it are held (1.25 k a
+    than k are positive). Exact: a sample of rows gives a lower bound, only candidates above it are held (1.25 k per
     row, not C), and the bound is lowered until it provably lies under the quantile.
     """
     sampled = _strongest(pre_activations, rows, 8 * k)
@@ -35,7 +35,7 @@ def calibrate(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, k: in
         values, weights = _candidates(pre_activations, rows(1), bound)
         if bound == 0.0 or float(weights.sum()) > k:
             return _cut(values, weights, k, bound)
-        slack *= 2  # the sample misled; the loop ends at the latest with bound 0, where everything positive is held
+        slack *= 2  # the bound was too high; the loop ends at the latest with bound 0, which holds all positive values
 
 
 @torch.no_grad()
@@ -49,17 +49,17 @@ def calibrate_encoder(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: in
 
 
 def screened(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: int) -> Tensor | None:
-    """The same quantile from a product in bfloat16, on the CPU; None where the sample misled about where it lies.
+    """The same quantile from a bfloat16 product, on the CPU; None where it lies outside the band that a sample gives.
 
-    Exact: what rounding can have done to a product is bounded (by the lengths of its row and concept), those which the
-    bound cannot place above or below a band around the quantile are multiplied again in float32, and the quantile is
-    cut among those within the band.
+    Exact: the rounding error of a product is bounded by the lengths of its row and its concept. Products that this
+    bound cannot place above or below the band are multiplied again in float32, and the quantile is cut among those
+    within the band.
     """
     sampled = _strongest(lambda x_BD: torch.addmm(shift_C, x_BD, encoder_CD.T), rows, 8 * k)
     low, high = (float(_cut(*sampled, mass, 0.0)) for mass in (BAND * k, k / BAND))
     if low <= 0:
         return None
-    from sae.calibration_kernels import within  # here, for it brings numba's compiler
+    from sae.calibration_kernels import within  # imported here, since it loads numba's compiler
 
     # Both factors are rounded, and their sum is taken in float32.
     relative = 2 * ROUNDING + ROUNDING**2 + encoder_CD.shape[1] * 2.0**-23
@@ -75,8 +75,8 @@ def screened(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: int) -> Ten
         lengths_B = x_BD.norm(dim=1)
         margin_C = low - shift_C - reach_C * lengths_B.amax()
         least_C = torch.where(margin_C > 0, margin_C / (1 + ROUNDING), margin_C / (1 - ROUNDING))
-        given = bits, least_C.numpy(), x_BD.contiguous().numpy(), lengths_B.numpy(), *concepts
-        near = workers.run(within, len(x_BD), *given, np.float32(ROUNDING), np.float32(low), np.float32(high))
+        arrays = bits, least_C.numpy(), x_BD.contiguous().numpy(), lengths_B.numpy(), *concepts
+        near = workers.run(within, len(x_BD), *arrays, np.float32(ROUNDING), np.float32(low), np.float32(high))
         value, row, above = (torch.from_numpy(np.concatenate(part)) for part in zip(*near, strict=True))
         values.append(value)
         weights.append(weight_B[row])
@@ -88,14 +88,14 @@ def screened(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: int) -> Ten
 
 
 def _strongest(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, count: int) -> tuple[Tensor, Tensor]:
-    """The strongest codes of one row in SAMPLED [M], about `count` per row, and the weight of each one's row [M].
+    """The strongest codes of every SAMPLED-th row [M], about `count` per row, and the weight of the row of each [M].
 
     Weights of the sampled rows sum to 1, as those of all rows do.
     """
     values, weights, total, workers = [], [], 0.0, Workers()
     for x_BD, weight_B in rows(SAMPLED):
         pre_BC = pre_activations(x_BD)
-        few = pre_BC[::FEW].flatten()  # to sort all would cost as much as their product
+        few = pre_BC[::FEW].flatten()  # sorting all would cost as much as the product
         bound = few.topk(min(count * len(pre_BC[::FEW]), few.numel()), sorted=False).values.amin()
         value, row = _above(pre_BC, max(0.0, float(bound)), workers)
         values.append(value)
@@ -107,7 +107,7 @@ def _strongest(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, coun
 def _candidates(
     pre_activations: Callable[[Tensor], Tensor], rows: Iterable[tuple[Tensor, Tensor]], bound: float
 ) -> tuple[Tensor, Tensor]:
-    """Values of all pre-activations above bound [M], and the weight of each one's row [M]."""
+    """Values of all pre-activations above bound [M], and the weight of the row of each [M]."""
     values, weights, workers = [], [], Workers()
     for x_BD, weight_B in rows:
         value, row = _above(pre_activations(x_BD), bound, workers)
@@ -121,7 +121,7 @@ def _above(pre_BC: Tensor, bound: float, workers: Workers) -> tuple[Tensor, Tens
     if pre_BC.device.type != "cpu" or pre_BC.dtype != torch.float32:
         row, concept = (pre_BC > bound).nonzero(as_tuple=True)
         return pre_BC[row, concept], row
-    from sae.calibration_kernels import larger  # here, for it brings numba's compiler
+    from sae.calibration_kernels import larger  # imported here, since it loads numba's compiler
 
     parts = workers.run(larger, len(pre_BC), pre_BC.contiguous().numpy(), np.float32(bound))
     value, row = (torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True))
@@ -129,7 +129,7 @@ def _above(pre_BC: Tensor, bound: float, workers: Workers) -> tuple[Tensor, Tens
 
 
 def _cut(values: Tensor, weights: Tensor, mass: float, floor: float) -> Tensor:
-    """The number that the largest values of total weight `mass` lie above; `floor` where all of them are needed.
+    """The number just below the largest values of total weight `mass`; `floor` where all values are needed.
 
     Half-way to the next value where float32 has room, so that rounding in another matrix product's order cannot
     push a kept code under its own threshold.

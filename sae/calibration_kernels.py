@@ -41,12 +41,12 @@ def within(
     low: np.float32,
     high: np.float32,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pre-activations in (low, high] of rows start..stop-1, in order; the row of each; how many of each row lie above.
+    """Pre-activations in (low, high] of rows start..stop-1, in order; the row of each; per row the number above high.
 
-    product [B, C]: x W^T in bfloat16, given as its bits, uint16. least [C]: where it is no larger, the pre-activation
-    is not above low. x [B, d], lengths [B]: the rows, and their norms.
-    encoder [C, d], shift [C]. reach [C]: how far the product with a row of norm 1 may be off before it was itself
-    rounded. What may lie in (low, high] is multiplied again in float32.
+    product [B, C]: x W^T in bfloat16, as its bits, uint16. least [C]: a product at or below it means a pre-activation
+    at or below low. x [B, d], lengths [B]: the rows, and their norms.
+    encoder [C, d], shift [C]. reach [C]: largest error of the product with a row of norm 1, before the product is
+    rounded. Products whose pre-activation may lie in (low, high] are multiplied again in float32.
     """
     value, row = np.empty(1024, np.float32), np.empty(1024, np.int64)
     above = np.zeros(stop - start, np.int64)

@@ -54,7 +54,7 @@ class Checkpoint:
         self.last = time.monotonic()
 
     def read(self, wanted: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return the state, or None without a file. Raises CheckpointError when it is not of the training `wanted`."""
+        """Return the state, or None without a file. Raises CheckpointError for a training other than `wanted`."""
         if not self.path.exists():
             return None
         try:

@@ -58,10 +58,10 @@ def parts(methods: Iterable[str], k: Sequence[int]) -> list[Part]:
 def frontier(
     training: Pair, heldout: Pair, methods: Iterable[str], k: Sequence[int], settings: Settings, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """The rows of the table `frontier`, but for `model` and `split`: method, k, width, r2, r2_image, r2_text, cosine,
+    """The rows of the table `frontier`, without `model` and `split`: method, k, width, r2, r2_image, r2_text, cosine,
     l0 and seconds (to fit on the training rows).
 
-    settings: of the SAEs; architecture and k are put in. Baselines have its width, PCA and ICA at most d of it.
+    settings: of the SAEs, except architecture and k. Baselines have the same width, PCA and ICA at most d.
     """
     return [row for part in parts(methods, k) for row in measure(part, training, heldout, settings, seed)]
 

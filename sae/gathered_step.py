@@ -1,7 +1,7 @@
-"""The gradients of TopK, BatchTopK and Matryoshka by gathers instead of dense products: any device, no waiting for it.
+"""The gradients of TopK, BatchTopK and Matryoshka by gathers instead of dense products, without synchronisation.
 
-For GPUs, where it pays for very wide dictionaries only; the CPU has `sae.sparse_step`. Sums go through embedding_bag
-in a fixed order.
+Runs on any device; used on GPUs, where it is faster for very wide dictionaries only. The CPU has `sae.sparse_step`.
+Sums are taken by embedding_bag in a fixed order.
 """
 
 import torch
@@ -14,14 +14,14 @@ from sae.step import Forward, Weights
 
 
 def is_gathering_better(settings: Settings, device: torch.device) -> bool:
-    """On a GPU gathers pay from 110 to 230 concepts per code (by the ratio of its arithmetic to its bandwidth)."""
+    """On a GPU gathers are faster from 110 to 230 concepts per code (by its ratio of arithmetic to bandwidth)."""
     selects_k = ARCHITECTURES[settings.architecture].selection is not None
     return device.type == "cuda" and selects_k and settings.width > 150 * settings.k
 
 
 @torch.no_grad()
 def gathered_gradients_(x_BD: Tensor, weights: Weights, settings: Settings, variance: float) -> Forward:
-    """Write the gradients of `sae.step.forward` without AuxK into .grad of the weights, and return what it returns."""
+    """Write the gradients of `sae.step.forward` without AuxK into .grad of the weights, and return loss and codes."""
     batch, width = len(x_BD), settings.width
     pre_BC = weights.pre_activations(x_BD, getattr(torch, settings.encoder_dtype))
     if ARCHITECTURES[settings.architecture].selection == "row":
@@ -34,7 +34,7 @@ def gathered_gradients_(x_BD: Tensor, weights: Weights, settings: Settings, vari
     index, order = index.sort()
     codes, rows, concepts = codes[order], index // width, index % width
 
-    # Residuals of the nested dictionaries, then of all that a concept of each part feeds.
+    # Residuals of the nested dictionaries, then their sum over all dictionaries that hold a concept of each part.
     row_start = torch.searchsorted(rows, torch.arange(batch, device=rows.device))
     widths = settings.nested_widths()
     part = torch.zeros_like(concepts)

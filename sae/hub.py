@@ -20,7 +20,7 @@ from sae.model import CONFIG_FILE, SAE, WEIGHTS_FILE, SAEFormatError
 CARD = "README.md"
 MANY = "saes"  # the folder of a repository with several SAEs
 HEAD = ("---", "library_name: bridgescope", "tags:", "- sparse-autoencoder", "- vision-language", "---")
-FIGURES = {  # columns of the view `saes` -> what they are called on the card
+FIGURES = {  # columns of the view `saes` -> their names on the card
     "r2": "R2, both modalities (credits the gap between them)", "r2_image": "R2, images", "r2_text": "R2, captions",
     "cosine": "mean cosine to the reconstruction", "l0_image": "codes an image", "l0_text": "codes a caption",
     "dead_fraction": "concepts that fire on no training row",
@@ -29,21 +29,21 @@ Target = str | os.PathLike[str]
 
 
 class NotOurs(ValueError):
-    """A folder that holds something else, and is left alone."""
+    """The target folder holds files of another origin; it is not changed."""
 
     exit_code = 2
 
 
 def push_to_hub(sae: SAE, target: Target, figures: Mapping[str, Any], *, private: bool = True) -> str:
-    """Put an SAE with its model card where others can load it: a repository `owner/name`, or a folder.
+    """Publish an SAE with its model card in a repository `owner/name` or a folder.
 
-    figures: the SAE's row of the view `saes`, and optionally `stability` with its floors; the card shows what is there.
-    A target that starts with /, ., or ~, or that is a path object, is a folder. Returns where it is; raises as
+    figures: the SAE's row of the view `saes`, and optionally `stability` with its floors; the card shows those present.
+    A target that starts with /, ., or ~, or that is a path object, is a folder. Returns its address; raises as
     `release` does.
     """
-    with release(target, private=private) as made:
-        write_sae(sae, made.folder, figures)
-    return made.where
+    with release(target, private=private) as published:
+        write_sae(sae, published.folder, figures)
+    return published.where
 
 
 def write_sae(sae: SAE, folder: str | os.PathLike[str], figures: Mapping[str, Any], load: str = "") -> None:
@@ -54,25 +54,25 @@ def write_sae(sae: SAE, folder: str | os.PathLike[str], figures: Mapping[str, An
 
 @dataclasses.dataclass
 class Release:
-    """What is being published."""
+    """A folder that is being published."""
 
     folder: Path  #: to be filled
-    where: str = ""  #: where it is, once it is there
+    where: str = ""  #: its path or address, set when it is published
 
 
 @contextlib.contextmanager
 def release(target: Target, *, private: bool = True) -> Iterator[Release]:
-    """A new folder to fill; when the block ends well, it takes the place of the target as a whole, or is uploaded.
+    """Yield a new folder to fill; when the block ends without an error, it replaces the target or is uploaded.
 
-    A folder that is there already is replaced when it is empty or was released like this, which its card says. Raises
-    NotOurs when it holds something else, and changes nothing then.
+    A folder that exists is replaced when it is empty or was published by this function, which its card states. Raises
+    NotOurs, and changes nothing, when it holds anything else.
     """
     folder = _folder(target)
     if folder is None:
         with tempfile.TemporaryDirectory() as scratch:
-            made = Release(Path(scratch))
-            yield made
-            made.where = _upload(made.folder, str(target), private)
+            draft = Release(Path(scratch))
+            yield draft
+            draft.where = _upload(draft.folder, str(target), private)
         return
     if not _replaceable(folder):
         raise NotOurs(f"{folder} is there and was not published by bridgescope: name a new folder, or an empty one")
@@ -81,13 +81,13 @@ def release(target: Target, *, private: bool = True) -> Iterator[Release]:
     for leftover in (partial, aside):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir()
-    made = Release(partial)
-    yield made
+    draft = Release(partial)
+    yield draft
     if folder.exists():
         os.rename(folder, aside)
     os.rename(partial, folder)
     shutil.rmtree(aside, ignore_errors=True)
-    made.where = str(folder)
+    draft.where = str(folder)
 
 
 def _upload(folder: Path, repository: str, private: bool) -> str:
@@ -100,7 +100,7 @@ def _upload(folder: Path, repository: str, private: bool) -> str:
 
 
 def _replaceable(folder: Path) -> bool:
-    """Whether a folder is not there, empty, or ours."""
+    """Return whether a folder is absent, empty, or was published by this project."""
     if not folder.exists():
         return True
     if not folder.is_dir():
@@ -113,8 +113,8 @@ def _replaceable(folder: Path) -> bool:
 def from_hub(source: Target, revision: str | None = None, sae: str | None = None) -> SAE:
     """Load an SAE from a repository (`owner/name`, at `revision`) or a folder.
 
-    sae: which one, "model/setting/seed", where there are several. Raises SAEFormatError that lists them when it is
-    missing or none of them.
+    sae: "model/setting/seed", needed where there are several. Raises SAEFormatError, which lists the SAEs, when it is
+    missing or names none of them.
     """
     folder = _folder(source)
     if folder is None:
@@ -127,21 +127,21 @@ def from_hub(source: Target, revision: str | None = None, sae: str | None = None
 
 
 def _place(folder: Path, source: str, sae: str | None) -> str:
-    """Where in a repository the wanted SAE lies."""
+    """Path in a repository of the wanted SAE."""
     if sae is None and (folder / WEIGHTS_FILE).is_file():
         return "."
     several = folder / MANY
-    found = sorted(path.parent.relative_to(several).as_posix() for path in several.rglob(WEIGHTS_FILE))
-    if sae is None and len(found) == 1:
-        sae = found[0]
-    if sae not in found:
+    names = sorted(path.parent.relative_to(several).as_posix() for path in several.rglob(WEIGHTS_FILE))
+    if sae is None and len(names) == 1:
+        sae = names[0]
+    if sae not in names:
         which = "say which SAE" if sae is None else f"there is no SAE {sae!r}"
-        raise SAEFormatError(f"{source}: {which}: it has {', '.join(found) or 'none'}")
+        raise SAEFormatError(f"{source}: {which}: it has {', '.join(names) or 'none'}")
     return f"{MANY}/{sae}"
 
 
 def model_card(sae: SAE, figures: Mapping[str, Any], load: str = "") -> str:
-    """The card, in Markdown: what the SAE is, how it was trained, how well it does on held-out rows, how to load it."""
+    """The card, in Markdown: the SAE, its training, its figures on held-out rows, and how to load it."""
     config = sae.config
     trained = {name: value for name, value in config.model_dump().items() if value is not None and name != "rows_seen"}
     measured = [
@@ -168,7 +168,7 @@ def model_card(sae: SAE, figures: Mapping[str, Any], load: str = "") -> str:
 
 
 def _stability(figures: Mapping[str, Any]) -> list[str]:
-    """Stability is never shown without its floors."""
+    """Lines on stability beside its floors; none where one of these figures is missing."""
     names = ("stability", "floor_random", "floor_matched")
     if not all(_is_number(figures.get(name)) for name in names):
         return []

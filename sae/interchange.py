@@ -47,7 +47,7 @@ class Linear(NamedTuple):
 
 
 def fold(linear: Linear, architecture: str, k: int, preprocessing: str, where: str) -> SAE:
-    """The SAE with unit atoms that rebuilds the same: norms go into encoder, codes and thresholds.
+    """The SAE with unit atoms and the same reconstructions: norms go into encoder, codes and thresholds.
 
     A code becomes code x norm of its atom, so its threshold does too. An atom of norm 0 never fires.
     """
@@ -127,7 +127,7 @@ def from_saelens(folder: str | Path) -> SAE:
     encoder, encoder_bias = tensors["W_enc"].float().T.contiguous(), tensors["b_enc"].float()
     _shapes(encoder, decoder, bias, folder / SAELENS_WEIGHTS)
     if not entries.get("apply_b_dec_to_input", True):
-        encoder_bias = encoder_bias + encoder @ bias  # ours takes the bias off every row first
+        encoder_bias = encoder_bias + encoder @ bias  # this project subtracts the bias from every row first
     k = 0
     if architecture == "topk":
         k = entries.get("k") if isinstance(entries.get("k"), int) else 0  # type: ignore[assignment]
@@ -147,10 +147,10 @@ def from_saelens(folder: str | Path) -> SAE:
 
 
 def to_overcomplete(sae: SAE, folder: str | Path, modality: str | None = None) -> None:
-    """Write `state_dict.pt` for overcomplete's JumpSAE (TopKSAE for topk), and `model.json`, which says how to load it.
+    """Write `state_dict.pt` for overcomplete's JumpSAE (TopKSAE for topk), and `model.json` on how to load it.
 
-    overcomplete has no decoder bias: codes are equal, for it is folded into the encoder's, but `decoder_bias` of
-    model.json must be added to what it reconstructs. Give it rows of unit norm, as it does not normalise them.
+    overcomplete has no decoder bias. It is folded into the encoder's, so that codes are equal; `decoder_bias` of
+    model.json must be added to reconstructions. overcomplete does not normalise rows: give it rows of unit norm.
     """
     bias = _whole_bias(sae, modality)
     config = sae.config
@@ -187,12 +187,12 @@ def from_overcomplete(
 ) -> SAE:
     """Read the state dict of an overcomplete SAE with a linear encoder (also tied, untied, or with batch norm).
 
-    A state dict holds the thresholds of JumpSAE and no others. For the rest say `architecture`: "relu" (SAE), "topk"
-    (with k a row), or "batchtopk" (with k a row, not a batch): its running threshold is lost when a state dict is
-    saved, so give it as `threshold`, or give training `rows`, images [n_I, d] and captions [n_T, d], and it is
-    calibrated on both, which weigh the same.
+    Of all thresholds a state dict holds only those of JumpSAE. For the others give `architecture`: "relu" (SAE), "topk"
+    (with k per row), or "batchtopk" (with k per row, not per batch). A state dict lacks the running threshold of
+    BatchTopK: give it as `threshold`, or give training `rows`, images [n_I, d] and captions [n_T, d], on which it is
+    calibrated, both modalities weighing the same.
     `normalization` is the dictionary's ("l2", the library's default, or "identity").
-    Raises SAEFormatError where the file is none, is pickled code, or has a part that is not linear.
+    Raises SAEFormatError where the file is no state dict, is pickled code, or has a part that is not linear.
     """
     path = Path(path)
     file = path / OVERCOMPLETE_WEIGHTS if path.is_dir() else path
@@ -212,7 +212,7 @@ def from_overcomplete(
     if bias is None or bias.numel() == 0:
         bias = torch.zeros(decoder.shape[1])
     _shapes(encoder, decoder, bias, file)
-    # ours takes the bias off every row first; theirs has none there
+    # this project subtracts the bias from every row first; overcomplete does not
     linear = Linear(encoder, encoder_bias + encoder @ bias, decoder * multiplier, bias, torch.zeros(len(decoder)))
     if thresholds is not None:
         return fold(linear._replace(threshold=thresholds.float().exp()), "jumprelu", 0, "none", str(file))
@@ -230,11 +230,11 @@ def from_overcomplete(
 
 
 def _overcomplete_encoder(state: Tensors, file: Path) -> tuple[Tensor, Tensor]:
-    """Weight [C, d] and bias [C] of a linear encoder, taken out of `state`; batch norm as it is in evaluation."""
+    """Weight [C, d] and bias [C] of a linear encoder, removed from `state`; batch norm as in evaluation."""
     if "encoder.weight" in state or "encoder.tied_to._weights" in state:
         tied = state.pop("encoder.tied_to._weights", None)
         state.pop("encoder.tied_to.multiplier", None)
-        if tied is not None:  # the encoder is the dictionary itself, scaled as it is
+        if tied is not None:  # the encoder is the dictionary, with the same scale
             multiplier = state.get("dictionary.multiplier", torch.zeros(())).float().exp()
             weight = normalize(tied.float(), dim=1) * multiplier
         else:
@@ -254,10 +254,10 @@ def _overcomplete_encoder(state: Tensors, file: Path) -> tuple[Tensor, Tensor]:
 
 def _calibrated(sae: SAE, rows: tuple[Matrix, Matrix]) -> SAE:
     """The same SAE, with a threshold that leaves k codes per row on an even sample of each modality."""
-    taken = [torch.from_numpy(np.array(part[:: -(-len(part) // CALIBRATION_ROWS)], np.float32)) for part in rows]
+    sampled = [torch.from_numpy(np.array(part[:: -(-len(part) // CALIBRATION_ROWS)], np.float32)) for part in rows]
 
     def batches(stride: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for part in taken:
+        for part in sampled:
             for x in part[::stride].split(BLOCK):
                 yield x, torch.full((len(x),), 0.5 / len(part), dtype=torch.float64)
 
@@ -268,7 +268,7 @@ def _calibrated(sae: SAE, rows: tuple[Matrix, Matrix]) -> SAE:
     return SAE(sae.encoder, sae.encoder_bias, sae.dictionary, sae.bias, threshold, sae.config)
 
 
-# any of them -----------------------------------------------------------------------------------------------------
+# any library -----------------------------------------------------------------------------------------------------
 
 
 def kind_of(path: str | Path) -> str:
@@ -303,7 +303,7 @@ def load_checkpoint(
 ) -> SAE:
     """Read an SAE of any of the three kinds, for embeddings of `dim` dimensions.
 
-    `architecture`, `k` and `rows` count where an overcomplete state dict leaves them open (`from_overcomplete`).
+    `architecture`, `k` and `rows` are used where an overcomplete state dict lacks them (`from_overcomplete`).
     Raises SAEFormatError where it cannot be read or has another dimension.
     """
     kind = kind_of(path)
@@ -319,7 +319,7 @@ def load_checkpoint(
 
 
 def _is_topk(config: Config) -> bool:
-    """Whether inference keeps the k largest codes of each row: what other libraries call TopK."""
+    """Return whether inference keeps the k largest codes of each row, as TopK of other libraries does."""
     return ARCHITECTURES[config.architecture].selection == "row"
 
 
@@ -355,7 +355,7 @@ def _safetensors(path: Path) -> Tensors:
 
 
 def _state_dict(path: Path) -> Tensors:
-    """Tensors by name from a file of torch.save. Raises SAEFormatError for anything that would run code to be read."""
+    """Tensors by name from a file of torch.save. Raises SAEFormatError for a file whose reading would run code."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""How well codes rebuild embeddings and how few they are: the numbers of "Reconstruction and sparsity".
+"""Quality of reconstructions and sparsity of codes: the numbers of "Reconstruction and sparsity".
 
-Streams over batches, one accumulator a modality, sums in float64 over the whole set; never a mean of ratios.
+Streams over batches with one accumulator per modality. Sums are float64 over the whole set; ratios are never averaged.
 """
 
 import math
@@ -24,7 +24,7 @@ class Reconstruction:
         self.hoyer_rows = 0
 
     def update(self, x: np.ndarray | Tensor, x_hat: np.ndarray | Tensor, codes: np.ndarray | Tensor) -> None:
-        """Count rows x [N, d], their reconstructions x_hat [N, d] and codes [N, C]; batches may be of any size."""
+        """Add rows x [N, d], their reconstructions x_hat [N, d] and codes [N, C]; batches may be of any size."""
         x_ND, x_hat_ND, codes_NC = (torch.as_tensor(part).detach().double() for part in (x, x_hat, codes))
         if x_ND.shape != x_hat_ND.shape or x_ND.shape[0] != codes_NC.shape[0]:
             raise ValueError(f"x {tuple(x_ND.shape)}, x_hat {tuple(x_hat_ND.shape)}, codes {tuple(codes_NC.shape)}")
@@ -34,16 +34,16 @@ class Reconstruction:
         self.error += float((x_ND - x_hat_ND).square().sum())
         self.cosine_sum += float(torch.cosine_similarity(x_ND, x_hat_ND, dim=1, eps=1e-12).sum())
         self.codes += int((codes_NC != 0).sum())
-        # A row without codes has no Hoyer sparsity (0/0), a single concept neither: both stay out of the mean.
+        # Hoyer sparsity is undefined (0/0) for a row without codes or a single concept: both are left out of the mean.
         l2 = codes_NC.norm(dim=1)
-        width, some = codes_NC.shape[1], l2 > 0
+        width, active = codes_NC.shape[1], l2 > 0
         if width > 1:
-            ratio = codes_NC.abs().sum(1)[some] / l2[some]
+            ratio = codes_NC.abs().sum(1)[active] / l2[active]
             self.hoyer_sum += float(((math.sqrt(width) - ratio) / (math.sqrt(width) - 1)).sum())
-            self.hoyer_rows += int(some.sum())
+            self.hoyer_rows += int(active.sum())
 
     def _update_spread(self, x_ND: Tensor) -> None:
-        """Joins the batch's mean and squares with those so far (Chan et al. 1979): no difference of large sums."""
+        """Merge the batch's mean and squares into the sums (Chan et al. 1979), without differences of large numbers."""
         rows, mean = x_ND.shape[0], x_ND.mean(0)
         spread = float((x_ND - mean).square().sum())
         if self.mean is None:

@@ -1,6 +1,6 @@
 """A trained sparse autoencoder: encode, decode, save, load.
 
-Inference only. Training lives in `sae.training`; nothing here knows where embeddings come from.
+Inference only; training is in `sae.training`.
 """
 
 import json
@@ -22,7 +22,7 @@ from sae.sparsity import SELECT, above
 WEIGHTS_FILE = "sae.safetensors"
 CONFIG_FILE = "config.json"
 TENSORS = ("encoder", "encoder_bias", "dictionary", "bias", "threshold")
-MEANS = {"image": "mean_image", "text": "mean_text"}  # tensors that an SAE with per-modality centring has besides
+MEANS = {"image": "mean_image", "text": "mean_text"}  # additional tensors of an SAE with per-modality centring
 
 
 class SAEFormatError(ValueError):
@@ -74,10 +74,10 @@ class SAE:
     """A sparse autoencoder with its inference rule; float32 tensors.
 
     encoder: [C, d]. encoder_bias: [C]. dictionary: [C, d], rows of unit norm, row i the direction of concept i.
-    bias: [d], zeros where the architecture has none. threshold: >= 0, one number or [C], one a concept.
-    mean_image, mean_text: [d], both or neither: what is taken off rows of that modality first (per-modality centring).
+    bias: [d], zeros where the architecture has none. threshold: >= 0, one number or [C], one per concept.
+    mean_image, mean_text: [d], both or neither: subtracted from rows of that modality first (per-modality centring).
     The rule: pre-activations above the threshold are kept; an architecture without one (topk) selects as in training.
-    Raises SAEFormatError where a shape, a norm or a value is not so.
+    Raises SAEFormatError where a shape, a norm or a value differs from this.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class SAE:
         """Codes [N, C] >= 0 of embeddings x [N, d] (any float type, any norm), by the rule of the architecture.
 
         modality: "image" or "text"; needed only where each has a mean of its own. Raises ValueError where it is
-        missing, where x has another width, or where it holds NaN or infinity: such a row would pass for one on which
-        no concept fires.
+        missing, where x has another width, or where it holds NaN or infinity: the codes of such a row would be those
+        of a row on which no concept fires.
         """
         x_ND = self._rows(x, self.config.dim, "x")
         if self.config.preprocessing == "l2":
@@ -214,7 +214,7 @@ def _check_config(entries: dict[str, Any], path: Path) -> None:
 
 
 def _own_parameters(entries: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The parameters of single architectures among the entries, in their types."""
+    """The parameters of single architectures among the entries, converted to their types."""
     parameters = {}
     for name in PARAMETERS.keys() & entries.keys():
         try:
@@ -235,8 +235,8 @@ def _check_tensors(tensors: dict[str, Tensor], config: Config, where: str) -> No
     }
     if config.centring:
         shapes |= dict.fromkeys(MEANS.values(), ((dim,),))
-    elif found := sorted(set(MEANS.values()) & set(tensors)):
-        raise SAEFormatError(f"{where}: has a tensor {found[0]}, but the config says centring = false")
+    elif means := sorted(set(MEANS.values()) & set(tensors)):
+        raise SAEFormatError(f"{where}: has a tensor {means[0]}, but the config says centring = false")
     for name, allowed in shapes.items():
         if name not in tensors:
             raise SAEFormatError(f"{where}: missing tensor {name}")

@@ -1,4 +1,4 @@
-"""Non-negative matching pursuit: codes of rows in a dictionary that came from anywhere."""
+"""Non-negative matching pursuit: codes of rows in any dictionary of unit atoms."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ BLOCK_VALUES = 2**24  # of correlations held at a time, so that memory does not 
 def matching_pursuit(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
     """Codes [N, C] >= 0 of rows x [N, d] in unit atoms [C, d], at most k of them above 0.
 
-    k times: the atom with the largest inner product with what is left of the row is taken, and its part removed. An
-    atom may be taken again; a row stops where no atom has a positive one.
+    k times: select the atom with the largest inner product with the residual of the row, and subtract its part. An
+    atom may be selected again; a row stops where no inner product is positive.
     Source: Mallat & Zhang 1993; non-negative as in Bruckstein, Elad & Zibulevsky 2008.
     """
     gram = dictionary @ dictionary.T

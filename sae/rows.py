@@ -1,4 +1,4 @@
-"""The training rows, kept as they came (float16 stays float16) and normalised batch by batch; the order of batches.
+"""The training rows, kept in their dtype (float16 stays float16) and normalised per batch; the order of batches.
 
 On a CPU they stay in the caller's arrays; on another device they are copied there once.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 Matrix = np.ndarray[Any, Any] | Tensor  # rows [n, d] as callers give them
 IMAGE, TEXT = 0, 1  # streams of random numbers under one seed
-CHUNK = 16_384  # rows looked at together in a pass over all of them
+CHUNK = 16_384  # rows per part of a pass over all of them
 
 
 class Mixture(NamedTuple):
@@ -26,7 +26,7 @@ class Mixture(NamedTuple):
 class TrainingRows:
     """Unit rows of two modalities, images first; row number i < images is an image.
 
-    mean: [2, d] float32, what is taken off rows of each modality; None without centring.
+    mean: [2, d] float32, subtracted from the rows of each modality; None without centring.
     """
 
     def __init__(self, parts: tuple[Tensor, Tensor], share: float) -> None:
@@ -46,7 +46,7 @@ class TrainingRows:
         return self.share / max(self.images, 1), (1 - self.share) / max(self.texts, 1)
 
     def take(self, index: np.ndarray) -> Tensor:
-        """Rows [B, d] float32 of their numbers [B], images first; normalised, and centred where that is wanted."""
+        """Rows [B, d] float32 of their numbers [B], images first; normalised, and centred after `centre_`."""
         images = int((index < self.images).sum())
         x_BD = torch.empty(len(index), self.dim, device=self.device)
         for part, where, cut, modality in (
@@ -74,9 +74,9 @@ class TrainingRows:
                 yield modality, x_BD
 
     def weighted(self, stride: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows that are trained on, in order, and what each one weighs in all: [<= 2048, d], [<= 2048] float64.
+        """Rows with a weight above 0, in order, and the weight of each: [<= 2048, d], [<= 2048] float64.
 
-        stride: give only one row in so many.
+        stride: yield only every stride-th row.
         """
         weight = self.weight_of_each()
         for modality, x_BD in self.chunks(2048, stride):
@@ -84,7 +84,7 @@ class TrainingRows:
                 yield x_BD, torch.full((len(x_BD),), weight[modality], dtype=torch.float64, device=self.device)
 
     def centre_(self) -> tuple[Tensor, Tensor]:
-        """From now on take each modality's mean off its rows. Returns the two means [d]; one without rows has 0."""
+        """Subtract each modality's mean from its rows from now on. Returns both means [d]; 0 for one without rows."""
         self.mean = None
         sums = torch.zeros(2, self.dim, dtype=torch.float64, device=self.device)
         for modality, x_BD in self.chunks():
@@ -94,7 +94,7 @@ class TrainingRows:
         return self.mean[0], self.mean[1]
 
     def mixture(self) -> Mixture:
-        """Mean and variance of the rows as they are given out, at the training mixture."""
+        """Mean and variance of the rows that `take` returns, at the training mixture."""
         mean = torch.zeros(self.dim, dtype=torch.float64, device=self.device)
         square = torch.zeros((), dtype=torch.float64, device=self.device)
         weight = self.weight_of_each()
@@ -117,7 +117,7 @@ class TrainingRows:
 def training_rows(
     image: np.ndarray | Tensor, text: np.ndarray | Tensor, share: float | str, device: str | torch.device
 ) -> TrainingRows:
-    """Both modalities as they are, on the device. Raises ValueError naming the first unusable row.
+    """The rows of both modalities, in their dtype, on the device. Raises ValueError naming the first unusable row.
 
     Memory-mapped arrays are read whole: the rows of an epoch come in random order.
     """
@@ -142,12 +142,12 @@ def training_rows(
 
 def _unusable(rows: Tensor) -> list[int]:
     norms = rows.float().norm(dim=1)
-    found: list[int] = (~torch.isfinite(norms) | (norms == 0)).nonzero().flatten().tolist()
-    return found
+    numbers: list[int] = (~torch.isfinite(norms) | (norms == 0)).nonzero().flatten().tolist()
+    return numbers
 
 
 def walk(seed: int, modality: int, rows: int, start: int, stop: int) -> np.ndarray:
-    """Draws start..stop-1 of one modality's endless walk through its rows, [stop - start] int64.
+    """Draws start..stop-1 of an endless sequence of permutations of one modality's rows, [stop - start] int64.
 
     Permutation number p is a function of (seed, modality, p) alone; when it is used up, number p + 1 follows.
     """
@@ -164,8 +164,8 @@ def walk(seed: int, modality: int, rows: int, start: int, stop: int) -> np.ndarr
 def batches(seed: int, epoch: int, images: int, texts: int, share: float, batch_size: int) -> Iterator[np.ndarray]:
     """Row numbers of each batch of one epoch, images first, texts offset by `images`; the last may be short.
 
-    An epoch is images + texts draws at every share. After t draws since the start of training, round(t * share) were
-    images: the count of every batch follows from that, and errors never add up. A function of (seed, epoch) alone.
+    An epoch is images + texts draws at every share. Of the first t draws of a training, round(t * share) are images,
+    which gives the count of every batch, so that rounding never adds up. A function of (seed, epoch) alone.
     """
     rows = images + texts
     begin = epoch * rows

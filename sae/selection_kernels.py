@@ -11,26 +11,28 @@ from sae.step_kernels import jit
 
 @jit
 def _scan(row: np.ndarray, shift: np.ndarray, cut: np.float32, index: np.ndarray, value: np.ndarray) -> int:
-    """Write place and value of all pre-activations row + shift above cut; NaN counts as above. Returns how many."""
+    """Write index and value of all pre-activations row + shift above cut; NaN counts as above. Returns their number."""
     width, n = row.shape[0], 0
     is_above = np.zeros((width + 7) // 8 * 8, np.uint8)
     for c in range(width):
         is_above[c] = not (row[c] + shift[c] <= cut)
     eights = is_above.view(np.uint64)
     for eight in range(eights.shape[0]):
-        if eights[eight] == 0:  # most hold no candidate
+        if eights[eight] == 0:  # most groups of eight hold no candidate
             continue
         for c in range(8 * eight, min(8 * eight + 8, width)):
             index[n] = c
             n += is_above[c]  # written always and counted by the comparison: no branch to mispredict
-    for i in range(n):  # apart: where two arrays are written in turn and lie unluckily, a CPU takes ten times as long
+    for i in range(
+        n
+    ):  # a second loop: where their addresses collide, writing two arrays in turn takes ten times as long
         value[i] = row[index[i]] + shift[index[i]]
     return n
 
 
 @jit
 def _keep_largest(n: int, k: int, index: np.ndarray, value: np.ndarray) -> int:
-    """Move the k largest of the first n candidates to the front, in order of place; equal ones cut by place."""
+    """Move the k largest of the first n candidates to the front, in order; of equal ones the first are kept."""
     if n <= k:
         return n
     smallest = np.partition(value[:n].copy(), n - k)[n - k]
@@ -68,9 +70,9 @@ def candidates_(
     value: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Pre-activations above cut of rows start..stop-1, into index, value [B, C] and counts [B].
+    """Write pre-activations above cut of rows start..stop-1 into index, value [B, C] and counts [B].
 
-    product [B, C]: x W^T. shift [C]. With k > 0 only the k largest positive ones of each row are left (TopK).
+    product [B, C]: x W^T. shift [C]. With k > 0 only the k largest positive ones of each row are kept (TopK).
     """
     for r in range(start, stop):
         counts[r] = _of_row(product[r], shift, cut, k, index[r], value[r])
@@ -88,7 +90,7 @@ def candidates_of_bfloat16_(
     value: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """As `candidates_`, from a product whose bfloat16 numbers are given as their bits, uint16 [B, C]."""
+    """As `candidates_`, from a bfloat16 product given as its bits, uint16 [B, C]."""
     bits = np.empty(product.shape[1], np.uint32)
     row = bits.view(np.float32)
     for r in range(start, stop):
@@ -99,24 +101,24 @@ def candidates_of_bfloat16_(
 
 @jit
 def _kth_largest(value: np.ndarray, k: int) -> np.float32:
-    """The k-th largest of them, by the bucket that it lies in: a third of the time of a partition."""
+    """The k-th largest value, sorted within its bucket only: takes a third of the time of a partition."""
     count = np.zeros(2048, np.int64)
     bits = value.view(np.uint32)
-    bucket = np.empty(value.shape[0], np.int16)  # rises with the value: sign, exponent and two bits of what follows
+    bucket = np.empty(value.shape[0], np.int16)  # rises with the value: sign, exponent and the next two bits
     for i in range(value.shape[0]):
         flip = np.uint32(0xFFFFFFFF) if bits[i] >> np.uint32(31) else np.uint32(0x80000000)
         bucket[i] = (bits[i] ^ flip) >> np.uint32(21)
         count[bucket[i]] += 1
-    its = 2047
-    while count[its] < k:
-        k -= count[its]
-        its -= 1
-    return np.sort(value[bucket == its])[count[its] - k]
+    target = 2047
+    while count[target] < k:
+        k -= count[target]
+        target -= 1
+    return np.sort(value[bucket == target])[count[target] - k]
 
 
 @jit
 def _leave_largest(k: int, value: np.ndarray) -> None:
-    """Set all but the k largest to 0, and what is negative; equal ones are cut by place."""
+    """Set all but the k largest values to 0, and negative ones; of equal values the first are kept."""
     least, spare = np.float32(0), value.shape[0]
     if k < value.shape[0]:
         least, spare = _kth_largest(value, k), k
@@ -134,36 +136,36 @@ def _leave_largest(k: int, value: np.ndarray) -> None:
 
 @jit
 def strongest_(
-    start: int, stop: int, product: np.ndarray, shift: np.ndarray, some: np.ndarray, k: int, codes: np.ndarray
+    start: int, stop: int, product: np.ndarray, shift: np.ndarray, concepts: np.ndarray, k: int, codes: np.ndarray
 ) -> None:
-    """Codes of some concepts [K] in rows start..stop-1, of which each row keeps the k largest: codes [B, K].
+    """Write codes [B, K] of `concepts` [K] in rows start..stop-1: the k largest of each row, the others 0.
 
     product [B, C]: x W^T. shift [C].
     """
     for r in range(start, stop):
-        for i in range(some.shape[0]):
-            codes[r, i] = product[r, some[i]] + shift[some[i]]
+        for i in range(concepts.shape[0]):
+            codes[r, i] = product[r, concepts[i]] + shift[concepts[i]]
         _leave_largest(k, codes[r])
 
 
 @jit
 def strongest_of_bfloat16_(
-    start: int, stop: int, product: np.ndarray, shift: np.ndarray, some: np.ndarray, k: int, codes: np.ndarray
+    start: int, stop: int, product: np.ndarray, shift: np.ndarray, concepts: np.ndarray, k: int, codes: np.ndarray
 ) -> None:
-    """As `strongest_`, from a product whose bfloat16 numbers are given as their bits, uint16 [B, C]."""
-    bits = np.empty(some.shape[0], np.uint32)
+    """As `strongest_`, from a bfloat16 product given as its bits, uint16 [B, C]."""
+    bits = np.empty(concepts.shape[0], np.uint32)
     row = bits.view(np.float32)
     for r in range(start, stop):
-        for i in range(some.shape[0]):
-            bits[i] = np.uint32(product[r, some[i]]) << np.uint32(16)
-        for i in range(some.shape[0]):
-            codes[r, i] = row[i] + shift[some[i]]
+        for i in range(concepts.shape[0]):
+            bits[i] = np.uint32(product[r, concepts[i]]) << np.uint32(16)
+        for i in range(concepts.shape[0]):
+            codes[r, i] = row[i] + shift[concepts[i]]
         _leave_largest(k, codes[r])
 
 
 @jit
 def gather(counts: np.ndarray, value: np.ndarray, total: int) -> np.ndarray:
-    """All candidates' values in one array [total]."""
+    """Values of all candidates in one array [total]."""
     flat = np.empty(total, np.float32)
     n = 0
     for r in range(len(counts)):

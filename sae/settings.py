@@ -26,7 +26,7 @@ FIRST_EDITION = (
     "data_half", "auxk", "dead_after_epochs", "centring", "penalty", "prefixes", "encoder_dtype", "seeds", "retrain",
     "preprocessing",
 )  # fmt: skip
-#: Those that were added to config.json before there was a rule: a file may lack them.
+#: Keys that were added to config.json before this rule: a file may lack them.
 NEWER = ("centring", "penalty", "prefixes", "encoder_dtype", "preprocessing")
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -78,20 +78,24 @@ class Settings(OwnParameters):
         description=f"how codes become sparse; {' and '.join(PENALISED)} by a penalty, the others by keeping k",
     )
     width: int = Field(ge=2, description="concepts in the dictionary")
-    k: int = Field(ge=1, description="concepts a row, on average; without a penalty, what it is steered to")
+    k: int = Field(
+        ge=1, description="concepts per row, on average; where `penalty` is left out, the L0 it is steered to"
+    )
     epochs: int = Field(20, ge=1, description="an epoch is as many draws as there are training rows")
     batch_size: int = Field(256, ge=2)
     learning_rate: float = Field(1e-3, gt=0, le=1)
     decoder_bias: bool = True
     image_share: ImageShare = Field(0.5, description="share of images in the training mixture")
     auxk: float = Field(1 / 32, ge=0, allow_inf_nan=False, description="weight of the auxiliary loss; 0 turns it off")
-    # Longer windows never act in the short trainings that embeddings need; shorter ones call rare concepts dead.
-    dead_after_epochs: float = Field(0.5, ge=0.1, le=1, description="a concept silent for so long is dead to AuxK")
-    k_aux: int | None = Field(
-        None, ge=1, description="dead concepts a row that AuxK uses; left out: half the dimension"
+    # Longer windows have no effect in the short trainings that embeddings need; shorter ones take rare concepts for dead.
+    dead_after_epochs: float = Field(
+        0.5, ge=0.1, le=1, description="epochs without a firing after which a concept is dead to AuxK"
     )
-    centring: bool = Field(False, description="take each modality's mean off its rows: an ablation")
-    # On a CPU that multiplies bfloat16 natively the sparse step's AuxK follows.
+    k_aux: int | None = Field(
+        None, ge=1, description="dead concepts per row that AuxK uses; left out: half the dimension"
+    )
+    centring: bool = Field(False, description="subtract each modality's mean from its rows: an ablation")
+    # On a CPU that multiplies bfloat16 natively, AuxK of the sparse step uses it too.
     encoder_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="rows and weights are rounded to it for the encoder's product"
     )

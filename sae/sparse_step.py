@@ -43,13 +43,13 @@ class StepResult(NamedTuple):
 
 
 def is_sparse_better(settings: Settings, device: torch.device) -> bool:
-    """The sparse path pays on a CPU from about 10 concepts per code (measured: 2 cores, float32)."""
+    """The sparse path is faster on a CPU from about 10 concepts per code (measured: 2 cores, float32)."""
     selects_k = ARCHITECTURES[settings.architecture].selection is not None
     return device.type == "cpu" and selects_k and settings.width > 10 * settings.k
 
 
 class SparseStep:
-    """The step and its buffers. `on_part(name)`, if set, is called after each part: a bench times them.
+    """The step and its buffers. `on_part(name)`, if set, is called after each part, so that a bench can time them.
 
     moments: first and second moment of Adam for each tensor of weights, changed in place like the weights themselves.
     """
@@ -73,7 +73,7 @@ class SparseStep:
         """Allocate buffers for a batch of `rows` rows."""
         width, dim = self.weights.encoder.shape
         self.product = torch.empty(rows, width, dtype=self.dtype if self.native else torch.float32)
-        # Candidates may fill these up to the width, but hardly ever do: pages never touched take no memory.
+        # Candidates may fill these up to the width, but rarely do: pages that are never written take no memory.
         self.index, self.value = np.empty((rows, width), np.int32), np.empty((rows, width), np.float32)
         self.counts = np.zeros(rows, np.int64)
         self.residuals = np.zeros((len(self.widths), rows, dim), np.float32)
@@ -107,7 +107,7 @@ class SparseStep:
         """Residual of rows [B, d] after reconstruction from the step's own codes, and the weakest of these codes."""
         self._encode(x_BD)
         kept = self._select(len(x_BD))
-        self._reconstruct(x_BD, kept, -0.5)  # the gradient of so many squared errors is the residual
+        self._reconstruct(x_BD, kept, -0.5)  # with scale -1/2 the gradient is the residual
         return torch.from_numpy(self.residuals[-1, : len(x_BD)].copy()), float(kept.codes.min(initial=np.inf))
 
     def _encode(self, x_BD: Tensor) -> None:
@@ -121,7 +121,7 @@ class SparseStep:
         self.on_part("encode")
 
     def _select(self, batch: int) -> Kept:
-        """Exactly the codes that `sae.sparsity` keeps. `cut` only spares it from looking at most pre-activations."""
+        """Exactly the codes that `sae.sparsity` keeps; `cut` only excludes most pre-activations early."""
         settings = self.settings
         k = settings.k if ARCHITECTURES[settings.architecture].selection == "row" else 0
         product = self.product[:batch]
@@ -137,7 +137,7 @@ class SparseStep:
         total = scan()
         for lower in (0.8 * self.cut, 0.0):
             if k == 0 and total < wanted and self.cut > 0:
-                self.cut = lower  # the last batch was no guide to this one
+                self.cut = lower  # the cut of the last batch is too high for this one
                 total = scan()
         smallest, equal = 0.0, 0
         values = selection.gather(counts, self.value, total)
@@ -167,9 +167,9 @@ class SparseStep:
         return errors * scale, last, to_codes
 
     def _auxiliary(self, x_BD: Tensor, scale: float, error: float, dead_C: Tensor) -> "Auxiliary | None":
-        """AuxK on the columns of dead concepts alone, dense among those: see `sae.step.aux_loss`.
+        """AuxK on the columns of dead concepts only, dense among them: see `sae.step.aux_loss`.
 
-        Its products are in the dtype of the encoder's: in float32 they took longer than all else but that.
+        Its products use the encoder's dtype: in float32 they took longer than any other part but the encoder's product.
         """
         dead = dead_C.nonzero().flatten()
         if len(dead) == 0:
@@ -198,17 +198,17 @@ class SparseStep:
         self.on_part("auxiliary")
         return auxiliary
 
-    def _strongest_of(self, some: Tensor, k: int, batch: int) -> Tensor:
-        """Codes [B, K] of some concepts [K], the k strongest of each row, in the dtype of the products."""
+    def _strongest_of(self, concepts: Tensor, k: int, batch: int) -> Tensor:
+        """Codes [B, K] of `concepts` [K], the k strongest of each row, in the dtype of the products."""
         product = self.product[:batch]
         numbers = product.view(torch.uint16).numpy() if self.native else product.numpy()
         loop = selection.strongest_of_bfloat16_ if self.native else selection.strongest_
-        codes = np.empty((batch, len(some)), np.float32)
-        self.workers.run(loop, batch, numbers, self.shift.numpy(), some.numpy(), k, codes)
+        codes = np.empty((batch, len(concepts)), np.float32)
+        self.workers.run(loop, batch, numbers, self.shift.numpy(), concepts.numpy(), k, codes)
         return torch.from_numpy(codes).to(product.dtype)
 
     def _gradients(self, x_BD: Tensor, kept: Kept, to_codes: np.ndarray, auxiliary: "Auxiliary | None") -> float:
-        """Gradients into `to`. Returns the sum of all squares."""
+        """Write the gradients into `to`. Returns the sum of their squares."""
         weights, to = self.weights, self.to
         if auxiliary is None:
             self.slot[:] = -1
@@ -248,7 +248,7 @@ class SparseStep:
 
 
 class Auxiliary(NamedTuple):
-    """AuxK's loss, and its gradients in the dead concepts [K, .], times its weight."""
+    """AuxK's loss, and its gradients for the dead concepts [K, .], multiplied by its weight."""
 
     loss: float
     encoder: Tensor
@@ -257,5 +257,5 @@ class Auxiliary(NamedTuple):
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    """The tensor's own memory."""
+    """A NumPy view of the tensor."""
     return tensor.detach().numpy()

@@ -26,7 +26,7 @@ def relu(pre_BC: Tensor) -> Tensor:
 
 
 def topk(pre_BC: Tensor, k: int) -> Tensor:
-    """Codes [B, C]: the k largest pre-activations of each row, among those above 0; equal ones cut by position.
+    """Codes [B, C]: the k largest pre-activations of each row, among those above 0; ties are cut by position.
 
     The rule of TopK at inference too, since it does not look at other rows.
     Source: Gao et al., arXiv 2406.04093, section 2.3.
@@ -72,23 +72,23 @@ class _Jump(torch.autograd.Function):
 def jumprelu(pre_BC: Tensor, theta_C: Tensor) -> tuple[Tensor, Tensor]:
     """Codes [B, C]: pre where pre > theta, one theta >= 0 per concept; and 1 where pre > theta, for the L0 penalty.
 
-    Both are differentiable in theta through a kernel. Source: Rajamanoharan et al., arXiv 2407.14435; theta itself is
-    learned, for under Adam its logarithm hardly moves.
+    Both are differentiable in theta through a kernel. theta itself is learned, since its logarithm hardly moves under
+    Adam. Source: Rajamanoharan et al., arXiv 2407.14435.
     """
     codes_BC, counts_BC = _Jump.apply(pre_BC, theta_C)
     return codes_BC, counts_BC
 
 
 def above(pre_BC: Tensor, threshold: Tensor) -> Tensor:
-    """The inference rule of all others: codes [B, C] = pre where pre > threshold ([] or [C]) and pre > 0, else 0."""
+    """The inference rule of all but TopK: codes [B, C] = pre where pre > threshold ([] or [C]) and pre > 0, else 0."""
     return torch.where(pre_BC > threshold.clamp_min(0), pre_BC, 0.0)
 
 
 class Selected(NamedTuple):
-    """Codes of a batch, and what the penalty weighs."""
+    """Codes of a batch, and the values that the penalty sums."""
 
     codes: Tensor  # [B, C]
-    penalised: Tensor | None = None  # [B, C], summed by the penalty; None where there is none
+    penalised: Tensor | None = None  # [B, C]; None without a penalty
 
 
 def _relu(pre_BC: Tensor) -> Selected:
@@ -96,7 +96,7 @@ def _relu(pre_BC: Tensor) -> Selected:
     return Selected(codes_BC, codes_BC)
 
 
-# Of pre-activations [B, C], thresholds theta ([C], or [0] where none are learned) and the settings.
+# A function of pre-activations [B, C], thresholds theta ([C], or [0] where none are learned) and the settings.
 Select = Callable[[Tensor, Tensor, "Settings"], Selected]
 
 #: Name of an architecture -> how it selects codes in training.

@@ -1,6 +1,6 @@
 """The loss of one batch, in plain autograd: every architecture, any device. The dense path of training.
 
-Nothing here waits for the device. The sparse path, in `sae.sparse_step`, gives the same gradients.
+No operation here waits for the device. The sparse path, in `sae.sparse_step`, gives the same gradients.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class Weights(NamedTuple):
     theta: Tensor  # [C], learned thresholds; [0] where the architecture learns none
 
     def pre_activations(self, x_BD: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """[B, C] of prepared rows. The bias goes into the encoder's, so that no gradient of the rows is needed."""
+        """[B, C] of prepared rows. The bias is folded into the encoder's, so that no gradient of the rows is needed."""
         shift_C = self.encoder_bias - self.encoder @ self.bias
         return product(x_BD, self.encoder, dtype) + shift_C
 
@@ -43,8 +43,8 @@ def has_bfloat16(device: torch.device) -> bool:
 def product(x_BD: Tensor, encoder_CD: Tensor, dtype: torch.dtype) -> Tensor:
     """x W^T [B, C] in float32, both rounded to dtype first.
 
-    A CPU without bfloat16 instructions takes seven times as long for it as for float32, so there the rounded numbers
-    are multiplied in float32: the same up to the rounding of the sums.
+    A CPU without bfloat16 instructions takes seven times as long for a bfloat16 product as for a float32 one, so there
+    the rounded numbers are multiplied in float32: the result is equal up to the rounding of the sums.
     """
     if dtype == torch.float32:
         return x_BD @ encoder_CD.T
@@ -55,7 +55,7 @@ def product(x_BD: Tensor, encoder_CD: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def codes_of(weights: Weights, pre_BC: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Codes [B, C] of the architecture, and what its penalty weighs, per row: their sum, their number, or 0."""
+    """Codes [B, C] of the architecture, and per row the value that its penalty weighs: their sum, number, or 0."""
     codes_BC, penalised_BC = SELECT[settings.architecture](pre_BC, weights.theta, settings)
     return codes_BC, pre_BC.new_zeros(()) if penalised_BC is None else penalised_BC.sum() / len(pre_BC)
 
@@ -66,7 +66,7 @@ def forward(
     """The loss: squared error over the variance of the training rows (about 1 - R2), penalty, AuxK.
 
     variance: of the rows, summed over d. penalty: [], used where the architecture has one. dead_C: [C] bool, None while
-    none is.
+    no concept is dead.
     Matryoshka sums the errors of its nested dictionaries, each from the running sum of those within it.
     """
     scale = 1 / (len(x_BD) * variance)
@@ -85,10 +85,10 @@ def forward(
 
 
 def aux_loss(pre_BC: Tensor, residual_BD: Tensor, dead_C: Tensor, dictionary_CD: Tensor, k_aux: int) -> Tensor:
-    """AuxK: how badly the k_aux strongest dead concepts of each row predict the residual, over its variance.
+    """AuxK: squared error with which each row's k_aux strongest dead concepts predict the residual, over its variance.
 
-    residual_BD is detached and the decoder bias left out, so that only dead concepts are taught; their gradient
-    reaches the encoder through pre_BC. Source: Gao et al., arXiv 2406.04093, appendix A.2.
+    residual_BD is detached and the decoder bias left out, so that only dead concepts get a gradient, which reaches the
+    encoder through pre_BC. Source: Gao et al., arXiv 2406.04093, appendix A.2.
     """
     target = residual_BD.detach()
     codes_BC = topk(pre_BC.masked_fill(~dead_C, -torch.inf), k_aux)

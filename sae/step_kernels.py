@@ -7,7 +7,7 @@ n nested dictionaries, M kept codes of the batch.
 import numba
 import numpy as np
 
-# Not nnan and not ninf: a loss that is no number must stay one, for the trainer looks for it.
+# Without nnan and ninf: a loss that is NaN must stay NaN, because the trainer checks for it.
 jit = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
 
 
@@ -40,7 +40,7 @@ def reconstruct_(
     residuals: np.ndarray,
     to_codes: np.ndarray,
 ) -> tuple[float, float, np.ndarray]:
-    """Reconstruct rows start..stop-1 and give the gradients of scale times the squared error, summed over widths.
+    """Reconstruct rows start..stop-1 and write the gradients of scale times the squared error, summed over widths.
 
     widths [n]: of the nested dictionaries. residuals [n, B, d] gets the gradient in the reconstruction of each part of
     the dictionary, to_codes [M] the gradient in each kept code. Returns the error summed over widths, that of the last
@@ -98,10 +98,10 @@ def gradients_(
     to_encoder_bias: np.ndarray,
     to_dictionary: np.ndarray,
 ) -> float:
-    """Gradients of concepts start..stop-1 into to_encoder, to_dictionary [C, d] and to_encoder_bias [C].
+    """Write the gradients of concepts start..stop-1 into to_encoder, to_dictionary [C, d] and to_encoder_bias [C].
 
-    slot [C]: row of aux_encoder, aux_dictionary [., d] and aux_bias [.] that is added to a concept (AuxK), or -1. The
-    gradient of an atom loses its part along the atom. Returns the sum of all squares.
+    slot [C]: row of aux_encoder, aux_dictionary [., d] and aux_bias [.] added to a concept (AuxK), or -1. The part of
+    an atom's gradient along the atom is removed. Returns the sum of all squares.
     """
     squares, m = np.float64(0), 0
     for c in range(start, stop):
@@ -139,7 +139,7 @@ def adam_(
     beta2: np.float32,
     epsilon: np.float32,
 ) -> None:
-    """Adam on one vector. factor: of the gradient; rate: over 1 - beta1^t; root: 1 / sqrt(1 - beta2^t)."""
+    """Adam on one vector. factor: of the gradient; rate: step size over 1 - beta1^t; root: 1 / sqrt(1 - beta2^t)."""
     one = np.float32(1)
     for j in range(weight.shape[0]):
         g = factor * gradient[j]
@@ -151,7 +151,7 @@ def adam_(
 
 @jit
 def _round(row: np.ndarray, rounded: np.ndarray) -> None:
-    """To bfloat16, given as its bits, uint16: to nearest, ties to even."""
+    """Write the row in bfloat16, as its bits, uint16: rounded to nearest, ties to even."""
     bits = row.view(np.uint32)
     for j in range(row.shape[0]):
         even = np.uint32(0x7FFF) + ((bits[j] >> np.uint32(16)) & np.uint32(1))
@@ -181,7 +181,7 @@ def update_(
 ) -> None:
     """Adam on concepts start..stop-1, atoms back to unit norm, and shift = encoder_bias - encoder . bias, in one pass.
 
-    rounded [C, d] gets the encoder in bfloat16, as its bits, uint16; left alone where it has no rows.
+    rounded [C, d] gets the encoder in bfloat16, as its bits, uint16; not written where it has no rows.
     Each tuple: weight, gradient, first and second moment. numbers: factor of the gradients, learning rate over
     1 - beta1^t, 1 / sqrt(1 - beta2^t), beta1, beta2, epsilon. Source: Kingma and Ba, arXiv 1412.6980.
     """

@@ -21,18 +21,18 @@ from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, is_sparse_
 from sae.step import codes_of, forward
 
 KEPT = 1.2  # a restarted concept's pre-activation on its row, in units of the batch's weakest code
-# Its encoder at most: enough to part two merged concepts. Longer ones also fire on all rows of their modality, and
-# cost the demo's R2 (images, k 8 of 256: .68 with 1.5, .64 with 4).
+# Largest norm of its encoder row: enough to separate two merged concepts. Longer ones also fire on all rows of their
+# modality, and lower the demo's R2 (images, k 8 of 256: .68 with 1.5, .64 with 4).
 LONGEST = 1.5
-AT_ONCE = 16  # one row in so many restarts a concept: more at once would drive the living from their rows
-TWINS = 0.5  # cosine from which two restarted concepts would be twins
+AT_ONCE = 16  # at most one concept per so many rows is restarted: more would displace living concepts from their rows
+TWINS = 0.5  # cosine above which only one of two restarted concepts is used
 STEERING = 0.03  # a step changes the penalty by at most this factor
 
 
 class Trainer:
     """Weights, Adam's moments and the record of silent concepts.
 
-    sparse: does the step take the sparse path of the CPU; None chooses by `is_sparse_better`.
+    sparse: whether the step takes the sparse path of the CPU; None chooses by `is_sparse_better`.
     """
 
     def __init__(self, rows: TrainingRows, settings: Settings, seed: int, sparse: bool | None = None) -> None:
@@ -42,10 +42,10 @@ class Trainer:
         if mixture.variance < 1e-12:
             raise ValueError("all training rows are equal: there is nothing to learn")
         self.means = rows.centre_() if settings.centring else None
-        self.spread = mixture.variance  # what R2 is measured by: of the rows as they came
+        self.spread = mixture.variance  # the reference of R2: of the rows before centring
         self.variance = rows.mixture().variance if settings.centring else mixture.variance
         self.weights = initial_weights(rows, settings, seed)
-        self.draws = torch.Generator().manual_seed(seed)  # of the rows that dead concepts are pointed at
+        self.draws = torch.Generator().manual_seed(seed)  # draws the rows from which dead concepts are restarted
         learned = {"encoder", "encoder_bias", "dictionary"}
         learned |= {"bias"} if settings.decoder_bias else set()
         learned |= {"theta"} if self.architecture.threshold == "learned" else set()
@@ -59,7 +59,7 @@ class Trainer:
         self.moments = {name: self._moments(weight) for name, weight in self.learned.items()}
         self.silent_C = torch.zeros(settings.width, device=rows.device)  # rows since the concept last fired
         self.window = settings.dead_after_epochs * rows.count
-        self.any_dead = False  # on the host; refreshed now and then, so that no step waits for the device
+        self.any_dead = False  # on the host; refreshed at intervals, so that no step waits for the device
         first = (self.architecture.first_penalty or 0.0) if settings.penalty is None else settings.penalty
         self.penalty = torch.tensor(first, device=rows.device)
         self.t = 0  # steps taken
@@ -75,13 +75,13 @@ class Trainer:
         return state["exp_avg"], state["exp_avg_sq"]
 
     def dead(self) -> Tensor:
-        """Concepts [C] bool that were silent for the whole window."""
+        """[C] bool: concepts that were silent for the whole window."""
         return self.silent_C >= self.window
 
     def _in_turn(self, dead_C: Tensor) -> Tensor:
-        """At most as many of the dead as there are dimensions, others each step: AuxK is dense among those it gets.
+        """At most d of the dead concepts, others at each step: AuxK is dense among them.
 
-        A residual has no more directions than that, and thousands of dead concepts would cost more than all the rest.
+        A residual has at most d directions; AuxK on thousands of concepts would cost more than the rest of the step.
         """
         rank_C = dead_C.cumsum(0) - 1
         count = rank_C[-1] + 1
@@ -102,25 +102,27 @@ class Trainer:
     def _dense_step_(self, x_BD: Tensor, learning_rate: float, dead_C: Tensor | None) -> tuple[Tensor, Tensor]:
         """Forward, backward, tangent, clip, Adam, unit atoms."""
         if self.gathers and dead_C is None:
-            found = gathered_gradients_(x_BD, self.weights, self.settings, self.variance)
+            result = gathered_gradients_(x_BD, self.weights, self.settings, self.variance)
         else:
-            found = forward(x_BD, self.weights, self.settings, self.variance, self.penalty, dead_C)
+            result = forward(x_BD, self.weights, self.settings, self.variance, self.penalty, dead_C)
             self.optimiser.zero_grad(set_to_none=True)
-            found.loss.backward()
+            result.loss.backward()
         self._apply_(learning_rate)
         with torch.no_grad():
-            fires_BC = found.codes > 0
+            fires_BC = result.codes > 0
             codes = fires_BC.sum()
             if self.settings.penalty is None and self.settings.architecture not in TOPK_FAMILY:
                 excess = (codes / (len(x_BD) * self.settings.k)).clamp_min(1e-3).log().clamp(-1, 1)
                 self.penalty *= (STEERING * excess).exp()
-            return fires_BC.any(0), torch.stack([found.loss.detach() * len(x_BD), found.error, codes]).double()
+            return fires_BC.any(0), torch.stack([result.loss.detach() * len(x_BD), result.error, codes]).double()
 
     @torch.no_grad()
     def _apply_(self, learning_rate: float) -> None:
         atoms, gradient = self.weights.dictionary, self.weights.dictionary.grad
         if gradient is not None:
-            gradient -= (gradient * atoms).sum(1, keepdim=True) * atoms  # along an atom lies only its norm, which is 1
+            gradient -= (gradient * atoms).sum(
+                1, keepdim=True
+            ) * atoms  # a change along an atom only changes its norm, which is 1
         torch.nn.utils.clip_grad_norm_(self.learned.values(), LARGEST_NORM)
         self.optimiser.param_groups[0]["lr"] = learning_rate
         self.optimiser.step()
@@ -132,20 +134,21 @@ class Trainer:
         """Re-initialise dead concepts from residuals of badly reconstructed rows, and reset their Adam moments.
 
         Rows are drawn in proportion to their squared error. Of rows with similar residuals only the first is used:
-        twins share an activation, and fall under the weakest code together; the rest wait for the next restart. The
-        encoder is long enough for the concept to be kept on that row: the residual of two merged concepts is weaker
-        than the weakest code, and at unit norm would never be learned from. AuxK alone teaches a dead concept only
-        where its pre-activation is positive; while it loses to others its bias sinks, until there is no such row, and
-        second moments from before its death keep its steps small.
+        equal concepts share an activation and fall below the weakest code together; the others wait for the next
+        restart. The encoder row is long enough for the concept to be kept on that row: the residual of two merged
+        concepts is weaker than the weakest code, so that a concept of unit norm would never be selected and trained.
+        AuxK alone trains a dead concept only where its pre-activation is positive; while other concepts are selected
+        instead, its bias sinks until no such row is left, and second moments from before its death keep its steps
+        small.
         Source: Bricken et al. 2023, "Towards monosemanticity", neuron resampling.
         """
         dead = self.dead().nonzero().flatten()
         if len(dead) == 0:
             return
         residual_BD, weakest = self._residual(x_BD)
-        error_B = residual_BD.square().sum(1).clamp_min(1e-12).nan_to_num(1.0, 1.0).cpu()  # `train` names a bad loss
-        some = torch.randperm(len(dead), generator=self.draws)[: max(1, len(x_BD) // AT_ONCE)]
-        dead = dead[some.to(dead.device)]
+        error_B = residual_BD.square().sum(1).clamp_min(1e-12).nan_to_num(1.0, 1.0).cpu()  # `train` reports a bad loss
+        chosen = torch.randperm(len(dead), generator=self.draws)[: max(1, len(x_BD) // AT_ONCE)]
+        dead = dead[chosen.to(dead.device)]
         drawn = torch.multinomial(error_B, len(dead), generator=self.draws).to(x_BD.device)
         atoms_KD = normalize(residual_BD[drawn], dim=1)
         first = ~((atoms_KD @ atoms_KD.T).tril(-1) > TWINS).any(1)
@@ -221,5 +224,5 @@ def learning_rate_at(step: int, steps: int, peak: float) -> float:
 
 
 def r2(error: float, rows: int, variance: float) -> float:
-    """Share of the variance that is explained; NaN where there is none."""
+    """Share of the variance that is explained; NaN where the variance is 0."""
     return 1 - error / (rows * variance) if variance > 1e-12 else math.nan

@@ -1,4 +1,4 @@
-"""Runs a numba loop over a range on as many threads as torch uses. Numba's own threads would fight with torch's."""
+"""Runs a numba loop over a range on as many threads as torch uses. Numba's own threads would compete with torch's."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ import torch
 
 
 class Workers:
-    """A few threads; the range is always cut at the same places, so that equal thread counts give equal bits."""
+    """A pool of threads; a range is always cut at the same places, so that equal thread counts give equal bits."""
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or torch.get_num_threads()
