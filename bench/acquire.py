@@ -1,11 +1,11 @@
-"""Acquiring pairs from a loopback server with 10 % errors of every kind, against a bare aiohttp loop.
+"""Rate of acquiring pairs from a loopback server with 10 % errors of every kind, against a bare aiohttp loop.
 
 python bench/acquire.py [--images 8000] [--concurrency 64] [--latency 0.1]
 
-Both ask the same server for the same URLs, with the same concurrency and timeout. The bare loop reads each body once
-and forgets it. The stage does all that it does in a study: tries again, streams to disk, sums, decodes every picture,
-writes Parquet and counts each failure by its cause. The server is a process of its own and waits `latency` seconds
-before it answers: a tenth of a second is little for the web.
+Both request the same URLs from the same server, with the same concurrency and timeout. The bare loop reads each body
+once and drops it. The stage does all that it does in a study: it retries, streams to disk, computes checksums, decodes
+every picture, writes Parquet and counts each failure by its cause. The server is a separate process and waits `latency`
+seconds before it answers: a tenth of a second is short for the web.
 """
 
 import argparse
@@ -41,14 +41,14 @@ from tasks.stage import Runtime
 BAR = 0.7
 ERRORS = 0.1
 TIMEOUT = 2.0
-PICTURES = 64  # different ones; each URL adds some bytes behind the end, so that no two bodies are equal
-#: What a share of the URLs does, and the cause it must be counted by; None where the stage must get it nevertheless.
+PICTURES = 64  # different pictures; each URL adds some bytes after the end, so that no two bodies are equal
+#: Kind of error -> the cause it must be counted by; None where a retry must succeed.
 KINDS: dict[str, str | None] = {
     "gone": "HTTP 404",
     "deleted": "HTTP 410",
     "forbidden": "HTTP 403",
-    "busy": None,  # 429 with Retry-After, then fine
-    "broken": None,  # 500, then fine
+    "busy": None,  # 429 with Retry-After, then 200
+    "broken": None,  # 500, then 200
     "down": "HTTP 503",
     "reset": None,  # in the middle of the body, then the rest of it
     "short": "cut short",
@@ -63,13 +63,13 @@ KINDS: dict[str, str | None] = {
 
 
 class Site(NamedTuple):
-    """What the server answers, made the same in its process and in ours."""
+    """The answers of the server; the bench and the server's process build equal ones."""
 
     images: int
     latency: float
 
     def kind(self, number: int) -> str:
-        """ "" for a sound picture, else one of KINDS: every tenth URL, the kinds in turn."""
+        """Return "" for a valid picture, else one of KINDS: every tenth URL, the kinds in turn."""
         every = round(1 / ERRORS)
         return list(KINDS)[number // every % len(KINDS)] if number % every == 0 else ""
 
@@ -92,9 +92,9 @@ def body(pictures: list[bytes], number: int) -> bytes:
 
 
 def serve(site: Site, pictures: list[bytes], ready: Any) -> None:
-    """The server's process."""
+    """Serve the site; runs in a process of its own."""
     asked: Counter[str] = Counter()
-    logging.disable()  # clients that hang up are part of the plan
+    logging.disable()  # clients that disconnect are expected
 
     async def answer(request: web.Request) -> web.StreamResponse:
         asked[request.path] += 1
@@ -121,7 +121,7 @@ def serve(site: Site, pictures: list[bytes], ready: Any) -> None:
                 await asyncio.sleep(3 * TIMEOUT)
         start = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
         headers = {"Content-Length": str(len(whole) - start)}
-        if kind != "short":  # with a tag its pieces would add up to the whole
+        if kind != "short":  # an entity tag would allow the client to join the parts
             headers["ETag"] = f'"{number}"'
         if kind == "noai":
             headers["X-Robots-Tag"] = "noai"
@@ -154,27 +154,27 @@ def serve(site: Site, pictures: list[bytes], ready: Any) -> None:
 
 
 async def bare(urls: list[str], concurrency: int) -> int:
-    """The loop that a user writes: ask, read, count. Returns how many bodies came with status 200."""
-    came, left = 0, iter(urls)
+    """The loop that a user writes: request, read, count. Returns the number of bodies with status 200."""
+    received, left = 0, iter(urls)
 
     async def worker(session: aiohttp.ClientSession) -> None:
-        nonlocal came
+        nonlocal received
         for url in left:
             try:
                 async with session.get(url) as response:
                     await response.read()
-                    came += response.status == 200
+                    received += response.status == 200
             except (aiohttp.ClientError, TimeoutError):
                 pass
 
     limits = aiohttp.ClientTimeout(total=TIMEOUT)
     async with aiohttp.ClientSession(timeout=limits, connector=aiohttp.TCPConnector(limit=concurrency)) as session:
         await asyncio.gather(*(worker(session) for _ in range(concurrency)))
-    return came
+    return received
 
 
 def stage(urls: list[str], sums: list[str], concurrency: int, folder: Path) -> tuple[int, Counter[str]]:
-    """The stage without its orchestrator: scan, fetch each shard, count. Returns how many came through, and causes."""
+    """The stage without Prefect: scan, fetch each shard, count. Returns the number of images, and of each cause."""
     listed = folder / "list.parquet"
     pl.DataFrame({"url": urls, "caption": [f"picture {n}" for n in range(len(urls))], "sha256": sums}).write_parquet(
         listed
@@ -186,8 +186,8 @@ def stage(urls: list[str], sums: list[str], concurrency: int, folder: Path) -> t
     store.mkdir()
     source, runtime = source_of(pairs), Runtime(store=store)
     listings = scan(store, open_source(source, store), pairs.shard_size).listings
-    made = [fetch.make(runtime, listing=one, source=source, rules=rules_of(pairs)) for one in listings]
-    return sum(shard.rows for shard in made), tally(store, made).causes
+    shards = [fetch.make(runtime, listing=one, source=source, rules=rules_of(pairs)) for one in listings]
+    return sum(shard.rows for shard in shards), tally(store, shards).causes
 
 
 def rows(images: int = 8000, concurrency: int = 64, latency: float = 0.1) -> list[Bar]:
@@ -199,7 +199,7 @@ def rows(images: int = 8000, concurrency: int = 64, latency: float = 0.1) -> lis
     process.start()
     try:
         port = here.recv()
-        # A path for each of us: what fails at first only must do so for both.
+        # One path per client: URLs that fail only on the first request must do so for both.
         warm, loop, urls = (
             [f"http://127.0.0.1:{port}/{who}/{number}" for number in range(images)] for who in ("warm", "loop", "stage")
         )
@@ -210,19 +210,19 @@ def rows(images: int = 8000, concurrency: int = 64, latency: float = 0.1) -> lis
         ]  # fmt: skip
         order = list(range(images))
         random.Random(0).shuffle(order)
-        asyncio.run(bare(warm[:200], concurrency))  # warms both ends
+        asyncio.run(bare(warm[:200], concurrency))  # warms up client and server
         began = time.perf_counter()
-        got = asyncio.run(bare([loop[number] for number in order], concurrency))
-        bare_rate = got / (time.perf_counter() - began)
+        received = asyncio.run(bare([loop[number] for number in order], concurrency))
+        bare_rate = received / (time.perf_counter() - began)
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
-            came, causes = stage(urls, sums, concurrency, Path(folder))
-            rate = came / (time.perf_counter() - began)
+            images_kept, causes = stage(urls, sums, concurrency, Path(folder))
+            rate = images_kept / (time.perf_counter() - began)
     finally:
         process.terminate()
         process.join()
     expected = Counter(cause for number in range(images) if (kind := site.kind(number)) and (cause := KINDS[kind]))
-    wrong = sum(((expected - causes) + (causes - expected)).values()) + abs(images - came - causes.total())
+    wrong = sum(((expected - causes) + (causes - expected)).values()) + abs(images - images_kept - causes.total())
     at = f"{concurrency} at once, {latency * 1000:g} ms latency, {ERRORS:.0%} errors of {len(KINDS)} kinds"
     return [
         shown(f"acquire, {at}", rate, "images/s"),

@@ -1,4 +1,4 @@
-"""A measured figure and its bar: printed as a table and written to bench/results/, the same way by every bench."""
+"""Measured figures and their bars, printed as a table and written to bench/results/ by every bench."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class Bar(TypedDict):
-    """One row: what was measured, and whether it holds."""
+    """One row of a table: a figure, its bar, and whether the bar is met."""
 
     name: str
     value: float
@@ -32,12 +32,12 @@ def _bar(name: str, value: float, bar: float, unit: str, sign: str, compare: Cal
 
 
 def at_least(name: str, value: float, bar: float, unit: str = "") -> Bar:
-    """A figure that must reach its bar; NaN does not."""
+    """A figure that must be at least its bar; NaN fails."""
     return _bar(name, value, bar, unit, ">=", operator.ge)
 
 
 def at_most(name: str, value: float, bar: float, unit: str = "") -> Bar:
-    """A figure that must not pass its bar; NaN does."""
+    """A figure that must be at most its bar; NaN fails."""
     return _bar(name, value, bar, unit, "<=", operator.le)
 
 
@@ -54,7 +54,7 @@ def line(row: Bar) -> str:
 
 
 def finish(bench: str, rows: list[Bar]) -> int:
-    """Print the table, write bench/results/<bench>.json, and give the exit code: 1 when a bar is not met."""
+    """Print the table, write bench/results/<bench>.json, and return the exit code: 1 when a bar is not met."""
     print("\n".join(map(line, rows)))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{bench}.json").write_text(json.dumps(rows, indent=1) + "\n")

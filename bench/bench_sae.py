@@ -1,8 +1,8 @@
-"""Speed of the SAE trainer beside its peers, on this machine: python -m bench.bench_sae [--quick] [--only PART]
+"""Speed of the SAE trainer and of its peers, on this machine: python -m bench.bench_sae [--quick] [--only PART]
 
-Every run is a fresh process; libraries alternate; a rate is the median of the runs, with held-out R2 beside it. Prints
-one table and writes bench/results/sae.json, a list of {name, value, unit, bar, holds}. Runs that are done stay in
-bench/results/sae_runs.json, so that the bench can be done part by part; --fresh forgets them.
+Every run is a new process; libraries alternate; a rate is the median of the runs, with held-out R2 beside it. Prints
+one table and writes bench/results/sae.json, a list of {name, value, unit, bar, holds}. Finished runs are kept in
+bench/results/sae_runs.json, so that the bench can be run part by part; --fresh discards them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 PEERS = ("overcomplete", "dictionary_learning")
 DTYPES = ("bfloat16", "float32")
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-# Ours, as `sae.train` says. The peers run without: it gains them nothing, and overcomplete is a little slower with it.
+# As `sae.train` recommends. The peers run without it: it does not help them, and slows overcomplete a little.
 ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
-R2_MARGIN = 0.005  # held-out R2 may be so much lower than the peer's
+R2_MARGIN = 0.005  # held-out R2 may be lower than the peer's by this much
 HELD_OUT = 10_240  # rows
 SEEDS = 4
 GROWTH = (100_000, 300_000, 600_000)
@@ -53,17 +53,17 @@ DEMO: Spec = {"width": 256, "k": 8, "batch": 256, "epochs": 60, "warmup": 5}  # 
 class Bench:
     """Finished measurements by name, on disk after each."""
 
-    def __init__(self, given: argparse.Namespace) -> None:
-        self.path, self.data = RESULTS / "sae_runs.json", given.data
-        self.peers_python, self.threads = given.peers_python, given.threads
-        self.repeats = given.repeats or (1 if given.quick else 5)
-        self.peers, self.dtypes, self.store = given.peer or PEERS, given.dtype or DTYPES, given.store
-        if given.fresh:
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.path, self.data = RESULTS / "sae_runs.json", arguments.data
+        self.peers_python, self.threads = arguments.peers_python, arguments.threads
+        self.repeats = arguments.repeats or (1 if arguments.quick else 5)
+        self.peers, self.dtypes, self.store = arguments.peer or PEERS, arguments.dtype or DTYPES, arguments.store
+        if arguments.fresh:
             self.path.unlink(missing_ok=True)
         self.done: dict[str, list[Row]] = json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def run(self, name: str, spec: Spec, repeat: int = 0) -> None:
-        """Measure once in a fresh process, unless that repeat is there."""
+        """Measure once in a new process, unless this repeat is finished."""
         if len(self.done.get(name, [])) > repeat:
             return
         spec = {"threads": self.threads, "dtype": "bfloat16", "learning_rate": LEARNING_RATE, **spec}
@@ -77,10 +77,10 @@ class Bench:
         finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         if finished.returncode != 0:
             raise SystemExit(f"{name}: the run failed\n{finished.stderr[-4000:]}")
-        found = json.loads(finished.stdout.splitlines()[-1])
-        self.done.setdefault(name, []).append(found)
+        figures = json.loads(finished.stdout.splitlines()[-1])
+        self.done.setdefault(name, []).append(figures)
         self.path.write_text(json.dumps(self.done, indent=1))
-        print(f"  {name} run {repeat + 1}: {', '.join(f'{k} {v:.4g}' for k, v in found.items())}", file=sys.stderr)
+        print(f"  {name} run {repeat + 1}: {', '.join(f'{k} {v:.4g}' for k, v in figures.items())}", file=sys.stderr)
 
     def median(self, name: str, key: str) -> float:
         """The median of a figure over the runs so far."""
@@ -88,7 +88,7 @@ class Bench:
 
 
 def planted_files(bench: Bench, size: Spec) -> Spec:
-    """The size with its files of training and held-out rows."""
+    """The spec of a size, with its files of training and held-out rows."""
     whole = planted(bench.data, size["rows"] + HELD_OUT, size["dim"], size["width"] // 2)
     return {**size, **_files(bench.data, f"{size['rows']}x{size['dim']}", *(_cut(part, size) for part in whole))}
 
@@ -98,18 +98,18 @@ def _cut(rows: np.ndarray, size: Spec) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _files(folder: Path, name: str, *modalities: tuple[np.ndarray, np.ndarray]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {"train": [], "heldout": []}
+    files: dict[str, list[str]] = {"train": [], "heldout": []}
     for modality, parts in zip(("image", "text"), modalities, strict=True):
-        for side, rows in zip(found, parts, strict=True):
+        for side, rows in zip(files, parts, strict=True):
             file = folder / f"{side}-{modality}-{name}.npy"
             if not file.exists():
                 np.save(file, rows)
-            found[side].append(str(file))
-    return found
+            files[side].append(str(file))
+    return files
 
 
 def demo_files(bench: Bench, model: str) -> Spec:
-    """The demo's setting with the rows of one model of the store's study `demo`."""
+    """The spec of the demo's setting, with the rows of one model of the store's study `demo`."""
     from storage.rows import select
     from storage.runs import last_run
 
@@ -127,7 +127,7 @@ def demo_files(bench: Bench, model: str) -> Spec:
 
 
 def compare(bench: Bench, spec: Spec, name: str) -> None:
-    """Peers and ours in turn."""
+    """Train with the peers and with this project in turn."""
     for repeat in range(bench.repeats):
         for peer in bench.peers:
             bench.run(f"{peer} {name}", {**spec, "library": peer}, repeat)
@@ -136,13 +136,13 @@ def compare(bench: Bench, spec: Spec, name: str) -> None:
 
 
 def compare_demo(bench: Bench) -> None:
-    """The same on the demo store's embeddings, where a store is given."""
+    """The same comparison on the embeddings of the demo's store, if --store is set."""
     if bench.store is not None:
         compare(bench, demo_files(bench, "emoji-clip"), "demo")
 
 
 def step_parts(bench: Bench) -> None:
-    """The step part by part beside the encoder's product alone, in both dtypes."""
+    """Times of the parts of the step and of the encoder's product alone, in both dtypes."""
     spec = planted_files(bench, SIZES["512"])
     for repeat in range(bench.repeats):
         for dtype in bench.dtypes:
@@ -158,7 +158,7 @@ def seeds(bench: Bench) -> None:
 
 
 def grow(bench: Bench) -> None:
-    """One epoch at three sizes, rows in memory maps; the last one's peak is the memory figure. Once each."""
+    """One epoch at three sizes, once each, rows in memory maps; the peak of the largest is the memory figure."""
     for rows in GROWTH:
         bench.run(f"rows {rows}", {**planted_files(bench, GROWN | {"rows": rows}), "library": "ours"})
 
@@ -186,7 +186,7 @@ def comparison_rows(bench: Bench, name: str, title: str) -> list[Bar]:
 
 
 def parts_rows(bench: Bench) -> list[Bar]:
-    """Milliseconds by part, and the step over the bf16 product."""
+    """Milliseconds per part, and the step over the bf16 product."""
     rows = []
     for dtype in DTYPES:
         name = f"parts {dtype}"
@@ -230,7 +230,7 @@ def _row(name: str, value: float, unit: str, bar: float | None = None, at_least:
 
 
 def cpu() -> str:
-    """The processor's name, and which of the instructions that matter here it has."""
+    """The processor's name, and its instruction sets that affect the figures."""
     lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = fields.get("flags", "").split()
@@ -250,26 +250,26 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one run of each instead of five")
-    parser.add_argument("--fresh", action="store_true", help="forget the runs that are done")
-    parser.add_argument("--repeats", type=int, help="runs of each (default 5, with --quick 1)")
+    parser.add_argument("--quick", action="store_true", help="one run per measurement instead of five")
+    parser.add_argument("--fresh", action="store_true", help="discard finished runs")
+    parser.add_argument("--repeats", type=int, help="runs per measurement (default 5, with --quick 1)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", action="append", choices=list(PARTS), help="part of the bench; may be repeated")
     parser.add_argument("--peer", action="append", choices=PEERS)
     parser.add_argument("--dtype", action="append", choices=DTYPES)
-    parser.add_argument("--store", type=Path, help="a store in which the demo has run: measured on its embeddings too")
+    parser.add_argument("--store", type=Path, help="a store with the finished demo, to measure on its embeddings too")
     parser.add_argument("--peers-python", type=Path, default=PEERS_PYTHON)
     parser.add_argument("--data", type=Path, default=RESULTS / "sae_data", help="where the vectors are kept")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
-    bench = Bench(given)
-    print(f"{cpu()}; {given.threads} threads", file=sys.stderr)
-    for part in given.only or PARTS:
+    bench = Bench(arguments)
+    print(f"{cpu()}; {arguments.threads} threads", file=sys.stderr)
+    for part in arguments.only or PARTS:
         PARTS[part](bench)
     sizes = {"512": "d=512 C=4096 k=20", "768": "d=768 C=8192 k=20", "demo": "demo store, C=256 k=8"}
     rows = [row for name, title in sizes.items() for row in comparison_rows(bench, name, title)]
     rows += parts_rows(bench) + other_rows(bench)
-    print(f"{cpu()}; {given.threads} threads")
+    print(f"{cpu()}; {arguments.threads} threads")
     return bars.finish("sae", rows)
 
 

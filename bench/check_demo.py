@@ -1,8 +1,8 @@
-"""Holds the demo study against its bars, from its catalog.
+"""Compare the figures in the catalog of the demo study with their bars.
 
 python bench/check_demo.py --store DIR [--study demo]
 
-Prints a line a figure with its bar, writes bench/results/demo.json, and ends with 1 when a bar is not met.
+Prints one line per figure with its bar, writes bench/results/demo.json, and ends with 1 when a bar is not met.
 """
 
 import argparse
@@ -38,11 +38,11 @@ SELECT stability, floor_matched, floor_matched_sd FROM stability_by_energy($mode
 
 
 def one(con: duckdb.DuckDBPyConnection, query: str, **values: object) -> tuple:
-    """The one row of an answer."""
-    found = con.execute(query, values).fetchone()
-    if found is None:
+    """The only row of an answer."""
+    row = con.execute(query, values).fetchone()
+    if row is None:
         sys.exit(f"the catalog has no row for {values}: is this the demo study?")
-    return found
+    return row
 
 
 def figures(store: Path, study: str) -> list[Bar]:
@@ -72,12 +72,12 @@ def figures(store: Path, study: str) -> list[Bar]:
 
 
 def main() -> int:
-    """Print, write, and say whether all bars are met."""
+    """Print and write the figures; return 1 when a bar is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--study", default="demo")
-    given = parser.parse_args()
-    return finish("demo", figures(given.store, given.study))
+    arguments = parser.parse_args()
+    return finish("demo", figures(arguments.store, arguments.study))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Compares a study of planted vectors with the truth that bench/planted.py wrote beside them.
+"""Compare a study of planted vectors with the truth that bench/planted.py wrote beside them.
 
 python bench/check_planted.py --store DIR --vectors DIR [--study planted]
 
-Prints a line a figure with its bar, writes bench/results/planted.json, and ends with 1 when a bar is not met.
+Prints one line per figure with its bar, writes bench/results/planted.json, and ends with 1 when a bar is not met.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from sae import SAE
 from storage import open_catalog
 from storage.catalog import frame
 
-FEWEST_FIRINGS = 100  # atoms that fire less often on the counted items are not asked for their modality score
+FEWEST_FIRINGS = 100  # modality scores of atoms that fire less often on the counted items are not compared
 
 
 def true_scores(vectors: Path, con, atoms: int) -> tuple[np.ndarray, np.ndarray]:
@@ -47,15 +47,15 @@ def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
     planted = set(pl.read_parquet(vectors / "truth" / "bridges.parquet").iter_rows())
     scores, firings = true_scores(vectors, con, len(atoms))
     asked = firings >= FEWEST_FIRINGS
-    found = []
+    rows = []
 
     for model, sae, seed, path in frame(con, "SELECT model, sae, seed, path FROM saes ORDER BY ALL").iter_rows():
         dictionary = SAE.load(store / path).dictionary.numpy()
-        similarity = atoms @ dictionary.T  # a dictionary may be wider than what was planted
+        similarity = atoms @ dictionary.T  # a dictionary may have more concepts than there are planted atoms
         _, of_atom = linear_sum_assignment(-similarity)
         cosines = similarity[np.arange(len(atoms)), of_atom]
-        found.append(at_least(f"seed {seed}: mean matched cosine to the planted atoms", cosines.mean(), 0.9))
-        found.append(
+        rows.append(at_least(f"seed {seed}: mean matched cosine to the planted atoms", cosines.mean(), 0.9))
+        rows.append(
             at_least(f"seed {seed}: share of the planted atoms matched at .9 or more", (cosines >= 0.9).mean(), 1.0)
         )
         learned = (
@@ -69,20 +69,20 @@ def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
         )
         errors = np.abs(learned[of_atom] - scores)[asked]
         name = f"seed {seed}: largest error of a modality score, {asked.sum()} atoms with {FEWEST_FIRINGS} firings"
-        found.append(at_most(name, errors.max(), 0.02))
+        rows.append(at_most(name, errors.max(), 0.02))
         top = frame(con, f"SELECT image_concept, text_concept FROM top_bridges('{model}', '{sae}', {seed}, 50)")
         atom_of = {int(concept): atom for atom, concept in enumerate(of_atom)}
         hits = [(atom_of.get(i), atom_of.get(j)) in planted for i, j in top.iter_rows()]
-        found.append(at_least(f"seed {seed}: precision of the top 50 bridges", np.mean(hits), 0.95))
-        found += nulls(con, model, sae, seed, dictionary)
+        rows.append(at_least(f"seed {seed}: precision of the top 50 bridges", np.mean(hits), 0.95))
+        rows += nulls(con, model, sae, seed, dictionary)
         for a, b, value in frame(con, f"SELECT seed_a, seed_b, alive FROM stability('{model}', '{sae}')").iter_rows():
             if a == seed:
-                found.append(at_least(f"stability of seeds {a} and {b}, alive concepts", value, 0.9))
-    return found
+                rows.append(at_least(f"stability of seeds {a} and {b}, alive concepts", value, 0.9))
+    return rows
 
 
 def nulls(con, model: str, sae: str, seed: int, dictionary: np.ndarray) -> list[Bar]:
-    """Floors and null means beside what they are by definition, in standard deviations of the mean of their draws.
+    """Floors and null means against their defined values, in standard deviations of the mean of their draws.
 
     floor_random: a fresh random dictionary matched with the learned one. Images permuted: covariance bridges add up to
     0, raw ones to <E_P z_I D, E_P z_T D>. Alignment: the closed form against drawn directions.
@@ -102,29 +102,29 @@ def nulls(con, model: str, sae: str, seed: int, dictionary: np.ndarray) -> list[
         ("covariance_total", "images_permuted"): 0.0,
         ("raw_total", "images_permuted"): no_bias,
     }
-    found = []
+    rows = []
     for (statistic, null), value in expected.items():
         ((mean, sd, draws),) = con.execute(
             """SELECT mean, sd, draws FROM nulls WHERE model = $m AND sae = $s AND seed = $n AND statistic = $t
             AND "null" = $u""",
             {"m": model, "s": sae, "n": seed, "t": statistic, "u": null},
         ).fetchall()
-        # five fresh draws have an error of their own
+        # five new draws have an error of their own
         error = sd * np.sqrt(1 / draws + (1 / len(fresh) if null == "floor_random" else 0))
         off = abs(mean - value) / error
         name = f"seed {seed}: {statistic} under {null}, {mean:.5f} where {value:.5f} is expected: sds off"
-        found.append(at_most(name, off, 3, "sd"))
-    return found
+        rows.append(at_most(name, off, 3, "sd"))
+    return rows
 
 
 def main() -> int:
-    """Print, write, and say whether all bars are met."""
+    """Print and write the figures; return 1 when a bar is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--vectors", type=Path, required=True)
     parser.add_argument("--study", default="planted")
-    given = parser.parse_args()
-    return finish("planted", figures(given.store, given.vectors, given.study))
+    arguments = parser.parse_args()
+    return finish("planted", figures(arguments.store, arguments.vectors, arguments.study))
 
 
 if __name__ == "__main__":

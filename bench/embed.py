@@ -1,11 +1,11 @@
-"""Embedding against the bounds of its parts and against the loops people write: ratios taken in one run, one table.
+"""Rate of embedding, relative to its parts alone and to loops that users write; all ratios are of one run.
 
     python bench/embed.py [--device cpu] [--only vit,siglip,demo,captions,memory,growth,acquire]
 
-Full-size models with random weights; JPEGs of 640 x 480 made here. Each pair of things that are compared runs in turn,
-twice, and the better time of each counts. Writes bench/results/embed.json; with --only the other parts' rows stay as
-they were. Ends with 1 when a bar is not met. Bars of bfloat16's speed hold for devices that multiply it in hardware;
-elsewhere the figure is shown without one.
+Full-size models with random weights; JPEGs of 640 x 480 drawn here. Programs that are compared run in turn, twice, and
+the better time of each counts. Writes bench/results/embed.json; with --only the rows of other parts are kept. Ends with
+1 when a bar is not met. Bars on the speed of bfloat16 apply to devices that multiply it in hardware; elsewhere the
+figure is shown without a bar.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PARTS = ("vit", "siglip", "demo", "captions", "memory", "growth", "acquire")
 
 
 def fast_bfloat16(device: str) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; without it such rows are left open."""
+    """Return whether the device multiplies bfloat16 in hardware; else its rows have no bar."""
     if device.startswith("cuda"):
         return True
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
@@ -51,7 +51,7 @@ def fast_bfloat16(device: str) -> bool:
 
 
 def stage(store: Path, pairs: Dataset, encoder: Encoder, device: str) -> Dataset:
-    """The embedding stage itself, with a model that is already loaded."""
+    """Run the stage embed with a model that is already loaded."""
     dtype = str(encoder.identity["dtype"])
     load, tasks.embed.load_encoders = tasks.embed.load_encoders, lambda *_: [encoder]  # type: ignore[assignment]
     try:
@@ -62,14 +62,14 @@ def stage(store: Path, pairs: Dataset, encoder: Encoder, device: str) -> Dataset
 
 
 def forward_alone(encoder: Encoder, pixels: torch.Tensor, size: int = 16) -> None:
-    """The forward pass on tensors in memory, every core or device busy."""
+    """Run the forward pass on tensors in memory, on all cores or the device."""
     with EncoderPool([encoder]) as pool:
         for future in [pool.forward(lambda e, part=part: e.encode_pixels(part)) for part in pixels.split(size)]:
             future.result()
 
 
 def decode_alone(encoder: Encoder, images: Sequence[bytes]) -> None:
-    """Decoding and resizing, every core busy, nothing kept."""
+    """Decode and resize on all cores, and drop the result."""
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for future in [pool.submit(lambda data=data: encoder.preprocess(decode(data)) is None) for data in images]:
             future.result()
@@ -80,7 +80,7 @@ def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def plain_loop(encoder: Any, paths: Sequence[Path]) -> np.ndarray:
-    """What a user writes: PIL, the processor, the model, 32 at a time."""
+    """The loop that a user writes: PIL, the processor, the model, 32 images at a time."""
     out = []
     with torch.no_grad():
         for part in batched(paths, 32):
@@ -91,7 +91,7 @@ def plain_loop(encoder: Any, paths: Sequence[Path]) -> np.ndarray:
 
 
 class Files(torch.utils.data.Dataset):
-    """Files as clip-retrieval's reader gives them to its loader."""
+    """Files as clip-retrieval's reader yields them to its loader."""
 
     def __init__(self, paths: Sequence[Path], transform: Callable[..., torch.Tensor]) -> None:
         self.paths, self.transform = paths, transform
@@ -117,7 +117,7 @@ def loader_loop(encoder: Any, paths: Sequence[Path]) -> np.ndarray:
 
 
 def best_of(runs: int, *work: Callable[[], Any]) -> list[float]:
-    """Seconds of each, the better of `runs`, taken in turn."""
+    """Seconds of each piece of work: the best of `runs`, run in turn."""
     seconds = [float("inf")] * len(work)
     for _ in range(runs):
         for place, do in enumerate(work):
@@ -128,7 +128,7 @@ def best_of(runs: int, *work: Callable[[], Any]) -> list[float]:
 
 
 def images_of(name: str, encoder: Any, count: int, device: str, runs: int, against_loops: bool) -> list[Bar]:
-    """Images a second of one model: the stage, its parts, the loops."""
+    """Images per second of one model: the stage, its parts, the loops."""
     images = [photo(seed) for seed in range(count)]
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{place:05}.jpg" for place in range(count)]
@@ -149,13 +149,13 @@ def images_of(name: str, encoder: Any, count: int, device: str, runs: int, again
         rates = [count / spent for spent in seconds]
         print(f"{name}: images/s stage {rates[0]:.1f}, forward {rates[1]:.1f}, decode {rates[2]:.1f}", end="")
         print(f", plain loop {rates[3]:.1f}, loader loop {rates[4]:.1f}" if against_loops else "", flush=True)
-        told = f"{name} float32: images/s, stage against"
-        rows = [at_least(f"{told} the bound of its parts", (seconds[1] + seconds[2]) / seconds[0], 0.9)]
+        title = f"{name} float32: images/s, stage against"
+        rows = [at_least(f"{title} the bound of its parts", (seconds[1] + seconds[2]) / seconds[0], 0.9)]
         if "SigLIP" in name:
-            rows.append(at_least(f"{told} the forward pass alone", seconds[1] / seconds[0], 0.85))
+            rows.append(at_least(f"{title} the forward pass alone", seconds[1] / seconds[0], 0.85))
         if against_loops:
-            rows.append(at_least(f"{told} the plain loop", seconds[3] / seconds[0], 1.1))
-            rows.append(at_least(f"{told} clip-retrieval's loop", seconds[4] / seconds[0], 1.1))
+            rows.append(at_least(f"{title} the plain loop", seconds[3] / seconds[0], 1.1))
+            rows.append(at_least(f"{title} clip-retrieval's loop", seconds[4] / seconds[0], 1.1))
             ours = read(store, stage(store, pairs, encoder, device)).image
             theirs = plain_loop(encoder, paths)
             lowest = float((ours * theirs).sum(1).min())
@@ -173,15 +173,15 @@ def half(
     device: str,
     runs: int,
 ) -> list[Bar]:
-    """The same with bfloat16, against the loops' images a second in float32."""
+    """The same with bfloat16, against the images per second of the loops in float32."""
     fast = fast_bfloat16(device)
     cast = in_bfloat16(encoder)
     few = images if fast else images[:8]
-    made: list[Dataset] = []
+    datasets: list[Dataset] = []
     with tempfile.TemporaryDirectory() as folder:
         pairs = shard(Path(folder), few, [], "images")
-        seconds = best_of(runs if fast else 1, lambda: made.append(stage(Path(folder), pairs, cast, device)))[0]
-        ours = read(Path(folder), made[-1]).image
+        seconds = best_of(runs if fast else 1, lambda: datasets.append(stage(Path(folder), pairs, cast, device)))[0]
+        ours = read(Path(folder), datasets[-1]).image
     rate = len(few) / seconds
     lowest = float((ours * theirs[: len(few)]).sum(1).min())
     return [
@@ -194,12 +194,12 @@ def half(
 
 
 def with_hardware(name: str, value: float, bar: float, fast: bool) -> Bar:
-    """A bar for devices with bfloat16 arithmetic; elsewhere the figure alone."""
+    """A figure with a bar on devices with bfloat16 arithmetic, without one elsewhere."""
     return at_least(name, value, bar) if fast else shown(f"{name} (no bfloat16 arithmetic here, so no bar)", value)
 
 
 def captions_of(name: str, encoder: Any, count: int, bar: float, device: str, runs: int) -> list[Bar]:
-    """Captions a second against the plain loop, which pads all to the full context."""
+    """Captions per second against the plain loop, which pads all captions to the full context."""
     texts = captions_like_coco(count)
     theirs: list[np.ndarray] = []
 
@@ -212,27 +212,27 @@ def captions_of(name: str, encoder: Any, count: int, bar: float, device: str, ru
 
     with tempfile.TemporaryDirectory() as folder:
         pairs = shard(Path(folder), [photo(0)], texts, "texts")
-        made: list[Dataset] = []
-        ours, plain = best_of(runs, lambda: made.append(stage(Path(folder), pairs, encoder, device)), padded)
-        rows = read(Path(folder), made[-1]).text
+        datasets: list[Dataset] = []
+        ours, plain = best_of(runs, lambda: datasets.append(stage(Path(folder), pairs, encoder, device)), padded)
+        rows = read(Path(folder), datasets[-1]).text
         print(f"{name}: captions/s stage {count / ours:.1f}, plain {count / plain:.1f}", flush=True)
         lowest = float((rows * np.concatenate(theirs)).sum(1).min())
-        told = [at_least(f"{name} float32: lowest cosine of captions to the plain loop", lowest, 0.99999)]
+        cosines = [at_least(f"{name} float32: lowest cosine of captions to the plain loop", lowest, 0.99999)]
         if "SigLIP" not in name:
-            return [at_least(f"{name} float32: captions against the plain padded loop", plain / ours, bar), *told]
-        told.append(shown(f"{name} float32: captions against the plain padded loop", plain / ours))
+            return [at_least(f"{name} float32: captions against the plain padded loop", plain / ours, bar), *cosines]
+        cosines.append(shown(f"{name} float32: captions against the plain padded loop", plain / ours))
         fast = fast_bfloat16(device)
         few = texts if fast else texts[:32]
         pairs = shard(Path(folder), [photo(0)], few, "few")
         cast = in_bfloat16(encoder)
         seconds = best_of(runs if fast else 1, lambda: stage(Path(folder), pairs, cast, device))[0]
         ratio = len(few) / seconds / (count / plain)
-        about = f"{name} bfloat16: captions/s against the plain padded loop in float32"
-        return [with_hardware(about, ratio, bar, fast), *told]
+        title = f"{name} bfloat16: captions/s against the plain padded loop in float32"
+        return [with_hardware(title, ratio, bar, fast), *cosines]
 
 
 def growth(encoder: Any, count: int, device: str) -> list[Bar]:
-    """1 % new pairs: what goes forward, and how long it takes, the model being loaded."""
+    """1 % new pairs: the rows that are embedded, and the time it takes with a loaded model."""
     new = max(1, count // 100)
     images = [photo(seed) for seed in range(count + new)]
     texts = captions_like_coco(count + new)
@@ -265,13 +265,13 @@ def growth(encoder: Any, count: int, device: str) -> list[Bar]:
     ]
 
 
-# Memory: a process a size, which makes nothing but the embedding
+# Memory: one process per size, which only embeds
 
 
 def embed_small(store: Path, count: int, device: str) -> None:
-    """What a process does whose memory is measured: embeds a shard that lies there. Prints its peak, in MB.
+    """Embed an existing shard in a process whose memory is measured. Prints its peak, in MB.
 
-    From /proc: what getrusage gives has in it the size of the process that started this one.
+    Read from /proc: the value of getrusage includes the size of the process that started this one.
     """
     pairs = Dataset(path=f"pairs/{count}", recipe=str(count), digest=str(count), rows=count)
     stage(store, pairs, tiny(device), device)

@@ -1,4 +1,4 @@
-"""What the embedding bench embeds, and with what: images, captions and shards made here, models with random weights."""
+"""Inputs of the embedding bench: images, captions and shards drawn here, and models with random weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORDS = [
 
 
 def photo(seed: int) -> bytes:
-    """A JPEG of 640 x 480 with a photograph's mixture of smooth ground and detail, about 60 KB."""
+    """A JPEG of 640 x 480 with smooth areas and detail as in a photograph, about 60 KB."""
     draw = np.random.default_rng(seed)
     ground = Image.fromarray(draw.integers(0, 255, (6, 8, 3), dtype=np.uint8)).resize(
         (640, 480), Image.Resampling.BICUBIC
@@ -52,7 +52,7 @@ def small_images(count: int) -> Iterator[bytes]:
 
 
 def shard(store: Path, images: Sequence[bytes], captions: Sequence[str], name: str) -> Dataset:
-    """A shard of pairs, as acquire writes it."""
+    """Write a shard of pairs in the layout of acquire."""
     folder = store / "pairs" / name
     folder.mkdir(parents=True)
     ids = range(len(images))
@@ -62,16 +62,16 @@ def shard(store: Path, images: Sequence[bytes], captions: Sequence[str], name: s
     }  # fmt: skip
     table = pa.table({name: columns.get(name, [None] * len(images)) for name in IMAGES.names}, schema=IMAGES)
     pq.write_table(table, folder / "images.parquet", row_group_size=1024)
-    told = {
+    rows = {
         "pair_id": list(range(len(captions))), "image_id": [0] * len(captions), "caption": list(captions),
         "source_key": [str(i) for i in range(len(captions))],
     }  # fmt: skip
-    pl.DataFrame(told, schema=CAPTIONS).write_parquet(folder / "captions.parquet")
+    pl.DataFrame(rows, schema=CAPTIONS).write_parquet(folder / "captions.parquet")
     return Dataset(path=f"pairs/{name}", recipe=name, digest=name, rows=len(images))
 
 
 class HashTokenizer:
-    """Stands for SigLIP's sentencepiece, which no package ships: a number a word, end of text and padding are 1."""
+    """Replaces SigLIP's sentencepiece, which no package ships: one number per word; end of text and padding are 1."""
 
     context_length = 64
 
@@ -94,7 +94,7 @@ def full_size(name: str, device: str) -> OpenClipEncoder:
 
 
 def demo_model(folder: Path, device: str) -> Encoder:
-    """The demo's model, its projections left untrained."""
+    """The demo's model with untrained projections."""
     import vlm
     from vlm import demo
 

@@ -1,9 +1,9 @@
-"""How quickly the explorer paints, moves and answers, in headless Chromium with software rendering, beside the bars.
+"""Times in which the explorer paints, moves and answers, in headless Chromium with software rendering, and their bars.
 
 python bench/explorer.py --store DIR [--study demo] [--only PART]
 
-Needs the built front end (`make explorer`) and a store that holds the finished demo. Run it with nothing else running.
-Prints a line a figure, writes bench/results/explorer.json, and ends with 1 when a bar is not met.
+Needs the built front end (`make explorer`) and a store with the finished demo. Run it while nothing else is running.
+Prints one line per figure, writes bench/results/explorer.json, and ends with 1 when a bar is not met.
 """
 
 import argparse
@@ -35,7 +35,7 @@ SITE = 25.0  # MB
 SCRIPT_SECONDS, STARTS, POINTS = 5.0, 3, 12
 HTTP = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
 
-# Frames as the page sees them: the time between the callbacks before two paints.
+# Frames as the page observes them: the time between the callbacks before two paints.
 FRAMES = """() => {
     window.frames_ = []
     let last = performance.now()
@@ -43,7 +43,7 @@ FRAMES = """() => {
     window.raf_ = requestAnimationFrame((now) => { last = now; window.raf_ = requestAnimationFrame(next) })
 }"""
 IS_ON_THE_MAP = "([x, y]) => document.elementFromPoint(x, y)?.closest('.map-canvas') != null"
-# From the pointer's event to the frame after the card is there.
+# From the pointer's event to the frame after the card is shown.
 WATCH_HOVER = """() => {
     window.hover_ = new Promise((done) => {
         let moved = null
@@ -57,7 +57,7 @@ WATCH_HOVER = """() => {
         look()
     })
 }"""
-# From the click to the frame in which every picture within the window is decoded, or which says that there is none.
+# From the click to the frame in which every picture in the window is decoded, or which states that none exists.
 WATCH_PICTURES = """(where) => {
     window.pictures_ = new Promise((done) => {
         let began = null
@@ -80,14 +80,14 @@ WATCH_PICTURES = """(where) => {
 
 @contextlib.contextmanager
 def serving(command: list[str], **how: object) -> Iterator[str]:
-    """A server, and the address that it prints first."""
+    """Run a server, and yield the address that it prints first."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **how)  # type: ignore[call-overload]
     try:
         line = process.stdout.readline()
-        found = re.search(r"http://[\d.:]+/", line)
-        if found is None:
+        address = re.search(r"http://[\d.:]+/", line)
+        if address is None:
             raise SystemExit(f"no address in {line!r} of {' '.join(command)}")
-        yield found[0]
+        yield address[0]
     finally:
         process.terminate()
         process.wait(20)
@@ -95,7 +95,7 @@ def serving(command: list[str], **how: object) -> Iterator[str]:
 
 @contextlib.contextmanager
 def opened(browser: Browser, address: str) -> Iterator[Page]:
-    """A page with nothing in its cache."""
+    """Open a page with an empty cache."""
     context = browser.new_context(viewport=WINDOW)
     page = context.new_page()
     page.goto(address)
@@ -105,13 +105,13 @@ def opened(browser: Browser, address: str) -> Iterator[Page]:
 
 def painted(page: Page, mark: str) -> float:
     """Seconds from the start of the navigation to a mark that the page sets."""
-    while not page.evaluate(f"performance.getEntriesByName('{mark}').length"):  # the mark itself has the time
+    while not page.evaluate(f"performance.getEntriesByName('{mark}').length"):  # the mark itself holds the time
         page.wait_for_timeout(50)
     return float(page.evaluate(f"performance.getEntriesByName('{mark}')[0].startTime")) / 1000
 
 
 def cold(address: str) -> tuple[float, float]:
-    """Seconds to the first frame of the map, with its dots and with its edges, in a browser that was just started."""
+    """Seconds to the first frame of the map with its dots, and with its edges, in a browser that was just started."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         with opened(browser, address) as page:
@@ -119,7 +119,7 @@ def cold(address: str) -> tuple[float, float]:
 
 
 def moved(page: Page) -> list[float]:
-    """Milliseconds of each frame of five seconds in which the pointer drags and its wheel turns without a pause."""
+    """Milliseconds per frame during five seconds of continuous dragging and zooming."""
     box = page.locator(".map-canvas").bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -146,9 +146,9 @@ def moved(page: Page) -> list[float]:
 
 
 def dots(page: Page, count: int) -> list[tuple[float, float]]:
-    """Where dots are drawn that a pointer reaches, found by stepping from one to the next with the keys."""
+    """Positions of dots that a pointer can reach, read while the keys step from dot to dot."""
     page.locator(".map-canvas").focus()
-    found = []
+    points = []
     for at in range(count):
         page.keyboard.press(("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp")[at // 3 % 4])
         page.wait_for_timeout(350)
@@ -156,13 +156,13 @@ def dots(page: Page, count: int) -> list[tuple[float, float]]:
         assert ring is not None
         point = (ring["x"] + ring["width"] / 2, ring["y"] + ring["height"] / 2)
         if page.evaluate(IS_ON_THE_MAP, point):  # not under the legend
-            found.append(point)
+            points.append(point)
     page.keyboard.press("Escape")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(points))
 
 
 def hovered(page: Page, points: list[tuple[float, float]]) -> list[float]:
-    """Milliseconds from the pointer on a dot to its card, a dot at a time."""
+    """Milliseconds from the pointer on a dot to its card, per dot."""
     took = []
     for x, y in points:
         page.mouse.move(x, y - 400 if y > 500 else y + 400)
@@ -176,7 +176,7 @@ def hovered(page: Page, points: list[tuple[float, float]]) -> list[float]:
 
 
 def clicked(page: Page, points: list[tuple[float, float]]) -> list[float]:
-    """Milliseconds from a click on a dot to its concept with pictures."""
+    """Milliseconds from a click on a dot to its concept with pictures, per dot."""
     took = []
     for x, y in points:
         page.evaluate(WATCH_PICTURES, ".map-panel")
@@ -203,7 +203,7 @@ def followed(page: Page, count: int) -> list[float]:
 
 
 def demo(store: Path, study: str) -> list[Bar]:
-    """The rows that the demo's store is measured for, over the live server."""
+    """Rows measured on the demo's store, over the live server."""
     command = [
         sys.executable,
         "-m",
@@ -232,7 +232,7 @@ def demo(store: Path, study: str) -> list[Bar]:
 
 
 def answered(name: str, hovers: list[float], clicks: list[float], pages: list[float]) -> list[Bar]:
-    """Rows of what an action takes: its slowest against the bar, its median beside."""
+    """Rows of the time per action: the slowest against its bar, and the median."""
     return [
         at_most(f"{name}: hover to card, slowest of {len(hovers)}", max(hovers), HOVER, "ms"),
         shown(f"{name}: hover to card, median", statistics.median(hovers), "ms"),
@@ -248,7 +248,7 @@ def answered(name: str, hovers: list[float], clicks: list[float], pages: list[fl
 
 
 def planted() -> list[Bar]:
-    """The rows of 8,192 concepts and 20,000 bridges, all of them drawn."""
+    """Rows measured on 8,192 concepts and 20,000 bridges, all of them drawn."""
     scale = Scale()
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(DIST, folder, dirs_exist_ok=True)
@@ -282,7 +282,7 @@ def planted() -> list[Bar]:
 
 
 def size(store: Path, study: str) -> list[Bar]:
-    """MB of the published pages: what a static host needs to show the demo, without the SAEs and tables beside them."""
+    """MB of the published pages that a static host needs to show the demo, without the SAEs and tables beside them."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "published"
         command = [sys.executable, "-m", "flows.cli", "publish", study, "--store", str(store), "--to", str(target)]
@@ -298,15 +298,19 @@ def size(store: Path, study: str) -> list[Bar]:
 
 
 def main() -> int:
-    """Measure, print, write, and say whether all bars are met."""
+    """Measure, print and write the figures; return 1 when a bar is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--study", default=str(ROOT / "studies" / "demo.toml"))
-    parser.add_argument("--only", choices=("demo", "planted", "site"), action="append", help="may be given again")
-    given = parser.parse_args()
-    store = given.store.resolve()
-    parts = {"demo": lambda: demo(store, given.study), "planted": planted, "site": lambda: size(store, given.study)}
-    return finish("explorer", [row for name in given.only or parts for row in parts[name]()])
+    parser.add_argument("--only", choices=("demo", "planted", "site"), action="append", help="may be repeated")
+    arguments = parser.parse_args()
+    store = arguments.store.resolve()
+    parts = {
+        "demo": lambda: demo(store, arguments.study),
+        "planted": planted,
+        "site": lambda: size(store, arguments.study),
+    }
+    return finish("explorer", [row for name in arguments.only or parts for row in parts[name]()])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A finished study at the paper's scale without training: sparse codes planted straight into a store.
+"""Write a finished study at the paper's scale without training: planted sparse codes in a store.
 
 python bench/plant_activations.py --store DIR [--images 118000] [--captions 600000] [--k 20] [--width 8192]
 
@@ -26,14 +26,14 @@ from storage.pairs import CAPTIONS, IMAGES
 from storage.runs import Entry, Run, write_run
 
 STUDY, MODEL, SETTING, SEED = "paper-scale", "planted", "main", 0
-COPIED = 0.3  # of a caption's codes: partners of its image's concepts
+COPIED = 0.3  # share of a caption's codes that are partners of its image's concepts
 ZIPF = 0.8
 
 
 class Planted(NamedTuple):
-    """Codes of both modalities, k a row, and which image each caption belongs to."""
+    """Codes of both modalities, k per row, and the image of each caption."""
 
-    image: np.ndarray  # [n, k] int32 concepts, ascending, none twice
+    image: np.ndarray  # [n, k] int32 concepts, ascending, without repeats
     text: np.ndarray  # [m, k]
     owner: np.ndarray  # [m] rows of image, ascending
 
@@ -61,7 +61,7 @@ def _draw(random: np.random.Generator, concepts: np.ndarray, weight: np.ndarray,
 
 
 def _distinct(concepts: np.ndarray, width: int) -> np.ndarray:
-    """Rows ascending; a concept drawn twice moves to the next free one, so that every row keeps k."""
+    """Sort each row; a concept drawn twice is replaced by the next free one, so that every row keeps k."""
     concepts.sort(axis=1)
     while (twice := np.diff(concepts, axis=1) == 0).any():
         concepts[:, 1:][twice] = (concepts[:, 1:][twice] + 1) % width
@@ -136,10 +136,11 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=600_000)
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--width", type=int, default=8192)
-    given = parser.parse_args()
-    planted = plant(given.images, given.captions, given.k, given.width)
-    run = write(planted, given.store, given.width)
-    print(f"{given.images} images, {given.captions} captions, {given.k} codes each -> run {run.number} of {run.study}")
+    arguments = parser.parse_args()
+    planted = plant(arguments.images, arguments.captions, arguments.k, arguments.width)
+    run = write(planted, arguments.store, arguments.width)
+    counts = f"{arguments.images} images, {arguments.captions} captions, {arguments.k} codes each"
+    print(f"{counts} -> run {run.number} of {run.study}")
 
 
 if __name__ == "__main__":

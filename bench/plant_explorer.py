@@ -1,4 +1,4 @@
-"""Write the explorer's data files of a study that was never run, with any number of concepts and bridges, in clusters.
+"""Write the explorer's data files of an invented study, with any number of concepts and bridges, in clusters.
 
 python bench/plant_explorer.py --to DIR [--concepts 8192] [--bridges 20000] [--images 1024] [--seeds 2]
 
@@ -53,14 +53,14 @@ def plant(to: Path, scale: Scale) -> None:
 
 
 def write(to: Path, name: str, value: Any) -> None:
-    """One file, as compact as the exporter writes it."""
+    """Write one file, as compact as the exporter does."""
     path = to / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
 def manifest(scale: Scale, runs: list[Files]) -> Files:
-    """The first file that the explorer reads, as a host hands it out."""
+    """The first file that the explorer reads, as a host serves it."""
     stored = {
         "schema": 1,
         "live": False,
@@ -79,7 +79,7 @@ def manifest(scale: Scale, runs: list[Files]) -> Files:
 
 
 def write_thumbs(folder: Path, kinds: np.ndarray, colours: np.ndarray) -> None:
-    """One thumbnail per image: one shape in one colour. Equal thumbnails are drawn once."""
+    """Write one thumbnail per image: one shape in one colour. Equal thumbnails are drawn once."""
     folder.mkdir(parents=True, exist_ok=True)
     pairs = list(zip(kinds.tolist(), colours.tolist(), strict=True))
     drawn = {(kind, colour): picture(KINDS[kind], COLOURS[colour]) for kind, colour in set(pairs)}
@@ -105,7 +105,7 @@ def picture(kind: str, colour: str) -> bytes:
 
 
 def write_items(to: Path, images: int, captions: list[str]) -> None:
-    """Images with their captions, in blocks; the index; the captions again, for search."""
+    """Write images with their captions, in blocks; the index; and the captions for the search."""
     blocks: dict[int, Files] = {}
     index: Files = {"images": {}, "texts": {}}
     for image in range(images):
@@ -126,7 +126,7 @@ def write_items(to: Path, images: int, captions: list[str]) -> None:
 
 
 def write_run(to: Path, scale: Scale, seed: int) -> Files:
-    """All files of one run. Returns its row of the manifest."""
+    """Write all files of one run. Returns its row of the manifest."""
     random = np.random.default_rng(seed + 1)
     key, count = f"{MODEL}/{SETTING}/{seed}", scale.concepts
     others = [f"{MODEL}/{SETTING}/{other}" for other in range(scale.seeds) if other != seed]
@@ -231,7 +231,7 @@ def detail(
 
 
 def codes(random: np.random.Generator, concepts: int, k: int = 8) -> Files:
-    """Which concepts reconstruct one item: shares and bias add up to 1."""
+    """The concepts that reconstruct one item: shares and bias add up to 1."""
     share = np.round(0.9 * random.dirichlet(np.ones(k)), 6)
     return {
         "concept": random.choice(concepts, k, replace=False).tolist(),
@@ -247,8 +247,8 @@ def main() -> None:
     parser.add_argument("--to", type=Path, required=True)
     for name, value in Scale()._asdict().items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    given = vars(parser.parse_args())
-    plant(given.pop("to"), Scale(**given))
+    arguments = vars(parser.parse_args())
+    plant(arguments.pop("to"), Scale(**arguments))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Paired vectors with a known dictionary, for the model spec `embeddings:PATH`: is what was planted found?
+"""Write paired vectors with a known dictionary, for the model spec `embeddings:PATH`, to test that an SAE recovers it.
 
 python bench/planted.py --to DIR [--pairs 60000] [--dim 160] [--atoms 256] [--atoms-a-row 6.6 4 8] [--seed 0]
 
@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 PARTNER_COSINE = 0.4
 PARTNER_RATE = 0.9  # share of an image atom's firings on which its text partner fires too, beyond chance
-# Mean number of atoms that fire in a row before redrawing (about 6.0 after), fewest and most: pairs with a row outside
-# are drawn again, for in a row of one to three atoms the activations dwarf all others.
+# Mean number of atoms that fire per row before redrawing (about 6.0 after), fewest and most: pairs with a row outside
+# are drawn again, because activations in a row of one to three atoms are much larger than all others.
 ATOMS_A_ROW = (6.6, 4, 8)
-# Activations before the row is normalised: well away from 0, or no encoder could tell the weakest from cross-talk.
+# Activations before the row is normalised: well above 0, so that an encoder can separate the weakest from cross-talk.
 LEAST, MOST = 0.9, 1.1
 
 
@@ -44,7 +44,7 @@ def plant(
 ) -> Planted:
     """Draw a dictionary and `pairs` image-caption pairs from it.
 
-    Raises ValueError under 32 atoms (a row's few could not all be rare) or 1 pair.
+    Raises ValueError for fewer than 32 atoms (the atoms of a row could not all be rare) or no pair.
     """
     mean, fewest, most = atoms_a_row
     if atoms < 32 or pairs < 1:
@@ -70,7 +70,7 @@ def plant(
 
 
 def _rates(random: np.random.Generator, kinds: np.ndarray, partners: np.ndarray, mean: float) -> np.ndarray:
-    """[2, A]: how often each atom fires in images and in texts, `mean` of them in a row.
+    """[2, A]: rate at which each atom fires in images and in texts, `mean` atoms per row.
 
     A mild Zipf, the most frequent about three times the rarest; partners share a rate. A bimodal atom's two rates
     stand as s : 1 - s, its modality score s spread evenly over .15 to .85.
@@ -88,7 +88,7 @@ def _rates(random: np.random.Generator, kinds: np.ndarray, partners: np.ndarray,
 def _draw(
     random: np.random.Generator, pairs: int, kinds: np.ndarray, rates: np.ndarray, partners: np.ndarray
 ) -> np.ndarray:
-    """[2, pairs, A] bool: what fires in the image and in the caption of each pair.
+    """[2, pairs, A] bool: the atoms that fire in the image and in the caption of each pair.
 
     A bimodal atom's rarer side fires only where its other side does. A text partner copies its image atom in
     PARTNER_RATE of the pairs and is drawn on its own in the rest. Everything else is independent.
@@ -103,7 +103,7 @@ def _draw(
 
 
 def _dictionary(random: np.random.Generator, atoms: int, dim: int, partners: np.ndarray) -> np.ndarray:
-    """Unit rows [A, d]: partners at PARTNER_COSINE, all else as near to orthogonal as A rows in d allow."""
+    """Unit rows [A, d]: partners at PARTNER_COSINE, all others as near to orthogonal as A rows in d allow."""
     left, right = partners.T
     D = random.standard_normal((atoms, dim))
     for _ in range(300):  # gradient steps on the squared cosines of all others; random rows alone reach .4
@@ -111,12 +111,12 @@ def _dictionary(random: np.random.Generator, atoms: int, dim: int, partners: np.
         side = D[right] - (D[right] * D[left]).sum(1, keepdims=True) * D[left]
         side /= np.linalg.norm(side, axis=1, keepdims=True)
         D[right] = PARTNER_COSINE * D[left] + np.sqrt(1 - PARTNER_COSINE**2) * side
-        found = D.astype(np.float32)
+        atoms_AD = D.astype(np.float32)
         cosines = D @ D.T
         cosines[left, right] = cosines[right, left] = 0
         np.fill_diagonal(cosines, 0)
         D -= 0.1 * cosines @ D
-    return found
+    return atoms_AD
 
 
 def _rows(random: np.random.Generator, fires: np.ndarray, D: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,8 @@
-"""What a study costs when nothing changed, and what a question costs: seconds of the second run, beside their bars.
+"""Seconds of a study that is run again without changes, and of one SQL query, with their bars.
 
 python bench/rerun.py --store DIR [--study studies/demo.toml]
 
-Run it on a store that holds the finished study, with nothing else running. Prints a line a figure, writes
+Run it on a store with the finished study, while nothing else is running. Prints one line per figure, writes
 bench/results/rerun.json, and ends with 1 when a bar is not met.
 """
 
@@ -24,7 +24,7 @@ COMMAND = [str(Path(sys.executable).with_name("bridgescope"))]
 
 
 def rerun(study: Path, store: Path) -> list[Bar]:
-    """A run that finds everything there: seconds of each stage and of the slowest cached task, and what was not."""
+    """Run a finished study: seconds per stage and of the slowest cached task, and the tasks that were not cached."""
     from flows.config import load_study
     from flows.study import run_study
 
@@ -44,7 +44,7 @@ def rerun(study: Path, store: Path) -> list[Bar]:
 
 
 def ask(store: Path) -> list[Bar]:
-    """A question from a folder that has nothing to do with the store, process start included."""
+    """Seconds of one query from a folder outside the store, including the start of the process."""
     took = []
     with tempfile.TemporaryDirectory() as elsewhere:
         for _ in range(REPEATS):
@@ -57,14 +57,14 @@ def ask(store: Path) -> list[Bar]:
 
 
 def main() -> int:
-    """Measure, print, write, and say whether all bars are met."""
+    """Measure, print and write the figures; return 1 when a bar is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--study", type=Path, default=Path(__file__).parents[1] / "studies" / "demo.toml")
-    given = parser.parse_args()
-    store = given.store.resolve()
+    arguments = parser.parse_args()
+    store = arguments.store.resolve()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    return finish("rerun", rerun(given.study, store) + ask(store))
+    return finish("rerun", rerun(arguments.study, store) + ask(store))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Vectors for the speed bench: sparse sums of planted atoms, two modalities apart, written row block by row block.
+"""Vectors for the speed bench: sparse sums of planted atoms, two separated modalities, written block by block.
 
-Simpler than bench/planted.py, whose dense codes would not fit at 600,000 rows; here nobody asks for the codes.
+Simpler than bench/planted.py, whose dense codes do not fit in memory at 600,000 rows: the codes are not kept here.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Vectors(NamedTuple):
 
 
 def planted(folder: Path, rows: int, dim: int, atoms: int, seed: int = 0) -> Vectors:
-    """`rows` rows in all, half of them images, from one dictionary of `atoms` unit vectors; kept in `folder`.
+    """`rows` rows, half of them images, from one dictionary of `atoms` unit vectors; kept in `folder`.
 
-    Three eighths of the atoms fire in images only, three eighths in captions only, a quarter in both; how often follows
-    a mild Zipf. A prefix of a longer file is the shorter file: rows are drawn block by block.
+    Three eighths of the atoms fire in images only, three eighths in captions only, a quarter in both; rates follow
+    a mild Zipf law. A shorter file is a prefix of a longer one: rows are drawn block by block.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = {name: folder / f"{name}-{rows}x{dim}-{atoms}-{seed}.npy" for name in ("image", "text")}

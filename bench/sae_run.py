@@ -1,7 +1,7 @@
 """One measurement of the speed bench in a process of its own: python -m bench.sae_run '{"library": ...}'
 
-Prints one line of JSON. Imports a peer, or this project, only when asked to run it, so that the same file works in
-either environment. Each peer is used as its own README says.
+Prints one line of JSON. Imports a peer, or this project, only to run it, so that the same file works in either
+environment. Each peer is used as its README describes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Clock:
         self.warmup, self.began, self.stopped = warmup, 0.0, 0.0
 
     def step(self, done: int) -> None:
-        """Call with the number of finished steps."""
+        """Record that `done` steps are finished."""
         if done == self.warmup:
             self.began = time.perf_counter()
 
@@ -38,7 +38,7 @@ class Clock:
         self.stopped = time.perf_counter()
 
     def rate(self, spec: Spec) -> float:
-        """Rows a second after the warm-up."""
+        """Rows per second after the warm-up."""
         return (spec["epochs"] * spec["rows"] - self.warmup * spec["batch"]) / (self.stopped - self.began)
 
 
@@ -48,7 +48,7 @@ def steps_of(spec: Spec) -> int:
 
 
 def train_rows(spec: Spec) -> tuple[np.ndarray, ...]:
-    """Training rows of both modalities, as they lie on disk."""
+    """Training rows of both modalities, as stored."""
     return tuple(np.load(path, mmap_mode="r") for path in spec["train"])
 
 
@@ -60,19 +60,19 @@ def peer_rows(spec: Spec) -> Tensor:
 
 
 class TimedLoader:
-    """A loader of a peer's own kind that goes round for `steps` batches and tells the clock."""
+    """Repeats a peer's loader until `steps` batches were yielded, and reports each to the clock."""
 
     def __init__(self, loader: Any, steps: int, clock: Clock) -> None:
         self.loader, self.steps, self.clock = loader, steps, clock
 
     def __iter__(self) -> Iterator[Any]:
-        given = 0
-        while given < self.steps:
+        batches = 0
+        while batches < self.steps:
             for batch in self.loader:
-                self.clock.step(given)
+                self.clock.step(batches)
                 yield batch
-                given += 1
-                if given == self.steps:
+                batches += 1
+                if batches == self.steps:
                     return
 
     def __len__(self) -> int:
@@ -106,7 +106,7 @@ def dictionary_learning(spec: Spec, clock: Clock) -> Callable[[Tensor], Encoded]
     """BatchTopKTrainer through trainSAE, read back from the file it saves.
 
     Its warm-up of the learning rate and its start of the threshold are 1,000 steps each; here they are scaled to the
-    number of steps, since with fewer than 1,001 steps it would never set a threshold, and keep the whole dictionary.
+    number of steps, since with fewer than 1,001 steps it sets no threshold, and every positive concept would fire.
     """
     from dictionary_learning.trainers.batch_top_k import BatchTopKSAE, BatchTopKTrainer
     from dictionary_learning.training import trainSAE
@@ -133,7 +133,7 @@ def dictionary_learning(spec: Spec, clock: Clock) -> Callable[[Tensor], Encoded]
 
 
 def ours(spec: Spec, clock: Clock) -> Callable[[Tensor], Encoded]:
-    """`sae.train` with everything on: bias, AuxK, clipping, both modalities mixed, threshold calibrated at the end."""
+    """`sae.train` with all its parts: bias, AuxK, clipping, both modalities mixed, threshold calibrated at the end."""
     import sae
 
     settings = our_settings(spec)
@@ -159,7 +159,7 @@ def our_settings(spec: Spec) -> Any:
 
 
 def in_turn(spec: Spec) -> dict[str, float]:
-    """Seeds one after another, each on all threads: seconds in all, and mean held-out R2."""
+    """Seeds one after another, each on all threads: total seconds, and mean held-out R2."""
     import sae
 
     seconds, r2 = 0.0, []
@@ -172,7 +172,7 @@ def in_turn(spec: Spec) -> dict[str, float]:
 
 
 def one_seed(job: tuple[Spec, int, str], watch: Any) -> tuple[float, float]:
-    """One seed in a child of `together`, saved into a folder: when it began and ended."""
+    """Train one seed in a child process of `together` and save it. Returns the times of start and end."""
     import sae
 
     spec, seed, folder = job
@@ -184,15 +184,15 @@ def one_seed(job: tuple[Spec, int, str], watch: Any) -> tuple[float, float]:
 
 
 def together(spec: Spec) -> dict[str, float]:
-    """Seeds as the train stage runs them: one thread each, one on each core at a time. Seconds and R2 as `in_turn`."""
+    """Seeds as the stage train runs them: one thread each, one per core at a time. Seconds and R2 as `in_turn`."""
     from sae import SAE
     from tasks.children import in_process, side_by_side
 
     with tempfile.TemporaryDirectory() as folder:
         jobs = [(spec, seed, f"{folder}/{seed}") for seed in range(spec["seeds"])]
         with side_by_side(len(jobs)) as pool:
-            found = [pool.submit(in_process, one_seed, job, f"seed {job[1]}") for job in jobs]
-            times = [seed.result() for seed in found]
+            futures = [pool.submit(in_process, one_seed, job, f"seed {job[1]}") for job in jobs]
+            times = [future.result() for future in futures]
         r2 = [held_out(spec, _of(SAE.load(Path(job[2]))))["r2"] for job in jobs]
     return {"seconds": max(end for _, end in times) - min(begin for begin, _ in times), "r2": float(np.mean(r2))}
 
@@ -200,8 +200,8 @@ def together(spec: Spec) -> dict[str, float]:
 def parts(spec: Spec) -> dict[str, float]:
     """Milliseconds of each part of the sparse step, of the whole step, and of the encoder's product alone.
 
-    Medians over the steps of an epoch. The product is taken between steps, so that both find the caches and the clock
-    of the CPU in one state.
+    Medians over the steps of an epoch. The product is timed between steps, so that caches and clock rate of the CPU are
+    the same for both.
     """
     from sae.rows import batches, training_rows
     from sae.trainer import Trainer
@@ -244,7 +244,7 @@ OTHERS = {"in turn": in_turn, "together": together, "parts": parts}
 
 @torch.no_grad()
 def held_out(spec: Spec, encode: Callable[[Tensor], Encoded]) -> dict[str, float]:
-    """R2, L0 and the rest on held-out rows, by this project's metrics, whoever trained."""
+    """R2, L0 and other metrics on held-out rows, computed by this project for every library."""
     from sae.metrics import Reconstruction, combine
 
     sums = []
@@ -258,13 +258,13 @@ def held_out(spec: Spec, encode: Callable[[Tensor], Encoded]) -> dict[str, float
 
 
 def peak_memory() -> float:
-    """The most memory that this process ever held, in GB (VmHWM)."""
+    """Peak memory of this process, in GB (VmHWM)."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
 
 
 def main() -> None:
-    """Run what the first argument describes."""
+    """Run the measurement that the first argument describes."""
     spec: Spec = json.loads(sys.argv[1])
     torch.set_num_threads(spec["threads"])
     torch.manual_seed(0)
@@ -273,8 +273,8 @@ def main() -> None:
         return
     clock = Clock(spec["warmup"])
     encode = LIBRARIES[spec["library"]](spec, clock)
-    found = {"rows_per_second": clock.rate(spec), "peak_gb": peak_memory(), **held_out(spec, encode)}
-    print(json.dumps(found))
+    figures = {"rows_per_second": clock.rate(spec), "peak_gb": peak_memory(), **held_out(spec, encode)}
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Bytes, FLOPs and GPU-hours of a study at three sizes, each number from a formula that is printed beside it.
+"""Bytes, FLOPs and GPU-hours of a study at three sizes, each number with its formula.
 
-No GPU was measured. FLOPs of encoders are published; rates of a CPU are this project's own; the share of a GPU's peak
-that is reached is an assumption, named as one. `python bench/scaling.py` prints docs/scaling.md's tables.
+No GPU was measured. FLOPs of encoders are published; rates of a CPU were measured here; the share of a GPU's peak
+that is reached is an assumption, named as one. `python bench/scaling.py` prints the tables of docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GFLOPS = {  # image at its resolution, text at its full context (open_clip's mod
     "AIMv2 ViT-L-14": (162.0, 13.3, 768),  # the shape of ViT-L-14: 24 layers, width 1024, 257 tokens
 }
 PEAK = 312e12  # FLOP/s, bfloat16 without sparsity, of an A100, by its maker
-DOWNLOAD = 1350 / 16  # images a second and core that img2dataset states (16 cores)
+DOWNLOAD = 1350 / 16  # images per second per core that img2dataset states (16 cores)
 JPEG = 100_000  # bytes of a web image after resizing: an assumption, COCO's are 160 k
 
 # Assumed.
@@ -25,21 +25,21 @@ REACHED = 0.35  # share of PEAK that a vision transformer reaches in bfloat16
 REACHED_SAE = 0.25  # share of PEAK that an SAE's dense step reaches
 
 # Measured in this project, on 2 cores without a GPU.
-DECODE = 134  # JPEGs of 640x480 decoded and preprocessed, a second and core
-SAE_ROWS = 36_238  # rows a second, d = 512, C = 4096, k = 20, batch 2048, 2 cores
-ACTIVATION = 5.0  # bytes a non-zero code, Parquet v2, zstd, sorted by concept
-COACTIVATION = 227e6 / 2.75  # products of codes a second, 2 cores: 600 k pairs, 20 codes a side
-INTO_TRAINER = 1_130_000  # rows a second, whole array in memory
+DECODE = 134  # JPEGs of 640x480 decoded and preprocessed, per second per core
+SAE_ROWS = 36_238  # rows per second, d = 512, C = 4096, k = 20, batch 2048, 2 cores
+ACTIVATION = 5.0  # bytes per non-zero code, Parquet v2, zstd, sorted by concept
+COACTIVATION = 227e6 / 2.75  # products of codes per second, 2 cores: 600 k pairs, 20 codes per item
+INTO_TRAINER = 1_130_000  # rows per second, whole array in memory
 ASSIGN = 2.7  # seconds of one exact assignment, C = 8192
 
 # The study.
 C, K, SEEDS, BATCH = 8192, 20, 5, 4096
-ROWS_SEEN = 50e6  # rows that an SAE is trained on, at most
-CODES = 2 * K  # non-zero codes of a pair
+ROWS_SEEN = 50e6  # most rows that an SAE is trained on
+CODES = 2 * K  # non-zero codes per pair
 
 
 class Size(NamedTuple):
-    """How much data a study has."""
+    """Number of images and captions of a study."""
 
     name: str
     images: float
@@ -47,7 +47,7 @@ class Size(NamedTuple):
 
 
 SIZES = (
-    Size("600 thousand", 118_287, 591_753),  # COCO train2017, five captions an image
+    Size("600 thousand", 118_287, 591_753),  # COCO train2017, five captions per image
     Size("12 million", 12e6, 12e6),
     Size("400 million", 400e6, 400e6),
 )
@@ -69,13 +69,13 @@ def embed_flops(size: Size) -> float:
 
 
 def train_flops(size: Size) -> float:
-    """FLOPs of all SAEs: encoder forward, decoder forward, and twice that for the gradients, dense: 12 d C a row."""
+    """FLOPs of all SAEs: encoder forward, decoder forward, and twice that for the gradients, dense: 12 d C per row."""
     rows = min(ROWS_SEEN, 20 * (size.images + size.captions))  # 20 epochs, until ROWS_SEEN
     return sum(SEEDS * rows * 12 * dim * C for _, _, dim in GFLOPS.values())
 
 
 def export_flops(size: Size) -> float:
-    """FLOPs of encoding every row with every SAE: 2 d C a row."""
+    """FLOPs of encoding every row with every SAE: 2 d C per row."""
     return sum(SEEDS * (size.images + size.captions) * 2 * dim * C for _, _, dim in GFLOPS.values())
 
 
@@ -132,19 +132,19 @@ def rows() -> list[Row]:
             "core-hours: download",
             each(lambda s: s.images / DOWNLOAD / 3600),
             "h",
-            f"images / {DOWNLOAD:.0f} a second and core / 3600",
+            f"images / {DOWNLOAD:.0f} per second per core / 3600",
         ),
         Row(
             "core-hours: decode",
             each(lambda s: models * s.images / DECODE / 3600),
             "h",
-            f"models x images / {DECODE} a second and core / 3600",
+            f"models x images / {DECODE} per second per core / 3600",
         ),
         Row(
             "core-hours: co-activation",
             each(lambda s: models * SEEDS * s.captions * K * K * 2 / COACTIVATION / 3600),
             "h",
-            f"models x {SEEDS} x pairs x k^2 products x 2 cores / {COACTIVATION / 1e6:.0f} M a second / 3600",
+            f"models x {SEEDS} x pairs x k^2 products x 2 cores / {COACTIVATION / 1e6:.0f} M per second / 3600",
         ),
         Row(
             "core-hours: train, without a GPU",
@@ -158,21 +158,21 @@ def rows() -> list[Row]:
                 )
             ),
             "h",
-            f"models x {SEEDS} x rows x 2 cores x (d C) / (512 x 4096) / {SAE_ROWS:,} a second / 3600",
+            f"models x {SEEDS} x rows x 2 cores x (d C) / (512 x 4096) / {SAE_ROWS:,} per second / 3600",
         ),
     ]
 
 
 class Wall(NamedTuple):
-    """Hours from start to end on some GPUs, and the stage that they wait for."""
+    """Hours from start to end on a number of GPUs, and the cores that must decode for them."""
 
     embed: float
     train: float
-    decode_cores: float  #: cores that keep these GPUs busy
+    decode_cores: float  #: cores that decode as fast as these GPUs embed
 
 
 def wall(size: Size, gpus: int) -> Wall:
-    """Embedding divides by shard, training by SAE (at most models x seeds at once). Nothing else is in it."""
+    """Embedding is split by shard, training by SAE (at most models x seeds at once). Nothing else is counted."""
     embed = embed_flops(size) / (PEAK * REACHED) / 3600 / gpus
     saes = len(GFLOPS) * SEEDS
     train = train_flops(size) / (PEAK * REACHED_SAE) / 3600 / min(gpus, saes)
@@ -182,7 +182,7 @@ def wall(size: Size, gpus: int) -> Wall:
 
 
 def number(value: float) -> str:
-    """Three digits, never more than are known."""
+    """A number as text, rounded to the precision that its inputs allow."""
     if value >= 1000:
         return f"{float(f'{value:.2g}'):,.0f}"
     return f"{value:.2g}" if value < 10 else f"{value:.0f}"
@@ -197,8 +197,8 @@ def tables() -> str:
     lines += ["|---" * 5 + "|"]
     for size in SIZES:
         for gpus in GPUS:
-            found = wall(size, gpus)
-            figures = [number(found.embed), number(found.train), number(found.decode_cores)]
+            hours = wall(size, gpus)
+            figures = [number(hours.embed), number(hours.train), number(hours.decode_cores)]
             lines.append(f"| {size.name} | {gpus} | " + " | ".join(figures) + " |")
     return "\n".join(lines)
 

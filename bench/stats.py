@@ -1,10 +1,11 @@
-"""What the statistics cost and whether they are right: the table of `make bench-stats`.
+"""Cost and correctness of the statistics: the table of `make bench-stats`.
 
 python bench/stats.py [--work DIR] [--only SECTION ...]
 
-Sections: planted, paper, kernel, geometry, stability, adhoc, growth. Each runs in a process of its own, so that its
-peak memory is its own. Writes bench/results/stats.json, a list of {name, value, unit, bar, holds}; bar is empty where
-a figure is only printed. Ends with 1 when a bar is not met. Alone on the machine; data is planted into --work once.
+Sections: planted, paper, kernel, geometry, stability, adhoc, growth. Each runs in a separate process, so that its peak
+memory is measured alone. Writes bench/results/stats.json, a list of {name, value, unit, bar, holds}; bar is empty where
+a figure is only printed. Ends with 1 when a bar is not met. Run it while nothing else is running. Data is planted into
+--work once.
 """
 
 import argparse
@@ -30,21 +31,21 @@ GROWTH = {75_000: 14_750, 150_000: 29_500, 300_000: 59_000, 600_000: 118_000}  #
 
 
 def row(name: str, value: float, unit: str, bar: float | None = None, *, least: bool = False) -> Bar:
-    """One figure; `bar` is the most it may be, or with `least` the least; without it the figure is only printed."""
+    """One figure; `bar` is its upper bound, or with `least` its lower bound; without it the figure is only printed."""
     if bar is None:
         return bars.shown(name, value, unit)
     return bars.at_least(name, value, bar, unit) if least else bars.at_most(name, value, bar, unit)
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what the work gave."""
+    """Seconds of the work, and its result."""
     began = time.perf_counter()
-    found = work()
-    return time.perf_counter() - began, found
+    result = work()
+    return time.perf_counter() - began, result
 
 
 def planted_store(work: Path, pairs: int) -> Path:
-    """A store of the paper's shape with so many pairs, made when it is missing."""
+    """A store at the paper's scale with this number of pairs, planted when it is missing."""
     store = work / f"paper-{pairs}"
     if not (store / "studies").exists():
         plant = [sys.executable, str(ROOT / "bench" / "plant_activations.py"), "--store", str(store)]
@@ -53,7 +54,7 @@ def planted_store(work: Path, pairs: int) -> Path:
 
 
 def concepts_and_bridges(store: Path, out: Path) -> dict[str, float]:
-    """Energies, rates, scores, AUC and all three bridges with counts, from Parquet to Parquet. Seconds by part."""
+    """Energies, rates, scores, AUC and all three bridges with counts, from Parquet to Parquet. Seconds per part."""
     import duckdb
     import numpy as np
 
@@ -92,7 +93,7 @@ def concepts_and_bridges(store: Path, out: Path) -> dict[str, float]:
 
 
 def paper(work: Path) -> Iterator[Bar]:
-    """Paper scale, from a cold process: compiled kernels come from numba's cache, as in every run but the first."""
+    """Paper scale, in a new process: compiled kernels are read from numba's cache, as in every run but the first."""
     store = planted_store(work, 600_000)
     with tempfile.TemporaryDirectory() as out:
         seconds = concepts_and_bridges(store, Path(out))
@@ -104,7 +105,7 @@ def paper(work: Path) -> Iterator[Bar]:
 
 
 def kernel(work: Path) -> Iterator[Bar]:
-    """The kernel on one caption an image, 600,000 pairs, beside scipy's sparse product and plain SQL."""
+    """The kernel on one caption per image, 600,000 pairs, against scipy's sparse product and plain SQL."""
     import duckdb
     import numpy as np
     import scipy.sparse as sp
@@ -133,7 +134,7 @@ def kernel(work: Path) -> Iterator[Bar]:
     matrices = [sp.csr_matrix((c.values, c.concepts, c.indptr), shape=(600_000, width)) for c in codes]
     seconds, product = timed(lambda left=matrices[0], right=matrices[1]: left.T.tocsr() @ right)
     yield row("kernel: scipy's sparse product, sums alone", seconds, "s")
-    if abs(product.sum() / sums - 1) > 1e-4:  # scipy adds up in float32
+    if abs(product.sum() / sums - 1) > 1e-4:  # scipy sums in float32
         raise AssertionError(f"the kernel's sums {sums} are not scipy's {product.sum()}")
     del product, matrices
     with duckdb.connect() as con:
@@ -154,14 +155,14 @@ def kernel(work: Path) -> Iterator[Bar]:
 
 
 def _all_blocks(room: Any, index: Any, width: int) -> float:
-    """The sum of all sums, so that nothing is kept."""
+    """The sum over all blocks, none of which is kept."""
     return sum(room._in_order(
         lambda start: float(room._coactivated(index, start, min(start + room.BLOCK, width), width)[0].sum()), width
     ))  # fmt: skip
 
 
 def geometry(work: Path) -> Iterator[Bar]:
-    """Four subspaces, 8,192 directions, monosemanticity: 20,000 rows a modality and split, 512 dimensions."""
+    """Four subspaces, 8,192 directions, monosemanticity: 20,000 rows per modality and split, 512 dimensions."""
     import numpy as np
     from plant_activations import plant
 
@@ -188,9 +189,9 @@ def geometry(work: Path) -> Iterator[Bar]:
     codes = Codes(np.arange(0, concepts.size + 1, 20), concepts.ravel(), values)
     image = rows(118_000, 1)
 
-    seconds, found = timed(lambda: subspaces(train, heldout))
+    seconds, spaces = timed(lambda: subspaces(train, heldout))
     yield row("geometry: four subspaces of a model", seconds, "s")
-    of_sae, _ = timed(lambda: modality(D, found, train, heldout, 0))
+    of_sae, _ = timed(lambda: modality(D, spaces, train, heldout, 0))
     yield row("geometry: alignment and direction accuracy of 8,192 concepts, with nulls", of_sae, "s")
     mono, _ = timed(lambda: monosemanticity(codes, image, 8192))
     yield row("geometry: monosemanticity over 118,000 images", mono, "s")
@@ -198,23 +199,23 @@ def geometry(work: Path) -> Iterator[Bar]:
 
 
 def stability(work: Path) -> Iterator[Bar]:
-    """One pair of related dictionaries: the second is the first, turned a little, in another order."""
+    """One pair of related dictionaries: the second is the first with noise, in another order."""
     import numpy as np
 
     from analysis.stability import match
 
     random = np.random.default_rng(0)
     a = random.standard_normal((8192, 512))
-    noise = np.where(random.random((8192, 1)) < 0.5, 0.3, 1.5)  # half of the concepts are found again
+    noise = np.where(random.random((8192, 1)) < 0.5, 0.3, 1.5)  # half of the concepts can be matched
     b = (a + noise * random.standard_normal(a.shape))[random.permutation(8192)]
     a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
-    seconds, found = timed(lambda: match(a, b))
+    seconds, matches = timed(lambda: match(a, b))
     yield row("stability: one pair of seeds, 8,192 x 8,192", seconds, "s", 5)
-    yield row("stability: its mean matched cosine", float(found.cosines.mean()), "")
+    yield row("stability: its mean matched cosine", float(matches.cosines.mean()), "")
 
 
 def adhoc(work: Path) -> Iterator[Bar]:
-    """Questions at paper scale, in an open connection and from the shell."""
+    """Queries at paper scale, in an open connection and from the shell."""
     from storage import open_catalog
 
     store = analysed(planted_store(work, 600_000))
@@ -239,7 +240,7 @@ def adhoc(work: Path) -> Iterator[Bar]:
 
 
 def analysed(store: Path) -> Path:
-    """The store with its concepts and bridges as the tables of a run; tables of one SAE without seeds are empty."""
+    """The store, with concepts and bridges as tables of its run; tables that need several seeds are empty."""
     from analysis.statistic import statistics
     from analysis.tables import empty, write_table
     from storage.dataset import Address, materialize
@@ -255,28 +256,28 @@ def analysed(store: Path) -> Path:
         concepts_and_bridges(store, out)
         return 0
 
-    made = materialize(store, Address("tables", "bench", {}, ()), tables)
-    entries = [*run.entries, Entry(kind="analyze", dataset=made)]
+    dataset = materialize(store, Address("tables", "bench", {}, ()), tables)
+    entries = [*run.entries, Entry(kind="analyze", dataset=dataset)]
     write_run(store, run.model_copy(update={"entries": entries}))
     return store
 
 
 def growth(work: Path) -> Iterator[Bar]:
-    """Concepts and bridges at an eighth, a quarter, a half and all of the pairs; parts that do not grow count too."""
-    found = {}
+    """Concepts and bridges at an eighth, a quarter, a half and all of the pairs, fixed costs included."""
+    seconds = {}
     for pairs in GROWTH:
         with tempfile.TemporaryDirectory() as out:
-            found[pairs] = concepts_and_bridges(planted_store(work, pairs), Path(out))
-        yield row(f"growth: concepts, {pairs:,} pairs", found[pairs]["concepts"], "s")
-        yield row(f"growth: bridges, {pairs:,} pairs", found[pairs]["bridges"], "s")
+            seconds[pairs] = concepts_and_bridges(planted_store(work, pairs), Path(out))
+        yield row(f"growth: concepts, {pairs:,} pairs", seconds[pairs]["concepts"], "s")
+        yield row(f"growth: bridges, {pairs:,} pairs", seconds[pairs]["bridges"], "s")
     smallest, largest = min(GROWTH), max(GROWTH)
     for part in ("concepts", "bridges"):
-        ratio = found[largest][part] / found[smallest][part]
+        ratio = seconds[largest][part] / seconds[smallest][part]
         yield row(f"growth: {part}, 8 times the pairs take so many times as long", ratio, "x", 8)
 
 
 def planted(work: Path) -> Iterator[Bar]:
-    """The study of vectors with a known dictionary, through the command line, against its truth."""
+    """Run the study of vectors with a known dictionary by the command line, and compare it with its truth."""
     from check_planted import figures
 
     vectors, store = work / "planted-vectors", work / "planted-store"
@@ -298,42 +299,42 @@ SECTIONS = (planted, paper, kernel, geometry, stability, adhoc, growth)
 
 
 def run_section(name: str, work: Path) -> list[Bar]:
-    """One section in a fresh process; its rows are printed as they come."""
+    """Run one section in a new process; its rows are printed as they arrive."""
     command = [sys.executable, __file__, "--work", str(work), "--section", name]
-    found = []
+    rows = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if line.startswith("{"):
-                found.append(json.loads(line))
-                print(bars.line(found[-1]), flush=True)
+                rows.append(json.loads(line))
+                print(bars.line(rows[-1]), flush=True)
     if process.returncode:
-        found.append(row(f"{name}: exit code", process.returncode, "", 0))
-        print(bars.line(found[-1]), flush=True)
-    return found
+        rows.append(row(f"{name}: exit code", process.returncode, "", 0))
+        print(bars.line(rows[-1]), flush=True)
+    return rows
 
 
 def main() -> int:
-    """Run the sections, print, write, and say whether all bars are met."""
+    """Run the sections, print and write the figures; return 1 when a bar is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [section.__name__ for section in SECTIONS]
     parser.add_argument("--work", type=Path, default=ROOT / "store" / "bench-stats", help="where data is planted")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--section", choices=names, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    work = given.work.resolve()
+    arguments = parser.parse_args()
+    work = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    if given.section:
-        for one in next(section for section in SECTIONS if section.__name__ == given.section)(work):
+    if arguments.section:
+        for one in next(section for section in SECTIONS if section.__name__ == arguments.section)(work):
             print(json.dumps(one), flush=True)
         return 0
-    for pairs in GROWTH if {"growth"} & set(given.only) else (600_000,):
+    for pairs in GROWTH if {"growth"} & set(arguments.only) else (600_000,):
         planted_store(work, pairs)
-    found = [one for name in given.only for one in run_section(name, work)]
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() and set(given.only) != set(names) else []
-    told = {one["name"] for one in found}
+    measured = [one for name in arguments.only for one in run_section(name, work)]
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() and set(arguments.only) != set(names) else []
+    names_measured = {one["name"] for one in measured}
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps([one for one in known if one["name"] not in told] + found, indent=1))
-    return 0 if all(one["holds"] for one in found) else 1
+    RESULTS.write_text(json.dumps([one for one in known if one["name"] not in names_measured] + measured, indent=1))
+    return 0 if all(one["holds"] for one in measured) else 1
 
 
 if __name__ == "__main__":

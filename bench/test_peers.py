@@ -1,6 +1,6 @@
-"""Exported files loaded by the libraries they are for, and files that those saved read here: codes equal to 1e-5.
+"""Peer libraries load the exported files, and this project loads theirs; codes are equal to 1e-5.
 
-Run by `make test-interchange` in the peers' own environment, whose pins are not the project's.
+Run by `make test-interchange` in an environment with the peers' own pinned versions.
 """
 
 import json
@@ -83,7 +83,7 @@ def test_we_read_what_saelens_saved(tmp_path, kind, scaling):
     theirs.save_model(tmp_path)
     ours = from_saelens(tmp_path)
     norm = theirs.W_dec.norm(dim=1).detach() / (D**0.5 if scaling != "none" else 1)
-    if kind == "topk":  # theirs are already coefficients of unit atoms
+    if kind == "topk":  # codes of SAELens are already coefficients of unit atoms
         norm = torch.ones(C) / (D**0.5 if scaling != "none" else 1)
     torch.testing.assert_close(ours.encode(ROWS), theirs.encode(ROWS).detach() * norm, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(ours.decode(ours.encode(ROWS)), theirs(ROWS).detach(), atol=1e-4, rtol=1e-4)

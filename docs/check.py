@@ -1,11 +1,11 @@
-"""Holds the documentation against the project: what it names exists, and what it shows can be run.
+"""Check the documentation against the project: names that it uses exist, and commands that it shows can be run.
 
 python docs/check.py [--store DIR [--write]]
 
-Without a store: links and paths in the documents exist, `make` targets and options of the command line are real. With
-a store that holds the finished demo study, every `$ bridgescope sql ...` and `status` in a console block is run too:
-it must end with 0 and print the columns and the number of lines that the document shows. Numbers may differ, since
-the last digits of a study depend on the machine. `--write` puts the store's answers into the documents instead.
+Without a store: links and paths in the documents, `make` targets and options of the command line exist. With a store
+that holds the finished demo study, every `$ bridgescope sql ...` and `status` in a console block is run too: it must
+end with 0 and print the columns and the number of lines that the document shows. Numbers may differ, since the last
+digits of a study depend on the machine. `--write` replaces the shown output by the output of the store.
 """
 
 import argparse
@@ -27,7 +27,7 @@ RULES = re.compile(r"[─│┌┐└┘├┤┬┴┼]+")
 
 
 def console_blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Commands shown with a `$ `, each with what the document prints below it."""
+    """Commands after a `$ `, each with the output that the document shows below it."""
     for block in re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, shown = part.partition("\n")
@@ -35,13 +35,13 @@ def console_blocks(text: str) -> Iterator[tuple[str, str]]:
 
 
 def shape(text: str) -> list[str]:
-    """The lines of an output with numbers, rules and spacing taken out: what may not differ between machines."""
+    """The lines of an output without numbers, rules and spacing, which may differ between machines."""
     lines = (re.sub(r"\s+", " ", NUMBER.sub("#", RULES.sub(" ", line))).strip() for line in text.splitlines())
     return [line for line in lines if line]
 
 
 def run(command: str, store: Path) -> subprocess.CompletedProcess[str] | None:
-    """Run a shown command that only reads the store; None for any other."""
+    """Run a shown command if it only reads the store; return None for any other."""
     words = shlex.split(command)
     if words[0] != "bridgescope" or words[1] not in ("sql", "status"):
         return None
@@ -50,7 +50,7 @@ def run(command: str, store: Path) -> subprocess.CompletedProcess[str] | None:
 
 
 def wrong_output(document: Path, store: Path) -> Iterator[str]:
-    """Commands of a document that fail, or print other columns than it shows."""
+    """Problems with commands of a document that fail, or print other columns or lines than it shows."""
     for command, shown in console_blocks(document.read_text()):
         done = run(command, store)
         if done is None:
@@ -65,7 +65,7 @@ def wrong_output(document: Path, store: Path) -> Iterator[str]:
 
 
 def write_output(document: Path, store: Path) -> None:
-    """Put what the commands print now under them."""
+    """Replace the output shown below the commands of a document by their present output."""
     text = document.read_text()
     for command, shown in console_blocks(text):
         done = run(command, store)
@@ -75,14 +75,14 @@ def write_output(document: Path, store: Path) -> None:
 
 
 def missing_names(document: Path, targets: set[str], options: str) -> Iterator[str]:
-    """Links, make targets and options of a document that are not there."""
+    """Problems with links, make targets and options of a document that do not exist."""
     text = document.read_text()
     for link in re.findall(r"\]\(([^)#\s]+)", text):
         if "://" not in link and not (document.parent / link).exists():
-            yield f"{document.name}: links to {link}, which is not there"
+            yield f"{document.name}: links to {link}, which does not exist"
     for target in re.findall(r"`make ([a-z-]+)", text) + re.findall(r"^(?:\$ )?make ([a-z-]+)", text, re.MULTILINE):
         if target not in targets:
-            yield f"{document.name}: names make {target}, which the Makefile has not"
+            yield f"{document.name}: names make {target}, which the Makefile lacks"
     for command in re.findall(r"bridgescope [a-z]+[^`\n]*", text):
         for option in re.findall(r"(?<![\w-])--[a-z-]+", command):
             if option not in options:
@@ -90,30 +90,31 @@ def missing_names(document: Path, targets: set[str], options: str) -> Iterator[s
 
 
 def all_help() -> str:
-    """What `--help` of every command says."""
+    """The output of `--help` of every command."""
     from flows.cli import main
 
-    said = io.StringIO()
+    output = io.StringIO()
     for command in ("run", "status", "sql", "report", "explore", "publish", "gc", "diff", "doctor"):
-        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
             main([command, "--help"])
-    return said.getvalue()
+    return output.getvalue()
 
 
 def main() -> int:
-    """Print what is wrong, a line each."""
+    """Print one line per problem; return 1 if there is one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, help="a store that holds the finished demo study")
-    parser.add_argument("--write", action="store_true", help="put what the commands print now into the documents")
-    given = parser.parse_args()
-    for document in DOCUMENTS if given.store and given.write else []:
-        write_output(document, given.store.resolve())
+    parser.add_argument("--write", action="store_true", help="replace the shown outputs by the present ones")
+    arguments = parser.parse_args()
+    for document in DOCUMENTS if arguments.store and arguments.write else []:
+        write_output(document, arguments.store.resolve())
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     options = all_help()
     wrong = [problem for document in DOCUMENTS for problem in missing_names(document, targets, options)]
-    if given.store:
-        wrong += [problem for document in DOCUMENTS for problem in wrong_output(document, given.store.resolve())]
-    print("\n".join(wrong) or f"{len(DOCUMENTS)} documents checked{'' if given.store else ', without their commands'}")
+    if arguments.store:
+        wrong += [problem for document in DOCUMENTS for problem in wrong_output(document, arguments.store.resolve())]
+    without = "" if arguments.store else ", without their commands"
+    print("\n".join(wrong) or f"{len(DOCUMENTS)} documents checked{without}")
     return 1 if wrong else 0
 
 

@@ -87,7 +87,7 @@ class Settings(OwnParameters):
     decoder_bias: bool = True
     image_share: ImageShare = Field(0.5, description="share of images in the training mixture")
     auxk: float = Field(1 / 32, ge=0, allow_inf_nan=False, description="weight of the auxiliary loss; 0 turns it off")
-    # Longer windows have no effect in the short trainings that embeddings need; shorter ones take rare concepts for dead.
+    # Longer windows have no effect in the short trainings that embeddings need; shorter ones make rare concepts dead.
     dead_after_epochs: float = Field(
         0.5, ge=0.1, le=1, description="epochs without a firing after which a concept is dead to AuxK"
     )

@@ -114,8 +114,8 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=20)
     parser.add_argument("--kills", type=int, default=3, help="kills a cycle")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    rng = random.Random(given.seed)
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
         folder = Path(scratch)
         study, home = write_study(folder), folder / "prefect"
@@ -123,14 +123,14 @@ def main() -> None:
         through(study, folder / "warm", home)  # the first start of all fills Prefect's database
         takes = through(study, folder / "reference", home)
         print(f"uninterrupted: {takes:.0f} s", flush=True)
-        for number in range(1, given.cycles + 1):
+        for number in range(1, arguments.cycles + 1):
             store = folder / f"cycle{number}"
             print(
-                f"cycle {number}: {cycle(study, folder / 'reference', store, home, given.kills, takes, rng)}",
+                f"cycle {number}: {cycle(study, folder / 'reference', store, home, arguments.kills, takes, rng)}",
                 flush=True,
             )
             shutil.rmtree(store)
-        print(f"{given.cycles} of {given.cycles} cycles ended with the tables of the uninterrupted run")
+        print(f"{arguments.cycles} of {arguments.cycles} cycles ended with the tables of the uninterrupted run")
 
 
 if __name__ == "__main__":
