@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread a process, a Prefect home that nobody else uses, and a server in it."""
+"""Shared by all tests: one thread per process, a private Prefect home, and a server in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator does to a real Prefect server on loopback, with a process worker and every deployment."""
+"""Operate a real Prefect server on loopback, with a process worker and every deployment."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).resolve().parents[1]
-WAIT = 900.0  # seconds that anything may take on a busy machine before a test gives up
+WAIT = 900.0  # seconds that a test waits for anything on a busy machine
 
 
 class Operator:
-    """What an operator has: the commands of deploy/local.sh, and the server's API."""
+    """The commands of deploy/local.sh, and the server's API."""
 
     def __init__(self, folder: Path) -> None:
         self.home, self.store = folder / "prefect", folder / "store"
@@ -39,22 +39,22 @@ class Operator:
         return self.environment | {"PREFECT_API_URL": (self.home / "api").read_text().strip()}
 
     def make(self, what: str) -> None:
-        """`make server`, `make worker`, `make deploy` or `make stop`, without the installation."""
+        """Run `make server`, `make worker`, `make deploy` or `make stop`, without the installation."""
         command = [str(ROOT / "deploy" / "local.sh"), what]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=WAIT)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def kill(self, what: str) -> None:
-        """SIGKILL the server or the worker, and all that it started."""
+        """SIGKILL the server or the worker, and all their child processes."""
         leader = int((self.home / f"{what}.pid").read_text())
         for pid in (*descendants(leader), leader):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def post(self, path: str, **body: Any) -> Any:
-        """A call of the server's API. Raises httpx.HTTPStatusError when it refuses.
+        """Call the server's API. Raises httpx.HTTPStatusError for an error status.
 
-        503 is asked again, as Prefect's own client does: the server says it while another transaction holds SQLite.
+        A 503 is retried, as in Prefect's own client: the server sends it while another transaction holds SQLite.
         """
         api, end = (self.home / "api").read_text().strip(), time.monotonic() + WAIT
         while (answer := httpx.post(f"{api}{path}", json=body, timeout=60)).status_code == 503:
@@ -64,41 +64,41 @@ class Operator:
         return answer.json()
 
     def run(self, deployment: str, **parameters: Any) -> str:
-        """Ask for a run of a deployment. Returns the run's id."""
+        """Create a run of a deployment. Returns the run's id."""
         api = (self.home / "api").read_text().strip()
         flow, name = deployment.split("/")
-        found = httpx.get(f"{api}/deployments/name/{flow}/{name}", timeout=60).raise_for_status().json()
-        return str(self.post(f"/deployments/{found['id']}/create_flow_run", parameters=parameters)["id"])
+        record = httpx.get(f"{api}/deployments/name/{flow}/{name}", timeout=60).raise_for_status().json()
+        return str(self.post(f"/deployments/{record['id']}/create_flow_run", parameters=parameters)["id"])
 
     def runs(self, flow: str | None = None, **where: Any) -> list[dict[str, Any]]:
-        """Runs of deployments, the oldest first; those that the schedule has planned are left out."""
-        found = self.post("/flow_runs/filter", sort="START_TIME_ASC", limit=200, **where)
-        found = [run for run in found if run["deployment_id"] and not run["auto_scheduled"]]
-        return [run for run in found if flow in (None, run["name"].rpartition(": ")[2])]
+        """Runs of deployments, the oldest first, without those that the schedule planned."""
+        records = self.post("/flow_runs/filter", sort="START_TIME_ASC", limit=200, **where)
+        records = [run for run in records if run["deployment_id"] and not run["auto_scheduled"]]
+        return [run for run in records if flow in (None, run["name"].rpartition(": ")[2])]
 
     def ended(self, run: str) -> dict[str, Any]:
-        """Wait until a run has ended."""
+        """Wait until a run has ended, and return it."""
         return until(lambda: next((r for r in self.runs() if r["id"] == run and r["end_time"]), None), run)
 
 
 def until(look: Callable[[], Any], what: str) -> Any:
-    """Wait for a look that finds something."""
+    """Call `look` until it returns a true value, and return that."""
     end = time.monotonic() + WAIT
-    while not (found := look()):
+    while not (result := look()):
         assert time.monotonic() < end, f"waited in vain for {what}"
         time.sleep(0.5)
-    return found
+    return result
 
 
 def descendants(pid: int) -> list[int]:
-    """Every process below one, by /proc."""
+    """All descendants of a process, from /proc."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             text = stat.read_text()
             parent = int(text.rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(stat.parent.name))
-    found = list(children.get(pid, []))
-    for child in found:
-        found.extend(children.get(child, []))
-    return found
+    pids = list(children.get(pid, []))
+    for child in pids:
+        pids.extend(children.get(child, []))
+    return pids

@@ -1,4 +1,4 @@
-"""A small study with pictures, captions of every awkward kind, and a tiny random CLIP: for tests of the explorer."""
+"""A small study with pictures, unusual captions, and a tiny random CLIP, for tests of the explorer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ device = "cpu"
 
 
 def write_pictured_study(folder: Path, width: int = 16, images: int = IMAGES) -> Path:
-    """A study file, its pictures with two captions each, and its model. The first pictures have awkward captions."""
+    """Write a study file, its pictures with two captions each, and its model. The first captions are unusual."""
     draw = np.random.default_rng(0)
     pictures = folder / "pictures"
     pictures.mkdir(parents=True)

@@ -17,10 +17,10 @@ from tiny_models import CAPTIONS, build
 
 from storage.runs import Run, last_run
 
-# Every process of these clusters asks for a token, as those of a team should.
+# Every process of these clusters requires a token, as a team's cluster should.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 ROOT = Path(__file__).resolve().parents[1]
-# The small study, on pictures in place of vectors.
+# The small study, with pictures instead of vectors.
 CHANGES = {
     'name = "small"': 'name = "pictures"',
     'source = "embeddings"\npath = "vectors"': 'source = "folder"\npath = "data"',
@@ -31,7 +31,7 @@ CHANGES = {
 
 
 def write_pictures(folder: Path, count: int) -> Path:
-    """A study file with `count` pictures of a caption each, and its model."""
+    """Write a study file, `count` pictures with one caption each, and its model."""
     model, data = build("clip", folder / "clip"), folder / "data"
     data.mkdir()
     rng = np.random.default_rng(3)
@@ -49,7 +49,7 @@ def write_pictures(folder: Path, count: int) -> Path:
 
 
 def begin(study: Path, store: Path, *changes: str, **environment: str) -> subprocess.Popen[str]:
-    """Start a run of a study as a process of its own, which brings Prefect's embedded server."""
+    """Start a run of a study in a separate process with Prefect's embedded server."""
     command = [sys.executable, "-m", "flows.cli", "run", str(study), "--store", str(store)]
     for change in changes:
         command += ["--set", change]
@@ -61,31 +61,31 @@ def begin(study: Path, store: Path, *changes: str, **environment: str) -> subpro
 
 
 def end(process: subprocess.Popen[str], store: Path) -> tuple[Run, str]:
-    """The run that a process made, and what it said."""
+    """Wait for a process. Returns its run and its output."""
     try:
-        _, said = process.communicate(timeout=WAIT)
+        _, output = process.communicate(timeout=WAIT)
     finally:
         process.kill()
-    assert process.returncode == 0, said
+    assert process.returncode == 0, output
     run = last_run(store, "pictures")
     assert run is not None
-    return run, said
+    return run, output
 
 
 class Raylets:
-    """A cluster of Ray's own processes on this machine: a head, and nodes that come and are killed.
+    """A Ray cluster of processes on this machine: a head, and nodes that are added and killed.
 
-    At the machine's own address, which its kernel takes over loopback: a driver resolves 127.0.0.1 to that.
+    It uses the machine's own address, which the kernel routes over loopback: a driver resolves 127.0.0.1 to it.
     """
 
     def __init__(self, **head: Any) -> None:
         from ray.cluster_utils import Cluster
 
-        # Ray's pages are nine processes that nobody looks at here.
+        # Ray's dashboard has nine processes, which are not needed here.
         self.cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **head})
         self.address = str(self.cluster.address)
 
     def add(self, **resources: Any) -> int:
-        """Another raylet. Returns its process id."""
+        """Start another raylet. Returns its process id."""
         node = self.cluster.add_node(**resources)
         return int(node.all_processes["raylet"][0].process.pid)

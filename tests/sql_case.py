@@ -27,8 +27,10 @@ class Case(NamedTuple):
 
 
 def random_case(seed: int, images: int = 60, width: int = 9) -> Case:
-    """Concept 0 is dead, 1 fires on images alone, 2 on captions alone, 3 on training rows alone; activations lie on a
-    coarse grid, so that they tie; images have none to four captions, some of them said twice."""
+    """A study in which concept 0 is dead, 1 fires on images only, 2 on captions only, 3 on training rows only.
+
+    Activations lie on a coarse grid, so that they tie; images have none to four captions, some of them repeated.
+    """
     random = np.random.default_rng(seed)
     owner = np.sort(random.integers(0, images, 2 * images))
     z = [

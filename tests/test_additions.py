@@ -1,6 +1,6 @@
 """Adding a source, an architecture, a statistic and a stage to a copy of the checkout, as CONTRIBUTING describes it.
 
-A study that uses all of them is run there: they are in its study file, its tables, its page and its explorer."""
+A study there uses all of them: they are in its study file, its tables, its page and its explorer."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def digests(checkout: Path) -> dict[str, str]:
 
 
 def apply(checkout: Path, changes: dict[str, str | tuple[str, str]]) -> int:
-    """Write new files, and put text in place of text; returns how many files that touches."""
+    """Write new files, and replace text in others. Returns the number of changed files."""
     before = digests(checkout)
     for name, change in changes.items():
         path = checkout / name
@@ -251,7 +251,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def touched(checkout: Path) -> dict[str, int]:
-    """How many files each addition touched."""
+    """The number of files that each addition changed."""
     return {
         "source": apply(checkout, SOURCE),
         "architecture": apply(checkout, {**ARCHITECTURE}) + 0 * apply(checkout, {"sae/architectures.py": PARAMETER}),
@@ -266,8 +266,8 @@ def folder(checkout: Path, touched: dict[str, int], tmp_path_factory: pytest.Tem
     folder = tmp_path_factory.mktemp("grown")
     build("clip", folder / "clip")
     (folder / "grown.toml").write_text(STUDY)
-    code, said = command(checkout, "run", str(folder / "grown.toml"), "--store", str(folder / "store"))
-    assert code == 0, said
+    code, output = command(checkout, "run", str(folder / "grown.toml"), "--store", str(folder / "store"))
+    assert code == 0, output
     return folder
 
 
@@ -291,9 +291,9 @@ def test_the_source_and_the_architecture_are_checked_in_the_study_file(checkout:
         ("saes.main.flatness=2", "saes.0.flatness: Input should be less than 1"),
         ('saes.main.architecture="topk"', "flatness is for flattopk; topk takes codes as they are"),
     ):
-        code, said = command(checkout, "status", str(study), "--store", str(folder / "store"), "--set", change)
-        assert code == 2, said
-        assert sentence in said
+        code, output = command(checkout, "status", str(study), "--store", str(folder / "store"), "--set", change)
+        assert code == 2, output
+        assert sentence in output
 
 
 def test_the_catalog_answers_for_all_of_them(checkout: Path, folder: Path) -> None:
@@ -302,16 +302,16 @@ def test_the_catalog_answers_for_all_of_them(checkout: Path, folder: Path) -> No
         "(SELECT count(*) FROM spans WHERE dimensions BETWEEN 1 AND 16) AS spans, "
         "(SELECT count(*) FROM frontier WHERE method = 'flattopk') AS frontier"
     )
-    code, said = command(checkout, "sql", query, "--store", str(folder / "store"), "--format", "json")
-    assert code == 0, said
-    assert json.loads(said) == {"images": 80, "used": ["flattopk"], "spans": 2, "frontier": 1}
+    code, output = command(checkout, "sql", query, "--store", str(folder / "store"), "--format", "json")
+    assert code == 0, output
+    assert json.loads(output) == {"images": 80, "used": ["flattopk"], "spans": 2, "frontier": 1}
 
 
 def test_the_stage_is_in_the_status_and_in_the_help(checkout: Path, folder: Path) -> None:
-    code, said = command(checkout, "status", str(folder / "grown.toml"), "--store", str(folder / "store"))
+    code, output = command(checkout, "status", str(folder / "grown.toml"), "--store", str(folder / "store"))
     assert code == 0
-    assert "fresh    audit" in said
-    assert "0 stale, 0 missing" in said
+    assert "fresh    audit" in output
+    assert "0 stale, 0 missing" in output
     assert "export, analyze, audit, report" in " ".join(command(checkout, "run", "--help")[1].split())
 
 

@@ -1,4 +1,4 @@
-"""Ideas that stand in one place: definitions, architectures and stages are read from it, and not written again."""
+"""Definitions, architectures and stages are stated in one place each, and read from there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = (".py", ".sql", ".ts", ".j2")
 
 
 def sources() -> dict[str, str]:
-    """Every file of the rooms with its text; not what npm installed or built."""
+    """Every file of the rooms with its text, without files that npm installed or built."""
     files = (path for room in ROOMS for path in (ROOT / room).rglob("*") if path.suffix in KINDS)
     kept = (path for path in files if not {"node_modules", "dist"} & set(path.parts))
     return {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted(kept)}
@@ -44,7 +44,7 @@ def test_a_definition_stands_in_the_definitions_alone(pattern: str, files: list[
 
 
 def literals(text: str) -> list[set[str]]:
-    """The strings of every list, tuple, set, dict and Literal of a Python file, at any depth below it."""
+    """The strings of every list, tuple, set, dict and Literal of a Python file, at any depth."""
     nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, (ast.List, ast.Tuple, ast.Set, ast.Dict))]
     return [
         {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)} for node in nodes
@@ -52,9 +52,9 @@ def literals(text: str) -> list[set[str]]:
 
 
 def listing(names: set[str], least: int) -> list[str]:
-    """The Python files with a literal that holds at least so many of the names."""
+    """The Python files with a literal that holds at least `least` of the names."""
     texts = {name: text for name, text in sources().items() if name.endswith(".py")}
-    return [name for name, text in texts.items() if any(len(names & found) >= least for found in literals(text))]
+    return [name for name, text in texts.items() if any(len(names & strings) >= least for strings in literals(text))]
 
 
 def test_the_stages_are_listed_once() -> None:
@@ -67,7 +67,7 @@ def test_the_stages_are_listed_once() -> None:
 def test_the_architectures_are_listed_once() -> None:
     from sae.architectures import ARCHITECTURES
 
-    # sae/sparsity.py has the function of each, by its name: the second of the two files of an architecture.
+    # sae/sparsity.py maps each name to its function: the second of the two files of an architecture.
     assert listing(set(ARCHITECTURES), 3) == ["sae/architectures.py", "sae/sparsity.py"]
 
 

@@ -1,4 +1,4 @@
-"""A small study of vectors, and what several tests look at in a finished run."""
+"""A small study of vectors, and views of a finished run that several tests use."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ min_pairs = 2
 
 
 def write_study(folder: Path, images: int = 2200, dim: int = 12) -> Path:
-    """A study file and its vectors: sparse sums of 20 directions, two captions an image that share half of them."""
+    """Write a study file and vectors: sparse sums of 20 directions, two captions per image that share half of them."""
     rng = np.random.default_rng(7)
     atoms = rng.standard_normal((20, dim))
     codes = rng.random((images, 20)) * (rng.random((images, 20)) < 0.15)
@@ -55,7 +55,7 @@ def write_study(folder: Path, images: int = 2200, dim: int = 12) -> Path:
 
 
 def grow(vectors: Path) -> None:
-    """Put ten more images with a caption each behind the others."""
+    """Append ten images with one caption each."""
     rng = np.random.default_rng(1)
     metadata = pl.read_parquet(vectors / "metadata.parquet")
     images = int(metadata["image_row"].max()) + 1  # type: ignore[arg-type]
@@ -68,8 +68,8 @@ def grow(vectors: Path) -> None:
     pl.concat([metadata, more.cast(dict(metadata.schema))]).write_parquet(vectors / "metadata.parquet")
 
 
-def made(run: Run, of: str | None = None) -> list[tuple[str, int | None]]:
-    """Stage and seed of everything that a run made rather than found, in order."""
+def computed(run: Run, of: str | None = None) -> list[tuple[str, int | None]]:
+    """Stage and seed of every dataset that a run computed instead of reusing, in order."""
     kept = [entry for entry in run.entries if entry.is_task and of in (None, entry.kind)]
     return [(entry.kind, entry.seed) for entry in kept if not entry.cached]
 
@@ -77,8 +77,8 @@ def made(run: Run, of: str | None = None) -> list[tuple[str, int | None]]:
 def tables(store: Path, run: Run) -> dict[str, pl.DataFrame]:
     """All tables of a run, without the column that names folders."""
     folder = store / run.of("analyze")[0].dataset.path
-    found = {path.stem: pl.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
-    return {name: table.drop("path", strict=False) for name, table in found.items()}
+    frames = {path.stem: pl.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+    return {name: table.drop("path", strict=False) for name, table in frames.items()}
 
 
 def begin(code: str, study: Path, store: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -89,5 +89,5 @@ def begin(code: str, study: Path, store: Path, environment: dict[str, str]) -> s
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code and standard error of a process."""
-    _, said = process.communicate(timeout=300)
-    return process.returncode, said
+    _, errors = process.communicate(timeout=300)
+    return process.returncode, errors

@@ -1,4 +1,4 @@
-"""Checkpoints of the four families at a few thousand random weights, in the files' layout of the hub.
+"""Checkpoints of the four families with a few thousand random weights, in the hub's file layout.
 
 Built from the families' own configuration classes, with tokenizers that need no network: CLIP's merges come with
 open_clip, SigLIP's sentencepiece is trained here on a few captions, SigLIP2's is a Gemma-like BPE over bytes.
@@ -35,7 +35,7 @@ def build(family: str, folder: Path, seed: int = 0) -> Path:
 
 
 def hub_cache(home: Path, repository: str, built: Path, commit: str) -> Path:
-    """Lay a built checkpoint out as the hub's cache does. Returns the cache (HF_HUB_CACHE)."""
+    """Copy a built checkpoint into the layout of the hub's cache. Returns the cache (HF_HUB_CACHE)."""
     repo = home / "hub" / f"models--{repository.replace('/', '--')}"
     shutil.copytree(built, repo / "snapshots" / commit)
     (repo / "refs").mkdir()
@@ -44,7 +44,7 @@ def hub_cache(home: Path, repository: str, built: Path, commit: str) -> Path:
 
 
 def _save(model: Any, folder: Path) -> None:
-    """Weights large enough that every part of the model shows in its output."""
+    """Save the model with weights so large that every part affects its output."""
     import torch
 
     for weights in model.parameters():

@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that answers as the web does: well, late, torn, or not at all."""
+"""A real HTTP server on loopback that answers as the web does: completely, late, truncated, or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def picture(colour: str | tuple[int, int, int], form: str = "jpeg", size: tuple[
 
 
 class Web:
-    """A site: behaviour by path, and what was asked of it."""
+    """A site: its behaviour per path, and the requests that it received."""
 
     def __init__(self) -> None:
         self.routes: dict[str, Callable[[Handler], None]] = {}
@@ -43,28 +43,28 @@ class Web:
         return Counter(path for path, _ in self.asked)
 
     def serve(self, path: str, body: bytes = BODY, **headers: str) -> str:
-        """A path that is answered well."""
+        """Add a path with a complete answer."""
         self.routes[path] = lambda handler: handler.answer(200, body, **headers)
         return self(path)
 
     def refuse(self, path: str, status: int, **headers: str) -> str:
-        """A path that is answered with an error, or a redirect."""
+        """Add a path that is answered with an error or a redirect."""
         self.routes[path] = lambda handler: handler.answer(status, b"no", **headers)
         return self(path)
 
     def in_turn(self, path: str, *answers: Callable[[Handler], None]) -> str:
-        """A path whose answers change: the last one stays."""
+        """Add a path with a sequence of answers; the last one repeats."""
         left = list(answers)
         self.routes[path] = lambda handler: (left.pop(0) if len(left) > 1 else left[0])(handler)
         return self(path)
 
     def tear(self, path: str, body: bytes = BODY, at: int = 5000, **headers: str) -> str:
-        """A path that resets the connection in the middle of its first answer, and knows ranges."""
+        """Add a path that resets the connection in the middle of its first answer, and supports ranges."""
         return self.in_turn(path, lambda h: h.torn(body, at, **headers), lambda h: h.ranged(body, **headers))
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection."""
+    """Handler of one connection."""
 
     protocol_version = "HTTP/1.1"
     web: Web
@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def ranged(self, body: bytes, **headers: str) -> None:
-        """As servers do: the rest of the version that was asked for, else all of it."""
+        """Send the requested range if the version matches, else the whole body, as servers do."""
         asked = self.headers.get("Range", "")
         if asked and self.headers.get("If-Range") == headers.get("ETag"):
             start = int(asked.removeprefix("bytes=").rstrip("-"))
@@ -106,19 +106,19 @@ class Handler(BaseHTTPRequestHandler):
         self.head(200, len(body), **headers)
         self.wfile.write(body[:at])
         self.wfile.flush()
-        time.sleep(0.1)  # else the reset overtakes the bytes
+        time.sleep(0.1)  # otherwise the reset overtakes the bytes
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
         self.close_connection = True
 
     def short(self, body: bytes) -> None:
-        """Promise more than is sent, and close in good order."""
+        """Send less than Content-Length states, and close normally."""
         self.head(200, len(body) + 100)
         self.wfile.write(body)
         self.close_connection = True
 
     def drip(self, seconds: float) -> None:
-        """A byte now and then: never silent for long, never done."""
+        """Send single bytes at intervals, without an end."""
         self.head(200, 10_000)
         until = time.monotonic() + seconds
         with contextlib.suppress(OSError):
@@ -129,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def endless(self, chunks: int) -> None:
-        """Chunks of 64 kB without a length."""
+        """Send chunks of 64 kB without a length."""
         self.head(200, None, Transfer_Encoding="chunked")
         with contextlib.suppress(OSError):
             for _ in range(chunks):
@@ -138,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, *_: object) -> None:
-        """Tests print nothing."""
+        """Print no log lines in tests."""
 
 
 @contextlib.contextmanager
@@ -152,7 +152,7 @@ def serving() -> Iterator[Web]:
         request_queue_size = 128
 
         def handle_error(self, *_: object) -> None:
-            """A client that hangs up is part of the tests."""
+            """Ignore clients that disconnect, which tests do on purpose."""
 
     server = Server(("127.0.0.1", 0), handler)
     web.port = server.server_address[1]

@@ -1,4 +1,4 @@
-"""One thread for the whole room, as equal bits are promised at one thread; and a planted study to compute tables of."""
+"""One thread for all tests here, since equal bits need one thread; and a planted study."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ def planted(planter: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def store(planted: Path, tmp_path: Path) -> Path:
-    """A store of its own with the planted study."""
+    """A copy of the planted study in a store per test."""
     return shutil.copytree(planted, tmp_path / "store")

@@ -28,7 +28,7 @@ def csr(dense) -> Codes:
 
 
 def case(seed, images=40, width=6):
-    """Dense codes, the image of each caption (none to many), and a dictionary."""
+    """Dense codes, the image of each caption (images have no caption or several), and a dictionary."""
     random = np.random.default_rng(seed)
     owner = np.sort(random.integers(0, images, 2 * images))
     z_I, z_T = (
@@ -48,7 +48,7 @@ def pairs_of(z_I, z_T, owner) -> PairedCodes:
 @settings(max_examples=20, deadline=None)
 def test_figures_agree_with_dense_numpy(seed):
     z_I, z_T, owner, D = case(seed)
-    (found,) = figures(pairs_of(z_I, z_T, owner).scores([D], CLASS_LIST, 3))
+    (summary,) = figures(pairs_of(z_I, z_T, owner).scores([D], CLASS_LIST, 3))
     I, T = z_I[owner].astype(float), z_T.astype(float)  # noqa: E741
     G, cosine = I.T @ T / len(owner), D @ D.T
     scores = {"raw": G * cosine, "covariance": (G - np.outer(I.mean(0), T.mean(0))) * cosine}
@@ -57,16 +57,16 @@ def test_figures_agree_with_dense_numpy(seed):
     opposite = np.outer(names == "image", names == "text") | np.outer(names == "text", names == "image")
     for kind, B in scores.items():
         positive = B.clip(0)
-        assert found[f"{kind}_total"] == pytest.approx(B.sum(), abs=1e-12)
-        assert found[f"{kind}_positive"] == pytest.approx(positive.sum(), abs=1e-12)
-        assert found[f"{kind}_self_share"] == pytest.approx(np.trace(positive) / positive.sum())
-        assert found[f"{kind}_opposite_share"] == pytest.approx(positive[opposite].sum() / positive.sum())
+        assert summary[f"{kind}_total"] == pytest.approx(B.sum(), abs=1e-12)
+        assert summary[f"{kind}_positive"] == pytest.approx(positive.sum(), abs=1e-12)
+        assert summary[f"{kind}_self_share"] == pytest.approx(np.trace(positive) / positive.sum())
+        assert summary[f"{kind}_opposite_share"] == pytest.approx(positive[opposite].sum() / positive.sum())
         top = np.sort(B[enough])[::-1][:10].clip(0).sum()
-        assert found[f"{kind}_top_10_share"] == pytest.approx(top / positive.sum())
-    assert found["top_bridge"] == pytest.approx(scores["raw"][enough].max())
+        assert summary[f"{kind}_top_10_share"] == pytest.approx(top / positive.sum())
+    assert summary["top_bridge"] == pytest.approx(scores["raw"][enough].max())
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = scores["covariance"] / np.outer(I.std(0), T.std(0))
-    assert found["top_correlation_bridge"] == pytest.approx(np.nanmax(correlation[enough]))
+    assert summary["top_correlation_bridge"] == pytest.approx(np.nanmax(correlation[enough]))
 
 
 @given(st.integers(0, 10_000))
@@ -80,7 +80,7 @@ def test_permuted_images_keep_their_number_of_captions(seed):
 
 
 def test_expected_coactivation_of_permuted_images_is_the_product_of_means():
-    # Every image has two captions, so that the average over all permutations is exact; 400 draws come near it.
+    # Every image has two captions, so that the average over all permutations is exact; 400 draws approximate it.
     z_I, z_T, _, D = case(1, images=20)
     owner = np.repeat(np.arange(20), 2)
     pairs = pairs_of(z_I, z_T[:40], owner)
@@ -88,8 +88,8 @@ def test_expected_coactivation_of_permuted_images_is_the_product_of_means():
     totals = []
     for _ in range(400):
         shuffled = pairs.with_images(permuted_among_equals(np.full(20, 2), random))
-        (found,) = figures(shuffled.scores([D], CLASS_LIST, 1))
-        totals.append([found["raw_total"], found["covariance_total"]])
+        (summary,) = figures(shuffled.scores([D], CLASS_LIST, 1))
+        totals.append([summary["raw_total"], summary["covariance_total"]])
     means = (pairs.moments_image.mean @ D) @ (pairs.moments_text.mean @ D)
     error = np.std(totals, 0) / 20
     assert abs(np.mean(totals, 0) - [means, 0]) == pytest.approx([0, 0], abs=4 * error.max())
@@ -98,23 +98,23 @@ def test_expected_coactivation_of_permuted_images_is_the_product_of_means():
 def test_with_images_is_the_same_as_permuting_from_the_start():
     z_I, z_T, owner, D = case(2)
     image_of = permuted_among_equals(np.bincount(owner, minlength=len(z_I)), np.random.default_rng(3))
-    found = bridges_of(pairs_of(z_I, z_T, owner).with_images(image_of), D, CLASS_LIST, 1)
+    bridges = bridges_of(pairs_of(z_I, z_T, owner).with_images(image_of), D, CLASS_LIST, 1)
     expected = bridges_of(pairs_of(z_I, z_T, image_of[owner]), D, CLASS_LIST, 1)
     for name, column in expected.rows.items():
-        np.testing.assert_allclose(found.rows[name], column, rtol=1e-12)
+        np.testing.assert_allclose(bridges.rows[name], column, rtol=1e-12)
 
 
 def test_nulls_are_repeatable_and_leave_alone_what_they_do_not_permute():
     z_I, z_T, owner, D = case(4)
     pairs = pairs_of(z_I, z_T, owner)
-    found = bridge_nulls(pairs, D, CLASS_LIST, 1, draws=5, seed=7)
-    assert list(found) == list(NULLS)
-    assert all(len(draws) == 5 for draws in found.values())
-    assert found == bridge_nulls(pairs, D, CLASS_LIST, 1, draws=5, seed=7)
+    nulls = bridge_nulls(pairs, D, CLASS_LIST, 1, draws=5, seed=7)
+    assert list(nulls) == list(NULLS)
+    assert all(len(draws) == 5 for draws in nulls.values())
+    assert nulls == bridge_nulls(pairs, D, CLASS_LIST, 1, draws=5, seed=7)
     (real,) = figures(pairs.scores([D], CLASS_LIST, 1))
-    own = [one["raw_self_share"] * one["raw_positive"] for one in found["dictionary_permuted"]]
+    own = [one["raw_self_share"] * one["raw_positive"] for one in nulls["dictionary_permuted"]]
     assert own == pytest.approx([real["raw_self_share"] * real["raw_positive"]] * 5)  # |D_i| stays 1
-    assert len({one["raw_total"] for one in found["dictionary_permuted"]}) == 5
+    assert len({one["raw_total"] for one in nulls["dictionary_permuted"]}) == 5
 
 
 @given(st.integers(0, 10_000))
@@ -130,13 +130,13 @@ def test_terms_add_up_to_matched_similarity(seed):
     assert terms["shuffled"] == pytest.approx(x_I.mean(0) @ x_T.mean(0))
     parts = terms["bridges"] + terms["text_on_bias"] + terms["image_on_bias"] + terms["bias"]
     assert parts == pytest.approx(terms["matched"])
-    (found,) = figures(pairs.scores([D], ["bimodal"] * 6, 1))
-    assert found["raw_total"] == pytest.approx(terms["bridges"])
-    assert found["covariance_total"] == pytest.approx(terms["matched"] - terms["shuffled"])
+    (summary,) = figures(pairs.scores([D], ["bimodal"] * 6, 1))
+    assert summary["raw_total"] == pytest.approx(terms["bridges"])
+    assert summary["covariance_total"] == pytest.approx(terms["matched"] - terms["shuffled"])
 
 
 def test_unimodal_shares():
-    # Concept 3 fires too seldom, concept 4 has no score: three count, two of them unimodal, with 3 of 6 of the energy.
+    # Concept 3 fires too rarely, concept 4 has no score: three count, two of them unimodal, with 3/6 of the energy.
     shares = unimodal_shares(
         np.array([0.95, 0.05, 0.5, 1.0, np.nan]), np.array([1.0, 2, 3, 9, 9]), np.array([10, 99, 99, 9, 50])
     )

@@ -1,4 +1,4 @@
-"""The plain-SQL co-activation against the kernel and dense numpy, and a catalog that is asked while a study runs."""
+"""Co-activation in plain SQL against the kernel and dense numpy."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def test_kernel_sql_and_numpy_agree(split: str, seed: int) -> None:
     sql = (SQL / "reference" / "coactivation.sql").read_text()
     reference = frame(case.con, sql, {**KEYS, "split": split})
     pairs = pairs_of(case.con, KEYS, counted_pairs(case.con, split), width)
-    found = bridges_of(pairs, case.dictionary, ["bimodal"] * width, 1)
-    assert reference["image_concept"].to_list() == found.rows["image_concept"].tolist()
-    assert reference["text_concept"].to_list() == found.rows["text_concept"].tolist()
-    assert reference["pairs"].to_list() == found.rows["pairs"].tolist()
-    np.testing.assert_allclose(found.rows["coactivation"], reference["coactivation"], rtol=1e-9)
+    bridges = bridges_of(pairs, case.dictionary, ["bimodal"] * width, 1)
+    assert reference["image_concept"].to_list() == bridges.rows["image_concept"].tolist()
+    assert reference["text_concept"].to_list() == bridges.rows["text_concept"].tolist()
+    assert reference["pairs"].to_list() == bridges.rows["pairs"].tolist()
+    np.testing.assert_allclose(bridges.rows["coactivation"], reference["coactivation"], rtol=1e-9)
     kept = case.heldout[case.owner] if split == "heldout" else np.ones(len(case.owner), bool)
     image, text = case.z_image[case.owner][kept].astype(float), case.z_text[kept].astype(float)
     G = image.T @ text / kept.sum()
-    at = found.rows["image_concept"], found.rows["text_concept"]
-    np.testing.assert_allclose(found.rows["coactivation"], G[at], rtol=1e-9)
+    at = bridges.rows["image_concept"], bridges.rows["text_concept"]
+    np.testing.assert_allclose(bridges.rows["coactivation"], G[at], rtol=1e-9)
     cosine = case.dictionary @ case.dictionary.T
     covariance = (G - np.outer(image.mean(0), text.mean(0))) * cosine
-    np.testing.assert_allclose(found.rows["bridge"], (G * cosine)[at], rtol=1e-9)
-    np.testing.assert_allclose(found.rows["covariance_bridge"], covariance[at], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(bridges.rows["bridge"], (G * cosine)[at], rtol=1e-9)
+    np.testing.assert_allclose(bridges.rows["covariance_bridge"], covariance[at], rtol=1e-9, atol=1e-12)
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = (covariance / np.outer(image.std(0), text.std(0)))[at]
-    np.testing.assert_allclose(found.rows["correlation_bridge"], correlation, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(bridges.rows["correlation_bridge"], correlation, rtol=1e-7, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Co-activation and the Bridge Score: worked numbers, dense numpy, and the identities of the definitions."""
+"""Co-activation and the Bridge Score: numbers worked by hand, dense numpy, and identities of the definitions."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def csr(dense) -> Codes:
 
 
 def random_case(seed, width=7, images=12, texts=15, pairs=25):
-    """Sparse dense-form codes, pairs in which images and captions repeat, and a dictionary."""
+    """Sparse codes as dense arrays, pairs in which images and captions repeat, and a dictionary."""
     random = np.random.default_rng(seed)
     z_I, z_T = (
         np.where(random.random((n, width)) < 0.4, random.exponential(1, (n, width)), 0).astype(np.float32)
@@ -51,12 +51,12 @@ def test_worked_example():
     assert rows["bridge"] == pytest.approx([2 / 3, 1.2])
     assert rows["covariance_bridge"] == pytest.approx([2 / 9, 0.4])
     assert rows["correlation_bridge"] == pytest.approx([(2 / 9) / (4 / 9), 0.4 / (4 / 3)])
-    # Untruncated: the image concept 1 never fires with a caption's, yet its covariance -1/3 (1/3, 1) counts.
-    found = {(r["class_image"], r["class_text"], r["self"]): r for r in result.totals if r["kind"] == "covariance"}
-    assert found["image", "text", False]["total"] == pytest.approx(0.4)
-    assert found["text", "image", False]["negative"] == pytest.approx(-1 / 9 * 0.6)
-    assert found["text", "text", True]["total"] == pytest.approx(-1 / 3)
-    assert found["image", "image", True]["positive"] == pytest.approx(2 / 9)
+    # Not truncated: image concept 1 never fires with a caption's concept, but its covariance -1/3 (1/3, 1) counts.
+    cells = {(r["class_image"], r["class_text"], r["self"]): r for r in result.totals if r["kind"] == "covariance"}
+    assert cells["image", "text", False]["total"] == pytest.approx(0.4)
+    assert cells["text", "image", False]["negative"] == pytest.approx(-1 / 9 * 0.6)
+    assert cells["text", "text", True]["total"] == pytest.approx(-1 / 3)
+    assert cells["image", "image", True]["positive"] == pytest.approx(2 / 9)
 
 
 @given(st.integers(0, 1000))
@@ -110,7 +110,7 @@ def test_blocks_do_not_matter(monkeypatch):
 
 
 def test_correlation_of_a_constant_code_is_undefined():
-    # Image concept 0 is .1 on every pair: its deviation over the pairs is 0, whatever float rounding says.
+    # Image concept 0 is .1 on every pair: its deviation over the pairs is 0, despite float rounding.
     z_I, z_T = np.full((30, 1), 0.1), np.linspace(0.1, 1, 30)[:, None]
     pairs = np.arange(30)
     result = bridges(csr(z_I), csr(z_T), pairs, pairs, np.ones((1, 1)), ["bimodal"], 1)

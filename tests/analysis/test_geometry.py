@@ -1,4 +1,4 @@
-"""Directions as classifiers, and what chance gives: worked numbers, brute force, closed forms."""
+"""Directions as classifiers, and their values under chance: worked numbers, brute force, closed forms."""
 
 import numpy as np
 import pytest
@@ -23,43 +23,43 @@ def column(*values):
 
 
 def brute_force(v, train, heldout):
-    """Every orientation and every threshold between two projections, or below all, one by one."""
+    """Try every orientation with every threshold between two projections or below all of them."""
     images, texts = (x @ v for x in train)
     values = np.unique(np.concatenate([images, texts]).astype(float))
     cuts = [-np.inf, *((values[1:] + values[:-1]) / 2)]
 
-    def told(s, t, rows):
+    def accuracy_of(s, t, rows):
         return ((s * (rows[0] - t) > 0).mean() + 1 - (s * (rows[1] - t) > 0).mean()) / 2
 
-    tried = [(told(s, t, (images, texts)), s, t) for s in (1, -1) for t in cuts]
+    tried = [(accuracy_of(s, t, (images, texts)), s, t) for s in (1, -1) for t in cuts]
     best = max(score for score, _, _ in tried)
     chosen = [(s, t) for score, s, t in tried if score > best - 1e-12]
-    return best, {round(told(s, t, [x @ v for x in heldout]), 9) for s, t in chosen}
+    return best, {round(accuracy_of(s, t, [x @ v for x in heldout]), 9) for s, t in chosen}
 
 
 def test_worked_example():
     train = Modalities(column(1, 2, 5), column(0, 2))
     heldout = Modalities(column(0.4, 0.6, 3, 9), column(0, 1, 0.5))
-    # From below: after 0, 3 * 1 - 2 * 0 = 3; after 1, 3 - 2 = 1; after both 2s, 3 * 2 - 2 * 2 = 2. The first is best:
+    # Ascending: after 0, 3 * 1 - 2 * 0 = 3; after 1, 3 - 2 = 1; after both 2s, 3 * 2 - 2 * 2 = 2. The first is best:
     # t midway between 0 and 1, images above, .5 + 3 / (2 * 3 * 2) = .75 (all images, one of two captions).
-    found = direction_accuracy([[1.0]], train, heldout)
-    assert found.train.tolist() == [0.75]
-    assert found.threshold.tolist() == [0.5]
-    assert found.orientation.tolist() == [1]
+    accuracy = direction_accuracy([[1.0]], train, heldout)
+    assert accuracy.train.tolist() == [0.75]
+    assert accuracy.threshold.tolist() == [0.5]
+    assert accuracy.orientation.tolist() == [1]
     # Held out: three of four images lie above .5, and two of three captions do not (.5 itself is not above).
-    assert found.heldout == pytest.approx([(3 / 4 + 2 / 3) / 2])
-    # The opposite direction is the same classifier. There 0.5 lies on its threshold again, and is no image again.
+    assert accuracy.heldout == pytest.approx([(3 / 4 + 2 / 3) / 2])
+    # The opposite direction is the same classifier. Again 0.5 lies on the threshold and is not classified as an image.
     back = direction_accuracy([[-1.0]], train, heldout)
     assert (back.train[0], back.threshold[0], back.orientation[0]) == (0.75, -0.5, -1)
-    assert back.heldout == pytest.approx(found.heldout)
+    assert back.heldout == pytest.approx(accuracy.heldout)
 
 
-def test_direction_that_tells_nothing():
-    # All projections are one number: no threshold helps, everything is called an image.
+def test_direction_that_separates_nothing():
+    # All projections are equal: no threshold separates them, and every row is classified as an image.
     rows = Modalities(np.eye(2, dtype=np.float32)[[0, 0, 0]], np.eye(2, dtype=np.float32)[[0, 0]])
-    found = direction_accuracy([[0.0, 1.0], [1.0, 0.0]], rows, rows)
-    assert found.heldout.tolist() == found.train.tolist() == [0.5, 0.5]
-    assert found.threshold.tolist() == [-np.inf, -np.inf]
+    accuracy = direction_accuracy([[0.0, 1.0], [1.0, 0.0]], rows, rows)
+    assert accuracy.heldout.tolist() == accuracy.train.tolist() == [0.5, 0.5]
+    assert accuracy.threshold.tolist() == [-np.inf, -np.inf]
 
 
 rows = st.lists(st.integers(-4, 4), min_size=1, max_size=9).map(lambda values: column(*values))
@@ -69,10 +69,10 @@ rows = st.lists(st.integers(-4, 4), min_size=1, max_size=9).map(lambda values: c
 @settings(max_examples=200, deadline=None)
 def test_no_threshold_is_better_with_ties(image, text, heldout_image, heldout_text):
     train, heldout = Modalities(image, text), Modalities(heldout_image, heldout_text)
-    best, told = brute_force(np.array([1.0]), train, heldout)
-    found = direction_accuracy([[1.0]], train, heldout)
-    assert found.train[0] == pytest.approx(best, abs=1e-12)
-    assert round(found.heldout[0], 9) in told  # several thresholds may be equally good
+    best, possible = brute_force(np.array([1.0]), train, heldout)
+    accuracy = direction_accuracy([[1.0]], train, heldout)
+    assert accuracy.train[0] == pytest.approx(best, abs=1e-12)
+    assert round(accuracy.heldout[0], 9) in possible  # several thresholds may be equally good
 
 
 @given(st.integers(0, 1000), st.integers(1, 40), st.integers(1, 40))
@@ -82,24 +82,24 @@ def test_many_directions_agree_with_brute_force_and_with_swapped_modalities(seed
     train = Modalities(*(random.standard_normal((n, 3)).astype(np.float32) for n in (images, texts)))
     heldout = Modalities(*(random.standard_normal((n, 3)).astype(np.float32) for n in (texts, images)))
     v = random.standard_normal((4, 3)).astype(np.float32)
-    found = direction_accuracy(v, train, heldout)
+    accuracy = direction_accuracy(v, train, heldout)
     for i in range(4):
-        best, told = brute_force(v[i], train, heldout)
-        assert found.train[i] == pytest.approx(best, abs=1e-12)
-        assert round(found.heldout[i], 9) in told
+        best, possible = brute_force(v[i], train, heldout)
+        assert accuracy.train[i] == pytest.approx(best, abs=1e-12)
+        assert round(accuracy.heldout[i], 9) in possible
     swapped = direction_accuracy(v, Modalities(*train[::-1]), Modalities(*heldout[::-1]))
-    np.testing.assert_array_equal(swapped.threshold, found.threshold)
-    np.testing.assert_allclose(swapped.heldout, found.heldout, atol=1e-12)
-    assert (swapped.orientation == -found.orientation).all()
+    np.testing.assert_array_equal(swapped.threshold, accuracy.threshold)
+    np.testing.assert_allclose(swapped.heldout, accuracy.heldout, atol=1e-12)
+    assert (swapped.orientation == -accuracy.orientation).all()
 
 
 def test_thresholds_lie_between_neighbouring_float32_numbers():
     low = np.float32(1)
     high = np.nextafter(low, np.float32(2))
     train = Modalities(np.array([[high]]), np.array([[low]]))
-    found = direction_accuracy([[1.0]], train, train)
-    assert found.heldout.tolist() == [1.0]
-    assert low < found.threshold[0] < high
+    accuracy = direction_accuracy([[1.0]], train, train)
+    assert accuracy.heldout.tolist() == [1.0]
+    assert low < accuracy.threshold[0] < high
 
 
 def test_blocks_do_not_matter(monkeypatch):
@@ -167,13 +167,13 @@ def gaussian_clouds(seed, gap, rows=2000, dim=16):
 
 
 def test_null_of_direction_accuracy_where_it_is_known():
-    # Unit Gaussians a distance g apart: along v they are g |v_1| apart, and the best cut tells Phi(g |v_1| / 2) right.
+    # Unit Gaussians at distance g: along v their distance is g |v_1|, and the best accuracy is Phi(g |v_1| / 2).
     v = random_directions(16, 400, seed=0)
-    found = direction_accuracy(v, gaussian_clouds(1, 4.0), gaussian_clouds(2, 4.0))
+    accuracy = direction_accuracy(v, gaussian_clouds(1, 4.0), gaussian_clouds(2, 4.0))
     known = norm.cdf(4.0 * np.abs(v[:, 0]) / 2)
-    assert found.heldout.mean() == pytest.approx(known.mean(), abs=0.01)
-    np.testing.assert_allclose(found.heldout, known, atol=0.05)
-    assert known.mean() > 0.64  # no classifier was looked for: this is what a gap alone gives
+    assert accuracy.heldout.mean() == pytest.approx(known.mean(), abs=0.01)
+    np.testing.assert_allclose(accuracy.heldout, known, atol=0.05)
+    assert known.mean() > 0.64  # random directions reach this by the gap alone
 
 
 def test_matched_directions_share_the_mean_and_spread_of_the_dictionary():
@@ -191,26 +191,26 @@ def test_matched_directions_share_the_mean_and_spread_of_the_dictionary():
 def test_modality_of_a_dictionary():
     train, heldout = gaussian_clouds(1, 6.0), gaussian_clouds(2, 6.0)
     spaces = subspaces(train, heldout)
-    # Concept 0 points to the images, 1 to the captions, 2 elsewhere, the others (fewer than dimensions) anywhere.
+    # Concept 0 points to the images, 1 to the captions, 2 to neither, the others (fewer than dimensions) at random.
     D = np.concatenate([np.eye(16)[[0]], -np.eye(16)[[0]], np.eye(16)[[5]], random_directions(16, 5, seed=9)])
-    found = modality(D.astype(np.float32), spaces, train, heldout, seed=0)
+    result = modality(D.astype(np.float32), spaces, train, heldout, seed=0)
     for name in ("mean_gap", "logistic", "lda"):
-        assert found.alignment[name][:3] == pytest.approx([1, -1, 0], abs=0.06)
-    assert found.alignment["inlp"][:2] == pytest.approx([1, 1], abs=0.01)
-    # Phi(3) = .9987; the orientation finds the captions' concept as good as the images'.
-    assert found.accuracy.heldout[:3] == pytest.approx([0.9987, 0.9987, 0.5], abs=0.03)
-    assert found.accuracy.orientation[:2].tolist() == [1, -1]
-    assert {len(part) for part in found.accuracy} == {8}
-    nulls = {(statistic, null): figures for statistic, null, figures in found.nulls}
-    assert len(nulls) == len(found.nulls) == 2 * 5
+        assert result.alignment[name][:3] == pytest.approx([1, -1, 0], abs=0.06)
+    assert result.alignment["inlp"][:2] == pytest.approx([1, 1], abs=0.01)
+    # Phi(3) = .9987; with its orientation the captions' concept is as accurate as the images'.
+    assert result.accuracy.heldout[:3] == pytest.approx([0.9987, 0.9987, 0.5], abs=0.03)
+    assert result.accuracy.orientation[:2].tolist() == [1, -1]
+    assert {len(part) for part in result.accuracy} == {8}
+    nulls = {(statistic, null): figures for statistic, null, figures in result.nulls}
+    assert len(nulls) == len(result.nulls) == 2 * 5
     for name in spaces:
         assert nulls[f"align_{name}", "floor_random"] == alignment_null(spaces[name].rank, 16)
         assert nulls[f"align_{name}", "floor_matched"].draws == room.DRAWS
-    # Rows like D's lie along the first axis more than random ones do, so chance by them is better.
+    # Rows drawn like those of D lie nearer to the first axis than random ones, so their chance accuracy is higher.
     for statistic in ("align_mean_gap", "direction_accuracy"):
         assert nulls[statistic, "floor_matched"].mean > nulls[statistic, "floor_random"].mean + 0.05
     again = modality(D.astype(np.float32), spaces, train, heldout, seed=0)
-    assert again.nulls == found.nulls
+    assert again.nulls == result.nulls
 
 
 def test_dictionary_must_have_unit_rows_of_the_right_width():

@@ -29,13 +29,13 @@ def random_case(seed, images=14, width=6, dim=5):
 def test_worked_example():
     u = np.array([[1.0, 0], [0, 1], [0.6, 0.8]])  # cosines: 0 of the first two, .6 and .8 with the third
     z = [[1, 1, 1, 0, 0], [2, 0, 1, 0, 0], [0, 3, 2, 1, 0]]
-    found = monosemanticity(csr(z), u, 5)
+    result = monosemanticity(csr(z), u, 5)
     # Concept 0: only the pair of cosine 0. Concept 1: only that of .6, whatever the activations.
     # Concept 2: (1*1*0 + 1*2*.6 + 1*2*.8) / (1 + 2 + 2) = 2.8 / 5. Concept 3 fires once, concept 4 never.
-    assert found.score[:3] == pytest.approx([0, 0.6, 0.56], abs=1e-7)
-    assert np.isnan(found.score[3:]).all()
-    assert found.images.tolist() == [2, 2, 3, 1, 0]
-    assert found.baseline == pytest.approx((0 + 0.6 + 0.8) / 3)
+    assert result.score[:3] == pytest.approx([0, 0.6, 0.56], abs=1e-7)
+    assert np.isnan(result.score[3:]).all()
+    assert result.images.tolist() == [2, 2, 3, 1, 0]
+    assert result.baseline == pytest.approx((0 + 0.6 + 0.8) / 3)
 
 
 @given(st.integers(0, 1000))
@@ -44,12 +44,12 @@ def test_agrees_with_all_pairs_one_by_one(seed):
     z, image = random_case(seed)
     u = image / np.linalg.norm(image, axis=1, keepdims=True)
     cosine, pair = u @ u.T, ~np.eye(len(u), dtype=bool)
-    found = monosemanticity(csr(z), image, 6)
+    result = monosemanticity(csr(z), image, 6)
     for concept, a in enumerate(z.T.astype(float)):
         weight = np.outer(a, a)[pair]
         expected = (weight * cosine[pair]).sum() / weight.sum() if (a > 0).sum() >= 2 else np.nan
-        assert found.score[concept] == pytest.approx(expected, abs=1e-10, nan_ok=True)
-    assert found.baseline == pytest.approx(cosine[pair].mean(), abs=1e-12)
+        assert result.score[concept] == pytest.approx(expected, abs=1e-10, nan_ok=True)
+    assert result.baseline == pytest.approx(cosine[pair].mean(), abs=1e-12)
 
 
 @given(st.integers(0, 1000))
@@ -67,9 +67,9 @@ def test_neither_scale_nor_rotation_nor_order_matters(seed):
 
 def test_images_that_are_all_alike_score_one():
     z, _ = random_case(0)
-    found = monosemanticity(csr(z), np.tile([0.3, 0.4], (14, 1)), 6)
-    np.testing.assert_allclose(found.score[:4], 1)
-    assert found.baseline == pytest.approx(1)
+    result = monosemanticity(csr(z), np.tile([0.3, 0.4], (14, 1)), 6)
+    np.testing.assert_allclose(result.score[:4], 1)
+    assert result.baseline == pytest.approx(1)
 
 
 def test_blocks_of_dimensions_do_not_matter(monkeypatch):
@@ -82,9 +82,9 @@ def test_blocks_of_dimensions_do_not_matter(monkeypatch):
 
 
 def test_one_image_has_no_pair():
-    found = monosemanticity(csr([[1.0, 0]]), np.ones((1, 3)), 2)
-    assert np.isnan(found.score).all()
-    assert np.isnan(found.baseline)
+    result = monosemanticity(csr([[1.0, 0]]), np.ones((1, 3)), 2)
+    assert np.isnan(result.score).all()
+    assert np.isnan(result.baseline)
 
 
 @pytest.mark.parametrize(

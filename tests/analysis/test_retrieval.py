@@ -22,11 +22,11 @@ from analysis.retrieval import (
 
 
 def test_worked_example():
-    # Images along x and y; captions t0 = x (owner 0), t1 nearer x than y (owner 1), t2 = y (owner 1).
+    # Images along x and y; captions t0 = x (owner 0), t1 nearer to x than to y (owner 1), t2 = y (owner 1).
     image = np.array([[2.0, 0], [0, 1]])
     text = np.array([[1.0, 0], [0.8, 0.6], [0, 1]])
     result = recall(image, text, np.array([0, 1, 1]), ks=(1, 2))
-    # Image 0: t0 first. Image 1: t2 first, own, although t1 is not.
+    # Image 0: t0 ranks first. Image 1: its caption t2 ranks first, though its caption t1 does not.
     assert result["image_to_text"] == {1: 1.0, 2: 1.0}
     # t1 prefers image 0 (.8 to .6): two of three at K=1.
     assert result["text_to_image"] == {1: pytest.approx(2 / 3), 2: 1.0}
@@ -82,7 +82,7 @@ def unit(rows):
 
 
 def random_case(seed, images=12, texts=20, width=7, dim=5):
-    """A gallery, dense codes of which concept 6 is dead and 5 an image concept, a dictionary and a bias."""
+    """A gallery, dense codes in which concept 6 is dead and 5 an image concept, a dictionary and a bias."""
     random = np.random.default_rng(seed)
     z_I, z_T = (
         np.where(random.random((n, width)) < 0.5, random.exponential(1, (n, width)), 0).astype(np.float32)
@@ -99,12 +99,12 @@ def test_removing_and_keeping_worked():
     x, codes, D = np.array([[0.6, 0.8]]), csr([[0.6, 0.4]]), np.eye(2)
     np.testing.assert_allclose(removed(x, codes, D, np.array([0])), [[0, 1]], atol=1e-7)
     np.testing.assert_allclose(removed(x, codes, D, np.array([1])), np.array([[0.6, 0.4]]) / 0.52**0.5, atol=1e-7)
-    # Kept alone, with b = (0, .8): (.6, .8) of concept 0, (0, 1.2) of concept 1, b itself of none.
+    # Kept alone, with b = (0, .8): (.6, .8) for concept 0, (0, 1.2) for concept 1, b for no concept.
     b = np.array([0, 0.8])
     np.testing.assert_allclose(kept(codes, D, b, np.array([0])), [[0.6, 0.8]], atol=1e-7)
     np.testing.assert_allclose(kept(codes, D, b, np.array([1])), [[0, 1]], atol=1e-7)
     np.testing.assert_allclose(kept(codes, D, b, np.array([], int)), [[0, 1]], atol=1e-7)
-    # Nothing left and no bias: a row of 0, which recall puts behind everything.
+    # No concept and no bias: a row of 0, which recall ranks last.
     assert kept(codes, D, np.zeros(2), np.array([], int)).tolist() == [[0, 0]]
 
 
@@ -116,10 +116,10 @@ def test_removing_and_keeping_agree_with_dense_numpy(seed, chosen):
     part = z[:, S].astype(float) @ D[S]
     np.testing.assert_allclose(removed(gallery.image, csr(z), D, S), unit(gallery.image - part), atol=1e-5)
     np.testing.assert_allclose(kept(csr(z), D, b, S), unit(part + b), atol=1e-5)
-    # Removing nothing is the embedding itself, keeping everything the reconstruction.
+    # Removing no concept gives the embedding itself; keeping all concepts gives the reconstruction.
     np.testing.assert_allclose(removed(3 * gallery.image, csr(z), D, S[:0]), gallery.image, atol=1e-6)
     np.testing.assert_allclose(kept(csr(z), D, b, np.arange(7)), unit(z @ D + b), atol=1e-5)
-    # Neither repetition nor a dead concept changes anything.
+    # Repeated and dead concepts change nothing.
     again = np.concatenate([S, S, [6]])
     np.testing.assert_allclose(removed(gallery.image, csr(z), D, S), removed(gallery.image, csr(z), D, again))
 
@@ -129,9 +129,9 @@ def test_every_intervention_is_the_recall_of_its_vectors():
     means = gallery.image.mean(0), gallery.text.mean(0)
     energy = (z_I.mean(0) + z_T.mean(0)) / 2
     sets = ConceptSets(np.array([5, 0]), np.array([1, 2, 3, 4]), np.array([2]), np.array([0, 3]))
-    found = list(interventions(gallery, Decoder(csr(z_I), csr(z_T), D, b), means, energy, sets, seed=1))
-    recalls = {(one.intervention, one.direction): one.recalls for one in found}
-    assert len(recalls) == len(found)
+    results = list(interventions(gallery, Decoder(csr(z_I), csr(z_T), D, b), means, energy, sets, seed=1))
+    recalls = {(one.intervention, one.direction): one.recalls for one in results}
+    assert len(recalls) == len(results)
 
     def without(S):
         return unit(gallery.image - z_I[:, S] @ D[S]), unit(gallery.text - z_T[:, S] @ D[S])
@@ -148,10 +148,10 @@ def test_every_intervention_is_the_recall_of_its_vectors():
     for name, vectors in expected.items():
         for direction, at in recall(*vectors, gallery.owner).items():
             assert recalls[name, direction] == pytest.approx(at), name
-    order = list(dict.fromkeys(one.intervention for one in found))
+    order = list(dict.fromkeys(one.intervention for one in results))
     random = ["random_for_unimodal", "random_for_bimodal", "random_for_aligned"]
     assert sorted(order) == sorted([*expected, *random])
-    by_name = {one.intervention: one for one in found}
+    by_name = {one.intervention: one for one in results}
     assert by_name["without_unimodal"].concepts == 2
     assert by_name["without_unimodal"].energy == pytest.approx((energy[0] + energy[5]) / energy.sum())
     assert by_name["reconstructions"].energy == pytest.approx(1)
@@ -167,12 +167,12 @@ def test_every_intervention_is_the_recall_of_its_vectors():
 
 
 def test_mean_removal_undoes_a_hub():
-    # Cosines: image 0 with the captions .96 and .936, image 1 with them 0 and .6. Caption 1 finds image 0 (.936), for
-    # all captions lie on that side. Around their means (.8, 0) and (.78, .54) images are +-(0, .6), captions
-    # +-(-.18, .26): everybody's own is the one with the same sign.
+    # Cosines: image 0 with the captions .96 and .936, image 1 with them 0 and .6. Image 0 ranks first for caption 1
+    # (.936), since all captions lie on its side. Around their means (.8, 0) and (.78, .54) images are +-(0, .6) and
+    # captions +-(-.18, .26): each item matches the one of the same sign.
     image, text = np.array([[0.8, 0.6], [0.8, -0.6]]), np.array([[0.6, 0.8], [0.96, 0.28]])
-    found = baselines(Gallery(image, text, np.arange(2)), (image.mean(0), text.mean(0)))
-    recalls = {(one.intervention, one.direction): one.recalls[1] for one in found}
+    results = baselines(Gallery(image, text, np.arange(2)), (image.mean(0), text.mean(0)))
+    recalls = {(one.intervention, one.direction): one.recalls[1] for one in results}
     assert recalls["embeddings", "image_to_text"] == 1.0
     assert recalls["embeddings", "text_to_image"] == 0.5
     assert recalls["mean_removed", "image_to_text"] == recalls["mean_removed", "text_to_image"] == 1.0
@@ -183,7 +183,7 @@ def test_mean_removal_undoes_a_hub():
 def test_swapping_the_modalities_swaps_the_directions(seed):
     gallery, z_I, _, D, b = random_case(seed, texts=12)
     z_T = z_I[::-1]
-    owner = np.random.default_rng(seed).permutation(12)  # one caption an image
+    owner = np.random.default_rng(seed).permutation(12)  # one caption per image
     sets = ConceptSets(np.arange(2), np.arange(2, 7), np.arange(3), np.arange(4))
     energy, means = z_I.mean(0), (gallery.image.mean(0), gallery.text.mean(0))
     one = interventions(gallery._replace(owner=owner), Decoder(csr(z_I), csr(z_T), D, b), means, energy, sets, 0)

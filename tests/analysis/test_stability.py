@@ -15,7 +15,7 @@ def unit(random, rows, dim):
 
 
 def test_assignment_is_exact_not_greedy():
-    # S = [[.8, .6], [1, 0]]: greedy takes row 0 -> 0 (.8) and is left with 0; the best total is .6 + 1.
+    # S = [[.8, .6], [1, 0]]: greedy matching takes row 0 -> 0 (.8), then 0 is left; the best total is .6 + 1.
     D_a, D_b = np.array([[0.8, 0.6], [1, 0]]), np.array([[1.0, 0], [0, 1]])
     permutation, cosines = match(D_a, D_b)
     assert permutation.tolist() == [1, 0]
@@ -35,7 +35,7 @@ def test_permuted_dictionary_has_stability_one(seed):
 @given(st.integers(0, 1000), st.sampled_from([2, 7, 40]), st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_optimum_is_that_of_scipy(seed, rows, rounded):
-    # Rounded rows give equal cosines, and rows of a dictionary that stand twice give equal columns: several optima.
+    # Rounded rows give equal cosines, and repeated rows of a dictionary give equal columns: several optima.
     random = np.random.default_rng(seed)
     D_a, D_b = unit(random, rows, 3), unit(random, rows, 3)
     if rounded:
@@ -43,9 +43,9 @@ def test_optimum_is_that_of_scipy(seed, rows, rounded):
         D_b[rows // 2] = D_b[0]
     cosines = D_a @ D_b.T
     best = cosines[linear_sum_assignment(cosines, maximize=True)].sum(dtype=np.float64)
-    found = match(D_a, D_b)
-    assert sorted(found.permutation) == list(range(rows))
-    assert found.cosines.sum(dtype=np.float64) == pytest.approx(best, abs=1e-5)
+    matching = match(D_a, D_b)
+    assert sorted(matching.permutation) == list(range(rows))
+    assert matching.cosines.sum(dtype=np.float64) == pytest.approx(best, abs=1e-5)
 
 
 def test_shapes_must_agree():
@@ -69,7 +69,7 @@ def test_floor_random_agrees_with_unrelated_dictionaries():
 
 
 def test_floor_random_does_not_depend_on_the_dictionary():
-    # Random rows have no direction, so a dictionary of few clustered rows meets the same floor as its mirror image.
+    # Random rows have no direction, so a dictionary of few clustered rows has the same floor as its mirror image.
     D = unit(np.random.default_rng(0), 64, 16)
     rotation, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((16, 16)))
     assert floor_random(D, 20, 0).mean() == pytest.approx(floor_random(D @ rotation, 20, 0).mean(), abs=0.006)

@@ -11,7 +11,7 @@ from analysis.subspaces import Modalities, Subspace, alignment, modalities, smal
 
 
 def clouds(seed, images=300, texts=200, dim=8, gap=(0.8, 0.5)) -> Modalities:
-    """Unit rows of two Gaussian clouds of unequal size and spread, apart along the first axes by `gap`."""
+    """Unit rows of two Gaussian clouds of unequal size and spread, separated along the first axes by `gap`."""
     random = np.random.default_rng(seed)
     shift = np.array([*gap, *[0.0] * (dim - len(gap))]) / 2
     scale = np.linspace(1, 0.3, dim) / 2
@@ -25,7 +25,7 @@ def fitted(rows: Modalities, U=None):
     X = np.concatenate(rows).astype(float)
     X = X if U is None or len(U) == 0 else X - X @ U.T @ U
     y = np.repeat([1, 0], [len(rows.image), len(rows.text)])
-    # It sums losses times C and adds |w|^2 / 2; ours is a mean plus 1e-3 |w|^2 / 2, so C = 1 / (1e-3 n).
+    # It sums losses times C and adds |w|^2 / 2; this project's loss is a mean plus 1e-3 |w|^2 / 2, so C = 1 / (1e-3 n).
     model = LogisticRegression(C=1 / (1e-3 * len(X)), class_weight="balanced", tol=1e-10, max_iter=10_000)
     return model.fit(X, y)
 
@@ -43,22 +43,24 @@ def test_mean_gap_worked():
     train = modalities([[1, 0], [0.8, 0.6]], [[0, 1], [-0.6, 0.8]], "training rows")
     heldout = modalities([[1, 0], [0.6, 0.8], [0, 1]], [[-1, 0]], "held-out rows")
     # Means (.9, .3) and (-.3, .9): the gap (1.2, -.6) is (2, -1) / sqrt 5. Midway (.3, .6), where 2*.3 - .6 = 0.
-    found = subspaces(train, heldout)["mean_gap"]
-    np.testing.assert_allclose(found.basis, [[2 / 5**0.5, -1 / 5**0.5]], atol=1e-7)
+    subspace = subspaces(train, heldout)["mean_gap"]
+    np.testing.assert_allclose(subspace.basis, [[2 / 5**0.5, -1 / 5**0.5]], atol=1e-7)
     # 2x - y is 2, .4, -1 for the images and -2 for the caption: two of three, and one of one.
-    assert found.heldout_accuracy == pytest.approx((2 / 3 + 1) / 2)
-    assert found.rank == 1
+    assert subspace.heldout_accuracy == pytest.approx((2 / 3 + 1) / 2)
+    assert subspace.rank == 1
     # Alignment is signed, + image: (2, -1) / sqrt 5 times each direction.
-    np.testing.assert_allclose(alignment(found, [[1, 0], [0, 1], [-1, 0]]), np.array([2, -1, -2]) / 5**0.5, atol=1e-7)
+    np.testing.assert_allclose(
+        alignment(subspace, [[1, 0], [0, 1], [-1, 0]]), np.array([2, -1, -2]) / 5**0.5, atol=1e-7
+    )
 
 
 @given(st.integers(0, 1000), st.integers(20, 300), st.integers(20, 300))
 @settings(max_examples=15, deadline=None)
 def test_logistic_is_that_of_scikit_learn(seed, images, texts):
     train, heldout = clouds(seed, images, texts), clouds(seed + 1)
-    found, reference = subspaces(train, heldout)["logistic"], fitted(train)
-    np.testing.assert_allclose(found.basis[0], normal(reference), atol=1e-3)
-    assert found.heldout_accuracy == pytest.approx(balanced(reference, heldout), abs=1e-12)
+    subspace, reference = subspaces(train, heldout)["logistic"], fitted(train)
+    np.testing.assert_allclose(subspace.basis[0], normal(reference), atol=1e-3)
+    assert subspace.heldout_accuracy == pytest.approx(balanced(reference, heldout), abs=1e-12)
 
 
 def ledoit_wolf_by_formula(x):
@@ -81,11 +83,11 @@ def test_lda_is_that_of_the_formula_also_with_few_rows(seed, rows):
     means = [x.mean(0, dtype=float) for x in train]
     w = np.linalg.solve(within, means[0] - means[1])
     w /= np.linalg.norm(w)
-    found = subspaces(train, heldout)["lda"]
-    np.testing.assert_allclose(found.basis[0], w, atol=1e-3)
+    subspace = subspaces(train, heldout)["lda"]
+    np.testing.assert_allclose(subspace.basis[0], w, atol=1e-3)
     middle = w @ (means[0] + means[1]) / 2
-    told = ((heldout.image @ w > middle).mean() + (heldout.text @ w <= middle).mean()) / 2
-    assert found.heldout_accuracy == pytest.approx(told, abs=0.004)  # the ridge may move a row across
+    accuracy = ((heldout.image @ w > middle).mean() + (heldout.text @ w <= middle).mean()) / 2
+    assert subspace.heldout_accuracy == pytest.approx(accuracy, abs=0.004)  # the ridge may reclassify a row
 
 
 def test_inlp_is_that_of_projecting_rows_and_fitting_again():
@@ -97,45 +99,45 @@ def test_inlp_is_that_of_projecting_rows_and_fitting_again():
         if abs(accuracies[-1] - 0.5) <= 0.02:
             break
         U = np.concatenate([U, normal(model)[None]])
-    found = subspaces(train, heldout)["inlp"]
-    assert found.rank == len(U) >= 2
-    np.testing.assert_allclose(found.basis, U, atol=1e-3)
-    assert found.heldout_accuracy == pytest.approx(accuracies[-1], abs=0.002)
-    # As far as the logistic normals go, the first is the subspace `logistic`.
-    np.testing.assert_allclose(found.basis[0], subspaces(train, heldout)["logistic"].basis[0], atol=1e-9)
+    subspace = subspaces(train, heldout)["inlp"]
+    assert subspace.rank == len(U) >= 2
+    np.testing.assert_allclose(subspace.basis, U, atol=1e-3)
+    assert subspace.heldout_accuracy == pytest.approx(accuracies[-1], abs=0.002)
+    # The first normal is the subspace `logistic`.
+    np.testing.assert_allclose(subspace.basis[0], subspaces(train, heldout)["logistic"].basis[0], atol=1e-9)
 
 
 def test_inlp_stops_at_its_largest_rank_and_says_what_was_left(monkeypatch):
     monkeypatch.setattr(room, "RANK", 1)
     train, heldout = clouds(0, gap=(0.9, 0.9)), clouds(1, gap=(0.9, 0.9))
-    found = subspaces(train, heldout)["inlp"]
-    assert found.rank == 1
-    assert found.heldout_accuracy == pytest.approx(balanced(fitted(train, found.basis), heldout), abs=1e-9)
-    assert found.heldout_accuracy > 0.52
+    subspace = subspaces(train, heldout)["inlp"]
+    assert subspace.rank == 1
+    assert subspace.heldout_accuracy == pytest.approx(balanced(fitted(train, subspace.basis), heldout), abs=1e-9)
+    assert subspace.heldout_accuracy > 0.52
 
 
 def test_inlp_of_modalities_that_held_out_rows_do_not_tell_apart_is_empty():
     x = clouds(1).image
-    found = subspaces(clouds(0), Modalities(x, x))["inlp"]  # of the same rows, as many are told right as wrong
-    assert found.rank == 0
-    assert found.basis.shape == (0, 8)
-    assert found.heldout_accuracy == 0.5
-    assert alignment(found, np.eye(8)).tolist() == [0.0] * 8
+    subspace = subspaces(clouds(0), Modalities(x, x))["inlp"]  # for equal rows half of the decisions are right
+    assert subspace.rank == 0
+    assert subspace.basis.shape == (0, 8)
+    assert subspace.heldout_accuracy == 0.5
+    assert alignment(subspace, np.eye(8)).tolist() == [0.0] * 8
 
 
 def test_inlp_ends_where_no_direction_is_left():
-    # Apart along one axis only, in one dimension: what is left has no direction, and chance is reached.
+    # The modalities differ along one axis in one dimension: without it no direction is left, and accuracy is chance.
     train = modalities([[1.0], [2.0]], [[-1.0], [-2.0]], "rows")
-    found = subspaces(train, train)
-    assert [found[name].basis.tolist() for name in room.SUBSPACES] == [[[1.0]]] * 4
-    assert (found["inlp"].rank, found["inlp"].heldout_accuracy) == (1, 0.5)
-    assert found["logistic"].heldout_accuracy == 1.0
+    spaces = subspaces(train, train)
+    assert [spaces[name].basis.tolist() for name in room.SUBSPACES] == [[[1.0]]] * 4
+    assert (spaces["inlp"].rank, spaces["inlp"].heldout_accuracy) == (1, 0.5)
+    assert spaces["logistic"].heldout_accuracy == 1.0
 
 
 def test_rows_of_a_modality_that_are_all_equal():
-    # No spread within the classes: the discriminant is the gap itself.
-    found = subspaces(*[modalities([[1.0, 0]] * 2, [[0, 1.0]] * 3, "rows")] * 2)
-    np.testing.assert_allclose(found["lda"].basis, [[0.5**0.5, -(0.5**0.5)]], atol=1e-9)
+    # No variance within the classes: the discriminant is the gap.
+    spaces = subspaces(*[modalities([[1.0, 0]] * 2, [[0, 1.0]] * 3, "rows")] * 2)
+    np.testing.assert_allclose(spaces["lda"].basis, [[0.5**0.5, -(0.5**0.5)]], atol=1e-9)
 
 
 @given(st.integers(0, 1000))
@@ -144,10 +146,10 @@ def test_bases_are_orthonormal_and_turn_with_the_space(seed):
     train, heldout = clouds(seed), clouds(seed + 1)
     rotation, _ = np.linalg.qr(np.random.default_rng(seed + 2).standard_normal((8, 8)))
     turned = subspaces(*(Modalities(*(x @ rotation for x in rows)) for rows in (train, heldout)))
-    for name, found in subspaces(train, heldout).items():
-        np.testing.assert_allclose(found.basis @ found.basis.T, np.eye(found.rank), atol=1e-9)
-        assert found.rank == turned[name].rank
-        np.testing.assert_allclose(found.basis @ rotation, turned[name].basis, atol=1e-3)
+    for name, subspace in subspaces(train, heldout).items():
+        np.testing.assert_allclose(subspace.basis @ subspace.basis.T, np.eye(subspace.rank), atol=1e-9)
+        assert subspace.rank == turned[name].rank
+        np.testing.assert_allclose(subspace.basis @ rotation, turned[name].basis, atol=1e-3)
 
 
 @given(st.integers(0, 1000))
@@ -156,10 +158,10 @@ def test_swapping_the_modalities_turns_every_normal_around(seed):
     train, heldout = clouds(seed), clouds(seed + 1)
     swapped = subspaces(Modalities(*train[::-1]), Modalities(*heldout[::-1]))
     D = np.eye(8)
-    for name, found in subspaces(train, heldout).items():
+    for name, subspace in subspaces(train, heldout).items():
         sign = 1 if name == "inlp" else -1
-        np.testing.assert_allclose(alignment(swapped[name], D), sign * alignment(found, D), atol=1e-5)
-        assert swapped[name].heldout_accuracy == pytest.approx(found.heldout_accuracy, abs=1e-9)
+        np.testing.assert_allclose(alignment(swapped[name], D), sign * alignment(subspace, D), atol=1e-5)
+        assert swapped[name].heldout_accuracy == pytest.approx(subspace.heldout_accuracy, abs=1e-9)
 
 
 @given(st.integers(0, 1000), st.integers(1, 6))
@@ -172,7 +174,7 @@ def test_alignment_with_a_subspace_does_not_depend_on_its_basis(seed, rank):
     D /= np.linalg.norm(D, axis=1, keepdims=True)
     one, other = (alignment(Subspace("inlp", basis, rank, 0.5), D) for basis in (U, rotation @ U))
     np.testing.assert_allclose(one, other, atol=1e-12)
-    # The length of what projecting D_i on the subspace leaves.
+    # The length of the projection of D_i on the subspace.
     np.testing.assert_allclose(one, np.linalg.norm(D @ U.T @ U, axis=1), atol=1e-12)
 
 
@@ -186,7 +188,7 @@ def test_the_classes_weigh_the_same_however_many_rows_each_has():
 
 def test_rows_are_those_of_the_smallest_split_u():
     split_u = np.array([0.3, 0.1, 0.2, 0.1])
-    assert smallest(split_u, 3).tolist() == [1, 3, 2]  # .1 and .1 in the order they came in, then .2
+    assert smallest(split_u, 3).tolist() == [1, 3, 2]  # .1 and .1 in input order, then .2
     assert smallest(split_u).tolist() == [1, 3, 2, 0]
 
 

@@ -1,4 +1,4 @@
-"""Tables of a planted study, straight from its datasets: what is computed, and what is refused in a sentence."""
+"""Tables of a planted study, computed from its datasets, and the errors for unusable input."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def checked(analysis: Analysis) -> duckdb.DuckDBPyConnection:
 
 
 def with_another_sae(store: Path, analysis: Analysis, name: str, seed: int, width: int) -> Analysis:
-    """A second SAE with activations of its own (those of the first), its rows the first one's in another order."""
+    """Add an SAE with a copy of the first one's activations, its atoms those of the first in another order."""
     first = next(entry for entry in analysis.entries if entry.kind == "train")
     net = SAE.load(store / first.dataset.path)
     order = torch.randperm(net.config.width, generator=torch.manual_seed(1))[:width]
@@ -70,27 +70,27 @@ def test_bridges_of_a_planted_study(store: Path, tmp_path: Path) -> None:
     create_inner(con)
     fill_concepts(con, counted_saes(analysis), "all")
     fill(con, "concepts")
-    found = bridge_tables(con, analysis, tmp_path, draws=3)
+    bridges = bridge_tables(con, analysis, tmp_path, draws=3)
     file = pq.ParquetFile(tmp_path / "bridges.parquet")
     rows = pl.read_parquet(tmp_path / "bridges.parquet")
-    assert found.rows == rows.height == file.metadata.num_rows > 0
+    assert bridges.rows == rows.height == file.metadata.num_rows > 0
     assert rows["pairs"].min() >= 3
     assert rows.select("image_concept", "text_concept").equals(
         rows.select("image_concept", "text_concept").sort("image_concept", "text_concept")
     )
-    # Every image and caption has five codes: all cells of the untruncated counts together hold 25 a pair.
-    raw = found.totals.filter(pl.col("kind") == "raw")["total"].sum()
-    terms = dict(found.similarity.select("term", "value").iter_rows())
+    # Every image and caption has five codes: all cells of the untruncated counts together hold 25 per pair.
+    raw = bridges.totals.filter(pl.col("kind") == "raw")["total"].sum()
+    terms = dict(bridges.similarity.select("term", "value").iter_rows())
     assert raw == pytest.approx(terms["bridges"])
     assert terms["matched"] == pytest.approx(
         terms["bridges"] + terms["text_on_bias"] + terms["image_on_bias"] + terms["bias"]
     )
-    covariance = found.totals.filter(pl.col("kind") == "covariance")["total"].sum()
+    covariance = bridges.totals.filter(pl.col("kind") == "covariance")["total"].sum()
     assert covariance == pytest.approx(terms["matched"] - terms["shuffled"])
-    assert set(found.draws["null"]) == {"images_permuted", "dictionary_permuted", "both_permuted"}
-    assert found.draws["draw"].max() == 2
-    # Planted partners co-fire: the permuted images lose that.
-    gain = found.draws.filter((pl.col("statistic") == "covariance_total") & (pl.col("null") == "images_permuted"))
+    assert set(bridges.draws["null"]) == {"images_permuted", "dictionary_permuted", "both_permuted"}
+    assert bridges.draws["draw"].max() == 2
+    # Planted partners fire together; permuted images do not have this.
+    gain = bridges.draws.filter((pl.col("statistic") == "covariance_total") & (pl.col("null") == "images_permuted"))
     assert abs(gain["value"].mean()) < abs(covariance)
 
 
@@ -99,14 +99,14 @@ def test_seeds_and_diets_of_one_family_are_matched_both_ways(store: Path) -> Non
     analysis = with_another_sae(store, analysis, "main-half-a", 0, 32)
     analysis = with_another_sae(store, analysis, "other", 0, 32)
     analysis = analysis._replace(diets={"main-half-a": {"of": "main", "data_half": "a"}})
-    found = match_rows(analysis)
-    runs = set(found.select("sae_a", "seed_a", "sae_b", "seed_b").iter_rows())
+    matches = match_rows(analysis)
+    runs = set(matches.select("sae_a", "seed_a", "sae_b", "seed_b").iter_rows())
     family = [("main", 0), ("main", 1), ("main-half-a", 0)]
     assert runs == {(*a, *b) for a in family for b in family if a != b}
-    # The others' rows are the first one's in another order: every concept finds itself.
-    assert found["cosine"].min() == pytest.approx(1, abs=1e-5)
-    there = found.filter((pl.col("sae_a") == "main") & (pl.col("seed_a") == 0) & (pl.col("seed_b") == 1))
-    back = found.filter((pl.col("seed_a") == 1) & (pl.col("sae_b") == "main") & (pl.col("seed_b") == 0))
+    # The atoms of all SAEs are equal up to their order: every concept is matched with itself.
+    assert matches["cosine"].min() == pytest.approx(1, abs=1e-5)
+    there = matches.filter((pl.col("sae_a") == "main") & (pl.col("seed_a") == 0) & (pl.col("seed_b") == 1))
+    back = matches.filter((pl.col("seed_a") == 1) & (pl.col("sae_b") == "main") & (pl.col("seed_b") == 0))
     assert dict(there.select("concept_a", "concept_b").iter_rows()) == dict(
         back.select("concept_b", "concept_a").iter_rows()
     )

@@ -1,4 +1,4 @@
-"""Concepts, their groups and AUC in SQL: worked numbers, and a few lines of dense numpy on random studies."""
+"""Concepts, their groups and AUC in SQL: worked numbers, and dense numpy on random studies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def concepts_of(case: Case, split: str = "heldout") -> pl.DataFrame:
 
 
 def test_worked_concepts() -> None:
-    # Held out are images 0 and 1 (u = .1, .2) with captions 0, 1 and 2; image 2 with caption 3 is a training row.
+    # Images 0 and 1 (u = .1, .2) with captions 0, 1 and 2 are held out; image 2 with caption 3 is a training row.
     z_image = np.array([[2.0, 0], [0, 0], [5, 1]])
     z_text = np.array([[1.0, 0], [0, 0], [1, 0], [0, 0]])
     con = catalog(z_image, z_text, [0, 0, 1, 2], [0.1, 0.2, 0.9])
@@ -42,7 +42,7 @@ def test_worked_concepts() -> None:
     assert first["modality_score"] == pytest.approx(3 / 5)
     # Pairs of an image and a caption: image 2.0 beats 1, 0, 1; image 0 loses to 1, ties with 0, loses to 1: 3.5 of 6.
     assert first["modality_auc"] == pytest.approx(3.5 / 6)
-    # Concept 1 fires on a training row alone: silent here, but not dead. Concept 2 is dead; all its pairs tie.
+    # Concept 1 fires on a training row only: silent here, but not dead. Concept 2 is dead; all its pairs tie.
     assert (second["firings"], second["modality_score"], second["dead"]) == (0, None, False)
     assert (third["dead"], third["modality_auc"]) == (True, 0.5)
     # Jackknife: u = .1 and .2 fall into two groups. Without image 0 (and captions 0, 1) image energy is 0, without
@@ -60,30 +60,30 @@ def test_worked_concepts() -> None:
 @settings(max_examples=6, deadline=None)
 def test_concepts_agree_with_dense_numpy(split: str, seed: int) -> None:
     case = random_case(seed)
-    found = concepts_of(case, split)
+    concepts = concepts_of(case, split)
     kept = case.heldout if split == "heldout" else np.ones(len(case.heldout), bool)
     image, text = case.z_image[kept].astype(float), case.z_text[kept[case.owner]].astype(float)
     energy = image.mean(0), text.mean(0)
     both = energy[0] + energy[1]
-    np.testing.assert_allclose(found["energy_image"], energy[0], rtol=1e-9)
-    np.testing.assert_allclose(found["energy_text"], energy[1], rtol=1e-9)
-    np.testing.assert_allclose(found["energy_squared_text"], (text**2).mean(0), rtol=1e-9)
-    np.testing.assert_allclose(found["rate_image"], (image > 0).mean(0), rtol=1e-9)
-    assert found["firings"].to_list() == ((image > 0).sum(0) + (text > 0).sum(0)).tolist()
+    np.testing.assert_allclose(concepts["energy_image"], energy[0], rtol=1e-9)
+    np.testing.assert_allclose(concepts["energy_text"], energy[1], rtol=1e-9)
+    np.testing.assert_allclose(concepts["energy_squared_text"], (text**2).mean(0), rtol=1e-9)
+    np.testing.assert_allclose(concepts["rate_image"], (image > 0).mean(0), rtol=1e-9)
+    assert concepts["firings"].to_list() == ((image > 0).sum(0) + (text > 0).sum(0)).tolist()
     score = np.divide(energy[0], both, out=np.full(len(both), np.nan), where=both > 0)
-    np.testing.assert_allclose(found["modality_score"].fill_null(np.nan), score, rtol=1e-9)
+    np.testing.assert_allclose(concepts["modality_score"].fill_null(np.nan), score, rtol=1e-9)
     wins = (image[:, None] > text[None]).mean((0, 1)) + (image[:, None] == text[None]).mean((0, 1)) / 2
-    np.testing.assert_allclose(found["modality_auc"], wins, rtol=1e-12)
+    np.testing.assert_allclose(concepts["modality_auc"], wins, rtol=1e-12)
     train = ~case.heldout
     dead = ~(case.z_image[train] > 0).any(0) & ~(case.z_text[train[case.owner]] > 0).any(0)
-    assert found["dead"].to_list() == dead.tolist()
+    assert concepts["dead"].to_list() == dead.tolist()
 
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=5, deadline=None)
 def test_jackknife_agrees_with_leaving_groups_out(seed: int) -> None:
     case = random_case(seed)
-    found = concepts_of(case)
+    concepts = concepts_of(case)
     group = np.array([int(u * 2**40) % 20 for u in case.split_u])
     scores = []
     for left_out in sorted(set(group[case.heldout])):
@@ -94,7 +94,7 @@ def test_jackknife_agrees_with_leaving_groups_out(seed: int) -> None:
             scores.append([*energy, energy[0] / energy.sum(0)])
     spread = np.sqrt((len(scores) - 1) / len(scores) * ((scores - np.mean(scores, 0)) ** 2).sum(0))
     for name, expected in zip(("energy_image_sd", "energy_text_sd", "modality_score_sd"), spread, strict=True):
-        np.testing.assert_allclose(found[name].fill_null(np.nan), expected, rtol=1e-7, atol=1e-12)
+        np.testing.assert_allclose(concepts[name].fill_null(np.nan), expected, rtol=1e-7, atol=1e-12)
 
 
 def test_groups_add_up_to_the_whole_and_ignore_the_other_split() -> None:

@@ -1,4 +1,4 @@
-"""One server, worker and set of deployments for all tests here, brought up as `make server worker deploy` do it."""
+"""One server, worker and set of deployments for all tests here, started as by `make server worker deploy`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
 
 @pytest.fixture
 def study_file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A small study whose name is the test's, since all tests share one store."""
+    """A small study named after the test, since all tests share one store."""
     study = write_study(tmp_path, images=400)
     name = request.node.name.replace("_", "-")[:60]
     study.write_text(

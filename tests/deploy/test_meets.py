@@ -1,4 +1,4 @@
-"""Two processes at once beside a locked catalog, and a full disk: real ones, done to processes that share a server."""
+"""Two runs at once beside a locked catalog, and a full disk, with real processes that share a server."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_two_processes_share_one_study_beside_a_locked_catalog(
     both = [begin(RUN, study_file, held_catalog, operator.client()) for _ in range(2)]
     ends = [end(process) for process in both]
     assert [code for code, _ in ends] == [0, 0], ends
-    assert any("runs this study too: what both need is made once" in said for _, said in ends), ends
+    assert any("runs this study too: what both need is made once" in output for _, output in ends), ends
     assert numbers(held_catalog, study_file.stem) == [1, 2]
     first, second = (read_run(held_catalog, study_file.stem, number) for number in (1, 2))
     assert [e.dataset for e in first.entries] == [e.dataset for e in second.entries]
     assert [problem for e in first.entries if (problem := verify(held_catalog, e.dataset))] == []
-    # Nothing stands beside what both runs refer to: no second copy, nothing half made.
+    # The store holds only what both runs refer to: no second copy, and no partial dataset.
     manifests = {e.dataset.path for e in first.entries}
     assert {p.parent.relative_to(held_catalog).as_posix() for p in held_catalog.glob("*/*/dataset.json")} == manifests
     catalog = held_catalog / "studies" / study_file.stem / "catalog.duckdb"
@@ -46,16 +46,18 @@ def test_two_processes_share_one_study_beside_a_locked_catalog(
         assert con.execute("SELECT count(*) FROM images").fetchone() == (400,)
 
 
-def test_a_full_disk_is_said_and_the_next_run_completes(study_file: Path, tmp_path: Path, operator: Operator) -> None:
+def test_a_full_disk_is_reported_and_the_next_run_completes(
+    study_file: Path, tmp_path: Path, operator: Operator
+) -> None:
     store = tmp_path / "store"
-    code, said = end(begin(SMALL_FILES + RUN, study_file, store, operator.client()))
+    code, output = end(begin(SMALL_FILES + RUN, study_file, store, operator.client()))
     assert code == 1
-    assert "bridgescope: failed: a file of the store may not grow any more" in said
-    assert "run the same command again" in said
-    assert "Traceback" not in said
+    assert "bridgescope: failed: a file of the store may not grow any more" in output
+    assert "run the same command again" in output
+    assert "Traceback" not in output
     assert numbers(store, study_file.stem) == []
-    code, said = end(begin(RUN, study_file, store, operator.client()))
-    assert code == 0, said
+    code, output = end(begin(RUN, study_file, store, operator.client()))
+    assert code == 0, output
     run = read_run(store, study_file.stem, 1)
     assert [problem for entry in run.entries if (problem := verify(store, entry.dataset))] == []
     assert all(len(table) for table in tables(store, run).values())

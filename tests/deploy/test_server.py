@@ -1,4 +1,4 @@
-"""Deployments on a real Prefect server: refused, landed, cancelled, killed."""
+"""Deployments on a real Prefect server: refused values, new pairs, cancelled and killed runs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests_support import grow, tables
 
 from storage.runs import last_run
 
-SLOW = "saes.main.epochs=400"  # a training that is still going on when the test does something to it
+SLOW = "saes.main.epochs=400"  # a training that still runs when the test acts on it
 
 
 def logs(operator: Operator, run: str) -> list[str]:
-    """What `bridgescope` said in a run."""
-    found = operator.post("/logs/filter", sort="TIMESTAMP_ASC", logs={"flow_run_id": {"any_": [run]}})
-    return [line["message"] for line in found if line["name"] == "bridgescope"]
+    """Log lines of the logger `bridgescope` in a run."""
+    lines = operator.post("/logs/filter", sort="TIMESTAMP_ASC", logs={"flow_run_id": {"any_": [run]}})
+    return [line["message"] for line in lines if line["name"] == "bridgescope"]
 
 
 def test_wrong_parameters_are_refused_before_a_run_exists(operator: Operator) -> None:
@@ -40,55 +40,55 @@ def test_wrong_parameters_are_refused_before_a_run_exists(operator: Operator) ->
 
 def test_the_schedule_plans_nights(operator: Operator) -> None:
     def planned() -> list[str]:
-        found = operator.post("/flow_runs/filter", limit=200)
-        return [run["expected_start_time"] for run in found if run["auto_scheduled"]]
+        runs = operator.post("/flow_runs/filter", limit=200)
+        return [run["expected_start_time"] for run in runs if run["auto_scheduled"]]
 
     assert "T02:00:00" in until(planned, "a night that the schedule plans")[0]
 
 
 def test_one_landing_starts_the_study_once_and_the_study_lands_nothing(operator: Operator, study_file: Path) -> None:
-    given = {"study": str(study_file), "set": ["analyze.min_pairs=3"]}
+    parameters = {"study": str(study_file), "set": ["analyze.min_pairs=3"]}
 
     def studies() -> list[dict[str, object]]:
         return [run for run in operator.runs("study") if run["parameters"]["study"] == str(study_file)]
 
-    first = operator.run("acquire/stage", **given)
+    first = operator.run("acquire/stage", **parameters)
     assert operator.ended(first)["state_type"] == "COMPLETED"
     until(studies, "the study that the landing starts")
     run = operator.ended(str(studies()[0]["id"]))
     assert run["state_type"] == "COMPLETED"
-    assert run["parameters"] == given
+    assert run["parameters"] == parameters
     assert {"landed", "study"} <= set(run["tags"])
 
-    def said(run: str, start: str) -> list[str]:  # a run's lines are sent in the background, some after it ended
+    def lines_of(run: str, start: str) -> list[str]:  # lines of a run are sent in the background, some after its end
         return [line for line in logs(operator, run) if line.startswith(start)]
 
-    digest = until(lambda: said(first, "pairs landed"), "the line of what landed")[0]
+    digest = until(lambda: lines_of(first, "pairs landed"), "the line of what landed")[0]
 
     # Again with nothing new, then with other vectors by the study itself: neither starts anything.
-    again = operator.run("acquire/stage", **given)
+    again = operator.run("acquire/stage", **parameters)
     assert operator.ended(again)["state_type"] == "COMPLETED"
-    (nothing,) = until(lambda: said(again, "no new pairs"), "the line that nothing landed")
+    (nothing,) = until(lambda: lines_of(again, "no new pairs"), "the line that nothing landed")
     assert nothing.split()[-3] in digest
     grow(study_file.parent / "vectors")
-    whole = operator.run("study/nightly", **given)
+    whole = operator.run("study/nightly", **parameters)
     assert operator.ended(whole)["state_type"] == "COMPLETED"
     events = operator.post("/events/filter", filter={"event": {"name": ["pairs landed"]}}, limit=50)["events"]
     assert [e["payload"]["study"] for e in events].count(str(study_file)) == 1
     assert [str(run["id"]) for run in studies()] == [run["id"], whole]
-    seen = {a["key"]: a for a in operator.post("/artifacts/filter", sort="KEY_ASC")}
-    assert f"{study_file.stem}-acquire" in seen
-    assert "stability of pairs of seeds" in seen[f"{study_file.stem}-results"]["data"]
+    artifacts = {a["key"]: a for a in operator.post("/artifacts/filter", sort="KEY_ASC")}
+    assert f"{study_file.stem}-acquire" in artifacts
+    assert "stability of pairs of seeds" in artifacts[f"{study_file.stem}-results"]["data"]
 
 
 def test_a_night_with_nothing_new_says_so_and_one_stage_takes_a_named_upstream(
     operator: Operator, study_file: Path
 ) -> None:
-    name, given = study_file.stem, {"study": str(study_file)}
-    assert operator.ended(operator.run("study/nightly", **given))["state_type"] == "COMPLETED"
+    name, parameters = study_file.stem, {"study": str(study_file)}
+    assert operator.ended(operator.run("study/nightly", **parameters))["state_type"] == "COMPLETED"
     first = last_run(operator.store, name)
     assert first is not None
-    nothing = operator.run("study/nightly", **given)
+    nothing = operator.run("study/nightly", **parameters)
     assert operator.ended(nothing)["state_type"] == "COMPLETED"
     again = last_run(operator.store, name)
     assert again is not None
@@ -99,44 +99,44 @@ def test_a_night_with_nothing_new_says_so_and_one_stage_takes_a_named_upstream(
         assert says in operator.post("/artifacts/filter", sort="CREATED_DESC", artifacts=key)[0]["description"]
 
     trained = first.of("train", seed=0)[0].dataset.recipe
-    forced = operator.run("export/stage", **given, upstream=trained, force=True)
+    forced = operator.run("export/stage", **parameters, upstream=trained, force=True)
     assert operator.ended(forced)["state_type"] == "COMPLETED"
     now = last_run(operator.store, name)
     assert now is not None
     assert not any(entry.cached for entry in now.of("export"))
     assert now.of("train") == again.of("train")
-    unknown = operator.ended(operator.run("export/stage", **given, upstream="0" * 20))
+    unknown = operator.ended(operator.run("export/stage", **parameters, upstream="0" * 20))
     assert unknown["state_type"] == "FAILED"
     assert "no run of" in unknown["state"]["message"]
 
 
 def training(operator: Operator) -> list[int]:
-    """Processes below the worker that train an SAE."""
+    """Descendants of the worker that train an SAE."""
     worker = int((operator.home / "worker.pid").read_text())
-    found = []
+    pids = []
     for pid in descendants(worker):
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
         if b"spawn_main" in command:
-            found.append(pid)
-    return found
+            pids.append(pid)
+    return pids
 
 
 def busy(operator: Operator) -> bool:
-    """Whether the worker has a run under way."""
+    """Return whether the worker is executing a run."""
     return bool(descendants(int((operator.home / "worker.pid").read_text())))
 
 
 def state(operator: Operator, run: str) -> str:
-    """The state that a run ended in, or nothing while it has not."""
-    found = next(r for r in operator.runs() if r["id"] == run)
-    return str(found["state_type"]) if found["end_time"] else ""
+    """The final state of a run, or "" while it has not ended."""
+    record = next(r for r in operator.runs() if r["id"] == run)
+    return str(record["state_type"]) if record["end_time"] else ""
 
 
 def reference(operator: Operator, study_file: Path, *changes: str) -> dict[str, object]:
-    """The tables of the same study, run in another store by the command line and never interrupted."""
+    """The tables of the same study, run without interruption in another store by the command line."""
     store = study_file.parent / "reference"
     command = [sys.executable, "-m", "flows.cli", "run", str(study_file), "--store", str(store)]
     for change in changes:
@@ -151,32 +151,32 @@ def reference(operator: Operator, study_file: Path, *changes: str) -> dict[str, 
 def test_a_second_night_is_cancelled_and_kill_9_of_worker_and_server_is_made_good_by_the_next_run(
     operator: Operator, study_file: Path
 ) -> None:
-    name, given = study_file.stem, {"study": str(study_file), "set": [SLOW]}
-    operator.run("study/nightly", **given)
+    name, parameters = study_file.stem, {"study": str(study_file), "set": [SLOW]}
+    operator.run("study/nightly", **parameters)
     until(lambda: training(operator), "the training")
-    second = operator.ended(operator.run("study/nightly", **given))
+    second = operator.ended(operator.run("study/nightly", **parameters))
     assert second["state_type"] == "CANCELLED"
     operator.kill("worker")
     assert last_run(operator.store, name) is None
     operator.make("worker")
 
-    third = operator.run("study/landed", **given)
+    third = operator.run("study/landed", **parameters)
     until(lambda: training(operator), "the training, again")
     operator.kill("server")
     operator.make("server")
-    operator.make("worker")  # it may have given up meanwhile
-    # The run outlives its server, or dies of it; then the next one waits for its slot, and completes.
+    operator.make("worker")  # it may have stopped meanwhile
+    # The run survives its server or ends with it; then the next one waits for its slot, and completes.
     until(lambda: state(operator, third) or not busy(operator), "its end, or its death")
     if state(operator, third) != "COMPLETED":
-        assert operator.ended(operator.run("study/landed", **given))["state_type"] == "COMPLETED"
+        assert operator.ended(operator.run("study/landed", **parameters))["state_type"] == "COMPLETED"
     run = last_run(operator.store, name)
     assert run is not None
     for table, expected in reference(operator, study_file, SLOW).items():
         assert tables(operator.store, run)[table].equals(expected), table
 
-    # The first night was killed: its slot comes free when its lease ends, and nights go on.
+    # The first run was killed: its slot is freed when its lease ends, and later runs start.
     until(
-        lambda: operator.ended(operator.run("study/nightly", **given))["state_type"] == "COMPLETED",
+        lambda: operator.ended(operator.run("study/nightly", **parameters))["state_type"] == "COMPLETED",
         "a night that is not cancelled",
     )
 
@@ -194,7 +194,7 @@ def test_stop_ends_what_was_started(operator: Operator) -> None:
 
 
 def running(pid: int) -> bool:
-    """Whether a process lives (a zombie does not)."""
+    """Return whether a process is alive; a zombie is not."""
     try:
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

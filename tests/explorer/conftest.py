@@ -23,9 +23,9 @@ PORT = 8123
 def pictured(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, worker_id: str
 ) -> tuple[Path, Path]:
-    """A study file and the store of its first run. The files of its figures take seconds, and are tested elsewhere.
+    """A study file and the store of its first run, without figure files, which take seconds and are tested elsewhere.
 
-    Made once for all processes of the tests, and copied: a store may be moved. Its model stays where the run found it.
+    Made once for all processes of the tests, then copied, since a store may be moved. Its model is not copied.
     """
     folder = tmp_path_factory.mktemp("pictured") / "study"
     shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
@@ -46,7 +46,7 @@ def pictured(
 
 @pytest.fixture(scope="session")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A built front end, as small as one can be."""
+    """A minimal built front end."""
     folder = tmp_path_factory.mktemp("front")
     (folder / "assets").mkdir()
     (folder / "index.html").write_text("<!doctype html><title>explorer</title>")

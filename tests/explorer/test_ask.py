@@ -1,4 +1,4 @@
-"""Questions in SQL from a page: what the guard refuses, and that time, rows and memory have an end."""
+"""SQL queries from a page: refused statements, and limits of time, rows and memory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def con(pictured: tuple[Path, Path]) -> duckdb.DuckDBPyConnection:
 
 @pytest.fixture(scope="module")
 def asker(pictured: tuple[Path, Path]) -> Iterator[Asker]:
-    made = Asker(pictured[1], "pictures", 1, seconds=1.0)
-    yield made
-    made.close()
+    started = Asker(pictured[1], "pictures", 1, seconds=1.0)
+    yield started
+    started.close()
 
 
 def files(store: Path) -> dict[str, int]:
-    """Every file of a store with its time."""
+    """Every file of a store with its modification time."""
     return {str(path): path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()}
 
 
@@ -82,7 +82,7 @@ def test_variables_of_the_server_are_no_tables(con: duckdb.DuckDBPyConnection) -
     assert secret.height == 1
 
 
-def test_rows_end_at_the_limit_and_it_is_said(con: duckdb.DuckDBPyConnection) -> None:
+def test_rows_end_at_the_limit_and_the_answer_states_it(con: duckdb.DuckDBPyConnection) -> None:
     whole = answered(con.cursor(), f"FROM range({ROWS})")
     assert (len(whole.rows), whole.truncated) == (ROWS, False)
     more = answered(con.cursor(), f"FROM range({ROWS + 1})")
@@ -92,9 +92,9 @@ def test_rows_end_at_the_limit_and_it_is_said(con: duckdb.DuckDBPyConnection) ->
 
 
 def test_few_rows_can_be_too_large(con: duckdb.DuckDBPyConnection) -> None:
-    found = answered(con.cursor(), "SELECT repeat('x', 1000000) FROM range(5000)", seconds=60)
-    assert found.truncated
-    assert 32 <= len(found.rows) < 5000  # 32 MB of text, in whole fetches
+    answer = answered(con.cursor(), "SELECT repeat('x', 1000000) FROM range(5000)", seconds=60)
+    assert answer.truncated
+    assert 32 <= len(answer.rows) < 5000  # 32 MB of text, in whole fetches
 
 
 def test_a_question_that_does_not_end_is_stopped(con: duckdb.DuckDBPyConnection) -> None:
@@ -113,7 +113,7 @@ def test_one_that_cannot_be_interrupted_is_ended_with_its_process(asker: Asker) 
     assert asker.ask("SELECT count(*) FROM saes").rows == [[2]]
     with pytest.raises(BadInput, match="COPY is not allowed here"):
         asker.ask("COPY (SELECT 1) TO '/tmp/x.csv'")
-    asker.process.kill()  # whatever else may end it
+    asker.process.kill()  # as any other cause could end it
     asker.process.wait()
     assert asker.ask("SELECT 1").rows == [[1]]
     assert asker.process.pid != first
@@ -135,5 +135,5 @@ def test_values_become_json_without_loss() -> None:
 
 
 def test_csv_quotes_what_must_be(con: duckdb.DuckDBPyConnection) -> None:
-    found = answered(con.cursor(), 'SELECT \'a,b\' AS "x ""y", chr(10) AS line, NULL AS nothing')
-    assert as_csv(found) == '"x ""y",line,nothing\n"a,b","\n",\n'
+    answer = answered(con.cursor(), 'SELECT \'a,b\' AS "x ""y", chr(10) AS line, NULL AS nothing')
+    assert as_csv(answer) == '"x ""y",line,nothing\n"a,b","\n",\n'

@@ -1,4 +1,4 @@
-"""`bridgescope explore` as a process: its address, its answers, its end."""
+"""`bridgescope explore` as a process: its address, its answers, its exit."""
 
 from __future__ import annotations
 

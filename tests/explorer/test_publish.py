@@ -1,4 +1,4 @@
-"""A published study: whole, loadable with the store's own codes, without items on demand, over nothing of others."""
+"""A published study: complete, loadable with equal codes, optionally without items, never replacing other files."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_card_says_what_the_tables_say(site: Path, pictured: tuple[Path, Pat
     assert f"| {floor:.3f} |" in card
     for part in ("## Data", "CC0-1.0", "## Models and preprocessing", "## Settings", "## Findings", "## Limits"):
         assert part in card
-    assert str(pictured[1].parent) not in card  # no path of this machine
+    assert str(pictured[1].parent) not in card  # no local path
     assert 'sae="tiny/main/0"' in (site / "saes" / "tiny" / "main" / "0" / "README.md").read_text()
 
 
@@ -149,7 +149,7 @@ def test_a_published_folder_is_replaced_whole(
     command = ["publish", str(study), "--store", str(store), "--to", str(to)]
     assert main(command) == 0
     (to / "left.txt").write_text("from an older version")
-    (to.with_name("site.partial")).mkdir()  # what a kill left
+    (to.with_name("site.partial")).mkdir()  # left by a killed process
     assert main([*command, "--no-items"]) == 0
     assert not (to / "left.txt").exists()
     assert not (to / "data" / "items").exists()
@@ -175,7 +175,7 @@ def test_a_release_that_fails_changes_nothing(
 def test_the_hub_gets_the_same_folder(
     pictured: tuple[Path, Path], front: Path, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    # The hub cannot be reached from a test: what would be sent to it is looked at, and loaded as it would be loaded.
+    # Tests do not reach the hub: the upload is captured, checked, and loaded as from the hub.
     import huggingface_hub
 
     sent: dict[str, Any] = {}
@@ -210,7 +210,7 @@ def test_the_hub_gets_the_same_folder(
     assert sent["asked"] == ("owner/name", None, wanted)
 
 
-def test_a_front_end_that_was_not_built_is_told(pictured: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
+def test_a_front_end_that_was_not_built_is_reported(pictured: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
     study, store = pictured
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(explorer.front.built_site, "__defaults__", (tmp_path,))

@@ -1,4 +1,4 @@
-"""The explorer's server: what it serves, what it refuses, and that nothing gets around either."""
+"""The explorer's server: its answers and its refusals."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_no_path_leads_out(client: TestClient, path: str) -> None:
         ({"host": "localhost:8123", "origin": "http://localhost:8123"}, 200),
         ({"host": "[::1]:8123", "origin": "http://[::1]:8123"}, 200),
         ({"host": "LOCALHOST:8123", "origin": "http://localhost:8123"}, 200),
-        ({"host": "evil.example:8123"}, 403),  # a name that was made to mean 127.0.0.1
+        ({"host": "evil.example:8123"}, 403),  # a name that resolves to 127.0.0.1
         ({"host": "127.0.0.1:8124"}, 403),
         ({"host": "127.0.0.1"}, 403),
         ({"host": "127.0.0.1.evil.example:8123"}, 403),
@@ -95,7 +95,7 @@ def test_no_path_leads_out(client: TestClient, path: str) -> None:
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
         ({"origin": "https://127.0.0.1:8123"}, 403),
-        ({"origin": "http://localhost:8123"}, 403),  # another origin than the host that was asked
+        ({"origin": "http://localhost:8123"}, 403),  # an origin other than the host of the request
     ],
 )
 def test_only_loopback_hosts_and_the_own_origin_are_answered(
@@ -161,7 +161,7 @@ def test_the_examples_of_the_manifest_run(client: TestClient) -> None:
         ([], 'the body must be {"query": "..."}'),
     ],
 )
-def test_a_wrong_question_is_told_in_a_sentence(client: TestClient, body: object, says: str) -> None:
+def test_a_wrong_question_is_answered_by_a_sentence(client: TestClient, body: object, says: str) -> None:
     answer = client.post("/api/sql", content=json.dumps(body).encode())
     assert answer.status_code == 400
     assert says in answer.json()["error"]
@@ -183,31 +183,31 @@ def test_a_caption_is_encoded_by_the_studys_own_model(client: TestClient, live: 
     stored, caption = codes[pair], captions[pair]
     answer = client.post(f"/api/encode?key={KEY}", json={"text": caption})
     assert answer.status_code == 200, answer.text
-    found = answer.json()
-    assert found["modality"] == "text"
+    body = answer.json()
+    assert body["modality"] == "text"
     # the store's own codes of that caption; its embedding was rounded to float16, which these codes were not
-    assert [one["concept"] for one in found["concepts"]] == stored["concept"]
-    assert [one["activation"] for one in found["concepts"]] == pytest.approx(stored["activation"], abs=5e-3)
-    assert sum(one["share"] for one in found["concepts"]) + found["bias"] == pytest.approx(1)
-    kinds = [near["modality"] for near in found["nearest"]]
+    assert [one["concept"] for one in body["concepts"]] == stored["concept"]
+    assert [one["activation"] for one in body["concepts"]] == pytest.approx(stored["activation"], abs=5e-3)
+    assert sum(one["share"] for one in body["concepts"]) + body["bias"] == pytest.approx(1)
+    kinds = [near["modality"] for near in body["nearest"]]
     assert kinds == ["image"] * 12 + ["text"] * 12
-    assert found["nearest"][12]["cosine"] == pytest.approx(1, abs=1e-3)
-    assert found["nearest"][12]["caption"] == caption
-    cosines = [near["cosine"] for near in found["nearest"][:12]]
+    assert body["nearest"][12]["cosine"] == pytest.approx(1, abs=1e-3)
+    assert body["nearest"][12]["caption"] == caption
+    cosines = [near["cosine"] for near in body["nearest"][:12]]
     assert cosines == sorted(cosines, reverse=True)
-    assert all(near["thumb"] == f"thumbs/{near['item']}.webp" for near in found["nearest"][:12])
+    assert all(near["thumb"] == f"thumbs/{near['item']}.webp" for near in body["nearest"][:12])
 
 
 def test_a_picture_finds_itself(client: TestClient, pictured: tuple[Path, Path]) -> None:
     data = (pictured[0].parent / "pictures" / "p007.png").read_bytes()
     answer = client.post(f"/api/encode?key={KEY}", content=data, headers={"content-type": "image/png"})
     assert answer.status_code == 200, answer.text
-    found = answer.json()
-    assert found["modality"] == "image"
-    assert [near["modality"] for near in found["nearest"]] == ["text"] * 12 + ["image"] * 12
+    body = answer.json()
+    assert body["modality"] == "image"
+    assert [near["modality"] for near in body["nearest"]] == ["text"] * 12 + ["image"] * 12
     items = client.get("/data/items/0.json").json()["images"]
-    assert items[str(found["nearest"][12]["item"])]["key"].startswith("p007")
-    original = client.get(f"/api/image/{found['nearest'][12]['item']}")
+    assert items[str(body["nearest"][12]["item"])]["key"].startswith("p007")
+    original = client.get(f"/api/image/{body['nearest'][12]['item']}")
     assert (original.headers["content-type"], original.content) == ("image/png", data)
 
 
@@ -231,7 +231,9 @@ def bomb() -> bytes:
         ("../../x", b'{"text": "a cat"}', "application/json", "no SAE '../../x'"),
     ],
 )
-def test_what_cannot_be_encoded_is_told(client: TestClient, key: str, content: bytes, kind: str, says: str) -> None:
+def test_input_that_cannot_be_encoded_is_refused(
+    client: TestClient, key: str, content: bytes, kind: str, says: str
+) -> None:
     answer = client.post(f"/api/encode?key={key}", content=content, headers={"content-type": kind})
     assert answer.status_code == 400
     assert says in answer.json()["error"]
@@ -252,15 +254,15 @@ def test_a_newer_run_takes_the_place_of_the_last(pictured: tuple[Path, Path], fr
     client = TestClient(application(opened, front, 8123), base_url=HERE, headers={"origin": HERE})
     assert client.get("/data/manifest.json").json()["title"] == "Concepts and bridges of tiny"
     first = opened.shown.run
-    (made,) = first.of("explorer")
+    (published,) = first.of("explorer")
     others = [entry for entry in first.entries if entry.kind != "explorer"]
     write_run(store, first.model_copy(update={"entries": others}))  # cut short before the explorer's data were made
     assert client.get("/data/manifest.json").json()["title"] == "Concepts and bridges of tiny"
-    newer = made.dataset.model_copy(update={"path": "explorers/newer", "digest": "f" * 64})
+    newer = published.dataset.model_copy(update={"path": "explorers/newer", "digest": "f" * 64})
     (store / newer.path).mkdir()
     with writing(store / newer.path / SITE) as site:
         put_json(site, "data/manifest.json", {"title": "Newer"})
-    write_run(store, first.model_copy(update={"entries": [*others, made.model_copy(update={"dataset": newer})]}))
+    write_run(store, first.model_copy(update={"entries": [*others, published.model_copy(update={"dataset": newer})]}))
     assert client.get("/data/manifest.json").json() == handed_out({"title": "Newer"}, live=True)
     assert client.get("/data/compare.json").status_code == 404  # the newer run's files, and no others
     assert client.post("/api/sql", json={"query": "SELECT count(*) FROM saes"}).json()["rows"] == [[2]]
@@ -272,7 +274,7 @@ def test_nothing_to_show_is_bad_input(tmp_path: Path) -> None:
         Live(tmp_path, "pictures")
 
 
-def test_the_socket_is_on_loopback_and_a_port_in_use_is_told() -> None:
+def test_the_socket_is_on_loopback_and_a_port_in_use_is_reported() -> None:
     from explorer.listen import listening
 
     with listening(0) as listener:

@@ -1,4 +1,4 @@
-"""A small study on vectors of its own."""
+"""A small study of vectors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def study_file(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def no_figure_files() -> Iterator[None]:
-    """Studies that run in this process make the page alone: the files of its figures take seconds a run, are tested
-    with the report, and are made by the studies that run as processes of their own. A module at a time: a process that
-    goes on to test the report needs them."""
+    """Leave out figure files in studies that run in this process: they take seconds per run, are tested with the
+    report, and are made by studies in separate processes. Per module, since the tests of the report need them in the
+    same process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("report.page.write_files", lambda folder, drawn: [])
         yield

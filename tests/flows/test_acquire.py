@@ -1,4 +1,4 @@
-"""The stage acquire as a flow: a list of URLs that grows, fails and recovers, and what the catalog says of it."""
+"""The stage acquire as a flow: a list of URLs that grows, fails and recovers, and its rows in the catalog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint in place of training: read once, known by its bytes, refused when it does not fit."""
+"""A checkpoint instead of training: read once, identified by its bytes, refused when it does not fit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from tests_support import made, write_study
+from tests_support import computed, write_study
 
 import sae
 from flows.config import load_study
@@ -67,7 +67,7 @@ def test_what_was_trained_elsewhere_is_analysed_like_the_rest(finished: tuple[Pa
     assert saes[2][:2] == ("main", 0)
     counts = dict(con.execute("SELECT sae, count(*) FROM concepts GROUP BY sae").fetchall())
     assert counts == {"bare": 20, "lens": 20, "main": 24}
-    assert con.execute("SELECT DISTINCT sae FROM training").fetchall() == [("main",)]  # nothing is known of the others
+    assert con.execute("SELECT DISTINCT sae FROM training").fetchall() == [("main",)]  # the others have no curve
 
 
 def test_codes_are_those_of_the_file(finished: tuple[Path, Path]) -> None:
@@ -90,18 +90,18 @@ def test_other_bytes_are_another_sae_and_equal_ones_are_not_read_twice(
     finished: tuple[Path, Path], tmp_path: Path
 ) -> None:
     study, store = finished
-    assert made(run(study, store).run) == []
+    assert computed(run(study, store).run) == []
     elsewhere = tmp_path / "moved"
     (elsewhere / "vectors").parent.mkdir()
     (elsewhere / "vectors").symlink_to(study.parent / "vectors")
     write_checkpoints(elsewhere)
     (elsewhere / "small.toml").write_text(study.read_text())
-    assert made(run(elsewhere / "small.toml", store).run) == []  # the same bytes in another place
+    assert computed(run(elsewhere / "small.toml", store).run) == []  # equal bytes at another path
     to_saelens(random_sae(12, 1), elsewhere / "lens")
-    found = {str(row.key): row for row in status(load_study(elsewhere / "small.toml"), store)}
-    assert found["train own lens seed 0"].state == "stale"
-    assert found["train own lens seed 0"].why.startswith("changed: checkpoint ")
-    assert found["train own bare seed 0"].state == "fresh"
+    states = {str(row.key): row for row in status(load_study(elsewhere / "small.toml"), store)}
+    assert states["train own lens seed 0"].state == "stale"
+    assert states["train own lens seed 0"].why.startswith("changed: checkpoint ")
+    assert states["train own bare seed 0"].state == "fresh"
 
 
 def test_a_checkpoint_that_does_not_fit_is_bad_input(finished: tuple[Path, Path], tmp_path: Path) -> None:

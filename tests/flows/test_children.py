@@ -1,4 +1,4 @@
-"""Work in other processes: what went wrong is said, a process is kept for the next job, and none outlives its study."""
+"""Child processes: errors are reported, a process is kept for the next job, and none outlives its study."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def whose(job: int, watch: Watch) -> int:
 
 
 def locks(job: int, watch: Watch) -> None:
-    tqdm.get_lock()  # as a progress bar does: a semaphore that the process gives back when it ends by itself
+    tqdm.get_lock()  # as a progress bar does: a semaphore that the process releases at a normal exit
 
 
 def fails(job: str, watch: Watch) -> None:
@@ -28,7 +28,7 @@ def fails(job: str, watch: Watch) -> None:
 
 
 def dies(job: str, watch: Watch) -> None:
-    Watch(watch.parent + 1)()  # as if the study had been killed
+    Watch(watch.parent + 1)()  # as after a kill of the study
 
 
 def script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
@@ -54,7 +54,7 @@ def until_ended(pid: int) -> None:
         time.sleep(0.02)
 
 
-def test_what_went_wrong_in_a_process_is_said() -> None:
+def test_an_error_in_a_process_is_reported() -> None:
     with pytest.raises(ChildFailed, match="frontier, pca: ValueError: cannot do it"):
         in_process(fails, "it", "frontier, pca")
     with pytest.raises(ChildFailed, match=r"frontier, pca: its process died \(exit code 1\)"):
@@ -69,7 +69,7 @@ def test_a_process_does_one_job_after_another_side_by_side_and_one_alone() -> No
             pool.submit(in_process, fails, "it", "it").result()
         third = pool.submit(in_process, whose, 3, "it").result()
         assert third != first
-        os.kill(third, signal.SIGKILL)  # as a kernel out of memory does, while it waits
+        os.kill(third, signal.SIGKILL)  # as the kernel does when memory runs out, while the process waits
         until_ended(third)
         fourth = pool.submit(in_process, whose, 4, "it").result()
         assert fourth != third
@@ -99,7 +99,7 @@ if __name__ == "__main__":
 
 
 def test_a_kept_process_leaves_nothing_behind(tmp_path: Path) -> None:
-    # A semaphore that nobody gives back is complained about when Python ends.
+    # Python prints a warning at exit about a semaphore that was not released.
     ended = script(tmp_path, ENDS)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""

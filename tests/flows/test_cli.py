@@ -1,4 +1,4 @@
-"""The command line: bad input ends with 2 and one clear sentence, and loses nothing."""
+"""The command line: bad input ends with 2 and one sentence, and changes no data."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def test_bad_input_ends_with_2_and_a_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([str(study_file) if word == "STUDY" else word for word in arguments]) == 2
-    said = capsys.readouterr().err
-    assert says in said
-    assert "Traceback" not in said
+    errors = capsys.readouterr().err
+    assert says in errors
+    assert "Traceback" not in errors
     assert not (tmp_path / "store").exists()
 
 
@@ -110,9 +110,9 @@ def test_sql_that_does_more_than_read_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert ask(store, query) == 2
-    said = capsys.readouterr().err
-    assert says in said
-    assert "Traceback" not in said
+    errors = capsys.readouterr().err
+    assert says in errors
+    assert "Traceback" not in errors
     assert not list(tmp_path.iterdir())
 
 
@@ -174,8 +174,8 @@ def test_the_catalog_file_serves_duckdbs_own_shell(store: Path) -> None:
 
 def test_the_prompt_answers_statements_and_goes_on_after_a_wrong_one(store: Path) -> None:
     command = [sys.executable, "-m", "flows.cli", "sql", "--store", str(store), "--format", "csv"]
-    given = "SELECT 41 + 1\nAS answer;\nSELEC;\nSELECT 7 AS seven"
-    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    statements = "SELECT 41 + 1\nAS answer;\nSELEC;\nSELECT 7 AS seven"
+    done = subprocess.run(command, input=statements, capture_output=True, text=True, check=False)
     assert done.stdout == "answer\n42\nseven\n7\n"
     assert "syntax error" in done.stderr
     assert done.returncode == 2

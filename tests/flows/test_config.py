@@ -1,4 +1,4 @@
-"""The study file: what is wrong is said with file, key and what is allowed, and paths do not depend on the place."""
+"""The study file: errors name file, key and allowed values, and paths do not depend on the working folder."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
         ),
     ],
 )
-def test_bad_studies_are_told_what_is_wrong(study_file: Path, old: str, new: str, says: str) -> None:
+def test_errors_of_bad_studies_name_the_problem(study_file: Path, old: str, new: str, says: str) -> None:
     text = study_file.read_text()
     assert old in text
     study_file.write_text(text.replace(old, new, 1))
@@ -70,7 +70,7 @@ def test_bad_studies_are_told_what_is_wrong(study_file: Path, old: str, new: str
 
 
 def with_pairs(study_file: Path, section: str) -> Path:
-    """The study with another section [pairs], and a model that goes with images."""
+    """The study with another section [pairs], and a model for images."""
     text = study_file.read_text().replace("embeddings:vectors", "open_clip:ViT-B-32/openai")
     head, _, rest = text.partition("[pairs]")
     study_file.write_text(f"{head}[pairs]\n{section}\n[[models]]{rest.partition('[[models]]')[2]}")
@@ -98,9 +98,9 @@ def with_pairs(study_file: Path, section: str) -> Path:
 def test_paths_of_sources_are_relative_to_the_study_and_urls_are_not(
     study_file: Path, tmp_path: Path, section: str, key: str, value: str | list[str]
 ) -> None:
-    found = getattr(load_study(with_pairs(study_file, section)).pairs, key)
+    path = getattr(load_study(with_pairs(study_file, section)).pairs, key)
     expected = value.format(here=tmp_path) if isinstance(value, str) else [one.format(here=tmp_path) for one in value]
-    assert found == expected
+    assert path == expected
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_paths_of_sources_are_relative_to_the_study_and_urls_are_not(
         ('source = "webdataset"\nshards = []', r"pairs.shards: .*at least 1"),
     ],
 )
-def test_bad_sections_of_sources_are_told(study_file: Path, section: str, says: str) -> None:
+def test_errors_of_bad_source_sections_name_the_problem(study_file: Path, section: str, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         load_study(with_pairs(study_file, section))
 

@@ -1,4 +1,4 @@
-"""The deployed flows, called as Prefect calls them: one code path, one event a landing, what an operator sees."""
+"""The deployed flows, called as Prefect calls them: one code path, one event per landing, and their artifacts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 @pytest.fixture
 def landings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The events that a flow sends, in place of a server's."""
+    """The events that a flow sends, recorded instead of sent."""
     sent: list[Any] = []
     monkeypatch.setattr(deployed, "emit_event", lambda event, **of: sent.append((event, of)))
     return sent
@@ -62,7 +62,7 @@ def test_stages_alone_are_the_study_a_changed_manifest_is_a_landing_and_an_upstr
     assert '"what": "train own main seed 0"' in str(shown.data)
     assert "SAEs, mean of seeds" in artifacts("small-results")[0].data
 
-    # Another k, then activations of the SAE of before by its name.
+    # Another k, then the activations of the earlier SAE, named by its recipe.
     other = load_study(file, [*one, "saes.main.k=4"])
     run_study(other, store, progress=False)
     old = first.of("train")[0].dataset
@@ -76,7 +76,7 @@ def test_stages_alone_are_the_study_a_changed_manifest_is_a_landing_and_an_upstr
     with pytest.raises(BadInput, match="goes with --only STAGE"):
         run_study(other, store, upstream=old.recipe, progress=False)
 
-    # The study's own acquire sees another manifest, and lands nothing.
+    # The acquire stage of a whole study gets another manifest, and sends no event.
     grow(file.parent / "vectors")
     deployed.study(str(file), set=[*one, 'saes.main.retrain="never"'])
     assert len(landings) == 1

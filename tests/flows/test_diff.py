@@ -1,4 +1,4 @@
-"""What `bridgescope diff` says of two runs of real stores."""
+"""The output of `bridgescope diff` for two runs of a real store."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def test_diff_names_settings_pairs_and_datasets_and_puts_the_figures_side_by_sid
     assert same[1:5] == ["settings: the same", "pairs: the same", "versions: the same", "datasets: the same"]
 
     assert main(["diff", "small", "--store", str(store)]) == 0
-    said = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert said[0].startswith("small: run 2 of ")
-    assert "saes.main.k 3 -> 4" in said
-    assert "shard 0: changed, 400 -> 410 images" in said  # vectors that grew are another source, listed anew
-    assert "train: 2 with other bytes (of 2)" in said
-    assert "export: 2 with other bytes (of 2)" in said
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0].startswith("small: run 2 of ")
+    assert "saes.main.k 3 -> 4" in lines
+    assert "shard 0: changed, 400 -> 410 images" in lines  # vectors that grew are another source, and are listed again
+    assert "train: 2 with other bytes (of 2)" in lines
+    assert "export: 2 with other bytes (of 2)" in lines
     # The figures are the catalog's own.
-    shown = next(line.split() for line in said if line.startswith("own main r2_image"))[3:]
+    shown = next(line.split() for line in lines if line.startswith("own main r2_image"))[3:]
     means = []
     for number in (2, 3):
         con = open_catalog(store, run=read_run(store, "small", number))

@@ -1,4 +1,4 @@
-"""The frontier in a study: its view, its cache, and that its times never count as a change."""
+"""The frontier in a study: its view and its cache; a difference in its times is no change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tests_support import made, write_study
+from tests_support import computed, write_study
 
 from flows.config import Frontier, load_study
 from flows.status import status
@@ -37,19 +37,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> 
 def test_the_view_has_a_row_a_method_and_k(finished: tuple[Path, Path]) -> None:
     _, store = finished
     con = open_catalog(store, guarded=True)
-    found = con.execute("SELECT * FROM frontier ORDER BY method, k").fetchall()
+    rows = con.execute("SELECT * FROM frontier ORDER BY method, k").fetchall()
     columns = [column[0] for column in con.description]
     assert columns == [
         "model", "method", "k", "width", "split", "r2", "r2_image", "r2_text", "cosine", "l0", "seconds",
     ]  # fmt: skip
-    assert [row[:5] for row in found] == [
+    assert [row[:5] for row in rows] == [
         ("own", "batchtopk", 2, 24, "heldout"),
         ("own", "batchtopk", 3, 24, "heldout"),
         ("own", "kmeans", 1, 24, "heldout"),
         ("own", "pca", 2, 12, "heldout"),
         ("own", "pca", 3, 12, "heldout"),
     ]
-    assert all(0 < row[5] < 1 and row[10] > 0 for row in found)
+    assert all(0 < row[5] < 1 and row[10] > 0 for row in rows)
 
 
 def test_the_row_of_the_studys_own_setting_is_its_own_sae(finished: tuple[Path, Path]) -> None:
@@ -63,7 +63,7 @@ def test_the_row_of_the_studys_own_setting_is_its_own_sae(finished: tuple[Path, 
 
 def test_nothing_is_measured_twice_and_times_are_no_change(finished: tuple[Path, Path]) -> None:
     study, store = finished
-    assert made(run(study, store).run) == []
+    assert computed(run(study, store).run) == []
     before = last_run(store, "small").of("frontier")[0].dataset
     seconds = pl.read_parquet(store / before.path / "seconds.parquet")
     forced = run(study, store, only="analyze", force=True).run.of("frontier")[0].dataset

@@ -1,4 +1,4 @@
-"""Garbage collection on real stores: what no run refers to goes, what a run uses stays, also while it runs."""
+"""Garbage collection on real stores: datasets of no run are deleted, those of a run are kept, also while it runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests_support import made, write_study
+from tests_support import computed, write_study
 
 from flows.cli import main
 from flows.config import load_study
@@ -77,15 +77,15 @@ def test_only_what_the_older_run_alone_refers_to_goes(
     assert "would delete 0 folders" in capsys.readouterr().out
     before = sorted(store.glob("*/*/dataset.json"))
     assert main(["gc", "--store", str(store)]) == 0
-    said = capsys.readouterr().out
-    assert "would delete 9 folders" in said
-    assert "train own main of small, run 2" in said
+    output = capsys.readouterr().out
+    assert "would delete 9 folders" in output
+    assert "train own main of small, run 2" in output
     assert sorted(store.glob("*/*/dataset.json")) == before
     assert main(["gc", "--store", str(store), "--yes"]) == 0
-    gone = {path.parent.parent.name for path in set(before) - set(store.glob("*/*/dataset.json"))}
-    assert gone == {"saes", "activations", "tables", "reports", "layouts", "explorers"}
+    deleted = {path.parent.parent.name for path in set(before) - set(store.glob("*/*/dataset.json"))}
+    assert deleted == {"saes", "activations", "tables", "reports", "layouts", "explorers"}
     assert len(before) - len(list(store.glob("*/*/dataset.json"))) == 9
-    assert made(run_study(load_study(study), store, progress=False).run) == []
+    assert computed(run_study(load_study(study), store, progress=False).run) == []
     assert main(["doctor", "--store", str(store)]) == 0
 
 
@@ -94,11 +94,11 @@ def test_half_made_leftovers_go_but_not_the_sources_nor_a_strangers_folder(copy:
     known = last_run(store, "small").of("train", seed=0)[0].dataset.path
     (store / f"{known}.partial" / "image").mkdir(parents=True)
     (store / f"{known}.old").mkdir()
-    (store / "saes" / ("f" * 20)).mkdir()  # named like a dataset, but nothing says that it is one
+    (store / "saes" / ("f" * 20)).mkdir()  # named like a dataset, but without a manifest
     (store / "notes" / ("e" * 20)).mkdir(parents=True)
-    found = find_garbage(store, keep=2)
-    assert {item.path for item in found.items} == {f"{known}.partial", f"{known}.old"}
-    collect(store, found)
+    garbage = find_garbage(store, keep=2)
+    assert {item.path for item in garbage.items} == {f"{known}.partial", f"{known}.old"}
+    collect(store, garbage)
     assert (store / known / "sae.safetensors").exists()
     assert not (store / f"{known}.partial").exists()
     assert (store / "saes" / ("f" * 20)).exists()
@@ -116,11 +116,11 @@ def test_what_a_running_study_made_or_adopted_stays_and_the_kernel_frees_it(
     assert process.stdout.readline() == "holding\n"
     assert main(["gc", "--store", str(tmp_path), "--yes"]) == 0
     assert "1 more are kept for study other, which is being run: process" in capsys.readouterr().out
-    assert not (tmp_path / idle.path).exists()  # nobody used it
+    assert not (tmp_path / idle.path).exists()  # not used by any run
     assert (tmp_path / adopted.path / "sae.safetensors").exists()
     process.kill()
     process.communicate()
-    # The run was cut short: what it had finished waits for its resumption, or for --interrupted.
+    # The run was interrupted: its finished datasets are kept until it is resumed, or until --interrupted.
     assert main(["gc", "--store", str(tmp_path), "--yes"]) == 0
     assert "which was cut short" in capsys.readouterr().out
     assert (tmp_path / adopted.path).exists()
@@ -141,19 +141,19 @@ def test_interrupted_lets_go_what_a_dead_run_finished(tmp_path: Path) -> None:
     for path, then in ago:
         os.utime(path, (then, then))
     assert find_garbage(tmp_path).items == []
-    found = find_garbage(tmp_path, interrupted=True)
-    assert [item.path for item in found.items] == [at.path]
-    assert len(collect(tmp_path, found)) == 1
+    garbage = find_garbage(tmp_path, interrupted=True)
+    assert [item.path for item in garbage.items] == [at.path]
+    assert len(collect(tmp_path, garbage)) == 1
 
 
 def test_what_is_adopted_between_the_search_and_the_deletion_stays(tmp_path: Path) -> None:
     at = orphan(tmp_path, 1)
-    found = find_garbage(tmp_path)
-    assert len(found.items) == 1
+    garbage = find_garbage(tmp_path)
+    assert len(garbage.items) == 1
     with running(tmp_path, "small"):
         assert isinstance(adopt(tmp_path, at), Dataset)
-        assert collect(tmp_path, found) == []
-    assert collect(tmp_path, found) == []  # the run is over, and may refer to it now
+        assert collect(tmp_path, garbage) == []
+    assert collect(tmp_path, garbage) == []  # the run has ended, and may refer to it now
     assert (tmp_path / at.path).exists()
 
 

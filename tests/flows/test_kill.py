@@ -1,6 +1,6 @@
 """A study that is killed with SIGKILL and run again ends with the tables of one that was never interrupted.
 
-Each case is a process of its own that kills itself at one exact place; a second process then runs the study again. They
+Each case is a process that kills itself at one exact place; a second process then runs the study again. All cases
 share one Prefect server, which takes ten seconds to start.
 """
 
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 from prefect.settings import PREFECT_API_URL
-from tests_support import made, tables, write_study
+from tests_support import computed, tables, write_study
 
 from storage.runs import Run, last_run
 
@@ -55,10 +55,10 @@ BEFORE_THE_RECORD = """
 import tasks.stage
 materialize = tasks.stage.materialize
 def dying(store, at, body, **options):
-    made = materialize(store, at, body, **options)
+    dataset = materialize(store, at, body, **options)
     if at.stage == "embeddings":
         die()
-    return made
+    return dataset
 tasks.stage.materialize = dying
 """
 CHUNKS = """
@@ -74,7 +74,7 @@ tasks.embed.write_modality = counting
 
 
 class Done(NamedTuple):
-    """How a process ended, and what it wrote."""
+    """Exit code and output of a process."""
 
     returncode: int
     stdout: str
@@ -82,9 +82,9 @@ class Done(NamedTuple):
 
 
 def python(code: str, study: Path, store: Path) -> Done:
-    """Run code in a process group of its own; what it leaves behind (training processes) ends with it.
+    """Run code in its own process group; child processes that it leaves (trainings) are killed with it.
 
-    Output goes to files: an orphan that holds a pipe open would be waited for.
+    Output goes to files, since an orphan that holds a pipe open would block the test.
     """
     command = [sys.executable, "-c", code, str(study), str(store)]
     environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
@@ -139,15 +139,15 @@ def test_kill_9_then_run_again(
     assert done.returncode == 0, done.stderr
     run = last_run(store, "small")
     assert run is not None
-    assert {stage for stage, _ in made(run)} <= again
-    # What was whole when the process died was not written again.
+    assert {stage for stage, _ in computed(run)} <= again
+    # Datasets that were complete when the process died were not written again.
     now = {path.parent.name: path.stat().st_mtime_ns for path in store.glob("*/*/dataset.json")}
     assert finished
     assert finished.items() <= now.items()
     if where is IN_EMBED:
         assert done.stdout.splitlines()[0] == "chunk image 1024"  # the chunk before it was on disk
     if where is IN_TRAIN:
-        assert len([stage for stage, _ in made(run) if stage == "train"]) == 2  # one adopted, one trained
+        assert len([stage for stage, _ in computed(run) if stage == "train"]) == 2  # one adopted, one trained
         assert sum(path in now and now[path] == time for path, time in finished.items()) == len(finished)
     for name, table in tables(reference_store, reference).items():
         assert tables(store, run)[name].equals(table), name

@@ -23,7 +23,7 @@ FAMILY_OF = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip2", "aimv2": 
 
 
 def coco(folder: Path, subset: str) -> None:
-    """Pictures of one colour and some noise, each with five captions; the last picture is cut short."""
+    """Write pictures of one colour with noise, each with five captions; the last picture is truncated."""
     draw = np.random.default_rng(0)
     (folder / subset).mkdir(parents=True)
     (folder / "annotations").mkdir()
@@ -38,8 +38,8 @@ def coco(folder: Path, subset: str) -> None:
             annotations.append({"id": 10 * number + turn, "image_id": number, "caption": caption})
     last = folder / subset / images[-1]["file_name"]
     last.write_bytes(last.read_bytes()[:300])
-    told = {"images": images, "annotations": annotations}
-    (folder / "annotations" / f"captions_{subset}.json").write_text(json.dumps(told))
+    document = {"images": images, "annotations": annotations}
+    (folder / "annotations" / f"captions_{subset}.json").write_text(json.dumps(document))
 
 
 def test_the_papers_study_runs_from_pairs_to_page(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +47,7 @@ def test_the_papers_study_runs_from_pairs_to_page(tmp_path: Path, capfd: pytest.
     coco(tmp_path / "coco", study["pairs"].get("subset", "val2017"))
     assert {model["spec"] for model in study["models"]} == set(FAMILY_OF)
     changes = [f"pairs.path={tmp_path / 'coco'}", "analyze.min_pairs=1"]
-    # Each SAE costs the start of a process: diets have a test of their own, on one model.
+    # Each SAE needs a new process: diets have a separate test, with one model.
     changes += ["diets.image_share=[]", "diets.halves=false", 'frontier.methods=["topk", "pca"]', "frontier.k=[2]"]
     for model in study["models"]:
         checkpoint = build(FAMILY_OF[model["spec"]], tmp_path / "models" / model["name"])
@@ -63,10 +63,10 @@ def test_the_papers_study_runs_from_pairs_to_page(tmp_path: Path, capfd: pytest.
     assert run is not None
     names = [model["name"] for model in study["models"]]
     failed = [key for entry in run.of("embed") for key in read_attributes(store, entry.dataset)["failed_rows"]]
-    assert len(failed) == len(names)  # the picture that was cut short, once a model
+    assert len(failed) == len(names)  # the truncated picture, once per model
     with open_catalog(store, study["name"]) as con:
-        found = con.execute("SELECT model, count(DISTINCT seed) FROM saes GROUP BY model ORDER BY model").fetchall()
-        assert found == [(name, 2) for name in sorted(names)]
+        counts = con.execute("SELECT model, count(DISTINCT seed) FROM saes GROUP BY model ORDER BY model").fetchall()
+        assert counts == [(name, 2) for name in sorted(names)]
         assert con.execute("SELECT count(*) FROM images").fetchone() == (IMAGES - 1,)
         assert con.execute("SELECT count(*) FROM pairs").fetchone() == ((IMAGES - 1) * CAPTIONS_EACH,)
         rows = con.execute("SELECT model, count(*) FROM frontier GROUP BY model ORDER BY model").fetchall()

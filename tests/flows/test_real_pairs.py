@@ -1,4 +1,4 @@
-"""From npm to the page on a few dozen real pairs, one of whose pictures was cut short on the way."""
+"""A study from npm to its page on a few dozen real pairs, one of whose pictures is truncated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from storage import open_catalog
 from storage.sources.npm_emoji import IMAGE_MEMBER, NpmEmoji
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-PICTURES, CUT = 48, "package/assets/1f40e.webp"  # the cut one is the horse
+PICTURES, CUT = 48, "package/assets/1f40e.webp"  # the truncated picture is the horse
 STUDY = """
 name = "real"
 [pairs]
@@ -40,7 +40,7 @@ min_pairs = 1
 
 
 def few_emoji(downloads: Path) -> None:
-    """A package of the first real pictures and the horse, the latter cut to half its bytes."""
+    """Write a package of the first real pictures and the horse, which is truncated to half its bytes."""
     real = NpmEmoji(downloads)
     keys = [item.locator for item in real.list().items][: PICTURES - 1]
     path = downloads / "few-emoji-1.0.0.tgz"
@@ -70,8 +70,8 @@ def test_a_study_of_real_pairs_counts_the_broken_picture_and_uses_all_others(tmp
             return con.execute(query).fetchone()[0]
 
         cut = IMAGE_MEMBER.fullmatch(CUT)[1]
-        found = con.execute("SELECT source_key, shard FROM ledger WHERE cause = 'corrupt image'").fetchall()
-        assert found == [(cut, 1)]
+        failures = con.execute("SELECT source_key, shard FROM ledger WHERE cause = 'corrupt image'").fetchall()
+        assert failures == [(cut, 1)]
         assert one("SELECT count(*) FROM images") == PICTURES - 1
         assert one(f"SELECT count(*) FROM images WHERE source_key = '{cut}'") == 0
         fired = "SELECT count(*) FROM activations WHERE modality = '{}' AND item_id NOT IN (SELECT {} FROM {})"

@@ -1,4 +1,4 @@
-"""The runner "ray" without Ray: what is refused, and what travels with a task. With Ray: tests/raylets."""
+"""The runner "ray" without Ray: refused settings, and the data sent with a task. With Ray: tests/raylets."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def test_without_the_extra_it_is_named_before_anything_is_made(
     monkeypatch.setattr(importlib.util, "find_spec", without_ray)
     store = tmp_path / "store"
     assert main(["run", str(study_file), "--store", str(store), "--set", "runtime.runner=ray"]) == 2
-    said = capsys.readouterr().err
-    assert "needs ray and prefect_ray" in said
-    assert "'.[ray]'" in said
+    errors = capsys.readouterr().err
+    assert "needs ray and prefect_ray" in errors
+    assert "'.[ray]'" in errors
     assert list(store.iterdir()) == []
 
 
@@ -47,12 +47,12 @@ def test_a_flow_body_stays_where_it_is() -> None:
     assert cloudpickle.loads(cloudpickle.dumps(here)).body is None
 
 
-def test_an_address_where_nothing_listens_is_told_at_once_and_all_others_are_left_to_ray() -> None:
+def test_an_address_without_a_listener_is_refused_at_once_and_others_are_left_to_ray() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ClusterError, match=rf"the Ray cluster at {re.escape(address)} does not answer: start it"):
-            check_answers(address)  # bound, but it does not listen
+            check_answers(address)  # bound, but not listening
         taken.listen()
         check_answers(address)
     with pytest.raises(ClusterError, match="does not answer"):

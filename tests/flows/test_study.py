@@ -1,4 +1,4 @@
-"""The study as a whole, on a real Prefect server: cached, resumed, rerun in parts, moved."""
+"""Whole studies on a real Prefect server: cached, resumed, rerun in parts, and moved."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tests_support import made, tables, write_study
+from tests_support import computed, tables, write_study
 
 import tasks.train
 from flows.config import load_study
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> tuple[Path, Path, Run]:
-    """One whole run, to be copied by the tests that change something."""
+    """One complete run, which tests copy before they change it."""
     folder = tmp_path_factory.mktemp("finished")
     study = write_study(folder)
     store = folder / "store"
@@ -37,7 +37,7 @@ def run(study: Path, store: Path, *changes: str, **options: object) -> Finished:
 
 @pytest.fixture
 def copy(finished: tuple[Path, Path, Run], tmp_path: Path) -> tuple[Path, Path]:
-    """The finished study in another store: nothing in it depends on where it lies."""
+    """The finished study in another store: no dataset depends on the store's path."""
     study, store, _ = finished
     shutil.copytree(store, tmp_path / "elsewhere")
     return study, tmp_path / "elsewhere"
@@ -62,7 +62,7 @@ def test_a_study_makes_every_view(finished: tuple[Path, Path, Run]) -> None:
 def test_a_second_run_in_a_moved_store_does_nothing_again(copy: tuple[Path, Path]) -> None:
     study, store = copy
     again = run(study, store)
-    assert made(again.run) == []
+    assert computed(again.run) == []
     assert again.run.number == 2
     assert (store / "studies" / "small" / "catalog.root").read_text() == str(store)
 
@@ -71,7 +71,7 @@ def test_deleting_one_sae_trains_that_one_and_equal_bytes_rerun_nothing_else(cop
     study, store = copy
     shutil.rmtree(store / last_run(store, "small").of("train", seed=1)[0].dataset.path)
     again = run(study, store)
-    assert made(again.run) == [("train", 1)]
+    assert computed(again.run) == [("train", 1)]
 
 
 def test_an_sae_with_other_bytes_reruns_just_what_hangs_on_it(
@@ -86,23 +86,23 @@ def test_an_sae_with_other_bytes_reruns_just_what_hangs_on_it(
     monkeypatch.setattr(tasks.train, "fit_in_process", another)
     again = run(study, store)
     below = [("export", 1), ("export", 1), ("analyze", None), ("report", None), ("layout", 1), ("explorer", None)]
-    assert made(again.run) == [("train", 1), *below]
+    assert computed(again.run) == [("train", 1), *below]
 
 
 def test_a_lost_file_is_made_again(copy: tuple[Path, Path]) -> None:
     study, store = copy
     path = store / last_run(store, "small").of("export", seed=0, shard=1)[0].dataset.path / "1.parquet"
     path.unlink()
-    assert made(run(study, store).run) == [("export", 0)]
+    assert computed(run(study, store).run) == [("export", 0)]
     assert path.exists()
 
 
 def test_one_more_seed_trains_one_sae_and_runtime_settings_make_nothing_stale(copy: tuple[Path, Path]) -> None:
     study, store = copy
-    assert made(run(study, store, "runtime.embed_batch_size=32").run) == []
+    assert computed(run(study, store, "runtime.embed_batch_size=32").run) == []
     again = run(study, store, "saes.main.seeds=[0, 1, 2]")
-    assert [entry for entry in made(again.run) if entry[0] == "train"] == [("train", 2)]
-    assert [entry for entry in made(again.run) if entry[0] == "export"] == [("export", 2), ("export", 2)]
+    assert [entry for entry in computed(again.run) if entry[0] == "train"] == [("train", 2)]
+    assert [entry for entry in computed(again.run) if entry[0] == "export"] == [("export", 2), ("export", 2)]
 
 
 def test_data_diets_are_trained_and_matched_with_their_setting(copy: tuple[Path, Path]) -> None:
@@ -114,19 +114,20 @@ def test_data_diets_are_trained_and_matched_with_their_setting(copy: tuple[Path,
         halves = con.execute("SELECT sae, data_half FROM saes WHERE data_half IS NOT NULL ORDER BY sae").fetchall()
         assert halves == [("main-half-a", "a"), ("main-half-b", "b")]
         pairs = con.execute("SELECT count(*) FROM (SELECT DISTINCT sae_a, sae_b FROM matches)").fetchone()
-        assert pairs == (4 * 3,)  # every setting of the family with every other, both orders
-        seen = dict(con.execute("SELECT sae, rows_seen FROM saes").fetchall())
-    assert abs(seen["main-half-a"] - seen["main"]) < 0.2 * seen["main"]  # twice the epochs of half the images
+        assert pairs == (4 * 3,)  # every setting of the family with every other, in both orders
+        rows_seen = dict(con.execute("SELECT sae, rows_seen FROM saes").fetchall())
+    # Twice the epochs of half the images.
+    assert abs(rows_seen["main-half-a"] - rows_seen["main"]) < 0.2 * rows_seen["main"]
 
 
 def test_one_stage_alone_and_force_recompute_just_that_stage(copy: tuple[Path, Path]) -> None:
     study, store = copy
     before = last_run(store, "small")
     forced = run(study, store, only="train", force=True)
-    assert made(forced.run, of="train") == [("train", 0), ("train", 1)]
+    assert computed(forced.run, of="train") == [("train", 0), ("train", 1)]
     assert [e.dataset for e in forced.run.of("train")] == [e.dataset for e in before.of("train")]  # the same bytes
-    assert forced.run.of("analyze") == before.of("analyze")  # carried over
-    assert made(run(study, store).run) == []
+    assert forced.run.of("analyze") == before.of("analyze")  # copied from the run before
+    assert computed(run(study, store).run) == []
 
 
 def test_a_stage_without_its_inputs_is_bad_input(copy: tuple[Path, Path], tmp_path: Path) -> None:
@@ -150,19 +151,19 @@ def test_status_says_what_is_fresh_stale_or_missing_and_why(copy: tuple[Path, Pa
     assert changed["train own main seed 0"].why == "changed: setting.k 3 -> 4"
     assert changed["analyze"].why == "what it is made from is missing or stale"
     shutil.rmtree(store / last_run(store, "small").of("train", seed=0)[0].dataset.path)
-    gone = {str(row.key): row for row in status(load_study(study), store)}
-    assert (gone["train own main seed 0"].state, gone["train own main seed 1"].state) == ("missing", "fresh")
-    assert "is gone" in gone["train own main seed 0"].why
+    states = {str(row.key): row for row in status(load_study(study), store)}
+    assert (states["train own main seed 0"].state, states["train own main seed 1"].state) == ("missing", "fresh")
+    assert "is gone" in states["train own main seed 0"].why
     assert {row.state for row in status(load_study(study), store / "studies")} == {"missing"}
 
 
 def test_tables_agree_with_the_activations(finished: tuple[Path, Path, Run]) -> None:
     _, store, run_ = finished
     con = open_catalog(store)
-    found = con.execute(
+    recomputed = con.execute(
         """SELECT sum(activation::DOUBLE) / (SELECT count(*) FROM pairs WHERE split = 'heldout')
         FROM activations JOIN pairs ON pair_id = item_id
         WHERE modality = 'text' AND split = 'heldout' AND seed = 0 AND concept_id = 5"""
     ).fetchone()
     stored = tables(store, run_)["concepts"].filter((pl.col("seed") == 0) & (pl.col("concept_id") == 5))["energy_text"]
-    assert found[0] == pytest.approx(stored[0], rel=1e-9)
+    assert recomputed[0] == pytest.approx(stored[0], rel=1e-9)

@@ -1,6 +1,6 @@
-"""What a study meets: a store that may not be written, a server that is not there, a locked database; then it resumes.
+"""A store that cannot be written, a server that does not answer, a locked database; afterwards the study resumes.
 
-Each is the real thing, done to a process of its own. A full disk and a second process: tests/deploy.
+Each condition is real and affects a separate process. A full disk and a second process: tests/deploy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from storage.lease import running
 
 pytestmark = pytest.mark.slow
 
-# Everything is imported first: a user who may not write the store need not be able to read this installation.
+# All modules are imported first: a user who cannot write the store may be unable to read this installation.
 NOBODY = "import flows.study, os\nif os.getuid() == 0: os.setuid(65534)\n"
 
 
@@ -31,23 +31,23 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def resumed(study: Path, store: Path, **environment: str) -> None:
-    """The same command completes once what was in its way is gone."""
+    """Check that the same command completes after the obstacle is removed."""
     clean = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    code, said = end(begin(RUN, study, store, clean | environment))
-    assert code == 0, said
+    code, errors = end(begin(RUN, study, store, clean | environment))
+    assert code == 0, errors
     assert [path.name for path in store.glob("studies/small/runs/*.json")] == ["1.json"]
     assert list(store.glob("studies/small/running/*.lease")) == []
 
 
 def test_a_store_that_may_not_be_written_is_bad_input(study: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to other users
+    with tempfile.TemporaryDirectory() as folder:  # other users cannot read pytest's own folders
         os.chmod(folder, 0o755)
         store = Path(folder) / "store"
         store.mkdir(mode=0o555)
         readable = shutil.copy(study, folder)
-        code, said = end(begin(NOBODY + RUN, Path(readable), store, os.environ | {}))
+        code, errors = end(begin(NOBODY + RUN, Path(readable), store, os.environ | {}))
         assert code == 2
-        assert f"the store {store} is not writable" in said
+        assert f"the store {store} is not writable" in errors
         assert list(store.iterdir()) == []
         store.chmod(0o755)
         resumed(study, store)
@@ -55,14 +55,14 @@ def test_a_store_that_may_not_be_written_is_bad_input(study: Path) -> None:
 
 def test_a_server_that_does_not_answer_is_named(study: Path, tmp_path: Path) -> None:
     environment = os.environ | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
-    code, said = end(begin(RUN, study, tmp_path / "store", environment))
+    code, errors = end(begin(RUN, study, tmp_path / "store", environment))
     assert code == 1
-    assert "the Prefect server http://127.0.0.1:9/api does not answer: start it (make server)" in said
-    assert "Traceback" not in said
+    assert "the Prefect server http://127.0.0.1:9/api does not answer: start it (make server)" in errors
+    assert "Traceback" not in errors
     resumed(study, tmp_path / "store")
 
 
-def test_a_locked_database_of_prefect_is_said(study: Path, tmp_path: Path) -> None:
+def test_a_locked_database_of_prefect_is_reported(study: Path, tmp_path: Path) -> None:
     home = tmp_path / "prefect"
     home.mkdir()
     environment = os.environ | {"PREFECT_HOME": str(home)}
@@ -71,13 +71,13 @@ def test_a_locked_database_of_prefect_is_said(study: Path, tmp_path: Path) -> No
     with contextlib.closing(sqlite3.connect(home / "prefect.db")) as con:
         con.execute("CREATE TABLE held (x)")
         con.execute("BEGIN EXCLUSIVE")
-        code, said = end(begin(RUN, study, tmp_path / "store", environment))
+        code, errors = end(begin(RUN, study, tmp_path / "store", environment))
         assert code == 1
-        assert "bridgescope: failed: Prefect's database is locked by another process: wait for it" in said
-        assert "Traceback" not in said
+        assert "bridgescope: failed: Prefect's database is locked by another process: wait for it" in errors
+        assert "Traceback" not in errors
         with pytest.raises(DatabaseLocked, match=r"prefect\.db"):
             check_database(url, patience=0.1)
-    check_database(url)  # free again: nothing is raised
+    check_database(url)  # unlocked: no error is raised
     resumed(study, tmp_path / "store", PREFECT_HOME=str(home))
 
 

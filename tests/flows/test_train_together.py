@@ -1,4 +1,4 @@
-"""Seeds trained side by side: one that fails is reported, and does not take the others with it."""
+"""Seeds trained side by side: one that fails is reported, and the others complete."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from tasks.train import sae, train_together
 
 
 def test_a_seed_that_diverges_lets_the_others_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed, made = threading.Event(), []
+    failed, trained = threading.Event(), []
 
     def make(runtime: Runtime, seed: int) -> Dataset:
         if seed == 0:
             failed.set()
             raise ChildFailed("seed 0: the loss is not a number at step 12 of 90")
         assert failed.wait(10)  # the others end after the failure
-        made.append(seed)
+        trained.append(seed)
         return Dataset(path=f"saes/{seed}", recipe=str(seed), digest="", rows=1)
 
     monkeypatch.setattr(sae, "make", make)
     jobs: list[dict[str, Any]] = [{"seed": seed} for seed in range(4)]
     with pytest.raises(ChildFailed, match=r"seed 0: .* step 12"):
         train_together.fn(jobs, Runtime(store=tmp_path))
-    assert sorted(made) == [1, 2, 3]
+    assert sorted(trained) == [1, 2, 3]
 
 
-def test_another_error_than_a_failed_training_comes_through_as_it_is(
+def test_other_errors_than_a_failed_training_are_raised_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def make(runtime: Runtime, seed: int) -> Dataset:

@@ -17,14 +17,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def raylets() -> Iterator[type[Raylets]]:
-    """Makes clusters that end with the test."""
-    made: list[Raylets] = []
+    """A class of clusters that end with the test."""
+    clusters: list[Raylets] = []
 
     class Own(Raylets):
         def __init__(self, **head: Any) -> None:
             super().__init__(**head)
-            made.append(self)
+            clusters.append(self)
 
     yield Own
-    for each in made:
+    for each in clusters:
         each.cluster.shutdown()

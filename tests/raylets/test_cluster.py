@@ -1,4 +1,4 @@
-"""The runner "ray": the bytes of the runner "threads", a model a process, and raylets that are killed mid-stage."""
+"""The runner "ray": bytes equal to those of "threads", one model per process, and raylets killed during a stage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests_support import tables
 from storage.garbage import find_garbage
 from storage.runs import Run
 
-SLOW = "saes.main.epochs=400"  # a training that is still going on when its machine is killed
+SLOW = "saes.main.epochs=400"  # a training that still runs when its machine is killed
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def by_threads(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 
 def same(run: Run, store: Path, other: Run, reference: Path) -> None:
-    """Embeddings equal to the byte; tables equal but for what floating point may do, which here is nothing."""
+    """Check that embeddings are equal to the byte, and tables equal, here without a difference in floating point."""
     for stage in ("acquire", "embed", "train", "export"):
         digests = {(entry.model, entry.sae, entry.seed, entry.shard): entry.dataset.digest for entry in run.of(stage)}
         assert digests == {(e.model, e.sae, e.seed, e.shard): e.dataset.digest for e in other.of(stage)}, stage
@@ -38,36 +38,36 @@ def same(run: Run, store: Path, other: Run, reference: Path) -> None:
 def test_a_cluster_on_this_machine_makes_the_bytes_of_threads_and_the_next_run_finds_them(
     pictures: Path, by_threads: tuple[Run, Path], tmp_path: Path
 ) -> None:
-    run, said = end(begin(pictures, tmp_path, SLOW, "runtime.runner=ray"), tmp_path)
-    assert "Ray: 1 machines" in said
-    assert "shard 3: 200 images, 200 captions" in said  # what a task says in its own process
+    run, output = end(begin(pictures, tmp_path, SLOW, "runtime.runner=ray"), tmp_path)
+    assert "Ray: 1 machines" in output
+    assert "shard 3: 200 images, 200 captions" in output  # logged by a task in its own process
     same(run, tmp_path, *by_threads)
-    again, said = end(begin(pictures, tmp_path, SLOW), tmp_path)
-    assert all(entry.cached for entry in again.entries if entry.is_task), said
-    # Nothing to make: no cluster is joined, not even one that is not there.
-    third, said = end(begin(pictures, tmp_path, SLOW, "runtime.runner=ray", RAY_ADDRESS="127.0.0.1:1"), tmp_path)
+    again, output = end(begin(pictures, tmp_path, SLOW), tmp_path)
+    assert all(entry.cached for entry in again.entries if entry.is_task), output
+    # All datasets are cached: no cluster is contacted, so an unreachable address is no error.
+    third, output = end(begin(pictures, tmp_path, SLOW, "runtime.runner=ray", RAY_ADDRESS="127.0.0.1:1"), tmp_path)
     assert [entry.dataset for entry in third.entries] == [entry.dataset for entry in again.entries]
 
 
 def embedding(store: Path, raylet: int) -> list[Path]:
-    """The shards that a process below a raylet is embedding: it holds their locks."""
+    """The shards that a descendant of a raylet is embedding, read from its locks."""
     below = {f"process {pid} on" for pid in descendants(raylet)}
     held = [lock for lock in store.glob("embeddings/*.lock") if any(lock.read_text().startswith(one) for one in below)]
     return [lock for lock in held if not lock.with_suffix("").is_dir()]
 
 
 def training(raylet: int) -> list[int]:
-    """The processes below a raylet that train an SAE."""
-    found = []
+    """Descendants of a raylet that train an SAE."""
+    pids = []
     for pid in descendants(raylet):
         with contextlib.suppress(OSError):
             if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-    return found
+                pids.append(pid)
+    return pids
 
 
 def kill(raylet: int) -> None:
-    """SIGKILL a raylet and all that runs below it, as when its machine goes."""
+    """SIGKILL a raylet and its descendants, as when its machine is lost."""
     for pid in (raylet, *descendants(raylet)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -88,7 +88,7 @@ def test_two_raylets_of_which_one_is_killed_while_it_embeds_and_another_while_it
     kill(third)
     run, _ = end(process, tmp_path)
     same(run, tmp_path, *by_threads)
-    # Nothing lost, nothing twice: every dataset once, none half made.
+    # Every dataset exists once and is complete.
     assert {stage: len(run.of(stage)) for stage in ("acquire", "embed", "train", "export")} == {
         "acquire": 4, "embed": 4, "train": 2, "export": 8,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What Ray sets aside for a task, and a model that stays loaded in a process that has a GPU (here one only by name)."""
+"""Resources that Ray reserves for a task, and a model that stays loaded in a process with a (simulated) GPU."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def test_gpus_go_to_embed_and_train_as_the_study_says(raylets: type[Raylets]) ->
         assert joined.ahead("embed") == 4 * 2
 
 
-def test_a_task_that_no_machine_has_room_for_is_refused_or_said(
+def test_a_task_that_fits_no_machine_is_refused_or_logged(
     raylets: type[Raylets], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     cluster = raylets(num_cpus=2)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with Cluster(RuntimeSection(runner="ray", ray_address=cluster.address, num_gpus=1)) as joined:
-        joined.task_runner("embed")  # a machine with a GPU may come
+        joined.task_runner("embed")  # a machine with a GPU may join later
         assert "a task of embed needs 1 cores and 1 GPUs" in caplog.text
         assert "waits for one" in caplog.text
         joined.address = None  # a cluster of the run's own
@@ -74,8 +74,8 @@ def test_a_process_with_a_gpu_loads_a_model_once(
 
         @flow(task_runner=joined.task_runner("embed"), result_storage=tmp_path, persist_result=False)
         def embed_all() -> list[Dataset]:
-            given = {"model": identity, "dtype": "float32", "spec": spec, "runtime": runtime}
-            tasks = [joined.submit("embed", embed.task, {"pairs": e.dataset, **given}) for e in run.of("acquire")]
+            arguments = {"model": identity, "dtype": "float32", "spec": spec, "runtime": runtime}
+            tasks = [joined.submit("embed", embed.task, {"pairs": e.dataset, **arguments}) for e in run.of("acquire")]
             return [task.result() for task in tasks]
 
         def loads() -> tuple[int, int, str]:
@@ -91,7 +91,7 @@ def test_a_process_with_a_gpu_loads_a_model_once(
         assert ray.get(asked.remote()) == (1, 3, "0")
 
 
-def test_a_cluster_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_cluster_is_reported(tmp_path: Path) -> None:
     with (
         Cluster(RuntimeSection(runner="ray", ray_address="127.0.0.1:1")) as joined,
         pytest.raises(ClusterError, match=r"the Ray cluster at 127\.0\.0\.1:1 does not answer: start it"),

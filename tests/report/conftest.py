@@ -1,4 +1,4 @@
-"""A small catalog in memory, with the names and columns of a study's, for the tests of the page. No store."""
+"""A small catalog in memory, with the tables and columns of a study, for tests of the page. Uses no store."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ Name = tuple[str, str, int]  # model, sae, seed
 
 @pytest.fixture(scope="session")
 def catalog() -> Callable[..., duckdb.DuckDBPyConnection]:
-    """Makes a catalog: see `small_catalog`."""
+    """The function `small_catalog`."""
     return small_catalog
 
 
 @pytest.fixture(scope="session")
 def config() -> Callable[..., dict[str, Any]]:
-    """Makes the study file that goes with it."""
+    """The function `study`, which returns the study file of the catalog."""
     return study
 
 
@@ -75,9 +75,9 @@ def small_catalog(
     pictures: bool = True,
     whole: bool = False,
 ) -> duckdb.DuckDBPyConnection:
-    """A catalog of 40 images with two captions each, and 16 concepts an SAE: even concepts image, odd ones text.
+    """A catalog of 40 images with two captions each, and 16 concepts per SAE: even concepts image, odd ones text.
 
-    `whole` adds what a study may leave out: geometry, interventions, a frontier and two halves of the data.
+    `whole` adds optional parts: geometry, interventions, a frontier and two halves of the data.
     """
     saes = (*saes, "main-half-a", "main-half-b") if whole else saes
     con = duckdb.connect()
@@ -126,7 +126,7 @@ def study(models: Sequence[str] = ("one", "two"), saes: Sequence[str] = ("main",
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[Any, ...]]) -> None:
-    # one statement: executemany goes row by row and takes seconds
+    # one statement: executemany inserts row by row and takes seconds
     one = f"({', '.join('?' * len(rows[0]))})"
     con.execute(f"INSERT INTO {table} VALUES {', '.join([one] * len(rows))}", [value for row in rows for value in row])
 
@@ -210,7 +210,7 @@ def _fill_whole(con: duckdb.DuckDBPyConnection, rng: random.Random, runs: list[N
         for i, name in enumerate(INTERVENTIONS):
             of = (None, None) if name == "mean_removed" else run[1:]
             if of[0] is None and run[1:] != ("main", 0):
-                continue  # once a model
+                continue  # once per model
             for direction in ("image_to_text", "text_to_image"):
                 recalls = (0.1 * i, 0.9, 1.0) if name != "only_bridging" else (None, None, None)
                 rows = [(run[0], *of, "heldout", name, direction, 10, 20, *recalls, 3.0, 0.2)]

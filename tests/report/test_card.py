@@ -1,4 +1,4 @@
-"""The model card of a study: the catalog's numbers, and nobody's markup."""
+"""The model card of a study: numbers from the catalog, and escaped markup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The explorer's data files: right, safe, the same every time, and free of images and captions on demand."""
+"""The explorer's data files: correct, safe, deterministic, and optionally without images and captions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def dictionary_of(key: str) -> Dictionary:
 
 
 def write(folder: Path, con: Any, config: dict[str, Any]) -> Path:
-    """Make the archive of a catalog, and a page's figures for it. Returns the archive."""
+    """Write the archive of a catalog, and the figures of its page. Returns the archive."""
     figures = folder / "page" / "figures"
     figures.mkdir(parents=True)
     described = [
@@ -63,8 +63,8 @@ def write(folder: Path, con: Any, config: dict[str, Any]) -> Path:
 def read(site: Path) -> dict[str, Any]:
     """Every file of an archive by name, JSON as values."""
     with zipfile.ZipFile(site) as files:
-        found: dict[str, Any] = {name: files.read(name) for name in files.namelist()}
-    return {name: json.loads(data) if name.endswith(".json") else data for name, data in found.items()}
+        members: dict[str, Any] = {name: files.read(name) for name in files.namelist()}
+    return {name: json.loads(data) if name.endswith(".json") else data for name, data in members.items()}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_the_manifest_names_the_saes_of_the_study_file_and_no_diets(files: dict[
     assert manifest["pairs"] == {"images": 40, "captions": 80, "licence": None}
     assert {row["sae"] for row in files["data/compare.json"]["settings"]} == {"main", "main-half-a", "main-half-b"}
     views = {view["name"] for view in manifest["views"]}
-    assert views == set()  # the small catalog has tables in their place
+    assert views == set()  # the small catalog has tables instead
     assert (manifest["live"], manifest["items"], manifest["schema"]) == (False, True, 1)
 
 
@@ -107,7 +107,7 @@ def test_bridges_come_by_size_whatever_their_sign(files: dict[str, Any]) -> None
     bridges = files[f"data/runs/{KEY}/bridges.json"]
     assert bridges["bridge"] == pytest.approx([2.0, *(0.05 * i for i in range(7, 0, -1))])
     assert bridges["image_concept"][:2] == [0, 14]
-    assert bridges["correlation_bridge"][-1] is None  # not defined, and not a number
+    assert bridges["correlation_bridge"][-1] is None  # undefined
 
 
 def test_a_concept_shows_its_strongest_items_its_bars_and_its_matches(files: dict[str, Any]) -> None:
@@ -126,15 +126,15 @@ def test_a_concept_shows_its_strongest_items_its_bars_and_its_matches(files: dic
 
 
 def test_shares_of_every_item_add_up_to_one(files: dict[str, Any]) -> None:
-    items, seen = files["data/items/index.json"], 0
+    items, bridges_seen = files["data/items/index.json"], 0
     for kind in ("images", "texts"):
         for i, block in items[kind].items():
             codes = files[f"data/runs/{KEY}/codes/{block}.json"][kind].get(i)
             if codes is not None:
                 assert sum(codes["share"]) + codes["bias"] == pytest.approx(1, abs=1e-3)
                 assert codes["activation"] == sorted(codes["activation"], reverse=True)
-                seen += 1
-    assert seen > 100
+                bridges_seen += 1
+    assert bridges_seen > 100
 
 
 def test_captions_are_kept_letter_by_letter(files: dict[str, Any]) -> None:
@@ -150,17 +150,17 @@ def test_captions_are_kept_letter_by_letter(files: dict[str, Any]) -> None:
 def test_thumbnails_are_small_and_carry_no_metadata(files: dict[str, Any]) -> None:
     with Image.open(io.BytesIO(files["thumbs/0.webp"])) as picture:
         assert (picture.format, picture.size) == ("WEBP", (160, 96))
-    assert files["data/items/0.json"]["images"]["39"]["thumb"] is None  # its bytes are no picture
+    assert files["data/items/0.json"]["images"]["39"]["thumb"] is None  # its bytes are not a picture
     assert "thumbs/39.webp" not in files
     turned = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
     exif[0x010F] = "somebody's camera"
     Image.new("RGB", (400, 200), "red").save(turned, "JPEG", exif=exif)
-    made = webp(turned.getvalue(), 160, 70)
-    assert made is not None
-    assert b"camera" not in made
-    with Image.open(io.BytesIO(made)) as picture:
+    thumbnail = webp(turned.getvalue(), 160, 70)
+    assert thumbnail is not None
+    assert b"camera" not in thumbnail
+    with Image.open(io.BytesIO(thumbnail)) as picture:
         assert picture.size == (80, 160)
         assert not picture.getexif()
 
@@ -181,10 +181,10 @@ def test_equal_catalogs_give_equal_bytes(site: Path, catalog: Make, config: Make
 def test_a_study_without_pictures_shows_captions_alone(catalog: Make, config: Make, tmp_path: Path) -> None:
     con = catalog(models=("one",), pictures=False)
     con.execute("DROP TABLE image_bytes")
-    found = read(write(tmp_path, con, config(models=("one",))))
-    assert not [name for name in found if name.startswith("thumbs/")]
-    assert found["data/items/0.json"]["images"]["0"]["thumb"] is None
-    assert found["data/items/0.json"]["texts"]["1"]["caption"] == "caption 1"
+    members = read(write(tmp_path, con, config(models=("one",))))
+    assert not [name for name in members if name.startswith("thumbs/")]
+    assert members["data/items/0.json"]["images"]["0"]["thumb"] is None
+    assert members["data/items/0.json"]["texts"]["1"]["caption"] == "caption 1"
 
 
 def test_unpacked_files_are_the_archives(site: Path, files: dict[str, Any], tmp_path: Path) -> None:
@@ -220,8 +220,8 @@ def test_without_items_no_caption_and_no_picture_is_left(site: Path, files: dict
 def test_shares_by_hand() -> None:
     # D = (1, 0), (0, 1); b = (0, 1); z = (2, 1): x_hat = (2, 2), |x_hat|^2 = 8.
     # Shares: 2 * 2 / 8 = .5, 1 * 2 / 8 = .25; bias (0, 1).(2, 2) / 8 = .25.
-    found, rest = shares(np.eye(2), np.array([0.0, 1.0]), np.array([2.0, 1.0]))
-    assert (found.tolist(), rest) == ([0.5, 0.25], 0.25)
+    concept_shares, rest = shares(np.eye(2), np.array([0.0, 1.0]), np.array([2.0, 1.0]))
+    assert (concept_shares.tolist(), rest) == ([0.5, 0.25], 0.25)
     # A concept that points away from the sum takes some of it: D = (1, 0), (-1, 0), z = (3, 1): x_hat = (2, 0).
     away, none = shares(np.array([[1.0, 0.0], [-1.0, 0.0]]), np.zeros(2), np.array([3.0, 1.0]))
     assert (away.tolist(), none) == ([1.5, -0.5], 0.0)
@@ -239,10 +239,10 @@ def test_shares_by_hand() -> None:
     arrays(np.float64, 5, elements=st.floats(0, 3)),
 )
 def test_shares_add_up_to_one_wherever_there_is_a_reconstruction(concepts: Any, bias: Any, codes: Any) -> None:
-    found, rest = shares(concepts, bias, codes)
+    concept_shares, rest = shares(concepts, bias, codes)
     whole = codes @ concepts + bias
     if whole @ whole > 1e-6:
-        assert found.sum() + rest == pytest.approx(1, abs=1e-6)
+        assert concept_shares.sum() + rest == pytest.approx(1, abs=1e-6)
 
 
 def test_small_dictionaries_lie_along_their_principal_axes() -> None:

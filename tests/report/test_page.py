@@ -1,4 +1,4 @@
-"""The page: whole, safe, self-contained, and the same every time."""
+"""The page: complete, safe, self-contained and deterministic."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Make = Callable[..., Any]
 ALWAYS = {"modality", "energy", "stability", "training", "bridge-matrix"}
 
 
-class Seen(HTMLParser):
-    """What a browser would see: tags with attributes, text, the SQL of every exhibit, ids."""
+class ParsedPage(HTMLParser):
+    """A parsed page: tags with attributes, text, the SQL of every exhibit, ids."""
 
     VOID = ("meta", "link", "img", "br", "input")
 
@@ -63,9 +63,9 @@ class Seen(HTMLParser):
             self.statements[-1] += data
 
 
-def figures(seen: Seen) -> set[str]:
+def figures(parsed: ParsedPage) -> set[str]:
     """Names of the figures of a page."""
-    return {str(attributes["id"]).removeprefix("figure-") for tag, attributes in seen.tags if tag == "figure"}
+    return {str(attributes["id"]).removeprefix("figure-") for tag, attributes in parsed.tags if tag == "figure"}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def folder(catalog: Make, config: Make, tmp_path_factory: pytest.TempPathFactory
 def test_page_asks_nothing_of_anyone(page: str) -> None:
     addresses = [
         value
-        for tag, attributes in Seen(page).tags
+        for tag, attributes in ParsedPage(page).tags
         for name, value in attributes.items()
         if name in ("src", "href", "srcset", "xlink:href", "action", "data", "poster")
     ]
@@ -102,20 +102,20 @@ def test_page_asks_nothing_of_anyone(page: str) -> None:
 
 def test_captions_are_text_never_markup(page: str) -> None:
     assert "<script>alert(1)" not in page
-    seen = Seen(page)
-    assert "<script>alert(1)</script> & \"quotes\" 'single'" in seen.text
-    alternatives = [attributes.get("alt") for tag, attributes in seen.tags if tag == "img"]
+    parsed = ParsedPage(page)
+    assert "<script>alert(1)</script> & \"quotes\" 'single'" in parsed.text
+    alternatives = [attributes.get("alt") for tag, attributes in parsed.tags if tag == "img"]
     assert "<script>alert(1)</script> & \"quotes\" 'single'" in alternatives
 
 
 def test_every_figure_and_table_has_sql_that_runs(page: str, con: duckdb.DuckDBPyConnection) -> None:
-    seen = Seen(page)
-    assert seen.without_sql == []
-    assert figures(seen) == {*ALWAYS, "models", "diets", "retrieval", "alignment", "frontier"}
-    for statement in seen.statements:
+    parsed = ParsedPage(page)
+    assert parsed.without_sql == []
+    assert figures(parsed) == {*ALWAYS, "models", "diets", "retrieval", "alignment", "frontier"}
+    for statement in parsed.statements:
         con.execute(statement)
-    shown = [tag for tag, attributes in seen.tags if attributes.get("role") == "img"]
-    # a panel a model, but: side by side and energy 1, the matrix by 2 scores, the frontier by modality, alignment by 4
+    shown = [tag for tag, attributes in parsed.tags if attributes.get("role") == "img"]
+    # a panel per model, except: side by side and energy 1, the matrix 2 scores, the frontier per modality, alignment 4
     assert len(shown) == 5 * 2 + 2 * 1 + 2 * 4 + 1 * 8
 
 
@@ -134,7 +134,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_equal_input_gives_equal_bytes(
     folder: Path, catalog: Make, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")  # matplotlib would put this date, or today's, into the metadata
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")  # matplotlib writes this date, or today's, into the metadata
     write_report(tmp_path, catalog(models=("one",), whole=True), config(models=("one",)))
     assert files(tmp_path) == files(folder)
 
@@ -142,7 +142,7 @@ def test_equal_input_gives_equal_bytes(
 def test_every_figure_is_there_as_svg_and_png_in_plain_colours(folder: Path) -> None:
     names = {path.stem for path in (folder / "figures").iterdir()}
     page = (folder / "index.html").read_text(encoding="utf-8")
-    assert names == figures(Seen(page)) | {"bridges-one"}
+    assert names == figures(ParsedPage(page)) | {"bridges-one"}
     assert {path.name for path in (folder / "figures").iterdir()} == {
         f"{n}.{kind}" for n in names for kind in ("svg", "png")
     }
@@ -161,17 +161,17 @@ def test_page_names_no_folder(page: str) -> None:
 
 
 def test_headings_descend_one_step_at_a_time_and_ids_are_unique(page: str) -> None:
-    seen = Seen(page)
-    levels = [int(tag[1]) for tag, _ in seen.tags if re.fullmatch("h[1-6]", tag)]
+    parsed = ParsedPage(page)
+    levels = [int(tag[1]) for tag, _ in parsed.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
-    ids = [attributes["id"] for _, attributes in seen.tags if "id" in attributes]
+    ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    tables = [i for i, (tag, _) in enumerate(seen.tags) if tag == "table"]
-    assert all(seen.tags[i + 1][0] == "caption" for i in tables)
+    tables = [i for i, (tag, _) in enumerate(parsed.tags) if tag == "table"]
+    assert all(parsed.tags[i + 1][0] == "caption" for i in tables)
 
 
-def test_self_bridges_are_said_to_be_one_concept(page: str) -> None:
+def test_self_bridges_are_labelled_as_one_concept(page: str) -> None:
     assert page.count("<em>the same concept</em>") == 4  # concept 0, in both lists of both models
 
 
@@ -185,20 +185,20 @@ def test_one_seed_says_that_stability_needs_two(catalog: Make, config: Make) -> 
 def test_vectors_without_pictures_show_keys_and_captions(catalog: Make, config: Make) -> None:
     con = catalog(models=("one",), pictures=False)
     con.execute("DROP TABLE ledger")
-    seen = Seen(rendered(contents(con, config(models=("one",)))))
-    assert "img" not in [tag for tag, _ in seen.tags]
-    assert re.search(r"key\d+ caption \d+", seen.text)
-    assert "Nothing was dropped" in seen.text
+    parsed = ParsedPage(rendered(contents(con, config(models=("one",)))))
+    assert "img" not in [tag for tag, _ in parsed.tags]
+    assert re.search(r"key\d+ caption \d+", parsed.text)
+    assert "Nothing was dropped" in parsed.text
 
 
 def test_several_settings_are_all_there(catalog: Make, config: Make) -> None:
     saes = ("wide", "main")
-    seen = Seen(rendered(contents(catalog(saes=saes), config(saes=saes))))
-    panels = [attributes["aria-label"] for _, attributes in seen.tags if attributes.get("role") == "img"]
-    # 2 models x 2 settings x 3 figures, energy of 2 settings, side by side, 2 matrices a model of the first setting
+    parsed = ParsedPage(rendered(contents(catalog(saes=saes), config(saes=saes))))
+    panels = [attributes["aria-label"] for _, attributes in parsed.tags if attributes.get("role") == "img"]
+    # 2 models x 2 settings x 3 figures, energy of 2 settings, side by side, 2 matrices per model of the first setting
     assert len(panels) == 12 + 2 + 1 + 4
     assert str(panels[0]).startswith("one, wide: ")  # settings in the order of the study file
-    assert seen.without_sql == []
+    assert parsed.without_sql == []
 
 
 def test_a_catalog_without_bridges_still_makes_a_page(catalog: Make, config: Make) -> None:
@@ -206,7 +206,7 @@ def test_a_catalog_without_bridges_still_makes_a_page(catalog: Make, config: Mak
     con.execute("DELETE FROM bridges; DELETE FROM bridge_totals; DELETE FROM retrieval")
     page = rendered(contents(con, config(models=("one",))))
     assert "No bridge has pairs enough" in page
-    assert figures(Seen(page)) == ALWAYS - {"bridge-matrix"}
+    assert figures(ParsedPage(page)) == ALWAYS - {"bridge-matrix"}
 
 
 @pytest.mark.parametrize(
@@ -231,8 +231,8 @@ def test_a_figure_without_its_rows_is_absent_and_the_others_stay(
 ) -> None:
     con = catalog(models=("one",), whole=True)
     con.execute(change)
-    made = contents(con, config(models=("one",)))
-    there = {drawn.name for drawn in made["figures"].values()}
+    result = contents(con, config(models=("one",)))
+    there = {drawn.name for drawn in result["figures"].values()}
     assert there == {*ALWAYS, "diets", "retrieval", "alignment", "frontier"} - {gone}
 
 
@@ -240,7 +240,7 @@ def test_without_findings_or_geometry_their_tables_are_absent(catalog: Make, con
     page = rendered(contents(catalog(models=("one",)), config(models=("one",))))
     assert "In words" not in page
     assert "What tells images from captions" not in page
-    assert Seen(page).without_sql == []
+    assert ParsedPage(page).without_sql == []
 
 
 def test_files_have_the_colours_of_the_light_scheme(page: str) -> None:
@@ -249,14 +249,16 @@ def test_files_have_the_colours_of_the_light_scheme(page: str) -> None:
 
 
 def test_claims_come_first_and_say_what_holds(page: str) -> None:
-    seen = Seen(page)
-    assert next(dict(attributes).get("class") for tag, attributes in seen.tags if tag == "table") == "claims"
+    parsed = ParsedPage(page)
+    assert next(dict(attributes).get("class") for tag, attributes in parsed.tags if tag == "table") == "claims"
     # Four concepts fire, 0 with most energy by far: the rare half is 7 and 9 to 15, (0.8 + 7 * 0.4) / 8 = 0.45.
     # Both lie above floor_matched, drawn between .30 and .32.
     number, dash = r"\s*(0\.3\d\d)\s*", " – "
-    assert re.search(rf"common concepts are stable\s*one\s*0\.800{number}0\.800{dash}0\.800\s*holds", seen.text)
-    assert re.search(rf"rare concepts are not stable\s*one\s*0\.450{number}0\.450{dash}0\.450\s*does not\s", seen.text)
-    assert re.search(r"Of \d+ claims \d+ holds? in every model", seen.text)
+    assert re.search(rf"common concepts are stable\s*one\s*0\.800{number}0\.800{dash}0\.800\s*holds", parsed.text)
+    assert re.search(
+        rf"rare concepts are not stable\s*one\s*0\.450{number}0\.450{dash}0\.450\s*does not\s", parsed.text
+    )
+    assert re.search(r"Of \d+ claims \d+ holds? in every model", parsed.text)
 
 
 def test_pictures_and_captions_of_the_files_are_text_never_markup(folder: Path) -> None:
@@ -269,7 +271,7 @@ def test_pictures_and_captions_of_the_files_are_text_never_markup(folder: Path) 
 
 def test_thumbnail_is_small_webp_on_white() -> None:
     out = io.BytesIO()
-    Image.new("RGBA", (400, 100), (255, 0, 0, 0)).save(out, "PNG")  # red, but wholly transparent
+    Image.new("RGBA", (400, 100), (255, 0, 0, 0)).save(out, "PNG")  # red, but fully transparent
     uri = thumbnail(out.getvalue())
     assert uri is not None
     head, data = uri.split(",")

@@ -1,4 +1,4 @@
-"""Sentences follow the numbers: flip a number, and the wording flips."""
+"""Sentences depend on the numbers: when a number changes sides, the wording changes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Make = Callable[..., duckdb.DuckDBPyConnection]
 
 
 def answers(**tables: list[Row]) -> sentences.Answers:
-    """Answers of which only the named ones have rows."""
-    made = {name: Answer("", [], tables.get(name, [])) for name in sentences.Answers._fields}
-    return sentences.Answers(**made)
+    """Answers in which only the named queries have rows."""
+    fields = {name: Answer("", [], tables.get(name, [])) for name in sentences.Answers._fields}
+    return sentences.Answers(**fields)
 
 
 def energy(k: int, stability: float, floor: float = 0.3, sd: float | None = 0.01, low: float | None = None) -> Row:
@@ -34,22 +34,22 @@ def share(class_image: str, class_text: str, raw: float, own: float = 0.0) -> Ro
 
 
 def test_r2_wording_follows_the_better_modality_and_warns_below_zero() -> None:
-    def said(image: float, text: float) -> str:
+    def text_for(image: float, text: float) -> str:
         row = {"model": "m", "sae": "s", "seed": 0, "r2_image": image, "r2_text": text, "r2": 0.9}
-        found = sentences.reconstruction(answers(reconstruction=[row]), ["m"], "s")
-        assert found is not None
-        assert found.by_model == [
+        finding = sentences.reconstruction(answers(reconstruction=[row]), ["m"], "s")
+        assert finding is not None
+        assert finding.by_model == [
             (
                 "m",
                 f"R² {sentences.number(image)} within images and {sentences.number(text)} within captions"
                 " (0.900 over both)",
             )
         ]
-        return found.text
+        return finding.text
 
-    assert said(0.8, 0.7) == "Images are rebuilt better than captions."
-    assert said(0.7, 0.8) == "Captions are rebuilt better than images."
-    assert said(0.7, -0.1).endswith("In m a modality is rebuilt worse than by its own mean vector.")
+    assert text_for(0.8, 0.7) == "Images are rebuilt better than captions."
+    assert text_for(0.7, 0.8) == "Captions are rebuilt better than images."
+    assert text_for(0.7, -0.1).endswith("In m a modality is rebuilt worse than by its own mean vector.")
 
 
 def test_stability_is_above_the_floor_only_beyond_two_sd() -> None:
@@ -65,40 +65,40 @@ def test_stability_is_above_the_floor_only_beyond_two_sd() -> None:
 
 
 def test_stability_conclusion_flips_with_the_numbers() -> None:
-    found = sentences.stability(answers(by_energy=[energy(32, 0.5), energy(64, 0.4)]), ["m"], "s", None)
-    assert found is not None
-    assert found.text == "Concepts are, on average, found again more than chance gives."
-    assert "0.400 over the 64 concepts" in found.by_model[0][1]
-    found = sentences.stability(answers(by_energy=[energy(32, 0.5), energy(64, 0.305)]), ["m"], "s", None)
-    assert found is not None
-    assert found.text == "Concepts are, on average, not found again beyond what chance gives."
+    finding = sentences.stability(answers(by_energy=[energy(32, 0.5), energy(64, 0.4)]), ["m"], "s", None)
+    assert finding is not None
+    assert finding.text == "Concepts are, on average, found again more than chance gives."
+    assert "0.400 over the 64 concepts" in finding.by_model[0][1]
+    finding = sentences.stability(answers(by_energy=[energy(32, 0.5), energy(64, 0.305)]), ["m"], "s", None)
+    assert finding is not None
+    assert finding.text == "Concepts are, on average, not found again beyond what chance gives."
 
 
 def test_the_most_energetic_are_not_spoken_of_when_they_are_all() -> None:
     assert sentences.stability(answers(by_energy=[energy(16, 0.5)]), ["m"], "s", 32) is None
-    found = sentences.stability(answers(by_energy=[energy(32, 0.5), energy(64, 0.3)]), ["m"], "s", 32)
-    assert found is not None
-    assert "0.500 over the 32 concepts" in found.by_model[0][1]
+    finding = sentences.stability(answers(by_energy=[energy(32, 0.5), energy(64, 0.3)]), ["m"], "s", 32)
+    assert finding is not None
+    assert "0.500 over the 32 concepts" in finding.by_model[0][1]
 
 
-def test_models_that_disagree_are_said_to() -> None:
+def test_the_sentence_states_that_models_disagree() -> None:
     rows = [energy(64, 0.5), energy(64, 0.3) | {"model": "n"}]
-    found = sentences.stability(answers(by_energy=rows), ["m", "n"], "s", None)
-    assert found is not None
-    assert found.text.endswith("beyond chance in some models only.")
+    finding = sentences.stability(answers(by_energy=rows), ["m", "n"], "s", None)
+    assert finding is not None
+    assert finding.text.endswith("beyond chance in some models only.")
 
 
 def test_bridge_wording_names_the_largest_share() -> None:
     totals = [share("image", "text", 0.6, 0.0), share("bimodal", "bimodal", 0.4, 0.3)]
-    found = sentences.bridging(answers(totals=totals), ["m"], "s", "raw")
-    assert found is not None
-    assert found.text == "Most of the positive raw total runs from unimodal image to unimodal text concepts."
-    assert found.by_model[0][1].startswith("60\u202f% image × text, the largest share; 30\u202f%")
+    finding = sentences.bridging(answers(totals=totals), ["m"], "s", "raw")
+    assert finding is not None
+    assert finding.text == "Most of the positive raw total runs from unimodal image to unimodal text concepts."
+    assert finding.by_model[0][1].startswith("60\u202f% image × text, the largest share; 30\u202f%")
     totals = [share("bimodal", "bimodal", 0.9), share("image", "text", 0.1)]
-    found = sentences.bridging(answers(totals=totals), ["m"], "s", "raw")
-    assert found is not None
-    assert "does not run" in found.text
-    assert "the largest is bimodal × bimodal with 90\u202f%" in found.by_model[0][1]
+    finding = sentences.bridging(answers(totals=totals), ["m"], "s", "raw")
+    assert finding is not None
+    assert "does not run" in finding.text
+    assert "the largest is bimodal × bimodal with 90\u202f%" in finding.by_model[0][1]
 
 
 @pytest.mark.parametrize(
@@ -111,29 +111,29 @@ def test_bridge_wording_names_the_largest_share() -> None:
 )
 def test_sparsity_compares_l0_with_k(l0: float, words: str) -> None:
     row = {"model": "m", "sae": "s", "seed": 0, "l0": l0, "l0_image": l0, "l0_text": l0, "dead_fraction": 0.0}
-    made = answers(reconstruction=[row], settings=[{"model": "m", "sae": "s", "k": 8}])
-    found = sentences.sparsity(made, ["m"], "s")
-    assert found is not None
-    assert words in found.text
+    tables = answers(reconstruction=[row], settings=[{"model": "m", "sae": "s", "k": 8}])
+    finding = sentences.sparsity(tables, ["m"], "s")
+    assert finding is not None
+    assert words in finding.text
 
 
 def test_retrieval_at_chance_is_not_called_above_it() -> None:
-    def said(r1: float) -> str:
+    def text_for(r1: float) -> str:
         row = {
             "model": "m", "direction": "text_to_image", "gallery": 100, "captions": 100,
             "r1": r1, "chance1": 0.01, "r10": r1, "chance10": 0.1,
         }  # fmt: skip
-        found = sentences.retrieval(answers(retrieval=[row]), ["m"])
-        assert found is not None
-        return found.text
+        finding = sentences.retrieval(answers(retrieval=[row]), ["m"])
+        assert finding is not None
+        return finding.text
 
-    assert said(0.5) == "Retrieval is above chance in both directions."
-    assert said(0.0) == "Retrieval is not above chance."
-    assert said(0.1) == "Retrieval is above chance in part only."
+    assert text_for(0.5) == "Retrieval is above chance in both directions."
+    assert text_for(0.0) == "Retrieval is not above chance."
+    assert text_for(0.1) == "Retrieval is above chance in part only."
 
 
 def test_interventions_are_measured_against_the_embeddings_and_their_means_removed() -> None:
-    def said(without_unimodal: float) -> sentences.Finding:
+    def finding_for(without_unimodal: float) -> sentences.Finding:
         r1 = {
             "embeddings": 0.4, "mean_removed": 0.5, "reconstructions": 0.3,
             "without_unimodal": without_unimodal, "random_for_unimodal": 0.9,
@@ -143,14 +143,14 @@ def test_interventions_are_measured_against_the_embeddings_and_their_means_remov
             for name, x in r1.items()
             for sae in [None if name in ("embeddings", "mean_removed") else "s"]
         ]
-        found = sentences.interventions(answers(interventions=rows), ["m"], "s")
-        assert found is not None
-        return found
+        finding = sentences.interventions(answers(interventions=rows), ["m"], "s")
+        assert finding is not None
+        return finding
 
     # two standard errors of .5 among 100 images are .1; random concepts do not count as an intervention
-    assert said(0.59).text.startswith("No intervention on concepts retrieves better")
-    assert said(0.61).text.startswith("Some intervention on concepts retrieves better")
-    assert said(0.1).by_model == [
+    assert finding_for(0.59).text.startswith("No intervention on concepts retrieves better")
+    assert finding_for(0.61).text.startswith("Some intervention on concepts retrieves better")
+    assert finding_for(0.1).by_model == [
         (
             "m",
             "embeddings 0.400, their modality means removed 0.500, reconstructions 0.300, without unimodal concepts"
@@ -160,21 +160,21 @@ def test_interventions_are_measured_against_the_embeddings_and_their_means_remov
 
 
 def test_the_frontier_compares_saes_and_baselines_at_equal_k() -> None:
-    def said(*of_pca: float) -> sentences.Finding:
+    def finding_for(*of_pca: float) -> sentences.Finding:
         rows = [
             {"model": "m", "method": method, "k": k, "l0": k + 0.5, "r2_image": r2, "r2_text": r2 - 0.1}
             for k, net, pca in zip((4, 8), (0.5, 0.6), of_pca, strict=True)
             for method, r2 in (("topk", net - 0.1), ("batchtopk", net), ("pca", pca))
         ]
-        found = sentences.frontier(answers(frontier=rows), ["m"])
-        assert found is not None
-        return found
+        finding = sentences.frontier(answers(frontier=rows), ["m"])
+        assert finding is not None
+        return finding
 
-    assert said(0.3, 0.4).text == "At equal k an SAE rebuilds more than every baseline."
-    assert said(0.6, 0.7).text == "At equal k a baseline rebuilds more than every SAE."
-    assert said(0.6, 0.4).text == "Whether an SAE or a baseline rebuilds most depends on k or on the model."
+    assert finding_for(0.3, 0.4).text == "At equal k an SAE rebuilds more than every baseline."
+    assert finding_for(0.6, 0.7).text == "At equal k a baseline rebuilds more than every SAE."
+    assert finding_for(0.6, 0.4).text == "Whether an SAE or a baseline rebuilds most depends on k or on the model."
     assert (
-        said(0.3, 0.4)
+        finding_for(0.3, 0.4)
         .by_model[0][1]
         .startswith(
             "k = 4: batchtopk 0.50, 0.40 at L0 4.5, against pca 0.30, 0.20 at L0 4.5; k = 8: batchtopk 0.60, 0.50"
@@ -188,28 +188,29 @@ def test_the_frontier_leaves_out_methods_that_spend_more_codes() -> None:
         {"model": "m", "method": method, "k": 4, "l0": l0, "r2_image": r2, "r2_text": r2}
         for method, l0, r2 in (("jumprelu", 5.1, 0.9), ("topk", 4.0, 0.5), ("pca", 4.0, 0.6))
     ]
-    found = sentences.frontier(answers(frontier=rows), ["m"])
-    assert found is not None
-    assert found.text == "At equal k a baseline rebuilds more than every SAE."
-    assert found.by_model[0][1] == "k = 4: topk 0.50, 0.50 at L0 4.0, against pca 0.60, 0.60 at L0 4.0"
+    finding = sentences.frontier(answers(frontier=rows), ["m"])
+    assert finding is not None
+    assert finding.text == "At equal k a baseline rebuilds more than every SAE."
+    assert finding.by_model[0][1] == "k = 4: topk 0.50, 0.50 at L0 4.0, against pca 0.60, 0.60 at L0 4.0"
 
 
 def test_modality_wording_follows_the_shares(catalog: Make) -> None:
     con = catalog(models=("m",), seeds=1)
 
-    def said() -> sentences.Finding:
-        found = sentences.modality(answers(modality=ask(con, queries.MODALITY_SHARES).rows), ["m"], "main")
-        assert found is not None
-        return found
+    def finding_for() -> sentences.Finding:
+        finding = sentences.modality(answers(modality=ask(con, queries.MODALITY_SHARES).rows), ["m"], "main")
+        assert finding is not None
+        return finding
 
     con.execute("UPDATE concepts SET firings = 12, modality_score = concept_id % 2")
-    assert said().text == "Most concepts serve one modality."
-    assert said().by_model[0][1].startswith("100\u202f% of 16 concepts are unimodal (50\u202f% image, 50\u202f% text)")
+    assert finding_for().text == "Most concepts serve one modality."
+    shares = finding_for().by_model[0][1]
+    assert shares.startswith("100\u202f% of 16 concepts are unimodal (50\u202f% image, 50\u202f% text)")
     con.execute("UPDATE concepts SET modality_score = 0.5, firings = 10 - concept_id // 12")
-    assert said().text == "Most concepts do not serve one modality alone."
-    assert "0\u202f% of 12 concepts are unimodal" in said().by_model[0][1]
-    assert "hold 0\u202f% of the energy" in said().by_model[0][1]
-    assert said().by_model[0][1].endswith("4 left out")  # concepts 12 to 15, with 9 firings
+    assert finding_for().text == "Most concepts do not serve one modality alone."
+    assert "0\u202f% of 12 concepts are unimodal" in finding_for().by_model[0][1]
+    assert "hold 0\u202f% of the energy" in finding_for().by_model[0][1]
+    assert finding_for().by_model[0][1].endswith("4 left out")  # concepts 12 to 15, with 9 firings
 
 
 def test_chance_counts_the_captions_of_each_image(catalog: Make) -> None:

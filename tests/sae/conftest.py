@@ -1,4 +1,4 @@
-"""One thread for the whole room: equal bits are promised at one thread, and small steps only wait for a second."""
+"""One thread for all tests here: equal bits need one thread, and a second one does not speed up small steps."""
 
 import torch
 

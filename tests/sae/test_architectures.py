@@ -1,4 +1,4 @@
-"""The table of architectures: what derives from it agrees with it, and reading it brings no torch."""
+"""The table of architectures: everything derived from it agrees with it, and reading it does not import torch."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ ROOT = Path(sae.__file__).parents[1]
 
 
 def in_new_process(program: str) -> str:
-    """What a program prints that starts with nothing imported."""
+    """The output of a program in a new process."""
     command = [sys.executable, "-c", program]
     return subprocess.run(
         command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, check=True, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""Baselines: small cases worked by hand, and what holds for every one of them."""
+"""Baselines: small cases worked by hand, and laws that hold for all of them."""
 
 import numpy as np
 import pytest
@@ -39,14 +39,14 @@ def r2(method, *parts):
 
 
 def test_matching_pursuit_worked_by_hand():
-    # Atoms a = (1, 0), b = (.6, .8). Row (1, 1): inner products 1 and 1.4, so b first with 1.4; what is left is
+    # Atoms a = (1, 0), b = (.6, .8). Row (1, 1): inner products 1 and 1.4, so b first with 1.4; the residual is
     # (1 - .84, 1 - 1.12) = (.16, -.12): inner products .16 with a, .096 - .096 = 0 with b. Then a with .16.
     atoms = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     x = torch.tensor([[1.0, 1.0], [-1.0, 0.0]])
     torch.testing.assert_close(matching_pursuit(x, atoms, 1), torch.tensor([[0.0, 1.4], [0.0, 0.0]]))
-    # The second row has no positive product (-1, -.6): non-negative pursuit never starts.
+    # The second row has no positive product (-1, -.6): non-negative pursuit selects nothing.
     torch.testing.assert_close(matching_pursuit(x, atoms, 2), torch.tensor([[0.16, 1.4], [0.0, 0.0]]))
-    # Left of the first row is (0, -.12): products 0 and -.096, nothing more to take.
+    # The residual of the first row is (0, -.12): products 0 and -.096, no atom is selected.
     torch.testing.assert_close(matching_pursuit(x, atoms, 9), torch.tensor([[0.16, 1.4], [0.0, 0.0]]))
 
 
@@ -76,17 +76,17 @@ def test_pca_worked_by_hand():
     codes = pca.encode(np.concatenate([image, text]))
     torch.testing.assert_close(pca.decode(codes)[:, 0], torch.tensor([0.8, 0.8, -0.8, -0.8]))
     assert (codes != 0).sum(1).tolist() == [1, 1, 1, 1]
-    assert codes.min() < 0  # signed: on the frontier only
+    assert codes.min() < 0  # signed codes, used on the frontier only
 
 
 def test_k_means_finds_two_bunches_and_codes_their_norm():
-    # Images at (1, 0), texts at (.6, .8): two centres, each of norm 1, and nothing left over.
+    # Images at (1, 0), texts at (.6, .8): two centres of norm 1, and a residual of 0.
     image, text = np.tile([[1.0, 0.0]], (5, 1)), np.tile([[0.6, 0.8]], (5, 1))
-    found = KMeans(2, seed=1).fit(image, text)
-    codes = found.encode(np.concatenate([image, text]))
-    torch.testing.assert_close(found.decode(codes), torch.tensor([[1.0, 0.0]] * 5 + [[0.6, 0.8]] * 5))
+    kmeans = KMeans(2, seed=1).fit(image, text)
+    codes = kmeans.encode(np.concatenate([image, text]))
+    torch.testing.assert_close(kmeans.decode(codes), torch.tensor([[1.0, 0.0]] * 5 + [[0.6, 0.8]] * 5))
     torch.testing.assert_close(codes.sum(1), torch.ones(10))
-    assert found.with_k(3).encode(image).count_nonzero(1).max() == 1
+    assert kmeans.with_k(3).encode(image).count_nonzero(1).max() == 1
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -100,7 +100,7 @@ def test_every_method_has_the_interface_of_an_sae(fitted, name):
     torch.testing.assert_close(method.decode(codes), codes @ method.dictionary + method.bias, atol=1e-5, rtol=0)
     assert codes.count_nonzero(1).max() <= (1 if name == "kmeans" else 4)
     assert method.signed or codes.min() >= 0
-    # Better than the best constant (the modality means are the same here), on rows it has not seen.
+    # Better than the best constant (the modality means are equal here), on held-out rows.
     assert r2(method, x[:150], x[150:])["r2"] > 0.2
 
 
@@ -126,8 +126,8 @@ def test_both_modalities_weigh_the_same_however_many_rows_each_has(rows):
 
 
 def test_ica_finds_sources_that_pca_mixes():
-    # 24 independent uniform sources, so that norms are nearly equal and normalising a row mixes little; directions at
-    # random, so that the principal components of the rows are other ones.
+    # 24 independent uniform sources, so that norms are nearly equal and normalising a row changes little; directions at
+    # random, so that the principal components of the rows differ from them.
     random = np.random.default_rng(0)
     true = np.linalg.qr(random.standard_normal((24, 24)))[0] + 0.1 * random.standard_normal((24, 24))
     true /= np.linalg.norm(true, axis=1, keepdims=True)
@@ -142,16 +142,16 @@ def test_ica_finds_sources_that_pca_mixes():
 
 def test_learned_directions_beat_drawn_ones(fitted):
     x = planted(400, 9)
-    found = {name: r2(method, x[:200], x[200:])["r2"] for name, method in fitted.items()}
-    assert found["spherical"] > found["sample"] > found["random"]
-    assert found["nmf"] > found["random"]
+    scores = {name: r2(method, x[:200], x[200:])["r2"] for name, method in fitted.items()}
+    assert scores["spherical"] > scores["sample"] > scores["random"]
+    assert scores["nmf"] > scores["random"]
 
 
 def test_a_data_sample_holds_training_rows_of_both_modalities(rows):
     image, text = rows
-    found = DataSample(10, 2, seed=5).fit(image, text)
-    for part, directions in ((image, found.dictionary[:5]), (text, found.dictionary[5:])):
-        cosines = directions @ torch.nn.functional.normalize(unit(part) - found.bias, dim=1).T
+    sampled = DataSample(10, 2, seed=5).fit(image, text)
+    for part, directions in ((image, sampled.dictionary[:5]), (text, sampled.dictionary[5:])):
+        cosines = directions @ torch.nn.functional.normalize(unit(part) - sampled.bias, dim=1).T
         assert cosines.max(1).values.tolist() == pytest.approx([1.0] * 5, abs=1e-5)
 
 

@@ -9,7 +9,7 @@ from sae.calibration import calibrate, calibrate_encoder, screened
 
 
 def once(x, weight, chunk=2048):
-    """Rows and their weights as `calibrate` takes them."""
+    """Rows and their weights, in the form that `calibrate` needs."""
     return lambda stride: zip(x[::stride].split(chunk), weight[::stride].split(chunk), strict=True)
 
 
@@ -58,37 +58,37 @@ def encoder(seed, rows=30_000, concepts=150, dim=24):
 @pytest.mark.parametrize("common", [0, 40])
 @pytest.mark.parametrize("seed", range(4))
 def test_bfloat16_finds_the_quantile_of_float32(seed, common):
-    # With something in common that the shift takes off, rounding moves a pre-activation farther than the band is wide.
+    # With a common part that the shift removes, rounding moves a pre-activation by more than the width of the band.
     x, weights, shift, row_weight = encoder(seed)
     x[:, 0], weights[:, 0] = common, common
     shift -= common**2
-    found = screened(weights, shift, once(x, row_weight, 700), 9)
-    assert found is not None
+    threshold = screened(weights, shift, once(x, row_weight, 700), 9)
+    assert threshold is not None
     exact = x.double() @ weights.double().T + shift.double()
-    count = (exact > found).double().sum(1) @ row_weight
+    count = (exact > threshold).double().sum(1) @ row_weight
     assert count == pytest.approx(9, abs=float(row_weight.max()))  # the code at the border belongs to one row
     other = calibrate(lambda rows: torch.addmm(shift, rows, weights.T), once(x, row_weight, 700), 9)
-    assert float(found) == pytest.approx(float(other), rel=1e-6, abs=1e-6 * common**2)  # each sums in its own order
+    assert float(threshold) == pytest.approx(float(other), rel=1e-6, abs=1e-6 * common**2)  # orders of sums differ
 
 
 def test_rounding_to_bfloat16_moves_that_quantile():
-    # Or the test above would prove nothing.
+    # Without this the test above would prove nothing.
     x, weights, shift, row_weight = encoder(0)
     exact = x.double() @ weights.double().T + shift.double()
-    found = calibrate(
+    threshold = calibrate(
         lambda rows: (rows.bfloat16() @ weights.bfloat16().T).float() + shift, once(x, row_weight, 700), 9
     )
-    assert abs(float((exact > found).double().sum(1) @ row_weight) - 9) > 2 * float(row_weight.max())
+    assert abs(float((exact > threshold).double().sum(1) @ row_weight) - 9) > 2 * float(row_weight.max())
 
 
-def test_a_sample_that_misleads_is_told_and_the_threshold_found_all_the_same(monkeypatch):
+def test_a_misleading_sample_is_detected_and_the_threshold_is_still_exact(monkeypatch):
     x, weights, shift, row_weight = encoder(1)
-    x[:: calibration.SAMPLED] *= 5  # just the rows that are sampled
+    x[:: calibration.SAMPLED] *= 5  # only the rows that are sampled
     rows = once(x, row_weight)
     assert screened(weights, shift, rows, 9) is None
     monkeypatch.setattr(calibration, "has_bfloat16", lambda device: True)
-    found = calibrate_encoder(weights, shift, rows, 9)
-    assert ((x @ weights.T + shift) > found).double().sum(1) @ row_weight == pytest.approx(9, abs=0.002)
+    threshold = calibrate_encoder(weights, shift, rows, 9)
+    assert ((x @ weights.T + shift) > threshold).double().sum(1) @ row_weight == pytest.approx(9, abs=0.002)
 
 
 def test_without_enough_positive_pre_activations_everything_positive_is_kept(monkeypatch):

@@ -1,4 +1,4 @@
-"""The frontier table: the same rows for every method, one row a method and k, figures by the project's own metrics."""
+"""The frontier table: equal data for every method, one row per method and k, figures by the project's own metrics."""
 
 import numpy as np
 import pytest
@@ -36,15 +36,15 @@ def test_a_row_for_every_method_and_k(table):
 
 
 def test_l0_is_what_was_asked_for_and_more_codes_rebuild_more(table):
-    found = {(row["method"], row["k"]): row for row in table}
-    assert found["pca", 4]["l0"] == 4
-    assert found["kmeans", 1]["l0"] == 1
-    assert found["sample", 4]["l0"] <= 4
-    assert found["batchtopk", 4]["l0"] == pytest.approx(
+    rows_by_method = {(row["method"], row["k"]): row for row in table}
+    assert rows_by_method["pca", 4]["l0"] == 4
+    assert rows_by_method["kmeans", 1]["l0"] == 1
+    assert rows_by_method["sample", 4]["l0"] <= 4
+    assert rows_by_method["batchtopk", 4]["l0"] == pytest.approx(
         4, rel=0.15
     )  # on held-out rows; calibrated on the training rows
     for method in ("batchtopk", "pca", "sample"):
-        assert found[method, 4]["r2"] > found[method, 2]["r2"]
+        assert rows_by_method[method, 4]["r2"] > rows_by_method[method, 2]["r2"]
 
 
 def test_the_figures_are_those_of_the_sae_itself(table):
@@ -60,7 +60,7 @@ def test_the_figures_are_those_of_the_sae_itself(table):
 
 
 class Centring:
-    """Encodes as (x - mean of its modality), k = d: exact where it is told the right modality."""
+    """Encodes as (x - mean of its modality), k = d: exact for the right modality."""
 
     def __init__(self):
         self.config = type("Config", (), {"centring": True})()
@@ -72,7 +72,7 @@ class Centring:
         return codes + {"image": 1.0, "text": -1.0}[modality]
 
 
-def test_a_method_that_centres_is_told_the_modality():
+def test_a_method_that_centres_receives_the_modality():
     assert score(Centring(), HELDOUT)["r2"] == pytest.approx(1)
 
 

@@ -1,4 +1,4 @@
-"""Interchange: a foreign SAE folded by hand, both ways round, and what must be refused."""
+"""Interchange: a foreign SAE folded by hand, export and import, and refused files."""
 
 import json
 import pickle
@@ -46,7 +46,7 @@ def saelens_folder(folder, tensors, **entries):
 
 
 # Two atoms of norms 2 and 5. Row (1, 0): pre-activations (1 - .5) * 1 + .25 = .75 and (1 - .5) * .4 = .2 (b_dec is
-# taken off first); .75 > .5 stays, .2 > .1 stays. Folded codes are 1.5 and 1.0, thresholds 1.0 and .5.
+# subtracted first); .75 > .5 and .2 > .1 are kept. Folded codes are 1.5 and 1.0, thresholds 1.0 and .5.
 BY_HAND = {
     "W_enc": [[1.0, 0.4], [0.0, 0.0]],
     "b_enc": [0.25, 0.0],
@@ -57,30 +57,30 @@ BY_HAND = {
 
 
 def test_norms_go_into_codes_and_thresholds(tmp_path):
-    found = from_saelens(saelens_folder(tmp_path / "a", BY_HAND))
-    codes = found.encode(torch.tensor([[1.0, 0.0]]))
+    folded = from_saelens(saelens_folder(tmp_path / "a", BY_HAND))
+    codes = folded.encode(torch.tensor([[1.0, 0.0]]))
     torch.testing.assert_close(codes, torch.tensor([[1.5, 1.0]]))
-    torch.testing.assert_close(found.threshold, torch.tensor([1.0, 0.5]))
-    torch.testing.assert_close(found.dictionary, torch.tensor([[1.0, 0.0], [0.6, 0.8]]))
-    # Theirs: .75 * (2, 0) + .2 * (3, 4) + (.5, 0) = (2.6, .8)
-    torch.testing.assert_close(found.decode(codes), torch.tensor([[2.6, 0.8]]))
-    assert found.config.preprocessing == "none"  # SAELens takes rows as they are
-    # A threshold that is not multiplied by the norm would let .5 < pre <= 1.0 / 2 through: at pre = .45 nothing fires.
-    assert found.encode(torch.tensor([[0.7, 0.0]]))[0, 0] == 0  # (.7 - .5) + .25 = .45 <= .5
+    torch.testing.assert_close(folded.threshold, torch.tensor([1.0, 0.5]))
+    torch.testing.assert_close(folded.dictionary, torch.tensor([[1.0, 0.0], [0.6, 0.8]]))
+    # SAELens: .75 * (2, 0) + .2 * (3, 4) + (.5, 0) = (2.6, .8)
+    torch.testing.assert_close(folded.decode(codes), torch.tensor([[2.6, 0.8]]))
+    assert folded.config.preprocessing == "none"  # SAELens does not normalise rows
+    # A threshold that is not multiplied by the norm would keep other codes: at pre = .45 <= .5 nothing may fire.
+    assert folded.encode(torch.tensor([[0.7, 0.0]]))[0, 0] == 0  # (.7 - .5) + .25 = .45 <= .5
 
 
 def test_a_decoder_bias_that_stays_out_of_the_input_is_kept_out(tmp_path):
-    found = from_saelens(saelens_folder(tmp_path / "a", BY_HAND, apply_b_dec_to_input=False))
+    folded = from_saelens(saelens_folder(tmp_path / "a", BY_HAND, apply_b_dec_to_input=False))
     # Pre-activations 1 + .25 and .4, codes 2.5 and 2.0.
-    torch.testing.assert_close(found.encode(torch.tensor([[1.0, 0.0]])), torch.tensor([[2.5, 2.0]]))
+    torch.testing.assert_close(folded.encode(torch.tensor([[1.0, 0.0]])), torch.tensor([[2.5, 2.0]]))
 
 
 def test_rows_scaled_to_the_root_of_the_dimension_are_unscaled(tmp_path):
-    found = from_saelens(saelens_folder(tmp_path / "a", BY_HAND, normalize_activations="constant_norm_rescale"))
+    folded = from_saelens(saelens_folder(tmp_path / "a", BY_HAND, normalize_activations="constant_norm_rescale"))
     # d = 2: the unit row (1, 0) becomes (1.414, 0); pre-activations (1.414 - .5) + .25 = 1.1642 and .3657, both stay;
-    # theirs, divided by 1.414 again: (1.1642 (2, 0) + .3657 (3, 4) + (.5, 0)) / 1.4142 = (2.7757, 1.0343)
-    codes = found.encode(torch.tensor([[3.0, 0.0]]))  # any norm: it is normalised first
-    torch.testing.assert_close(found.decode(codes), torch.tensor([[2.7757, 1.0343]]), atol=1e-4, rtol=0)
+    # SAELens, divided by 1.414 again: (1.1642 (2, 0) + .3657 (3, 4) + (.5, 0)) / 1.4142 = (2.7757, 1.0343)
+    codes = folded.encode(torch.tensor([[3.0, 0.0]]))  # any norm: it is normalised first
+    torch.testing.assert_close(folded.decode(codes), torch.tensor([[2.7757, 1.0343]]), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -88,8 +88,8 @@ def test_rows_scaled_to_the_root_of_the_dimension_are_unscaled(tmp_path):
 def test_there_and_back_gives_the_same_codes_and_reconstructions(tmp_path, architecture, out, back):
     sae = make(architecture, per_concept=architecture == "jumprelu")
     out(sae, tmp_path / "x")
-    given = {"architecture": "topk", "k": 3} if architecture == "topk" and back is from_overcomplete else {}
-    again = back(tmp_path / "x", **given)
+    options = {"architecture": "topk", "k": 3} if architecture == "topk" and back is from_overcomplete else {}
+    again = back(tmp_path / "x", **options)
     codes = sae.encode(rows())
     assert codes.count_nonzero() > 30
     torch.testing.assert_close(again.encode(rows()), codes, atol=1e-5, rtol=0)
@@ -109,7 +109,7 @@ def test_centring_is_exported_for_one_modality_at_a_time(tmp_path, out, back):
 
 
 def state(**changes):
-    """The state dict of an overcomplete SAE, d = 2, C = 2, whose stored atoms are not yet unit."""
+    """The state dict of an overcomplete SAE, d = 2, C = 2, whose stored atoms are not normalised."""
     return {
         "encoder.final_block.0.weight": torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
         "encoder.final_block.0.bias": torch.tensor([0.0, 0.5]),
@@ -123,12 +123,12 @@ def test_an_overcomplete_state_dict_worked_by_hand(tmp_path):
     # The library normalises atoms, (1, 0) and (.6, .8), then multiplies by exp(ln 2) = 2: codes double.
     changes = {"dictionary.multiplier": torch.tensor(2.0).log(), "thresholds": torch.tensor([0.9, 0.1]).log()}
     torch.save(state(**changes), tmp_path / "sae.pt")
-    found = from_overcomplete(tmp_path / "sae.pt")
+    folded = from_overcomplete(tmp_path / "sae.pt")
     # Row (.8, .6): pre-activations .8 (below .9) and 1.1; folded code 2.2.
-    codes = found.encode(torch.tensor([[0.8, 0.6]]))
+    codes = folded.encode(torch.tensor([[0.8, 0.6]]))
     torch.testing.assert_close(codes, torch.tensor([[0.0, 2.2]]))
-    torch.testing.assert_close(found.decode(codes), torch.tensor([[1.32, 1.76]]))
-    assert found.config.architecture == "jumprelu"
+    torch.testing.assert_close(folded.decode(codes), torch.tensor([[1.32, 1.76]]))
+    assert folded.config.architecture == "jumprelu"
 
 
 def test_batch_norm_is_folded_as_it_is_in_evaluation(tmp_path):
@@ -152,16 +152,16 @@ def test_a_tied_encoder_is_the_dictionary(tmp_path):
 def test_a_batch_topk_state_dict_has_no_threshold_and_gets_it_from_rows(tmp_path):
     to_overcomplete(make(), tmp_path)
     state = torch.load(tmp_path / "state_dict.pt", weights_only=True)
-    del state["thresholds"]  # what BatchTopKSAE saves
+    del state["thresholds"]  # as BatchTopKSAE saves it
     torch.save(state, tmp_path / "bare.pt")
     with pytest.raises(SAEFormatError, match="has no threshold: give it, or k and rows"):
         from_overcomplete(tmp_path / "bare.pt")
-    found = from_overcomplete(tmp_path / "bare.pt", k=3, rows=(rows(4000, seed=1), rows(1000, seed=2)))
-    # Both modalities weigh the same, however many rows each has.
-    counts = [float(found.encode(rows(n, seed=s)).count_nonzero()) / n for n, s in ((4000, 1), (1000, 2))]
+    calibrated = from_overcomplete(tmp_path / "bare.pt", k=3, rows=(rows(4000, seed=1), rows(1000, seed=2)))
+    # Both modalities weigh the same, whatever their numbers of rows.
+    counts = [float(calibrated.encode(rows(n, seed=s)).count_nonzero()) / n for n, s in ((4000, 1), (1000, 2))]
     assert sum(counts) / 2 == pytest.approx(3, abs=0.01)
-    given = from_overcomplete(tmp_path / "bare.pt", threshold=0.1)
-    torch.testing.assert_close(given.encode(rows()), make().encode(rows()), atol=1e-5, rtol=0)
+    with_threshold = from_overcomplete(tmp_path / "bare.pt", threshold=0.1)
+    torch.testing.assert_close(with_threshold.encode(rows()), make().encode(rows()), atol=1e-5, rtol=0)
 
 
 class Harmful:
@@ -219,8 +219,8 @@ def test_a_checkpoint_is_known_by_its_files_and_must_fit_the_model(tmp_path):
     sae = make()
     for name, write in (("own", SAE.save), ("lens", to_saelens), ("over", to_overcomplete)):
         write(sae, tmp_path / name)
-        found = load_checkpoint(tmp_path / name, dim=6)
-        torch.testing.assert_close(found.encode(rows()), sae.encode(rows()), atol=1e-5, rtol=0)
+        loaded = load_checkpoint(tmp_path / name, dim=6)
+        torch.testing.assert_close(loaded.encode(rows()), sae.encode(rows()), atol=1e-5, rtol=0)
     assert [kind_of(tmp_path / name) for name in ("own", "lens", "over")] == ["bridgescope", "saelens", "overcomplete"]
     assert kind_of(tmp_path / "over" / "state_dict.pt") == "overcomplete"
     with pytest.raises(SAEFormatError, match=r"own: takes rows of 6 dimensions, the model's have 8"):
@@ -232,8 +232,8 @@ def test_a_checkpoint_is_known_by_its_files_and_must_fit_the_model(tmp_path):
 
 
 def test_an_atom_of_norm_zero_never_fires(tmp_path):
-    found = from_saelens(saelens_folder(tmp_path / "a", BY_HAND | {"W_dec": [[0.0, 0.0], [3.0, 4.0]]}))
-    assert found.encode(torch.tensor([[1.0, 0.0]])).tolist() == [[0.0, 1.0]]
+    folded = from_saelens(saelens_folder(tmp_path / "a", BY_HAND | {"W_dec": [[0.0, 0.0], [3.0, 4.0]]}))
+    assert folded.encode(torch.tensor([[1.0, 0.0]])).tolist() == [[0.0, 1.0]]
 
 
 def test_a_folder_works_as_the_hub_both_ways(tmp_path):
@@ -251,7 +251,7 @@ def test_a_folder_works_as_the_hub_both_ways(tmp_path):
 
 
 def test_the_hub_is_given_the_files_and_the_card(monkeypatch):
-    # The hub cannot be reached from a test: what would be sent to it is looked at.
+    # Tests do not reach the hub: the upload is captured and checked.
     import huggingface_hub
 
     sent = {}

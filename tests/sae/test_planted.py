@@ -1,4 +1,4 @@
-"""The planted data of bench/planted.py: is its truth true, and are its bridges the strongest there are?"""
+"""The planted data of bench/planted.py: its truth agrees with its vectors, and its bridges are the strongest."""
 
 import importlib.util
 from pathlib import Path
@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import sae
-from analysis.bridges import bridges
+from analysis.bridges import bridges as score_bridges
 from analysis.coactivation import Codes
 
 SOURCE = Path(__file__).parents[2] / "bench" / "planted.py"
@@ -29,10 +29,10 @@ def truth():
 
 
 @pytest.fixture(scope="module")
-def found(truth):
+def bridges(truth):
     rows = np.arange(len(truth.image))
     codes = csr(truth.codes_image), csr(truth.codes_text)
-    return bridges(*codes, rows, rows, truth.atoms, ["bimodal"] * len(truth.atoms), 10).rows
+    return score_bridges(*codes, rows, rows, truth.atoms, ["bimodal"] * len(truth.atoms), 10).rows
 
 
 def test_codes_times_atoms_are_the_normalised_rows(truth):
@@ -58,23 +58,23 @@ def test_atoms_are_spread_but_partners_point_partly_the_same_way(truth):
 
 
 @pytest.mark.parametrize("others_only", [False, True])
-def test_top_fifty_bridges_of_the_true_dictionary_were_planted(truth, found, others_only):
+def test_top_fifty_bridges_of_the_true_dictionary_were_planted(truth, bridges, others_only):
     known = set(map(tuple, truth.bridges.tolist()))
-    order = np.argsort(-found["bridge"])
-    pairs = list(zip(found["image_concept"][order].tolist(), found["text_concept"][order].tolist(), strict=True))
+    order = np.argsort(-bridges["bridge"])
+    pairs = list(zip(bridges["image_concept"][order].tolist(), bridges["text_concept"][order].tolist(), strict=True))
     top = [(i, j) for i, j in pairs if i != j or not others_only][:50]
     assert set(top) <= known
 
 
-def test_only_planted_pairs_are_correlated(truth, found):
+def test_only_planted_pairs_are_correlated(truth, bridges):
     # Correlation of codes: correlation bridge over cosine. A partner copies in 90 % of rows; with amplitudes drawn
-    # apart and rows normalised apart the codes of planted partners correlate above .6, all others hardly.
+    # separately and rows normalised separately the codes of planted partners correlate above .6, others hardly.
     known = set(map(tuple, truth.bridges.tolist()))
-    pairs = zip(found["image_concept"].tolist(), found["text_concept"].tolist(), strict=True)
+    pairs = zip(bridges["image_concept"].tolist(), bridges["text_concept"].tolist(), strict=True)
     is_known = np.array([pair in known for pair in pairs])
-    steady = np.abs(found["cosine"]) > 1e-3  # the division needs a cosine
-    correlation = found["correlation_bridge"][steady] / found["cosine"][steady]
-    cross = is_known[steady] & (found["image_concept"] != found["text_concept"])[steady]
+    steady = np.abs(bridges["cosine"]) > 1e-3  # the division needs a cosine
+    correlation = bridges["correlation_bridge"][steady] / bridges["cosine"][steady]
+    cross = is_known[steady] & (bridges["image_concept"] != bridges["text_concept"])[steady]
     assert correlation[cross].min() > 0.6
     assert np.abs(correlation[~is_known[steady]]).max() < 0.1  # 1/sqrt(8000) = .011 is one standard deviation
 
@@ -125,6 +125,6 @@ def test_every_architecture_keeps_its_l0_on_held_out_rows_and_its_concepts_alive
     assert l0 == pytest.approx(6, rel=0.1)
     alive = sum((part[:3200] > 0).sum(0) for part in codes) > 0
     assert float((~alive).double().mean()) <= 0.05
-    # One concept for each atom, as far as the penalty of relu, which shrinks codes, lets it.
+    # One concept per atom, within the limits of relu's penalty, which shrinks codes.
     cosines = np.abs(few.atoms @ net.dictionary.numpy().T).max(1)
     assert cosines.mean() > (0.8 if architecture == "relu" else 0.9)

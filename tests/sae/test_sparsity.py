@@ -1,4 +1,4 @@
-"""BatchTopK keeps exactly the k*B largest; what fires, and what learns from it, is the architecture's rule."""
+"""BatchTopK keeps exactly the k*B largest codes; codes and gradients follow the rule of each architecture."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sae.sparsity import BANDWIDTH, above, batch_topk, jumprelu, relu, topk
 
-integers = st.integers(-4, 4)  # few values, so that ties are the rule
+integers = st.integers(-4, 4)  # few values, so that ties are frequent
 
 
 @st.composite
@@ -83,4 +83,4 @@ def test_above_is_strict_and_never_keeps_what_is_not_positive():
     pre = torch.tensor([[0.5, 0.25, -1.0]])
     assert above(pre, torch.tensor(0.25)).tolist() == [[0.5, 0, 0]]
     assert above(pre, torch.tensor(-1.0)).tolist() == [[0.5, 0.25, 0]]
-    assert above(pre, torch.tensor([0.5, 0.0, 0.0])).tolist() == [[0, 0.25, 0]]  # one threshold a concept
+    assert above(pre, torch.tensor([0.5, 0.0, 0.0])).tolist() == [[0, 0.25, 0]]  # one threshold per concept

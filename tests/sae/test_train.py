@@ -89,7 +89,7 @@ def test_settings_name_the_field_and_what_is_allowed(change, message):
 def test_walk_is_one_sequence_however_it_is_cut(seed, rows, start, length):
     whole = walk(seed, 0, rows, 0, start + length)
     assert (walk(seed, 0, rows, start, start + length) == whole[start:]).all()
-    for p in range(len(whole) // rows):  # each permutation holds every row once
+    for p in range(len(whole) // rows):  # each permutation contains every row once
         assert sorted(whole[p * rows : (p + 1) * rows]) == list(range(rows))
 
 
@@ -166,12 +166,12 @@ def test_aux_gradient_reaches_the_encoder_of_dead_concepts_only():
         touched = tensor.grad.abs().sum(1) > 0
         assert bool(touched[:5].all())
         assert not bool(touched[5:].any())
-    assert residual.grad is None  # detached: the living are not taught to leave work for the dead
+    assert residual.grad is None  # detached: living concepts get no gradient from the auxiliary loss
 
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_aux_loss_revives_dead_concepts(data, sparse):
-    # Encoder biases well below 0 silence most of one half of the concepts unless AuxK pulls them back.
+    # Encoder biases far below 0 silence most of one half of the concepts unless AuxK revives them.
     def dead_after(auxk):
         rows = training_rows(*data, 0.5, "cpu")
         x, trainer = every(rows), Trainer(rows, quick(auxk=auxk), 0, sparse)
@@ -200,7 +200,7 @@ def test_atoms_stay_on_the_sphere_and_their_gradient_tangent(data, sparse):
 
 
 def test_threshold_reproduces_the_training_l0(data, trained):
-    # A threshold that was never calibrated lets the whole dictionary fire. Mixture .5: mean of both modalities.
+    # With a threshold that was never calibrated the whole dictionary fires. Mixture .5: mean of both modalities.
     l0 = np.mean([float((trained.sae.encode(part) > 0).sum(1).double().mean()) for part in data])
     assert l0 == pytest.approx(3, rel=0.02)
 
@@ -213,10 +213,10 @@ def test_equal_inputs_give_equal_bits_and_another_seed_does_not(data, trained, t
 
 
 def test_curve_and_progress(data):
-    seen = []
-    curve = sae.train(*data, quick(), seed=0, on_step=lambda step, steps, stats: seen.append((step, steps))).curve
-    # 800 rows in batches of 32 are 25 steps an epoch, 100 in all.
-    assert seen == [(step, 100) for step in range(1, 101)]
+    calls = []
+    curve = sae.train(*data, quick(), seed=0, on_step=lambda step, steps, stats: calls.append((step, steps))).curve
+    # 800 rows in batches of 32 are 25 steps per epoch, 100 in total.
+    assert calls == [(step, 100) for step in range(1, 101)]
     assert len(curve) == 50
     assert curve[-1]["step"] == 100
     assert curve[-1]["epoch"] == 4
@@ -237,7 +237,7 @@ def test_without_decoder_bias_it_stays_zero(data):
 
 def test_rows_may_be_float16_and_are_normalised_as_they_are_taken(data):
     rows = training_rows(data[0].astype(np.float16), torch.from_numpy(3 * data[1]), 0.5, "cpu")
-    assert rows.parts[0].dtype == torch.float16  # not copied to twice the size
+    assert rows.parts[0].dtype == torch.float16  # not converted to float32
     x = rows.take(np.array([2, 0, 300, 799]))
     expected = np.concatenate([data[0][[2, 0]].astype(np.float16).astype(np.float32), data[1][[0, 499]]])
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
@@ -294,7 +294,7 @@ def test_divergence_names_the_step(data, width):
 
 
 def test_recovers_a_planted_dictionary():
-    # Two to six of 64 atoms in 48 dimensions a row. Two dictionaries of just as many concepts find them and each other.
+    # Each row has two to six of 64 atoms in 48 dimensions. Dictionaries of 64 concepts match the atoms and each other.
     random = np.random.default_rng(0)
     D = random.standard_normal((64, 48))
     D = (D / np.linalg.norm(D, axis=1, keepdims=True)).astype(np.float32)
@@ -377,7 +377,7 @@ def test_a_restarted_concept_is_kept_where_two_merged_ones_left_too_little():
 def test_restarts_wait_until_the_training_has_settled_and_end_before_it_anneals():
     settings = Settings(width=8, k=2, epochs=10, batch_size=10, learning_rate=1e-3)
     rows = training_rows(torch.eye(8)[:4].repeat(25, 1), torch.eye(8)[4:].repeat(25, 1), 0.5, "cpu")
-    plan = Plan.of(rows, settings)  # 20 steps an epoch, 200 in all, half an epoch between restarts
+    plan = Plan.of(rows, settings)  # 20 steps per epoch, 200 in total, half an epoch between restarts
     assert [step for step in range(1, 201) if plan.restarts(step)] == [100, 110, 120, 130, 140, 150]
 
 
@@ -387,7 +387,7 @@ def test_a_training_too_short_to_settle_restarts_nothing(data, monkeypatch):
 
     monkeypatch.setattr(Trainer, "restart_dead_", restarted)
     curve = sae.train(*data, quick(width=400, k=1, epochs=3), seed=0).curve  # 75 steps
-    assert max(point["dead_fraction"] for point in curve) > 0  # there were some to restart
+    assert max(point["dead_fraction"] for point in curve) > 0  # some concepts were dead
 
 
 def test_restart_without_a_dead_concept_changes_nothing(data):

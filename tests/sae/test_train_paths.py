@@ -1,4 +1,4 @@
-"""Gradients of every architecture on both paths, against a plain reference in float64; and that the paths agree."""
+"""Gradients of every architecture on both paths, against a plain float64 reference and against each other."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def rows():
 
 
 def start(settings, sparse, shaken=True) -> tuple[Trainer, torch.Tensor]:
-    """A trainer whose weights are away from their start, where too much is equal or 0; and a batch."""
+    """A trainer with perturbed weights, since many initial ones are equal or 0; and a batch."""
     trainer = Trainer(rows(), settings, 0, sparse)
     random = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def start(settings, sparse, shaken=True) -> tuple[Trainer, torch.Tensor]:
 
 
 def reference(x, weights, settings, variance, dead):
-    """The loss and what is kept, row by row, from the papers."""
+    """The loss and the kept codes, row by row, from the papers."""
     pre = (x - weights.bias) @ weights.encoder.T + weights.encoder_bias
     order = pre.flatten().argsort(descending=True)
     kept = torch.zeros(pre.numel(), dtype=torch.bool)
@@ -89,12 +89,12 @@ def test_dense_gradients_are_those_of_the_reference(architecture, decoder_bias, 
     settings = setting(architecture, decoder_bias=decoder_bias)
     trainer, x = start(settings, sparse=False)
     dead = torch.arange(40) % 3 == 0 if with_dead else None
-    found = forward(x, trainer.weights, settings, trainer.variance, torch.tensor(PENALTY), dead)
+    result = forward(x, trainer.weights, settings, trainer.variance, torch.tensor(PENALTY), dead)
     loss, _, expected = reference_gradients(x, trainer, settings, dead)
     if architecture == "jumprelu":
-        loss += PENALTY * float((found.codes > 0).sum()) / len(x)
-    assert found.loss.item() == pytest.approx(loss, rel=1e-5)
-    gradients = torch.autograd.grad(found.loss, [trainer.learned[name] for name in expected])
+        loss += PENALTY * float((result.codes > 0).sum()) / len(x)
+    assert result.loss.item() == pytest.approx(loss, rel=1e-5)
+    gradients = torch.autograd.grad(result.loss, [trainer.learned[name] for name in expected])
     for name, gradient in zip(expected, gradients, strict=True):
         np.testing.assert_allclose(gradient.numpy(), expected[name].numpy(), atol=2e-6, err_msg=name)
 
@@ -109,14 +109,14 @@ def test_sparse_gradients_are_those_of_the_reference(architecture, decoder_bias,
     loss, codes, expected = reference_gradients(x, trainer, settings, dead)
     atoms = trainer.weights.dictionary.detach().double().clone()
     along = (expected["dictionary"] * atoms).sum(1, keepdim=True)
-    expected["dictionary"] = expected["dictionary"] - along * atoms  # the step takes it off
+    expected["dictionary"] = expected["dictionary"] - along * atoms  # the step removes it
     done = trainer.sparse.step_(x, trainer.variance, 0.0, 1, dead)
     assert done.loss == pytest.approx(loss, rel=1e-5)
     assert done.kept == int((codes > 0).sum()) == 3 * len(x)
     assert torch.equal(done.fired, (codes > 0).any(0))
     for name, gradient in expected.items():
-        found = getattr(trainer.sparse.to, name).detach().numpy()
-        np.testing.assert_allclose(found, gradient.numpy(), atol=2e-6, err_msg=name)
+        actual = getattr(trainer.sparse.to, name).detach().numpy()
+        np.testing.assert_allclose(actual, gradient.numpy(), atol=2e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("decoder_bias", [True, False])
@@ -125,9 +125,9 @@ def test_gathered_gradients_are_those_of_the_reference(architecture, decoder_bia
     settings = setting(architecture, decoder_bias=decoder_bias)
     trainer, x = start(settings, sparse=False)
     loss, codes, expected = reference_gradients(x, trainer, settings, None)
-    found = gathered_gradients_(x, trainer.weights, settings, trainer.variance)
-    assert found.loss.item() == pytest.approx(loss, rel=1e-5)
-    np.testing.assert_allclose(found.codes.numpy(), codes.numpy(), atol=1e-6)
+    result = gathered_gradients_(x, trainer.weights, settings, trainer.variance)
+    assert result.loss.item() == pytest.approx(loss, rel=1e-5)
+    np.testing.assert_allclose(result.codes.numpy(), codes.numpy(), atol=1e-6)
     for name, gradient in expected.items():
         np.testing.assert_allclose(
             getattr(trainer.weights, name).grad.numpy(), gradient.numpy(), atol=2e-6, err_msg=name
@@ -139,7 +139,7 @@ def test_a_trainer_that_gathers_agrees_with_one_that_does_not():
     trainers[1].gathers = True
     for trainer in trainers:
         for step in range(6):
-            trainer.any_dead = step > 3  # AuxK takes the dense way
+            trainer.any_dead = step > 3  # AuxK takes the dense path
             trainer.silent_C[:4] = trainer.window
             trainer.step_(trainer.rows.take(np.arange(step, 180, 3)), 3e-3)
     for first, second in zip(trainers[0].weights, trainers[1].weights, strict=True):
@@ -150,11 +150,11 @@ def test_gradient_of_the_jump_is_the_pseudo_gradient_of_the_whole_loss():
     # d loss / d theta_i = -(1/bandwidth) sum over rows near theta_i of theta_i * d loss / d z_i + penalty / B.
     settings = setting("jumprelu", auxk=0.0)
     trainer, x = start(settings, sparse=False)
-    found = forward(x, trainer.weights, settings, trainer.variance, torch.tensor(PENALTY), None)
-    (gradient,) = torch.autograd.grad(found.loss, [trainer.weights.theta])
+    result = forward(x, trainer.weights, settings, trainer.variance, torch.tensor(PENALTY), None)
+    (gradient,) = torch.autograd.grad(result.loss, [trainer.weights.theta])
     with torch.no_grad():
         pre = trainer.weights.pre_activations(x)
-        residual = x - trainer.weights.bias - found.codes @ trainer.weights.dictionary
+        residual = x - trainer.weights.bias - result.codes @ trainer.weights.dictionary
         to_codes = -2 * residual @ trainer.weights.dictionary.T / (len(x) * trainer.variance)
         near = (pre - trainer.weights.theta).abs() < BANDWIDTH / 2
         expected = -(near * (trainer.weights.theta * to_codes + PENALTY / len(x))).sum(0) / BANDWIDTH
@@ -185,21 +185,21 @@ def test_paths_agree_after_several_steps(architecture, encoder_dtype):
 @pytest.mark.parametrize("with_dead", [False, True])
 @pytest.mark.parametrize("architecture", SPARSE)
 def test_paths_agree_in_bfloat16(architecture, with_dead, monkeypatch):
-    # As on a CPU that has it: both multiply the same rounded numbers, so the same codes are kept.
+    # As on a CPU with bfloat16: both paths multiply equal rounded numbers, so they keep equal codes.
     for module in (sae.step, sae.sparse_step):
         monkeypatch.setattr(module, "has_bfloat16", lambda device: True)
     settings = setting(architecture, encoder_dtype="bfloat16")
     (dense, x), (sparse, _) = (start(settings, way) for way in (False, True))
     assert sparse.sparse.native
     dead = torch.arange(40) % 3 == 0 if with_dead else None
-    found = forward(x, dense.weights, settings, dense.variance, torch.tensor(PENALTY), dead)
-    expected = dict(zip(dense.learned, torch.autograd.grad(found.loss, list(dense.learned.values())), strict=True))
+    result = forward(x, dense.weights, settings, dense.variance, torch.tensor(PENALTY), dead)
+    expected = dict(zip(dense.learned, torch.autograd.grad(result.loss, list(dense.learned.values())), strict=True))
     atoms = dense.weights.dictionary.detach()
     expected["dictionary"] = expected["dictionary"] - (expected["dictionary"] * atoms).sum(1, keepdim=True) * atoms
     done = sparse.sparse.step_(x, sparse.variance, 0.0, 1, dead)
-    assert done.kept == int((found.codes > 0).sum())
-    assert torch.equal(done.fired, (found.codes > 0).any(0))
-    assert done.loss == pytest.approx(float(found.loss.detach()), rel=1e-3)
+    assert done.kept == int((result.codes > 0).sum())
+    assert torch.equal(done.fired, (result.codes > 0).any(0))
+    assert done.loss == pytest.approx(float(result.loss.detach()), rel=1e-3)
     for name, gradient in expected.items():
         apart = float((getattr(sparse.sparse.to, name) - gradient).norm())
         assert apart <= 0.01 * float(gradient.norm()), name
@@ -230,24 +230,24 @@ def test_rounding_is_to_the_nearest_and_of_two_to_the_even():
 @pytest.mark.parametrize("k", [1, 5, 39, 40])
 @pytest.mark.parametrize("grid", [0.0, 0.5])
 def test_auxk_takes_the_strongest_of_the_dead(k, grid):
-    # On a grid of halves ties are the rule: which of equal ones stay is free, how many is not. Rows of little and of
-    # no strength come last.
+    # On a grid of halves ties are frequent: any of equal values may be kept, their number is fixed. Rows with few and
+    # with no positive values come last.
     random = np.random.default_rng(2)
     pre = random.standard_normal((64, 90)).astype(np.float32)
     pre = np.round(pre / grid) * np.float32(grid) if grid else pre
     pre[50:] -= np.arange(14, dtype=np.float32)[:, None] / 3
-    some = np.sort(random.choice(90, 40, replace=False))
+    concepts = np.sort(random.choice(90, 40, replace=False))
     shift = np.zeros(90, np.float32)
     codes = np.empty((64, 40), np.float32)
-    selection_kernels.strongest_(0, 64, pre, shift, some, k, codes)
-    expected = np.sort(pre[:, some])[:, ::-1][:, :k].clip(0)
+    selection_kernels.strongest_(0, 64, pre, shift, concepts, k, codes)
+    expected = np.sort(pre[:, concepts])[:, ::-1][:, :k].clip(0)
     np.testing.assert_array_equal(np.sort(codes)[:, ::-1][:, :k], expected)
-    assert ((codes == 0) | (codes == pre[:, some])).all()
+    assert ((codes == 0) | (codes == pre[:, concepts])).all()
     assert ((codes > 0).sum(1) == (expected > 0).sum(1)).all()
     rounded = torch.from_numpy(pre).bfloat16()
     again = np.empty((64, 40), np.float32)
-    selection_kernels.strongest_of_bfloat16_(0, 64, rounded.view(torch.uint16).numpy(), shift, some, k, again)
-    selection_kernels.strongest_(0, 64, rounded.float().numpy(), shift, some, k, codes)
+    selection_kernels.strongest_of_bfloat16_(0, 64, rounded.view(torch.uint16).numpy(), shift, concepts, k, again)
+    selection_kernels.strongest_(0, 64, rounded.float().numpy(), shift, concepts, k, codes)
     np.testing.assert_array_equal(again, codes)
 
 
@@ -266,7 +266,7 @@ def test_rule_chooses_the_sparse_path_above_ten_concepts_a_code_on_a_cpu():
 @pytest.mark.parametrize("cut", [0.0, 0.3, 5.0])
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
 def test_selection_is_exact_whatever_the_guess(architecture, cut):
-    # A guess above every pre-activation must be noticed. Values on a grid of tenths make ties the rule.
+    # A cut above every pre-activation must be detected. Values on a grid of tenths make ties frequent.
     trainer, _ = start(setting(architecture), sparse=True)
     step = trainer.sparse
     random = np.random.default_rng(1)
@@ -373,7 +373,7 @@ def test_centring_removes_the_gap_and_r2_is_in_the_original_space():
     middle = sum(rows.mean(0) for rows in x.values()) / 2
     r2 = 1 - error / sum((rows - middle).square().sum() for rows in x.values())
     assert trained.curve[-1]["r2"] == pytest.approx(float(r2), abs=0.02)
-    assert float(r2) > 0.85  # two thirds for nothing, and k=3 of 40 codes in 12 dimensions
+    assert float(r2) > 0.85  # two thirds by the gap alone, and k=3 of 40 codes in 12 dimensions
 
 
 @pytest.mark.parametrize("architecture", ["relu", "jumprelu"])

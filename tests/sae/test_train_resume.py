@@ -1,4 +1,4 @@
-"""Checkpoints: a training that was killed and goes on ends with the bytes of one that never stopped."""
+"""Checkpoints: a training that is killed and resumed ends with the bytes of an uninterrupted one."""
 
 import importlib
 import os
@@ -64,7 +64,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, nam
     resumed = sae.train(
         *data, settings, 7, on_step=lambda step, *_: steps.append(step), checkpoint=Checkpoint(tmp_path, steps=9)
     )
-    assert steps[0] == 37  # written after step 36: five steps are done again, no more
+    assert steps[0] == 37  # written after step 36: only the steps after it are repeated
     assert not (tmp_path / FILE).exists()
     whole = sae.train(*data, settings, 7)
     resumed.sae.save(tmp_path / "resumed")

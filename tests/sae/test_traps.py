@@ -1,4 +1,4 @@
-"""What other libraries get wrong, one test a trap: each fails on the behaviour that is described in its comment."""
+"""Mistakes of other libraries, one test per mistake: each fails on the behaviour described in its comment."""
 
 import json
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +24,7 @@ def settings(**changes) -> sae.Settings:
 
 
 def mixtures(rows, seed, shift=0.0, dim=32):
-    """Rows [rows, dim] of four of 48 atoms each, all of them moved by `shift` times their spread."""
+    """Rows [rows, dim] of four of 48 atoms each, all shifted by `shift` times their spread."""
     atoms = np.random.default_rng(0).standard_normal((48, dim))
     atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
     random = np.random.default_rng(seed)
@@ -50,7 +50,7 @@ def l0(net, x) -> float:
 
 def test_threshold_is_set_after_a_short_training_too(data, heldout):
     # Seen elsewhere: the threshold stays at -1 for 1,000 steps, so that every positive pre-activation fires: here 32
-    # steps, and about half of 64 concepts are positive.
+    # steps, in which about half of 64 concepts are positive.
     trained = sae.train(*data, settings(epochs=2), seed=0)
     assert float(trained.sae.threshold) > 0
     assert l0(trained.sae, heldout) == pytest.approx(K, rel=0.1)
@@ -58,7 +58,7 @@ def test_threshold_is_set_after_a_short_training_too(data, heldout):
 
 def test_threshold_does_not_lag_behind_the_weights(data, heldout):
     # Seen elsewhere: a running mean of past thresholds gives L0 7.7 for k = 8. Steep steps to the end make any mean of
-    # the past wrong; the one that is stored is that of the final weights.
+    # the past wrong; the stored threshold is that of the final weights.
     trained = sae.train(*data, settings(learning_rate=1e-2), seed=0)
     both = np.concatenate(data)
     assert l0(trained.sae, both) == pytest.approx(K, rel=1e-3)
@@ -66,7 +66,7 @@ def test_threshold_does_not_lag_behind_the_weights(data, heldout):
 
 
 def test_threshold_is_part_of_the_weights_and_loading_leaves_nothing_stale(data, tmp_path):
-    # Seen elsewhere: the threshold is no part of the state dict; a dictionary cached for evaluation outlives loading.
+    # Seen elsewhere: the state dict lacks the threshold; a dictionary cached for evaluation is not replaced by loading.
     net = sae.train(*data, settings(epochs=1), seed=0).sae
     net.save(tmp_path)
     before = sae.SAE.load(tmp_path)
@@ -88,8 +88,8 @@ def test_k_counts_codes_a_row_not_a_batch(data):
         assert curve[-1]["l0"] == pytest.approx(K)
 
 
-def test_a_concept_is_dead_within_the_first_epoch_and_is_taught_at_once(data):
-    # Seen elsewhere: dead after 10 million rows, which 2,000 rows reach after 5,000 epochs; AuxK never acts.
+def test_a_concept_is_dead_within_the_first_epoch_and_is_trained_at_once(data):
+    # Seen elsewhere: dead after 10 million rows, which 2,000 rows reach after 5,000 epochs, so that AuxK has no effect.
     rows = training_rows(*data, 0.5, "cpu")
     trainer = Trainer(rows, settings(), 0)
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_a_concept_is_dead_within_the_first_epoch_and_is_taught_at_once(data):
     for step in range(8):  # half an epoch
         trainer.step_(rows.take(np.arange(step * 128, step * 128 + 128)), 1e-3)
     assert trainer.dead()[:8].all()
-    assert torch.allclose(trainer.weights.dictionary[:8].detach(), first, atol=1e-6)  # nothing has taught them yet
+    assert torch.allclose(trainer.weights.dictionary[:8].detach(), first, atol=1e-6)  # they had no gradient yet
     with torch.no_grad():
         trainer.weights.encoder_bias[:8] = -0.1  # positive on some rows, but never among the strongest
     trainer.sparse.refold_()
@@ -136,17 +136,17 @@ def test_auxk_reaches_the_encoder_with_the_right_sign(data, sparse):
 
 
 def test_training_goes_on_for_all_the_epochs_that_were_asked_for(data):
-    # Seen elsewhere: a loader ends after one pass, and so does the training, without a word.
+    # Seen elsewhere: a loader ends after one pass, and the training ends with it, without a warning.
     steps = []
     trained = sae.train(*data, settings(epochs=3), seed=0, on_step=lambda step, *_: steps.append(step))
-    assert len(steps) == 3 * 16  # 2,000 rows in batches of 128: 16 a pass
+    assert len(steps) == 3 * 16  # 2,000 rows in batches of 128: 16 per pass
     assert trained.sae.config.rows_seen == 6000
     assert trained.curve[-1]["epoch"] == 3
 
 
 def test_decoder_bias_at_the_median_keeps_uncentred_rows_alive():
     # Seen elsewhere: a bias that starts at 0 on rows whose mean is five times their spread leaves 87 % dead, R2 .15.
-    # Without restarts and AuxK, so that the start alone is tested.
+    # Without restarts and AuxK, so that only the initialisation is tested.
     x = mixtures(1000, 1, shift=5.0), mixtures(1000, 2, shift=5.0)
     with_bias = sae.train(*x, settings(auxk=0.0), seed=0).curve[-1]
     assert with_bias["dead_fraction"] < 0.05
@@ -155,7 +155,7 @@ def test_decoder_bias_at_the_median_keeps_uncentred_rows_alive():
 
 def test_r2_is_about_the_mean_and_no_mean_of_ratios():
     # Seen elsewhere: explained variance about 0, which the mean alone brings to .96 here, or a mean of row-wise ratios.
-    # Rows (5, 1), (5, -1) predicted by their mean: R2 0. A row of large error counts as much as it is large:
+    # Rows (5, 1), (5, -1) predicted by their mean: R2 0. Rows count in proportion to their errors:
     # errors 0 and 1 about the mean 0 with squares 1 and 9: 1 - 1/10, while ratios would give 1 - (0 + 1/9)/2.
     x = np.array([[5.0, 1.0], [5.0, -1.0]])
     sums = Reconstruction()
@@ -173,7 +173,7 @@ def _dictionary(job):
 
 
 def test_seeds_side_by_side_give_what_each_gives_alone(data):
-    # Seen elsewhere: several seeds are a loop. Here they are processes of one thread each.
+    # Seen elsewhere: several seeds run in a loop. Here they are processes of one thread each.
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         together = list(pool.map(_dictionary, [(data, 0), (data, 1)]))
     for seed in (0, 1):
@@ -182,7 +182,7 @@ def test_seeds_side_by_side_give_what_each_gives_alone(data):
 
 
 def test_files_say_what_an_import_needs_to_know(data, tmp_path):
-    # Seen elsewhere: a file of weights whose k, rule and preprocessing only its author knows.
+    # Seen elsewhere: a file of weights without k, rule and preprocessing.
     sae.train(*data, settings(epochs=1), seed=0).sae.save(tmp_path)
     entries = json.loads((tmp_path / "config.json").read_text())
     assert (entries["architecture"], entries["k"], entries["preprocessing"]) == ("batchtopk", K, "l2")

@@ -1,4 +1,4 @@
-"""COCO's layout: here, zipped, and from a server; archives that attack are counted, never unpacked."""
+"""COCO's layout: local, zipped, and from a server; harmful members of archives are counted, never unpacked."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes
 
 
 def official(root: Path, form: str) -> Path:
-    """The official layout below a folder: plain, or both parts as the archives that the site serves."""
+    """Write the official layout below a folder: as plain files, or both parts as archives of the site."""
     if form == "folder":
         (root / "annotations").mkdir(parents=True)
         (root / "val2017").mkdir()
@@ -122,7 +122,7 @@ def test_fingerprints_follow_the_images(tmp_path: Path) -> None:
 
 
 def hostile(tmp_path: Path, members: dict[str, bytes], names: list[str]) -> Coco:
-    """COCO whose captions name these files, in a zip with these members."""
+    """A COCO source whose captions name these files, in a zip with these members."""
     root = tmp_path / "coco"
     root.mkdir()
     captions = {
@@ -170,14 +170,14 @@ def test_a_corrupt_member_is_counted_and_the_others_are_read(tmp_path: Path) -> 
         (lambda root: (root / "val2017").rename(root / "test"), "pairs.images: none of these is there"),
     ],
 )
-def test_what_is_missing_or_no_coco_is_told(tmp_path: Path, damage, says: str) -> None:
+def test_missing_parts_and_other_layouts_are_refused(tmp_path: Path, damage, says: str) -> None:
     root = official(tmp_path / "coco", "folder")
     damage(root)
     with pytest.raises(BadInput, match=says):
         source(root, tmp_path / "downloads").list()
 
 
-def test_a_wrong_subset_is_told(tmp_path: Path) -> None:
+def test_a_wrong_subset_is_refused(tmp_path: Path) -> None:
     root = official(tmp_path / "coco", "zip")
     with pytest.raises(BadInput, match=r"holds no captions_val2014.json: is pairs.subset = 'val2014' right"):
         source(root, tmp_path / "d", subset="val2014", annotations=str(root / "annotations_trainval2017.zip")).list()

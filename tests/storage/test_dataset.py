@@ -1,4 +1,4 @@
-"""Addresses, atomic writes, adoption, locks: with real processes and a real SIGKILL."""
+"""Addresses, atomic writes, adoption and locks, with real processes and a real SIGKILL."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_address_depends_on_digests_not_on_where_inputs_lie() -> None:
         ("export", "1", {"model": "m", "seed": 0}),  # another stage with the same arguments
         ("train", "2", {"model": "m", "seed": 0}),  # another version
         ("train", "1", {"model": "m", "seed": 1}),  # another value
-        ("train", "1", {"model": handle("d"), "seed": 0}),  # a handle in place of a name
+        ("train", "1", {"model": handle("d"), "seed": 0}),  # a handle instead of a name
     ],
 )
 def test_address_changes_with_stage_version_and_arguments(stage: str, version: str, arguments: dict) -> None:
@@ -107,27 +107,27 @@ def test_volatile_files_do_not_count_in_the_digest(tmp_path: Path) -> None:
 
 
 def test_prefects_record_does_not_count_in_the_digest(tmp_path: Path) -> None:
-    made = materialize(tmp_path, address("things", "1", {}), write("x"))
-    (tmp_path / made.path / RECORD).write_text("{}")
-    assert verify(tmp_path, made) is None
-    assert digest_of(tmp_path / made.path) == made.digest
+    dataset = materialize(tmp_path, address("things", "1", {}), write("x"))
+    (tmp_path / dataset.path / RECORD).write_text("{}")
+    assert verify(tmp_path, dataset) is None
+    assert digest_of(tmp_path / dataset.path) == dataset.digest
 
 
 def test_a_folder_that_lost_or_tore_a_file_is_not_complete(tmp_path: Path) -> None:
     at = address("things", "1", {})
-    made = materialize(tmp_path, at, write("xyz"))
-    (tmp_path / made.path / "a.txt").write_text("x")
+    dataset = materialize(tmp_path, at, write("xyz"))
+    (tmp_path / dataset.path / "a.txt").write_text("x")
     assert complete(tmp_path, at) is None
-    (tmp_path / made.path / "a.txt").unlink()
+    (tmp_path / dataset.path / "a.txt").unlink()
     assert complete(tmp_path, at) is None
-    assert materialize(tmp_path, at, write("xyz")) == made
+    assert materialize(tmp_path, at, write("xyz")) == dataset
 
 
 def test_changed_bytes_of_the_same_size_are_found_by_verify(tmp_path: Path) -> None:
-    made = materialize(tmp_path, address("things", "1", {}), write("xyz"))
-    assert verify(tmp_path, made) is None
-    (tmp_path / made.path / "a.txt").write_text("xyw")
-    assert "not those that were written" in str(verify(tmp_path, made))
+    dataset = materialize(tmp_path, address("things", "1", {}), write("xyz"))
+    assert verify(tmp_path, dataset) is None
+    (tmp_path / dataset.path / "a.txt").write_text("xyw")
+    assert "not those that were written" in str(verify(tmp_path, dataset))
 
 
 def test_a_body_that_raises_leaves_no_dataset(tmp_path: Path) -> None:
@@ -140,13 +140,13 @@ def test_a_body_that_raises_leaves_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         materialize(tmp_path, at, body)
     assert complete(tmp_path, at) is None
-    made = materialize(tmp_path, at, write("x"))
-    assert sorted(os.listdir(tmp_path / made.path)) == ["a.txt", MANIFEST]
+    dataset = materialize(tmp_path, at, write("x"))
+    assert sorted(os.listdir(tmp_path / dataset.path)) == ["a.txt", MANIFEST]
 
 
 def test_manifest_says_what_it_was_made_from(tmp_path: Path) -> None:
-    made = materialize(tmp_path, address("things", "7", {"from": handle("d1"), "k": 8}), write("x"))
-    manifest = manifest_of(tmp_path, made)
+    dataset = materialize(tmp_path, address("things", "7", {"from": handle("d1"), "k": 8}), write("x"))
+    manifest = manifest_of(tmp_path, dataset)
     assert manifest["arguments"] == {"from": {"digest": "d1"}, "k": 8}
     assert manifest["inputs"] == [handle("d1").model_dump()]
     assert manifest["version"] == "7"
@@ -194,7 +194,7 @@ def test_a_second_process_waits_says_for_whom_and_adopts(tmp_path: Path) -> None
     first.stdout.readline()
     second = start(tmp_path, "second", 0)
     out, err = second.communicate(timeout=60)
-    assert out == "done\n"  # never inside
+    assert out == "done\n"  # the body did not run
     assert f"waiting for process {first.pid}" in err
     assert first.wait() == 0
     assert (tmp_path / address("things", "1", {}).path / "by").read_text() == "first"

@@ -1,4 +1,4 @@
-"""The shared definitions: worked by hand, and the same in SQL and in Python."""
+"""The shared definitions: numbers worked by hand, and equality in SQL and in Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the explorer says of views: taken from the headers of their SQL files, whole."""
+"""Descriptions of views in the explorer: read completely from the headers of their SQL files."""
 
 from __future__ import annotations
 

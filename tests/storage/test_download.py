@@ -1,4 +1,4 @@
-"""Downloads against a real server that fails in every way the web does."""
+"""Downloads from a real server that fails in the ways of the web."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def get(url: str, folder: Path, policy: Policy = POLICY, digest: str = "") -> by
 
 
 def cause(url: str, folder: Path, policy: Policy = POLICY, digest: str = "") -> str:
-    got = get(url, folder, policy, digest)
-    assert isinstance(got, SourceError), got[:80]
-    return got.cause
+    result = get(url, folder, policy, digest)
+    assert isinstance(result, SourceError), result[:80]
+    return result.cause
 
 
 def test_a_body_arrives_as_it_is_and_nothing_else_is_left(web: Web, tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_retry_after_is_waited_for(web: Web, tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_a_pause_that_is_too_long_is_left_to_a_later_run(web: Web, tmp_path: Path, form: str) -> None:
     at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
-    said = "3600" if form == "seconds" else email.utils.format_datetime(at, usegmt=True)
-    assert cause(web.refuse("/a", 429, Retry_After=said), tmp_path) == "HTTP 429"
+    headery_after = "3600" if form == "seconds" else email.utils.format_datetime(at, usegmt=True)
+    assert cause(web.refuse("/a", 429, Retry_After=headery_after), tmp_path) == "HTTP 429"
     assert web.counts() == {"/a": 1}
 
 
@@ -141,7 +141,7 @@ def test_less_than_promised_is_cut_short(web: Web, tmp_path: Path) -> None:
 def test_a_slow_body_times_out_though_it_never_falls_silent(web: Web, tmp_path: Path) -> None:
     web.routes["/a"] = lambda h: h.drip(3)
     assert cause(web("/a"), tmp_path, POLICY._replace(timeout=0.3)) == "timeout"
-    assert web.counts() == {"/a": 1}  # not tried again in the same run, but by a later one
+    assert web.counts() == {"/a": 1}  # not retried in the same run, but by a later one
     assert is_transient("timeout")
 
 
@@ -198,7 +198,7 @@ def test_private_addresses_are_refused_before_a_byte_is_sent(web: Web, tmp_path:
 
 
 def test_a_redirect_to_a_private_address_is_refused(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # 127.0.0.1 plays the public host, 127.0.0.2 a private one: both reach this server.
+    # 127.0.0.1 stands for a public host, 127.0.0.2 for a private one: both reach this server.
     monkeypatch.setattr(addresses_module, "is_public", lambda address: address == "127.0.0.1")
     web.serve("/b")
     url = web.refuse("/a", 302, Location=web("/b", "127.0.0.2"))
@@ -207,7 +207,7 @@ def test_a_redirect_to_a_private_address_is_refused(web: Web, tmp_path: Path, mo
     with socket.create_server(("127.0.0.2", 0)):  # the address does exist
         assert (
             cause(url, tmp_path, POLICY._replace(tries=1)) == "connection failed"
-        )  # allowed, but nobody listens there
+        )  # allowed, but no server listens there
 
 
 def test_a_name_that_changes_its_address_gains_nothing(
@@ -237,7 +237,7 @@ def test_a_name_that_changes_its_address_gains_nothing(
         ("10.1.2.3", False),
         ("172.16.0.1", False),
         ("192.168.1.1", False),
-        ("169.254.169.254", False),  # where clouds keep their secrets
+        ("169.254.169.254", False),  # metadata service of cloud providers
         ("100.64.0.1", False),
         ("0.0.0.0", False),
         ("224.0.0.1", False),
@@ -257,9 +257,9 @@ def test_which_addresses_are_public(address: str, public: bool) -> None:
     assert is_public(address) is public
 
 
-@pytest.mark.parametrize("said", ["noai", "noindex, NoImageAI", "somebot: noai"])
-def test_x_robots_tag_is_respected_unless_the_study_says_otherwise(web: Web, tmp_path: Path, said: str) -> None:
-    url = web.serve("/a", X_Robots_Tag=said)
+@pytest.mark.parametrize("header", ["noai", "noindex, NoImageAI", "somebot: noai"])
+def test_x_robots_tag_is_respected_unless_the_study_says_otherwise(web: Web, tmp_path: Path, header: str) -> None:
+    url = web.serve("/a", X_Robots_Tag=header)
     assert cause(url, tmp_path) == "X-Robots-Tag"
     assert get(url, tmp_path, POLICY._replace(respect_noai=False)) == BODY
 
@@ -321,7 +321,7 @@ def test_a_reader_that_stops_early_ends_the_thread(web: Web, tmp_path: Path) -> 
 
 
 def test_a_disk_that_cannot_be_written_is_no_failed_item(web: Web, tmp_path: Path) -> None:
-    (tmp_path / "body.part").mkdir()  # a folder where the file should go
+    (tmp_path / "body.part").mkdir()  # a folder at the path of the file
     with pytest.raises(IsADirectoryError):
         next(download([Wanted(web.serve("/a"), tmp_path / "body")], POLICY))
 
@@ -356,6 +356,6 @@ def test_a_large_file_goes_on_after_a_kill(web: Web, tmp_path: Path) -> None:
     assert int(web.asked[1][1]["Range"].removeprefix("bytes=").rstrip("-")) >= 8 << 20
 
 
-def test_a_large_file_that_cannot_be_had_is_told(web: Web, tmp_path: Path) -> None:
+def test_a_large_file_that_cannot_be_downloaded_is_an_error(web: Web, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"/gone.zip cannot be had: HTTP 404"):
         download_file(web("/gone.zip"), tmp_path / "gone.zip", POLICY)

@@ -1,4 +1,4 @@
-"""Embeddings in Zarr: resumed by whole chunks after a real SIGKILL, and never silently incomplete."""
+"""Embeddings in Zarr: resumed by whole chunks after a real SIGKILL, and checked for completeness."""
 
 from __future__ import annotations
 

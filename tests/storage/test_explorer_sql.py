@@ -19,10 +19,10 @@ def con() -> duckdb.DuckDBPyConnection:
     """Four images with one caption each, the first two held out; two concepts."""
     z_image = [[1.0, 0.0], [0.25, 0.0], [0.5, 2.0], [0.0, 2.0]]
     z_text = [[0.25, 0.0], [0.0, 0.0], [0.5, 0.0], [0.0, 0.0]]
-    made = catalog(z_image, z_text, [0, 1, 2, 3], [0.1, 0.2, 0.7, 0.8])
+    connection = catalog(z_image, z_text, [0, 1, 2, 3], [0.1, 0.2, 0.7, 0.8])
     for pair, caption in enumerate(CAPTIONS):
-        made.execute("UPDATE pairs SET caption = ? WHERE pair_id = ?", [caption, pair])
-    return made
+        connection.execute("UPDATE pairs SET caption = ? WHERE pair_id = ?", [caption, pair])
+    return connection
 
 
 def rows(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> list[tuple[Any, ...]]:
@@ -30,7 +30,7 @@ def rows(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> list[tuple
 
 
 def fill_top(con: duckdb.DuckDBPyConnection, *firings: tuple[str, int, int, float]) -> None:
-    """explorer_top with (modality, concept, item, activation)."""
+    """Fill explorer_top with (modality, concept, item, activation)."""
     con.execute(f"CREATE OR REPLACE TABLE explorer_top AS {statement('explorer/top', **KEYS, n=0)}")
     for modality, concept, item, activation in firings:
         con.execute("INSERT INTO explorer_top VALUES ('m', 's', 0, ?, ?, ?, ?)", [modality, concept, item, activation])
@@ -42,9 +42,9 @@ def fill_words(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def test_top_items_are_the_strongest_of_each_modality(con: duckdb.DuckDBPyConnection) -> None:
-    found = sorted(row[3:] for row in rows(con, "top", **KEYS, n=2))
+    top = sorted(row[3:] for row in rows(con, "top", **KEYS, n=2))
     # concept 1 fires on images 2 and 3 alike: the smaller id comes first, and both are kept
-    assert found == [
+    assert top == [
         ("image", 0, 0, 1.0), ("image", 0, 2, 0.5), ("image", 1, 2, 2.0), ("image", 1, 3, 2.0),
         ("text", 0, 0, 0.25), ("text", 0, 2, 0.5),
     ]  # fmt: skip
@@ -68,11 +68,11 @@ def test_words_are_letters_once_a_caption(con: duckdb.DuckDBPyConnection) -> Non
     con.execute("UPDATE pairs SET caption = 'It''s a CAFÉ-bar: 42 dogs, dogs! ' || repeat('y', 41) WHERE pair_id = 0")
     con.execute("UPDATE pairs SET caption = '三つ星 <b>bold</b> 1-2' WHERE pair_id = 1")
     fill_words(con)
-    said = con.execute(
+    words = con.execute(
         "SELECT pair_id, list(word ORDER BY word) FROM caption_words GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     # one letter, digits alone, and 41 letters are no words
-    assert said[:2] == [(0, ["café-bar", "dogs", "it's"]), (1, ["bold", "三つ星"])]
+    assert words[:2] == [(0, ["café-bar", "dogs", "it's"]), (1, ["bold", "三つ星"])]
     assert dict(con.execute("FROM caption_counts").fetchall())["dog"] == 2
 
 
@@ -80,23 +80,23 @@ def test_distinctive_words_by_hand(con: duckdb.DuckDBPyConnection) -> None:
     fill_words(con)
     # Concept 0: captions 0 and 1 at 2 and 1, so they weigh 1 and .5, n = 1.5 of N = 4 captions; prior of 2 captions.
     fill_top(con, ("text", 0, 0, 2.0), ("text", 0, 1, 1.0), ("image", 1, 2, 3.0), ("image", 1, 3, 3.0))
-    found = rows(con, "words", **KEYS, prior=2, least=0.5, n=8)
+    words = rows(con, "words", **KEYS, prior=2, least=0.5, n=8)
     # cat: y = 1.5, in 2 of 4, prior 1: ln(2.5 / 1) - ln(3 / 3), variance 1 / 2.5 + 1 / 3
     cat = math.log(2.5) / math.sqrt(1 / 2.5 + 1 / 3)
     # red: y = 1.5, in 3 of 4, prior 1.5: ln(3 / .5) - ln(4.5 / 1.5), variance 1 / 3 + 1 / 4.5
     red = (math.log(6) - math.log(3)) / math.sqrt(1 / 3 + 1 / 4.5)
     # Concept 1, by the captions of its images, both of weight 1. dog: y = 2, in 2 of 4: ln(3 / 1) - ln(3 / 3),
-    # variance 2 / 3. red and blue stand in one of them each, which says nothing.
+    # variance 2 / 3. red and blue are each in one of them, which is no evidence.
     dog = math.log(3) / math.sqrt(2 / 3)
-    assert [(concept, word) for concept, word, _ in found] == [(0, "cat"), (0, "red"), (1, "dog")]
-    assert [score for *_, score in found] == pytest.approx([cat, red, dog])
+    assert [(concept, word) for concept, word, _ in words] == [(0, "cat"), (0, "red"), (1, "dog")]
+    assert [score for *_, score in words] == pytest.approx([cat, red, dog])
     assert [row[1] for row in rows(con, "words", **KEYS, prior=2, least=1.0, n=8)] == ["cat", "dog"]
     assert [row[1] for row in rows(con, "words", **KEYS, prior=2, least=0.5, n=1)] == ["cat", "dog"]
 
 
 def test_a_caption_counts_by_itself_and_by_its_image(con: duckdb.DuckDBPyConnection) -> None:
     fill_words(con)
-    # caption 0 fires at 1, its image at 1: together 2, the heaviest; caption 1 at 1 weighs .5, as in the test above
+    # caption 0 fires at 1, its image at 1: together 2, the largest; caption 1 at 1 weighs .5, as in the test above
     fill_top(con, ("text", 0, 0, 1.0), ("image", 0, 0, 1.0), ("text", 0, 1, 1.0))
     (_, word, score), *_ = rows(con, "words", **KEYS, prior=2, least=0.5, n=8)
     assert (word, score) == ("cat", pytest.approx(math.log(2.5) / math.sqrt(1 / 2.5 + 1 / 3)))
@@ -118,8 +118,8 @@ def test_a_small_study_shows_all_images_and_a_large_one_those_of_top_lists(con: 
 def test_codes_are_those_of_what_is_shown(con: duckdb.DuckDBPyConnection) -> None:
     fill_top(con, ("image", 0, 2, 0.5), ("text", 0, 0, 0.25))
     con.execute(f"CREATE TABLE shown_images AS {statement('explorer/shown_images', small=4, block=2)}")
-    found = rows(con, "codes", **KEYS, modality="image", small=4)
-    assert found == [(0, 0, 0, 1.0), (0, 1, 0, 0.25), (1, 2, 1, 2.0), (1, 2, 0, 0.5), (1, 3, 1, 2.0)]
+    codes = rows(con, "codes", **KEYS, modality="image", small=4)
+    assert codes == [(0, 0, 0, 1.0), (0, 1, 0, 0.25), (1, 2, 1, 2.0), (1, 2, 0, 0.5), (1, 3, 1, 2.0)]
     assert rows(con, "codes", **KEYS, modality="text", small=4) == [(0, 0, 0, 0.25), (1, 2, 0, 0.5)]
     # of a large study those in a top list of this SAE
     assert rows(con, "codes", **KEYS, modality="image", small=3) == [(1, 2, 1, 2.0), (1, 2, 0, 0.5)]

@@ -1,4 +1,4 @@
-"""Images in a folder with captions in a table or beside them. Captions and names are data, whatever they say."""
+"""Images in a folder with captions in a table or beside them. Captions and names are data, whatever they contain."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ def test_reads_what_it_listed_and_says_what_is_wrong(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     put(folder, "a.jpg", "b.jpg")
     (folder / "b.jpg").write_bytes(bytes(101))
-    got = list(source(folder, max_image_bytes=100).read(["a.jpg", "b.jpg", "gone.jpg"]))
-    assert got[0] == b"picture a.jpg"
-    assert [error.cause for error in got[1:]] == ["too large", "no such file"]
+    bodies = list(source(folder, max_image_bytes=100).read(["a.jpg", "b.jpg", "gone.jpg"]))
+    assert bodies[0] == b"picture a.jpg"
+    assert [error.cause for error in bodies[1:]] == ["too large", "no such file"]
 
 
 def test_fingerprints_follow_bytes_and_captions_not_times(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_fingerprints_follow_bytes_and_captions_not_times(tmp_path: Path) -> Non
         ("t.csv", b"\xff\xfe\x00\x00", "cannot be read as csv|no column named"),
     ],
 )
-def test_a_broken_table_is_told(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+def test_a_broken_table_is_refused(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     folder = tmp_path / "data"
     put(folder, "a.jpg")
     (folder / name).write_bytes(content)

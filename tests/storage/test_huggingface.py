@@ -31,7 +31,7 @@ def table(rows: list[tuple[bytes | None, object]], kind: pa.DataType = STRUCT) -
 
 
 def put(folder: Path) -> Path:
-    """Two files: an image that stands in two rows, and a row without bytes."""
+    """Write two files, with an image in two rows and a row without bytes."""
     (folder / "data").mkdir(parents=True)
     first = [(png(n), f"grey {n}") for n in range(100)]
     second = [(png(7), "seven again"), (None, "nothing"), (png(200), "light")]
@@ -43,7 +43,7 @@ def put(folder: Path) -> Path:
 
 
 def hub_cache(cache: Path, repo: str) -> Path:
-    """A dataset in the layout that huggingface_hub leaves behind."""
+    """Write a dataset in the cache layout of huggingface_hub."""
     place = cache / f"datasets--{repo.replace('/', '--')}"
     snapshot = put(place / "snapshots" / COMMIT)
     (place / "refs").mkdir()
@@ -57,8 +57,8 @@ def hub_cache(cache: Path, repo: str) -> Path:
 
 
 def source(repo: Path | str, downloads: Path, **options: object) -> HuggingFace:
-    given = {"files": "data/train-*.parquet", **options}
-    return HuggingFace(str(repo), downloads, identity={"at": "test"}, **given)  # type: ignore[arg-type]
+    arguments = {"files": "data/train-*.parquet", **options}
+    return HuggingFace(str(repo), downloads, identity={"at": "test"}, **arguments)  # type: ignore[arg-type]
 
 
 def check(reader: HuggingFace) -> None:
@@ -69,8 +69,8 @@ def check(reader: HuggingFace) -> None:
     assert Counter(d.cause for d in listing.dropped) == {"no bytes in the table": 1}
     locators = [item.locator for item in listing.items]
     assert list(reader.read(locators)) == [*(png(n) for n in range(100)), png(200)]
-    some = [locators[n] for n in (90, 3, 100, 41, 40, 39, 3)]  # back and forth over files and row groups
-    assert list(reader.read(some)) == [png(n) for n in (90, 3, 200, 41, 40, 39, 3)]
+    wanted = [locators[n] for n in (90, 3, 100, 41, 40, 39, 3)]  # in mixed order over files and row groups
+    assert list(reader.read(wanted)) == [png(n) for n in (90, 3, 200, 41, 40, 39, 3)]
 
 
 def test_a_folder_is_read_as_it_is(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_the_cache_of_the_hub_is_enough(tmp_path: Path, monkeypatch: pytest.Monk
     check(source("owner/pairs", tmp_path / "downloads", revision=COMMIT))
 
 
-def test_neither_cached_nor_reachable_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dataset_neither_cached_nor_reachable_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(BadInput, match=r"'owner/none' at 'main' is not in the cache .*hub.*HF_HOME.*HF_HUB_OFFLINE"):
         source("owner/none", tmp_path / "downloads").list()
@@ -123,7 +123,7 @@ def test_more_files_leave_what_was_listed_as_it_was(tmp_path: Path) -> None:
         ({"files": "*.parquet"}, "matches no Parquet file"),
     ],
 )
-def test_what_does_not_fit_is_told(tmp_path: Path, options: dict[str, str], says: str) -> None:
+def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: dict[str, str], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         source(put(tmp_path / "repo"), tmp_path / "downloads", **options).list()
 

@@ -13,7 +13,7 @@ from storage.sources.registry import SECTIONS, open_source
 from storage.sources.section import First, rules_of, source_of
 
 COLUMNS = {"image_column": "picture", "caption_column": "words", "group_column": "set"}
-#: (section, identity, where below the store the source keeps things, digest of what flows make of the section)
+#: (section, identity, folder of the source below the store, digest of the section as flows dump it)
 PINNED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
     (
         {"source": "npm-emoji"},

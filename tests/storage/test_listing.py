@@ -1,4 +1,4 @@
-"""Ids are given once: whatever order a source lists in, and however it grows, an item keeps its shard and row."""
+"""Ids are assigned once: an item keeps its shard and row in any order of listing and after any growth."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def item(key: str, *texts: str, group: str = "") -> Item:
 
 
 class Fixed(Source):
-    """A source of given items; the bytes are the locator, unless it says otherwise."""
+    """A source of fixed items, whose bytes are the locator unless stated otherwise."""
 
     name = "fixed"
 
@@ -100,10 +100,10 @@ def test_a_moved_item_leaves_its_old_row_alone_and_is_kept_current_in_the_new_on
         for old, now in zip(shard, rows, strict=True):
             left = shard is not new and old["source_key"] in moved
             assert (now == old) if left else (now["row"] == old["row"] and now["fingerprint"] != old["fingerprint"])
-    # and what goes, goes where it is current
-    gone = assign([*first, new], [item("other")], 4)
-    assert all(row["removed"] == (row["source_key"] not in moved) for rows in gone[: len(first)] for row in rows)
-    assert all(row["removed"] for row in gone[len(first)])
+    # A removed item is marked in the shard that holds it now.
+    after = assign([*first, new], [item("other")], 4)
+    assert all(row["removed"] == (row["source_key"] not in moved) for rows in after[: len(first)] for row in rows)
+    assert all(row["removed"] for row in after[len(first)])
 
 
 def test_a_key_listed_twice_is_refused() -> None:
@@ -132,15 +132,15 @@ def test_a_shard_keeps_failed_items_with_their_cause(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     assert write_shard(out, tmp_path, listing, source, size) == 1
-    made = listing.model_copy(update={"path": "out"})
-    images = read_images(tmp_path, made)
+    shard = listing.model_copy(update={"path": "out"})
+    images = read_images(tmp_path, shard)
     assert images["image_id"].to_list() == [0, 1, 2]
     assert images["error"].to_list() == [None, "gone", "does not decode"]
     assert images["image"].to_list() == [b"file-a", None, None]
     assert images["group_key"][0] == "g"
-    assert images["group_key"][2] == images["sha256"][2]  # no group of its own: the bytes
-    assert read_captions(tmp_path, made)["pair_id"].to_list() == [0, 1, 2, 3, 4, 5]
-    ledger = write_ledger(tmp_path, source.dropped, read_failures(tmp_path, [made]))
+    assert images["group_key"][2] == images["sha256"][2]  # without a group of its own: the checksum of its bytes
+    assert read_captions(tmp_path, shard)["pair_id"].to_list() == [0, 1, 2, 3, 4, 5]
+    ledger = write_ledger(tmp_path, source.dropped, read_failures(tmp_path, [shard]))
     causes = pl.read_parquet(tmp_path / ledger.path / "ledger.parquet")
     assert dict(causes["cause"].value_counts().iter_rows()) == {"gone": 1, "does not decode": 1, "no picture": 1}
 
@@ -151,7 +151,7 @@ def test_ids_carry_the_shard_number(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     write_shard(out, tmp_path, listing, source, size)
-    made = listing.model_copy(update={"path": "out"})
-    assert read_images(tmp_path, made)["image_id"].to_list() == [2**20]
-    assert read_captions(tmp_path, made)["pair_id"].to_list() == [2**20, 2**20 + 1]
+    shard = listing.model_copy(update={"path": "out"})
+    assert read_images(tmp_path, shard)["image_id"].to_list() == [2**20]
+    assert read_captions(tmp_path, shard)["pair_id"].to_list() == [2**20, 2**20 + 1]
     assert read_listing(tmp_path, listing)["shard"].to_list() == [1]

@@ -87,9 +87,9 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, row: list[Any]) -> None:
 
 
 def rows(con: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
-    found = con.execute(query)
-    names = [column[0] for column in found.description or []]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    answer = con.execute(query)
+    names = [column[0] for column in answer.description or []]
+    return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
 
 def null(con: duckdb.DuckDBPyConnection, statistic: str, name: str = "floor_matched") -> dict[str, Any]:
@@ -116,36 +116,36 @@ def test_nulls_of_stability(con: duckdb.DuckDBPyConnection) -> None:
     assert null(con, "stability_rare")["mean"] == pytest.approx(0.25 + 0.1)
     assert null(con, "stability_common_over_rare")["mean"] == pytest.approx(-0.25)
     assert (null(con, "stability")["q025"], null(con, "stability")["q975"]) == pytest.approx((0.155, 0.345))
-    # Of another seed the order of energies is another: concept 3 comes first.
+    # Another seed has another order of energies: concept 3 is first.
     assert rows(con, "FROM nulls WHERE seed = 1 AND statistic = 'stability_top_1' AND \"null\" = 'floor_matched'")[0][
         "mean"
     ] == pytest.approx(0.3 + 0.1)
 
 
 def test_nulls_of_other_statistics_are_passed_on(con: duckdb.DuckDBPyConnection) -> None:
-    found = null(con, "raw_opposite_share", "images_permuted")
-    assert (found["mean"], found["sd"], found["draws"]) == pytest.approx((0.5, 0.1, 3))
+    row = null(con, "raw_opposite_share", "images_permuted")
+    assert (row["mean"], row["sd"], row["draws"]) == pytest.approx((0.5, 0.1, 3))
     assert null(con, "align_lda", "floor_random")["q975"] == 0.2
     assert {row["statistic"] for row in rows(con, "FROM nulls_of('m', 'main') WHERE draws = 0")} == {"align_lda"}
 
 
 def test_stability(con: duckdb.DuckDBPyConnection) -> None:
-    (found,) = rows(con, "FROM stability('m', 'main')")
-    assert found["stability"] == pytest.approx(0.5)
+    (row,) = rows(con, "FROM stability('m', 'main')")
+    assert row["stability"] == pytest.approx(0.5)
     # Seed 0: (5 * .9 + 3 * .7 + .3 + .1) / 10 = .7. Seed 1: energies 6, 2, 1, 1 of its concepts 3, 2, 1, 0:
     # (6 * .9 + 2 * .7 + .3 + .1) / 10 = .72.
-    assert found["energy_weighted"] == pytest.approx(0.71)
-    assert found["alive"] == pytest.approx((0.9 + 0.7 + 0.3) / 3)  # concept 3 of seed 0 is dead
-    assert (found["floor_random"], found["floor_matched"]) == pytest.approx((0.1, 0.25))
+    assert row["energy_weighted"] == pytest.approx(0.71)
+    assert row["alive"] == pytest.approx((0.9 + 0.7 + 0.3) / 3)  # concept 3 of seed 0 is dead
+    assert (row["floor_random"], row["floor_matched"]) == pytest.approx((0.1, 0.25))
     # Seed 0 alive: .2; seed 1, nothing dead: .25.
-    assert found["alive_floor_matched"] == pytest.approx(0.225)
-    assert found["energy_weighted_floor_random"] == pytest.approx(0.1)
+    assert row["alive_floor_matched"] == pytest.approx(0.225)
+    assert row["energy_weighted_floor_random"] == pytest.approx(0.1)
 
 
 def test_stability_by_energy_and_by_share(con: duckdb.DuckDBPyConnection) -> None:
     by_k = {row["k"]: row for row in rows(con, "FROM stability_by_energy('m', 'main')")}
     assert list(by_k) == [1, 2, 4]
-    assert by_k[1]["stability"] == pytest.approx(0.9)  # both ways the most energetic concept
+    assert by_k[1]["stability"] == pytest.approx(0.9)  # the concept with most energy, in both directions
     assert by_k[2]["stability"] == pytest.approx(0.8)
     assert by_k[2]["energy_share"] == pytest.approx(0.8)
     by_share = {row["percent"]: row for row in rows(con, "FROM stability_by_energy_share('m', 'main')")}
@@ -159,11 +159,11 @@ def test_stability_by_energy_and_by_share(con: duckdb.DuckDBPyConnection) -> Non
     assert by_share[60]["floor_matched"] == pytest.approx((0.15 + 0.4) / 2)
 
 
-def test_diet_stability_tells_the_same_seed_apart(con: duckdb.DuckDBPyConnection) -> None:
+def test_diet_stability_separates_the_same_seed_from_others(con: duckdb.DuckDBPyConnection) -> None:
     other, same = rows(con, "FROM diet_stability('m', 'main') ORDER BY same_seed")
     assert (same["diet"], same["pairs"], other["pairs"]) == ("main-share0", 1, 1)
     assert (same["stability"], other["stability"]) == pytest.approx((0.25, 0.125))
-    assert same["energy_weighted"] == pytest.approx(0.35)  # of both runs: .7 / 2, energies being the same
+    assert same["energy_weighted"] == pytest.approx(0.35)  # of both runs: .7 / 2, since energies are equal
     assert same["alive"] == pytest.approx((0.9 + 0.7 + 0.3) / 6)
     assert same["floor_matched"] == pytest.approx(0.25)
 
@@ -177,19 +177,19 @@ def test_energy_concentration(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def test_bridge_figures_stand_beside_their_nulls(con: duckdb.DuckDBPyConnection) -> None:
-    found = {row["statistic"]: row for row in rows(con, "FROM bridge_figures('m', 'main')")}
-    figures = {name: row["figure"] for name, row in found.items()}
+    by_statistic = {row["statistic"]: row for row in rows(con, "FROM bridge_figures('m', 'main')")}
+    figures = {name: row["figure"] for name, row in by_statistic.items()}
     assert figures["raw_total"] == pytest.approx(8)  # 7 + 1 + 2 - 2
     assert figures["raw_positive"] == pytest.approx(10)
     assert figures["raw_self_share"] == pytest.approx(0.1)
     assert figures["raw_opposite_share"] == pytest.approx(0.7)
     assert figures["covariance_self_share"] == pytest.approx(0.75)
-    assert figures["raw_top_10_share"] == pytest.approx((4 + 3 + 1) / 10)  # the negative one carries nothing
+    assert figures["raw_top_10_share"] == pytest.approx((4 + 3 + 1) / 10)  # the negative one has no share
     assert (figures["top_bridge"], figures["top_covariance_bridge"]) == (4, 2)
     assert figures["top_correlation_bridge"] == 0.9
-    opposite = found["raw_opposite_share"]
+    opposite = by_statistic["raw_opposite_share"]
     assert (opposite["images_permuted"], opposite["images_permuted_sd"]) == pytest.approx((0.5, 0.1))
-    assert found["raw_total"]["images_permuted"] is None
+    assert by_statistic["raw_total"]["images_permuted"] is None
 
 
 def test_matched_share(con: duckdb.DuckDBPyConnection) -> None:
@@ -212,31 +212,31 @@ def test_top_bridges_by_each_score(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def test_concept_profile(con: duckdb.DuckDBPyConnection) -> None:
-    (found,) = rows(con, "FROM concept_profile('m', 'main', 0, 0)")
-    assert (found["energy_rank"], found["strongest_text"], found["strongest_text_bridge"]) == (1, 3, 4.0)
-    assert found["stability"] == pytest.approx(0.9)  # to the other seed, not to the diet
-    assert found["strongest_image"] is None
+    (profile,) = rows(con, "FROM concept_profile('m', 'main', 0, 0)")
+    assert (profile["energy_rank"], profile["strongest_text"], profile["strongest_text_bridge"]) == (1, 3, 4.0)
+    assert profile["stability"] == pytest.approx(0.9)  # to the other seed, not to the diet
+    assert profile["strongest_image"] is None
 
 
 def test_findings(con: duckdb.DuckDBPyConnection) -> None:
     fill(con, "findings")
-    found = {row["claim"]: row for row in rows(con, "FROM findings WHERE sae = 'main'")}
-    common = found["common concepts are stable"]  # the one concept with half of the energy, either way
+    claims = {row["claim"]: row for row in rows(con, "FROM findings WHERE sae = 'main'")}
+    common = claims["common concepts are stable"]  # the one concept with half of the energy, either way
     assert common["figure"] == pytest.approx(0.9)
     assert common["null"] == pytest.approx((0.1 + 0.4) / 2)
     assert common["holds"] is True
-    rare = found["rare concepts are not stable"]
+    rare = claims["rare concepts are not stable"]
     # Seed 0: concepts 2, 3: .2. Seed 1: energies 6, 2, 1, 1, rare are its 0 and 1, matched at .1 and .3: .2.
     assert rare["figure"] == pytest.approx(0.2)
     assert rare["holds"] is True  # within the floor: .35 of seed 0
-    assert found["common concepts are more stable than rare ones"]["figure"] == pytest.approx(0.7)
-    usage = found["most concepts serve one modality"]  # scores 1, .95 and 0 of four; its null is not in this catalog
+    assert claims["common concepts are more stable than rare ones"]["figure"] == pytest.approx(0.7)
+    usage = claims["most concepts serve one modality"]  # scores 1, .95 and 0 of four; its null is not in this catalog
     assert (usage["figure"], usage["null"], usage["holds"]) == (0.75, None, None)
-    lda_v1 = found["v1: concepts lie close to the modality subspace, lda"]
-    lda_v4 = found["v4: concepts are almost orthogonal to the modality subspace, lda"]
+    lda_v1 = claims["v1: concepts lie close to the modality subspace, lda"]
+    lda_v4 = claims["v4: concepts are almost orthogonal to the modality subspace, lda"]
     assert (lda_v1["figure"], lda_v1["null"], lda_v1["holds"], lda_v4["holds"]) == (0.0, 0.1, False, True)
-    assert found["v1: concepts lie close to the modality subspace, mean_gap"]["figure"] == pytest.approx(0.4)
-    bridging = found["unimodal concepts of opposite modality bridge together, raw"]
+    assert claims["v1: concepts lie close to the modality subspace, mean_gap"]["figure"] == pytest.approx(0.4)
+    bridging = claims["unimodal concepts of opposite modality bridge together, raw"]
     assert (bridging["figure"], bridging["null"]) == pytest.approx((0.7, 0.5))
     assert bridging["holds"] is True  # .7 lies above the 97.5 % quantile .595 of .4, .5, .6
     of_diet = {row["claim"] for row in rows(con, "FROM findings WHERE sae = 'main-share0'")}

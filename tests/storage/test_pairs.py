@@ -1,4 +1,4 @@
-"""Pair shards are written as they are read: a shard of any size takes the memory of a few images."""
+"""Pair shards are written while they are read: a shard of any size needs the memory of a few images."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def peak(folder: Path, count: int) -> int:
 def test_memory_does_not_grow_with_the_shard(tmp_path: Path) -> None:
     small, large = peak(tmp_path / "small", 48), peak(tmp_path / "large", 144)
     assert (tmp_path / "large" / "out" / "images.parquet").stat().st_size > 144 << 20
-    assert large - small < 50  # holding the shard would take 96 MiB more
+    assert large - small < 50  # the whole shard would take 96 MiB more
 
 
-class Given(Source):
-    """A source of given bodies; some are told of early, in another order."""
+class EarlySource(Source):
+    """A source of fixed bodies, some of which it reports early and in another order."""
 
     name = "given"
 
@@ -94,16 +94,16 @@ def test_rows_keep_their_order_whatever_arrives_first(bodies: list[bytes | Sourc
             "locator": [str(n) for n in range(len(bodies))],
         }
     )
-    found = list(_described(rows, Given(bodies, early), check, {}))
-    assert [row["source_key"] for row, _ in found] == rows["source_key"].to_list()
-    for body, (_, columns) in zip(bodies, found, strict=True):
+    described = list(_described(rows, EarlySource(bodies, early), check, {}))
+    assert [row["source_key"] for row, _ in described] == rows["source_key"].to_list()
+    for body, (_, columns) in zip(bodies, described, strict=True):
         good = body in (b"one", b"three")
         assert columns["image"] == (body if good else None)
         assert columns["error"] == (None if good else "gone" if isinstance(body, SourceError) else "not an image")
 
 
 def test_row_groups_are_bounded_in_rows_and_bytes(tmp_path: Path) -> None:
-    source = Given([bytes([n]) * (GROUP_BYTES // 4) for n in range(9)], [])
+    source = EarlySource([bytes([n]) * (GROUP_BYTES // 4) for n in range(9)], [])
     listing = scan(tmp_path, source, 100).listings[0]
     (tmp_path / "out").mkdir()
     write_shard(tmp_path / "out", tmp_path, listing, source, lambda data: (1, 1))
@@ -113,7 +113,7 @@ def test_row_groups_are_bounded_in_rows_and_bytes(tmp_path: Path) -> None:
 
 
 def test_moved_items_are_not_read_and_duplicates_of_other_shards_are_dropped(tmp_path: Path) -> None:
-    source = Given([b"same", b"gone on", b"new", b"same"], [])
+    source = EarlySource([b"same", b"gone on", b"new", b"same"], [])
     listing = scan(tmp_path, source, 100).listings[0]
     (tmp_path / "out").mkdir()
     sha = "0967115f2813a3541eaef77de9d9d5773f1c0c04314b0bbfe4ff3b3b1c55b5d5"  # of b"same"

@@ -1,4 +1,4 @@
-"""From [pairs] to a source: every source is found by its file, and growth keeps its name in the store."""
+"""From [pairs] to a source: the registry finds every source by its file, and growth does not change its identity."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_every_source_opens_from_its_section(tmp_path: Path, kind: str) -> None:
     source = opened(tmp_path, kind)
     assert source.name == kind
     assert issubclass(SECTIONS[kind], FilesSection)
-    assert list(tmp_path.iterdir()) == []  # opening touches nothing
+    assert list(tmp_path.iterdir()) == []  # opening a source writes nothing
 
 
 @pytest.mark.parametrize(
@@ -128,11 +128,11 @@ def test_a_raised_limit_and_a_moved_folder_leave_listings_as_they_were(tmp_path:
     assert (grown.new, grown.changed) == (2, 0)
     folder.rename(tmp_path / "elsewhere")
     moved = scan(tmp_path, opened(tmp_path, "folder", path=str(tmp_path / "elsewhere")), 2)
-    assert moved.listings == grown.listings  # so that nothing is fetched again
+    assert moved.listings == grown.listings  # no item is fetched again
 
 
 def read_toys(folder: Path, *changes: str) -> subprocess.CompletedProcess[str]:
-    """Read a study of toys in a process of its own, with the file of that source among the others."""
+    """Read a study of the toy source in a new process, with the file of that source among the others."""
     (folder / "more").mkdir()
     (folder / "more" / "toy.py").write_text(TOY)
     (folder / "toys.toml").write_text(STUDY)

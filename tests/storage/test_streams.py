@@ -1,4 +1,4 @@
-"""Reading a shard piece by piece: from any row, and which rows repeat an earlier one."""
+"""Reading a shard in parts: from any row, and with the rows that repeat an earlier one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A list of URLs, and what acquiring makes of the web: failures counted by cause, tried again, never mixed up."""
+"""Acquiring from a list of URLs: failures are counted by cause and retried, and bytes stay with their item."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tasks.stage import Runtime
 
 
 class Acquired:
-    """A store, and the steps of the stage on it as the flow takes them."""
+    """A store, and the steps of the stage as the flow runs them."""
 
     def __init__(self, folder: Path) -> None:
         self.list, self.store = folder / "list.jsonl", folder / "store"
@@ -41,26 +41,26 @@ class Acquired:
         pairs = UrlsSection(source="urls", path=str(self.list), **{**common, **keys})
         source, rules = source_of(pairs), rules_of(pairs)
         scanned = scan(self.store, open_source(source, self.store), pairs.shard_size)
-        made: list[Dataset] = []
+        shards: list[Dataset] = []
 
         def fetched(shard: int, listing: Dataset) -> None:
             moved = failures.moved(self.store, scanned.source, shard, scanned.moved.get(shard, []))
-            told = {"earlier": list(made), "moved": moved, "min_success": pairs.min_success}
-            made.append(fetch.make(self.runtime, listing=listing, source=source, rules=rules, **told))
+            options = {"earlier": list(shards), "moved": moved, "min_success": pairs.min_success}
+            shards.append(fetch.make(self.runtime, listing=listing, source=source, rules=rules, **options))
 
         for shard, listing in enumerate(scanned.listings):
             fetched(shard, listing)
         again = failures.retry(
-            self.store, open_source(source, self.store), scanned.source, scanned.listings, made,
+            self.store, open_source(source, self.store), scanned.source, scanned.listings, shards,
             image_check(rules["max_pixels"]), retry_after=pairs.retry_after, most=100,
         )  # fmt: skip
         if again is not None:
             fetched(len(scanned.listings), again)
-        tally(self.store, made).check(pairs.min_success)
-        return scanned, made
+        tally(self.store, shards).check(pairs.min_success)
+        return scanned, shards
 
-    def images(self, made: list[Dataset]) -> pl.DataFrame:
-        return pl.concat([read_images(self.store, shard) for shard in made])
+    def images(self, shards: list[Dataset]) -> pl.DataFrame:
+        return pl.concat([read_images(self.store, shard) for shard in shards])
 
 
 @pytest.fixture
@@ -128,21 +128,21 @@ def test_every_failure_is_counted_by_its_cause(web: Web, acquired: Acquired) -> 
     }
     wrong = row(web.serve("/wrong", picture("green")), sha256="0" * 64)
     acquired.write(*good, *(row(url) for url in bad), wrong)
-    scanned, made = acquired.run(shard_size=100, timeout=3, min_success=0.48)
-    counted = tally(acquired.store, made)
+    scanned, shards = acquired.run(shard_size=100, timeout=3, min_success=0.48)
+    counted = tally(acquired.store, shards)
     assert counted.causes == Counter(bad.values()) + Counter({"wrong hash": 1})
     assert (counted.images, counted.images - counted.causes.total()) == (25, 12)
-    found = read_failures(acquired.store, made)
-    assert dict(zip(found["source_key"], found["cause"], strict=True)) == {
+    failures = read_failures(acquired.store, shards)
+    assert dict(zip(failures["source_key"], failures["cause"], strict=True)) == {
         **{key(url): cause for url, cause in bad.items()},
         key(wrong["url"]): "wrong hash",
     }
-    ledger = write_ledger(acquired.store, scanned.dropped, found)
+    ledger = write_ledger(acquired.store, scanned.dropped, failures)
     assert ledger.rows == 13
     assert counted.told().startswith("12 of 25 images came through (48.0%); 1 ")
-    # Rows and captions of what failed are there; its downloads are not.
-    assert acquired.images(made).height == 25
-    assert read_captions(acquired.store, made[0]).height == 25
+    # Rows and captions of failed items are stored; their partial downloads are not.
+    assert acquired.images(shards).height == 25
+    assert read_captions(acquired.store, shards[0]).height == 25
     assert not [path for path in (acquired.store / "downloads").rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
@@ -151,9 +151,9 @@ def test_ids_and_bytes_stay_together_whatever_fails_around_them(web: Web, acquir
     for n in (0, 5, 11):
         web.refuse(f"/{n}.jpg", 404)
     acquired.write(*rows)
-    _, made = acquired.run()
-    images = acquired.images(made)
-    captions = pl.concat([read_captions(acquired.store, shard) for shard in made])
+    _, shards = acquired.run()
+    images = acquired.images(shards)
+    captions = pl.concat([read_captions(acquired.store, shard) for shard in shards])
     joined = images.join(captions, on="image_id")
     assert joined.height == 12
     for image, caption, error in joined.select("image", "caption", "error").iter_rows():
@@ -161,7 +161,7 @@ def test_ids_and_bytes_stay_together_whatever_fails_around_them(web: Web, acquir
         assert (image, error) == ((None, "HTTP 404") if n in (0, 5, 11) else (picture((n, n, n)), None))
 
 
-def test_a_failed_item_comes_through_later_in_a_new_shard(web: Web, acquired: Acquired) -> None:
+def test_a_failed_item_that_succeeds_later_is_stored_in_a_new_shard(web: Web, acquired: Acquired) -> None:
     rows = serve(web, 8)
     web.refuse("/2.jpg", 503)
     acquired.write(*rows)
@@ -169,7 +169,7 @@ def test_a_failed_item_comes_through_later_in_a_new_shard(web: Web, acquired: Ac
     failed = key(rows[2]["url"])
     assert read_failures(acquired.store, first)["source_key"].to_list() == [failed]
 
-    _, same = acquired.run()  # still down: tried, nothing changed
+    _, same = acquired.run()  # still failing: retried without a change
     assert same == first
     web.serve("/2.jpg", picture((2, 2, 2)))
     _, third = acquired.run()
@@ -181,10 +181,10 @@ def test_a_failed_item_comes_through_later_in_a_new_shard(web: Web, acquired: Ac
     ]
     assert read_captions(acquired.store, third[2])["caption"].to_list() == ["number 2"]
     old = acquired.images(first).filter(pl.col("source_key") == failed)
-    assert old.select("error", "image").rows() == [("HTTP 503", None)]  # keeps row, id and cause
+    assert old.select("error", "image").rows() == [("HTTP 503", None)]  # row, id and cause are kept
     counted = tally(acquired.store, third)
     assert (counted.images, counted.causes) == (8, Counter())
-    assert acquired.run()[1] == third  # and stays so
+    assert acquired.run()[1] == third  # and it stays so
 
 
 def test_a_shard_made_again_leaves_out_what_moved_on(web: Web, acquired: Acquired) -> None:
@@ -195,11 +195,11 @@ def test_a_shard_made_again_leaves_out_what_moved_on(web: Web, acquired: Acquire
     acquired.write(*rows)
     acquired.run()
     web.serve("/2.jpg", picture((2, 2, 2)))
-    _, made = acquired.run()
-    assert len(made) == 2
-    shutil.rmtree(acquired.store / made[0].path)
+    _, shards = acquired.run()
+    assert len(shards) == 2
+    shutil.rmtree(acquired.store / shards[0].path)
     _, again = acquired.run()
-    assert again == made  # the same bytes, though the server would give the image to the old shard as well
+    assert again == shards  # equal bytes, although the server would now answer for the old shard too
     assert acquired.images(again).filter(pl.col("error").is_null())["source_key"].is_unique().all()
 
 
@@ -208,9 +208,9 @@ def test_an_item_is_tried_three_times_in_all(web: Web, acquired: Acquired) -> No
     web.refuse("/1.jpg", 500)
     acquired.write(*rows)
     for _ in range(5):
-        scanned, made = acquired.run()
+        scanned, shards = acquired.run()
     assert web.counts()["/1.jpg"] == 3
-    assert len(made) == 1
+    assert len(shards) == 1
     assert read_attempts(acquired.store, scanned.source)[key(rows[1]["url"])].tries == 3
 
 
@@ -259,9 +259,9 @@ def test_too_few_stop_with_the_likely_cause_and_what_came_is_not_asked_for_again
         acquired.run()
     for n in (0, 1, 2):
         web.serve(f"/{n}.jpg", picture((n, n, n)))
-    _, made = acquired.run()
-    assert tally(acquired.store, made).causes == Counter()
-    assert len(made) == 1  # nothing was kept of the first run: no new shard for what failed there
+    _, shards = acquired.run()
+    assert tally(acquired.store, shards).causes == Counter()
+    assert len(shards) == 1  # the first run kept nothing: its failures get no new shard
     assert web.counts()["/3.jpg"] == 1
 
 
@@ -270,8 +270,8 @@ def test_a_few_dead_links_in_a_grown_list_do_not_stop_it(web: Web, acquired: Acq
     acquired.write(*rows)
     acquired.run()
     acquired.write(*rows, row(web("/dead1")), row(web("/dead2")))
-    _, made = acquired.run()
-    assert tally(acquired.store, made).causes == {"HTTP 404": 2}
+    _, shards = acquired.run()
+    assert tally(acquired.store, shards).causes == {"HTTP 404": 2}
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_the_likely_cause_is_that_of_most_failures(cause: str, says: str) -> Non
 
 
 def test_success_is_counted_exactly() -> None:
-    # 100 images, 10 dropped duplicates, 45 failed: 55 came or were there already.
+    # 100 images, 10 dropped duplicates, 45 failed: 55 were fetched or present.
     counted = Tally(100, Counter({"HTTP 404": 45, "duplicate": 10}), 10, 0)
     counted.check(0.55)
     with pytest.raises(TooFewPairs):
@@ -308,7 +308,7 @@ def test_growth_makes_new_shards_and_removed_and_changed_pairs_touch_only_theirs
     assert len(grown) == 3
     assert web.counts().total() - asked == 4  # the new ones only
     changed = {**rows[1], "caption": "other words"}
-    acquired.write(rows[0], changed, *rows[2:6], *rows[7:])  # one changed in shard 0, one removed in shard 1
+    acquired.write(rows[0], changed, *rows[2:6], *rows[7:])  # one image changed in shard 0, one removed in shard 1
     _, third = acquired.run()
     assert third[2] == grown[2]
     assert {third[n] != grown[n] for n in (0, 1)} == {True}
@@ -339,7 +339,7 @@ def test_duplicates_are_counted_kept_or_dropped_and_lie_on_one_side(web: Web, ac
     assert images.filter(pl.col("error") == "duplicate")["image"].null_count() == 3
 
 
-def test_rules_that_change_what_comes_through_fetch_anew_and_ids_stay(web: Web, acquired: Acquired) -> None:
+def test_changed_rules_fetch_again_and_keep_ids(web: Web, acquired: Acquired) -> None:
     rows = serve(web, 4)
     acquired.write(*rows, row(web.serve("/noai", picture("red"), X_Robots_Tag="noai")))
     _, first = acquired.run(shard_size=8)
@@ -355,17 +355,17 @@ def test_private_addresses_need_the_study_s_leave(web: Web, acquired: Acquired) 
     assert web.asked == []
 
 
-def test_reading_tells_of_bodies_as_they_arrive(web: Web, tmp_path: Path) -> None:
+def test_reading_reports_bodies_as_they_arrive(web: Web, tmp_path: Path) -> None:
     pl.DataFrame(serve(web, 6)).write_csv(tmp_path / "list.csv")
     section = UrlsSection(source="urls", path=str(tmp_path / "list.csv"), allow_private_addresses=True)
     source = open_source(source_of(section), tmp_path)
     locators = [item.locator for item in source.list().items]
     early: dict[int, bytes] = {}
-    got = list(source.read(locators, lambda place, data: early.update({place: data()})))
-    assert [early[place] for place in range(6)] == got
-    assert not [one for one in got if isinstance(one, SourceError)]
+    bodies = list(source.read(locators, lambda place, data: early.update({place: data()})))
+    assert [early[place] for place in range(6)] == bodies
+    assert not [one for one in bodies if isinstance(one, SourceError)]
     asked = web.counts().total()
-    assert list(source.read(locators)) == got  # nothing is fetched twice
+    assert list(source.read(locators)) == bodies  # no URL is fetched twice
     assert web.counts().total() == asked
     source.release(locators)
     assert not [path for path in (tmp_path / "downloads").rglob("*") if path.is_file() and path.suffix != ".lock"]

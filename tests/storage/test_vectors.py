@@ -1,4 +1,4 @@
-"""Vectors that a user brings: every layout gives the same, every contradiction is said."""
+"""Vectors of the user's own: every layout gives equal rows, and every contradiction is an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tar shards: grouped by key, read in place; links, odd names and torn shards are counted or told."""
+"""Tar shards: grouped by key, read in place; links, unusual names and truncated shards are counted or reported."""
 
 from __future__ import annotations
 
@@ -144,13 +144,13 @@ def test_large_images_are_counted_and_a_changed_shard_is_indexed_anew(tmp_path: 
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar at all" * 100, b"\x1f\x8b\x08 compressed"])
-def test_what_is_no_tar_is_told(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_tar_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "s.tar").write_bytes(content)
     with pytest.raises(BadInput, match=r"s.tar is no readable tar without compression"):
         source([str(tmp_path / "s.tar")], tmp_path / "downloads").list()
 
 
-def test_missing_and_equally_named_shards_are_told(tmp_path: Path) -> None:
+def test_missing_and_equally_named_shards_are_refused(tmp_path: Path) -> None:
     folder = put(tmp_path / "data")
     with pytest.raises(BadInput, match="no such file"):
         source([f"{folder}/{{000..002}}.tar"], tmp_path / "downloads").list()

@@ -1,4 +1,4 @@
-"""The embedding stage on a tiny CLIP: rows, failures, repeats, a real kill, the cast, and what a recipe knows."""
+"""The stage embed with a tiny CLIP: rows, failures, repeats, a real kill, the cast, and the recipe."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def picture(seed: int) -> bytes:
 
 
 def shard(store: Path, images: list[bytes | None], captions: list[str], digest: str = "d") -> Dataset:
-    """A shard of pairs, as acquire writes it: caption i belongs to image i, round and round."""
+    """Write a shard of pairs in the layout of acquire: caption i belongs to image i modulo their number."""
     folder = store / "pairs" / digest
     folder.mkdir(parents=True)
     rows = [
@@ -53,11 +53,11 @@ def shard(store: Path, images: list[bytes | None], captions: list[str], digest: 
         for row, data in enumerate(images)
     ]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(rows, IMAGES), folder / "images.parquet", row_group_size=1024)
-    told = [
+    caption_rows = [
         {"pair_id": 2**20 + row, "image_id": 2**20 + row % len(images), "caption": text, "source_key": str(row)}
         for row, text in enumerate(captions)
     ]
-    pl.DataFrame(told, schema=CAPTION_COLUMNS).write_parquet(folder / "captions.parquet")
+    pl.DataFrame(caption_rows, schema=CAPTION_COLUMNS).write_parquet(folder / "captions.parquet")
     return Dataset(path=f"pairs/{digest}", recipe=digest, digest=digest, rows=len(images))
 
 
@@ -71,18 +71,18 @@ def make(
 ) -> Dataset:
     identity, spec = model_identity(f"hf:local-dir:{checkpoint}", store)
     options = {"device": "cpu", "embed_batch_size": 32, "progress": False, **runtime}
-    given = {"pairs": pairs, "model": identity, "dtype": dtype, "spec": spec, "max_pixels": max_pixels}
-    return embed.make(Runtime(store=store, **options), **given)
+    arguments = {"pairs": pairs, "model": identity, "dtype": dtype, "spec": spec, "max_pixels": max_pixels}
+    return embed.make(Runtime(store=store, **options), **arguments)
 
 
-def test_rows_follow_the_shard_and_failures_repeats_and_cuts_are_told(
+def test_rows_follow_the_shard_and_failures_repeats_and_cuts_are_logged(
     tmp_path: Path, checkpoint: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     images = [picture(0), None, picture(1), b"<html>", picture(0), picture(2)[:60], picture(3)]
     captions = [*CAPTIONS, CAPTIONS[0], "wet grass " * 60, CAPTIONS[1]]
     with caplog.at_level(logging.INFO, "bridgescope"):
-        made = make(tmp_path, shard(tmp_path, images, captions), checkpoint)
-    vectors, attributes = read(tmp_path, made), read_attributes(tmp_path, made)
+        dataset = make(tmp_path, shard(tmp_path, images, captions), checkpoint)
+    vectors, attributes = read(tmp_path, dataset), read_attributes(tmp_path, dataset)
     encoder = vlm.load(f"hf:local-dir:{checkpoint}")
     for row in (0, 2, 4, 6):
         alone = encoder.encode_images([vlm.decode(images[row])])[0]
@@ -92,10 +92,10 @@ def test_rows_follow_the_shard_and_failures_repeats_and_cuts_are_told(
     assert np.array_equal(vectors.image[0], vectors.image[4])
     assert attributes["truncated_captions"] == 1
     assert attributes["model"] == encoder.identity
-    assert made.rows == 7 - 3 + 9
-    said = " ".join(record.getMessage() for record in caplog.records)
-    assert "7 images, 9 captions, 10 rows forward" in said  # 3 pictures, 7 captions
-    assert "3 images failed, 1 captions cut" in said
+    assert dataset.rows == 7 - 3 + 9
+    log = " ".join(record.getMessage() for record in caplog.records)
+    assert "7 images, 9 captions, 10 rows forward" in log  # 3 pictures, 7 captions
+    assert "3 images failed, 1 captions cut" in log
 
 
 KILLED = """
@@ -130,14 +130,14 @@ def test_kill_9_repeats_one_chunk_and_ends_with_the_same_bytes(
     assert killed.returncode == -9, killed.stderr
     with caplog.at_level(logging.INFO, "bridgescope"):
         resumed = make(killed_store, pairs, checkpoint)
-    # The 40 pictures came in the first chunk, which was on disk: nothing of them went forward again.
+    # The 40 pictures were in the first chunk, which was on disk: none of them was embedded again.
     assert "2100 images, 2100 captions, 2100 rows forward" in caplog.text
     whole = make(whole_store, pairs, checkpoint)
     assert resumed.digest == whole.digest
     assert read_attributes(killed_store, resumed)["failed_rows"] == list(range(0, 2100, 50))
 
 
-def test_a_cast_that_fails_stops_the_stage_and_one_that_holds_is_told(
+def test_a_cast_that_fails_stops_the_stage_and_one_that_holds_is_logged(
     tmp_path: Path, checkpoint: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = shard(tmp_path, [picture(0), picture(1)], CAPTIONS)
@@ -147,17 +147,15 @@ def test_a_cast_that_fails_stops_the_stage_and_one_that_holds_is_told(
     assert not list((tmp_path / "embeddings").glob("*/dataset.json"))
     monkeypatch.setattr("vlm.precision.LOWEST_COSINE", 0.9)
     with caplog.at_level(logging.INFO, "bridgescope"):
-        made = make(tmp_path, pairs, checkpoint, dtype="bfloat16")
+        dataset = make(tmp_path, pairs, checkpoint, dtype="bfloat16")
     assert "in bfloat16: lowest cosine to float32 in the first batch 0.9" in caplog.text
-    assert read_attributes(tmp_path, made)["model"]["dtype"] == "bfloat16"
+    assert read_attributes(tmp_path, dataset)["model"]["dtype"] == "bfloat16"
     in_float32 = make(tmp_path, pairs, checkpoint)
-    assert in_float32.path != made.path
+    assert in_float32.path != dataset.path
     assert read_attributes(tmp_path, in_float32)["model"]["dtype"] == "float32"
 
 
-def test_an_image_above_the_default_limit_comes_through_where_the_study_allows_it(
-    tmp_path: Path, checkpoint: Path
-) -> None:
+def test_an_image_above_the_default_limit_is_embedded_if_the_study_allows_it(tmp_path: Path, checkpoint: Path) -> None:
     large = io.BytesIO()
     Image.new("1", (9500, 9500), 1).save(large, "png")  # 90,250,000 pixels; the default allows 89,478,485
     pairs = shard(tmp_path, [large.getvalue(), picture(1)], CAPTIONS[:2])
@@ -189,7 +187,7 @@ def test_batch_size_changes_no_recipe_and_rows_by_rounding_only(tmp_path: Path, 
     np.testing.assert_allclose(before, after, atol=1e-3)
 
 
-def test_a_recipe_knows_a_folder_by_its_bytes_and_a_repository_by_its_commit(
+def test_a_recipe_hashes_the_bytes_of_a_folder_and_the_commit_of_a_repository(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_bytes, spec = model_identity(f"hf:local-dir:{checkpoint}", tmp_path)
@@ -201,7 +199,7 @@ def test_a_recipe_knows_a_folder_by_its_bytes_and_a_repository_by_its_commit(
     pinned = f"hf:openai/clip-vit-base-patch16@{COMMIT}"
     assert model_identity("clip", tmp_path) == (pinned, pinned)
     assert json.loads((tmp_path / "sources" / "revisions.json").read_text()) == {"openai/clip-vit-base-patch16": COMMIT}
-    # The branch moves on: this store stays with what it met first.
+    # The branch moves; this store keeps the revision that it resolved first.
     (cache / "models--openai--clip-vit-base-patch16" / "refs" / "main").write_text("f" * 40)
     assert model_identity("hf:openai/clip-vit-base-patch16", tmp_path) == (pinned, pinned)
     assert model_identity("open_clip:ViT-B-32/openai", tmp_path)[0] == "open_clip:ViT-B-32/openai"

@@ -1,7 +1,7 @@
-"""Kill a study at random with SIGKILL and run it again; each cycle ends with the tables of an uninterrupted run.
+"""Kill a study at random times with SIGKILL and run it again; its tables must equal those of an uninterrupted run.
 
-A cycle starts with an empty store and kills the run, with all of its processes, at random moments until a run gets
-through. Equal means: every table, every column but seconds and paths, EXCEPT both ways empty.
+A cycle starts with an empty store and kills the run, with all of its processes, at random times, then runs it to its
+end. Tables are equal if EXCEPT is empty in both directions for every table, without the columns of seconds and paths.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VOLATILE = ("seconds", "path")
 
 
 def start(study: Path, store: Path, home: Path) -> subprocess.Popen[bytes]:
-    """Start a run, with a Prefect home of its own, as the leader of a new process group."""
+    """Start a run with its own Prefect home, as the leader of a new process group."""
     environment = os.environ | {"PREFECT_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     environment.pop("PREFECT_API_URL", None)
     command = [sys.executable, "-m", "flows.cli", "run", str(study), "--store", str(store)]
@@ -43,7 +43,7 @@ def start(study: Path, store: Path, home: Path) -> subprocess.Popen[bytes]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL a run and everything that it started."""
+    """SIGKILL a run and all its child processes."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -63,16 +63,16 @@ def through(study: Path, store: Path, home: Path) -> float:
 
 
 def differences(reference: Path, store: Path) -> list[str]:
-    """Tables of the newest runs of two stores that differ, with the number of rows that only one side has."""
+    """Tables that differ between the newest runs of two stores, with the number of rows that only one side has."""
     folders = []
     for root in (reference, store):
         run = last_run(root, "small")
         if run is None:
             return [f"{root} has no run"]
         folders.append(root / run.of("analyze")[0].dataset.path)
-    expected, found = (sorted(path.name for path in folder.glob("*.parquet")) for folder in folders)
-    if expected != found or not expected:
-        return [f"other tables: {expected}, {found}"]
+    expected, actual = (sorted(path.name for path in folder.glob("*.parquet")) for folder in folders)
+    if expected != actual or not expected:
+        return [f"other tables: {expected}, {actual}"]
     wrong = []
     with duckdb.connect() as con:
         for name in expected:
@@ -89,7 +89,7 @@ def differences(reference: Path, store: Path) -> list[str]:
 
 
 def cycle(study: Path, reference: Path, store: Path, home: Path, kills: int, takes: float, rng: random.Random) -> str:
-    """Kill `kills` times, then run through and compare. Returns what happened, in a line. Raises SystemExit."""
+    """Kill `kills` times, then run to the end and compare. Returns one line; raises SystemExit if tables differ."""
     landed = 0
     while landed < kills:
         process = start(study, store, home)
@@ -97,7 +97,7 @@ def cycle(study: Path, reference: Path, store: Path, home: Path, kills: int, tak
             process.wait(timeout=rng.uniform(0.05, 1.0) * takes)
         if process.poll() is None:
             landed += 1
-        else:  # it was through before the kill, which must fall into a run: from the start, and sooner
+        else:  # the run ended before the kill: start again, and kill sooner
             shutil.rmtree(store, ignore_errors=True)
             takes *= 0.7
         end(process)
@@ -120,7 +120,7 @@ def main() -> None:
         folder = Path(scratch)
         study, home = write_study(folder), folder / "prefect"
         home.mkdir()
-        through(study, folder / "warm", home)  # the first start of all fills Prefect's database
+        through(study, folder / "warm", home)  # the first start creates Prefect's database
         takes = through(study, folder / "reference", home)
         print(f"uninterrupted: {takes:.0f} s", flush=True)
         for number in range(1, arguments.cycles + 1):

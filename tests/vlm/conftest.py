@@ -1,4 +1,4 @@
-"""Pictures drawn here and one demo checkpoint, made once for the whole folder."""
+"""Pictures drawn here and one demo checkpoint, built once for all tests of the folder."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 
-class Made(NamedTuple):
+class Built(NamedTuple):
     folder: Path
     images: list[bytes]
     captions: list[str]
@@ -27,7 +27,7 @@ def drawn(shape: str, colour: str) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Features, projections and checkpoint of six drawn pictures with a short and a long caption each."""
     from vlm import demo
 
@@ -40,4 +40,4 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     projections = demo.align(image_features, caption_features, np.arange(12) // 2, "emoji-siglip")
     folder = tmp_path_factory.mktemp("checkpoint") / "model"
     demo.write_checkpoint(folder, projections)
-    return Made(folder, images, captions, image_features, caption_features, projections)
+    return Built(folder, images, captions, image_features, caption_features, projections)

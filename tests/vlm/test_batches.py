@@ -1,4 +1,4 @@
-"""Batches: every row at its place whatever fails, repeats once, memory that runs out, several devices."""
+"""Batches: rows keep their place after failures, repeats are encoded once, memory runs out, several devices."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from vlm.spec import SpecError
 
 
 class Shades(Encoder):
-    """An encoder that can be read: a picture's embedding is (cos g, sin g) of its grey, a caption's that of its
-    length in characters. It remembers its batches, and has room for so many rows."""
+    """An encoder with known embeddings: (cos g, sin g) of a picture's grey or of a caption's length in characters.
+
+    It records its batches, and runs out of memory above a number of rows.
+    """
 
     def __init__(self, room: int = 1000, device: str = "cpu") -> None:
         self.dim, self.device, self.dtype = 2, device, torch.float32
@@ -34,7 +36,7 @@ class Shades(Encoder):
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         return torch.tensor(float(image.getpixel((0, 0))[0]))
 
-    def _seen(self, values: torch.Tensor) -> torch.Tensor:
+    def _record(self, values: torch.Tensor) -> torch.Tensor:
         if len(values) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         self.batches.append([int(value) for value in values])
@@ -43,14 +45,14 @@ class Shades(Encoder):
         return torch.stack([angle.cos(), angle.sin()], 1)
 
     def image_features(self, batch: torch.Tensor) -> torch.Tensor:
-        return self._seen(batch)
+        return self._record(batch)
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         lengths = torch.tensor([len(text) for text in texts])
         return Tokens({"ids": lengths[:, None].expand(-1, 9)}, lengths.clamp(max=9), lengths > 9)
 
     def token_features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        return self._seen(inputs["ids"][:, 0])
+        return self._record(inputs["ids"][:, 0])
 
     def cast(self, dtype: str) -> None:
         self.identity = {"dtype": dtype}
@@ -158,9 +160,9 @@ def test_several_devices_have_one_worker_each() -> None:
 
         def features(batch: torch.Tensor, encoder: Shades = encoder) -> torch.Tensor:
             assert encoder.busy.acquire(blocking=False)  # never two at once on one device
-            meet.wait()  # both devices are at work at the same time
+            meet.wait()  # both devices work at the same time
             encoder.busy.release()
-            return encoder._seen(batch)
+            return encoder._record(batch)
 
         encoder.image_features = features  # type: ignore[method-assign]
     images = [png(grey) for grey in range(12)]

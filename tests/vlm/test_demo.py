@@ -1,4 +1,4 @@
-"""The demo's model: features, alignment, checkpoint, and what a loaded checkpoint makes of the same pictures."""
+"""The demo's model: features, alignment, checkpoint, and the embeddings of the loaded checkpoint."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def random_pairs(seed: int = 0, n: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features in which a caption tells its image: both are maps of the same hidden vector."""
+    """Features in which image and caption of a pair are maps of the same hidden vector."""
     draw = np.random.default_rng(seed)
     hidden = draw.normal(size=(n, 8))
     images = hidden @ draw.normal(size=(8, 1280))
@@ -24,25 +24,25 @@ def random_pairs(seed: int = 0, n: int = 40) -> tuple[np.ndarray, np.ndarray, np
     return images.astype(np.float32), captions.astype(np.float32), np.arange(2 * n) // 2
 
 
-def test_a_loaded_checkpoint_gives_the_projected_features(made) -> None:
-    encoder = vlm.load(f"open_clip:local-dir:{made.folder}")
+def test_a_loaded_checkpoint_gives_the_projected_features(built) -> None:
+    encoder = vlm.load(f"open_clip:local-dir:{built.folder}")
     assert encoder.dim == demo.DIM
-    images = encoder.encode_images([vlm.decode(data) for data in made.images])
-    np.testing.assert_allclose(images, unit(made.image_features @ made.projections.image.T), atol=1e-5)
-    texts = encoder.encode_texts(made.captions)
-    np.testing.assert_allclose(texts, unit(made.caption_features @ made.projections.text.T), atol=1e-5)
-    assert float(encoder.model.logit_scale.exp()) == pytest.approx(made.projections.scale)
-    assert float(encoder.model.logit_bias) == pytest.approx(made.projections.bias)
+    images = encoder.encode_images([vlm.decode(data) for data in built.images])
+    np.testing.assert_allclose(images, unit(built.image_features @ built.projections.image.T), atol=1e-5)
+    texts = encoder.encode_texts(built.captions)
+    np.testing.assert_allclose(texts, unit(built.caption_features @ built.projections.text.T), atol=1e-5)
+    assert float(encoder.model.logit_scale.exp()) == pytest.approx(built.projections.scale)
+    assert float(encoder.model.logit_bias) == pytest.approx(built.projections.bias)
 
 
-def test_checkpoints_of_equal_projections_have_equal_bytes_and_no_paths(made, tmp_path: Path) -> None:
-    demo.write_checkpoint(tmp_path / "again", made.projections)
-    names = sorted(path.name for path in made.folder.iterdir())
+def test_checkpoints_of_equal_projections_have_equal_bytes_and_no_paths(built, tmp_path: Path) -> None:
+    demo.write_checkpoint(tmp_path / "again", built.projections)
+    names = sorted(path.name for path in built.folder.iterdir())
     assert names == sorted({demo.WEIGHTS_FILE, demo.CONFIG_FILE, *demo.TOWER_FILES})
     for name in names:
-        written = (made.folder / name).read_bytes()
+        written = (built.folder / name).read_bytes()
         assert written == (tmp_path / "again" / name).read_bytes()
-        for folder in (made.folder.parent, Path(demo.__file__).parent, Path(torch.__file__).parents[1]):
+        for folder in (built.folder.parent, Path(demo.__file__).parent, Path(torch.__file__).parents[1]):
             assert str(folder).encode() not in written
 
 
@@ -96,12 +96,12 @@ def test_losses_by_hand() -> None:
     assert float(demo.contrastive_loss(logits, "sigmoid")) == pytest.approx(expected, rel=1e-6)
 
 
-def test_progress_is_reported_and_empty_input_has_the_right_shape(made) -> None:
-    seen: list[tuple[str, int]] = []
-    images, captions = demo.tower_features(made.images[:3], [], 2, lambda what, done: seen.append((what, done)))
-    assert seen == [("images", 2), ("images", 3), ("captions", 0)]
+def test_progress_is_reported_and_empty_input_has_the_right_shape(built) -> None:
+    calls: list[tuple[str, int]] = []
+    images, captions = demo.tower_features(built.images[:3], [], 2, lambda what, done: calls.append((what, done)))
+    assert calls == [("images", 2), ("images", 3), ("captions", 0)]
     assert captions.shape == (0, demo.TEXT_WIDTH)
-    np.testing.assert_allclose(images, made.image_features[:3], atol=1e-4)
+    np.testing.assert_allclose(images, built.image_features[:3], atol=1e-4)
     assert demo.tower_features([], ["x"])[0].shape == (0, demo.IMAGE_WIDTH)
 
 

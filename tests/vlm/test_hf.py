@@ -1,4 +1,4 @@
-"""The four families through transformers: equal to the library's own forward, offline, and never half loaded."""
+"""The four families in transformers: equal to the library's own forward, offline, and never partly loaded."""
 
 from __future__ import annotations
 
@@ -48,8 +48,11 @@ def expected(checkpoints: dict[str, Path]) -> dict[str, tuple[np.ndarray, np.nda
 
 
 def by_the_library(folder: Path, family: str) -> tuple[np.ndarray, np.ndarray]:
-    """What transformers' own classes give, used as the families' documentation says: one item at a time, but AIMv2's
-    captions together. One alone has no padding, and then transformers lets this causal tower look ahead."""
+    """Embeddings by transformers' own classes, used as documented by the families: one item at a time.
+
+    AIMv2's captions are encoded together: one caption alone has no padding, and then transformers does not mask later
+    tokens in this causal tower.
+    """
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     model = AutoModel.from_pretrained(folder).eval()
@@ -71,7 +74,7 @@ def test_embeddings_equal_the_librarys_own_forward(family: str, encoders, expect
     image, text = expected[family]
     np.testing.assert_allclose(encoders[family].encode_images(IMAGES), image, atol=1e-5)
     np.testing.assert_allclose(encoders[family].encode_texts(TEXTS), text, atol=1e-5)
-    assert np.linalg.norm(image[0] - image[1]) > 0.01  # the weights say something
+    assert np.linalg.norm(image[0] - image[1]) > 0.01  # the weights affect the output
     assert np.linalg.norm(text[0] - text[1]) > 0.01
 
 
@@ -142,17 +145,17 @@ def test_nothing_cached_and_no_network_names_model_cache_and_variables(tmp_path,
         with pytest.raises(vlm.SpecError) as caught:
             vlm.load(spec)
         assert caught.value.exit_code == 2
-        said = str(caught.value)
-        assert ZOO[spec].spec in said if spec in ZOO else spec in said
-        assert all(part in said for part in (str(tmp_path), "HF_HOME", "HF_HUB_OFFLINE"))
+        message = str(caught.value)
+        assert ZOO[spec].spec in message if spec in ZOO else spec in message
+        assert all(part in message for part in (str(tmp_path), "HF_HOME", "HF_HUB_OFFLINE"))
 
 
-def test_a_hub_that_does_not_answer_is_told_apart_from_offline_mode(tmp_path: Path) -> None:
+def test_a_hub_that_does_not_answer_is_distinguished_from_offline_mode(tmp_path: Path) -> None:
     code = "import vlm\ntry: vlm.load('hf:somebody/model')\nexcept vlm.SpecError as error: print(error)"
     there = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": ":".join(sys.path)}
-    said = subprocess.run([sys.executable, "-c", code], env=there, capture_output=True, text=True, check=True).stdout
-    assert "the hub did not answer" in said
-    assert str(tmp_path) in said
+    output = subprocess.run([sys.executable, "-c", code], env=there, capture_output=True, text=True, check=True).stdout
+    assert "the hub did not answer" in output
+    assert str(tmp_path) in output
 
 
 def test_aimv2_without_a_text_tower_says_which_one_has_it(tmp_path: Path) -> None:
@@ -187,7 +190,7 @@ def test_weights_that_are_not_all_there_are_refused(checkpoints, tmp_path: Path)
 
 
 class Trap:
-    """Pickled, it makes a file when it is read without care."""
+    """A pickled object that writes a file when it is loaded unsafely."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark

@@ -1,4 +1,4 @@
-"""Specs, devices and dtypes that cannot be used say so; importing the room is quick."""
+"""Unusable specs, devices and dtypes are errors; importing the room is quick."""
 
 import json
 import subprocess

@@ -54,8 +54,8 @@ def test_towers_that_attend_to_their_padding_are_padded_in_full() -> None:
     assert encoder.encode_texts(TEXTS).shape == (5, 16)
 
 
-def test_cutting_the_padding_is_exact_for_masked_mean_pooling(made) -> None:
-    encoder = vlm.load(f"open_clip:local-dir:{made.folder}")
+def test_cutting_the_padding_is_exact_for_masked_mean_pooling(built) -> None:
+    encoder = vlm.load(f"open_clip:local-dir:{built.folder}")
     assert exact_text_length(encoder.model)(encoder.tokenizer(["cat", ""])).tolist() == [3, 2]
     short = encoder.encode_texts(TEXTS)
     np.testing.assert_allclose(short, padded_to_the_full(encoder, TEXTS), atol=1e-6)
@@ -68,18 +68,18 @@ def test_other_captions_in_the_list_make_no_difference() -> None:
     np.testing.assert_allclose(many, np.tile(alone, (30, 1)), atol=1e-6)
 
 
-def test_captions_that_do_not_fit_are_cut_and_counted(made) -> None:
+def test_captions_that_do_not_fit_are_cut_and_counted(built) -> None:
     # CLIP's context is 77: start, 75 words of one token each, end. MiniLM's checkpoint has the same length.
     texts = ["a cat", "cat " * 75, "cat " * 76, ""]
-    for encoder in (tiny(), vlm.load(f"open_clip:local-dir:{made.folder}")):
+    for encoder in (tiny(), vlm.load(f"open_clip:local-dir:{built.folder}")):
         assert encoder.tokenize(texts).truncated.tolist() == [False, False, True, False]
 
 
 def test_embeddings_are_float32_of_norm_1_in_both_dtypes() -> None:
     images = [Image.effect_noise((40, 30), 80).convert("RGB") for _ in range(3)]
     for dtype in ("float32", "bfloat16"):
-        made = tiny()
-        encoder = OpenClipEncoder(made.model, made.transform, made.tokenizer, {}, dtype=dtype)
+        built_model = tiny()
+        encoder = OpenClipEncoder(built_model.model, built_model.transform, built_model.tokenizer, {}, dtype=dtype)
         assert encoder.identity["dtype"] == dtype
         for rows in (encoder.encode_images(images), encoder.encode_texts(TEXTS)):
             assert rows.dtype == np.float32
@@ -107,14 +107,14 @@ def test_preprocessing_may_run_in_threads() -> None:
 
 
 def test_a_moved_checkpoint_loads_without_the_network_as_the_same_model(
-    made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args, **kwargs):
         raise AssertionError("asked for the network")
 
-    here = vlm.load(f"open_clip:local-dir:{made.folder}")
-    shutil.copytree(made.folder, tmp_path / "other" / "place")
-    (tmp_path / "other" / "place" / "manifest.json").write_text("{}")  # the store's own, no part of the model
+    here = vlm.load(f"open_clip:local-dir:{built.folder}")
+    shutil.copytree(built.folder, tmp_path / "other" / "place")
+    (tmp_path / "other" / "place" / "manifest.json").write_text("{}")  # belongs to the store, not to the model
     monkeypatch.chdir(tmp_path / "other")
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
@@ -123,8 +123,8 @@ def test_a_moved_checkpoint_loads_without_the_network_as_the_same_model(
     np.testing.assert_array_equal(there.encode_texts(TEXTS), here.encode_texts(TEXTS))
 
 
-def test_identity_is_json_and_holds_no_path(made) -> None:
-    identity = vlm.load(f"open_clip:local-dir:{made.folder}").identity
+def test_identity_is_json_and_holds_no_path(built) -> None:
+    identity = vlm.load(f"open_clip:local-dir:{built.folder}").identity
     text = json.dumps(identity)
     assert json.loads(text) == identity
     assert "/" not in text

@@ -1,4 +1,4 @@
-"""Decoding: every picture arrives as upright RGB on white, everything else with a cause."""
+"""Decoding: every picture becomes upright RGB on white, everything else an error with a cause."""
 
 import io
 
@@ -93,7 +93,7 @@ def test_what_is_no_picture_has_a_cause(data: bytes, cause: str) -> None:
     assert caught.value.cause == cause
 
 
-@pytest.mark.parametrize("side", [9_500, 20_000])  # just over the limit, and where Pillow itself refuses
+@pytest.mark.parametrize("side", [9_500, 20_000])  # just above the limit, and above Pillow's own limit
 def test_a_pixel_bomb_is_not_decoded(side: int) -> None:
     bomb = encoded(Image.new("1", (side, side)), "png")
     assert len(bomb) < 100_000
@@ -148,10 +148,10 @@ def test_measuring_agrees_with_decoding(name: str) -> None:
     except DecodeError as error:
         expected = error.cause
     try:
-        found: object = measure(data)
+        outcome: object = measure(data)
     except DecodeError as error:
-        found = error.cause
-    assert found == expected
+        outcome = error.cause
+    assert outcome == expected
     broken = {
         "empty": "empty file",
         "page": "not an image",
@@ -159,13 +159,13 @@ def test_measuring_agrees_with_decoding(name: str) -> None:
         "32 bit": "unsupported pixels",
     }
     if name in broken:
-        assert found == broken[name]
+        assert outcome == broken[name]
     elif name.startswith("cut"):
-        assert found in ("corrupt image", "not an image")
+        assert outcome in ("corrupt image", "not an image")
     elif name == "negative":
-        assert found == "unsupported pixels"
+        assert outcome == "unsupported pixels"
     else:
-        assert isinstance(found, tuple)
+        assert isinstance(outcome, tuple)
 
 
 def test_a_dark_sixteen_bit_picture_stays_dark() -> None:

@@ -1,4 +1,4 @@
-"""A spec is taken apart and put together again in one place, and says what it names."""
+"""A spec is parsed and formatted in one place, and its errors name it."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_a_short_name_is_read_as_the_spec_that_it_stands_for(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "clap", "hf", "hf:", "embeddings:", "blip:somebody/model"])
-def test_an_unknown_spec_is_told_every_form(text: str) -> None:
+def test_the_error_of_an_unknown_spec_lists_every_form(text: str) -> None:
     with pytest.raises(SpecError) as caught:
         Spec.parse(text).check()
     assert str(caught.value) == (
@@ -36,7 +36,7 @@ def test_an_unknown_spec_is_told_every_form(text: str) -> None:
     )
 
 
-def test_an_unknown_demo_model_is_told_the_variants() -> None:
+def test_the_error_of_an_unknown_demo_model_lists_the_variants() -> None:
     with pytest.raises(SpecError, match=r"^demo models are demo:emoji-clip and demo:emoji-siglip$"):
         Spec.parse("demo:emoji").check()
     assert [Spec.parse(f"demo:{variant}").variant for variant in VARIANTS] == ["emoji-clip", "emoji-siglip"]
@@ -47,7 +47,7 @@ def test_the_forms_of_some_kinds_leave_the_others_out() -> None:
     assert set(forms(*FORMS)) - set(forms("open_clip", "hf")) == {"demo:NAME", "embeddings:PATH"}
 
 
-def test_a_path_is_told_from_a_name_by_its_looks() -> None:
+def test_paths_and_names_are_distinguished_by_their_form() -> None:
     assert [Spec.parse(text).path for text in FOLDERS] == ["a/b", "/a/b", "./b", "../b", "/a/b", "~/b", "a/b"]
     assert [Spec.parse(text).path for text in REMOTE] == [None] * len(REMOTE)
     assert Spec.parse("open_clip:/a").path is None  # open_clip takes a folder by local-dir: alone

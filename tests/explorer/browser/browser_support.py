@@ -27,7 +27,7 @@ ARGUMENTS = [
 ]
 PATIENCE = 60_000  # milliseconds
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
-TWICE = {"width": 720, "height": 450}  # what 200 % leaves of the desktop's window
+TWICE = {"width": 720, "height": 450}  # the desktop's window at a zoom of 200 %
 MARKUP = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>\"'&amp;"
 RIGHT_TO_LEFT = "\u202eקוֹל \u0627\u0644\u0633\u0644\u0627\u0645\u202e at the end"
 LONG = "long " * 2000  # 10,000 characters
@@ -36,7 +36,7 @@ HARM = (MARKUP, RIGHT_TO_LEFT, LONG, BREAKLESS)
 
 
 class Opened:
-    """A page that notes its errors, and its requests to any host but its own."""
+    """A page that records its errors, and its requests to any other host."""
 
     def __init__(self, browser: Browser, address: str, **context: Any) -> None:
         self.address = address
@@ -45,11 +45,11 @@ class Opened:
         self.page.set_default_timeout(PATIENCE)
         self.errors: list[str] = []
         self.elsewhere: list[str] = []
-        self.page.on("console", self._said)
+        self.page.on("console", self._record)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", self._asked)
 
-    def _said(self, message: ConsoleMessage) -> None:
+    def _record(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.errors.append(message.text)
 
@@ -58,17 +58,17 @@ class Opened:
             self.elsewhere.append(request.url)
 
     def visit(self, fragment: str) -> None:
-        """Go to a fragment of the page, and wait until its view stands."""
+        """Go to a fragment of the page, and wait until its view is complete."""
         self.page.goto(self.address + fragment)
         self.settled()
 
     def settled(self) -> None:
-        """Wait until nothing says that it loads and no answer is awaited."""
+        """Wait until no element is loading and no request is pending."""
         expect(self.page.locator(".loading")).to_have_count(0)
         self.page.wait_for_load_state("networkidle")
 
     def until(self, expression: str) -> None:
-        """Wait until an expression holds. Playwright's own waiting evaluates in the page, which the policy forbids."""
+        """Wait until an expression is true. Playwright's own wait evaluates in the page, which the policy forbids."""
         ends = time.monotonic() + PATIENCE / 1000
         while not self.page.evaluate(expression):
             assert time.monotonic() < ends, f"it never came to {expression}"
@@ -80,7 +80,7 @@ class Opened:
             self.until(f"performance.getEntriesByName('{mark}').length > 0")
 
     def heading(self, text: str | None = None) -> None:
-        """The view's heading says `text`."""
+        """Wait for the view's heading to be `text`."""
         heading = self.page.locator("#page-heading")
         if text is None:
             expect(heading).to_be_attached()
@@ -88,33 +88,33 @@ class Opened:
             expect(heading).to_contain_text(text)
 
     def fits(self) -> None:
-        """Nothing is wider than the window."""
+        """Check that no content is wider than the window."""
         assert self.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
     def serious(self) -> list[str]:
-        """Findings that axe-core calls serious or critical, one line per finding."""
+        """Findings of axe-core rated serious or critical, one line per finding."""
         self.page.evaluate(AXE.read_text())
-        found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        report = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
         return [
             f"{rule['id']}: {rule['help']}: {node['target']} {node['failureSummary']}"
-            for rule in found["violations"]
+            for rule in report["violations"]
             if rule["impact"] in ("serious", "critical")
             for node in rule["nodes"]
         ]
 
     def close(self) -> None:
-        """Close the page and all that it opened."""
+        """Close the page and its context."""
         self.context.close()
 
 
 def shots(opened: Opened, name: str) -> None:
-    """Keep a screenshot for whoever looks at the run."""
+    """Save a screenshot."""
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
     opened.page.screenshot(path=ARTIFACTS / f"{name}.png")
 
 
 def hostile(site: Path) -> None:
-    """Give the first concepts of seed 0, and the captions of the first images, what means harm."""
+    """Put harmful text into the names of the first concepts of seed 0 and the captions of the first images."""
     run = site / "data" / "runs" / "planted" / "main" / "0"
     concepts = json.loads((run / "concepts.json").read_text())
     search = json.loads((site / "data" / "items" / "search.json").read_text())
@@ -137,7 +137,7 @@ def hostile(site: Path) -> None:
 
 
 def withhold(site: Path) -> None:
-    """Take images and captions out of a site, as `publish --no-items` does."""
+    """Remove images and captions from a site, as `publish --no-items` does."""
     from report.explorer.release import released
 
     for path in [path for path in site.rglob("*") if path.is_file()]:

@@ -1,8 +1,8 @@
 """The explorer in a real browser: Debian's Chromium, headless, over a published site and over the live server.
 
-`make test-explorer` runs these: they need the built front end (npm), Chromium (CHROMIUM names another), and for the
-live parts a store that `make demo` filled (STORE). Every page of a test must end without a console error and without a
-request to anywhere else.
+`make test-explorer` runs these tests. They need the built front end (npm), Chromium (CHROMIUM names another), and for
+the live parts a store with the finished demo (STORE). No page of a test may log a console error or send a request to
+another host.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site of planted data, as `bridgescope publish` lays it out, with captions and names that mean harm."""
+    """A site of planted data in the layout of `bridgescope publish`, with harmful captions and names."""
     assert (DIST / "index.html").is_file(), "the front end is not built: make explorer"
     site = tmp_path_factory.mktemp("site") / "below" / "a folder"
     shutil.copytree(DIST, site)
@@ -49,14 +49,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def serving(command: list[str], address: re.Pattern[str], **how: Any) -> Iterator[str]:
-    """Run a server until the tests are done; its address is what `address` finds in its first line."""
+    """Run a server until the tests end, and yield its address, which `address` matches in its first line."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **how)
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
-        found = address.search(line)
-        assert found, f"no address in {line!r}"
-        yield found[0].rstrip("/") + "/"
+        match = address.search(line)
+        assert match, f"no address in {line!r}"
+        yield match[0].rstrip("/") + "/"
     finally:
         process.terminate()
         process.wait(20)
@@ -92,7 +92,7 @@ def live() -> Iterator[str]:
 
 @pytest.fixture
 def open_page(chromium: Browser) -> Iterator[Open]:
-    """Open pages; at the end none may have had an error, or asked another host."""
+    """Open pages; at the end check that none had an error or sent a request to another host."""
     opened: list[Opened] = []
 
     def open_one(address: str, fragment: str = "", **context: Any) -> Opened:
@@ -111,5 +111,5 @@ def open_page(chromium: Browser) -> Iterator[Open]:
 
 @pytest.fixture
 def shot() -> Callable[[Opened, str], None]:
-    """Keep a screenshot among the run's artifacts."""
+    """Save a screenshot with the artifacts of the run."""
     return shots

@@ -1,4 +1,4 @@
-"""No view has a finding that axe-core calls serious, in light and dark, on a desktop, on a phone, and at 200 %."""
+"""axe-core has no serious finding in any view, in light and dark, on a desktop, on a phone, and at 200 %."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The compiler checks what Python writes for the explorer, and what its server answers, against `src/contract.ts`.
+"""The TypeScript compiler checks data files and server answers of the explorer against `src/contract.ts`.
 
-Every value becomes a literal of its type in a file of TypeScript, so that a key too few, a key too many and a value of
+Every value becomes a literal of its type in a TypeScript file, so that a missing key, an extra key and a value of
 another type are all errors.
 """
 
@@ -40,7 +40,7 @@ TYPES = {  # of the data files, by name
 
 
 def complaints(folder: Path, values: list[tuple[str, str, str]]) -> list[str]:
-    """Errors of the locked compiler about values, each given as (name, type of the contract, JSON)."""
+    """Errors of the pinned compiler for values, each a tuple (name, type of the contract, JSON)."""
     folder.mkdir()
     contract = json.dumps(str(WEB / "src" / "contract"))
     for place, (name, kind, text) in enumerate(values):
@@ -54,11 +54,11 @@ def complaints(folder: Path, values: list[tuple[str, str, str]]) -> list[str]:
     lines = done.stdout.splitlines()
     assert (done.returncode == 0) == (lines == []), done.stdout + done.stderr
     place_of = re.compile(r"^(\d+)\.ts\(\d+,\d+\)")
-    return [place_of.sub(lambda found: values[int(found[1])][0], line)[:1000] for line in lines]
+    return [place_of.sub(lambda match: values[int(match[1])][0], line)[:1000] for line in lines]
 
 
 def data_files(site: Path) -> list[tuple[str, str, str]]:
-    """JSON files of an unpacked site with their types: of each type at most MOST, spread over the site.
+    """JSON files of an unpacked site with their types: at most MOST per type, spread over the site.
 
     Raises an error for a file without a type.
     """
@@ -72,7 +72,7 @@ def data_files(site: Path) -> list[tuple[str, str, str]]:
 
 
 def unpacked(store: Path, study: str, out: Path, items: bool) -> list[tuple[str, str, str]]:
-    """The data files of a study's newest run, as they are published."""
+    """The data files of a study's newest run, as published."""
     run = last_run(store, study)
     assert run is not None
     unpack(store / run.of("explorer")[0].dataset.path / SITE, out, items=items)
@@ -104,7 +104,7 @@ def test_the_planted_data_files_are_what_the_contract_says(folder: Path, tmp_pat
 
 
 def asked(address: str, path: str, body: object) -> str:
-    """The answer of a live server, or the error that it answers with."""
+    """The answer of a live server, or its error answer."""
     headers = {"origin": address.rstrip("/"), "content-type": "application/json"}
     request = urllib.request.Request(f"{address}{path}", json.dumps(body).encode(), headers)
     try:

@@ -1,4 +1,4 @@
-"""Captions and names that mean harm are text: markup, other directions, ten thousand characters."""
+"""Harmful captions and names are shown as text: markup, other writing directions, ten thousand characters."""
 
 from __future__ import annotations
 

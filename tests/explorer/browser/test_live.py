@@ -1,4 +1,4 @@
-"""Views that need a server (SQL, a caption or an image of one's own), and the others over a live server."""
+"""Views that need a server (SQL, a caption or an image of the user's own), and the others over a live server."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_statement_in_the_address_is_asked(open_page, live):
 def test_a_caption_is_tried_and_stands_in_the_address(open_page, live, shot):
     opened = open_page(live, "#/try")
     page = opened.page
-    page.set_default_timeout(90_000)  # the model is loaded by the first
+    page.set_default_timeout(90_000)  # the first request loads the model
     page.get_by_role("textbox", name="Caption").fill("red heart")
     page.get_by_role("button", name="Try this caption").click()
     page.locator(".codes li").first.wait_for()

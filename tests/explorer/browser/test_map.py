@@ -1,4 +1,4 @@
-"""The map: what it draws, how it is filtered, how it is worked by pointer and by keys, and that it keeps its place."""
+"""The map: its drawing, its filters, its use by pointer and by keys, and its state in the address."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MAP = "Map of concepts. Arrow keys step from dot to dot"
 
 
 def canvas(opened: Opened):
-    """The element that takes the pointer and the keys."""
+    """The element that receives pointer and key events."""
     return opened.page.get_by_role("application", name=re.compile(re.escape(MAP)))
 
 
 def changed(one: bytes, other: bytes) -> int:
-    """How many pixels of two screenshots differ."""
+    """The number of pixels in which two screenshots differ."""
     a, b = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.int16) for data in (one, other))
     return int((np.abs(a - b).max(2) > 8).sum())
 
@@ -30,13 +30,13 @@ def colour_at(opened: Opened, x: float, y: float) -> np.ndarray:
 
 
 def to_a_dot(opened: Opened) -> tuple[str, float, float]:
-    """Step to a dot with the keys, and let go of it: its number, and where it is drawn."""
+    """Step to a dot with the keys and release it. Returns its number and its position."""
     opened.drawn()
     page = opened.page
     canvas(opened).focus()
     page.keyboard.press("ArrowRight")
     number = page.locator(".map-card .id").inner_text()
-    page.wait_for_timeout(400)  # a camera that follows has come to rest
+    page.wait_for_timeout(400)  # wait until the camera has stopped
     ring = page.locator(".map-ring").bounding_box()
     assert ring is not None
     page.keyboard.press("Escape")
@@ -92,7 +92,7 @@ def test_filters_narrow_the_map_and_stand_in_the_address(open_page, published):
     expect(status).to_have_text("160 concepts")
 
 
-def test_nothing_passes_is_said(open_page, published):
+def test_a_filter_that_nothing_passes_shows_a_message(open_page, published):
     opened = open_page(published, "#/map?modality=0.000-0.000&energy=1.000-1.000")
     expect(opened.page.get_by_text("No concept passes these filters")).to_be_visible()
 
@@ -122,12 +122,12 @@ def test_a_dot_is_drawn_where_the_keys_find_it_unless_it_is_filtered_out(open_pa
 def test_bridges_of_the_map_are_as_many_as_asked(open_page, published):
     opened = open_page(published, "#/map?edges=0")
     page = opened.page
-    told = page.get_by_role("group", name="Bridges of the whole map").locator("output")
-    expect(told).to_have_text("none")
+    output = page.get_by_role("group", name="Bridges of the whole map").locator("output")
+    expect(output).to_have_text("none")
     slider = page.get_by_role("slider", name="Bridges of the whole map, strongest first")
     slider.focus()
     page.keyboard.press("End")
-    expect(told).to_have_text(re.compile(r"^\d+, \|bridge\| ≥ "))
+    expect(output).to_have_text(re.compile(r"^\d+, \|bridge\| ≥ "))
     assert "edges=400" in page.url
 
 

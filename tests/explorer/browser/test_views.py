@@ -1,4 +1,4 @@
-"""Every view, reached by clicking and by its address; what its state in the address is worth."""
+"""Every view, opened by clicks and by its address, and the state in its address."""
 
 from __future__ import annotations
 
@@ -95,12 +95,12 @@ def test_search_finds_concepts_and_captions(open_page, published):
     page = opened.page
     box = page.get_by_role("searchbox", name="Search concepts and captions")
     box.fill("teal square small")
-    found = page.locator(".suggestions")
-    expect(found.get_by_text(re.compile(r"Captions \([1-9]"))).to_be_visible()
+    suggestions = page.locator(".suggestions")
+    expect(suggestions.get_by_text(re.compile(r"Captions \([1-9]"))).to_be_visible()
     box.fill("teal")
-    expect(found.get_by_text(re.compile(r"Concepts \([1-9]"))).to_be_visible()
+    expect(suggestions.get_by_text(re.compile(r"Concepts \([1-9]"))).to_be_visible()
     box.press("ArrowDown")
-    expect(found.locator("a").first).to_be_focused()
+    expect(suggestions.locator("a").first).to_be_focused()
     page.keyboard.press("Enter")
     opened.heading("teal")
     box.fill("goldenrod ring")
@@ -115,7 +115,7 @@ def test_search_finds_concepts_and_captions(open_page, published):
 
 
 def pairs(page: Page) -> list[int]:
-    """The pairs of every bridge that is shown."""
+    """The number of pairs of every bridge that is shown."""
     shown = page.locator(".bridge-numbers dl > div:nth-child(5) dd").all_inner_texts()
     return [int(text.replace(",", "")) for text in shown]
 
@@ -157,7 +157,7 @@ def test_the_scheme_changes_and_is_remembered(open_page, published):
     assert paper(system.page) == dark
 
 
-def test_what_is_not_there_is_said(open_page, published):
+def test_missing_concepts_items_and_runs_show_a_message(open_page, published):
     opened = open_page(published, "#/concept/999999")
     expect(opened.page.get_by_text("There is no concept 999999")).to_be_visible()
     opened.visit("#/item/i999999")
@@ -174,7 +174,7 @@ def test_what_is_not_there_is_said(open_page, published):
     opened.heading("Map of concepts")
 
 
-def test_a_file_that_fails_is_said_and_read_again(open_page, published):
+def test_a_failed_file_shows_a_message_and_is_read_again(open_page, published):
     opened = open_page(published, "#/compare")
     page = opened.page
     page.route("**/bridges.json", lambda route: route.fulfill(status=500, body="broken"))
@@ -193,7 +193,7 @@ def test_a_file_that_fails_is_said_and_read_again(open_page, published):
 
 
 def forgive(opened: Opened, status: str) -> None:
-    """The browser itself reports an answer that the test made fail; nothing else may be among the errors."""
+    """Remove the browser's own report of a failed answer from the errors; check that no other error is left."""
     assert all(status in error for error in opened.errors), opened.errors
     opened.errors.clear()
 
