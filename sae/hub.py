@@ -22,7 +22,7 @@ MANY = "saes"  # the folder of a repository with several SAEs
 HEAD = ("---", "library_name: bridgescope", "tags:", "- sparse-autoencoder", "- vision-language", "---")
 FIGURES = {  # columns of the view `saes` -> their names on the card
     "r2": "R2, both modalities (credits the gap between them)", "r2_image": "R2, images", "r2_text": "R2, captions",
-    "cosine": "mean cosine to the reconstruction", "l0_image": "codes an image", "l0_text": "codes a caption",
+    "cosine": "mean cosine to the reconstruction", "l0_image": "codes per image", "l0_text": "codes per caption",
     "dead_fraction": "concepts that fire on no training row",
 }  # fmt: skip
 Target = str | os.PathLike[str]

@@ -120,9 +120,7 @@ class Trainer:
     def _apply_(self, learning_rate: float) -> None:
         atoms, gradient = self.weights.dictionary, self.weights.dictionary.grad
         if gradient is not None:
-            gradient -= (gradient * atoms).sum(
-                1, keepdim=True
-            ) * atoms  # a change along an atom only changes its norm, which is 1
+            gradient -= (gradient * atoms).sum(1, keepdim=True) * atoms  # a step along an atom only changes its norm, 1
         torch.nn.utils.clip_grad_norm_(self.learned.values(), LARGEST_NORM)
         self.optimiser.param_groups[0]["lr"] = learning_rate
         self.optimiser.step()

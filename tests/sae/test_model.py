@@ -50,7 +50,7 @@ def test_decode_adds_the_bias():
 
 
 def test_topk_keeps_the_k_largest_of_each_row_whatever_the_threshold():
-    # Pre-activations as above, (1.0, 1.6, .88) and (1.8, 0, .08): with k=2 a row, the threshold .5 does not count.
+    # Pre-activations as above, (1.0, 1.6, .88) and (1.8, 0, .08): with k=2 per row, the threshold .5 does not count.
     net = small(CONFIG.model_copy(update={"architecture": "topk", "k": 2}))
     expected = [[1.0, 1.6, 0], [1.8, 0, 0.08]]
     np.testing.assert_allclose(net.encode(np.array([[3.0, 4], [1, 0]])).numpy(), expected, atol=1e-6)

@@ -197,7 +197,7 @@ def test_a_cpu_has_a_worker_a_core_and_gives_the_threads_back() -> None:
 def test_captions_go_shortest_first_and_come_back_in_order() -> None:
     captions = ["aaaa", "a", "aaa", "aaaaa", "aa", "a" * 12, "aaaaaaa"]
     encoder = Shades()
-    with EncoderPool([encoder], 1) as pool:  # 4 captions a batch
+    with EncoderPool([encoder], 1) as pool:  # 4 captions per batch
         batches = TextBatches(pool, lambda a, b: captions[a:b], unrepeated(captions), none_earlier, chunk=5)
         rows = np.concatenate([batches.encode(*at) for at in chunks(7, 5)])
     np.testing.assert_allclose(rows, np.stack([expected(len(text)) for text in captions]), atol=1e-6)
