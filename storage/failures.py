@@ -21,21 +21,21 @@ DUPLICATE = "duplicate"
 #: (start of a cause, its likely reason). The message shows the first entry that fits the most frequent cause.
 LIKELY = (
     ("DNS failure", "names do not resolve: is the network up, and is the resolver (or a proxy) set for this machine?"),
-    ("connection failed", "servers cannot be reached: is the network up, or does a firewall or proxy stand between?"),
-    ("timeout", "servers answer too slowly: lower pairs.concurrency, raise pairs.timeout, or see to the bandwidth"),
-    ("cut short", "connections break off: lower pairs.concurrency, or see to the network"),
-    ("HTTP 401", "the server wants a login, which this source does not have"),
+    ("connection failed", "servers cannot be reached: is the network up, or is a firewall or proxy in between?"),
+    ("timeout", "servers answer too slowly: lower pairs.concurrency, raise pairs.timeout, or check the bandwidth"),
+    ("cut short", "connections break off: lower pairs.concurrency, or check the network"),
+    ("HTTP 401", "the server requires a login, which this source does not have"),
     ("HTTP 403", "the server refuses us: it may block this network or automatic downloads"),
     ("HTTP 429", "the server asks for fewer requests: lower pairs.concurrency and run again later"),
     ("HTTP 5", "the server is broken or busy: run again later"),
     ("HTTP 4", "the images are gone from the web: the list is old (lower pairs.min_success to go on without them)"),
     ("private address", "the images lie in a private network: pairs.allow_private_addresses = true lets them in"),
-    ("X-Robots-Tag", "the owners forbid such use (noai); pairs.respect_noai = false would set that aside"),
+    ("X-Robots-Tag", "the owners forbid such use (noai); pairs.respect_noai = false ignores that"),
     ("too large", "the images are larger than pairs.max_image_bytes"),
     ("too many pixels", "the images have more pixels than pairs.max_pixels"),
-    ("wrong hash", "the images are not those that the list was made of"),
+    ("wrong hash", "the images are not those for which the list states digests"),
     ("not an image", "the server sends pages in place of images: a login or consent page, or the list's links are old"),
-    ("TLS failure", "certificates do not check: is the clock right, and does a proxy break connections open?"),
+    ("TLS failure", "certificates are not valid: is the clock right, and does a proxy intercept connections?"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Runs: `studies/<name>/runs/<n>.json`, written last, lists the current datasets, which are never found by a glob."""
+"""Runs: `studies/<name>/runs/<n>.json`, written last, lists the current datasets. No glob over datasets is used."""
 
 from __future__ import annotations
 
