@@ -41,7 +41,7 @@ def documented(con: duckdb.DuckDBPyConnection) -> list[View]:
 def header_of(view: str) -> dict[str, str]:
     """The sections (Purpose, Inputs, Columns, ...) in the header of the SQL file that defines a view, or its table.
 
-    Purpose and Columns are empty for a view without a file: the table of an old run whose statistic was removed since.
+    Purpose and Columns are empty for a view without a file: the table of an old run whose statistic no longer exists.
     """
     files = (SQL / folder / f"{view}.sql" for folder in ("views", "tables"))
     path = next((file for file in files if file.exists()), None)

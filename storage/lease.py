@@ -97,7 +97,7 @@ def adopt(store: Path, at: Address) -> Dataset | None:
 
 @contextlib.contextmanager
 def unused(folder: Path, since: float) -> Iterator[bool]:
-    """Hold a dataset's lock without touching it. Yields False when another holds it, or touched it since `since`."""
+    """Hold a dataset's lock without touching it. Yields False if another holds it, or has touched it since `since`."""
     lock = lock_of(folder)
     existed = lock.exists()  # the time of a lock file that is created here means nothing
     handle = os.open(lock, os.O_RDONLY if existed else os.O_RDONLY | os.O_CREAT, 0o644)

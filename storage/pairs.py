@@ -44,7 +44,7 @@ Check = Callable[[bytes], tuple[int, int]]  # returns width and height of an ima
 
 
 class Earlier(NamedTuple):
-    """Facts about a shard's items that other shards determine."""
+    """Results from other shards that apply to the items of a shard."""
 
     #: {source_key: (cause, detail)} of items that were acquired in a later shard; their rows here stay failed
     moved: Mapping[str, tuple[str, str]] = {}

@@ -62,7 +62,9 @@ def _shard(
     images = read_images(store, pairs, ["image_id", "group_key", "split_u", "error"])
     captions = read_captions(store, pairs, ["pair_id", "image_id"])
     if len(vectors.image) != images.height or len(vectors.text) != captions.height:
-        raise EmbeddingError(f"{embeddings.path} has other rows than {pairs.path}: delete its folder and run again")
+        raise EmbeddingError(
+            f"{embeddings.path} and {pairs.path} differ in rows: delete the folder of the first and run again"
+        )
     held = pl.col("split_u") < heldout
     side = {"heldout": held, "train": ~held, "all": pl.lit(True)}[split]
     images = images.with_columns(keep=side & pl.col("error").is_null())

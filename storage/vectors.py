@@ -55,11 +55,13 @@ def open_vectors(path: Path) -> Vectors:
         raise BadInput(f"embeddings:{path}: {len(text)} text rows, but the metadata has {metadata.height}")
     image_row = metadata["image_row"].to_numpy() if "image_row" in metadata.columns else np.arange(len(text))
     if len(image_row) and (image_row.min() < 0 or image_row.max() >= len(image)):
-        raise BadInput(f"embeddings:{path}: image_row must lie in 0 to {len(image) - 1}; without it rows go pairwise")
+        raise BadInput(
+            f"embeddings:{path}: image_row must lie in 0 to {len(image) - 1}; without it, text row j belongs to image row j"
+        )
     _check_finite(path, image, text)
     keys, groups = _of_images(metadata, image_row, len(image))
     if len(set(keys)) != len(keys):
-        raise BadInput(f"embeddings:{path}: the column `key` (or `image_path`) names two images alike")
+        raise BadInput(f"embeddings:{path}: the column `key` (or `image_path`) has equal values for two images")
     captions = metadata["caption"].fill_null("").to_list() if "caption" in metadata.columns else [""] * len(text)
     return Vectors(image, text, image_row.astype(np.int64), keys, groups, captions)
 

@@ -280,17 +280,17 @@ async def _receive(response: aiohttp.ClientResponse, partial: _Partial, start: i
     """Stream a response to disk, check it, and rename the file to its final path."""
     headers = response.headers
     if response.status == 416:
-        partial.forget()
+        partial.delete()
         raise SourceError("cut short", "the rest that was asked for is not there")
     if response.status not in (200, 206):
         raise _Refused(f"HTTP {response.status}", response.reason or "", _retry_after(headers))
-    if policy.respect_noai and (directive := _forbids(headers)):
+    if policy.respect_noai and (directive := _forbidding_directive(headers)):
         raise SourceError("X-Robots-Tag", directive)
     if headers.get("Content-Encoding", "identity").lower() != "identity":
         raise SourceError("compressed response", headers["Content-Encoding"])
     if response.status == 200 or not headers.get("Content-Range", "").startswith(f"bytes {start}-"):
         if response.status == 206:
-            partial.forget()
+            partial.delete()
             raise SourceError("cut short", f"asked from byte {start}, got {headers.get('Content-Range')}")
         start = 0
     size = start
@@ -302,7 +302,7 @@ async def _receive(response: aiohttp.ClientResponse, partial: _Partial, start: i
         async for chunk in response.content.iter_any():
             size += len(chunk)
             if size > policy.max_bytes:
-                partial.forget()
+                partial.delete()
                 raise SourceError("too large", f"more than the {policy.max_bytes:,} bytes allowed")
             file.write(chunk)
             partial.sum.update(chunk)
@@ -337,7 +337,8 @@ class _Partial:
     def open(self, start: int, headers: Mapping[str, str], expected: int) -> Iterator[IO[bytes]]:
         """Open the file to append to. After an error, its bytes are kept if the server supports resuming."""
         etag = headers.get("ETag", "")
-        # A weak tag does not guarantee equal bytes. Nor does a date, within its second: used only without a tag.
+        # A weak tag does not guarantee equal bytes. Nor does a date, as versions of one second share it: it is used
+        # only without a tag.
         validator = headers.get("Last-Modified", "") if not etag else "" if etag.startswith("W/") else etag
         if headers.get("Accept-Ranges", "").lower() == "none":
             validator = ""
@@ -358,12 +359,12 @@ class _Partial:
         """Check the digest, if one is known, and rename the file to its final path."""
         digest = self.sum.hexdigest()
         if self.digest and digest != self.digest.lower():
-            self.forget()
+            self.delete()
             raise SourceError("wrong hash", f"{self.algorithm} is {digest}, expected {self.digest.lower()}")
         os.replace(self.file, self.path)
         self.note.unlink(missing_ok=True)
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         """Delete the incomplete body, so that the next try starts over."""
         self.file.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
@@ -375,7 +376,7 @@ def discard(path: Path) -> None:
         path.with_name(name).unlink(missing_ok=True)
 
 
-def _forbids(headers: Mapping[str, str]) -> str:
+def _forbidding_directive(headers: Mapping[str, str]) -> str:
     """The forbidding directive of X-Robots-Tag, or "". The header may occur several times and name a crawler."""
     values = headers.getall("X-Robots-Tag", []) if hasattr(headers, "getall") else []
     for value in values:

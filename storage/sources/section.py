@@ -84,7 +84,7 @@ class FilesSection(PairsSection):
         return source if self.limit is None else First(source, self.limit)
 
     def identity(self) -> dict[str, Any]:
-        """The identity of the source in the store: `id` from the study, else its place, which growth does not change.
+        """The identity of the source in the store: `id` from the study, else its place, unchanged by growth.
 
         Only the assignment of ids to items depends on it; datasets are addressed by their content.
         """
@@ -121,7 +121,7 @@ class DownloadsSection(FilesSection):
 
 
 class First(Source):
-    """The first `limit` items of a source. The limit is not part of the identity: raising it is growth."""
+    """The first `limit` items of a source. The limit is not part of the identity: a higher one makes the source grow."""
 
     def __init__(self, source: Source, limit: int) -> None:
         self.source, self.limit = source, limit

@@ -21,7 +21,7 @@ GROUP_COLUMNS = ("group", "group_key")
 
 
 def captions_of(key: str, texts: Iterable[Any]) -> tuple[Caption, ...]:
-    """Captions of the item `key`. The key of a caption is made from its text, so a new caption moves no other.
+    """Captions of the item `key`. The key of a caption depends on its text, not on the other captions.
 
     Texts are stripped of surrounding blanks. Empty texts and values that are not strings are left out. Equal texts are
     separate captions.
