@@ -56,7 +56,7 @@ def open_vectors(path: Path) -> Vectors:
     image_row = metadata["image_row"].to_numpy() if "image_row" in metadata.columns else np.arange(len(text))
     if len(image_row) and (image_row.min() < 0 or image_row.max() >= len(image)):
         raise BadInput(
-            f"embeddings:{path}: image_row must lie in 0 to {len(image) - 1}; without it, text row j belongs to image row j"
+            f"embeddings:{path}: image_row must lie in 0 to {len(image) - 1}; without it, text row j has image j"
         )
     _check_finite(path, image, text)
     keys, groups = _of_images(metadata, image_row, len(image))

@@ -121,7 +121,7 @@ class DownloadsSection(FilesSection):
 
 
 class First(Source):
-    """The first `limit` items of a source. The limit is not part of the identity: a higher one makes the source grow."""
+    """The first `limit` items of a source. The limit is not part of the identity: a higher one is growth."""
 
     def __init__(self, source: Source, limit: int) -> None:
         self.source, self.limit = source, limit
