@@ -21,7 +21,7 @@ class Method:
     label: str  # in figures
     legend: int  # its place in legends
     colour: str  # its name in the report's palette
-    mark: str  # matplotlib's marker
+    mark: str  # matplotlib's marker, one of report.drawing.MARKS
     dash: str = ""  # lengths of dashes and gaps; "" is a solid line
 
 

@@ -65,17 +65,22 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.path}: not a readable checkpoint ({error}); delete it to begin anew"
             ) from error
-        training = entries["training"]
-        if training != json.loads(json.dumps(wanted)):
-            names = ", ".join(
-                sorted(name for name in wanted if training.get(name) != json.loads(json.dumps(wanted[name])))
+        training, wanted = _set_values(entries["training"]), _set_values(json.loads(json.dumps(wanted)))
+        if training != wanted:
+            names = sorted(name for name in training | wanted if training.get(name) != wanted.get(name))
+            raise CheckpointError(
+                f"{self.path}: of a training with another {', '.join(names)}; delete it to begin anew"
             )
-            raise CheckpointError(f"{self.path}: of a training with another {names}; delete it to begin anew")
         return tensors, entries
 
     def remove(self) -> None:
         """Remove the file: the training is finished."""
         self.path.unlink(missing_ok=True)
+
+
+def _set_values(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that have a value: one that has none may be left out of a file."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _sync(path: Path) -> None:

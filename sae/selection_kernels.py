@@ -23,9 +23,8 @@ def _scan(row: np.ndarray, shift: np.ndarray, cut: np.float32, index: np.ndarray
         for c in range(8 * eight, min(8 * eight + 8, width)):
             index[n] = c
             n += is_above[c]  # written always and counted by the comparison: no branch to mispredict
-    for i in range(
-        n
-    ):  # a second loop: where their addresses collide, writing two arrays in turn takes ten times as long
+    # A second loop: where their addresses collide, a CPU takes ten times as long to write two arrays in turn.
+    for i in range(n):
         value[i] = row[index[i]] + shift[index[i]]
     return n
 

@@ -1,4 +1,4 @@
-"""Sparse activations of one SAE and one shard: long-form Parquet, sorted so that one concept's rows lie together."""
+"""Sparse activations of one SAE and one shard: long-form Parquet, sorted to keep the rows of a concept together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from storage.statements import statement
 
 
 class Activations(NamedTuple):
-    """The non-zero codes of one modality, one entry a firing."""
+    """The non-zero codes of one modality, one entry per firing."""
 
     item_id: np.ndarray[Any, np.dtype[np.int64]]  #: image_id of an image row, pair_id of a caption row
     concept_id: np.ndarray[Any, np.dtype[np.int32]]
@@ -23,10 +23,10 @@ class Activations(NamedTuple):
 def write_activations(path: Path, image: Activations, text: Activations) -> int:
     """Write one shard's activations, sorted by (modality, concept_id, item_id). Returns the number of rows.
 
-    Sorted, with zstd, 131,072-row groups and Parquet v2 a row takes about 5 bytes and one concept is read in
-    milliseconds; unsorted it is ten times that.
+    Sorted, with zstd, 131,072-row groups and Parquet v2, a row takes about 5 bytes and one concept is read in
+    milliseconds; an unsorted file takes ten times that.
     """
-    with duckdb.connect(config={"threads": 1}) as con:  # one thread: the same bytes every time
+    with duckdb.connect(config={"threads": 1}) as con:  # one thread writes the same bytes every time
         for name, codes in (("image_codes", image), ("text_codes", text)):
             con.register(name, pa.table(codes._asdict()))
         con.execute(statement("export_activations", path=str(path)))

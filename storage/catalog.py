@@ -1,4 +1,4 @@
-"""The catalog: views and table macros over exactly the files of one run. It holds no data and writes none."""
+"""The catalog: views and table macros over the files of one run. It stores no data."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[Entry], heldout: float) -> list[str]:
-    """Create the definitions, every view whose data the entries hold, and the macros that these views allow.
+    """Create the shared definitions, the views whose data the entries hold, and the macros over these views.
 
-    Returns the paths of all files that the views read. Raises BadInput that names a file which is gone.
+    Returns the paths of all files that the views read. Raises BadInput, naming the file, when one is missing.
     """
     define(con)
     entries = list(entries)
@@ -56,7 +56,7 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         ]
         if selects:
             con.execute(f"CREATE VIEW {view} AS\n" + "\nUNION ALL\n".join(selects))
-    measured = [
+    frontiers = [
         statement(
             "views/frontier",
             model=model,
@@ -65,22 +65,22 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         )
         for model in dict.fromkeys(e.model for e in entries if e.kind == "frontier")
     ]
-    if measured:
-        con.execute("CREATE VIEW frontier AS\n" + "\nUNION ALL\n".join(measured))
+    if frontiers:
+        con.execute("CREATE VIEW frontier AS\n" + "\nUNION ALL\n".join(frontiers))
     if any(entry.kind == "analyze" for entry in entries):
         tables = {table for e in entries if e.kind == "analyze" for table in tables_of(store, e.dataset)}
         for table in sorted(tables):
-            written = paths("analyze", f"{table}.parquet")
-            described = (SQL / "views" / f"{table}.sql").exists()  # else its columns are, where SQL makes it
-            view = f"CREATE VIEW {table} AS FROM read_parquet({literal(written)})"
-            con.execute(statement(f"views/{table}", files=written) if described else view)
+            parquet = paths("analyze", f"{table}.parquet")
+            has_statement = (SQL / "views" / f"{table}.sql").exists()  # else storage/sql/tables documents it
+            view = f"CREATE VIEW {table} AS FROM read_parquet({literal(parquet)})"
+            con.execute(statement(f"views/{table}", files=parquet) if has_statement else view)
         for macro in sorted((SQL / "macros").glob("*.sql")):
             con.execute(macro.read_text())
     return files
 
 
 def tables_of(store: Path, analyzed: Dataset) -> list[str]:
-    """Names of the tables that an analyze dataset holds, from its manifest, sorted."""
+    """Names of the tables in an analyze dataset, from its manifest, sorted."""
     files = [Path(name) for name in manifest_of(store, analyzed)["files"]]
     return sorted(file.stem for file in files if file.suffix == ".parquet")
 
@@ -88,10 +88,10 @@ def tables_of(store: Path, analyzed: Dataset) -> list[str]:
 def open_catalog(
     store: str | os.PathLike[str], study: str | None = None, *, guarded: bool = False, run: Run | None = None
 ) -> duckdb.DuckDBPyConnection:
-    """Open a study's catalog, in memory, over its newest run (or `run`).
+    """Open a study's catalog, in memory, over its newest run (or over `run`).
 
-    `study` may be left out when the store holds one. With `guarded` the connection can read the catalog's own files and
-    nothing else, and its configuration is locked. Raises BadInput when the study has not run.
+    `study` may be omitted when the store holds only one. With `guarded`, the connection can read the catalog's own
+    files and nothing else, and its configuration is locked. Raises BadInput when the study has not run.
     """
     root = Path(store).resolve()
     if run is None:
@@ -109,7 +109,7 @@ def open_catalog(
 
 
 def frame(con: duckdb.DuckDBPyConnection, query: str, values: dict[str, Any] | None = None) -> pl.DataFrame:
-    """The answer to a query as a polars table."""
+    """Return the result of a query as a polars table."""
     import polars as pl
 
     return pl.DataFrame(con.sql(query, params=values).to_arrow_table())
@@ -121,17 +121,17 @@ def heldout_of(run: Run) -> float:
 
 
 def the_only_study(store: Path) -> str:
-    """The store's study when there is one. Raises BadInput that lists them when there are more, or none."""
-    found = studies(store)
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    """The name of the only study in the store. Raises BadInput when there is none, or when there are several."""
+    names = studies(store)
+    if len(names) == 1:
+        return names[0]
+    if not names:
         raise BadInput(f"no study has run in {store} yet: bridgescope run STUDY.toml")
-    raise BadInput(f"{store} holds {len(found)} studies: name one with --study: {', '.join(found)}")
+    raise BadInput(f"{store} holds {len(names)} studies: name one with --study: {', '.join(names)}")
 
 
 def write_catalog_file(store: Path, run: Run) -> Path:
-    """Write `studies/<name>/catalog.duckdb`, for DuckDB's own shell: absolute paths, replaced whole."""
+    """Write `studies/<name>/catalog.duckdb` for DuckDB's own shell, with absolute paths, by one rename."""
     final = store / "studies" / run.study / "catalog.duckdb"
     partial = final.with_name(f"catalog.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
@@ -143,7 +143,7 @@ def write_catalog_file(store: Path, run: Run) -> Path:
 
 
 def refresh_catalog_file(store: Path, run: Run) -> None:
-    """Rewrite the catalog file when the store was moved since it was written, or when it is missing."""
+    """Rewrite the catalog file when it is missing, or when the store was moved since it was written."""
     root = store / "studies" / run.study / "catalog.root"
     final = root.with_suffix(".duckdb")
     if os.access(root.parent, os.W_OK) and not (final.exists() and root.exists() and root.read_text() == str(store)):

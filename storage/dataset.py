@@ -1,7 +1,7 @@
 """Immutable datasets: handles, addresses, digests, locks and atomic writes.
 
-A dataset is a folder named by its recipe. It appears whole, by one rename, or not at all.
-Nothing here knows what is in it.
+A dataset is a folder named by its recipe. It appears complete, by one rename, or not at all.
+This module does not depend on the contents of a dataset.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pydantic import BaseModel, ConfigDict
 
 from storage.errors import BadInput
 
-MANIFEST = "dataset.json"  # written last inside the folder: a folder with it is complete
-RECORD = "cached.json"  # Prefect's record of the task that made it, so that deleting the folder deletes the record
+MANIFEST = "dataset.json"  # written last: a folder that holds it is complete
+RECORD = "cached.json"  # Prefect's record of the task: deleting the folder deletes it too
 LIBRARIES = (
     "torch", "open_clip_torch", "transformers", "timm", "numpy", "scipy", "numba", "duckdb", "polars", "zarr",
     "umap-learn",
@@ -36,23 +36,23 @@ log = logging.getLogger("bridgescope")
 
 
 class Dataset(BaseModel):
-    """A handle: what passes between tasks in place of the data."""
+    """A handle, which tasks pass to each other in place of the data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str  #: folder, relative to the store
-    recipe: str  #: hash of what it was made from
-    digest: str  #: sha256 over the bytes of its files: what later recipes hash
+    recipe: str  #: hash of the stage, its version and its arguments
+    digest: str  #: sha256 over the bytes of its files; later recipes hash it
     rows: int
 
 
 class Address(NamedTuple):
-    """Where a stage's output lies: known before it is made."""
+    """The address of a stage's output, known before the output exists."""
 
     stage: str  #: the folder that holds all outputs of this stage
-    version: str  #: changed by hand when the stage's code changes its result
+    version: str  #: changed by hand when a change of code changes the result
     arguments: dict[str, Any]  #: JSON-ready, every handle replaced by its digest
-    inputs: tuple[Dataset, ...]  #: the handles among the arguments, for the record
+    inputs: tuple[Dataset, ...]  #: the handles among the arguments, for the manifest
 
     @property
     def recipe(self) -> str:
@@ -67,7 +67,7 @@ class Address(NamedTuple):
 
 
 def address(stage: str, version: str, arguments: dict[str, Any]) -> Address:
-    """Give the address of what `stage` makes of `arguments`: handles count by their digest, not by where they lie.
+    """Return the address of the output of `stage` for `arguments`. Handles are hashed by their digest, not their path.
 
     Raises TypeError when an argument is neither a handle nor JSON.
     """
@@ -89,7 +89,7 @@ def address(stage: str, version: str, arguments: dict[str, Any]) -> Address:
 
 
 def complete(store: Path, at: Address) -> Dataset | None:
-    """Return the handle of the dataset at an address if it is there whole: its manifest, and every file at its size."""
+    """Return the handle of the dataset at an address if it has its manifest and every file has its recorded size."""
     folder = store / at.path
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -102,7 +102,7 @@ def complete(store: Path, at: Address) -> Dataset | None:
 
 
 def manifest_of(store: Path, dataset: Dataset) -> dict[str, Any]:
-    """Read a dataset's manifest. Raises BadInput when the folder is gone."""
+    """Read a dataset's manifest. Raises BadInput when it is missing."""
     try:
         return dict(json.loads((store / dataset.path / MANIFEST).read_text()))
     except FileNotFoundError as error:
@@ -110,7 +110,7 @@ def manifest_of(store: Path, dataset: Dataset) -> dict[str, Any]:
 
 
 def verify(store: Path, dataset: Dataset) -> str | None:
-    """Compare a dataset's bytes with its digest. Returns what is wrong, or None."""
+    """Compare a dataset's bytes with its digest. Returns a description of the difference, or None."""
     folder = store / dataset.path
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -121,13 +121,13 @@ def verify(store: Path, dataset: Dataset) -> str | None:
 
 
 def files_in(folder: Path) -> list[str]:
-    """Names of all data files below a folder, sorted; not the manifest and not Prefect's record."""
+    """Names of all data files below a folder, sorted, without the manifest and Prefect's record."""
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in found if name not in (MANIFEST, RECORD))
 
 
 def digest_of(folder: Path, volatile: list[str] | tuple[str, ...] = ()) -> str:
-    """Sha256 over the names and bytes of a folder's files, except those that record how long making them took."""
+    """Sha256 over the names and bytes of a folder's files, except the volatile ones, which record durations."""
     total = hashlib.sha256()
     for name in files_in(folder):
         if name not in volatile:
@@ -138,7 +138,7 @@ def digest_of(folder: Path, volatile: list[str] | tuple[str, ...] = ()) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold `<path>.lock` until the block ends. The kernel frees it when the process dies, even by SIGKILL."""
+    """Hold `<path>.lock` until the block ends. The kernel releases it when the process dies, even by SIGKILL."""
     lock = path.with_name(path.name + ".lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Make a file's bytes, or a folder's entries, survive a power cut."""
+    """Flush a file's bytes, or a folder's entries, to disk, so that they survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -169,7 +169,7 @@ def sync(path: Path) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a small text file so that a reader sees the old text or the new one, never a part."""
+    """Replace a small text file atomically: a reader sees the old text or the new one, never a part."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(text)
     sync(partial)
@@ -186,12 +186,12 @@ def materialize(
     resumes: bool = False,
     force: bool = False,
 ) -> Dataset:
-    """Return the dataset at an address, making it with `body` unless it is there whole.
+    """Return the dataset at an address. Make it with `body` unless it is complete already.
 
-    `body` gets an empty folder (with `resumes`, what an interrupted call left in it), fills it and returns the number
-    of rows. The folder takes its final name by one rename, after every byte is synced. Files named in `volatile` hold
-    times and the like: they do not count in the digest. A second process waits, then adopts what the first one made.
-    Raises BadInput when the store cannot be written.
+    `body` fills an empty folder and returns the number of rows. With `resumes`, the folder still holds the files of an
+    interrupted call. The folder gets its final name by one rename, after every byte is synced. Files named in
+    `volatile` hold durations and are left out of the digest. A second process waits, then adopts the dataset of the
+    first. Raises BadInput when the store cannot be written.
     """
     final = store / at.path
     partial = final.with_name(final.name + ".partial")
@@ -226,7 +226,7 @@ def materialize(
 
 
 def _install(partial: Path, final: Path) -> None:
-    """Give a finished folder its name. What stood there (torn, or forced) is moved aside first, then removed."""
+    """Give a finished folder its name. An incomplete or replaced one is moved aside first, then removed."""
     aside = final.with_name(final.name + ".old")
     shutil.rmtree(aside, ignore_errors=True)
     if final.exists():
@@ -237,7 +237,7 @@ def _install(partial: Path, final: Path) -> None:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries whose version can change a result: recorded, never hashed."""
+    """Versions of Python and of the libraries that can change a result. They are recorded and never hashed."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -248,8 +248,8 @@ def library_versions() -> dict[str, str]:
 def find_store(option: str | os.PathLike[str] | None = None, *, create: bool = False) -> Path:
     """The store: `option`, else BRIDGESCOPE_STORE, else the nearest parent folder that holds `store/`.
 
-    With `create` a missing one is made (without option or variable: `./store`). Raises BadInput when there is none,
-    or when it cannot be made.
+    With `create`, a missing store is created (`./store` without option or variable). Raises BadInput when there is
+    none, or when it cannot be created.
     """
     named = option or os.environ.get("BRIDGESCOPE_STORE")
     if named:

@@ -1,4 +1,4 @@
-"""The shared definitions of `storage/sql/definitions.sql`, for Python and for a connection."""
+"""The shared definitions of `storage/sql/definitions.sql`, as Python values and as macros of a connection."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Definitions(NamedTuple):
-    """The numbers among the definitions."""
+    """The numeric definitions."""
 
-    unimodal_bound: float  #: a concept is unimodal below this modality score, and above one minus it
+    unimodal_bound: float  #: a concept is unimodal when its modality score is below this, or above one minus this
     min_firings: int  #: concepts with fewer firings are left out of modality shares
     top_concepts: int  #: size of the set of most energetic concepts in headlines
 
@@ -28,7 +28,7 @@ def define(con: duckdb.DuckDBPyConnection) -> None:
 
 @functools.cache
 def definitions() -> Definitions:
-    """The numbers, as the SQL file states them."""
+    """Return the numeric definitions, read from the SQL file."""
     with duckdb.connect() as con:
         define(con)
         row = con.execute("SELECT unimodal_bound()::DOUBLE, min_firings(), top_concepts()").fetchall()[0]
@@ -42,5 +42,5 @@ def is_unimodal(modality_score: Array) -> Array:
 
 
 def is_counted(firings: Array, modality_score: Array) -> Array:
-    """The macro `is_counted` over arrays; a score of NaN is none."""
+    """The macro `is_counted` over arrays; a concept with a score of NaN is not counted."""
     return np.asarray((firings >= definitions().min_firings) & np.isfinite(modality_score))

@@ -1,4 +1,4 @@
-"""What the catalog's views mean: purpose and columns, from the headers of the SQL files that make them."""
+"""Documentation of the catalog's views: purpose and columns, from the headers of the SQL files that define them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Column(NamedTuple):
     """One column of a view."""
 
     name: str
-    type: str  #: DuckDB's
-    doc: str  #: "" where the name says it
+    type: str  #: DuckDB's name of the type
+    doc: str  #: "" when the name is enough
 
 
 class View(NamedTuple):
@@ -28,20 +28,20 @@ class View(NamedTuple):
 
 
 def documented(con: duckdb.DuckDBPyConnection) -> list[View]:
-    """Every view of a catalog with what its file's header says."""
-    found = []
+    """Every view of a catalog, with the purpose and columns that the header of its SQL file states."""
+    documents = []
     for name in views(con):
         header = header_of(name)
         columns = con.execute(f'DESCRIBE "{name}"').fetchall()
         docs = columns_of(header["Columns"], [row[0] for row in columns])
-        found.append(View(name, header["Purpose"], [Column(row[0], row[1], docs[row[0]]) for row in columns]))
-    return found
+        documents.append(View(name, header["Purpose"], [Column(row[0], row[1], docs[row[0]]) for row in columns]))
+    return documents
 
 
 def header_of(view: str) -> dict[str, str]:
-    """The sections of the header (Purpose, Inputs, Columns, ...) of the file that makes a view, or its table.
+    """The sections (Purpose, Inputs, Columns, ...) in the header of the SQL file that defines a view, or its table.
 
-    Purpose and Columns are empty for a view without a file: the table of a run whose statistic is gone since.
+    Purpose and Columns are empty for a view without a file: the table of an old run whose statistic no longer exists.
     """
     files = (SQL / folder / f"{view}.sql" for folder in ("views", "tables"))
     path = next((file for file in files if file.exists()), None)
@@ -52,42 +52,42 @@ def header_of(view: str) -> dict[str, str]:
     for line in path.read_text().splitlines():
         if not line.startswith("--"):
             break
-        opened = re.match(r"-- (\w+): +(.*)", line)
-        if opened:
-            last = opened[1]
-            sections[last] = opened[2]
+        section = re.match(r"-- (\w+): +(.*)", line)
+        if section:
+            last = section[1]
+            sections[last] = section[2]
         else:
             sections[last] += " " + line.lstrip("- ")
     return {name: text.removesuffix(".") for name, text in sections.items()}
 
 
 def columns_of(text: str, names: list[str]) -> dict[str, str]:
-    """What the section Columns says of each column: what stands behind its name, in brackets, after `:` or after `=`.
+    """The text of each column in a section Columns: it follows the name, in brackets, after `:` or after `=`.
 
-    Names that follow each other share what stands behind the last of them; a part that begins with no name belongs to
-    the column before it.
+    Consecutive names share the text that follows the last of them. A part that begins with no column name continues
+    the text of the column before it.
     """
     docs = dict.fromkeys(names, "")
-    waiting: list[str] = []
+    pending: list[str] = []
     last: list[str] = []
     for group in _split(text, ";"):
         for place, part in enumerate(_split(group, ",")):
-            opened = re.match(r'"?(\w+)"?\s*(.*)', part, re.DOTALL)
-            if opened and opened[1] in docs and docs[opened[1]] == "" and opened[1] not in waiting:
-                waiting.append(opened[1])
-                said = re.sub(r"^[=:]\s*", "", opened[2])
-                if said:
-                    last, waiting = waiting, []
-                    docs |= dict.fromkeys(last, _bare(said))
+            match = re.match(r'"?(\w+)"?\s*(.*)', part, re.DOTALL)
+            if match and match[1] in docs and docs[match[1]] == "" and match[1] not in pending:
+                pending.append(match[1])
+                doc = re.sub(r"^[=:]\s*", "", match[2])
+                if doc:
+                    last, pending = pending, []
+                    docs |= dict.fromkeys(last, _bare(doc))
             elif last:
                 docs |= {name: f"{docs[name]}{', ' if place else '; '}{part}" for name in last}
-        if waiting:
-            last, waiting = waiting, []
+        if pending:
+            last, pending = pending, []
     return docs
 
 
 def _bare(text: str) -> str:
-    """A text without the brackets around all of it."""
+    """Remove the brackets that enclose a whole text."""
     depth = 0
     for place, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")
@@ -97,7 +97,7 @@ def _bare(text: str) -> str:
 
 
 def _split(text: str, by: str) -> list[str]:
-    """The parts of a text between separators that stand in no brackets."""
+    """Split a text at the separators that are outside brackets."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter in "([<") - (letter in ")]>")

@@ -1,7 +1,7 @@
-"""Embeddings of one model and one pair shard: two Zarr v3 arrays, written a chunk at a time.
+"""Embeddings of one model and one pair shard: two Zarr v3 arrays, written one chunk at a time.
 
-One writer an array; a kill costs one chunk. Rows follow the rows of the pair shard. A failed image keeps a row of NaN,
-named in an attribute.
+Each array has one writer; a killed process loses at most one chunk. Rows follow the rows of the pair shard. The row of
+a failed image is NaN, and its number is listed in an attribute.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import zarr
 
 from storage.dataset import Dataset, sync, write_atomically
 
-CHUNK = 1024  # rows a chunk: the unit of resuming
-BLOCK = 16_384  # rows worked on at a time, so that temporaries stay small
-PROGRESS = "progress.json"  # whole chunks that are on disk; gone once the dataset is finished
-LARGEST = 65504.0  # of a float16
+CHUNK = 1024  # rows per chunk, the unit of resuming
+BLOCK = 16_384  # rows processed at a time, so that temporary arrays stay small
+PROGRESS = "progress.json"  # number of complete chunks on disk; removed when the dataset is finished
+LARGEST = 65504.0  # the largest float16
 NDArray = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -28,7 +28,7 @@ class EmbeddingError(ValueError):
 
 
 class Embeddings(NamedTuple):
-    """What a shard's arrays hold, every row L2-normalised after it was read (float16 rounds norms), or as stored."""
+    """The arrays of a shard: as stored, or each row L2-normalised after reading (float16 rounds norms)."""
 
     image: NDArray  #: float32 [n, d], float16 as stored; NaN in failed rows
     text: NDArray  #: float32 [m, d], float16 as stored
@@ -38,10 +38,11 @@ class Embeddings(NamedTuple):
 def write_modality(
     out: Path, modality: str, rows: int, dim: int, encode: Callable[[int, int], NDArray], done: Callable[[int], None]
 ) -> None:
-    """Write one modality's array, a chunk of 1,024 rows at a time, going on behind the last chunk that was synced.
+    """Write the array of one modality in chunks of 1,024 rows, resuming after the last synced chunk.
 
-    `encode(start, stop)` gives float32 [stop - start, dim], NaN for a failed row. `done(rows)` is told how many rows
-    were there already, then after each chunk. Raises EmbeddingError for values that float16 cannot hold.
+    `encode(start, stop)` returns float32 [stop - start, dim], NaN for a failed row. `done(rows)` is called with the
+    number of rows that earlier calls wrote, if any, then after each chunk with its number of rows. Raises
+    EmbeddingError for values that float16 cannot hold.
     """
     progress = out / PROGRESS
     finished: dict[str, int] = json.loads(progress.read_text()) if progress.exists() else {}
@@ -61,7 +62,7 @@ def write_modality(
             raise EmbeddingError(f"{modality} rows {start} to {stop - 1}: values that float16 cannot hold")
         array[start:stop] = block.astype(np.float16)
         written = out / modality / "c" / str(chunk) / "0"
-        if written.exists():  # a chunk of nothing but the fill value is not stored
+        if written.exists():  # Zarr does not store a chunk that holds only the fill value
             sync(written)
         finished[modality] = chunk + 1
         write_atomically(progress, json.dumps(finished))
@@ -69,7 +70,7 @@ def write_modality(
 
 
 def written_rows(out: Path, modality: str, rows: np.ndarray[Any, np.dtype[np.int64]]) -> NDArray:
-    """Rows that were written before, as float32 [len(rows), d]: what a later row with the same content gets too."""
+    """Read rows that are written already, as float32 [len(rows), d], to copy them to later rows of equal content."""
     array = zarr.open_array(out / modality, mode="r")
     return np.asarray(array.oindex[rows, :], dtype=np.float32)
 
@@ -85,7 +86,7 @@ def failed_rows(out: Path) -> list[int]:
 
 
 def finish(out: Path, attributes: dict[str, Any]) -> None:
-    """Write the attributes and drop the progress file: the last step before the folder gets its name."""
+    """Write the attributes and remove the progress file, as the last step before the folder gets its name."""
     zarr.open_array(out / "image", mode="r+").attrs.update(attributes)
     zarr.open_array(out / "text", mode="r+").attrs.update(attributes)
     (out / PROGRESS).unlink(missing_ok=True)
@@ -97,9 +98,9 @@ def read_attributes(store: Path, dataset: Dataset) -> dict[str, Any]:
 
 
 def read(store: Path, dataset: Dataset, normalised: bool = True) -> Embeddings:
-    """Read a shard's embeddings, normalised to float32, or as stored at half the memory.
+    """Read a shard's embeddings: normalised, as float32, or as stored, at half the memory.
 
-    Raises EmbeddingError when a row that did not fail is missing, or is zero.
+    Raises EmbeddingError when the row of an item that did not fail is missing, or when a row is zero.
     """
     failed = [int(row) for row in read_attributes(store, dataset)["failed_rows"]]
     image, text = (_read(store / dataset.path / name, normalised) for name in ("image", "text"))

@@ -1,9 +1,9 @@
-"""Errors that tell a person what to change."""
+"""Errors whose message says what the user can change."""
 
 from __future__ import annotations
 
 
 class BadInput(ValueError):
-    """Something the user gave is wrong: the message names what, where, and what is allowed. Ends a command with 2."""
+    """Invalid input: the message names the value, its place and what is allowed. The command exits with 2."""
 
     exit_code = 2

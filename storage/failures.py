@@ -1,4 +1,4 @@
-"""What failed in acquiring pairs: counted by cause, told in words, and tried again by later runs."""
+"""Failures of acquiring pairs: their counts by cause, their likely reason, and their retries in later runs."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ from storage.listing import Attempt, append_shard, read_attempts, read_listing, 
 from storage.pairs import Check, read_failures, read_images
 from storage.sources import Source, SourceError, is_transient
 
-MOST_TRIES = 3  # of one item, over all runs
+MOST_TRIES = 3  # per item, over all runs
 DUPLICATE = "duplicate"
 
-#: What mostly lies behind a cause. The first that fits the most frequent cause is told.
+#: (start of a cause, its likely reason). The message shows the first entry that fits the most frequent cause.
 LIKELY = (
     ("DNS failure", "names do not resolve: is the network up, and is the resolver (or a proxy) set for this machine?"),
-    ("connection failed", "servers cannot be reached: is the network up, or does a firewall or proxy stand between?"),
-    ("timeout", "servers answer too slowly: lower pairs.concurrency, raise pairs.timeout, or see to the bandwidth"),
-    ("cut short", "connections break off: lower pairs.concurrency, or see to the network"),
-    ("HTTP 401", "the server wants a login, which this source does not have"),
+    ("connection failed", "servers cannot be reached: is the network up, or is a firewall or proxy in between?"),
+    ("timeout", "servers answer too slowly: lower pairs.concurrency, raise pairs.timeout, or check the bandwidth"),
+    ("cut short", "connections break off: lower pairs.concurrency, or check the network"),
+    ("HTTP 401", "the server requires a login, which this source does not have"),
     ("HTTP 403", "the server refuses us: it may block this network or automatic downloads"),
     ("HTTP 429", "the server asks for fewer requests: lower pairs.concurrency and run again later"),
     ("HTTP 5", "the server is broken or busy: run again later"),
     ("HTTP 4", "the images are gone from the web: the list is old (lower pairs.min_success to go on without them)"),
     ("private address", "the images lie in a private network: pairs.allow_private_addresses = true lets them in"),
-    ("X-Robots-Tag", "the owners forbid such use (noai); pairs.respect_noai = false would set that aside"),
+    ("X-Robots-Tag", "the owners forbid such use (noai); pairs.respect_noai = false ignores that"),
     ("too large", "the images are larger than pairs.max_image_bytes"),
     ("too many pixels", "the images have more pixels than pairs.max_pixels"),
-    ("wrong hash", "the images are not those that the list was made of"),
+    ("wrong hash", "the images are not those for which the list states digests"),
     ("not an image", "the server sends pages in place of images: a login or consent page, or the list's links are old"),
-    ("TLS failure", "certificates do not check: is the clock right, and does a proxy break connections open?"),
+    ("TLS failure", "certificates are not valid: is the clock right, and does a proxy intercept connections?"),
 )
 
 
 class TooFewPairs(RuntimeError):
-    """Less of the source came through than the study asks for."""
+    """The share of images that were acquired is below `pairs.min_success`."""
 
 
 class Tally(NamedTuple):
-    """How acquiring went."""
+    """Counts of acquired and failed items."""
 
-    images: int  #: distinct items that were asked for
-    causes: Counter[str]  #: of those that failed
-    duplicates: int  #: images whose bytes another image has as well; kept or dropped
-    torn: int  #: sums whose images lie on two sides of the split, by group keys of their own
+    images: int  #: distinct items that were requested
+    causes: Counter[str]  #: causes of the items that failed
+    duplicates: int  #: images with the bytes of another image, kept or dropped
+    torn: int  #: digests whose images are on both sides of the split, since their group keys differ
 
     @property
     def failed(self) -> int:
-        """Items that failed; dropped duplicates did not."""
+        """Number of items that failed, without dropped duplicates."""
         return self.causes.total() - self.causes[DUPLICATE]
 
     def told(self) -> str:
-        """One line: how many came through, and the causes of the others by frequency."""
-        came = self.images - self.causes.total()
-        share = f" ({came / self.images:.1%})" if self.images else ""
-        line = f"{came:,} of {self.images:,} images came through{share}"
+        """Describe in one line how many images were acquired, and the causes of the others by frequency."""
+        acquired = self.images - self.causes.total()
+        share = f" ({acquired / self.images:.1%})" if self.images else ""
+        line = f"{acquired:,} of {self.images:,} images came through{share}"
         if self.causes:
             line += "; " + ", ".join(f"{count:,} {cause}" for cause, count in self.causes.most_common())
         if kept := self.duplicates - self.causes[DUPLICATE]:
@@ -68,7 +68,7 @@ class Tally(NamedTuple):
         return line
 
     def check(self, min_success: float) -> None:
-        """Raise TooFewPairs, with the likely cause, when less than `min_success` of the items came through."""
+        """Raise TooFewPairs, with the likely reason, when the share of acquired items is below `min_success`."""
         if self.failed and (self.images - self.failed) / self.images < min_success:
             raise TooFewPairs(
                 f"{self.told()}. That is below pairs.min_success = {min_success:g}. Most likely {likely(self.causes)}"
@@ -76,25 +76,25 @@ class Tally(NamedTuple):
 
 
 def likely(causes: Counter[str]) -> str:
-    """What probably lies behind the most frequent cause."""
+    """Return the likely reason for the most frequent cause."""
     cause = next((cause for cause, _ in causes.most_common() if cause != DUPLICATE), "")
     return next((words for start, words in LIKELY if cause.startswith(start)), f"it is this: {cause}")
 
 
 def tally(store: Path, pairs: Sequence[Dataset]) -> Tally:
-    """Count what came through in these shards, and what did not. A moved item counts where it came through."""
+    """Count the acquired and failed items of these shards. An item that moved to a later shard counts there only."""
     if not pairs:
         return Tally(0, Counter(), 0, 0)
     rows = pl.concat([read_images(store, shard, ["source_key", "sha256", "split_u", "error"]) for shard in pairs])
     causes = Counter(read_failures(store, pairs)["cause"].to_list())
     good = rows.filter(pl.col("error").is_null(), pl.col("sha256").is_not_null())
-    sums = good.group_by("sha256").agg(count=pl.len(), sides=pl.col("split_u").n_unique())
-    same = int((sums["count"] - 1).sum()) + causes[DUPLICATE]
-    return Tally(rows["source_key"].n_unique(), causes, same, int((sums["sides"] > 1).sum()))
+    digests = good.group_by("sha256").agg(count=pl.len(), sides=pl.col("split_u").n_unique())
+    same = int((digests["count"] - 1).sum()) + causes[DUPLICATE]
+    return Tally(rows["source_key"].n_unique(), causes, same, int((digests["sides"] > 1).sum()))
 
 
 def sums(store: Path, pairs: Sequence[Dataset]) -> dict[str, str]:
-    """{sha256: source_key} of the images that came through in these shards; the first of equal ones."""
+    """{sha256: source_key} of the acquired images of these shards. Of equal images, the first counts."""
     seen: dict[str, str] = {}
     for shard in pairs:
         rows = read_images(store, shard, ["sha256", "source_key", "error"])
@@ -105,13 +105,13 @@ def sums(store: Path, pairs: Sequence[Dataset]) -> dict[str, str]:
 
 
 def moved(store: Path, source: str, shard: int, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """{source_key: (cause, detail)} of a shard's items that came through in a later one: why they failed here."""
+    """{source_key: (cause, detail)} of the items that failed in this shard and were acquired in a later one."""
     attempts = read_attempts(store, source) if keys else {}
-    found: dict[str, tuple[str, str]] = {}
+    causes: dict[str, tuple[str, str]] = {}
     for key in keys:
         left = attempts[key].left.get(str(shard)) if key in attempts else None
-        found[key] = (left[0], left[1]) if left else ("came through in a later shard", "")
-    return found
+        causes[key] = (left[0], left[1]) if left else ("came through in a later shard", "")
+    return causes
 
 
 def retry(
@@ -125,11 +125,11 @@ def retry(
     retry_after: float,
     most: int,
 ) -> Dataset | None:
-    """Try again what failed by a cause that may go away, where its time has come.
+    """Retry the items whose cause is transient and whose pause is over, at most `most` of them.
 
-    Returns the listing of a new shard with what came through, or None: then nothing has changed but the ledger of
-    attempts. An item is tried MOST_TRIES times in all, `retry_after` seconds after the first failure, twice as long
-    after the next; `most` items in one run.
+    Returns the listing of a new shard with the items that succeeded. Returns None when none did: then only the ledger
+    of attempts has changed. An item is tried MOST_TRIES times in all; the pause is `retry_after` seconds after the
+    first failure and doubles with each further one.
     """
     now = time.time()
     failed = {row["source_key"]: row for row in read_failures(store, pairs).iter_rows(named=True)}
@@ -141,15 +141,11 @@ def retry(
         if last is None or not last.tries:
             if is_transient(row["cause"]):
                 attempts[key] = Attempt(1, now, row["cause"], last.left if last else {})
-        elif (
-            last.tries < MOST_TRIES
-            and is_transient(last.cause)
-            and now >= last.at + retry_after * 2 ** (last.tries - 1)
-        ):
+        elif _is_due(last, now, retry_after):
             due.append(key)
-    came = _try_again(store, source, listings, due[:most], check, attempts, now)
-    listing = append_shard(store, recipe, came) if came else None
-    for key in came:
+    succeeded = _try_again(store, source, listings, due[:most], check, attempts, now)
+    listing = append_shard(store, recipe, succeeded) if succeeded else None
+    for key in succeeded:
         left = {str(failed[key]["shard"]): [failed[key]["cause"], failed[key]["detail"] or ""]}
         attempts[key] = Attempt(0, now, "", {**attempts[key].left, **left})
     if attempts != known:
@@ -158,7 +154,7 @@ def retry(
 
 
 def _is_due(last: Attempt, now: float, retry_after: float) -> bool:
-    """Whether an item may be tried again: its cause may have gone away, tries are left, and its pause is over."""
+    """Whether an item may be tried again: its cause is transient, tries are left, and its pause is over."""
     waited = now >= last.at + retry_after * 2 ** (last.tries - 1)
     return last.tries < MOST_TRIES and is_transient(last.cause) and waited
 
@@ -172,19 +168,19 @@ def _try_again(
     attempts: dict[str, Attempt],
     now: float,
 ) -> list[str]:
-    """Read the items that are due. Returns those that came through; the others' attempts are counted."""
+    """Read the items that are due. Returns the keys of those that succeeded, and counts the attempts of the others."""
     if not due:
         return []
     listed = pl.concat([read_listing(store, listing) for listing in listings])
     rows = listed.filter(pl.col("source_key").is_in(list(due))).unique("source_key", keep="last", maintain_order=True)
-    came = []
+    succeeded = []
     for key, got in zip(rows["source_key"].to_list(), source.read(rows["locator"].to_list()), strict=True):
         try:
             if isinstance(got, SourceError):
                 raise got
             if got is not None:
                 check(got)
-            came.append(key)
+            succeeded.append(key)
         except SourceError as error:
             attempts[key] = Attempt(attempts[key].tries + 1, now, error.cause, attempts[key].left)
-    return came
+    return succeeded

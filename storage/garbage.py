@@ -1,6 +1,6 @@
-"""Garbage: datasets that no run which counts refers to, and what interrupted processes left half made.
+"""Garbage: datasets that no retained run refers to, and unfinished folders of interrupted processes.
 
-Nothing is deleted but folders that a manifest proves to be datasets, and their `.partial` and `.old`.
+Only folders whose manifest identifies them as datasets are deleted, and their `.partial` and `.old`.
 """
 
 from __future__ import annotations
@@ -23,72 +23,72 @@ RECIPE = re.compile(r"[0-9a-f]{20}")
 
 
 class Item(NamedTuple):
-    """A folder that could go."""
+    """A folder that can be deleted."""
 
     path: str  #: relative to the store
     bytes: int
-    why: str  #: what it was, or that it is half made
+    why: str  #: the dataset's entry and run, or the state of an unfinished folder
 
 
 class Garbage(NamedTuple):
-    """What a collection would delete, and what it leaves."""
+    """The folders that a collection would delete, and those that it leaves."""
 
     items: list[Item]
-    kept: int  #: datasets that a run which counts refers to
-    in_use: list[Item]  #: unreferenced, but made or adopted since the oldest lease
-    leases: list[Lease]  #: the runs that `in_use` is kept for
-    at: float  #: when the search began, by the store's clock
+    kept: int  #: number of datasets that a retained run refers to
+    in_use: list[Item]  #: not referenced, but created or adopted since the oldest lease
+    leases: list[Lease]  #: the runs that protect the items of `in_use`
+    at: float  #: start of the search, by the store's clock
 
 
 def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False) -> Garbage:
     """Look for garbage. Deletes nothing.
 
-    The runs that count are, of each study, the newest, the `keep` newest that reached their report, and all of them
-    while the study runs. With `interrupted`, what runs that were cut short had finished may go too. Raises BadInput
-    when a run's file cannot be read: what it refers to is then not known.
+    The retained runs of a study are the newest, the `keep` newest with a report, and all of them while the study runs.
+    With `interrupted`, the datasets that interrupted runs had finished are garbage too. Raises BadInput when a run's
+    file cannot be read, since its references are then unknown.
     """
     if keep < 1:
         raise BadInput(f"--keep {keep}: at least 1, the newest complete run of each study")
     at = clock(store)
     begun = [lease for lease in leases(store) if lease.live or not interrupted]
     since = begun[0].since if begun else math.inf
-    used, was = _listed(store), dict[str, str]()
+    used, names = _listed(store), dict[str, str]()
     for study in studies(store):
         runs = [read_run(store, study, number) for number in numbers(store, study)]
-        count_all = any(lease.study == study for lease in begun)
+        retain_all = any(lease.study == study for lease in begun)
         for run in runs:
-            counts = count_all or run in _counting(runs, keep)
+            retained = retain_all or run in _retained(runs, keep)
             for entry in run.entries:
                 name = " ".join(str(part) for part in (entry.kind, entry.model, entry.sae) if part)
-                was[entry.dataset.path] = f"{name} of {study}, run {run.number}"
-                if counts:
+                names[entry.dataset.path] = f"{name} of {study}, run {run.number}"
+                if retained:
                     used |= {entry.dataset.path, *(handle.path for handle in entry.inputs)}
     items: list[Item] = []
     in_use: list[Item] = []
     kept = 0
     for folder in _folders(store):
         path = folder.relative_to(store).as_posix()
-        half = folder.suffix.removeprefix(".")
+        suffix = folder.suffix.removeprefix(".")
         if path in used:
             kept += 1
             continue
-        why = {"partial": "half made", "old": "half deleted"}.get(half) or was.get(path, "no run refers to it")
+        why = {"partial": "half made", "old": "half deleted"}.get(suffix) or names.get(path, "no run refers to it")
         with unused(folder.with_suffix(""), since) as free:
             (items if free else in_use).append(Item(path, _size(folder), why))
     return Garbage(items, kept, in_use, begun, at)
 
 
 def collect(store: Path, garbage: Garbage) -> list[Item]:
-    """Delete what was found. A dataset that somebody has come to use since is left. Returns what was deleted."""
+    """Delete garbage, except datasets that were used since the search began. Returns the deleted items."""
     deleted = []
     with locked(store / "studies" / "garbage"):
         for item in garbage.items:
             folder = store / item.path
-            # A run that began since the search, and may have ended since, can have adopted any of this.
+            # A run that began after the search, and has perhaps ended, may have adopted the dataset.
             with unused(folder.with_suffix(""), garbage.at) as free:
                 if not free or not folder.exists():
                     continue
-                aside = folder.with_suffix(".old")  # renamed first: nothing may resume from a half-deleted folder
+                aside = folder.with_suffix(".old")  # renamed first, so that nothing resumes from a half-deleted folder
                 if aside != folder:
                     shutil.rmtree(aside, ignore_errors=True)
                     os.rename(folder, aside)
@@ -97,34 +97,34 @@ def collect(store: Path, garbage: Garbage) -> list[Item]:
     return deleted
 
 
-def _counting(runs: list[Run], keep: int) -> list[Run]:
-    """The newest run, and the newest `keep` that reached their report."""
+def _retained(runs: list[Run], keep: int) -> list[Run]:
+    """The newest run, and the newest `keep` runs with a report."""
     return runs[-1:] + [run for run in runs if run.of("report")][-keep:]
 
 
 def _listed(store: Path) -> set[str]:
-    """Listings that the next scan of a source will read."""
+    """Paths of the listings that the next scan of each source reads."""
     manifests = [json.loads(path.read_text()) for path in store.glob("sources/*/manifest.json")]
     return {shard["path"] for manifest in manifests for shard in manifest["shards"]}
 
 
 def _folders(store: Path) -> list[Path]:
-    """Every dataset, and every leftover of one: folders named by a recipe, with a manifest that says so."""
-    found = []
+    """All datasets (folders named by their recipe, confirmed by the manifest) and all their `.partial` and `.old`."""
+    folders = []
     for folder in sorted(store.glob("*/*")):
         if not RECIPE.fullmatch(folder.stem) or folder.is_symlink() or not folder.is_dir():
             continue
         if folder.suffix in (".partial", ".old"):
-            found.append(folder)
+            folders.append(folder)
         elif not folder.suffix and (folder / MANIFEST).is_file():
             manifest = json.loads((folder / MANIFEST).read_text())
             if (manifest["stage"], manifest["recipe"]) == (folder.parent.name, folder.name):
-                found.append(folder)
-    return found
+                folders.append(folder)
+    return folders
 
 
 def _size(folder: Path) -> int:
-    """Bytes below a folder, which another process may be changing."""
+    """Total bytes of the files below a folder, which another process may be changing."""
     total = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):

@@ -1,6 +1,7 @@
-"""Leases: `studies/<name>/running/*.lease`, one a run under way, locked so that the kernel frees it when the run dies.
+"""Leases: `studies/<name>/running/*.lease`, one per current run, locked so that the kernel frees it when the run dies.
 
-A dataset's `.lock` file is touched whenever a run makes or adopts it: touched since the oldest lease, it is in use.
+A run touches a dataset's `.lock` file when it makes or adopts the dataset. A dataset is in use when its `.lock` file
+was touched since the oldest lease.
 """
 
 from __future__ import annotations
@@ -21,38 +22,38 @@ from storage.errors import BadInput
 
 
 class Lease(NamedTuple):
-    """A run that was begun and not finished."""
+    """A run that has begun and not finished."""
 
     path: Path
     study: str
     holder: str  #: process and host
     since: float  #: seconds since the epoch, by the store's own clock
-    live: bool  #: its process lives; else it was interrupted
+    live: bool  #: its process is alive; otherwise the run was interrupted
 
 
 def leases(store: Path, study: str = "*") -> list[Lease]:
-    """Every run that was begun and not finished, the oldest first. Changes nothing."""
-    found = []
+    """The leases of all runs that have begun and not finished, the oldest first. Changes nothing."""
+    held = []
     for path in store.glob(f"studies/{study}/running/*.lease"):
         try:
             handle = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:  # it ended just now
+        except FileNotFoundError:  # the run has ended since the glob
             continue
         try:
             live = not _try_lock(handle, fcntl.LOCK_SH)
             holder = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
-            found.append(Lease(path, path.parent.parent.name, holder, os.fstat(handle).st_mtime, live))
+            held.append(Lease(path, path.parent.parent.name, holder, os.fstat(handle).st_mtime, live))
         finally:
             os.close(handle)
-    return sorted(found, key=lambda lease: lease.since)
+    return sorted(held, key=lambda lease: lease.since)
 
 
 @contextlib.contextmanager
 def running(store: Path, study: str) -> Iterator[Path]:
-    """Hold a lease on what a run of `study` makes or adopts inside the block. Gives the lease's file.
+    """Hold a lease on the datasets that a run of `study` makes or adopts inside the block. Yields the lease's file.
 
-    It takes over what interrupted runs of the study left. It goes when the block ends well; after an error it stays,
-    without its lock, so that what the run had finished outlives a garbage collection until the study is run again.
+    The lease takes over those of interrupted runs of the study. It is removed when the block ends without an error.
+    After an error it stays, unlocked, so that garbage collection keeps the run's datasets until the study runs again.
     """
     folder = store / "studies" / study / "running"
     path = folder / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.lease"
@@ -64,10 +65,10 @@ def running(store: Path, study: str) -> Iterator[Path]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        left = [lease for lease in leases(store, study) if not lease.live and lease.path != path]
-        if left:
-            os.utime(path, (left[0].since, left[0].since))
-        for lease in left:
+        interrupted = [lease for lease in leases(store, study) if not lease.live and lease.path != path]
+        if interrupted:
+            os.utime(path, (interrupted[0].since, interrupted[0].since))
+        for lease in interrupted:
             lease.path.unlink(missing_ok=True)
         yield path
         path.unlink(missing_ok=True)
@@ -76,9 +77,9 @@ def running(store: Path, study: str) -> Iterator[Path]:
 
 
 def adopt(store: Path, at: Address) -> Dataset | None:
-    """As `complete`, and mark the dataset as in use: no garbage collection takes it while the caller's lease lasts.
+    """As `complete`, and mark the dataset as in use: garbage collection keeps it while the caller's lease is held.
 
-    Returns None also while another process is making it (or taking it away): whoever needs it then waits for the lock.
+    Also returns None while another process is making or deleting the dataset; `materialize` then waits for its lock.
     """
     lock = lock_of(store / at.path)
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -86,28 +87,28 @@ def adopt(store: Path, at: Address) -> Dataset | None:
     try:
         if not _try_lock(handle, fcntl.LOCK_SH):
             return None
-        found = complete(store, at)
-        if found is not None:
+        dataset = complete(store, at)
+        if dataset is not None:
             os.utime(handle)
-        return found
+        return dataset
     finally:
         os.close(handle)
 
 
 @contextlib.contextmanager
 def unused(folder: Path, since: float) -> Iterator[bool]:
-    """Hold a dataset's lock without touching it. Gives False when somebody holds it, or used it at or after `since`."""
+    """Hold a dataset's lock without touching it. Yields False if another holds it, or has touched it since `since`."""
     lock = lock_of(folder)
-    known = lock.exists()  # one that is made here says nothing by its time
-    handle = os.open(lock, os.O_RDONLY if known else os.O_RDONLY | os.O_CREAT, 0o644)
+    existed = lock.exists()  # the time of a lock file that is created here means nothing
+    handle = os.open(lock, os.O_RDONLY if existed else os.O_RDONLY | os.O_CREAT, 0o644)
     try:
-        yield _try_lock(handle, fcntl.LOCK_EX) and (not known or os.fstat(handle).st_mtime < since)
+        yield _try_lock(handle, fcntl.LOCK_EX) and (not existed or os.fstat(handle).st_mtime < since)
     finally:
         os.close(handle)
 
 
 def clock(store: Path) -> float:
-    """Now, by the clock that stamps the store's files; infinity when the store cannot be written."""
+    """Current time by the clock of the store's file system; infinity when the store cannot be written."""
     try:
         with tempfile.TemporaryFile(dir=store) as file:
             return os.fstat(file.fileno()).st_mtime
@@ -116,7 +117,7 @@ def clock(store: Path) -> float:
 
 
 def lock_of(folder: Path) -> Path:
-    """The lock file of a dataset's folder, as `storage.dataset.locked` names it."""
+    """Path of the lock file of a dataset's folder, the same that `storage.dataset.locked` uses."""
     return folder.with_name(f"{folder.name}.lock")
 
 

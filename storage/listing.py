@@ -1,6 +1,7 @@
-"""The scan of a source: gives out shard numbers and rows once, and says what changed since the last scan.
+"""The scan of a source: assigns each item its shard and row once, and reports changes since the last scan.
 
-A listing is an immutable dataset with one row an item; the mutable part is one small file a source, replaced whole.
+A listing is an immutable dataset with one row per item. The mutable part is one small file per source, replaced by one
+rename.
 """
 
 from __future__ import annotations
@@ -33,31 +34,31 @@ DROPPED: dict[str, Any] = {"source_key": pl.String, "shard": pl.Int32, "cause": 
 
 
 class Attempt(NamedTuple):
-    """What is known of an item that failed by a cause that may go away."""
+    """The attempts at an item that failed by a transient cause."""
 
     tries: int
     at: float  #: seconds since the epoch of the last try
     cause: str
-    #: {shard: [cause, detail]} of the shards that it left, having come through in a later one
+    #: {shard: [cause, detail]} of the shards where it failed before it was acquired in a later one
     left: dict[str, list[str]]
 
 
 class Scan(NamedTuple):
-    """What a scan found."""
+    """The result of a scan."""
 
-    listings: list[Dataset]  #: one a shard, in the order of shard numbers
-    dropped: list[Dropped]  #: what the source holds and does not offer
-    new: int  #: shards that the last scan did not have
-    changed: int  #: shards whose listing is another than at the last scan
-    source: str  #: recipe of the source, whose folder holds its manifest and its ledger of attempts
-    moved: dict[int, list[str]]  #: {shard: keys} of items that failed there and came through in a later shard
+    listings: list[Dataset]  #: one per shard, in the order of shard numbers
+    dropped: list[Dropped]  #: items that the source holds and does not offer
+    new: int  #: number of shards that the last scan did not have
+    changed: int  #: number of shards whose listing differs from the last scan
+    source: str  #: recipe of the source; its folder holds the manifest and the ledger of attempts
+    moved: dict[int, list[str]]  #: {shard: keys} of items that failed there and were acquired in a later shard
 
 
 def scan(store: Path, source: Source, shard_size: int) -> Scan:
-    """List a source and give every item its shard and row.
+    """List a source and assign every item its shard and row.
 
-    An item that was listed before keeps its place; a new one goes into a new shard; a removed one leaves its row
-    empty for ever. A shard whose items did not change has the same listing, byte for byte.
+    An item that was listed before keeps its place, a new item goes into a new shard, and the row of a removed item is
+    never used again. A shard whose items did not change has the same listing, byte for byte.
     """
     listing = source.list()
     if not listing.items:
@@ -84,12 +85,12 @@ def scan(store: Path, source: Source, shard_size: int) -> Scan:
 
 
 def _home(shards: list[list[dict[str, Any]]]) -> dict[str, int]:
-    """{source_key: shard} where each item is kept current: the last one that lists it."""
+    """{source_key: shard} of the shard in which each item is kept current: the last one that lists it."""
     return {row["source_key"]: shard for shard, rows in enumerate(shards) for row in rows}
 
 
 def _shards(folder: Path) -> list[Dataset]:
-    """The listings that a source's manifest names."""
+    """The listings named in a source's manifest."""
     manifest = folder / "manifest.json"
     return [Dataset(**shard) for shard in json.loads(manifest.read_text())["shards"]] if manifest.exists() else []
 
@@ -100,7 +101,7 @@ def _record(folder: Path, listings: list[Dataset], known: dict[str, Any]) -> Non
 
 
 def append_shard(store: Path, source: str, keys: Sequence[str]) -> Dataset:
-    """Put items that came through at another try into a new shard, with new ids. They are listed there from now on.
+    """Put items whose retry succeeded into a new shard, with new ids. Later scans keep them there.
 
     `source` is the recipe in `Scan`. Raises BadInput when the source has no manifest.
     """
@@ -124,20 +125,20 @@ def append_shard(store: Path, source: str, keys: Sequence[str]) -> Dataset:
 
 
 def read_attempts(store: Path, source: str) -> dict[str, Attempt]:
-    """The source's ledger of attempts: {source_key: Attempt} of what failed by a cause that may go away."""
+    """Read the source's ledger of attempts: {source_key: Attempt} of the items that failed by a transient cause."""
     path = store / "sources" / source / "attempts.json"
     return {key: Attempt(*entry) for key, entry in json.loads(path.read_text()).items()} if path.exists() else {}
 
 
 def write_attempts(store: Path, source: str, attempts: Mapping[str, Attempt]) -> None:
-    """Replace the source's ledger of attempts. It is no part of any dataset: a try without a success changes none."""
+    """Replace the source's ledger of attempts. It belongs to no dataset, so a failed retry changes no dataset."""
     write_atomically(store / "sources" / source / "attempts.json", json.dumps(attempts, indent=0, sort_keys=True))
 
 
 def assign(before: list[list[dict[str, Any]]], items: list[Item], shard_size: int) -> list[list[dict[str, Any]]]:
-    """Give every item a shard and a row, keeping those that were given before. Pure: lists in, lists out.
+    """Assign every item a shard and a row. Earlier assignments are kept. A pure function of its arguments.
 
-    An item that stands in two shards failed in the first and came through in the last: only there it is kept current.
+    An item that is listed in two shards failed in the first and was acquired in the last; only the last is updated.
     """
     offered = {item.source_key: item for item in items}
     if len(offered) != len(items):
@@ -158,7 +159,7 @@ def assign(before: list[list[dict[str, Any]]], items: list[Item], shard_size: in
 
 
 def _updated(rows: list[dict[str, Any]], offered: dict[str, Item], moved: set[str]) -> list[dict[str, Any]]:
-    """A shard's rows as the source has them now. Rows and caption rows once given stay; new captions go behind them."""
+    """Update a shard's rows from the source. Rows and caption rows keep their numbers; new captions are appended."""
     free = 1 + max((caption["row"] for row in rows for caption in row["captions"]), default=-1)
     updated = []
     for row in rows:
@@ -198,12 +199,12 @@ def _rows(store: Path, listing: Dataset) -> list[dict[str, Any]]:
 
 
 def read_listing(store: Path, listing: Dataset) -> pl.DataFrame:
-    """The rows of one shard's listing, removed ones too."""
+    """Read the rows of one shard's listing, including removed ones."""
     return pl.read_parquet(store / listing.path / "listing.parquet")
 
 
 def _write(store: Path, number: int, rows: list[dict[str, Any]]) -> Dataset:
-    """Addressed by what it lists, not by where the source lies: a source that was moved has the listings it had."""
+    """Write a listing, addressed by its content, not by the source's path: moving a source keeps its listings."""
     content = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
     at = address("listings", "2", {"shard": number, "content": content})
 
@@ -216,7 +217,7 @@ def _write(store: Path, number: int, rows: list[dict[str, Any]]) -> Dataset:
 
 
 def write_ledger(store: Path, dropped: list[Dropped], failed: pl.DataFrame) -> Dataset:
-    """Write the ledger: every item that the source holds and the study does not get, with its cause."""
+    """Write the ledger: every item of the source that is not in the study, with its cause."""
     rows = [{"source_key": d.source_key, "shard": None, "cause": d.cause, "detail": d.detail} for d in dropped]
     ledger = pl.concat([pl.DataFrame(rows, schema=DROPPED), failed.cast(DROPPED)])  # type: ignore[arg-type]
     ledger = ledger.sort("cause", "source_key")

@@ -1,6 +1,6 @@
-"""Pair shards: `images.parquet` and `captions.parquet`, with ids, split numbers and the images' bytes as they came.
+"""Pair shards: `images.parquet` and `captions.parquet`, with ids, split numbers and the original image bytes.
 
-Written a row group at a time: a shard of any size takes the memory of a few dozen images.
+Images are written by row group: a shard of any size takes the memory of a few dozen images.
 """
 
 from __future__ import annotations
@@ -38,53 +38,53 @@ IMAGES = pa.schema(
 )
 CAPTIONS = {"pair_id": pl.Int64, "image_id": pl.Int64, "caption": pl.String, "source_key": pl.String}
 GROUP_ROWS = 1024
-GROUP_BYTES = 32 << 20  # a row group is closed when it holds so much, whatever its rows
+GROUP_BYTES = 32 << 20  # a row group is closed at this size, even with fewer rows
 
-Check = Callable[[bytes], tuple[int, int]]  # width and height of an image, or a SourceError
+Check = Callable[[bytes], tuple[int, int]]  # returns width and height of an image, or raises SourceError
 
 
 class Earlier(NamedTuple):
-    """What was decided about a shard's items before, elsewhere."""
+    """Results from other shards that apply to the items of a shard."""
 
-    #: {source_key: (cause, detail)}: failed here, came through in a later shard: its row stays as it was
+    #: {source_key: (cause, detail)} of items that were acquired in a later shard; their rows here stay failed
     moved: Mapping[str, tuple[str, str]] = {}
-    #: {sha256: source_key} of the images of other shards, when duplicates are dropped; None keeps them
+    #: {sha256: source_key} of the images of other shards, to drop duplicates; None keeps duplicates
     seen: Mapping[str, str] | None = None
 
 
 def write_shard(
     out: Path, store: Path, listing: Dataset, source: Source, check: Check, earlier: Earlier | None = None
 ) -> int:
-    """Fetch the items of a listing and write the shard's two tables. Returns the number of images that came through.
+    """Fetch the items of a listing and write the shard's two tables. Returns the number of acquired images.
 
     A failed item keeps its row and id, with the cause in `error`. `check` decodes the bytes once, in threads, so that
-    what cannot be embedded is known here.
+    images that cannot be embedded fail here.
     """
     earlier = earlier or Earlier()
     rows = read_listing(store, listing).filter(~pl.col("removed"))
     first = rows["shard"][0] * SHARD_ROWS if rows.height else 0
     seen = None if earlier.seen is None else dict(earlier.seen)
-    came = 0
+    acquired = 0
     with _Images(out / "images.parquet") as images:
-        for row, found in _described(rows, source, check, earlier.moved):
-            if seen is not None and found["error"] is None and found["sha256"] is not None:
-                original = seen.setdefault(found["sha256"], row["source_key"])
+        for row, columns in _described(rows, source, check, earlier.moved):
+            if seen is not None and columns["error"] is None and columns["sha256"] is not None:
+                original = seen.setdefault(columns["sha256"], row["source_key"])
                 if original != row["source_key"]:
-                    found |= {"error": "duplicate", "error_detail": f"same bytes as {original}", "image": None}
-            came += found["error"] is None
-            images.add({"image_id": first + row["row"], "source_key": row["source_key"], **found})
+                    columns |= {"error": "duplicate", "error_detail": f"same bytes as {original}", "image": None}
+            acquired += columns["error"] is None
+            images.add({"image_id": first + row["row"], "source_key": row["source_key"], **columns})
     _captions(rows, first).write_parquet(out / "captions.parquet")
-    return came
+    return acquired
 
 
 class _Images:
-    """Writes image rows to Parquet as they come, a row group at a time."""
+    """Writer of image rows to Parquet, one row group at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows, self.size = path, list[dict[str, Any]](), 0
 
     def __enter__(self) -> _Images:
-        # Encoded pictures do not compress, and their statistics and dictionaries are dead weight.
+        # Encoded images do not compress, and statistics or dictionaries of them are of no use.
         plain = [name for name in IMAGES.names if name != "image"]
         codecs = dict.fromkeys(plain, "zstd") | {"image": "none"}
         self.writer = pq.ParquetWriter(
@@ -130,74 +130,74 @@ def _captions(rows: pl.DataFrame, first: int) -> pl.DataFrame:
 def _described(
     rows: pl.DataFrame, source: Source, check: Check, moved: Mapping[str, tuple[str, str]]
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each row of a listing with what its bytes say, in order.
+    """Yield each row of a listing with its columns of `images.parquet`, in order.
 
-    Images are decoded in threads: those that a source tells of early at once, whatever their order; else a few ahead.
+    Images are decoded in threads: at once when the source reports them by `arrived`, in any order; else a few ahead.
     """
     listed = rows.select("source_key", "group_key", "row", "locator").to_dicts()
-    asked = [row for row in listed if row["source_key"] not in moved]
+    requested = [row for row in listed if row["source_key"] not in moved]
     workers = os.cpu_count() or 1
     early: dict[int, Future[dict[str, Any]]] = {}
     pending: deque[tuple[dict[str, Any], bytes | SourceError | None, Future[dict[str, Any]]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="check") as pool:
 
         def arrived(place: int, data: Callable[[], bytes]) -> None:
-            early[place] = pool.submit(lambda: _describe(data(), asked[place], check))
+            early[place] = pool.submit(lambda: _describe(data(), requested[place], check))
 
-        reading = enumerate(source.read([row["locator"] for row in asked], arrived))
+        reading = enumerate(source.read([row["locator"] for row in requested], arrived))
         for row in listed:
-            place, got = (-1, SourceError(*moved[row["source_key"]])) if row["source_key"] in moved else next(reading)
-            future = early.pop(place, None) or pool.submit(_describe, got, row, check)
-            pending.append((row, got, future))
+            place, data = (-1, SourceError(*moved[row["source_key"]])) if row["source_key"] in moved else next(reading)
+            future = early.pop(place, None) or pool.submit(_describe, data, row, check)
+            pending.append((row, data, future))
             if len(pending) > 4 * workers:
                 yield _with_bytes(*pending.popleft())
         while pending:
             yield _with_bytes(*pending.popleft())
-        next(reading, None)  # lets the source end what it began
+        next(reading, None)  # exhausts the source's generator, which then releases its locks and threads
 
 
 def _with_bytes(
-    row: dict[str, Any], got: bytes | SourceError | None, future: Future[dict[str, Any]]
+    row: dict[str, Any], data: bytes | SourceError | None, future: Future[dict[str, Any]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    found = future.result()
-    return row, {**found, "image": got if isinstance(got, bytes) and found["error"] is None else None}
+    columns = future.result()
+    return row, {**columns, "image": data if isinstance(data, bytes) and columns["error"] is None else None}
 
 
-def _describe(got: bytes | SourceError | None, row: dict[str, Any], check: Check) -> dict[str, Any]:
+def _describe(data: bytes | SourceError | None, row: dict[str, Any], check: Check) -> dict[str, Any]:
     """The columns of an image row that depend on its bytes, without the bytes."""
-    found: dict[str, Any] = dict.fromkeys(IMAGES.names[2:])
-    if isinstance(got, bytes):
-        found["sha256"] = hashlib.sha256(got).hexdigest()
+    columns: dict[str, Any] = dict.fromkeys(IMAGES.names[2:])
+    if isinstance(data, bytes):
+        columns["sha256"] = hashlib.sha256(data).hexdigest()
         try:
-            found["width"], found["height"] = check(got)
+            columns["width"], columns["height"] = check(data)
         except SourceError as error:
-            got = error
-    if isinstance(got, SourceError):
-        found["error"], found["error_detail"] = got.cause, got.detail
-    found["group_key"] = row["group_key"] or found["sha256"] or row["source_key"]
-    found["split_u"] = split_u(found["group_key"])
-    return found
+            data = error
+    if isinstance(data, SourceError):
+        columns["error"], columns["error_detail"] = data.cause, data.detail
+    columns["group_key"] = row["group_key"] or columns["sha256"] or row["source_key"]
+    columns["split_u"] = split_u(columns["group_key"])
+    return columns
 
 
 def read_images(store: Path, pairs: Dataset, columns: list[str] | None = None) -> pl.DataFrame:
-    """The image rows of a shard, failed ones too, in the order of the embedding rows."""
+    """Read the image rows of a shard, including failed ones, in the order of the embedding rows."""
     return pl.read_parquet(store / pairs.path / "images.parquet", columns=columns)
 
 
 def read_captions(store: Path, pairs: Dataset, columns: list[str] | None = None) -> pl.DataFrame:
-    """The caption rows of a shard, in the order of the embedding rows."""
+    """Read the caption rows of a shard, in the order of the embedding rows."""
     return pl.read_parquet(store / pairs.path / "captions.parquet", columns=columns)
 
 
 def read_failures(store: Path, pairs: Sequence[Dataset]) -> pl.DataFrame:
-    """What failed in these shards: source_key, shard, cause, detail. Not what came through in a later shard."""
+    """Failed items of these shards (source_key, shard, cause, detail), without those acquired in a later shard."""
     shards = [read_images(store, shard, ["image_id", "source_key", "error", "error_detail"]) for shard in pairs]
     if not shards:
         return pl.DataFrame(schema=DROPPED)
     rows = pl.concat(shards)
     failed = rows.filter(pl.col("error").is_not_null())
-    came = rows.filter(pl.col("error").is_null(), pl.col("source_key").is_in(failed["source_key"].implode()))
-    missing = failed.join(came, on="source_key", how="anti").unique("source_key", keep="last", maintain_order=True)
+    acquired = rows.filter(pl.col("error").is_null(), pl.col("source_key").is_in(failed["source_key"].implode()))
+    missing = failed.join(acquired, on="source_key", how="anti").unique("source_key", keep="last", maintain_order=True)
     return missing.select(
         "source_key",
         shard=(pl.col("image_id") // SHARD_ROWS).cast(pl.Int32),

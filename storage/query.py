@@ -1,4 +1,4 @@
-"""The guard of ad-hoc SQL: one reading statement, nothing that writes, attaches, installs or sets."""
+"""The guard of ad-hoc SQL: it admits one statement that reads, and none that writes, attaches, installs or sets."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ EXPLAIN = re.compile(r"\A\s*explain(\s+analyze)?(\s*\([^)]*\))?\s", re.IGNORECAS
 def check(con: duckdb.DuckDBPyConnection, query: str) -> None:
     """Raise BadInput unless the query is one statement that reads.
 
-    `read_only` is not enough: it still lets COPY write files; and EXPLAIN ANALYZE runs what it explains, so what stands
-    behind EXPLAIN must be a SELECT too.
+    DuckDB's `read_only` is not enough, since COPY can still write files. EXPLAIN ANALYZE runs the statement that it
+    explains, so the statement after EXPLAIN must be a SELECT too.
     """
     kind = _kind(con, query)
     if kind == "EXPLAIN":
@@ -43,9 +43,9 @@ def _kind(con: duckdb.DuckDBPyConnection, query: str) -> str:
 
 
 def answer(con: duckdb.DuckDBPyConnection, query: str, style: str, out: TextIO) -> None:
-    """Check a query, run it and write its rows: 'table' (for people), 'csv', 'json' (an object a line) or 'parquet'.
+    """Check a query, run it and write its rows as 'table', 'csv', 'json' (one object per line) or 'parquet'.
 
-    Raises BadInput, with DuckDB's own words, for a query that is not allowed, not valid, or that fails while it runs.
+    Raises BadInput, with DuckDB's message, for a query that is not allowed, is not valid, or fails while it runs.
     """
     check(con, query)
     try:

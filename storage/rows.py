@@ -1,4 +1,4 @@
-"""The rows of a study's split: embeddings of all shards joined with ids, owners and the split number."""
+"""The rows of a study's split: embeddings of all shards, joined with ids, owners and split numbers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Rows(NamedTuple):
-    """Counted items of one model: those that came through, on the wanted side of the split."""
+    """Counted items of one model: the acquired and embedded items on the requested side of the split."""
 
     image: NDArray  #: float32 [n, d], unit rows; float16 as stored
     text: NDArray  #: float32 [m, d], unit rows; float16 as stored
     image_id: Ints  #: [n]
     pair_id: Ints  #: [m]
-    owner: Ints  #: [m]: the row of `image` that each caption belongs to
+    owner: Ints  #: [m]: the row of `image` for each caption
     split_u: np.ndarray[Any, np.dtype[np.float64]]  #: [n]
 
 
@@ -39,10 +39,10 @@ def select(
 ) -> Rows:
     """Read shards and keep the items of a split: 'heldout' (split_u < heldout), 'train' (the others) or 'all'.
 
-    `half` ('a' or 'b') keeps one of two disjoint halves of these images. `pairs` and `embeddings` go shard by shard.
-    Without `normalised` the rows are float16 as stored, at half the memory: an SAE's training normalises them by batch.
-    Failed images, and their captions, are left out. Raises EmbeddingError when the shards do not fit, or when a side of
-    the split is empty.
+    `half` ('a' or 'b') keeps one of two disjoint halves of these images. `pairs` and `embeddings` hold one dataset per
+    shard, in the same order. Without `normalised`, the rows are float16 as stored, at half the memory; SAE training
+    normalises them per batch. Failed images and their captions are left out. Raises EmbeddingError when a shard's pairs
+    and embeddings differ in rows, or when the requested side of the split is empty.
     """
     parts = [_shard(store, p, e, heldout, split, half, normalised) for p, e in zip(pairs, embeddings, strict=True)]
     image, text, image_id, pair_id, caption_of, split_u = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -62,7 +62,9 @@ def _shard(
     images = read_images(store, pairs, ["image_id", "group_key", "split_u", "error"])
     captions = read_captions(store, pairs, ["pair_id", "image_id"])
     if len(vectors.image) != images.height or len(vectors.text) != captions.height:
-        raise EmbeddingError(f"{embeddings.path} has other rows than {pairs.path}: delete its folder and run again")
+        raise EmbeddingError(
+            f"{embeddings.path} and {pairs.path} differ in rows: delete the folder of the first and run again"
+        )
     held = pl.col("split_u") < heldout
     side = {"heldout": held, "train": ~held, "all": pl.lit(True)}[split]
     images = images.with_columns(keep=side & pl.col("error").is_null())

@@ -1,4 +1,4 @@
-"""Runs: `studies/<name>/runs/<n>.json`, written last, says which datasets are current. Never a glob over datasets."""
+"""Runs: `studies/<name>/runs/<n>.json`, written last, lists the current datasets. No glob over datasets is used."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from storage.dataset import Dataset, locked, sync
 from storage.errors import BadInput
 
-LISTED = ("scan", "ledger")  #: kinds that no cached task makes: they are listed anew by every acquire
+LISTED = ("scan", "ledger")  #: kinds that no cached task makes: every acquire lists them again
 
 
 class Key(NamedTuple):
-    """The place of a dataset in a study: its kind, and which model, SAE, seed and shard it is of."""
+    """The place of a dataset in a study: its kind, model, SAE, seed and shard."""
 
     kind: str
     model: str | None = None
@@ -42,14 +42,14 @@ class Entry(BaseModel):
     seed: int | None = None
     shard: int | None = None
     dataset: Dataset
-    inputs: list[Dataset] = []  #: the datasets that it was made from
-    seconds: float = 0.0  #: duration of its task in this run
+    inputs: list[Dataset] = []  #: the datasets that the task read
+    seconds: float = 0.0  #: duration of the task in this run
     cached: bool = False
 
     @model_validator(mode="before")
     @classmethod
     def _kind_was_called_stage(cls, values: Any) -> Any:
-        """Runs that were written by version 0.1, and the arguments of tasks, call the kind `stage`."""
+        """Accept `stage` for the kind, as in runs of version 0.1 and in the arguments of tasks."""
         if isinstance(values, dict) and "stage" in values and "kind" not in values:
             return {"kind": values["stage"], **{name: value for name, value in values.items() if name != "stage"}}
         return values
@@ -65,17 +65,17 @@ class Entry(BaseModel):
         return self.kind not in LISTED
 
     def argument(self) -> dict[str, Any]:
-        """This entry as an argument of a task. The kind is called `stage` there: the recipes of old stores hold it."""
+        """This entry as an argument of a task. The kind is called `stage` there, as in the recipes of old stores."""
         kind, model, sae, seed, shard = self.key
         at = {"model": model, "sae": sae, "seed": seed, "shard": shard}
         return {"stage": kind, **at, "dataset": self.dataset}
 
 
 class State(dict[Key, Entry]):
-    """The entries of a study by key, in the order in which they came."""
+    """The entries of a study by key, in the order in which they were added."""
 
     def add(self, *entries: Entry) -> None:
-        """Put entries in; one with a key that is there takes its place."""
+        """Add entries. An entry replaces the one with the same key."""
         self.update({entry.key: entry for entry in entries})
 
     def of(self, kind: str, **wanted: Any) -> list[Entry]:
@@ -107,7 +107,7 @@ class Run(BaseModel):
 
 
 def narrowed(entries: Iterable[Entry], kind: str, **wanted: Any) -> list[Entry]:
-    """The entries of a kind whose model, sae, seed or shard have the wanted values, in their order."""
+    """The entries of a kind whose model, sae, seed or shard have the wanted values, in the order of `entries`."""
     return [
         entry
         for entry in entries
@@ -127,12 +127,12 @@ def numbers(store: Path, study: str) -> list[int]:
 
 def last_run(store: Path, study: str) -> Run | None:
     """The newest run of a study, or None before the first."""
-    found = numbers(store, study)
-    return read_run(store, study, found[-1]) if found else None
+    written = numbers(store, study)
+    return read_run(store, study, written[-1]) if written else None
 
 
 def read_run(store: Path, study: str, number: int) -> Run:
-    """Read one run. Raises BadInput when there is none of that number, or its file is not a run."""
+    """Read one run. Raises BadInput when no run has that number, or when its file is not a run."""
     path = store / "studies" / study / "runs" / f"{number}.json"
     try:
         return Run.model_validate_json(path.read_text())
@@ -143,7 +143,7 @@ def read_run(store: Path, study: str, number: int) -> Run:
 
 
 def write_run(store: Path, run: Run) -> Run:
-    """Give a run the next number and write it. The file appears whole."""
+    """Give a run the next number and write it by one rename."""
     folder = store / "studies" / run.study / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):

@@ -1,6 +1,6 @@
-"""A web site's files as one archive: a store is better off with one file than with thousands of small ones.
+"""A web site's files as one archive, since a store handles one file better than thousands of small ones.
 
-It is read by name, without being unpacked. Knows nothing of what the files are.
+Files are read by name, without unpacking. This module does not depend on their contents.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 SITE = "site.zip"
-PACKED = (".json", ".svg")  # what deflating makes smaller: pictures are compressed already
-EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file: equal sites give equal archives
+PACKED = (".json", ".svg")  # types that deflate shrinks; pictures are compressed already
+EPOCH = (1980, 1, 1, 0, 0, 0)  # modification time of every file, so that equal sites give equal archives
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A new archive at `path`."""
+    """Open a new archive at `path`."""
     with zipfile.ZipFile(path, "w") as site:
         yield site
 
 
 def put(site: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Add one file."""
+    """Add one file to the archive."""
     entry = zipfile.ZipInfo(name, EPOCH)
     entry.compress_type = zipfile.ZIP_DEFLATED if name.endswith(PACKED) else zipfile.ZIP_STORED
     entry.external_attr = 0o644 << 16
@@ -33,10 +33,10 @@ def put(site: zipfile.ZipFile, name: str, data: bytes) -> None:
 
 
 def put_json(site: zipfile.ZipFile, name: str, value: Any) -> None:
-    """Add a value as JSON. Raises ValueError for a number that JSON does not have."""
+    """Add a value as JSON. Raises ValueError for NaN and infinity."""
     put(site, name, compact(value))
 
 
 def compact(value: Any) -> bytes:
-    """A value as JSON: no spaces, real characters, NaN and infinity refused with a ValueError."""
+    """Encode a value as compact JSON in UTF-8. Raises ValueError for NaN and infinity."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""SQL statements, one a file in `storage/sql/`, and the literals that are put into them."""
+"""SQL statements, one per file in `storage/sql/`, and the literals that replace their $names."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ SQL = Path(__file__).parent / "sql"
 def statement(name: str, **values: Any) -> str:
     """The SQL in `storage/sql/<name>.sql` with its $names replaced by literals.
 
-    For COPY and CREATE VIEW, which take no bound parameters; the values are the store's own paths and numbers.
+    COPY and CREATE VIEW take no bound parameters. The values are paths and numbers of the store, not user input.
     """
     text = (SQL / f"{name}.sql").read_text()
     return re.sub(r"\$(\w+)", lambda match: literal(values[match[1]]), text)
 
 
 def literal(value: Any) -> str:
-    """A Python value as an SQL literal. Raises TypeError for what is not a number, a text or a list of these."""
+    """Return a Python value as an SQL literal. Raises TypeError unless it is a number, a string or a list of these."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float, list)):
         raise TypeError(f"no SQL literal for a {type(value).__name__}")
     if isinstance(value, str):

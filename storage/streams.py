@@ -1,6 +1,6 @@
-"""What the embedding stage reads of a pair shard, without ever holding all of it: images' bytes row group by row group.
+"""Streams of a pair shard for the embedding stage: images' bytes are read a few at a time, by row group.
 
-Also which rows repeat an earlier one, so that equal bytes and equal captions are embedded once.
+Rows that repeat an earlier row are identified, so that equal bytes and equal captions are embedded once.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def image_bytes(store: Path, pairs: Dataset, start: int = 0) -> Iterator[bytes | None]:
-    """The bytes of a shard's images as they came, from a row on; None for one that failed.
+    """Yield the original bytes of a shard's images, beginning at row `start`; None for a failed image.
 
-    Holds a few images at a time; begins in the row group that holds `start`.
+    Holds a few images in memory and reads no row group before the one with `start`.
     """
     with pq.ParquetFile(store / pairs.path / "images.parquet", pre_buffer=False, buffer_size=2**20) as file:
         first, groups = 0, list(range(file.num_row_groups))
@@ -37,18 +37,18 @@ def image_bytes(store: Path, pairs: Dataset, start: int = 0) -> Iterator[bytes |
 
 
 def captions_of(store: Path, pairs: Dataset) -> pl.Series:
-    """The captions of a shard, in the order of the embedding rows."""
+    """Read the captions of a shard, in the order of the embedding rows."""
     return read_captions(store, pairs, ["caption"])["caption"]
 
 
 def first_images(store: Path, pairs: Dataset) -> tuple[int, Ints]:
-    """(id of the first image, first row with the same bytes for each row) of a shard."""
+    """Return the id of a shard's first image, and for each row the first row with the same bytes."""
     images = read_images(store, pairs, ["image_id", "sha256"])
     return (int(images["image_id"][0]) if images.height else 0), first_of(images["sha256"])
 
 
 def first_of(values: pl.Series) -> Ints:
-    """For each row the number of the first row with the same value: int64 [n]. A null is like no other."""
+    """For each row, the number of the first row with the same value: int64 [n]. Nulls are all different."""
     rows = pl.DataFrame({"value": values}).with_row_index("row")
     first = pl.when(pl.col("value").is_null()).then(pl.col("row")).otherwise(pl.col("row").first().over("value"))
     return rows.select(first.cast(pl.Int64)).to_series().to_numpy()

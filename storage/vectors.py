@@ -1,12 +1,12 @@
-"""Vectors that a user made elsewhere (the spec `embeddings:PATH`): .npy, Parquet or Zarr, read in one shape.
+"""The user's own vectors (the spec `embeddings:PATH`): .npy, Parquet or Zarr, read into one form.
 
-Layouts, all in one folder:
+Layouts, each in one folder:
   image.npy + text.npy                           two arrays
   img_emb/img_emb_*.npy + text_emb/text_emb_*.npy  clip-retrieval's, in numeric order, with metadata/metadata_*.parquet
   *.parquet with columns image_embedding, text_embedding
   image + text as Zarr arrays (folder itself, or a Zarr group)
-Beside them, optional: metadata.parquet (or metadata/*.parquet), one row a pair: key, image_path, group, caption.
-Caption row j belongs to image row j; with an integer column `image_row` in the metadata, to that row of the images.
+Optional beside them: metadata.parquet (or metadata/*.parquet), one row per pair: key, image_path, group, caption.
+Caption row j belongs to image row j, or to the image row in the metadata's integer column `image_row`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Vectors(NamedTuple):
-    """Image and text vectors, and which belong together."""
+    """Image and text vectors, with the image row of each caption."""
 
     image: Array  #: [n, d], as stored
     text: Array  #: [m, d], as stored
-    image_row: Array  #: int64 [m]: the image of each caption
+    image_row: Array  #: int64 [m]: the row of `image` for each caption
     keys: list[str]  #: n unique names of the images
     groups: list[str]  #: n group keys, "" where the metadata has none
     captions: list[str]  #: m texts, "" where the metadata has none
 
 
 def open_vectors(path: Path) -> Vectors:
-    """Read a folder of vectors. Raises BadInput for a layout that is none of the above, or contradicts itself."""
+    """Read a folder of vectors. Raises BadInput for an unknown layout, or one whose parts do not fit together."""
     if not path.is_dir():
         raise BadInput(f"embeddings:{path}: no such folder")
     image, text, metadata = _arrays(path)
@@ -55,11 +55,13 @@ def open_vectors(path: Path) -> Vectors:
         raise BadInput(f"embeddings:{path}: {len(text)} text rows, but the metadata has {metadata.height}")
     image_row = metadata["image_row"].to_numpy() if "image_row" in metadata.columns else np.arange(len(text))
     if len(image_row) and (image_row.min() < 0 or image_row.max() >= len(image)):
-        raise BadInput(f"embeddings:{path}: image_row must lie in 0 to {len(image) - 1}; without it rows go pairwise")
+        raise BadInput(
+            f"embeddings:{path}: image_row must lie in 0 to {len(image) - 1}; without it, text row j has image j"
+        )
     _check_finite(path, image, text)
     keys, groups = _of_images(metadata, image_row, len(image))
     if len(set(keys)) != len(keys):
-        raise BadInput(f"embeddings:{path}: the column `key` (or `image_path`) names two images alike")
+        raise BadInput(f"embeddings:{path}: the column `key` (or `image_path`) has equal values for two images")
     captions = metadata["caption"].fill_null("").to_list() if "caption" in metadata.columns else [""] * len(text)
     return Vectors(image, text, image_row.astype(np.int64), keys, groups, captions)
 
@@ -100,8 +102,8 @@ def _metadata(path: Path) -> pl.DataFrame:
 
 
 def _number(path: Path) -> tuple[int, str]:
-    found = re.findall(r"\d+", path.stem)
-    return (int(found[-1]) if found else -1, path.name)
+    numbers = re.findall(r"\d+", path.stem)
+    return (int(numbers[-1]) if numbers else -1, path.name)
 
 
 def _check_finite(path: Path, image: Array, text: Array) -> None:
@@ -115,22 +117,22 @@ def _check_finite(path: Path, image: Array, text: Array) -> None:
 
 
 def _of_images(metadata: pl.DataFrame, image_row: Array, count: int) -> tuple[list[str], list[str]]:
-    """Names and groups of the images: from the first metadata row of each."""
+    """Keys and groups of the images, from the first metadata row of each image."""
     rows, first = np.unique(image_row, return_index=True)
-    found = []
+    lists = []
     for names in (("key", "image_path"), ("group",)):
         column = next((name for name in names if name in metadata.columns), None)
         values = [f"{row:012d}" for row in range(count)] if "key" in names else [""] * count
         if column:
-            given = metadata[column].cast(pl.String).fill_null("").gather(first).to_list()
-            for row, value in zip(rows.tolist(), given, strict=True):
+            stated = metadata[column].cast(pl.String).fill_null("").gather(first).to_list()
+            for row, value in zip(rows.tolist(), stated, strict=True):
                 values[row] = value or values[row]
-        found.append(values)
-    return found[0], found[1]
+        lists.append(values)
+    return lists[0], lists[1]
 
 
 def fingerprint(path: Path, memo: Path) -> str:
-    """Sha256 over the names and bytes of a folder's files, or of one file. `memo` remembers by size and time."""
+    """Sha256 over the names and bytes of a folder's files, or of one file. `memo` caches digests by size and time."""
     known: dict[str, list[Any]] = json.loads(memo.read_text()) if memo.exists() else {}
     total, seen = hashlib.sha256(), {}
     for file in [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file()):

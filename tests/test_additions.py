@@ -81,14 +81,27 @@ class Swatches(Source):
 }
 ARCHITECTURE = {
     "sae/architectures.py": (
-        """        Architecture(
-            name="jumprelu",""",
-        """        Architecture(
-            name="flattopk", label="Flat TopK", legend=9, colour="third", mark="P",
+        """
+ARCHITECTURES: dict[str, Architecture] = {
+    row.name: row
+    for row in (
+""",
+        """
+FLATNESS = Parameter(
+    Annotated[float, Field(ge=0, lt=1)],
+    0.0,
+    "share that flattopk takes off every code",
+    "flatness is for {owners}; {name} takes codes as they are",
+)
+
+ARCHITECTURES: dict[str, Architecture] = {
+    row.name: row
+    for row in (
+        Architecture(
+            name="flattopk", label="Flat TopK", legend=9, colour="third", mark="s",
             threshold="calibrated", parameters={"flatness": FLATNESS},
         ),
-        Architecture(
-            name="jumprelu",""",
+""",
     ),
     "sae/sparsity.py": (
         """SELECT: dict[str, Select] = {
@@ -98,19 +111,6 @@ ARCHITECTURE = {
 """,
     ),
 }
-PARAMETER = (
-    """
-ARCHITECTURES: dict[str, Architecture] = {""",
-    """
-FLATNESS = Parameter(
-    Annotated[float, Field(ge=0, lt=1)],
-    0.0,
-    "share that flattopk takes off every code",
-    "flatness is for {owners}; {name} takes codes as they are",
-)
-
-ARCHITECTURES: dict[str, Architecture] = {""",
-)
 STATISTIC = {
     "analysis/span.py": '''
 """Span: how many dimensions the atoms of an SAE spread over."""
@@ -254,7 +254,7 @@ def touched(checkout: Path) -> dict[str, int]:
     """The number of files that each addition changed."""
     return {
         "source": apply(checkout, SOURCE),
-        "architecture": apply(checkout, {**ARCHITECTURE}) + 0 * apply(checkout, {"sae/architectures.py": PARAMETER}),
+        "architecture": apply(checkout, ARCHITECTURE),
         "statistic": apply(checkout, STATISTIC),
         "stage": apply(checkout, STAGE),
     }

@@ -1,5 +1,6 @@
-"""No module of the house imports itself through others, not even inside a function or for its types."""
+"""The rooms: no module imports itself through others, and every room is checked, packaged and copied."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -7,14 +8,24 @@ import grimp
 import networkx
 
 HOUSE = Path(__file__).parents[1]
+PROJECT = tomllib.loads((HOUSE / "pyproject.toml").read_text())
+ROOMS = PROJECT["tool"]["importlinter"]["root_packages"]
 
 
 def test_there_is_no_import_circle() -> None:
-    rooms = tomllib.loads((HOUSE / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
-    graph = grimp.build_graph(*rooms, cache_dir=None)
+    """Imports inside functions and for types count too."""
+    graph = grimp.build_graph(*ROOMS, cache_dir=None)
     imports = networkx.DiGraph(
         (module, imported) for module in graph.modules for imported in graph.find_modules_directly_imported_by(module)
     )
     assert {"vlm.loading", "flows.cli", "explorer.live"} <= set(imports)
     circles = [sorted(circle) for circle in networkx.strongly_connected_components(imports) if len(circle) > 1]
     assert circles == []
+
+
+def test_every_room_is_checked_packaged_and_copied() -> None:
+    assert set(PROJECT["tool"]["mypy"]["files"]) == set(ROOMS)
+    assert {name.rstrip("*") for name in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]} == set(ROOMS)
+    copied = re.findall(r"^COPY (\w+) \1$", (HOUSE / "deploy" / "Dockerfile").read_text(), re.MULTILINE)
+    assert set(copied) - {"studies", "deploy"} == set(ROOMS)
+    assert all((HOUSE / room / "py.typed").is_file() for room in ROOMS)

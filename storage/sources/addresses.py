@@ -1,4 +1,4 @@
-"""Which network addresses a download may connect to: the public ones, unless the study allows others."""
+"""The network addresses that a download may connect to: public ones, unless the study allows others."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # the last 32 bits are an IPv4 a
 
 
 class PrivateAddressError(OSError):
-    """A host that stands for an address of a private network, or of this machine.
+    """A host resolves to an address of a private network, or of this machine.
 
-    Its words are always the same: the connector merges errors of several addresses only when they read alike.
+    Its message is always the same, since the connector merges errors of several addresses only when they are equal.
     """
 
     def __init__(self) -> None:
@@ -22,23 +22,25 @@ class PrivateAddressError(OSError):
 
 
 def is_public(text: str) -> bool:
-    """Whether an address belongs to the public internet, also where an IPv6 address wraps one of IPv4."""
+    """Whether an address is on the public internet. An IPv4 address inside an IPv6 address decides for it."""
     try:
-        found: Address = ipaddress.ip_address(text.partition("%")[0])
+        ip: Address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return False
-    if isinstance(found, ipaddress.IPv6Address):
-        wrapped = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
-        if wrapped is None and found in _NAT64:
-            wrapped = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+    if isinstance(ip, ipaddress.IPv6Address):
+        wrapped = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if wrapped is None and ip in _NAT64:
+            wrapped = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if wrapped is not None:
-            found = wrapped
-    return found.is_global and not found.is_multicast and not found.is_reserved
+            ip = wrapped
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
 def socket_factory(allow_private: bool) -> Callable[[Any], socket.socket]:
-    """Make the sockets of a connection pool. It sees the very address that is connected to, after every resolution
-    and redirect, so that a name that changes its address between check and use gains nothing.
+    """Return the function that creates a connection pool's sockets and refuses private addresses.
+
+    It checks the address of the connection itself, after every resolution and redirect, so a name cannot change its
+    address between check and use.
     """
 
     def make(info: Any) -> socket.socket:

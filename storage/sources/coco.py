@@ -1,6 +1,6 @@
-"""COCO's official layout: captions_<subset>.json with a folder or a zip of images, here or at a URL.
+"""COCO's official layout: captions_<subset>.json with a folder or a zip of images, local or at a URL.
 
-Archives are downloaded once, checked where their sum is known, and read in place: nothing is ever unpacked.
+Archives are downloaded once, checked when their digest is known, and read in place, without unpacking.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from storage.sources.section import DownloadsSection, is_url, resolved
 from storage.sources.tables import stamp
 
 SITE = "http://images.cocodataset.org"
-#: sums of the archives at SITE, as published by those who mirror them
+#: digests of the archives at SITE, as published by mirrors
 DIGESTS = {
     "train2017.zip": "md5:cced6f7f71b7629ddf16f17bbcfab6b2",
     "val2017.zip": "md5:442b8da7639aecaf257c1dceb8ba8c80",
@@ -47,7 +47,7 @@ class CocoSection(DownloadsSection):
     images_digest: str = Field("", pattern=r"^$|^(sha256:[0-9a-fA-F]{64}|md5:[0-9a-fA-F]{32})$")
 
     def place(self) -> dict[str, Any]:
-        """The subset, and all places that the study names."""
+        """The subset, and all paths and URLs that the study names."""
         places = [self.path, self.annotations, self.images]
         return {"subset": self.subset, "at": [resolved(place) for place in places if place is not None]}
 
@@ -68,18 +68,18 @@ class CocoSection(DownloadsSection):
 
 
 class Coco(Source):
-    """Source of COCO's images, each with its captions (five, mostly). An image is named by its number.
+    """Source of COCO's images, each with its captions (mostly five). The key of an image is its number.
 
     Args:
         path: the folder that holds annotations and images, or the site that serves them.
-        downloads: folder that keeps what was downloaded.
-        subset: "train2017", "val2017", or another that the files are named by.
+        downloads: folder of the downloaded archives and of cached digests.
+        subset: "train2017", "val2017", or another subset in the names of the files.
         annotations: captions_<subset>.json, or a zip that holds it; found below `path` when not given.
         images: the folder or zip of the images; found below `path` when not given.
-        annotations_digest, images_digest: "sha256:..." or "md5:..." of what is downloaded.
-        policy: how it is downloaded.
+        annotations_digest, images_digest: "sha256:..." or "md5:..." of the downloaded files.
+        policy: limits of the downloads.
         max_image_bytes: larger images fail.
-        identity: what names the source in the store.
+        identity: identity of the source in the store.
     """
 
     name = "coco"
@@ -104,7 +104,7 @@ class Coco(Source):
         self.policy, self.max_image_bytes = policy or Policy(), max_image_bytes
 
     def list(self) -> Listing:
-        """List the images that are there and have captions. Raises BadInput when either cannot be had or read."""
+        """List the images that exist and have captions. Raises BadInput when a file is missing or cannot be read."""
         captions_at = self._at(self.annotations, self._annotation_places(), "annotations", self.sums[0])
         names, captions = _parse(_captions_json(captions_at, self.subset), captions_at)
         prints = self._pictures().prints(list(names.values()))
@@ -140,9 +140,9 @@ class Coco(Source):
         subset = self.subset
         return [f"{self.path}/{name}" for name in (subset, f"images/{subset}", f"{subset}.zip", f"zips/{subset}.zip")]
 
-    def _at(self, given: str | None, usual: Sequence[str], key: str, digest: str) -> Path:
-        """Where a part lies on disk, downloaded when it is named by a URL."""
-        places = [given] if given else usual
+    def _at(self, stated: str | None, usual: Sequence[str], key: str, digest: str) -> Path:
+        """Path of the annotations or images on disk. A URL is downloaded first."""
+        places = [stated] if stated else usual
         for place in places:
             if is_url(place):
                 name = place.rstrip("/").rpartition("/")[2]
@@ -168,9 +168,9 @@ class _Folder:
         self.root, self.memo, self.max_bytes = root, memo, max_bytes
 
     def prints(self, names: Sequence[str]) -> dict[str, str]:
-        """{name: sha256} of those that are there."""
-        found = {name: file for name in names if (file := confined(self.root, name)) and file.is_file()}
-        return dict(zip(found, digests([*found.values()], self.memo), strict=True))
+        """{name: sha256} of the files that exist."""
+        files = {name: file for name in names if (file := confined(self.root, name)) and file.is_file()}
+        return dict(zip(files, digests([*files.values()], self.memo), strict=True))
 
     def read(self, names: Sequence[str]) -> Iterator[bytes | SourceError]:
         for name in names:
@@ -179,13 +179,13 @@ class _Folder:
 
 
 class _Zip:
-    """Images in a zip, in whatever folder of it. Members are read one by one, each up to its limit."""
+    """Images in any folder of a zip. Members are read one by one, each up to the size limit."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self.path, self.max_bytes = path, max_bytes
 
     def prints(self, names: Sequence[str]) -> dict[str, str]:
-        """{name: CRC and size} of those that are there, from the table of contents."""
+        """{name: CRC and size} of the members that exist, from the table of contents."""
         with _opened(self.path) as archive:
             members = _members(archive, self.path)
         return {name: f"{members[name].CRC:08x}-{members[name].file_size}" for name in names if name in members}
@@ -208,7 +208,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """{file name: member} of the pictures. The folder in front of the name is the archive's own matter."""
+    """{file name: member} of the pictures, whatever the folder in front of the name."""
     listed = archive.infolist()
     if len(listed) > MAX_MEMBERS:
         raise BadInput(f"{path} lists {len(listed):,} members, allowed are {MAX_MEMBERS:,}")
@@ -216,16 +216,16 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes | SourceError:
-    """A member's bytes. Reading stops at the limit, whatever size the header claims."""
+    """Read a member's bytes. Reading stops at the limit, whatever size the header states."""
     if info.flag_bits & 1:
         return SourceError("encrypted", info.filename)
     try:
         with archive.open(info) as member:
             data = member.read(max_bytes + 1)
             if len(data) <= max_bytes:
-                data += member.read(1)  # the checksum is compared at the end only
+                data += member.read(1)  # zipfile compares the checksum at the end of the member
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
-        # the item is counted under this cause; NotImplementedError is zipfile's word for a compression it cannot read
+        # the item is counted under this cause; zipfile raises NotImplementedError for a compression it cannot read
         return SourceError("corrupt archive member", f"{info.filename}: {error}")
     return SourceError("too large", f"more than the {max_bytes:,} bytes allowed") if len(data) > max_bytes else data
 
@@ -246,7 +246,7 @@ def _captions_json(path: Path, subset: str) -> bytes:
 
 
 def _parse(data: bytes, path: Path) -> tuple[dict[int, str], dict[int, list[Caption]]]:
-    """{image id: file name} and {image id: captions}, each caption keyed by its own id."""
+    """{image id: file name} and {image id: captions}. The key of a caption is its own id."""
     try:
         content = json.loads(data)
         names = {int(image["id"]): str(image["file_name"]) for image in content["images"]}

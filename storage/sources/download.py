@@ -1,7 +1,8 @@
-"""Downloads over http and https: many at once, streamed to disk, tried again when that may help, checked when a sum
+"""Concurrent downloads over http and https: streamed to disk, retried after transient errors, checked when a digest
 is known.
 
-Never connects to what the policy forbids, never follows a redirect out of http, never keeps more than it was allowed.
+Never connects to an address that the policy forbids, never follows a redirect to another scheme, and never keeps more
+bytes than the policy allows.
 """
 
 from __future__ import annotations
@@ -36,39 +37,39 @@ USER_AGENT = "bridgescope (pairs for a study of embeddings)"
 REDIRECTS = 5
 REDIRECTING = (301, 302, 303, 307, 308)
 FORBIDDING = ("noai", "noimageai")
-NOTED_BYTES = 8 << 20  # a body of so much is resumed even after a kill; a smaller one only within the run
-TOLD_SECONDS = 30.0  # between two lines about a long download
+RESUMED_BYTES = 8 << 20  # a body of at least this size is resumed even after a kill; a smaller one only within the run
+LOG_SECONDS = 30.0  # between two log lines about a long download
 
 
 class Wanted(NamedTuple):
     """A body to download."""
 
     url: str
-    path: Path  #: where it goes once it is whole; there already, it is not asked for
-    digest: str = ""  #: "sha256:..." or "md5:..." in hexadecimal, "" when no sum is known
+    path: Path  #: path of the complete body; when the file exists, the body is not requested
+    digest: str = ""  #: "sha256:..." or "md5:..." in hexadecimal, "" when no digest is known
 
 
 class Policy(NamedTuple):
-    """How downloads go, and what they may do."""
+    """Concurrency, limits and permissions of downloads."""
 
     concurrency: int = 64
-    timeout: float = 15.0  #: seconds for a body in all; 0 sets no limit but STALL_SECONDS
-    tries: int = 3  #: in one run, of what fails by a cause that may go away
-    back_off: float = 0.5  #: seconds before the second try, doubled with each one, times a random 0.5 to 1.5
-    longest_wait: float = 30.0  #: a server that asks for a longer pause is left alone until a later run
+    timeout: float = 15.0  #: seconds for a whole body; 0 sets no limit except STALL_SECONDS
+    tries: int = 3  #: per run, for a body that fails by a transient cause
+    back_off: float = 0.5  #: seconds before the second try, doubled with each further try, times a random 0.5 to 1.5
+    longest_wait: float = 30.0  #: seconds; when a server asks for a longer pause, the body fails until a later run
     max_bytes: int = 32 << 20
     allow_private_addresses: bool = False
     respect_noai: bool = True
 
 
-STALL_SECONDS = 60.0  # without a byte, a body that may take any time is given up
+STALL_SECONDS = 60.0  # a download without a time limit fails after this time without a byte
 
 
-Pending = concurrent.futures.Future[SourceError | None]  # of one body: None once it is whole at its path
+Pending = concurrent.futures.Future[SourceError | None]  # result of one body: None once it is complete at its path
 
 
 class _Refused(SourceError):
-    """An answer that is no body; the server may have said when to ask again."""
+    """A response without a body, with the server's Retry-After if it sent one."""
 
     def __init__(self, cause: str, detail: str, retry_after: float | None) -> None:
         super().__init__(cause, detail)
@@ -78,11 +79,11 @@ class _Refused(SourceError):
 def download(
     wanted: Sequence[Wanted], policy: Policy, arrived: Callable[[int], None] | None = None
 ) -> Iterator[SourceError | None]:
-    """Download bodies, `policy.concurrency` at a time; yield for each in order None once it is whole at its path, or
-    the error that kept it from being so. `arrived` is told the place of each body as soon as it is whole.
+    """Download bodies, `policy.concurrency` at a time. Yields for each, in order, None once it is complete at its path,
+    or its error. `arrived` is called with the place of each body as soon as it is complete.
 
-    The network runs in a thread of its own and as far ahead as there is work: what came early waits on disk, never in
-    memory. Raises OSError when the disk cannot be written.
+    Downloads run in a thread of their own, ahead of the caller; bodies that finish early wait on disk, not in memory.
+    Raises OSError when the disk cannot be written.
     """
     futures: list[Pending] = [concurrent.futures.Future() for _ in wanted]
     todo = [place for place, one in enumerate(wanted) if not one.path.exists()]
@@ -106,7 +107,7 @@ def download(
 
 
 def download_file(url: str, path: Path, policy: Policy, *, digest: str = "", max_bytes: int = 1 << 40) -> Path:
-    """Download one large file, going on where an interrupted call stopped. Raises BadInput with the cause."""
+    """Download one large file, resuming an interrupted call. Raises BadInput with the cause."""
     whole = policy._replace(timeout=0.0, max_bytes=max_bytes, concurrency=1)
     if path.exists():
         return path
@@ -135,11 +136,11 @@ class _Crew:
         self._stopped = False
 
     def run(self) -> None:
-        """Work until all futures are set. What stops the work is raised through those that are left."""
+        """Work until all futures are set. An error that stops the work is set on the remaining futures."""
         try:
             asyncio.run(self._work())
         except asyncio.CancelledError:
-            pass  # nobody waits for the rest
+            pass  # the caller has stopped reading the remaining futures
         except BaseException as error:
             cause = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
             for future in self.futures:
@@ -157,7 +158,7 @@ class _Crew:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         if self._stopped:
             return
-        # Work that is due, lowest place first: what is tried again is what the reader waits for.
+        # The lowest place comes first, so that a retry that the reader waits for goes ahead of later bodies.
         queue: asyncio.PriorityQueue[tuple[int, int]] = asyncio.PriorityQueue()
         for place in self.todo:
             queue.put_nowait((place, 1))
@@ -188,11 +189,11 @@ class _Crew:
                 task.cancel()
 
     def _wait(self, error: SourceError | None, tries: int) -> float | None:
-        """Seconds until the next try; None when there is none."""
+        """Seconds until the next try; None when there is no next try."""
         if error is None or not is_transient(error.cause) or tries >= self.policy.tries:
             return None
         if error.cause == "timeout" and self.policy.timeout:
-            return None  # it would hold up the others for as long once more: a later run may be luckier
+            return None  # another try would block a worker for as long again; a later run tries again
         wait = self.policy.back_off * 2 ** (tries - 1) * random.uniform(0.5, 1.5)  # noqa: S311
         asked = error.retry_after if isinstance(error, _Refused) else None
         wait = wait if asked is None else asked + wait
@@ -211,13 +212,13 @@ def _session(policy: Policy, connections: int) -> aiohttp.ClientSession:
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=total, sock_connect=stall, sock_read=stall),
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-        auto_decompress=False,  # a few bytes could unpack without bound
+        auto_decompress=False,  # a few compressed bytes could expand without bound
         cookie_jar=aiohttp.DummyCookieJar(),
     )
 
 
 async def attempt(session: aiohttp.ClientSession, wanted: Wanted, policy: Policy) -> SourceError | None:
-    """Try once to get a body. Returns None when it is whole at its path, else the error with its cause."""
+    """Try once to download a body. Returns None when it is complete at its path, else the error with its cause."""
     import aiohttp
 
     try:
@@ -246,7 +247,7 @@ async def attempt(session: aiohttp.ClientSession, wanted: Wanted, policy: Policy
 
 
 async def _get(session: aiohttp.ClientSession, wanted: Wanted, policy: Policy) -> None:
-    """Ask, follow redirects by hand, and receive the body."""
+    """Send the request, follow redirects one by one, and receive the body."""
     partial = _Partial(wanted)
     start, headers = partial.resumable()
     url = _url(wanted.url)
@@ -255,15 +256,15 @@ async def _get(session: aiohttp.ClientSession, wanted: Wanted, policy: Policy) -
             if response.status not in REDIRECTING:
                 await _receive(response, partial, start, policy)
                 return
-            there = url.join(_url(response.headers.get("Location", ""), relative=True))
-            if there.scheme not in ("http", "https"):
-                raise SourceError("redirect to another scheme", f"{there.scheme}:")
-            url = there
+            target = url.join(_url(response.headers.get("Location", ""), relative=True))
+            if target.scheme not in ("http", "https"):
+                raise SourceError("redirect to another scheme", f"{target.scheme}:")
+            url = target
     raise SourceError("too many redirects", f"more than {REDIRECTS}")
 
 
 def _url(text: str, *, relative: bool = False) -> URL:
-    """A URL as it was written: quoted only where it must be, since servers sign what they wrote."""
+    """Parse a URL and quote it only where necessary, since servers sign URLs as they wrote them."""
     from yarl import URL
 
     ready = text.isascii() and text.isprintable() and " " not in text
@@ -276,43 +277,43 @@ def _url(text: str, *, relative: bool = False) -> URL:
 
 
 async def _receive(response: aiohttp.ClientResponse, partial: _Partial, start: int, policy: Policy) -> None:
-    """Stream an answer to disk, check it, and give it its name."""
+    """Stream a response to disk, check it, and rename the file to its final path."""
     headers = response.headers
     if response.status == 416:
-        partial.forget()
+        partial.delete()
         raise SourceError("cut short", "the rest that was asked for is not there")
     if response.status not in (200, 206):
         raise _Refused(f"HTTP {response.status}", response.reason or "", _retry_after(headers))
-    if policy.respect_noai and (said := _forbids(headers)):
-        raise SourceError("X-Robots-Tag", said)
+    if policy.respect_noai and (directive := _forbidding_directive(headers)):
+        raise SourceError("X-Robots-Tag", directive)
     if headers.get("Content-Encoding", "identity").lower() != "identity":
         raise SourceError("compressed response", headers["Content-Encoding"])
     if response.status == 200 or not headers.get("Content-Range", "").startswith(f"bytes {start}-"):
         if response.status == 206:
-            partial.forget()
+            partial.delete()
             raise SourceError("cut short", f"asked from byte {start}, got {headers.get('Content-Range')}")
         start = 0
     size = start
     expected = None if response.content_length is None else start + response.content_length
     if expected is not None and expected > policy.max_bytes:
         raise SourceError("too large", f"{expected:,} bytes, allowed are {policy.max_bytes:,}")
-    told = time.monotonic()
+    logged_at = time.monotonic()
     with partial.open(start, headers, expected or 0) as file:
         async for chunk in response.content.iter_any():
             size += len(chunk)
             if size > policy.max_bytes:
-                partial.forget()
+                partial.delete()
                 raise SourceError("too large", f"more than the {policy.max_bytes:,} bytes allowed")
             file.write(chunk)
             partial.sum.update(chunk)
-            if time.monotonic() - told > TOLD_SECONDS:
-                told = time.monotonic()
+            if time.monotonic() - logged_at > LOG_SECONDS:
+                logged_at = time.monotonic()
                 log.info("%s: %d of %s MB", response.url.name, size >> 20, expected >> 20 if expected else "?")
     partial.finish()
 
 
 class _Partial:
-    """What is on disk of a body that is not whole yet: `<path>.part`, and in `<path>.note` what names its version."""
+    """An incomplete body on disk: its bytes in `<path>.part`, and the validator of its version in `<path>.note`."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.path = wanted.path
@@ -321,7 +322,7 @@ class _Partial:
         self.sum = hashlib.new(self.algorithm or "sha256", usedforsecurity=False)
 
     def resumable(self) -> tuple[int, dict[str, str]]:
-        """Bytes that are there already, and the headers that ask for the rest of the same version."""
+        """Number of bytes on disk, and the headers that request the rest of the same version."""
         try:
             validator = self.note.read_text()
             with self.file.open("rb") as file:
@@ -334,16 +335,17 @@ class _Partial:
 
     @contextlib.contextmanager
     def open(self, start: int, headers: Mapping[str, str], expected: int) -> Iterator[IO[bytes]]:
-        """The file to append to. When receiving breaks off, what came so far is kept if the server can go on."""
+        """Open the file to append to. After an error, its bytes are kept if the server supports resuming."""
         etag = headers.get("ETag", "")
-        # A weak tag promises no equal bytes. A date does not either, within its second: only where no tag is given.
+        # A weak tag does not guarantee equal bytes. Nor does a date, as versions of one second share it: it is used
+        # only without a tag.
         validator = headers.get("Last-Modified", "") if not etag else "" if etag.startswith("W/") else etag
         if headers.get("Accept-Ranges", "").lower() == "none":
             validator = ""
         if start == 0:
             self.sum = hashlib.new(self.algorithm or "sha256", usedforsecurity=False)
             self.note.unlink(missing_ok=True)
-            if validator and expected >= NOTED_BYTES:
+            if validator and expected >= RESUMED_BYTES:
                 self.note.write_text(validator)
         with self.file.open("ab" if start else "wb") as file:
             try:
@@ -354,28 +356,28 @@ class _Partial:
                 raise
 
     def finish(self) -> None:
-        """Check the sum, if one is known, and give the file its name."""
-        found = self.sum.hexdigest()
-        if self.digest and found != self.digest.lower():
-            self.forget()
-            raise SourceError("wrong hash", f"{self.algorithm} is {found}, expected {self.digest.lower()}")
+        """Check the digest, if one is known, and rename the file to its final path."""
+        digest = self.sum.hexdigest()
+        if self.digest and digest != self.digest.lower():
+            self.delete()
+            raise SourceError("wrong hash", f"{self.algorithm} is {digest}, expected {self.digest.lower()}")
         os.replace(self.file, self.path)
         self.note.unlink(missing_ok=True)
 
-    def forget(self) -> None:
-        """Start over at the next try."""
+    def delete(self) -> None:
+        """Delete the incomplete body, so that the next try starts over."""
         self.file.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
 
 def discard(path: Path) -> None:
-    """Remove a downloaded body, and what is left of one that never became whole."""
+    """Remove a downloaded body, complete or incomplete."""
     for name in (path.name, path.name + ".part", path.name + ".note"):
         path.with_name(name).unlink(missing_ok=True)
 
 
-def _forbids(headers: Mapping[str, str]) -> str:
-    """What of X-Robots-Tag keeps us out, "" when nothing does. It may come several times, and name a crawler."""
+def _forbidding_directive(headers: Mapping[str, str]) -> str:
+    """The forbidding directive of X-Robots-Tag, or "". The header may occur several times and name a crawler."""
     values = headers.getall("X-Robots-Tag", []) if hasattr(headers, "getall") else []
     for value in values:
         for directive in value.lower().split(","):
@@ -385,7 +387,7 @@ def _forbids(headers: Mapping[str, str]) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that Retry-After asks for, given as a number or as a date."""
+    """Seconds that Retry-After requests, as a number or as a date; None without it."""
     value = headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value)

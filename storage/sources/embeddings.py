@@ -1,4 +1,4 @@
-"""Pairs that come as vectors (`embeddings:PATH`): names and captions from the folder's metadata, no pictures."""
+"""The user's own vectors as pairs (`embeddings:PATH`): keys and captions from the folder's metadata, no pictures."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class EmbeddingsSection(PairsSection):
     path: str = Field(description="the folder, relative to the study file")
 
     def open(self, store: Path) -> Source:
-        """The source. Reads the folder's bytes once, for the identity."""
+        """Open the source. Reads the folder's bytes once, for the identity."""
         return EmbeddingsFolder(Path(self.path), store / "sources" / "fingerprints.json")
 
 
 class EmbeddingsFolder(Source):
-    """A folder of vectors as a source of pairs. An image is named by its key, a caption by its row."""
+    """A folder of vectors as a source of pairs. The key of a caption is its row."""
 
     name = "embeddings"
 
     def __init__(self, path: Path, memo: Path) -> None:
-        from storage.vectors import fingerprint  # with zarr a third of a second to import
+        from storage.vectors import fingerprint  # zarr takes a third of a second to import
 
         self.path = path
         self.identity: dict[str, Any] = {"path": path.name, "sha256": fingerprint(path, memo) if path.is_dir() else ""}
@@ -55,5 +55,5 @@ class EmbeddingsFolder(Source):
         return Listing(sorted(items), [])
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
-        """No pictures: None for every item."""
+        """Yield None for every item: the source has no pictures."""
         yield from (None for _ in locators)

@@ -1,4 +1,4 @@
-"""Local files as sources meet them: names kept inside their folder, sizes bounded, sums remembered."""
+"""Reading of local files for sources: names confined to their folder, bounded sizes, cached digests."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 from storage.sources import SourceError
 
-if TYPE_CHECKING:  # a fifth of a second to import
+if TYPE_CHECKING:  # polars takes a fifth of a second to import
     import polars as pl
 
 PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif", "jfif"})
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file's name says that it is a picture. What it is in truth, decoding tells."""
+    """Whether a file has the extension of a picture. Its content is checked only when it is decoded."""
     return name.rpartition(".")[2].lower() in PICTURES
 
 
 def confined(root: Path, name: str) -> Path | None:
-    """The file `name` below `root`, which is resolved already; None when name or link lead out of it."""
+    """Path of the file `name` below `root`, a resolved path; None when the name or a link leads out of it."""
     if not name or "\0" in name:
         return None
     try:
@@ -34,7 +34,7 @@ def confined(root: Path, name: str) -> Path | None:
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes | SourceError:
-    """A file's bytes, or why they cannot be had."""
+    """Read a file's bytes. Returns a SourceError when it is missing, unreadable or larger than `max_bytes`."""
     try:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
@@ -48,7 +48,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes | SourceError:
 
 
 def digests(files: Sequence[Path], memo: Path) -> list[str]:
-    """The sha256 of each file, "" for one that cannot be read. `memo` remembers what was hashed, by size and time."""
+    """The sha256 of each file, "" for an unreadable one. The file `memo` caches digests by path, size and time."""
     import polars as pl
 
     known: dict[tuple[str, int, int], str] = {}
@@ -77,9 +77,9 @@ def digests(files: Sequence[Path], memo: Path) -> list[str]:
 
 
 def indexed(file: Path, memo: Path, key: str, build: Callable[[Path], pl.DataFrame]) -> pl.DataFrame:
-    """What an archive holds, from the folder `memo` when its size and time are those it was indexed at.
+    """Return the index of an archive, cached in the folder `memo` by path, size and time of the archive.
 
-    `key` names how the index was made. Raises what `build` raises.
+    `key` identifies the options of `build`. Raises the errors of `build`.
     """
     import polars as pl
 

@@ -26,27 +26,27 @@ from storage.sources.tables import (
 )
 
 MAX_CAPTION_FILE = 1 << 20
-Captioned = dict[str, tuple[str, list[Any]]]  # {image: (group, captions)}
+Captioned = dict[str, tuple[str, list[Any]]]  # {image: (group, texts)}
 
 
 class FolderSection(FilesSection):
-    """Images in a folder, with a table of captions, or a .txt file beside each."""
+    """Images in a folder, with a table of captions, or a .txt file beside each image."""
 
     paths: ClassVar[tuple[str, ...]] = ("path",)
 
     source: Literal["folder"]
     path: str = Field(description="the folder, relative to the study file")
-    table: str | None = Field(None, description="CSV, TSV, JSONL or Parquet in it; default: the only one there")
+    table: str | None = Field(None, description="CSV, TSV, JSONL or Parquet file in the folder; default: the only one")
     image_column: str | None = Field(None, description="default: file_name, image, image_path, path, ...")
     caption_column: str | None = Field(None, description="default: caption, captions, text, title")
     group_column: str | None = Field(None, description="images of one group stay on one side of the split")
 
     def place(self) -> dict[str, Any]:
-        """The folder."""
+        """The path of the folder."""
         return {"at": resolved(self.path)}
 
     def reader(self, own: Path, identity: dict[str, Any]) -> Source:
-        """The source without the limit."""
+        """Open the source without the limit."""
         return Folder(
             Path(self.path),
             own / "digests.parquet",
@@ -60,16 +60,16 @@ class FolderSection(FilesSection):
 
 
 class Folder(Source):
-    """Source of a folder's images. An image is named by its path below the folder.
+    """Source of a folder's images. The key of an image is its path below the folder.
 
     Args:
         path: the folder.
-        memo: file that remembers the sums of the images, by size and time.
-        table: name of the table below the folder; without it the only table there is taken, else files .txt, one
-            caption a line.
-        image_column, caption_column, group_column: of the table; without them the usual names are looked for.
+        memo: file that caches the digests of the images, by path, size and time.
+        table: name of the table below the folder; default: the only table there, else .txt files with one caption per
+            line.
+        image_column, caption_column, group_column: columns of the table; default: the usual names.
         max_image_bytes: larger files fail.
-        identity: what names the source in the store.
+        identity: identity of the source in the store.
     """
 
     name = "folder"
@@ -97,9 +97,9 @@ class Folder(Source):
         root = self.path.resolve()
         table = self._table()
         dropped: list[Dropped] = []
-        named = self._from_table(table) if table else _sidecars(root, dropped)
+        captioned = self._from_table(table) if table else _sidecars(root, dropped)
         files: dict[str, Path] = {}
-        for name in named:
+        for name in captioned:
             file = confined(root, name)
             if file is None:
                 dropped.append(Dropped(name, "path out of the folder"))
@@ -109,7 +109,7 @@ class Folder(Source):
                 files[name] = file
         items = []
         for name, digest in zip(files, digests([*files.values()], self.memo), strict=True):
-            group, texts = named[name]
+            group, texts = captioned[name]
             captions = captions_of(name, texts)
             if captions:
                 items.append(Item(name, group, name, captions, stamp(digest, captions)))
@@ -118,7 +118,7 @@ class Folder(Source):
         return Listing(sorted(items), dropped)
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
-        """Read each file when its turn comes."""
+        """Yield each file's bytes, read when they are requested."""
         root = self.path.resolve()
         for name in locators:
             file = confined(root, name)
@@ -126,10 +126,10 @@ class Folder(Source):
 
     def _table(self) -> Path | None:
         if self.table is not None:
-            found = confined(self.path.resolve(), self.table)
-            if found is None:
+            path = confined(self.path.resolve(), self.table)
+            if path is None:
                 raise BadInput(f"pairs.table = {self.table!r} leads out of {self.path}")
-            return found
+            return path
         tables = sorted(file for file in self.path.iterdir() if file.suffix.lower() in TABLES)
         if len(tables) > 1:
             names = ", ".join(file.name for file in tables)
@@ -137,22 +137,22 @@ class Folder(Source):
         return tables[0] if tables else None
 
     def _from_table(self, path: Path) -> Captioned:
-        """{image: (group, captions)}: rows that name one image are one item."""
+        """{image: (group, texts)} of a table. Rows that name the same image are one item."""
         table = read_table(path)
         image = column(table, self.columns[0], IMAGE_COLUMNS, "image_column", path)
         caption = column(table, self.columns[1], CAPTION_COLUMNS, "caption_column", path)
         group = optional(table, self.columns[2], GROUP_COLUMNS, "group_column", path)
-        found: Captioned = {}
+        captioned: Captioned = {}
         groups = table[group].to_list() if group else [None] * table.height
         for name, value, of in zip(table[image].to_list(), table[caption].to_list(), groups, strict=True):
-            known = found.setdefault(str(name or ""), ("" if of is None else str(of), []))
-            known[1].extend(texts_of(value))
-        return found
+            _, texts = captioned.setdefault(str(name or ""), ("" if of is None else str(of), []))
+            texts.extend(texts_of(value))
+        return captioned
 
 
 def _sidecars(root: Path, dropped: list[Dropped]) -> Captioned:
-    """{image: ("", captions)} of all images below the folder, from the .txt file of the same name."""
-    found: Captioned = {}
+    """{image: ("", texts)} of all images below the folder, from the .txt file of the same name."""
+    captioned: Captioned = {}
     for file in sorted(root.rglob("*")):
         if not is_picture(file.name) or not file.is_file():
             continue
@@ -163,7 +163,7 @@ def _sidecars(root: Path, dropped: list[Dropped]) -> Captioned:
             dropped.append(Dropped(name, cause, data.detail))
             continue
         try:
-            found[name] = ("", list(data.decode("utf-8-sig").splitlines()))
+            captioned[name] = ("", list(data.decode("utf-8-sig").splitlines()))
         except UnicodeDecodeError as error:
             dropped.append(Dropped(name, "caption file is not UTF-8", str(error)))
-    return found
+    return captioned

@@ -1,7 +1,7 @@
-"""A dataset on the Hugging Face hub, by its Parquet files: an image column with the bytes inside, and a caption column.
+"""Parquet files of a dataset on the Hugging Face hub, with a column of encoded images and a column of captions.
 
-Files come through huggingface_hub and its cache; a local folder in the same layout is read as it is. No code of the
-dataset is ever run.
+Files are downloaded by huggingface_hub into its cache; a local folder of the same layout is read in place. No code of
+the dataset is run.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from storage.sources.files import indexed
 from storage.sources.section import FilesSection, resolved
 from storage.sources.tables import captions_of, stamp, texts_of
 
-if TYPE_CHECKING:  # a third of a second to import
+if TYPE_CHECKING:  # both take a third of a second to import
     import polars as pl
     import pyarrow as pa
 
-ROWS_AT_ONCE = 32  # images in memory while a file is gone through
+ROWS_AT_ONCE = 32  # images in memory while a file is read
 Pictures = list[bytes | None]
 INDEX: dict[str, Any] = {"sha256": str, "size": int, "group": str, "texts": list[str]}
 
@@ -37,9 +37,9 @@ class HuggingFaceSection(FilesSection):
     paths: ClassVar[tuple[str, ...]] = ("repo",)
 
     source: Literal["huggingface"]
-    repo: str = Field(description="OWNER/NAME on the hub, or a folder (begin it with . or /)")
+    repo: str = Field(description="OWNER/NAME on the hub, or a folder (starting with . or /)")
     revision: str = Field("main", description="branch, tag or commit")
-    files: str = Field("**/*.parquet", description="which files, as a pattern below the dataset")
+    files: str = Field("**/*.parquet", description="pattern of the files, relative to the dataset")
     image_column: str = "image"
     caption_column: str = "caption"
     group_column: str | None = Field(None, description="images of one group stay on one side of the split")
@@ -50,11 +50,11 @@ class HuggingFaceSection(FilesSection):
         return super().is_path(value) and value.startswith((".", "/"))
 
     def place(self) -> dict[str, Any]:
-        """The dataset, and the column of its images."""
+        """The name or folder of the dataset, and its image column."""
         return {"repo": resolved(self.repo) if os.path.isabs(self.repo) else self.repo, "image": self.image_column}
 
     def reader(self, own: Path, identity: dict[str, Any]) -> Source:
-        """The source without the limit."""
+        """Open the source without the limit."""
         return HuggingFace(
             self.repo,
             own,
@@ -69,17 +69,17 @@ class HuggingFaceSection(FilesSection):
 
 
 class HuggingFace(Source):
-    """Source of the rows of a dataset's Parquet files. An image is named by the sum of its bytes: rows that share one
-    are one item with several captions.
+    """Source of the rows of a dataset's Parquet files. The key of an image is the digest of its bytes: rows with equal
+    images are one item with several captions.
 
     Args:
         repo: OWNER/NAME on the hub, or a folder by its absolute path.
-        downloads: folder that keeps the indices of the files.
+        downloads: folder of the files' indices.
         revision: branch, tag or commit.
-        files: which files, as a pattern below the dataset ("data/train-*.parquet").
-        image_column, caption_column, group_column: of the tables.
+        files: pattern of the files, relative to the dataset ("data/train-*.parquet").
+        image_column, caption_column, group_column: columns of the files.
         max_image_bytes: larger images fail.
-        identity: what names the source in the store.
+        identity: identity of the source in the store.
     """
 
     name = "huggingface"
@@ -102,7 +102,7 @@ class HuggingFace(Source):
         self.max_image_bytes = max_image_bytes
 
     def list(self) -> Listing:
-        """List the rows, in the order of the files. Raises BadInput when they cannot be had, or lack a column."""
+        """List the rows, in the order of the files. Raises BadInput for files that are unavailable or lack a column."""
         groups: dict[str, str] = {}
         places: dict[str, str] = {}
         texts: dict[str, list[str]] = {}
@@ -128,7 +128,7 @@ class HuggingFace(Source):
         return Listing(items, dropped)
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
-        """Go through each file once, as long as rows are asked for in their order; else back to the row's group."""
+        """Yield the images. Each file is read once if locators are in its order, else again from the row's group."""
         root = self._root()
         reader: _Reader | None = None
         for locator in locators:
@@ -145,7 +145,7 @@ class HuggingFace(Source):
                 yield data
 
     def _root(self) -> Path:
-        """The folder that holds the dataset's files: local, or the hub's snapshot in the cache."""
+        """The folder of the dataset's files: local, or the hub's snapshot in the cache."""
         if os.path.isabs(self.repo):
             if not Path(self.repo).is_dir():
                 raise BadInput(f"pairs.repo: {self.repo}: no such folder")
@@ -154,7 +154,7 @@ class HuggingFace(Source):
         from huggingface_hub import constants, errors
 
         try:
-            found = huggingface_hub.snapshot_download(
+            snapshot = huggingface_hub.snapshot_download(
                 self.repo, repo_type="dataset", revision=self.revision, allow_patterns=self.files
             )
         except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
@@ -165,13 +165,13 @@ class HuggingFace(Source):
             ) from error
         except (errors.HfHubHTTPError, errors.HFValidationError) as error:
             raise BadInput(f"pairs.repo: {self.repo!r} at {self.revision!r}: {str(error).splitlines()[0]}") from error
-        return Path(found)
+        return Path(snapshot)
 
     def _paths(self, root: Path) -> Sequence[Path]:
-        found = sorted(path for path in root.glob(self.files) if path.is_file() and path.suffix == ".parquet")
-        if not found:
+        paths = sorted(path for path in root.glob(self.files) if path.is_file() and path.suffix == ".parquet")
+        if not paths:
             raise BadInput(f"pairs.files: {self.files!r} matches no Parquet file in {root}")
-        return found
+        return paths
 
     def _index(self, path: Path) -> pl.DataFrame:
         import pyarrow as pa
@@ -182,7 +182,7 @@ class HuggingFace(Source):
             raise BadInput(f"{path}: not a readable Parquet file ({error})") from error
 
     def _indexing(self, path: Path) -> pl.DataFrame:
-        """One pass over a file: sum, size, group and captions of each row."""
+        """Read a file once and return the digest, size, group and captions of each row."""
         import polars as pl
         import pyarrow.parquet as pq
 
@@ -206,7 +206,7 @@ class HuggingFace(Source):
 
 
 class _Reader:
-    """The image column of one file, gone through forwards, a few rows in memory."""
+    """Forward reader of the image column of one file, with a few rows in memory."""
 
     def __init__(self, path: Path, column: str) -> None:
         import pyarrow.parquet as pq
@@ -220,7 +220,7 @@ class _Reader:
         self.batches: Iterator[pa.RecordBatch] = iter(())
 
     def at(self, row: int) -> bytes | None:
-        """The bytes in a row; None where there are none, or no such row."""
+        """The image bytes of a row; None for a row without an image, or beyond the last row."""
         if row >= self.starts[-1]:
             return None
         if not self.first <= row < self.stop:
@@ -234,7 +234,7 @@ class _Reader:
 
 
 def _bytes_of(column: Any, path: Path, name: str) -> Pictures:
-    """Encoded pictures of a column: binary, or a struct with the field `bytes`."""
+    """The encoded pictures of a column, which is binary or a struct with the field `bytes`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,7 +1,7 @@
-"""Emoji pictures with their labels and tags: real image-text pairs out of two npm packages.
+"""Emoji pictures with their labels and tags: real image-text pairs from two npm packages.
 
-Fetches the packages once with `npm pack`, checks them against known sha512 sums, and afterwards needs no network.
-Reads members straight from the tarballs and never unpacks them, so nothing in them can reach the file system.
+The packages are fetched once with `npm pack` and checked against known sha512 digests; later runs need no network.
+Members are read from the tarballs without unpacking, so a package cannot write to the file system.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from storage.sources.section import PairsSection
 
 IMAGES = "@lobehub/fluent-emoji-3d@1.1.0"
 METADATA = "emojibase-data@17.0.0"
-#: sha512 of the tarballs of the default versions, in the notation of package lock files
+#: sha512 of the tarballs of the default versions, in the format of package lock files
 INTEGRITY = {
     IMAGES: "sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g==",
     METADATA: "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
 }
 IMAGE_MEMBER = re.compile(r"package/assets/([0-9A-Fa-f_-]+)\.webp")
 METADATA_MEMBER = "package/en/data.json"
-MAX_IMAGE_BYTES = 4 << 20  # the largest of the default package has 29 kB
+MAX_IMAGE_BYTES = 4 << 20  # the largest image of the default package has 29 kB
 MAX_METADATA_BYTES = 64 << 20
 MAX_UNPACKED_BYTES = 1 << 30  # stops a decompression bomb; the default packages hold 18 and 50 MB
 NPM_SECONDS = 600
@@ -50,35 +50,35 @@ class NpmEmojiSection(PairsSection):
     source: Literal["npm-emoji"]
     images: str = Field(IMAGES, description="npm package of the images, with its version")
     metadata: str = Field(METADATA, description="npm package of labels and tags, with its version")
-    limit: int | None = Field(None, ge=2, description="take the first so many items only")
+    limit: int | None = Field(None, ge=2, description="take at most this many items, from the first")
 
     def open(self, store: Path) -> Source:
-        """The source. Other studies of the store share its downloads."""
+        """Open the source. All studies of a store share its downloads."""
         return NpmEmoji(store / "downloads", images=self.images, metadata=self.metadata, limit=self.limit)
 
 
 class Member(NamedTuple):
-    """One file of a tarball, read."""
+    """The content of one file in a tarball."""
 
     name: str
     data: bytes | None  #: None when the member is refused
-    refusal: str  #: why, "" when it is not
+    refusal: str  #: why the member is refused, "" when it is not
 
 
 def normalise(hexcode: str) -> str:
-    """Lower case, code points of at least four digits, the variation selector fe0f dropped."""
+    """Normalise a hexcode: lower case, at least four digits per code point, no variation selector fe0f."""
     return "-".join(part.zfill(4) for part in hexcode.lower().split("-") if part != "fe0f")
 
 
 def group_of(hexcode: str) -> str:
-    """The base hexcode without modifiers (DEFINITIONS, Split): skin tones fall away."""
+    """The base hexcode, without skin tones (DEFINITIONS, Split)."""
     return "-".join([p for p in hexcode.split("-") if p not in _SKIN_TONES] or [hexcode])
 
 
 def captions_of(hexcode: str, label: str, tags: Sequence[str]) -> tuple[Caption, ...]:
     """The label, and the label with its tags in brackets: "locked (closed, lock, private)".
 
-    A tag that is the label itself is left out; where no tag is left, so is the second caption.
+    A tag equal to the label is left out. Without any other tag there is no second caption.
     """
     label = " ".join(label.split())
     once = dict.fromkeys(" ".join(tag.split()) for tag in tags)
@@ -93,9 +93,9 @@ class NpmEmoji(Source):
     """Source of about 1,850 emoji pictures (256 x 256 RGBA) with one or two captions each.
 
     Args:
-        downloads: folder that keeps the two tarballs; made when missing.
-        images, metadata: packages as NAME@VERSION, exact versions.
-        limit: keep the first so many items in the order of the keys; the others are not counted as dropped.
+        downloads: folder of the two tarballs; created when missing.
+        images, metadata: packages as NAME@VERSION, with exact versions.
+        limit: number of items to keep, in the order of the keys; the others do not count as dropped.
 
     Raises `BadInput` for a package that is not named as NAME@VERSION, or a limit below 1.
     """
@@ -123,8 +123,8 @@ class NpmEmoji(Source):
     def list(self) -> Listing:
         """Join pictures and labels on the hexcode.
 
-        Every picture file and every row of the metadata is either part of an item or one `Dropped`.
-        Raises `BadInput` when a package can be had neither from `downloads` nor through npm.
+        Every picture file and every row of the metadata is part of an item or is one `Dropped`.
+        Raises `BadInput` when a package is neither in `downloads` nor available through npm.
         """
         pictures, dropped = _pictures(self._members(self.images, MAX_IMAGE_BYTES, lambda name: name.endswith(".webp")))
         labels = _labels(self._members(self.metadata, MAX_METADATA_BYTES, METADATA_MEMBER.__eq__), self.metadata)
@@ -135,7 +135,7 @@ class NpmEmoji(Source):
                 dropped.append(Dropped(Path(locator).stem, "no label in the metadata"))
                 continue
             captions = captions_of(hexcode, *labels[hexcode])
-            # Bytes and captions, not package versions: a new version refetches only the items that it changed.
+            # Made from bytes and captions, not package versions: a new version refetches only the changed items.
             print_of = hashlib.sha256(json.dumps([digest, captions]).encode()).hexdigest()[:16]
             items.append(Item(hexcode, group_of(hexcode), locator, captions, print_of))
         dropped += [
@@ -146,14 +146,14 @@ class NpmEmoji(Source):
         return Listing(items[: self.limit], dropped)
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
-        """Yield the bytes of each picture, in order, or the `SourceError` that says why not.
+        """Yield the bytes of each picture, in order, or its `SourceError`.
 
-        One pass over the tarball (0.3 s) however many are asked for; holds what was asked for in memory (5 kB each).
+        Reads the tarball once (0.3 s) for any number of pictures, and holds those pictures in memory (5 kB each).
         """
         wanted = set(locators)
-        found = {m.name: m for m in self._members(self.images, MAX_IMAGE_BYTES, wanted.__contains__)}
+        members = {m.name: m for m in self._members(self.images, MAX_IMAGE_BYTES, wanted.__contains__)}
         for locator in locators:
-            member = found.get(locator)
+            member = members.get(locator)
             if member is None:
                 yield SourceError("not in the package", f"{locator} of {self.images}")
             elif member.data is None:
@@ -162,7 +162,7 @@ class NpmEmoji(Source):
                 yield member.data
 
     def _members(self, package: str, max_bytes: int, wanted: Callable[[str], bool]) -> Iterator[Member]:
-        """Read the members whose name is `wanted`; links, paths out of the package and oversized ones are refused."""
+        """Read the members whose name is `wanted`. Refuses links, paths out of the package and oversized members."""
         tarball = self._tarball(package)
         unpacked = 0
         try:
@@ -182,7 +182,7 @@ class NpmEmoji(Source):
             ) from error
 
     def _tarball(self, package: str) -> Path:
-        """The verified tarball of `package`, fetched when it is missing or its bytes are not the published ones."""
+        """Path of the verified tarball of `package`, fetched when it is missing or its digest differs."""
         if package not in self._verified:
             path = self.downloads / _file_name(package)
             if not _is_intact(path, package):
@@ -192,7 +192,7 @@ class NpmEmoji(Source):
 
 
 def _pictures(members: Iterable[Member]) -> tuple[dict[str, tuple[str, str]], list[Dropped]]:
-    """{hexcode: (locator, sha256 of the bytes)} of the base emoji, and the files that are not among them."""
+    """{hexcode: (locator, sha256 of the bytes)} of the base emoji, and all other files as dropped."""
     pictures: dict[str, tuple[str, str]] = {}
     dropped = []
     for member in sorted(members, key=lambda m: m.name):
@@ -206,7 +206,7 @@ def _pictures(members: Iterable[Member]) -> tuple[dict[str, tuple[str, str]], li
             dropped.append(Dropped(key, "not named by a hexcode"))
         elif len(parts) > 1 and _SKIN_TONES.intersection(parts):
             dropped.append(Dropped(key, "skin-tone variant"))
-        elif hexcode in pictures:  # some come twice, 0023-fe0f-20e3 and 23-20e3: the first by name stays
+        elif hexcode in pictures:  # some occur twice, as 0023-fe0f-20e3 and 23-20e3: the first by name is kept
             dropped.append(Dropped(key, "second file of the same emoji", pictures[hexcode][0]))
         else:
             pictures[hexcode] = (member.name, hashlib.sha256(member.data).hexdigest())
@@ -214,7 +214,7 @@ def _pictures(members: Iterable[Member]) -> tuple[dict[str, tuple[str, str]], li
 
 
 def _labels(members: Iterable[Member], package: str) -> dict[str, tuple[str, list[str]]]:
-    """{hexcode: (label, tags)}, from the one member that holds them."""
+    """{hexcode: (label, tags)}, from the metadata member."""
     member = next(iter(members), None)
     if member is None or member.data is None:
         raise BadInput(f"{package} holds no readable {METADATA_MEMBER}: name a version of emojibase-data")
@@ -231,7 +231,7 @@ def _file_name(package: str) -> str:
 
 
 def _refusal(info: tarfile.TarInfo, max_bytes: int) -> str:
-    """Why a member is not read; "" when it is. Nothing is ever unpacked: this keeps odd names out of locators."""
+    """The reason to refuse a member, or "". Nothing is unpacked; the check keeps unsafe names out of locators."""
     if not info.isreg():
         return "not a regular file"
     if info.name.startswith("/") or "\\" in info.name or ".." in info.name.split("/"):
@@ -240,18 +240,18 @@ def _refusal(info: tarfile.TarInfo, max_bytes: int) -> str:
 
 
 def _sha512(path: Path) -> str:
-    """The file's sum in the notation of package lock files: sha512-BASE64."""
+    """The file's digest in the format of package lock files: sha512-BASE64."""
     with path.open("rb") as file:
         return "sha512-" + base64.b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
 
 
 def _recorded(path: Path) -> Path:
-    """Where the sum that npm reported for an unpinned version is kept."""
+    """Path of the file with the digest that npm reported for an unpinned version."""
     return path.with_name(path.name + ".integrity")
 
 
 def _is_intact(path: Path, package: str) -> bool:
-    """Whether the tarball is there, whole, and the published one."""
+    """Whether the tarball exists and has the published digest."""
     try:
         expected = INTEGRITY.get(package) or _recorded(path).read_text().strip()
         return _sha512(path) == expected
@@ -260,7 +260,7 @@ def _is_intact(path: Path, package: str) -> bool:
 
 
 def _fetch(package: str, path: Path) -> None:
-    """`npm pack` into a folder of its own, verify, then rename: `path` is never half a file."""
+    """Run `npm pack` in a temporary folder, verify the tarball, then rename it to `path`."""
     npm = shutil.which("npm")
     if npm is None:
         raise BadInput(f"npm-emoji needs npm to fetch {package}: install Node.js with npm, or put {path.name} there")
@@ -268,14 +268,14 @@ def _fetch(package: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".npm-", dir=path.parent) as folder:
         command = [npm, "pack", package, "--json", "--ignore-scripts", "--pack-destination", folder]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=NPM_SECONDS)
+            process = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=NPM_SECONDS)
         except subprocess.TimeoutExpired:
             raise BadInput(f"npm pack {package}: no answer in {NPM_SECONDS} s; is the network up?") from None
         packed = next(iter(Path(folder).glob("*.tgz")), None)
-        if done.returncode or packed is None:
-            raise BadInput(f"npm pack {package} failed: {_last_words(done.stderr)}")
+        if process.returncode or packed is None:
+            raise BadInput(f"npm pack {package} failed: {_last_lines(process.stderr)}")
         try:
-            reported = str(json.loads(done.stdout)[0]["integrity"])
+            reported = str(json.loads(process.stdout)[0]["integrity"])
         except (ValueError, KeyError, IndexError, TypeError):
             raise BadInput(f"npm pack {package} reported no integrity: npm 7 or later is needed") from None
         expected = INTEGRITY.get(package, reported)
@@ -288,7 +288,7 @@ def _fetch(package: str, path: Path) -> None:
             os.replace(note, _recorded(path))
 
 
-def _last_words(stderr: str) -> str:
-    """The last lines of npm's errors, without its pointers to log files."""
+def _last_lines(stderr: str) -> str:
+    """The last lines of npm's errors, without warnings and references to log files."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip() and "log" not in line and "warn" not in line]
     return " | ".join(lines[-4:]) or "npm gave no reason"

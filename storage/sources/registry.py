@@ -1,4 +1,4 @@
-"""All sources by name: every module of this package that declares a section [pairs] with a `source`."""
+"""All sources by name, found by the sections [pairs] that the modules of this package declare."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ else:  # the type of the key `pairs` in a study file
 
 
 def open_source(section: dict[str, Any], store: Path) -> Source:
-    """The source that a section names, as `source_of` gives it. Lists nothing yet. Raises BadInput for one that is
-    not known."""
+    """Open the source of a section, as `source_of` returns it, without listing it. Raises BadInput for an unknown
+    source."""
     name = section["source"]
     if name not in SECTIONS:
         raise BadInput(f"pairs.source = {name!r}: sources are {', '.join(SECTIONS)}")
@@ -46,8 +46,8 @@ def open_source(section: dict[str, Any], store: Path) -> Source:
 
 
 def located(section: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    """A section as it stands in the file, with `change` made of every path of this machine. URLs and names of the hub
-    stay as they are; what is no string is left for the validation to refuse."""
+    """Return a section of a study file with `change` applied to every local path. URLs and names on the hub stay as
+    they are. Values that are not strings stay too: the validation refuses them."""
     source = section.get("source")
     changed = dict(section)
     if not isinstance(source, str) or source not in SECTIONS:

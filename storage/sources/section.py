@@ -1,6 +1,6 @@
-"""Sections [pairs] of a study file: the keys that sources share, and how a source is opened from its section.
+"""Sections [pairs] of a study file: the keys that sources share, and the opening of a source from its section.
 
-Each source declares a section of its own beside its reader; `storage.sources.registry` finds them all.
+Each source declares its own section beside its reader; `storage.sources.registry` collects them.
 """
 
 from __future__ import annotations
@@ -17,101 +17,99 @@ from pydantic import BaseModel, ConfigDict, Field
 from storage.sources import Arrived, Listing, Source, SourceError
 from storage.sources.download import Policy
 
-MAX_PIXELS = 89_478_485  # the default of `vlm.decode`, which a study file is read without
-#: Keys that change which images come through, and so what a shard holds.
+MAX_PIXELS = 89_478_485  # the default of `vlm.decode`, which is not imported to read a study file
+#: Keys that decide which images are acquired, and so the content of a shard.
 RULES = ("duplicates", "max_pixels", "max_image_bytes", "allow_private_addresses", "respect_noai")
-#: Keys that change how it goes, and no result.
+#: Keys that change the course of acquiring, not its result.
 HOW = ("concurrency", "timeout", "tries", "min_success", "retry_after")
 
 
 class Section(BaseModel):
-    """A part of a study file: immutable, unknown keys refused."""
+    """A part of a study file. It is immutable and refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class PairsSection(Section):
-    """Keys that every source of pairs has."""
+    """Keys of every source."""
 
-    #: Keys that may hold a path of this machine. Paths in a study file are relative to it.
+    #: Keys that may hold a local path. Paths in a study file are relative to the file.
     paths: ClassVar[tuple[str, ...]] = ()
     if TYPE_CHECKING:
-        source: str  # the section of each source declares it, as the one name that it has
+        source: str  # each source's section declares it as a Literal of its name
 
     heldout: float = Field(0.2, ge=0, lt=1, description="share of images never trained on")
     shard_size: int = Field(
-        8192, ge=1, le=2**20, description="images a shard; given out once, when they are first seen"
+        8192, ge=1, le=2**20, description="images per shard; an image gets its shard once, when it is first listed"
     )
-    duplicates: Literal["keep", "drop"] = Field("keep", description="what is done with images of equal bytes")
-    min_success: float = Field(
-        0.5, ge=0, le=1, description="share of images that must come through, else the run stops"
-    )
+    duplicates: Literal["keep", "drop"] = Field("keep", description="whether images of equal bytes are kept")
+    min_success: float = Field(0.5, ge=0, le=1, description="share of images that must be acquired, else the run stops")
     max_pixels: int = Field(
         MAX_PIXELS,
         ge=1,
         le=2 * MAX_PIXELS,
-        description="an image of more pixels fails; Pillow opens none above the limit",
+        description="images with more pixels fail; Pillow opens none above the upper limit",
     )
     retry_after: float = Field(
-        600, ge=0, description="seconds until what failed for now is tried again by a later run; then twice as long"
+        600, ge=0, description="seconds until a later run retries a transient failure; doubled for each further retry"
     )
     licence: str | None = Field(
-        None, max_length=200, description="of the images and captions, as the report and a published study say it"
+        None, max_length=200, description="of the images and captions, shown in the report and in a published study"
     )
 
     @classmethod
     def is_path(cls, value: Any) -> TypeGuard[str]:
-        """Whether the value of a key in `paths` is a path: URLs are none, and neither is what is no string."""
+        """Whether the value of a key in `paths` is a path: a string that is not a URL."""
         return isinstance(value, str) and "://" not in value
 
     @abstractmethod
     def open(self, store: Path) -> Source:
-        """The source that the section names. Lists and downloads nothing yet."""
+        """Open the source that the section names, without listing or downloading."""
 
 
 class FilesSection(PairsSection):
-    """Keys that every source of the user's own images has."""
+    """Keys of every source of the user's own images."""
 
     id: str | None = Field(
-        None, min_length=1, max_length=200, description="names the source in the store; default: where it lies"
+        None, min_length=1, max_length=200, description="name of the source in the store; default: its path or URL"
     )
-    limit: int | None = Field(None, ge=2, description="take the first so many items only")
-    max_image_bytes: int = Field(32 << 20, ge=1, description="a larger image file fails")
+    limit: int | None = Field(None, ge=2, description="take at most this many items, from the first")
+    max_image_bytes: int = Field(32 << 20, ge=1, description="larger image files fail")
 
     def open(self, store: Path) -> Source:
-        """The source, cut at the limit. It keeps its downloads and memos in a folder named by its identity."""
+        """Open the source, cut at the limit. Its downloads and caches are in a folder named by its identity."""
         identity = self.identity()
         digest = hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:12]
         source = self.reader(store / "downloads" / self.source / digest, identity)
         return source if self.limit is None else First(source, self.limit)
 
     def identity(self) -> dict[str, Any]:
-        """The source's name in the store: the study's own name for it, else the place that does not change as it grows.
+        """The identity of the source in the store: `id` from the study, else its place, unchanged by growth.
 
-        Only the list of what was given which id hangs on it: datasets are addressed by what they hold.
+        Only the assignment of ids to items depends on it; datasets are addressed by their content.
         """
         return {"id": self.id} if self.id else self.place()
 
     @abstractmethod
     def place(self) -> dict[str, Any]:
-        """Where the source lies, JSON-ready, by keys that stay the same when it grows."""
+        """Location of the source, JSON-ready, made of keys that stay the same when it grows."""
 
     @abstractmethod
     def reader(self, own: Path, identity: dict[str, Any]) -> Source:
-        """The source without the limit. `own` is the folder that it may keep things in."""
+        """Open the source without the limit. `own` is the folder for its downloads and caches."""
 
 
 class DownloadsSection(FilesSection):
-    """Keys that every source has that may lie at URLs."""
+    """Keys of every source whose files may be at URLs."""
 
     concurrency: int = Field(64, ge=1, le=1024, description="downloads at once")
     timeout: float = Field(15, gt=0, description="seconds for one image")
-    tries: int = Field(3, ge=1, le=10, description="of a download in one run, when its failure may go away")
+    tries: int = Field(3, ge=1, le=10, description="tries per download in one run, when the failure is transient")
     allow_private_addresses: bool = Field(False, description="also download from private networks and this machine")
     respect_noai: bool = Field(True, description="leave out what X-Robots-Tag marks as noai or noimageai")
 
     def policy(self) -> Policy:
-        """How the source downloads, and what it may do."""
+        """The limits and permissions of the source's downloads."""
         return Policy(
             concurrency=self.concurrency,
             timeout=self.timeout,
@@ -123,14 +121,14 @@ class DownloadsSection(FilesSection):
 
 
 class First(Source):
-    """The first so many items of a source. The limit is no part of the identity: raising it is growth."""
+    """The first `limit` items of a source. The limit is not part of the identity: a higher one is growth."""
 
     def __init__(self, source: Source, limit: int) -> None:
         self.source, self.limit = source, limit
         self.name, self.identity = source.name, source.identity
 
     def list(self) -> Listing:
-        """The source's list, cut."""
+        """List the source, cut at the limit."""
         listing = self.source.list()
         return listing._replace(items=listing.items[: self.limit])
 
@@ -144,20 +142,20 @@ class First(Source):
 
 
 def source_of(pairs: PairsSection) -> dict[str, Any]:
-    """The source, as its tasks take it."""
+    """The keys of the source itself, as its tasks receive them."""
     return pairs.model_dump(exclude=set(PairsSection.model_fields))
 
 
 def rules_of(pairs: PairsSection) -> dict[str, Any]:
-    """The rules that decide which images of a source come through: part of the recipe of its shards."""
+    """The keys that decide which images are acquired. They are part of the recipe of a shard."""
     return {key: getattr(pairs, key) for key in RULES if key in type(pairs).model_fields}
 
 
 def is_url(text: str) -> bool:
-    """Whether a study names something at a URL."""
+    """Whether a text is an http or https URL."""
     return text.startswith(("http://", "https://"))
 
 
 def resolved(place: str) -> str:
-    """A place as it names a source: a URL as it is, a path with its links followed."""
+    """A URL unchanged, or a path made absolute with its links resolved."""
     return place if is_url(place) else os.path.realpath(place)

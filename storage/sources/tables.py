@@ -1,4 +1,4 @@
-"""Lists of pairs in CSV, JSONL and Parquet, and what all sources make of captions."""
+"""Tables of pairs in CSV, JSONL and Parquet, and the treatment of captions that sources share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from storage.errors import BadInput
 from storage.sources import Caption
 
-if TYPE_CHECKING:  # a fifth of a second to import
+if TYPE_CHECKING:  # polars takes a fifth of a second to import
     import polars as pl
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -21,11 +21,12 @@ GROUP_COLUMNS = ("group", "group_key")
 
 
 def captions_of(key: str, texts: Iterable[Any]) -> tuple[Caption, ...]:
-    """Captions of the item `key`. Each is keyed by its text, so that one more leaves the others' rows alone.
+    """Captions of the item `key`. The key of a caption depends on its text, not on the other captions.
 
-    Blanks around a text go; empty ones and what is no text are left out; equal ones keep a row each.
+    Texts are stripped of surrounding blanks. Empty texts and values that are not strings are left out. Equal texts are
+    separate captions.
     """
-    found: list[Caption] = []
+    captions: list[Caption] = []
     seen: dict[str, int] = {}
     for text in texts:
         if not isinstance(text, str) or not text.strip():
@@ -33,26 +34,26 @@ def captions_of(key: str, texts: Iterable[Any]) -> tuple[Caption, ...]:
         text = text.strip()
         seen[text] = seen.get(text, 0) + 1
         digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
-        found.append(Caption(f"{key}#{digest}" + (f"-{seen[text]}" if seen[text] > 1 else ""), text))
-    return tuple(found)
+        captions.append(Caption(f"{key}#{digest}" + (f"-{seen[text]}" if seen[text] > 1 else ""), text))
+    return tuple(captions)
 
 
 def stamp(digest: str, captions: Sequence[Caption]) -> str:
-    """An item's fingerprint: of its bytes and captions, not of where they lie."""
+    """An item's fingerprint, made from its bytes and captions, not from their path."""
     return hashlib.sha256(json.dumps([digest, captions]).encode()).hexdigest()[:16]
 
 
 def texts_of(value: Any) -> list[Any]:
-    """A caption column's value as a list: one text, or a list of them."""
+    """Return the value of a caption column, one text or a list of texts, as a list."""
     import polars as pl
 
     return list(value) if isinstance(value, (list, tuple, pl.Series)) else [value]
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """Read a table, or all tables of one folder below each other. CSV and TSV come as text, with a header line.
+    """Read a table, or all tables of a folder, concatenated. CSV and TSV need a header line; their columns are text.
 
-    Raises BadInput for a file that is none of TABLES, or not what its name says.
+    Raises BadInput for a file that has none of the extensions TABLES, or cannot be read.
     """
     import polars as pl
 
@@ -78,7 +79,7 @@ def read_table(path: Path) -> pl.DataFrame:
 
 
 def column(table: pl.DataFrame, named: str | None, usual: Sequence[str], key: str, where: Path) -> str:
-    """The column that a study names, else the first usual one that is there. Raises BadInput that lists what is."""
+    """Return the column that the study names, else the first usual one. Raises BadInput when there is none."""
     for name in [named] if named else usual:
         if name in table.columns:
             return name
@@ -87,7 +88,7 @@ def column(table: pl.DataFrame, named: str | None, usual: Sequence[str], key: st
 
 
 def optional(table: pl.DataFrame, named: str | None, usual: Sequence[str], key: str, where: Path) -> str | None:
-    """As `column`, but None when the study names none and no usual one is there."""
+    """As `column`, but return None when the study names no column and no usual one exists."""
     if named is None and not set(usual) & set(table.columns):
         return None
     return column(table, named, usual, key, where)

@@ -1,4 +1,4 @@
-"""A list of URLs and captions (CSV, JSONL, Parquet), as img2dataset takes it. The pictures come from the web."""
+"""A table of URLs and captions (CSV, JSONL, Parquet) as in img2dataset. The pictures are downloaded from the web."""
 
 from __future__ import annotations
 
@@ -32,23 +32,25 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 class UrlsSection(DownloadsSection):
-    """A list of URLs and captions."""
+    """A table of URLs and captions."""
 
     paths: ClassVar[tuple[str, ...]] = ("path",)
 
     source: Literal["urls"]
-    path: str = Field(description="CSV, TSV, JSONL or Parquet, or a folder of such; relative to the study file")
+    path: str = Field(description="CSV, TSV, JSONL or Parquet, or a folder of these; relative to the study file")
     url_column: str | None = Field(None, description="default: url, URL, image_url")
     caption_column: str | None = Field(None, description="default: caption, captions, text, title, TEXT")
     group_column: str | None = Field(None, description="images of one group stay on one side of the split")
-    sha256_column: str | None = Field(None, description="the expected sum of the bytes; default: sha256, if there")
+    sha256_column: str | None = Field(
+        None, description="the expected sha256 of the image; default: sha256, if that column exists"
+    )
 
     def place(self) -> dict[str, Any]:
-        """The list."""
+        """The path of the table."""
         return {"at": resolved(self.path)}
 
     def reader(self, own: Path, identity: dict[str, Any]) -> Source:
-        """The source without the limit."""
+        """Open the source without the limit."""
         return Urls(
             Path(self.path),
             own,
@@ -62,14 +64,14 @@ class UrlsSection(DownloadsSection):
 
 
 class Urls(Source):
-    """Source of pictures at URLs. An image is named by the sum of its URL: rows that share one are one item.
+    """Source of pictures at URLs. The key of an image is the digest of its URL: rows with equal URLs are one item.
 
     Args:
-        path: the list, or a folder of lists.
-        downloads: folder that keeps pictures between their download and the shard that takes them.
-        url_column, caption_column, group_column, sha256_column: without them the usual names are looked for.
-        policy: how pictures are downloaded.
-        identity: what names the source in the store.
+        path: the table, or a folder of tables.
+        downloads: folder of the pictures that are downloaded and not yet in a shard.
+        url_column, caption_column, group_column, sha256_column: columns of the table; default: the usual names.
+        policy: limits of the downloads.
+        identity: identity of the source in the store.
     """
 
     name = "urls"
@@ -91,23 +93,23 @@ class Urls(Source):
         self.policy = policy or Policy()
 
     def list(self) -> Listing:
-        """List what the table names. Asks the network for nothing. Raises BadInput for a table that cannot be read."""
+        """List the rows of the table, without any download. Raises BadInput for a table that cannot be read."""
         table = read_table(self.path)
         url = column(table, self.columns[0], URL_COLUMNS, "url_column", self.path)
         caption = column(table, self.columns[1], CAPTION_COLUMNS, "caption_column", self.path)
         group = optional(table, self.columns[2], GROUP_COLUMNS, "group_column", self.path)
         digest = optional(table, self.columns[3], DIGEST_COLUMNS, "sha256_column", self.path)
         columns = [table[name].to_list() if name else [None] * table.height for name in (url, caption, group, digest)]
-        found: dict[str, tuple[str, str, list[Any]]] = {}
+        listed: dict[str, tuple[str, str, list[Any]]] = {}
         dropped = []
         for row, (at, value, of, known) in enumerate(zip(*columns, strict=True)):
             if not isinstance(at, str) or not at.strip():
                 dropped.append(Dropped(f"row {row}", "no URL"))
                 continue
-            _, _, texts = found.setdefault(at.strip(), ("" if of is None else str(of), _sum(known), []))
+            _, _, texts = listed.setdefault(at.strip(), ("" if of is None else str(of), _sum(known), []))
             texts.extend(texts_of(value))
         items = []
-        for at, (of, known, texts) in found.items():
+        for at, (of, known, texts) in listed.items():
             key = hashlib.sha256(at.encode(errors="surrogatepass")).hexdigest()[:24]
             captions = captions_of(key, texts)
             if captions:
@@ -117,15 +119,15 @@ class Urls(Source):
         return Listing(sorted(items), dropped)
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
-        """Download many at once, yield in order. What is on disk already is not asked for again."""
+        """Download concurrently and yield in order. Pictures on disk are not downloaded again."""
         wanted = [self._wanted(locator) for locator in locators]
 
-        def told(place: int) -> None:
+        def notify(place: int) -> None:
             if arrived is not None:
                 arrived(place, wanted[place].path.read_bytes)
 
-        with locked(self.downloads):  # another study of this list, in another process, would write the same files
-            for one, error in zip(wanted, download(wanted, self.policy, told), strict=True):
+        with locked(self.downloads):  # another process may download the same table for another study
+            for one, error in zip(wanted, download(wanted, self.policy, notify), strict=True):
                 if error is not None:
                     error.detail = f"{error.detail} at {one.url}" if error.detail else one.url
                     yield error
@@ -133,18 +135,18 @@ class Urls(Source):
                     yield one.path.read_bytes()
 
     def release(self, locators: Sequence[str]) -> None:
-        """Remove the downloaded pictures, and what is left of those that never became whole."""
+        """Remove the downloaded pictures, complete or incomplete."""
         with locked(self.downloads):
             for locator in locators:
                 discard(self._wanted(locator).path)
 
     def _wanted(self, locator: str) -> Wanted:
         url, known = json.loads(locator)
-        # A body belongs to its URL and its expected sum: a list that corrects a sum asks anew.
+        # The file is named by URL and expected digest: a corrected digest in the table starts a new download.
         name = hashlib.sha256(locator.encode()).hexdigest()[:32]
         return Wanted(url, self.downloads / name[:2] / name, f"sha256:{known}" if known else "")
 
 
 def _sum(value: Any) -> str:
-    """An expected sha256, "" for what is none."""
+    """An expected sha256 in lower case; "" for any other value."""
     return value.lower() if isinstance(value, str) and _SHA256.fullmatch(value) else ""

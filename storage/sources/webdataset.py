@@ -1,6 +1,6 @@
-"""Tar shards in WebDataset's form: members that share a name up to its first dot are one sample. Here or at URLs.
+"""Tar shards in WebDataset's format, local or at URLs. Members with the same name up to the first dot are one sample.
 
-Shards are downloaded once and kept. Members are read in place: nothing is unpacked, links and odd names are refused.
+Shards are downloaded once and kept. Members are read in place, without unpacking; links and unsafe names are refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from storage.sources.files import indexed, is_picture
 from storage.sources.section import DownloadsSection, is_url, resolved
 from storage.sources.tables import captions_of, stamp, texts_of
 
-if TYPE_CHECKING:  # a fifth of a second to import
+if TYPE_CHECKING:  # polars takes a fifth of a second to import
     import polars as pl
 
 MAX_SHARDS = 1_000_000
@@ -44,7 +44,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def expand(pattern: str) -> list[str]:
-    """Write out braces: "{000..002}" counts, with its zeros; "{a,b}" lists. Raises BadInput beyond MAX_SHARDS."""
+    """Expand braces: "{000..002}" is a range, "{a,b}" a list. Raises BadInput for more than MAX_SHARDS names."""
     start, end = pattern.find("{"), pattern.find("}")
     if start < 0 or end < start:
         return [pattern]
@@ -63,12 +63,12 @@ def expand(pattern: str) -> list[str]:
 
 
 class WebDatasetSection(DownloadsSection):
-    """Tar shards in WebDataset's form."""
+    """Tar shards in WebDataset's format."""
 
     paths: ClassVar[tuple[str, ...]] = ("shards",)
 
     source: Literal["webdataset"]
-    shards: list[str] = Field(min_length=1, description="paths or URLs; {000..123} counts, * in paths")
+    shards: list[str] = Field(min_length=1, description="paths or URLs; {000..123} is a range, * a wildcard in paths")
     caption: str = Field("txt", pattern=r"^[A-Za-z0-9._-]+(:.+)?$", description='an extension, or "json:KEY"')
 
     @field_validator("shards", mode="before")
@@ -77,11 +77,11 @@ class WebDatasetSection(DownloadsSection):
         return [shards] if isinstance(shards, str) else shards
 
     def place(self) -> dict[str, Any]:
-        """The folder of the first shard: more shards beside it are the same source, grown."""
+        """The folder of the first shard: with more shards in it, the source is the same and has grown."""
         return {"below": resolved(self.shards[0].partition("{")[0].rpartition("/")[0])}
 
     def reader(self, own: Path, identity: dict[str, Any]) -> Source:
-        """The source without the limit."""
+        """Open the source without the limit."""
         return WebDataset(
             self.shards,
             own,
@@ -93,15 +93,15 @@ class WebDatasetSection(DownloadsSection):
 
 
 class WebDataset(Source):
-    """Source of the samples in tar shards. An image is named by its shard and the sample's key.
+    """Source of the samples in tar shards. The key of an image is made of its shard and the sample's key.
 
     Args:
         shards: paths or URLs, with braces or (paths only) wildcards.
-        downloads: folder that keeps downloaded shards and the indices of all.
+        downloads: folder of the downloaded shards and the indices of all shards.
         caption: the member that holds the caption: an extension ("txt"), or "json:KEY".
-        policy: how shards are downloaded.
+        policy: limits of the downloads.
         max_image_bytes: larger images fail.
-        identity: what names the source in the store.
+        identity: identity of the source in the store.
     """
 
     name = "webdataset"
@@ -120,7 +120,7 @@ class WebDataset(Source):
         self.policy, self.max_image_bytes = policy or Policy(), max_image_bytes
 
     def list(self) -> Listing:
-        """List the samples, shard by shard. Raises BadInput for a shard that cannot be read, or had for now."""
+        """List the samples, shard by shard. Raises BadInput for a shard that is unreadable or unavailable for now."""
         items: dict[str, Item] = {}
         dropped: list[Dropped] = []
         for name, path in self._files(dropped).items():
@@ -139,7 +139,7 @@ class WebDataset(Source):
         return Listing([*items.values()], dropped)
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
-        """Read each image from where the index says that it lies."""
+        """Yield each image, read at its offset from the index."""
         import polars as pl
 
         files = self._files([])
@@ -167,10 +167,10 @@ class WebDataset(Source):
         return data if len(data) == size else SourceError("corrupt archive member", f"{image}: the shard ends early")
 
     def _files(self, dropped: Drops) -> dict[str, Path]:
-        """{name: path} of all shards, downloaded where they are named by URLs."""
+        """{name: path} of all shards. Shards at URLs are downloaded first."""
         places = [place for pattern in self.shards for place in expand(pattern)]
         local = [place for place in places if not is_url(place)]
-        found = [Path(hit) for place in local for hit in (sorted(glob(place)) if _wild(place) else [place])]
+        paths = [Path(hit) for place in local for hit in (sorted(glob(place)) if _wild(place) else [place])]
         remote = [place for place in places if is_url(place)]
         wanted = []
         for url in remote:
@@ -182,14 +182,14 @@ class WebDataset(Source):
             errors = list(download(wanted, slow))
         for one, error in zip(wanted, errors, strict=True):
             if error is None:
-                found.append(one.path)
+                paths.append(one.path)
             elif is_transient(error.cause):
-                # A shard that is away for now must not look like one whose samples were removed.
+                # Without this error, the samples of a shard that is unavailable for now would count as removed.
                 raise BadInput(f"pairs.shards: {one.url} cannot be had for now: {error}")
             else:
                 dropped.append(Dropped(one.url, error.cause, error.detail))
         files: dict[str, Path] = {}
-        for path in found:
+        for path in paths:
             if path.stem in files:
                 raise BadInput(f"pairs.shards: two shards are named {path.stem}: {files[path.stem]} and {path}")
             files[path.stem] = path
@@ -199,16 +199,16 @@ class WebDataset(Source):
         return files
 
     def _index(self, path: Path) -> pl.DataFrame:
-        made = f"{self.caption} {self.max_image_bytes}"
+        options = f"{self.caption} {self.max_image_bytes}"
         try:
-            return indexed(path, self.downloads / "index", made, self._indexing)
+            return indexed(path, self.downloads / "index", options, self._indexing)
         except FileNotFoundError:
             raise BadInput(f"pairs.shards: {path}: no such file") from None
         except (tarfile.TarError, OSError) as error:
             raise BadInput(f"{path} is no readable tar without compression ({error})") from error
 
     def _indexing(self, path: Path) -> pl.DataFrame:
-        """One pass over a shard: where each sample's image lies, its sum and its captions."""
+        """Read a shard once and return the image's offset, digest and captions of each sample."""
         import polars as pl
 
         rows = []
@@ -230,7 +230,7 @@ class WebDataset(Source):
         return pl.DataFrame(rows, schema=INDEX)
 
     def _member(self, archive: tarfile.TarFile, info: tarfile.TarInfo, extension: str, row: dict[str, Any]) -> None:
-        """Note in a sample's row what one of its members says."""
+        """Add the content of one member to the row of its sample."""
         wanted, _, inside = self.caption.partition(":")
         is_image = is_picture(extension)
         if not is_image and extension.lower() != wanted:
@@ -245,7 +245,7 @@ class WebDataset(Source):
 
 
 def refused(info: tarfile.TarInfo) -> str:
-    """Why a member is not read; "" when it is."""
+    """The reason to refuse a member, or ""."""
     if not info.isreg() or info.issparse():
         return "not a regular file"
     if info.name.startswith("/") or "\\" in info.name or ".." in info.name.split("/"):
@@ -263,7 +263,7 @@ def _sum(archive: tarfile.TarFile, info: tarfile.TarInfo) -> str:
 
 
 def _texts(archive: tarfile.TarFile, info: tarfile.TarInfo, inside: str) -> list[str]:
-    """The captions in a member: its whole text, or the values of a key of its JSON. None of what is no such thing."""
+    """The captions in a member: its whole text, or the values at a key of its JSON. Empty when it has neither."""
     member = archive.extractfile(info) if info.size <= MAX_TEXT_BYTES else None
     try:
         text = member.read().decode("utf-8-sig") if member else ""

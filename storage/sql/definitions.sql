@@ -1,13 +1,14 @@
--- Purpose: the definitions that several tables, pages and programs share, each stated here and nowhere else. Every catalog
---          has them as macros; `storage.definitions` gives them to Python, and the explorer's manifest to the front end.
+-- Purpose: the definitions that tables, pages and programs share, each stated here and nowhere else. Every catalog has
+--          them as macros; `storage.definitions` reads them for Python, and the explorer's manifest carries them to the
+--          front end.
 -- Definition: DEFINITIONS "Per concept" (unimodal, counted), "Bridge Score" (classes), "What concepts do for retrieval".
 
--- A concept whose modality score lies below this bound serves captions alone; above one minus it, images alone.
+-- A concept is unimodal when its modality score is below this bound (captions) or above one minus it (images).
 CREATE OR REPLACE MACRO unimodal_bound() AS 0.1;
 CREATE OR REPLACE MACRO is_unimodal(modality_score) AS
     modality_score < unimodal_bound() OR modality_score > 1 - unimodal_bound();
 
--- The class of a concept; one that fires on no counted item has no score and is silent.
+-- The class of a concept. A concept that fires on no counted item has no score and is silent.
 CREATE OR REPLACE MACRO modality_class(modality_score) AS CASE
     WHEN modality_score IS NULL THEN 'silent'
     WHEN modality_score < unimodal_bound() THEN 'text'
@@ -17,13 +18,13 @@ END;
 CREATE OR REPLACE MACRO are_opposite(class_a, class_b) AS
     (class_a = 'image' AND class_b = 'text') OR (class_a = 'text' AND class_b = 'image');
 
--- Shares and histograms of the modality score count concepts with at least so many firings.
+-- The least number of firings of a concept in shares and histograms of the modality score.
 CREATE OR REPLACE MACRO min_firings() AS 10;
 CREATE OR REPLACE MACRO is_counted(firings, modality_score) AS firings >= min_firings() AND modality_score IS NOT NULL;
 
--- The "most energetic" concepts of headlines and sentences.
+-- The number of "most energetic" concepts in headlines and sentences.
 CREATE OR REPLACE MACRO top_concepts() AS 32;
 
--- Chance that one of `own` items is among k that are drawn from `total` without replacement.
+-- Chance that at least one of `own` items is among k items drawn from `total` without replacement.
 CREATE OR REPLACE MACRO chance_of_hit(k, own, total) AS
     1 - list_product([greatest(total - own - i, 0) / greatest(total - i, 1) FOR i IN range(least(k, total)::BIGINT)]);

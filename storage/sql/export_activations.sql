@@ -1,5 +1,5 @@
--- Purpose: write one shard's activations in long form, so that a reader of one concept touches one stretch of one file.
--- Inputs:  image_codes, text_codes (item_id, concept_id, activation), $path (where to).
+-- Purpose: write one shard's activations in long form, sorted so that the rows of one concept are contiguous.
+-- Inputs:  image_codes, text_codes (item_id, concept_id, activation), $path (the file to write).
 -- Columns: modality ('image' or 'text'), concept_id, item_id (image_id of an image row, pair_id of a caption row), activation.
 COPY (
     WITH both_modalities AS (

@@ -1,6 +1,7 @@
 """Checkpoints: a training that is killed and resumed ends with the bytes of an uninterrupted one."""
 
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import sae
@@ -118,3 +120,19 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(data,
     monkeypatch.undo()
     resumed = sae.train(*data, SETTINGS[name], 0, checkpoint=Checkpoint(tmp_path, steps=8)).sae.dictionary
     assert torch.equal(resumed, sae.train(*data, SETTINGS[name], 0).sae.dictionary)
+
+
+def test_a_checkpoint_with_settings_that_were_not_set_goes_on(data, tmp_path):
+    """Version 0.1 wrote every setting, also those at None that are left out now."""
+    settings = SETTINGS["sparse"]
+    with pytest.raises(KeyboardInterrupt):
+        sae.train(*data, settings, 0, on_step=stop_at(20), checkpoint=Checkpoint(tmp_path, steps=10))
+    kept = Checkpoint(tmp_path)
+    with safe_open(kept.path, framework="pt") as file:
+        entries = json.loads(file.metadata()["state"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    entries["training"] |= {"k_aux": None}
+    kept.write(tensors, entries)
+    whole = sae.train(*data, settings, 0).sae
+    resumed = sae.train(*data, settings, 0, checkpoint=Checkpoint(tmp_path)).sae
+    assert resumed.dictionary.equal(whole.dictionary)

@@ -44,7 +44,7 @@ def test_a_view_is_documented_with_its_types() -> None:
         )
         (view,) = documented(con)
     assert view.name == "geometry"
-    assert view.purpose == "the subspaces that tell a model's images from its captions"
+    assert view.purpose == "the subspaces that separate a model's images from its captions"
     assert [column.type for column in view.columns] == ["VARCHAR", "VARCHAR", "INTEGER", "DOUBLE"]
     assert view.columns[2].doc == "its dimensions"
     assert view.columns[1].doc == "'mean_gap', 'logistic', 'lda' or 'inlp'"

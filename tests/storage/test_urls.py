@@ -151,7 +151,7 @@ def test_ids_and_bytes_stay_together_whatever_fails_around_them(web: Web, acquir
     for n in (0, 5, 11):
         web.refuse(f"/{n}.jpg", 404)
     acquired.write(*rows)
-    _, shards = acquired.run()
+    _, shards = acquired.run(min_success=0.0)  # keys follow from the server's port: one shard may hold all three
     images = acquired.images(shards)
     captions = pl.concat([read_captions(acquired.store, shard) for shard in shards])
     joined = images.join(captions, on="image_id")

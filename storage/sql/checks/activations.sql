@@ -1,7 +1,7 @@
--- Purpose: the first file of activations that holds something else than numbers above 0.
--- Inputs:  $files, activation files.
--- Columns: filename; rows (how many such activations it holds); concept_id, item_id, activation (of the first of them).
---          No row when all is well.
+-- Purpose: the first activation file with an activation that is not a finite number above 0.
+-- Inputs:  $files (activation files).
+-- Columns: filename; rows (number of such activations in the file); concept_id, item_id, activation (of the first of them).
+--          No row when all activations are valid.
 SELECT
     filename, count(*) AS rows,
     arg_min(concept_id, (concept_id, item_id)) AS concept_id, arg_min(item_id, (concept_id, item_id)) AS item_id,

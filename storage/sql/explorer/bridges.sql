@@ -1,6 +1,6 @@
--- Purpose: the bridges of one SAE that the explorer shows: the largest, either sign.
--- Inputs:  bridges; $model, $sae, $seed, $most (rows at most).
--- Columns: those of bridges, without the SAE's and the split.
+-- Purpose: the bridges of one SAE that the explorer shows: the largest by absolute value.
+-- Inputs:  bridges; $model, $sae, $seed, $most (maximum number of rows).
+-- Columns: the columns of bridges, without model, sae, seed and split.
 SELECT image_concept, text_concept, pairs, coactivation, cosine, bridge, covariance_bridge, correlation_bridge
 FROM bridges
 WHERE model = $model AND sae = $sae AND seed = $seed

@@ -1,4 +1,4 @@
--- Purpose: in how many captions each word stands.
+-- Purpose: the number of captions that contain each word.
 -- Inputs:  caption_words.
--- Columns: word; captions.
+-- Columns: word; captions (number of captions).
 SELECT word, count(*) AS captions FROM caption_words GROUP BY word

@@ -1,7 +1,7 @@
--- Purpose: the words of every caption, each once.
+-- Purpose: the distinct words of every caption.
 -- Inputs:  pairs.
--- Columns: pair_id; word (lower case; letters, digits, marks, apostrophes and hyphens between them; 2 to 40 characters,
---          not of digits alone).
+-- Columns: pair_id; word (lower case; letters, digits and marks, with apostrophes and hyphens inside; 2 to 40
+--          characters, not only digits).
 SELECT DISTINCT pair_id, word
 FROM (
     SELECT pair_id, unnest(regexp_extract_all(lower(caption), '[\p{L}\p{N}][\p{L}\p{M}\p{N}]*(?:[''’-][\p{L}\p{M}\p{N}]+)*')) AS word

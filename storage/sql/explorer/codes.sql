@@ -1,8 +1,8 @@
--- Purpose: the codes of the items that the explorer shows, of one SAE and one modality; of a large study those alone that
---          stand in a top list of this SAE.
--- Inputs:  activations, shown_images, explorer_top, images, pairs; $model, $sae, $seed, $modality, $small (images of a study
---          that is not large).
--- Columns: block; item_id; concept_id; activation. An item's codes lie together, the largest first.
+-- Purpose: the codes of one SAE on the shown items of one modality; in a large study, only on the items in a top list of
+--          this SAE.
+-- Inputs:  activations, shown_images, explorer_top, images, pairs; $model, $sae, $seed, $modality, $small (number of images
+--          above which a study is large).
+-- Columns: block; item_id; concept_id; activation. Ordered by block and item, then by falling activation.
 SELECT s.block, a.item_id, a.concept_id, a.activation
 FROM activations AS a
 JOIN (

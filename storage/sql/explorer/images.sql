@@ -1,6 +1,6 @@
 -- Purpose: the images that the explorer shows, with their captions.
 -- Inputs:  shown_images, images, pairs.
--- Columns: image_id; block; key (the source's name); width, height; split; captions (pair_ids).
+-- Columns: image_id; block; key (the source's key); width, height; split; captions (pair_ids).
 SELECT
     s.image_id, s.block, i.source_key AS key, i.width, i.height, i.split,
     coalesce((SELECT list(p.pair_id ORDER BY p.pair_id) FROM pairs AS p WHERE p.image_id = s.image_id), []) AS captions

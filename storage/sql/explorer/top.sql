@@ -1,5 +1,5 @@
--- Purpose: the items on which each concept of one SAE fires most, images and captions apart, of both splits.
--- Inputs:  activations; $model, $sae, $seed, $n (items of a modality at most).
+-- Purpose: the top items of each concept of one SAE by activation, separate for images and captions, of both splits.
+-- Inputs:  activations; $model, $sae, $seed, $n (maximum number of items per modality).
 -- Columns: model, sae, seed; modality; concept_id; item_id; activation.
 SELECT a.model, a.sae, a.seed, a.modality, a.concept_id, a.item_id, a.activation
 FROM activations AS a

@@ -1,4 +1,4 @@
--- Purpose: the top items of one SAE, a concept's together, the strongest first.
+-- Purpose: the top items of one SAE, ordered by modality and concept, then by falling activation.
 -- Inputs:  explorer_top; $model, $sae, $seed.
 -- Columns: modality; concept_id; item_id; activation.
 SELECT t.modality, t.concept_id, t.item_id, t.activation

@@ -1,11 +1,13 @@
--- Purpose: the words that set the captions of each concept of one SAE apart from all captions: an automatic name.
+-- Purpose: the words that distinguish the captions of each concept of one SAE from all captions: an automatic name.
 -- Inputs:  explorer_top, pairs, caption_words, caption_counts; $model, $sae, $seed, $prior (captions), $least (score), $n (words).
 -- Columns: concept_id; word; score.
--- Definition: a concept's captions are those in its top list and those of the images in it, each weighted by its activations,
---          the heaviest 1. score is the log-odds ratio of a caption holding the word, among these against among all captions,
---          over its standard deviation, with a prior of $prior captions as all captions are (Monroe, Colaresi and Quinn 2008,
---          "Fightin' Words", eqs. 15, 16 and 22, a caption for a token). Words of one caption, and scores below $least, stay out.
-WITH heard AS (
+-- Definition: the captions of a concept are the captions in its top list and the captions of the images in its top list,
+--          each weighted by the sum of its activations, scaled to a largest weight of 1. score is the log-odds ratio of a
+--          caption that contains the word, among these captions against all captions, divided by its standard deviation. The
+--          prior is $prior captions distributed as all captions are (Monroe, Colaresi and Quinn 2008, "Fightin' Words",
+--          eqs. 15, 16 and 22, with captions in place of tokens). Words of only one caption, and scores below $least, are
+--          left out.
+WITH caption_activations AS (
     SELECT t.concept_id, t.item_id AS pair_id, t.activation
     FROM explorer_top AS t
     WHERE t.model = $model AND t.sae = $sae AND t.seed = $seed AND t.modality = 'text'
@@ -16,7 +18,7 @@ WITH heard AS (
     WHERE t.model = $model AND t.sae = $sae AND t.seed = $seed AND t.modality = 'image'
 ),
 summed AS (
-    SELECT concept_id, pair_id, sum(activation::DOUBLE) AS activation FROM heard GROUP BY concept_id, pair_id
+    SELECT concept_id, pair_id, sum(activation::DOUBLE) AS activation FROM caption_activations GROUP BY concept_id, pair_id
 ),
 weighted AS (
     SELECT concept_id, pair_id, activation / max(activation) OVER (PARTITION BY concept_id) AS weight FROM summed
@@ -24,7 +26,7 @@ weighted AS (
 sizes AS (
     SELECT concept_id, sum(weight) AS n FROM weighted GROUP BY concept_id
 ),
-said AS (
+word_weights AS (
     SELECT concept_id, word, sum(weight) AS y
     FROM weighted
     JOIN caption_words USING (pair_id)
@@ -36,9 +38,10 @@ whole AS (
 ),
 counted AS (
     SELECT
-        said.concept_id, said.word, said.y, sizes.n, caption_counts.captions AS y_all, whole.n AS n_all,
+        word_weights.concept_id, word_weights.word, word_weights.y, sizes.n,
+        caption_counts.captions AS y_all, whole.n AS n_all,
         $prior * caption_counts.captions / whole.n AS prior
-    FROM said
+    FROM word_weights
     JOIN sizes USING (concept_id)
     JOIN caption_counts USING (word)
     CROSS JOIN whole

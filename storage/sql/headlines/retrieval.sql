@@ -1,4 +1,4 @@
--- Purpose: headline of every model: recall of its embeddings from image to caption, beside chance.
+-- Purpose: headline figures per model: recall of its embeddings from image to caption, and the recall by chance.
 -- Inputs:  retrieval, retrieval_chance.
 -- Columns: model; r1, chance1, r10, chance10.
 SELECT

@@ -1,6 +1,6 @@
--- Purpose: headline of every SAE setting on every model: means over its seeds.
+-- Purpose: headline figures per model and SAE setting: means over the seeds.
 -- Inputs:  saes, concepts.
--- Columns: model, sae; seeds (how many); r2_image, r2_text, l0; k; dead (share of dead concepts); unimodal (share of the
+-- Columns: model, sae; seeds (number of seeds); r2_image, r2_text, l0; k; dead (share of dead concepts); unimodal (share of the
 --          counted concepts of all seeds that are unimodal, NULL without any).
 WITH shares AS (
     SELECT

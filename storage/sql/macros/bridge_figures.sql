@@ -1,13 +1,14 @@
--- Purpose: what the bridges of a setting come to, beside what chance gives.
+-- Purpose: summary figures of the bridges of a setting, and the same figures by chance.
 -- Inputs:  m (model), s (sae); bridges, bridge_totals, nulls.
--- Columns: seed; statistic; figure; images_permuted, images_permuted_sd (mean and sd over draws with whole images permuted
---          among those with as many captions), dictionary_permuted, dictionary_permuted_sd (rows of the dictionary
---          permuted), both_permuted, both_permuted_sd.
---          statistic, each for raw and covariance bridges: <kind>_total, <kind>_positive (sums over all cells);
---          <kind>_self_share (concept i with itself), <kind>_opposite_share (a concept of images alone with one of captions
---          alone), <kind>_top_10_share, _100_, _1000_ (the highest stored bridges), all of the positive part; and the
---          highest stored bridge: top_bridge, top_covariance_bridge, top_correlation_bridge.
--- Definition: DEFINITIONS "Bridge Score". Untruncated but for the highest ones, which have min_pairs pairs.
+-- Columns: seed; statistic; figure; images_permuted, images_permuted_sd (mean and sd over draws that permute images among
+--          those with the same number of captions), dictionary_permuted, dictionary_permuted_sd (over draws that permute the
+--          rows of the dictionary), both_permuted, both_permuted_sd (over draws that permute both).
+--          Values of statistic, where <kind> is raw or covariance: <kind>_total, <kind>_positive (sums over all pairs of
+--          concepts); <kind>_self_share (a concept with itself), <kind>_opposite_share (unimodal concepts of opposite
+--          modality), <kind>_top_10_share, _100_, _1000_ (the highest stored bridges), as shares of <kind>_positive;
+--          top_bridge, top_covariance_bridge, top_correlation_bridge (the highest stored bridge).
+-- Definition: DEFINITIONS "Bridge Score". Computed over all pairs of concepts, except the highest bridges, which are
+--          stored only with at least min_pairs pairs.
 CREATE MACRO bridge_figures(m, s) AS TABLE
 WITH sums AS (
     SELECT

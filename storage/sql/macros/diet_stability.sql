@@ -1,10 +1,11 @@
--- Purpose: how alike runs of a setting and of its data diets are, for every pair of them, beside what chance gives.
--- Inputs:  m (model), s (a setting: its own pairs with every diet of the same family; seeds of s among themselves are in
---          stability(m, s)); matches, concepts, nulls.
--- Columns: diet (the other setting); same_seed (the two runs share their initialisation: likeness that is not the data's);
---          pairs (of runs); stability (mean matched cosine, mean over the pairs), low, high (range over the pairs);
---          energy_weighted (energies of both runs); alive; floor_random, floor_random_sd, floor_matched, floor_matched_sd
---          (means over both settings' seeds).
+-- Purpose: stability between the runs of a setting and the runs of its data diets, and its floors, per diet.
+-- Inputs:  m (model), s (a setting, which is compared with every diet of the same family; stability(m, s) compares the
+--          seeds of s with each other); matches, concepts, nulls.
+-- Columns: diet (the other setting); same_seed (the two runs share their initialisation, which raises their stability
+--          independently of the data); pairs (number of pairs of runs); stability (mean matched cosine, mean over the pairs),
+--          low, high (range over the pairs); energy_weighted (weighted by the energies of both runs); alive (without concepts
+--          dead in either); floor_random, floor_random_sd, floor_matched, floor_matched_sd (means over the seeds of both
+--          settings).
 -- Definition: DEFINITIONS "Stability", data diets.
 CREATE MACRO diet_stability(m, s) AS TABLE
 WITH matched AS (

@@ -1,10 +1,11 @@
--- Purpose: the share of matched similarity that the top n bridges carry.
+-- Purpose: the share of the matched similarity that the n highest bridges add up to.
 -- Inputs:  m (model), s (sae); bridges, matched_similarity, bridge_totals.
--- Columns: seed; n (1, 2, 4 ... 1,048,576, as many as are stored, and all stored); carried (sum of the n highest raw
---          bridges); of_matched (over the mean similarity of matched reconstructions); of_positive (over the positive part of
---          all raw bridges); covariance_carried, covariance_of_gain (the n highest covariance bridges, over matched less
---          shuffled similarity); covariance_of_positive.
--- Definition: DEFINITIONS "Bridge Score", identities. Negative bridges lower the whole, so of_matched may pass 1.
+-- Columns: seed; n (powers of 2 up to the number of stored bridges, and that number); carried (sum of the n highest raw
+--          bridges); of_matched (carried over the mean similarity of matched reconstructions); of_positive (carried over the
+--          positive part of all raw bridges); covariance_carried (sum of the n highest covariance bridges);
+--          covariance_of_gain (covariance_carried over matched less shuffled similarity); covariance_of_positive
+--          (covariance_carried over the positive part of all covariance bridges).
+-- Definition: DEFINITIONS "Bridge Score", identities. Negative bridges lower the total, so of_matched may exceed 1.
 CREATE MACRO matched_share(m, s) AS TABLE
 WITH ranked AS (
     SELECT

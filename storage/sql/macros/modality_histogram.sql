@@ -1,7 +1,8 @@
--- Purpose: how concepts divide over the modality score, each counted once, and each counted by its energy.
+-- Purpose: histogram of the modality score, by number of concepts and by their energy, over all seeds of a setting.
 -- Inputs:  m (model), s (sae), bins; concepts that `is_counted`.
--- Columns: bin; low, high (the last bin holds its upper end); share (of concepts); energy_share (of their energy);
---          concepts; left_out (concepts that are not counted, the same in every row). All seeds of the setting together.
+-- Columns: bin; low, high (bounds of the bin; the last bin includes its upper bound); share (of concepts); energy_share (of
+--          their energy); concepts (number of concepts); left_out (number of concepts that are not counted, the same in every
+--          row).
 CREATE MACRO modality_histogram(m, s, bins) AS TABLE
 WITH counted AS (
     SELECT least(floor(modality_score * bins), bins - 1)::INTEGER AS bin, energy

@@ -1,6 +1,6 @@
--- Purpose: what chance gives for the statistics of one setting.
+-- Purpose: values of the statistics of one setting by chance.
 -- Inputs:  m (model), s (sae); nulls.
--- Columns: seed; statistic; "null"; mean, sd, q025, q975 (over draws); draws.
+-- Columns: seed; statistic; "null"; mean, sd, q025, q975 (over draws); draws (number of draws).
 CREATE MACRO nulls_of(m, s) AS TABLE
 SELECT nulls.seed, nulls.statistic, nulls."null", nulls.mean, nulls.sd, nulls.q025, nulls.q975, nulls.draws
 FROM nulls

@@ -1,9 +1,9 @@
--- Purpose: the recall that chance gives in the gallery of the run's retrieval.
+-- Purpose: recall by chance in the gallery of the run's retrieval.
 -- Inputs:  images, pairs, retrieval.
 -- Columns: direction ('image_to_text' or 'text_to_image'); k (1, 5, 10); chance (of a hit among the first k).
--- Definition: a caption finds its image among the first k of n images with chance k / n. An image with c of the M captions
---             finds one of its own with chance 1 - C(M - c, k) / C(M, k), averaged over the images that have captions: more
---             captions, more luck. The gallery holds the images of the split with the smallest split_u.
+-- Definition: the image of a caption is among k random ones of n images with chance k / n. At least one of the c captions of
+--             an image is among k random ones of M captions with chance 1 - C(M - c, k) / C(M, k), averaged over the images
+--             that have captions. The gallery holds the images of the split with the smallest split_u.
 CREATE MACRO retrieval_chance() AS TABLE
 WITH measured AS (
     SELECT any_value(split) AS split, max(gallery) AS gallery FROM retrieval

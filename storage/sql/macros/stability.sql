@@ -1,8 +1,8 @@
--- Purpose: how alike two seeds of a setting are, beside what chance gives.
+-- Purpose: stability between two seeds of a setting, and its floors, per pair of seeds.
 -- Inputs:  m (model), s (sae); matches, concepts, nulls.
--- Columns: seed_a, seed_b; stability (mean matched cosine); energy_weighted (mean over both directions); alive (without
---          concepts dead in either); floor_random, floor_random_sd, floor_matched, floor_matched_sd (means over both seeds);
---          the same of the two other figures: energy_weighted_floor_random ... alive_floor_matched_sd.
+-- Columns: seed_a, seed_b; stability (mean matched cosine); energy_weighted (mean over both directions); alive (without the
+--          concepts that are dead in either); floor_random, floor_random_sd, floor_matched, floor_matched_sd (means over both
+--          seeds); the same for the two other figures: energy_weighted_floor_random ... alive_floor_matched_sd.
 -- Definition: DEFINITIONS "Stability".
 CREATE MACRO stability(m, s) AS TABLE
 WITH matched AS (

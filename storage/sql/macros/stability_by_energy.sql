@@ -1,8 +1,8 @@
--- Purpose: stability of the K most energetic concepts, for K = 1, 2, 4 ... width, beside both floors for the same K.
+-- Purpose: stability of the K most energetic concepts, for K = 1, 2, 4 ... width, and its floors for the same K.
 -- Inputs:  m (model), s (sae); matches, concepts, nulls.
--- Columns: k; energy_share (of the top K, mean over seeds); stability (mean over ordered pairs of seeds: the top K of one,
---          matched first, filtered then); low, high (range over the pairs); floor_random, floor_random_sd, floor_matched,
---          floor_matched_sd (means over seeds).
+-- Columns: k; energy_share (of the top K, mean over seeds); stability (mean over ordered pairs of seeds; all concepts are
+--          matched, then the top K of the first seed are kept); low, high (range over the pairs); floor_random,
+--          floor_random_sd, floor_matched, floor_matched_sd (means over seeds).
 -- Definition: DEFINITIONS "Stability", by energy.
 CREATE MACRO stability_by_energy(m, s) AS TABLE
 WITH ranked AS (

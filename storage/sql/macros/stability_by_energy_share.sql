@@ -1,8 +1,8 @@
--- Purpose: stability of the fewest concepts that hold 10 %, 20 % ... of the energy, beside both floors for the same.
+-- Purpose: stability of the fewest concepts that hold 10 %, 20 % ... of the energy, and its floors for the same share.
 -- Inputs:  m (model), s (sae); matches, concepts, nulls.
--- Columns: percent (of the energy); concepts (how many hold it, mean over seeds); stability (mean over ordered pairs of
---          seeds: the concepts of one, matched first, filtered then); low, high (range over the pairs); floor_random,
---          floor_random_sd, floor_matched, floor_matched_sd (means over seeds).
+-- Columns: percent (of the energy); concepts (number of these concepts, mean over seeds); stability (mean over ordered pairs
+--          of seeds; all concepts are matched, then these concepts of the first seed are kept); low, high (range over the
+--          pairs); floor_random, floor_random_sd, floor_matched, floor_matched_sd (means over seeds).
 -- Definition: DEFINITIONS "Stability", by energy.
 CREATE MACRO stability_by_energy_share(m, s) AS TABLE
 WITH ranked AS (
@@ -20,7 +20,7 @@ WITH ranked AS (
 chosen AS (
     SELECT percent, seed, concept_id
     FROM ranked
-    -- the sum over all in another order differs by rounding
+    -- the tolerance covers rounding: the total is summed in another order
     JOIN (SELECT unnest(range(10, 101, 10)) AS percent) AS shares
         ON energy_before < total * percent / 100 * (1 - 1e-12)
 ),

@@ -1,7 +1,7 @@
--- Purpose: the items on which a concept fires most.
--- Inputs:  m (model), s (sae), seed, concept, modality ('image' or 'text'), n (rows); activations, images, pairs.
--- Columns: item_id; activation; image_id (the picture, or the caption's picture); source_key; caption (NULL for an image);
---          split. Items of both splits.
+-- Purpose: the items with the highest activations of one concept, of both splits.
+-- Inputs:  m (model), s (sae), seed, concept, modality ('image' or 'text'), n (number of rows); activations, images, pairs.
+-- Columns: item_id; activation; image_id (of the image, or of the caption's image); source_key; caption (NULL for an image);
+--          split.
 CREATE MACRO top_items(m, s, seed, concept, modality, n) AS TABLE
 WITH top AS (
     SELECT activations.item_id, activations.activation

@@ -1,6 +1,6 @@
--- Purpose: co-activation in plain SQL: slower than the kernel that fills `bridges`, here to be read and to check it by.
+-- Purpose: co-activation in plain SQL, as a reference for the faster kernel that fills `bridges`, which tests compare.
 -- Inputs:  activations, pairs; $model, $sae, $seed; $split ('heldout', 'train' or 'all').
--- Columns: image_concept, text_concept; pairs (on which both fire); coactivation = E_P[z_i(image) z_j(text)].
+-- Columns: image_concept, text_concept; pairs (number of pairs on which both fire); coactivation = E_P[z_i(image) z_j(text)].
 -- Definition: DEFINITIONS "Bridge Score".
 WITH counted AS (
     SELECT pair_id, image_id FROM pairs WHERE $split = 'all' OR split = $split

@@ -1,4 +1,4 @@
--- Purpose: the codes of one SAE with what the statistics ask of their items, read once.
+-- Purpose: the codes of one SAE with the attributes of their items that the statistics use, read once.
 -- Inputs:  activations, images, pairs; $model, $sae, $seed; $split ('heldout', 'train' or 'all').
 -- Columns: is_image; concept_id; activation; jackknife_group (as in group_sizes); counted (the item is in the split);
 --          training (the item is a training row).

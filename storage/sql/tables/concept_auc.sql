@@ -1,10 +1,11 @@
--- Purpose: how well a concept's activation tells images from captions, exactly.
+-- Purpose: exact area under the ROC curve of each concept's activation, as a score for images against captions.
 -- Inputs:  codes (of one SAE), group_sizes; $model, $sae, $seed, $width.
 -- Columns: model, sae, seed, concept_id; modality_auc (NULL where a modality has no items).
--- Definition: DEFINITIONS "modality AUC": (wins + ties / 2) / (n_I n_T) over all pairs of an image and a caption, zeros tie
---             with zeros. Among firing items wins and ties follow from ranks (Mann and Whitney 1947): rank() counts the
---             lower ones plus 1, at_most the lower and equal ones, so their sum is twice the mid-rank. A firing image beats
---             every silent caption; silent ones tie. Whole numbers until the last division: exact at any number of threads.
+-- Definition: DEFINITIONS "modality AUC": (wins + ties / 2) / (n_I n_T) over all pairs of an image and a caption; two zeros
+--             are a tie. Among firing items, wins and ties follow from ranks (Mann and Whitney 1947): rank() is the number of
+--             lower items plus 1, and the windowed count is the number of lower and equal items, so their sum is twice the
+--             mid-rank. A firing image wins against every silent caption; silent items tie. All values are integers until the
+--             last division, so the result is exact at any number of threads.
 WITH ranked AS (
     SELECT concept_id, is_image, rank() OVER w + count(*) OVER (w RANGE UNBOUNDED PRECEDING) AS twice_mid_rank
     FROM codes

@@ -1,9 +1,9 @@
--- Purpose: the sums behind every per-concept mean, kept apart for 20 groups of images, so that each can be left out.
+-- Purpose: the sums behind every per-concept mean, per group of images (20 groups), so that the jackknife can omit a group.
 -- Inputs:  codes (of one SAE), group_sizes; $model, $sae, $seed, $width, $split.
--- Columns: model, sae, seed, split, concept_id, jackknife_group; images, texts (counted items of the group);
---          image, text (sums of z over its images, captions); image_squared, text_squared (of z^2);
---          image_firings, text_firings (counts); training_firings (on its training rows of both modalities).
--- Definition: DEFINITIONS "Uncertainty of per-concept sums". A row for every concept and group, zeros included.
+-- Columns: model, sae, seed, split, concept_id, jackknife_group; images, texts (counted items of the group); image, text
+--          (sums of z over its images, captions); image_squared, text_squared (sums of z^2); image_firings, text_firings
+--          (items on which it fires); training_firings (training rows of both modalities on which it fires).
+-- Definition: DEFINITIONS "Uncertainty of per-concept sums". One row per concept and group, including zeros.
 WITH every AS (
     SELECT unnest(range($width))::INTEGER AS concept_id
 ),

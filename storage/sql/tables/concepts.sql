@@ -1,6 +1,6 @@
--- Purpose: energies, rates, modality and geometry of every concept of every SAE, with the spread of what is a mean.
+-- Purpose: energies, rates, modality and geometry of every concept of every SAE, with the standard errors of the means.
 -- Inputs:  concept_groups, concept_auc; concept_geometry (direction_accuracy, align_*) and concept_monosemanticity, computed
---          outside of SQL.
+--          outside SQL.
 -- Columns: model, sae, seed, split, concept_id;
 --          energy (mean of energy_image and energy_text); energy_image (E_I[z]); energy_text (E_T[z]);
 --          energy_squared_image, energy_squared_text (E[z^2] over the modality);
@@ -8,14 +8,14 @@
 --          modality_score (energy_image / (energy_image + energy_text), NULL where both are 0);
 --          modality_auc (area under the ROC curve of z, image against text);
 --          direction_accuracy (held-out balanced accuracy of the direction as a classifier of modality);
---          align_mean_gap, align_logistic, align_lda (alignment with a modality direction, signed, + image);
---          align_inlp (length in the modality subspace of inlp);
---          monosemanticity (mean cosine of the images it fires on, weighted; NULL under 2);
+--          align_mean_gap, align_logistic, align_lda (signed alignment with a modality direction, positive towards images);
+--          align_inlp (length of the projection on the modality subspace of inlp);
+--          monosemanticity (weighted mean cosine of the images on which it fires, NULL with fewer than 2);
 --          dead (fires on no training row);
 --          energy_sd, energy_image_sd, energy_text_sd, rate_image_sd, rate_text_sd, modality_score_sd (delete-one-group
---          jackknife over 20 groups of images; NULL where leaving one out leaves nothing to divide by).
--- Definition: DEFINITIONS "Per concept", "Uncertainty of per-concept sums". Means are over all counted items, zeros
---             included. Jackknife with g groups: sd^2 = (g - 1) / g * sum of (estimate without one - their mean)^2.
+--          jackknife over 20 groups of images; NULL where omitting a group makes the denominator 0).
+-- Definition: DEFINITIONS "Per concept", "Uncertainty of per-concept sums". Means are over all counted items, including
+--             zeros. Jackknife with g groups: sd^2 = (g - 1) / g * sum of (estimate without one group - mean of these)^2.
 WITH whole AS (
     SELECT
         model, sae, seed, split, concept_id,

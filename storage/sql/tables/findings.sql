@@ -1,14 +1,15 @@
--- Purpose: each claim of the paper beside what chance gives: the figure, its null, its range over seeds, holds or not.
+-- Purpose: each claim of the paper with its figure, the figure by chance, the range over seeds, and whether it holds.
 -- Inputs:  concepts, matches, bridge_totals, nulls; the macros of definitions.sql.
--- Columns: model, sae; claim; figure (mean over seeds, or over ordered pairs of seeds); "null" (the mean that chance gives);
+-- Columns: model, sae; claim; figure (mean over seeds, or over ordered pairs of seeds); "null" (mean of the figure by chance);
 --          low, high (range of the figure over seeds or pairs of seeds);
---          holds (NULL where the null is not known; a claim that needs two seeds has no row with one).
--- Definition: "common" are the fewest concepts that hold half of the energy, "rare" the least energetic half. Beyond chance:
---          even the lowest value stands above the 97.5 % quantile of the null, for stability floor_matched. Shares of unimodal
---          concepts, alignments and accuracies count the concepts that `is_counted`; bridges of opposite modality are those of all
---          concepts by `modality_class`, however seldom they fire, as in bridge_totals. v1 (close to the modality subspace)
---          holds when concepts on average lie nearer to it than 97.5 % of random directions do, v4 (almost orthogonal) when
---          they do not: which of the two is true depends on how the subspace is defined, so every definition has its rows.
+--          holds (NULL where the null is unknown; with one seed, a claim that needs two seeds has no row).
+-- Definition: "common" concepts are the fewest that hold half of the energy, "rare" concepts the least energetic half. A
+--          figure is beyond chance when its lowest value is above the 97.5 % quantile of the null (for stability: of
+--          floor_matched). Shares of unimodal concepts, alignments and accuracies include the concepts that `is_counted`.
+--          Bridges of opposite modality include all concepts by `modality_class`, however seldom they fire, as in
+--          bridge_totals. v1 (close to the modality subspace) holds when concepts are on average nearer to it than 97.5 % of
+--          random directions, v4 (almost orthogonal) when they are not. The definition of the subspace decides between them,
+--          so each definition has its own rows.
 WITH ranked AS (
     SELECT
         model, sae, seed, concept_id,
@@ -51,7 +52,7 @@ bridging AS (
     FROM bridge_totals
     GROUP BY model, sae, seed, kind
 ),
--- how: 'above' (beyond what chance gives), 'most' (that, and more than half), 'within' (no more than chance gives)
+-- how: 'above' (beyond chance), 'most' (beyond chance and more than half), 'within' (not beyond chance)
 measured AS (
     SELECT model, sae, 1 AS place, 'common concepts are stable' AS claim, common AS value,
         'stability_share_50' AS statistic, 'floor_matched' AS "null", 'above' AS how

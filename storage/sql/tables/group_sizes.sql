@@ -1,8 +1,8 @@
--- Purpose: how many images and captions are counted, in each of the 20 groups that the jackknife leaves out one by one.
+-- Purpose: number of counted images and captions in each of the 20 groups that the jackknife omits one by one.
 -- Inputs:  images, pairs; $split ('heldout', 'train' or 'all').
--- Columns: jackknife_group (0 to 19); images, texts (counted items of the group; captions go with their image).
--- Definition: DEFINITIONS "Uncertainty of per-concept sums". The group is taken from the low bits of split_u, a hash of
---             the item's group: its high bits decide the split, so that the low ones are even within either side.
+-- Columns: jackknife_group (0 to 19); images, texts (counted items; a caption is in the group of its image).
+-- Definition: DEFINITIONS "Uncertainty of per-concept sums". The jackknife group is made of the low bits of split_u, a
+--             hash of the item's group key. The high bits decide the split, so the low bits are uniform on either side.
 WITH groups AS (
     SELECT unnest(range(20))::INTEGER AS jackknife_group
 ),

@@ -1,15 +1,15 @@
--- Purpose: what chance gives for every figure, from draws.
--- Inputs:  floors (model, sae, seed, "null", draw, concept_id, cosine: the matched cosine of each concept of a dictionary
---          against drawn rows), concepts; null_draws (model, sae, seed, statistic, "null", draw, value: figures under a
---          permutation); null_summaries (the columns of this table: nulls that come with their mean and range).
+-- Purpose: the distribution of every figure by chance, summarised over draws.
+-- Inputs:  floors (model, sae, seed, "null", draw, concept_id, cosine: the cosine of each concept of a dictionary with its
+--          match among drawn rows), concepts; null_draws (model, sae, seed, statistic, "null", draw, value: figures under a
+--          permutation); null_summaries (the columns of this table: nulls that are summarised already).
 -- Columns: model, sae, seed;
---          statistic (of floors: 'stability'; 'stability_energy_weighted'; 'stability_alive' (concepts that fire on a training
+--          statistic (for floors: 'stability'; 'stability_energy_weighted'; 'stability_alive' (concepts that fire on a training
 --          row); 'stability_top_<K>' (the K most energetic, K = 1, 2, 4 ... and the width); 'stability_share_<P>' (the fewest
 --          that hold P % of the energy); 'stability_rare' (the least energetic half); 'stability_common_over_rare'
---          ('stability_share_50' less 'stability_rare'); else the figure that was drawn);
---          "null" ('floor_random', 'floor_matched', or what was permuted); mean, sd, q025, q975 (over the draws; sd of n - 1);
---          draws (0: in closed form).
--- Definition: DEFINITIONS "Stability". Match first, then filter.
+--          ('stability_share_50' less 'stability_rare'); else the name of the figure);
+--          "null" ('floor_random', 'floor_matched', or the name of the permutation); mean, sd, q025, q975 (over the draws; sd
+--          with n - 1); draws (number of draws; 0 for a closed form).
+-- Definition: DEFINITIONS "Stability". All concepts are matched, then filtered.
 WITH run AS (
     SELECT
         floors.*, concepts.energy, concepts.dead,

@@ -1,7 +1,7 @@
--- Purpose: what all bridges add up to, stored or not, by the modality that either concept serves.
+-- Purpose: sums of all bridges, stored or not, by the modality classes of their two concepts.
 -- Inputs:  the run's table bridge_totals.
--- Columns: model, sae, seed, split; class_image, class_text (of image concept and text concept: 'image', 'text', 'bimodal', or
---          'silent' on the counted items); self (a concept with itself); kind ('raw' or 'covariance'); total, positive,
---          negative (sums of all, of the positive, of the negative scores).
--- Definition: DEFINITIONS "Bridge Score", totals. Untruncated.
+-- Columns: model, sae, seed, split; class_image, class_text (class of the image concept and of the text concept: 'image',
+--          'text', 'bimodal', or 'silent' on the counted items); self (both are the same concept); kind ('raw' or
+--          'covariance'); total, positive, negative (sums of all, of the positive, of the negative scores).
+-- Definition: DEFINITIONS "Bridge Score", totals. Over all pairs of concepts; min_pairs does not apply.
 CREATE VIEW bridge_totals AS FROM read_parquet($files);

@@ -1,7 +1,8 @@
--- Purpose: image concept and text concept that fire together on pairs, and point the same way or not.
+-- Purpose: image concepts and text concepts that fire together on pairs, with their co-activation and cosine.
 -- Inputs:  the run's table bridges.
--- Columns: model, sae, seed, split; image_concept, text_concept; pairs (on which both fire, at least the study's min_pairs);
---          coactivation (G = E_P[z_i z_j]); cosine (<D_i, D_j>); bridge (G cosine); covariance_bridge
---          ((G - E_P[z_i] E_P[z_j]) cosine); correlation_bridge (that over both standard deviations, NULL where one is 0).
+-- Columns: model, sae, seed, split; image_concept, text_concept; pairs (number of pairs on which both fire, at least the
+--          study's min_pairs); coactivation (G = E_P[z_i z_j]); cosine (<D_i, D_j>); bridge (G cosine); covariance_bridge
+--          ((G - E_P[z_i] E_P[z_j]) cosine); correlation_bridge (covariance_bridge over both standard deviations, NULL where
+--          one is 0).
 -- Definition: DEFINITIONS "Bridge Score".
 CREATE VIEW bridges AS FROM read_parquet($files);

@@ -1,7 +1,9 @@
--- Purpose: R2 against L0 of one model's rows, by every method; the catalog puts one such SELECT a model together.
--- Inputs:  frontier.parquet, and seconds.parquet beside it (times are kept apart, for they differ between equal runs).
--- Columns: model; method (an architecture of SAEs, or a baseline); k (codes asked for); width (directions it has);
---          split (of the rows measured); r2, r2_image, r2_text, cosine, l0 as in the view saes; seconds (to fit).
+-- Purpose: R2 against L0 on the rows of every model, for every method.
+-- Inputs:  frontier.parquet and seconds.parquet of one model (times are in their own file, since they differ between equal
+--          runs).
+-- Columns: model; method (an architecture of SAEs, or a baseline); k (requested codes per row); width (number of directions);
+--          split (of the measured rows); r2, r2_image, r2_text, cosine, l0 as in the view saes; seconds (to fit).
 -- Definition: DEFINITIONS "Frontier".
+-- Notes:   the catalog joins one such SELECT per model by UNION ALL.
 SELECT $model AS model, method, k, width, split, r2, r2_image, r2_text, cosine, l0, seconds
 FROM read_parquet($figures) AS figures JOIN read_parquet($seconds) AS times USING (method, k)

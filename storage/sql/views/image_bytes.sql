@@ -1,4 +1,4 @@
--- Purpose: the pictures themselves, as the source gave them.
+-- Purpose: the original bytes of the images.
 -- Inputs:  pair shards.
 -- Columns: image_id; image (encoded bytes).
 CREATE VIEW image_bytes AS

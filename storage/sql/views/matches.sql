@@ -1,4 +1,4 @@
--- Purpose: which concept of one run is which of another: other seeds of a setting, and its data diets. Both orders stored.
+-- Purpose: matched concepts of two runs, which are seeds of one setting or of its data diets. Both orders are stored.
 -- Inputs:  the run's table matches.
 -- Columns: model; sae_a, seed_a, sae_b, seed_b (the two runs); concept_a, concept_b (matched with each other); cosine.
 -- Definition: DEFINITIONS "Stability": the exact assignment with the largest sum of cosines, over all concepts.

@@ -1,4 +1,4 @@
--- Purpose: every caption with its image. A caption takes its image's side of the split.
+-- Purpose: every caption with its image. A caption is on its image's side of the split.
 -- Inputs:  pair shards, the view images.
 -- Columns: pair_id; image_id; caption; source_key (of the caption); split.
 CREATE VIEW pairs AS
