@@ -204,9 +204,7 @@ def test_a_redirect_to_a_private_address_is_refused(web: Web, tmp_path: Path, mo
     url = web.refuse("/a", 302, Location=web("/b", "127.0.0.2"))
     assert cause(url, tmp_path, POLICY._replace(allow_private_addresses=False)) == "private address"
     assert web.counts() == {"/a": 1}
-    with socket.create_server(
-        ("127.0.0.2", 0)
-    ):  # the address exists, and is allowed, but no server listens on the port
+    with socket.create_server(("127.0.0.2", 0)):  # the address exists, but no server listens there
         assert cause(url, tmp_path, POLICY._replace(tries=1)) == "connection failed"
 
 
