@@ -174,7 +174,7 @@ def bridges(
 
 
 def bridges_of(pairs: PairedCodes, D: np.ndarray, classes: list[str], min_pairs: int) -> Bridges:
-    """The bridges, as `bridges` gives them, of pairs that are already indexed; D [C, d] float64."""
+    """The result of `bridges` for pairs that are already indexed; D [C, d] float64."""
     parts = [part for (part,) in pairs.scores([D], classes, min_pairs)]
     concepts = np.concatenate([part.concepts for part in parts])
     rows = np.concatenate([part.rows for part in parts])
@@ -196,10 +196,10 @@ def bridges_of(pairs: PairedCodes, D: np.ndarray, classes: list[str], min_pairs:
 
 def joined(totals: Sequence[np.ndarray]) -> np.ndarray:
     """Sum of the totals [kind, self, sign, K, K] of all blocks, added in the order of the blocks."""
-    whole = np.zeros_like(totals[0])
+    sums = np.zeros_like(totals[0])
     for part in totals:
-        whole += part
-    return whole
+        sums += part
+    return sums
 
 
 def total_rows(totals: np.ndarray) -> list[dict[str, Any]]:
@@ -250,8 +250,8 @@ def matched_similarity(pairs: PairedCodes, D: np.ndarray, biases: Biases) -> dic
 
 def _decoded(codes: Codes, rows: np.ndarray, D: np.ndarray) -> np.ndarray:
     """z D of the given rows of codes, [N, d] float64."""
-    whole = csr_array((codes.values, codes.concepts, codes.indptr), shape=(len(codes.indptr) - 1, len(D)))
-    return whole[rows].astype(np.float64) @ D
+    z = csr_array((codes.values, codes.concepts, codes.indptr), shape=(len(codes.indptr) - 1, len(D)))
+    return z[rows].astype(np.float64) @ D
 
 
 def bridge_nulls(

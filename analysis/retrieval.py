@@ -297,8 +297,8 @@ def _recalls(
     count = share = float("nan")
     if energy is not None:
         count = float(np.mean([len(S) for S in sets]))
-        whole = float(energy.sum())
-        share = float(np.mean([energy[S].sum() for S in sets])) / whole if whole > 0 else share
+        total = float(energy.sum())
+        share = float(np.mean([energy[S].sum() for S in sets])) / total if total > 0 else share
     for direction, ks in of_draws[0].items():
         recalls = {k: float(np.mean([of_draw[direction][k] for of_draw in of_draws])) for k in ks}
         yield Recalls(name, direction, recalls, count, share)

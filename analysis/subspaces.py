@@ -103,7 +103,7 @@ def normal_rows(model: str, fitted: dict[str, Subspace]) -> pl.DataFrame:
 
 
 def fitted_subspaces(con: duckdb.DuckDBPyConnection, model: str, dim: int) -> dict[str, Subspace]:
-    """Read the subspaces of a model from the tables geometry and subspace_normals, equal to the last bit."""
+    """Read the subspaces of a model, exactly as fitted, from the tables geometry and subspace_normals."""
     fitted = {}
     for name, rank, accuracy in con.execute(
         "SELECT subspace, rank, heldout_accuracy FROM geometry WHERE model = $model", {"model": model}

@@ -111,10 +111,10 @@ def unimodal_shares(score: np.ndarray, energy: np.ndarray, firings: np.ndarray) 
     """
     counted = is_counted(firings, score)
     unimodal = counted & is_unimodal(score)
-    whole = float(energy[counted].sum())
+    total = float(energy[counted].sum())
     return {
         "unimodal_share": float(unimodal.sum() / counted.sum()) if counted.any() else float("nan"),
-        "unimodal_energy_share": float(energy[unimodal].sum()) / whole if whole > 0 else float("nan"),
+        "unimodal_energy_share": float(energy[unimodal].sum()) / total if total > 0 else float("nan"),
     }
 
 

@@ -9,7 +9,7 @@ from report.queries import Answer, Row
 from report.sentences import number
 
 SQL = 'SELECT model, sae, claim, figure, "null", low, high, holds FROM findings'
-VERDICTS: dict[bool | None, str] = {True: "holds", False: "does not", None: "not known"}  # by the column `holds`
+VERDICTS: dict[bool | None, str] = {True: "holds", False: "does not", None: "not known"}  # of the column `holds`
 
 
 class ModelClaim(NamedTuple):

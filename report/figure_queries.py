@@ -113,7 +113,8 @@ FROM diet_stability({m}, {s})"""
 WHERE {{s}} < diet
     AND (SELECT count(DISTINCT data_half) FROM saes WHERE saes.model = {{m}} AND saes.sae IN ({{s}}, diet)) = 2"""
     rest = [run for run in runs if run not in main]
-    selects = [each for select, of in ((own, main), (other, main), (halves, rest)) for each in of_each(of, select)]
+    parts = ((own, main), (other, main), (halves, rest))
+    selects = [statement for select, settings in parts for statement in of_each(settings, select)]
     return "\nUNION ALL\n".join(selects) + "\nORDER BY model, sae_a <> sae_b, sae_a, sae_b, same_seed"
 
 
@@ -140,10 +141,10 @@ ORDER BY model, subspace, energy DESC, concept_id"""
 
 def bridge_matrix(model: str, sae: str, seed: int) -> str:
     """The bridges of one SAE between the image concepts and the text concepts with the largest bridges."""
-    of = f"model = {literal(model)} AND sae = {literal(sae)} AND seed = {seed}"
+    of_sae = f"model = {literal(model)} AND sae = {literal(sae)} AND seed = {seed}"
     return f"""\
 WITH own AS (
-    FROM bridges WHERE {of}
+    FROM bridges WHERE {of_sae}
 ),
 rows_of AS (
     SELECT image_concept FROM own GROUP BY image_concept
