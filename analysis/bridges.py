@@ -1,7 +1,7 @@
-"""Bridges of every SAE, their totals, the matched similarity that they add up to, and what chance gives.
+"""Bridges of every SAE, their totals, the terms of the matched similarity, and the draws of three nulls.
 
-A null is the same figures with images, with rows of the dictionary, or with both permuted. The figures of the study
-itself are the same function of its own scores.
+Each null permutes the images, the rows of the dictionary, or both. `figures` computes the figures of a draw, and those
+of the study from its unpermuted scores.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ TOTALS: Schema = {
     "kind": pl.String, "total": pl.Float64, "positive": pl.Float64, "negative": pl.Float64,
 }  # fmt: skip
 SIMILARITY: Schema = {**SAE_KEYS, "split": pl.String, "term": pl.String, "value": pl.Float64}
-DRAWS = 20  # of each null
+DRAWS = 20  # draws per null
 DECODED = 4096  # pairs decoded at a time
 NULLS = ("images_permuted", "dictionary_permuted", "both_permuted")
-TOPS = (10, 100, 1000)  # bridges whose share of the positive part is told
-PERMUTED = 4  # stream of random numbers under a seed
+TOPS = (10, 100, 1000)  # numbers of highest bridges whose share of the positive part is computed
+PERMUTED = 4  # spawn key of the random stream
 
 
 class Bridges(NamedTuple):
@@ -56,8 +56,8 @@ class Bridges(NamedTuple):
     totals: list[dict[str, Any]]  # class_image, class_text, self, kind, total, positive, negative; untruncated
 
 
-class OfSAE(NamedTuple):
-    """Everything that this statistic says of one SAE."""
+class SAETables(NamedTuple):
+    """Bridges of one SAE and its rows of the other tables."""
 
     bridges: Bridges
     totals: pl.DataFrame
@@ -66,16 +66,16 @@ class OfSAE(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """The tables of `bridge_tables` besides the file of bridges."""
+    """Tables that `bridge_tables` returns; the bridges themselves are in a file."""
 
-    rows: int  #: of the file
+    rows: int  #: of the file of bridges
     totals: pl.DataFrame
     similarity: pl.DataFrame
     draws: pl.DataFrame
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The tables of this statistic; the file of bridges is written an SAE at a time."""
+    """The tables of this statistic; the file of bridges is written one SAE at a time."""
     tables = bridge_tables(con, analysis, analysis.out)
     return {
         "bridges": analysis.out / "bridges.parquet",
@@ -86,40 +86,43 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 
 
 def bridge_tables(con: duckdb.DuckDBPyConnection, analysis: Analysis, out: Path, draws: int = DRAWS) -> Tables:
-    """Write bridges.parquet, an SAE at a time: there may be millions each. Reads the views and the table concepts."""
+    """Write bridges.parquet one SAE at a time, since each may have millions of bridges.
+
+    Reads the views of the catalog and the table concepts.
+    """
     counted = counted_pairs(con, analysis.split)
     totals, similarity, drawn = [empty(TOTALS)], [empty(SIMILARITY)], [empty(NULL_DRAWS)]
     rows = 0
     with open_bridges(out) as file:
         for entry, net in analysis.trained():
-            one = of_sae(con, analysis, keys_of(entry), net, counted, draws)
-            rows += add_bridges(file, {**keys_of(entry), "split": analysis.split}, one.bridges)
-            totals.append(one.totals)
-            similarity.append(one.similarity)
-            drawn.append(one.draws)
+            tables = of_sae(con, analysis, keys_of(entry), net, counted, draws)
+            rows += add_bridges(file, {**keys_of(entry), "split": analysis.split}, tables.bridges)
+            totals.append(tables.totals)
+            similarity.append(tables.similarity)
+            drawn.append(tables.draws)
     return Tables(rows, pl.concat(totals), pl.concat(similarity), pl.concat(drawn))
 
 
 def of_sae(
     con: duckdb.DuckDBPyConnection, analysis: Analysis, keys: Keys, net: SAE, counted: Counted, draws: int
-) -> OfSAE:
-    """The bridges of one SAE over the counted pairs, what they add up to, and `draws` draws of each null."""
+) -> SAETables:
+    """The bridges of one SAE over the counted pairs, their totals, similarity terms, and `draws` draws of each null."""
     pairs = pairs_of(con, keys, counted, net.config.width)
     D, classes = net.dictionary.numpy().astype(np.float64), classes_of(con, keys)
     bridges = bridges_of(pairs, D, classes, analysis.min_pairs)
     terms = matched_similarity(pairs, D, biases_of(net))
     nulls = bridge_nulls(pairs, D, classes, analysis.min_pairs, draws, keys["seed"] or 0)
     counted_keys = {**keys, "split": analysis.split}
-    return OfSAE(
+    return SAETables(
         bridges,
         table_of_rows([{**counted_keys, **total} for total in bridges.totals], TOTALS),
         table_of_rows([{**counted_keys, "term": term, "value": value} for term, value in terms.items()], SIMILARITY),
         table_of_rows(
             [
                 {**keys, "null": null, "draw": draw, "statistic": name, "value": value}
-                for null, of_draws in nulls.items()
-                for draw, one in enumerate(of_draws)
-                for name, value in one.items()
+                for null, figures_of_draws in nulls.items()
+                for draw, figures_of_draw in enumerate(figures_of_draws)
+                for name, value in figures_of_draw.items()
             ],
             NULL_DRAWS,
         ),
@@ -127,7 +130,7 @@ def of_sae(
 
 
 def open_bridges(out: Path) -> pq.ParquetWriter:
-    """The file of bridges, to which one SAE after another is added."""
+    """Open bridges.parquet for writing; `add_bridges` appends the bridges of one SAE."""
     schema = empty(BRIDGES).to_arrow().schema
     return pq.ParquetWriter(
         out / "bridges.parquet", schema, compression="zstd", use_dictionary=["model", "sae", "split"]
@@ -135,7 +138,7 @@ def open_bridges(out: Path) -> pq.ParquetWriter:
 
 
 def add_bridges(file: pq.ParquetWriter, keys: Keys, bridges: Bridges) -> int:
-    """Add the bridges of one SAE. Returns how many."""
+    """Append the bridges of one SAE. Returns the number of rows."""
     rows = table({**keys, **bridges.rows}, BRIDGES)
     file.write_table(rows.to_arrow().cast(file.schema), row_group_size=131_072)
     return rows.height
@@ -162,7 +165,7 @@ def bridges(
     dictionary: [C, d] unit rows. classes: the class of each concept, one of CLASSES.
     Rows are those with pairs >= min_pairs: bridge = G_ij <D_i, D_j>, covariance_bridge = (G_ij - E_P[z_i] E_P[z_j])
     <D_i, D_j>, correlation_bridge = that over both standard deviations over the pairs (NaN where one is 0).
-    Totals are untruncated. Source: arXiv 2504.11695, Bridge Score; DEFINITIONS in docs.
+    Totals include the cells with fewer pairs. Source: arXiv 2504.11695, Bridge Score; DEFINITIONS in docs.
     """
     D = np.asarray(dictionary, np.float64)
     if len(classes) != len(D) or not set(classes) <= set(CLASSES):
@@ -171,7 +174,7 @@ def bridges(
 
 
 def bridges_of(pairs: PairedCodes, D: np.ndarray, classes: list[str], min_pairs: int) -> Bridges:
-    """`bridges` of pairs that are indexed already; D [C, d] float64."""
+    """The result of `bridges` for pairs that are already indexed; D [C, d] float64."""
     parts = [part for (part,) in pairs.scores([D], classes, min_pairs)]
     concepts = np.concatenate([part.concepts for part in parts])
     rows = np.concatenate([part.rows for part in parts])
@@ -192,15 +195,15 @@ def bridges_of(pairs: PairedCodes, D: np.ndarray, classes: list[str], min_pairs:
 
 
 def joined(totals: Sequence[np.ndarray]) -> np.ndarray:
-    """Totals [kind, self, sign, K, K] of all blocks, added in their order."""
-    whole = np.zeros_like(totals[0])
+    """Sum of the totals [kind, self, sign, K, K] of all blocks, added in the order of the blocks."""
+    sums = np.zeros_like(totals[0])
     for part in totals:
-        whole += part
-    return whole
+        sums += part
+    return sums
 
 
 def total_rows(totals: np.ndarray) -> list[dict[str, Any]]:
-    """One row per kind, pair of classes, and cross or self; self only where both classes are one."""
+    """One row per kind, pair of classes, and self or not; self rows exist only where both classes are the same."""
     return [
         {
             "class_image": class_image,
@@ -222,10 +225,10 @@ def total_rows(totals: np.ndarray) -> list[dict[str, Any]]:
 def matched_similarity(pairs: PairedCodes, D: np.ndarray, biases: Biases) -> dict[str, float]:
     """The terms of E_P <x_hat_I, x_hat_T> over the pairs, x_hat = z D + b, D [C, d] float64.
 
-    bridges = <z_I D, z_T D> on average, the sum of all raw bridges; text_on_bias = <b, E_P z_T D>; image_on_bias =
+    bridges = E_P <z_I D, z_T D>, the sum of all raw bridges; text_on_bias = <b, E_P z_T D>; image_on_bias =
     <E_P z_I D, b>; bias = <b, b>; matched = E_P <x_hat_I, x_hat_T>, from the decoded rows; shuffled = <E_P x_hat_I,
-    E_P x_hat_T>, what pairs drawn at random would have. The first four add up to matched; matched less shuffled is the
-    sum of all covariance bridges. Source: DEFINITIONS "Bridge Score", identities.
+    E_P x_hat_T>, the expected value for pairs drawn at random. The first four add up to matched; matched minus shuffled
+    is the sum of all covariance bridges. Source: DEFINITIONS "Bridge Score", identities.
     """
     mean_I, mean_T = pairs.moments_image.mean @ D, pairs.moments_text.mean @ D
     raw = matched = 0.0
@@ -246,18 +249,18 @@ def matched_similarity(pairs: PairedCodes, D: np.ndarray, biases: Biases) -> dic
 
 
 def _decoded(codes: Codes, rows: np.ndarray, D: np.ndarray) -> np.ndarray:
-    """z D of the named rows, [N, d] float64."""
-    whole = csr_array((codes.values, codes.concepts, codes.indptr), shape=(len(codes.indptr) - 1, len(D)))
-    return whole[rows].astype(np.float64) @ D
+    """z D of the given rows of codes, [N, d] float64."""
+    z = csr_array((codes.values, codes.concepts, codes.indptr), shape=(len(codes.indptr) - 1, len(D)))
+    return z[rows].astype(np.float64) @ D
 
 
 def bridge_nulls(
     pairs: PairedCodes, D: np.ndarray, classes: list[str], min_pairs: int, draws: int, seed: int
 ) -> dict[str, list[dict[str, float]]]:
-    """`figures` under each of NULLS, a dict a draw. D: [C, d] float64, unit rows.
+    """`figures` under each of NULLS, one dict per draw. D: [C, d] float64, unit rows.
 
-    images_permuted: whole images, with all their codes, permuted among those with as many captions; its expected
-    co-activation is E_P[z_i] E_P[z_j]. dictionary_permuted: rows of D permuted, codes as they are.
+    images_permuted: images, each with all its codes, are permuted among images with the same number of captions; the
+    expected co-activation is E_P[z_i] E_P[z_j]. dictionary_permuted: rows of D are permuted, codes are unchanged.
     """
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PERMUTED,)))
     captions = np.bincount(pairs.pair_image, minlength=len(pairs.image.indptr) - 1)
@@ -266,14 +269,14 @@ def bridge_nulls(
     drawn["dictionary_permuted"] = list(figures(pairs.scores(shuffled_rows, classes, min_pairs)))
     for rows in shuffled_rows:
         shuffled = pairs.with_images(permuted_among_equals(captions, random))
-        one, both = figures(shuffled.scores([D, rows], classes, min_pairs))
-        drawn["images_permuted"].append(one)
-        drawn["both_permuted"].append(both)
+        images_permuted, both_permuted = figures(shuffled.scores([D, rows], classes, min_pairs))
+        drawn["images_permuted"].append(images_permuted)
+        drawn["both_permuted"].append(both_permuted)
     return drawn
 
 
 def permuted_among_equals(captions: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A permutation [n] of images that keeps the number of captions: captions [n]."""
+    """A random permutation [n] of images among those with equal numbers of captions; captions [n]: these numbers."""
     by_count = np.argsort(captions, kind="stable")
     image_of = np.empty(len(captions), np.int64)
     for group in np.split(by_count, np.flatnonzero(np.diff(captions[by_count])) + 1):
@@ -282,18 +285,18 @@ def permuted_among_equals(captions: np.ndarray, random: np.random.Generator) -> 
 
 
 def figures(blocks: Iterable[list[Scores]]) -> Iterator[dict[str, float]]:
-    """The figures of each dictionary whose scores the blocks hold.
+    """Yield the figures of each dictionary in the blocks of scores, one dict per dictionary.
 
-    For raw and covariance bridges: total and positive (sums over all cells); self_share and opposite_share of the
-    positive part (i = j; between a concept of images alone and one of captions alone); top_<n>_share of the n highest
+    For raw and covariance bridges: total and positive (sums over all cells); self_share (i = j) and opposite_share
+    (between a unimodal image concept and a unimodal text concept) of the positive part; top_<n>_share of the n highest
     cells with enough pairs; and the highest such cell: top_bridge, top_covariance_bridge, top_correlation_bridge.
     """
-    parts = [[_part(one) for one in block] for block in blocks]
-    yield from (_figures(list(of_one)) for of_one in zip(*parts, strict=True))
+    parts = [[_part(scores) for scores in block] for block in blocks]
+    yield from (_figures(list(parts_of_one)) for parts_of_one in zip(*parts, strict=True))
 
 
 class _Part(NamedTuple):
-    """The part of a block that the figures need: its totals and its highest cells, not all of its cells."""
+    """Totals and highest cells of one block: all that the figures need of it."""
 
     totals: np.ndarray
     top: list[np.ndarray]
@@ -309,24 +312,24 @@ def _part(scores: Scores) -> _Part:
 def _figures(parts: list[_Part]) -> dict[str, float]:
     totals = joined([part.totals for part in parts])
     image, text = CLASSES.index("image"), CLASSES.index("text")
-    of_one: dict[str, float] = {}
+    values: dict[str, float] = {}
     for k, kind in enumerate(KINDS):
         positive = totals[k, :, 0]
         whole = float(positive.sum())
         top = _highest(np.concatenate([part.top[k] for part in parts]), max(TOPS))
-        of_one[f"{kind}_total"] = float(totals[k].sum())
-        of_one[f"{kind}_positive"] = whole
-        of_one[f"{kind}_self_share"] = _share(float(positive[1].sum()), whole)
-        of_one[f"{kind}_opposite_share"] = _share(float(positive[0, image, text] + positive[0, text, image]), whole)
-        of_one |= {f"{kind}_top_{n}_share": _share(float(top[:n].clip(0).sum()), whole) for n in TOPS}
-        of_one["top_bridge" if kind == "raw" else "top_covariance_bridge"] = float(top[0]) if len(top) else np.nan
+        values[f"{kind}_total"] = float(totals[k].sum())
+        values[f"{kind}_positive"] = whole
+        values[f"{kind}_self_share"] = _share(float(positive[1].sum()), whole)
+        values[f"{kind}_opposite_share"] = _share(float(positive[0, image, text] + positive[0, text, image]), whole)
+        values |= {f"{kind}_top_{n}_share": _share(float(top[:n].clip(0).sum()), whole) for n in TOPS}
+        values["top_bridge" if kind == "raw" else "top_covariance_bridge"] = float(top[0]) if len(top) else np.nan
     best = max(part.correlation for part in parts)
-    of_one["top_correlation_bridge"] = float(best) if np.isfinite(best) else np.nan
-    return of_one
+    values["top_correlation_bridge"] = float(best) if np.isfinite(best) else np.nan
+    return values
 
 
 def _highest(values: np.ndarray, n: int) -> np.ndarray:
-    """The n largest values, or all, descending."""
+    """The n largest values, or all where there are fewer, in descending order."""
     if len(values) > n:
         values = np.partition(values, len(values) - n)[len(values) - n :]
     return np.sort(values)[::-1]

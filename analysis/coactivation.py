@@ -1,7 +1,7 @@
 """Co-activation of image and text concepts over aligned pairs, and the scores of bridges, block by block.
 
-Works through blocks of image concepts, one thread each, so that no full C x C matrix of scores is ever held. A block's
-sums keep their order and blocks are joined in order: equal bytes at any number of threads.
+Each thread computes one block of image concepts at a time, so that the full C x C matrix of scores is never held. Sums
+within a block and the blocks themselves are added in a fixed order, so that any number of threads gives equal bytes.
 """
 
 import copy
@@ -18,13 +18,13 @@ from analysis.coactivation_kernels import by_item_, coactivate_, score_
 
 CLASSES = ("image", "text", "bimodal", "silent")
 KINDS = ("raw", "covariance")
-BLOCK = 128  # image concepts at a time: 8 MB a float64 matrix at 8,192 concepts, of which each thread holds three
-ROUNDING = 1e-14  # of a squared mean: a variance below it is what rounding left of 0
+BLOCK = 128  # image concepts per block: a float64 matrix takes 8 MB at 8,192 concepts, and a thread holds three
+ROUNDING = 1e-14  # share of the squared mean; a smaller variance is a rounding error of 0
 Block = TypeVar("Block")
 
 
 class Codes(NamedTuple):
-    """Sparse codes of n items, by item (CSR). Every stored entry fires: values are above 0."""
+    """Sparse codes of n items, one row per item (CSR). Stored values are above 0, and each counts as a firing."""
 
     indptr: np.ndarray  # [n+1] int64: entries of item r are indptr[r] .. indptr[r+1]-1
     concepts: np.ndarray  # [nnz] int32
@@ -32,7 +32,7 @@ class Codes(NamedTuple):
 
 
 class _Index(NamedTuple):
-    """The input in the order in which the kernel walks it."""
+    """Image codes by concept, pairs by image and text codes by caption: the order in which the kernel reads them."""
 
     concept_start: np.ndarray
     concept_items: np.ndarray
@@ -43,7 +43,7 @@ class _Index(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Of every concept's code over the pairs, zeros included."""
+    """Mean and deviation of every concept's code over the pairs, zeros included."""
 
     mean: np.ndarray  # [C] E_P[z]
     deviation: np.ndarray  # [C] standard deviation
@@ -60,10 +60,13 @@ class Scores(NamedTuple):
 
 
 class PairedCodes:
-    """Codes over pairs, checked and indexed once: what bridges, and their nulls, are computed from."""
+    """Codes over pairs, checked and indexed once; bridges and their nulls are computed from them."""
 
     def __init__(self, image: Codes, text: Codes, pair_image: np.ndarray, pair_text: np.ndarray, width: int) -> None:
-        """pair_image, pair_text: [P] rows of `image` and `text`. Raises ValueError where something points outside."""
+        """pair_image, pair_text: [P] rows of `image` and `text`.
+
+        Raises ValueError where there are no pairs, or a row or a concept is out of range.
+        """
         if len(pair_image) == 0:
             raise ValueError("no pairs: bridges are means over pairs")
         self.image, self.text, self.width = image, text, width
@@ -73,15 +76,18 @@ class PairedCodes:
         self.moments_text = moments(text, np.bincount(self.pair_text, minlength=len(text.indptr) - 1), width)
 
     def with_images(self, image_of: np.ndarray) -> "PairedCodes":
-        """The same pairs with image r replaced by image image_of[r], a permutation among images with as many pairs."""
+        """The same pairs with image r replaced by image image_of[r].
+
+        image_of: a permutation among images with equal numbers of pairs.
+        """
         other = copy.copy(self)
         other.pair_image = np.asarray(image_of, np.int64)[self.pair_image]
         start, captions = _captions_of(other.pair_image, self.pair_text, len(self.image.indptr) - 1)
         other.index = self.index._replace(pair_start=start, pair_captions=captions)
-        return other  # every image stands in as many pairs as before, so that the moments are the same
+        return other  # each image is in as many pairs as before, so the moments are the same
 
     def scores(self, dictionaries: Sequence[np.ndarray], classes: list[str], min_pairs: int) -> Iterator[list[Scores]]:
-        """Block by block, the scores of each dictionary [C, d] (float64, unit rows) with the same codes."""
+        """Yield, for each block, the scores of the codes with each dictionary [C, d] (float64, unit rows)."""
         code_of = np.array([CLASSES.index(name) for name in classes], np.int8)
 
         def of_block(start: int) -> list[Scores]:
@@ -98,9 +104,9 @@ class PairedCodes:
         cells = int(enough.sum())
         concepts, rows = np.empty((cells, 2), np.int32), np.empty((cells, 4))
         totals = np.zeros((len(KINDS), 2, 2, len(CLASSES), len(CLASSES)))
-        of, to = self.moments_image, self.moments_text
+        pairs, image, text = len(self.pair_image), self.moments_image, self.moments_text
         score_(
-            *(start, len(self.pair_image), sums, counts, cosine, of.mean, to.mean, of.deviation, to.deviation),
+            *(start, pairs, sums, counts, cosine, image.mean, text.mean, image.deviation, text.deviation),
             *(code_of, max(min_pairs, 0), concepts, rows, totals),
         )
         return Scores(concepts, counts[enough], cosine[enough], rows, totals)
@@ -111,8 +117,8 @@ def coactivation(
 ) -> tuple[np.ndarray, np.ndarray]:
     """G [C, C] float64 = E_P[z_i(x_I) z_j(x_T)] and pairs [C, C] int64, the number of pairs on which both fire.
 
-    pair_image, pair_text: [P] rows of `image` and `text`; one image may stand in several pairs.
-    Raises ValueError where codes or pairs point outside.
+    pair_image, pair_text: [P] rows of `image` and `text`; one image may be in several pairs.
+    Raises ValueError where a row or a concept is out of range.
     """
     index = _index(image, text, pair_image, pair_text, width)
     G, pairs = np.zeros((width, width)), np.zeros((width, width), np.int64)
@@ -127,7 +133,7 @@ def coactivation(
 
 
 def codes_by_item(position: np.ndarray, concept: np.ndarray, value: np.ndarray, items: int) -> Codes:
-    """Codes of `items` rows from firings in any order that is ascending by concept within an item.
+    """Codes of `items` rows from firings; the concepts of one item ascend, the items may be in any order.
 
     position [nnz] int64: the row of each firing, negative where the item is not counted.
     """
@@ -139,9 +145,9 @@ def codes_by_item(position: np.ndarray, concept: np.ndarray, value: np.ndarray, 
 
 
 def _in_order(of_block: Callable[[int], Block], width: int) -> Iterator[Block]:
-    """`of_block(start)` for every block of image concepts, a thread a core; results in the order of the blocks.
+    """Yield `of_block(start)` for every block of image concepts, in the order of the blocks, on one thread per core.
 
-    Two blocks a thread are under way at most, so that results do not pile up.
+    At most two blocks per thread are submitted at a time, so that results do not accumulate in memory.
     """
     threads = os.cpu_count() or 1
     starts = iter(range(0, width, BLOCK))
@@ -181,17 +187,17 @@ def _index(image: Codes, text: Codes, pair_image: np.ndarray, pair_text: np.ndar
 
 
 def _captions_of(pair_image: np.ndarray, pair_text: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each image's pairs begin, [images + 1], and their captions, [P]."""
+    """Start of each image's pairs, [images + 1], and the captions of the pairs sorted by image, [P]."""
     return _starts(pair_image, images), pair_text[np.argsort(pair_image, kind="stable")]
 
 
 def _starts(keys: np.ndarray, count: int) -> np.ndarray:
-    """[count+1] int64: where each key's run begins once the keys are sorted."""
+    """Position [count+1] int64 in the sorted keys at which each key starts."""
     return np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=count))]).astype(np.int64)
 
 
 def _checked(codes: Codes, name: str, width: int) -> Codes:
-    """The codes in the types the kernel is compiled for: it reads without bounds checks."""
+    """The codes in the types of the kernel, which reads without bounds checks. Raises ValueError on invalid codes."""
     indptr = np.ascontiguousarray(codes.indptr, np.int64)
     concepts = np.ascontiguousarray(codes.concepts, np.int32)
     values = np.ascontiguousarray(codes.values, np.float32)
@@ -207,14 +213,14 @@ def _checked(codes: Codes, name: str, width: int) -> Codes:
 
 
 def moments(codes: Codes, pairs_of_item: np.ndarray, width: int) -> Moments:
-    """Mean and standard deviation of each concept's code over the pairs; pairs_of_item [n] is each item's weight."""
+    """Mean and standard deviation of each concept's code over the pairs; pairs_of_item [n]: pairs of each item."""
     total = int(pairs_of_item.sum())
     weight = np.repeat(pairs_of_item, np.diff(codes.indptr)).astype(np.float64)
     z = np.asarray(codes.values, np.float64)
     mean = np.bincount(codes.concepts, weight * z, minlength=width) / total
-    off = np.bincount(codes.concepts, weight * (z - mean[codes.concepts]) ** 2, minlength=width)
+    squares = np.bincount(codes.concepts, weight * (z - mean[codes.concepts]) ** 2, minlength=width)
     silent = total - np.bincount(codes.concepts, weight, minlength=width)
-    variance = (off + silent * mean**2) / total
-    # A code that is the same on every pair leaves only the rounding of its mean: that is 0, not a tiny deviation.
+    variance = (squares + silent * mean**2) / total
+    # The variance of a code that is equal on every pair is a rounding error instead of 0.
     variance[variance < ROUNDING * mean**2] = 0
     return Moments(mean, np.sqrt(variance))

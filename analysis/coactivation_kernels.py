@@ -1,6 +1,6 @@
-"""Loops that numpy cannot express without huge temporaries, compiled by numba.
+"""Loops, compiled by numba, that numpy cannot express without large temporary arrays.
 
-Plain arrays in, plain arrays out; callers check the input.
+The functions read and fill plain arrays; callers check the input.
 """
 
 import numba
@@ -22,12 +22,12 @@ def coactivate_(
     sums: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Add to sums and counts what image concepts start..stop-1 share with every text concept, over the pairs.
+    """Add the co-activation of image concepts start..stop-1 with every text concept to sums and counts.
 
     concept_start [C+1], concept_items [nnz], concept_values [nnz]: image codes by concept. pair_start [n_I+1],
     pair_captions [P]: the captions of each image. text_start [n_T+1], text_concepts, text_values: text codes.
     sums [stop-start, C] float64: sum of z_i z_j. counts [stop-start, C] int64: pairs on which both fire.
-    A float32 accumulator is off by 2.7e-5 at 600,000 pairs, so each row of sums is float64.
+    sums is float64, since a float32 accumulator is off by 2.7e-5 at 600,000 pairs.
     """
     for i in range(start, stop):
         row_sums = sums[i - start]
@@ -62,10 +62,11 @@ def score_(
 ) -> None:
     """Turn the sums of `coactivate_` for image concepts start..start+B-1 into bridges, in one pass.
 
-    sums, counts, cosine [B, C]: cosine of image concept start+b with every concept. mean_*, deviation_* [C]: of the
-    codes over the pairs. classes [C] int8. Fills concepts [N, 2] (image, text) and rows [N, 4] (coactivation, bridge,
-    covariance bridge, correlation bridge; NaN where a deviation is 0) with the N cells that have min_pairs pairs, and
-    adds every cell to totals [kind (raw, covariance), self, sign (positive, negative), class of i, class of j].
+    sums, counts, cosine [B, C]: cosine of image concept start+b with every concept. mean_*, deviation_* [C]: mean and
+    standard deviation of the codes over the pairs. classes [C] int8. Fills concepts [N, 2] (image, text) and rows
+    [N, 4] (coactivation, bridge, covariance bridge, correlation bridge; NaN where a deviation is 0) with the N cells of
+    at least min_pairs pairs, and adds every cell to totals [kind (raw, covariance), self, sign (positive, negative),
+    class of i, class of j].
     """
     row = 0
     for b in range(len(sums)):
@@ -94,10 +95,10 @@ def by_item_(
     concepts: np.ndarray,
     values: np.ndarray,
 ) -> None:
-    """Counting sort of codes by item, keeping their order within one.
+    """Sort codes by item with a counting sort, which keeps the order within an item.
 
-    position, concept, value [nnz]: the item's row, negative for an item that is not counted. start [n+1]: where each
-    row begins in concepts and values.
+    position, concept, value [nnz]: the item's row, negative for an item that is not counted. start [n+1]: the start of
+    each row in concepts and values.
     """
     free = start[:-1].copy()
     for q in range(len(position)):

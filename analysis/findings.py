@@ -1,4 +1,4 @@
-"""Findings: each claim of the paper beside what chance gives, in SQL."""
+"""Findings: each claim of the paper with its figure and its level of chance, computed in SQL."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Which modality the concepts of one SAE point to: alignment, accuracy as a classifier, and what chance gives.
+"""Modality of the concepts' directions: alignment with the modality subspaces, accuracy as classifiers, and nulls.
 
-Of directions alone; which modality uses a concept (energies, scores, AUC) is counted from activations, in SQL.
+It is computed from the dictionary alone. The modality of a concept's activations (energies, scores, AUC) is counted in
+SQL.
 """
 
 from __future__ import annotations
@@ -26,18 +27,21 @@ CONCEPT_GEOMETRY: Schema = {
     **SAE_KEYS, "concept_id": pl.Int32, "direction_accuracy": pl.Float64, "align_mean_gap": pl.Float64,
     "align_logistic": pl.Float64, "align_lda": pl.Float64, "align_inlp": pl.Float64,
 }  # fmt: skip
-DRAWS = 1000  # directions of each null
-BLOCK = 256  # directions at a time: 80 MB of float32 projections at 20,000 rows a modality and split
-MODALITY = 2  # stream of random numbers under a seed; the floors of stability are stream 1
+DRAWS = 1000  # directions per null
+BLOCK = 256  # directions per block: 80 MB of float32 projections at 20,000 rows per modality and split
+MODALITY = 2  # spawn key of the random stream; the floors of stability use 1
 
 
 class Accuracy(NamedTuple):
-    """Directions as classifiers: image where orientation * (<x, D_i> - threshold) > 0. See `direction_accuracy`."""
+    """Directions as classifiers: x is an image where orientation * (<x, D_i> - threshold) > 0.
+
+    See `direction_accuracy`.
+    """
 
     heldout: np.ndarray  # [C] float64, balanced accuracy on held-out rows
-    train: np.ndarray  # [C] float64, the same on training rows: the best of all thresholds, at least .5
-    orientation: np.ndarray  # [C] int8, s: 1 where images lie above, -1 where captions do
-    threshold: np.ndarray  # [C] float64, t; midway between two neighbouring training rows, -inf where none helps
+    train: np.ndarray  # [C] float64, the same on training rows, the best over all thresholds; at least .5
+    orientation: np.ndarray  # [C] int8, s: 1 where images lie above the threshold, -1 where captions do
+    threshold: np.ndarray  # [C] float64, t: midway between two neighbouring projections, -inf where none is above .5
 
 
 class Concepts(NamedTuple):
@@ -45,11 +49,11 @@ class Concepts(NamedTuple):
 
     alignment: dict[str, np.ndarray]  # subspace name -> [C] float64
     accuracy: Accuracy  # [C] each
-    nulls: list[tuple[str, str, Null]]  # statistic, null, what chance gives
+    nulls: list[tuple[str, str, Null]]  # statistic, name of the null, its summary
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The tables of this statistic, of the models whose subspaces were fitted: of none where no image is held out."""
+    """The tables of this statistic; both are empty where no image is held out, since no subspace is fitted then."""
     concepts, nulls = [empty(CONCEPT_GEOMETRY)], [empty(NULL_SUMMARIES)]
     for model in analysis.models() if analysis.heldout > 0 else []:
         train, heldout = both_sides(analysis, model)
@@ -64,7 +68,7 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 def of_sae(
     keys: Keys, net: SAE, fitted: dict[str, Subspace], train: Modalities, heldout: Modalities
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Columns of `concepts` for one SAE, and their nulls. The seed of the SAE is that of the draws."""
+    """Columns of `concepts` for one SAE, and their nulls. The seed of the SAE seeds the draws too."""
     concepts = modality(net.dictionary.numpy(), fitted, train, heldout, keys["seed"] or 0)
     columns: dict[str, Any] = {**keys, "concept_id": np.arange(net.config.width)}
     columns |= {f"align_{name}": values for name, values in concepts.alignment.items()}
@@ -78,9 +82,9 @@ def modality(
 ) -> Concepts:
     """Alignment with every subspace and accuracy as a classifier of the unit rows of D [C, d], each with its nulls.
 
-    `nulls` holds, for each subspace, (align_<name>, floor_random | floor_matched) of |U v|, and for direction_accuracy
-    the same two, of DRAWS directions each; floor_random of alignment is in closed form. Raises ValueError where widths
-    differ or D has a row that is not of unit norm.
+    `nulls` holds floor_random and floor_matched, from DRAWS directions each, of |U v| for each subspace (align_<name>)
+    and of direction_accuracy; floor_random of alignment is in closed form. Raises ValueError where widths differ or D
+    has a row that is not of unit norm.
     """
     D = _unit_rows(D, train.image.shape[1])
     matched = matched_directions(D, DRAWS, seed)
@@ -100,9 +104,9 @@ def modality(
 def direction_accuracy(directions: np.ndarray, train: Modalities, heldout: Modalities) -> Accuracy:
     """Held-out balanced accuracy of the sign of s (<x, v> - t) for each row v of directions [C, d].
 
-    Orientation s and threshold t have the best balanced accuracy on the training rows, exactly, over all thresholds:
-    .5 + half the Kolmogorov-Smirnov distance of the two modalities' projections. Of equally good thresholds the lowest
-    is taken. Projections are float32. Raises ValueError where widths differ or a number is not finite.
+    Orientation s and threshold t maximise balanced accuracy on the training rows, exactly, over all thresholds. The
+    maximum is .5 + half the Kolmogorov-Smirnov distance of the two modalities' projections; of equally good thresholds
+    the lowest is taken. Projections are float32. Raises ValueError where widths differ or a number is not finite.
     """
     check(train, "training rows")
     check(heldout, "held-out rows")
@@ -111,7 +115,7 @@ def direction_accuracy(directions: np.ndarray, train: Modalities, heldout: Modal
         raise ValueError(f"directions of shape {v.shape} do not fit rows of width {train.image.shape[1]}")
     workers = os.cpu_count() or 1
     parts = []
-    # The products use all cores by themselves; what follows releases the lock, so that threads share the directions.
+    # Matrix products use all cores themselves; the kernels release the GIL, so threads divide the directions.
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(v), BLOCK):
             products = [v[start : start + BLOCK] @ x.T for x in (*train, *heldout)]
@@ -121,11 +125,14 @@ def direction_accuracy(directions: np.ndarray, train: Modalities, heldout: Modal
 
 
 def _classified(projections: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]) -> Accuracy:
-    """From the projections [B, n] of training images, training captions, held-out images, held-out captions."""
+    """Accuracy of B directions from their projections [B, n].
+
+    projections: of training images, training captions, held-out images and held-out captions.
+    """
     images, texts, *heldout = projections
     for part in (images, texts):
         part.sort(axis=1)
-        # NaN is sorted to the end. It equals nothing, so that the merge would never end.
+        # Sorting moves NaN to the end. NaN equals nothing, so the merge of the two lists would not terminate.
         if not np.isfinite(part[:, [0, -1]]).all():
             raise ValueError("a direction holds NaN or infinity")
     gap, threshold = np.empty(len(images), np.int64), np.empty(len(images))
@@ -137,16 +144,16 @@ def _classified(projections: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
 
 
 def alignment_null(rank: int, dim: int) -> Null:
-    """|U v| of a random unit vector v in `dim` dimensions, U of `rank` orthonormal rows, in closed form.
+    """Closed form of the null of |U v|: v a random unit vector in `dim` dimensions, U of `rank` orthonormal rows.
 
     |U v|^2 ~ Beta(r/2, (d-r)/2); mean G((r+1)/2) G(d/2) / (G(r/2) G((d+1)/2)), G the gamma function.
     Raises ValueError unless 0 <= rank <= dim.
     """
     if not 0 <= rank <= dim or dim < 1:
         raise ValueError(f"a subspace of rank {rank} in {dim} dimensions; 0 to {dim} is possible")
-    if rank in (0, dim):  # nothing of v lies inside, or all of it
-        whole = float(rank == dim)
-        return Null(whole, 0.0, whole, whole, 0)
+    if rank in (0, dim):  # the subspace holds no part of v, or all of v
+        length = float(rank == dim)
+        return Null(length, 0.0, length, length, 0)
     G = math.lgamma
     mean = math.exp(G((rank + 1) / 2) + G(dim / 2) - G(rank / 2) - G((dim + 1) / 2))
     low, high = np.sqrt(beta.ppf([0.025, 0.975], rank / 2, (dim - rank) / 2))
@@ -154,7 +161,7 @@ def alignment_null(rank: int, dim: int) -> Null:
 
 
 def summary(values: np.ndarray) -> Null:
-    """Mean, standard deviation (n - 1) and 95 % range of drawn values [draws]; needs two or more."""
+    """Mean, standard deviation (n - 1) and 95 % range of drawn values [draws]; there must be at least two."""
     low, high = np.quantile(values, [0.025, 0.975])
     return Null(float(values.mean()), float(values.std(ddof=1)), float(low), float(high), len(values))
 
@@ -168,7 +175,7 @@ def matched_directions(D: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """Rows [draws, d] float64 from a Gaussian with the mean and covariance of the rows of D [C, d], normalised."""
     D = np.asarray(D, np.float64)
     values, vectors = np.linalg.eigh(np.cov(D.T, bias=True).reshape(D.shape[1], D.shape[1]))
-    # eigh and not Cholesky: with fewer concepts than dimensions the covariance is singular.
+    # eigh, not Cholesky: the covariance is singular when there are fewer concepts than dimensions.
     scaled = _random(seed, 1).standard_normal((draws, D.shape[1])) * np.sqrt(values.clip(0))
     return _normalised(D.mean(0) + scaled @ vectors.T)
 
@@ -177,30 +184,30 @@ def matched_directions(D: np.ndarray, draws: int, seed: int) -> np.ndarray:
 def _best_thresholds_(images: np.ndarray, texts: np.ndarray, gap: np.ndarray, threshold: np.ndarray) -> None:
     """The best threshold of each direction, from its projections images [B, n_I] and texts [B, n_T], both ascending.
 
-    Walks both lists as one merge. gap [B] int64: n_I * captions below t - n_T * images below t, the largest in size,
-    exact as integers: its sign is the orientation. threshold [B]: t, -inf where gap is 0.
+    Merges both lists. gap [B] int64: n_I * captions below t - n_T * images below t, in exact integers, at the t where
+    its absolute value is largest; its sign is the orientation. threshold [B]: t, -inf where gap is 0.
     """
     for row in range(len(images)):
         x, y = images[row], texts[row]
         i = j = 0
-        best, at = 0, -np.inf
+        best, best_threshold = 0, -np.inf
         while i < len(x) and j < len(y):
             value = min(x[i], y[j])
             while i < len(x) and x[i] == value:
                 i += 1
             while j < len(y) and y[j] == value:
                 j += 1
-            here = len(x) * j - len(y) * i
-            if abs(here) > abs(best):
+            difference = len(x) * j - len(y) * i
+            if abs(difference) > abs(best):
                 following = x[i] if j == len(y) or (i < len(x) and x[i] < y[j]) else y[j]
-                # In float64, midway between two neighbouring float32 numbers is neither of them.
-                best, at = here, (np.float64(value) + np.float64(following)) / 2
-        gap[row], threshold[row] = best, at
+                # In float64 the midpoint of two neighbouring float32 numbers differs from both.
+                best, best_threshold = difference, (np.float64(value) + np.float64(following)) / 2
+        gap[row], threshold[row] = best, best_threshold
 
 
 @numba.njit(cache=True, nogil=True)
 def _share_called_image(projections: np.ndarray, orientation: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    """[B]: share of projections [B, n] that lie on the image side of their direction's threshold."""
+    """Share [B] of the projections [B, n] that lie on the image side of their direction's threshold."""
     share = np.empty(len(projections))
     for row in range(len(projections)):
         called = 0

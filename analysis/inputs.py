@@ -1,4 +1,4 @@
-"""Inputs of the statistics: rows, trained SAEs and codes of one study, checked before anything is counted."""
+"""Inputs of the statistics: rows, trained SAEs and codes of one study, checked before statistics are computed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Keys = dict[str, Any]
 
 
 class Analysis(NamedTuple):
-    """The study that is analysed, and the rules for what counts."""
+    """The entries of the study that is analysed, and the settings of the analysis."""
 
     store: Path
     entries: list[Entry]
@@ -30,7 +30,7 @@ class Analysis(NamedTuple):
     split: str  #: 'heldout', 'train' or 'all'
     min_pairs: int
     diets: dict[str, dict[str, str | None]]  #: setting -> 'of' (the setting it is a data diet of), 'data_half'
-    out: Path  #: the folder that the tables are written to
+    out: Path  #: folder of the written tables
 
     def models(self) -> list[str]:
         """Models that were embedded, in the order of the study."""
@@ -40,28 +40,29 @@ class Analysis(NamedTuple):
         """Embeddings of one model on one side of the split."""
         pairs = {e.shard: e.dataset for e in self.entries if e.kind == "acquire"}
         embeddings = {e.shard: e.dataset for e in self.entries if e.kind == "embed" and e.model == model}
-        return select(self.store, [pairs[at] for at in embeddings], list(embeddings.values()), self.heldout, split)
+        embedded_pairs = [pairs[shard] for shard in embeddings]
+        return select(self.store, embedded_pairs, list(embeddings.values()), self.heldout, split)
 
     def trained(self, model: str | None = None) -> Iterator[tuple[Entry, SAE]]:
-        """Every SAE of the study (of a model), loaded, in the order of model, name and seed."""
+        """Load every SAE of the study, or of one model, in the order of model, name and seed."""
         wanted = [e for e in self.entries if e.kind == "train" and model in (None, e.model)]
         for entry in sorted(wanted, key=lambda e: (e.model or "", e.sae or "", e.seed or 0)):
             yield entry, SAE.load(self.store / entry.dataset.path)
 
     def family(self, setting: str | None) -> str | None:
-        """The setting that this one is a data diet of, or itself."""
+        """The setting of which `setting` is a data diet, or `setting` itself."""
         return self.diets[setting]["of"] if setting in self.diets else setting
 
 
 class Biases(NamedTuple):
-    """Vectors added to decoded codes; the same of both modalities but where each was centred on its own mean."""
+    """Vectors added to decoded codes; they are equal unless each modality was centred on its own mean."""
 
     image: np.ndarray  # [d] float64
     text: np.ndarray  # [d] float64
 
 
 class Counted(NamedTuple):
-    """The pairs that are counted."""
+    """The pairs of the split that is counted, and their images."""
 
     images: Ints  #: ids of their images, ascending
     texts: Ints  #: ids of the pairs, ascending
@@ -74,13 +75,16 @@ def keys_of(entry: Entry) -> Keys:
 
 
 def biases_of(net: SAE) -> Biases:
-    """The vectors that an SAE adds to decoded codes: its bias, and the mean that centring took off."""
-    nothing = np.zeros((1, net.config.width), np.float32)
-    return Biases(*(net.decode(nothing, modality).numpy()[0].astype(np.float64) for modality in ("image", "text")))
+    """The vectors that an SAE adds to decoded codes: its bias, and the mean that centring subtracted."""
+    zeros = np.zeros((1, net.config.width), np.float32)
+    return Biases(*(net.decode(zeros, modality).numpy()[0].astype(np.float64) for modality in ("image", "text")))
 
 
 def check(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
-    """Raise BadInput, naming what is wrong, where, and what to run, before a table is made from half of a study."""
+    """Raise BadInput where activations are missing or not above 0, seeds differ in width, or the split is empty.
+
+    The message names the place and the command to run.
+    """
     entries, shards = analysis.entries, {e.shard for e in analysis.entries if e.kind == "acquire"}
     for entry in entries:
         if entry.kind == "train":
@@ -118,7 +122,7 @@ def _check_items(con: duckdb.DuckDBPyConnection, split: str) -> None:
 
 
 def _check_values(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
-    """Every activation is a number above 0."""
+    """Raise BadInput where an activation is not a number above 0."""
     files = {}
     for entry in analysis.entries:
         if entry.kind == "export":
@@ -147,9 +151,9 @@ def counted_pairs(con: duckdb.DuckDBPyConnection, split: str) -> Counted:
 
 
 def codes_of(con: duckdb.DuckDBPyConnection, keys: Keys, modality: str, items: Ints) -> Codes:
-    """The codes of the named items (ascending ids) in compressed rows, one row per item.
+    """The codes of the given items (ascending ids) in compressed rows, one row per item.
 
-    Files hold a concept's firings together, concepts ascending, an item in one file: no sorting is left to do.
+    They need no sort: files are sorted by concept, and all firings of an item are in one file.
     """
     firings = con.execute(
         """SELECT item_id, concept_id, activation FROM activations

@@ -1,6 +1,6 @@
-"""Monosemanticity: whether the images on which a concept fires look alike to an encoder.
+"""Monosemanticity: the similarity, in an encoder's embeddings, of the images on which a concept fires.
 
-Sparse throughout: the n x n matrix of similarities is never formed.
+Codes stay sparse, and the n x n matrix of similarities is never formed.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from analysis.tables import NULL_SUMMARIES, SAE_KEYS, Null, Schema, empty, null_
 from storage.rows import Rows
 
 CONCEPTS: Schema = {**SAE_KEYS, "concept_id": pl.Int32, "monosemanticity": pl.Float64}
-COLUMNS = 64  # dimensions at a time: 60 MB of float64 rows at 118,000 images
-NONE = float("nan")  # the baseline is over all pairs: it has no spread
+COLUMNS = 64  # dimensions per block: 60 MB of float64 rows at 118,000 images
+NONE = float("nan")  # spread of the baseline, which is exact over all pairs
 
 
 class Monosemanticity(NamedTuple):
-    """See `monosemanticity`."""
+    """Monosemanticity of every concept of one SAE; see `monosemanticity`."""
 
-    score: np.ndarray  # [C] float64, in [-1, 1]; NaN where fewer than 2 images fire
+    score: np.ndarray  # [C] float64, in [-1, 1]; NaN where the concept fires on fewer than 2 images
     images: np.ndarray  # [C] int64, images on which the concept fires
-    baseline: float  # mean cosine of random image pairs, all of them; NaN under 2 images
+    baseline: float  # mean cosine over all pairs of images; NaN with fewer than 2 images
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The tables of this statistic, over the counted images, seen by the model itself."""
+    """The tables of this statistic, over the counted images and the model's own embeddings."""
     concepts, nulls = [empty(CONCEPTS)], [empty(NULL_SUMMARIES)]
     for model in analysis.models():
         rows = analysis.rows(model, analysis.split)
@@ -44,7 +44,7 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 
 
 def of_sae(con: duckdb.DuckDBPyConnection, keys: Keys, rows: Rows, width: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The column of `concepts` for one SAE, and its null: the mean cosine of any two of the images."""
+    """The column of `concepts` for one SAE, and its null: the mean cosine over all pairs of images."""
     order = np.argsort(rows.image_id, kind="stable")
     mono = monosemanticity(codes_of(con, keys, "image", rows.image_id[order]), rows.image[order], width)
     columns = {**keys, "concept_id": np.arange(width), "monosemanticity": mono.score}
@@ -53,11 +53,11 @@ def of_sae(con: duckdb.DuckDBPyConnection, keys: Keys, rows: Rows, width: int) -
 
 
 def monosemanticity(codes: Codes, image: np.ndarray, width: int) -> Monosemanticity:
-    """Mean cosine of two images of a concept, weighted by the product of their activations, for every concept.
+    """Mean cosine over the pairs of images of every concept, weighted by the product of their activations.
 
     (|sum_j a_j u_j|^2 - sum_j a_j^2) / ((sum_j a_j)^2 - sum_j a_j^2), a_j the activation on image j, u_j its unit
     embedding, in float64. codes: of n images. image [n, d]: their embeddings, of any norm above 0, by the model itself
-    or by another encoder. baseline = (|sum_j u_j|^2 - n) / (n (n - 1)): over all pairs, nothing is drawn.
+    or by another encoder. baseline = (|sum_j u_j|^2 - n) / (n (n - 1)), exact over all pairs.
     Raises ValueError where rows and codes do not fit, an activation is not finite, or an embedding is 0 or not finite.
     Source: DEFINITIONS "monosemanticity", after arXiv 2504.02821.
     """
@@ -73,7 +73,7 @@ def monosemanticity(codes: Codes, image: np.ndarray, width: int) -> Monosemantic
     norm = np.sqrt(np.einsum("nd,nd->n", u, u, dtype=np.float64))
     if not ((norm > 0) & np.isfinite(norm)).all():
         raise ValueError(f"embedding {int(np.argmax(~((norm > 0) & np.isfinite(norm))))} is 0, NaN or infinite")
-    # Norms are folded into the activations, so that the rows need no copy of unit norm.
+    # Activations are divided by the norms, so that no normalised copy of the rows is needed.
     rows = np.repeat(np.arange(len(u)), np.diff(indptr))
     weights = csr_array((a / norm[rows], concepts, indptr), shape=(len(u), width)).T.tocsr()
     squared_sum, total = np.zeros(width), 0.0

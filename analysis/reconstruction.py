@@ -1,4 +1,4 @@
-"""Reconstruction: one row per SAE: its settings, and how well it rebuilds the counted rows of each modality."""
+"""Reconstruction: one row per SAE with its settings and how well it rebuilds the counted rows of each modality."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ SAES: Schema = {
     **dict.fromkeys(FIGURES, pl.Float64), "rows_seen": pl.Int64, "path": pl.String, "dead_fraction": pl.Float64,
 }  # fmt: skip
 DEAD = "SELECT model, sae, seed, avg(dead::INTEGER) AS dead_fraction FROM concepts GROUP BY ALL"
-BLOCK = 8192  # rows decoded at a time
+BLOCK = 8192  # rows encoded and decoded at a time
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The table saes; dead_fraction is counted from activations, in the table concepts."""
+    """The table saes; dead_fraction comes from the table concepts."""
     saes = sae_rows(analysis)
     return {"saes": saes.join(frame(con, DEAD), on=["model", "sae", "seed"], maintain_order="left")}
 
 
 def sae_rows(analysis: Analysis) -> pl.DataFrame:
-    """The table saes, but for dead_fraction."""
+    """The table saes without dead_fraction."""
     saes = []
     for model in analysis.models():
         rows = analysis.rows(model, analysis.split)

@@ -1,4 +1,4 @@
-"""Retrieval with concepts: recall at K between images and captions, as they are and after interventions.
+"""Retrieval: recall at K between images and captions, of the embeddings and after interventions on concepts.
 
 Scores are computed in blocks of rows; the full matrix is never held.
 """
@@ -27,8 +27,8 @@ RETRIEVAL_TABLE: Schema = {
     "energy_share": pl.Float64,
 }  # fmt: skip
 GALLERY = 1000  # images (DEFINITIONS)
-ALIGNED = 32  # concepts most aligned with the mean gap that are taken out together, an eighth of a narrow dictionary
-BRIDGES = 100  # top bridges whose concepts alone are kept
+ALIGNED = 32  # concepts most aligned with the mean gap that are removed together; at most an eighth of the dictionary
+BRIDGES = 100  # top bridges; `only_bridging` keeps their concepts alone
 CONCEPTS = """
 SELECT energy, modality_class(modality_score), align_mean_gap FROM concepts
 WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY concept_id
@@ -38,26 +38,26 @@ SELECT image_concept, text_concept FROM bridges
 WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY bridge DESC, image_concept, text_concept LIMIT $n
 """
 BLOCK = 1024
-DRAWS = 5  # random sets of concepts for each removed set
-ENERGY_OFF = 0.01  # by this share of the removed energy a random set may miss it
-RETRIEVAL = 3  # stream of random numbers under a seed; the floors of stability are 1, the nulls of geometry 2
+DRAWS = 5  # random sets of concepts per removed set
+ENERGY_OFF = 0.01  # share of the removed energy by which a random set may fall short of it
+RETRIEVAL = 3  # spawn key of the random stream; the floors of stability use 1, the nulls of geometry 2
 
 
 class Gallery(NamedTuple):
-    """The embeddings that look for each other; DEFINITIONS says which."""
+    """The images and captions among which recall is measured, as DEFINITIONS defines them."""
 
     image: np.ndarray  # [n, d]
     text: np.ndarray  # [m, d]
-    owner: np.ndarray  # [m] row of `image` that a caption belongs to
+    owner: np.ndarray  # [m] row of `image` to which each caption belongs
 
 
 class Decoder(NamedTuple):
-    """Codes of the gallery's rows, and what turns codes into embeddings."""
+    """Codes of the gallery's rows, and the dictionary and bias that decode them."""
 
     image: Codes  # n rows
     text: Codes  # m rows
     dictionary: np.ndarray  # [C, d]
-    bias: np.ndarray  # [d], or [2, d]: image and text, where each was centred on a mean of its own
+    bias: np.ndarray  # [d], or [2, d] (image, text) where each modality was centred on its own mean
 
 
 class ConceptSets(NamedTuple):
@@ -75,7 +75,7 @@ class Recalls(NamedTuple):
     intervention: str
     direction: str  # "image_to_text" or "text_to_image"
     recalls: dict[int, float]  # K: recall, at K = 1, 5, 10; mean over the draws
-    concepts: float  # how many were removed or kept, mean over the draws; NaN where none were chosen
+    concepts: float  # number of removed or kept concepts, mean over the draws; NaN for an intervention without concepts
     energy: float  # their share of the energy of all concepts, mean over the draws; NaN likewise
 
 
@@ -101,11 +101,11 @@ def of_sae(
     gallery: Gallery,
     means: tuple[NDArray, NDArray],
 ) -> pl.DataFrame:
-    """The rows of `retrieval` of one SAE: the interventions that need it."""
+    """The rows of `retrieval` of one SAE: all interventions on its concepts."""
     energy = np.array([e for e, _, _ in con.execute(CONCEPTS, keys).fetchall()])
     recalls = interventions(gallery, _decoder(net, gallery), means, energy, sets_of(con, keys), keys["seed"] or 0)
-    own = (one for one in recalls if one.intervention not in ("embeddings", "mean_removed"))
-    return _table({**keys, "split": analysis.split}, gallery, own)
+    on_concepts = (one for one in recalls if one.intervention not in ("embeddings", "mean_removed"))
+    return _table({**keys, "split": analysis.split}, gallery, on_concepts)
 
 
 def gallery_of(rows: Rows) -> Gallery:
@@ -118,13 +118,13 @@ def gallery_of(rows: Rows) -> Gallery:
 
 
 def _means(analysis: Analysis, model: str, rows: Rows) -> tuple[NDArray, NDArray]:
-    """Mean embeddings of the training rows; of the counted ones where no image is held out from training."""
+    """Mean image and mean caption embedding of the training rows."""
     train = analysis.rows(model, "train") if analysis.split != "train" else rows
     return train.image.mean(0, dtype=np.float64), train.text.mean(0, dtype=np.float64)
 
 
 def sets_of(con: duckdb.DuckDBPyConnection, keys: Keys) -> ConceptSets:
-    """Which concepts are taken out, or kept, together."""
+    """The sets of concepts of one SAE that are removed, or kept, together."""
     _, names, alignment = zip(*con.execute(CONCEPTS, keys).fetchall(), strict=True)
     classes = np.array(names)
     count = min(ALIGNED, max(1, len(classes) // 8))
@@ -165,12 +165,12 @@ def _table(keys: dict[str, Any], gallery: Gallery, recalls: Iterable[Recalls]) -
 def recall(
     image: np.ndarray, text: np.ndarray, owner: np.ndarray, ks: Sequence[int] = (1, 5, 10)
 ) -> dict[str, dict[int, float]]:
-    """Share of queries whose own item is among the K nearest by cosine, both directions.
+    """Share of queries whose own item is among the K nearest by cosine, in both directions.
 
-    image: [n, d], text: [m, d], any norm, normalised here in float32. owner: [m] row of the image a caption belongs to.
-    Image to text counts a hit when any own caption is in the top K, over the images that have a caption.
-    Ties count against the query: every foreign item with the same score ranks before the own one, so that
-    embeddings that collapsed to one point score 0, not 1. NaN where there is no query.
+    image: [n, d], text: [m, d], any norm, normalised here in float32. owner: [m] row of each caption's image.
+    Image to text counts a hit when any of the image's captions is in the top K, over the images that have a caption.
+    Ties count against the query: every other item with the same score ranks before the own one, so that
+    embeddings that have collapsed to one point score 0, not 1. NaN where there is no query.
     Returns {"image_to_text": {K: recall}, "text_to_image": {K: recall}}. Raises ValueError on unusable input.
     """
     owner = np.asarray(owner, np.int64)
@@ -192,13 +192,13 @@ def interventions(
     sets: ConceptSets,
     seed: int,
 ) -> Iterator[Recalls]:
-    """Effect of concepts on retrieval: recalls in both directions after every intervention.
+    """Yield the recalls in both directions after every intervention.
 
     means: mean image and mean text [d] of the training rows. energy: [C], as in the view `concepts`. In this order:
-    embeddings; mean_removed; reconstructions (all kept); without_unimodal, without_bimodal, without_aligned, each
-    followed by random_for_<set>, random concepts of as much energy removed, averaged over DRAWS draws (`energy` shows
-    how equal; see `equal_energy`); only_bridging. Removing: see `removed`; keeping: see `kept`, with the bias.
-    Raises ValueError where shapes do not fit or a concept does not exist.
+    embeddings; mean_removed; reconstructions (all concepts kept); without_unimodal, without_bimodal, without_aligned,
+    each followed by random_for_<set>, which removes random concepts of about the same energy (see `equal_energy`;
+    `Recalls.energy` shows how close) and is averaged over DRAWS draws; only_bridging. `removed` removes concepts,
+    `kept` keeps them, with the bias. Raises ValueError where shapes do not fit or a concept does not exist.
     Source: DEFINITIONS "What concepts do for retrieval".
     """
     energy = np.asarray(energy, np.float64)
@@ -222,9 +222,9 @@ def interventions(
 
 
 def baselines(gallery: Gallery, means: tuple[np.ndarray, np.ndarray]) -> Iterator[Recalls]:
-    """The interventions that need no SAE: embeddings as they are, and mean_removed.
+    """Yield the recalls of the interventions that need no SAE: the unchanged embeddings, and mean_removed.
 
-    mean_removed: each modality's training mean removed from its unit rows, renormalised, nothing else.
+    mean_removed subtracts each modality's training mean from its unit rows and renormalises them.
     """
     for name, mean, x in zip(("image", "text"), means, (gallery.image, gallery.text), strict=True):
         if np.shape(mean) != np.shape(x)[1:] or not np.isfinite(mean).all():
@@ -237,7 +237,7 @@ def baselines(gallery: Gallery, means: tuple[np.ndarray, np.ndarray]) -> Iterato
 def removed(x: np.ndarray, codes: Codes, dictionary: np.ndarray, S: np.ndarray) -> np.ndarray:
     """x - sum over S of z_i D_i, renormalised: [n, d] float32. Removing nothing gives the unit rows of x [n, d].
 
-    codes: n rows. S: ids of concepts. A row of which nothing is left stays 0. Raises ValueError on unusable input.
+    codes: n rows. S: ids of concepts. A row that becomes 0 stays 0. Raises ValueError on unusable input.
     """
     x = _unit(x, "x")
     part = _decoded(codes, dictionary, S)
@@ -249,35 +249,36 @@ def removed(x: np.ndarray, codes: Codes, dictionary: np.ndarray, S: np.ndarray) 
 def kept(codes: Codes, dictionary: np.ndarray, bias: np.ndarray, S: np.ndarray) -> np.ndarray:
     """sum over S of z_i D_i, + b, renormalised: [n, d] float32. Keeping all concepts gives the reconstructions.
 
-    b is in every row of both modalities, so a row on which none of S fires is b alone. A row of 0 stays 0.
+    b is added to every row, so a row on which no concept of S fires is b alone. A row of 0 stays 0.
     """
     return _unit(_decoded(codes, dictionary, S) + np.asarray(bias, np.float32), "rows of kept concepts")
 
 
 def equal_energy(energy: np.ndarray, S: np.ndarray, draws: int, seed: int) -> list[np.ndarray]:
-    """Random sets of concepts, each of about the summed energy of S; members of S may be among them.
+    """`draws` random sets of concepts, each of about the summed energy of S; members of S may be drawn.
 
-    Each draw walks through the concepts that have energy in random order, takes every one that still fits, and stops
-    once it lacks at most ENERGY_OFF of the energy of S: going on would pick up every tiny concept. So a draw never
-    holds more than S, and lacks more than that only where all concepts it left out are larger than what it lacks.
+    Each draw visits the concepts of non-zero energy in random order and takes every one whose energy does not exceed
+    what remains of the energy of S. It stops once at most ENERGY_OFF of that energy remains, since it would otherwise
+    take every tiny concept. A draw never holds more energy than S; more than ENERGY_OFF remains only where every
+    concept that was not taken has more energy than remains.
     """
     target = float(energy[np.unique(np.asarray(S, np.int64))].sum())
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(RETRIEVAL,)))
     chosen = []
     for _ in range(draws):
-        room, taken = target * (1 + 1e-12), []  # sums of the same numbers in another order differ by rounding
+        remaining, taken = target * (1 + 1e-12), []  # sums of the same numbers in another order differ by rounding
         for concept in random.permutation(np.flatnonzero(energy > 0)):
-            if room <= ENERGY_OFF * target:
+            if remaining <= ENERGY_OFF * target:
                 break
-            if energy[concept] <= room:
-                room -= energy[concept]
+            if energy[concept] <= remaining:
+                remaining -= energy[concept]
                 taken.append(concept)
         chosen.append(np.sort(np.array(taken, np.int64)))
     return chosen
 
 
 def most(alignment: np.ndarray, count: int) -> np.ndarray:
-    """Ids of the `count` concepts with the largest |alignment| [C]; of equal ones the lower id goes first."""
+    """Ids of the `count` concepts with the largest |alignment| [C]; of equal ones the lower id comes first."""
     return np.argsort(-np.abs(alignment), kind="stable")[:count]
 
 
@@ -288,15 +289,18 @@ def _recalls(
     sets: Sequence[np.ndarray] = (),
     energy: np.ndarray | None = None,
 ) -> Iterator[Recalls]:
-    """Both directions of one intervention, averaged over its draws: vectors (image, text) and chosen sets of each."""
-    tried = [recall(image, text, owner) for image, text in vectors]
+    """Yield the recalls of one intervention in both directions, averaged over its draws.
+
+    vectors: (image, text) of each draw. sets: the removed or kept concepts of each draw.
+    """
+    of_draws = [recall(image, text, owner) for image, text in vectors]
     count = share = float("nan")
     if energy is not None:
         count = float(np.mean([len(S) for S in sets]))
-        whole = float(energy.sum())
-        share = float(np.mean([energy[S].sum() for S in sets])) / whole if whole > 0 else share
-    for direction in tried[0]:
-        recalls = {k: float(np.mean([one[direction][k] for one in tried])) for k in tried[0][direction]}
+        total = float(energy.sum())
+        share = float(np.mean([energy[S].sum() for S in sets])) / total if total > 0 else share
+    for direction, ks in of_draws[0].items():
+        recalls = {k: float(np.mean([of_draw[direction][k] for of_draw in of_draws])) for k in ks}
         yield Recalls(name, direction, recalls, count, share)
 
 
@@ -330,7 +334,7 @@ def _concepts(S: np.ndarray, width: int, name: str) -> np.ndarray:
 
 
 def _image_ranks(image: np.ndarray, text: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """[images with a caption]: foreign captions that score at least as high as the best own one."""
+    """Rank [images with a caption]: the number of other captions that score at least as high as the best own one."""
     ranks = []
     order = np.argsort(owner, kind="stable")
     sorted_owner = owner[order]
@@ -341,13 +345,13 @@ def _image_ranks(image: np.ndarray, text: np.ndarray, owner: np.ndarray) -> np.n
         best = np.full(len(scores), -np.inf, np.float32)
         np.maximum.at(best, rows, scores[rows, own])
         scores[rows, own] = -np.inf
-        asked = np.isfinite(best)
-        ranks.append((scores[asked] >= best[asked, None]).sum(1))
+        captioned = np.isfinite(best)
+        ranks.append((scores[captioned] >= best[captioned, None]).sum(1))
     return np.concatenate(ranks) if ranks else np.empty(0, np.int64)
 
 
 def _text_ranks(image: np.ndarray, text: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """[captions]: other images that score at least as high as the own one."""
+    """Rank [captions]: the number of other images that score at least as high as the own one."""
     ranks = []
     for start in range(0, len(text), BLOCK):
         scores = text[start : start + BLOCK] @ image.T

@@ -1,6 +1,6 @@
-"""Stability: which concept of one run is which concept of another, and what two unrelated runs would score.
+"""Stability: one-to-one matches between the concepts of two SAEs, and the cosines that random dictionaries reach.
 
-Never looks at energies: match first, then filter.
+Matching does not use energies. Match all concepts first, then filter.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ MATCHES: Schema = {
 FLOORS: Schema = {
     **SAE_KEYS, "null": pl.String, "draw": pl.Int32, "concept_id": pl.Int32, "cosine": pl.Float32,
 }  # fmt: skip
-DRAWS = 20  # of each floor
-FLOOR = 1  # stream of random numbers under a seed
+DRAWS = 20  # draws per floor
+FLOOR = 1  # spawn key of the random stream
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The tables of this statistic, from dictionaries alone."""
+    """The tables of this statistic, computed from dictionaries alone."""
     return {"matches": match_rows(analysis), "floors": floor_rows(analysis)}
 
 
 def match_rows(analysis: Analysis) -> pl.DataFrame:
-    """The exact assignment of every pair of runs of a setting (other seeds, other data diets), in both orders.
+    """The exact assignment of every pair of SAEs of a setting (its seeds and its data diets), in both orders.
 
     Raises BadInput where two diets of one setting differ in width.
     """
     matches = [empty(MATCHES)]
     for model in dict.fromkeys(entry.model for entry in analysis.entries if entry.kind == "train"):
-        runs = sorted(analysis.trained(model), key=lambda run: analysis.family(run[0].sae) or "")
-        for _, family in itertools.groupby(runs, key=lambda run: analysis.family(run[0].sae)):
+        trained = sorted(analysis.trained(model), key=lambda pair: analysis.family(pair[0].sae) or "")
+        for _, family in itertools.groupby(trained, key=lambda pair: analysis.family(pair[0].sae)):
             for (a, net_a), (b, net_b) in itertools.combinations(list(family), 2):
                 matches += matches_of_pair(a, net_a, b, net_b)
     return pl.concat(matches).sort("model", "sae_a", "seed_a", "sae_b", "seed_b", "concept_a")
 
 
 def matches_of_pair(a: Entry, net_a: SAE, b: Entry, net_b: SAE) -> list[pl.DataFrame]:
-    """The rows of `matches` of two SAEs, a table per order. Raises BadInput where they differ in width."""
+    """The rows of `matches` of two SAEs, one table per order. Raises BadInput where they differ in width."""
     if net_a.config.width != net_b.config.width:
         raise BadInput(
             f"{a.dataset.path} ({a.sae}, seed {a.seed}) has width {net_a.config.width}, {b.dataset.path} "
             f"({b.sae}, seed {b.seed}) has {net_b.config.width}: run the study with --only train"
         )
     assigned, cosines = match(net_a.dictionary.numpy(), net_b.dictionary.numpy())
-    here = np.arange(len(assigned))
-    return [_matched(a, b, here, assigned, cosines), _matched(b, a, assigned, here, cosines)]
+    concepts = np.arange(len(assigned))
+    return [_matched(a, b, concepts, assigned, cosines), _matched(b, a, assigned, concepts, cosines)]
 
 
 def _matched(a: Entry, b: Entry, concept_a: np.ndarray, concept_b: np.ndarray, cosine: np.ndarray) -> pl.DataFrame:
@@ -68,7 +68,7 @@ def _matched(a: Entry, b: Entry, concept_a: np.ndarray, concept_b: np.ndarray, c
 
 
 def floor_rows(analysis: Analysis) -> pl.DataFrame:
-    """The matched cosines of every dictionary against drawn rows: 20 draws of both floors."""
+    """The matched cosines of every dictionary against random rows: DRAWS draws of both floors."""
     floors = [empty(FLOORS)]
     for entry, net in analysis.trained():
         floors += floors_of_sae(keys_of(entry), net)
@@ -76,7 +76,7 @@ def floor_rows(analysis: Analysis) -> pl.DataFrame:
 
 
 def floors_of_sae(keys: Keys, net: SAE) -> list[pl.DataFrame]:
-    """The rows of `floors` of one SAE, a table per floor. The seed of the SAE is that of the draws."""
+    """The rows of `floors` of one SAE, one table per floor. The seed of the SAE seeds the draws too."""
     tables = []
     for null, floor in (("floor_random", floor_random), ("floor_matched", floor_matched)):
         cosines = floor(net.dictionary.numpy(), DRAWS, keys["seed"] or 0)
@@ -92,8 +92,8 @@ def floors_of_sae(keys: Keys, net: SAE) -> list[pl.DataFrame]:
 class Match(NamedTuple):
     """The best one-to-one assignment between two dictionaries."""
 
-    permutation: np.ndarray  # [C] int64: concept i of a goes with concept permutation[i] of b
-    cosines: np.ndarray  # [C] float32: cosine of the two
+    permutation: np.ndarray  # [C] int64: concept i of a is matched with concept permutation[i] of b
+    cosines: np.ndarray  # [C] float32: cosine of the two concepts
 
 
 def match(D_a: np.ndarray, D_b: np.ndarray) -> Match:
@@ -106,7 +106,7 @@ def match(D_a: np.ndarray, D_b: np.ndarray) -> Match:
     if D_a.ndim != 2 or D_a.shape != D_b.shape:
         raise ValueError(f"dictionaries of shapes {D_a.shape} and {D_b.shape}; two of one shape [C, d] are needed")
     cosines = D_a @ D_b.T
-    if not np.isfinite(cosines).all():  # the solver would not end
+    if not np.isfinite(cosines).all():  # the solver would not terminate
         raise ValueError("a dictionary holds NaN or infinity")
     permutation, _ = lap.lapjv(1.0 - cosines.astype(np.float64), return_cost=False)
     return Match(permutation.astype(np.int64), cosines[np.arange(len(D_a)), permutation])
@@ -115,7 +115,7 @@ def match(D_a: np.ndarray, D_b: np.ndarray) -> Match:
 def floor_random(D: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """Cosines [draws, C] of D's concepts matched against random unit vectors, uniform on the sphere.
 
-    .154 on average at C=4096, d=512; .130 at 6144, 768.
+    The mean is .154 at C=4096, d=512 and .130 at C=6144, d=768.
     """
     D = np.asarray(D, np.float32)
     return _floor(D, np.zeros(D.shape[1]), np.eye(D.shape[1]), draws, seed)
@@ -124,17 +124,18 @@ def floor_random(D: np.ndarray, draws: int, seed: int) -> np.ndarray:
 def floor_matched(D: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """Cosines [draws, C] of D's concepts matched against rows with the mean and covariance of D's rows, normalised.
 
-    The floor that counts: two runs on one space share its mean and its main directions whatever they learned.
+    Compare stability with this floor: two SAEs of one embedding space share its mean and its main directions, whatever
+    they learn.
     """
     D = np.asarray(D, np.float32)
     mean = D.mean(0, dtype=np.float64)
     values, vectors = np.linalg.eigh(np.cov(D.T.astype(np.float64), bias=True).reshape(D.shape[1], D.shape[1]))
-    # eigh and not Cholesky: with fewer concepts than dimensions the covariance is singular.
+    # eigh, not Cholesky: the covariance is singular when there are fewer concepts than dimensions.
     return _floor(D, mean, np.sqrt(values.clip(0))[:, None] * vectors.T, draws, seed)
 
 
 def _floor(D: np.ndarray, mean_D: np.ndarray, root_DD: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    # A stream of its own: a dictionary drawn under the same seed must not meet itself.
+    # A separate stream, so that a dictionary initialised from the same seed is not matched with its own numbers.
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(FLOOR,)))
     floors = np.empty((draws, len(D)), np.float32)
     for draw in range(draws):

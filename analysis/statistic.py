@@ -1,4 +1,4 @@
-"""Statistics: the value that declares one, the search for all of them, their order, and the writing of their tables."""
+"""Statistics: the declaration of a statistic, the list of all statistics in order, and the writing of their tables."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from storage.statements import literal
 #: Tables to which any statistic may add rows; one that needs such a table runs after all that add to it.
 SHARED: dict[str, Schema] = {"null_draws": NULL_DRAWS, "null_summaries": NULL_SUMMARIES}
 
-#: A table as rows, as a Parquet file that was written in pieces, or as a table that SQL left in the connection.
+#: A table as rows, as a Parquet file that was written in pieces, or as a table in the connection.
 Table = pl.DataFrame | Path | duckdb.DuckDBPyRelation
 
 
 class Statistic(NamedTuple):
-    """One statistic: the value `STATISTIC` of a module of this room, named like its module."""
+    """One statistic: the value `STATISTIC` of a module of this room, with the name of the module."""
 
     name: str
-    version: str  #: changed by hand when a table gets other values
-    tables: Mapping[str, Schema]  #: written, each a view of the catalog of the same name
-    #: Reads the catalog's views and the needed tables in the connection; gives all of `tables`, `inner` and `adds`.
+    version: str  #: changed by hand when the values of a table change
+    tables: Mapping[str, Schema]  #: tables that are written; each is a view of the catalog with the same name
+    #: Reads the catalog's views and the needed tables in the connection; returns all of `tables`, `inner` and `adds`.
     make: Callable[[duckdb.DuckDBPyConnection, Analysis], Mapping[str, Table]]
-    needs: tuple[str, ...] = ()  #: tables of other statistics
-    inner: Mapping[str, Schema] = {}  #: read by other statistics and not written
-    adds: tuple[str, ...] = ()  #: tables of SHARED to which this one adds rows
+    needs: tuple[str, ...] = ()  #: tables of other statistics that `make` reads
+    inner: Mapping[str, Schema] = {}  #: tables that other statistics read and that are not written
+    adds: tuple[str, ...] = ()  #: tables of SHARED to which this statistic adds rows
 
     def schemas(self) -> dict[str, Schema]:
-        """Every table that `make` gives, with its columns."""
+        """Every table that `make` returns, with its columns."""
         return {**self.tables, **self.inner, **{name: SHARED[name] for name in self.adds}}
 
 
 def statistics() -> list[Statistic]:
-    """The statistics of this room, each after those whose tables it needs, else in the order of their names.
+    """The statistics of this room, each after those whose tables it needs, otherwise in the order of their names.
 
-    Raises ValueError, naming the modules, where a statistic is not named like its module, two make one table, a needed
-    table is made by none, or needs go round in a circle.
+    Raises ValueError, naming the modules, where a statistic does not have the name of its module, two statistics make
+    the same table, no statistic makes a needed table, or needs form a circle.
     """
     declared: list[Statistic] = []
     for _, name, _ in pkgutil.iter_modules(analysis.__path__):
@@ -95,26 +95,26 @@ def _makers(statistics: list[Statistic]) -> dict[str, set[str]]:
 
 
 def compute(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> int:
-    """Make the tables of all statistics, and write one Parquet file each to `analysis.out`. Returns their rows.
+    """Make the tables of all statistics and write each as a Parquet file to `analysis.out`. Returns the rows written.
 
     con: a catalog of the study without its tables, at one thread, so that equal inputs give equal bytes. Raises
-    ValueError for a statistic whose tables are not those that it declares.
+    ValueError where a statistic makes other tables than it declares.
     """
     shared = {name: empty(schema) for name, schema in SHARED.items()}
     for name, rows in shared.items():
         con.register(name, rows.to_arrow())
     count = 0
     for statistic in statistics():
-        made = statistic.make(con, analysis)
+        tables = statistic.make(con, analysis)
         schemas = statistic.schemas()
-        if made.keys() != schemas.keys():
-            listed = ", ".join(made) or "nothing"
+        if tables.keys() != schemas.keys():
+            listed = ", ".join(tables) or "nothing"
             raise ValueError(f"analysis/{statistic.name}.py declares {', '.join(schemas)} and makes {listed}")
-        for name, table in made.items():
+        for name, table in tables.items():
             _check(statistic, name, _schema_of(table))
             if name in SHARED:
                 shared[name] = table = pl.concat([shared[name], _rows(table)])
-            _name(con, name, table)
+            _register(con, name, table)
             if name in statistic.tables:
                 count += _write(analysis.out, name, table)
     return count
@@ -139,8 +139,8 @@ def _check(statistic: Statistic, name: str, columns: dict[str, pl.DataType]) -> 
         )
 
 
-def _name(con: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
-    """Give a table its name in the connection, where it has none yet."""
+def _register(con: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
+    """Register a table under its name in the connection, unless it is a table of the connection already."""
     if isinstance(table, pl.DataFrame):
         con.register(name, table.to_arrow())
     elif isinstance(table, Path):
@@ -148,7 +148,7 @@ def _name(con: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
 
 
 def _write(out: Path, name: str, table: Table) -> int:
-    """Write one table, unless it is a file already. Returns its rows."""
+    """Write one table, unless it is a file already. Returns its number of rows."""
     if isinstance(table, Path):
         return int(pq.read_metadata(table).num_rows)
     rows = _rows(table)
@@ -163,7 +163,7 @@ def _rows(table: Table) -> pl.DataFrame:
 
 
 def create_inner(con: duckdb.DuckDBPyConnection) -> None:
-    """Empty tables of what statistics hand each other, for callers that compute some of the statistics only."""
+    """Create the inner and shared tables without rows, for callers that compute only some of the statistics."""
     schemas = dict(SHARED)
     for statistic in statistics():
         schemas |= statistic.inner

@@ -1,6 +1,6 @@
-"""Where the two modalities lie: the rows that geometry looks at, and subspaces that tell images from captions.
+"""Modality subspaces: directions that separate the image embeddings of a model from its caption embeddings.
 
-Fitted on training rows, measured on held-out ones; of one model, whatever its SAEs are. Both classes weigh the same.
+They are fitted on training rows and measured on held-out rows, without SAEs. Both modalities have the same weight.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ GEOMETRY: Schema = {
     "model": pl.String, "subspace": pl.String, "rank": pl.Int32, "heldout_accuracy": pl.Float64,
 }  # fmt: skip
 NORMALS: Schema = {"model": pl.String, "subspace": pl.String, "row": pl.Int32, "normal": pl.List(pl.Float64)}
-ROWS = 20_000  # of a modality and split, at most
+ROWS = 20_000  # most rows per modality and split
 PENALTY = 1e-3  # lambda of the logistic regression, whose loss is a weighted mean over the rows
-CHANCE = 0.02  # a held-out balanced accuracy this near to .5 says that nothing is left to tell the modalities apart
-RANK = 32  # normals that inlp may collect
-NOISE = 1e-6  # the first step of a logistic regression below which it would fit the rounding of float32 rows
+CHANCE = 0.02  # a held-out balanced accuracy within this distance of .5 counts as chance
+RANK = 32  # most normals of inlp
+NOISE = 1e-6  # first step of a logistic regression below which it would fit rounding errors of float32 rows
 SUBSPACES = ("mean_gap", "logistic", "lda", "inlp")
 log = logging.getLogger("bridgescope")
 
@@ -43,16 +43,16 @@ class Modalities(NamedTuple):
 
 
 class Subspace(NamedTuple):
-    """A subspace that defines modality."""
+    """A subspace that separates the modalities of one model."""
 
     name: str  # one of SUBSPACES
     basis: np.ndarray  # U [r, d] float64, orthonormal rows; the one row of a rank-1 subspace points to the images
-    rank: int  # r; 0 where inlp found nothing to tell the modalities apart
-    heldout_accuracy: float  # balanced; of the classifier itself, for inlp of a classifier fitted on what U leaves over
+    rank: int  # r; 0 where inlp finds no direction that separates the modalities
+    heldout_accuracy: float  # balanced; of the classifier, for inlp of one that is fitted after U is projected out
 
 
 class _Classifier(NamedTuple):
-    """Says image where <x, normal> > threshold."""
+    """A linear classifier: x is an image where <x, normal> > threshold."""
 
     normal: np.ndarray  # [d] float64, unit norm
     threshold: float
@@ -72,18 +72,19 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 
 
 def both_sides(analysis: Analysis, model: str) -> tuple[Modalities, Modalities]:
-    """Training and held-out rows of a model, those with the smallest split_u."""
-    train, heldout = (_nearest(analysis.rows(model, side), f"{side} rows of {model}") for side in ("train", "heldout"))
+    """Training and held-out rows of a model: of each modality those with the smallest split_u, at most ROWS."""
+    sides = ("train", "heldout")
+    train, heldout = (_first_rows(analysis.rows(model, side), f"{side} rows of {model}") for side in sides)
     return train, heldout
 
 
-def _nearest(rows: Rows, where: str) -> Modalities:
+def _first_rows(rows: Rows, where: str) -> Modalities:
     image, text = smallest(rows.split_u), smallest(rows.split_u[rows.owner])
     return modalities(rows.image[image], rows.text[text], where)
 
 
 def geometry_rows(model: str, fitted: dict[str, Subspace]) -> pl.DataFrame:
-    """The subspaces of one model, in the order they are fitted in."""
+    """One row per subspace of one model, in the order of SUBSPACES."""
     rows = [
         {"model": model, "subspace": one.name, "rank": one.rank, "heldout_accuracy": one.heldout_accuracy}
         for one in fitted.values()
@@ -102,22 +103,22 @@ def normal_rows(model: str, fitted: dict[str, Subspace]) -> pl.DataFrame:
 
 
 def fitted_subspaces(con: duckdb.DuckDBPyConnection, model: str, dim: int) -> dict[str, Subspace]:
-    """The subspaces of a model from the tables geometry and subspace_normals, as they were fitted, to the last bit."""
+    """Read the subspaces of a model, exactly as fitted, from the tables geometry and subspace_normals."""
     fitted = {}
     for name, rank, accuracy in con.execute(
         "SELECT subspace, rank, heldout_accuracy FROM geometry WHERE model = $model", {"model": model}
     ).fetchall():
-        of = {"model": model, "subspace": name}
+        keys = {"model": model, "subspace": name}
         sql = 'SELECT normal FROM subspace_normals WHERE model = $model AND subspace = $subspace ORDER BY "row"'
-        basis = np.array(frame(con, sql, of)["normal"].to_list(), np.float64).reshape(rank, dim)
+        basis = np.array(frame(con, sql, keys)["normal"].to_list(), np.float64).reshape(rank, dim)
         fitted[name] = Subspace(name, basis, rank, accuracy)
     return {name: fitted[name] for name in SUBSPACES}
 
 
 def smallest(split_u: np.ndarray, limit: int = ROWS) -> np.ndarray:
-    """Positions of the `limit` smallest split_u [n], or of all; ascending, equal numbers in the order they came in.
+    """Positions of the `limit` smallest split_u [n], or of all where there are fewer; ascending, ties in input order.
 
-    A caption has the split_u of its image, so captions of one image are chosen together, but for the last image.
+    A caption has the split_u of its image, so the captions of an image are chosen together, except for the last image.
     """
     return np.argsort(np.asarray(split_u), kind="stable")[:limit]
 
@@ -150,7 +151,7 @@ def subspaces(train: Modalities, heldout: Modalities) -> dict[str, Subspace]:
     mean_gap: normalised mean_I - mean_T, with its threshold midway between the means. logistic: normal of an L2
     logistic regression. lda: normal under the Ledoit-Wolf within-class covariance, with its threshold midway. inlp:
     logistic normals, each added and projected out, until held-out balanced accuracy is within CHANCE of .5.
-    Raises ValueError where the two means coincide, widths differ, or `check` finds fault.
+    Raises ValueError where the two means coincide, widths differ, or `check` raises.
     Source: DEFINITIONS "geometry"; for inlp Ravfogel et al. 2020, "Null It Out".
     """
     check(train, "training rows")
@@ -162,9 +163,9 @@ def subspaces(train: Modalities, heldout: Modalities) -> dict[str, Subspace]:
     first = _logistic(problem, np.empty((0, len(means[0]))))
     if not first.normal.any():
         raise ValueError("image and text rows have the same mean: no direction defines their modality")
-    lines = {"mean_gap": _halfway(means[0] - means[1], means), "logistic": first, "lda": _lda(train, means)}
-    heldout = Modalities(*(x.astype(np.float64) for x in heldout))  # once, for all the normals that are tried on it
-    fitted = {name: Subspace(name, line.normal[None], 1, _accuracy(line, heldout)) for name, line in lines.items()}
+    classifiers = {"mean_gap": _halfway(means[0] - means[1], means), "logistic": first, "lda": _lda(train, means)}
+    heldout = Modalities(*(x.astype(np.float64) for x in heldout))  # converted once for all classifiers
+    fitted = {name: Subspace(name, one.normal[None], 1, _accuracy(one, heldout)) for name, one in classifiers.items()}
     return {**fitted, "inlp": _inlp(problem, first, heldout)}
 
 
@@ -174,82 +175,82 @@ def alignment(subspace: Subspace, D: np.ndarray) -> np.ndarray:
     return np.linalg.norm(parts, axis=1) if subspace.name == "inlp" else parts[:, 0]
 
 
-def _inlp(problem: _Problem, line: _Classifier, heldout: Modalities) -> Subspace:
-    """From the first logistic classifier on: add its normal, fit the next one on what is left."""
-    U = np.empty((0, len(line.normal)))
+def _inlp(problem: _Problem, classifier: _Classifier, heldout: Modalities) -> Subspace:
+    """Add the normal of the logistic classifier to U, project U out, fit the next classifier, and repeat."""
+    U = np.empty((0, len(classifier.normal)))
     while True:
-        accuracy = _accuracy(line, heldout)
+        accuracy = _accuracy(classifier, heldout)
         if abs(accuracy - 0.5) <= CHANCE or len(U) == RANK:
             return Subspace("inlp", U, len(U), accuracy)
-        U = np.concatenate([U, line.normal[None]])
-        line = _logistic(problem, U)
+        U = np.concatenate([U, classifier.normal[None]])
+        classifier = _logistic(problem, U)
 
 
 class _Problem(NamedTuple):
-    """Both modalities as one problem of two classes, half the weight on each."""
+    """Both modalities as one problem of two classes; each class has half of the weight."""
 
-    X: np.ndarray  # [n, d] float64, about `center`
+    X: np.ndarray  # [n, d] float64, rows minus `centre`
     y: np.ndarray  # [n] 1 image, -1 text
-    weights: np.ndarray  # [n], 1 in all
-    center: np.ndarray  # [d], midway between the means
-    whiten: np.ndarray  # T [d, d]: in v, w = T v, the loss of the logistic regression curves by 1 everywhere at w = 0
+    weights: np.ndarray  # [n], with sum 1
+    centre: np.ndarray  # [d], midway between the means
+    whiten: np.ndarray  # T [d, d]: with w = T v, the Hessian in v of the logistic regression at 0 is the identity
 
 
 def _problem(train: Modalities, means: tuple[np.ndarray, np.ndarray]) -> _Problem:
-    center = (means[0] + means[1]) / 2
+    centre = (means[0] + means[1]) / 2
     counts = [len(train.image), len(train.text)]
-    parts = [x - center for x in train]
-    curvature = PENALTY * np.eye(len(center)) + sum(x.T @ x / (8 * len(x)) for x in parts)
-    whiten = solve_triangular(np.linalg.cholesky(curvature), np.eye(len(center)), lower=True).T
+    parts = [x - centre for x in train]
+    curvature = PENALTY * np.eye(len(centre)) + sum(x.T @ x / (8 * len(x)) for x in parts)
+    whiten = solve_triangular(np.linalg.cholesky(curvature), np.eye(len(centre)), lower=True).T
     y, weights = np.repeat([1.0, -1.0], counts), np.repeat([0.5 / n for n in counts], counts)
-    return _Problem(np.concatenate(parts), y, weights, center, whiten)
+    return _Problem(np.concatenate(parts), y, weights, centre, whiten)
 
 
 def _logistic(problem: _Problem, U: np.ndarray) -> _Classifier:
-    """min over w with U w = 0, and c, of sum_i weights_i log(1 + exp(-y_i (<x_i, w> + c))) + PENALTY / 2 |w|^2.
+    """Minimise sum_i weights_i log(1 + exp(-y_i (<x_i, w> + c))) + PENALTY / 2 |w|^2 over c and w with U w = 0.
 
-    U [r, d] orthonormal. That is the same as fitting rows from which U was projected out. Where what is left of the
-    rows differs by less than NOISE, the normal is 0, which tells nothing apart. Raises RuntimeError where the search
-    does not converge.
+    U [r, d] orthonormal. The result is the same as of rows from which U is projected out. Where the first step is
+    smaller than NOISE, the remaining rows do not separate the modalities, and the normal is 0. Raises RuntimeError
+    where the minimisation does not converge.
     """
-    X, y, weights, center, T = problem
-    Q = np.linalg.qr(T.T @ U.T)[0].T  # U w = 0 where v stands on these
+    X, y, weights, centre, T = problem
+    Q = np.linalg.qr(T.T @ U.T)[0].T  # U w = 0 where v is orthogonal to these rows
 
     def loss(v: np.ndarray) -> tuple[float, np.ndarray]:
         w, c = T @ v[:-1], 2 * v[-1]
         margin = y * (X @ w + c)
         slope = -weights * y * expit(-margin)
         gradient = _outside(T.T @ (X.T @ slope + PENALTY * w), Q)
-        # log(1 + exp(-m)) - log 2, without cancellation: late normals of inlp lower the loss by a millionth only.
+        # log(1 + exp(-m)) - log 2 without cancellation, since late normals of inlp lower the loss by only a millionth.
         gain = np.log1p(2 * np.sinh(margin / 4) ** 2) - margin / 2
         return float(weights @ gain + PENALTY / 2 * w @ w), np.append(gradient, 2 * slope.sum())
 
-    # One Newton step from 0, where all curvatures are 1; away from it none is larger, so the step never overshoots.
-    # Late normals end there. The first needs about ten steps more.
+    # One Newton step from 0, where all curvatures are 1. No curvature is larger elsewhere, so the step does not
+    # overshoot. Late normals converge in this step; the first normal needs about ten more.
     newton = -loss(np.zeros(X.shape[1] + 1))[1]
     steepest = float(np.abs(newton).max())
     if steepest < NOISE:
-        return _Classifier(np.zeros_like(center), 0.0)
+        return _Classifier(np.zeros_like(centre), 0.0)
     options = {"maxiter": 2000, "maxcor": 20, "gtol": 1e-7 * steepest, "ftol": 0}
     minimum = minimize(loss, newton, jac=True, method="L-BFGS-B", options=options)
     if not np.abs(minimum.jac).max() <= 1e-5 * steepest:
         raise RuntimeError(f"the logistic regression of the modalities did not converge: {minimum.message}")
     w, c = _outside(T @ minimum.x[:-1], U), 2 * minimum.x[-1]
     length = float(np.linalg.norm(w))
-    return _Classifier(w / length, float(center @ w - c) / length)
+    return _Classifier(w / length, float(centre @ w - c) / length)
 
 
 def _outside(w: np.ndarray, U: np.ndarray) -> np.ndarray:
-    """The part of w [d] that is left without the rows of U, projected out twice against rounding."""
+    """w [d] with the rows of U projected out, twice to remove rounding errors."""
     for _ in range(2):
         w = w - (w @ U.T) @ U
     return w
 
 
 def _lda(train: Modalities, means: tuple[np.ndarray, np.ndarray]) -> _Classifier:
-    """Fisher's discriminant; the within-class covariance is the mean of both classes', each shrunk on its own."""
+    """Fisher's discriminant; the within-class covariance is the mean over both classes, each shrunk separately."""
     within = (ledoit_wolf(train.image.astype(np.float64))[0] + ledoit_wolf(train.text.astype(np.float64))[0]) / 2
-    # Shrinkage is 0 where a class has one row, or rows all equal; then the ridge decides.
+    # Shrinkage is 0 where a class has one row, or only equal rows; the ridge keeps the matrix invertible.
     ridge = 1e-9 + 1e-6 * np.trace(within) / len(within)
     return _halfway(solve(within + ridge * np.eye(len(within)), means[0] - means[1], assume_a="pos"), means)
 
@@ -260,9 +261,9 @@ def _halfway(normal: np.ndarray, means: tuple[np.ndarray, np.ndarray]) -> _Class
     return _Classifier(normal, float(normal @ (means[0] + means[1]) / 2))
 
 
-def _accuracy(line: _Classifier, rows: Modalities) -> float:
-    """Balanced accuracy: the mean of the shares of images and of captions told right."""
-    images, texts = (x @ line.normal > line.threshold for x in rows)
+def _accuracy(classifier: _Classifier, rows: Modalities) -> float:
+    """Balanced accuracy: the mean of the shares of correctly classified images and captions."""
+    images, texts = (x @ classifier.normal > classifier.threshold for x in rows)
     return float(images.mean() + 1 - texts.mean()) / 2
 
 

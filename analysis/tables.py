@@ -1,4 +1,4 @@
-"""Parts that the tables of all statistics share: keys of an SAE, rows of nulls, frames, and tables made by SQL."""
+"""Parts of all statistics' tables: the columns that name an SAE, rows of nulls, frames, and tables made by SQL."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NULL_SUMMARIES: Schema = {
 
 
 class Null(NamedTuple):
-    """Summary of one figure of one SAE under chance."""
+    """Summary of one figure of one SAE under a null."""
 
     mean: float
     sd: float
     q025: float
     q975: float
-    draws: int  # 0: in closed form
+    draws: int  # 0 for a closed form
 
 
 def null_row(keys: dict[str, Any], statistic: str, name: str, null: Null) -> dict[str, Any]:
@@ -39,7 +39,10 @@ def null_row(keys: dict[str, Any], statistic: str, name: str, null: Null) -> dic
 
 
 def table(columns: dict[str, Any], schema: Schema) -> pl.DataFrame:
-    """Arrays and constants as one table; constants are repeated, also over no rows. NaN becomes NULL."""
+    """A table of arrays and constants; a constant is repeated to the length of the arrays, also to 0 rows.
+
+    NaN becomes NULL.
+    """
     arrays = {name: value for name, value in columns.items() if isinstance(value, np.ndarray)}
     constants = [pl.lit(value, dtype=schema[name]).alias(name) for name, value in columns.items() if name not in arrays]
     rows = pl.DataFrame(arrays).with_columns(constants).select(pl.col(name).cast(kind) for name, kind in schema.items())
@@ -47,7 +50,7 @@ def table(columns: dict[str, Any], schema: Schema) -> pl.DataFrame:
 
 
 def table_of_rows(rows: list[dict[str, Any]], schema: Schema) -> pl.DataFrame:
-    """Rows as one table. NaN becomes NULL."""
+    """A table of rows. NaN becomes NULL."""
     return pl.DataFrame(rows, schema=schema).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
@@ -62,7 +65,10 @@ def write_table(out: Path, name: str, rows: pl.DataFrame) -> None:
 
 
 def fill(con: duckdb.DuckDBPyConnection, table: str, *, insert: bool = False, **values: Any) -> None:
-    """Make a table by `storage/sql/tables/<table>.sql`, or add to it. Values that it does not name are unused."""
+    """Create a table with `storage/sql/tables/<table>.sql`, or insert rows into it.
+
+    values: the statement's parameters; those that it does not name are ignored.
+    """
     sql = (SQL / "tables" / f"{table}.sql").read_text()
     named = {name: values[name] for name in re.findall(r"\$(\w+)", sql)}
     con.execute(f"INSERT INTO {table} {sql}" if insert else f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}", named)

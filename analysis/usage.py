@@ -1,6 +1,6 @@
-"""Usage: energies, rates and modality of every concept, and how many serve one modality alone, also by chance.
+"""Usage: energies, rates and modality of every concept, the share of unimodal concepts, and its null.
 
-Counted in SQL, from activations; the null lets firings fall on items of either modality by chance.
+The numbers are counted from activations in SQL. The null assigns each firing to a random item of either modality.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ GROUPS: Schema = {
     "texts": pl.Int64, "image": pl.Float64, "text": pl.Float64, "image_squared": pl.Float64,
     "text_squared": pl.Float64, "image_firings": pl.Int64, "text_firings": pl.Int64, "training_firings": pl.Int64,
 }  # fmt: skip
-SHUFFLED = 5  # stream of random numbers under a seed
-DRAWS = 20  # of modality labels
+SHUFFLED = 5  # spawn key of the random stream
+DRAWS = 20  # draws of modality labels
 
 
 class CountedSAE(NamedTuple):
-    """One SAE of a study, as the SQL that counts its activations names it."""
+    """Key and width of one SAE: the values of the SQL that counts its activations."""
 
     model: str
     sae: str
@@ -53,7 +53,7 @@ class CountedSAE(NamedTuple):
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The tables of this statistic: concepts joins what other statistics say of each concept."""
+    """The tables of this statistic; concepts also has the columns of other statistics."""
     fill_concepts(con, counted_saes(analysis), analysis.split)
     fill(con, "concepts")
     draws = usage_draws(con, analysis)
@@ -61,41 +61,41 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 
 
 def counted_saes(analysis: Analysis) -> list[CountedSAE]:
-    """The SAEs of the study, as SQL needs them."""
+    """Key and width of every SAE of the study."""
     return [CountedSAE(**keys_of(entry), width=net.config.width) for entry, net in analysis.trained()]
 
 
 def fill_concepts(con: duckdb.DuckDBPyConnection, saes: Iterable[CountedSAE], split: str) -> None:
-    """Make concept_groups and concept_auc, an SAE at a time, so that memory holds the codes of one.
+    """Make concept_groups and concept_auc one SAE at a time, so that memory holds the codes of one SAE.
 
-    Sums are taken at one thread, in one order; ranks are whole numbers and take all.
+    Sums run at one thread, in a fixed order; ranks are integers, so they use all threads.
     """
     fill(con, "group_sizes", split=split)
     for place, counted in enumerate(saes):
-        of = {**counted._asdict(), "split": split}
+        values = {**counted._asdict(), "split": split}
         con.execute("SET threads = 1")
-        fill(con, "codes", **of)
-        fill(con, "concept_groups", insert=place > 0, **of)
+        fill(con, "codes", **values)
+        fill(con, "concept_groups", insert=place > 0, **values)
         con.execute(f"SET threads = {os.cpu_count() or 1}")
-        fill(con, "concept_auc", insert=place > 0, **of)
+        fill(con, "concept_auc", insert=place > 0, **values)
         con.execute("SET threads = 1")
     con.execute("DROP TABLE IF EXISTS codes")
 
 
 def usage_draws(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> pl.DataFrame:
-    """Shares of unimodal concepts were modality a matter of chance. Reads the tables concepts and group_sizes."""
+    """Draws of the shares of unimodal concepts under the null. Reads the tables concepts and group_sizes."""
     entries = sorted((e for e in analysis.entries if e.kind == "train"), key=lambda e: (e.model, e.sae, e.seed))
     return pl.concat([empty(NULL_DRAWS), *(draws_of_sae(con, keys_of(entry)) for entry in entries)])
 
 
 def draws_of_sae(con: duckdb.DuckDBPyConnection, keys: Keys) -> pl.DataFrame:
-    """The draws of `usage_draws` for one SAE, whose seed is that of the draws."""
+    """The rows of `usage_draws` for one SAE. The seed of the SAE seeds the draws too."""
     images, texts = con.execute("SELECT sum(images)::BIGINT, sum(texts)::BIGINT FROM group_sizes").fetchall()[0]
-    of = con.execute(
+    concepts = con.execute(
         "SELECT energy, firings FROM concepts WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY concept_id",
         keys,
     ).fetchnumpy()
-    drawn = shuffled_shares(of["energy"], of["firings"], images, texts, DRAWS, keys["seed"] or 0)
+    drawn = shuffled_shares(concepts["energy"], concepts["firings"], images, texts, DRAWS, keys["seed"] or 0)
     rows = [
         {**keys, "null": "modality_shuffled", "draw": draw, "statistic": name, "value": value}
         for draw, shares in enumerate(drawn)
@@ -105,25 +105,25 @@ def draws_of_sae(con: duckdb.DuckDBPyConnection, keys: Keys) -> pl.DataFrame:
 
 
 def unimodal_shares(score: np.ndarray, energy: np.ndarray, firings: np.ndarray) -> dict[str, float]:
-    """Share of the counted concepts that are unimodal, each weighing the same, and by energy; NaN without any.
+    """Share of the counted concepts that are unimodal, by number and by energy; NaN where no concept is counted.
 
     score [C] modality scores, energy [C], firings [C].
     """
     counted = is_counted(firings, score)
     unimodal = counted & is_unimodal(score)
-    whole = float(energy[counted].sum())
+    total = float(energy[counted].sum())
     return {
         "unimodal_share": float(unimodal.sum() / counted.sum()) if counted.any() else float("nan"),
-        "unimodal_energy_share": float(energy[unimodal].sum()) / whole if whole > 0 else float("nan"),
+        "unimodal_energy_share": float(energy[unimodal].sum()) / total if total > 0 else float("nan"),
     }
 
 
 def shuffled_shares(
     energy: np.ndarray, firings: np.ndarray, images: int, texts: int, draws: int, seed: int
 ) -> list[dict[str, float]]:
-    """`unimodal_shares` of draws in which each concept's firings fall on random items, images and captions alike.
+    """`unimodal_shares` of `draws` draws in which each concept's firings fall on random items of both modalities.
 
-    Every firing counts the same. images, texts: counted items of each modality.
+    Every firing has the same weight. images, texts: numbers of counted items.
     """
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SHUFFLED,)))
     shares = []

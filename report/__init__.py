@@ -1,4 +1,4 @@
-"""Report: a study's page, made from the catalog alone. Computes nothing that a query could."""
+"""Report: the page of a study, made from the catalog alone. All that SQL can compute is computed in queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The findings table, shown first: each claim with its figure, its level of chance, its range, and its verdict."""
+"""The claims table, first on the page: each claim with its figure, its level of chance, its range, and its verdict."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from report.queries import Answer, Row
 from report.sentences import number
 
 SQL = 'SELECT model, sae, claim, figure, "null", low, high, holds FROM findings'
-VERDICTS: dict[bool | None, str] = {True: "holds", False: "does not", None: "not known"}  # by the column `holds`
+VERDICTS: dict[bool | None, str] = {True: "holds", False: "does not", None: "not known"}  # of the column `holds`
 
 
-class Of(NamedTuple):
-    """A claim for one model, in words."""
+class ModelClaim(NamedTuple):
+    """A claim for one model, as the cells of its row."""
 
     model: str
     figure: str
@@ -23,7 +23,7 @@ class Of(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """The last column."""
+        """The verdict in words, the last column."""
         return VERDICTS[self.holds]
 
 
@@ -31,40 +31,40 @@ class Claim(NamedTuple):
     """One claim, with one line per model."""
 
     text: str
-    models: list[Of]
+    models: list[ModelClaim]
 
 
 def claims(answer: Answer, runs: Runs, sae: str) -> list[Claim]:
-    """The claims about one SAE setting in the order of the table, models in the order of the study."""
+    """The claims about one SAE setting, in the order of the table; models are in the order of the study."""
     place = {model: i for i, (model, name) in enumerate(runs) if name == sae}
     by_claim: dict[str, list[Row]] = {}
     for row in answer.of(sae=sae):
         by_claim.setdefault(row["claim"], []).append(row)
     return [
-        Claim(text.replace("_", " "), [_of(row) for row in sorted(rows, key=lambda row: place.get(row["model"], 0))])
+        Claim(text.replace("_", " "), [_line(row) for row in sorted(rows, key=lambda row: place.get(row["model"], 0))])
         for text, rows in by_claim.items()
     ]
 
 
-def _of(row: Row) -> Of:
+def _line(row: Row) -> ModelClaim:
     low, high = row["low"], row["high"]
     interval = "–" if low is None or high is None else f"{number(low)} – {number(high)}"
-    return Of(row["model"], number(row["figure"]), number(row["null"]), interval, row["holds"])
+    return ModelClaim(row["model"], number(row["figure"]), number(row["null"]), interval, row["holds"])
 
 
-def tally(claimed: list[Claim]) -> str:
-    """How many of the claims hold in all models, in a sentence."""
-    judged = [claim for claim in claimed if all(of.holds is not None for of in claim.models)]
-    everywhere = sum(all(of.holds for of in claim.models) for claim in judged)
-    nowhere = sum(not any(of.holds for of in claim.models) for claim in judged)
-    several = max((len(claim.models) for claim in claimed), default=0) > 1
+def tally(claims: list[Claim]) -> str:
+    """A sentence with the numbers of claims that hold in all models, in some, in none, or cannot be judged."""
+    judged = [claim for claim in claims if all(line.holds is not None for line in claim.models)]
+    everywhere = sum(all(line.holds for line in claim.models) for claim in judged)
+    nowhere = sum(not any(line.holds for line in claim.models) for claim in judged)
+    several = max((len(claim.models) for claim in claims), default=0) > 1
     parts = [f"{everywhere} hold{' in every model' if several else ''}"]
     parts += [f"{nowhere} do{' so in none' if several else ' not'}"] if nowhere else []
     if mixed := len(judged) - everywhere - nowhere:
         parts.append(f"{mixed} depend{'s' * (mixed == 1)} on the model")
-    if open_ := len(claimed) - len(judged):
-        parts.append(f"{open_} cannot be judged")
-    return f"Of {len(claimed)} claims {_joined(parts)}."
+    if unjudged := len(claims) - len(judged):
+        parts.append(f"{unjudged} cannot be judged")
+    return f"Of {len(claims)} claims {_joined(parts)}."
 
 
 def _joined(parts: list[str]) -> str:

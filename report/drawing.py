@@ -1,7 +1,7 @@
-"""How a figure is drawn: once for the page as inline SVG, once for the folder as SVG and PNG files. Counts nothing.
+"""Drawing of figures: as inline SVG for the page, and as SVG and PNG files. The module computes no numbers.
 
-On the page text stays text and colours are CSS variables, so that panels follow the reader's font and colour scheme;
-the files have the same drawing in the plain colours of the light scheme, on white.
+On the page text stays text and colours are CSS variables, so that panels use the reader's font and colour scheme. The
+files have the same drawing in the colours of the light scheme, on white.
 """
 
 from __future__ import annotations
@@ -23,14 +23,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-# the light scheme: no two alike, since the page finds each in the finished SVG and puts its variable there
+# The light scheme. All colours differ, since each is replaced with its CSS variable in the finished SVG.
 PAPER, INK, MUTED, LINE = "#ffffff", "#1d2126", "#6a727c", "#d9dde2"
-FIRST, SECOND, THIRD = "#0072b2", "#c65600", "#6f7780"  # blue, vermilion, grey: told apart by every kind of eye
-FOURTH, FIFTH, SIXTH = (
-    "#00806a",
-    "#a6478c",
-    "#8a6d00",
-)  # green, purple, olive: never without a marker
+FIRST, SECOND, THIRD = "#0072b2", "#c65600", "#6f7780"  # blue, vermilion, grey: distinct with any colour blindness
+FOURTH, FIFTH, SIXTH = "#00806a", "#a6478c", "#8a6d00"  # green, purple, olive: always with a marker
 VARIABLES = {
     PAPER: "--paper", INK: "--ink", MUTED: "--muted", LINE: "--line",
     FIRST: "--first", SECOND: "--second", THIRD: "--third", FOURTH: "--fourth", FIFTH: "--fifth", SIXTH: "--sixth",
@@ -42,10 +38,10 @@ SERIES = (
     (FIFTH, "D", "5 2 1.5 2"),
     (SIXTH, "v", "8 2"),
 )
-STYLE: Any = {  # matplotlib types its own keys one by one
-    "svg.hashsalt": "bridgescope",  # ids of clip paths: equal input, equal bytes
+STYLE: Any = {  # Any, since matplotlib's type for it is a literal of every key
+    "svg.hashsalt": "bridgescope",  # a fixed salt gives equal ids of clip paths, and so equal bytes
     "svg.fonttype": "none",
-    "font.family": ["DejaVu Sans", "sans-serif"],  # matplotlib brings the first; a viewer of the SVG may lack it
+    "font.family": ["DejaVu Sans", "sans-serif"],  # matplotlib ships the first; a viewer of the SVG may lack it
     "font.size": 9.5,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -61,18 +57,18 @@ STYLE: Any = {  # matplotlib types its own keys one by one
     "legend.frameon": False,
     "legend.fontsize": 9,
     "text.color": INK,
-    "text.parse_math": False,  # a caption may hold dollar signs
+    "text.parse_math": False,  # captions may contain dollar signs
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "lines.linewidth": 1.6,
-    "lines.scale_dashes": False,  # dashes as long as those of the legend
+    "lines.scale_dashes": False,  # dashes have the length of those in the legend
 }
 DPI = 150  # of the PNG files
-NOTHING = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # no date and no address in the metadata
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # leaves out the date and matplotlib's address
 
-MARKS = {  # the page's drawing of matplotlib's markers, in a box of 26 x 10
+MARKS = {  # SVG paths of matplotlib's markers for the page's legend, in a box of 26 x 10
     "o": "M10 5a3 3 0 1 0 6 0a3 3 0 1 0-6 0z",
     "s": "M10.4 2.4h5.2v5.2h-5.2z",
     "D": "M13 1.4L16.6 5L13 8.6L9.4 5z",
@@ -87,36 +83,36 @@ Draw = Callable[[Axes], None]
 
 
 class LegendKey(NamedTuple):
-    """One entry of a figure's legend, which stands outside the data."""
+    """One entry of a figure's legend, which is outside the axes."""
 
     label: str
-    color: str  #: one of the palette
+    color: str  #: a colour of the palette
     dash: str = ""  #: SVG dash array; solid when empty
-    filled: bool = False  #: an area
-    marker: str = ""  #: matplotlib's letter for it
-    line: bool = True  #: without: the marker alone
+    filled: bool = False  #: an area instead of a line
+    marker: str = ""  #: matplotlib's letter for the marker
+    line: bool = True  #: False: the marker alone
     opacity: float = 0.55  #: of an area
     hollow: bool = False  #: the marker as an outline
 
     @property
     def variable(self) -> str:
-        """The page's name of the colour."""
+        """The CSS variable of the colour."""
         return VARIABLES[self.color]
 
 
 class Panel(NamedTuple):
-    """One drawing."""
+    """One drawing of a figure."""
 
     draw: Draw
     title: str
-    label: str  #: what a reader who does not see it is told
+    label: str  #: text for screen readers
     size: tuple[float, float] = (4.9, 2.8)  #: inches
 
 
 class Drawn(NamedTuple):
-    """A figure: its panels side by side, its legend, and the statements that its numbers come from."""
+    """A figure: its panels, its legend, its caption, and the SQL of its numbers."""
 
-    name: str  #: of its files, and before every id of its inline SVG
+    name: str  #: stem of its files, and prefix of the ids of its inline SVG
     panels: list[Panel]
     keys: list[LegendKey]
     caption: str
@@ -130,12 +126,12 @@ def dashes(dash: str) -> Any:
 
 
 def short(value: float, _: int = 0) -> str:
-    """A tick without trailing zeros."""
+    """Label of a tick, without trailing zeros."""
     return f"{value:g}".replace("-", "−")
 
 
 def inline(drawn: Drawn) -> list[str]:
-    """The panels as SVG elements for one HTML page, colours as CSS variables, ids unique by the figure's name."""
+    """The panels as SVG elements for one HTML page: colours are CSS variables, ids start with the figure's name."""
     return [_inline(panel, f"{drawn.name}{place}") for place, panel in enumerate(drawn.panels)]
 
 
@@ -152,27 +148,27 @@ def _inline(panel: Panel, name: str) -> str:
     svg = re.sub(r'(<svg [^>]*?) height="[^"]*"', r'\1 aria-hidden="true" focusable="false"', svg, count=1)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     for color, variable in VARIABLES.items():
-        svg = svg.replace(f": {color}", f": var({variable})")  # in style attributes only, never in a text
+        svg = svg.replace(f": {color}", f": var({variable})")  # matches style attributes, not text
     return svg.strip()
 
 
 def _svg(figure: Figure, transparent: bool) -> str:
     out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=transparent, metadata=NOTHING)
+    figure.savefig(out, format="svg", transparent=transparent, metadata=NO_METADATA)
     return out.getvalue()
 
 
 def write_files(folder: Path, drawn: Drawn) -> list[Path]:
-    """Write `folder/<name>.svg` and `.png`: all panels, their titles and the legend. Equal figures give equal bytes."""
+    """Write `folder/<name>.svg` and `.png` with all panels and the legend. Equal figures give equal bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE), warnings.catch_warnings():
-        # a caption in a script that the font lacks: boxes in the PNG, text in the SVG
+        # A character that the font lacks is a box in the PNG and stays text in the SVG.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         figure = _whole(drawn)
         svg, png = folder / f"{drawn.name}.svg", folder / f"{drawn.name}.png"
         FigureCanvasSVG(figure)
         svg.write_text(_svg(figure, transparent=False), encoding="utf-8")
-        figure.set_layout_engine("none")  # the places found for the SVG are good for the PNG
+        figure.set_layout_engine("none")  # keep the layout that was computed for the SVG
         FigureCanvasAgg(figure)
         figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
     return [svg, png]

@@ -1,4 +1,4 @@
-"""The strongest bridges of an SAE with the items of both sides: cards of the page, panels of the files."""
+"""The strongest bridges of an SAE with the items of both sides: cards of the page, and panels of the figure files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from report.pictures import thumbnails
 from report.queries import Answer, Row, ask, holds
 from report.sentences import number
 
-TOP_BRIDGES = (("bridge", 12), ("correlation_bridge", 6))  # how many of the first setting, by what
-TOP_BRIDGES_OTHERS = (("bridge", 4), ("correlation_bridge", 2))  # of every further setting, folded
-IMAGES, CAPTIONS = 6, 5  # items shown of a concept
+TOP_BRIDGES = (("bridge", 12), ("correlation_bridge", 6))  # score and number of bridges shown of the first setting
+TOP_BRIDGES_OTHERS = (("bridge", 4), ("correlation_bridge", 2))  # of every other setting, whose section is collapsed
+IMAGES, CAPTIONS = 6, 5  # items shown per concept
 
 
 class Concept(NamedTuple):
@@ -26,12 +26,12 @@ class Concept(NamedTuple):
 
 
 class Bridge(NamedTuple):
-    """An image concept, a text concept, and what lies between them."""
+    """An image concept, a text concept, and the scores of their bridge."""
 
     image: Concept
     text: Concept
-    own: bool  #: both sides are one concept
-    numbers: Row
+    own: bool  #: both sides are the same concept
+    numbers: Row  #: a row of `top_bridges`
 
 
 class BridgeList(NamedTuple):
@@ -39,7 +39,7 @@ class BridgeList(NamedTuple):
 
     title: str
     bridges: list[Bridge]
-    digits: int  #: of bridge and covariance: three that count in the first row
+    digits: int  #: after the point, of bridge and covariance: three significant digits for the largest bridge
     sql: list[str]
 
 
@@ -64,7 +64,7 @@ def exhibit(con: duckdb.DuckDBPyConnection, model: str, sae: str, first: bool) -
 
 
 def bridge_list(con: duckdb.DuckDBPyConnection, model: str, sae: str, seed: int, by: str, top: Answer) -> BridgeList:
-    """The rows of one `top_bridges`, with pictures and captions."""
+    """The rows of `top` with pictures and captions. top: the answer of one `top_bridges`."""
     title = f"Top {len(top.rows)} by {by.replace('_', ' ')}"
     if not top.rows:
         return BridgeList(title, [], 4, [top.sql])

@@ -1,4 +1,4 @@
-"""The SQL behind the figures that no macro of the catalog gives whole. Built and answered as those of `queries`."""
+"""The SQL of the figures that need more than one macro of the catalog. The statements are built as in `queries`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from report.figures.runs import Runs
 from report.queries import for_each, of_each
 from storage.statements import literal
 
-MARKS = 500  # concepts drawn against their alignment: more are a blot, and megabytes of SVG
-CELLS = 20  # concepts a side of the bridge matrix
+MARKS = 500  # concepts drawn against their alignment: more overlap, and take megabytes of SVG
+CELLS = 20  # concepts per side of the bridge matrix
 SUBSPACES = ("mean_gap", "logistic", "lda", "inlp")
 
 FRONTIER = """\
@@ -87,14 +87,15 @@ ORDER BY model, statistic"""
 
 
 def concentration(runs: Runs) -> str:
-    """Share of the energy that the K most energetic concepts of every (model, sae) hold."""
+    """The share of the energy that the K most energetic concepts of every (model, sae) hold."""
     return for_each(runs, "SELECT {m} AS model, {s} AS sae, * FROM energy_concentration({m}, {s})", "sae, model, k")
 
 
 def diets(main: Runs, runs: Runs) -> str:
-    """Stability of the named settings' seeds, of each with its data diets, and of the two halves of the data.
+    """Stability between the seeds of the main settings, between each and its data diets, and between data halves.
 
-    Runs of one seed start from the same dictionary: they are told apart, since likeness of theirs is not the data's.
+    Pairs of the same seed have rows of their own: both SAEs start from the same dictionary, so their similarity is not
+    due to the data alone.
     """
     own = """\
 SELECT
@@ -112,7 +113,8 @@ FROM diet_stability({m}, {s})"""
 WHERE {{s}} < diet
     AND (SELECT count(DISTINCT data_half) FROM saes WHERE saes.model = {{m}} AND saes.sae IN ({{s}}, diet)) = 2"""
     rest = [run for run in runs if run not in main]
-    selects = [each for select, of in ((own, main), (other, main), (halves, rest)) for each in of_each(of, select)]
+    parts = ((own, main), (other, main), (halves, rest))
+    selects = [statement for select, settings in parts for statement in of_each(settings, select)]
     return "\nUNION ALL\n".join(selects) + "\nORDER BY model, sae_a <> sae_b, sae_a, sae_b, same_seed"
 
 
@@ -138,11 +140,11 @@ ORDER BY model, subspace, energy DESC, concept_id"""
 
 
 def bridge_matrix(model: str, sae: str, seed: int) -> str:
-    """The bridges between the image concepts, and the text concepts, that have the largest bridges of one SAE."""
-    of = f"model = {literal(model)} AND sae = {literal(sae)} AND seed = {seed}"
+    """The bridges of one SAE between the image concepts and the text concepts with the largest bridges."""
+    of_sae = f"model = {literal(model)} AND sae = {literal(sae)} AND seed = {seed}"
     return f"""\
 WITH own AS (
-    FROM bridges WHERE {of}
+    FROM bridges WHERE {of_sae}
 ),
 rows_of AS (
     SELECT image_concept FROM own GROUP BY image_concept

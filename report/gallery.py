@@ -1,4 +1,4 @@
-"""Which figures a study has: asks for their rows, and leaves out those whose views or rows are missing."""
+"""The figures of a study: their rows are queried, and figures without views or rows are left out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from report.figures.runs import Runs
 from report.queries import ask, has_columns, holds
 from report.sentences import Answers
 
-FIGURES_INDEX = "figures.json"  # what each figure of the page is; of those that are files only, none
+FIGURES_INDEX = "figures.json"  # title, caption and SQL of each figure of the page
 TITLES = {
     "models": "The models side by side",
     "modality": "Modality scores",
@@ -23,19 +23,21 @@ TITLES = {
     "stability": "Stability of seeds",
     "diets": "Stability under other data",
     "retrieval": "Retrieval under interventions",
-    "bridge-matrix": "Bridges of the concepts that have the largest",
+    "bridge-matrix": "Concepts with the largest bridges",
     "alignment": "Alignment with the modality subspaces",
     "frontier": "R² against L0",
     "training": "Training",
 }
 
 
-def made_figures(con: duckdb.DuckDBPyConnection, answers: Answers, main: Runs, runs: Runs) -> dict[str, Drawn]:
-    """Every figure of the page by name. main: the settings that the study file names, which all figures show; runs:
-    its data diets too, which have one of their own.
+def figures_of_page(con: duckdb.DuckDBPyConnection, answers: Answers, main: Runs, runs: Runs) -> dict[str, Drawn]:
+    """Every figure of the page by name.
+
+    main: the settings that the study file names, which all figures show. runs: these and their data diets, which only
+    the figure `diets` shows.
     """
     first = [run for run in main if run[1] == main[0][1]]
-    made: dict[str, Drawn | None] = {
+    figures: dict[str, Drawn | None] = {
         "models": models.side_by_side(ask(con, figure_queries.SIDE_BY_SIDE), main),
         "modality": modality.histograms(ask(con, queries.histograms(main)), main),
         "energy": models.concentration(ask(con, figure_queries.concentration(main)), main),
@@ -47,15 +49,15 @@ def made_figures(con: duckdb.DuckDBPyConnection, answers: Answers, main: Runs, r
         "frontier": frontier.r2_against_l0(answers.frontier, main),
     }
     if holds(con, "training"):
-        made["training"] = training.curves(ask(con, queries.TRAINING), main)
-    return {name: drawn for name, drawn in made.items() if drawn is not None}
+        figures["training"] = training.curves(ask(con, queries.TRAINING), main)
+    return {name: drawn for name, drawn in figures.items() if drawn is not None}
 
 
 def _alignment(con: duckdb.DuckDBPyConnection, runs: Runs) -> Drawn | None:
-    found = [name for name in figure_queries.SUBSPACES if has_columns(con, "concepts", f"align_{name}")]
-    if not found or not runs:
+    subspaces = [name for name in figure_queries.SUBSPACES if has_columns(con, "concepts", f"align_{name}")]
+    if not subspaces or not runs:
         return None
-    answer = ask(con, figure_queries.alignments(runs[0][1], found))
+    answer = ask(con, figure_queries.alignments(runs[0][1], subspaces))
     return modality.alignments(answer, ask(con, figure_queries.ALIGNMENT_NULLS), runs, figure_queries.MARKS)
 
 
@@ -67,14 +69,14 @@ def _matrix(con: duckdb.DuckDBPyConnection, runs: Runs) -> Drawn | None:
     return bridges.matrices(answers, runs[0][1], figure_queries.CELLS) if runs else None
 
 
-def made_files(exhibits: list[Exhibit]) -> list[Drawn]:
-    """Figures that are files only: the strongest bridges of the first setting, which the page shows as text."""
-    found = (bridges.cards(shown) for shown in exhibits if shown.sae == exhibits[0].sae)
-    return [drawn for drawn in found if drawn is not None]
+def figures_of_files(exhibits: list[Exhibit]) -> list[Drawn]:
+    """Figures that exist only as files: the strongest bridges of the first setting, which the page shows as cards."""
+    cards = (bridges.cards(exhibit) for exhibit in exhibits if exhibit.sae == exhibits[0].sae)
+    return [drawn for drawn in cards if drawn is not None]
 
 
 def described(figures: Iterable[Drawn]) -> list[dict[str, Any]]:
-    """What the files of these figures of the page are: id (their name), title, caption, sql."""
+    """The rows of figures.json: id (the stem of the figure's files), title, caption and SQL of each figure."""
     return [
         {
             "id": drawn.name,

@@ -1,4 +1,4 @@
-"""Pictures as small data URIs. Decodes and shrinks what the catalog holds; never writes a file, never fetches one."""
+"""Pictures of the catalog, decoded and shrunk to small data URIs. No file is written and nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from PIL import Image, ImageOps
 
 from report.queries import Answer, pictures
 
-SIDE, QUALITY = 96, 72  # pixels of the longer side: sharp at 48 on a dense screen, about 2 kB each
+SIDE, QUALITY = 96, 72  # pixels of the longer side: sharp at 48 CSS pixels on a dense screen, about 2 kB per picture
 
 
 def thumbnail(encoded: bytes) -> str | None:
     """A picture as a WebP data URI of at most 96 x 96 pixels, on white; None when it cannot be decoded."""
-    made = webp(encoded, SIDE, QUALITY)
-    return None if made is None else "data:image/webp;base64," + base64.b64encode(made).decode()
+    shrunk = webp(encoded, SIDE, QUALITY)
+    return None if shrunk is None else "data:image/webp;base64," + base64.b64encode(shrunk).decode()
 
 
 def webp(encoded: bytes, side: int, quality: int) -> bytes | None:
     """A picture as WebP, its longer side at most `side` pixels, without metadata; None when it cannot be decoded.
 
-    Transparent pictures are laid on white, as the models saw them, and turned as their EXIF block says.
+    Transparent pictures are put on white, as for the models. Pictures are rotated as their EXIF block says.
     """
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
-            picture.draft("RGB", (side * 2, side * 2))  # a large JPEG is decoded at a fraction of its size
+            picture.draft("RGB", (side * 2, side * 2))  # decodes a large JPEG at a fraction of its size
             layer = ImageOps.exif_transpose(picture).convert("RGBA")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
@@ -39,12 +39,12 @@ def webp(encoded: bytes, side: int, quality: int) -> bytes | None:
 
 
 def thumbnails(con: duckdb.DuckDBPyConnection, images: list[int]) -> tuple[Answer, dict[int, str]]:
-    """Thumbnails of these images by id, those without a picture left out, and the statement that read them."""
+    """The statement that reads these images, and their thumbnails by id; images that cannot be decoded are left out."""
     sql = pictures(images)
-    found: dict[int, str] = {}
-    # row by row, each shrunk before the next is taken: the bytes are as the source gave them
+    uris: dict[int, str] = {}
+    # Each row is shrunk before the next is read, since the catalog holds pictures at their original size.
     cursor = con.execute(sql)
     while (row := cursor.fetchone()) is not None:
         if (uri := thumbnail(row[1])) is not None:
-            found[row[0]] = uri
-    return Answer(sql, ["image_id", "image"], []), found
+            uris[row[0]] = uri
+    return Answer(sql, ["image_id", "image"], []), uris

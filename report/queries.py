@@ -1,6 +1,6 @@
-"""The SQL behind every figure, table and sentence of the page, and the answers to it.
+"""The SQL of every figure, table and sentence of the page, and the function that runs it.
 
-A statement is built with its values as literals, run, and printed as it was run: what is pasted is what was drawn.
+Statements hold their values as literals, and the page prints them as they were run, so that a reader can paste them.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ BRIDGE_FIGURES = (
 
 
 class Answer(NamedTuple):
-    """A statement and what the catalog answered."""
+    """A statement and its result."""
 
     sql: str
     columns: list[str]
     rows: list[Row]
 
-    def of(self, **wanted: Any) -> list[Row]:
+    def of(self, **values: Any) -> list[Row]:
         """The rows whose columns have these values, in the order of the answer."""
-        return [row for row in self.rows if all(row[name] == value for name, value in wanted.items())]
+        return [row for row in self.rows if all(row[name] == value for name, value in values.items())]
 
 
 def ask(con: duckdb.DuckDBPyConnection, sql: str) -> Answer:
     """Run one statement. Columns are named as in the statement."""
-    found = con.execute(sql)
-    columns = [column[0] for column in found.description or []]
-    return Answer(sql, columns, [dict(zip(columns, row, strict=True)) for row in found.fetchall()])
+    cursor = con.execute(sql)
+    columns = [column[0] for column in cursor.description or []]
+    return Answer(sql, columns, [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()])
 
 
 def holds(con: duckdb.DuckDBPyConnection, *names: str) -> bool:
-    """Whether the catalog has all of these views: a study may lack what its source or its stages never gave."""
+    """Whether the catalog has all of these views; a study lacks those that its source or its stages do not make."""
     sql = f"SELECT count(DISTINCT table_name) FROM information_schema.tables WHERE table_name IN ({_listed(names)})"
     return con.execute(sql).fetchall() == [(len(set(names)),)]
 
 
 def has_columns(con: duckdb.DuckDBPyConnection, view: str, *columns: str) -> bool:
-    """Whether a view has all of these columns: a store made by an older version may lack some."""
+    """Whether a view has all of these columns; a store of an older version may lack some."""
     sql = "SELECT list(column_name) FROM information_schema.columns WHERE table_name = ?"
-    ((found,),) = con.execute(sql, [view]).fetchall()
-    return set(columns) <= set(found or [])
+    ((names,),) = con.execute(sql, [view]).fetchall()
+    return set(columns) <= set(names or [])
 
 
 def first_seed(con: duckdb.DuckDBPyConnection, model: str, sae: str) -> int:
-    """The smallest seed of a setting."""
-    ((found,),) = con.execute("SELECT min(seed) FROM saes WHERE model = ? AND sae = ?", [model, sae]).fetchall()
-    return int(found) if found is not None else 0
+    """The smallest seed of a setting; 0 where it has none."""
+    ((seed,),) = con.execute("SELECT min(seed) FROM saes WHERE model = ? AND sae = ?", [model, sae]).fetchall()
+    return int(seed) if seed is not None else 0
 
 
 def _listed(values: Iterable[Any]) -> str:
@@ -65,13 +65,13 @@ def _listed(values: Iterable[Any]) -> str:
 
 
 def of_each(runs: Iterable[tuple[str, str]], select: str) -> list[str]:
-    """One SELECT a (model, sae): the macros take one of each. `{m}` and `{s}` stand for the literals."""
-    # replace, not format: the statements hold braces and percent signs of their own
+    """One SELECT per (model, sae), since the macros take one of each. `{m}` and `{s}` stand for the literals."""
+    # replace, not format: the statements contain other braces and percent signs
     return [select.replace("{m}", literal(model)).replace("{s}", literal(sae)) for model, sae in runs]
 
 
 def for_each(runs: Iterable[tuple[str, str]], select: str, order: str) -> str:
-    """`of_each`, put together and sorted."""
+    """The statements of `of_each` joined by UNION ALL and sorted."""
     return "\nUNION ALL\n".join(of_each(runs, select)) + f"\nORDER BY {order}"
 
 
@@ -177,12 +177,12 @@ def histograms(runs: list[tuple[str, str]]) -> str:
 
 
 def stability_by_energy(runs: list[tuple[str, str]]) -> str:
-    """Stability of the K most energetic concepts of every (model, sae), beside both floors."""
+    """Stability of the K most energetic concepts of every (model, sae), with both floors."""
     return for_each(runs, "SELECT {m} AS model, {s} AS sae, * FROM stability_by_energy({m}, {s})", "sae, model, k")
 
 
 def stability(runs: list[tuple[str, str]]) -> str:
-    """Stability of every pair of seeds, beside its floors; sd_above is from floor_matched, in sds of its draws."""
+    """Stability of every pair of seeds, with its floors; sd_above is the distance from floor_matched in sds."""
     select = """\
 SELECT
     {m} AS model, {s} AS sae, seed_a, seed_b, stability, floor_random, floor_matched, floor_matched_sd,
@@ -198,7 +198,7 @@ FROM stability({m}, {s}) AS pair"""
 
 
 def bridge_figures(runs: list[tuple[str, str]]) -> str:
-    """What bridges come to, beside three nulls, of every (model, sae): means over the seeds."""
+    """The figures of the bridges of every (model, sae), with three nulls; means over the seeds."""
     select = f"""\
 SELECT
     {{m}} AS model, {{s}} AS sae, statistic, avg(figure) AS figure,
@@ -218,7 +218,7 @@ def top_bridges(model: str, sae: str, seed: int, n: int, by: str) -> str:
 
 
 def top_images(model: str, sae: str, seed: int, concepts: list[int], n: int) -> str:
-    """The images on which each of these concepts fires most, with their first caption: `top_items` of many."""
+    """The images on which each of these concepts fires most, with their first caption."""
     return f"""\
 WITH top AS (
     SELECT concept_id, item_id AS image_id, activation
@@ -253,11 +253,11 @@ def pictures(images: list[int]) -> str:
 
 
 def to_paste(model: str, sae: str, seed: int, concept: int) -> list[tuple[str, str]]:
-    """Three questions to begin with, as (what it asks, SQL)."""
+    """Three example queries, as (title, SQL)."""
     m, s = literal(model), literal(sae)
     return [
         (
-            f"Everything known of concept {concept} of seed {seed}",
+            f"Profile of concept {concept} of seed {seed}",
             f"FROM concept_profile({m}, {s}, {seed}, {concept})",
         ),
         (
@@ -265,7 +265,7 @@ def to_paste(model: str, sae: str, seed: int, concept: int) -> list[tuple[str, s
             f"SELECT activation, caption, source_key, split FROM top_items({m}, {s}, {seed}, {concept}, 'text', 20)",
         ),
         (
-            "Concepts that both modalities use alike, that keep their direction over seeds, by energy",
+            "Concepts with a modality score near 0.5 that are stable over seeds, by energy",
             f"""\
 SELECT c.concept_id, c.energy, c.modality_score, c.firings, avg(x.cosine) AS stability
 FROM concepts AS c

@@ -1,4 +1,4 @@
-"""Findings in words: every number is an answer's, and the wording follows it, also when it disappoints."""
+"""Findings in words: every number is read from an answer, and the wording follows from the numbers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import NamedTuple
 from report.queries import MIN_FIRINGS, TOP, UNIMODAL, Answer, Row
 from sae.architectures import ARCHITECTURES
 
-SURE = 2.0  # standard deviations of a null that a number must stand above it to be called above
-FAIR = 1.25  # L0 over k up to which methods are compared at this k
-NEAR = 0.1  # L0 within this part of k is called close to it
+SURE = 2.0  # standard deviations of the null by which a number must exceed it to be called above it
+FAIR = 1.25  # largest L0, as a multiple of k, at which a method is compared at this k
+NEAR = 0.1  # distance of L0 to k, as a share of k, within which L0 is called close to it
 DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
 
 
@@ -30,7 +30,7 @@ class Answers(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What holds, in a sentence, and the numbers of every model that it stands on."""
+    """A sentence, and the numbers of every model that support it."""
 
     topic: str
     text: str
@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with a fixed count of digits and a real minus sign; a dash where there is none."""
+    """A number with a fixed count of digits and a typographic minus sign; a dash where it is not known."""
     if value is None or not math.isfinite(value):
         return "–"
     text = f"{value:.{digits}f}"
@@ -47,31 +47,31 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share in per cent: whole, with one digit below ten."""
+    """A share in per cent: a whole number, or one digit after the point below ten per cent."""
     if value is None or not math.isfinite(value):
         return "–"
     return f"{number(100 * value, 1 if 0 < abs(value) < 0.1 else 0)}\u202f%"
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that are there; None of none."""
+    """Mean of the known values; None where no value is known."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     return fmean(known) if known else None
 
 
 def verdict(flags: Sequence[bool], all_of_them: str, none_of_them: str, some: str) -> str:
-    """The wording for all, none or some of the models."""
+    """The wording that fits: the flags are true of all, of none or of some models."""
     return all_of_them if all(flags) else some if any(flags) else none_of_them
 
 
 def each(models: Iterable[str], describe: Callable[[str], str | None]) -> list[tuple[str, str]]:
-    """`describe` of every model; models without an answer are left out."""
+    """(model, `describe` of it) for every model; models without a description are left out."""
     return [(model, text) for model in models if (text := describe(model))]
 
 
 def findings(answers: Answers, models: list[str], sae: str) -> list[Finding]:
-    """What the tables say of one SAE setting, over all models that have it."""
-    made = [
+    """The findings about one SAE setting, over all models that have it."""
+    every = [
         seeds(answers, models, sae),
         reconstruction(answers, models, sae),
         sparsity(answers, models, sae),
@@ -82,33 +82,33 @@ def findings(answers: Answers, models: list[str], sae: str) -> list[Finding]:
         bridging(answers, models, sae, "covariance"),
         interventions(answers, models, sae),
     ]
-    return [finding for finding in made if finding]
+    return [finding for finding in every if finding]
 
 
 def of_models(answers: Answers, models: list[str]) -> list[Finding]:
-    """What the tables say of the models, whatever SAE the study has trained on them."""
+    """The findings about the models themselves, which do not depend on an SAE setting."""
     return [finding for finding in (retrieval(answers, models), frontier(answers, models)) if finding]
 
 
 def seeds(answers: Answers, models: list[str], sae: str) -> Finding:
-    """How many seeds stand behind the rest."""
+    """The number of seeds, over which the other findings are means."""
     counts = [len(answers.reconstruction.of(model=model, sae=sae)) for model in models]
     few, many = min(counts, default=0), max(counts, default=0)
     if many < 2:
-        text = "One seed a model: nothing here has a spread, and stability needs two."
+        text = "One seed per model: no number here has a range, and stability needs two."
     else:
         pairs = many * (many - 1) // 2
         text = (
-            f"{many} seeds a model; stability compares {pairs} pair{'s' * (pairs > 1)} of them, "
+            f"{many} seeds per model; stability compares {pairs} pair{'s' * (pairs > 1)} of them, "
             "other numbers are means over the seeds."
         )
         if few < many:
-            text = f"{few} to {many} seeds a model. Numbers are means over the seeds there are."
+            text = f"{few} to {many} seeds per model. Numbers are means over the available seeds."
     return Finding("Seeds", text)
 
 
 def reconstruction(answers: Answers, models: list[str], sae: str) -> Finding | None:
-    """R2 within each modality, which of the two is rebuilt better, and whether either is worse than its own mean."""
+    """R2 within each modality, which modality is rebuilt better, and which is rebuilt worse than by its mean."""
     means: dict[str, tuple[float, float, float | None]] = {}
     for model in models:
         rows = answers.reconstruction.of(model=model, sae=sae)
@@ -138,7 +138,7 @@ def reconstruction(answers: Answers, models: list[str], sae: str) -> Finding | N
 
 
 def sparsity(answers: Answers, models: list[str], sae: str) -> Finding | None:
-    """L0 on the counted rows against the k that was asked for, and dead concepts."""
+    """L0 on the counted rows against the k of the setting, and dead concepts."""
     ratios: list[float] = []
 
     def describe(model: str) -> str | None:
@@ -148,25 +148,25 @@ def sparsity(answers: Answers, models: list[str], sae: str) -> Finding | None:
         if l0 is None or not settings:
             return None
         k = settings[0]["k"]
-        if k:  # an SAE that was trained elsewhere may aim at none
+        if k:  # an imported SAE may have none
             ratios.append(l0 / k)
         image, text = mean(row["l0_image"] for row in rows), mean(row["l0_text"] for row in rows)
-        fired = f"L0 {number(image, 1)} an image and {number(text, 1)} a caption" + (f" at k = {k}" if k else "")
+        fired = f"L0 {number(image, 1)} per image and {number(text, 1)} per caption" + (f" at k = {k}" if k else "")
         return f"{fired}, {percent(dead)} of concepts dead"
 
     listed = each(models, describe)
     if not listed:
         return None
     if not ratios:
-        text = "L0 follows from the thresholds that it came with."
+        text = "L0 follows from the SAE's own thresholds."
     elif all(abs(ratio - 1) <= NEAR for ratio in ratios):
         text = f"L0, mean of images and captions, is within {percent(NEAR)} of k."
     elif all(ratio > 1 + NEAR for ratio in ratios):
-        text = "More concepts fire than k asked for."
+        text = f"L0 is more than {percent(NEAR)} above k."
     elif all(ratio < 1 - NEAR for ratio in ratios):
-        text = "Fewer concepts fire than k asked for."
+        text = f"L0 is more than {percent(NEAR)} below k."
     else:
-        text = f"Not every model keeps within {percent(NEAR)} of k."
+        text = f"L0 is not within {percent(NEAR)} of k in every model."
     return Finding("Sparsity", text, listed)
 
 
@@ -174,7 +174,7 @@ def modality(answers: Answers, models: list[str], sae: str) -> Finding | None:
     """Share of unimodal concepts, by count and by energy."""
     rows = {row["model"]: row for row in answers.modality.of(sae=sae) if row["model"] in models and row["counted"]}
     if not rows:
-        return Finding("Modality", f"No concept has {MIN_FIRINGS} firings: nothing is said of modality.")
+        return Finding("Modality", f"No concept has {MIN_FIRINGS} firings, so the modality of concepts is not known.")
     shares = {model: row["image_share"] + row["text_share"] for model, row in rows.items()}
     listed = each(
         (model for model in models if model in rows),
@@ -195,44 +195,44 @@ def modality(answers: Answers, models: list[str], sae: str) -> Finding | None:
 
 
 def stability(answers: Answers, models: list[str], sae: str, top: int | None) -> Finding | None:
-    """Stability of all concepts, or of the `top` most energetic ones, against what matching gives by chance."""
+    """Stability of all concepts, or of the `top` most energetic ones, against floor_matched."""
     above: list[bool] = []
 
     def describe(model: str) -> str | None:
         rows = answers.by_energy.of(model=model, sae=sae)
         row = _at(rows, top)
         if top and row is rows[-1]:
-            return None  # the whole dictionary, of which the other sentence speaks
+            return None  # this is the whole dictionary, which has a finding of its own
         if row is None or row["stability"] is None or row["floor_matched"] is None:
             return None
-        stands, words = against_floor(row["stability"], row["low"], row["floor_matched"], row["floor_matched_sd"])
-        above.append(stands)
+        is_above, words = against_floor(row["stability"], row["low"], row["floor_matched"], row["floor_matched_sd"])
+        above.append(is_above)
         floor = f"floor_matched {number(row['floor_matched'])} ± {number(row['floor_matched_sd'])}"
         share = f" ({percent(row['energy_share'])} of the energy)" if top else ""
         return f"{number(row['stability'])} over the {row['k']} concepts{share}, {floor}: {words}"
 
     listed = each(models, describe)
-    what = f"Stability of the {top} most energetic" if top else "Stability"
+    topic = f"Stability of the {top} most energetic" if top else "Stability"
     if not listed:
-        return None if top else Finding(what, "Not measured: it compares two seeds of one setting.")
+        return None if top else Finding(topic, "Not measured: it compares two seeds of one setting.")
     subject = "The most energetic concepts are" if top else "Concepts are, on average,"
     conclusion = verdict(
         above,
-        f"{subject} found again more than chance gives.",
-        f"{subject} not found again beyond what chance gives.",
-        f"{subject} found again beyond chance in some models only.",
+        f"{subject} found again in other seeds beyond chance.",
+        f"{subject} not found again in other seeds beyond chance.",
+        f"{subject} found again in other seeds beyond chance in some models only.",
     )
-    return Finding(what, conclusion, listed)
+    return Finding(topic, conclusion, listed)
 
 
 def _at(rows: list[Row], top: int | None) -> Row | None:
-    """The row of the K asked for: the largest up to it, or the whole dictionary."""
+    """The row with the largest K up to `top`, or of the whole dictionary where `top` is None."""
     fitting = [row for row in rows if top is None or row["k"] <= top]
     return max(fitting, key=lambda row: row["k"]) if fitting else None
 
 
 def against_floor(value: float, low: float, floor: float, sd: float | None) -> tuple[bool, str]:
-    """Whether a stability stands above its floor, and in words by how many standard deviations of the floor's draws."""
+    """Whether a stability is above its floor, and in words by how many standard deviations of the floor's draws."""
     if not sd:
         return value > floor, "above the floor (its spread is not known)" if value > floor else "not above the floor"
     distance = (value - floor) / sd
@@ -274,30 +274,30 @@ def bridging(answers: Answers, models: list[str], sae: str, kind: str) -> Findin
         f"Most of {total} does not run from unimodal image to unimodal text concepts.",
         f"Whether most of {total} runs from unimodal image to unimodal text concepts differs between the models.",
     )
-    note = f"Shares of the positive {kind} bridge total, mean over seeds. Unimodal as above, whatever the firings."
+    note = f"Shares of the positive {kind} bridge total, mean over seeds. Unimodal as above, for any number of firings."
     return Finding(f"Bridges, {kind}", conclusion, each(shares, describe), note)
 
 
 def retrieval(answers: Answers, models: list[str]) -> Finding | None:
-    """Recall of the embeddings themselves against chance: whether there is anything for concepts to explain."""
+    """Recall of the embeddings themselves against chance; at chance, concepts have nothing to explain."""
     above: list[bool] = []
 
     def describe(model: str) -> str | None:
-        found = []
+        recalls = []
         for row in answers.retrieval.of(model=model):
             if any(row[name] is None or not math.isfinite(row[name]) for name in ("r1", "chance1", "r10", "chance10")):
                 continue
             queries = row["gallery"] if row["direction"] == "image_to_text" else row["captions"]
             for at in ("1", "10"):
                 chance = row[f"chance{at}"]
-                if chance < 1:  # in a gallery of ten R@10 is 1 for everybody, and nothing is claimed
+                if chance < 1:  # in a gallery of ten images R@10 is always 1, so it shows nothing
                     spread = math.sqrt(chance * (1 - chance) / max(queries, 1))
                     above.append(row[f"r{at}"] > chance + SURE * spread)
-            found.append(
+            recalls.append(
                 f"{DIRECTIONS[row['direction']]} R@1 {number(row['r1'])} (chance {number(row['chance1'])}),"
                 f" R@10 {number(row['r10'])} (chance {number(row['chance10'])})"
             )
-        return ", ".join(found)
+        return ", ".join(recalls)
 
     listed = each(models, describe)
     if not listed:
@@ -306,7 +306,7 @@ def retrieval(answers: Answers, models: list[str]) -> Finding | None:
         above,
         "Retrieval is above chance in both directions.",
         "Retrieval is not above chance.",
-        "Retrieval is above chance in part only.",
+        "Retrieval is above chance in some cases only.",
     )
     return Finding("Retrieval", conclusion, listed)
 
@@ -314,26 +314,26 @@ def retrieval(answers: Answers, models: list[str]) -> Finding | None:
 def interventions(answers: Answers, models: list[str], sae: str) -> Finding | None:
     """Whether any intervention on concepts retrieves better than the embeddings, with or without their modality means.
 
-    Better: by more than SURE standard errors of a share of the gallery's images.
+    Better means by more than SURE standard errors of a share of the gallery's images.
     """
     better: list[bool] = []
 
     def describe(model: str) -> str | None:
         rows = [row for row in answers.interventions.of(model=model) if row["sae"] in (sae, None)]
-        of = {row["intervention"]: row for row in rows if row["direction"] == "image_to_text"}
-        r1 = {name: row["r1"] for name, row in of.items()}
+        by_name = {row["intervention"]: row for row in rows if row["direction"] == "image_to_text"}
+        r1 = {name: row["r1"] for name, row in by_name.items()}
         if not r1.keys() >= {"embeddings", "mean_removed", "reconstructions"}:
             return None
         without = max(r1["embeddings"], r1["mean_removed"])
         tried = [name for name in r1 if name not in ("embeddings", "mean_removed") and not name.startswith("random")]
         best = max(tried, key=lambda name: r1[name])
-        error = math.sqrt(without * (1 - without) / max(of["embeddings"]["gallery"], 1))
+        error = math.sqrt(without * (1 - without) / max(by_name["embeddings"]["gallery"], 1))
         better.append(r1[best] > without + SURE * error)
         text = f"embeddings {number(r1['embeddings'])}, their modality means removed {number(r1['mean_removed'])}"
         text += f", reconstructions {number(r1['reconstructions'])}"
         if r1.keys() >= {"without_unimodal", "random_for_unimodal"}:
             text += f", without unimodal concepts {number(r1['without_unimodal'])}"
-            text += f" (random ones of as much energy {number(r1['random_for_unimodal'])})"
+            text += f" (random concepts of equal energy {number(r1['random_for_unimodal'])})"
         return text
 
     listed = each(models, describe)
@@ -349,7 +349,7 @@ def interventions(answers: Answers, models: list[str], sae: str) -> Finding | No
 def frontier(answers: Answers, models: list[str]) -> Finding | None:
     """Whether an SAE or a baseline rebuilds most at equal k, by the mean of both modalities' R2.
 
-    Methods that spend more codes than FAIR times k are left out: more codes rebuild more.
+    Methods with an L0 above FAIR times k are left out, since more codes rebuild more.
     """
     ahead: list[bool] = []
 
@@ -361,15 +361,15 @@ def frontier(answers: Answers, models: list[str]) -> Finding | None:
         return f"{row['method']} {number(row['r2_image'], 2)}, {number(row['r2_text'], 2)} at L0 {number(row['l0'], 1)}"
 
     def describe(model: str) -> str | None:
-        rows, said = answers.frontier.of(model=model), []
+        rows, comparisons = answers.frontier.of(model=model), []
         for k in sorted({row["k"] for row in rows}):
             of_k = [row for row in rows if row["k"] == k and row["l0"] is not None and row["l0"] <= FAIR * k]
             net = best([row for row in of_k if row["method"] in ARCHITECTURES])
             other = best([row for row in of_k if row["method"] not in ARCHITECTURES])
             if net and other:
                 ahead.append(net["r2_image"] + net["r2_text"] > other["r2_image"] + other["r2_text"])
-                said.append(f"k = {k}: {shown(net)}, against {shown(other)}")
-        return "; ".join(said)
+                comparisons.append(f"k = {k}: {shown(net)}, against {shown(other)}")
+        return "; ".join(comparisons)
 
     listed = each(models, describe)
     conclusion = verdict(
@@ -379,7 +379,7 @@ def frontier(answers: Answers, models: list[str]) -> Finding | None:
         "Whether an SAE or a baseline rebuilds most depends on k or on the model.",
     )
     note = (
-        "R² within images, within captions; the best SAE, against the best of the other methods, of those whose L0 is "
-        f"at most {FAIR} k."
+        "R² within images, within captions, of the best SAE against the best baseline, among methods whose L0 is at "
+        f"most {FAIR} k."
     )
     return Finding("Frontier", conclusion, listed, note) if listed else None

@@ -1,4 +1,4 @@
-"""Tables of the page: which columns of an answer are shown, under which heading and with how many digits."""
+"""Tables of the page: the columns of an answer that are shown, with their headings and numbers of digits."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from report.figures.runs import Runs
 from report.queries import MIN_FIRINGS, UNIMODAL, Answer, Row
 from report.sentences import number, percent
 
-WORDS, COUNT, PERCENT, SMALL = "words", "count", "percent", "small"  # else a number of digits
+WORDS, COUNT, PERCENT, SMALL = "words", "count", "percent", "small"  # forms of a column besides a number of digits
 
 
 class Column(NamedTuple):
-    """One column: where its value is, its heading, how it is written."""
+    """One column of a table."""
 
-    key: str
+    key: str  #: column of the answer
     heading: str
-    form: str | int
+    form: str | int  #: WORDS, COUNT, PERCENT, SMALL, or the number of digits after the point
 
 
 class Cell(NamedTuple):
-    """One value as it is written; words stand left, numbers right."""
+    """One value as text; words are aligned left, numbers right."""
 
     text: str
     numeric: bool
@@ -86,48 +86,48 @@ COLUMNS = {
     ],
 }  # fmt: skip
 CAPTIONS = {
-    "counts": ("Images and captions", "An image and its captions stand on one side of the split."),
-    "dropped": ("Dropped, by cause", "Items of the source that the study did not get."),
+    "counts": ("Images and captions", "An image and its captions are on the same side of the split."),
+    "dropped": ("Dropped, by cause", "Items of the source that the study does not have."),
     "settings": ("SAE settings, as trained", "d: dimensions of the embeddings. Rows seen: draws of one training run."),
     "reconstruction": (
         "Reconstruction and sparsity on the counted rows",
         "R² image and R² text are measured about each modality's own mean. R² both is measured about the mean of the "
-        "two and so credits the gap between modalities. Dead: fires on no training row.",
+        "two, so it also credits the gap between modalities. Dead: fires on no training row.",
     ),
     "retrieval": (
         "Retrieval by the embeddings themselves, next to chance",
-        "Image to text counts a hit when any own caption is among the first K. Chance of text to image is K over the "
-        "images. Chance of image to text is 1 − C(M − c, K)/C(M, K) for an image with c of the M captions, averaged "
-        "over the images: more captions, more luck.",
+        "Image to text counts a hit when any of the image's captions is among the first K. Chance of text to image is "
+        "K over the number of images. Chance of image to text is 1 − C(M − c, K)/C(M, K) for an image with c of the M "
+        "captions, averaged over the images, so it grows with the number of captions.",
     ),
     "geometry": (
-        "What tells images from captions",
-        "Balanced accuracy on held-out rows: of the direction and its threshold, for inlp of a classifier "
-        "fitted on what the subspace leaves over, which is to come near to one half.",
+        "Subspaces that separate images from captions",
+        "Balanced accuracy on held-out rows of the direction and its threshold; for inlp, of a classifier fitted after "
+        "the subspace is projected out, which should be close to one half.",
     ),
     "stability": (
         "Stability of every pair of seeds",
         "Mean cosine of concepts under the best one-to-one match. floor random: against random unit vectors. floor "
-        "matched: against draws with the mean and covariance of the dictionary; sd above is counted from it, in "
-        "standard deviations of its draws.",
+        "matched: against draws with the mean and covariance of the dictionary. sd above: the distance from floor "
+        "matched, in standard deviations of its draws.",
     ),
     "bridge_figures": (
-        "Bridges, beside what chance gives",
-        "Means over seeds, of the nulls over their draws too. Opposite: between unimodal concepts of opposite "
+        "Bridges, with their nulls",
+        "Means over seeds, and for the nulls also over their draws. Opposite: between unimodal concepts of opposite "
         "modality; self: a concept with itself; both as shares of the positive part. Totals are sums over all "
-        "cells; the tops have pairs enough to be stored.",
+        "cells; top bridges are those with enough pairs to be stored.",
     ),
     "totals": (
         "Bridge totals by class of the two concepts",
-        f"Shares of the positive part, mean over seeds, untruncated. image, text: modality score over {1 - UNIMODAL}, "
-        f"under {UNIMODAL}, concepts under {MIN_FIRINGS} firings too, which the histogram leaves out. "
-        "Self: the part of the whole that concepts make with themselves.",
+        f"Shares of the positive part of all cells, mean over seeds. image, text: modality score over {1 - UNIMODAL}, "
+        f"under {UNIMODAL}, including concepts with under {MIN_FIRINGS} firings, which the histogram leaves out. "
+        "Self: the share of bridges of a concept with itself.",
     ),
 }
 
 
 def table(name: str, answer: Answer, runs: Runs) -> Table:
-    """One of the page's tables, its rows in the order of the study where they name a model and a setting."""
+    """One of the page's tables; rows that name a model and a setting are in the order of the study."""
     columns = COLUMNS[name]
     caption, note = CAPTIONS[name]
     rows = [_with_ranges(row) for row in _in_order(answer.rows, runs)]
@@ -137,7 +137,7 @@ def table(name: str, answer: Answer, runs: Runs) -> Table:
 
 
 def plain_table(caption: str, note: str, answer: Answer) -> Table:
-    """A table of every column of an answer; a column is of numbers or of words as its first value is."""
+    """A table of every column of an answer; the first known value decides whether a column holds numbers or words."""
     columns = [_plain_column(name, [row[name] for row in answer.rows]) for name in answer.columns]
     head = [Cell(column.heading, column.form != WORDS) for column in columns]
     cells = [[_cell(row[column.key], column) for column in columns] for row in answer.rows]
@@ -151,7 +151,7 @@ def _plain_column(name: str, values: list[Any]) -> Column:
 
 
 def _in_order(rows: list[Row], runs: Runs) -> list[Row]:
-    """Rows by setting and model as the study names them; sorting is stable, the answer's order holds within."""
+    """Rows by setting and model in the order of the study; rows of the same setting and model keep their order."""
     if not rows or "model" not in rows[0]:
         return rows
     if "sae" in rows[0]:
@@ -162,7 +162,7 @@ def _in_order(rows: list[Row], runs: Runs) -> list[Row]:
 
 
 def _with_ranges(row: Row) -> Row:
-    """Ranges over seeds as one column."""
+    """The row with one column for each range over seeds."""
     ranges: dict[str, Any] = {}
     for kind in ("raw", "covariance"):
         low, high = row.get(f"{kind}_low"), row.get(f"{kind}_high")
@@ -186,7 +186,7 @@ def _cell(value: Any, column: Column) -> Cell:
 
 
 def _small(value: float) -> str:
-    """Three digits that count, at most six after the point; 0 for what is smaller."""
+    """A number with three significant digits, at most six after the point; 0 where it rounds to 0."""
     if not math.isfinite(value):
         return number(value)
     if abs(value) < 5e-7:

@@ -1,3 +1,3 @@
-"""The figures, a subject a module: rows of the catalog in, what to draw out. They count nothing and ask nothing."""
+"""The figures, one module per subject. Each function turns rows of the catalog into a drawing and runs no query."""
 
 from __future__ import annotations

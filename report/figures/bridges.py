@@ -1,4 +1,4 @@
-"""Bridges: the matrix of the concepts that have the largest, and the strongest as image and caption panels."""
+"""Bridges: the matrix of the concepts with the largest bridges, and the strongest bridges as images and captions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from report.queries import Answer, Row
 from report.sentences import number
 
 SCORES = (("bridge", "bridge"), ("correlation_bridge", "correlation"))
-SHOWN = 6  # bridges of a file
-WIDTH, HEIGHT, ABOVE, SIDE = 9.8, 1.22, 0.3, 0.72  # inches: a file, a bridge, its first line, a picture
+SHOWN = 6  # bridges per file
+WIDTH, HEIGHT, ABOVE, SIDE = 9.8, 1.22, 0.3, 0.72  # inches: width of a file, heights of a bridge, its title, a picture
 
 
 def matrices(answers: Sequence[tuple[str, Answer]], sae: str, cells: int) -> Drawn | None:
-    """Raw and correlation bridges between the concepts with the largest, two panels a model; None without bridges.
+    """Raw and correlation bridges of the concepts with the largest, two panels per model; None without bridges.
 
     answers: (model, rows image_concept, text_concept, bridge, correlation_bridge, image_score, text_score).
     """
@@ -46,8 +46,8 @@ def matrices(answers: Sequence[tuple[str, Answer]], sae: str, cells: int) -> Dra
         return None
     caption = (
         f"The {cells} image concepts and {cells} text concepts with the largest bridges of SAE {sae}, first seed, each "
-        "side from image (modality score 1) to text (0). The deeper the colour, the larger the number, as its square "
-        "root. Empty: too few pairs on which both fire. Framed: one concept on both sides."
+        "side from image (modality score 1) to text (0). The depth of the colour is proportional to the square root of "
+        "the number. Empty: too few pairs on which both fire. Framed: the same concept on both sides."
     )
     keys = [
         LegendKey("positive", FIRST, filled=True, opacity=0.9),
@@ -89,7 +89,7 @@ def _from_image_to_text(rows: list[Row], side: str) -> list[int]:
 
 
 def cards(exhibit: Exhibit) -> Drawn | None:
-    """The strongest bridges of one SAE as pictures and captions, for a file; the page has them as text."""
+    """The strongest bridges of one SAE as pictures and captions, for a file; the page shows them as cards."""
     shown = exhibit.lists[0].bridges[:SHOWN] if exhibit.lists else []
     if not shown:
         return None
@@ -114,7 +114,7 @@ def _cards(bridges: list[Bridge], digits: int) -> Draw:
 
 
 def _pictures(axes: Axes, bridge: Bridge, top: float) -> None:
-    """The image concept and the images on which it fires most; keys where there is no picture."""
+    """Draw the image concept and the images on which it fires most; an image without a picture is shown by its key."""
     _write(axes, 0, top + 0.2, f"image concept {bridge.image.id}", weight="bold")
     _write(axes, 1.5, top + 0.2, f"modality {bridge.image.score}", color=MUTED)
     for column, item in enumerate(bridge.image.items):
@@ -126,19 +126,19 @@ def _pictures(axes: Axes, bridge: Bridge, top: float) -> None:
             pixels = np.asarray(picture.convert("RGB"))
         scale = SIDE / max(pixels.shape[:2])
         height, width = pixels.shape[0] * scale, pixels.shape[1] * scale
-        # its own pixels in the SVG; by default they would be resampled to 72 dots an inch
+        # interpolation="none" keeps the original pixels in the SVG; the default resamples them to 72 dots per inch
         axes.imshow(pixels, extent=(left, left + width, upper + height, upper), interpolation="none", aspect="auto")
 
 
 def _numbers(axes: Axes, bridge: Bridge, top: float, digits: int) -> None:
-    found = (
+    lines = (
         ("bridge", number(bridge.numbers["bridge"], digits)),
         ("covariance", number(bridge.numbers["covariance_bridge"], digits)),
         ("correlation", number(bridge.numbers["correlation_bridge"])),
         ("cosine", number(bridge.numbers["cosine"])),
         ("pairs", str(bridge.numbers["pairs"])),
     )
-    for line, (name, value) in enumerate(found):
+    for line, (name, value) in enumerate(lines):
         y = top + 0.2 + 0.18 * line
         _write(axes, 4.85, y, name, color=MUTED)
         _write(axes, 6.35, y, value, weight="bold" if line == 0 else "normal", ha="right")
@@ -156,6 +156,6 @@ def _write(axes: Axes, x: float, y: float, text: str, **style: object) -> None:
 
 
 def _cut(text: str, length: int) -> str:
-    """One line of at most so many characters."""
+    """The text as one line of at most `length` characters."""
     line = " ".join(text.split())
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"

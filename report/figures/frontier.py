@@ -1,4 +1,4 @@
-"""The frontier: how much of the embeddings each method rebuilds, against how many codes a row it spends."""
+"""The frontier: how well each method rebuilds the embeddings, against its number of codes per row."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ METHODS = {
     row.name: Method(row.label, PALETTE[row.colour], row.dash, row.mark)
     for row in sorted(architectures.METHODS.values(), key=lambda row: row.legend)
 }
-DEEPEST = -0.1  # R2 below it is worse than the mean by far: how far says nothing, and would flatten the rest
+DEEPEST = -0.1  # lowest R2 of the axis; lower values are cut off, since they would flatten the others
 
 
 def r2_against_l0(answer: Answer, runs: Runs) -> Drawn | None:
-    """R2 within images and within captions against L0, all methods; None without the rows."""
+    """R2 within images and within captions against L0, of all methods; None without rows."""
     models = [model for model in models_of(runs) if answer.of(model=model)]
     if not models:
         return None
@@ -63,14 +63,14 @@ def r2_against_l0(answer: Answer, runs: Runs) -> Drawn | None:
             panels.append(
                 Panel(_lines(rows, column, styles, bottom, limits), f"{model}: {title}", f"{label}.", (4.9, 3.1))
             )
-    deeper = sorted({styles[row["method"]].name for row in answer.rows if _below(row, bottom)})
+    cut_off = sorted({styles[row["method"]].name for row in answer.rows if _below(row, bottom)})
     caption = (
         "R² within each modality, about its own mean, on held-out rows, against L0, the mean number of codes that "
-        "are not 0 (log scale). SAEs in colour, drawn through; what they are measured against in grey and black. "
-        "k-means has one code a row; PCA and ICA keep the k largest; NMF, spherical k-means, data sample and random "
+        "are not 0 (log scale). SAEs are solid lines in colour; baselines are grey and black. "
+        "k-means has one code per row; PCA and ICA keep the k largest; NMF, spherical k-means, data sample and random "
         "directions are encoded by non-negative matching pursuit."
     )
-    caption += f" Points below {short(bottom)} are cut off: {', '.join(deeper)}." if deeper else ""
+    caption += f" Points below {short(bottom)} are cut off: {', '.join(cut_off)}." if cut_off else ""
     order = [name for name in METHODS if name in styles] + [name for name in names if name not in METHODS]
     keys = [
         LegendKey(

@@ -1,4 +1,4 @@
-"""Which modality concepts serve: the histogram of the modality score, and the score against the alignment."""
+"""Modality of concepts: the histogram of the modality score, and the alignment against the score."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALLEST, LARGEST = 3.0, 13.0  # diameters of marks, in points
 
 
 def histograms(answer: Answer, runs: Runs) -> Drawn:
-    """Shares of concepts, and of their energy, over the modality score."""
+    """The histogram of the modality score: shares of concepts, and of their energy."""
     top = 1.06 * max((max(row["share"] or 0, row["energy_share"] or 0) for row in answer.rows), default=1) or 1
     panels, left_out = [], []
     for model, sae, title in titled(runs):
@@ -31,7 +31,7 @@ def histograms(answer: Answer, runs: Runs) -> Drawn:
         label = f"Histogram of the modality scores of {title}: {counted} concepts counted, {out} left out."
         panels.append(Panel(_histogram(rows, top), title, label))
     caption = (
-        f"Modality score of the concepts with at least {MIN_FIRINGS} firings, 0 text, 1 image, all seeds together. "
+        f"Modality score (0 text, 1 image) of the concepts with at least {MIN_FIRINGS} firings, all seeds together. "
         f"Dotted lines: the unimodal thresholds {UNIMODAL} and {1 - UNIMODAL}. {'; '.join(left_out)}."
     )
     keys = [LegendKey("share of concepts", FIRST, filled=True), LegendKey("share of their energy", SECOND)]
@@ -52,7 +52,7 @@ def _histogram(rows: list[Row], top: float) -> Draw:
 
 
 def _score_axis(axes: Axes) -> None:
-    """The modality score from left to right, with the thresholds of "unimodal"."""
+    """Set the x axis to the modality score, with lines at the unimodal thresholds."""
     for threshold in (UNIMODAL, 1 - UNIMODAL):
         axes.axvline(threshold, color=MUTED, linewidth=0.8, linestyle=":", zorder=0.5)
     axes.set(xlim=(0, 1), xlabel="modality score (0 text, 1 image)")
@@ -65,15 +65,15 @@ def alignments(answer: Answer, nulls: Answer, runs: Runs, most: int) -> Drawn | 
     answer: model, concept_id, energy, modality_score, counted, subspace, alignment, of the `most` concepts with most
     energy. nulls: model, subspace, mean, low, high of |alignment| of random directions.
     """
-    found = [name for name in SUBSPACES if answer.of(subspace=name)]
+    subspaces = [name for name in SUBSPACES if answer.of(subspace=name)]
     models = [model for model in models_of(runs) if answer.of(model=model)]
-    if not found:
+    if not subspaces:
         return None
     panels, notes = [], []
     for model in models:
         first = answer.of(model=model)[0]
         notes.append(f"{model}: {min(first['counted'], most)} of {first['counted']} concepts")
-    for subspace in found:
+    for subspace in subspaces:
         for model in models:
             rows = answer.of(model=model, subspace=subspace)
             null = nulls.of(model=model, subspace=subspace)
@@ -81,21 +81,21 @@ def alignments(answer: Answer, nulls: Answer, runs: Runs, most: int) -> Drawn | 
             label = (
                 f"Alignment with the {SUBSPACES[subspace]} against modality score of {len(rows)} concepts of {model}"
             )
-            label += f"; {len(inside)} within what random directions reach." if null else "."
+            label += f"; {len(inside)} within the range of random directions." if null else "."
             title = f"{model}: {SUBSPACES[subspace]}"
             panels.append(Panel(_alignment(rows, null, subspace == "inlp"), title, label, (4.9, 2.6)))
     sae = next(sae for _, sae in runs)
     caption = (
-        f"A mark a concept of SAE {sae}, first seed, with at least {MIN_FIRINGS} firings; its area is the energy, but "
-        "for the smallest. Alignment is the cosine with the direction that tells images (+) from captions (−), for "
-        "INLP the length of the part inside the subspace, which has no sign. "
+        f"One mark per concept of SAE {sae}, first seed, with at least {MIN_FIRINGS} firings; its area is proportional "
+        "to the energy, except for the smallest marks. Alignment is the cosine with the direction that separates "
+        "images (+) from captions (−); for INLP it is the length of the part inside the subspace, which has no sign. "
         f"{'; '.join(notes)}, those with most energy."
     )
     keys = [LegendKey("concept, area its energy", FIRST, marker="o", line=False)]
     if nulls.rows:
         caption += (
-            " Grey: what random directions reach, up to the 97.5 % quantile of their length; for INLP also from the "
-            "2.5 % quantile on."
+            " Grey: the range of random directions, up to the 97.5 % quantile of |alignment|; for INLP it starts at "
+            "the 2.5 % quantile."
         )
         keys.append(LegendKey("random directions", THIRD, filled=True, opacity=0.25))
     return Drawn("alignment", panels, keys, caption, [answer.sql, nulls.sql], len(models) if len(models) < 4 else 2)
@@ -110,7 +110,7 @@ def _alignment(rows: list[Row], null: list[Row], unsigned: bool) -> Draw:
         largest = max((row["energy"] for row in rows), default=0) or 1
         for row in rows:
             diameter = max(SMALLEST, LARGEST * math.sqrt(row["energy"] / largest))
-            by_size.setdefault(round(2 * diameter) / 2, []).append(row)  # one shape a size: a tenth of the SVG
+            by_size.setdefault(round(2 * diameter) / 2, []).append(row)  # one shape per size: a tenth of the SVG's size
         for diameter, marks in sorted(by_size.items(), reverse=True):
             axes.plot(
                 [row["modality_score"] for row in marks], [row["alignment"] for row in marks], linestyle="none",

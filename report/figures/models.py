@@ -1,4 +1,4 @@
-"""The models side by side: their main figures on one scale, and how few concepts hold their energy."""
+"""The models side by side: their main figures on one scale, and the share of energy of the top concepts."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ STATISTICS = {
 
 
 def side_by_side(answer: Answer, runs: Runs) -> Drawn | None:
-    """One line a figure, one mark a model, all on a scale from 0 to 1; None with one model and setting alone."""
+    """One line per figure and one mark per model, on a scale from 0 to 1; None with a single model and setting."""
     runs = [run for run in runs if answer.of(model=run[0], sae=run[1])][: len(SERIES)]
     if len(runs) < 2:
         return None
     names = [name for name in STATISTICS if answer.of(statistic=name)]
     titles = [title for _, _, title in titled(runs)]
-    said = []
+    values = []
     for (model, sae), title in zip(runs, titles, strict=True):
         rows = {row["statistic"]: row for row in answer.of(model=model, sae=sae)}
-        said.append(f"{title}: " + ", ".join(f"{STATISTICS[n]} {rows[n]['value']:.2f}" for n in names if n in rows))
+        values.append(f"{title}: " + ", ".join(f"{STATISTICS[n]} {rows[n]['value']:.2f}" for n in names if n in rows))
     panel = Panel(
-        _side_by_side(answer, runs, names), "", "; ".join(said) + ".",
+        _side_by_side(answer, runs, names), "", "; ".join(values) + ".",
         (6.4, 0.8 + (0.2 + 0.16 * len(runs)) * len(names)),
     )  # fmt: skip
     caption = (
-        "Marks: mean over seeds, or pairs of seeds; bars: their range. Upright strokes: what chance gives, of "
-        "stability floor_matched, of unimodal concepts (with "
-        f"{MIN_FIRINGS} firings) shuffled modalities, of bridges permuted images. Bridges, image × text: the share of "
-        "the positive total that lies between unimodal concepts of opposite modality."
+        "Marks: mean over seeds, or pairs of seeds; bars: their range. Vertical strokes: chance, which is "
+        "floor_matched for stability, shuffled modalities for unimodal concepts (with at least "
+        f"{MIN_FIRINGS} firings), and permuted images for bridges. Bridges, image × text: the share of the positive "
+        "total between unimodal concepts of opposite modality."
     )
     keys = [LegendKey(t, s[0], marker=s[1], line=False) for t, s in zip(titles, SERIES, strict=False)]
     keys.append(LegendKey("chance", MUTED, marker="|", line=False))
@@ -75,7 +75,7 @@ def _mark(axes: Axes, row: Row, y: float, color: str, marker: str) -> None:
 
 
 def concentration(answer: Answer, runs: Runs) -> Drawn | None:
-    """Share of the energy that the K most energetic concepts hold, a line a model, beside equal energies."""
+    """Share of the energy that the K most energetic concepts hold, one line per model, beside equal energies."""
     panels, series = [], dict(zip(dict.fromkeys(model for model, _ in runs), SERIES, strict=False))
     saes = list(dict.fromkeys(sae for _, sae in runs))
     for sae in saes:
@@ -83,14 +83,14 @@ def concentration(answer: Answer, runs: Runs) -> Drawn | None:
         if not rows:
             continue
         tops = [row for row in rows if row["k"] == TOP]
-        said = [f"the top {TOP} of {row['model']} hold {row['energy_share']:.2f}" for row in tops]
+        shares = [f"the top {TOP} of {row['model']} hold {row['energy_share']:.2f}" for row in tops]
         title = f"SAE {sae}" if len(saes) > 1 else ""
-        panels.append(Panel(_concentration(rows, series), title, "Energy concentration: " + "; ".join(said) + "."))
+        panels.append(Panel(_concentration(rows, series), title, "Energy concentration: " + "; ".join(shares) + "."))
     if not panels:
         return None
     caption = (
-        "Share of the energy held by the K most energetic concepts; bands: range over seeds. Dotted: the share of as "
-        "many concepts if all had the same energy."
+        "Share of the energy held by the K most energetic concepts; bands: range over seeds. Dotted: the share that K "
+        "concepts would hold if all had the same energy."
     )
     keys = [LegendKey(model, color, dash) for model, (color, _, dash) in series.items()]
     keys.append(LegendKey("equal energies", THIRD, "1.5 2.5"))

@@ -1,4 +1,4 @@
-"""What concepts do for retrieval: recall after every intervention, beside the embeddings as they are."""
+"""Retrieval: recall after every intervention on concepts, beside that of the unchanged embeddings."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ DIRECTIONS = (("image_to_text", FIRST, "o", -0.16), ("text_to_image", SECOND, "s
 
 
 def interventions(answer: Answer, runs: Runs) -> Drawn | None:
-    """R@1 in both directions after every intervention, a panel an SAE; None where there are embeddings alone."""
-    done = {row["intervention"] for row in answer.rows}
-    names = [name for name in INTERVENTIONS if name in done] + sorted(done - set(INTERVENTIONS))
+    """R@1 in both directions after every intervention, one panel per SAE; None without interventions on an SAE."""
+    present = {row["intervention"] for row in answer.rows}
+    names = [name for name in INTERVENTIONS if name in present] + sorted(present - set(INTERVENTIONS))
     runs = [run for run in runs if answer.of(model=run[0], sae=run[1])]
     if not runs:
         return None
@@ -35,14 +35,15 @@ def interventions(answer: Answer, runs: Runs) -> Drawn | None:
     panels = []
     for model, sae, title in titled(runs):
         rows = [row for row in answer.of(model=model) if row["sae"] in (sae, None)]
-        said = ", ".join(f"{_name(row)} {row['r1']:.3f}" for row in rows if row["direction"] == "image_to_text")
-        label = f"Image to text R@1 of {title} by intervention: {said}."
+        recalls = ", ".join(f"{_name(row)} {row['r1']:.3f}" for row in rows if row["direction"] == "image_to_text")
+        label = f"Image to text R@1 of {title} by intervention: {recalls}."
         panels.append(Panel(_dots(rows, names, highest), title, label, (4.9, 0.8 + 0.27 * len(names))))
     gallery = max(row["gallery"] for row in answer.rows)
     caption = (
-        f"Recall at 1 in a gallery of {gallery} images with all their captions; bars: range over seeds. Upright lines: "
-        "the embeddings as they are. Random: concepts drawn at random that hold as much energy as those removed in the "
-        "line above. Modality means removed: no SAE at all. Reconstructions and what is kept of them include the bias."
+        f"Recall at 1 in a gallery of {gallery} images with all their captions; bars: range over seeds. Vertical "
+        "lines: the unchanged embeddings. Random: concepts drawn at random that hold as much energy as those removed "
+        "in the line above. Modality means removed: without an SAE. Reconstructions and only top bridges include the "
+        "bias."
     )
     keys = [LegendKey(name.replace("_", " "), color, marker=mark, line=False) for name, color, mark, _ in DIRECTIONS]
     return Drawn("retrieval", panels, keys, caption, answer.sql, min(2, columns_for(runs)))

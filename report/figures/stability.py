@@ -1,4 +1,4 @@
-"""Stability: of the most energetic concepts against their number, and between seeds and data diets."""
+"""Stability of the K most energetic concepts against K, and between seeds and data diets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FLOORS = (("floor_random", THIRD, "1.5 2.5"), ("floor_matched", SECOND, "5 3"))
 
 
 def curves(answer: Answer, runs: Runs) -> Drawn:
-    """Stability of the K most energetic concepts against K, beside both floors."""
+    """Stability of the K most energetic concepts against K, with both floors."""
     lows = [row[name] for row in answer.rows for name in ("floor_random", "low") if row[name] is not None]
     bottom = min(0.0, *lows) if lows else 0.0
     widest = max((row["k"] for row in answer.rows), default=1)
@@ -28,7 +28,7 @@ def curves(answer: Answer, runs: Runs) -> Drawn:
     caption = (
         "Stability: mean cosine of concepts matched between two seeds, over the K with most energy. Band of the line: "
         "range over pairs of seeds. Bands of the floors: two standard deviations of their draws to either side. "
-        "floor_matched keeps the mean and covariance of the dictionary and is the one that counts."
+        "Compare with floor_matched, which keeps the mean and covariance of the dictionary."
     )
     keys = [
         LegendKey("stability", FIRST, marker="o"),
@@ -61,7 +61,7 @@ def _curve(rows: list[Row], bottom: float, widest: int) -> Draw:
 
 
 def energetic_axis(axes: Axes, widest: int) -> None:
-    """The K most energetic concepts from left to right."""
+    """Set the x axis to the number K of most energetic concepts, on a log scale."""
     axes.set_xscale("log", base=2)
     axes.set(xlim=(0.9, widest * 1.1), xlabel="K most energetic concepts (log scale)")
     axes.xaxis.set_major_formatter(FuncFormatter(short))
@@ -69,7 +69,7 @@ def energetic_axis(axes: Axes, widest: int) -> None:
 
 
 def diets(answer: Answer, runs: Runs) -> Drawn | None:
-    """Stability within and between settings, floors beside it; None where no two settings were matched.
+    """Stability within and between settings, with the floors; None where no two settings were matched.
 
     answer: model, sae_a, sae_b, same_seed, stability, low, high, energy_weighted, pairs, floor_matched, floor_random.
     """
@@ -89,9 +89,9 @@ def diets(answer: Answer, runs: Runs) -> Drawn | None:
         )
         panels.append(Panel(_diets(rows, names), model, label, (4.9, 0.9 + 0.27 * len(names))))
     caption = (
-        "Mean cosine of concepts matched between two runs of different seeds; bars: range over pairs. A setting "
-        "by itself: two seeds of it, which is what a diet is to be read against. Hollow: runs of one seed, which start "
-        "from the same dictionary and are alike for that reason too."
+        "Mean cosine of concepts matched between two SAEs of different seeds; bars: range over pairs. A setting with "
+        "itself: two seeds of it, the reference for its diets. Hollow: two SAEs of the same seed, which start from the "
+        "same dictionary and are similar for that reason too."
     )
     keys = [
         LegendKey("stability", FIRST, marker="o", line=False),

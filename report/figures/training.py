@@ -1,4 +1,4 @@
-"""How training went: R2 and the dead fraction over the epochs."""
+"""Training: R2 and the dead fraction over the epochs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from report.queries import Answer, Row
 
 
 def curves(answer: Answer, runs: Runs) -> Drawn:
-    """R2 and the dead fraction over the epochs of training, a line a seed."""
+    """R2 and the dead fraction over the epochs of training, one line per seed."""
     epochs = max((row["epoch"] for row in answer.rows), default=1) or 1
-    # the first batches can be far below the mean predictor: their depth says nothing and would flatten the rest
+    # The R2 of the first batches can be far below 0; showing it would flatten the rest.
     bottom = max(-0.25, min((row["r2"] for row in answer.rows if row["r2"] is not None), default=0.0))
     panels = []
     for model, sae, title in titled(runs):
         rows = answer.of(model=model, sae=sae)
-        if not rows:  # trained elsewhere
+        if not rows:  # an imported SAE
             continue
         seeds = len({row["seed"] for row in rows})
         label = f"Training of {title}: R squared and dead fraction by epoch, {seeds} seed{'s' * (seeds != 1)}."
         panels.append(Panel(_curves(rows, min(0.0, bottom), epochs), title, label, (4.9, 2.1)))
     caption = (
-        "A line a seed. R² of the training batches, both modalities together (the table has each by itself); dead: "
-        "concepts silent for the window that the auxiliary loss uses."
+        "One line per seed. R² of the training batches, both modalities together (the table has each separately); "
+        "dead: concepts that do not fire in the window of the auxiliary loss."
     )
     keys = [LegendKey("R² of training batches", FIRST), LegendKey("dead fraction", SECOND, "5 3")]
     return Drawn("training", panels, keys, caption, answer.sql, columns_for(runs))

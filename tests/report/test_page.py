@@ -205,7 +205,7 @@ def test_a_catalog_without_bridges_still_makes_a_page(catalog: Make, config: Mak
     con = catalog(models=("one",), seeds=1)
     con.execute("DELETE FROM bridges; DELETE FROM bridge_totals; DELETE FROM retrieval")
     page = rendered(contents(con, config(models=("one",))))
-    assert "No bridge has pairs enough" in page
+    assert "No bridge has enough pairs" in page
     assert figures(ParsedPage(page)) == ALWAYS - {"bridge-matrix"}
 
 
@@ -239,7 +239,7 @@ def test_a_figure_without_its_rows_is_absent_and_the_others_stay(
 def test_without_findings_or_geometry_their_tables_are_absent(catalog: Make, config: Make) -> None:
     page = rendered(contents(catalog(models=("one",)), config(models=("one",))))
     assert "In words" not in page
-    assert "What tells images from captions" not in page
+    assert "Subspaces that separate images from captions" not in page
     assert ParsedPage(page).without_sql == []
 
 

@@ -67,11 +67,11 @@ def test_stability_is_above_the_floor_only_beyond_two_sd() -> None:
 def test_stability_conclusion_flips_with_the_numbers() -> None:
     finding = sentences.stability(answers(by_energy=[energy(32, 0.5), energy(64, 0.4)]), ["m"], "s", None)
     assert finding is not None
-    assert finding.text == "Concepts are, on average, found again more than chance gives."
+    assert finding.text == "Concepts are, on average, found again in other seeds beyond chance."
     assert "0.400 over the 64 concepts" in finding.by_model[0][1]
     finding = sentences.stability(answers(by_energy=[energy(32, 0.5), energy(64, 0.305)]), ["m"], "s", None)
     assert finding is not None
-    assert finding.text == "Concepts are, on average, not found again beyond what chance gives."
+    assert finding.text == "Concepts are, on average, not found again in other seeds beyond chance."
 
 
 def test_the_most_energetic_are_not_spoken_of_when_they_are_all() -> None:
@@ -105,8 +105,8 @@ def test_bridge_wording_names_the_largest_share() -> None:
     ("l0", "words"),
     [
         (8.1, "is within 10"),
-        (12.0, "More concepts fire than k asked for."),
-        (4.0, "Fewer concepts fire than k asked for."),
+        (12.0, "L0 is more than 10\u202f% above k."),
+        (4.0, "L0 is more than 10\u202f% below k."),
     ],
 )
 def test_sparsity_compares_l0_with_k(l0: float, words: str) -> None:
@@ -129,7 +129,7 @@ def test_retrieval_at_chance_is_not_called_above_it() -> None:
 
     assert text_for(0.5) == "Retrieval is above chance in both directions."
     assert text_for(0.0) == "Retrieval is not above chance."
-    assert text_for(0.1) == "Retrieval is above chance in part only."
+    assert text_for(0.1) == "Retrieval is above chance in some cases only."
 
 
 def test_interventions_are_measured_against_the_embeddings_and_their_means_removed() -> None:
@@ -154,7 +154,7 @@ def test_interventions_are_measured_against_the_embeddings_and_their_means_remov
         (
             "m",
             "embeddings 0.400, their modality means removed 0.500, reconstructions 0.300, without unimodal concepts"
-            " 0.100 (random ones of as much energy 0.900)",
+            " 0.100 (random concepts of equal energy 0.900)",
         )
     ]
 
