@@ -220,13 +220,10 @@ def sql_command(arguments: argparse.Namespace) -> int:
         refresh_catalog_file(store, last)
     with ReadingThread() as reader:
         con = reader.call(open_catalog, store, name, guarded=True)
+        reader.interrupt = con.interrupt
 
         def say(query: str) -> None:
-            try:
-                reader.call(answer, con, query, arguments.format, sys.stdout)
-            except KeyboardInterrupt:
-                con.interrupt()
-                raise
+            reader.call(answer, con, query, arguments.format, sys.stdout)
 
         if arguments.query is not None:
             say(arguments.query)

@@ -18,7 +18,7 @@ import os
 import platform
 import struct
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
@@ -142,11 +142,19 @@ class ReadingThread:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "reading")
+        self.interrupt: Callable[[], None] = lambda: None  #: stops a running call, as `interrupt` of a connection does
         self.wall = self.call(forbid_writing)
 
     def call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """The result of a function that runs in the thread; what it raises is raised here."""
-        return self._pool.submit(function, *arguments, **named).result()
+        """The result of a function that runs in the thread; what it raises is raised here. Ctrl-C interrupts it."""
+        future = self._pool.submit(function, *arguments, **named)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            while not future.done():  # between two statements an interrupt is lost
+                self.interrupt()
+                wait([future], timeout=0.1)
+            raise
 
     def __enter__(self) -> ReadingThread:
         return self
