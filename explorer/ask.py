@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import duckdb
 
 from storage.errors import BadInput
-from storage.query import check, views
+from storage.guard import check
+from storage.query import views
 
 SECONDS = 10.0
 ROWS = 10_000
@@ -47,8 +48,7 @@ def answered(con: duckdb.DuckDBPyConnection, query: str, seconds: float = SECOND
     began = time.perf_counter()
     with _watched(con, seconds) as late:
         try:
-            check(con, query)
-            answer = con.execute(query)
+            answer = con.execute(check(con, query))
             columns = [{"name": str(name), "type": str(kind)} for name, kind, *_ in answer.description or []]
             rows, truncated = _rows(answer, most)
         except duckdb.InterruptException as error:

@@ -15,12 +15,14 @@ from explorer.ask import READY, TooLong, answered
 from storage.catalog import open_catalog
 from storage.errors import BadInput
 from storage.runs import read_run
+from storage.wall import forbid_writing
 
 MEMORY = 4 << 30  # bytes for queries: one string function can ask for more than a machine has
 
 
 def main(store: str, study: str, number: str) -> None:
-    """Answer until the input ends."""
+    """Answer until the input ends. From the first line on this process, and all that it starts, cannot write files."""
+    forbid_writing()
     con = open_catalog(store, run=read_run(Path(store), study, int(number)), guarded=True)
     con.execute("SELECT 1").fetchall()
     limit_memory()

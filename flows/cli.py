@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     import duckdb
 
     from flows.study import Finished, StageDone
+    from storage.wall import ReadingThread
 
-FORMATS = ("table", "csv", "json", "parquet")
+FORMATS = ("table", "csv", "json", "jsonl", "parquet")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -206,24 +207,31 @@ def status_command(arguments: argparse.Namespace) -> int:
 
 
 def sql_command(arguments: argparse.Namespace) -> int:
-    """`bridgescope sql`."""
+    """`bridgescope sql`. The catalog is opened and asked in a thread that cannot write files."""
     from storage.catalog import open_catalog, refresh_catalog_file, the_only_study
     from storage.query import answer
     from storage.runs import last_run
+    from storage.wall import ReadingThread
 
     store = find_store(arguments.store)
     name = arguments.study or the_only_study(store)
-    con = open_catalog(store, name, guarded=True)
     last = last_run(store, name)
     if last is not None:
         refresh_catalog_file(store, last)
-    if arguments.query is not None:
-        answer(con, arguments.query, arguments.format, sys.stdout)
-        return 0
-    return prompt(con, arguments.format)
+    with ReadingThread() as reader:
+        con = reader.call(open_catalog, store, name, guarded=True)
+        reader.interrupt = con.interrupt
+
+        def say(query: str) -> None:
+            reader.call(answer, con, query, arguments.format, sys.stdout)
+
+        if arguments.query is not None:
+            say(arguments.query)
+            return 0
+        return prompt(con, reader, say)
 
 
-def prompt(con: duckdb.DuckDBPyConnection, style: str) -> int:
+def prompt(con: duckdb.DuckDBPyConnection, reader: ReadingThread, say: Callable[[str], None]) -> int:
     """Read statements until the input ends: each ends with a semicolon. A wrong one is told and asked again."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (gives input() a history)
@@ -231,7 +239,7 @@ def prompt(con: duckdb.DuckDBPyConnection, style: str) -> int:
 
     watched = sys.stdin.isatty()
     if watched:
-        print(f"Views: {', '.join(views(con))}. A statement ends with a semicolon; end with Ctrl-D.")
+        print(f"Views: {', '.join(reader.call(views, con))}. A statement ends with a semicolon; end with Ctrl-D.")
     failed, lines = False, list[str]()
     while True:
         try:
@@ -240,18 +248,16 @@ def prompt(con: duckdb.DuckDBPyConnection, style: str) -> int:
             break
         lines.append(line)
         if line.rstrip().endswith(";"):
-            failed |= not _answered(con, "\n".join(lines), style)
+            failed |= not _answered(say, "\n".join(lines))
             lines = []
     if any(line.strip() for line in lines):
-        failed |= not _answered(con, "\n".join(lines), style)
+        failed |= not _answered(say, "\n".join(lines))
     return 2 if failed and not watched else 0
 
 
-def _answered(con: duckdb.DuckDBPyConnection, query: str, style: str) -> bool:
-    from storage.query import answer
-
+def _answered(say: Callable[[str], None], query: str) -> bool:
     try:
-        answer(con, query, style, sys.stdout)
+        say(query)
     except BadInput as error:
         print(error, file=sys.stderr)
         return False

@@ -1,60 +1,39 @@
-"""The guard of ad-hoc SQL: it admits one statement that reads, and none that writes, attaches, installs or sets."""
+"""Answers to ad-hoc SQL that passed the guard, written for people or for other programs."""
 
 from __future__ import annotations
 
+import base64
 import csv
+import decimal
 import json
-import re
+import math
 import shutil
-from typing import TextIO
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
 import duckdb
 
 from storage.errors import BadInput
-
-ALLOWED = "one SELECT, EXPLAIN, DESCRIBE or SHOW statement"
-EXPLAIN = re.compile(r"\A\s*explain(\s+analyze)?(\s*\([^)]*\))?\s", re.IGNORECASE)
-
-
-def check(con: duckdb.DuckDBPyConnection, query: str) -> None:
-    """Raise BadInput unless the query is one statement that reads.
-
-    DuckDB's `read_only` is not enough, since COPY can still write files. EXPLAIN ANALYZE runs the statement that it
-    explains, so the statement after EXPLAIN must be a SELECT too.
-    """
-    kind = _kind(con, query)
-    if kind == "EXPLAIN":
-        explained = EXPLAIN.sub("", query, count=1)
-        if explained == query:
-            raise BadInput("EXPLAIN must be the first word of the query")
-        kind = _kind(con, explained)
-    if kind != "SELECT":
-        raise BadInput(f"{kind} is not allowed here: {ALLOWED}")
-
-
-def _kind(con: duckdb.DuckDBPyConnection, query: str) -> str:
-    try:
-        statements = con.extract_statements(query)
-    except duckdb.Error as error:
-        raise BadInput(str(error).rstrip()) from error
-    if len(statements) != 1:
-        raise BadInput(f"the query holds {len(statements)} statements: {ALLOWED}")
-    return str(statements[0].type).rpartition(".")[2]
+from storage.guard import check
 
 
 def answer(con: duckdb.DuckDBPyConnection, query: str, style: str, out: TextIO) -> None:
-    """Check a query, run it and write its rows as 'table', 'csv', 'json' (one object per line) or 'parquet'.
+    """Check a query, run it and write its rows: 'table' (for people), 'csv', 'json', 'jsonl' or 'parquet'.
 
-    Raises BadInput, with DuckDB's message, for a query that is not allowed, is not valid, or fails while it runs.
+    'json' is one array of objects and 'jsonl' one object per line. In these and in 'parquet' a column name that occurs
+    twice becomes `seed` and `seed_1`, as in DuckDB. Raises BadInput, with DuckDB's own words, for a query that is not
+    allowed, not valid, or that fails while it runs.
     """
-    check(con, query)
+    text = check(con, query)
     try:
         if style == "table":
-            con.sql(query).show(max_rows=1000, max_width=_width(out))
+            con.sql(text).show(max_rows=1000, max_width=_width(out))
         elif style == "parquet":
-            _write_parquet(con.execute(query), out)
+            _write_parquet(con, text, out)
+        elif style == "csv":
+            _write_csv(con.execute(text), out)
         else:
-            _write_text(con.execute(query), style, out)
+            _write_json(con.execute(text), out, lines=style == "jsonl")
     except duckdb.CatalogException as error:
         raise BadInput(f"{str(error).rstrip()}\nViews: {', '.join(views(con))}") from error
     except duckdb.InterruptException as error:
@@ -67,26 +46,65 @@ def _width(out: TextIO) -> int:
     return shutil.get_terminal_size().columns if out.isatty() else 240
 
 
-def _write_parquet(result: duckdb.DuckDBPyConnection, out: TextIO) -> None:
+def _write_parquet(con: duckdb.DuckDBPyConnection, text: str, out: TextIO) -> None:
     import pyarrow.parquet as pq
 
     if out.isatty():
         raise BadInput(
             "--format parquet writes bytes: send it to a file, as in bridgescope sql ... --format parquet > x.parquet"
         )
-    pq.write_table(result.to_arrow_table(), out.buffer)
+    table = con.sql(text).to_arrow_table()
+    pq.write_table(table.rename_columns(distinct(table.column_names)), out.buffer)
 
 
-def _write_text(result: duckdb.DuckDBPyConnection, style: str, out: TextIO) -> None:
-    columns = [column[0] for column in result.description or []]
+def _write_csv(result: duckdb.DuckDBPyConnection, out: TextIO) -> None:
     writer = csv.writer(out, lineterminator="\n")
-    if style == "csv":
-        writer.writerow(columns)
+    writer.writerow([column[0] for column in result.description or []])
+    writer.writerows(_rows(result))
+
+
+def _write_json(result: duckdb.DuckDBPyConnection, out: TextIO, *, lines: bool) -> None:
+    columns = distinct(column[0] for column in result.description or [])
+    objects = (json.dumps(dict(zip(columns, map(json_value, row), strict=True)), default=str) for row in _rows(result))
+    if lines:
+        out.writelines(text + "\n" for text in objects)
+        return
+    out.write("[")
+    for place, text in enumerate(objects):
+        out.write(f"{',' if place else ''}\n{text}")
+    out.write("\n]\n")
+
+
+def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
     while rows := result.fetchmany(10_000):
-        if style == "csv":
-            writer.writerows(rows)
-        else:
-            out.writelines(json.dumps(dict(zip(columns, row, strict=True)), default=str) + "\n" for row in rows)
+        yield from rows
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Column names, with `_1`, `_2` and so on behind those that occurred before."""
+    unique = dict[str, None]()
+    for name in names:
+        free, count = name, 0
+        while free in unique:
+            count += 1
+            free = f"{name}_{count}"
+        unique[free] = None
+    return list(unique)
+
+
+def json_value(value: Any) -> Any:
+    """A value of DuckDB as JSON holds it: NaN and infinities as null, decimals as numbers, bytes as base64."""
+    if isinstance(value, decimal.Decimal):
+        value = float(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, (list, tuple)):
+        return [json_value(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): json_value(item) for key, item in value.items()}
+    return value
 
 
 def views(con: duckdb.DuckDBPyConnection) -> list[str]:

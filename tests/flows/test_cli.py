@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -92,11 +94,11 @@ def test_a_store_that_cannot_be_written_is_bad_input(
         ("", "holds 0 statements"),
         ("EXPLAIN ANALYZE COPY (SELECT 1) TO 'out.csv'", "COPY is not allowed"),
         ("EXPLAIN (ANALYZE) CREATE TABLE x AS SELECT 1", "CREATE is not allowed"),
-        ("/* x */ EXPLAIN ANALYZE COPY (SELECT 1) TO 'out.csv'", "EXPLAIN must be the first word"),
+        ("/* x */ EXPLAIN ANALYZE COPY (SELECT 1) TO 'out.csv'", "COPY is not allowed"),
         ("SELEC 1", "syntax error"),
         ("FROM nothing_here", "Views: activations"),
-        ("SELECT * FROM read_csv('/etc/passwd')", "disabled"),
-        ("SELECT * FROM read_text('/etc/passwd')", "disabled"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "the function read_csv is not allowed"),
+        ("SELECT * FROM read_text('/etc/passwd')", "the function read_text is not allowed"),
         ("SELECT 'a'::INTEGER", "Could not convert"),
     ],
 )
@@ -136,12 +138,55 @@ def test_formats(store: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert ask(store, query, "--format", "csv") == 0
     assert capsys.readouterr().out == "source_key,never,nothing\nk00000,False,\nk00001,False,\n"
     assert ask(store, query, "--format", "json") == 0
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
-        {"source_key": f"k0000{i}", "never": False, "nothing": None} for i in range(2)
-    ]
+    rows = [{"source_key": f"k0000{i}", "never": False, "nothing": None} for i in range(2)]
+    assert json.loads(capsys.readouterr().out) == rows
+    assert ask(store, query, "--format", "jsonl") == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == rows
+    assert ask(store, "SELECT 1 WHERE false", "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out) == []
     command = [sys.executable, "-m", "flows.cli", "sql", query, "--store", str(store), "--format", "parquet"]
     (tmp_path / "x.parquet").write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)
     assert pq.read_table(tmp_path / "x.parquet")["source_key"].to_pylist() == ["k00000", "k00001"]
+
+
+def test_formats_hold_every_column_and_value(store: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    query = "SELECT a.seed, b.seed, 1 AS seed_1 FROM saes AS a JOIN saes AS b USING (model) LIMIT 1; -- a comment"
+    assert ask(store, query, "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out) == [{"seed": 0, "seed_1": 0, "seed_1_1": 1}]
+    assert ask(store, query) == 0  # the comment behind the semicolon is no part of the statement
+    capsys.readouterr()
+    values = """SELECT 'nan'::DOUBLE AS n, ['-inf'::FLOAT, 1] AS l, {'a': 'inf'::DOUBLE} AS s, 0.5 AS d,
+        'a'::BLOB AS b, 9007199254740993 AS i, MAP {1: 2} AS m, DATE '2020-01-02' AS t"""
+    assert ask(store, values, "--format", "json") == 0
+    (row,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert row == {
+        "n": None, "l": [None, 1], "s": {"a": None}, "d": 0.5, "b": "YQ==", "i": 9007199254740993, "m": {"1": 2},
+        "t": "2020-01-02",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "flows.cli", "sql", query, "--store", str(store), "--format", "parquet"]
+    with (tmp_path / "x.parquet").open("wb") as out:  # a file as standard output, which the wall leaves open
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, check=True)
+    assert done.stderr == b""
+    assert pq.read_table(tmp_path / "x.parquet").column_names == ["seed", "seed_1", "seed_1_1"]
+
+
+def test_a_reader_that_leaves_early_and_ctrl_c_end_the_command(store: Path) -> None:
+    query = "SELECT range AS n, repeat('x', 100) FROM range(100000000)"
+    command = [sys.executable, "-m", "flows.cli", "sql", query, "--store", str(store), "--format", "csv"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as left:
+        assert left.stdout is not None
+        assert left.stdout.readline() == b"n,\"repeat('x', 100)\"\n"
+        left.stdout.close()
+        assert left.wait(20) == 1
+        assert left.stderr is not None
+        assert b"Traceback" not in left.stderr.read()
+    command[4] = "SELECT count(*) FROM range(100000000000) AS a, range(1000) AS b"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as stopped:
+        time.sleep(3)  # it starts in .5 s, and never ends by itself
+        stopped.send_signal(signal.SIGINT)
+        assert stopped.wait(20) == 1
+        assert stopped.stderr is not None
+        assert stopped.stderr.read().startswith(b"interrupted")
 
 
 @pytest.mark.parametrize(
