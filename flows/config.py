@@ -222,7 +222,7 @@ class Study(Section):
         return [each for setting in self.saes for each in (setting, *self._diets(setting))]
 
     def diet_of(self) -> dict[str, dict[str, str | None]]:
-        """{name: {'of': its setting in the study file, 'data_half': half}} of each setting that is a data diet or a half."""
+        """{name: {'of': name in the study file, 'data_half': half}} of each setting that is a data diet or a half."""
         return {
             each.name: {"of": setting.name, "data_half": each.data_half}
             for setting in self._trained()
