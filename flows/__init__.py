@@ -1,1 +1,1 @@
-"""Prefect flows: the whole study, a sub-flow a stage, the study's configuration, and the command line."""
+"""Prefect flows: the whole study, one sub-flow per stage, the configuration of a study, and the command line."""

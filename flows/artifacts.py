@@ -1,6 +1,6 @@
-"""What an operator sees of a run in Prefect's UI: a table a stage, a bar while something is made, the report's figures.
+"""Artifacts in Prefect's UI: one table per stage, progress bars, and the headline figures of a run.
 
-Nothing here decides anything: a study is the same without it.
+They are for the operator only and change no dataset.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from storage.runs import Entry, Run
 
 log = logging.getLogger("bridgescope")
 
-ROWS = 200  # of a table: an operator reads no more, and an artifact is one row of the server's database
-EVERY = 2.0  # seconds between two looks at how far a stage is
+ROWS = 200  # at most, per table: an operator reads no more, and an artifact is one row of the server's database
+EVERY = 2.0  # seconds between two updates of a progress bar
 
 
-def stage_table(store: Path, study: str, stage: str, made: list[Entry], seconds: float) -> None:
-    """The datasets of a stage, their rows and rates; for acquire also why items were left out."""
-    tasks = _tasks(made)
-    fresh = [entry for entry in tasks if not entry.cached]
-    table = [_row(entry) for entry in (*fresh, *(entry for entry in tasks if entry.cached))][:ROWS]
-    table += [_cause(cause, count) for cause, count in _causes(store, made).items()]
+def stage_table(store: Path, study: str, stage: str, entries: list[Entry], seconds: float) -> None:
+    """Publish a table of the datasets of a stage with rows and rates; for acquire also the causes of lost items."""
+    tasks = _tasks(entries)
+    made_first = sorted(tasks, key=lambda entry: entry.cached)
+    table = [_row(entry) for entry in made_first[:ROWS]]
+    table += [_cause(cause, count) for cause, count in _causes(store, entries).items()]
     more = f"; the first {ROWS} are shown" if len(tasks) > ROWS else ""
     create_table_artifact(
-        table, key=_key(study, stage), description=f"**{study}: {stage}**: {news(made)}, {seconds:.1f} s{more}"
+        table, key=_key(study, stage), description=f"**{study}: {stage}**: {news(entries)}, {seconds:.1f} s{more}"
     )
 
 
 def news(entries: list[Entry]) -> str:
-    """How many datasets were made and how many found: what a night with nothing new says."""
+    """Number of datasets that were made and that were cached; "nothing new" when all were cached."""
     tasks = _tasks(entries)
     made = sum(not entry.cached for entry in tasks)
     return f"{made} made, {len(tasks) - made} cached" if made else f"nothing new: {len(tasks)} cached"
@@ -67,9 +67,9 @@ def _row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _causes(store: Path, made: list[Entry]) -> dict[str, int]:
-    """How many items a study does not get, by cause, the most frequent first."""
-    ledgers = [store / entry.dataset.path / "ledger.parquet" for entry in made if entry.kind == "ledger"]
+def _causes(store: Path, entries: list[Entry]) -> dict[str, int]:
+    """{cause: number of items that the ledger lists under it}, the most frequent cause first."""
+    ledgers = [store / entry.dataset.path / "ledger.parquet" for entry in entries if entry.kind == "ledger"]
     if not ledgers:
         return {}
     counts = pl.read_parquet(ledgers[0])["cause"].value_counts(sort=True)
@@ -82,7 +82,10 @@ def _cause(cause: str, count: int) -> dict[str, Any]:
 
 
 def report_page(store: Path, run: Run, entries: list[Entry]) -> None:
-    """What a run did, `entries`, its headline figures, and where its page lies."""
+    """Publish a summary of a run: how many of `entries` it made, the path of its page, and its headline figures.
+
+    A run without a page gets none.
+    """
     if not run.of("report"):
         return
     page = store / "report" / run.study / "index.html"
@@ -94,13 +97,16 @@ def report_page(store: Path, run: Run, entries: list[Entry]) -> None:
 
 @contextlib.contextmanager
 def progress(study: str, stage: str, done: Callable[[], int], total: int) -> Iterator[None]:
-    """A bar for a stage that has something to make: `done` of `total` datasets, looked at every two seconds."""
+    """Show a progress bar in Prefect's UI while the block runs; none when the stage is complete already.
+
+    `done` returns how many of the `total` datasets are complete. It is called every two seconds, in a thread.
+    """
     at = done()
     if at == total:
         yield
         return
     artifact = cast(
-        UUID,  # in a synchronous flow; its type leaves room for asynchronous ones
+        UUID,  # the declared type also allows the awaitable that an asynchronous flow gets
         create_progress_artifact(
             100 * at / total, key=_key(study, f"{stage}-progress"), description=f"{study}: datasets of {stage}"
         ),
@@ -114,8 +120,8 @@ def progress(study: str, stage: str, done: Callable[[], int], total: int) -> Ite
                 continue
             try:
                 update_progress_artifact(artifact, 100 * now / total)
-            except (HTTPError, PrefectException) as error:  # the stage goes on, and says itself if the server is gone
-                log.warning("the progress of %s is not shown any more: %s", stage, error)
+            except (HTTPError, PrefectException) as error:  # the stage itself fails if the server is gone
+                log.warning("the progress bar of %s is no longer updated: %s", stage, error)
                 return
             shown = now
 
@@ -129,6 +135,6 @@ def progress(study: str, stage: str, done: Callable[[], int], total: int) -> Ite
     update_progress_artifact(artifact, 100.0)
 
 
-def _key(study: str, what: str) -> str:
-    """Prefect's keys hold lower-case letters, digits and dashes only."""
-    return "".join(letter if letter.isalnum() else "-" for letter in f"{study}-{what}")
+def _key(study: str, artifact: str) -> str:
+    """Key of an artifact: lower-case letters, digits and dashes only, as Prefect requires."""
+    return "".join(letter if letter.isalnum() else "-" for letter in f"{study}-{artifact}")

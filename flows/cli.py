@@ -50,19 +50,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         from flows.failures import chain, explained
 
-        what = explained(error) or f"{type(error).__name__}: {error}"
-        for link in chain(error):  # DuckDB's connections in the frames that failed would be told as leaks at the exit
+        sentence = explained(error) or f"{type(error).__name__}: {error}"
+        for link in chain(error):  # else DuckDB connections in the frames are reported as leaks at exit
             traceback.clear_frames(link.__traceback__)
-        print(f"bridgescope: failed: {what}", file=sys.stderr)
+        print(f"bridgescope: failed: {sentence}", file=sys.stderr)
         print(
-            "What was finished is kept: run the same command again to go on. (-v shows where it failed.)",
+            "Finished datasets are kept: run the same command again to go on. (-v shows where it failed.)",
             file=sys.stderr,
         )
         return 1
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the parser of the command line."""
     top = argparse.ArgumentParser(
         prog="bridgescope",
         description="Concepts of vision-language embedding spaces: train sparse autoencoders on paired embeddings, "
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("-v", "--verbose", action="store_true", help="more log lines, and tracebacks")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", parents=[common], help="run a study; what is there already is not made again")
+    run = commands.add_parser("run", parents=[common], help="run a study; complete datasets are not made again")
     run.add_argument("study", metavar="STUDY.toml")
     run.add_argument("--only", metavar="STAGE", help=f"one stage alone: {', '.join(STAGES)}")
     run.add_argument("--force", action="store_true", help="make the outputs again (with --only: of that stage)")
@@ -87,18 +87,18 @@ def parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(command=run_command)
 
-    status = commands.add_parser("status", parents=[common], help="what is fresh, stale or missing, and why")
+    status = commands.add_parser("status", parents=[common], help="which datasets are fresh, stale or missing, and why")
     status.add_argument("study", metavar="STUDY.toml")
     status.add_argument("--set", action="append", metavar="KEY=VALUE", help="as in run")
     status.set_defaults(command=status_command)
 
-    sql = commands.add_parser("sql", parents=[common], help="ask the catalog; a prompt when no query is given")
+    sql = commands.add_parser("sql", parents=[common], help="query the catalog; without a query, open a prompt")
     sql.add_argument("query", nargs="?")
     sql.add_argument("--study", metavar="NAME", help="default: the store's only study")
     sql.add_argument("--format", choices=FORMATS, default="table", help="how the answer is written (default: table)")
     sql.set_defaults(command=sql_command)
 
-    report = commands.add_parser("report", parents=[common], help="make a study's page again and say where it is")
+    report = commands.add_parser("report", parents=[common], help="make the page of a study again and print its path")
     report.add_argument("study", metavar="STUDY.toml")
     report.set_defaults(command=report_command)
 
@@ -106,12 +106,12 @@ def parser() -> argparse.ArgumentParser:
         "explore", parents=[common], help="serve the explorer of a study on this machine, read-only"
     )
     explore.add_argument("study", metavar="STUDY.toml", nargs="?", help="default: the store's only study")
-    explore.add_argument("--port", type=int, metavar="N", help="default: 8765, or any when that is in use")
+    explore.add_argument("--port", type=int, metavar="N", help="default: 8765, or a free port when that is in use")
     explore.add_argument("--no-browser", action="store_true", help="only print the address")
     explore.set_defaults(command=explore_command)
 
     publish = commands.add_parser(
-        "publish", parents=[common], help="SAEs, model card, statistics and the explorer's pages, for others"
+        "publish", parents=[common], help="publish SAEs, model card, statistics and the explorer's pages"
     )
     publish.add_argument("study", metavar="STUDY.toml")
     publish.add_argument(
@@ -120,23 +120,21 @@ def parser() -> argparse.ArgumentParser:
     publish.add_argument("--no-items", action="store_true", help="without images and captions")
     publish.set_defaults(command=publish_command)
 
-    gc = commands.add_parser("gc", parents=[common], help="what no study refers to any more; deletes it with --yes")
-    gc.add_argument(
-        "--keep", type=int, default=1, metavar="N", help="complete runs of each study that count (default: 1)"
-    )
-    gc.add_argument("--interrupted", action="store_true", help="also what runs that were cut short had finished")
+    gc = commands.add_parser("gc", parents=[common], help="list folders that no retained run refers to; --yes deletes")
+    gc.add_argument("--keep", type=int, default=1, metavar="N", help="complete runs to retain per study (default: 1)")
+    gc.add_argument("--interrupted", action="store_true", help="also datasets that interrupted runs had finished")
     sure = gc.add_mutually_exclusive_group()
-    sure.add_argument("--dry-run", action="store_true", help="only say what would go (the default)")
-    sure.add_argument("--yes", action="store_true", help="delete it")
+    sure.add_argument("--dry-run", action="store_true", help="only list them (the default)")
+    sure.add_argument("--yes", action="store_true", help="delete them")
     gc.set_defaults(command=gc_command)
 
-    diff = commands.add_parser("diff", parents=[common], help="two runs of a study: what changed, and the figures")
+    diff = commands.add_parser("diff", parents=[common], help="compare two runs: settings, datasets, figures")
     diff.add_argument("study", metavar="STUDY", help="a study file, or the name of a study that has run")
     diff.add_argument("a", nargs="?", type=int, metavar="A", help="number of a run (default: the newest but one)")
     diff.add_argument("b", nargs="?", type=int, metavar="B", help="number of a run (default: the newest)")
     diff.set_defaults(command=diff_command)
 
-    doctor = commands.add_parser("doctor", parents=[common], help="versions, devices, and whether the store is sound")
+    doctor = commands.add_parser("doctor", parents=[common], help="show versions and devices, and check the store")
     doctor.set_defaults(command=doctor_command)
     return top
 
@@ -171,7 +169,7 @@ def print_stage(done: StageDone) -> None:
 
 
 def print_finished(finished: Finished, store: Path) -> None:
-    """The results of a run, and where its page is."""
+    """Print the results of a run and the path of its page."""
     from flows.results import results
 
     run = finished.run
@@ -222,42 +220,46 @@ def sql_command(arguments: argparse.Namespace) -> int:
         con = reader.call(open_catalog, store, name, guarded=True)
         reader.interrupt = con.interrupt
 
-        def say(query: str) -> None:
+        def print_answer(query: str) -> None:
             reader.call(answer, con, query, arguments.format, sys.stdout)
 
         if arguments.query is not None:
-            say(arguments.query)
+            print_answer(arguments.query)
             return 0
-        return prompt(con, reader, say)
+        return prompt(con, reader, print_answer)
 
 
-def prompt(con: duckdb.DuckDBPyConnection, reader: ReadingThread, say: Callable[[str], None]) -> int:
-    """Read statements until the input ends: each ends with a semicolon. A wrong one is told and asked again."""
+def prompt(con: duckdb.DuckDBPyConnection, reader: ReadingThread, print_answer: Callable[[str], None]) -> int:
+    """Answer statements, each ended by a semicolon, until the input ends. Errors are printed and the prompt goes on.
+
+    Returns the exit code: 2 when a statement failed and the input is not a terminal.
+    """
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (gives input() a history)
     from storage.query import views
 
-    watched = sys.stdin.isatty()
-    if watched:
+    interactive = sys.stdin.isatty()
+    if interactive:
         print(f"Views: {', '.join(reader.call(views, con))}. A statement ends with a semicolon; end with Ctrl-D.")
     failed, lines = False, list[str]()
     while True:
         try:
-            line = input(("bridgescope> " if not lines else "         ... ") if watched else "")
+            line = input(("bridgescope> " if not lines else "         ... ") if interactive else "")
         except EOFError:
             break
         lines.append(line)
         if line.rstrip().endswith(";"):
-            failed |= not _answered(say, "\n".join(lines))
+            failed |= not _answered(print_answer, "\n".join(lines))
             lines = []
     if any(line.strip() for line in lines):
-        failed |= not _answered(say, "\n".join(lines))
-    return 2 if failed and not watched else 0
+        failed |= not _answered(print_answer, "\n".join(lines))
+    return 2 if failed and not interactive else 0
 
 
-def _answered(say: Callable[[str], None], query: str) -> bool:
+def _answered(print_answer: Callable[[str], None], query: str) -> bool:
+    """Print the answer of a statement. Returns False, with the error printed, when the statement is refused."""
     try:
-        say(query)
+        print_answer(query)
     except BadInput as error:
         print(error, file=sys.stderr)
         return False
@@ -284,7 +286,8 @@ def explore_command(arguments: argparse.Namespace) -> int:
     from storage.catalog import the_only_study
 
     store = find_store(arguments.store)
-    serve(store, _named(arguments.study) or the_only_study(store), arguments.port, not arguments.no_browser, _say)
+    name = _study_name(arguments.study) or the_only_study(store)
+    serve(store, name, arguments.port, not arguments.no_browser, _print)
     return 0
 
 
@@ -295,24 +298,24 @@ def publish_command(arguments: argparse.Namespace) -> int:
 
     store, web = find_store(arguments.store), built_site()
     target: str | Path = Path(arguments.to)
-    hub, found, repository = arguments.to.partition(":")
-    if hub == "hf" and found:
+    scheme, colon, repository = arguments.to.partition(":")
+    if scheme == "hf" and colon:
         if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", repository):
             raise BadInput(f"--to {arguments.to}: must be a folder, or hf:OWNER/NAME")
         target = repository
-    print(publish_study(store, _named(arguments.study) or "", target, web, items=not arguments.no_items))
+    print(publish_study(store, _study_name(arguments.study) or "", target, web, items=not arguments.no_items))
     return 0
 
 
-def _named(study: str | None) -> str | None:
-    """The name in a study file."""
+def _study_name(file: str | None) -> str | None:
+    """Name of the study of a study file; None without a file."""
     from flows.config import load_study
 
-    return load_study(study).name if study is not None else None
+    return load_study(file).name if file is not None else None
 
 
-def _say(line: str) -> None:
-    """Print at once: somebody may wait for it behind a pipe."""
+def _print(line: str) -> None:
+    """Print a line and flush, so that a program at the other end of a pipe reads it at once."""
     print(line, flush=True)
 
 

@@ -1,6 +1,6 @@
-"""The runner "ray": tasks of a stage side by side on a Ray cluster, whose machines share the store.
+"""The runner "ray": the cached tasks of a stage run in parallel on a Ray cluster whose machines share the store.
 
-The same cached tasks as ever. Handles travel, data does not; a task that is lost with its machine runs again elsewhere.
+Only handles are sent to the machines, no data. When a machine is lost, its tasks run again on another.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from storage.errors import BadInput
 
 log = logging.getLogger("bridgescope")
 
-AHEAD = 4  #: tasks handed over for each that can run: Ray slows down, and in the end stops, with tens of thousands
+AHEAD = 4  #: tasks submitted per task that can run at once: with tens of thousands Ray slows down, then stops
 
 NO_CLUSTER = (
     "the Ray cluster at {} does not answer: start it (ray start), or see to its token (RAY_AUTH_MODE=token, where it "
@@ -33,7 +33,7 @@ NO_CLUSTER = (
 )
 ANSWERS_WITHIN = 10  # seconds
 
-# Ray reads these as it is imported: no telemetry, and what tasks say line by line as they say it.
+# Ray reads these when it is imported: no telemetry, and every log line of a task is printed unchanged.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
 
 
@@ -42,7 +42,7 @@ class ClusterError(RuntimeError):
 
 
 class Here:
-    """What only this process needs of a flow: Prefect sends the flow along with every task, and this as nothing."""
+    """Holds a function that only this process calls. Pickled it is empty: Prefect sends the flow with every task."""
 
     def __init__(self, body: Any = None) -> None:
         self.body = body
@@ -52,13 +52,13 @@ class Here:
 
 
 def begin_worker() -> None:
-    """Called by Ray in each process that runs tasks: what they say goes to whoever started the study."""
+    """Set up logging in a process that runs tasks. Ray calls this, and prints the lines where the study began."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
 
 
 def check_installed() -> None:
-    """Raise BadInput when what the runner "ray" needs is not installed."""
+    """Raise BadInput when a package that the runner "ray" needs is not installed."""
     missing = [name for name in ("ray", "prefect_ray") if importlib.util.find_spec(name) is None]
     if missing:
         raise BadInput(
@@ -68,10 +68,13 @@ def check_installed() -> None:
 
 
 def check_answers(address: str | None) -> None:
-    """Raise ClusterError when nothing listens at host:port. Ray itself would ask for many minutes."""
+    """Raise ClusterError when nothing listens at host:port. Ray itself retries for many minutes.
+
+    Addresses of another form are not checked.
+    """
     host, _, port = (address or "").rpartition(":")
     if "://" in host or not port.isdigit():
-        return  # none, "auto", "local", or Ray's own kind of address
+        return  # no address, "auto", "local", or a URL of Ray's own
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
     except (OSError, OverflowError) as error:
@@ -79,10 +82,10 @@ def check_answers(address: str | None) -> None:
 
 
 class Cluster:
-    """A Ray cluster, joined (or started on this machine) when the first task needs it, and left when the block ends.
+    """A Ray cluster as a context manager. It is joined when the first stage needs it, and left at the end of the block.
 
-    `runtime.ray_address` says which, else the variable RAY_ADDRESS; with neither one is started, and ended with it.
-    Raises BadInput when Ray is not installed.
+    The address is `runtime.ray_address`, else the variable RAY_ADDRESS. With neither, a cluster is started on this
+    machine and ended with the block. Raises BadInput when Ray is not installed.
     """
 
     def __init__(self, settings: RuntimeSection) -> None:
@@ -97,13 +100,13 @@ class Cluster:
         if self.joined:
             import ray
 
-            ray.shutdown()  # also ends whatever tasks of this run are still going on
+            ray.shutdown()  # also ends the tasks of this run that still run
 
     def task_runner(self, stage: str) -> TaskRunner[PrefectFuture[Any]]:
-        """Prefect's task runner for the flow of a stage whose tasks go to the cluster. Joins it first.
+        """Join the cluster and return Prefect's task runner for the flow of a stage.
 
-        Raises ClusterError when there is none at the address, BadInput when its machines could not reach Prefect or
-        have no room for a task.
+        Raises ClusterError when no cluster answers at the address, and BadInput when its machines cannot reach Prefect
+        or none of them has the cores and GPUs of a task.
         """
         self._join()
         self.check_room(stage)
@@ -121,13 +124,13 @@ class Cluster:
         address = self.address
         check_answers(address)
         options = {"address": address} if address else {"include_dashboard": False}
-        told = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_LOGGING_")}
-        worker = {"env_vars": told, "worker_process_setup_hook": f"{__name__}.begin_worker"}
+        variables = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_LOGGING_")}
+        worker = {"env_vars": variables, "worker_process_setup_hook": f"{__name__}.begin_worker"}
         try:
             ray.init(**options, namespace="bridgescope", logging_level=logging.ERROR, runtime_env=worker)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            where = NO_CLUSTER.format(address) if address else "Ray does not start on this machine"
-            raise ClusterError(f"{where} ({str(error).splitlines()[0]})") from error
+            problem = NO_CLUSTER.format(address) if address else "Ray does not start on this machine"
+            raise ClusterError(f"{problem} ({str(error).splitlines()[0]})") from error
         self.joined = True
         machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
         if machines != {ray.util.get_node_ip_address()} and PREFECT_API_URL.value() is None:
@@ -135,59 +138,60 @@ class Cluster:
                 f"the Ray cluster has {len(machines)} machines, which do not reach a Prefect server in this process: "
                 "start one that they reach (make server, docs/operations.md) and name it in PREFECT_API_URL"
             )
-        found = ray.cluster_resources()
-        log.info("Ray: %d machines, %g cores, %g GPUs", len(machines), found.get("CPU", 0), found.get("GPU", 0))
+        total = ray.cluster_resources()
+        log.info("Ray: %d machines, %g cores, %g GPUs", len(machines), total.get("CPU", 0), total.get("GPU", 0))
 
     def options(self, stage: str) -> dict[str, Any]:
-        """What Ray sets aside for a task of a stage: cores, and GPUs for embed and train."""
+        """Options of a Ray task of a stage: the cores, and for embed and train the GPUs, that Ray reserves for it."""
         import ray
 
         settings, gpus = self.settings, 0.0
         if STAGES[stage].gpu and settings.device != "cpu":
-            there = ray.cluster_resources().get("GPU", 0) > 0
-            gpus = settings.num_gpus if settings.num_gpus is not None else float(there)
+            has_gpu = ray.cluster_resources().get("GPU", 0) > 0
+            gpus = settings.num_gpus if settings.num_gpus is not None else float(has_gpu)
             if stage == "train" and settings.num_gpus_sae is not None:
                 gpus = settings.num_gpus_sae
-        # By itself Ray ends a process after each task that had a GPU, and with it the model that the process holds.
+        # Without max_calls=0 Ray ends a process after each task with a GPU, and the model it has loaded is lost.
         return {"num_cpus": settings.num_cpus, "num_gpus": gpus, "max_calls": 0}
 
     def check_room(self, stage: str) -> None:
-        """See that a machine can take a task of a stage, which else would wait for ever.
+        """Check that some machine has the cores and GPUs of a task of a stage. If none has, the task never starts.
 
-        Raises BadInput on a cluster of this run's own; elsewhere machines may still come, and it is only said.
+        Raises BadInput for a cluster that this run started. For other clusters it logs a warning, since machines may
+        join later.
         """
         import ray
 
-        wanted = self.options(stage)
+        reserved = self.options(stage)
         sizes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        needs = {"CPU": wanted["num_cpus"], "GPU": wanted["num_gpus"]}
-        if any(all(size.get(what, 0) >= count for what, count in needs.items()) for size in sizes):
+        needs = {"CPU": reserved["num_cpus"], "GPU": reserved["num_gpus"]}
+        if any(all(size.get(resource, 0) >= count for resource, count in needs.items()) for size in sizes):
             return
-        told = (
+        problem = (
             f"a task of {stage} needs {needs['CPU']} cores and {needs['GPU']:g} GPUs ([runtime] num_cpus, num_gpus), "
             "and no machine of the Ray cluster has both"
         )
         if not self.address:
-            raise BadInput(told)
-        log.warning("%s: it waits for one", told)
+            raise BadInput(problem)
+        log.warning("%s: the task waits until such a machine joins", problem)
 
     def ahead(self, stage: str) -> int:
-        """How many tasks of a stage are handed over at once: some for each that can run."""
+        """Number of tasks of a stage to submit before waiting for the first: AHEAD per task that can run at once."""
         import ray
 
-        there, wanted = ray.cluster_resources(), self.options(stage)
-        slots = there.get("CPU", 1) / wanted["num_cpus"]
-        if wanted["num_gpus"]:
-            slots = min(slots, there.get("GPU", 0) / wanted["num_gpus"])
+        total, reserved = ray.cluster_resources(), self.options(stage)
+        slots = total.get("CPU", 1) / reserved["num_cpus"]
+        if reserved["num_gpus"]:
+            slots = min(slots, total.get("GPU", 0) / reserved["num_gpus"])
         return AHEAD * max(1, int(slots))
 
     def submit(self, stage: str, task: Task[..., Dataset], inputs: dict[str, Any]) -> PrefectFuture[Dataset]:
-        """Hand a task over. Called inside a flow with the runner of `task_runner`."""
+        """Submit a task. Must be called inside a flow whose runner is that of `task_runner`."""
         from prefect_ray.context import remote_options
 
         context = FlowRunContext.get()
         assert context is not None
-        # A server inside this process is at an address that tasks elsewhere on this machine are told.
+        # Without PREFECT_API_URL the server runs inside this process: its address is passed to the task.
         url = PREFECT_API_URL.value() or str(context.client.api_url)
         with temporary_settings({PREFECT_API_URL: url}), remote_options(**self.options(stage)):
             return task.submit(**inputs)

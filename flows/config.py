@@ -1,4 +1,4 @@
-"""The study file: one pydantic model that validates it. Everything a study can say is said here, with its limits."""
+"""The study file: the pydantic models of its sections, with each key and its limits, and the function to read it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ else:
 
 
 class Model(Section):
-    """One vision-language model."""
+    """A vision-language model."""
 
     name: Name
     spec: str = Field(description=f"one of {', '.join(forms(*FORMS))}")
@@ -40,12 +40,12 @@ class Model(Section):
 
     @property
     def parsed_spec(self) -> Spec:
-        """The spec, taken apart."""
+        """The spec, parsed."""
         return Spec.parse(self.spec)
 
 
 class SAESetting(Settings):
-    """One SAE setting, trained once per seed on every model."""
+    """An SAE setting. On every model one SAE is trained per seed."""
 
     name: Name
     data_half: Literal["a", "b"] | None = Field(None, description="train on one of two disjoint halves of the images")
@@ -61,15 +61,18 @@ class SAESetting(Settings):
         return self
 
     def setting(self) -> dict[str, Any]:
-        """The part that changes the result of one training run, for the recipe."""
-        changed = self.model_dump(exclude={"name", "seeds", "retrain"})
+        """The keys that change the result of a training: they are part of the recipe."""
+        hashed = self.model_dump(exclude={"name", "seeds", "retrain"})
         if self.data_half is None:
-            del changed["data_half"]  # SAEs of all images keep the address they had before there were halves
-        return changed
+            del hashed["data_half"]  # keeps the addresses of SAEs that were trained before this key existed
+        return hashed
 
 
 class Diets(Section):
-    """Other data for every SAE setting, at equal draws: is it the data, or the seed, that makes the concepts?"""
+    """Data diets: each SAE setting is also trained on other data, with the same number of rows drawn.
+
+    They show whether the concepts depend on the data or on the seed.
+    """
 
     image_share: list[ImageShare] = Field(
         [], description="settings NAME-share0, NAME-share0.25 ..., NAME-natural; the setting's own share is left out"
@@ -79,27 +82,27 @@ class Diets(Section):
     )
 
     def of(self, setting: SAESetting) -> list[SAESetting]:
-        """The data diets of a setting. An epoch of half the rows has half the draws, hence twice as many of them."""
-        found = []
+        """The data diets of a setting. A half has half the rows, so its epochs are doubled to draw as many rows."""
+        diets = []
         for share in dict.fromkeys(self.image_share):
             if share != setting.image_share:
                 name = f"{setting.name}-natural" if share == "natural" else f"{setting.name}-share{share:g}"
-                found.append(setting.model_copy(update={"name": name, "image_share": share}))
+                diets.append(setting.model_copy(update={"name": name, "image_share": share}))
         for half in ("a", "b") if self.halves else ():
             update = {"name": f"{setting.name}-half-{half}", "data_half": half, "epochs": 2 * setting.epochs}
-            found.append(setting.model_copy(update=update))
-        return found
+            diets.append(setting.model_copy(update=update))
+        return diets
 
 
 class ImportedSAE(Section):
-    """One SAE that was trained elsewhere: this project's files, SAELens's, or an overcomplete state dict."""
+    """An SAE that was trained elsewhere: files of this project or of SAELens, or a state dict of overcomplete."""
 
     name: Name
     checkpoint: str = Field(description="its folder or file, relative to the study file")
     architecture: ForeignName = Field(
-        "batchtopk", description="of an overcomplete state dict without thresholds; other files say it themselves"
+        "batchtopk", description="of an overcomplete state dict without thresholds; other files name their architecture"
     )
-    k: int | None = Field(None, ge=1, description="concepts a row, where the file says neither that nor a threshold")
+    k: int | None = Field(None, ge=1, description="concepts per row, when the file holds neither k nor a threshold")
     seeds: list[int] = Field([0], description="a checkpoint is one SAE: its seed is 0")
     retrain: Literal["always", "never"] | Annotated[float, Field(gt=1)] = "always"
 
@@ -112,16 +115,16 @@ class ImportedSAE(Section):
 
 
 def _sort_of_sae(setting: Any) -> str:
-    """Which of the two an entry of `saes` is."""
-    named = setting if isinstance(setting, dict) else getattr(type(setting), "model_fields", {})
-    return "imported" if "checkpoint" in named else "trained"
+    """Tag of an entry of `saes`: "imported" when it has the key `checkpoint`, else "trained"."""
+    keys = setting if isinstance(setting, dict) else getattr(type(setting), "model_fields", {})
+    return "imported" if "checkpoint" in keys else "trained"
 
 
 class Frontier(Section):
-    """R2 against L0: which methods are measured beside the SAEs of the study."""
+    """The frontier, R2 against L0: methods that are measured beside the SAEs of the study."""
 
     methods: list[MethodName] = Field(min_length=1, description="architectures of SAEs, and baselines")
-    k: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="codes a row; k-means always has one")
+    k: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="codes per row; k-means always has one")
     width: int | None = Field(None, ge=2, description="directions; default: the first SAE setting's width")
 
     @model_validator(mode="after")
@@ -133,33 +136,33 @@ class Frontier(Section):
 
 
 class Analyze(Section):
-    """What the statistics count."""
+    """Pairs and bridges that the statistics count."""
 
     split: Literal["heldout", "train", "all"] = "heldout"
     min_pairs: int = Field(10, ge=1, description="bridges below so many pairs are not stored")
 
 
 class RuntimeSection(Section):
-    """How a study is run: nothing here changes a recipe."""
+    """How a study is run. No key of this section is part of a recipe."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     embed_batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
-        "auto", description="images a batch; auto begins with what suits the device; halved when memory runs out"
+        "auto", description="images per batch; auto starts with a size for the device; halved when memory runs out"
     )
     runner: Literal["threads", "ray"] = Field(
-        "threads", description="where tasks run: on this machine, or side by side on a Ray cluster (the extra `ray`)"
+        "threads", description="where tasks run: on this machine, or in parallel on a Ray cluster (the extra `ray`)"
     )
     ray_address: str | None = Field(
         None,
         min_length=1,
         description="the cluster, HOST:PORT; else RAY_ADDRESS; else one on this machine",
     )
-    num_cpus: int = Field(1, ge=1, description="cores that Ray sets aside for a task, and threads it computes with")
+    num_cpus: int = Field(1, ge=1, description="cores that Ray reserves for a task, and threads that the task uses")
     num_gpus: float | None = Field(
-        None, ge=0, description="GPUs that Ray sets aside for a task of embed or train; default: 1 where there are any"
+        None, ge=0, description="GPUs that Ray reserves for a task of embed or train; default: 1 if the cluster has any"
     )
     num_gpus_sae: float | None = Field(
-        None, ge=0, description="the same for a task of train, where a small SAE needs a part of one: 0.25"
+        None, ge=0, description="the same for a task of train alone; a small SAE needs a part of a GPU, such as 0.25"
     )
 
     @field_validator("num_gpus", "num_gpus_sae")
@@ -215,11 +218,11 @@ class Study(Section):
         return self
 
     def settings(self) -> list[SAESetting | ImportedSAE]:
-        """Every SAE setting: those of the file, each trained one followed by its data diets."""
+        """Every SAE setting of the study file, each trained one followed by its data diets."""
         return [each for setting in self.saes for each in (setting, *self._diets(setting))]
 
     def diet_of(self) -> dict[str, dict[str, str | None]]:
-        """For every setting with other data: 'of', the setting it is a data diet of, and 'data_half'."""
+        """{name: {'of': name in the study file, 'data_half': half}} of each setting that is a data diet or a half."""
         return {
             each.name: {"of": setting.name, "data_half": each.data_half}
             for setting in self._trained()
@@ -234,7 +237,7 @@ class Study(Section):
         return [setting for setting in self.saes if isinstance(setting, SAESetting)]
 
     def frontier_setting(self) -> dict[str, Any]:
-        """How the SAEs of the frontier are trained: as the first setting says, but for architecture and k."""
+        """Training settings of the frontier's SAEs: those of the first trained setting, without architecture and k."""
         first = self._trained()[0].setting()
         own = ("architecture", "k", *PARAMETERS)
         setting = {name: value for name, value in first.items() if name not in own}
@@ -244,9 +247,10 @@ class Study(Section):
 
 
 def load_study(path: str | Path, changes: list[str] | None = None) -> Study:
-    """Read and validate a study file, with `key=value` changes put in first.
+    """Read a study file, apply the changes, each `key=value`, and validate the result.
 
-    Paths in it become absolute, from the study file's folder. Raises BadInput that names file, key and what is allowed.
+    Relative paths are resolved against the folder of the study file. Raises BadInput that names the file, the key and
+    the values allowed.
     """
     file = Path(path)
     try:
@@ -267,7 +271,7 @@ def load_study(path: str | Path, changes: list[str] | None = None) -> Study:
 
 
 def _explained(file: Path, problem: Any) -> str:
-    """One pydantic error as a sentence: file, key, what is wrong, what is allowed."""
+    """Sentence for one pydantic error: file, key, problem, values allowed."""
     tags = (*SECTIONS, "trained", "imported")
     where = ".".join(str(part) for part in problem["loc"] if part not in tags) or "the study"
     if problem["type"] == "extra_forbidden":
@@ -276,12 +280,12 @@ def _explained(file: Path, problem: Any) -> str:
     if problem["type"] == "string_pattern_mismatch" and problem["loc"][-1] == "name":
         return f"{file}: {where}: bad name {problem['input']!r}: lower-case letters, digits, '.', '_', '-', at most 64"
     message = problem["msg"].removeprefix("Value error, ")
-    given = f" (got {problem['input']!r})" if not isinstance(problem["input"], (dict, list, BaseModel)) else ""
-    return f"{file}: {where}: {message}{given}"
+    value = f" (got {problem['input']!r})" if not isinstance(problem["input"], (dict, list, BaseModel)) else ""
+    return f"{file}: {where}: {message}{value}"
 
 
 def _keys_at(place: tuple[int | str, ...]) -> list[str]:
-    """The keys that a section of the study file may have."""
+    """Keys allowed in the section at a place of the study file."""
     sections: dict[str, type[BaseModel]] = {
         "": Study, "models": Model, "saes": SAESetting, "diets": Diets, "frontier": Frontier, "analyze": Analyze,
         "runtime": RuntimeSection,
@@ -295,9 +299,9 @@ def _keys_at(place: tuple[int | str, ...]) -> list[str]:
 
 
 def _set(data: dict[str, Any], change: str) -> None:
-    """Put one `--set key=value` into the study: saes.main.k=16, pairs.limit=40. Lists by name or number."""
-    key, found, text = change.partition("=")
-    if not found or not key:
+    """Apply one change `key=value`, as in saes.main.k=16. Entries of a list are chosen by name or number."""
+    key, equals, text = change.partition("=")
+    if not equals or not key:
         raise BadInput(f"--set {change}: must be key=value, as in --set saes.main.k=16")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
@@ -313,11 +317,12 @@ def _set(data: dict[str, Any], change: str) -> None:
 
 
 def _step(place: Any, part: str, change: str) -> Any:
+    """The section, list or entry under one part of a key. A section that is missing is added."""
     if isinstance(place, list):
-        found = [item for i, item in enumerate(place) if part in (str(i), item.get("name"))]
-        if not found:
+        matches = [item for i, item in enumerate(place) if part in (str(i), item.get("name"))]
+        if not matches:
             raise BadInput(f"--set {change}: there is no {part!r}; there are {', '.join(_names(place))}")
-        return found[0]
+        return matches[0]
     step = place.setdefault(part, {})
     if not isinstance(step, (dict, list)):
         raise BadInput(f"--set {change}: {part!r} is a value and has nothing below it")
@@ -329,7 +334,7 @@ def _names(items: list[Any]) -> list[str]:
 
 
 def _make_absolute(data: dict[str, Any], folder: Path) -> None:
-    """Paths in a study file are relative to it; environment and working directory do not matter."""
+    """Resolve each relative path against the folder of the study file, whatever the working directory is."""
     pairs = data.get("pairs")
     if isinstance(pairs, dict):
         data["pairs"] = located(pairs, lambda path: str(folder / path))

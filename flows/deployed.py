@@ -1,7 +1,7 @@
 """The flows that a Prefect server deploys: the study, and each stage alone, with parameters that the server checks.
 
-Each of them ends in `run_study`: the command line, a deployment and the whole study share one code path and one cache.
-No postponed annotations here: Prefect makes the form of the parameters from the real ones.
+Every flow calls `run_study`, as the command line does, so that both share one cache. This module does not import
+`annotations` from `__future__`: Prefect builds the form of the parameters from the annotations themselves.
 """
 
 import hashlib
@@ -23,25 +23,25 @@ from storage.runs import Run, read_run
 
 log = logging.getLogger("bridgescope")
 
-PAIRS_LANDED = "pairs landed"  # the event that a stand-alone acquire sends, when the manifest of its source changed
+PAIRS_LANDED = "pairs landed"  # event sent by the flow `acquire` when the manifest of its source changed
 
 StudyFile = Annotated[str, Field(pattern=r"^.+\.toml$")]
 Changes = list[Annotated[str, Field(pattern=r"^[a-z0-9_.-]+=.")]]
 Recipe = Annotated[str, Field(pattern=r"^[0-9a-f]{20}$")]
 
-# Prefect takes the help of the parameters' form from here.
+# Prefect shows these lines as help in the form of the parameters.
 ARGUMENTS = """
 
 Args:
-    study: the study file, from the folder that the deployment names
-    force: make the outputs again, also those that are there
+    study: the study file, relative to the folder that the deployment names
+    force: make the outputs again, also those that are complete
     set: changes to the study: saes.main.k=16, pairs.limit=40
-    upstream: recipe of a dataset of an earlier stage, in place of the newest complete one
+    upstream: recipe of a dataset of an earlier stage, to use in place of the newest complete one
 """
 
 
 def _run_name() -> str:
-    """Flow runs go by study and flow: `demo: train`."""
+    """Name of a flow run: study and flow, as in `demo: train`."""
     parameters: dict[str, Any] = runtime.flow_run.parameters
     return f"{Path(parameters['study']).stem}: {runtime.flow_run.flow_name}"
 
@@ -70,7 +70,8 @@ def _whole(study: StudyFile, force: bool = False, set: Changes = []) -> None:  #
 
 def _acquire(study: StudyFile, force: bool = False, set: Changes = []) -> None:  # noqa: B006
     done = _run(study, "acquire", force, set).run
-    # Against the run just before, whoever made it: of two that see the same change, one lands it.
+    # Compared with the run just before this one, whichever flow wrote it: when two runs see the same change, only the
+    # first of them sends the event.
     before = manifest_digest(read_run(find_store(), done.study, done.number - 1)) if done.number > 1 else None
     now = manifest_digest(done)
     if now == before:
@@ -86,7 +87,10 @@ def _acquire(study: StudyFile, force: bool = False, set: Changes = []) -> None: 
 
 
 def manifest_digest(run: Run) -> str | None:
-    """What a run's source offered: a hash over the digests of its listings, in the order of shards."""
+    """Hash over the digests of a run's listings, in the order of shards: it changes when the source's items change.
+
+    None for a run without listings.
+    """
     listings = run.of("scan")
     text = "".join(f"{entry.shard} {entry.dataset.digest}\n" for entry in listings)
     return hashlib.sha256(text.encode()).hexdigest() if listings else None
@@ -104,13 +108,13 @@ def _alone(stage: str) -> Callable[..., None]:
     return alone
 
 
-def _deployable(name: str, body: Callable[..., None], does: str) -> Flow[..., None]:
-    body.__doc__ = does + ARGUMENTS
-    return flow(name=name, description=does, flow_run_name=_run_name, persist_result=False)(body)
+def _deployable(name: str, body: Callable[..., None], description: str) -> Flow[..., None]:
+    body.__doc__ = description + ARGUMENTS
+    return flow(name=name, description=description, flow_run_name=_run_name, persist_result=False)(body)
 
 
-study = _deployable("study", _whole, "Run every stage of a study; what is there already is not made again.")
-# One flow per stage, under the stage's name: the deployments call them flows.deployed.embed and so on.
+study = _deployable("study", _whole, "Run every stage of a study. Datasets that are complete are not made again.")
+# One flow per stage, as a global of the stage's name: deploy/prefect.yaml names flows.deployed.embed and so on.
 globals().update(
     {
         stage.name: _deployable(stage.name, _acquire if stage.name == "acquire" else _alone(stage.name), stage.sentence)

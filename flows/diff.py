@@ -1,4 +1,4 @@
-"""What changed between two runs of a study: settings, pairs, versions, datasets; and the headline figures of both."""
+"""Differences between two runs of a study: settings, pairs, versions, datasets and headline figures."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from storage.runs import Run, numbers, read_run
 
 
 def two_runs(store: Path, study: str, a: int | None, b: int | None) -> tuple[Run, Run]:
-    """The runs to compare; without numbers the newest two, with one number that run and the newest."""
-    found = numbers(store, study)
-    if len(found) < 2 and (a is None or b is None):
-        raise BadInput(f"study {study!r} has {len(found)} runs in {store}: a comparison takes two")
+    """Return the runs `a` and `b`. Without `b` it is the newest run; without both they are the newest two."""
+    existing = numbers(store, study)
+    if len(existing) < 2 and (a is None or b is None):
+        raise BadInput(f"study {study!r} has {len(existing)} runs in {store}: a comparison takes two")
     if b is None:
-        a, b = (found[-2] if a is None else a), found[-1]
+        a, b = (existing[-2] if a is None else a), existing[-1]
     assert a is not None
     return read_run(store, study, a), read_run(store, study, b)
 
 
 def diff(store: Path, a: Run, b: Run) -> list[str]:
-    """Lines that say what differs from run `a` to run `b`."""
+    """Return the lines to print: the differences from run `a` to run `b`."""
     lines = [f"{a.study}: run {a.number} of {a.started} -> run {b.number} of {b.started}"]
     lines += _section("settings", differences(a.config, b.config))
     lines += _section("pairs", _pairs(a, b))
@@ -31,27 +31,27 @@ def diff(store: Path, a: Run, b: Run) -> list[str]:
     return lines + _section("figures", _figures(store, a, b))
 
 
-def _section(title: str, found: list[str]) -> list[str]:
-    return [f"{title}:", *(f"  {line}" for line in found)] if found else [f"{title}: the same"]
+def _section(title: str, lines: list[str]) -> list[str]:
+    return [f"{title}:", *(f"  {line}" for line in lines)] if lines else [f"{title}: the same"]
 
 
 def _pairs(a: Run, b: Run) -> list[str]:
-    """What the source gave: shards that came, went or changed, and their images."""
+    """One line per shard of pairs that is new, gone or changed, with its number of images."""
     old, new = ({e.shard: e.dataset for e in run.of("acquire")} for run in (a, b))
-    found = []
+    lines = []
     for shard in sorted(old.keys() | new.keys(), key=lambda shard: shard or 0):
         was, now = old.get(shard), new.get(shard)
         if was is None and now is not None:
-            found.append(f"shard {shard}: new, {now.rows} images")
+            lines.append(f"shard {shard}: new, {now.rows} images")
         elif now is None and was is not None:
-            found.append(f"shard {shard}: gone, {was.rows} images")
+            lines.append(f"shard {shard}: gone, {was.rows} images")
         elif was is not None and now is not None and was.digest != now.digest:
-            found.append(f"shard {shard}: changed, {was.rows} -> {now.rows} images")
-    return found
+            lines.append(f"shard {shard}: changed, {was.rows} -> {now.rows} images")
+    return lines
 
 
 def _datasets(a: Run, b: Run) -> list[str]:
-    """One line per kind that has other datasets now: how many are new, have other bytes, or are gone."""
+    """One line per kind whose datasets differ: how many are new, have other bytes, or are gone."""
     lines = []
     for kind in dict.fromkeys(entry.kind for entry in (*a.entries, *b.entries)):
         was, now = ({entry.key: entry.dataset for entry in run.of(kind)} for run in (a, b))
@@ -64,12 +64,12 @@ def _datasets(a: Run, b: Run) -> list[str]:
 
 
 def _figures(store: Path, a: Run, b: Run) -> list[str]:
-    """Every headline figure of either run, with the difference. Those of a run whose tables are gone are said to be."""
+    """Table of the headline figures of both runs and their change; or one line when a run has no tables to read."""
     sides: list[dict[str, float]] = []
     for run in (a, b):
         tables = run.of("analyze")
         if not tables:
-            return [f"run {run.number} did not come to analyze: nothing to compare"]
+            return [f"run {run.number} did not reach the stage analyze: nothing to compare"]
         if not (store / tables[0].dataset.path).is_dir():
             return [f"the tables of run {run.number} are no longer in the store (bridgescope gc --keep N keeps more)"]
         sides.append(headlines(store, run))

@@ -1,4 +1,4 @@
-"""The doctor: versions, devices, and whether every dataset of every newest run is whole, byte for byte."""
+"""The command `doctor`: versions, devices, and a check of every byte of each study's newest run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from storage.runs import last_run, studies
 
 
 def examine(store: Path | None) -> tuple[list[str], bool]:
-    """What was found, a line each, and whether all of it is well."""
+    """Return the lines to print, and True when no dataset of a newest run is missing or damaged."""
     import torch
 
     lines = [f"{name} {version}" for name, version in library_versions().items()]
@@ -25,22 +25,22 @@ def examine(store: Path | None) -> tuple[list[str], bool]:
         return lines, True
     free = shutil.disk_usage(store).free / 1e9
     lines.append(f"store: {store} ({free:.0f} GB free)")
-    wrong = []
+    problems = []
     for study in studies(store):
         run = last_run(store, study)
         if run is not None:
-            found = [problem for entry in run.entries if (problem := verify(store, entry.dataset))]
-            lines.append(f"study {study}: run {run.number}, {len(run.entries)} datasets, {len(found)} not sound")
-            wrong += found
+            damaged = [problem for entry in run.entries if (problem := verify(store, entry.dataset))]
+            lines.append(f"study {study}: run {run.number}, {len(run.entries)} datasets, {len(damaged)} not sound")
+            problems += damaged
     lines += [
         f"study {lease.study}: {'being run by' if lease.live else 'cut short:'} {lease.holder}"
         for lease in leases(store)
     ]
     garbage = find_garbage(store)
-    half = sum(item.why == "half made" for item in (*garbage.items, *garbage.in_use))
-    if half:
-        lines.append(f"interrupted: {half} datasets are half made; the next run goes on with them")
+    unfinished = sum(item.why == "half made" for item in (*garbage.items, *garbage.in_use))
+    if unfinished:
+        lines.append(f"interrupted: {unfinished} datasets are half made; the next run completes them")
     if garbage.items:
         size = sum(item.bytes for item in garbage.items) / 1e6
-        lines.append(f"not referred to: {len(garbage.items)} folders, {size:.1f} MB (bridgescope gc)")
-    return lines + [f"not sound: {problem}: delete its folder and run again" for problem in wrong], not wrong
+        lines.append(f"not referenced by any run: {len(garbage.items)} folders, {size:.1f} MB (bridgescope gc)")
+    return lines + [f"not sound: {problem}: delete its folder and run again" for problem in problems], not problems

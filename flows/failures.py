@@ -1,4 +1,4 @@
-"""Failures of the surroundings (disk, server, database) as a sentence: what happened, where, and what to do."""
+"""Sentences for failures of the disk, the Prefect server and its database: what happened, where, and what to do."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-# What the text of an error says, whichever library raised it: (mark, sentence).
+# (part of an error's text, sentence to print). The text is the same whichever library raises the error.
 SURROUNDINGS = (
     ("No space left on device", "the disk of the store is full: free some space (bridgescope gc)"),
     ("Disk quota exceeded", "the quota of the store's disk is used up: free some space (bridgescope gc)"),
     ("File too large", "a file of the store may not grow any more (a limit of this process, or of its disk)"),
-    ("Read-only file system", "the store can be read only: mount it for writing"),
-    ("Permission denied", "the store may not be written by this user"),
+    ("Read-only file system", "the store is read-only: mount it for writing"),
+    ("Permission denied", "this user may not write to the store"),
     ("database is locked", "Prefect's database is locked by another process: wait for it, or use a server of its own"),
     ("Failed to reach API", "{server} does not answer: start it (make server), or unset PREFECT_API_URL to go without"),
     ("All connection attempts failed", "{server} does not answer any more: start it again (make server)"),
@@ -26,13 +26,14 @@ SURROUNDINGS = (
 
 
 class DatabaseLocked(RuntimeError):
-    """Another process holds the database of Prefect's own server."""
+    """Another process has locked the database of Prefect's own server."""
 
 
 def check_database(url: str, patience: float = 15.0) -> None:
-    """Raise DatabaseLocked when the SQLite file of a connection URL stays locked for so many seconds.
+    """Raise DatabaseLocked when the SQLite file of a connection URL stays locked for `patience` seconds.
 
-    Prefect's own server would try for minutes, with a traceback each time. Other databases are not looked at.
+    Without this check Prefect's own server retries for minutes and prints a traceback each time. URLs of other
+    databases are not checked.
     """
     kind, _, path = url.partition(":///")
     if not kind.startswith("sqlite") or not Path(path).is_file():
@@ -46,7 +47,7 @@ def check_database(url: str, patience: float = 15.0) -> None:
 
 
 def explained(error: BaseException) -> str | None:
-    """The sentence for an error that the surroundings caused, or None. Looks at its causes too."""
+    """Return the sentence of `SURROUNDINGS` for an error or one of its causes, or None when no sentence fits."""
     texts = [f"{link}" for link in chain(error)]
     for mark, sentence in SURROUNDINGS:
         for text in texts:
@@ -57,7 +58,7 @@ def explained(error: BaseException) -> str | None:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, what caused it, and so on."""
+    """Yield an error, its cause, the cause of that, and so on."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:

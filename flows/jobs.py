@@ -1,7 +1,7 @@
-"""The jobs of each stage: lists made from the study and the datasets so far, which `run` and `status` share.
+"""The jobs of each stage, listed from the study and the datasets so far. `run` and `status` use the same lists.
 
-A job is a cached task with its arguments. A stage is one step or several, and the jobs of one step need nothing of each
-other. Nothing here runs anything.
+A job is a cached task with its arguments. A stage consists of one or more steps. The jobs of one step do not depend on
+each other. This module runs no task.
 """
 
 from __future__ import annotations
@@ -34,52 +34,52 @@ from tasks.train import sae
 
 log = logging.getLogger("bridgescope")
 
-DEMO_SEED = 0  # of the demo models' projections
+DEMO_SEED = 0  # seed of the demo models' projections
 
 
 class Job(NamedTuple):
-    """One cached task to run, or to look up. `inputs` is None while a dataset that it is made from is missing."""
+    """A cached task with its arguments, to run or to look up. `inputs` is None while one of its datasets is missing."""
 
     key: Key
     stage: Stage
     inputs: dict[str, Any] | None
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of the task. Raises BadInput while a dataset that it is made from is missing."""
+        """Arguments of the task. Raises BadInput while a dataset that the job depends on is missing."""
         if self.inputs is None:
             raise BadInput(f"{self.key}: what it is made from is missing: run the stages before it")
         return self.inputs
 
     def lookup(self, store: Path) -> Dataset | None:
-        """The dataset of this job if it is there whole. Runs nothing."""
+        """Return the dataset of this job if it is complete, else None. Runs no task."""
         return self.stage.lookup(store, **self.inputs) if self.inputs is not None else None
 
     def entry(self, dataset: Dataset, seconds: float = 0.0, *, cached: bool = False) -> Entry:
-        """The dataset of this job as an entry of a run."""
+        """Entry of a run for the dataset of this job."""
         inputs = list(self.stage.address(**self.arguments()).inputs)
         return Entry(**self.key._asdict(), dataset=dataset, inputs=inputs, seconds=round(seconds, 4), cached=cached)
 
 
 class Given(NamedTuple):
-    """What the jobs of a step are made from."""
+    """The study and the datasets from which a step lists its jobs."""
 
     study: Study
-    state: State  #: the entries of the steps before it
+    state: State  #: the entries of the earlier steps
     last: Run | None  #: the newest run of the study
     store: Path
 
     def is_embedded(self, model: str) -> bool:
-        """Whether every shard of pairs is embedded by this model."""
+        """Return True when there is a shard of pairs and this model has embedded every one of them."""
         shards = len(self.state.of("embed", model=model))
         return 0 < shards == len(self.state.of("acquire"))
 
 
 Step = Callable[[Given], list[Job]]
-STEPS: dict[str, list[Step]] = {name: [] for name in STAGES}  #: the steps of each stage, in their order
+STEPS: dict[str, list[Step]] = {name: [] for name in STAGES}  #: the steps of each stage, in order
 
 
 def step_of(stage: str) -> Callable[[Step], Step]:
-    """Add a function to the steps of a stage, behind those that stand above it."""
+    """Decorator that appends a function to the steps of a stage."""
 
     def add(step: Step) -> Step:
         STEPS[stage].append(step)
@@ -89,14 +89,14 @@ def step_of(stage: str) -> Callable[[Step], Step]:
 
 
 def jobs_of(stage: str, given: Given) -> Iterator[Job]:
-    """The jobs of a stage, step by step: those of a later step are made from the state as it then is."""
+    """Yield the jobs of a stage. A step is listed when its first job is asked for, from the state at that time."""
     for step in STEPS[stage]:
         yield from step(given)
 
 
 @step_of("acquire")
 def fetches(given: Given) -> list[Job]:
-    """One fetch per listing that the scan gave out."""
+    """One job per listing of the scan."""
     source, rules = source_of(given.study.pairs), rules_of(given.study.pairs)
     return [
         Job(Key("acquire", shard=e.shard), fetch, {"listing": e.dataset, "source": source, "rules": rules})
@@ -105,26 +105,29 @@ def fetches(given: Given) -> list[Job]:
 
 
 def _demo_models(study: Study) -> list[tuple[str, str]]:
-    """Name and variant of the demo models that the study names."""
+    """(name, variant) of each demo model of the study."""
     variants = [(model.name, model.parsed_spec.variant) for model in study.models]
     return [(name, variant) for name, variant in variants if variant is not None]
 
 
 @step_of("model")
 def tower_features(given: Given) -> list[Job]:
-    """The towers' features of each demo model. Pinned: pairs that came later do not change a model that was made."""
+    """One job per demo model: the features of its towers, from the pairs of the last run if it made this model.
+
+    So pairs that are added later do not change the model.
+    """
     pairs = [e.dataset for e in given.state.of("acquire")]
     jobs = []
     for name, variant in _demo_models(given.study):
-        used = _pinned(given, name, variant) or pairs
-        inputs = {"pairs": used, "heldout": given.study.pairs.heldout} if used else None
+        training = _pairs_of_last_run(given, name, variant) or pairs
+        inputs = {"pairs": training, "heldout": given.study.pairs.heldout} if training else None
         jobs.append(Job(Key("features", name), features, inputs))
     return jobs
 
 
 @step_of("model")
 def demo_models(given: Given) -> list[Job]:
-    """The projections of each demo model."""
+    """One job per demo model: its projections."""
     jobs = []
     for name, variant in _demo_models(given.study):
         towers = given.state.dataset("features", model=name)
@@ -133,8 +136,8 @@ def demo_models(given: Given) -> list[Job]:
     return jobs
 
 
-def _pinned(given: Given, name: str, variant: str) -> list[Dataset] | None:
-    """The pairs that this demo model was made from in the last run of the study."""
+def _pairs_of_last_run(given: Given, name: str, variant: str) -> list[Dataset] | None:
+    """The pairs from which the last run made this demo model; None if it made none, or of another variant or split."""
     last = given.last
     if last is None or not last.of("model", model=name):
         return None
@@ -150,10 +153,10 @@ def embeddings(given: Given) -> list[Job]:
     """One job per model and shard of pairs."""
     jobs = []
     study, state, store = given.study, given.state, given.store
-    # Below the default `acquire` has refused what is larger.
-    decoded = {"max_pixels": max(study.pairs.max_pixels, MAX_PIXELS)}
+    # With a limit below the default, `acquire` has already refused larger images: embed decodes with the default.
+    limit = max(study.pairs.max_pixels, MAX_PIXELS)
     for model in study.models:
-        options = {"dtype": model.dtype, **decoded}
+        options = {"dtype": model.dtype, "max_pixels": limit}
         demo = state.dataset("model", model=model.name)
         for shard in state.of("acquire"):
             pairs, at = shard.dataset, Key("embed", model.name, shard=shard.shard)
@@ -193,7 +196,7 @@ def saes(given: Given) -> list[Job]:
 
 
 def _imported(setting: ImportedSAE, store: Path) -> dict[str, Any]:
-    """The arguments that say which SAE is imported: its bytes, wherever they lie."""
+    """Arguments of `import_sae`: the fingerprint of the checkpoint, how to read it, and its path."""
     path = Path(setting.checkpoint)
     if not path.exists():
         raise BadInput(f"sae {setting.name}: checkpoint {path}: no such file or folder")
@@ -204,9 +207,10 @@ def _imported(setting: ImportedSAE, store: Path) -> dict[str, Any]:
 def resolve_training_shards(
     study: Study, state: State, last: Run | None, key: Key
 ) -> tuple[list[Dataset], list[Dataset]]:
-    """The shards that an SAE is trained on: all of them, or those of the last run while the data grew too little.
+    """(pairs, embeddings) of the shards to train an SAE on: all shards, or those of the last run, as `retrain` says.
 
-    The one place where history enters. The result is stored in the run, as the inputs of the SAE's entry.
+    This is the only place where an earlier run decides what is trained. The result is stored in the run, as the inputs
+    of the SAE's entry.
     """
     shards = state.of("embed", model=key.model)
     embedded = [e.dataset for e in shards]
@@ -242,20 +246,20 @@ REPORTED = (*ANALYZED, "ledger", "frontier", "analyze")  #: kinds that the page 
 
 
 def expected(study: Study, state: State) -> dict[str, int]:
-    """The number of datasets of each analysed kind when the study is whole."""
+    """{kind: number of datasets} of a complete study, for the kinds of `ANALYZED`."""
     shards, seeds = len(state.of("acquire")), sum(len(setting.seeds) for setting in study.settings())
     models = len(study.models)
     return {"acquire": shards, "embed": models * shards, "train": models * seeds, "export": models * seeds * shards}
 
 
 def entries_of(state: State, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The entries of these kinds as an argument of a task."""
+    """Entries of these kinds, as an argument of a task."""
     return [e.argument() for kind in kinds for e in state.of(kind)]
 
 
 @step_of("analyze")
 def frontiers(given: Given) -> list[Job]:
-    """One job per model, where the study asks for the frontier."""
+    """One job per model; none when the study has no section [frontier]."""
     study = given.study
     if study.frontier is None:
         return []
@@ -276,16 +280,16 @@ def frontiers(given: Given) -> list[Job]:
 
 @step_of("analyze")
 def tables(given: Given) -> list[Job]:
-    """One job over the whole study."""
+    """One job per study: all tables."""
     study, counts = given.study, expected(given.study, given.state)
     whole = counts["acquire"] > 0 and all(len(given.state.of(kind)) == counts[kind] for kind in ANALYZED)
-    counted = {"heldout": study.pairs.heldout, **study.analyze.model_dump(), "diets": study.diet_of()}
-    inputs = {"entries": entries_of(given.state, ANALYZED), **counted}
+    options = {"heldout": study.pairs.heldout, **study.analyze.model_dump(), "diets": study.diet_of()}
+    inputs = {"entries": entries_of(given.state, ANALYZED), **options}
     return [Job(Key("analyze"), analyze, inputs if whole else None)]
 
 
 def _reported(given: Given) -> dict[str, Any] | None:
-    """What the page and the explorer are made from: the entries and the study; None while any of it is missing."""
+    """Arguments that the page and the explorer share: entries and study. None while one of the entries is missing."""
     study, state = given.study, given.state
     measured = len(state.of("frontier")) == (len(study.models) if study.frontier else 0)
     if Key("analyze") not in state or Key("ledger") not in state or not measured:
@@ -295,21 +299,21 @@ def _reported(given: Given) -> dict[str, Any] | None:
 
 
 def _shown(given: Given) -> list[Entry]:
-    """The SAEs that the explorer shows: data diets are compared, and not shown concept by concept."""
+    """Entries of the SAEs that the explorer shows: those of the settings in the study file, without data diets."""
     named = [setting.name for setting in given.study.saes]
     return [e for e in given.state.of("train") if e.sae in named]
 
 
 @step_of("report")
 def page_and_layouts(given: Given) -> list[Job]:
-    """One page over the whole study, and one map per SAE that the study file names."""
+    """One job for the page of the study, and one per SAE that the explorer shows, for the map of its concepts."""
     layouts = [Job(e.key._replace(kind="layout"), layout, {"sae": e.dataset}) for e in _shown(given)]
     return [Job(Key("report"), report, _reported(given)), *layouts]
 
 
 @step_of("report")
 def explorer_data(given: Given) -> list[Job]:
-    """The explorer's data of the whole study."""
+    """One job per study: the explorer's data."""
     layouts = {f"{e.model}/{e.sae}/{e.seed}": e.dataset for e in given.state.of("layout")}
     page, shared = given.state.dataset("report"), _reported(given)
     whole = shared is not None and page is not None and len(layouts) == len(_shown(given))
@@ -317,7 +321,7 @@ def explorer_data(given: Given) -> list[Job]:
 
 
 def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """The study with folders named by their last part: a page that does not change when the store is moved."""
+    """Replace each path in the study by its last part, so that the page stays the same when folders are moved."""
     for setting in config["saes"]:
         if "checkpoint" in setting:
             setting["checkpoint"] = Path(setting["checkpoint"]).name

@@ -1,4 +1,4 @@
-"""The table of results that a run ends with: the headlines of `storage/sql/headlines/`, in plain text."""
+"""The results printed at the end of a run: the headline queries of `storage/sql/headlines/` as plain text."""
 
 from __future__ import annotations
 
@@ -12,24 +12,20 @@ from storage.runs import Run
 from storage.statements import statement
 
 Row = dict[str, Any]
-SAES = (
-    "r2_image",
-    "r2_text",
-    "l0",
-    "dead",
-    "unimodal",
-)  #: that two runs are compared by
+
+#: columns of the headlines `saes` and `stability` in which `diff` compares two runs
+SAES = ("r2_image", "r2_text", "l0", "dead", "unimodal")
 STABILITY = ("stability", "floor_random", "floor_matched")
 
 
 def results(store: Path, run: Run) -> str:
-    """The headline figures of a run, a few lines."""
+    """The headline figures of a run as lines of text: retrieval, SAEs, stability."""
     with open_catalog(store, run=run) as con:
         return "\n".join([*_retrieval(con), "", *_saes(con, run), "", *_stability(con, run)])
 
 
 def headlines(store: Path, run: Run) -> dict[str, float]:
-    """The headline figures of a run by name, for comparing runs: those that the table shows, floors included."""
+    """The headline figures of a run as {name: value}, for comparing runs. Figures that are NULL are left out."""
     figures: dict[str, float | None] = {}
     with open_catalog(store, run=run) as con:
         for row in _headline(con, "saes"):
@@ -43,14 +39,14 @@ def headlines(store: Path, run: Run) -> dict[str, float]:
 
 
 def _headline(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> list[Row]:
-    """The rows of one headline by column."""
+    """Rows of one headline query, each as {column: value}."""
     answer = con.execute(statement(f"headlines/{name}", **values))
     columns = [column[0] for column in answer.description or []]
     return [dict(zip(columns, row, strict=True)) for row in answer.fetchall()]
 
 
 def _settings(run: Run) -> list[tuple[str | None, str | None]]:
-    """Model and setting of the run's SAEs, in the order of the study."""
+    """(model, SAE setting) of the run's SAEs, in the order of the study."""
     return list(dict.fromkeys((entry.model, entry.sae) for entry in run.of("train")))
 
 

@@ -1,4 +1,4 @@
-"""Running the jobs of a stage: a Prefect sub-flow that goes through a list, one after another or on a Ray cluster."""
+"""Run the jobs of a stage in a Prefect sub-flow, one after another or in parallel on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ log = logging.getLogger("bridgescope")
 
 
 def run_job(job: Job, runtime: Runtime, *, refresh: bool = False) -> Entry:
-    """Run one cached task and time it. Raises what the task raised."""
+    """Run the cached task of a job and return its entry, with the seconds it took. Raises the task's own exception.
+
+    refresh: make the dataset again, as `runtime.force` does.
+    """
     inputs = job.arguments()
     began = time.perf_counter()
     task = job.stage.task.with_options(task_run_name=str(job.key), refresh_cache=runtime.force or refresh)
@@ -42,7 +45,7 @@ def _entry(job: Job, dataset: Dataset, seconds: float, *, cached: bool) -> Entry
 
 
 def run_jobs(jobs: list[Job], runtime: Runtime, cluster: Cluster | None = None) -> Iterator[Entry]:
-    """Run jobs one after another, since on one machine each of them uses every core; or side by side on a cluster."""
+    """Run jobs in parallel on a cluster, or else one after another: on one machine each job uses every core."""
     if cluster is not None:
         yield from _side_by_side(jobs, runtime, cluster)
         return
@@ -51,15 +54,16 @@ def run_jobs(jobs: list[Job], runtime: Runtime, cluster: Cluster | None = None) 
 
 
 def _side_by_side(jobs: list[Job], runtime: Runtime, cluster: Cluster) -> Iterator[Entry]:
-    """Run jobs on a cluster, and give their entries in the order of the jobs. What is there already goes nowhere.
+    """Run jobs on a cluster and yield their entries in the order of the jobs. Complete datasets are adopted here.
 
-    After a failure nothing more is handed over; what is going on is waited for, since it is kept, then the first
-    failure is raised.
+    After a failure no further job is submitted. The submitted ones run to their end, since their datasets are kept;
+    then the first exception is raised.
     """
     waiting: deque[tuple[Job, PrefectFuture[Dataset] | None]] = deque()
     failed: list[Exception] = []
 
-    def first() -> list[Entry]:
+    def next_entry() -> list[Entry]:
+        """Wait for the job submitted first. Empty when it failed."""
         job, future = waiting.popleft()
         try:
             return [run_job(job, runtime) if future is None else _ended(job, future, runtime)]
@@ -68,26 +72,25 @@ def _side_by_side(jobs: list[Job], runtime: Runtime, cluster: Cluster) -> Iterat
             return []
 
     for job in jobs:
-        there = not runtime.force and job.lookup(runtime.store) is not None
-        waiting.append((job, None if there else cluster.submit(job.key.kind, *_task(job, runtime))))
+        waiting.append((job, cluster.submit(job.key.kind, *_task(job, runtime)) if _is_due(job, runtime) else None))
         while len(waiting) > cluster.ahead(job.key.kind):
-            yield from first()
+            yield from next_entry()
         if failed:
             break
     while waiting:
-        yield from first()
+        yield from next_entry()
     if failed:
         raise failed[0]
 
 
 def _task(job: Job, runtime: Runtime) -> tuple[Task[..., Dataset], dict[str, Any]]:
-    """The task of a job, and its arguments."""
+    """Task of a job, and its arguments, with progress bars off."""
     task = job.stage.task.with_options(task_run_name=str(job.key), refresh_cache=runtime.force)
     return task, {**job.arguments(), "runtime": runtime.model_copy(update={"progress": False})}
 
 
 def _ended(job: Job, future: PrefectFuture[Dataset], runtime: Runtime) -> Entry:
-    """Wait for a task on a cluster. Its seconds are those it took to make, not those it waited for its turn."""
+    """Wait for a task on a cluster. The entry's seconds are the task's running time, without its time in the queue."""
     dataset = future.result()
     cached = future.state.name == "Cached"
     return _entry(job, dataset, 0.0 if cached else manifest_of(runtime.store, dataset)["seconds"], cached=cached)
@@ -100,32 +103,32 @@ def _acquire(given: Given, runtime: Runtime) -> Iterator[Entry]:
     if given.last is not None and (scanned.new or scanned.changed):
         log.info("the source changed: %d new shards, %d changed", scanned.new, scanned.changed)
 
-    def listed(shard: int, listing: Dataset) -> Entry:
+    def scan_entry(shard: int, listing: Dataset) -> Entry:
         entry = Entry(kind="scan", shard=shard, dataset=listing, seconds=round(time.perf_counter() - began, 4))
         given.state.add(entry)
         return entry
 
-    yield from map(listed, range(len(scanned.listings)), scanned.listings)
+    yield from map(scan_entry, range(len(scanned.listings)), scanned.listings)
     fetched: list[Dataset] = []
 
     def fetch(job: Job) -> Entry:
         shard = job.key.shard or 0
         moved = failures.moved(runtime.store, scanned.source, shard, scanned.moved.get(shard, []))
-        told = {"earlier": list(fetched), "moved": moved, "min_success": pairs.min_success}
-        entry = run_job(job._replace(inputs={**job.arguments(), **told}), runtime)
+        unhashed = {"earlier": list(fetched), "moved": moved, "min_success": pairs.min_success}
+        entry = run_job(job._replace(inputs={**job.arguments(), **unhashed}), runtime)
         fetched.append(entry.dataset)
         return entry
 
     yield from map(fetch, fetches(given))
-    again = retry(scanned, fetched, source, rules_of(pairs), pairs.retry_after, runtime)
-    if again is not None:
-        yield listed(len(scanned.listings), again)
+    retried = retry(scanned, fetched, source, rules_of(pairs), pairs.retry_after, runtime)
+    if retried is not None:
+        yield scan_entry(len(scanned.listings), retried)
         yield fetch(fetches(given)[-1])
     yield Entry(kind="ledger", dataset=ledger(scanned.dropped, fetched, pairs.min_success, runtime))
 
 
 def _train(given: Given, runtime: Runtime, cluster: Cluster | None) -> Iterator[Entry]:
-    """Train missing seeds side by side, then run every job. On a cluster each seed is a task of its own."""
+    """Train the missing seeds in parallel, then run every job. On a cluster each seed is a task of its own."""
     jobs = list(jobs_of("train", given))
     missing = [job.inputs for job in jobs if job.stage is sae and job.inputs and _is_due(job, runtime)]
     if cluster is not None or len(missing) < 2:
@@ -133,19 +136,19 @@ def _train(given: Given, runtime: Runtime, cluster: Cluster | None) -> Iterator[
         return
     train_together(missing, runtime)
     adopt = runtime.model_copy(update={"force": False})
-    for job in jobs:  # the SAEs that were trained just now are adopted, imported ones are made as ever
+    for job in jobs:  # SAEs that `train_together` trained are adopted; imported ones are made here
         yield run_job(job, adopt if job.stage is sae else runtime, refresh=runtime.force)
 
 
 def _is_due(job: Job, runtime: Runtime) -> bool:
-    """Whether a run has to make the dataset of this job."""
+    """Return True when the dataset of this job must be made: it is incomplete, or `runtime.force` is set."""
     return runtime.force or job.lookup(runtime.store) is None
 
 
 def run_stage(stage: str, given: Given, runtime: Runtime, cluster: Cluster | None = None) -> list[Entry]:
-    """Run one stage as a Prefect sub-flow of its name, and put its entries into `given.state`.
+    """Run one stage as a Prefect sub-flow of its name. Adds the entries to `given.state` and returns them.
 
-    With a cluster the tasks of a stage that can be spread run there, if any of them has something to make.
+    The tasks run on the cluster if there is one, the stage is marked as `spread`, and a dataset must be made.
     """
     if cluster is not None and not (
         STAGES[stage].spread and any(_is_due(job, runtime) for job in jobs_of(stage, given))
@@ -163,7 +166,7 @@ def run_stage(stage: str, given: Given, runtime: Runtime, cluster: Cluster | Non
     here = Here(runners.get(stage, steps))
     entries: list[Entry] = []
 
-    # A closure: handles and studies need not travel through Prefect's parameters.
+    # A closure, so that Prefect need not serialise handles and studies as parameters of the flow.
     @flow(
         name=stage,
         flow_run_name=f"{given.study.name}: {stage}",
@@ -172,7 +175,7 @@ def run_stage(stage: str, given: Given, runtime: Runtime, cluster: Cluster | Non
         task_runner=cluster.task_runner(stage) if cluster is not None else None,
     )
     def stage_flow() -> None:
-        # The flow's tags are not its tasks': for tagged tasks Prefect asks the server about concurrency limits (60 ms).
+        # Tasks get none of the flow's tags: for a tagged task Prefect asks the server for concurrency limits (60 ms).
         with TagsContext(current_tags=set()):
             for entry in here.body():
                 given.state.add(entry)

@@ -1,7 +1,7 @@
-"""The stages of a study, in the order in which they run: the one list of them, which everything else derives from.
+"""The list of the stages of a study, in the order in which they run. Every other list of stages is derived from it.
 
-A stage is what users run. The jobs of each stage stand in `flows.jobs`. Imports nothing, so that the command line reads
-it at once.
+A stage is what users run. Its jobs are in `flows.jobs`. This module imports nothing of the project, so that the command
+line starts quickly.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 
 class StageInfo(NamedTuple):
-    """One stage."""
+    """A stage, and how it is run and deployed."""
 
     name: str
-    sentence: str  #: description of its deployment
-    spread: bool = False  #: a cluster runs the tasks of one step side by side
-    gpu: bool = False  #: a cluster sets GPUs aside for each task
-    bar: bool = False  #: Prefect's page shows a progress bar, since the stage can take hours
+    sentence: str  #: description of the deployment
+    spread: bool = False  #: on a cluster, the tasks of one step run in parallel
+    gpu: bool = False  #: on a cluster, GPUs are reserved for each task
+    bar: bool = False  #: Prefect's UI shows a progress bar: the stage can take hours
     deployed: bool = True  #: the stage has a deployment of its own
 
 
@@ -35,6 +35,6 @@ STAGES = {
 
 
 def before(stage: str) -> list[str]:
-    """The names of the stages that run before this one, in order."""
+    """Names of the stages that run before `stage`, in order."""
     names = list(STAGES)
     return names[: names.index(stage)]

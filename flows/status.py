@@ -1,4 +1,4 @@
-"""What of a study is fresh, stale or missing, and why. Reads manifests only: no server, nothing run."""
+"""Whether each dataset of a study is fresh, stale or missing, and why. Only manifests are read: no task, no server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storage.runs import Entry, Key, Run, State, last_run
 
 
 class Status(NamedTuple):
-    """The state of one dataset of a study."""
+    """State of one dataset of a study."""
 
     key: Key
     state: str  #: fresh, stale or missing
@@ -22,7 +22,7 @@ class Status(NamedTuple):
 
 
 def status(study: Study, store: Path) -> list[Status]:
-    """The state of everything a study makes, in the order of its stages, as of the last scan of the source."""
+    """State of every dataset of a study, in the order of the stages. The source is as the last scan listed it."""
     last = last_run(store, study.name)
     if last is None:
         return [Status(Key(stage), "missing", "the study has not run in this store") for stage in STAGES]
@@ -41,7 +41,10 @@ def status(study: Study, store: Path) -> list[Status]:
 
 
 def _unfinished(job: Job, known: Entry | None, store: Path) -> Status:
-    """Why a dataset is not fresh: its folder is gone, its arguments changed, or what it is made from is not fresh."""
+    """State of a dataset that is not fresh: its folder is gone, its arguments changed, or an input is not fresh.
+
+    `known` is the entry of the same key in the last run.
+    """
     if known is None:
         return Status(job.key, "missing", "never made" if job.inputs is not None else "waits for the stages before it")
     if job.inputs is None:
@@ -52,20 +55,23 @@ def _unfinished(job: Job, known: Entry | None, store: Path) -> Status:
     try:
         manifest = manifest_of(store, known.dataset)
     except BadInput:
-        return Status(job.key, "stale", "made from something else before, and that is gone")
+        return Status(job.key, "stale", "made from other inputs before, and that dataset is gone")
     if manifest["version"] != at.version:
         return Status(job.key, "stale", f"version of the stage {manifest['version']} -> {at.version}")
     return Status(job.key, "stale", "changed: " + ", ".join(differences(manifest["arguments"], at.arguments)))
 
 
 def differences(old: Any, new: Any, place: str = "") -> list[str]:
-    """Where two JSON values differ, as `key old -> new`; digests are not spelled out, named entries go by name."""
+    """List where two JSON values differ, as `key old -> new`. Items of a list are matched by name where they have one.
+
+    Of datasets and lists only the key is given, without the values.
+    """
     old, new = _by_name(old), _by_name(new)
     if isinstance(old, dict) and isinstance(new, dict) and "digest" not in old:
-        found = []
+        lines = []
         for key in sorted(old.keys() | new.keys()):
-            found += differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
-        return found
+            lines += differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
+        return lines
     if old == new:
         return []
     if isinstance(old, (dict, list)) or isinstance(new, (dict, list)):
@@ -74,11 +80,11 @@ def differences(old: Any, new: Any, place: str = "") -> list[str]:
 
 
 def _by_name(value: Any) -> Any:
-    """A list of things that have names as a table of them; anything else as it is."""
+    """Turn a list of dicts that all have a 'name' into {name: dict}. Any other value is returned unchanged."""
     named = isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value)
     return {item["name"]: item for item in value} if named else value
 
 
 def summary(run: Run | None) -> str:
-    """One line on the newest run."""
+    """Number and start of the newest run."""
     return f"run {run.number} of {run.started}" if run else "no run"

@@ -1,4 +1,4 @@
-"""The whole study: a flow that runs every stage in order, then writes the run. Also one stage alone."""
+"""The flow of a whole study, or of one of its stages: runs the stages in order, then writes the run."""
 
 from __future__ import annotations
 
@@ -67,18 +67,18 @@ class Finished(NamedTuple):
 
     run: Run
     stages: list[StageDone]
-    prefect_seconds: float  #: from the call to the first line of the flow: Prefect's own start
+    prefect_seconds: float  #: from the call to the first line of the flow: the time Prefect needs to start
 
 
 @contextlib.contextmanager
 def prefect_settings() -> Iterator[None]:
-    """Prefect as a study needs it: no telemetry, no second spent on a heartbeat thread, and quiet unless deployed."""
+    """Prefect's settings for a study: no telemetry, no heartbeat thread (1 s), and no log lines unless deployed."""
     settings: dict[Any, Any] = {
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,
-        # A transaction a task-run event, or 20 events (the defaults), finds SQLite locked or locks it: a sub-flow that
-        # meets one waits 2 s.
+        # By default Prefect commits once per task-run event, or once per 20 events. Such a commit locks SQLite, and a
+        # sub-flow that meets the lock waits 2 s.
         PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE: 200,
         PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE: 1000,
     }
@@ -90,7 +90,7 @@ def prefect_settings() -> Iterator[None]:
 
 
 def deployed() -> bool:
-    """Whether a flow of `flows.deployed` is being run: its operator watches Prefect's pages, not a terminal."""
+    """Return True inside a flow of `flows.deployed`, whose operator reads Prefect's UI and not a terminal."""
     return FlowRunContext.get() is not None
 
 
@@ -108,8 +108,8 @@ def run_study(
 
     `force` makes the outputs of the stage (or of every stage) again. `upstream`, with `only`, is the recipe of a
     dataset of an earlier stage to use in place of the newest. `on_stage_done` is called as each stage ends.
-    Raises BadInput for an unknown stage, a store that cannot be written, or a stage whose inputs are not there; what a
-    task raised comes through as it was.
+    Raises BadInput for an unknown stage, a store that cannot be written, or a stage whose inputs are missing. An
+    exception of a task is raised unchanged.
     """
     if only is not None and only not in STAGES:
         raise BadInput(f"--only {only}: no such stage; stages are {', '.join(STAGES)}")
@@ -120,13 +120,13 @@ def run_study(
     if not deployed() and PREFECT_API_URL.value() is None:
         url = get_current_settings().server.database.connection_url
         check_database(url.get_secret_value() if url else "")
-    how = study.runtime.model_dump(include={"device", "embed_batch_size"})
-    runtime = Runtime(store=store, **how, force=force, progress=progress)
-    spread = Cluster(study.runtime) if study.runtime.runner == "ray" else contextlib.nullcontext()
-    with running(store, study.name) as own, spread as cluster:
+    settings = study.runtime.model_dump(include={"device", "embed_batch_size"})
+    runtime = Runtime(store=store, **settings, force=force, progress=progress)
+    runner = Cluster(study.runtime) if study.runtime.runner == "ray" else contextlib.nullcontext()
+    with running(store, study.name) as own, runner as cluster:
         for other in leases(store, study.name):
             if other.live and other.path != own:
-                log.warning("%s runs this study too: what both need is made once, by whoever comes first", other.holder)
+                log.warning("%s runs this study too: a dataset that both need is made once, by the first", other.holder)
         last = last_run(store, study.name)
         state = upstream_of(study, store, last, only, upstream) if only else State()
         return _run_study(Given(study, state, last, store), only, runtime, cluster, on_stage_done)
@@ -154,7 +154,7 @@ def _run_study(
             if stage != "acquire" and next(jobs_of(stage, given), None) is None:
                 continue  # a study without demo models has no stage `model`
             stage_began = time.perf_counter()
-            with tags(f"study:{study.name}", f"stage:{stage}"), _watched(stage, given):
+            with tags(f"study:{study.name}", f"stage:{stage}"), _progress_bar(stage, given):
                 stage_entries = run_stage(stage, given, runtime, cluster)
             entries.extend(stage_entries)
             done.append(_summary(stage, stage_entries, time.perf_counter() - stage_began))
@@ -178,8 +178,8 @@ def _run_study(
     return Finished(written[0], done, prefect_seconds[0])
 
 
-def _watched(stage: str, given: Given) -> AbstractContextManager[None]:
-    """A bar in Prefect's UI for the stages that can take hours."""
+def _progress_bar(stage: str, given: Given) -> AbstractContextManager[None]:
+    """Progress bar in Prefect's UI for a stage marked with `bar`; for other stages a context that does nothing."""
     if not STAGES[stage].bar:
         return contextlib.nullcontext()
     jobs = list(jobs_of(stage, given))
@@ -195,7 +195,7 @@ def _summary(stage: str, entries: list[Entry], seconds: float) -> StageDone:
 
 
 def _complete_run(entries: list[Entry], given: Given) -> list[Entry]:
-    """The entries of a run of one stage: upstream as used, the stage as it was run, the rest from the last run."""
+    """Entries of a run of one stage: this stage as run, earlier stages as used, and the rest from the last run."""
     before = {entry.key: entry for entry in given.last.entries} if given.last else {}
     now = {entry.key: entry for entry in entries}
     for key, entry in given.state.items():
@@ -205,9 +205,12 @@ def _complete_run(entries: list[Entry], given: Given) -> list[Entry]:
 
 
 def publish_report(store: Path, run: Run) -> Path | None:
-    """Put the run's page and the explorer's data where people look for them: `report/<study>/`, replaced as a whole."""
-    made = run.of("report")
-    if not made:
+    """Copy the run's page and the explorer's data to `report/<study>/`, which is replaced as a whole.
+
+    Returns the path of the page, or None for a run without one.
+    """
+    reports = run.of("report")
+    if not reports:
         return None
     final = store / "report" / run.study
     partial, aside = final.with_name(f"{run.study}.partial"), final.with_name(f"{run.study}.old")
@@ -215,7 +218,7 @@ def publish_report(store: Path, run: Run) -> Path | None:
         for leftover in (partial, aside):
             shutil.rmtree(leftover, ignore_errors=True)
         ignore = shutil.ignore_patterns("dataset.json", "cached.json")
-        shutil.copytree(store / made[0].dataset.path, partial, ignore=ignore)
+        shutil.copytree(store / reports[0].dataset.path, partial, ignore=ignore)
         for explorer in run.of("explorer"):
             _link(store / explorer.dataset.path / SITE, partial / "explorer.zip")
         if final.exists():
@@ -225,10 +228,9 @@ def publish_report(store: Path, run: Run) -> Path | None:
     return final / "index.html"
 
 
-def _link(made: Path, to: Path) -> None:
-    """The same file under another name; a copy where the file system has no such thing. A run that changed nothing must
-    not copy what may be gigabytes."""
+def _link(source: Path, target: Path) -> None:
+    """Make a hard link, or a copy where the file system has no hard links. The file may hold gigabytes."""
     try:
-        os.link(made, to)
+        os.link(source, target)
     except OSError:
-        shutil.copyfile(made, to)
+        shutil.copyfile(source, target)

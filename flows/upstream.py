@@ -1,4 +1,4 @@
-"""What one stage alone is run on: the newest complete datasets of the stages before it, or one named by its recipe."""
+"""Inputs of a run of one stage: the newest complete datasets of the stages before it, or one chosen by its recipe."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from storage.runs import Entry, Run, State, numbers, read_run
 
 
 def upstream_of(study: Study, store: Path, last: Run | None, only: str, recipe: str | None = None) -> State:
-    """The entries of all stages before `only`, for the study as it is now, marked as in use.
+    """Entries of all stages before the stage `only`, for the current study file. Each dataset is marked as in use.
 
-    With `recipe` that dataset of an earlier run stands in its place. Raises BadInput when one is missing.
+    recipe: a dataset of an earlier run that replaces the newest one of the same key. Raises BadInput when a dataset is
+    missing, or when the study has no dataset of that key.
     """
     state = State()
-    named = _named(study, store, only, recipe) if recipe is not None else None
+    chosen = _entry_of_recipe(study, store, only, recipe) if recipe is not None else None
     if only == "acquire":
         return state
     if last is None or not last.of("scan"):
@@ -29,8 +30,8 @@ def upstream_of(study: Study, store: Path, last: Run | None, only: str, recipe: 
     for stage in before(only):
         for step in STEPS[stage]:
             for job in step(given):
-                if named is not None and job.key == named.key:
-                    state.add(named)
+                if chosen is not None and job.key == chosen.key:
+                    state.add(chosen)
                     continue
                 dataset = job.stage.adopt(store, **job.inputs) if job.inputs is not None else None
                 if dataset is None:
@@ -38,13 +39,13 @@ def upstream_of(study: Study, store: Path, last: Run | None, only: str, recipe: 
                         f"--only {only}: {job.key} is missing or stale: run --only {stage} first, or the whole study"
                     )
                 state.add(job.entry(dataset))
-    if named is not None and named not in state.values():
-        raise BadInput(f"--upstream {recipe}: is {named.key}, which the study as it is now does not have")
+    if chosen is not None and chosen not in state.values():
+        raise BadInput(f"--upstream {recipe}: is {chosen.key}, which the study as it is now does not have")
     return state
 
 
-def _named(study: Study, store: Path, only: str, recipe: str) -> Entry:
-    """An entry of a run of the study, by the recipe of its dataset (the name of its folder)."""
+def _entry_of_recipe(study: Study, store: Path, only: str, recipe: str) -> Entry:
+    """Find the newest entry of the study whose dataset has this recipe (the name of its folder)."""
     for number in reversed(numbers(store, study.name)):
         for entry in read_run(store, study.name, number).entries:
             if entry.dataset.recipe == recipe:

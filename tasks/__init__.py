@@ -1,1 +1,1 @@
-"""Prefect tasks, one file a stage: handles in, a handle out. No science and no storage format is decided here."""
+"""Prefect tasks, one file per stage. A task takes handles and returns a handle; it decides no science and no format."""

@@ -1,4 +1,4 @@
-"""Acquire: list a source (never cached), fetch a shard of it (cached), try again what failed, write the ledger."""
+"""Acquire: list a source (never cached), fetch a shard (cached), retry failed items, write the ledger."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger("bridgescope")
 
 @task(persist_result=False, cache_policy=NO_CACHE)
 def scan(source: dict[str, Any], shard_size: int, runtime: Runtime) -> Scan:
-    """List the source, give out shards and rows, compare with the last scan. Never cached: it may have grown."""
+    """List the source, assign shards and rows, and compare with the last scan. Never cached: a source may grow."""
     return scan_source(runtime.store, open_source(source, runtime.store), shard_size)
 
 
@@ -40,23 +40,26 @@ def fetch(
     moved: dict[str, tuple[str, str]] | None = None,
     min_success: float = 0.0,
 ) -> int:
-    """Fetch the items of one shard. The listing's digest stands for the source, which may lie anywhere.
+    """Fetch the items of one shard. Returns the number of images fetched.
 
-    `earlier` shards say which bytes are there already, and how much came through so far: below `min_success` nothing
-    is kept, and TooFewPairs raised. `moved` items came through in a later shard: here they stay failed.
+    The source is not hashed, so that it may be moved: the digest of the listing identifies its items.
+
+    earlier: shards fetched before this one, for finding duplicates and for the share of items fetched so far. When that
+        share is below `min_success`, TooFewPairs is raised and the shard is not kept.
+    moved: {source key: (cause, detail)} of items that a later shard holds. In this shard they stay failed.
     """
     opened = open_source(source, runtime.store)
     seen = failures.sums(runtime.store, earlier) if rules["duplicates"] == "drop" else None
     checked = image_check(rules["max_pixels"])
-    came = write_shard(out, runtime.store, listing, opened, checked, Earlier(moved or {}, seen))
-    written = Dataset(path=str(out.relative_to(runtime.store)), recipe="", digest="", rows=came)
+    fetched = write_shard(out, runtime.store, listing, opened, checked, Earlier(moved or {}, seen))
+    written = Dataset(path=str(out.relative_to(runtime.store)), recipe="", digest="", rows=fetched)
     failures.tally(runtime.store, [*earlier, written]).check(min_success)
     opened.release(read_listing(runtime.store, listing)["locator"].to_list())
-    return came
+    return fetched
 
 
 def image_check(max_pixels: int) -> Check:
-    """A function that tells width and height of an image that decodes. It raises SourceError for one that does not."""
+    """Return a function that measures (width, height) of an image, and raises SourceError if it does not decode."""
 
     def check(data: bytes) -> tuple[int, int]:
         try:
@@ -71,7 +74,7 @@ def image_check(max_pixels: int) -> Check:
 def retry(
     scanned: Scan, pairs: list[Dataset], source: dict[str, Any], rules: dict[str, Any], after: float, runtime: Runtime
 ) -> Dataset | None:
-    """Try again what failed for now. Returns the listing of a new shard, or None when nothing came through."""
+    """Fetch items with a temporary failure again. Returns the listing of a new shard, or None if all failed again."""
     return failures.retry(
         runtime.store,
         open_source(source, runtime.store),
@@ -86,15 +89,15 @@ def retry(
 
 @task(persist_result=False, cache_policy=NO_CACHE)
 def ledger(dropped: list[Dropped], pairs: list[Dataset], min_success: float, runtime: Runtime) -> Dataset:
-    """Put together what the source did not offer and what failed on the way, and tell it. Addressed by its content.
+    """Write the ledger: items that the source dropped and items that failed. Its address is a hash of its content.
 
-    Raises TooFewPairs when less than `min_success` came through.
+    Logs the counts. Raises TooFewPairs when the share of items fetched is below `min_success`.
     """
     written = write_ledger(runtime.store, dropped, read_failures(runtime.store, pairs))
-    counted = failures.tally(runtime.store, pairs)
-    if counted.causes or counted.duplicates:
-        log.info("%s", counted.told())
-    if counted.torn:
-        log.warning("%d images lie on both sides of the split, under different group keys", counted.torn)
-    counted.check(min_success)
+    tally = failures.tally(runtime.store, pairs)
+    if tally.causes or tally.duplicates:
+        log.info("%s", tally.told())
+    if tally.torn:
+        log.warning("%d images lie on both sides of the split, under different group keys", tally.torn)
+    tally.check(min_success)
     return written

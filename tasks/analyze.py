@@ -1,4 +1,4 @@
-"""Analyze: every table of the study, recomputed from activations and SAEs."""
+"""Analyze: recompute every table of the study from activations and SAEs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def analyze(
     diets: dict[str, dict[str, str | None]],
     runtime: Runtime,
 ) -> int:
-    """Compute the tables of a study from its datasets, and write one Parquet file each.
+    """Compute the tables of a study from its datasets, and write one Parquet file per table.
 
-    Raises BadInput, naming the file and what to run, for activations that are missing or not numbers, seeds that differ
-    in width, or a modality without items.
+    Raises BadInput for activations that are missing or not finite, seeds that differ in width, or a modality without
+    items. The message names the file and the command to run.
     """
     handles = [Entry(**entry) for entry in entries]
     analysis = Analysis(runtime.store, handles, heldout, split, min_pairs, diets, out)
-    with duckdb.connect(config={"threads": 1}) as con:  # one thread: sums in one order, the same bytes every time
+    with duckdb.connect(config={"threads": 1}) as con:  # one thread: a fixed order of summation, hence equal bytes
         create_views(con, runtime.store, handles, heldout)
         check(con, analysis)
         return compute(con, analysis)

@@ -1,4 +1,4 @@
-"""Checkpoint: an SAE that was trained elsewhere takes the place of training, addressed by the bytes of its files."""
+"""Checkpoint: import an SAE that was trained elsewhere, in place of training. The recipe hashes its files."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def import_sae(
     path: str,
     runtime: Runtime,
 ) -> int:
-    """Read an SAE from `path`, whose bytes are `checkpoint`, for the rows of a model's shards.
+    """Read an SAE from `path` and write it in this project's format. `checkpoint` is the fingerprint of its files.
 
-    The rows say which dimension it must have; a threshold that its file leaves open is calibrated on the training rows.
-    Its training curve has no rows.
+    Its dimension must be that of the model's rows. A threshold that its files do not hold is calibrated on the training
+    rows. The table of its training curve is empty.
     """
     import polars as pl
 
@@ -33,10 +33,10 @@ def import_sae(
     from storage.rows import select
 
     rows = select(runtime.store, pairs, embeddings, heldout, "train")
-    found = load_checkpoint(
+    imported = load_checkpoint(
         path, dim=rows.image.shape[1], architecture=architecture, k=k or 0, rows=(rows.image, rows.text)
     )
-    found.save(out)
+    imported.save(out)
     columns = {"step": pl.Int64, "epoch": pl.Float64, **dict.fromkeys(CURVE, pl.Float64)}
     pl.DataFrame(schema=columns).write_parquet(out / "training.parquet")
     return len(rows.image) + len(rows.text)

@@ -1,6 +1,6 @@
-"""Work in another process, on one thread: the same bytes whatever else runs beside it.
+"""Work in child processes of one thread each, so that a result has the same bytes whatever else runs.
 
-This module imports no orchestrator, so that the process starts quickly.
+This module does not import Prefect, so that a child starts quickly.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ from typing import Any, NamedTuple
 
 
 class ChildFailed(RuntimeError):
-    """A process ended without an answer; the message is the child's own."""
+    """A job failed in a child process, or the process died. The message holds the child's error or its exit code."""
 
 
 class Watch(NamedTuple):
-    """What a child looks at now and then, so as not to outlive a study that was killed."""
+    """A check that a job calls now and then, so that its process ends when the study was killed."""
 
     parent: int
 
     def __call__(self) -> None:
-        """End this process when the one that started it is gone."""
+        """End this process if its parent process is gone."""
         if os.getppid() != self.parent:
             os._exit(1)
 
 
 class Child(NamedTuple):
-    """A process that does one job after another."""
+    """A child process, which does one job after another."""
 
     process: BaseProcess
     pipe: Connection
 
     def end(self) -> None:
-        """Tell it that there is no other job, and wait a while for it to go: a killed one leaves semaphores behind."""
+        """Close the pipe, so that the process ends, and wait up to 10 s. A killed process leaves semaphores behind."""
         self.pipe.close()
         self.process.join(10)
 
 
-_thread = threading.local()  # .idle: processes that wait for the next job of this thread or of those beside it
+_thread = threading.local()  # .idle: waiting processes, shared by the threads of one pool
 
 
 @contextmanager
 def side_by_side(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """A thread for each core, at most one for each job; processes that end a job for `in_process` do the next one.
+    """A pool of one thread per core, at most one per job, whose calls of `in_process` share child processes.
 
-    A process takes seconds to start. On leaving, also by an error or an interrupt, nothing queued starts and nothing
-    running goes on.
+    A process takes seconds to start, so it is used again for the next job. When the block ends, also by an error or an
+    interrupt, queued jobs are cancelled and running processes terminated.
     """
     idle: list[Child] = []
     pool = ThreadPoolExecutor(min(jobs, os.cpu_count() or 1), initializer=setattr, initargs=(_thread, "idle", idle))
@@ -66,12 +66,13 @@ def side_by_side(jobs: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
-    """`body(job, watch)` in another process; body, job and answer are pickled.
+    """Return `body(job, watch)`, computed in a child process. Body, job and answer are pickled.
 
-    Raises ChildFailed with what the process said, or with how it died (a kernel out of memory kills it silently).
+    Raises ChildFailed with the error of the body, or with the exit code if the process died: when memory runs out, the
+    kernel kills it without a message.
     """
     idle: list[Child] | None = getattr(_thread, "idle", None)
-    child = _waiting(idle) if idle else None
+    child = _take(idle) if idle else None
     if child is None or not child.process.is_alive():
         child = _start()
     try:
@@ -89,10 +90,10 @@ def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
     return answer
 
 
-def _waiting(idle: list[Child]) -> Child | None:
+def _take(idle: list[Child]) -> Child | None:
     try:
         return idle.pop()
-    except IndexError:  # another thread was faster
+    except IndexError:  # another thread took the last one
         return None
 
 
@@ -115,7 +116,7 @@ def _serve(parent: int, pipe: Connection) -> None:
             try:
                 body, job = pipe.recv()
             except EOFError:
-                return  # there is no other job, or nobody to give one
+                return  # the parent closed the pipe, or is gone
             try:
                 pipe.send((False, body(job, Watch(parent))))
             except Exception as error:

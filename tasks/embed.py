@@ -1,4 +1,4 @@
-"""Embed: one pair shard through one model, into Zarr, going on where an interrupted call stopped."""
+"""Embed: embed one shard of pairs with one model into Zarr arrays. An interrupted call is resumed where it stopped."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from vlm.spec import Spec
 
 log = logging.getLogger("bridgescope")
 
-FIRST_BATCH = 16  # images and captions that a cast to bfloat16 is checked on
-TELL_EVERY = 30.0  # seconds between lines on the way
+FIRST_BATCH = 16  # images, and captions, on which a cast to bfloat16 is checked
+LOG_EVERY = 30.0  # seconds between progress lines
 
 
 def model_identity(spec: str, store: Path) -> tuple[str, str]:
-    """(what a recipe knows of a model, the spec to load it by), without loading it.
+    """(identity of a model for recipes, spec to load it with). The model is not loaded.
 
-    A local folder counts by its bytes, wherever it lies; a hub repository by its commit, which is resolved once for a
-    store and kept in `sources/revisions.json`. Raises BadInput for a folder that is not there.
+    The identity of a local folder is the fingerprint of its files, wherever it lies. That of a hub repository is its
+    commit, which is resolved once per store and kept in `sources/revisions.json`. Raises BadInput for a folder that
+    does not exist.
     """
     parsed = Spec.parse(spec)
     if parsed.path is not None:
@@ -46,12 +47,12 @@ def model_identity(spec: str, store: Path) -> tuple[str, str]:
         return str(parsed.with_path(fingerprint(folder, store / "sources" / "fingerprints.json"))), spec
     if parsed.kind == "open_clip":
         return str(parsed), spec
-    pinned = str(_pinned(parsed, store / "sources" / "revisions.json"))
+    pinned = str(_with_commit(parsed, store / "sources" / "revisions.json"))
     return pinned, pinned
 
 
-def _pinned(spec: Spec, memo: Path) -> Spec:
-    """hf:REPOSITORY@COMMIT of hf:REPOSITORY[@REVISION]: the commit that the store met first."""
+def _with_commit(spec: Spec, memo: Path) -> Spec:
+    """hf:REPOSITORY@COMMIT for hf:REPOSITORY[@REVISION], with the commit to which this store first resolved it."""
     from vlm import hub
 
     repository, revision = spec.repository()
@@ -67,8 +68,11 @@ def _pinned(spec: Spec, memo: Path) -> Spec:
 
 @functools.lru_cache(maxsize=1)
 def load_encoders(spec: str, device: str, dtype: str) -> list[Encoder]:
-    """A model on each device that `device` means, in float32 until its cast was checked. One model at a time stays
-    loaded: shards of a model come one after another; `dtype` keeps the casts of a model apart."""
+    """Load a model in float32 on each device that `device` names.
+
+    One model is cached, since the shards of a model are embedded one after another. `embed` casts the cached encoders
+    in place, so `dtype` is part of the cache key.
+    """
     return [vlm.load(spec, device=place) for place in devices(device)]
 
 
@@ -82,9 +86,10 @@ def embed(
     runtime: Runtime,
     max_pixels: int = MAX_PIXELS,
 ) -> int:
-    """Embed a shard's images and captions. `model` is what the recipe knows of it: a handle, or its identity.
+    """Embed the images and captions of a shard. Returns the number of rows without the failed ones.
 
-    `max_pixels` is at least what `acquire` let through.
+    model: a handle, or the identity of a model, for the recipe. `spec` is what the model is loaded with.
+    max_pixels: limit for decoding; at least the limit of `acquire`.
     """
     encoders = load_encoders(spec, runtime.device, dtype)
     captions = captions_of(runtime.store, pairs)
@@ -97,7 +102,7 @@ def embed(
         EncoderPool(encoders, runtime.embed_batch_size) as pool,
         bar(sum(rows), f"embed  {spec.rpartition('/')[2]} shard {shard}", show=runtime.progress) as progress,
     ):
-        tell = _Teller(shard, sum(rows), progress)
+        progress_log = _ProgressLog(shard, sum(rows), progress)
         pictures = ImageBatches(
             pool,
             lambda start: image_bytes(runtime.store, pairs, start),
@@ -105,7 +110,7 @@ def embed(
             lambda rows: written_rows(out, "image", rows),
             max_pixels=max_pixels,
             chunk=CHUNK,
-            done=tell,
+            done=progress_log,
         )
         texts = TextBatches(
             pool,
@@ -113,7 +118,7 @@ def embed(
             first_of(captions),
             lambda rows: written_rows(out, "text", rows),
             chunk=CHUNK,
-            done=tell,
+            done=progress_log,
         )
         dim = encoders[0].dim
         write_modality(out, "image", rows[0], dim, pictures.encode, lambda _: None)
@@ -132,8 +137,10 @@ def embed(
 
 
 def _cast(encoders: list[Encoder], store: Path, pairs: Dataset, texts: list[str], spec: str, max_pixels: int) -> None:
-    """Cast to bfloat16, checked on the first device with the shard's first sound images. A model that fails is
-    forgotten: it is half cast."""
+    """Cast the encoders to bfloat16. The cast is checked on the first device, with the first images that decode.
+
+    On failure the model is removed from the cache: part of its weights are cast already.
+    """
     from vlm.precision import cast_checked
 
     images = []
@@ -141,7 +148,7 @@ def _cast(encoders: list[Encoder], store: Path, pairs: Dataset, texts: list[str]
         try:
             images += [vlm.decode(data, max_pixels)] if data is not None else []
         except vlm.DecodeError:
-            continue  # the stage counts it when it comes to its row
+            continue  # `embed` counts it as failed later
         if len(images) == FIRST_BATCH:
             break
     try:
@@ -154,25 +161,25 @@ def _cast(encoders: list[Encoder], store: Path, pairs: Dataset, texts: list[str]
     log.info("%s in bfloat16: lowest cosine to float32 in the first batch %.5f", spec, lowest)
 
 
-class _Teller:
-    """Progress: a bar where a person is watching, else a line every half minute, with rows/s and the time left."""
+class _ProgressLog:
+    """Progress of a shard: a bar in a terminal, else a log line every 30 s with rows/s and the time left."""
 
     def __init__(self, shard: int, total: int, progress: Any) -> None:
         self.shard, self.total, self.progress = shard, total, progress
-        self.done, self.began, self.told = 0, time.perf_counter(), time.perf_counter()
+        self.done, self.began, self.logged = 0, time.perf_counter(), time.perf_counter()
 
     def __call__(self, rows: int) -> None:
         self.done += rows
         self.progress.update(rows)
         now = time.perf_counter()
-        if self.progress.disable and now - self.told > TELL_EVERY:
-            self.told, rate = now, self.done / (now - self.began)
+        if self.progress.disable and now - self.logged > LOG_EVERY:
+            self.logged, rate = now, self.done / (now - self.began)
             left = (self.total - self.done) / rate
             log.info("shard %d: %d of %d rows, %.1f rows/s, %.0f s left", self.shard, self.done, self.total, rate, left)
 
 
 def _summary(shard: int, rows: tuple[int, int], pool: EncoderPool, seconds: float, failed: int, truncated: int) -> None:
-    """Where the time went, and what did not come through whole."""
+    """Log the time spent on reading, forward passes and writing, and the numbers of failed images and cut captions."""
     spent = pool.seconds
     log.info(
         "shard %d: %d images, %d captions, %d rows forward in %.1f s (%.1f rows/s): "
@@ -186,7 +193,7 @@ def _summary(shard: int, rows: tuple[int, int], pool: EncoderPool, seconds: floa
 
 @stage("embeddings", version="1", unhashed=("path",), resumes=True)
 def adopt_vectors(out: Path, pairs: Dataset, model: str, path: str, runtime: Runtime) -> int:
-    """Take the rows of a pair shard from the user's own vectors. `model` is their fingerprint."""
+    """Write the rows of a shard of pairs from the user's own vectors, normalised. `model` is their fingerprint."""
     vectors = open_vectors(Path(path))
     row_of = {key: row for row, key in enumerate(vectors.keys)}
     images = read_images(runtime.store, pairs, ["image_id", "source_key"])

@@ -1,4 +1,4 @@
-"""Explore: the map of each dictionary, and the explorer's data files, made from the catalog."""
+"""Explore: the map of each SAE's concepts, and the explorer's data files, made from the catalog."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAYOUT = "layout.npy"
 
 @stage("layouts", version="1")
 def layout(out: Path, sae: Dataset, runtime: Runtime) -> int:
-    """Lay out the concepts of one SAE in the plane."""
+    """Place the concepts of one SAE in the plane. Returns their number."""
     from report.explorer import concept_map
     from sae import SAE
 
@@ -36,21 +36,24 @@ def explore(
     config: dict[str, Any],
     runtime: Runtime,
 ) -> int:
-    """Write the explorer's data files of a study. layouts: of every SAE that is shown, by model/sae/seed."""
+    """Write the explorer's data files of a study.
+
+    layouts: {"model/sae/seed": map} of every SAE that the explorer shows.
+    """
     from report.explorer import write_explorer
     from report.explorer.shares import Dictionary
     from sae import SAE
 
-    made = [Entry(**entry) for entry in entries]
-    trained = {f"{e.model}/{e.sae}/{e.seed}": e.dataset for e in made if e.kind == "train"}
+    handles = [Entry(**entry) for entry in entries]
+    trained = {f"{e.model}/{e.sae}/{e.seed}": e.dataset for e in handles if e.kind == "train"}
 
     def dictionary_of(key: str) -> Dictionary:
         net = SAE.load(runtime.store / trained[key].path)
-        nothing = np.zeros((1, net.config.width), np.float32)
-        bias = {modality: net.decode(nothing, modality)[0].double().numpy() for modality in ("image", "text")}
+        no_codes = np.zeros((1, net.config.width), np.float32)
+        bias = {modality: net.decode(no_codes, modality)[0].double().numpy() for modality in ("image", "text")}
         return Dictionary(net.dictionary.double().numpy(), bias)
 
-    with duckdb.connect(config={"threads": 1}) as con:  # one thread: sums in one order, the same bytes every time
-        create_views(con, runtime.store, made, config["pairs"]["heldout"])
+    with duckdb.connect(config={"threads": 1}) as con:  # one thread: a fixed order of summation, hence equal bytes
+        create_views(con, runtime.store, handles, config["pairs"]["heldout"])
         places = {key: np.load(runtime.store / dataset.path / LAYOUT) for key, dataset in layouts.items()}
         return write_explorer(out, con, config, runtime.store / page.path, places, dictionary_of)

@@ -1,4 +1,4 @@
-"""Export: the codes of one SAE on one shard, every item of both splits, into sorted Parquet."""
+"""Export: write the codes of one SAE on one shard, for all items of both splits, as sorted Parquet."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tasks.stage import Runtime, stage
 if TYPE_CHECKING:
     from sae import SAE
 
-BLOCK = 8192  # rows encoded at a time: bounds the dense codes
+BLOCK = 8192  # rows encoded at a time, which bounds the memory of the dense codes
 
 
 @stage("activations", version="1")
 def export(out: Path, sae: Dataset, pairs: Dataset, embeddings: Dataset, shard: int, runtime: Runtime) -> int:
-    """Write one shard's activations."""
+    """Write the activations of an SAE on one shard."""
     from sae import SAE
 
     rows = select(runtime.store, [pairs], [embeddings], heldout=0.0)
@@ -31,7 +31,7 @@ def export(out: Path, sae: Dataset, pairs: Dataset, embeddings: Dataset, shard: 
 
 
 def encode(model: SAE, x: NDArray, ids: Ints, modality: str) -> Activations:
-    """The non-zero codes of float32 [n, d] rows of one modality, whose ids are given."""
+    """The non-zero codes of the rows `x` (float32 [n, d], one modality). `ids` are the item ids of the rows."""
     items, concepts, values = [ids[:0]], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
     for start in range(0, len(x), BLOCK):
         codes = model.encode(x[start : start + BLOCK], modality).numpy()

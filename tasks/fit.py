@@ -1,6 +1,6 @@
-"""The training of one SAE in another process, on one thread: the same bytes alone or beside other seeds.
+"""Train one SAE in a child process of one thread: the bytes are the same, alone or in parallel with other seeds.
 
-This module imports no orchestrator, so that the process starts quickly.
+This module does not import Prefect, so that the process starts quickly.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tasks.children import Watch, in_process
 
 
 class Fit(NamedTuple):
-    """What a training process is told."""
+    """Arguments of a training process."""
 
     out: Path
     store: Path
@@ -26,19 +26,16 @@ class Fit(NamedTuple):
     progress: bool
 
 
-CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a training
 
 
 def fit_in_process(job: Fit) -> int:
-    """Run `fit` in another process and wait for it. Returns the number of rows it was trained on.
-
-    Raises ChildFailed.
-    """
+    """Run `fit` in a child process. Returns the number of training rows. Raises ChildFailed."""
     return int(in_process(fit, job, f"seed {job.seed}"))
 
 
 def fit(job: Fit, watch: Watch) -> int:
-    """Train one SAE and save it with its curve into `job.out`, going on from a checkpoint that was left there."""
+    """Train one SAE, from its checkpoint in `job.out` if there is one. Saves the SAE and its training curve there."""
     import polars as pl
     import torch
 
@@ -60,8 +57,8 @@ def fit(job: Fit, watch: Watch) -> int:
             progress.set_postfix(stats, refresh=False)
             progress.update(step - progress.n)
 
-        kept = sae.Checkpoint(job.out, CHECKPOINT_SECONDS)
-        trained = sae.train(rows.image, rows.text, settings, job.seed, device, on_step, kept)
+        checkpoint = sae.Checkpoint(job.out, CHECKPOINT_SECONDS)
+        trained = sae.train(rows.image, rows.text, settings, job.seed, device, on_step, checkpoint)
     trained.sae.save(job.out)
     pl.DataFrame(trained.curve).write_parquet(job.out / "training.parquet")
     return len(rows.image) + len(rows.text)

@@ -1,4 +1,4 @@
-"""Frontier: R2 against L0 of every method on one model's rows; as many processes as cores share the methods."""
+"""Frontier: R2 against L0 of every method on the rows of one model. The methods are shared by one process per core."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tasks.stage import Runtime, stage
 if TYPE_CHECKING:
     from sae.frontier import Part
 
-SECONDS = "seconds.parquet"  # apart from the figures: times differ between runs that are otherwise equal
+SECONDS = "seconds.parquet"  # a file of its own, outside the digest: times differ between equal runs
 ORDER = ["method", "k"]
 
 
 class Measure(NamedTuple):
-    """What a process is told."""
+    """Arguments of a measuring process."""
 
     store: Path
     pairs: list[Dataset]
@@ -40,26 +40,26 @@ def frontier(
     heldout: float,
     runtime: Runtime,
 ) -> int:
-    """Fit every method on a model's training rows and measure it on the held-out ones: a row a method and k."""
+    """Fit every method on a model's training rows and measure it on the held-out ones: one row per method and k."""
     import polars as pl
 
     from sae.frontier import parts
 
-    every = parts(methods, k)
-    count = min(len(every), os.cpu_count() or 1)  # a process takes seconds to start: one for many methods
+    all_parts = parts(methods, k)
+    count = min(len(all_parts), os.cpu_count() or 1)  # a process takes seconds to start, so each gets many parts
     shared = (runtime.store, pairs, embeddings, heldout, setting)
-    jobs = [Measure(*shared, every[i::count], runtime.device) for i in range(count)]
+    jobs = [Measure(*shared, all_parts[i::count], runtime.device) for i in range(count)]
     with side_by_side(count) as pool:
         running = [pool.submit(in_process, measure_parts, job, "frontier") for job in jobs]
-        found = [row for done in running for row in done.result()]
-    table = pl.DataFrame(found).sort(ORDER).with_columns(split=pl.lit("heldout"))
+        rows = [row for future in running for row in future.result()]
+    table = pl.DataFrame(rows).sort(ORDER).with_columns(split=pl.lit("heldout"))
     table.select(*ORDER, "seconds").write_parquet(out / SECONDS)
     table.drop("seconds").write_parquet(out / "frontier.parquet")
     return table.height
 
 
 def measure_parts(job: Measure, watch: Watch) -> list[dict[str, Any]]:
-    """The rows of several methods, in another process."""
+    """Measure the parts of a job, in a child process. Returns one row per method and k."""
     import torch
 
     from sae import Settings
@@ -69,9 +69,11 @@ def measure_parts(job: Measure, watch: Watch) -> list[dict[str, Any]]:
     sides = [select(job.store, job.pairs, job.embeddings, job.heldout, side) for side in ("train", "heldout")]
     training, heldout = (Pair(rows.image, rows.text) for rows in sides)
     device = job.device if job.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    found = []
+    measured = []
     for part in job.parts:
         watch()
         settings = Settings(**job.setting, k=min(part.k))
-        found += measure(part, training, heldout, settings, device=device, on_step=lambda step, steps, stats: watch())
-    return found
+        measured += measure(
+            part, training, heldout, settings, device=device, on_step=lambda step, steps, stats: watch()
+        )
+    return measured

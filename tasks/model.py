@@ -1,4 +1,4 @@
-"""Model: build the demo's small dual encoder from frozen towers and the first manifest's training pairs."""
+"""Model: build a demo model from two frozen towers and the training pairs of the study's first run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.stage import Runtime, stage
 
 @stage("features", version="1")
 def features(out: Path, pairs: list[Dataset], heldout: float, runtime: Runtime) -> int:
-    """Features of both frozen towers for the training pairs: computed once, used by every variant."""
+    """Compute the features of both frozen towers for the training pairs, which every variant uses."""
     from vlm.demo import tower_features
 
     columns = ["image_id", "split_u", "error", "image"]
@@ -26,11 +26,11 @@ def features(out: Path, pairs: list[Dataset], heldout: float, runtime: Runtime) 
     with bar(images.height + captions.height, "model  tower features", show=runtime.progress) as progress:
         done = {"images": 0, "captions": 0}
 
-        def tell(what: str, count: int) -> None:
-            progress.update(count - done[what])
-            done[what] = count
+        def update(kind: str, count: int) -> None:
+            progress.update(count - done[kind])
+            done[kind] = count
 
-        image, text = tower_features(images["image"], captions["caption"].to_list(), progress=tell)
+        image, text = tower_features(images["image"], captions["caption"].to_list(), progress=update)
     save_file(
         {"image": image, "text": text, "owner": captions["row"].to_numpy().astype("int64")},
         out / "features.safetensors",
@@ -40,7 +40,7 @@ def features(out: Path, pairs: list[Dataset], heldout: float, runtime: Runtime) 
 
 @stage("models", version="1")
 def demo_model(out: Path, features: Dataset, variant: str, seed: int, runtime: Runtime) -> int:
-    """Train the two projections of one variant and write the open_clip checkpoint."""
+    """Train the two projections of one variant and write an open_clip checkpoint."""
     from vlm.demo import align, write_checkpoint
 
     towers = load_file(runtime.store / features.path / "features.safetensors")

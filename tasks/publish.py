@@ -1,4 +1,4 @@
-"""Publish: SAEs of a finished study with cards from the run's own tables, and its pages. Called by hand, by no flow."""
+"""Publish: SAEs of a finished study, with cards made from the run's tables, and its pages. No flow calls this."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def publish(
     target: str | os.PathLike[str],
     private: bool = True,
 ) -> str:
-    """Put an SAE of the newest run into a repository of the hub, `owner/name`, or into a folder. Returns where it is.
+    """Publish an SAE of the newest run to a hub repository `owner/name` or into a folder. Returns its URL or path.
 
     Raises BadInput when the study has not run or has no such SAE.
     """
@@ -46,10 +46,10 @@ def publish(
 def publish_study(
     store: Path, study: str, target: str | os.PathLike[str], web: Path, *, items: bool = True, private: bool = True
 ) -> str:
-    """Put a study's newest run into a repository of the hub or into a folder, whole: SAEs, card, statistics and pages.
+    """Publish the newest run of a study to a hub repository or into a folder: SAEs, card, statistics and pages.
 
-    web: the built front end. Without `items` no image and no caption is published. Raises BadInput when the study has
-    not run to its end, and NotOurs for a folder that holds something else. Returns where it is.
+    web: the built front end. Without `items` no image and no caption is published. Returns the URL or path. Raises
+    BadInput when the study has not run to its end, and NotOurs for a folder that holds other files.
     """
     from report.card import study_card
     from report.explorer import unpack
@@ -71,7 +71,7 @@ def publish_study(
 
 
 def write_saes(folder: Path, store: Path, run: Run, con: duckdb.DuckDBPyConnection) -> None:
-    """Every SAE of the settings that the study file names, each with its card."""
+    """Write every SAE of the settings in the study file, without data diets, each with its card."""
     from sae import SAE
     from sae.hub import MANY, write_sae
 
@@ -84,7 +84,7 @@ def write_saes(folder: Path, store: Path, run: Run, con: duckdb.DuckDBPyConnecti
 
 
 def write_statistics(folder: Path, store: Path, run: Run) -> None:
-    """The tables of the run as they are, and those of its frontier: they hold no caption and no picture."""
+    """Copy the tables of the run and of its frontier. They hold no caption and no image."""
     folder.mkdir()
     for entry in run.of("analyze"):
         for table in tables_of(store, entry.dataset):
@@ -94,7 +94,7 @@ def write_statistics(folder: Path, store: Path, run: Run) -> None:
 
 
 def known_of(store: Path, run: Run) -> dict[str, dict[str, Any]]:
-    """What the run's embeddings say of the model that made them, by model."""
+    """{model: identity of the model}, from the attributes of the run's embeddings."""
     first: dict[str, Entry] = {}
     for entry in run.of("embed"):
         first.setdefault(entry.model or "", entry)
@@ -102,28 +102,28 @@ def known_of(store: Path, run: Run) -> dict[str, dict[str, Any]]:
 
 
 def _flat(value: Any, place: str = "") -> dict[str, Any]:
-    """Nested tables as one, keys joined by dots."""
+    """Flatten nested dicts into one, with keys joined by dots."""
     if not isinstance(value, dict):
         return {place: value}
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, item in value.items():
-        found |= _flat(item, f"{place}.{key}" if place else str(key))
-    return found
+        flat |= _flat(item, f"{place}.{key}" if place else str(key))
+    return flat
 
 
 def figures_of(con: duckdb.DuckDBPyConnection, model: str | None, sae: str | None, seed: int | None) -> dict[str, Any]:
-    """An SAE's row of the view `saes`, with its stability. Raises BadInput, listing what there is, without one."""
-    named = {"model": model, "sae": sae, "seed": seed}
-    row = _one(con.execute("SELECT * FROM saes WHERE model = $model AND sae = $sae AND seed = $seed", named))
+    """Row of an SAE in the view `saes`, with its stability. Raises BadInput, listing all SAEs, when there is none."""
+    parameters = {"model": model, "sae": sae, "seed": seed}
+    row = _one(con.execute("SELECT * FROM saes WHERE model = $model AND sae = $sae AND seed = $seed", parameters))
     if row is None:
-        there = con.execute("SELECT model, sae, seed FROM saes ORDER BY ALL").fetchall()
-        listed = ", ".join(f"{m} {s} {n}" for m, s, n in there)
+        existing = con.execute("SELECT model, sae, seed FROM saes ORDER BY ALL").fetchall()
+        listed = ", ".join(f"{m} {s} {n}" for m, s, n in existing)
         raise BadInput(f"no SAE {model} {sae} {seed}; the study has {listed}")
-    return {**row, **(_one(con.execute(STABILITY, named)) or {})}
+    return {**row, **(_one(con.execute(STABILITY, parameters)) or {})}
 
 
 def _one(answer: Any) -> dict[str, Any] | None:
-    """The first row of an answer by column."""
+    """First row of an answer as {column: value}, or None for an answer without rows."""
     names = [column[0] for column in answer.description]
-    found = answer.fetchone()
-    return None if found is None else dict(zip(names, found, strict=True))
+    row = answer.fetchone()
+    return None if row is None else dict(zip(names, row, strict=True))

@@ -1,4 +1,4 @@
-"""What study files say of SAEs, for flows: the settings and the table of methods. Imports neither prefect nor torch."""
+"""SAE settings and architectures for the flows, which import tasks and storage only. Imports no torch."""
 
 from sae.architectures import ARCHITECTURES, BASELINES, PARAMETERS
 from sae.settings import ImageShare, Settings

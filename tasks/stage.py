@@ -1,4 +1,4 @@
-"""The caching rule. A cached task's key is the address of its output; Prefect's record lies inside that folder."""
+"""Caching: the cache key of a task is the address of its dataset, and Prefect's record lies in the dataset's folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from storage.lease import adopt
 
 
 class Runtime(BaseModel):
-    """What a task needs and what never changes its result: not part of any recipe."""
+    """Options of a task that do not change its result. They are part of no recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,9 +33,9 @@ class Runtime(BaseModel):
 
 @dataclass
 class AtAddress(CachePolicy):
-    """Key = path of the record inside the dataset's folder: deleting the folder deletes the record.
+    """Prefect's cache policy. The key is the path of the record in the dataset's folder, so both are deleted together.
 
-    A folder that lost a file loses its record too, so that a hit always has all of its output behind it.
+    The record of an incomplete dataset is deleted: a cache hit always means a complete dataset.
     """
 
     of: Callable[..., Address] | None = None
@@ -47,8 +47,11 @@ class AtAddress(CachePolicy):
         flow_parameters: dict[str, Any],
         **kwargs: Any,
     ) -> str | None:
-        """Prefect calls this with the task's arguments. (An exception here would be logged and leave the task uncached;
-        the task's body computes the same address, and raises.)"""
+        """Return the cache key. Prefect calls this with the arguments of the task.
+
+        Prefect logs an exception of this method and runs the task uncached. The task's body then computes the same
+        address and raises the exception.
+        """
         assert self.of is not None
         runtime: Runtime = inputs["runtime"]
         at = self.of(**inputs)
@@ -58,7 +61,7 @@ class AtAddress(CachePolicy):
 
 
 class Stage:
-    """A cached task, and the address of what it makes, which can be known without running it."""
+    """A cached task, with the address of its dataset, which is computed without running the task."""
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class Stage:
             bound = make_signature.bind(*args, **kwargs).arguments
             return self.make(**bound)
 
-        del make.__wrapped__  # a process of a cluster finds the body by its name: see __reduce__
+        del make.__wrapped__  # a process of a cluster imports the body by name: see __reduce__
         make_signature = signature.replace(parameters=parameters, return_annotation=Dataset)
         make.__signature__ = make_signature  # type: ignore[attr-defined]
         make.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": Dataset}
@@ -93,13 +96,13 @@ class Stage:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travels as its name, so that another process uses its own module, and what that module keeps loaded."""
+        """Pickle as a name, so that another process uses its own module, with the models that it has loaded."""
         return _stage_named, (self.body.__module__, self.body.__name__)
 
     def address(self, **arguments: Any) -> Address:
-        """Where the output for these arguments lies. Those that are not hashed may be left out.
+        """Address of the dataset for these arguments. Those that are not hashed may be left out.
 
-        One at its default counts as left out: a parameter that a stage is given later changes no older address.
+        An argument equal to its default is not hashed, so that a new parameter with a default changes no old address.
         """
         hashed = {
             name: value
@@ -109,15 +112,15 @@ class Stage:
         return address(self.folder, self.version, hashed)
 
     def lookup(self, store: Path, **arguments: Any) -> Dataset | None:
-        """The output for these arguments if it is there whole. Runs nothing."""
+        """Return the dataset for these arguments if it is complete, else None. Runs no task."""
         return complete(store, self.address(**arguments))
 
     def adopt(self, store: Path, **arguments: Any) -> Dataset | None:
-        """As `lookup`, for a run that goes on to use it: a garbage collection leaves it alone."""
+        """Like `lookup`, and mark the dataset as in use by this run, so that `gc` keeps it."""
         return adopt(store, self.address(**arguments))
 
     def make(self, runtime: Runtime, **arguments: Any) -> Dataset:
-        """Adopt the output at its address, or make it. Plain Python: no orchestrator needed."""
+        """Return the dataset for these arguments. If it is not complete, make it. Does not need Prefect."""
         return materialize(
             runtime.store,
             self.address(**arguments),
@@ -129,8 +132,8 @@ class Stage:
 
 
 def _stage_named(module: str, name: str) -> Stage:
-    found: Stage = getattr(importlib.import_module(module), name)
-    return found
+    stage: Stage = getattr(importlib.import_module(module), name)
+    return stage
 
 
 def stage(
@@ -141,10 +144,12 @@ def stage(
     volatile: tuple[str, ...] = (),
     resumes: bool = False,
 ) -> Callable[[Callable[..., int]], Stage]:
-    """Make a cached task of `body(out, ..., runtime) -> rows`, which fills the folder `out`.
+    """Decorator that makes a cached task of `body(out, ..., runtime) -> rows`, which writes into the folder `out`.
 
-    Everything but `runtime` and what `unhashed` names is part of the recipe, handles by their digest. `version` is
-    changed by hand when the body changes its result; comments and helpers do not count. Files named in `volatile`
-    hold times and do not count in the digest. With `resumes` the body finds what an interrupted call left in `out`.
+    folder: folder of the store in which the datasets lie.
+    version: part of the recipe; change it when the body gives another result.
+    unhashed: arguments that are not part of the recipe, besides `runtime`. All others are; handles by their digest.
+    volatile: files that hold times and are not part of the digest.
+    resumes: an interrupted call leaves its files in `out`, where the next call finds them.
     """
     return lambda body: Stage(body, folder, version, unhashed, volatile, resumes)

@@ -1,4 +1,4 @@
-"""Train: one cached task an SAE; seeds that are missing together are trained side by side first."""
+"""Train: one cached task per SAE. When several seeds are missing, they are trained in parallel first."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def sae(
 
 @task(persist_result=False, cache_policy=NO_CACHE)
 def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[Dataset]:
-    """Make the datasets of several seeds, one on each core at a time. Never cached: each task adopts its own folder.
+    """Make the datasets of several seeds, one per core at a time. Not cached: the task of each seed adopts its dataset.
 
-    A seed that fails does not stop the others; when all have ended, ChildFailed says what went wrong with which.
+    A seed that fails does not stop the others. When all have ended, ChildFailed is raised with one line per failure.
     """
     with side_by_side(len(jobs)) as pool:
         runs = [pool.submit(sae.make, runtime, **job) for job in jobs]

@@ -33,7 +33,7 @@ def test_two_processes_share_one_study_beside_a_locked_catalog(
     both = [begin(RUN, study_file, held_catalog, operator.client()) for _ in range(2)]
     ends = [end(process) for process in both]
     assert [code for code, _ in ends] == [0, 0], ends
-    assert any("runs this study too: what both need is made once" in output for _, output in ends), ends
+    assert any("runs this study too: a dataset that both need is made once" in output for _, output in ends), ends
     assert numbers(held_catalog, study_file.stem) == [1, 2]
     first, second = (read_run(held_catalog, study_file.stem, number) for number in (1, 2))
     assert [e.dataset for e in first.entries] == [e.dataset for e in second.entries]
