@@ -38,7 +38,7 @@ class Child(NamedTuple):
     pipe: Connection
 
     def end(self) -> None:
-        """Close the pipe, so that the process ends, and wait up to 10 s for it. A killed process leaves semaphores behind."""
+        """Close the pipe, so that the process ends, and wait up to 10 s. A killed process leaves semaphores behind."""
         self.pipe.close()
         self.process.join(10)
 

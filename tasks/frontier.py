@@ -40,7 +40,7 @@ def frontier(
     heldout: float,
     runtime: Runtime,
 ) -> int:
-    """Fit every method on the training rows of a model and measure it on the held-out ones: one row per method and k."""
+    """Fit every method on a model's training rows and measure it on the held-out ones: one row per method and k."""
     import polars as pl
 
     from sae.frontier import parts
