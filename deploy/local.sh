@@ -6,10 +6,10 @@ cd "$(dirname "$0")/.."
 bin=${BIN:-.venv/bin}
 export PREFECT_HOME=${PREFECT_HOME:-$PWD/.prefect}
 export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1
-# The slot of a run whose worker was killed comes free when its lease ends; on disk, so that a killed server knows too.
+# The slot of a run whose worker was killed is freed when its lease ends. Leases lie on disk, so that a killed server keeps them.
 export PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem
 export PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION=60
-# A transaction a task-run event, or 20 events (the defaults), keeps SQLite locked.
+# The defaults, one transaction per task-run event and one per 20 events, keep SQLite locked.
 export PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE=200 PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE=1000
 
 alive() {  # a zombie does not count
