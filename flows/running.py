@@ -44,16 +44,16 @@ def _entry(job: Job, dataset: Dataset, seconds: float, *, cached: bool) -> Entry
     return job.entry(dataset, seconds, cached=cached)
 
 
-def run_jobs(jobs: list[Job], runtime: Runtime, cluster: Cluster | None = None) -> Iterator[Entry]:
-    """Run jobs in parallel on a cluster, or else one after another: on one machine each job uses every core."""
+def run_jobs(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster | None = None) -> Iterator[Entry]:
+    """Run jobs of a stage in parallel on a cluster, or else in turn: on one machine each job uses every core."""
     if cluster is not None:
-        yield from _side_by_side(jobs, runtime, cluster)
+        yield from _side_by_side(stage, jobs, runtime, cluster)
         return
     for job in jobs:
         yield run_job(job, runtime)
 
 
-def _side_by_side(jobs: list[Job], runtime: Runtime, cluster: Cluster) -> Iterator[Entry]:
+def _side_by_side(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster) -> Iterator[Entry]:
     """Run jobs on a cluster and yield their entries in the order of the jobs. Complete datasets are adopted here.
 
     After a failure no further job is submitted. The submitted ones run to their end, since their datasets are kept;
@@ -72,8 +72,8 @@ def _side_by_side(jobs: list[Job], runtime: Runtime, cluster: Cluster) -> Iterat
             return []
 
     for job in jobs:
-        waiting.append((job, cluster.submit(job.key.kind, *_task(job, runtime)) if _is_due(job, runtime) else None))
-        while len(waiting) > cluster.ahead(job.key.kind):
+        waiting.append((job, cluster.submit(stage, *_task(job, runtime)) if _is_due(job, runtime) else None))
+        while len(waiting) > cluster.ahead(stage):
             yield from next_entry()
         if failed:
             break
@@ -132,7 +132,7 @@ def _train(given: Given, runtime: Runtime, cluster: Cluster | None) -> Iterator[
     jobs = list(jobs_of("train", given))
     missing = [job.inputs for job in jobs if job.stage is sae and job.inputs and _is_due(job, runtime)]
     if cluster is not None or len(missing) < 2:
-        yield from run_jobs(jobs, runtime, cluster)
+        yield from run_jobs("train", jobs, runtime, cluster)
         return
     train_together(missing, runtime)
     adopt = runtime.model_copy(update={"force": False})
@@ -157,7 +157,7 @@ def run_stage(stage: str, given: Given, runtime: Runtime, cluster: Cluster | Non
 
     def steps() -> Iterator[Entry]:
         for step in STEPS[stage]:
-            yield from run_jobs(step(given), runtime, cluster)
+            yield from run_jobs(stage, step(given), runtime, cluster)
 
     runners: dict[str, Callable[[], Iterator[Entry]]] = {
         "acquire": lambda: _acquire(given, runtime),

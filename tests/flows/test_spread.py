@@ -7,12 +7,17 @@ import re
 import socket
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any, cast
 
 import cloudpickle
 import pytest
 
 from flows.cli import main
-from flows.cluster import ClusterError, Here, check_answers
+from flows.cluster import Cluster, ClusterError, Here, check_answers
+from flows.jobs import Job
+from flows.running import run_jobs
+from storage.dataset import Dataset
+from storage.runs import Key
 from tasks.embed import embed
 from tasks.export import export
 from tasks.stage import Runtime
@@ -59,3 +64,32 @@ def test_an_address_without_a_listener_is_refused_at_once_and_others_are_left_to
         check_answers("127.0.0.1:99999")
     for other in (None, "auto", "local", "ray://nowhere.invalid:10001"):
         check_answers(other)
+
+
+class Recorder:
+    """A cluster on which every task fails; it records the stages that it is asked for."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    def submit(self, stage: str, task: Any, inputs: dict[str, Any]) -> Recorder:
+        self.stages.append(stage)
+        return self
+
+    def ahead(self, stage: str) -> int:
+        self.stages.append(stage)
+        return 4
+
+    def result(self) -> None:
+        raise RuntimeError("no machine")
+
+
+def test_tasks_of_every_kind_run_with_the_resources_of_their_stage(tmp_path: Path) -> None:
+    """The stage analyze has tasks of the kinds frontier and analyze: a cluster knows the resources of stages."""
+    handle = Dataset(path="embeddings/0", recipe="0", digest="0", rows=1)
+    inputs = {"sae": handle, "pairs": handle, "embeddings": handle, "shard": 0}
+    jobs = [Job(Key(kind), export, inputs) for kind in ("frontier", "analyze")]
+    cluster = Recorder()
+    with pytest.raises(RuntimeError, match="no machine"):
+        list(run_jobs("analyze", jobs, Runtime(store=tmp_path), cast(Cluster, cluster)))
+    assert cluster.stages == ["analyze"] * 4
