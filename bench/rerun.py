@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bars import Bar, at_most, finish, shown
 
-TASK, STAGE, ASK = 0.030, 1.5, 1.5  # seconds
+TASK, STAGE, ASK, JUDGE = 0.030, 1.5, 1.5, 0.020  # seconds
 REPEATS = 5
 QUESTION = "from top_bridges('emoji-clip', 'main', 0, 10)"
 COMMAND = [str(Path(sys.executable).with_name("bridgescope"))]
@@ -56,6 +56,23 @@ def ask(store: Path) -> list[Bar]:
     return [at_most(f"bridgescope sql, a process of its own, slowest of {REPEATS}", max(took), ASK, "s")]
 
 
+def judge(store: Path) -> list[Bar]:
+    """Seconds in which the guard of SQL judges one long query."""
+    from storage import open_catalog
+    from storage.guard import check
+
+    query = "\nUNION ALL\n".join(
+        f"SELECT '{i}' AS m, * FROM stability('emoji-clip', 'main') WHERE alive > {i}" for i in range(20)
+    )
+    seconds = []
+    with open_catalog(store, "demo", guarded=True) as con:
+        for _ in range(REPEATS):
+            began = time.perf_counter()
+            check(con, query)
+            seconds.append(time.perf_counter() - began)
+    return [at_most(f"the guard on a query of 20 parts, median of {REPEATS}", statistics.median(seconds), JUDGE, "s")]
+
+
 def main() -> int:
     """Measure, print and write the figures; return 1 when a bar is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -64,7 +81,7 @@ def main() -> int:
     arguments = parser.parse_args()
     store = arguments.store.resolve()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    return finish("rerun", rerun(arguments.study, store) + ask(store))
+    return finish("rerun", rerun(arguments.study, store) + ask(store) + judge(store))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,19 +97,6 @@ def test_functions_of_the_list_exist_and_none_has_side_effects(con: duckdb.DuckD
     effects = con.execute("SELECT DISTINCT function_name FROM duckdb_functions() WHERE has_side_effects").fetchall()
     allowed = {"random", "uuid", "uuidv4", "uuidv7", "gen_random_uuid", "error"}
     assert functions().intersection(name for (name,) in effects) <= allowed
-
-
-def test_judging_is_quick(con: duckdb.DuckDBPyConnection) -> None:
-    query = "\nUNION ALL\n".join(
-        [f"SELECT '{i}' AS m, * FROM stability('m', 's') WHERE alive > {i}" for i in range(20)]
-    )
-    check(con, query)
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        check(con, query)
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 0.02
 
 
 def test_every_query_of_the_documentation_passes(con: duckdb.DuckDBPyConnection) -> None:
