@@ -61,7 +61,7 @@ lint: .venv/installed
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
 
-# Whole studies: checkpoints, the frontier, the paper's study, gc, diff, deployments in this process, a failing disk. Minutes.
+# Whole studies: checkpoints, the frontier, the paper's study, gc, diff, deployments in this process, a failing disk; attacks on SQL. Minutes.
 test-slow: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow
 

@@ -18,6 +18,8 @@ from flows.cli import main
 from storage.errors import BadInput
 from storage.runs import last_run
 
+pytestmark = pytest.mark.slow  # the whole corpus on both ways; `tests/storage/test_guard.py` is quick
+
 CORPUS = Path(__file__).parents[1] / "storage"
 ATTACKS = [line for line in (CORPUS / "attacks.sql").read_text().splitlines() if not line.startswith("--")]
 HONEST = (CORPUS / "honest.sql").read_text().splitlines()
