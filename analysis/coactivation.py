@@ -52,7 +52,7 @@ class Moments(NamedTuple):
 class Scores(NamedTuple):
     """The bridges of one block of image concepts."""
 
-    concepts: np.ndarray  # [N, 2] int32: image concept, text concept; cells with enough pairs, in order
+    concepts: np.ndarray  # [N, 2] int32: image and text concept of each cell with enough pairs, in ascending order
     pairs: np.ndarray  # [N] int64
     cosine: np.ndarray  # [N] float64
     rows: np.ndarray  # [N, 4] float64: coactivation, bridge, covariance bridge, correlation bridge

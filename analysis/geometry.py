@@ -80,11 +80,11 @@ def of_sae(
 def modality(
     D: np.ndarray, subspaces: dict[str, Subspace], train: Modalities, heldout: Modalities, seed: int
 ) -> Concepts:
-    """Alignment with every subspace and accuracy as a classifier of the unit rows of D [C, d], each with its nulls.
+    """For each unit row of D [C, d]: alignment with every subspace, accuracy as a classifier of modality, and nulls.
 
-    `nulls` holds floor_random and floor_matched, from DRAWS directions each, of |U v| for each subspace (align_<name>)
-    and of direction_accuracy; floor_random of alignment is in closed form. Raises ValueError where widths differ or D
-    has a row that is not of unit norm.
+    `nulls` holds two nulls, floor_random and floor_matched, of |U v| for each subspace (align_<name>) and of
+    direction_accuracy. Each is computed from DRAWS directions, except floor_random of alignment, which has a closed
+    form. Raises ValueError where widths differ or D has a row that is not of unit norm.
     """
     D = _unit_rows(D, train.image.shape[1])
     matched = matched_directions(D, DRAWS, seed)

@@ -53,12 +53,13 @@ def of_sae(con: duckdb.DuckDBPyConnection, keys: Keys, rows: Rows, width: int) -
 
 
 def monosemanticity(codes: Codes, image: np.ndarray, width: int) -> Monosemanticity:
-    """Mean cosine over the pairs of images of every concept, weighted by the product of their activations.
+    """For each concept: mean cosine over all pairs of images, weighted by the product of their two activations.
 
     (|sum_j a_j u_j|^2 - sum_j a_j^2) / ((sum_j a_j)^2 - sum_j a_j^2), a_j the activation on image j, u_j its unit
-    embedding, in float64. codes: of n images. image [n, d]: their embeddings, of any norm above 0, by the model itself
-    or by another encoder. baseline = (|sum_j u_j|^2 - n) / (n (n - 1)), exact over all pairs.
-    Raises ValueError where rows and codes do not fit, an activation is not finite, or an embedding is 0 or not finite.
+    embedding, in float64. codes: the codes of n images. image [n, d]: the embeddings of these images, of any norm
+    above 0, from the model itself or from another encoder. baseline = (|sum_j u_j|^2 - n) / (n (n - 1)), exact over
+    all pairs. Raises ValueError where the numbers of embeddings and codes differ, an activation is not finite, or an
+    embedding is 0 or not finite.
     Source: DEFINITIONS "monosemanticity", after arXiv 2504.02821.
     """
     indptr, concepts, values = codes

@@ -351,7 +351,7 @@ def _image_ranks(image: np.ndarray, text: np.ndarray, owner: np.ndarray) -> np.n
 
 
 def _text_ranks(image: np.ndarray, text: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Rank [captions]: the number of other images that score at least as high as the own one."""
+    """Rank [captions]: the number of other images that score at least as high as the caption's own image."""
     ranks = []
     for start in range(0, len(text), BLOCK):
         scores = text[start : start + BLOCK] @ image.T

@@ -135,7 +135,7 @@ def floor_matched(D: np.ndarray, draws: int, seed: int) -> np.ndarray:
 
 
 def _floor(D: np.ndarray, mean_D: np.ndarray, root_DD: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    # A separate stream, so that a dictionary initialised from the same seed is not matched with its own numbers.
+    # A random stream of its own: a dictionary initialised from the same seed must not meet its own start.
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(FLOOR,)))
     floors = np.empty((draws, len(D)), np.float32)
     for draw in range(draws):

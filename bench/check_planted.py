@@ -41,7 +41,7 @@ def true_scores(vectors: Path, con, atoms: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
-    """Every figure of the planted study with its bar."""
+    """Each measured figure of the planted study, with the bar that it must reach."""
     con = open_catalog(store, study)
     atoms = np.load(vectors / "truth" / "atoms.npy")
     planted = set(pl.read_parquet(vectors / "truth" / "bridges.parquet").iter_rows())

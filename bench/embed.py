@@ -173,7 +173,7 @@ def half(
     device: str,
     runs: int,
 ) -> list[Bar]:
-    """The same with bfloat16, against the images per second of the loops in float32."""
+    """The stage in bfloat16: its images per second against those of both loops in float32."""
     fast = fast_bfloat16(device)
     cast = in_bfloat16(encoder)
     few = images if fast else images[:8]

@@ -53,7 +53,7 @@ def train_rows(spec: Spec) -> tuple[np.ndarray, ...]:
 
 
 def peer_rows(spec: Spec) -> Tensor:
-    """The same rows as one float32 tensor, both modalities shuffled together, as a peer takes them."""
+    """The rows of `train_rows` as a peer library takes them: one float32 tensor, both modalities shuffled together."""
     rows = torch.from_numpy(np.concatenate([np.asarray(part, np.float32) for part in train_rows(spec)]))
     rows = rows[torch.from_numpy(np.random.default_rng(0).permutation(len(rows)))]
     return torch.nn.functional.normalize(rows, dim=1)

@@ -21,7 +21,7 @@ MEMORY = 4 << 30  # bytes for queries: one string function can ask for more than
 
 
 def main(store: str, study: str, number: str) -> None:
-    """Answer until the input ends. From the first line on this process, and all that it starts, cannot write files."""
+    """Answer the queries on standard input until it ends. The first statement forbids writing files, for good."""
     forbid_writing()
     con = open_catalog(store, run=read_run(Path(store), study, int(number)), guarded=True)
     con.execute("SELECT 1").fetchall()

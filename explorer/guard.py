@@ -14,7 +14,8 @@ from starlette.responses import JSONResponse
 
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 READING = ("GET", "HEAD")
-STRANGERS = ("cross-site", "same-site")  # values of Sec-Fetch-Site; another port of this machine is the same site
+# values of Sec-Fetch-Site; a request from a page on another port of this machine has "same-site"
+STRANGERS = ("cross-site", "same-site")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -218,7 +218,7 @@ class Study(Section):
         return self
 
     def settings(self) -> list[SAESetting | ImportedSAE]:
-        """Every SAE setting of the study file, each trained one followed by its data diets."""
+        """All SAE settings of the study file. Each setting that is not imported is followed by its data diets."""
         return [each for setting in self.saes for each in (setting, *self._diets(setting))]
 
     def diet_of(self) -> dict[str, dict[str, str | None]]:

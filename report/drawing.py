@@ -101,7 +101,7 @@ class LegendKey(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One drawing of a figure."""
+    """One panel of a figure: the function that draws it, its title, its label and its size."""
 
     draw: Draw
     title: str

@@ -347,9 +347,9 @@ def interventions(answers: Answers, models: list[str], sae: str) -> Finding | No
 
 
 def frontier(answers: Answers, models: list[str]) -> Finding | None:
-    """Whether an SAE or a baseline rebuilds most at equal k, by the mean of both modalities' R2.
+    """Whether an SAE or a baseline reconstructs best at equal k, by the mean of the R2 of images and that of captions.
 
-    Methods with an L0 above FAIR times k are left out, since more codes rebuild more.
+    Methods whose L0 is above FAIR * k are left out, since more codes per row give a better reconstruction.
     """
     ahead: list[bool] = []
 

@@ -253,7 +253,7 @@ def _overcomplete_encoder(state: Tensors, file: Path) -> tuple[Tensor, Tensor]:
 
 
 def _calibrated(sae: SAE, rows: tuple[Matrix, Matrix]) -> SAE:
-    """The same SAE, with a threshold that leaves k codes per row on an even sample of each modality."""
+    """The same SAE, with the threshold that keeps k codes per row on average, over evenly spaced rows per modality."""
     sampled = [torch.from_numpy(np.array(part[:: -(-len(part) // CALIBRATION_ROWS)], np.float32)) for part in rows]
 
     def batches(stride: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -59,7 +59,7 @@ class TrainingRows:
         return x_BD
 
     def pick(self, index: np.ndarray) -> Tensor:
-        """Rows [B, d] of their numbers [B] in any order."""
+        """The rows [B, d] with the given numbers [B], which may be in any order; returned in that order."""
         order = np.argsort(index, kind="stable")
         x_BD = torch.empty(len(index), self.dim, device=self.device)
         x_BD[torch.from_numpy(order).to(self.device)] = self.take(index[order])

@@ -29,7 +29,7 @@ EXPLAIN = re.compile(
 )
 
 SHOWN = ("tables", "__show_tables_expanded")  #: SHOW TABLES, SHOW ALL TABLES
-NAME = re.compile(r"[\w $-]+")  # a file has a dot or a slash in its name
+NAME = re.compile(r"[\w $-]+")  # of views; a file name has a dot or a slash
 SYSTEM = re.compile(r"(pg|duckdb|pragma|sqlite)_", re.IGNORECASE)
 WRITES = ("copy", "insert", "update", "delete", "merge")  #: statements that a CTE of DuckDB 2.0 may hold
 ENDS_PIVOT = ("using", "group", "order", "limit", "offset", "union", "except", "intersect", ";")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from storage.dataset import Dataset, locked, sync
 from storage.errors import BadInput
 
-LISTED = ("scan", "ledger")  #: kinds that no cached task makes: every acquire lists them again
+LISTED = ("scan", "ledger")  #: kinds that no cached task makes: every run of the stage acquire makes them again
 
 
 class Key(NamedTuple):

@@ -67,7 +67,7 @@ def test_the_stages_are_listed_once() -> None:
 def test_the_architectures_are_listed_once() -> None:
     from sae.architectures import ARCHITECTURES
 
-    # sae/sparsity.py maps each name to its function: the second of the two files of an architecture.
+    # Each architecture is named in two files: in the table, and in sae/sparsity.py, which maps the name to a function.
     assert listing(set(ARCHITECTURES), 3) == ["sae/architectures.py", "sae/sparsity.py"]
 
 

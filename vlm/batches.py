@@ -191,7 +191,7 @@ class _Batches(ABC):
         return max(1, min(most, -(-len(self.first_of) // len(self.pool.encoders))))
 
     def _fill(self) -> bool:
-        """Submit batches until every worker has enough of them ahead. Returns False when no batch is left."""
+        """Submit batches until three per worker are waiting, or none is left. Returns whether any is waiting."""
         assert self._source is not None
         while len(self._waiting) < 3 * len(self.pool.encoders):
             batch = next(self._source, None)

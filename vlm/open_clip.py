@@ -148,11 +148,11 @@ def _end_of_text(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def exact_text_length(model: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """A function from token ids [B, L] to the number of tokens of each caption that matter [B]; None if all of them do.
+    """A function from token ids [B, L] to the number of tokens [B] to keep per caption; None when all must be kept.
 
-    Padding can be removed without any change for two kinds of towers. Causal towers that take the embedding at the end
-    of text never attend to a token after it. Hugging Face towers with masked mean pooling mask padding out of the
-    attention and out of the mean. SigLIP's towers attend to their padding and must get all of it.
+    For two kinds of towers the padding can be removed without any change of the embedding. Causal towers that take the
+    embedding at the end of text never attend to a token after it. Hugging Face towers with masked mean pooling mask
+    padding out of the attention and out of the mean. SigLIP's towers attend to their padding and must get all of it.
     """
     from open_clip.hf_model import HFTextEncoder, MeanPooler
     from open_clip.model import CLIP, CustomTextCLIP

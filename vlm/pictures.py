@@ -36,7 +36,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     image = _opened(data, max_pixels)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # broken EXIF blocks of sound pictures
+            warnings.simplefilter("ignore")  # warnings about broken EXIF blocks of otherwise valid pictures
             image.seek(0)
             image.load()
             return _on_white(ImageOps.exif_transpose(image))

@@ -1,4 +1,4 @@
-"""The explorer's data files as they are handed out: loose files for a static host, and the manifest of every host."""
+"""The explorer's data files as they are published: loose files for a static host, and the manifest for any host."""
 
 from __future__ import annotations
 

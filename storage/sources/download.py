@@ -42,7 +42,7 @@ LOG_SECONDS = 30.0  # between two log lines about a long download
 
 
 class Wanted(NamedTuple):
-    """A body to download."""
+    """A response body to download: its URL, the path of its file, and its digest if known."""
 
     url: str
     path: Path  #: path of the complete body; when the file exists, the body is not requested

@@ -1,4 +1,4 @@
-"""All sources by name, found by the sections [pairs] that the modules of this package declare."""
+"""All sources by name, collected from the sections [pairs] that the modules of this package define."""
 
 from __future__ import annotations
 

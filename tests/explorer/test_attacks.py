@@ -1,4 +1,6 @@
-"""Attacks and honest questions of `tests/storage/*.sql`, through the command line and the explorer, on a real store."""
+"""Queries that must be refused (tests/storage/attacks.sql) or answered (tests/storage/honest.sql).
+
+Each is sent through the command line and through the explorer, to a real store."""
 
 from __future__ import annotations
 

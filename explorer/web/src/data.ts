@@ -105,7 +105,7 @@ async function post(path: string, body: BodyInit, type: string, signal: AbortSig
     throw new DataError("The server could not be reached. Is it still running?", { cause: error })
   }
   if (answer.ok) return answer
-  const failed = (await answer.json().catch(() => null)) as Partial<ApiError> | null // null: a proxy's page, not JSON
+  const failed = (await answer.json().catch(() => null)) as Partial<ApiError> | null // null when the body is not JSON, such as the error page of a proxy
   throw new DataError(failed?.error ?? `The server answered ${answer.status}.`)
 }
 

@@ -31,7 +31,7 @@ void main() {
   fragment = vec4(colour.rgb * alpha, alpha);
 }`
 
-/** A layer for sigma that draws `ends()`. `ends` is called again after `outdated`. */
+/** A layer for sigma that draws the lines that `ends()` returns. The first frame after `outdated()` calls it again. */
 export class LineLayer {
   private readonly program: WebGLProgram
   private readonly vertices: WebGLVertexArrayObject
