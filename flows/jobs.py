@@ -258,6 +258,11 @@ def entries_of(state: State, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 @step_of("analyze")
+def frontiers_and_tables(given: Given) -> list[Job]:
+    """The frontier of each model and the tables of the study, which do not depend on each other."""
+    return [*frontiers(given), *tables(given)]
+
+
 def frontiers(given: Given) -> list[Job]:
     """One job per model; none when the study has no section [frontier]."""
     study = given.study
@@ -278,7 +283,6 @@ def frontiers(given: Given) -> list[Job]:
     return jobs
 
 
-@step_of("analyze")
 def tables(given: Given) -> list[Job]:
     """One job per study: all tables."""
     study, counts = given.study, expected(given.study, given.state)

@@ -163,10 +163,16 @@ def run_stage(stage: str, given: Given, runtime: Runtime, cluster: Cluster | Non
         "acquire": lambda: _acquire(given, runtime),
         "train": lambda: _train(given, runtime, cluster),
     }
-    here = Here(runners.get(stage, steps))
     entries: list[Entry] = []
 
-    # A closure, so that Prefect need not serialise handles and studies as parameters of the flow.
+    def body() -> None:
+        for entry in runners.get(stage, steps)():
+            given.state.add(entry)
+            entries.append(entry)
+
+    here = Here(body)
+
+    # Prefect pickles the flow with every task that it submits to a cluster: `here` is all that the flow refers to.
     @flow(
         name=stage,
         flow_run_name=f"{given.study.name}: {stage}",
@@ -177,9 +183,7 @@ def run_stage(stage: str, given: Given, runtime: Runtime, cluster: Cluster | Non
     def stage_flow() -> None:
         # Tasks get none of the flow's tags: for a tagged task Prefect asks the server for concurrency limits (60 ms).
         with TagsContext(current_tags=set()):
-            for entry in here.body():
-                given.state.add(entry)
-                entries.append(entry)
+            here.body()
 
     stage_flow()
     return entries

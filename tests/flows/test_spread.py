@@ -14,7 +14,7 @@ import pytest
 
 from flows.cli import main
 from flows.cluster import Cluster, ClusterError, Here, check_answers
-from flows.jobs import Job
+from flows.jobs import STEPS, Job
 from flows.running import run_jobs
 from storage.dataset import Dataset
 from storage.runs import Key
@@ -93,3 +93,8 @@ def test_tasks_of_every_kind_run_with_the_resources_of_their_stage(tmp_path: Pat
     with pytest.raises(RuntimeError, match="no machine"):
         list(run_jobs("analyze", jobs, Runtime(store=tmp_path), cast(Cluster, cluster)))
     assert cluster.stages == ["analyze"] * 4
+
+
+def test_the_frontier_and_the_tables_are_one_step() -> None:
+    """A step is a barrier on a cluster: the tables must not wait for the frontier, nor fail with it."""
+    assert [len(STEPS[stage]) for stage in ("embed", "train", "export", "analyze")] == [1, 1, 1, 1]

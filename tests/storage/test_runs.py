@@ -1,0 +1,31 @@
+"""Runs and their entries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from storage.dataset import Dataset
+from storage.runs import Entry, Key, read_run
+
+HANDLE = {"path": "saes/0", "recipe": "0", "digest": "d", "rows": 3}
+
+
+def test_a_run_of_version_0_1_calls_the_kind_a_stage(tmp_path: Path) -> None:
+    entry = {"stage": "train", "model": "m", "sae": "s", "seed": 1, "shard": None, "dataset": HANDLE, "inputs": []}
+    run = {
+        "study": "old", "number": 1, "config": {}, "entries": [entry], "started": "2026-01-01T00:00:00+00:00",
+        "seconds": 1.0, "versions": {},
+    }  # fmt: skip
+    runs = tmp_path / "studies" / "old" / "runs"
+    runs.mkdir(parents=True)
+    (runs / "1.json").write_text(json.dumps(run))
+    (read,) = read_run(tmp_path, "old", 1).of("train", seed=1)
+    assert read.key == Key("train", "m", "s", 1)
+
+
+def test_an_entry_travels_to_a_task_and_back_under_the_name_that_recipes_hash() -> None:
+    entry = Entry(kind="export", model="m", sae="s", seed=0, shard=2, dataset=Dataset(**HANDLE))
+    argument = entry.argument()
+    assert list(argument) == ["stage", "model", "sae", "seed", "shard", "dataset"]
+    assert Entry(**argument) == entry
