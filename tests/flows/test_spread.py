@@ -15,7 +15,7 @@ import pytest
 from flows.cli import main
 from flows.cluster import Cluster, ClusterError, Here, check_answers
 from flows.jobs import STEPS, Job
-from flows.running import run_jobs
+from flows.running import run_jobs, run_stage
 from storage.dataset import Dataset
 from storage.runs import Key
 from tasks.embed import embed
@@ -98,3 +98,9 @@ def test_tasks_of_every_kind_run_with_the_resources_of_their_stage(tmp_path: Pat
 def test_the_frontier_and_the_tables_are_one_step() -> None:
     """A step is a barrier on a cluster: the tables must not wait for the frontier, nor fail with it."""
     assert [len(STEPS[stage]) for stage in ("embed", "train", "export", "analyze")] == [1, 1, 1, 1]
+
+
+def test_the_flow_of_a_stage_refers_to_its_body_alone() -> None:
+    """Prefect pickles the flow, with all that it refers to, with every task: the state of a study must not go along."""
+    (stage_flow,) = (code for code in run_stage.__code__.co_consts if getattr(code, "co_name", "") == "stage_flow")
+    assert stage_flow.co_freevars == ("here",)
