@@ -74,3 +74,11 @@ def test_the_architectures_are_listed_once() -> None:
 def test_the_statistics_tables_are_listed_by_none() -> None:
     tables = {"matches", "bridges", "geometry", "retrieval", "concepts", "findings", "nulls", "saes"}
     assert listing(tables, 6) == []
+
+
+def test_sources_refuse_the_pictures_that_the_decoder_refuses() -> None:
+    """Storage may not import vlm, so the bound stands in both rooms."""
+    from storage.sources.section import MAX_PIXELS
+    from vlm import pictures
+
+    assert pictures.MAX_PIXELS == MAX_PIXELS
