@@ -1,4 +1,7 @@
-"""Runs: `studies/<name>/runs/<n>.json`, written last, lists the current datasets. No glob over datasets is used."""
+"""Runs of a study. `studies/<name>/runs/<n>.json`, written at the end of run n, lists the datasets of this run.
+
+The datasets of a study are found through these files only, never by a search of the store's folders.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from storage.dataset import Dataset, locked, sync
 from storage.errors import BadInput
 
-LISTED = ("scan", "ledger")  #: kinds that no cached task makes: every run of the stage acquire makes them again
+#: kinds of datasets that no cached task makes: every run of the stage acquire makes them again
+LISTED = ("scan", "ledger")
 
 
 class Key(NamedTuple):
