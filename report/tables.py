@@ -162,7 +162,7 @@ def _in_order(rows: list[Row], runs: Runs) -> list[Row]:
 
 
 def _with_ranges(row: Row) -> Row:
-    """The row with one column for each range over seeds."""
+    """The row with two more columns: the ranges over seeds of the raw and the covariance share, as text."""
     ranges: dict[str, Any] = {}
     for kind in ("raw", "covariance"):
         low, high = row.get(f"{kind}_low"), row.get(f"{kind}_high")

@@ -1,4 +1,7 @@
-"""Stability of the K most energetic concepts against K, and between seeds and data diets."""
+"""Stability of the K most energetic concepts against K, and stability between settings and their data diets.
+
+A data diet is the same setting trained on other data. A floor is the stability that random dictionaries reach.
+"""
 
 from __future__ import annotations
 
