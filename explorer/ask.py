@@ -40,7 +40,7 @@ class Answered(NamedTuple):
 
 
 def answered(con: duckdb.DuckDBPyConnection, query: str, seconds: float = SECONDS, most: int = ROWS) -> Answered:
-    """Run one reading statement on its own connection to a guarded catalog.
+    """Run one read-only statement on its own connection to a guarded catalog.
 
     Raises BadInput for a statement that is not allowed, not valid, or fails; TooLong when it was interrupted at the
     time limit.

@@ -23,8 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-# The light scheme. No two colours may be equal: each one is searched in the finished SVG and replaced with its CSS
-# variable.
+# The light scheme. No two colours may be equal, because each is replaced with its CSS variable in the finished SVG.
 PAPER, INK, MUTED, LINE = "#ffffff", "#1d2126", "#6a727c", "#d9dde2"
 FIRST, SECOND, THIRD = "#0072b2", "#c65600", "#6f7780"  # blue, vermilion, grey: distinct with any colour blindness
 FOURTH, FIFTH, SIXTH = "#00806a", "#a6478c", "#8a6d00"  # green, purple, olive: always with a marker

@@ -8,7 +8,7 @@ import numpy as np
 
 NDArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 NEIGHBOURS, MIN_DISTANCE, SEED = 15, 0.1, 0  # UMAP's own defaults, and its random_state
-FEWEST = 64  # lowest number of concepts for UMAP: of fewer, 15 neighbours are too large a part
+FEWEST = 64  # lowest number of concepts for UMAP: among fewer, 15 neighbours are no longer local
 
 
 def method_of(count: int) -> str:

@@ -1,5 +1,5 @@
 // Draws every dot of the map with its own shader, because sigma's program is too slow: without a GPU it needs 150 ms
-// per frame for 8,192 dots. It supports every shape, and draws each dot a second time to find the one under the pointer.
+// per frame for 8,192 dots. It supports every shape, and draws each dot twice to find the one under the pointer.
 
 import type { RenderParams } from "sigma/types"
 import { linked } from "./webgl"
