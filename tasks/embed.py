@@ -86,9 +86,10 @@ def embed(
     runtime: Runtime,
     max_pixels: int = MAX_PIXELS,
 ) -> int:
-    """Embed the images and captions of a shard. Returns the number of rows without the failed ones.
+    """Embed the images and captions of a shard. Returns the number of rows that did not fail.
 
-    model: a handle, or the identity of a model, for the recipe. `spec` is what the model is loaded with.
+    model: the handle or the identity of the model, which is part of the recipe.
+    spec: the spec with which the model is loaded, which is not part of the recipe.
     max_pixels: limit for decoding; at least the limit of `acquire`.
     """
     encoders = load_encoders(spec, runtime.device, dtype)
@@ -193,7 +194,7 @@ def _summary(shard: int, rows: tuple[int, int], pool: EncoderPool, seconds: floa
 
 @stage("embeddings", version="1", unhashed=("path",), resumes=True)
 def adopt_vectors(out: Path, pairs: Dataset, model: str, path: str, runtime: Runtime) -> int:
-    """Write the rows of a shard of pairs from the user's own vectors, normalised. `model` is their fingerprint."""
+    """Write the user's own vectors of a shard's pairs, normalised. `model` is the fingerprint of the vectors' files."""
     vectors = open_vectors(Path(path))
     row_of = {key: row for row, key in enumerate(vectors.keys)}
     images = read_images(runtime.store, pairs, ["image_id", "source_key"])
