@@ -48,7 +48,7 @@ _thread = threading.local()  # .idle: waiting processes, shared by the threads o
 
 @contextmanager
 def side_by_side(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of one thread per core, at most one per job, whose calls of `in_process` share child processes.
+    """A pool with one thread per core, or per job if there are fewer. Its calls of `in_process` share child processes.
 
     A process takes seconds to start, so it is used again for the next job. When the block ends, also by an error or an
     interrupt, queued jobs are cancelled and running processes terminated.

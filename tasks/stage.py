@@ -20,7 +20,7 @@ from storage.lease import adopt
 
 
 class Runtime(BaseModel):
-    """Options of a task that do not change its result. They are part of no recipe."""
+    """Options of a task that do not change its result. So they are not part of its recipe, which names the dataset."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
