@@ -89,7 +89,10 @@ def step_of(stage: str) -> Callable[[Step], Step]:
 
 
 def jobs_of(stage: str, given: Given) -> Iterator[Job]:
-    """Yield the jobs of a stage. A step is listed when its first job is asked for, from the state at that time."""
+    """Yield the jobs of a stage. The jobs of a step are listed after those of the step before were yielded.
+
+    So they include the datasets that were added to the state in the meantime.
+    """
     for step in STEPS[stage]:
         yield from step(given)
 
@@ -112,9 +115,9 @@ def _demo_models(study: Study) -> list[tuple[str, str]]:
 
 @step_of("model")
 def tower_features(given: Given) -> list[Job]:
-    """One job per demo model: the features of its towers, from the pairs of the last run if it made this model.
+    """One job per demo model: the features of its towers.
 
-    So pairs that are added later do not change the model.
+    If the last run made this model, its pairs are used again, so that pairs added later do not change the model.
     """
     pairs = [e.dataset for e in given.state.of("acquire")]
     jobs = []
@@ -137,7 +140,10 @@ def demo_models(given: Given) -> list[Job]:
 
 
 def _pairs_of_last_run(given: Given, name: str, variant: str) -> list[Dataset] | None:
-    """The pairs from which the last run made this demo model; None if it made none, or of another variant or split."""
+    """The pairs from which the last run made this demo model.
+
+    None if the last run made no model of this name, or used another variant or split.
+    """
     last = given.last
     if last is None or not last.of("model", model=name):
         return None
@@ -153,7 +159,8 @@ def embeddings(given: Given) -> list[Job]:
     """One job per model and shard of pairs."""
     jobs = []
     study, state, store = given.study, given.state, given.store
-    # With a limit below the default, `acquire` has already refused larger images: embed decodes with the default.
+    # `embed` decodes with at least the default limit. A study's lower limit is applied by `acquire`, which has already
+    # refused the larger images.
     limit = max(study.pairs.max_pixels, MAX_PIXELS)
     for model in study.models:
         options = {"dtype": model.dtype, "max_pixels": limit}
@@ -303,7 +310,10 @@ def _reported(given: Given) -> dict[str, Any] | None:
 
 
 def _shown(given: Given) -> list[Entry]:
-    """Entries of the SAEs that the explorer shows: those of the settings in the study file, without data diets."""
+    """Entries of the SAEs that the explorer shows: those of the settings in the study file.
+
+    Data diets, which are these settings trained on other data, are left out.
+    """
     named = [setting.name for setting in given.study.saes]
     return [e for e in given.state.of("train") if e.sae in named]
 
