@@ -47,7 +47,7 @@ DRAWS = 20  # draws per null
 DECODED = 4096  # pairs decoded at a time
 NULLS = ("images_permuted", "dictionary_permuted", "both_permuted")
 TOPS = (10, 100, 1000)  # for each n, the share of the n highest bridges in the sum of positive bridges is computed
-PERMUTED = 4  # spawn key of the random stream
+PERMUTED = 4  # spawn key of the random stream; every module has its own
 
 
 class Bridges(NamedTuple):
@@ -197,7 +197,7 @@ def bridges_of(pairs: PairedCodes, D: np.ndarray, classes: list[str], min_pairs:
 
 
 def joined(totals: Sequence[np.ndarray]) -> np.ndarray:
-    """Sum of the totals [kind, self, sign, K, K] of all blocks, added in the order of the blocks."""
+    """Sum of the totals [kind, self, sign, class, class] of all blocks, added in the order of the blocks."""
     sums = np.zeros_like(totals[0])
     for part in totals:
         sums += part
@@ -253,7 +253,7 @@ def matched_similarity(pairs: PairedCodes, D: np.ndarray, biases: Biases) -> dic
 
 
 def _decoded(codes: Codes, rows: np.ndarray, D: np.ndarray) -> np.ndarray:
-    """z D of the given rows of codes, [N, d] float64."""
+    """The product z D for the given rows of codes, [N, d] float64."""
     z = csr_array((codes.values, codes.concepts, codes.indptr), shape=(len(codes.indptr) - 1, len(D)))
     return z[rows].astype(np.float64) @ D
 

@@ -29,7 +29,7 @@ CONCEPT_GEOMETRY: Schema = {
 }  # fmt: skip
 DRAWS = 1000  # directions per null
 BLOCK = 256  # directions per block: 80 MB of float32 projections at 20,000 rows per modality and split
-MODALITY = 2  # spawn key of the random stream; the floors of stability use 1
+MODALITY = 2  # spawn key of the random stream; every module has its own
 
 
 class Accuracy(NamedTuple):
@@ -68,7 +68,7 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 def of_sae(
     keys: Keys, net: SAE, fitted: dict[str, Subspace], train: Modalities, heldout: Modalities
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Columns of `concepts` for one SAE, and their nulls. The seed of the SAE seeds the draws too."""
+    """Columns of `concepts` for one SAE, and their nulls. The SAE's seed is also the seed of the draws."""
     concepts = modality(net.dictionary.numpy(), fitted, train, heldout, keys["seed"] or 0)
     columns: dict[str, Any] = {**keys, "concept_id": np.arange(net.config.width)}
     columns |= {f"align_{name}": values for name, values in concepts.alignment.items()}

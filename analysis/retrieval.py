@@ -26,7 +26,7 @@ RETRIEVAL_TABLE: Schema = {
     "captions": pl.Int64, "r1": pl.Float64, "r5": pl.Float64, "r10": pl.Float64, "concepts": pl.Float64,
     "energy_share": pl.Float64,
 }  # fmt: skip
-GALLERY = 1000  # images (DEFINITIONS)
+GALLERY = 1000  # number of images, from DEFINITIONS
 ALIGNED = 32  # size of the set of concepts most aligned with the mean gap; at most an eighth of the dictionary
 BRIDGES = 100  # number of top bridges whose concepts the intervention `only_bridging` keeps
 CONCEPTS = """
@@ -40,7 +40,7 @@ WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY bridge DESC, image
 BLOCK = 1024
 DRAWS = 5  # random sets of concepts per removed set
 ENERGY_OFF = 0.01  # share of the removed energy by which a random set may fall short of it
-RETRIEVAL = 3  # spawn key of the random stream; the floors of stability use 1, the nulls of geometry 2
+RETRIEVAL = 3  # spawn key of the random stream; every module has its own
 
 
 class Gallery(NamedTuple):
@@ -338,7 +338,7 @@ def _concepts(S: np.ndarray, width: int, name: str) -> np.ndarray:
 
 
 def _image_ranks(image: np.ndarray, text: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Rank [images with a caption]: the number of other captions that score at least as high as the best own one."""
+    """For each image with a caption: the number of other captions that score at least as high as its best caption."""
     ranks = []
     order = np.argsort(owner, kind="stable")
     sorted_owner = owner[order]
@@ -355,7 +355,7 @@ def _image_ranks(image: np.ndarray, text: np.ndarray, owner: np.ndarray) -> np.n
 
 
 def _text_ranks(image: np.ndarray, text: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Rank [captions]: the number of other images that score at least as high as the caption's own image."""
+    """For each caption: the number of other images that score at least as high as its own image."""
     ranks = []
     for start in range(0, len(text), BLOCK):
         scores = text[start : start + BLOCK] @ image.T

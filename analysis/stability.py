@@ -29,7 +29,7 @@ FLOORS: Schema = {
     **SAE_KEYS, "null": pl.String, "draw": pl.Int32, "concept_id": pl.Int32, "cosine": pl.Float32,
 }  # fmt: skip
 DRAWS = 20  # draws per floor (the matched cosine that random dictionaries reach)
-FLOOR = 1  # spawn key of the random stream
+FLOOR = 1  # spawn key of the random stream; every module has its own
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:

@@ -26,10 +26,10 @@ GEOMETRY: Schema = {
     "model": pl.String, "subspace": pl.String, "rank": pl.Int32, "heldout_accuracy": pl.Float64,
 }  # fmt: skip
 NORMALS: Schema = {"model": pl.String, "subspace": pl.String, "row": pl.Int32, "normal": pl.List(pl.Float64)}
-ROWS = 20_000  # maximum of rows per modality and split
+ROWS = 20_000  # maximum number of rows per modality and split
 PENALTY = 1e-3  # lambda of the logistic regression, whose loss is a weighted mean over the rows
 CHANCE = 0.02  # a held-out balanced accuracy within this distance of .5 counts as chance
-RANK = 32  # maximum of normals of inlp
+RANK = 32  # maximum number of normals of inlp
 NOISE = 1e-6  # a logistic regression with a smaller first step would fit rounding errors of the float32 rows
 SUBSPACES = ("mean_gap", "logistic", "lda", "inlp")
 log = logging.getLogger("bridgescope")

@@ -40,7 +40,7 @@ GROUPS: Schema = {
     "texts": pl.Int64, "image": pl.Float64, "text": pl.Float64, "image_squared": pl.Float64,
     "text_squared": pl.Float64, "image_firings": pl.Int64, "text_firings": pl.Int64, "training_firings": pl.Int64,
 }  # fmt: skip
-SHUFFLED = 5  # spawn key of the random stream
+SHUFFLED = 5  # spawn key of the random stream; every module has its own
 DRAWS = 20  # draws of the null
 
 
@@ -91,7 +91,7 @@ def usage_draws(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> pl.DataFr
 
 
 def draws_of_sae(con: duckdb.DuckDBPyConnection, keys: Keys) -> pl.DataFrame:
-    """The rows of `usage_draws` for one SAE. The seed of the SAE seeds the draws too."""
+    """The rows of `usage_draws` for one SAE. The SAE's seed is also the seed of the draws."""
     images, texts = con.execute("SELECT sum(images)::BIGINT, sum(texts)::BIGINT FROM group_sizes").fetchall()[0]
     concepts = con.execute(
         "SELECT energy, firings FROM concepts WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY concept_id",
