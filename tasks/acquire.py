@@ -75,7 +75,7 @@ def image_check(max_pixels: int) -> Check:
 def retry(
     scanned: Scan, pairs: list[Dataset], source: dict[str, Any], rules: dict[str, Any], after: float, runtime: Runtime
 ) -> Dataset | None:
-    """Fetch items with a temporary failure again. Returns the listing of a new shard, or None if all failed again."""
+    """Try again to fetch items that failed temporarily. Returns the listing of a new shard, or None if all failed."""
     return failures.retry(
         runtime.store,
         open_source(source, runtime.store),

@@ -33,11 +33,11 @@ LOG_EVERY = 30.0  # seconds between progress lines
 
 
 def model_identity(spec: str, store: Path) -> tuple[str, str]:
-    """(identity of a model for recipes, spec to load it with). The model is not loaded.
+    """Return (identity of a model for recipes, spec with which to load it). The model is not loaded.
 
-    The identity of a local folder is the fingerprint of its files, wherever it lies. That of a hub repository is its
-    commit, which is resolved once per store and kept in `sources/revisions.json`. Raises BadInput for a folder that
-    does not exist.
+    The identity of a local folder is the fingerprint of its files, wherever it lies. The identity of a hub repository
+    is its commit, which is resolved once per store and kept in `sources/revisions.json`. Raises BadInput for a folder
+    that does not exist.
     """
     parsed = Spec.parse(spec)
     if parsed.path is not None:
@@ -140,7 +140,7 @@ def embed(
 def _cast(encoders: list[Encoder], store: Path, pairs: Dataset, texts: list[str], spec: str, max_pixels: int) -> None:
     """Cast the encoders to bfloat16. The cast is checked on the first device, with the first images that decode.
 
-    On failure the model is removed from the cache: part of its weights are cast already.
+    On failure the model is removed from the cache, since some of its weights may be cast already.
     """
     from vlm.precision import cast_checked
 
