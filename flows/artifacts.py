@@ -29,7 +29,7 @@ from storage.runs import Entry, Run
 
 log = logging.getLogger("bridgescope")
 
-ROWS = 200  # most rows of a table: an operator reads no more, and the server's database keeps a table in one row
+ROWS = 200  # maximum number of rows of a table: operators read no more, and Prefect stores a table as one database row
 EVERY = 2.0  # seconds between two updates of a progress bar
 
 

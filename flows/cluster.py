@@ -146,7 +146,7 @@ class Cluster:
         log.info("Ray: %d machines, %g cores, %g GPUs", len(machines), total.get("CPU", 0), total.get("GPU", 0))
 
     def options(self, stage: str) -> dict[str, Any]:
-        """Options of a stage's Ray tasks: the cores, and the GPUs of embed and train, that Ray reserves per task."""
+        """Options of a stage's Ray tasks: the cores that Ray reserves per task, and the GPUs for embed and train."""
         import ray
 
         settings, gpus = self.settings, 0.0
@@ -195,7 +195,7 @@ class Cluster:
 
         context = FlowRunContext.get()
         assert context is not None
-        # Without PREFECT_API_URL the server runs inside this process: its address is passed to the task.
+        # Without PREFECT_API_URL the server runs inside this process, so its address is passed to the task.
         url = PREFECT_API_URL.value() or str(context.client.api_url)
         with temporary_settings({PREFECT_API_URL: url}), remote_options(**self.options(stage)):
             return task.submit(**inputs)

@@ -121,7 +121,7 @@ def _sort_of_sae(setting: Any) -> str:
 
 
 class Frontier(Section):
-    """The frontier, R2 against L0: methods that are measured beside the SAEs of the study."""
+    """The frontier: methods whose R2 and L0 are measured in addition to the SAEs of the study."""
 
     methods: list[MethodName] = Field(min_length=1, description="architectures of SAEs, and baselines")
     k: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="codes per row; k-means always has one")
@@ -136,7 +136,7 @@ class Frontier(Section):
 
 
 class Analyze(Section):
-    """Pairs and bridges that the statistics count."""
+    """Which pairs the statistics count, and which bridges are stored."""
 
     split: Literal["heldout", "train", "all"] = "heldout"
     min_pairs: int = Field(10, ge=1, description="bridges whose concepts fire together on fewer pairs are not stored")
@@ -180,7 +180,7 @@ class RuntimeSection(Section):
 
 
 class Study(Section):
-    """A study file."""
+    """A study file with all its sections."""
 
     name: Name
     pairs: AnyPairs

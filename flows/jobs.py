@@ -55,7 +55,7 @@ class Job(NamedTuple):
         return self.stage.lookup(store, **self.inputs) if self.inputs is not None else None
 
     def entry(self, dataset: Dataset, seconds: float = 0.0, *, cached: bool = False) -> Entry:
-        """Entry of a run for the dataset of this job."""
+        """The entry that records the dataset of this job in a run."""
         inputs = list(self.stage.address(**self.arguments()).inputs)
         return Entry(**self.key._asdict(), dataset=dataset, inputs=inputs, seconds=round(seconds, 4), cached=cached)
 
@@ -99,7 +99,7 @@ def jobs_of(stage: str, given: Given) -> Iterator[Job]:
 
 @step_of("acquire")
 def fetches(given: Given) -> list[Job]:
-    """One job per listing of the scan."""
+    """One job per listing of the scan, that is, per shard."""
     source, rules = source_of(given.study.pairs), rules_of(given.study.pairs)
     return [
         Job(Key("acquire", shard=e.shard), fetch, {"listing": e.dataset, "source": source, "rules": rules})
@@ -130,7 +130,7 @@ def tower_features(given: Given) -> list[Job]:
 
 @step_of("model")
 def demo_models(given: Given) -> list[Job]:
-    """One job per demo model: its projections."""
+    """One job per demo model, which trains its projections."""
     jobs = []
     for name, variant in _demo_models(given.study):
         towers = given.state.dataset("features", model=name)
@@ -291,7 +291,7 @@ def frontiers(given: Given) -> list[Job]:
 
 
 def tables(given: Given) -> list[Job]:
-    """One job per study: all tables."""
+    """One job per study, which computes all tables."""
     study, counts = given.study, expected(given.study, given.state)
     whole = counts["acquire"] > 0 and all(len(given.state.of(kind)) == counts[kind] for kind in ANALYZED)
     options = {"heldout": study.pairs.heldout, **study.analyze.model_dump(), "diets": study.diet_of()}
@@ -327,7 +327,7 @@ def page_and_layouts(given: Given) -> list[Job]:
 
 @step_of("report")
 def explorer_data(given: Given) -> list[Job]:
-    """One job per study: the explorer's data."""
+    """One job per study, which writes the explorer's data."""
     layouts = {f"{e.model}/{e.sae}/{e.seed}": e.dataset for e in given.state.of("layout")}
     page, shared = given.state.dataset("report"), _reported(given)
     whole = shared is not None and page is not None and len(layouts) == len(_shown(given))
