@@ -11,7 +11,7 @@ from storage.runs import Run, numbers, read_run
 
 
 def two_runs(store: Path, study: str, a: int | None, b: int | None) -> tuple[Run, Run]:
-    """Return the runs `a` and `b`. Without `b` it is the newest run; without both they are the newest two."""
+    """Return the runs `a` and `b`. `b` defaults to the newest run. Without both, the newest two runs are returned."""
     existing = numbers(store, study)
     if len(existing) < 2 and (a is None or b is None):
         raise BadInput(f"study {study!r} has {len(existing)} runs in {store}: a comparison takes two")

@@ -45,7 +45,7 @@ def _entry(job: Job, dataset: Dataset, seconds: float, *, cached: bool) -> Entry
 
 
 def run_jobs(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster | None = None) -> Iterator[Entry]:
-    """Run jobs of a stage in parallel on a cluster, or else in turn: on one machine each job uses every core."""
+    """Run jobs of a stage in parallel on a cluster. Without one they run in turn, since each job uses every core."""
     if cluster is not None:
         yield from _side_by_side(stage, jobs, runtime, cluster)
         return
@@ -54,16 +54,17 @@ def run_jobs(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster | N
 
 
 def _side_by_side(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster) -> Iterator[Entry]:
-    """Run jobs on a cluster and yield their entries in the order of the jobs. Complete datasets are adopted here.
+    """Run jobs on a cluster and yield their entries in the order of the jobs.
 
-    After a failure no further job is submitted. The submitted ones run to their end, since their datasets are kept;
-    then the first exception is raised.
+    A job whose dataset is complete is not submitted; this process adopts the dataset. After a failure no further job is
+    submitted. Jobs that are already submitted run to their end, and their datasets are kept. Then the first exception
+    is raised.
     """
     waiting: deque[tuple[Job, PrefectFuture[Dataset] | None]] = deque()
     failed: list[Exception] = []
 
     def next_entry() -> list[Entry]:
-        """Wait for the job submitted first. Empty when it failed."""
+        """Wait for the job that was submitted first. Returns its entry in a list, or an empty list when it failed."""
         job, future = waiting.popleft()
         try:
             return [run_job(job, runtime) if future is None else _ended(job, future, runtime)]
@@ -172,7 +173,7 @@ def run_stage(stage: str, given: Given, runtime: Runtime, cluster: Cluster | Non
 
     here = Here(body)
 
-    # Prefect pickles the flow with every task that it submits to a cluster: `here` is all that the flow refers to.
+    # Prefect pickles the flow with every task that it submits to a cluster, so the flow refers only to `here`.
     @flow(
         name=stage,
         flow_run_name=f"{given.study.name}: {stage}",
@@ -181,7 +182,8 @@ def run_stage(stage: str, given: Given, runtime: Runtime, cluster: Cluster | Non
         task_runner=cluster.task_runner(stage) if cluster is not None else None,
     )
     def stage_flow() -> None:
-        # Tasks get none of the flow's tags: for a tagged task Prefect asks the server for concurrency limits (60 ms).
+        # Tasks do not inherit the flow's tags. For each tagged task Prefect would ask the server for concurrency
+        # limits, which takes 60 ms.
         with TagsContext(current_tags=set()):
             here.body()
 

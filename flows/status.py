@@ -22,7 +22,10 @@ class Status(NamedTuple):
 
 
 def status(study: Study, store: Path) -> list[Status]:
-    """State of every dataset of a study, in the order of the stages. The source is as the last scan listed it."""
+    """State of every dataset of a study, in the order of the stages.
+
+    The source is not listed again: its items are those that the last scan found.
+    """
     last = last_run(store, study.name)
     if last is None:
         return [Status(Key(stage), "missing", "the study has not run in this store") for stage in STAGES]
@@ -64,7 +67,7 @@ def _unfinished(job: Job, known: Entry | None, store: Path) -> Status:
 def differences(old: Any, new: Any, place: str = "") -> list[str]:
     """List where two JSON values differ, as `key old -> new`. Items of a list are matched by name where they have one.
 
-    Of datasets and lists only the key is given, without the values.
+    For datasets and lists only the key is given, without the values.
     """
     old, new = _by_name(old), _by_name(new)
     if isinstance(old, dict) and isinstance(new, dict) and "digest" not in old:

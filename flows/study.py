@@ -72,12 +72,15 @@ class Finished(NamedTuple):
 
 @contextlib.contextmanager
 def prefect_settings() -> Iterator[None]:
-    """Prefect's settings for a study: no telemetry, no heartbeat thread (1 s), and no log lines unless deployed."""
+    """Prefect's settings for a study: no telemetry, no heartbeat thread, and no log lines unless deployed.
+
+    The heartbeat thread would cost 1 s.
+    """
     settings: dict[Any, Any] = {
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,
-        # By default Prefect commits once per task-run event, or once per 20 events. Such a commit locks SQLite, and a
+        # By default Prefect commits once per task-run event, and once per 20 events. Each commit locks SQLite, and a
         # sub-flow that meets the lock waits 2 s.
         PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE: 200,
         PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE: 1000,
@@ -195,7 +198,10 @@ def _summary(stage: str, entries: list[Entry], seconds: float) -> StageDone:
 
 
 def _complete_run(entries: list[Entry], given: Given) -> list[Entry]:
-    """Entries of a run of one stage: this stage as run, earlier stages as used, and the rest from the last run."""
+    """Complete the entries of a run of one stage, so that they cover all stages.
+
+    Earlier stages get the entries whose datasets the stage used. All others are taken over from the last run.
+    """
     before = {entry.key: entry for entry in given.last.entries} if given.last else {}
     now = {entry.key: entry for entry in entries}
     for key, entry in given.state.items():

@@ -31,9 +31,10 @@ def sae(
 
 @task(persist_result=False, cache_policy=NO_CACHE)
 def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[Dataset]:
-    """Make the datasets of several seeds, one per core at a time. Not cached: the task of each seed adopts its dataset.
+    """Train several seeds in parallel, one per core at a time.
 
-    A seed that fails does not stop the others. When all have ended, ChildFailed is raised with one line per failure.
+    This task is not cached: afterwards the cached task of each seed finds its dataset complete and adopts it. A seed
+    that fails does not stop the others. When all have ended, ChildFailed is raised with one line per failure.
     """
     with side_by_side(len(jobs)) as pool:
         runs = [pool.submit(sae.make, runtime, **job) for job in jobs]
