@@ -108,7 +108,7 @@ def _draw(
 
 
 def _dictionary(random: np.random.Generator, atoms: int, dim: int, partners: np.ndarray) -> np.ndarray:
-    """Unit rows [A, d]. Partners have the cosine PARTNER_COSINE; all other pairs are nearly orthogonal, as far as d allows."""
+    """Unit rows [A, d]. Partners have the cosine PARTNER_COSINE; other pairs are as nearly orthogonal as d allows."""
     left, right = partners.T
     D = random.standard_normal((atoms, dim))
     for _ in range(300):  # lower the squared cosines of all other pairs, which reach 0.4 at random

@@ -81,7 +81,7 @@ class TimedLoader:
 
 
 def overcomplete(spec: Spec, clock: Clock) -> Callable[[Tensor], Encoded]:
-    """Train a BatchTopKSAE by train_sae, with Adam 5e-4 and clipping 1.0 as in its README. top_k is per batch, not row."""
+    """Train a BatchTopKSAE by train_sae, with Adam 5e-4 and clipping 1.0 as in its README. top_k is per batch."""
     from overcomplete.sae import BatchTopKSAE, train_sae
     from torch.utils.data import DataLoader, TensorDataset
 
@@ -134,7 +134,7 @@ def dictionary_learning(spec: Spec, clock: Clock) -> Callable[[Tensor], Encoded]
 
 
 def ours(spec: Spec, clock: Clock) -> Callable[[Tensor], Encoded]:
-    """Train with `sae.train` and all its parts: bias, AuxK, clipping, mixed modalities, calibration of the threshold."""
+    """Train with `sae.train` and all its parts: bias, AuxK, clipping, mixed modalities, calibrated threshold."""
     import sae
 
     settings = our_settings(spec)
@@ -185,7 +185,7 @@ def one_seed(job: tuple[Spec, int, str], watch: Any) -> tuple[float, float]:
 
 
 def together(spec: Spec) -> dict[str, float]:
-    """Train the seeds as the stage train does: in parallel, one thread and one core each. Returns what `in_turn` does."""
+    """Train the seeds as the stage train does: in parallel, one core each. Returns seconds and R2, as `in_turn`."""
     from sae import SAE
     from tasks.children import in_process, side_by_side
 

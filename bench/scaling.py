@@ -172,7 +172,7 @@ class Wall(NamedTuple):
 
 
 def wall(size: Size, gpus: int) -> Wall:
-    """Embedding and export use all GPUs, training at most one per SAE (models x seeds). Other stages are not counted."""
+    """Embedding and export use all GPUs, training at most one per SAE (models x seeds). No other stage is counted."""
     embed = embed_flops(size) / (PEAK * REACHED) / 3600 / gpus
     saes = len(GFLOPS) * SEEDS
     train = train_flops(size) / (PEAK * REACHED_SAE) / 3600 / min(gpus, saes)

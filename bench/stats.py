@@ -54,7 +54,7 @@ def planted_store(work: Path, pairs: int) -> Path:
 
 
 def concepts_and_bridges(store: Path, out: Path) -> dict[str, float]:
-    """Compute the tables concepts and bridges from activations, and write them to `out`. Returns the seconds of each."""
+    """Compute the tables concepts and bridges from activations and write them to `out`. Returns seconds per table."""
     import duckdb
     import numpy as np
 
@@ -162,7 +162,7 @@ def _all_blocks(room: Any, index: Any, width: int) -> float:
 
 
 def geometry(work: Path) -> Iterator[Bar]:
-    """Time subspaces, alignment of 8,192 directions, and monosemanticity. Subspaces see 20,000 rows per modality, d = 512."""
+    """Time four subspaces of 20,000 rows per modality (d = 512), alignment of 8,192 concepts, and monosemanticity."""
     import numpy as np
     from plant_activations import plant
 
