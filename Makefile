@@ -44,7 +44,7 @@ planted: .venv/installed
 	$(BIN)/bridgescope run studies/planted.toml --store $(STORE) --set pairs.path=$(abspath $(STORE))/planted --set models.planted.spec=embeddings:$(abspath $(STORE))/planted
 	$(BIN)/python bench/check_planted.py --store $(STORE) --vectors $(STORE)/planted
 
-# Prints the demo's figures beside their bars (the values that they must reach), from the store that `make demo` filled.
+# Prints the demo's figures beside their bars (the bounds that they must meet), from the store that `make demo` filled.
 check-demo: .venv/installed
 	$(BIN)/python bench/check_demo.py --store $(STORE)
 

@@ -1,4 +1,4 @@
-"""Measured figures with their bars (the values that they must reach), which every bench prints and writes to a file."""
+"""Measured figures with their bars (the bounds that they must meet), which every bench prints and writes to a file."""
 
 from __future__ import annotations
 

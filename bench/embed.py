@@ -271,7 +271,7 @@ def growth(encoder: Any, count: int, device: str) -> list[Bar]:
 def embed_small(store: Path, count: int, device: str) -> None:
     """Embed an existing shard and print the peak memory of this process, in MB.
 
-    The peak is read from /proc, because that of getrusage includes the memory of the process that started this one.
+    The peak is read from /proc, because getrusage includes the memory of the process that started this one.
     """
     pairs = Dataset(path=f"pairs/{count}", recipe=str(count), digest=str(count), rows=count)
     stage(store, pairs, tiny(device), device)

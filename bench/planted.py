@@ -94,9 +94,9 @@ def _draw(
 ) -> np.ndarray:
     """Booleans [2, pairs, A]: which atoms fire in the image and in the caption of each pair.
 
-    A bimodal atom is rarer in one modality than in the other; where it fires in the rarer one, it fires in both. A text
-    partner fires where its image atom fires in PARTNER_RATE of the pairs, and is drawn independently in the rest.
-    Everything else is independent.
+    A bimodal atom is rarer in one modality than in the other; where it fires in the rarer one, it fires in both. In a
+    share PARTNER_RATE of the pairs, a text partner fires if and only if its image atom does; in the other pairs it is
+    drawn independently. Everything else is independent.
     """
     uniform = random.random((2, pairs, len(kinds)))
     both = kinds == "bimodal"
