@@ -39,10 +39,11 @@ def test_worked_example():
     D = np.array([[1.0, 0], [0.6, 0.8]])
     result = bridges(csr(z_I), csr(z_T), [0, 0, 1], [0, 1, 2], D, ["image", "text"], min_pairs=1)
     # The pair of image 0 and caption 0 has the product 2*3 for concepts (0,1). The pair of image 0 and caption 1 has
-    # 2*1 for concepts (0,0). The third pair has none. Divided by the 3 pairs: G_00 = 2/3, G_01 = 6/3 = 2. The mean
-    # codes over the pairs are (4/3, 1/3) for images and (1/3, 1) for captions. The covariances are G_00 - 4/3 * 1/3 =
-    # 2/9 and G_01 - 4/3 * 1 = 2/3. Standard deviations: image concept 0 has the codes 2, 2, 0: sqrt(8/9). Text concept
-    # 0 has 0, 1, 0: sqrt(2/9). Text concept 1 has 3, 0, 0: sqrt(2).
+    # 2*1 for concepts (0,0). The third pair has none. Divided by the 3 pairs: G_00 = 2/3, G_01 = 6/3 = 2.
+    # The mean codes over the pairs are (4/3, 1/3) for images and (1/3, 1) for captions.
+    # The covariances are G_00 - 4/3 * 1/3 = 2/9 and G_01 - 4/3 * 1 = 2/3.
+    # The standard deviations are sqrt(8/9) for image concept 0 (codes 2, 2, 0), sqrt(2/9) for text concept 0 (codes
+    # 0, 1, 0) and sqrt(2) for text concept 1 (codes 3, 0, 0).
     rows = result.rows
     assert rows["image_concept"].tolist() == [0, 0]
     assert rows["text_concept"].tolist() == [0, 1]

@@ -43,9 +43,9 @@ def brute_force(v, train, heldout):
 def test_worked_example():
     train = Modalities(column(1, 2, 5), column(0, 2))
     heldout = Modalities(column(0.4, 0.6, 3, 9), column(0, 1, 0.5))
-    # There are 3 images and 2 captions. A threshold with c captions and i images below it scores 3 c - 2 i, which is 3
-    # above the 0, 1 above the 1 and 2 above both 2s. The first is best: the threshold lies midway between 0 and 1, with
-    # images above. The accuracy is .5 + 3 / (2 * 3 * 2) = .75: all images and one of two captions are right.
+    # There are 3 images and 2 captions. A threshold with c captions and i images below it scores 3 c - 2 i: 3 if it
+    # lies just above 0, 1 just above 1, and 2 just above 2. The first is best: the threshold is midway between 0 and 1,
+    # with images above. The accuracy is .5 + 3 / (2 * 3 * 2) = .75: all images and one of two captions are right.
     accuracy = direction_accuracy([[1.0]], train, heldout)
     assert accuracy.train.tolist() == [0.75]
     assert accuracy.threshold.tolist() == [0.5]

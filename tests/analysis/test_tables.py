@@ -27,7 +27,7 @@ from storage.errors import BadInput
 from storage.runs import Entry, last_run
 from storage.statements import SQL
 
-STUDY = "paper-scale"  # of the planted store
+STUDY = "paper-scale"  # the study in the planted store
 
 
 def analysis_of(store: Path, entries: list[Entry] | None = None, **of: Any) -> Analysis:

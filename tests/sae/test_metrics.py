@@ -57,9 +57,9 @@ def test_both_modalities():
 
 
 def test_scalar_mean_flatters_the_constant_predictor():
-    # The rows have norm 1, their mean vector has norm .7. Predicting the mean vector leaves a squared error of 1 - .49
-    # = .51 per row. About the mean vector, R2 is 0. About one scalar mean (0 here, since the entries of the mean vector
-    # cancel) the variance is |x|^2 = 1, so R2 is 1 - .51 = .49.
+    # The rows have norm 1, their mean vector has norm .7. The prediction is the mean vector, whose squared error is
+    # 1 - .49 = .51 per row. About the mean vector, R2 is 0. About one scalar mean (0 here, since the entries of the
+    # mean vector cancel) the variance is |x|^2 = 1, so R2 is 1 - .51 = .49.
     mean = np.array([0.7, -0.7, 0, 0]) / math.sqrt(2)
     side = math.sqrt(0.51)
     x = mean + np.array([[0, 0, side, 0], [0, 0, -side, 0]])

@@ -147,8 +147,8 @@ def test_a_trainer_that_gathers_agrees_with_one_that_does_not():
 
 
 def test_gradient_of_the_jump_is_the_pseudo_gradient_of_the_whole_loss():
-    # d loss / d theta_i = -(1/bandwidth) * (sum over the rows near theta_i of (theta_i * d loss / d z_i + penalty /
-    # B)).
+    # d loss / d theta_i is -1/bandwidth times the sum, over the rows near theta_i, of
+    # theta_i * d loss / d z_i + penalty / B.
     settings = setting("jumprelu", auxk=0.0)
     trainer, x = start(settings, sparse=False)
     result = forward(x, trainer.weights, settings, trainer.variance, torch.tensor(PENALTY), None)
@@ -186,8 +186,8 @@ def test_paths_agree_after_several_steps(architecture, encoder_dtype):
 @pytest.mark.parametrize("with_dead", [False, True])
 @pytest.mark.parametrize("architecture", SPARSE)
 def test_paths_agree_in_bfloat16(architecture, with_dead, monkeypatch):
-    # This acts like a CPU that multiplies bfloat16 natively. Both paths then multiply the same rounded numbers, so they
-    # keep the same codes.
+    # The patch pretends that the CPU multiplies bfloat16 natively. Both paths then multiply the same rounded numbers,
+    # so they keep the same codes.
     for module in (sae.step, sae.sparse_step):
         monkeypatch.setattr(module, "has_bfloat16", lambda device: True)
     settings = setting(architecture, encoder_dtype="bfloat16")

@@ -159,9 +159,9 @@ def test_decoder_bias_at_the_median_keeps_uncentred_rows_alive():
 
 def test_r2_is_about_the_mean_and_no_mean_of_ratios():
     # In another library the variance is taken about 0; predicting the mean (5, 0) of the rows (5, 1) and (5, -1) would
-    # then give R2 1 - 1/26 = .96. About the mean it is 0. In another library R2 is a mean of ratios, row by row: rows
-    # with the squares 1 and 9 and the errors 0 and 1 would give 1 - (0 + 1/9)/2. The R2 of all rows is 1 - (0 + 1)/(1 +
-    # 9).
+    # then give R2 1 - 1/26 = .96. About the mean it is 0.
+    # In yet another library R2 is a mean of ratios, row by row. Rows with the squares 1 and 9 and the errors 0 and 1
+    # would give 1 - (0 + 1/9)/2. The R2 of all rows together is 1 - (0 + 1)/(1 + 9).
     x = np.array([[5.0, 1.0], [5.0, -1.0]])
     sums = Reconstruction()
     sums.update(x, np.array([[5.0, 0.0], [5.0, 0.0]]), np.ones((2, 1)))

@@ -89,12 +89,12 @@ def test_distinctive_words_by_hand(con: duckdb.DuckDBPyConnection) -> None:
     # ln((1.5 + 1) / (1.5 + 2 - 1.5 - 1)) - ln((2 + 1) / (4 + 2 - 2 - 1)) = ln(2.5 / 1) - ln(3 / 3), its variance
     # 1 / 2.5 + 1 / 3.
     cat = math.log(2.5) / math.sqrt(1 / 2.5 + 1 / 3)
-    # red has y = 1.5 and is in 3 of 4 captions, so its prior is 1.5: ln(3 / .5) - ln(4.5 / 1.5), variance 1 / 3 + 1 /
-    # 4.5.
+    # red has y = 1.5 and is in 3 of 4 captions, so its prior is 1.5. The log-odds ratio is
+    # ln(3 / .5) - ln(4.5 / 1.5), its variance 1 / 3 + 1 / 4.5.
     red = (math.log(6) - math.log(3)) / math.sqrt(1 / 3 + 1 / 4.5)
-    # Concept 1 has the captions of its two images, both of weight 1. dog has y = 2 and is in 2 of 4 captions: ln(3 / 1)
-    # - ln(3 / 3), variance 1 / 3 + 1 / 3. red and blue are each in only one caption of the concept, so they are left
-    # out.
+    # Concept 1 has the captions of its two images, both of weight 1. dog has y = 2 and is in 2 of 4 captions. The
+    # log-odds ratio is ln(3 / 1) - ln(3 / 3), its variance 1 / 3 + 1 / 3.
+    # red and blue are each in only one caption of the concept, so they are left out.
     dog = math.log(3) / math.sqrt(2 / 3)
     assert [(concept, word) for concept, word, _ in words] == [(0, "cat"), (0, "red"), (1, "dog")]
     assert [score for *_, score in words] == pytest.approx([cat, red, dog])
