@@ -19,6 +19,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import TaskRunner
 
 from flows.config import RuntimeSection
+from flows.server import own_url
 from flows.stages import STAGES
 from storage.dataset import Dataset
 from storage.errors import BadInput
@@ -137,7 +138,7 @@ class Cluster:
             raise ClusterError(f"{problem} ({str(error).splitlines()[0]})") from error
         self.joined = True
         machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-        if machines != {ray.util.get_node_ip_address()} and PREFECT_API_URL.value() is None:
+        if machines != {ray.util.get_node_ip_address()} and own_url() is not None:
             raise BadInput(
                 f"the Ray cluster has {len(machines)} machines, which do not reach a Prefect server in this process: "
                 "start one that they reach (make server, docs/operations.md) and name it in PREFECT_API_URL"

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from prefect import Task, flow
+from prefect import Task, flow, task
+from prefect.cache_policies import NO_CACHE
 from prefect.context import TagsContext
 from prefect.futures import PrefectFuture
 
@@ -19,11 +20,15 @@ from storage import failures
 from storage.dataset import Dataset, manifest_of
 from storage.runs import Entry
 from storage.sources.section import rules_of, source_of
-from tasks.acquire import ledger, retry, scan
+from tasks import acquire, train
 from tasks.stage import Runtime
-from tasks.train import sae, train_together
+from tasks.train import sae
 
 log = logging.getLogger("bridgescope")
+
+_uncached = task(persist_result=False, cache_policy=NO_CACHE)
+scan, retry, ledger = _uncached(acquire.scan), _uncached(acquire.retry), _uncached(acquire.ledger)
+train_together = _uncached(train.train_together)
 
 
 def run_job(job: Job, runtime: Runtime, *, refresh: bool = False) -> Entry:

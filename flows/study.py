@@ -8,32 +8,14 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from prefect import flow, tags
-from prefect.context import FlowRunContext
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    PREFECT_LOGGING_LEVEL,
-    PREFECT_LOGGING_TO_API_ENABLED,
-    PREFECT_SERVER_ANALYTICS_ENABLED,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
-    PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE,
-    PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE,
-    get_current_settings,
-    temporary_settings,
-)
-
-from flows.artifacts import progress, report_page, stage_table
-from flows.cluster import Cluster
 from flows.config import Study
-from flows.failures import check_database
 from flows.jobs import Given, jobs_of
-from flows.running import run_stage
+from flows.server import begin, deployed, prefect_ready
 from flows.stages import STAGES
 from flows.upstream import upstream_of
 from storage.catalog import write_catalog_file
@@ -43,6 +25,9 @@ from storage.lease import leases, running
 from storage.runs import Entry, Run, State, last_run, write_run
 from storage.site import SITE
 from tasks.stage import Runtime
+
+if TYPE_CHECKING:
+    from flows.cluster import Cluster
 
 log = logging.getLogger("bridgescope")
 
@@ -70,33 +55,6 @@ class Finished(NamedTuple):
     prefect_seconds: float  #: from the call to the first line of the flow: the time Prefect needs to start
 
 
-@contextlib.contextmanager
-def prefect_settings() -> Iterator[None]:
-    """Prefect's settings for a study: no telemetry, no heartbeat thread, and no log lines unless deployed.
-
-    The heartbeat thread would cost 1 s.
-    """
-    settings: dict[Any, Any] = {
-        PREFECT_SERVER_ANALYTICS_ENABLED: False,
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,
-        # By default Prefect commits once per task-run event, and once per 20 events. Each commit locks SQLite, and a
-        # sub-flow that meets the lock waits 2 s.
-        PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE: 200,
-        PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE: 1000,
-    }
-    if not deployed():
-        settings[PREFECT_LOGGING_LEVEL] = os.environ.get("PREFECT_LOGGING_LEVEL", "CRITICAL")
-        settings[PREFECT_LOGGING_TO_API_ENABLED] = False
-    with temporary_settings(settings):
-        yield
-
-
-def deployed() -> bool:
-    """Return True inside a flow of `flows.deployed`, whose operator reads Prefect's UI and not a terminal."""
-    return FlowRunContext.get() is not None
-
-
 def run_study(
     study: Study,
     store: Path,
@@ -120,18 +78,15 @@ def run_study(
         raise BadInput(f"--upstream {upstream}: goes with --only STAGE")
     if not os.access(store, os.W_OK):
         raise BadInput(f"the store {store} is not writable")
-    if not deployed() and PREFECT_API_URL.value() is None:
-        url = get_current_settings().server.database.connection_url
-        check_database(url.get_secret_value() if url else "")
     settings = study.runtime.model_dump(include={"device", "embed_batch_size"})
     runtime = Runtime(store=store, **settings, force=force, progress=progress)
-    runner = Cluster(study.runtime) if study.runtime.runner == "ray" else contextlib.nullcontext()
-    with running(store, study.name) as own, runner as cluster:
+    with running(store, study.name) as own, _runner(study) as cluster:
         for other in leases(store, study.name):
             if other.live and other.path != own:
                 log.warning("%s runs this study too: a dataset that both need is made once, by the first", other.holder)
         last = last_run(store, study.name)
         state = upstream_of(study, store, last, only, upstream) if only else State()
+        begin()
         return _run_study(Given(study, state, last, store), only, runtime, cluster, on_stage_done)
 
 
@@ -142,11 +97,16 @@ def _run_study(
     cluster: Cluster | None,
     on_stage_done: Callable[[StageDone], None],
 ) -> Finished:
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    began = time.perf_counter()
+    from prefect import flow, tags
+
+    from flows.artifacts import report_page, stage_table
+    from flows.running import run_stage
+
     study, store = given.study, runtime.store
     done: list[StageDone] = []
     entries: list[Entry] = []
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    began = time.perf_counter()
     written: list[Run] = []
     prefect_seconds: list[float] = []
 
@@ -176,15 +136,26 @@ def _run_study(
         publish_report(store, written[0])
         report_page(store, written[0], entries)
 
-    with prefect_settings(), tags(f"study:{study.name}"):
+    with prefect_ready(), tags(f"study:{study.name}"):
         whole_study.fn() if deployed() else whole_study()
     return Finished(written[0], done, prefect_seconds[0])
+
+
+def _runner(study: Study) -> AbstractContextManager[Cluster | None]:
+    """The Ray cluster of a study whose runner is "ray", else a context without one."""
+    if study.runtime.runner != "ray":
+        return contextlib.nullcontext()
+    from flows.cluster import Cluster
+
+    return Cluster(study.runtime)
 
 
 def _progress_bar(stage: str, given: Given) -> AbstractContextManager[None]:
     """Progress bar in Prefect's UI for a stage marked with `bar`; for other stages a context that does nothing."""
     if not STAGES[stage].bar:
         return contextlib.nullcontext()
+    from flows.artifacts import progress
+
     jobs = list(jobs_of(stage, given))
     return progress(
         given.study.name, stage, lambda: sum(job.lookup(given.store) is not None for job in jobs), len(jobs)

@@ -153,6 +153,17 @@ def retry(
     return listing
 
 
+def is_retry_due(store: Path, recipe: str, pairs: Sequence[Dataset], retry_after: float) -> bool:
+    """Whether `retry` would try an item again, or count the first failure of one. Changes nothing."""
+    failed = read_failures(store, pairs)
+    known = read_attempts(store, recipe) if failed.height else {}
+    for key, cause in failed.select("source_key", "cause").iter_rows():
+        last = known.get(key)
+        if is_transient(cause) if last is None or not last.tries else _is_due(last, time.time(), retry_after):
+            return True
+    return False
+
+
 def _is_due(last: Attempt, now: float, retry_after: float) -> bool:
     """Whether an item may be tried again: its cause is transient, tries are left, and its pause is over."""
     waited = now >= last.at + retry_after * 2 ** (last.tries - 1)

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 import vlm
 from storage import failures
 from storage.dataset import Dataset
@@ -23,7 +20,6 @@ from tasks.stage import Runtime, stage
 log = logging.getLogger("bridgescope")
 
 
-@task(persist_result=False, cache_policy=NO_CACHE)
 def scan(source: dict[str, Any], shard_size: int, runtime: Runtime) -> Scan:
     """List the source, assign shards and rows, and compare with the last scan. Never cached: a source may grow."""
     return scan_source(runtime.store, open_source(source, runtime.store), shard_size)
@@ -71,7 +67,6 @@ def image_check(max_pixels: int) -> Check:
     return check
 
 
-@task(persist_result=False, cache_policy=NO_CACHE)
 def retry(
     scanned: Scan, pairs: list[Dataset], source: dict[str, Any], rules: dict[str, Any], after: float, runtime: Runtime
 ) -> Dataset | None:
@@ -88,7 +83,6 @@ def retry(
     )
 
 
-@task(persist_result=False, cache_policy=NO_CACHE)
 def ledger(dropped: list[Dropped], pairs: list[Dataset], min_success: float, runtime: Runtime) -> Dataset:
     """Write the ledger: items that the source dropped and items that failed. Its address is a hash of its content.
 

@@ -5,10 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
-from analysis.inputs import Analysis, check
-from analysis.statistic import compute
 from storage.catalog import create_views
 from storage.runs import Entry
 from tasks.stage import Runtime, stage
@@ -29,6 +25,11 @@ def analyze(
     Raises BadInput for activations that are missing or not finite, seeds that differ in width, or a modality without
     items. The message names the file and the command to run.
     """
+    import duckdb
+
+    from analysis.inputs import Analysis, check
+    from analysis.statistic import compute
+
     handles = [Entry(**entry) for entry in entries]
     analysis = Analysis(runtime.store, handles, heldout, split, min_pairs, diets, out)
     with duckdb.connect(config={"threads": 1}) as con:  # one thread: a fixed order of summation, hence equal bytes

@@ -6,17 +6,16 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from prefect import Task
-from prefect.cache_policies import CachePolicy
-from prefect.context import TaskRunContext
 from pydantic import BaseModel, ConfigDict
 
-from storage.dataset import RECORD, Address, Dataset, address, complete, materialize
+from storage.dataset import Address, Dataset, address, complete, materialize
 from storage.lease import adopt
+
+if TYPE_CHECKING:
+    from prefect import Task
 
 
 class Runtime(BaseModel):
@@ -29,36 +28,6 @@ class Runtime(BaseModel):
     embed_batch_size: int | Literal["auto"] = "auto"
     force: bool = False
     progress: bool = True  #: draw progress bars
-
-
-@dataclass
-class AtAddress(CachePolicy):
-    """Prefect's cache policy: the key of a task is the path of Prefect's record in the folder of the task's dataset.
-
-    Deleting the folder deletes the record too. The record of an incomplete dataset is deleted, so a cache hit always
-    means a complete dataset.
-    """
-
-    of: Callable[..., Address] | None = None
-
-    def compute_key(
-        self,
-        task_ctx: TaskRunContext,
-        inputs: dict[str, Any],
-        flow_parameters: dict[str, Any],
-        **kwargs: Any,
-    ) -> str | None:
-        """Return the cache key. Prefect calls this with the arguments of the task.
-
-        If this method raises an exception, Prefect logs it and runs the task uncached. The task then computes the same
-        address and raises the exception itself.
-        """
-        assert self.of is not None
-        runtime: Runtime = inputs["runtime"]
-        at = self.of(**inputs)
-        if adopt(runtime.store, at) is None:
-            (runtime.store / at.path / RECORD).unlink(missing_ok=True)
-        return f"{at.path}/{RECORD}"
 
 
 class Stage:
@@ -75,26 +44,15 @@ class Stage:
     ) -> None:
         self.body, self.folder, self.version = body, folder, version
         self.unhashed, self.volatile, self.resumes = {*unhashed, "runtime"}, volatile, resumes
-        signature = inspect.signature(body)
-        parameters = [p for p in signature.parameters.values() if p.name != "out"]
+        parameters = inspect.signature(body).parameters.values()
         self.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
 
-        @functools.wraps(body)
-        def make(*args: Any, **kwargs: Any) -> Dataset:
-            bound = make_signature.bind(*args, **kwargs).arguments
-            return self.make(**bound)
+    @functools.cached_property
+    def task(self) -> Task[..., Dataset]:
+        """The Prefect task. Listing the jobs of a study and looking them up does not need it."""
+        from tasks.cached import task_of
 
-        del make.__wrapped__  # the body is not pickled with the task; another process imports it by name (__reduce__)
-        make_signature = signature.replace(parameters=parameters, return_annotation=Dataset)
-        make.__signature__ = make_signature  # type: ignore[attr-defined]
-        make.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": Dataset}
-        self.task: Task[..., Dataset] = Task(
-            make,
-            name=body.__name__.replace("_", " "),
-            cache_policy=AtAddress(of=self.address),
-            persist_result=True,
-            result_serializer="json",
-        )
+        return task_of(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as a name, so that another process uses its own module, with the models that it has loaded."""

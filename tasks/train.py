@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from storage.dataset import Dataset
 from tasks.children import ChildFailed, side_by_side
 from tasks.fit import Fit, fit_in_process
@@ -29,7 +26,6 @@ def sae(
     return fit_in_process(job)
 
 
-@task(persist_result=False, cache_policy=NO_CACHE)
 def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[Dataset]:
     """Train several seeds in parallel, one per core at a time.
 

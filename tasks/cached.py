@@ -1,0 +1,75 @@
+"""Prefect's side of a stage: its task, whose cache key is the address of its dataset.
+
+Prefect's cache record lies in the dataset's folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prefect import Task
+from prefect.cache_policies import CachePolicy
+from prefect.context import TaskRunContext
+
+from storage.dataset import RECORD, Address, Dataset
+from storage.lease import adopt
+
+if TYPE_CHECKING:
+    from tasks.stage import Runtime, Stage
+
+
+@dataclass
+class AtAddress(CachePolicy):
+    """Prefect's cache policy: the key of a task is the path of Prefect's record in the folder of the task's dataset.
+
+    Deleting the folder deletes the record too. The record of an incomplete dataset is deleted, so a cache hit always
+    means a complete dataset.
+    """
+
+    of: Callable[..., Address] | None = None
+
+    def compute_key(
+        self,
+        task_ctx: TaskRunContext,
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],
+        **kwargs: Any,
+    ) -> str | None:
+        """Return the cache key. Prefect calls this with the arguments of the task.
+
+        If this method raises an exception, Prefect logs it and runs the task uncached. The task then computes the same
+        address and raises the exception itself.
+        """
+        assert self.of is not None
+        runtime: Runtime = inputs["runtime"]
+        at = self.of(**inputs)
+        if adopt(runtime.store, at) is None:
+            (runtime.store / at.path / RECORD).unlink(missing_ok=True)
+        return f"{at.path}/{RECORD}"
+
+
+def task_of(stage: Stage) -> Task[..., Dataset]:
+    """The Prefect task of a stage, which takes the arguments of its body without `out`."""
+    signature = inspect.signature(stage.body)
+    parameters = [p for p in signature.parameters.values() if p.name != "out"]
+    make_signature = signature.replace(parameters=parameters, return_annotation=Dataset)
+
+    @functools.wraps(stage.body)
+    def make(*args: Any, **kwargs: Any) -> Dataset:
+        bound = make_signature.bind(*args, **kwargs).arguments
+        return stage.make(**bound)
+
+    del make.__wrapped__  # a process of a cluster imports the body by name: see Stage.__reduce__
+    make.__signature__ = make_signature  # type: ignore[attr-defined]
+    make.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": Dataset}
+    return Task(
+        make,
+        name=stage.body.__name__.replace("_", " "),
+        cache_policy=AtAddress(of=stage.address),
+        persist_result=True,
+        result_serializer="json",
+    )
