@@ -35,10 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("bridgescope").setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
     try:
-        return int(arguments.command(arguments) or 0)
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on", file=sys.stderr)
-        return 1
+        command = arguments.command
+        if command in (run_command, report_command):
+            from flows.signals import ending
+
+            command = ending()(command)
+        return int(command(arguments) or 0)
+    except KeyboardInterrupt as error:
+        if not hasattr(error, "exit_code"):  # `ending` has said it
+            print("interrupted: run the same command again to go on", file=sys.stderr)
+        return int(getattr(error, "exit_code", 130))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,18 @@ from typing import Any, NamedTuple
 
 
 class ChildFailed(RuntimeError):
-    """A job failed in a child process, or the process died. The message holds the child's error or its exit code."""
+    """A job failed in a child process, or the process died. The message holds the child's error or its exit code.
+
+    errno: of an OSError of the job, else None.
+    """
+
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class ChildLost(ChildFailed):
+    """A child process died: memory ran out, or it was killed."""
 
 
 class Watch(NamedTuple):
@@ -43,6 +55,12 @@ class Child(NamedTuple):
         self.process.join(10)
 
 
+class Waiting(list[Child]):
+    """The waiting processes of one pool. After the pool has `ended`, no further process is started."""
+
+    ended = False
+
+
 _thread = threading.local()  # .idle: waiting processes, shared by the threads of one pool
 
 
@@ -53,11 +71,12 @@ def side_by_side(jobs: int) -> Iterator[ThreadPoolExecutor]:
     A process takes seconds to start, so it is used again for the next job. When the block ends, also by an error or an
     interrupt, queued jobs are cancelled and running processes terminated.
     """
-    idle: list[Child] = []
+    idle = Waiting()
     pool = ThreadPoolExecutor(min(jobs, os.cpu_count() or 1), initializer=setattr, initargs=(_thread, "idle", idle))
     try:
         yield pool
     finally:
+        idle.ended = True
         pool.shutdown(wait=False, cancel_futures=True)
         for child in idle:
             child.end()
@@ -71,26 +90,32 @@ def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
     Raises ChildFailed with the error of the body, or with the exit code if the process died. A process that the kernel
     kills because memory has run out leaves no other message.
     """
-    idle: list[Child] | None = getattr(_thread, "idle", None)
+    idle: Waiting | None = getattr(_thread, "idle", None)
     child = _take(idle) if idle else None
     if child is None or not child.process.is_alive():
         child = _start()
+    if idle is not None and idle.ended:  # while the process was starting
+        child.process.kill()
     try:
         child.pipe.send((body, job))
         failed, answer = child.pipe.recv()
-    except (EOFError, OSError):
+    except (EOFError, OSError) as error:
         child.process.join()
-        failed, answer = True, f"its process died (exit code {child.process.exitcode})"
+        raise ChildLost(f"{label}: its process died (exit code {child.process.exitcode})") from error
+    except BaseException:  # the study is interrupted
+        child.process.kill()
+        raise
     if idle is None or failed:
         child.end()
     else:
         idle.append(child)
     if failed:
-        raise ChildFailed(f"{label}: {answer}")
+        text, errno = answer
+        raise ChildFailed(f"{label}: {text}", errno)
     return answer
 
 
-def _take(idle: list[Child]) -> Child | None:
+def _take(idle: Waiting) -> Child | None:
     try:
         return idle.pop()
     except IndexError:  # another thread took the last one
@@ -101,7 +126,13 @@ def _start() -> Child:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(os.getpid(), theirs), daemon=True)
-    process.start()
+    # Ctrl-C in a terminal reaches every process of the study. Children leave it to the study, which ends them: a thread
+    # that blocks a signal starts processes that block it too.
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     theirs.close()
     return Child(process, ours)
 
@@ -120,4 +151,4 @@ def _serve(parent: int, pipe: Connection) -> None:
             try:
                 pipe.send((False, body(job, Watch(parent))))
             except Exception as error:
-                pipe.send((True, f"{type(error).__name__}: {error}"))
+                pipe.send((True, (f"{type(error).__name__}: {error}", getattr(error, "errno", None))))

@@ -1,0 +1,116 @@
+"""Ctrl-C and SIGTERM while a study runs: the prompt is back within seconds, and no process is left behind.
+
+Python calls the handler of a signal only between two steps of the main thread, which may be in a long computation. So
+a thread reads each signal as it arrives, and ends the process when the main thread has not ended it in time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+from flows import server
+
+SECONDS_TO_END = 2.0  # for the run to be recorded as interrupted, and for the server to be told
+ONE_PRESS = 0.3  # a second SIGINT within this time, in seconds, belongs to the first
+INTERRUPTED = "interrupted: run the same command again to go on"
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Ended(KeyboardInterrupt):
+    """A signal has ended the study. `exit_code` is the one that a shell gives to a process which a signal ended."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.exit_code = 128 + signum
+
+
+class _Arrivals:
+    """The signals of one command, read by a thread from the socket into which Python writes them as they arrive."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self.told = False
+        self.reading, self.writing = socket.socketpair()
+        self.writing.setblocking(False)
+
+    def watch(self) -> None:
+        """Wait for the first signal, then until the time is over or for Ctrl-C again, and end the process."""
+        if (first := self._next(None)) is None:
+            return
+        self.first = self.first or first
+        arrived = time.monotonic()
+        # Prefect sends SIGTERM on to this process, and `timeout` each signal a second time at once: neither is a wish.
+        while (again := self._next(arrived + SECONDS_TO_END)) is not None:
+            if again == signal.SIGINT and time.monotonic() > arrived + ONE_PRESS:
+                break
+        self.end_now()
+
+    def _next(self, end: float | None) -> int | None:
+        """The next SIGINT or SIGTERM; None when the socket is closed, or when none has arrived until `end`."""
+        while True:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            if not select.select([self.reading], [], [], left)[0]:
+                return None
+            data = self.reading.recv(1)
+            if not data or data[0] in ENDING:
+                return data[0] if data else None
+
+    def raise_(self, signum: int, frame: FrameType | None) -> None:
+        """Handler of the first signal, in the main thread."""
+        self.first = self.first or signum
+        raise Ended(self.first)
+
+    def tell(self) -> None:
+        """Print once what has happened and what to do."""
+        if not self.told:
+            self.told = True
+            print(INTERRUPTED, file=sys.stderr, flush=True)
+
+    def end_now(self) -> None:
+        """End this process, its child processes and Prefect's own server at once. Finished datasets are kept."""
+        self.tell()
+        for child in multiprocessing.active_children():
+            child.kill()
+        server.kill()
+        os._exit(128 + (self.first or signal.SIGINT))
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """Raise Ended in the block on SIGINT and on SIGTERM, and end the process 2 s later, or when Ctrl-C comes again.
+
+    Any exception that comes after such a signal becomes Ended: it is what the signal broke. Outside the main thread,
+    where Python handles no signals, this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrivals = _Arrivals()
+    before = [(signum, signal.signal(signum, arrivals.raise_)) for signum in ENDING]
+    wakeup_before = signal.set_wakeup_fd(arrivals.writing.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=arrivals.watch, daemon=True, name="signals").start()
+    try:
+        yield
+    except BaseException as error:
+        if arrivals.first is not None:
+            for signum in ENDING:  # on the way out only the watching thread acts on further signals
+                signal.signal(signum, lambda *_: None)
+            arrivals.tell()
+            raise Ended(arrivals.first) from error
+        raise
+    finally:
+        if arrivals.first is None:
+            signal.set_wakeup_fd(wakeup_before)
+            for signum, handler in before:
+                signal.signal(signum, handler)
+            arrivals.writing.close()
