@@ -1,4 +1,4 @@
-# make demo: the whole study on real pairs.  make test: everything that is checked.  Both make .venv when it is missing.
+# make demo: the whole study on real pairs.  make test: linters and tests.  Both make .venv if it is missing.
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,7 +17,7 @@ demo: .venv/installed
 	$(BIN)/bridgescope run studies/demo.toml --store $(STORE)
 	@echo "its concepts and bridges, to look at: make explorer$(if $(filter-out store,$(STORE)), STORE=$(STORE))"
 
-# The explorer's front end, from its lock file.
+# Builds the explorer's front end, with the versions of its lock file.
 WEB := explorer/web
 FRONT := $(WEB)/dist/index.html
 $(FRONT): $(shell find $(WEB) \( -name node_modules -o -name dist \) -prune -o -type f -print)
@@ -25,29 +25,31 @@ $(FRONT): $(shell find $(WEB) \( -name node_modules -o -name dist \) -prune -o -
 	cd $(WEB) && npm ci --ignore-scripts --no-audit --no-fund && npm run build
 	@touch $@
 
-# The explorer of the demo's store, which `make demo` filled. STUDY names another study.
+# Serves the explorer over the store that `make demo` filled. STUDY=... names another study than the demo.
 STUDY ?= studies/demo.toml
 explorer: .venv/installed $(FRONT)
 	$(BIN)/bridgescope explore $(STUDY) --store $(STORE)
 
-# The explorer's server, and its pages in Chromium (CHROMIUM names another), live ones over the demo's store. Screenshots: build/explorer
+# Tests of the explorer's server, and of its pages in Chromium (CHROMIUM=... names another browser). The live pages are
+# tested over the demo's store. Screenshots are written to build/explorer.
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 test-explorer: .venv/installed $(FRONT)
 	@test -n "$(CHROMIUM)" || { echo "make test-explorer needs Chromium: apt-get install chromium, or CHROMIUM=/path/to/it"; exit 2; }
 	@test -d $(STORE)/studies/demo || { echo "make test-explorer needs the demo's store: make demo STORE=$(STORE)"; exit 2; }
 	OMP_NUM_THREADS=1 CHROMIUM="$(CHROMIUM)" STORE="$(abspath $(STORE))" $(BIN)/python -m pytest tests/explorer tests/explorer/browser
 
-# A study whose truth is known: made, run, and compared with it.
+# Makes vectors from a known dictionary, runs a study on them, and compares its results with the dictionary.
 planted: .venv/installed
 	$(BIN)/python bench/planted.py --to $(STORE)/planted
 	$(BIN)/bridgescope run studies/planted.toml --store $(STORE) --set pairs.path=$(abspath $(STORE))/planted --set models.planted.spec=embeddings:$(abspath $(STORE))/planted
 	$(BIN)/python bench/check_planted.py --store $(STORE) --vectors $(STORE)/planted
 
-# The demo's figures beside their bars, from the store that `make demo` filled.
+# Prints the demo's figures beside their bars (the bounds that they must meet), from the store that `make demo` filled.
 check-demo: .venv/installed
 	$(BIN)/python bench/check_demo.py --store $(STORE)
 
-# Commands, columns, links and options that the documents name; the commands need the store that `make demo` filled.
+# Checks that the commands, columns, links and options in the documents exist. The commands need the store that
+# `make demo` filled.
 check-docs: .venv/installed
 	$(BIN)/python docs/check.py --store $(STORE)
 
@@ -57,19 +59,20 @@ lint: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# Three processes on two cores: studies wait for Prefect's server now and then.
+# Three processes keep two cores busy, because a study sometimes waits for Prefect's server.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
 
-# Whole studies: checkpoints, the frontier, the paper's study, gc, diff, deployments in this process, a failing disk; attacks on SQL. Minutes.
+# Tests that run whole studies (checkpoints, the frontier, the paper's study, gc, diff, deployments in this process, a
+# failing disk), and all attacks on the guard of SQL. Takes minutes.
 test-slow: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow
 
-# A real Prefect server with a worker: deployments, landings, kills. Minutes.
+# Tests on a real Prefect server with a worker: deployments, the event `pairs landed`, kills. Takes minutes.
 test-deploy: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deploy
 
-# An environment laid over .venv, with the extra `ray`.
+# An environment with the extra `ray`, which also sees the packages of .venv.
 .venv-ray/installed: .venv/installed
 	@began=$$SECONDS; \
 	rm -rf .venv-ray && .venv/bin/python -m venv .venv-ray && \
@@ -78,16 +81,17 @@ test-deploy: .venv/installed
 	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]' && \
 	touch $@ && echo "Ray installed in $$((SECONDS - began)) s"
 
-# Ray clusters of several raylets on loopback, killed mid-stage. Minutes.
+# Tests on Ray clusters of several raylets (Ray's node processes) on loopback, which are killed during a stage. Takes
+# minutes.
 test-ray: .venv-ray/installed
 	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest tests/raylets
 
-# Random kill -9 and resume, CYCLES times; ends with the tables of a study that was never interrupted.
+# Kills a study at random times and resumes it, CYCLES times. Its tables must equal those of an uninterrupted study.
 CYCLES ?= 20
 torture: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/torture.py --cycles $(CYCLES)
 
-# Bytes, FLOPs and GPU-hours at three sizes, each with its formula.
+# Prints bytes, FLOPs and GPU-hours of studies of three sizes, each with its formula.
 scaling: .venv/installed
 	$(BIN)/python bench/scaling.py
 
@@ -104,11 +108,11 @@ deploy: .venv/installed
 stop:
 	@BIN=$(BIN) deploy/local.sh stop
 
-# Seconds of a second run, beside its bars. Alone on the machine.
+# Seconds of a second run of the demo, beside their bars. Run nothing else meanwhile.
 bench-rerun: .venv/installed
 	$(BIN)/python bench/rerun.py --store $(STORE)
 
-# The peers' own environment, laid over .venv: see bench/peers.txt.
+# An environment with the peers (other SAE libraries), which also sees the packages of .venv: see bench/peers.txt.
 .venv-peers/installed: .venv/installed bench/peers.txt
 	@began=$$SECONDS; \
 	rm -rf .venv-peers && .venv/bin/python -m venv .venv-peers && \
@@ -117,7 +121,8 @@ bench-rerun: .venv/installed
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r bench/peers.txt && \
 	touch $@ && echo "peers installed in $$((SECONDS - began)) s"
 
-# Rates of the SAE trainer beside its peers', beside their bars. Alone on the machine; BENCH="--quick" runs each once.
+# Rates of the SAE trainer relative to those of its peers, with bars. Run nothing else meanwhile.
+# BENCH="--quick" measures each once.
 bench-sae: .venv-peers/installed
 	$(BIN)/python -m bench.bench_sae $(BENCH) $(if $(wildcard $(STORE)/studies/demo),--store $(STORE))
 
@@ -125,16 +130,17 @@ bench-sae: .venv-peers/installed
 test-interchange: .venv-peers/installed
 	OMP_NUM_THREADS=1 PYTHONPATH=. .venv-peers/bin/python -m pytest bench/test_peers.py
 
-# Embedding beside the bounds of its parts and the loops people write. Alone on the machine; DEVICE=cuda for a GPU.
+# Rates of embedding relative to its parts alone and to the loops that users write. Run nothing else meanwhile.
+# DEVICE=cuda measures on a GPU.
 DEVICE ?= cpu
 bench-embed: .venv/installed
 	$(BIN)/python bench/embed.py --device $(DEVICE)
 
-# What the statistics cost and whether they are right, beside the bars. Alone on the machine.
+# Time, memory and correctness of the statistics, beside their bars. Run nothing else meanwhile.
 bench-stats: .venv/installed
 	$(BIN)/python bench/stats.py --work $(STORE)/bench-stats
 
-# How quickly the explorer paints, moves and answers in headless Chromium, beside the bars. Alone on the machine.
+# Times in which the explorer paints, moves and answers in headless Chromium, with bars. Run nothing else meanwhile.
 bench-explorer: .venv/installed $(FRONT)
 	CHROMIUM="$(CHROMIUM)" $(BIN)/python bench/explorer.py --store $(STORE)
 

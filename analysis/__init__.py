@@ -1,5 +1,5 @@
-"""Statistics of trained SAEs, one file per statistic: its kernel, its rows, its null and the tables it makes.
+"""Statistics of trained SAEs. Each statistic has one module, which computes its tables and its level of chance (null).
 
-The room imports sae and storage, never Prefect. `statistic.py` finds the statistics and runs each one after those whose
-tables it needs.
+This package imports sae and storage, never Prefect. `statistic.py` finds the statistics and runs each one after those
+whose tables it needs.
 """

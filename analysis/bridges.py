@@ -1,7 +1,8 @@
-"""Bridges of every SAE, their totals, the terms of the matched similarity, and the draws of three nulls.
+"""Bridges of every SAE: scores of pairs of an image concept and a text concept, their totals, and three nulls.
 
-Each null permutes the images, the rows of the dictionary, or both. `figures` computes the figures of a draw, and those
-of the study from its unpermuted scores.
+The Bridge Score is the co-activation of the two concepts times the cosine of their directions. `matched_similarity`
+splits the similarity of matched pairs into bridges and bias terms. The nulls (levels of chance) permute the images, the
+rows of the dictionary, or both. `figures` computes the same figures for the study's own scores and for every draw.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ SIMILARITY: Schema = {**SAE_KEYS, "split": pl.String, "term": pl.String, "value"
 DRAWS = 20  # draws per null
 DECODED = 4096  # pairs decoded at a time
 NULLS = ("images_permuted", "dictionary_permuted", "both_permuted")
-TOPS = (10, 100, 1000)  # numbers of highest bridges whose share of the positive part is computed
-PERMUTED = 4  # spawn key of the random stream
+TOPS = (10, 100, 1000)  # for each n, the share of the n highest bridges in the sum of positive bridges is computed
+PERMUTED = 4  # spawn key of the random stream; every module has its own
 
 
 class Bridges(NamedTuple):
     """The bridges of one SAE, and their totals."""
 
     rows: dict[str, np.ndarray]  # columns of the view `bridges`, sorted by image_concept, text_concept
-    totals: list[dict[str, Any]]  # class_image, class_text, self, kind, total, positive, negative; untruncated
+    totals: list[dict[str, Any]]  # rows of `bridge_totals` without keys; sums over all cells, whatever min_pairs is
 
 
 class SAETables(NamedTuple):
@@ -68,7 +69,7 @@ class SAETables(NamedTuple):
 class Tables(NamedTuple):
     """Tables that `bridge_tables` returns; the bridges themselves are in a file."""
 
-    rows: int  #: of the file of bridges
+    rows: int  #: number of rows of bridges.parquet
     totals: pl.DataFrame
     similarity: pl.DataFrame
     draws: pl.DataFrame
@@ -86,7 +87,7 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 
 
 def bridge_tables(con: duckdb.DuckDBPyConnection, analysis: Analysis, out: Path, draws: int = DRAWS) -> Tables:
-    """Write bridges.parquet one SAE at a time, since each may have millions of bridges.
+    """Write bridges.parquet one SAE at a time, since each may have millions of bridges. Returns the other tables.
 
     Reads the views of the catalog and the table concepts.
     """
@@ -162,10 +163,11 @@ def bridges(
 ) -> Bridges:
     """The Bridge Score of every image concept i with every text concept j, over the given pairs.
 
-    dictionary: [C, d] unit rows. classes: the class of each concept, one of CLASSES.
-    Rows are those with pairs >= min_pairs: bridge = G_ij <D_i, D_j>, covariance_bridge = (G_ij - E_P[z_i] E_P[z_j])
-    <D_i, D_j>, correlation_bridge = that over both standard deviations over the pairs (NaN where one is 0).
-    Totals include the cells with fewer pairs. Source: arXiv 2504.11695, Bridge Score; DEFINITIONS in docs.
+    dictionary: D [C, d], unit rows. classes: the class of each concept, one of CLASSES.
+    G_ij = E_P[z_i z_j] is the co-activation over the pairs. bridge = G_ij <D_i, D_j>. covariance_bridge =
+    (G_ij - E_P[z_i] E_P[z_j]) <D_i, D_j>. correlation_bridge = covariance_bridge / (sd(z_i) sd(z_j)), NaN where a
+    standard deviation is 0. `rows` holds the cells (i, j) where both concepts fire on at least min_pairs pairs.
+    `totals` sums all cells. Source: arXiv 2504.11695, Bridge Score; DEFINITIONS in docs.
     """
     D = np.asarray(dictionary, np.float64)
     if len(classes) != len(D) or not set(classes) <= set(CLASSES):
@@ -195,7 +197,7 @@ def bridges_of(pairs: PairedCodes, D: np.ndarray, classes: list[str], min_pairs:
 
 
 def joined(totals: Sequence[np.ndarray]) -> np.ndarray:
-    """Sum of the totals [kind, self, sign, K, K] of all blocks, added in the order of the blocks."""
+    """Sum of the totals [kind, self, sign, class, class] of all blocks, added in the order of the blocks."""
     sums = np.zeros_like(totals[0])
     for part in totals:
         sums += part
@@ -203,7 +205,7 @@ def joined(totals: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def total_rows(totals: np.ndarray) -> list[dict[str, Any]]:
-    """One row per kind, pair of classes, and self or not; self rows exist only where both classes are the same."""
+    """One row per kind, pair of classes, and `self` (i = j or not). Pairs of different classes have no row of i = j."""
     return [
         {
             "class_image": class_image,
@@ -223,12 +225,14 @@ def total_rows(totals: np.ndarray) -> list[dict[str, Any]]:
 
 
 def matched_similarity(pairs: PairedCodes, D: np.ndarray, biases: Biases) -> dict[str, float]:
-    """The terms of E_P <x_hat_I, x_hat_T> over the pairs, x_hat = z D + b, D [C, d] float64.
+    """The terms of the mean similarity of matched pairs, E_P <x_hat_I, x_hat_T>, where x_hat = z D + b.
 
-    bridges = E_P <z_I D, z_T D>, the sum of all raw bridges; text_on_bias = <b, E_P z_T D>; image_on_bias =
-    <E_P z_I D, b>; bias = <b, b>; matched = E_P <x_hat_I, x_hat_T>, from the decoded rows; shuffled = <E_P x_hat_I,
-    E_P x_hat_T>, the expected value for pairs drawn at random. The first four add up to matched; matched minus shuffled
-    is the sum of all covariance bridges. Source: DEFINITIONS "Bridge Score", identities.
+    D: [C, d] float64. b_I, b_T: the biases of both modalities.
+    bridges = E_P <z_I D, z_T D>, the sum of all raw bridges.
+    text_on_bias = <b_I, E_P z_T D>. image_on_bias = <E_P z_I D, b_T>. bias = <b_I, b_T>.
+    matched = E_P <x_hat_I, x_hat_T>, computed from the decoded rows. It equals the sum of the four terms above.
+    shuffled = <E_P x_hat_I, E_P x_hat_T>, the expected similarity of pairs drawn at random. matched - shuffled is the
+    sum of all covariance bridges. Source: DEFINITIONS "Bridge Score", identities.
     """
     mean_I, mean_T = pairs.moments_image.mean @ D, pairs.moments_text.mean @ D
     raw = matched = 0.0
@@ -249,7 +253,7 @@ def matched_similarity(pairs: PairedCodes, D: np.ndarray, biases: Biases) -> dic
 
 
 def _decoded(codes: Codes, rows: np.ndarray, D: np.ndarray) -> np.ndarray:
-    """z D of the given rows of codes, [N, d] float64."""
+    """The product z D for the given rows of codes, [N, d] float64."""
     z = csr_array((codes.values, codes.concepts, codes.indptr), shape=(len(codes.indptr) - 1, len(D)))
     return z[rows].astype(np.float64) @ D
 
@@ -259,8 +263,9 @@ def bridge_nulls(
 ) -> dict[str, list[dict[str, float]]]:
     """`figures` under each of NULLS, one dict per draw. D: [C, d] float64, unit rows.
 
-    images_permuted: images, each with all its codes, are permuted among images with the same number of captions; the
-    expected co-activation is E_P[z_i] E_P[z_j]. dictionary_permuted: rows of D are permuted, codes are unchanged.
+    images_permuted: images, each with all its codes, are permuted among images with the same number of captions. If all
+    images have the same number, the expected co-activation is E_P[z_i] E_P[z_j].
+    dictionary_permuted: the rows of D are permuted, the codes are unchanged. both_permuted: both at once.
     """
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PERMUTED,)))
     captions = np.bincount(pairs.pair_image, minlength=len(pairs.image.indptr) - 1)
@@ -276,7 +281,10 @@ def bridge_nulls(
 
 
 def permuted_among_equals(captions: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A random permutation [n] of images among those with equal numbers of captions; captions [n]: these numbers."""
+    """A random permutation [n] of images within each group of images that have equally many captions.
+
+    captions: number of captions of each image, [n].
+    """
     by_count = np.argsort(captions, kind="stable")
     image_of = np.empty(len(captions), np.int64)
     for group in np.split(by_count, np.flatnonzero(np.diff(captions[by_count])) + 1):
@@ -285,18 +293,19 @@ def permuted_among_equals(captions: np.ndarray, random: np.random.Generator) -> 
 
 
 def figures(blocks: Iterable[list[Scores]]) -> Iterator[dict[str, float]]:
-    """Yield the figures of each dictionary in the blocks of scores, one dict per dictionary.
+    """Yield one dict of figures per dictionary, from the blocks of its scores.
 
-    For raw and covariance bridges: total and positive (sums over all cells); self_share (i = j) and opposite_share
-    (between a unimodal image concept and a unimodal text concept) of the positive part; top_<n>_share of the n highest
-    cells with enough pairs; and the highest such cell: top_bridge, top_covariance_bridge, top_correlation_bridge.
+    For each kind of bridge (raw, covariance): <kind>_total, the sum of all cells; <kind>_positive, the sum of the
+    positive cells. Shares of <kind>_positive: <kind>_self_share (cells with i = j), <kind>_opposite_share (cells of a
+    unimodal image concept and a unimodal text concept), <kind>_top_<n>_share (the n highest cells with enough pairs).
+    The highest cells with enough pairs: top_bridge, top_covariance_bridge, top_correlation_bridge.
     """
     parts = [[_part(scores) for scores in block] for block in blocks]
     yield from (_figures(list(parts_of_one)) for parts_of_one in zip(*parts, strict=True))
 
 
 class _Part(NamedTuple):
-    """Totals and highest cells of one block: all that the figures need of it."""
+    """Totals and highest cells of one block. The figures are computed from these alone."""
 
     totals: np.ndarray
     top: list[np.ndarray]

@@ -19,7 +19,7 @@ from analysis.coactivation_kernels import by_item_, coactivate_, score_
 CLASSES = ("image", "text", "bimodal", "silent")
 KINDS = ("raw", "covariance")
 BLOCK = 128  # image concepts per block: a float64 matrix takes 8 MB at 8,192 concepts, and a thread holds three
-ROUNDING = 1e-14  # share of the squared mean; a smaller variance is a rounding error of 0
+ROUNDING = 1e-14  # a variance below this share of the squared mean is a rounding error, and counts as 0
 Block = TypeVar("Block")
 
 
@@ -56,7 +56,7 @@ class Scores(NamedTuple):
     pairs: np.ndarray  # [N] int64
     cosine: np.ndarray  # [N] float64
     rows: np.ndarray  # [N, 4] float64: coactivation, bridge, covariance bridge, correlation bridge
-    totals: np.ndarray  # [kind, self, sign, K, K] over all cells of the block
+    totals: np.ndarray  # [kind, self, sign, class of i, class of j]: sums over all cells (i, j) of the block
 
 
 class PairedCodes:
@@ -87,7 +87,7 @@ class PairedCodes:
         return other  # each image is in as many pairs as before, so the moments are the same
 
     def scores(self, dictionaries: Sequence[np.ndarray], classes: list[str], min_pairs: int) -> Iterator[list[Scores]]:
-        """Yield, for each block, the scores of the codes with each dictionary [C, d] (float64, unit rows)."""
+        """Yield one list per block of image concepts: the scores with each dictionary [C, d] (float64, unit rows)."""
         code_of = np.array([CLASSES.index(name) for name in classes], np.int8)
 
         def of_block(start: int) -> list[Scores]:
@@ -133,7 +133,7 @@ def coactivation(
 
 
 def codes_by_item(position: np.ndarray, concept: np.ndarray, value: np.ndarray, items: int) -> Codes:
-    """Codes of `items` rows from firings; the concepts of one item ascend, the items may be in any order.
+    """Sort firings by item into codes of `items` rows. The concepts of one item must ascend; items may be in any order.
 
     position [nnz] int64: the row of each firing, negative where the item is not counted.
     """

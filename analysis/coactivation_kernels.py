@@ -62,11 +62,11 @@ def score_(
 ) -> None:
     """Turn the sums of `coactivate_` for image concepts start..start+B-1 into bridges, in one pass.
 
-    sums, counts, cosine [B, C]: cosine of image concept start+b with every concept. mean_*, deviation_* [C]: mean and
-    standard deviation of the codes over the pairs. classes [C] int8. Fills concepts [N, 2] (image, text) and rows
-    [N, 4] (coactivation, bridge, covariance bridge, correlation bridge; NaN where a deviation is 0) with the N cells of
-    at least min_pairs pairs, and adds every cell to totals [kind (raw, covariance), self, sign (positive, negative),
-    class of i, class of j].
+    sums, counts [B, C]: from `coactivate_`. cosine [B, C]: of each image concept i of the block with every concept j.
+    mean_*, deviation_* [C]: mean and standard deviation of the codes over the pairs. classes [C] int8.
+    The N cells of at least min_pairs pairs fill concepts [N, 2] (i, j) and rows [N, 4] (coactivation, bridge,
+    covariance bridge, correlation bridge; the last is NaN where a deviation is 0). Every cell is added to totals [kind
+    (raw, covariance), self (i = j), sign (positive, negative), class of i, class of j].
     """
     row = 0
     for b in range(len(sums)):
@@ -97,8 +97,8 @@ def by_item_(
 ) -> None:
     """Sort codes by item with a counting sort, which keeps the order within an item.
 
-    position, concept, value [nnz]: the item's row, negative for an item that is not counted. start [n+1]: the start of
-    each row in concepts and values.
+    position [nnz]: the row of each code's item, negative for an item that is not counted. concept, value [nnz]: the
+    codes. start [n+1]: the start of each row in concepts and values, which are filled.
     """
     free = start[:-1].copy()
     for q in range(len(position)):

@@ -16,7 +16,7 @@ FINDINGS: Schema = {
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The table findings."""
+    """The table `findings`, made by storage/sql/tables/findings.sql."""
     fill(con, "findings")
     return {"findings": con.table("findings")}
 

@@ -1,7 +1,7 @@
 """Modality of the concepts' directions: alignment with the modality subspaces, accuracy as classifiers, and nulls.
 
-It is computed from the dictionary alone. The modality of a concept's activations (energies, scores, AUC) is counted in
-SQL.
+These figures depend on the dictionary and the embeddings, not on activations. The modality of a concept's activations
+(energies, scores, AUC) is computed in SQL.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CONCEPT_GEOMETRY: Schema = {
 }  # fmt: skip
 DRAWS = 1000  # directions per null
 BLOCK = 256  # directions per block: 80 MB of float32 projections at 20,000 rows per modality and split
-MODALITY = 2  # spawn key of the random stream; the floors of stability use 1
+MODALITY = 2  # spawn key of the random stream; every module has its own
 
 
 class Accuracy(NamedTuple):
@@ -39,9 +39,9 @@ class Accuracy(NamedTuple):
     """
 
     heldout: np.ndarray  # [C] float64, balanced accuracy on held-out rows
-    train: np.ndarray  # [C] float64, the same on training rows, the best over all thresholds; at least .5
+    train: np.ndarray  # [C] float64, balanced accuracy on training rows, at the best threshold; at least .5
     orientation: np.ndarray  # [C] int8, s: 1 where images lie above the threshold, -1 where captions do
-    threshold: np.ndarray  # [C] float64, t: midway between two neighbouring projections, -inf where none is above .5
+    threshold: np.ndarray  # [C] float64, t: midway between two projections; -inf where no threshold is better than .5
 
 
 class Concepts(NamedTuple):
@@ -68,7 +68,7 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 def of_sae(
     keys: Keys, net: SAE, fitted: dict[str, Subspace], train: Modalities, heldout: Modalities
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Columns of `concepts` for one SAE, and their nulls. The seed of the SAE seeds the draws too."""
+    """Columns of `concepts` for one SAE, and their nulls. The SAE's seed is also the seed of the draws."""
     concepts = modality(net.dictionary.numpy(), fitted, train, heldout, keys["seed"] or 0)
     columns: dict[str, Any] = {**keys, "concept_id": np.arange(net.config.width)}
     columns |= {f"align_{name}": values for name, values in concepts.alignment.items()}
@@ -82,9 +82,10 @@ def modality(
 ) -> Concepts:
     """For each unit row of D [C, d]: alignment with every subspace, accuracy as a classifier of modality, and nulls.
 
-    `nulls` holds two nulls, floor_random and floor_matched, of |U v| for each subspace (align_<name>) and of
-    direction_accuracy. Each is computed from DRAWS directions, except floor_random of alignment, which has a closed
-    form. Raises ValueError where widths differ or D has a row that is not of unit norm.
+    `nulls` holds two nulls for each statistic: floor_random (v uniform on the sphere) and floor_matched (v with the
+    mean and covariance of D's rows). The statistics are align_<subspace>, whose null is that of |U v|, and
+    direction_accuracy. A null is computed from DRAWS directions v, except floor_random of an alignment, which has a
+    closed form. Raises ValueError where widths differ or D has a row that is not of unit norm.
     """
     D = _unit_rows(D, train.image.shape[1])
     matched = matched_directions(D, DRAWS, seed)
@@ -102,11 +103,12 @@ def modality(
 
 
 def direction_accuracy(directions: np.ndarray, train: Modalities, heldout: Modalities) -> Accuracy:
-    """Held-out balanced accuracy of the sign of s (<x, v> - t) for each row v of directions [C, d].
+    """Balanced accuracy of each row v of directions [C, d] as a classifier: x is an image where s (<x, v> - t) > 0.
 
-    Orientation s and threshold t maximise balanced accuracy on the training rows, exactly, over all thresholds. The
-    maximum is .5 + half the Kolmogorov-Smirnov distance of the two modalities' projections; of equally good thresholds
-    the lowest is taken. Projections are float32. Raises ValueError where widths differ or a number is not finite.
+    Orientation s and threshold t maximise the balanced accuracy on the training rows, exactly over all thresholds. The
+    maximum is .5 + KS / 2, where KS is the Kolmogorov-Smirnov distance of the projections of the two modalities. Of
+    equally good thresholds the lowest is taken. Projections are float32. Raises ValueError where widths differ or a
+    number is not finite.
     """
     check(train, "training rows")
     check(heldout, "held-out rows")
@@ -115,7 +117,8 @@ def direction_accuracy(directions: np.ndarray, train: Modalities, heldout: Modal
         raise ValueError(f"directions of shape {v.shape} do not fit rows of width {train.image.shape[1]}")
     workers = os.cpu_count() or 1
     parts = []
-    # Matrix products use all cores themselves; the kernels release the GIL, so threads divide the directions.
+    # A matrix product uses all cores by itself. A kernel uses one core and releases the GIL, so the directions are
+    # divided among threads.
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(v), BLOCK):
             products = [v[start : start + BLOCK] @ x.T for x in (*train, *heldout)]
@@ -144,10 +147,10 @@ def _classified(projections: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
 
 
 def alignment_null(rank: int, dim: int) -> Null:
-    """Closed form of the null of |U v|: v a random unit vector in `dim` dimensions, U of `rank` orthonormal rows.
+    """The null of |U v| in closed form: v is a random unit vector in d = `dim` dimensions, U has r = `rank` rows.
 
-    |U v|^2 ~ Beta(r/2, (d-r)/2); mean G((r+1)/2) G(d/2) / (G(r/2) G((d+1)/2)), G the gamma function.
-    Raises ValueError unless 0 <= rank <= dim.
+    The rows of U are orthonormal. |U v|^2 ~ Beta(r/2, (d-r)/2), and the mean of |U v| is
+    G((r+1)/2) G(d/2) / (G(r/2) G((d+1)/2)), where G is the gamma function. Raises ValueError unless 0 <= rank <= dim.
     """
     if not 0 <= rank <= dim or dim < 1:
         raise ValueError(f"a subspace of rank {rank} in {dim} dimensions; 0 to {dim} is possible")
@@ -184,8 +187,9 @@ def matched_directions(D: np.ndarray, draws: int, seed: int) -> np.ndarray:
 def _best_thresholds_(images: np.ndarray, texts: np.ndarray, gap: np.ndarray, threshold: np.ndarray) -> None:
     """The best threshold of each direction, from its projections images [B, n_I] and texts [B, n_T], both ascending.
 
-    Merges both lists. gap [B] int64: n_I * captions below t - n_T * images below t, in exact integers, at the t where
-    its absolute value is largest; its sign is the orientation. threshold [B]: t, -inf where gap is 0.
+    Merges both lists. With gap(t) = n_I * (captions below t) - n_T * (images below t), an exact integer, the best
+    threshold t is where |gap(t)| is largest. Fills threshold [B] with t, or -inf where the gap is 0, and gap [B] int64
+    with gap(t), whose sign is the orientation.
     """
     for row in range(len(images)):
         x, y = images[row], texts[row]

@@ -29,7 +29,8 @@ class Analysis(NamedTuple):
     heldout: float
     split: str  #: 'heldout', 'train' or 'all'
     min_pairs: int
-    diets: dict[str, dict[str, str | None]]  #: setting -> 'of' (the setting it is a data diet of), 'data_half'
+    #: {data diet: {'of': setting that the diet trains on other data, 'data_half': its half of the images, or None}}
+    diets: dict[str, dict[str, str | None]]
     out: Path  #: folder of the written tables
 
     def models(self) -> list[str]:
@@ -50,7 +51,7 @@ class Analysis(NamedTuple):
             yield entry, SAE.load(self.store / entry.dataset.path)
 
     def family(self, setting: str | None) -> str | None:
-        """The setting of which `setting` is a data diet, or `setting` itself."""
+        """The setting of which `setting` is a data diet (a training on other data), or else `setting` itself."""
         return self.diets[setting]["of"] if setting in self.diets else setting
 
 
@@ -64,9 +65,9 @@ class Biases(NamedTuple):
 class Counted(NamedTuple):
     """The pairs of the split that is counted, and their images."""
 
-    images: Ints  #: ids of their images, ascending
+    images: Ints  #: ids of the images, ascending
     texts: Ints  #: ids of the pairs, ascending
-    pair_image: Ints  #: [P] position in `images` of each pair
+    pair_image: Ints  #: [P] position in `images` of each pair's image
 
 
 def keys_of(entry: Entry) -> Keys:
@@ -153,7 +154,8 @@ def counted_pairs(con: duckdb.DuckDBPyConnection, split: str) -> Counted:
 def codes_of(con: duckdb.DuckDBPyConnection, keys: Keys, modality: str, items: Ints) -> Codes:
     """The codes of the given items (ascending ids) in compressed rows, one row per item.
 
-    They need no sort: files are sorted by concept, and all firings of an item are in one file.
+    The query needs no sort: each file is sorted by concept and holds all firings of its items, so the concepts of an
+    item ascend.
     """
     firings = con.execute(
         """SELECT item_id, concept_id, activation FROM activations

@@ -20,7 +20,7 @@ from storage.rows import Rows
 
 CONCEPTS: Schema = {**SAE_KEYS, "concept_id": pl.Int32, "monosemanticity": pl.Float64}
 COLUMNS = 64  # dimensions per block: 60 MB of float64 rows at 118,000 images
-NONE = float("nan")  # spread of the baseline, which is exact over all pairs
+NONE = float("nan")  # sd and quantiles of the baseline, which has no spread: it is exact over all pairs
 
 
 class Monosemanticity(NamedTuple):
@@ -55,11 +55,11 @@ def of_sae(con: duckdb.DuckDBPyConnection, keys: Keys, rows: Rows, width: int) -
 def monosemanticity(codes: Codes, image: np.ndarray, width: int) -> Monosemanticity:
     """For each concept: mean cosine over all pairs of images, weighted by the product of their two activations.
 
-    (|sum_j a_j u_j|^2 - sum_j a_j^2) / ((sum_j a_j)^2 - sum_j a_j^2), a_j the activation on image j, u_j its unit
-    embedding, in float64. codes: the codes of n images. image [n, d]: the embeddings of these images, of any norm
-    above 0, from the model itself or from another encoder. baseline = (|sum_j u_j|^2 - n) / (n (n - 1)), exact over
-    all pairs. Raises ValueError where the numbers of embeddings and codes differ, an activation is not finite, or an
-    embedding is 0 or not finite.
+    score = (|sum_j a_j u_j|^2 - sum_j a_j^2) / ((sum_j a_j)^2 - sum_j a_j^2), where a_j is the activation on image j
+    and u_j the unit embedding of image j. baseline = (|sum_j u_j|^2 - n) / (n (n - 1)), exact over all pairs. Both are
+    computed in float64. codes: the codes of n images. image [n, d]: the embeddings of these images, of any norm above
+    0, from the model itself or from another encoder. Raises ValueError where the numbers of embeddings and codes
+    differ, an activation is not finite, or an embedding is 0 or not finite.
     Source: DEFINITIONS "monosemanticity", after arXiv 2504.02821.
     """
     indptr, concepts, values = codes

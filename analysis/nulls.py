@@ -10,7 +10,7 @@ from analysis.tables import NULL_SUMMARIES, fill
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The table nulls."""
+    """The table `nulls`, made by storage/sql/tables/nulls.sql."""
     fill(con, "nulls")
     return {"nulls": con.table("nulls")}
 

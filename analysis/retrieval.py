@@ -26,9 +26,9 @@ RETRIEVAL_TABLE: Schema = {
     "captions": pl.Int64, "r1": pl.Float64, "r5": pl.Float64, "r10": pl.Float64, "concepts": pl.Float64,
     "energy_share": pl.Float64,
 }  # fmt: skip
-GALLERY = 1000  # images (DEFINITIONS)
-ALIGNED = 32  # concepts most aligned with the mean gap that are removed together; at most an eighth of the dictionary
-BRIDGES = 100  # top bridges; `only_bridging` keeps their concepts alone
+GALLERY = 1000  # number of images, from DEFINITIONS
+ALIGNED = 32  # size of the set of concepts most aligned with the mean gap; at most an eighth of the dictionary
+BRIDGES = 100  # number of top bridges whose concepts the intervention `only_bridging` keeps
 CONCEPTS = """
 SELECT energy, modality_class(modality_score), align_mean_gap FROM concepts
 WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY concept_id
@@ -40,7 +40,7 @@ WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY bridge DESC, image
 BLOCK = 1024
 DRAWS = 5  # random sets of concepts per removed set
 ENERGY_OFF = 0.01  # share of the removed energy by which a random set may fall short of it
-RETRIEVAL = 3  # spawn key of the random stream; the floors of stability use 1, the nulls of geometry 2
+RETRIEVAL = 3  # spawn key of the random stream; every module has its own
 
 
 class Gallery(NamedTuple):
@@ -65,7 +65,7 @@ class ConceptSets(NamedTuple):
 
     unimodal: np.ndarray
     bimodal: np.ndarray
-    aligned: np.ndarray  # most aligned with the modality subspace: `most(alignment, count)`
+    aligned: np.ndarray  # most aligned with a modality direction: `most(alignment, count)`
     bridging: np.ndarray  # image and text concepts of the top-n bridges, as one set
 
 
@@ -74,13 +74,16 @@ class Recalls(NamedTuple):
 
     intervention: str
     direction: str  # "image_to_text" or "text_to_image"
-    recalls: dict[int, float]  # K: recall, at K = 1, 5, 10; mean over the draws
+    recalls: dict[int, float]  # {K: recall at K}, K = 1, 5, 10; mean over the draws
     concepts: float  # number of removed or kept concepts, mean over the draws; NaN for an intervention without concepts
-    energy: float  # their share of the energy of all concepts, mean over the draws; NaN likewise
+    energy: float  # share of the removed or kept concepts in the energy of all; mean and NaN as for `concepts`
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """Recall among the images of the split with the smallest split_u. Reads the tables concepts and bridges."""
+    """The table `retrieval`: recalls among the GALLERY images of the split with the smallest split_u.
+
+    Reads the tables concepts and bridges.
+    """
     tables = [empty(RETRIEVAL_TABLE)]
     for model in analysis.models():
         rows = analysis.rows(model, analysis.split)
@@ -169,8 +172,8 @@ def recall(
 
     image: [n, d], text: [m, d], any norm, normalised here in float32. owner: [m] row of each caption's image.
     Image to text counts a hit when any of the image's captions is in the top K, over the images that have a caption.
-    Ties count against the query: every other item with the same score ranks before the own one, so that
-    embeddings that have collapsed to one point score 0, not 1. NaN where there is no query.
+    Ties count against the query: every other item with the same score ranks before the query's own item. So embeddings
+    that have collapsed to one point score 0, not 1. NaN where there is no query.
     Returns {"image_to_text": {K: recall}, "text_to_image": {K: recall}}. Raises ValueError on unusable input.
     """
     owner = np.asarray(owner, np.int64)
@@ -194,11 +197,12 @@ def interventions(
 ) -> Iterator[Recalls]:
     """Yield the recalls in both directions after every intervention.
 
-    means: mean image and mean text [d] of the training rows. energy: [C], as in the view `concepts`. In this order:
-    embeddings; mean_removed; reconstructions (all concepts kept); without_unimodal, without_bimodal, without_aligned,
-    each followed by random_for_<set>, which removes random concepts of about the same energy (see `equal_energy`;
-    `Recalls.energy` shows how close) and is averaged over DRAWS draws; only_bridging. `removed` removes concepts,
-    `kept` keeps them, with the bias. Raises ValueError where shapes do not fit or a concept does not exist.
+    means: mean image and mean text [d] of the training rows. energy: [C], as in the view `concepts`.
+    The order is: embeddings; mean_removed; reconstructions; without_<set> and random_for_<set>, in turn for the sets
+    unimodal, bimodal and aligned; only_bridging. reconstructions keeps all concepts, only_bridging the set `bridging`
+    (see `kept`). without_<set> removes the set (see `removed`). random_for_<set> removes random concepts of about the
+    same energy (see `equal_energy`) and is averaged over DRAWS draws; `Recalls.energy` tells the energy removed.
+    Raises ValueError where shapes do not fit or a concept does not exist.
     Source: DEFINITIONS "What concepts do for retrieval".
     """
     energy = np.asarray(energy, np.float64)
@@ -247,7 +251,7 @@ def removed(x: np.ndarray, codes: Codes, dictionary: np.ndarray, S: np.ndarray) 
 
 
 def kept(codes: Codes, dictionary: np.ndarray, bias: np.ndarray, S: np.ndarray) -> np.ndarray:
-    """sum over S of z_i D_i, + b, renormalised: [n, d] float32. Keeping all concepts gives the reconstructions.
+    """b + sum over S of z_i D_i, renormalised: [n, d] float32. Keeping all concepts gives the reconstructions.
 
     b is added to every row, so a row on which no concept of S fires is b alone. A row of 0 stays 0.
     """
@@ -257,10 +261,10 @@ def kept(codes: Codes, dictionary: np.ndarray, bias: np.ndarray, S: np.ndarray) 
 def equal_energy(energy: np.ndarray, S: np.ndarray, draws: int, seed: int) -> list[np.ndarray]:
     """`draws` random sets of concepts, each of about the summed energy of S; members of S may be drawn.
 
-    Each draw visits the concepts of non-zero energy in random order and takes every one whose energy does not exceed
-    what remains of the energy of S. It stops once at most ENERGY_OFF of that energy remains, since it would otherwise
-    take every tiny concept. A draw never holds more energy than S; more than ENERGY_OFF remains only where every
-    concept that was not taken has more energy than remains.
+    The target is the energy of S. Each draw visits the concepts of non-zero energy in random order and takes a concept
+    if its energy does not exceed the rest of the target. It stops when the rest is at most ENERGY_OFF of the target;
+    without this limit it would go on to take concepts of tiny energy. A draw never has more energy than S. It ends with
+    a larger rest only if every concept that it did not take has more energy than the rest.
     """
     target = float(energy[np.unique(np.asarray(S, np.int64))].sum())
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(RETRIEVAL,)))
@@ -334,7 +338,7 @@ def _concepts(S: np.ndarray, width: int, name: str) -> np.ndarray:
 
 
 def _image_ranks(image: np.ndarray, text: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Rank [images with a caption]: the number of other captions that score at least as high as the best own one."""
+    """For each image with a caption: the number of other captions that score at least as high as its best caption."""
     ranks = []
     order = np.argsort(owner, kind="stable")
     sorted_owner = owner[order]
@@ -351,7 +355,7 @@ def _image_ranks(image: np.ndarray, text: np.ndarray, owner: np.ndarray) -> np.n
 
 
 def _text_ranks(image: np.ndarray, text: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Rank [captions]: the number of other images that score at least as high as the caption's own image."""
+    """For each caption: the number of other images that score at least as high as its own image."""
     ranks = []
     for start in range(0, len(text), BLOCK):
         scores = text[start : start + BLOCK] @ image.T

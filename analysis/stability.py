@@ -1,6 +1,7 @@
 """Stability: one-to-one matches between the concepts of two SAEs, and the cosines that random dictionaries reach.
 
-Matching does not use energies. Match all concepts first, then filter.
+All concepts are matched, by cosine alone. To study some of the concepts, such as those of high energy, filter the
+matches.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ MATCHES: Schema = {
 FLOORS: Schema = {
     **SAE_KEYS, "null": pl.String, "draw": pl.Int32, "concept_id": pl.Int32, "cosine": pl.Float32,
 }  # fmt: skip
-DRAWS = 20  # draws per floor
-FLOOR = 1  # spawn key of the random stream
+DRAWS = 20  # draws per floor (the matched cosine that random dictionaries reach)
+FLOOR = 1  # spawn key of the random stream; every module has its own
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
@@ -37,9 +38,10 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 
 
 def match_rows(analysis: Analysis) -> pl.DataFrame:
-    """The exact assignment of every pair of SAEs of a setting (its seeds and its data diets), in both orders.
+    """The rows of `matches`: the exact assignment of every two SAEs of a setting, in both orders.
 
-    Raises BadInput where two diets of one setting differ in width.
+    The SAEs of a setting are its seeds and those of its data diets, which are trained on other data. Raises BadInput
+    where two of them differ in width.
     """
     matches = [empty(MATCHES)]
     for model in dict.fromkeys(entry.model for entry in analysis.entries if entry.kind == "train"):
@@ -68,7 +70,7 @@ def _matched(a: Entry, b: Entry, concept_a: np.ndarray, concept_b: np.ndarray, c
 
 
 def floor_rows(analysis: Analysis) -> pl.DataFrame:
-    """The matched cosines of every dictionary against random rows: DRAWS draws of both floors."""
+    """The rows of `floors`: every dictionary matched against random rows, DRAWS times for each of the two floors."""
     floors = [empty(FLOORS)]
     for entry, net in analysis.trained():
         floors += floors_of_sae(keys_of(entry), net)
@@ -76,7 +78,7 @@ def floor_rows(analysis: Analysis) -> pl.DataFrame:
 
 
 def floors_of_sae(keys: Keys, net: SAE) -> list[pl.DataFrame]:
-    """The rows of `floors` of one SAE, one table per floor. The seed of the SAE seeds the draws too."""
+    """The rows of `floors` of one SAE, one table per floor. The SAE's seed is also the seed of the draws."""
     tables = []
     for null, floor in (("floor_random", floor_random), ("floor_matched", floor_matched)):
         cosines = floor(net.dictionary.numpy(), DRAWS, keys["seed"] or 0)
@@ -122,10 +124,10 @@ def floor_random(D: np.ndarray, draws: int, seed: int) -> np.ndarray:
 
 
 def floor_matched(D: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Cosines [draws, C] of D's concepts matched against rows with the mean and covariance of D's rows, normalised.
+    """Cosines [draws, C] of D's concepts matched against Gaussian rows with the mean and covariance of D's rows.
 
-    Compare stability with this floor: two SAEs of one embedding space share its mean and its main directions, whatever
-    they learn.
+    The drawn rows are normalised. Compare stability with this floor: two SAEs of one embedding space share its mean and
+    its main directions, whatever they learn.
     """
     D = np.asarray(D, np.float32)
     mean = D.mean(0, dtype=np.float64)
@@ -135,7 +137,8 @@ def floor_matched(D: np.ndarray, draws: int, seed: int) -> np.ndarray:
 
 
 def _floor(D: np.ndarray, mean_D: np.ndarray, root_DD: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    # A random stream of its own: a dictionary initialised from the same seed must not meet its own start.
+    # The spawn key gives a separate random stream. A dictionary that was initialised from the same seed would otherwise
+    # be compared with its own initial rows.
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(FLOOR,)))
     floors = np.empty((draws, len(D)), np.float32)
     for draw in range(draws):

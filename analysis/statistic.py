@@ -1,4 +1,4 @@
-"""Statistics: the declaration of a statistic, the list of all statistics in order, and the writing of their tables."""
+"""The declaration of a statistic, the ordered list of all statistics, and the function that writes their tables."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from analysis.inputs import Analysis
 from analysis.tables import NULL_DRAWS, NULL_SUMMARIES, Schema, empty, write_table
 from storage.statements import literal
 
-#: Tables to which any statistic may add rows; one that needs such a table runs after all that add to it.
+#: Tables to which any statistic may add rows. A statistic that needs such a table runs after all that add rows to it.
 SHARED: dict[str, Schema] = {"null_draws": NULL_DRAWS, "null_summaries": NULL_SUMMARIES}
 
-#: A table as rows, as a Parquet file that was written in pieces, or as a table in the connection.
+#: A table that a statistic returns: a data frame, the path of a Parquet file, or a relation of the connection.
 Table = pl.DataFrame | Path | duckdb.DuckDBPyRelation
 
 
 class Statistic(NamedTuple):
-    """One statistic: the value `STATISTIC` of a module of this room, with the name of the module."""
+    """One statistic. Its module assigns it to the global `STATISTIC`. Its name is that of the module."""
 
     name: str
     version: str  #: changed by hand when the values of a table change
     tables: Mapping[str, Schema]  #: tables that are written; each is a view of the catalog with the same name
-    #: Reads the catalog's views and the needed tables in the connection; returns all of `tables`, `inner` and `adds`.
+    #: Reads the catalog's views and the tables of `needs`. Returns every table of `tables`, `inner` and `adds`.
     make: Callable[[duckdb.DuckDBPyConnection, Analysis], Mapping[str, Table]]
     needs: tuple[str, ...] = ()  #: tables of other statistics that `make` reads
-    inner: Mapping[str, Schema] = {}  #: tables that other statistics read and that are not written
+    inner: Mapping[str, Schema] = {}  #: tables for other statistics; they are not written to files
     adds: tuple[str, ...] = ()  #: tables of SHARED to which this statistic adds rows
 
     def schemas(self) -> dict[str, Schema]:
@@ -42,10 +42,10 @@ class Statistic(NamedTuple):
 
 
 def statistics() -> list[Statistic]:
-    """The statistics of this room, each after those whose tables it needs, otherwise in the order of their names.
+    """All statistics of this package, by name, but each after those whose tables it needs.
 
-    Raises ValueError, naming the modules, where a statistic does not have the name of its module, two statistics make
-    the same table, no statistic makes a needed table, or needs form a circle.
+    Raises ValueError where a statistic does not have the name of its module, two statistics make the same table, no
+    statistic makes a needed table, or statistics need each other's tables in a circle. The message names the modules.
     """
     declared: list[Statistic] = []
     for _, name, _ in pkgutil.iter_modules(analysis.__path__):
@@ -58,7 +58,7 @@ def statistics() -> list[Statistic]:
 
 
 def in_order(unordered: Iterable[Statistic]) -> list[Statistic]:
-    """Statistics by name, each after those whose tables it needs. Raises ValueError as `statistics` does."""
+    """Sort statistics by name, but each after those whose tables it needs. Raises ValueError as `statistics` does."""
     waiting = sorted(unordered, key=lambda statistic: statistic.name)
     makers = _makers(waiting)
     for statistic in waiting:
@@ -79,7 +79,7 @@ def in_order(unordered: Iterable[Statistic]) -> list[Statistic]:
 
 
 def _makers(statistics: list[Statistic]) -> dict[str, set[str]]:
-    """The names of the statistics that make each table, or add to it."""
+    """{table: names of the statistics that make it or add rows to it}."""
     makers: dict[str, set[str]] = {name: set() for name in SHARED}
     for statistic in statistics:
         for name in (*statistic.tables, *statistic.inner):
@@ -97,8 +97,8 @@ def _makers(statistics: list[Statistic]) -> dict[str, set[str]]:
 def compute(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> int:
     """Make the tables of all statistics and write each as a Parquet file to `analysis.out`. Returns the rows written.
 
-    con: a catalog of the study without its tables, at one thread, so that equal inputs give equal bytes. Raises
-    ValueError where a statistic makes other tables than it declares.
+    con: a catalog of the study without the tables that are made here. It uses one thread, so that equal inputs give
+    equal bytes. Raises ValueError where a statistic returns other tables or columns than it declares.
     """
     shared = {name: empty(schema) for name, schema in SHARED.items()}
     for name, rows in shared.items():

@@ -26,11 +26,11 @@ GEOMETRY: Schema = {
     "model": pl.String, "subspace": pl.String, "rank": pl.Int32, "heldout_accuracy": pl.Float64,
 }  # fmt: skip
 NORMALS: Schema = {"model": pl.String, "subspace": pl.String, "row": pl.Int32, "normal": pl.List(pl.Float64)}
-ROWS = 20_000  # most rows per modality and split
+ROWS = 20_000  # maximum number of rows per modality and split
 PENALTY = 1e-3  # lambda of the logistic regression, whose loss is a weighted mean over the rows
 CHANCE = 0.02  # a held-out balanced accuracy within this distance of .5 counts as chance
-RANK = 32  # most normals of inlp
-NOISE = 1e-6  # first step of a logistic regression below which it would fit rounding errors of float32 rows
+RANK = 32  # maximum number of normals of inlp
+NOISE = 1e-6  # a logistic regression with a smaller first step would fit rounding errors of the float32 rows
 SUBSPACES = ("mean_gap", "logistic", "lda", "inlp")
 log = logging.getLogger("bridgescope")
 
@@ -48,7 +48,7 @@ class Subspace(NamedTuple):
     name: str  # one of SUBSPACES
     basis: np.ndarray  # U [r, d] float64, orthonormal rows; the one row of a rank-1 subspace points to the images
     rank: int  # r; 0 where inlp finds no direction that separates the modalities
-    heldout_accuracy: float  # balanced; of the classifier, for inlp of one that is fitted after U is projected out
+    heldout_accuracy: float  # balanced accuracy of the classifier; for inlp, of one fitted after U is projected out
 
 
 class _Classifier(NamedTuple):
@@ -72,7 +72,10 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 
 
 def both_sides(analysis: Analysis, model: str) -> tuple[Modalities, Modalities]:
-    """Training and held-out rows of a model: of each modality those with the smallest split_u, at most ROWS."""
+    """Training rows and held-out rows of a model, at most ROWS per side and modality.
+
+    The rows with the smallest split_u are taken. split_u is the number that assigns an image to a side of the split.
+    """
     sides = ("train", "heldout")
     train, heldout = (_first_rows(analysis.rows(model, side), f"{side} rows of {model}") for side in sides)
     return train, heldout
@@ -118,15 +121,17 @@ def fitted_subspaces(con: duckdb.DuckDBPyConnection, model: str, dim: int) -> di
 def smallest(split_u: np.ndarray, limit: int = ROWS) -> np.ndarray:
     """Positions of the `limit` smallest split_u [n], or of all where there are fewer; ascending, ties in input order.
 
-    A caption has the split_u of its image, so the captions of an image are chosen together, except for the last image.
+    A caption has the split_u of its image. So an image's captions are chosen together; the limit cuts only those of the
+    last image.
     """
     return np.argsort(np.asarray(split_u), kind="stable")[:limit]
 
 
 def modalities(image: np.ndarray, text: np.ndarray, where: str) -> Modalities:
-    """Rows image [n_I, d] and text [n_T, d] as float32, checked. `where` names them in errors: "heldout rows of clip".
+    """Rows image [n_I, d] and text [n_T, d] as float32, checked.
 
-    Raises ValueError where a modality has no rows, a row holds NaN or infinity, or widths differ.
+    where: name of the rows in errors, as in "heldout rows of clip". Raises ValueError where a modality has no rows, a
+    row holds NaN or infinity, or widths differ.
     """
     rows = Modalities(np.asarray(image, np.float32), np.asarray(text, np.float32))
     check(rows, where)
@@ -148,9 +153,10 @@ def check(rows: Modalities, where: str) -> None:
 def subspaces(train: Modalities, heldout: Modalities) -> dict[str, Subspace]:
     """All four modality subspaces of one model, by name, in the order of SUBSPACES.
 
-    mean_gap: normalised mean_I - mean_T, with its threshold midway between the means. logistic: normal of an L2
-    logistic regression. lda: normal under the Ledoit-Wolf within-class covariance, with its threshold midway. inlp:
-    logistic normals, each added and projected out, until held-out balanced accuracy is within CHANCE of .5.
+    mean_gap: mean_I - mean_T, normalised. logistic: the normal of an L2-regularised logistic regression. lda: the
+    normal of Fisher's discriminant with the Ledoit-Wolf within-class covariance. The thresholds of mean_gap and lda lie
+    midway between the means. inlp: normals of successive logistic regressions, each fitted after the earlier normals
+    are projected out, until held-out balanced accuracy is within CHANCE of .5 or there are RANK normals.
     Raises ValueError where the two means coincide, widths differ, or `check` raises.
     Source: DEFINITIONS "geometry"; for inlp Ravfogel et al. 2020, "Null It Out".
     """
@@ -170,7 +176,7 @@ def subspaces(train: Modalities, heldout: Modalities) -> dict[str, Subspace]:
 
 
 def alignment(subspace: Subspace, D: np.ndarray) -> np.ndarray:
-    """Alignment [C] float64 of the unit rows of D [C, d]: U D_i, signed (+ image), or for inlp the length |U D_i|."""
+    """Alignment [C] float64 of the unit rows of D [C, d]: U D_i, positive towards images, or |U D_i| for inlp."""
     parts = np.asarray(D, np.float64) @ subspace.basis.T
     return np.linalg.norm(parts, axis=1) if subspace.name == "inlp" else parts[:, 0]
 
@@ -209,9 +215,9 @@ def _problem(train: Modalities, means: tuple[np.ndarray, np.ndarray]) -> _Proble
 def _logistic(problem: _Problem, U: np.ndarray) -> _Classifier:
     """Minimise sum_i weights_i log(1 + exp(-y_i (<x_i, w> + c))) + PENALTY / 2 |w|^2 over c and w with U w = 0.
 
-    U [r, d] orthonormal. The result is the same as of rows from which U is projected out. Where the first step is
-    smaller than NOISE, the remaining rows do not separate the modalities, and the normal is 0. Raises RuntimeError
-    where the minimisation does not converge.
+    U: [r, d], orthonormal rows. The result is the same as for rows x_i from which U is projected out. If the first step
+    is smaller than NOISE, these rows do not separate the modalities, and the normal is 0. Raises RuntimeError where the
+    minimisation does not converge.
     """
     X, y, weights, centre, T = problem
     Q = np.linalg.qr(T.T @ U.T)[0].T  # U w = 0 where v is orthogonal to these rows

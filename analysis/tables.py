@@ -1,4 +1,4 @@
-"""Parts of all statistics' tables: the columns that name an SAE, rows of nulls, frames, and tables made by SQL."""
+"""Helpers for the tables of all statistics: shared columns, rows of nulls, data frames, and tables made by SQL."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NULL_SUMMARIES: Schema = {
 
 
 class Null(NamedTuple):
-    """Summary of one figure of one SAE under a null."""
+    """Distribution of one figure of one SAE under a null (by chance), summarised."""
 
     mean: float
     sd: float
@@ -67,7 +67,7 @@ def write_table(out: Path, name: str, rows: pl.DataFrame) -> None:
 def fill(con: duckdb.DuckDBPyConnection, table: str, *, insert: bool = False, **values: Any) -> None:
     """Create a table with `storage/sql/tables/<table>.sql`, or insert rows into it.
 
-    values: the statement's parameters; those that it does not name are ignored.
+    values: parameters of the statement. Values that the statement does not use are ignored.
     """
     sql = (SQL / "tables" / f"{table}.sql").read_text()
     named = {name: values[name] for name in re.findall(r"\$(\w+)", sql)}

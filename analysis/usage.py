@@ -1,6 +1,7 @@
-"""Usage: energies, rates and modality of every concept, the share of unimodal concepts, and its null.
+"""Usage: mean activations (energies), firing rates and modality of every concept, and the share of unimodal concepts.
 
-The numbers are counted from activations in SQL. The null assigns each firing to a random item of either modality.
+These numbers are computed from activations in SQL. The null of the share, its level of chance, assigns each firing to a
+random item of either modality.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ GROUPS: Schema = {
     "texts": pl.Int64, "image": pl.Float64, "text": pl.Float64, "image_squared": pl.Float64,
     "text_squared": pl.Float64, "image_firings": pl.Int64, "text_firings": pl.Int64, "training_firings": pl.Int64,
 }  # fmt: skip
-SHUFFLED = 5  # spawn key of the random stream
-DRAWS = 20  # draws of modality labels
+SHUFFLED = 5  # spawn key of the random stream; every module has its own
+DRAWS = 20  # draws of the null
 
 
 class CountedSAE(NamedTuple):
-    """Key and width of one SAE: the values of the SQL that counts its activations."""
+    """Key and width of one SAE: the parameters of the SQL that counts its activations."""
 
     model: str
     sae: str
@@ -53,7 +54,7 @@ class CountedSAE(NamedTuple):
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The tables of this statistic; concepts also has the columns of other statistics."""
+    """The tables of this statistic. `concepts` also has the columns that geometry and monosemanticity compute."""
     fill_concepts(con, counted_saes(analysis), analysis.split)
     fill(con, "concepts")
     draws = usage_draws(con, analysis)
@@ -68,7 +69,8 @@ def counted_saes(analysis: Analysis) -> list[CountedSAE]:
 def fill_concepts(con: duckdb.DuckDBPyConnection, saes: Iterable[CountedSAE], split: str) -> None:
     """Make concept_groups and concept_auc one SAE at a time, so that memory holds the codes of one SAE.
 
-    Sums run at one thread, in a fixed order; ranks are integers, so they use all threads.
+    Sums of floats use one thread, so that their order is fixed. The ranks of concept_auc are integers, which give the
+    same result in any order, so they use all threads.
     """
     fill(con, "group_sizes", split=split)
     for place, counted in enumerate(saes):
@@ -89,7 +91,7 @@ def usage_draws(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> pl.DataFr
 
 
 def draws_of_sae(con: duckdb.DuckDBPyConnection, keys: Keys) -> pl.DataFrame:
-    """The rows of `usage_draws` for one SAE. The seed of the SAE seeds the draws too."""
+    """The rows of `usage_draws` for one SAE. The SAE's seed is also the seed of the draws."""
     images, texts = con.execute("SELECT sum(images)::BIGINT, sum(texts)::BIGINT FROM group_sizes").fetchall()[0]
     concepts = con.execute(
         "SELECT energy, firings FROM concepts WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY concept_id",
@@ -105,9 +107,9 @@ def draws_of_sae(con: duckdb.DuckDBPyConnection, keys: Keys) -> pl.DataFrame:
 
 
 def unimodal_shares(score: np.ndarray, energy: np.ndarray, firings: np.ndarray) -> dict[str, float]:
-    """Share of the counted concepts that are unimodal, by number and by energy; NaN where no concept is counted.
+    """Share of the counted concepts (see `is_counted`) that are unimodal, by number and by energy.
 
-    score [C] modality scores, energy [C], firings [C].
+    score: modality scores [C]. energy, firings: [C]. A share is NaN where no concept is counted.
     """
     counted = is_counted(firings, score)
     unimodal = counted & is_unimodal(score)

@@ -1,11 +1,11 @@
-"""Rate of acquiring pairs from a loopback server with 10 % errors of every kind, against a bare aiohttp loop.
+"""Rate of the stage acquire against a bare aiohttp loop, from a loopback server of whose answers 10 % are errors.
 
 python bench/acquire.py [--images 8000] [--concurrency 64] [--latency 0.1]
 
-Both request the same URLs from the same server, with the same concurrency and timeout. The bare loop reads each body
-once and drops it. The stage does all that it does in a study: it retries, streams to disk, computes checksums, decodes
-every picture, writes Parquet and counts each failure by its cause. The server is a separate process and waits `latency`
-seconds before it answers: a tenth of a second is short for the web.
+The stage and the loop request the same pictures from the same server, with the same concurrency and timeout. The loop
+reads each body once and drops it. The stage does all that it does in a study: it retries, streams to disk, computes
+checksums, decodes every picture, writes Parquet and counts each failure by its cause. The server is a separate process
+and waits `latency` seconds before each answer; a tenth of a second is short for the web.
 """
 
 import argparse
@@ -42,7 +42,7 @@ BAR = 0.7
 ERRORS = 0.1
 TIMEOUT = 2.0
 PICTURES = 64  # different pictures; each URL adds some bytes after the end, so that no two bodies are equal
-#: Kind of error -> the cause it must be counted by; None where a retry must succeed.
+#: Kind of error -> cause under which the stage must count it; None if a retry must succeed.
 KINDS: dict[str, str | None] = {
     "gone": "HTTP 404",
     "deleted": "HTTP 410",
@@ -50,7 +50,7 @@ KINDS: dict[str, str | None] = {
     "busy": None,  # 429 with Retry-After, then 200
     "broken": None,  # 500, then 200
     "down": "HTTP 503",
-    "reset": None,  # in the middle of the body, then the rest of it
+    "reset": None,  # in the middle of the body; the second request gets the rest
     "short": "cut short",
     "stall": "timeout",
     "page": "not an image",
@@ -63,13 +63,13 @@ KINDS: dict[str, str | None] = {
 
 
 class Site(NamedTuple):
-    """The answers of the server; the bench and the server's process build equal ones."""
+    """States how the server answers. The bench and the server's process each have an equal copy."""
 
     images: int
     latency: float
 
     def kind(self, number: int) -> str:
-        """Return "" for a valid picture, else one of KINDS: every tenth URL, the kinds in turn."""
+        """Return the kind of error of a URL, or "" for a valid picture. Every tenth URL fails; the kinds take turns."""
         every = round(1 / ERRORS)
         return list(KINDS)[number // every % len(KINDS)] if number % every == 0 else ""
 
@@ -87,7 +87,7 @@ def picture(number: int) -> bytes:
 
 
 def body(pictures: list[bytes], number: int) -> bytes:
-    """The body at a URL."""
+    """The bytes of the valid picture at a URL."""
     return pictures[number % PICTURES] + b"%09d" % number
 
 
@@ -121,7 +121,7 @@ def serve(site: Site, pictures: list[bytes], ready: Any) -> None:
                 await asyncio.sleep(3 * TIMEOUT)
         start = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
         headers = {"Content-Length": str(len(whole) - start)}
-        if kind != "short":  # an entity tag would allow the client to join the parts
+        if kind != "short":  # with an entity tag, the client could fetch the rest and join the parts
             headers["ETag"] = f'"{number}"'
         if kind == "noai":
             headers["X-Robots-Tag"] = "noai"
@@ -174,7 +174,7 @@ async def bare(urls: list[str], concurrency: int) -> int:
 
 
 def stage(urls: list[str], sums: list[str], concurrency: int, folder: Path) -> tuple[int, Counter[str]]:
-    """The stage without Prefect: scan, fetch each shard, count. Returns the number of images, and of each cause."""
+    """Run the stage without Prefect: scan, fetch, count. Returns the number of images, and of failures by cause."""
     listed = folder / "list.parquet"
     pl.DataFrame({"url": urls, "caption": [f"picture {n}" for n in range(len(urls))], "sha256": sums}).write_parquet(
         listed
@@ -191,7 +191,7 @@ def stage(urls: list[str], sums: list[str], concurrency: int, folder: Path) -> t
 
 
 def rows(images: int = 8000, concurrency: int = 64, latency: float = 0.1) -> list[Bar]:
-    """The rows of the table."""
+    """Measure the stage and the bare loop. Returns both rates, their ratio, and the number of miscounted failures."""
     site = Site(images, latency)
     pictures = [picture(number) for number in range(PICTURES)]
     here, there = multiprocessing.Pipe()
@@ -199,7 +199,7 @@ def rows(images: int = 8000, concurrency: int = 64, latency: float = 0.1) -> lis
     process.start()
     try:
         port = here.recv()
-        # One path per client: URLs that fail only on the first request must do so for both.
+        # Each client has paths of its own, so that URLs which fail only on the first request fail for both clients.
         warm, loop, urls = (
             [f"http://127.0.0.1:{port}/{who}/{number}" for number in range(images)] for who in ("warm", "loop", "stage")
         )
@@ -228,7 +228,7 @@ def rows(images: int = 8000, concurrency: int = 64, latency: float = 0.1) -> lis
         shown(f"acquire, {at}", rate, "images/s"),
         shown(f"bare aiohttp loop, {at}", bare_rate, "images/s"),
         at_least("acquire against a bare aiohttp loop", rate / bare_rate, BAR),
-        at_most("failures not accounted for, or by another cause", wrong, 0, "images"),
+        at_most("failures that are not counted, or under another cause", wrong, 0, "images"),
     ]
 
 

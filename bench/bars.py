@@ -1,4 +1,4 @@
-"""Measured figures and their bars, printed as a table and written to bench/results/ by every bench."""
+"""Measured figures with their bars (the bounds that they must meet), which every bench prints and writes to a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Bar(TypedDict):
     name: str
     value: float
     unit: str
-    bar: str  #: "" where the figure has none and is printed for comparison
+    bar: str  #: "" for a figure without a bar, which is printed for comparison
     holds: bool
 
 

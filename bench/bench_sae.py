@@ -1,8 +1,8 @@
-"""Speed of the SAE trainer and of its peers, on this machine: python -m bench.bench_sae [--quick] [--only PART]
+"""Speed of the SAE trainer and of two other libraries (its peers): python -m bench.bench_sae [--quick] [--only PART]
 
-Every run is a new process; libraries alternate; a rate is the median of the runs, with held-out R2 beside it. Prints
-one table and writes bench/results/sae.json, a list of {name, value, unit, bar, holds}. Finished runs are kept in
-bench/results/sae_runs.json, so that the bench can be run part by part; --fresh discards them.
+Every run is a new process, and the libraries take turns. A rate is the median over the runs; held-out R2 is shown
+beside it. Prints one table and writes bench/results/sae.json, a list of {name, value, unit, bar, holds}. Finished runs
+are kept in bench/results/sae_runs.json, so that the bench can be run part by part; --fresh discards them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 PEERS = ("overcomplete", "dictionary_learning")
 DTYPES = ("bfloat16", "float32")
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-# As `sae.train` recommends. The peers run without it: it does not help them, and slows overcomplete a little.
+# `sae.train` recommends this setting. The peers run without it: it does not help them, and slows overcomplete a little.
 ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 R2_MARGIN = 0.005  # held-out R2 may be lower than the peer's by this much
 HELD_OUT = 10_240  # rows
@@ -39,19 +39,20 @@ GROWTH_MARGIN = 0.15
 Row = dict[str, Any]
 Spec = dict[str, Any]
 
-#: d, C, k, batch, epochs and rows of the comparisons with peers; bars of the ratios by encoder dtype.
+#: Settings of the comparisons with peers. The keys, which are values of d, name the comparisons.
 SIZES: dict[str, Spec] = {
     "512": {"dim": 512, "width": 4096, "k": 20, "batch": 2048, "epochs": 4, "rows": 61_440, "warmup": 5},
     "768": {"dim": 768, "width": 8192, "k": 20, "batch": 2048, "epochs": 8, "rows": 20_480, "warmup": 5},
 }
+#: Lowest allowed ratio of this trainer's rate to a peer's, by comparison and encoder dtype.
 BARS = {("512", "bfloat16"): 8.0, ("512", "float32"): 4.0, ("768", "bfloat16"): 8.0}
-LEARNING_RATE = 1e-3  # ours; each peer has its own default
+LEARNING_RATE = 1e-3  # of this trainer; each peer has its own default
 GROWN: Spec = {"dim": 768, "width": 8192, "k": 20, "batch": 2000, "epochs": 1, "warmup": 5}
 DEMO: Spec = {"width": 256, "k": 8, "batch": 256, "epochs": 60, "warmup": 5}  # as in studies/demo.toml
 
 
 class Bench:
-    """Finished measurements by name, on disk after each."""
+    """Finished measurements by name. They are written to disk after each run."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.path, self.data = RESULTS / "sae_runs.json", arguments.data
@@ -88,7 +89,7 @@ class Bench:
 
 
 def planted_files(bench: Bench, size: Spec) -> Spec:
-    """The spec of a size, with its files of training and held-out rows."""
+    """The settings of a size, with the files of its training and held-out rows, which are made if missing."""
     whole = planted(bench.data, size["rows"] + HELD_OUT, size["dim"], size["width"] // 2)
     return {**size, **_files(bench.data, f"{size['rows']}x{size['dim']}", *(_cut(part, size) for part in whole))}
 
@@ -109,7 +110,7 @@ def _files(folder: Path, name: str, *modalities: tuple[np.ndarray, np.ndarray]) 
 
 
 def demo_files(bench: Bench, model: str) -> Spec:
-    """The spec of the demo's setting, with the rows of one model of the store's study `demo`."""
+    """The settings of the demo, with files of the embeddings of one of its models, read from the store."""
     from storage.rows import select
     from storage.runs import last_run
 
@@ -142,7 +143,7 @@ def compare_demo(bench: Bench) -> None:
 
 
 def step_parts(bench: Bench) -> None:
-    """Times of the parts of the step and of the encoder's product alone, in both dtypes."""
+    """Time the parts of a training step, and the encoder's matrix product alone, in both dtypes."""
     spec = planted_files(bench, SIZES["512"])
     for repeat in range(bench.repeats):
         for dtype in bench.dtypes:
@@ -150,7 +151,7 @@ def step_parts(bench: Bench) -> None:
 
 
 def seeds(bench: Bench) -> None:
-    """Four seeds side by side, and one after another."""
+    """Train four seeds in parallel, and one after another."""
     spec = planted_files(bench, SIZES["512"]) | {"seeds": SEEDS}
     for repeat in range(min(bench.repeats, 3)):  # each is four trainings
         for arrangement in ("in turn", "together"):
@@ -158,13 +159,13 @@ def seeds(bench: Bench) -> None:
 
 
 def grow(bench: Bench) -> None:
-    """One epoch at three sizes, once each, rows in memory maps; the peak of the largest is the memory figure."""
+    """Train one epoch at three numbers of rows, which are memory maps. Peak memory is reported for the largest."""
     for rows in GROWTH:
         bench.run(f"rows {rows}", {**planted_files(bench, GROWN | {"rows": rows}), "library": "ours"})
 
 
 def comparison_rows(bench: Bench, name: str, title: str) -> list[Bar]:
-    """Rates, held-out R2 and the ratios with their bars."""
+    """Rows of one comparison with peers: rates, held-out R2 and L0, and ratios with their bars."""
     rows = []
     for run in [f"{peer} {name}" for peer in PEERS] + [f"ours {dtype} {name}" for dtype in DTYPES]:
         if run in bench.done:
@@ -186,7 +187,7 @@ def comparison_rows(bench: Bench, name: str, title: str) -> list[Bar]:
 
 
 def parts_rows(bench: Bench) -> list[Bar]:
-    """Milliseconds per part, and the step over the bf16 product."""
+    """Rows of the training step: milliseconds per part, and the time of a step relative to the encoder's product."""
     rows = []
     for dtype in DTYPES:
         name = f"parts {dtype}"
@@ -203,7 +204,7 @@ def parts_rows(bench: Bench) -> list[Bar]:
 
 
 def other_rows(bench: Bench) -> list[Bar]:
-    """Seeds side by side, memory and growth."""
+    """Rows of seeds trained in parallel, of memory, and of growth with the number of rows."""
     rows = []
     if "seeds together" in bench.done:
         seconds = {name: bench.median(f"seeds {name}", "seconds") for name in ("in turn", "together")}

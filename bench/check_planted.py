@@ -1,4 +1,4 @@
-"""Compare a study of planted vectors with the truth that bench/planted.py wrote beside them.
+"""Compare a study of planted vectors with their true dictionary and codes, which bench/planted.py wrote beside them.
 
 python bench/check_planted.py --store DIR --vectors DIR [--study planted]
 
@@ -23,7 +23,7 @@ FEWEST_FIRINGS = 100  # modality scores of atoms that fire less often on the cou
 
 
 def true_scores(vectors: Path, con, atoms: int) -> tuple[np.ndarray, np.ndarray]:
-    """Modality score and firings of every atom on the items that the study counted, from the true codes."""
+    """Modality score and number of firings of every atom, from its true codes on the items that the study counted."""
     split = frame(con, "SELECT DISTINCT split FROM concepts")["split"].item()
     side = "" if split == "all" else f" WHERE split = '{split}'"
     keys = pl.read_parquet(vectors / "metadata.parquet").with_row_index("item")
@@ -82,10 +82,11 @@ def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
 
 
 def nulls(con, model: str, sae: str, seed: int, dictionary: np.ndarray) -> list[Bar]:
-    """Floors and null means against their defined values, in standard deviations of the mean of their draws.
+    """Means of nulls, as distances from the values expected for them, in standard deviations of the mean.
 
-    floor_random: a fresh random dictionary matched with the learned one. Images permuted: covariance bridges add up to
-    0, raw ones to <E_P z_I D, E_P z_T D>. Alignment: the closed form against drawn directions.
+    The expected floor_random is the mean matched cosine of the learned dictionary with five new random dictionaries.
+    With images permuted, the covariance bridges are expected to add up to 0, and the raw bridges to
+    <E_P[z_I D], E_P[z_T D]>.
     """
     drawn = np.random.default_rng(999).standard_normal((5, *dictionary.shape))
     drawn /= np.linalg.norm(drawn, axis=2, keepdims=True)
@@ -109,7 +110,7 @@ def nulls(con, model: str, sae: str, seed: int, dictionary: np.ndarray) -> list[
             AND "null" = $u""",
             {"m": model, "s": sae, "n": seed, "t": statistic, "u": null},
         ).fetchall()
-        # five new draws have an error of their own
+        # the expected floor is itself the mean of a few draws, which adds an error
         error = sd * np.sqrt(1 / draws + (1 / len(fresh) if null == "floor_random" else 0))
         off = abs(mean - value) / error
         name = f"seed {seed}: {statistic} under {null}, {mean:.5f} where {value:.5f} is expected: sds off"

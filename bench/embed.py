@@ -40,7 +40,7 @@ PARTS = ("vit", "siglip", "demo", "captions", "memory", "growth", "acquire")
 
 
 def fast_bfloat16(device: str) -> bool:
-    """Return whether the device multiplies bfloat16 in hardware; else its rows have no bar."""
+    """Return whether the device multiplies bfloat16 in hardware. Rates of bfloat16 have bars only on such devices."""
     if device.startswith("cuda"):
         return True
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
@@ -91,7 +91,7 @@ def plain_loop(encoder: Any, paths: Sequence[Path]) -> np.ndarray:
 
 
 class Files(torch.utils.data.Dataset):
-    """Files as clip-retrieval's reader yields them to its loader."""
+    """A torch dataset of image files, read as clip-retrieval reads them."""
 
     def __init__(self, paths: Sequence[Path], transform: Callable[..., torch.Tensor]) -> None:
         self.paths, self.transform = paths, transform
@@ -117,7 +117,7 @@ def loader_loop(encoder: Any, paths: Sequence[Path]) -> np.ndarray:
 
 
 def best_of(runs: int, *work: Callable[[], Any]) -> list[float]:
-    """Seconds of each piece of work: the best of `runs`, run in turn."""
+    """Shortest seconds of each function in `work` over `runs` rounds; a round calls all of them in turn."""
     seconds = [float("inf")] * len(work)
     for _ in range(runs):
         for place, do in enumerate(work):
@@ -128,7 +128,7 @@ def best_of(runs: int, *work: Callable[[], Any]) -> list[float]:
 
 
 def images_of(name: str, encoder: Any, count: int, device: str, runs: int, against_loops: bool) -> list[Bar]:
-    """Images per second of one model: the stage, its parts, the loops."""
+    """Images per second of one model: the stage against its parts and, with `against_loops`, against users' loops."""
     images = [photo(seed) for seed in range(count)]
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{place:05}.jpg" for place in range(count)]
@@ -173,7 +173,7 @@ def half(
     device: str,
     runs: int,
 ) -> list[Bar]:
-    """The stage in bfloat16: its images per second against those of both loops in float32."""
+    """Images per second of the stage in bfloat16, against both loops in float32, whose `rates` are given."""
     fast = fast_bfloat16(device)
     cast = in_bfloat16(encoder)
     few = images if fast else images[:8]
@@ -194,12 +194,12 @@ def half(
 
 
 def with_hardware(name: str, value: float, bar: float, fast: bool) -> Bar:
-    """A figure with a bar on devices with bfloat16 arithmetic, without one elsewhere."""
+    """A figure with its bar if the device has bfloat16 arithmetic (`fast`), else without a bar."""
     return at_least(name, value, bar) if fast else shown(f"{name} (no bfloat16 arithmetic here, so no bar)", value)
 
 
 def captions_of(name: str, encoder: Any, count: int, bar: float, device: str, runs: int) -> list[Bar]:
-    """Captions per second against the plain loop, which pads all captions to the full context."""
+    """Captions per second of the stage, against a plain loop that pads all captions to the full context."""
     texts = captions_like_coco(count)
     theirs: list[np.ndarray] = []
 
@@ -232,7 +232,7 @@ def captions_of(name: str, encoder: Any, count: int, bar: float, device: str, ru
 
 
 def growth(encoder: Any, count: int, device: str) -> list[Bar]:
-    """1 % new pairs: the rows that are embedded, and the time it takes with a loaded model."""
+    """Add 1 % new pairs: the number of rows that are embedded, and the time with a model that is already loaded."""
     new = max(1, count // 100)
     images = [photo(seed) for seed in range(count + new)]
     texts = captions_like_coco(count + new)
@@ -261,17 +261,17 @@ def growth(encoder: Any, count: int, device: str) -> list[Bar]:
     odd = abs(counted[-1] - new - len(set(texts[count:])))
     return [
         at_most("1 % new pairs: rows forwarded that are not new, or new and not forwarded", odd, 0, "rows"),
-        at_most("1 % new pairs: time less model load, against the full one", added / whole, 0.02),
+        at_most("1 % new pairs: time without loading the model, relative to all pairs", added / whole, 0.02),
     ]
 
 
-# Memory: one process per size, which only embeds
+# Memory: each size is embedded in a process of its own, which does nothing else
 
 
 def embed_small(store: Path, count: int, device: str) -> None:
-    """Embed an existing shard in a process whose memory is measured. Prints its peak, in MB.
+    """Embed an existing shard and print the peak memory of this process, in MB.
 
-    Read from /proc: the value of getrusage includes the size of the process that started this one.
+    The peak is read from /proc, because getrusage includes the memory of the process that started this one.
     """
     pairs = Dataset(path=f"pairs/{count}", recipe=str(count), digest=str(count), rows=count)
     stage(store, pairs, tiny(device), device)

@@ -71,7 +71,7 @@ def shard(store: Path, images: Sequence[bytes], captions: Sequence[str], name: s
 
 
 class HashTokenizer:
-    """Replaces SigLIP's sentencepiece, which no package ships: one number per word; end of text and padding are 1."""
+    """Replaces SigLIP's tokenizer, whose vocabulary no package ships: an id per word; end of text and padding are 1."""
 
     context_length = 64
 

@@ -30,12 +30,12 @@ ARGUMENTS = [
     "--disable-background-networking",
 ]  # fmt: skip
 WINDOW = {"width": 1440, "height": 900}
-PAINT, PLANTED_PAINT, FRAME, HOVER, CONCEPT = 2.0, 4.0, 250, 100, 300  # seconds twice, then milliseconds
+PAINT, PLANTED_PAINT, FRAME, HOVER, CONCEPT = 2.0, 4.0, 250, 100, 300  # bars: two in seconds, three in milliseconds
 SITE = 25.0  # MB
 SCRIPT_SECONDS, STARTS, POINTS = 5.0, 3, 12
 HTTP = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
 
-# Frames as the page observes them: the time between the callbacks before two paints.
+# Records the duration of each frame: the time between two callbacks of requestAnimationFrame.
 FRAMES = """() => {
     window.frames_ = []
     let last = performance.now()
@@ -43,7 +43,7 @@ FRAMES = """() => {
     window.raf_ = requestAnimationFrame((now) => { last = now; window.raf_ = requestAnimationFrame(next) })
 }"""
 IS_ON_THE_MAP = "([x, y]) => document.elementFromPoint(x, y)?.closest('.map-canvas') != null"
-# From the pointer's event to the frame after the card is shown.
+# Measures the time from the pointer's event to the frame after the card is shown.
 WATCH_HOVER = """() => {
     window.hover_ = new Promise((done) => {
         let moved = null
@@ -57,7 +57,8 @@ WATCH_HOVER = """() => {
         look()
     })
 }"""
-# From the click to the frame in which every picture in the window is decoded, or which states that none exists.
+# Measures the time from the click to the frame in which every picture in the window is decoded, or in which the page
+# states that there is none.
 WATCH_PICTURES = """(where) => {
     window.pictures_ = new Promise((done) => {
         let began = null
@@ -105,7 +106,7 @@ def opened(browser: Browser, address: str) -> Iterator[Page]:
 
 def painted(page: Page, mark: str) -> float:
     """Seconds from the start of the navigation to a mark that the page sets."""
-    while not page.evaluate(f"performance.getEntriesByName('{mark}').length"):  # the mark itself holds the time
+    while not page.evaluate(f"performance.getEntriesByName('{mark}').length"):  # the mark holds its own time
         page.wait_for_timeout(50)
     return float(page.evaluate(f"performance.getEntriesByName('{mark}')[0].startTime")) / 1000
 
@@ -146,7 +147,7 @@ def moved(page: Page) -> list[float]:
 
 
 def dots(page: Page, count: int) -> list[tuple[float, float]]:
-    """Positions of dots that a pointer can reach, read while the keys step from dot to dot."""
+    """Positions of dots that the pointer can reach. The arrow keys step from dot to dot, and each position is read."""
     page.locator(".map-canvas").focus()
     points = []
     for at in range(count):
@@ -162,7 +163,7 @@ def dots(page: Page, count: int) -> list[tuple[float, float]]:
 
 
 def hovered(page: Page, points: list[tuple[float, float]]) -> list[float]:
-    """Milliseconds from the pointer on a dot to its card, per dot."""
+    """For each dot, milliseconds from the pointer's arrival until the card is shown."""
     took = []
     for x, y in points:
         page.mouse.move(x, y - 400 if y > 500 else y + 400)
@@ -176,7 +177,7 @@ def hovered(page: Page, points: list[tuple[float, float]]) -> list[float]:
 
 
 def clicked(page: Page, points: list[tuple[float, float]]) -> list[float]:
-    """Milliseconds from a click on a dot to its concept with pictures, per dot."""
+    """For each dot, milliseconds from a click until the concept is shown with its pictures."""
     took = []
     for x, y in points:
         page.evaluate(WATCH_PICTURES, ".map-panel")
@@ -189,7 +190,7 @@ def clicked(page: Page, points: list[tuple[float, float]]) -> list[float]:
 
 
 def followed(page: Page, count: int) -> list[float]:
-    """Milliseconds from a click on a bridge's concept to the page of that concept with its pictures."""
+    """Milliseconds from a click on a concept of a bridge until its page is shown with its pictures, `count` times."""
     took = []
     for at in range(count):
         page.evaluate("location.hash = '#/bridges'")
@@ -232,7 +233,7 @@ def demo(store: Path, study: str) -> list[Bar]:
 
 
 def answered(name: str, hovers: list[float], clicks: list[float], pages: list[float]) -> list[Bar]:
-    """Rows of the time per action: the slowest against its bar, and the median."""
+    """Rows of hovering, clicking and following a bridge: the slowest time against its bar, and the median."""
     return [
         at_most(f"{name}: hover to card, slowest of {len(hovers)}", max(hovers), HOVER, "ms"),
         shown(f"{name}: hover to card, median", statistics.median(hovers), "ms"),

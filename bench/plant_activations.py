@@ -1,9 +1,10 @@
-"""Write a finished study at the paper's scale without training: planted sparse codes in a store.
+"""Write a store with a finished study at the paper's scale, with drawn codes in place of a trained SAE's.
 
 python bench/plant_activations.py --store DIR [--images 118000] [--captions 600000] [--k 20] [--width 8192]
 
-Concepts follow a Zipf law; three eighths fire on images only, three eighths on captions only, a quarter on both. A
-caption copies part of its image's concepts through fixed partners, so that there are bridges to find.
+The rates of concepts follow a Zipf law; three eighths fire on images only, three eighths on captions only, a quarter on
+both. Each concept that fires on images only has a partner among those that fire on captions only. A caption has the
+partners of some of its image's concepts, so that there are bridges to find.
 """
 
 import argparse
@@ -70,7 +71,7 @@ def _distinct(concepts: np.ndarray, width: int) -> np.ndarray:
 
 
 def write(planted: Planted, store: Path, width: int, dim: int = 512, seed: int = 0) -> Run:
-    """Write pairs, an SAE and activations as datasets of a run of their own."""
+    """Write pairs, an SAE and activations as datasets, and a run that lists them."""
     random = np.random.default_rng(seed + 1)
     images, captions = len(planted.image), len(planted.text)
     at = {"images": images, "captions": captions, "width": width}

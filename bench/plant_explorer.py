@@ -2,8 +2,8 @@
 
 python bench/plant_explorer.py --to DIR [--concepts 8192] [--bridges 20000] [--images 1024] [--seeds 2]
 
-They show how the map draws and moves at the paper's scale, for which the demo is too small. The types of the files are
-stated in explorer/web/src/contract.ts.
+The files serve to measure how fast the map draws and moves at the paper's scale, for which the demo is too small. Their
+types are stated in explorer/web/src/contract.ts.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from report.explorer.release import handed_out
 
 MODEL, SETTING, STUDY = "planted", "main", "planted"
 CAPTIONS, TOP, BINS = 2, 24, 20  # captions per image; items in a concept's lists; bins of a histogram
-ITEM_BLOCK, CONCEPT_BLOCK, SIDE = 64, 64, 96  # the last: pixels of a thumbnail
+ITEM_BLOCK, CONCEPT_BLOCK, SIDE = 64, 64, 96  # images per file; concepts per file; pixels of a thumbnail's side
 KINDS = ("circle", "square", "ring", "bar")
 COLOURS = ("crimson", "teal", "goldenrod", "slateblue", "seagreen", "orchid", "tomato", "steelblue")
 Files = dict[str, Any]
@@ -105,7 +105,7 @@ def picture(kind: str, colour: str) -> bytes:
 
 
 def write_items(to: Path, images: int, captions: list[str]) -> None:
-    """Write images with their captions, in blocks; the index; and the captions for the search."""
+    """Write the files of images with their captions, the index of these files, and the captions for the search."""
     blocks: dict[int, Files] = {}
     index: Files = {"images": {}, "texts": {}}
     for image in range(images):
@@ -187,7 +187,7 @@ def planted_concepts(random: np.random.Generator, count: int) -> Files:
 
 
 def planted_bridges(random: np.random.Generator, concepts: Files, count: int) -> Files:
-    """Bridges, three in four to one of the sixteen nearest on the map, by size."""
+    """Bridges in order of falling size. Three in four lead to one of the sixteen nearest concepts on the map."""
     from scipy.spatial import KDTree
 
     places = np.stack([concepts["x"], concepts["y"]], axis=1)
@@ -231,7 +231,7 @@ def detail(
 
 
 def codes(random: np.random.Generator, concepts: int, k: int = 8) -> Files:
-    """The concepts that reconstruct one item: shares and bias add up to 1."""
+    """The concepts that reconstruct one item. Their shares and the share of the bias add up to 1."""
     share = np.round(0.9 * random.dirichlet(np.ones(k)), 6)
     return {
         "concept": random.choice(concepts, k, replace=False).tolist(),

@@ -1,9 +1,10 @@
-"""Write paired vectors with a known dictionary, for the model spec `embeddings:PATH`, to test that an SAE recovers it.
+"""Write paired vectors made from a known dictionary, to test whether an SAE that is trained on them recovers it.
 
 python bench/planted.py --to DIR [--pairs 60000] [--dim 160] [--atoms 256] [--atoms-a-row 6.6 4 8] [--seed 0]
 
-Three eighths of the atoms fire in images only, three eighths in text only, a quarter in both. Two thirds of the
-image atoms have a text partner that points partly the same way and fires on the same pairs: the planted bridges.
+A study reads the vectors by the model spec `embeddings:PATH`. Three eighths of the atoms fire in images only, three
+eighths in text only, a quarter in both. Two thirds of the atoms that fire in images only have a text partner that
+points partly the same way and fires on the same pairs. These are the planted bridges.
 """
 
 import argparse
@@ -16,10 +17,12 @@ import pyarrow.parquet as pq
 
 PARTNER_COSINE = 0.4
 PARTNER_RATE = 0.9  # share of an image atom's firings on which its text partner fires too, beyond chance
-# Mean number of atoms that fire per row before redrawing (about 6.0 after), fewest and most: pairs with a row outside
-# are drawn again, because activations in a row of one to three atoms are much larger than all others.
+# Number of atoms that fire per row: mean, fewest, most. A pair with a row outside these bounds is drawn again, because
+# normalisation makes the activations in a row of one to three atoms much larger than all others. The mean is that
+# before redrawing; after it, the mean is about 6.0.
 ATOMS_A_ROW = (6.6, 4, 8)
-# Activations before the row is normalised: well above 0, so that an encoder can separate the weakest from cross-talk.
+# Range of the activations before the row is normalised. The least is far above 0, so that an encoder can tell the
+# weakest activation from the cross-talk of other atoms.
 LEAST, MOST = 0.9, 1.1
 
 
@@ -30,7 +33,7 @@ class Planted(NamedTuple):
     text: np.ndarray  # [n, d] float16; caption j belongs to image j
     atoms: np.ndarray  # [A, d] float32 unit rows
     kinds: np.ndarray  # [A] "image", "text" or "bimodal"
-    codes_image: np.ndarray  # [n, A] float32, rescaled to the normalised rows
+    codes_image: np.ndarray  # [n, A] float32; codes @ atoms is the normalised row
     codes_text: np.ndarray  # [n, A]
     bridges: np.ndarray  # [M, 2] (image atom, text atom): planted pairs, and bimodal atoms with themselves
 
@@ -70,10 +73,11 @@ def plant(
 
 
 def _rates(random: np.random.Generator, kinds: np.ndarray, partners: np.ndarray, mean: float) -> np.ndarray:
-    """[2, A]: rate at which each atom fires in images and in texts, `mean` atoms per row.
+    """Rates [2, A] at which each atom fires in images and in texts; on average `mean` atoms fire per row.
 
-    A mild Zipf, the most frequent about three times the rarest; partners share a rate. A bimodal atom's two rates
-    stand as s : 1 - s, its modality score s spread evenly over .15 to .85.
+    Rates follow a mild Zipf law: the highest is about three times the lowest. Partners have the same rate. The two
+    rates of a bimodal atom have the ratio s : (1 - s), where s is its modality score; the scores are spread evenly over
+    0.15 to 0.85.
     """
     base = 1 / (np.arange(len(kinds)) + len(kinds) / 2)
     base = random.permutation(base)
@@ -88,10 +92,11 @@ def _rates(random: np.random.Generator, kinds: np.ndarray, partners: np.ndarray,
 def _draw(
     random: np.random.Generator, pairs: int, kinds: np.ndarray, rates: np.ndarray, partners: np.ndarray
 ) -> np.ndarray:
-    """[2, pairs, A] bool: the atoms that fire in the image and in the caption of each pair.
+    """Booleans [2, pairs, A]: which atoms fire in the image and in the caption of each pair.
 
-    A bimodal atom's rarer side fires only where its other side does. A text partner copies its image atom in
-    PARTNER_RATE of the pairs and is drawn on its own in the rest. Everything else is independent.
+    A bimodal atom is rarer in one modality than in the other; where it fires in the rarer one, it fires in both. In a
+    share PARTNER_RATE of the pairs, a text partner fires if and only if its image atom does; in the other pairs it is
+    drawn independently. Everything else is independent.
     """
     uniform = random.random((2, pairs, len(kinds)))
     both = kinds == "bimodal"
@@ -103,10 +108,10 @@ def _draw(
 
 
 def _dictionary(random: np.random.Generator, atoms: int, dim: int, partners: np.ndarray) -> np.ndarray:
-    """Unit rows [A, d]: partners at PARTNER_COSINE, all others as near to orthogonal as A rows in d allow."""
+    """Unit rows [A, d]. Partners have the cosine PARTNER_COSINE; other pairs are as nearly orthogonal as d allows."""
     left, right = partners.T
     D = random.standard_normal((atoms, dim))
-    for _ in range(300):  # gradient steps on the squared cosines of all others; random rows alone reach .4
+    for _ in range(300):  # lower the squared cosines of all other pairs, which reach 0.4 at random
         D /= np.linalg.norm(D, axis=1, keepdims=True)
         side = D[right] - (D[right] * D[left]).sum(1, keepdims=True) * D[left]
         side /= np.linalg.norm(side, axis=1, keepdims=True)
@@ -157,8 +162,8 @@ def write(planted: Planted, folder: Path) -> None:
         item, atom = np.nonzero(codes)
         columns = {"modality": [modality] * len(item), "item": item, "atom": atom.astype(np.int32)}
         parts.append(pa.table(columns | {"activation": codes[item, atom]}))
-    # Per item, because a held-out score must be compared with the truth of the same rows: that of all rows differs by
-    # more than the tolerance from sampling alone.
+    # The codes are written per item, so that scores on held-out rows can be compared with the truth on the same rows.
+    # By sampling alone, the truth on all rows differs from it by more than the tolerance of the comparison.
     pq.write_table(pa.concat_tables(parts), truth / "codes.parquet", compression="zstd")
 
 
@@ -170,7 +175,7 @@ def main() -> None:
     parser.add_argument("--atoms", type=int, default=256)
     parser.add_argument(
         "--atoms-a-row", type=float, nargs=3, default=ATOMS_A_ROW, metavar=("MEAN", "FEWEST", "MOST"),
-        help="before redrawing, and the bounds outside which a pair is drawn again",
+        help="mean before redrawing, and the bounds outside which a pair is drawn again",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

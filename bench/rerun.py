@@ -24,7 +24,7 @@ COMMAND = [str(Path(sys.executable).with_name("bridgescope"))]
 
 
 def rerun(study: Path, store: Path) -> list[Bar]:
-    """Run a finished study: seconds per stage and of the slowest cached task, and the tasks that were not cached."""
+    """Run a finished study again: number of tasks that were not cached, seconds of cached tasks and of each stage."""
     from flows.config import load_study
     from flows.study import run_study
 
@@ -57,7 +57,7 @@ def ask(store: Path) -> list[Bar]:
 
 
 def judge(store: Path) -> list[Bar]:
-    """Seconds in which the guard of SQL judges one long query."""
+    """Seconds that the guard of SQL takes to check one long query."""
     from storage import open_catalog
     from storage.guard import check
 

@@ -1,6 +1,6 @@
-"""Vectors for the speed bench: sparse sums of planted atoms, two separated modalities, written block by block.
+"""Vectors for the speed bench: sparse sums of drawn atoms, in two separated modalities, written block by block.
 
-Simpler than bench/planted.py, whose dense codes do not fit in memory at 600,000 rows: the codes are not kept here.
+bench/planted.py is not used, because its dense codes do not fit in memory at 600,000 rows. Here no codes are kept.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Vectors(NamedTuple):
 
 
 def planted(folder: Path, rows: int, dim: int, atoms: int, seed: int = 0) -> Vectors:
-    """`rows` rows, half of them images, from one dictionary of `atoms` unit vectors; kept in `folder`.
+    """Draw `rows` rows, half of them images, from one dictionary of `atoms` unit vectors, or load them from `folder`.
 
     Three eighths of the atoms fire in images only, three eighths in captions only, a quarter in both; rates follow
-    a mild Zipf law. A shorter file is a prefix of a longer one: rows are drawn block by block.
+    a mild Zipf law. Rows are drawn block by block, so that a shorter file is a prefix of a longer one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = {name: folder / f"{name}-{rows}x{dim}-{atoms}-{seed}.npy" for name in ("image", "text")}
@@ -57,7 +57,7 @@ def planted(folder: Path, rows: int, dim: int, atoms: int, seed: int = 0) -> Vec
 
 
 def _block(random: np.random.Generator, D: np.ndarray, rate: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """BLOCK unit rows."""
+    """Draw BLOCK unit rows: sums of ATOMS_A_ROW atoms, moved by the modality's `shift`, with noise."""
     picks = random.choice(len(D), size=(BLOCK, ATOMS_A_ROW), p=rate)
     weights = random.uniform(0.5, 1.5, picks.shape).astype(np.float32) / np.sqrt(ATOMS_A_ROW)
     indptr = np.arange(0, picks.size + 1, ATOMS_A_ROW)

@@ -1,7 +1,8 @@
 """One measurement of the speed bench in a process of its own: python -m bench.sae_run '{"library": ...}'
 
-Prints one line of JSON. Imports a peer, or this project, only to run it, so that the same file works in either
-environment. Each peer is used as its README describes.
+Prints one line of JSON. Peers are other SAE libraries, installed in another environment than this project. Each library
+is imported only in the function that runs it, so that this file works in both environments. Each peer is used as its
+README describes.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class TimedLoader:
 
 
 def overcomplete(spec: Spec, clock: Clock) -> Callable[[Tensor], Encoded]:
-    """BatchTopKSAE trained by train_sae; its top_k counts a whole batch; Adam 5e-4, clipping 1.0 as in its README."""
+    """Train a BatchTopKSAE by train_sae, with Adam 5e-4 and clipping 1.0 as in its README. top_k is per batch."""
     from overcomplete.sae import BatchTopKSAE, train_sae
     from torch.utils.data import DataLoader, TensorDataset
 
@@ -103,10 +104,10 @@ def overcomplete(spec: Spec, clock: Clock) -> Callable[[Tensor], Encoded]:
 
 
 def dictionary_learning(spec: Spec, clock: Clock) -> Callable[[Tensor], Encoded]:
-    """BatchTopKTrainer through trainSAE, read back from the file it saves.
+    """Train with BatchTopKTrainer through trainSAE, and read the SAE back from the file that it saves.
 
-    Its warm-up of the learning rate and its start of the threshold are 1,000 steps each; here they are scaled to the
-    number of steps, since with fewer than 1,001 steps it sets no threshold, and every positive concept would fire.
+    By default the learning rate warms up over 1,000 steps, and the threshold is set from step 1,000 on. A shorter
+    training would set no threshold, and every positive concept would fire, so both are scaled to the number of steps.
     """
     from dictionary_learning.trainers.batch_top_k import BatchTopKSAE, BatchTopKTrainer
     from dictionary_learning.training import trainSAE
@@ -133,7 +134,7 @@ def dictionary_learning(spec: Spec, clock: Clock) -> Callable[[Tensor], Encoded]
 
 
 def ours(spec: Spec, clock: Clock) -> Callable[[Tensor], Encoded]:
-    """`sae.train` with all its parts: bias, AuxK, clipping, both modalities mixed, threshold calibrated at the end."""
+    """Train with `sae.train` and all its parts: bias, AuxK, clipping, mixed modalities, calibrated threshold."""
     import sae
 
     settings = our_settings(spec)
@@ -159,7 +160,7 @@ def our_settings(spec: Spec) -> Any:
 
 
 def in_turn(spec: Spec) -> dict[str, float]:
-    """Seeds one after another, each on all threads: total seconds, and mean held-out R2."""
+    """Train the seeds one after another, each on all threads. Returns total seconds, and mean held-out R2."""
     import sae
 
     seconds, r2 = 0.0, []
@@ -184,7 +185,7 @@ def one_seed(job: tuple[Spec, int, str], watch: Any) -> tuple[float, float]:
 
 
 def together(spec: Spec) -> dict[str, float]:
-    """Seeds as the stage train runs them: one thread each, one per core at a time. Seconds and R2 as `in_turn`."""
+    """Train the seeds as the stage train does: in parallel, one core each. Returns seconds and R2, as `in_turn`."""
     from sae import SAE
     from tasks.children import in_process, side_by_side
 
@@ -200,8 +201,8 @@ def together(spec: Spec) -> dict[str, float]:
 def parts(spec: Spec) -> dict[str, float]:
     """Milliseconds of each part of the sparse step, of the whole step, and of the encoder's product alone.
 
-    Medians over the steps of an epoch. The product is timed between steps, so that caches and clock rate of the CPU are
-    the same for both.
+    Each value is a median over the steps of an epoch. The product is timed between steps, so that it and the step meet
+    the same caches and clock rate of the CPU.
     """
     from sae.rows import batches, training_rows
     from sae.trainer import Trainer

@@ -1,7 +1,7 @@
 """Bytes, FLOPs and GPU-hours of a study at three sizes, each number with its formula.
 
-No GPU was measured. FLOPs of encoders are published; rates of a CPU were measured here; the share of a GPU's peak
-that is reached is an assumption, named as one. `python bench/scaling.py` prints the tables of docs/scaling.md.
+No GPU was measured. FLOPs of encoders are published, and rates of a CPU were measured in this project. The share of a
+GPU's peak that is reached is assumed. `python bench/scaling.py` prints the tables of docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from typing import NamedTuple
 
 # Published.
-GFLOPS = {  # image at its resolution, text at its full context (open_clip's model profile), width d of the joint space
+GFLOPS = {  # of an image, of a text at full context (both by open_clip's model profile); width d of the joint space
     "CLIP ViT-B-32": (8.82, 5.96, 512),
     "SigLIP ViT-B-16": (35.42, 11.02, 768),
     "SigLIP2 ViT-B-16": (35.42, 11.02, 768),  # the same two towers as SigLIP's
@@ -18,7 +18,7 @@ GFLOPS = {  # image at its resolution, text at its full context (open_clip's mod
 }
 PEAK = 312e12  # FLOP/s, bfloat16 without sparsity, of an A100, by its maker
 DOWNLOAD = 1350 / 16  # images per second per core that img2dataset states (16 cores)
-JPEG = 100_000  # bytes of a web image after resizing: an assumption, COCO's are 160 k
+JPEG = 100_000  # bytes of a web image after resizing; assumed, not published (COCO's images have 160 k)
 
 # Assumed.
 REACHED = 0.35  # share of PEAK that a vision transformer reaches in bfloat16
@@ -69,8 +69,8 @@ def embed_flops(size: Size) -> float:
 
 
 def train_flops(size: Size) -> float:
-    """FLOPs of all SAEs: encoder forward, decoder forward, and twice that for the gradients, dense: 12 d C per row."""
-    rows = min(ROWS_SEEN, 20 * (size.images + size.captions))  # 20 epochs, until ROWS_SEEN
+    """FLOPs of all SAEs: 12 d C per row. Dense encoder and decoder take 2 d C each, their gradients twice as much."""
+    rows = min(ROWS_SEEN, 20 * (size.images + size.captions))  # 20 epochs, but at most ROWS_SEEN
     return sum(SEEDS * rows * 12 * dim * C for _, _, dim in GFLOPS.values())
 
 
@@ -172,7 +172,7 @@ class Wall(NamedTuple):
 
 
 def wall(size: Size, gpus: int) -> Wall:
-    """Embedding is split by shard, training by SAE (at most models x seeds at once). Nothing else is counted."""
+    """Embedding and export use all GPUs, training at most one per SAE (models x seeds). No other stage is counted."""
     embed = embed_flops(size) / (PEAK * REACHED) / 3600 / gpus
     saes = len(GFLOPS) * SEEDS
     train = train_flops(size) / (PEAK * REACHED_SAE) / 3600 / min(gpus, saes)

@@ -3,9 +3,9 @@
 python bench/stats.py [--work DIR] [--only SECTION ...]
 
 Sections: planted, paper, kernel, geometry, stability, adhoc, growth. Each runs in a separate process, so that its peak
-memory is measured alone. Writes bench/results/stats.json, a list of {name, value, unit, bar, holds}; bar is empty where
-a figure is only printed. Ends with 1 when a bar is not met. Run it while nothing else is running. Data is planted into
---work once.
+memory is measured alone. Writes bench/results/stats.json, a list of {name, value, unit, bar, holds}; bar is empty for a
+figure that is only printed. Ends with 1 when a bar is not met. Run it while nothing else is running. The synthetic data
+is written to --work at the first run.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def planted_store(work: Path, pairs: int) -> Path:
-    """A store at the paper's scale with this number of pairs, planted when it is missing."""
+    """A store with a synthetic study of this number of pairs, made if it is missing."""
     store = work / f"paper-{pairs}"
     if not (store / "studies").exists():
         plant = [sys.executable, str(ROOT / "bench" / "plant_activations.py"), "--store", str(store)]
@@ -54,7 +54,7 @@ def planted_store(work: Path, pairs: int) -> Path:
 
 
 def concepts_and_bridges(store: Path, out: Path) -> dict[str, float]:
-    """Energies, rates, scores, AUC and all three bridges with counts, from Parquet to Parquet. Seconds per part."""
+    """Compute the tables concepts and bridges from activations and write them to `out`. Returns seconds per table."""
     import duckdb
     import numpy as np
 
@@ -93,7 +93,7 @@ def concepts_and_bridges(store: Path, out: Path) -> dict[str, float]:
 
 
 def paper(work: Path) -> Iterator[Bar]:
-    """Paper scale, in a new process: compiled kernels are read from numba's cache, as in every run but the first."""
+    """Time and memory at the paper's scale. Compiled kernels come from numba's cache, as in every run but the first."""
     store = planted_store(work, 600_000)
     with tempfile.TemporaryDirectory() as out:
         seconds = concepts_and_bridges(store, Path(out))
@@ -105,7 +105,7 @@ def paper(work: Path) -> Iterator[Bar]:
 
 
 def kernel(work: Path) -> Iterator[Bar]:
-    """The kernel on one caption per image, 600,000 pairs, against scipy's sparse product and plain SQL."""
+    """Time the co-activation kernel on 600,000 pairs, against scipy's sparse product and plain SQL."""
     import duckdb
     import numpy as np
     import scipy.sparse as sp
@@ -128,7 +128,7 @@ def kernel(work: Path) -> Iterator[Bar]:
     from analysis import coactivation as room
 
     seconds, index = timed(lambda: room._index(*codes, rows, rows, width))
-    yield row("kernel: conversion to the order it walks in", seconds, "s")
+    yield row("kernel: conversion of the codes to the order of its loops", seconds, "s")
     seconds, sums = timed(lambda: _all_blocks(room, index, width))
     yield row("kernel: sums and counts of 600,000 pairs, 20 codes a side, 8,192 concepts", seconds, "s", 4)
     matrices = [sp.csr_matrix((c.values, c.concepts, c.indptr), shape=(600_000, width)) for c in codes]
@@ -155,14 +155,14 @@ def kernel(work: Path) -> Iterator[Bar]:
 
 
 def _all_blocks(room: Any, index: Any, width: int) -> float:
-    """The sum over all blocks, none of which is kept."""
+    """The sum of all co-activations, block by block; no block is kept in memory."""
     return sum(room._in_order(
         lambda start: float(room._coactivated(index, start, min(start + room.BLOCK, width), width)[0].sum()), width
     ))  # fmt: skip
 
 
 def geometry(work: Path) -> Iterator[Bar]:
-    """Four subspaces, 8,192 directions, monosemanticity: 20,000 rows per modality and split, 512 dimensions."""
+    """Time four subspaces of 20,000 rows per modality (d = 512), alignment of 8,192 concepts, and monosemanticity."""
     import numpy as np
     from plant_activations import plant
 
@@ -199,7 +199,7 @@ def geometry(work: Path) -> Iterator[Bar]:
 
 
 def stability(work: Path) -> Iterator[Bar]:
-    """One pair of related dictionaries: the second is the first with noise, in another order."""
+    """Time the matching of two related dictionaries: the second is the first with noise, in another order."""
     import numpy as np
 
     from analysis.stability import match
@@ -215,7 +215,7 @@ def stability(work: Path) -> Iterator[Bar]:
 
 
 def adhoc(work: Path) -> Iterator[Bar]:
-    """Queries at paper scale, in an open connection and from the shell."""
+    """Time queries at the paper's scale, in an open connection and from the shell."""
     from storage import open_catalog
 
     store = analysed(planted_store(work, 600_000))
@@ -263,7 +263,7 @@ def analysed(store: Path) -> Path:
 
 
 def growth(work: Path) -> Iterator[Bar]:
-    """Concepts and bridges at an eighth, a quarter, a half and all of the pairs, fixed costs included."""
+    """Time concepts and bridges at an eighth, a quarter, a half and all of the pairs. Fixed costs are included."""
     seconds = {}
     for pairs in GROWTH:
         with tempfile.TemporaryDirectory() as out:
@@ -277,7 +277,7 @@ def growth(work: Path) -> Iterator[Bar]:
 
 
 def planted(work: Path) -> Iterator[Bar]:
-    """Run the study of vectors with a known dictionary by the command line, and compare it with its truth."""
+    """Run a study of vectors made from a known dictionary, and compare its results with this dictionary."""
     from check_planted import figures
 
     vectors, store = work / "planted-vectors", work / "planted-store"
@@ -290,7 +290,7 @@ def planted(work: Path) -> Iterator[Bar]:
     command = [sys.executable, "-m", "flows.cli", "run", study, "--store", str(store), "--set", changes[0]]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     seconds, _ = timed(lambda: subprocess.run([*command, "--set", changes[1]], check=True, env=environment, cwd=ROOT))
-    yield row("planted: the study, what is cached left out", seconds, "s")
+    yield row("planted: the study, without datasets that were cached", seconds, "s")
     for one in figures(store, vectors, "planted-wide"):
         yield {**one, "name": f"planted: {one['name']}"}
 

@@ -1,11 +1,11 @@
-"""Print the first free port of loopback from the one given on."""
+"""Print the first free port of 127.0.0.1, starting at the port given as the argument."""
 
 import socket
 import sys
 
 
 def free_port(first: int) -> int:
-    """The first port from `first` on that nothing on 127.0.0.1 listens on."""
+    """The first free port of 127.0.0.1 that is not below `first`."""
     for port in range(first, 65536):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

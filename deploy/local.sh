@@ -6,10 +6,11 @@ cd "$(dirname "$0")/.."
 bin=${BIN:-.venv/bin}
 export PREFECT_HOME=${PREFECT_HOME:-$PWD/.prefect}
 export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1
-# The slot of a run whose worker was killed is freed when its lease ends. Leases lie on disk, so that a killed server keeps them.
+# A run holds a slot of its deployment's concurrency limit by a lease. If its worker is killed, the slot is freed when
+# the lease ends. Leases are stored on disk, so that they outlive a killed server.
 export PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem
 export PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION=60
-# The defaults, one transaction per task-run event and one per 20 events, keep SQLite locked.
+# By default Prefect commits once per task-run event and once per 20 events, which keeps SQLite locked.
 export PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE=200 PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE=1000
 
 alive() {  # a zombie does not count

@@ -1,4 +1,4 @@
-"""The explorer: a web page over a finished study, served on loopback and read-only; finds its built front end."""
+"""The explorer: a read-only web page over a finished study, served on the loopback address."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from storage.errors import BadInput
 MAX_QUESTION = 100_000  # bytes of a request body that holds text
 MAX_PICTURE = 32 << 20  # bytes of a request body that holds an image
 TYPES = {".js": "text/javascript", ".json": "application/json", ".webp": "image/webp", ".svg": "image/svg+xml"}
-PICTURES = {"PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"}  # formats in which an image of the source is served
+PICTURES = {"PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"}  # formats of images that are served as the source gave them
 
 
 class TooLarge(Exception):
@@ -65,7 +65,7 @@ class Handlers:
         self.live, self.front = live, front
 
     async def file(self, request: Request) -> Response:
-        """A file of the front end or of the study, by its exact name: no path is joined, so none leads out."""
+        """A file of the front end or of the study, looked up by its exact name; the name is never joined to a path."""
         name = request.path_params["name"] or "index.html"
         if name in self.front:
             return _file(name, await run_in_threadpool(self.front[name].read_bytes), None)
@@ -102,7 +102,7 @@ class Handlers:
         key = request.query_params.get("key", "")
         try:
             return JSONResponse(await run_in_threadpool(self.live.shown.encode, key, given))
-        except ValueError as error:  # the error of a model or an SAE that cannot be loaded names the cause
+        except ValueError as error:  # exit_code 2: a model or an SAE cannot be loaded, and the message says why
             if getattr(error, "exit_code", 1) == 2:
                 raise BadInput(str(error)) from error
             raise

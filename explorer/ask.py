@@ -1,4 +1,4 @@
-"""Run SQL from a page: through the catalog's guard, for at most ten seconds, with as many rows as a page can show."""
+"""Run SQL that a reader of the page wrote: only statements that read, with limits on time and on the answer's size."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from storage.query import views
 
 SECONDS = 10.0
 ROWS = 10_000
-LETTERS = 32 << 20  # characters of all values together: rows may be few and large
-READY = "ready\n"  # the first line of the answering process, before any query
+LETTERS = 32 << 20  # characters of all values together; limited too, because a few rows can be large
+READY = "ready\n"  # printed by the process that answers queries when it is ready for the first
 LARGEST = 2**53  # JavaScript rounds integers beyond it
 
 
@@ -40,7 +40,7 @@ class Answered(NamedTuple):
 
 
 def answered(con: duckdb.DuckDBPyConnection, query: str, seconds: float = SECONDS, most: int = ROWS) -> Answered:
-    """Run one reading statement on its own connection to a guarded catalog.
+    """Run one read-only statement on its own connection to a guarded catalog.
 
     Raises BadInput for a statement that is not allowed, not valid, or fails; TooLong when it was interrupted at the
     time limit.

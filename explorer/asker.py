@@ -15,11 +15,11 @@ from pathlib import Path
 from explorer.ask import READY, ROWS, SECONDS, Answered, TooLong
 from storage.errors import BadInput
 
-GRACE = 1.0  # seconds in which an interrupted query may end by itself
+GRACE = 1.0  # seconds between the interruption of a query and the end of its process
 
 
 class Asker:
-    """One process over one run of a study, started again after it ends. Queries are answered one at a time."""
+    """A process that answers SQL over one run of a study, one query at a time. If it ends, it is started again."""
 
     def __init__(self, store: Path, study: str, number: int, seconds: float = SECONDS, rows: int = ROWS) -> None:
         self.command = [sys.executable, "-m", "explorer.asking", str(store), study, str(number)]
@@ -75,7 +75,7 @@ class Asker:
         return self.process.stdout.readline()
 
     def _start(self) -> subprocess.Popen[str]:
-        # in its own session, so that Ctrl-C reaches the explorer alone; the process ends with its input
+        # In a session of its own, Ctrl-C does not reach the process. It ends when the explorer closes its input.
         return subprocess.Popen(
             self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )

@@ -1,4 +1,4 @@
-"""The process that runs SQL: one JSON line per query, one per answer. `Asker` starts it, and it ends with `Asker`.
+"""The process that runs SQL for `Asker`. It reads one JSON line per query and prints one JSON line per answer.
 
 python -m explorer.asking STORE STUDY RUN
 """
@@ -17,11 +17,14 @@ from storage.errors import BadInput
 from storage.runs import read_run
 from storage.wall import forbid_writing
 
-MEMORY = 4 << 30  # bytes for queries: one string function can ask for more than a machine has
+MEMORY = 4 << 30  # bytes for queries; without a limit, one call of a string function can use up all memory
 
 
 def main(store: str, study: str, number: str) -> None:
-    """Answer the queries on standard input until it ends. The first statement forbids writing files, for good."""
+    """Answer the queries on standard input until it ends.
+
+    Writing files is forbidden before the catalog is opened, for the rest of the process.
+    """
     forbid_writing()
     con = open_catalog(store, run=read_run(Path(store), study, int(number)), guarded=True)
     con.execute("SELECT 1").fetchall()

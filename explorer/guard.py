@@ -1,7 +1,8 @@
 """Checks of every request, and security headers of every answer, around the whole application.
 
-The server listens on loopback alone. That does not keep out a web page whose name resolves to 127.0.0.1 (DNS
-rebinding), hence the check of Host; nor a page that posts to an address of another, hence the check of Origin.
+The server listens on loopback alone, but pages of other sites that the reader has open can still send requests to it.
+A page whose host name resolves to 127.0.0.1 (DNS rebinding) is refused by the check of Host. A page that posts to the
+explorer's address from its own is refused by the check of Origin.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from starlette.responses import JSONResponse
 
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 READING = ("GET", "HEAD")
-# values of Sec-Fetch-Site; a request from a page on another port of this machine has "same-site"
+# values of Sec-Fetch-Site that are refused; a request from a page on another port of this machine has "same-site"
 STRANGERS = ("cross-site", "same-site")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -61,7 +62,7 @@ class Guard:
             return "only loopback names are answered here: 127.0.0.1, localhost"
         own = [f"http://{hosts[0].lower()}"]
         if headers.get("sec-fetch-site") in STRANGERS and headers.get("sec-fetch-mode") != "navigate":
-            return "only the explorer's own page is answered here"  # an image or a script of another page
+            return "only the explorer's own page is answered here"  # such as an <img> or <script> in another page
         if method in READING and not origins:
             return None
         if [origin.lower() for origin in origins] != own:

@@ -15,7 +15,7 @@ from explorer.front import built_site
 from storage.errors import BadInput
 
 HOST = "127.0.0.1"
-PORT = 8765  # when it is in use, a free port replaces it, unless the user asked for this one
+PORT = 8765  # the default; if it is in use, a free port is taken. A port that the user names is not replaced
 
 
 def serve(
@@ -61,7 +61,10 @@ def serve(
 
 
 def listening(port: int | None) -> socket.socket:
-    """A socket on loopback at `port`; without one, at PORT or any free port. Raises BadInput when `port` is in use."""
+    """A listening socket on loopback, at `port`. For None, at PORT, or at any free port if PORT is in use.
+
+    Raises BadInput when `port` is in use, not allowed or out of range.
+    """
     for at in (PORT, 0) if port is None else (port,):
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

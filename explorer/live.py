@@ -1,4 +1,4 @@
-"""The run that is served: the newest finished one of a study, replaced at the next visit when a newer one finishes."""
+"""The run that is served: the newest finished run of a study. When a newer run finishes, the next visit gets it."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ class Shown:
         return {**encoded._asdict(), "nearest": near}
 
     def ask(self, query: str, values: list[Any]) -> list[tuple[Any, ...]]:
-        """Rows of a query that this module states."""
+        """Rows of one of the queries written in this module."""
         with self.catalog.cursor() as con:
             return con.execute(query, values).fetchall()
 
     def close(self) -> None:
-        """End the query process. The archive closes after its last read."""
+        """End the query process. The archive stays open, since requests may still read from it."""
         self.asker.close()
 
     def _has(self, view: str) -> bool:

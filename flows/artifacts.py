@@ -29,7 +29,7 @@ from storage.runs import Entry, Run
 
 log = logging.getLogger("bridgescope")
 
-ROWS = 200  # at most, per table: an operator reads no more, and an artifact is one row of the server's database
+ROWS = 200  # maximum number of rows of a table: operators read no more, and Prefect stores a table as one database row
 EVERY = 2.0  # seconds between two updates of a progress bar
 
 
@@ -84,7 +84,7 @@ def _cause(cause: str, count: int) -> dict[str, Any]:
 def report_page(store: Path, run: Run, entries: list[Entry]) -> None:
     """Publish a summary of a run: how many of `entries` it made, the path of its page, and its headline figures.
 
-    A run without a page gets none.
+    A run without a page gets no summary.
     """
     if not run.of("report"):
         return
@@ -97,7 +97,7 @@ def report_page(store: Path, run: Run, entries: list[Entry]) -> None:
 
 @contextlib.contextmanager
 def progress(study: str, stage: str, done: Callable[[], int], total: int) -> Iterator[None]:
-    """Show a progress bar in Prefect's UI while the block runs; none when the stage is complete already.
+    """Show a progress bar in Prefect's UI while the block runs, unless the stage is complete already.
 
     `done` returns how many of the `total` datasets are complete. It is called every two seconds, in a thread.
     """

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from flows.failures import chain, explained
 
         sentence = explained(error) or f"{type(error).__name__}: {error}"
-        for link in chain(error):  # else DuckDB connections in the frames are reported as leaks at exit
+        for link in chain(error):  # otherwise DuckDB connections in the frames are reported as leaks at exit
             traceback.clear_frames(link.__traceback__)
         print(f"bridgescope: failed: {sentence}", *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
         print(
@@ -152,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    """`bridgescope run`."""
+    """`bridgescope run`: run a study, or one stage of it, and print the results."""
     from flows.config import load_study
 
     study = load_study(arguments.study, arguments.set)
@@ -202,7 +202,7 @@ def print_finished(finished: Finished, store: Path) -> None:
 
 
 def status_command(arguments: argparse.Namespace) -> int:
-    """`bridgescope status`."""
+    """`bridgescope status`: print which datasets are fresh, stale or missing."""
     from flows.config import load_study
     from flows.status import runs_of, status, summary
     from storage.catalog import refresh_catalog_file
@@ -223,7 +223,7 @@ def status_command(arguments: argparse.Namespace) -> int:
 
 
 def sql_command(arguments: argparse.Namespace) -> int:
-    """`bridgescope sql`. The catalog is opened and asked in a thread that cannot write files."""
+    """`bridgescope sql`: answer a query, or open a prompt. The catalog is read in a thread that cannot write files."""
     from storage.catalog import open_catalog, refresh_catalog_file, the_only_study
     from storage.query import answer
     from storage.runs import shown_run
@@ -289,7 +289,7 @@ def _answered(print_answer: Callable[[str], None], query: str) -> bool:
 
 
 def report_command(arguments: argparse.Namespace) -> int:
-    """`bridgescope report`."""
+    """`bridgescope report`: make the page of a study again and print its path."""
     from flows.config import load_study
 
     store = find_store(arguments.store)
@@ -313,7 +313,7 @@ def report_command(arguments: argparse.Namespace) -> int:
 
 
 def explore_command(arguments: argparse.Namespace) -> int:
-    """`bridgescope explore`."""
+    """`bridgescope explore`: serve the explorer of a study on this machine."""
     from explorer import serve
 
     store = find_store(arguments.store)
@@ -331,7 +331,7 @@ def explore_command(arguments: argparse.Namespace) -> int:
 
 
 def publish_command(arguments: argparse.Namespace) -> int:
-    """`bridgescope publish`."""
+    """`bridgescope publish`: publish a finished study to a folder or a hub repository."""
     from explorer import built_site
     from storage.runs import shown_run
     from tasks.publish import publish_study
@@ -381,7 +381,7 @@ def _print(line: str) -> None:
 
 
 def gc_command(arguments: argparse.Namespace) -> int:
-    """`bridgescope gc`."""
+    """`bridgescope gc`: list folders that no retained run refers to, and delete them with --yes."""
     from storage.garbage import Drop, collect, find_garbage
 
     store = find_store(arguments.store)
@@ -401,7 +401,7 @@ def gc_command(arguments: argparse.Namespace) -> int:
 
 
 def diff_command(arguments: argparse.Namespace) -> int:
-    """`bridgescope diff`."""
+    """`bridgescope diff`: compare two runs of a study."""
     from flows.config import load_study
     from flows.diff import diff, two_runs
 
@@ -412,7 +412,7 @@ def diff_command(arguments: argparse.Namespace) -> int:
 
 
 def doctor_command(arguments: argparse.Namespace) -> int:
-    """`bridgescope doctor`."""
+    """`bridgescope doctor`: print versions and devices, and check the store."""
     from flows.doctor import examine
 
     try:

@@ -25,11 +25,12 @@ from storage.errors import BadInput
 
 log = logging.getLogger("bridgescope")
 
-AHEAD = 4  #: tasks submitted per task that can run at once: with tens of thousands Ray slows down, then stops
+#: Tasks submitted ahead for each task that can run at once. With tens of thousands Ray slows down, then stops.
+AHEAD = 4
 
 NO_CLUSTER = (
-    "the Ray cluster at {} does not answer: start it (ray start), or see to its token (RAY_AUTH_MODE=token, where it "
-    "asks for one)"
+    "the Ray cluster at {} does not answer: start it (ray start), or set RAY_AUTH_MODE=token if the cluster asks for "
+    "a token"
 )
 ANSWERS_WITHIN = 10  # seconds
 
@@ -42,7 +43,10 @@ class ClusterError(RuntimeError):
 
 
 class Here:
-    """Holds a function that only this process calls. Pickled it is empty: Prefect sends the flow with every task."""
+    """Holds a function that only this process calls. When pickled, it is empty.
+
+    Prefect sends the flow along with every task, and with the flow everything that it refers to.
+    """
 
     def __init__(self, body: Any = None) -> None:
         self.body = body
@@ -52,7 +56,7 @@ class Here:
 
 
 def begin_worker() -> None:
-    """Set up logging in a process that runs tasks. Ray calls this, and prints the lines where the study began."""
+    """Set up logging in a process that runs tasks. Ray calls this, and prints the log lines on the study's machine."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
 
@@ -142,7 +146,7 @@ class Cluster:
         log.info("Ray: %d machines, %g cores, %g GPUs", len(machines), total.get("CPU", 0), total.get("GPU", 0))
 
     def options(self, stage: str) -> dict[str, Any]:
-        """Options of a Ray task of a stage: the cores, and for embed and train the GPUs, that Ray reserves for it."""
+        """Options of a stage's Ray tasks: the cores that Ray reserves per task, and the GPUs for embed and train."""
         import ray
 
         settings, gpus = self.settings, 0.0
@@ -155,7 +159,7 @@ class Cluster:
         return {"num_cpus": settings.num_cpus, "num_gpus": gpus, "max_calls": 0}
 
     def check_room(self, stage: str) -> None:
-        """Check that some machine has the cores and GPUs of a task of a stage. If none has, the task never starts.
+        """Check that a machine has enough cores and GPUs for a task of a stage. Otherwise the task never starts.
 
         Raises BadInput for a cluster that this run started. For other clusters it logs a warning, since machines may
         join later.
@@ -191,7 +195,7 @@ class Cluster:
 
         context = FlowRunContext.get()
         assert context is not None
-        # Without PREFECT_API_URL the server runs inside this process: its address is passed to the task.
+        # Without PREFECT_API_URL the server runs inside this process, so its address is passed to the task.
         url = PREFECT_API_URL.value() or str(context.client.api_url)
         with temporary_settings({PREFECT_API_URL: url}), remote_options(**self.options(stage)):
             return task.submit(**inputs)

@@ -29,7 +29,7 @@ class Model(Section):
     name: Name
     spec: str = Field(description=f"one of {', '.join(forms(*FORMS))}")
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16 casts the weights, checked on the first batch; part of the result, so hashed"
+        "float32", description="bfloat16 casts the weights and checks the first batch; this key is part of the recipe"
     )
 
     @field_validator("spec")
@@ -51,7 +51,7 @@ class SAESetting(Settings):
     data_half: Literal["a", "b"] | None = Field(None, description="train on one of two disjoint halves of the images")
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0, 1, 2], min_length=1)
     retrain: Literal["always", "never"] | Annotated[float, Field(gt=1)] = Field(
-        "always", description="when training rows grew: always, never, or once they grew by this factor"
+        "always", description="train again on more rows: always, never, or once the rows have grown by this factor"
     )
 
     @model_validator(mode="after")
@@ -71,14 +71,14 @@ class SAESetting(Settings):
 class Diets(Section):
     """Data diets: each SAE setting is also trained on other data, with the same number of rows drawn.
 
-    They show whether the concepts depend on the data or on the seed.
+    Comparing these SAEs shows whether the concepts depend on the data or on the seed.
     """
 
     image_share: list[ImageShare] = Field(
-        [], description="settings NAME-share0, NAME-share0.25 ..., NAME-natural; the setting's own share is left out"
+        [], description="shares of images; each adds a setting NAME-share0.25 ..., or NAME-natural, unless it is NAME's"
     )
     halves: bool = Field(
-        False, description="settings NAME-half-a, NAME-half-b: two halves of the images, twice the epochs"
+        False, description="adds NAME-half-a and NAME-half-b, each on one half of the images, with twice the epochs"
     )
 
     def of(self, setting: SAESetting) -> list[SAESetting]:
@@ -100,7 +100,7 @@ class ImportedSAE(Section):
     name: Name
     checkpoint: str = Field(description="its folder or file, relative to the study file")
     architecture: ForeignName = Field(
-        "batchtopk", description="of an overcomplete state dict without thresholds; other files name their architecture"
+        "batchtopk", description="for a state dict of overcomplete without thresholds; other files name their own"
     )
     k: int | None = Field(None, ge=1, description="concepts per row, when the file holds neither k nor a threshold")
     seeds: list[int] = Field([0], description="a checkpoint is one SAE: its seed is 0")
@@ -121,7 +121,7 @@ def _sort_of_sae(setting: Any) -> str:
 
 
 class Frontier(Section):
-    """The frontier, R2 against L0: methods that are measured beside the SAEs of the study."""
+    """The frontier: methods whose R2 and L0 are measured in addition to the SAEs of the study."""
 
     methods: list[MethodName] = Field(min_length=1, description="architectures of SAEs, and baselines")
     k: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="codes per row; k-means always has one")
@@ -136,14 +136,14 @@ class Frontier(Section):
 
 
 class Analyze(Section):
-    """Pairs and bridges that the statistics count."""
+    """Which pairs the statistics count, and which bridges are stored."""
 
     split: Literal["heldout", "train", "all"] = "heldout"
-    min_pairs: int = Field(10, ge=1, description="bridges below so many pairs are not stored")
+    min_pairs: int = Field(10, ge=1, description="bridges whose concepts fire together on fewer pairs are not stored")
 
 
 class RuntimeSection(Section):
-    """How a study is run. No key of this section is part of a recipe."""
+    """How a study is run. No key of this section is part of a recipe (the hash that names a dataset)."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     embed_batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
@@ -155,14 +155,14 @@ class RuntimeSection(Section):
     ray_address: str | None = Field(
         None,
         min_length=1,
-        description="the cluster, HOST:PORT; else RAY_ADDRESS; else one on this machine",
+        description="address of the cluster, HOST:PORT; default: RAY_ADDRESS, else a cluster on this machine",
     )
     num_cpus: int = Field(1, ge=1, description="cores that Ray reserves for a task, and threads that the task uses")
     num_gpus: float | None = Field(
         None, ge=0, description="GPUs that Ray reserves for a task of embed or train; default: 1 if the cluster has any"
     )
     num_gpus_sae: float | None = Field(
-        None, ge=0, description="the same for a task of train alone; a small SAE needs a part of a GPU, such as 0.25"
+        None, ge=0, description="GPUs for a task of train; default: num_gpus; a small SAE needs a part, such as 0.25"
     )
 
     @field_validator("num_gpus", "num_gpus_sae")
@@ -180,7 +180,7 @@ class RuntimeSection(Section):
 
 
 class Study(Section):
-    """A study file."""
+    """A study file with all its sections."""
 
     name: Name
     pairs: AnyPairs
@@ -247,7 +247,7 @@ class Study(Section):
 
 
 def load_study(path: str | Path, changes: list[str] | None = None) -> Study:
-    """Read a study file, apply the changes, each `key=value`, and validate the result.
+    """Read a study file, apply changes of the form `key=value`, and validate the result.
 
     Relative paths are resolved against the folder of the study file. Raises BadInput that names the file, the key and
     the values allowed.

@@ -70,8 +70,8 @@ def _whole(study: StudyFile, force: bool = False, set: Changes = []) -> None:  #
 
 def _acquire(study: StudyFile, force: bool = False, set: Changes = []) -> None:  # noqa: B006
     done = _run(study, "acquire", force, set).run
-    # Compared with the run just before this one, whichever flow wrote it: when two runs see the same change, only the
-    # first of them sends the event.
+    # The manifest is compared with that of the run just before this one, whichever flow wrote it. When two runs see the
+    # same change, only the first of them sends the event.
     before = manifest_digest(read_run(find_store(), done.study, done.number - 1)) if done.number > 1 else None
     now = manifest_digest(done)
     if now == before:
@@ -114,7 +114,8 @@ def _deployable(name: str, body: Callable[..., None], description: str) -> Flow[
 
 
 study = _deployable("study", _whole, "Run every stage of a study. Datasets that are complete are not made again.")
-# One flow per stage, as a global of the stage's name: deploy/prefect.yaml names flows.deployed.embed and so on.
+# Each deployed stage gets a flow, as a global variable with the name of the stage. deploy/prefect.yaml refers to these
+# flows as flows.deployed.embed and so on.
 globals().update(
     {
         stage.name: _deployable(stage.name, _acquire if stage.name == "acquire" else _alone(stage.name), stage.sentence)

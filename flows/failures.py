@@ -15,7 +15,7 @@ SURROUNDINGS = (
     ("File too large", "a file of the store may not grow any more (a limit of this process, or of its disk)"),
     ("Read-only file system", "the store is read-only: mount it for writing"),
     ("Permission denied", "this user may not write to the store"),
-    ("database is locked", "Prefect's database is locked by another process: wait for it, or use a server of its own"),
+    ("database is locked", "Prefect's database is locked by another process: wait for it, or use another server"),
     ("Failed to reach API", "{server} does not answer: start it (make server), or unset PREFECT_API_URL to go without"),
     ("All connection attempts failed", "{server} does not answer any more: start it again (make server)"),
     (
@@ -65,7 +65,7 @@ def sentence_of(error: BaseException) -> str:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, its cause, the cause of that, and so on."""
+    """Yield an error and the chain of its causes."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:

@@ -55,7 +55,7 @@ class Job(NamedTuple):
         return self.stage.lookup(store, **self.inputs) if self.inputs is not None else None
 
     def entry(self, dataset: Dataset, seconds: float = 0.0, *, cached: bool = False) -> Entry:
-        """Entry of a run for the dataset of this job."""
+        """The entry that records the dataset of this job in a run."""
         inputs = list(self.stage.address(**self.arguments()).inputs)
         return Entry(**self.key._asdict(), dataset=dataset, inputs=inputs, seconds=round(seconds, 4), cached=cached)
 
@@ -89,14 +89,17 @@ def step_of(stage: str) -> Callable[[Step], Step]:
 
 
 def jobs_of(stage: str, given: Given) -> Iterator[Job]:
-    """Yield the jobs of a stage. A step is listed when its first job is asked for, from the state at that time."""
+    """Yield the jobs of a stage. The jobs of a step are listed after those of the step before were yielded.
+
+    So they include the datasets that were added to the state in the meantime.
+    """
     for step in STEPS[stage]:
         yield from step(given)
 
 
 @step_of("acquire")
 def fetches(given: Given) -> list[Job]:
-    """One job per listing of the scan."""
+    """One job per listing of the scan, that is, per shard."""
     source, rules = source_of(given.study.pairs), rules_of(given.study.pairs)
     return [
         Job(Key("acquire", shard=e.shard), fetch, {"listing": e.dataset, "source": source, "rules": rules})
@@ -112,9 +115,9 @@ def _demo_models(study: Study) -> list[tuple[str, str]]:
 
 @step_of("model")
 def tower_features(given: Given) -> list[Job]:
-    """One job per demo model: the features of its towers, from the pairs of the last run if it made this model.
+    """One job per demo model: the features of its towers.
 
-    So pairs that are added later do not change the model.
+    If the last run made this model, its pairs are used again, so that pairs added later do not change the model.
     """
     pairs = [e.dataset for e in given.state.of("acquire")]
     jobs = []
@@ -127,7 +130,7 @@ def tower_features(given: Given) -> list[Job]:
 
 @step_of("model")
 def demo_models(given: Given) -> list[Job]:
-    """One job per demo model: its projections."""
+    """One job per demo model, which trains its projections."""
     jobs = []
     for name, variant in _demo_models(given.study):
         towers = given.state.dataset("features", model=name)
@@ -137,7 +140,10 @@ def demo_models(given: Given) -> list[Job]:
 
 
 def _pairs_of_last_run(given: Given, name: str, variant: str) -> list[Dataset] | None:
-    """The pairs from which the last run made this demo model; None if it made none, or of another variant or split."""
+    """The pairs from which the last run made this demo model.
+
+    None if the last run made no model of this name, or used another variant or split.
+    """
     last = given.last
     if last is None or not last.of("model", model=name):
         return None
@@ -153,7 +159,8 @@ def embeddings(given: Given) -> list[Job]:
     """One job per model and shard of pairs."""
     jobs = []
     study, state, store = given.study, given.state, given.store
-    # With a limit below the default, `acquire` has already refused larger images: embed decodes with the default.
+    # `embed` decodes with at least the default limit. A study's lower limit is applied by `acquire`, which has already
+    # refused the larger images.
     limit = max(study.pairs.max_pixels, MAX_PIXELS)
     for model in study.models:
         options = {"dtype": model.dtype, "max_pixels": limit}
@@ -284,7 +291,7 @@ def frontiers(given: Given) -> list[Job]:
 
 
 def tables(given: Given) -> list[Job]:
-    """One job per study: all tables."""
+    """One job per study, which computes all tables."""
     study, counts = given.study, expected(given.study, given.state)
     whole = counts["acquire"] > 0 and all(len(given.state.of(kind)) == counts[kind] for kind in ANALYZED)
     options = {"heldout": study.pairs.heldout, **study.analyze.model_dump(), "diets": study.diet_of()}
@@ -303,7 +310,10 @@ def _reported(given: Given) -> dict[str, Any] | None:
 
 
 def _shown(given: Given) -> list[Entry]:
-    """Entries of the SAEs that the explorer shows: those of the settings in the study file, without data diets."""
+    """Entries of the SAEs that the explorer shows: those of the settings in the study file.
+
+    Data diets, which are these settings trained on other data, are left out.
+    """
     named = [setting.name for setting in given.study.saes]
     return [e for e in given.state.of("train") if e.sae in named]
 
@@ -317,7 +327,7 @@ def page_and_layouts(given: Given) -> list[Job]:
 
 @step_of("report")
 def explorer_data(given: Given) -> list[Job]:
-    """One job per study: the explorer's data."""
+    """One job per study, which writes the explorer's data."""
     layouts = {f"{e.model}/{e.sae}/{e.seed}": e.dataset for e in given.state.of("layout")}
     page, shared = given.state.dataset("report"), _reported(given)
     whole = shared is not None and page is not None and len(layouts) == len(_shown(given))

@@ -13,7 +13,7 @@ from storage.statements import statement
 
 Row = dict[str, Any]
 
-#: columns of the headlines `saes` and `stability` in which `diff` compares two runs
+#: columns of the headline queries `saes` and `stability` that `diff` compares between two runs
 SAES = ("r2_image", "r2_text", "l0", "dead", "unimodal")
 STABILITY = ("stability", "floor_random", "floor_matched")
 

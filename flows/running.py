@@ -105,7 +105,7 @@ class Apart:
 
 
 def run_jobs(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster | None = None) -> Iterator[Outcome]:
-    """Run jobs of a stage in parallel on a cluster, or else in turn: on one machine each job uses every core."""
+    """Run jobs of a stage in parallel on a cluster. Without one they run in turn, since each job uses every core."""
     apart = Apart()
     if cluster is not None:
         yield from _side_by_side(stage, jobs, runtime, cluster, apart)
@@ -265,7 +265,7 @@ def run_stage(stage: str, course: Course) -> list[Entry]:
 
     here = Here(body)
 
-    # Prefect pickles the flow with every task that it submits to a cluster: `here` is all that the flow refers to.
+    # Prefect pickles the flow with every task that it submits to a cluster, so the flow refers only to `here`.
     @flow(
         name=stage,
         flow_run_name=f"{given.study.name}: {stage}",
@@ -274,7 +274,8 @@ def run_stage(stage: str, course: Course) -> list[Entry]:
         task_runner=cluster.task_runner(stage) if cluster is not None else None,
     )
     def stage_flow() -> None:
-        # Tasks get none of the flow's tags: for a tagged task Prefect asks the server for concurrency limits (60 ms).
+        # Tasks do not inherit the flow's tags. For each tagged task Prefect would ask the server for concurrency
+        # limits, which takes 60 ms.
         with TagsContext(current_tags=set()):
             here.body()
 

@@ -23,7 +23,7 @@ class StageInfo(NamedTuple):
 STAGES = {
     stage.name: stage
     for stage in (
-        StageInfo("acquire", "List the source, fetch what is new, and send `pairs landed` when its manifest changed."),
+        StageInfo("acquire", "List the source, fetch new items, and send `pairs landed` if the listed items changed."),
         StageInfo("model", "Build the demo models that the study names."),
         StageInfo("embed", "Embed the shards of pairs that have no embeddings yet.", spread=True, gpu=True, bar=True),
         StageInfo("train", "Train the SAEs that are missing.", spread=True, gpu=True, bar=True),

@@ -24,7 +24,10 @@ class Status(NamedTuple):
 
 
 def status(study: Study, store: Path) -> list[Status]:
-    """State of every dataset of a study, in the order of the stages. The source is as the last scan listed it."""
+    """State of every dataset of a study, in the order of the stages.
+
+    The source is not listed again: its items are those that the last scan found.
+    """
     own, last = runs_of(study, store)
     if last is None or not last.of("scan"):
         why = "the study has not run in this store" if last is None else "no run has listed the source to its end"

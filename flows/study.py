@@ -88,12 +88,15 @@ class RunFailed(RuntimeError):
 
 @contextlib.contextmanager
 def prefect_settings() -> Iterator[None]:
-    """Prefect's settings for a study: no telemetry, no heartbeat thread (1 s), and no log lines unless deployed."""
+    """Prefect's settings for a study: no telemetry, no heartbeat thread, and no log lines unless deployed.
+
+    The heartbeat thread would cost 1 s.
+    """
     settings: dict[Any, Any] = {
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,
-        # By default Prefect commits once per task-run event, or once per 20 events. Such a commit locks SQLite, and a
+        # By default Prefect commits once per task-run event, and once per 20 events. Each commit locks SQLite, and a
         # sub-flow that meets the lock waits 2 s.
         PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE: 200,
         PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE: 1000,

@@ -1,4 +1,4 @@
-"""Report: the page of a study, made from the catalog alone. All that SQL can compute is computed in queries."""
+"""Builds the HTML page of a study from its catalog. Numbers are computed in SQL wherever SQL can compute them."""
 
 from __future__ import annotations
 

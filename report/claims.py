@@ -1,4 +1,4 @@
-"""The claims table, first on the page: each claim with its figure, its level of chance, its range, and its verdict."""
+"""The claims table at the top of the page: each claim with its figure, the level of chance, a range and a verdict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from report.queries import Answer, Row
 from report.sentences import number
 
 SQL = 'SELECT model, sae, claim, figure, "null", low, high, holds FROM findings'
-VERDICTS: dict[bool | None, str] = {True: "holds", False: "does not", None: "not known"}  # of the column `holds`
+VERDICTS: dict[bool | None, str] = {True: "holds", False: "does not", None: "not known"}  # words for the column `holds`
 
 
 class ModelClaim(NamedTuple):
@@ -19,7 +19,7 @@ class ModelClaim(NamedTuple):
     figure: str
     null: str
     interval: str
-    holds: bool | None  #: None where it is not known
+    holds: bool | None  #: None: the claim cannot be judged
 
     @property
     def verdict(self) -> str:
@@ -35,7 +35,7 @@ class Claim(NamedTuple):
 
 
 def claims(answer: Answer, runs: Runs, sae: str) -> list[Claim]:
-    """The claims about one SAE setting, in the order of the table; models are in the order of the study."""
+    """The claims about one SAE setting, in the order of `answer`. Within a claim, models are in the order of `runs`."""
     place = {model: i for i, (model, name) in enumerate(runs) if name == sae}
     by_claim: dict[str, list[Row]] = {}
     for row in answer.of(sae=sae):

@@ -1,6 +1,6 @@
 """Drawing of figures: as inline SVG for the page, and as SVG and PNG files. The module computes no numbers.
 
-On the page text stays text and colours are CSS variables, so that panels use the reader's font and colour scheme. The
+On the page, text stays text and colours are CSS variables, so that panels use the reader's font and colour scheme. The
 files have the same drawing in the colours of the light scheme, on white.
 """
 
@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-# The light scheme. All colours differ, since each is replaced with its CSS variable in the finished SVG.
+# The light scheme. No two colours may be equal, because each is replaced with its CSS variable in the finished SVG.
 PAPER, INK, MUTED, LINE = "#ffffff", "#1d2126", "#6a727c", "#d9dde2"
 FIRST, SECOND, THIRD = "#0072b2", "#c65600", "#6f7780"  # blue, vermilion, grey: distinct with any colour blindness
 FOURTH, FIFTH, SIXTH = "#00806a", "#a6478c", "#8a6d00"  # green, purple, olive: always with a marker
@@ -38,7 +38,7 @@ SERIES = (
     (FIFTH, "D", "5 2 1.5 2"),
     (SIXTH, "v", "8 2"),
 )
-STYLE: Any = {  # Any, since matplotlib's type for it is a literal of every key
+STYLE: Any = {  # typed Any, since matplotlib's type for it spells out every allowed key
     "svg.hashsalt": "bridgescope",  # a fixed salt gives equal ids of clip paths, and so equal bytes
     "svg.fonttype": "none",
     "font.family": ["DejaVu Sans", "sans-serif"],  # matplotlib ships the first; a viewer of the SVG may lack it
@@ -63,7 +63,7 @@ STYLE: Any = {  # Any, since matplotlib's type for it is a literal of every key
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "lines.linewidth": 1.6,
-    "lines.scale_dashes": False,  # dashes have the length of those in the legend
+    "lines.scale_dashes": False,  # dashes then have the lengths of those in the page's legend
 }
 DPI = 150  # of the PNG files
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # leaves out the date and matplotlib's address

@@ -1,4 +1,7 @@
-"""The strongest bridges of an SAE with the items of both sides: cards of the page, and panels of the figure files."""
+"""The strongest bridges of an SAE, with the top images and captions of the two concepts that each bridge joins.
+
+The page shows them as cards, and the figure files as panels.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from report.pictures import thumbnails
 from report.queries import Answer, Row, ask, holds
 from report.sentences import number
 
-TOP_BRIDGES = (("bridge", 12), ("correlation_bridge", 6))  # score and number of bridges shown of the first setting
-TOP_BRIDGES_OTHERS = (("bridge", 4), ("correlation_bridge", 2))  # of every other setting, whose section is collapsed
+TOP_BRIDGES = (("bridge", 12), ("correlation_bridge", 6))  # for the first setting: (score that ranks, bridges shown)
+TOP_BRIDGES_OTHERS = (("bridge", 4), ("correlation_bridge", 2))  # for every other setting, in a collapsed section
 IMAGES, CAPTIONS = 6, 5  # items shown per concept
 
 
@@ -35,11 +38,11 @@ class Bridge(NamedTuple):
 
 
 class BridgeList(NamedTuple):
-    """The strongest bridges of one SAE by one of the three scores."""
+    """The strongest bridges of one SAE, ranked by one score."""
 
     title: str
     bridges: list[Bridge]
-    digits: int  #: after the point, of bridge and covariance: three significant digits for the largest bridge
+    digits: int  #: after the point, of bridge and covariance; the largest bridge then has three significant digits
     sql: list[str]
 
 
@@ -53,7 +56,10 @@ class Exhibit(NamedTuple):
 
 
 def exhibit(con: duckdb.DuckDBPyConnection, model: str, sae: str, first: bool) -> Exhibit:
-    """The strongest bridges of the first seed of a model and setting, with the items of both sides."""
+    """The strongest bridges of the first seed of a model and setting, with the items of both sides.
+
+    first: whether this is the first setting of the page, which shows more bridges than the others.
+    """
     seed = queries.first_seed(con, model, sae)
     lists = []
     for by, n in TOP_BRIDGES if first else TOP_BRIDGES_OTHERS:
@@ -64,7 +70,7 @@ def exhibit(con: duckdb.DuckDBPyConnection, model: str, sae: str, first: bool) -
 
 
 def bridge_list(con: duckdb.DuckDBPyConnection, model: str, sae: str, seed: int, by: str, top: Answer) -> BridgeList:
-    """The rows of `top` with pictures and captions. top: the answer of one `top_bridges`."""
+    """The bridges in `top`, with pictures and captions. top: the answer to `queries.top_bridges`."""
     title = f"Top {len(top.rows)} by {by.replace('_', ' ')}"
     if not top.rows:
         return BridgeList(title, [], 4, [top.sql])

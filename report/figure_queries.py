@@ -1,4 +1,4 @@
-"""The SQL of the figures that need more than one macro of the catalog. The statements are built as in `queries`."""
+"""The SQL of the figures that no single macro of the catalog answers. Statements hold their values as literals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from report.figures.runs import Runs
 from report.queries import for_each, of_each
 from storage.statements import literal
 
-MARKS = 500  # concepts drawn against their alignment: more overlap, and take megabytes of SVG
+MARKS = 500  # concepts in the alignment figure: with more, the marks overlap and the SVG takes megabytes
 CELLS = 20  # concepts per side of the bridge matrix
 SUBSPACES = ("mean_gap", "logistic", "lda", "inlp")
 
@@ -92,10 +92,13 @@ def concentration(runs: Runs) -> str:
 
 
 def diets(main: Runs, runs: Runs) -> str:
-    """Stability between the seeds of the main settings, between each and its data diets, and between data halves.
+    """Mean cosine of matched concepts of two SAEs, for three kinds of pairs of settings.
 
-    Pairs of the same seed have rows of their own: both SAEs start from the same dictionary, so their similarity is not
-    due to the data alone.
+    The kinds are: a main setting with itself (two seeds), a main setting with each of its data diets, and the two
+    halves of the data. A data diet is the same setting trained on other data: another share of images, or one half
+    of all images.
+    Two SAEs with the same seed start from the same dictionary, which makes them similar whatever the data. Such pairs
+    therefore have rows of their own (same_seed).
     """
     own = """\
 SELECT
@@ -140,7 +143,7 @@ ORDER BY model, subspace, energy DESC, concept_id"""
 
 
 def bridge_matrix(model: str, sae: str, seed: int) -> str:
-    """The bridges of one SAE between the image concepts and the text concepts with the largest bridges."""
+    """The bridges of one SAE between the CELLS image and the CELLS text concepts that have the largest bridges."""
     of_sae = f"model = {literal(model)} AND sae = {literal(sae)} AND seed = {seed}"
     return f"""\
 WITH own AS (

@@ -1,4 +1,7 @@
-"""The figures of a study: their rows are queried, and figures without views or rows are left out."""
+"""Queries the rows of every figure of a study and makes the figures.
+
+A figure is left out when the catalog lacks its views or has no rows for it.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,8 @@ TITLES = {
 def figures_of_page(con: duckdb.DuckDBPyConnection, answers: Answers, main: Runs, runs: Runs) -> dict[str, Drawn]:
     """Every figure of the page by name.
 
-    main: the settings that the study file names, which all figures show. runs: these and their data diets, which only
-    the figure `diets` shows.
+    main: (model, SAE setting) for the settings in the study file; all figures show them. runs: `main` and its data
+    diets, which are the same settings trained on other data; only the figure `diets` shows them.
     """
     first = [run for run in main if run[1] == main[0][1]]
     figures: dict[str, Drawn | None] = {

@@ -22,7 +22,7 @@ from report.queries import Answer, ask, holds
 from storage.documentation import header_of
 from storage.query import views
 
-FIRST_ROWS = 20  # rows shown of a view with a plain table
+FIRST_ROWS = 20  # rows shown of each view that the page prints as a plain table
 
 
 class Fact(NamedTuple):
@@ -33,10 +33,10 @@ class Fact(NamedTuple):
 
 
 def write_report(out: Path, con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> None:
-    """Write `out/index.html`, the page of a study, `out/figures.json`, and figures as SVG and PNG in `out/figures/`.
+    """Write the page `out/index.html`, the list `out/figures.json`, and each figure as SVG and PNG in `out/figures/`.
 
     con: a catalog as `storage.open_catalog` returns it. config: the study file as a dict (name, pairs, models, saes,
-    analyze). Equal catalogs and configurations give equal bytes. Views that the catalog lacks are left out.
+    analyze). Equal catalogs and configurations give equal bytes. Sections whose views the catalog lacks are left out.
     `out` is created when missing. Raises duckdb.CatalogException when the catalog has no analysis.
     """
     page = contents(con, config)
@@ -52,7 +52,7 @@ def write_report(out: Path, con: duckdb.DuckDBPyConnection, config: dict[str, An
 
 
 def rendered(page: dict[str, Any]) -> str:
-    """The HTML of the page. page: its `contents`."""
+    """The HTML of the page. page: the variables that `contents` returns."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # captions are untrusted text
@@ -74,7 +74,8 @@ def contents(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> dict[str
     settings = ask(con, queries.SETTINGS)
     runs = in_study_order(settings, config)
     named = [entry["name"] for entry in config.get("saes", [])]
-    main = [run for run in runs if run[1] in named] or runs  # data diets are only in their figure and in the tables
+    # Data diets (a setting trained on other data) are shown in their own figure and in the tables only.
+    main = [run for run in runs if run[1] in named] or runs
     saes = list(dict.fromkeys(sae for _, sae in main))
     models = list(dict.fromkeys(model for model, _ in runs))
     split = settings.rows[0]["split"] if settings.rows else "heldout"
@@ -111,7 +112,7 @@ def contents(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> dict[str
 
 
 def in_study_order(settings: Answer, config: dict[str, Any]) -> Runs:
-    """Every (model, sae) of the catalog, settings and models in the order of the study file."""
+    """Every (model, sae) of the catalog, sorted by setting, then by model, both in the order of the study file."""
     order = {kind: [entry["name"] for entry in config.get(kind, [])] for kind in ("models", "saes")}
 
     def place(kind: str, name: str) -> tuple[int, str]:
@@ -122,7 +123,7 @@ def in_study_order(settings: Answer, config: dict[str, Any]) -> Runs:
 
 
 def facts(config: dict[str, Any]) -> list[Fact]:
-    """The study file in a few lines. Of an absolute path only the last part is shown, since pages are published."""
+    """The study file in a few lines. An absolute path is shortened to its last part, because pages are published."""
     lines = [Fact("Pairs", _listed(config.get("pairs", {})))]
     for kind, key in (("Model", "models"), ("SAE", "saes")):
         for entry in config.get(key, []):
@@ -162,7 +163,7 @@ def tables_of_page(
         "stability": ask(con, queries.stability(runs)),
         "totals": answers.totals,
     }
-    if holds(con, "findings"):  # the same analysis makes findings and the nulls of bridges
+    if holds(con, "findings"):  # the analysis that writes findings also writes the nulls of bridges
         shown["bridge_figures"] = ask(con, queries.bridge_figures(main))
     if holds(con, "geometry"):
         shown["geometry"] = ask(con, queries.GEOMETRY)
@@ -172,7 +173,7 @@ def tables_of_page(
 
 
 def paged_views(con: duckdb.DuckDBPyConnection) -> list[tables.Table]:
-    """The first rows of every view whose header has the section Page, which holds the caption of its table."""
+    """The first rows of every view whose SQL header has the section Page, which is the caption of the table."""
     shown = []
     for view in views(con):
         header = header_of(view)

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from report.queries import Answer, pictures
 
-SIDE, QUALITY = 96, 72  # pixels of the longer side: sharp at 48 CSS pixels on a dense screen, about 2 kB per picture
+SIDE, QUALITY = 96, 72  # longer side in pixels (sharp at 48 CSS pixels on a dense screen); WebP quality (about 2 kB)
 
 
 def thumbnail(encoded: bytes) -> str | None:
@@ -22,7 +22,7 @@ def thumbnail(encoded: bytes) -> str | None:
 def webp(encoded: bytes, side: int, quality: int) -> bytes | None:
     """A picture as WebP, its longer side at most `side` pixels, without metadata; None when it cannot be decoded.
 
-    Transparent pictures are put on white, as for the models. Pictures are rotated as their EXIF block says.
+    Transparent pictures are put on white, as they are before a model embeds them. The rotation in EXIF is applied.
     """
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
@@ -42,7 +42,7 @@ def thumbnails(con: duckdb.DuckDBPyConnection, images: list[int]) -> tuple[Answe
     """The statement that reads these images, and their thumbnails by id; images that cannot be decoded are left out."""
     sql = pictures(images)
     uris: dict[int, str] = {}
-    # Each row is shrunk before the next is read, since the catalog holds pictures at their original size.
+    # Each picture is shrunk before the next is read: at their original size, all of them may not fit in memory.
     cursor = con.execute(sql)
     while (row := cursor.fetchone()) is not None:
         if (uri := thumbnail(row[1])) is not None:

@@ -42,7 +42,7 @@ def ask(con: duckdb.DuckDBPyConnection, sql: str) -> Answer:
 
 
 def holds(con: duckdb.DuckDBPyConnection, *names: str) -> bool:
-    """Whether the catalog has all of these views; a study lacks those that its source or its stages do not make."""
+    """Whether the catalog has all of these views. A view is missing if no stage of the study wrote its data."""
     sql = f"SELECT count(DISTINCT table_name) FROM information_schema.tables WHERE table_name IN ({_listed(names)})"
     return con.execute(sql).fetchall() == [(len(set(names)),)]
 
@@ -65,7 +65,7 @@ def _listed(values: Iterable[Any]) -> str:
 
 
 def of_each(runs: Iterable[tuple[str, str]], select: str) -> list[str]:
-    """One SELECT per (model, sae), since the macros take one of each. `{m}` and `{s}` stand for the literals."""
+    """One SELECT per (model, sae), since a macro takes one model and one SAE. `{m}`, `{s}`: their names as literals."""
     # replace, not format: the statements contain other braces and percent signs
     return [select.replace("{m}", literal(model)).replace("{s}", literal(sae)) for model, sae in runs]
 
@@ -177,12 +177,15 @@ def histograms(runs: list[tuple[str, str]]) -> str:
 
 
 def stability_by_energy(runs: list[tuple[str, str]]) -> str:
-    """Stability of the K most energetic concepts of every (model, sae), with both floors."""
+    """Stability of the K most energetic concepts of every (model, sae), with both floors (the levels of chance)."""
     return for_each(runs, "SELECT {m} AS model, {s} AS sae, * FROM stability_by_energy({m}, {s})", "sae, model, k")
 
 
 def stability(runs: list[tuple[str, str]]) -> str:
-    """Stability of every pair of seeds, with its floors; sd_above is the distance from floor_matched in sds."""
+    """Stability of every pair of seeds, with the levels that chance reaches (floors).
+
+    sd_above = (stability - floor_matched) / floor_matched_sd.
+    """
     select = """\
 SELECT
     {m} AS model, {s} AS sae, seed_a, seed_b, stability, floor_random, floor_matched, floor_matched_sd,
@@ -198,7 +201,7 @@ FROM stability({m}, {s}) AS pair"""
 
 
 def bridge_figures(runs: list[tuple[str, str]]) -> str:
-    """The figures of the bridges of every (model, sae), with three nulls; means over the seeds."""
+    """Statistics of the bridges of every (model, sae), and their values under three nulls: means over the seeds."""
     select = f"""\
 SELECT
     {{m}} AS model, {{s}} AS sae, statistic, avg(figure) AS figure,

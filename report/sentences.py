@@ -10,9 +10,9 @@ from typing import NamedTuple
 from report.queries import MIN_FIRINGS, TOP, UNIMODAL, Answer, Row
 from sae.architectures import ARCHITECTURES
 
-SURE = 2.0  # standard deviations of the null by which a number must exceed it to be called above it
-FAIR = 1.25  # largest L0, as a multiple of k, at which a method is compared at this k
-NEAR = 0.1  # distance of L0 to k, as a share of k, within which L0 is called close to it
+SURE = 2.0  # a number is called above chance if it exceeds the null's mean by more than SURE standard deviations
+FAIR = 1.25  # methods with L0 > FAIR * k are left out of the comparison at k
+NEAR = 0.1  # L0 is called close to k if |L0 - k| <= NEAR * k
 DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
 
 
@@ -60,12 +60,12 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 
 def verdict(flags: Sequence[bool], all_of_them: str, none_of_them: str, some: str) -> str:
-    """The wording that fits: the flags are true of all, of none or of some models."""
+    """The wording that fits the flags: all are true, none is, or some are."""
     return all_of_them if all(flags) else some if any(flags) else none_of_them
 
 
 def each(models: Iterable[str], describe: Callable[[str], str | None]) -> list[tuple[str, str]]:
-    """(model, `describe` of it) for every model; models without a description are left out."""
+    """(model, `describe(model)`) for every model; models with an empty description or None are left out."""
     return [(model, text) for model in models if (text := describe(model))]
 
 
@@ -108,7 +108,7 @@ def seeds(answers: Answers, models: list[str], sae: str) -> Finding:
 
 
 def reconstruction(answers: Answers, models: list[str], sae: str) -> Finding | None:
-    """R2 within each modality, which modality is rebuilt better, and which is rebuilt worse than by its mean."""
+    """R2 within each modality, which modality is rebuilt better, and the models with R2 < 0 in a modality."""
     means: dict[str, tuple[float, float, float | None]] = {}
     for model in models:
         rows = answers.reconstruction.of(model=model, sae=sae)
@@ -138,7 +138,7 @@ def reconstruction(answers: Answers, models: list[str], sae: str) -> Finding | N
 
 
 def sparsity(answers: Answers, models: list[str], sae: str) -> Finding | None:
-    """L0 on the counted rows against the k of the setting, and dead concepts."""
+    """L0 compared with the k of the setting, and the share of dead concepts."""
     ratios: list[float] = []
 
     def describe(model: str) -> str | None:
@@ -195,14 +195,17 @@ def modality(answers: Answers, models: list[str], sae: str) -> Finding | None:
 
 
 def stability(answers: Answers, models: list[str], sae: str, top: int | None) -> Finding | None:
-    """Stability of all concepts, or of the `top` most energetic ones, against floor_matched."""
+    """Stability of all concepts, or of the `top` most energetic ones, compared with floor_matched.
+
+    floor_matched is the stability of random dictionaries with the same mean and covariance.
+    """
     above: list[bool] = []
 
     def describe(model: str) -> str | None:
         rows = answers.by_energy.of(model=model, sae=sae)
         row = _at(rows, top)
         if top and row is rows[-1]:
-            return None  # this is the whole dictionary, which has a finding of its own
+            return None  # `top` covers the whole dictionary, which has a finding of its own
         if row is None or row["stability"] is None or row["floor_matched"] is None:
             return None
         is_above, words = against_floor(row["stability"], row["low"], row["floor_matched"], row["floor_matched_sd"])
@@ -226,13 +229,17 @@ def stability(answers: Answers, models: list[str], sae: str, top: int | None) ->
 
 
 def _at(rows: list[Row], top: int | None) -> Row | None:
-    """The row with the largest K up to `top`, or of the whole dictionary where `top` is None."""
+    """The row with the largest K that is at most `top`; for None, the row of the whole dictionary."""
     fitting = [row for row in rows if top is None or row["k"] <= top]
     return max(fitting, key=lambda row: row["k"]) if fitting else None
 
 
 def against_floor(value: float, low: float, floor: float, sd: float | None) -> tuple[bool, str]:
-    """Whether a stability is above its floor, and in words by how many standard deviations of the floor's draws."""
+    """Whether a stability is above its floor, and the distance (value - floor) / sd in words.
+
+    value: mean over pairs of seeds; low: the lowest pair. floor, sd: mean and standard deviation of the stability of
+    random dictionaries. Above means a distance of more than SURE; without sd, value > floor.
+    """
     if not sd:
         return value > floor, "above the floor (its spread is not known)" if value > floor else "not above the floor"
     distance = (value - floor) / sd
@@ -246,7 +253,7 @@ def against_floor(value: float, low: float, floor: float, sd: float | None) -> t
 
 
 def bridging(answers: Answers, models: list[str], sae: str, kind: str) -> Finding | None:
-    """Share of the positive bridge total between unimodal image and unimodal text concepts."""
+    """Share of the sum of positive bridges that joins unimodal image concepts to unimodal text concepts."""
     shares: dict[str, float] = {}
     leading: dict[str, Row] = {}
     own: dict[str, float] = {}
@@ -279,7 +286,7 @@ def bridging(answers: Answers, models: list[str], sae: str, kind: str) -> Findin
 
 
 def retrieval(answers: Answers, models: list[str]) -> Finding | None:
-    """Recall of the embeddings themselves against chance; at chance, concepts have nothing to explain."""
+    """Recall of the embeddings themselves compared with chance. At chance, concepts would have nothing to explain."""
     above: list[bool] = []
 
     def describe(model: str) -> str | None:
@@ -314,7 +321,8 @@ def retrieval(answers: Answers, models: list[str]) -> Finding | None:
 def interventions(answers: Answers, models: list[str], sae: str) -> Finding | None:
     """Whether any intervention on concepts retrieves better than the embeddings, with or without their modality means.
 
-    Better means by more than SURE standard errors of a share of the gallery's images.
+    Better: its R@1 exceeds p by more than SURE standard errors, sqrt(p (1 - p) / n). p is the larger R@1 of the
+    embeddings with and without their modality means, and n the number of images in the gallery.
     """
     better: list[bool] = []
 

@@ -87,7 +87,7 @@ COLUMNS = {
 }  # fmt: skip
 CAPTIONS = {
     "counts": ("Images and captions", "An image and its captions are on the same side of the split."),
-    "dropped": ("Dropped, by cause", "Items of the source that the study does not have."),
+    "dropped": ("Dropped, by cause", "Items of the source that were left out of the study."),
     "settings": ("SAE settings, as trained", "d: dimensions of the embeddings. Rows seen: draws of one training run."),
     "reconstruction": (
         "Reconstruction and sparsity on the counted rows",
@@ -102,8 +102,8 @@ CAPTIONS = {
     ),
     "geometry": (
         "Subspaces that separate images from captions",
-        "Balanced accuracy on held-out rows of the direction and its threshold; for inlp, of a classifier fitted after "
-        "the subspace is projected out, which should be close to one half.",
+        "Balanced accuracy on held-out rows of a classifier with the direction and its threshold. For inlp, the "
+        "classifier is fitted after the subspace is projected out, and its accuracy should be close to one half.",
     ),
     "stability": (
         "Stability of every pair of seeds",
@@ -113,9 +113,9 @@ CAPTIONS = {
     ),
     "bridge_figures": (
         "Bridges, with their nulls",
-        "Means over seeds, and for the nulls also over their draws. Opposite: between unimodal concepts of opposite "
-        "modality; self: a concept with itself; both as shares of the positive part. Totals are sums over all "
-        "cells; top bridges are those with enough pairs to be stored.",
+        "Means over seeds; the nulls are also averaged over their draws. Opposite: bridges between unimodal concepts "
+        "of opposite modality. Self: bridges of a concept with itself. Both are shares of the sum of positive "
+        "bridges. Totals are sums over all cells; top bridges are the largest of those with enough pairs to be stored.",
     ),
     "totals": (
         "Bridge totals by class of the two concepts",
@@ -162,7 +162,7 @@ def _in_order(rows: list[Row], runs: Runs) -> list[Row]:
 
 
 def _with_ranges(row: Row) -> Row:
-    """The row with one column for each range over seeds."""
+    """The row with two more columns: the ranges over seeds of the raw and the covariance share, as text."""
     ranges: dict[str, Any] = {}
     for kind in ("raw", "covariance"):
         low, high = row.get(f"{kind}_low"), row.get(f"{kind}_high")

@@ -1,4 +1,4 @@
-"""Sparse autoencoders on paired embeddings, in torch and numpy. Imports no other room of the project.
+"""Sparse autoencoders on paired embeddings, in torch and numpy. Imports no other top-level folder of the project.
 
 Names are loaded when they are first used, so that `import sae` brings no torch.
 """

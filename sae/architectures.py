@@ -1,7 +1,7 @@
-"""The table of methods: for each architecture and baseline its name, how figures draw it, and how it is trained.
+"""The table of methods: for each SAE architecture and baseline its name, how figures draw it, and how it is trained.
 
-Everything else derives from it: the study file, settings, sentences, figures, interchange and the frontier. Imports no
-torch. The function that selects an architecture's codes stands in `sae.sparsity`, under the same name.
+The study file, the settings, the report, the import of other libraries' SAEs and the frontier (R2 against L0) read this
+table. Imports no torch. `sae.sparsity.SELECT` has the function by which an architecture selects codes, under its name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from pydantic import Field
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A method of the frontier, and how figures draw it: SAEs in colour, baselines in ink, distinguished by marks."""
+    """A method that the frontier (R2 against L0) compares, and how figures draw it.
+
+    SAEs are drawn in colour, baselines in ink; marks tell them apart.
+    """
 
     name: str  # in study files
     label: str  # in figures
@@ -27,41 +30,41 @@ class Method:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A setting of some architectures alone."""
+    """A setting that only some architectures have."""
 
     type: Any  # with its limits, as pydantic reads them
     default: Any
     description: str
-    refusal: str  # the error for another architecture: {owners} have the parameter, {name} has not
-    check: Callable[[Any, int], None] | None = None  # of a value that is set, with the width; raises ValueError
+    refusal: str  # the error when the architecture {name} lacks the parameter; {owners} have it
+    check: Callable[[Any, int], None] | None = None  # takes a value that is set, and the width; raises ValueError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture(Method):
     """An architecture of SAEs: the rule by which codes become sparse."""
 
-    #: Initial weight of the sparsity penalty; None where codes are kept by number, and there is no penalty.
+    #: Initial weight of the sparsity penalty; None where a set number of codes is kept, without a penalty.
     first_penalty: float | None = None
-    #: "row": the k largest codes of each row are kept, "batch": the k*B largest of a batch. Both have a sparse training
-    #: step. None: any other rule, trained by the dense step.
+    #: "row": the k largest codes of each row are kept. "batch": the k*B largest codes of a batch of B rows are kept.
+    #: Both can be trained by the sparse step. None: any other rule, trained by the dense step.
     selection: Literal["row", "batch"] | None = None
-    #: Inference keeps pre-activations above the threshold: 0, learned with the weights, or calibrated on all training
-    #: rows. "none": inference selects as training does.
+    #: Inference keeps the pre-activations above a threshold. It is 0 ("zero"), learned with the weights ("learned"), or
+    #: calibrated on all training rows ("calibrated"). "none": no threshold; inference selects codes as training does.
     threshold: Literal["zero", "learned", "calibrated", "none"]
-    #: A foreign state dict that holds no thresholds can be read as this architecture.
+    #: Whether another library's state dict that holds no thresholds can be read as this architecture.
     foreign: bool = False
     parameters: dict[str, Parameter] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineRow(Method):
-    """A baseline, which SAEs are compared with; `sae.baselines` has the class."""
+    """A baseline that SAEs are compared with; its class is in `sae.baselines`."""
 
-    one_code: bool = False  # one code per row for every k
+    one_code: bool = False  # a row has one code, whatever k
 
 
 def check_prefixes(prefixes: tuple[int, ...], width: int) -> None:
-    """Raise ValueError unless nested widths rise and end with the width."""
+    """Raise ValueError unless the nested widths rise and the last one is the dictionary's width."""
     if not prefixes or list(prefixes) != sorted(set(prefixes)) or prefixes[-1] != width:
         raise ValueError(f"prefixes is {list(prefixes)}; rising widths that end with the width, {width}, are allowed")
 
@@ -69,13 +72,13 @@ def check_prefixes(prefixes: tuple[int, ...], width: int) -> None:
 PENALTY = Parameter(
     Annotated[float, Field(ge=0, allow_inf_nan=False)] | None,
     None,
-    "weight of the L1 (relu) or L0 (jumprelu) penalty; left out, it is steered until L0 is k",
+    "weight of the L1 (relu) or L0 (jumprelu) penalty; if it is left out, training adjusts it until L0 is k",
     "penalty is for {owners}; {name} keeps k codes without one",
 )
 PREFIXES = Parameter(
     tuple[Annotated[int, Field(ge=1)], ...] | None,
     None,
-    "nested widths of matryoshka, the last one `width`; left out: C/16 ... C/2, C",
+    "widths of matryoshka's nested dictionaries, the last one equal to `width`, C; default: C/16, C/8, C/4, C/2, C",
     "prefixes are for {owners}; {name} has one dictionary",
     check_prefixes,
 )
@@ -119,12 +122,12 @@ BASELINES: dict[str, BaselineRow] = {
 }
 METHODS: dict[str, Method] = {**ARCHITECTURES, **BASELINES}
 PARAMETERS = {name: parameter for row in ARCHITECTURES.values() for name, parameter in row.parameters.items()}
-TOPK_FAMILY = tuple(name for name, row in ARCHITECTURES.items() if row.first_penalty is None)  # keep a number of codes
+TOPK_FAMILY = tuple(name for name, row in ARCHITECTURES.items() if row.first_penalty is None)  # keep k codes
 PENALISED = tuple(name for name in ARCHITECTURES if name not in TOPK_FAMILY)
 
 
 def check_parameters(architecture: str, width: int, values: dict[str, Any]) -> None:
-    """Check the values of PARAMETERS that are set. Raises ValueError for one that belongs to another architecture."""
+    """Raise ValueError if a parameter that is set belongs to other architectures only, or its value is not allowed."""
     for name, value in values.items():
         parameter = PARAMETERS[name]
         if value == parameter.default:

@@ -1,6 +1,6 @@
 """Baselines for SAEs: seven older methods that represent a row as a sum of a few directions, with an SAE's interface.
 
-`fit` reads rows in blocks, so that they may lie in a memory map; nothing here depends on k before `encode`.
+`fit` reads rows in blocks, so that they may be memory-mapped. Only `encode` depends on k.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from sae.pursuit import matching_pursuit
 from sae.rows import Matrix
 
 BLOCK = 4096  # rows read at a time
-ICA_ROWS = 20_000  # FastICA needs all rows in memory: at 768 dimensions these and its copies are .5 GB
-NMF_DRAWS = 100_000  # rows given to minibatch NMF; its codes are dense, so one row costs 2 x 2 d x C
+ICA_ROWS = 20_000  # FastICA holds its rows in memory: this many, with its copies, take .5 GB at 768 dimensions
+NMF_DRAWS = 100_000  # rows given to minibatch NMF; its codes are dense, so one row costs 2 x 2d x C operations
 KMEANS_PASSES = 10
 
 
 class Baseline(ABC):
-    """One method. `fit` first; then `dictionary` [C, d], unit rows, and `bias` [d] are float32 tensors.
+    """A baseline method. `fit` sets the float32 tensors `dictionary` [C, d], whose rows have norm 1, and `bias` [d].
 
-    width: directions asked for; methods that cannot have more than d of them (PCA, ICA) take d. k: codes per row.
-    Codes are coefficients of unit directions, so that k largest means the same for all; of PCA and ICA they are signed.
+    width: number of directions; PCA and ICA have at most d. k: codes per row.
+    Codes are coefficients of unit directions, so that "the k largest" means the same for every method. Codes of PCA and
+    ICA are signed.
     """
 
     signed = False
@@ -43,7 +44,7 @@ class Baseline(ABC):
     def fit(self, image: Matrix, text: Matrix) -> Self:
         """Learn from image rows [n_I, d] and text rows [n_T, d]; each modality weighs the same, however many rows.
 
-        Raises ValueError where a modality has no rows, or widths differ.
+        Raises ValueError where a modality has no rows, or the two differ in d.
         """
         if len(image) == 0 or len(text) == 0 or image.shape[1] != text.shape[1]:
             raise ValueError(f"image rows {tuple(image.shape)} and text rows {tuple(text.shape)} do not go together")
@@ -54,14 +55,14 @@ class Baseline(ABC):
 
     @abstractmethod
     def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
-        """Directions [C, d] and the bias [d]; before it `self.bias` is the mean of the two modality means."""
+        """Return the directions [C, d] and the bias [d]. At the call `self.bias` is the mean of both modality means."""
 
     @abstractmethod
     def encode(self, x: Matrix) -> Tensor:
-        """Codes [N, C] of rows x [N, d], which are L2-normalised first, at most k of them not 0."""
+        """Codes [N, C] of rows x [N, d], at most k per row not 0. The rows are L2-normalised first."""
 
     def decode(self, codes: Matrix) -> Tensor:
-        """Reconstructions codes D + bias, [N, d]."""
+        """Reconstructions [N, d]: codes @ dictionary + bias."""
         return torch.addmm(self.bias, torch.as_tensor(codes).float(), self.dictionary)
 
     def with_k(self, k: int) -> Self:
@@ -75,7 +76,7 @@ class Baseline(ABC):
 
 
 class PCA(Baseline):
-    """Principal components about the mean of the two modality means; the k coefficients largest by magnitude."""
+    """Principal components about the mean of the two modality means. Codes: the k coefficients largest by magnitude."""
 
     signed = True
 
@@ -90,10 +91,13 @@ class PCA(Baseline):
 
 
 class ICA(Baseline):
-    """FastICA (Hyvarinen 1999) of a balanced sample of rows; the k sources largest in what they add to the row."""
+    """FastICA (Hyvarinen 1999) of a sample of rows, half of each modality.
+
+    Codes: each source times the norm of its direction; the k largest by magnitude are kept.
+    """
 
     signed = True
-    unmixing: Tensor  # [C, d]: source times the norm of its direction
+    unmixing: Tensor  # [C, d]: maps a centred row to its codes
 
     def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         from sklearn.decomposition import FastICA
@@ -110,14 +114,14 @@ class ICA(Baseline):
 
 
 class Pursuit(Baseline):
-    """A dictionary of directions about the mean, with codes by non-negative matching pursuit."""
+    """A dictionary of directions from the mean; non-negative matching pursuit finds the codes."""
 
     def encode(self, x: Matrix) -> Tensor:
         return matching_pursuit(self._centred(x), self.dictionary, self.k)
 
 
 class RandomDirections(Pursuit):
-    """Directions drawn uniformly on the sphere: the effect of pursuit alone."""
+    """Directions drawn uniformly on the sphere, to show what pursuit reaches without a learned dictionary."""
 
     def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(self.seed)
@@ -125,14 +129,14 @@ class RandomDirections(Pursuit):
 
 
 class DataSample(Pursuit):
-    """Training rows less the mean, as many of each modality."""
+    """A sample of training rows minus the mean, half of each modality."""
 
     def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         return torch.cat(sample(image, text, self.width, self.seed)) - self.bias, self.bias
 
 
 class SphericalKMeans(Pursuit):
-    """Centres of spherical k-means (Dhillon & Modha 2001) of rows less the mean; a few passes, sums block by block."""
+    """Centres of spherical k-means (Dhillon & Modha 2001) on rows minus the mean, after KMEANS_PASSES passes."""
 
     def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         centres = normalize(torch.cat(sample(image, text, self.width, self.seed)) - self.bias, dim=1)
@@ -148,11 +152,11 @@ class SphericalKMeans(Pursuit):
 
 
 class NMF(Pursuit):
-    """Non-negative factors of the positive and negative parts of rows less the mean, [max(x, 0), max(-x, 0)].
+    """Non-negative factors of rows x (minus the mean) that are split by sign: [max(x, 0), max(-x, 0)].
 
-    A direction is the factor's positive part less its negative one. Codes are found by pursuit: NMF's own codes are
+    A direction is a factor's positive half minus its negative half. Codes are found by pursuit: NMF's own codes are
     dense, and the k largest of them reconstruct rows worse.
-    Source: minibatch NMF, Lefevre, Bach & Fevotte 2011; Ding, Li & Jordan 2010 on mixed signs.
+    Sources: Lefevre, Bach & Fevotte 2011 (minibatch NMF); Ding, Li & Jordan 2010 (data of mixed signs).
     """
 
     def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
@@ -176,7 +180,7 @@ class NMF(Pursuit):
 
 
 class KMeans(Baseline):
-    """Minibatch k-means (Sculley 2010): one code per row, the norm of the nearest centre, which reconstructs it."""
+    """Minibatch k-means (Sculley 2010). A row is rebuilt as its nearest centre; its only code is the centre's norm."""
 
     norms: Tensor  # [C]
 
@@ -233,7 +237,7 @@ def blocks(x: Matrix) -> Iterator[Tensor]:
 
 
 def mixed(image: Matrix, text: Matrix, batch: int, seed: int) -> Iterator[Tensor]:
-    """Batches of unit rows, half of each modality, over one pass of the larger; the smaller one is repeated."""
+    """Batches of unit rows, half of each modality: one pass over the larger modality, while the smaller is repeated."""
     random = np.random.default_rng(seed)
     most = max(len(image), len(text))
     orders = [np.resize(random.permutation(len(part)), most) for part in (image, text)]
@@ -244,7 +248,7 @@ def mixed(image: Matrix, text: Matrix, batch: int, seed: int) -> Iterator[Tensor
 
 
 def sample(image: Matrix, text: Matrix, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Unit rows, half of `count` of each modality, or more of one where the other has too few."""
+    """A sample of `count` unit rows: half of each modality, or more of one where the other has too few."""
     random = np.random.default_rng(seed)
     images = min(len(image), max(count - count // 2, count - len(text)))
     wanted = (images, min(count - images, len(text)))

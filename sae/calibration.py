@@ -1,4 +1,4 @@
-"""The threshold of inference: an exact quantile of all training pre-activations, without holding all of them."""
+"""The threshold of inference: an exact quantile of all training pre-activations, of which few are held in memory."""
 
 from collections.abc import Callable, Iterable
 
@@ -10,23 +10,25 @@ from sae.step import has_bfloat16
 from sae.workers import Workers
 
 SAMPLED = 32  # one row in 32 gives the first estimate of the threshold
-FEW = 8  # one in 8 of the sampled rows decides above which value codes are kept
-BAND = 1.1  # the threshold is searched for where the sample has k / BAND to k * BAND codes per row
+FEW = 8  # one in 8 of the sampled rows is sorted, to find the value above which the sample's codes are kept
+BAND = 1.1  # the threshold is sought between the values above which the sample has k * BAND and k / BAND codes per row
 ROUNDING = 2.0**-8  # largest relative error of a number rounded to bfloat16
 
-# A function of s that yields every s-th row: x [B, d], and weights [B] float64, which sum to 1 over all rows (s = 1).
+# A function of s that yields every s-th row, in batches: rows [B, d] and their weights [B] float64. The weights of all
+# rows (s = 1) sum to 1.
 Weighted = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
 
 @torch.no_grad()
 def calibrate(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, k: int) -> Tensor:
-    """The (1 - k/C) quantile of the pre-activations of all rows, each row counting its weight: the inference threshold.
+    """The inference threshold: the (1 - k/C) quantile of the pre-activations of all rows, weighted by row.
 
     pre_activations: [B, d] -> [B, C]. rows(s): yields batches of every s-th row, and float64 weights that sum to 1 over
     all rows.
     Returns a float32 scalar >= 0, such that the weighted mean number of codes above it is k (fewer only where fewer
-    than k are positive). Exact: a sample of rows gives a lower bound, only candidates above it are held (1.25 k per
-    row, not C), and the bound is lowered until it provably lies under the quantile.
+    than k are positive). The result is exact. A sample of rows gives a lower bound, and only pre-activations above it
+    are held (about 1.25 k per row instead of C). If the bound proves to lie above the quantile, it is lowered and the
+    pass over the rows is repeated.
     """
     sampled = _strongest(pre_activations, rows, 8 * k)
     slack = 1.25
@@ -49,11 +51,11 @@ def calibrate_encoder(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: in
 
 
 def screened(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: int) -> Tensor | None:
-    """The same quantile from a bfloat16 product, on the CPU; None where it lies outside the band that a sample gives.
+    """The quantile of `calibrate` from a bfloat16 product, on the CPU; None if it is outside the band of a sample.
 
-    Exact: the rounding error of a product is bounded by the lengths of its row and its concept. Products that this
-    bound cannot place above or below the band are multiplied again in float32, and the quantile is cut among those
-    within the band.
+    A sample of rows gives the band of values in which the quantile is sought. The result is exact: the norms of a row
+    and of a concept's encoder row bound the rounding error of their product. Products that this bound cannot place
+    above or below the band are computed again in float32, and the quantile is found among the values within the band.
     """
     sampled = _strongest(lambda x_BD: torch.addmm(shift_C, x_BD, encoder_CD.T), rows, 8 * k)
     low, high = (float(_cut(*sampled, mass, 0.0)) for mass in (BAND * k, k / BAND))
@@ -61,7 +63,7 @@ def screened(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: int) -> Ten
         return None
     from sae.calibration_kernels import within  # imported here, since it loads numba's compiler
 
-    # Both factors are rounded, and their sum is taken in float32.
+    # Relative error of a product: both factors are rounded to bfloat16, and the terms are summed in float32.
     relative = 2 * ROUNDING + ROUNDING**2 + encoder_CD.shape[1] * 2.0**-23
     reach_C = encoder_CD.norm(dim=1) * relative
     rounded_CD = encoder_CD.bfloat16()
@@ -88,14 +90,14 @@ def screened(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: int) -> Ten
 
 
 def _strongest(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, count: int) -> tuple[Tensor, Tensor]:
-    """The strongest codes of every SAMPLED-th row [M], about `count` per row, and the weight of the row of each [M].
+    """The strongest codes [M] of every SAMPLED-th row, about `count` per row, and for each code its row's weight [M].
 
-    Weights of the sampled rows sum to 1, as those of all rows do.
+    The weights of the sampled rows are scaled so that they sum to 1.
     """
     values, weights, total, workers = [], [], 0.0, Workers()
     for x_BD, weight_B in rows(SAMPLED):
         pre_BC = pre_activations(x_BD)
-        few = pre_BC[::FEW].flatten()  # sorting all would cost as much as the product
+        few = pre_BC[::FEW].flatten()  # sorting all sampled rows would cost as much as their product
         bound = few.topk(min(count * len(pre_BC[::FEW]), few.numel()), sorted=False).values.amin()
         value, row = _above(pre_BC, max(0.0, float(bound)), workers)
         values.append(value)
@@ -107,7 +109,7 @@ def _strongest(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, coun
 def _candidates(
     pre_activations: Callable[[Tensor], Tensor], rows: Iterable[tuple[Tensor, Tensor]], bound: float
 ) -> tuple[Tensor, Tensor]:
-    """Values of all pre-activations above bound [M], and the weight of the row of each [M]."""
+    """All pre-activations that are above `bound` [M], and for each the weight of its row [M]."""
     values, weights, workers = [], [], Workers()
     for x_BD, weight_B in rows:
         value, row = _above(pre_activations(x_BD), bound, workers)
@@ -117,7 +119,7 @@ def _candidates(
 
 
 def _above(pre_BC: Tensor, bound: float, workers: Workers) -> tuple[Tensor, Tensor]:
-    """Values above bound in row order [M], and their rows [M]."""
+    """Values above `bound` [M], in the order of rows, and the row of each [M]."""
     if pre_BC.device.type != "cpu" or pre_BC.dtype != torch.float32:
         row, concept = (pre_BC > bound).nonzero(as_tuple=True)
         return pre_BC[row, concept], row
@@ -129,10 +131,10 @@ def _above(pre_BC: Tensor, bound: float, workers: Workers) -> tuple[Tensor, Tens
 
 
 def _cut(values: Tensor, weights: Tensor, mass: float, floor: float) -> Tensor:
-    """The number just below the largest values of total weight `mass`; `floor` where all values are needed.
+    """The number just below the largest values whose weights sum to `mass`; `floor` where all values are needed.
 
-    Half-way to the next value where float32 has room, so that rounding in another matrix product's order cannot
-    push a kept code under its own threshold.
+    It lies half-way to the next smaller value, if float32 has a number between the two. Without this distance, a matrix
+    product that sums in another order could round a kept code down to its threshold, and the code would be lost.
     """
     values, order = values.sort(descending=True)
     total = weights[order].cumsum(0)

@@ -10,7 +10,7 @@ from sae.step_kernels import jit
 
 @jit
 def larger(start: int, stop: int, pre: np.ndarray, bound: np.float32) -> tuple[np.ndarray, np.ndarray]:
-    """Values above bound of rows start..stop-1 of pre [B, C], in order, and the row of each."""
+    """The values in rows start..stop-1 of pre [B, C] that are above bound, in order, and the row of each."""
     total = 0
     for r in range(start, stop):
         for c in range(pre.shape[1]):
@@ -21,7 +21,7 @@ def larger(start: int, stop: int, pre: np.ndarray, bound: np.float32) -> tuple[n
         first = n
         for c in range(pre.shape[1]):
             value[n] = pre[r, c]
-            n += pre[r, c] > bound  # written always and counted by the comparison: no branch to mispredict
+            n += pre[r, c] > bound  # always written, kept only if n advances: so no branch can be mispredicted
         row[first:n] = r
     return value[:total], row[:total]
 
@@ -41,12 +41,13 @@ def within(
     low: np.float32,
     high: np.float32,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pre-activations in (low, high] of rows start..stop-1, in order; the row of each; per row the number above high.
+    """Pre-activations in (low, high] of rows start..stop-1, in order; the row of each; the number above high, per row.
 
-    product [B, C]: x W^T in bfloat16, as its bits, uint16. least [C]: a product at or below it means a pre-activation
-    at or below low. x [B, d], lengths [B]: the rows, and their norms.
-    encoder [C, d], shift [C]. reach [C]: largest error of the product with a row of norm 1, before the product is
-    rounded. Products whose pre-activation may lie in (low, high] are multiplied again in float32.
+    product [B, C] uint16: the bits of x W^T in bfloat16. least [C]: where the product is at or below it, the
+    pre-activation is at or below low. x [B, d], lengths [B]: the rows and their norms.
+    encoder W [C, d], shift [C]: pre-activations are x W^T + shift. reach [C]: largest error of the product with a row
+    of norm 1, before the product itself is rounded. rounding: largest relative error of rounding the product.
+    Products whose pre-activation may lie in (low, high] are computed again in float32.
     """
     value, row = np.empty(1024, np.float32), np.empty(1024, np.int64)
     above = np.zeros(stop - start, np.int64)
@@ -59,7 +60,7 @@ def within(
         m = 0
         for c in range(product.shape[1]):
             maybe[m] = c
-            m += rounded[c] > least[c]  # written always and counted by the comparison: no branch to mispredict
+            m += rounded[c] > least[c]  # always written, kept only if m advances: so no branch can be mispredicted
         for c in maybe[:m]:
             pre = rounded[c] + shift[c]
             if pre - reach[c] * lengths[r] - rounding * abs(rounded[c]) <= high:

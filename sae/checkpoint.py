@@ -1,6 +1,6 @@
 """The state of an unfinished training in one file: tensors, and all other values as JSON in its header.
 
-The file is replaced as a whole, so that a kill leaves the previous one or the new one, never a part.
+The file is replaced as a whole, so that a killed process leaves the previous file or the new one, never a partial one.
 """
 
 import json
@@ -54,7 +54,10 @@ class Checkpoint:
         self.last = time.monotonic()
 
     def read(self, wanted: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return the state, or None without a file. Raises CheckpointError for a training other than `wanted`."""
+        """Return the saved state, or None if there is no file.
+
+        Raises CheckpointError if the file cannot be read, or is of a training with settings other than `wanted`.
+        """
         if not self.path.exists():
             return None
         try:
@@ -79,7 +82,7 @@ class Checkpoint:
 
 
 def _set_values(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that have a value: one that has none may be left out of a file."""
+    """The settings that are not None. A file may leave the others out."""
     return {name: value for name, value in settings.items() if value is not None}
 
 

@@ -1,6 +1,6 @@
-"""R2 against L0: SAEs of every architecture and every baseline, on the same rows, with the same number of codes.
+"""The frontier, R2 against L0: SAEs of every architecture and all baselines, on the same rows, with the same k.
 
-Source of the terms: DEFINITIONS, "Frontier". Rows are in memory or in a memory map; nothing is written.
+`storage/sql/views/frontier.sql` says what the columns mean. Rows are in memory or memory-mapped; nothing is written.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 
 def parts(methods: Iterable[str], k: Sequence[int]) -> list[Part]:
-    """The pieces of the table: an SAE is trained for each k, a baseline is fitted once for all of them.
+    """The pieces of the table: one for each k of an SAE, which is trained anew, and one for all k of a baseline.
 
     Raises ValueError for an unknown method.
     """
@@ -61,7 +61,7 @@ def frontier(
     """The rows of the table `frontier`, without `model` and `split`: method, k, width, r2, r2_image, r2_text, cosine,
     l0 and seconds (to fit on the training rows).
 
-    settings: of the SAEs, except architecture and k. Baselines have the same width, PCA and ICA at most d.
+    settings: of the SAEs, whose architecture and k are replaced. Baselines have the same width, PCA and ICA at most d.
     """
     return [row for part in parts(methods, k) for row in measure(part, training, heldout, settings, seed)]
 
@@ -75,7 +75,7 @@ def measure(
     device: str = "cpu",
     on_step: OnStep | None = None,
 ) -> list[dict[str, Any]]:
-    """The rows of one method: fitted on the training rows, measured on the held-out ones."""
+    """The table's rows for one part. Its method is fitted on the training rows and measured on the held-out rows."""
     began = time.perf_counter()
     if part.method in ARCHITECTURES:
         (k,) = part.k
@@ -108,5 +108,5 @@ def score(coder: Any, rows: Pair) -> dict[str, float]:
 
 
 def _centres(coder: Any) -> bool:
-    """Return whether a method needs to know the modality: an SAE that subtracts the mean of each."""
+    """Return whether a method must be told the modality of rows, because it subtracts each modality's mean."""
     return bool(getattr(getattr(coder, "config", None), "centring", False))

@@ -1,7 +1,7 @@
-"""The gradients of TopK, BatchTopK and Matryoshka by gathers instead of dense products, without synchronisation.
+"""The gradients of TopK, BatchTopK and Matryoshka by gathers instead of dense products.
 
-Runs on any device; used on GPUs, where it is faster for very wide dictionaries only. The CPU has `sae.sparse_step`.
-Sums are taken by embedding_bag in a fixed order.
+Used on GPUs for very wide dictionaries, where gathers are faster than the dense step; the CPU has `sae.sparse_step`.
+The code runs on any device, and the host never waits for the device. embedding_bag sums in a fixed order.
 """
 
 import torch
@@ -14,14 +14,18 @@ from sae.step import Forward, Weights
 
 
 def is_gathering_better(settings: Settings, device: torch.device) -> bool:
-    """On a GPU gathers are faster from 110 to 230 concepts per code (by its ratio of arithmetic to bandwidth)."""
+    """Return whether gathers are faster than dense products.
+
+    They are on a GPU with more than 110 to 230 concepts per code: the limit depends on the GPU's ratio of arithmetic to
+    bandwidth, and 150 is used for all.
+    """
     selects_k = ARCHITECTURES[settings.architecture].selection is not None
     return device.type == "cuda" and selects_k and settings.width > 150 * settings.k
 
 
 @torch.no_grad()
 def gathered_gradients_(x_BD: Tensor, weights: Weights, settings: Settings, variance: float) -> Forward:
-    """Write the gradients of `sae.step.forward` without AuxK into .grad of the weights, and return loss and codes."""
+    """Write the gradients of `sae.step.forward`, without AuxK, into .grad of the weights, and return loss and codes."""
     batch, width = len(x_BD), settings.width
     pre_BC = weights.pre_activations(x_BD, getattr(torch, settings.encoder_dtype))
     if ARCHITECTURES[settings.architecture].selection == "row":
@@ -34,7 +38,8 @@ def gathered_gradients_(x_BD: Tensor, weights: Weights, settings: Settings, vari
     index, order = index.sort()
     codes, rows, concepts = codes[order], index // width, index % width
 
-    # Residuals of the nested dictionaries, then their sum over all dictionaries that hold a concept of each part.
+    # The gradient in the reconstruction by each nested dictionary. Each is then summed with those of all wider ones,
+    # because a concept is part of every dictionary at least as wide as its own.
     row_start = torch.searchsorted(rows, torch.arange(batch, device=rows.device))
     widths = settings.nested_widths()
     part = torch.zeros_like(concepts)

@@ -1,4 +1,6 @@
-"""SAEs on the Hugging Face hub: `push_to_hub` with a model card, `from_hub`. A folder may stand for a repository.
+"""SAEs on the Hugging Face hub: `push_to_hub` publishes one with a model card, `from_hub` loads one.
+
+Both also take a local folder in place of a repository.
 
 A repository holds one SAE at its root, or several below `saes/`, each in a folder of its own.
 """
@@ -29,7 +31,7 @@ Target = str | os.PathLike[str]
 
 
 class NotOurs(ValueError):
-    """The target folder holds files of another origin; it is not changed."""
+    """The target folder holds files that this project did not publish; it is left unchanged."""
 
     exit_code = 2
 
@@ -37,8 +39,9 @@ class NotOurs(ValueError):
 def push_to_hub(sae: SAE, target: Target, figures: Mapping[str, Any], *, private: bool = True) -> str:
     """Publish an SAE with its model card in a repository `owner/name` or a folder.
 
-    figures: the SAE's row of the view `saes`, and optionally `stability` with its floors; the card shows those present.
-    A target that starts with /, ., or ~, or that is a path object, is a folder. Returns its address; raises as
+    figures: the SAE's row of the view `saes`. It may also hold `stability`, with the values that random and matched
+    directions reach, `floor_random` and `floor_matched`. The card shows the figures that are present.
+    A target is a folder if it starts with /, . or ~, or is a path object. Returns the SAE's address. Raises NotOurs as
     `release` does.
     """
     with release(target, private=private) as published:
@@ -47,7 +50,7 @@ def push_to_hub(sae: SAE, target: Target, figures: Mapping[str, Any], *, private
 
 
 def write_sae(sae: SAE, folder: str | os.PathLike[str], figures: Mapping[str, Any], load: str = "") -> None:
-    """Write an SAE and its card into a folder. load: its name in the repository, where that holds several."""
+    """Write an SAE and its card into a folder. load: the SAE's name in the repository, if it holds several SAEs."""
     sae.save(Path(folder))
     (Path(folder) / CARD).write_text(model_card(sae, figures, load), encoding="utf-8")
 
@@ -62,10 +65,10 @@ class Release:
 
 @contextlib.contextmanager
 def release(target: Target, *, private: bool = True) -> Iterator[Release]:
-    """Yield a new folder to fill; when the block ends without an error, it replaces the target or is uploaded.
+    """Yield a new folder to fill. When the block ends without an error, the folder replaces the target or is uploaded.
 
-    A folder that exists is replaced when it is empty or was published by this function, which its card states. Raises
-    NotOurs, and changes nothing, when it holds anything else.
+    A target folder that exists is replaced only if it is empty, or if its card states that this function published it.
+    Otherwise NotOurs is raised and nothing is changed.
     """
     folder = _folder(target)
     if folder is None:
@@ -113,8 +116,8 @@ def _replaceable(folder: Path) -> bool:
 def from_hub(source: Target, revision: str | None = None, sae: str | None = None) -> SAE:
     """Load an SAE from a repository (`owner/name`, at `revision`) or a folder.
 
-    sae: "model/setting/seed", needed where there are several. Raises SAEFormatError, which lists the SAEs, when it is
-    missing or names none of them.
+    sae: "model/setting/seed", needed if the repository holds several SAEs. Raises SAEFormatError, which lists the SAEs,
+    if `sae` is needed and not given, or names none of them.
     """
     folder = _folder(source)
     if folder is None:
@@ -127,7 +130,7 @@ def from_hub(source: Target, revision: str | None = None, sae: str | None = None
 
 
 def _place(folder: Path, source: str, sae: str | None) -> str:
-    """Path in a repository of the wanted SAE."""
+    """Path of the wanted SAE within its repository."""
     if sae is None and (folder / WEIGHTS_FILE).is_file():
         return "."
     several = folder / MANY
@@ -168,7 +171,7 @@ def model_card(sae: SAE, figures: Mapping[str, Any], load: str = "") -> str:
 
 
 def _stability(figures: Mapping[str, Any]) -> list[str]:
-    """Lines on stability beside its floors; none where one of these figures is missing."""
+    """The card's lines on stability and its two chance levels; none if one of the three figures is missing."""
     names = ("stability", "floor_random", "floor_matched")
     if not all(_is_number(figures.get(name)) for name in names):
         return []

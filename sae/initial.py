@@ -1,4 +1,4 @@
-"""The weights that a training starts from: atoms along differences of rows, the bias at their geometric median."""
+"""The weights that a training starts from: atoms along differences of rows, the bias at the rows' geometric median."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from sae.rows import TrainingRows
 from sae.settings import Settings
 from sae.step import Weights
 
-START = 2  # stream of random numbers under a seed, beside those of `sae.rows`
+START = 2  # number of this file's random stream under the training's seed; `sae.rows` has streams 0 and 1
 SAMPLE = 20_000  # rows that the geometric median is computed from
 THETA_SAMPLE = 4096  # rows from which learned thresholds are initialised
 
@@ -19,8 +19,8 @@ THETA_SAMPLE = 4096  # rows from which learned thresholds are initialised
 def geometric_median(x_ND: Tensor, weight_N: Tensor, iterations: int = 20) -> Tensor:
     """The point [d] with the least weighted mean distance to the rows, by Weiszfeld's iteration in float64.
 
-    With the bias at the mean the dictionary spends concepts on outliers; with the bias at 0 most concepts of uncentred
-    embeddings stay dead.
+    The bias starts at this point. If it starts at the mean, the dictionary spends concepts on outliers; if it starts at
+    0, most concepts of uncentred embeddings stay dead.
     """
     x = x_ND.double()
     weight, square = weight_N / weight_N.sum(), x.square().sum(1)
@@ -33,16 +33,16 @@ def geometric_median(x_ND: Tensor, weight_N: Tensor, iterations: int = 20) -> Te
 
 
 def initial_weights(rows: TrainingRows, settings: Settings, seed: int) -> Weights:
-    """Atoms along differences of two training rows, the encoder their transpose, the bias at the geometric median.
+    """Atoms along differences of two training rows, the encoder equal to them, the bias at the geometric median.
 
-    Differences lie where the data varies, and the mean drops out: in trials on planted vectors random directions left
-    a few of 256 concepts dead that differences did not.
+    Differences lie in the directions in which the data varies, and the mean cancels in them. In trials on planted
+    vectors, a few of 256 concepts stayed dead with random directions, but not with differences.
     """
     device, width = rows.device, settings.width
     weight = rows.weights()
     order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(START,)))
     first, second = (rows.pick(drawn) for drawn in order.choice(rows.count, size=(2, width), p=weight))
-    # A little noise: two equal rows have no difference, and concepts with equal differences would stay equal.
+    # A little noise is added: the difference of two equal rows is 0, and concepts with equal atoms would stay equal.
     noise = torch.randn(width, rows.dim, generator=torch.Generator().manual_seed(seed)).to(device)
     atoms = normalize(first - second + 0.1 * normalize(noise, dim=1), dim=1)
     bias = torch.zeros(rows.dim, device=device)
@@ -53,8 +53,8 @@ def initial_weights(rows: TrainingRows, settings: Settings, seed: int) -> Weight
     weights = Weights(atoms.clone(), torch.zeros(width, device=device), atoms, bias, torch.zeros(0, device=device))
     if ARCHITECTURES[settings.architecture].threshold != "learned":
         return weights
-    # Each concept starts at the threshold that leaves k codes per row: starting near 0, Adam would need most of a short
-    # training to raise it.
+    # All thresholds start at the value that leaves k codes per row. If they started near 0, Adam would need most of a
+    # short training to raise them.
     few = slice(None, None, max(1, len(sample) // THETA_SAMPLE))
     share = sample_weight[few] / sample_weight[few].sum()
     x_ND = rows.take(sample[few])

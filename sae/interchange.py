@@ -1,5 +1,6 @@
-"""SAEs of other libraries, in and out: SAELens (folders) and overcomplete (state dicts), and this project's own files.
+"""Import and export of SAEs in the formats of SAELens (folders) and overcomplete (state dicts).
 
+`load_checkpoint` also reads this project's own files.
 Reads safetensors and plain tensors, never pickled objects. Imports neither library.
 """
 
@@ -25,7 +26,7 @@ from sae.rows import Matrix
 
 SAELENS_CONFIG = "cfg.json"
 SAELENS_WEIGHTS = "sae_weights.safetensors"
-SAELENS_VERSION = "6.0.0"  # of the layout that is written; readers older than it expect other keys
+SAELENS_VERSION = "6.0.0"  # version of the layout that is written; older versions of SAELens expect other keys
 OVERCOMPLETE_WEIGHTS = "state_dict.pt"
 OVERCOMPLETE_CONFIG = "model.json"
 BATCH_NORM_EPSILON = 1e-5  # torch's default, which overcomplete leaves as it is
@@ -36,10 +37,13 @@ Tensors = dict[str, Tensor]
 
 
 class Linear(NamedTuple):
-    """A foreign SAE before folding: codes rule(x W_e^T + b_e), reconstruction codes W_d + b_d; atoms of any norm."""
+    """An SAE of another library: codes z = rule((x - b_d) W_e^T + b_e), reconstruction z W_d + b_d.
+
+    The atoms, rows of W_d, may have any norm.
+    """
 
     encoder: Tensor  # [C, d]
-    encoder_bias: Tensor  # [C], for rows that the decoder bias was taken from
+    encoder_bias: Tensor  # [C], for rows from which the decoder bias has been subtracted
     decoder: Tensor  # [C, d]
     bias: Tensor  # [d]
     threshold: Tensor  # [C]
@@ -47,9 +51,10 @@ class Linear(NamedTuple):
 
 
 def fold(linear: Linear, architecture: str, k: int, preprocessing: str, where: str) -> SAE:
-    """The SAE with unit atoms and the same reconstructions: norms go into encoder, codes and thresholds.
+    """The SAE with unit atoms and the same reconstructions.
 
-    A code becomes code x norm of its atom, so its threshold does too. An atom of norm 0 never fires.
+    Each code is multiplied by the norm of its atom, and so are its threshold, encoder row and encoder bias. `scale` is
+    folded in as well. A concept whose atom has norm 0 never fires.
     """
     norm = linear.decoder.norm(dim=1) / linear.scale
     silent = norm == 0
@@ -78,10 +83,10 @@ def fold(linear: Linear, architecture: str, k: int, preprocessing: str, where: s
 
 
 def to_saelens(sae: SAE, folder: str | Path, modality: str | None = None) -> None:
-    """Write `cfg.json` and `sae_weights.safetensors`, as SAELens reads them: a JumpReLU SAE (a TopK one for topk).
+    """Write `cfg.json` and `sae_weights.safetensors` for SAELens: a TopK SAE for topk, else a JumpReLU SAE.
 
-    SAELens does not normalise rows: give it rows of unit norm. An SAE that centres each modality needs `modality`, and
-    its mean goes into the decoder bias. Raises ValueError where that is missing.
+    SAELens does not normalise rows: give it rows of unit norm. An SAE with per-modality centring needs `modality`; the
+    mean of that modality is added to the decoder bias. Raises ValueError if `modality` is needed and not given.
     """
     bias = _whole_bias(sae, modality)
     config, width = sae.config, sae.config.width
@@ -147,10 +152,11 @@ def from_saelens(folder: str | Path) -> SAE:
 
 
 def to_overcomplete(sae: SAE, folder: str | Path, modality: str | None = None) -> None:
-    """Write `state_dict.pt` for overcomplete's JumpSAE (TopKSAE for topk), and `model.json` on how to load it.
+    """Write `state_dict.pt` for overcomplete's JumpSAE (TopKSAE for topk), and `model.json`, which says how to load it.
 
-    overcomplete has no decoder bias. It is folded into the encoder's, so that codes are equal; `decoder_bias` of
-    model.json must be added to reconstructions. overcomplete does not normalise rows: give it rows of unit norm.
+    overcomplete has no decoder bias. The SAE's decoder bias is folded into its encoder bias, so that codes are equal,
+    and is stored in model.json as `decoder_bias`, which must be added to reconstructions. overcomplete does not
+    normalise rows: give it rows of unit norm.
     """
     bias = _whole_bias(sae, modality)
     config = sae.config
@@ -164,7 +170,7 @@ def to_overcomplete(sae: SAE, folder: str | Path, modality: str | None = None) -
     if _is_topk(config):
         arguments["top_k"] = config.k
     else:
-        state["thresholds"] = sae.threshold.expand(config.width).log()  # overcomplete's parameter; exp(-inf) is 0
+        state["thresholds"] = sae.threshold.expand(config.width).log()  # as overcomplete stores them; 0 becomes -inf
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({name: tensor.cpu().clone() for name, tensor in state.items()}, folder / OVERCOMPLETE_WEIGHTS)
@@ -185,14 +191,14 @@ def from_overcomplete(
     rows: tuple[Matrix, Matrix] | None = None,
     normalization: str = "l2",
 ) -> SAE:
-    """Read the state dict of an overcomplete SAE with a linear encoder (also tied, untied, or with batch norm).
+    """Read the state dict of an overcomplete SAE with a linear encoder, which may be tied, untied or with batch norm.
 
-    Of all thresholds a state dict holds only those of JumpSAE. For the others give `architecture`: "relu" (SAE), "topk"
-    (with k per row), or "batchtopk" (with k per row, not per batch). A state dict lacks the running threshold of
-    BatchTopK: give it as `threshold`, or give training `rows`, images [n_I, d] and captions [n_T, d], on which it is
-    calibrated, both modalities weighing the same.
-    `normalization` is the dictionary's ("l2", the library's default, or "identity").
-    Raises SAEFormatError where the file is no state dict, is pickled code, or has a part that is not linear.
+    Only the state dict of a JumpSAE holds thresholds. For the other classes give `architecture`: "relu" (SAE), "topk"
+    (TopKSAE, with k per row) or "batchtopk" (BatchTopKSAE, with k per row, not per batch). BatchTopKSAE keeps its
+    running threshold outside the state dict: give it as `threshold`, or give training `rows`, images [n_I, d] and
+    captions [n_T, d], to calibrate it on. Both modalities then weigh the same.
+    `normalization`: that of the dictionary, "l2" (the library's default) or "identity".
+    Raises SAEFormatError where the file is no state dict, holds pickled code, or has a part that is not linear.
     """
     path = Path(path)
     file = path / OVERCOMPLETE_WEIGHTS if path.is_dir() else path
@@ -230,7 +236,7 @@ def from_overcomplete(
 
 
 def _overcomplete_encoder(state: Tensors, file: Path) -> tuple[Tensor, Tensor]:
-    """Weight [C, d] and bias [C] of a linear encoder, removed from `state`; batch norm as in evaluation."""
+    """Take a linear encoder's weight [C, d] and bias [C] out of `state`. Batch norm is folded in, as in evaluation."""
     if "encoder.weight" in state or "encoder.tied_to._weights" in state:
         tied = state.pop("encoder.tied_to._weights", None)
         state.pop("encoder.tied_to.multiplier", None)
@@ -253,7 +259,7 @@ def _overcomplete_encoder(state: Tensors, file: Path) -> tuple[Tensor, Tensor]:
 
 
 def _calibrated(sae: SAE, rows: tuple[Matrix, Matrix]) -> SAE:
-    """The same SAE, with the threshold that keeps k codes per row on average, over evenly spaced rows per modality."""
+    """The same SAE with a calibrated threshold: it keeps k codes per row on average over evenly spaced rows."""
     sampled = [torch.from_numpy(np.array(part[:: -(-len(part) // CALIBRATION_ROWS)], np.float32)) for part in rows]
 
     def batches(stride: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -303,8 +309,8 @@ def load_checkpoint(
 ) -> SAE:
     """Read an SAE of any of the three kinds, for embeddings of `dim` dimensions.
 
-    `architecture`, `k` and `rows` are used where an overcomplete state dict lacks them (`from_overcomplete`).
-    Raises SAEFormatError where it cannot be read or has another dimension.
+    `architecture`, `k` and `rows` are passed to `from_overcomplete`; the other two kinds do not need them.
+    Raises SAEFormatError where the SAE cannot be read or has another dimension.
     """
     kind = kind_of(path)
     if kind == "bridgescope":
@@ -324,7 +330,7 @@ def _is_topk(config: Config) -> bool:
 
 
 def _whole_bias(sae: SAE, modality: str | None) -> Tensor:
-    """The decoder bias together with the mean of a modality, where the SAE has one."""
+    """The decoder bias, plus the mean of `modality` if the SAE has per-modality centring."""
     if not sae.config.centring:
         return sae.bias
     if modality not in MEANS:

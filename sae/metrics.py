@@ -1,6 +1,7 @@
-"""Quality of reconstructions and sparsity of codes: the numbers of "Reconstruction and sparsity".
+"""Quality of reconstructions and sparsity of codes: the figures of the view `saes`.
 
-Streams over batches with one accumulator per modality. Sums are float64 over the whole set; ratios are never averaged.
+Batches are added to one accumulator per modality. Sums are float64 over all rows; ratios are taken of these sums, never
+averaged over batches.
 """
 
 import math
@@ -34,7 +35,7 @@ class Reconstruction:
         self.error += float((x_ND - x_hat_ND).square().sum())
         self.cosine_sum += float(torch.cosine_similarity(x_ND, x_hat_ND, dim=1, eps=1e-12).sum())
         self.codes += int((codes_NC != 0).sum())
-        # Hoyer sparsity is undefined (0/0) for a row without codes or a single concept: both are left out of the mean.
+        # Hoyer sparsity is undefined (0/0) for rows without codes and for a dictionary of one concept: left out.
         l2 = codes_NC.norm(dim=1)
         width, active = codes_NC.shape[1], l2 > 0
         if width > 1:
@@ -43,7 +44,7 @@ class Reconstruction:
             self.hoyer_rows += int(active.sum())
 
     def _update_spread(self, x_ND: Tensor) -> None:
-        """Merge the batch's mean and squares into the sums (Chan et al. 1979), without differences of large numbers."""
+        """Merge the batch's mean and spread into those so far, without subtracting large sums (Chan et al. 1979)."""
         rows, mean = x_ND.shape[0], x_ND.mean(0)
         spread = float((x_ND - mean).square().sum())
         if self.mean is None:
@@ -75,8 +76,9 @@ def combine(image: Reconstruction, text: Reconstruction) -> dict[str, float]:
     """The columns of the view `saes`: r2, r2_image, r2_text, r2_scalar_mean, cosine, l0, l0_image, l0_text, hoyer.
 
     Both modalities weigh the same, however many rows each has. r2 is measured about the mean of the two modality
-    means, so it credits the gap between them. r2_scalar_mean (overcomplete's variant) is measured about ONE number,
-    the mean over all entries. All NaN where a modality has no rows.
+    means, so that reconstructing the gap between the modalities raises it. r2_scalar_mean (the variant of the library
+    overcomplete) is measured about ONE number, the mean over all entries. A column is NaN if a modality that it needs
+    has no rows.
     """
     images, texts = image.result(), text.result()
     r2 = scalar = math.nan

@@ -52,10 +52,10 @@ else:
         __module__=__name__,
         __doc__="""An SAE's settings and what it was trained on: the contents of config.json.
 
-        Holds no times, paths or versions: equal SAEs have equal files. The settings are those of `sae.settings`,
-        without limits: numbers of a training that is not known (an imported SAE) are 0. Keys with a default may be
-        missing in a file. dim: d, length of an embedding. rows_seen: training draws in all. preprocessing: "l2" where
-        rows are L2-normalised before encoding, or "none".
+        Holds no times, paths or versions, so that equal SAEs have equal files. The settings are those of
+        `sae.settings`, without their limits: an imported SAE, whose training is not known, has 0 for its numbers. A
+        file may lack keys that have a default. dim: d, length of an embedding. rows_seen: number of rows drawn in the
+        whole training. preprocessing: "l2" if rows are L2-normalised before encoding, or "none".
         """,
         dim=int,
         **_settings,
@@ -74,9 +74,9 @@ class SAE:
     """A sparse autoencoder with its inference rule; float32 tensors.
 
     encoder: [C, d]. encoder_bias: [C]. dictionary: [C, d], rows of unit norm, row i the direction of concept i.
-    bias: [d], zeros where the architecture has none. threshold: >= 0, one number or [C], one per concept.
+    bias: [d], zeros without a decoder bias. threshold: >= 0, one number or [C], one per concept.
     mean_image, mean_text: [d], both or neither: subtracted from rows of that modality first (per-modality centring).
-    The rule: pre-activations above the threshold are kept; an architecture without one (topk) selects as in training.
+    The inference rule keeps pre-activations above the threshold; topk has no threshold and selects as in training.
     Raises SAEFormatError where a shape, a norm or a value differs from this.
     """
 
@@ -108,9 +108,9 @@ class SAE:
     def encode(self, x: np.ndarray | Tensor, modality: str | None = None) -> Tensor:
         """Codes [N, C] >= 0 of embeddings x [N, d] (any float type, any norm), by the rule of the architecture.
 
-        modality: "image" or "text"; needed only where each has a mean of its own. Raises ValueError where it is
-        missing, where x has another width, or where it holds NaN or infinity: the codes of such a row would be those
-        of a row on which no concept fires.
+        modality: "image" or "text"; needed only with per-modality centring. Raises ValueError if it is needed and not
+        given, if x does not have d columns, or if x holds NaN or infinity: the codes of such a row would all be 0, as
+        for a row on which no concept fires.
         """
         x_ND = self._rows(x, self.config.dim, "x")
         if self.config.preprocessing == "l2":
@@ -126,7 +126,7 @@ class SAE:
 
     @torch.no_grad()
     def decode(self, codes: np.ndarray | Tensor, modality: str | None = None) -> Tensor:
-        """Reconstructions x_hat = z D + b, [N, d], of codes [N, C]; with the mean of the modality, where it has one."""
+        """Reconstructions x_hat = z D + b, [N, d], of codes z [N, C]. With centring the modality's mean is added."""
         mean_D = self._mean(modality)
         bias_D = self.bias if mean_D is None else self.bias + mean_D
         return torch.addmm(bias_D, self._rows(codes, self.config.width, "codes"), self.dictionary)
@@ -214,7 +214,7 @@ def _check_config(entries: dict[str, Any], path: Path) -> None:
 
 
 def _own_parameters(entries: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The parameters of single architectures among the entries, converted to their types."""
+    """Those entries that only some architectures have (PARAMETERS), converted to their types."""
     parameters = {}
     for name in PARAMETERS.keys() & entries.keys():
         try:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BLOCK_VALUES = 2**24  # of correlations held at a time, so that memory does not grow with the rows
+BLOCK_VALUES = 2**24  # correlations (rows x atoms) held at a time, so that memory does not grow with the number of rows
 
 
 @torch.no_grad()
 def matching_pursuit(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
-    """Codes [N, C] >= 0 of rows x [N, d] in unit atoms [C, d], at most k of them above 0.
+    """Codes [N, C] >= 0 of rows x [N, d] in unit atoms [C, d], at most k per row above 0.
 
-    k times: select the atom with the largest inner product with the residual of the row, and subtract its part. An
-    atom may be selected again; a row stops where no inner product is positive.
+    Each of k rounds selects the atom whose inner product with the row's residual is largest, and subtracts the atom's
+    part from the residual. An atom may be selected again. A row stops when no inner product is positive.
     Source: Mallat & Zhang 1993; non-negative as in Bruckstein, Elad & Zibulevsky 2008.
     """
     gram = dictionary @ dictionary.T
@@ -22,7 +22,7 @@ def matching_pursuit(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
 
 
 def _pursue(correlation: Tensor, gram: Tensor, k: int) -> Tensor:
-    """`correlation` [B, C] of rows and atoms is updated in place through the atoms' own products [C, C]."""
+    """Codes [B, C] from the correlations of rows and atoms [B, C], which change in place. gram: products of atoms."""
     codes = torch.zeros_like(correlation)
     row = torch.arange(len(correlation))
     for _ in range(k):

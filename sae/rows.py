@@ -1,6 +1,7 @@
-"""The training rows, kept in their dtype (float16 stays float16) and normalised per batch; the order of batches.
+"""The training rows, and the order in which batches draw them.
 
-On a CPU they stay in the caller's arrays; on another device they are copied there once.
+Rows keep their dtype (float16 stays float16) and are normalised batch by batch. On a CPU they stay in the caller's
+arrays; to another device they are copied once.
 """
 
 import math
@@ -17,10 +18,10 @@ CHUNK = 16_384  # rows per part of a pass over all of them
 
 
 class Mixture(NamedTuple):
-    """Mean and variance of the rows at the training mixture, before centring."""
+    """Mean and variance of the rows, weighted as in the training mixture."""
 
     mean: Tensor  # [d] float32
-    variance: float  # mean squared distance to it
+    variance: float  # mean squared distance to the mean
 
 
 class TrainingRows:
@@ -46,7 +47,7 @@ class TrainingRows:
         return self.share / max(self.images, 1), (1 - self.share) / max(self.texts, 1)
 
     def take(self, index: np.ndarray) -> Tensor:
-        """Rows [B, d] float32 of their numbers [B], images first; normalised, and centred after `centre_`."""
+        """The rows [B, d] float32 with the given numbers [B], images first; normalised, and centred after `centre_`."""
         images = int((index < self.images).sum())
         x_BD = torch.empty(len(index), self.dim, device=self.device)
         for part, where, cut, modality in (
@@ -66,7 +67,7 @@ class TrainingRows:
         return x_BD
 
     def chunks(self, size: int = CHUNK, stride: int = 1) -> Iterator[tuple[int, Tensor]]:
-        """All rows in order, or one in `stride` of each modality, prepared: (modality, [<= size, d] float32)."""
+        """All rows in order, or every stride-th of each modality: (modality, rows [<= size, d]) as from `take`."""
         for modality, part in enumerate(rows[::stride] for rows in self.parts):
             for start in range(0, len(part), size):
                 x_BD = part[start : start + size].to(torch.float32, copy=True)
@@ -84,7 +85,7 @@ class TrainingRows:
                 yield x_BD, torch.full((len(x_BD),), weight[modality], dtype=torch.float64, device=self.device)
 
     def centre_(self) -> tuple[Tensor, Tensor]:
-        """Subtract each modality's mean from its rows from now on. Returns both means [d]; 0 for one without rows."""
+        """From now on subtract each modality's mean from its rows. Returns both means [d], 0 if a modality is empty."""
         self.mean = None
         sums = torch.zeros(2, self.dim, dtype=torch.float64, device=self.device)
         for modality, x_BD in self.chunks():
@@ -94,7 +95,7 @@ class TrainingRows:
         return self.mean[0], self.mean[1]
 
     def mixture(self) -> Mixture:
-        """Mean and variance of the rows that `take` returns, at the training mixture."""
+        """Mean and variance of the rows as `take` returns them, weighted as in the training mixture."""
         mean = torch.zeros(self.dim, dtype=torch.float64, device=self.device)
         square = torch.zeros((), dtype=torch.float64, device=self.device)
         weight = self.weight_of_each()
@@ -119,7 +120,7 @@ def training_rows(
 ) -> TrainingRows:
     """The rows of both modalities, in their dtype, on the device. Raises ValueError naming the first unusable row.
 
-    Memory-mapped arrays are read whole: the rows of an epoch come in random order.
+    Memory-mapped arrays are read into memory whole, because an epoch draws rows in random order.
     """
     parts = []
     for name, values in (("image", image), ("text", text)):
@@ -162,10 +163,11 @@ def walk(seed: int, modality: int, rows: int, start: int, stop: int) -> np.ndarr
 
 
 def batches(seed: int, epoch: int, images: int, texts: int, share: float, batch_size: int) -> Iterator[np.ndarray]:
-    """Row numbers of each batch of one epoch, images first, texts offset by `images`; the last may be short.
+    """Yield the row numbers of each batch of one epoch: images, then texts offset by `images`. The last may be shorter.
 
-    An epoch is images + texts draws at every share. Of the first t draws of a training, round(t * share) are images,
-    which gives the count of every batch, so that rounding never adds up. A function of (seed, epoch) alone.
+    An epoch is images + texts draws, whatever the share. Of the first t draws of a training, round(t * share) are
+    images. The number of images in a batch follows from this, and rounding errors do not add up. For given rows, share
+    and batch_size the result depends on (seed, epoch) alone.
     """
     rows = images + texts
     begin = epoch * rows

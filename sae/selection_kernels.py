@@ -1,7 +1,7 @@
 """The loops that select codes from a batch's pre-activations, compiled by numba: on a range of rows, or on all.
 
-Plain arrays in, plain arrays out; callers check the input. Shapes: B rows of a batch, C concepts, K of them, M kept
-codes of the batch.
+Plain arrays in, plain arrays out; callers check the input. Shapes: B rows of a batch, C concepts, K concepts of a
+subset, M kept codes of the batch.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from sae.step_kernels import jit
 
 @jit
 def _scan(row: np.ndarray, shift: np.ndarray, cut: np.float32, index: np.ndarray, value: np.ndarray) -> int:
-    """Write index and value of all pre-activations row + shift above cut; NaN counts as above. Returns their number."""
+    """Write index and value of the pre-activations, row + shift, that are above cut or NaN. Returns their number."""
     width, n = row.shape[0], 0
     is_above = np.zeros((width + 7) // 8 * 8, np.uint8)
     for c in range(width):
@@ -22,8 +22,8 @@ def _scan(row: np.ndarray, shift: np.ndarray, cut: np.float32, index: np.ndarray
             continue
         for c in range(8 * eight, min(8 * eight + 8, width)):
             index[n] = c
-            n += is_above[c]  # written always and counted by the comparison: no branch to mispredict
-    # A second loop: where their addresses collide, a CPU takes ten times as long to write two arrays in turn.
+            n += is_above[c]  # always written, kept only if n advances: so no branch can be mispredicted
+    # In a loop of its own: a CPU takes ten times as long to write two arrays in turn if their addresses collide.
     for i in range(n):
         value[i] = row[index[i]] + shift[index[i]]
     return n
@@ -31,7 +31,7 @@ def _scan(row: np.ndarray, shift: np.ndarray, cut: np.float32, index: np.ndarray
 
 @jit
 def _keep_largest(n: int, k: int, index: np.ndarray, value: np.ndarray) -> int:
-    """Move the k largest of the first n candidates to the front, in order; of equal ones the first are kept."""
+    """Move the k largest of the first n candidates to the front, in order. Of equal candidates the first are kept."""
     if n <= k:
         return n
     smallest = np.partition(value[:n].copy(), n - k)[n - k]
@@ -69,9 +69,10 @@ def candidates_(
     value: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Write pre-activations above cut of rows start..stop-1 into index, value [B, C] and counts [B].
+    """For rows start..stop-1, write index and value [B, C] of the pre-activations above cut, and counts [B] of them.
 
-    product [B, C]: x W^T. shift [C]. With k > 0 only the k largest positive ones of each row are kept (TopK).
+    product [B, C]: x W^T. shift [C]: added to it. With k > 0 only each row's k largest positive pre-activations are
+    kept (TopK).
     """
     for r in range(start, stop):
         counts[r] = _of_row(product[r], shift, cut, k, index[r], value[r])
@@ -100,10 +101,10 @@ def candidates_of_bfloat16_(
 
 @jit
 def _kth_largest(value: np.ndarray, k: int) -> np.float32:
-    """The k-th largest value, sorted within its bucket only: takes a third of the time of a partition."""
+    """The k-th largest value. Only the bucket that holds it is sorted, in a third of the time of a partition."""
     count = np.zeros(2048, np.int64)
     bits = value.view(np.uint32)
-    bucket = np.empty(value.shape[0], np.int16)  # rises with the value: sign, exponent and the next two bits
+    bucket = np.empty(value.shape[0], np.int16)  # sign, exponent and the next two bits: rises with the value
     for i in range(value.shape[0]):
         flip = np.uint32(0xFFFFFFFF) if bits[i] >> np.uint32(31) else np.uint32(0x80000000)
         bucket[i] = (bits[i] ^ flip) >> np.uint32(21)
@@ -117,7 +118,7 @@ def _kth_largest(value: np.ndarray, k: int) -> np.float32:
 
 @jit
 def _leave_largest(k: int, value: np.ndarray) -> None:
-    """Set all but the k largest values to 0, and negative ones; of equal values the first are kept."""
+    """Set all values but the k largest to 0, and any negative value too. Of equal values the first are kept."""
     least, spare = np.float32(0), value.shape[0]
     if k < value.shape[0]:
         least, spare = _kth_largest(value, k), k
@@ -137,9 +138,9 @@ def _leave_largest(k: int, value: np.ndarray) -> None:
 def strongest_(
     start: int, stop: int, product: np.ndarray, shift: np.ndarray, concepts: np.ndarray, k: int, codes: np.ndarray
 ) -> None:
-    """Write codes [B, K] of `concepts` [K] in rows start..stop-1: the k largest of each row, the others 0.
+    """For rows start..stop-1, write codes [B, K] of the concepts `concepts` [K]: each row's k largest, the others 0.
 
-    product [B, C]: x W^T. shift [C].
+    product [B, C]: x W^T. shift [C]: added to it.
     """
     for r in range(start, stop):
         for i in range(concepts.shape[0]):
@@ -178,7 +179,10 @@ def gather(counts: np.ndarray, value: np.ndarray, total: int) -> np.ndarray:
 def compact(
     counts: np.ndarray, index: np.ndarray, value: np.ndarray, total: int, smallest: np.float32, equal: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Candidates above `smallest`, and the first `equal` of those that equal it: row_start [B+1], concept, code [M]."""
+    """Keep the candidates above `smallest`, and the first `equal` of those that equal it.
+
+    Returns row_start [B+1], and the concept and code of each kept candidate [M].
+    """
     row_start = np.zeros(len(counts) + 1, np.int64)
     concepts, codes = np.empty(total, np.int32), np.empty(total, np.float32)
     m = 0
@@ -196,7 +200,10 @@ def compact(
 
 @jit
 def by_concept(row_start: np.ndarray, concepts: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The kept codes sorted by concept, then row: concept_start [C+1], rows [M], and their places [M] in row order."""
+    """Sort the kept codes by concept, then row.
+
+    Returns concept_start [C+1], and of each code its row [M] and its place in row order [M].
+    """
     concept_start = np.zeros(width + 1, np.int64)
     for p in range(len(concepts)):
         concept_start[concepts[p] + 1] += 1

@@ -19,14 +19,15 @@ from pydantic import (
 
 from sae.architectures import ARCHITECTURES, PARAMETERS, PENALISED, check_parameters
 
-#: Keys of an SAE in the first edition, in the order of pages. They are always written and hashed; any other setting is
-#: left out while it is at its default, so that a setting which is added later moves no address and changes no file.
+#: Settings of an SAE in the first release, in the order in which pages show them. They are always written and hashed.
+#: Any other setting is left out while it has its default value. So a setting that is added later changes neither the
+#: files nor the hashes (and with them the addresses) of existing SAEs.
 FIRST_EDITION = (
     "name", "architecture", "width", "k", "epochs", "batch_size", "learning_rate", "decoder_bias", "image_share",
     "data_half", "auxk", "dead_after_epochs", "centring", "penalty", "prefixes", "encoder_dtype", "seeds", "retrain",
     "preprocessing",
 )  # fmt: skip
-#: Keys that were added to config.json before this rule: a file may lack them.
+#: Keys of FIRST_EDITION that the oldest config.json files lack: they were added later, before this rule existed.
 NEWER = ("centring", "penalty", "prefixes", "encoder_dtype", "preprocessing")
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -38,7 +39,7 @@ else:
 
 
 class Stated(BaseModel):
-    """A model of settings: immutable, unknown keys refused, dumped by the rule of FIRST_EDITION."""
+    """Base class of settings: immutable, refuses unknown keys, and is dumped by the rule of FIRST_EDITION."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,7 +55,7 @@ class Stated(BaseModel):
 if TYPE_CHECKING:
 
     class OwnParameters(Stated):
-        """The parameters of single architectures."""
+        """The parameters that only some architectures have."""
 
         penalty: float | None = None
         prefixes: tuple[int, ...] | None = None
@@ -75,11 +76,11 @@ class Settings(OwnParameters):
 
     architecture: ArchitectureName = Field(
         "batchtopk",
-        description=f"how codes become sparse; {' and '.join(PENALISED)} by a penalty, the others by keeping k",
+        description=f"how codes become sparse; {' and '.join(PENALISED)} by a penalty, the others by keeping k codes",
     )
     width: int = Field(ge=2, description="concepts in the dictionary")
     k: int = Field(
-        ge=1, description="concepts per row, on average; where `penalty` is left out, the L0 it is steered to"
+        ge=1, description="concepts per row, on average; a penalty that is left out is adjusted until L0 is k"
     )
     epochs: int = Field(20, ge=1, description="an epoch is as many draws as there are training rows")
     batch_size: int = Field(256, ge=2)
@@ -87,17 +88,17 @@ class Settings(OwnParameters):
     decoder_bias: bool = True
     image_share: ImageShare = Field(0.5, description="share of images in the training mixture")
     auxk: float = Field(1 / 32, ge=0, allow_inf_nan=False, description="weight of the auxiliary loss; 0 turns it off")
-    # Longer windows have no effect in the short trainings that embeddings need; shorter ones make rare concepts dead.
+    # A longer time has no effect in the short trainings that embeddings need; a shorter one makes rare concepts dead.
     dead_after_epochs: float = Field(
         0.5, ge=0.1, le=1, description="epochs without a firing after which a concept is dead to AuxK"
     )
     k_aux: int | None = Field(
-        None, ge=1, description="dead concepts per row that AuxK uses; left out: half the dimension"
+        None, ge=1, description="dead concepts per row that AuxK uses; default: half the dimension"
     )
     centring: bool = Field(False, description="subtract each modality's mean from its rows: an ablation")
-    # On a CPU that multiplies bfloat16 natively, AuxK of the sparse step uses it too.
+    # On a CPU that multiplies bfloat16 natively, the sparse step uses this dtype for AuxK too.
     encoder_dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="rows and weights are rounded to it for the encoder's product"
+        "float32", description="dtype that rows and weights are rounded to for the encoder's product"
     )
 
     @model_validator(mode="after")
@@ -108,7 +109,7 @@ class Settings(OwnParameters):
         return self
 
     def nested_widths(self) -> tuple[int, ...]:
-        """Widths of the nested dictionaries, the last one C; a single one for an architecture without prefixes."""
+        """Widths of the nested dictionaries, the last one C; only C for an architecture without prefixes."""
         if "prefixes" not in ARCHITECTURES[self.architecture].parameters:
             return (self.width,)
         return self.prefixes or tuple(sorted({max(1, self.width // part) for part in (16, 8, 4, 2, 1)}))

@@ -1,7 +1,7 @@
-"""The training step of TopK, BatchTopK and Matryoshka on a CPU, by hand: only the encoder's product is dense.
+"""The training step of TopK, BatchTopK and Matryoshka on a CPU, without autograd: only the encoder's product is dense.
 
-2 B d C + 8 B k d operations in place of the 12 B d C of dense autograd. The selection is exact, as in `sae.sparsity`;
-the gradients are those of `sae.step`.
+It takes 2 B d C + 8 B k d operations; dense autograd takes 12 B d C. It selects exactly the codes that `sae.sparsity`
+selects, and its gradients are those of `sae.step`.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from sae.step import Weights, has_bfloat16
 from sae.workers import Workers
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam, as in torch
-LARGEST_NORM = 1.0  # of all gradients together
+LARGEST_NORM = 1.0  # gradients are scaled down to this norm, taken over all of them
 
 
 class Kept(NamedTuple):
@@ -30,7 +30,7 @@ class Kept(NamedTuple):
     codes: np.ndarray  # [M] float32
     concept_start: np.ndarray  # [C + 1]
     rows: np.ndarray  # [M] int32, sorted by concept
-    places: np.ndarray  # [M] int32: where in row order
+    places: np.ndarray  # [M] int32: the place of each in row order
 
 
 class StepResult(NamedTuple):
@@ -43,15 +43,16 @@ class StepResult(NamedTuple):
 
 
 def is_sparse_better(settings: Settings, device: torch.device) -> bool:
-    """The sparse path is faster on a CPU from about 10 concepts per code (measured: 2 cores, float32)."""
+    """Return whether the sparse step is faster: on a CPU from about 10 concepts per code (2 cores, float32)."""
     selects_k = ARCHITECTURES[settings.architecture].selection is not None
     return device.type == "cpu" and selects_k and settings.width > 10 * settings.k
 
 
 class SparseStep:
-    """The step and its buffers. `on_part(name)`, if set, is called after each part, so that a bench can time them.
+    """The sparse training step and its buffers.
 
     moments: first and second moment of Adam for each tensor of weights, changed in place like the weights themselves.
+    on_part(name): called after each part of the step; a benchmark sets it to time the parts.
     """
 
     def __init__(self, weights: Weights, moments: dict[str, tuple[Tensor, Tensor]], settings: Settings) -> None:
@@ -73,7 +74,7 @@ class SparseStep:
         """Allocate buffers for a batch of `rows` rows."""
         width, dim = self.weights.encoder.shape
         self.product = torch.empty(rows, width, dtype=self.dtype if self.native else torch.float32)
-        # Candidates may fill these up to the width, but rarely do: pages that are never written take no memory.
+        # They are as wide as the dictionary, but rarely filled: memory pages that are never written take no memory.
         self.index, self.value = np.empty((rows, width), np.int32), np.empty((rows, width), np.float32)
         self.counts = np.zeros(rows, np.int64)
         self.residuals = np.zeros((len(self.widths), rows, dim), np.float32)
@@ -167,9 +168,10 @@ class SparseStep:
         return errors * scale, last, to_codes
 
     def _auxiliary(self, x_BD: Tensor, scale: float, error: float, dead_C: Tensor) -> "Auxiliary | None":
-        """AuxK on the columns of dead concepts only, dense among them: see `sae.step.aux_loss`.
+        """AuxK (`sae.step.aux_loss`) and its gradients, by dense products over the dead concepts only.
 
-        Its products use the encoder's dtype: in float32 they took longer than any other part but the encoder's product.
+        The products use the encoder's dtype. In float32 they took longer than every part of the step except the
+        encoder's product.
         """
         dead = dead_C.nonzero().flatten()
         if len(dead) == 0:
@@ -248,7 +250,7 @@ class SparseStep:
 
 
 class Auxiliary(NamedTuple):
-    """AuxK's loss, and its gradients for the dead concepts [K, .], multiplied by its weight."""
+    """AuxK's loss, and its gradients for the K dead concepts, multiplied by the weight `auxk`."""
 
     loss: float
     encoder: Tensor

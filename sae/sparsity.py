@@ -14,7 +14,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from sae.settings import Settings
 
-BANDWIDTH = 0.03  # of the jump's kernel; pre-activations of unit rows spread over about ten times that
+BANDWIDTH = 0.03  # of the kernel for JumpReLU's gradient; pre-activations of unit rows spread about ten times as wide
 
 
 def relu(pre_BC: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def relu(pre_BC: Tensor) -> Tensor:
 def topk(pre_BC: Tensor, k: int) -> Tensor:
     """Codes [B, C]: the k largest pre-activations of each row, among those above 0; ties are cut by position.
 
-    The rule of TopK at inference too, since it does not look at other rows.
+    TopK uses this rule at inference too, because a row's codes do not depend on the other rows.
     Source: Gao et al., arXiv 2406.04093, section 2.3.
     """
     kept, index = pre_BC.topk(min(k, pre_BC.shape[1]), dim=1, sorted=False)
@@ -70,10 +70,10 @@ class _Jump(torch.autograd.Function):
 
 
 def jumprelu(pre_BC: Tensor, theta_C: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes [B, C]: pre where pre > theta, one theta >= 0 per concept; and 1 where pre > theta, for the L0 penalty.
+    """Codes [B, C]: pre where pre > theta, else 0; and for the L0 penalty 1 where pre > theta, else 0. theta [C] >= 0.
 
-    Both are differentiable in theta through a kernel. theta itself is learned, since its logarithm hardly moves under
-    Adam. Source: Rajamanoharan et al., arXiv 2407.14435.
+    Both are differentiable in theta through a kernel. Adam learns theta directly; its logarithm would hardly move.
+    Source: Rajamanoharan et al., arXiv 2407.14435.
     """
     codes_BC, counts_BC = _Jump.apply(pre_BC, theta_C)
     return codes_BC, counts_BC

@@ -22,7 +22,10 @@ class Weights(NamedTuple):
     theta: Tensor  # [C], learned thresholds; [0] where the architecture learns none
 
     def pre_activations(self, x_BD: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """[B, C] of prepared rows. The bias is folded into the encoder's, so that no gradient of the rows is needed."""
+        """Pre-activations [B, C] of prepared rows.
+
+        The decoder bias is folded into the encoder bias, so that autograd needs no gradient of x - bias, [B, d].
+        """
         shift_C = self.encoder_bias - self.encoder @ self.bias
         return product(x_BD, self.encoder, dtype) + shift_C
 
@@ -41,7 +44,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def product(x_BD: Tensor, encoder_CD: Tensor, dtype: torch.dtype) -> Tensor:
-    """x W^T [B, C] in float32, both rounded to dtype first.
+    """x W^T [B, C] in float32; x and W are rounded to dtype first.
 
     A CPU without bfloat16 instructions takes seven times as long for a bfloat16 product as for a float32 one, so there
     the rounded numbers are multiplied in float32: the result is equal up to the rounding of the sums.
@@ -55,7 +58,7 @@ def product(x_BD: Tensor, encoder_CD: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def codes_of(weights: Weights, pre_BC: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Codes [B, C] of the architecture, and per row the value that its penalty weighs: their sum, number, or 0."""
+    """Codes [B, C], and what the penalty weighs, as a mean per row: their sum (relu), their number (jumprelu), or 0."""
     codes_BC, penalised_BC = SELECT[settings.architecture](pre_BC, weights.theta, settings)
     return codes_BC, pre_BC.new_zeros(()) if penalised_BC is None else penalised_BC.sum() / len(pre_BC)
 
@@ -63,11 +66,11 @@ def codes_of(weights: Weights, pre_BC: Tensor, settings: Settings) -> tuple[Tens
 def forward(
     x_BD: Tensor, weights: Weights, settings: Settings, variance: float, penalty: Tensor, dead_C: Tensor | None
 ) -> Forward:
-    """The loss: squared error over the variance of the training rows (about 1 - R2), penalty, AuxK.
+    """The loss: mean squared error over the variance of the training rows (about 1 - R2), plus penalty and AuxK.
 
-    variance: of the rows, summed over d. penalty: [], used where the architecture has one. dead_C: [C] bool, None while
-    no concept is dead.
-    Matryoshka sums the errors of its nested dictionaries, each from the running sum of those within it.
+    variance: of the training rows, summed over d. penalty: [], its weight, used where the architecture has a penalty.
+    dead_C: [C] bool, None while no concept is dead.
+    Matryoshka sums the errors of its nested dictionaries, each of which contains all narrower ones.
     """
     scale = 1 / (len(x_BD) * variance)
     pre_BC = weights.pre_activations(x_BD, getattr(torch, settings.encoder_dtype))
@@ -85,9 +88,9 @@ def forward(
 
 
 def aux_loss(pre_BC: Tensor, residual_BD: Tensor, dead_C: Tensor, dictionary_CD: Tensor, k_aux: int) -> Tensor:
-    """AuxK: squared error with which each row's k_aux strongest dead concepts predict the residual, over its variance.
+    """AuxK: squared error of predicting the residual from each row's k_aux strongest dead concepts, over its variance.
 
-    residual_BD is detached and the decoder bias left out, so that only dead concepts get a gradient, which reaches the
+    residual_BD is detached and the decoder bias left out, so that only dead concepts get a gradient. It reaches the
     encoder through pre_BC. Source: Gao et al., arXiv 2406.04093, appendix A.2.
     """
     target = residual_BD.detach()
@@ -96,5 +99,5 @@ def aux_loss(pre_BC: Tensor, residual_BD: Tensor, dead_C: Tensor, dictionary_CD:
 
 
 def spread(residual_BD: Tensor) -> Tensor:
-    """[]: squared distance of the rows to their mean, never 0."""
+    """Sum of the squared distances of the rows to their mean: [], at least 1e-12."""
     return (residual_BD - residual_BD.mean(0)).square().sum().clamp_min(1e-12)

@@ -40,11 +40,11 @@ def reconstruct_(
     residuals: np.ndarray,
     to_codes: np.ndarray,
 ) -> tuple[float, float, np.ndarray]:
-    """Reconstruct rows start..stop-1 and write the gradients of scale times the squared error, summed over widths.
+    """Reconstruct rows start..stop-1, and write gradients of scale times the error, summed over nested dictionaries.
 
-    widths [n]: of the nested dictionaries. residuals [n, B, d] gets the gradient in the reconstruction of each part of
-    the dictionary, to_codes [M] the gradient in each kept code. Returns the error summed over widths, that of the last
-    alone, and the gradient in the bias [d].
+    widths [n]: of the nested dictionaries. The error is the squared error of their reconstructions. residuals [n, B, d]
+    gets the gradient in the reconstruction by each part of the dictionary, to_codes [M] the gradient in each kept code.
+    Returns the error summed over the nested dictionaries, the error of the widest, and the gradient in the bias [d].
     """
     nested, dim = len(widths), x.shape[1]
     errors, last, two = np.float64(0), np.float64(0), np.float32(2) * scale
@@ -65,7 +65,7 @@ def reconstruct_(
             residual = residuals[m, r]
             for j in range(dim):
                 residual[j] = two * rest[j]
-        for m in range(nested - 2, -1, -1):  # a concept feeds its own dictionary and all wider ones
+        for m in range(nested - 2, -1, -1):  # a concept is in its own dictionary and in all wider ones
             _add(residuals[m, r], np.float32(1), residuals[m + 1, r])
         _add(to_bias, np.float32(1), residuals[0, r])
         m = 0
@@ -100,8 +100,9 @@ def gradients_(
 ) -> float:
     """Write the gradients of concepts start..stop-1 into to_encoder, to_dictionary [C, d] and to_encoder_bias [C].
 
-    slot [C]: row of aux_encoder, aux_dictionary [., d] and aux_bias [.] added to a concept (AuxK), or -1. The part of
-    an atom's gradient along the atom is removed. Returns the sum of all squares.
+    slot [C]: for each concept the row of AuxK's gradients, aux_encoder, aux_dictionary [K, d] and aux_bias [K], that is
+    added, or -1 for none. The part of an atom's gradient along the atom is removed. Returns the sum of the squares of
+    all gradients written.
     """
     squares, m = np.float64(0), 0
     for c in range(start, stop):
@@ -139,7 +140,10 @@ def adam_(
     beta2: np.float32,
     epsilon: np.float32,
 ) -> None:
-    """Adam on one vector. factor: of the gradient; rate: step size over 1 - beta1^t; root: 1 / sqrt(1 - beta2^t)."""
+    """Adam on one vector.
+
+    factor: multiplies the gradient; rate: learning rate / (1 - beta1^t); root: 1 / sqrt(1 - beta2^t).
+    """
     one = np.float32(1)
     for j in range(weight.shape[0]):
         g = factor * gradient[j]
@@ -162,7 +166,7 @@ def _round(row: np.ndarray, rounded: np.ndarray) -> None:
 def fold_(
     start: int, stop: int, encoder: np.ndarray, encoder_bias: np.ndarray, bias: np.ndarray, shift: np.ndarray
 ) -> None:
-    """shift = encoder_bias - encoder . bias of concepts start..stop-1: the sums are those of `update_`, to the bit."""
+    """Write shift = encoder_bias - encoder @ bias of concepts start..stop-1, the same to the bit as in `update_`."""
     for c in range(start, stop):
         shift[c] = encoder_bias[c] - _dot(encoder[c], bias)
 
@@ -179,11 +183,11 @@ def update_(
     rounded: np.ndarray,
     numbers: tuple[np.float32, ...],
 ) -> None:
-    """Adam on concepts start..stop-1, atoms back to unit norm, and shift = encoder_bias - encoder . bias, in one pass.
+    """Adam on concepts start..stop-1, atoms back to unit norm, and shift = encoder_bias - encoder @ bias, in one pass.
 
-    rounded [C, d] gets the encoder in bfloat16, as its bits, uint16; not written where it has no rows.
-    Each tuple: weight, gradient, first and second moment. numbers: factor of the gradients, learning rate over
-    1 - beta1^t, 1 / sqrt(1 - beta2^t), beta1, beta2, epsilon. Source: Kingma and Ba, arXiv 1412.6980.
+    rounded [C, d] gets the encoder's bits in bfloat16, as uint16; if it has 0 rows, nothing is written.
+    Each tuple: weight, gradient, first and second moment. numbers: factor of the gradients, learning rate /
+    (1 - beta1^t), 1 / sqrt(1 - beta2^t), beta1, beta2, epsilon. Source: Kingma and Ba, arXiv 1412.6980.
     """
     factor, rate, root, beta1, beta2, epsilon = numbers
     for c in range(start, stop):

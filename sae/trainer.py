@@ -21,10 +21,10 @@ from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, is_sparse_
 from sae.step import codes_of, forward
 
 KEPT = 1.2  # a restarted concept's pre-activation on its row, in units of the batch's weakest code
-# Largest norm of its encoder row: enough to separate two merged concepts. Longer ones also fire on all rows of their
-# modality, and lower the demo's R2 (images, k 8 of 256: .68 with 1.5, .64 with 4).
+# Largest norm of a restarted concept's encoder row: enough to separate two merged concepts. With a longer row a concept
+# also fires on all rows of its modality, and R2 falls (demo, images, k = 8 of 256: .68 with 1.5, .64 with 4).
 LONGEST = 1.5
-AT_ONCE = 16  # at most one concept per so many rows is restarted: more would displace living concepts from their rows
+AT_ONCE = 16  # at most one concept per 16 rows of a batch is restarted: more would displace living concepts from rows
 TWINS = 0.5  # cosine above which only one of two restarted concepts is used
 STEERING = 0.03  # a step changes the penalty by at most this factor
 
@@ -42,7 +42,7 @@ class Trainer:
         if mixture.variance < 1e-12:
             raise ValueError("all training rows are equal: there is nothing to learn")
         self.means = rows.centre_() if settings.centring else None
-        self.spread = mixture.variance  # the reference of R2: of the rows before centring
+        self.spread = mixture.variance  # the variance that R2 refers to: of the rows before centring
         self.variance = rows.mixture().variance if settings.centring else mixture.variance
         self.weights = initial_weights(rows, settings, seed)
         self.draws = torch.Generator().manual_seed(seed)  # draws the rows from which dead concepts are restarted
@@ -79,9 +79,10 @@ class Trainer:
         return self.silent_C >= self.window
 
     def _in_turn(self, dead_C: Tensor) -> Tensor:
-        """At most d of the dead concepts, others at each step: AuxK is dense among them.
+        """At most d of the dead concepts, different ones at each step. AuxK trains these.
 
-        A residual has at most d directions; AuxK on thousands of concepts would cost more than the rest of the step.
+        A residual has at most d directions, so that more concepts are not needed. AuxK uses dense products over its
+        concepts: with thousands of them it would cost more than the rest of the step.
         """
         rank_C = dead_C.cumsum(0) - 1
         count = rank_C[-1] + 1
@@ -100,7 +101,7 @@ class Trainer:
         return sums
 
     def _dense_step_(self, x_BD: Tensor, learning_rate: float, dead_C: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Forward, backward, tangent, clip, Adam, unit atoms."""
+        """One step by autograd, or by gathers. Returns which concepts fired [C] bool, and the sums of `step_`."""
         if self.gathers and dead_C is None:
             result = gathered_gradients_(x_BD, self.weights, self.settings, self.variance)
         else:
@@ -120,7 +121,7 @@ class Trainer:
     def _apply_(self, learning_rate: float) -> None:
         atoms, gradient = self.weights.dictionary, self.weights.dictionary.grad
         if gradient is not None:
-            gradient -= (gradient * atoms).sum(1, keepdim=True) * atoms  # a step along an atom only changes its norm, 1
+            gradient -= (gradient * atoms).sum(1, keepdim=True) * atoms  # along an atom only its norm would change
         torch.nn.utils.clip_grad_norm_(self.learned.values(), LARGEST_NORM)
         self.optimiser.param_groups[0]["lr"] = learning_rate
         self.optimiser.step()
@@ -131,20 +132,24 @@ class Trainer:
     def restart_dead_(self, x_BD: Tensor) -> None:
         """Re-initialise dead concepts from residuals of badly reconstructed rows, and reset their Adam moments.
 
-        Rows are drawn in proportion to their squared error. Of rows with similar residuals only the first is used:
-        equal concepts share an activation and fall below the weakest code together; the others wait for the next
-        restart. The encoder row is long enough for the concept to be kept on that row: the residual of two merged
-        concepts is weaker than the weakest code, so that a concept of unit norm would never be selected and trained.
-        AuxK alone trains a dead concept only where its pre-activation is positive; while other concepts are selected
-        instead, its bias sinks until no such row is left, and second moments from before its death keep its steps
-        small.
+        Rows are drawn with a probability proportional to their squared error. Of rows with similar residuals only the
+        first is used: concepts restarted along equal residuals would share one activation, and each would fall below
+        the weakest kept code. The remaining dead concepts wait for the next restart.
+
+        The encoder row gets a norm with which the concept is kept on the row that it was restarted from. The residual
+        that two merged concepts leave is weaker than the weakest kept code, so that a concept with an encoder row of
+        norm 1 would never be selected and trained.
+
+        AuxK alone is not enough. It trains a dead concept only on rows where its pre-activation is positive. While
+        other concepts are selected instead, its encoder bias sinks until no such row is left. Adam's second moments
+        from before its death also keep its steps small.
         Source: Bricken et al. 2023, "Towards monosemanticity", neuron resampling.
         """
         dead = self.dead().nonzero().flatten()
         if len(dead) == 0:
             return
         residual_BD, weakest = self._residual(x_BD)
-        error_B = residual_BD.square().sum(1).clamp_min(1e-12).nan_to_num(1.0, 1.0).cpu()  # `train` reports a bad loss
+        error_B = residual_BD.square().sum(1).clamp_min(1e-12).nan_to_num(1.0, 1.0).cpu()  # `train` reports NaN
         chosen = torch.randperm(len(dead), generator=self.draws)[: max(1, len(x_BD) // AT_ONCE)]
         dead = dead[chosen.to(dead.device)]
         drawn = torch.multinomial(error_B, len(dead), generator=self.draws).to(x_BD.device)
@@ -202,7 +207,7 @@ class Trainer:
 
     @torch.no_grad()
     def finish(self) -> SAE:
-        """The SAE, with its threshold: learned, calibrated on all training rows at their mixture, or 0."""
+        """The SAE, with its threshold: learned, calibrated on all training rows weighted as in training, or 0."""
         settings, rows = self.settings, self.rows
         encoder, encoder_bias, dictionary, bias, theta = (weight.detach() for weight in self.weights)
         threshold = torch.zeros((), device=rows.device)

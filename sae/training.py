@@ -20,8 +20,9 @@ from sae.settings import Settings
 from sae.trainer import Trainer, learning_rate_at, r2
 
 LOG_POINTS = 50
-# Steps before the first restart. Earlier, most silent concepts are only slow, and the residual is mostly the mean of
-# the modality: restarting 128 concepts along it lowers R2 (d 768, C 8192, 40 steps: .28 without, .21 with).
+# Steps before the first restart of dead concepts. Earlier, most silent concepts only learn slowly, and the residual is
+# mostly the mean of the modality. Restarting 128 concepts along this mean lowers R2 (d = 768, C = 8192, 40 steps: .28
+# without the restart, .21 with it).
 SETTLED = 100
 
 OnStep = Callable[[int, int, dict[str, float]], None]
@@ -35,7 +36,8 @@ class Trained(NamedTuple):
     """Result of a training."""
 
     sae: SAE
-    curve: list[dict[str, float]]  # step, epoch, loss, r2, l0, dead_fraction, rows_per_second: means since the last
+    #: Points of step, epoch, loss, r2, l0, dead_fraction and rows_per_second; means are since the previous point.
+    curve: list[dict[str, float]]
 
 
 class Plan(NamedTuple):
@@ -45,7 +47,7 @@ class Plan(NamedTuple):
     all: int
     log: int  # steps between two points of the curve
     dead: int  # steps between two checks for dead concepts
-    restart: int  # steps between two restarts of dead concepts, after the first steps and before the rate decays
+    restart: int  # steps between two restarts of dead concepts; `restarts` leaves out the first and last steps
 
     @classmethod
     def of(cls, rows: TrainingRows, settings: Settings) -> "Plan":
@@ -84,7 +86,10 @@ class Record:
             )
 
     def point(self) -> None:
-        """Add a point to the curve: loss, R2 in the original space, L0 and dead fraction since the last one."""
+        """Add a point to the curve: loss, R2 and L0 since the last point, and the present fraction of dead concepts.
+
+        R2 refers to the variance of the rows before centring.
+        """
         loss, error, codes = self.sums.tolist()
         now = time.perf_counter()
         self.curve.append(
@@ -112,14 +117,14 @@ def train(
 ) -> Trained:
     """Train one SAE on image rows [n_I, d] and text rows [n_T, d], float16 or float32, in memory or memory-mapped.
 
-    The seed sets the initialisation and the order of rows. `on_step(step, steps, stats)` runs after every step with
-    the statistics of the last log point (empty before the first). With `checkpoint` the training resumes from its file,
-    if there is one, and rewrites it at intervals; the file is removed at the end. Raises ValueError on unusable rows,
+    The seed sets the initialisation and the order of rows. `on_step(step, steps, stats)` runs after every step; stats
+    is the last point of the curve (empty before the first). With `checkpoint` the training resumes from its file, if
+    there is one, and rewrites it at intervals; the file is removed at the end. Raises ValueError on unusable rows,
     TrainingDiverged where the loss is not finite (the checkpoint is kept), CheckpointError where the file belongs to
     another training.
 
-    On a CPU with several threads OMP_WAIT_POLICY=passive in the environment makes it about a tenth faster: otherwise
-    torch's threads wait for their next product by spinning, on cores that the loops of the sparse step could use.
+    On a CPU with several threads, OMP_WAIT_POLICY=passive in the environment makes training about a tenth faster.
+    Without it, torch's threads spin while they wait for the next product, on cores that the sparse step could use.
     """
     rows = training_rows(image, text, settings.image_share, device)
     trainer = Trainer(rows, settings, seed)

@@ -8,14 +8,14 @@ import torch
 
 
 class Workers:
-    """A pool of threads; a range is always cut at the same places, so that equal thread counts give equal bits."""
+    """A pool of threads. A range is always cut at the same places, so that equal thread counts give equal bits."""
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or torch.get_num_threads()
         self.pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
 
     def run(self, loop: Callable[..., Any], total: int, *arguments: Any) -> list[Any]:
-        """loop(start, stop, *arguments) over 0..total-1, one part per thread. Returns the parts' results in order."""
+        """Call loop(start, stop, *arguments) on parts of 0..total-1, one per thread. Returns their results in order."""
         if self.pool is None:
             return [loop(0, total, *arguments)]
         cuts = [total * part // self.threads for part in range(self.threads + 1)]

@@ -101,7 +101,7 @@ def open_catalog(
     files = create_views(con, root, run.entries, heldout_of(run))
     if guarded:
         con.execute(f"SET allowed_paths = {literal(files)}")
-        con.execute("SET temp_directory = ''")  # who answers cannot write: too large a query says so
+        con.execute("SET temp_directory = ''")  # this process may not write, so a query too large for memory fails
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
     return con

@@ -1,6 +1,7 @@
 """Immutable datasets: handles, addresses, digests, locks and atomic writes.
 
-A dataset is a folder named by its recipe. It appears complete, by one rename, or not at all.
+A dataset is a folder named by its recipe, a hash of the stage, its version and its arguments. It appears complete, by
+one rename, or not at all.
 This module does not depend on the contents of a dataset.
 """
 
@@ -26,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 from storage.errors import BadInput
 
 MANIFEST = "dataset.json"  # written last: a folder that holds it is complete
-RECORD = "cached.json"  # Prefect's record of the task: deleting the folder deletes it too
+RECORD = "cached.json"  # Prefect's cache record of the task; kept in the folder, so that it is deleted with it
 LIBRARIES = (
     "torch", "open_clip_torch", "transformers", "timm", "numpy", "scipy", "numba", "duckdb", "polars", "zarr",
     "umap-learn",
@@ -42,7 +43,7 @@ class Dataset(BaseModel):
 
     path: str  #: folder, relative to the store
     recipe: str  #: hash of the stage, its version and its arguments
-    digest: str  #: sha256 over the bytes of its files; later recipes hash it
+    digest: str  #: sha256 over the bytes of its files; part of the recipes of datasets that are made from this one
     rows: int
 
 
@@ -50,7 +51,7 @@ class Address(NamedTuple):
     """The address of a stage's output, known before the output exists."""
 
     stage: str  #: the folder that holds all outputs of this stage
-    version: str  #: changed by hand when a change of code changes the result
+    version: str  #: version of the stage, raised by hand when new code gives another result
     arguments: dict[str, Any]  #: JSON-ready, every handle replaced by its digest
     inputs: tuple[Dataset, ...]  #: the handles among the arguments, for the manifest
 
@@ -89,7 +90,10 @@ def address(stage: str, version: str, arguments: dict[str, Any]) -> Address:
 
 
 def complete(store: Path, at: Address) -> Dataset | None:
-    """Return the handle of the dataset at an address if it has its manifest and every file has its recorded size."""
+    """Return the handle of the dataset at an address, or None.
+
+    None means that the manifest is missing, or that a file has another size than the manifest records.
+    """
     folder = store / at.path
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -127,7 +131,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 def digest_of(folder: Path, volatile: list[str] | tuple[str, ...] = ()) -> str:
-    """Sha256 over the names and bytes of a folder's files, except the volatile ones, which record durations."""
+    """Sha256 over the names and bytes of a folder's files. Volatile files, which record durations, are left out."""
     total = hashlib.sha256()
     for name in files_in(folder):
         if name not in volatile:
@@ -186,12 +190,12 @@ def materialize(
     resumes: bool = False,
     force: bool = False,
 ) -> Dataset:
-    """Return the dataset at an address. Make it with `body` unless it is complete already.
+    """Return the dataset at an address. Make it with `body` if it is not complete yet, or if `force` is set.
 
     `body` fills an empty folder and returns the number of rows. With `resumes`, the folder still holds the files of an
     interrupted call. The folder gets its final name by one rename, after every byte is synced. Files named in
-    `volatile` hold durations and are left out of the digest. A second process waits, then adopts the dataset of the
-    first. Raises BadInput when the store cannot be written.
+    `volatile` hold durations and are left out of the digest. A second process that asks for the same dataset waits
+    until the first has made it, then returns it. Raises BadInput when the store cannot be written.
     """
     final = store / at.path
     partial = final.with_name(final.name + ".partial")
@@ -226,7 +230,7 @@ def materialize(
 
 
 def _install(partial: Path, final: Path) -> None:
-    """Give a finished folder its name. An incomplete or replaced one is moved aside first, then removed."""
+    """Rename a finished folder to its final name. A folder that already has this name is moved aside, then removed."""
     aside = final.with_name(final.name + ".old")
     shutil.rmtree(aside, ignore_errors=True)
     if final.exists():
@@ -246,10 +250,11 @@ def library_versions() -> dict[str, str]:
 
 
 def find_store(option: str | os.PathLike[str] | None = None, *, create: bool = False) -> Path:
-    """The store: `option`, else BRIDGESCOPE_STORE, else the nearest parent folder that holds `store/`.
+    """Return the folder of the store: `option`, else the environment variable BRIDGESCOPE_STORE, else a folder `store`.
 
-    With `create`, a missing store is created (`./store` without option or variable). Raises BadInput when there is
-    none, or when it cannot be created.
+    The last is searched in the current folder and its parents; the nearest one counts. With `create`, a missing store
+    is created, without option and variable as `./store`. Raises BadInput when there is no store, or when it cannot be
+    created.
     """
     named = option or os.environ.get("BRIDGESCOPE_STORE")
     if named:

@@ -41,7 +41,8 @@ def documented(con: duckdb.DuckDBPyConnection) -> list[View]:
 def header_of(view: str) -> dict[str, str]:
     """The sections (Purpose, Inputs, Columns, ...) in the header of the SQL file that defines a view, or its table.
 
-    Purpose and Columns are empty for a view without a file: the table of an old run whose statistic no longer exists.
+    Purpose and Columns are empty for a view without a file. Such a view shows a table of an old run whose statistic
+    no longer exists.
     """
     files = (SQL / folder / f"{view}.sql" for folder in ("views", "tables"))
     path = next((file for file in files if file.exists()), None)
@@ -62,10 +63,10 @@ def header_of(view: str) -> dict[str, str]:
 
 
 def columns_of(text: str, names: list[str]) -> dict[str, str]:
-    """The text of each column in a section Columns: it follows the name, in brackets, after `:` or after `=`.
+    """The description of each column in the section Columns: the text in brackets, after `:` or after `=`.
 
-    Consecutive names share the text that follows the last of them. A part that begins with no column name continues
-    the text of the column before it.
+    Consecutive names share the text that follows the last of them. A part that does not begin with a column name
+    continues the text of the column before it.
     """
     docs = dict.fromkeys(names, "")
     pending: list[str] = []

@@ -28,10 +28,10 @@ class EmbeddingError(ValueError):
 
 
 class Embeddings(NamedTuple):
-    """The arrays of a shard: as stored, or each row L2-normalised after reading (float16 rounds norms)."""
+    """The arrays of a shard: as stored, or with each row L2-normalised after reading, since float16 rounds norms."""
 
-    image: NDArray  #: float32 [n, d], float16 as stored; NaN in failed rows
-    text: NDArray  #: float32 [m, d], float16 as stored
+    image: NDArray  #: [n, d], float32 if normalised, float16 as stored; NaN in failed rows
+    text: NDArray  #: [m, d], float32 if normalised, float16 as stored
     failed_rows: list[int]  #: image rows without an embedding
 
 
@@ -40,8 +40,8 @@ def write_modality(
 ) -> None:
     """Write the array of one modality in chunks of 1,024 rows, resuming after the last synced chunk.
 
-    `encode(start, stop)` returns float32 [stop - start, dim], NaN for a failed row. `done(rows)` is called with the
-    number of rows that earlier calls wrote, if any, then after each chunk with its number of rows. Raises
+    `encode(start, stop)` returns float32 [stop - start, dim], NaN for a failed row. `done(rows)` reports progress:
+    first the number of rows that earlier calls wrote, if any, then the number of rows of each chunk. Raises
     EmbeddingError for values that float16 cannot hold.
     """
     progress = out / PROGRESS
@@ -98,7 +98,7 @@ def read_attributes(store: Path, dataset: Dataset) -> dict[str, Any]:
 
 
 def read(store: Path, dataset: Dataset, normalised: bool = True) -> Embeddings:
-    """Read a shard's embeddings: normalised, as float32, or as stored, at half the memory.
+    """Read a shard's embeddings, L2-normalised in float32. Without `normalised`: as stored, at half the memory.
 
     Raises EmbeddingError when the row of an item that did not fail is missing, or when a row is zero.
     """

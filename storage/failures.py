@@ -48,8 +48,8 @@ class Tally(NamedTuple):
 
     images: int  #: distinct items that were requested
     causes: Counter[str]  #: causes of the items that failed
-    duplicates: int  #: images with the bytes of another image, kept or dropped
-    torn: int  #: digests whose images are on both sides of the split, since their group keys differ
+    duplicates: int  #: images whose bytes equal those of another image, whether they were kept or dropped
+    torn: int  #: digests whose images are on both sides of the split, because their group keys differ
 
     @property
     def failed(self) -> int:
@@ -94,7 +94,7 @@ def tally(store: Path, pairs: Sequence[Dataset]) -> Tally:
 
 
 def sums(store: Path, pairs: Sequence[Dataset]) -> dict[str, str]:
-    """{sha256: source_key} of the acquired images of these shards. Of equal images, the first counts."""
+    """{sha256: source_key} of the acquired images of these shards. Of images with equal bytes, the first is listed."""
     seen: dict[str, str] = {}
     for shard in pairs:
         rows = read_images(store, shard, ["sha256", "source_key", "error"])
@@ -127,9 +127,9 @@ def retry(
 ) -> Dataset | None:
     """Retry the items whose cause is transient and whose pause is over, at most `most` of them.
 
-    Returns the listing of a new shard with the items that succeeded. Returns None when none did: then only the ledger
-    of attempts has changed. An item is tried MOST_TRIES times in all; the pause is `retry_after` seconds after the
-    first failure and doubles with each further one.
+    Returns the listing of a new shard with the items that succeeded. Returns None when no item succeeded; then only the
+    ledger of attempts has changed. An item is tried MOST_TRIES times in all. The pause is `retry_after` seconds after
+    the first failure and doubles with each further one.
     """
     now = time.time()
     failed = {row["source_key"]: row for row in read_failures(store, pairs).iter_rows(named=True)}

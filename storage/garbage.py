@@ -1,6 +1,7 @@
 """Garbage: datasets that no retained run refers to, and unfinished folders of interrupted processes.
 
-Only folders whose manifest identifies them as datasets are deleted, and their `.partial` and `.old`.
+Only two kinds of folders are deleted: datasets, as identified by their manifest, and folders that have the name of a
+dataset with the suffix `.partial` or `.old`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Garbage(NamedTuple):
 
     items: list[Item]
     kept: int  #: number of datasets that a retained run refers to
-    in_use: list[Item]  #: not referenced, but created or adopted since the oldest lease
+    in_use: list[Item]  #: in no retained run, but made or adopted since the oldest lease began
     leases: list[Lease]  #: the runs that protect the items of `in_use`
     at: float  #: start of the search, by the store's clock
     dropped: tuple[Path, ...] = ()  #: folders of the runs of a dropped variant
@@ -142,7 +143,7 @@ def _listed(store: Path) -> set[str]:
 
 
 def _folders(store: Path) -> list[Path]:
-    """All datasets (folders named by their recipe, confirmed by the manifest) and all their `.partial` and `.old`."""
+    """All folders named by a recipe that their manifest confirms, and all `<recipe>.partial` and `<recipe>.old`."""
     folders = []
     for folder in sorted(store.glob("*/*")):
         if not RECIPE.fullmatch(folder.stem) or folder.is_symlink() or not folder.is_dir():

@@ -1,8 +1,9 @@
-"""The guard of ad-hoc SQL: one statement that reads, judged by its parsed tree against lists of what is allowed.
+"""The guard of ad-hoc SQL. It accepts one statement that only reads, and judges it by its parse tree.
 
-DuckDB's `read_only` is not enough: it lets COPY write files, and a COPY inside a CTE has the type SELECT. So the tree
-of the statement is walked at every depth, and a node, relation or function that is not in `storage/allowed/` is
-refused. The guard never runs a query; `storage.wall` is the second wall, for what the guard may overlook.
+DuckDB's `read_only` is not enough: it lets COPY write files, and a COPY inside a CTE has the type SELECT. So the guard
+walks the whole tree and refuses every node, relation or function that is not listed in `storage/allowed/`. It never
+runs the query. `storage.wall` is the second protection: it makes the kernel refuse writes, if the guard has missed
+something.
 """
 
 from __future__ import annotations
@@ -22,24 +23,25 @@ from storage.statements import SQL
 
 ALLOWED = "one SELECT, EXPLAIN, DESCRIBE or SHOW statement"
 
-# The options are spelled out, so that an option is never taken for a part of the statement, nor the other way round.
+# The options of EXPLAIN are listed by name. Otherwise the pattern could take an option for the start of the statement,
+# or the start of the statement for an option.
 _OPTION = r"(?:(?:analyze|verbose)(?:\s+(?:true|false|on|off))?|format\s+\w+)"
 EXPLAIN = re.compile(
     rf"\s*explain\b(?:\s+(?:analyze|verbose)\b)*(?:\s*\(\s*{_OPTION}(?:\s*,\s*{_OPTION})*\s*\))?\s*", re.IGNORECASE
 )
 
-SHOWN = ("tables", "__show_tables_expanded")  #: SHOW TABLES, SHOW ALL TABLES
-NAME = re.compile(r"[\w $-]+")  # of views; a file name has a dot or a slash
+SHOWN = ("tables", "__show_tables_expanded")  #: relation names that SHOW TABLES and SHOW ALL TABLES have in the tree
+NAME = re.compile(r"[\w $-]+")  # names of views; file names do not match, since they have a dot or a slash
 SYSTEM = re.compile(r"(pg|duckdb|pragma|sqlite)_", re.IGNORECASE)
-WRITES = ("copy", "insert", "update", "delete", "merge")  #: statements that a CTE of DuckDB 2.0 may hold
+WRITES = ("copy", "insert", "update", "delete", "merge")  #: writing statements that DuckDB 2.0 accepts inside a CTE
 ENDS_PIVOT = ("using", "group", "order", "limit", "offset", "union", "except", "intersect", ";")
 
 
 def check(con: duckdb.DuckDBPyConnection, query: str) -> str:
-    """Return the one statement of a query, as it is to be run; raise BadInput unless it only reads.
+    """Return the text of the one statement of a query. Raises BadInput unless the statement only reads.
 
-    Costs .5 to 2.3 ms for the queries of `tests/storage/honest.sql`. EXPLAIN is judged by what it explains, since
-    EXPLAIN ANALYZE runs it.
+    Costs .5 to 2.3 ms for the queries of `tests/storage/honest.sql`. An EXPLAIN is judged by the statement that it
+    explains, since EXPLAIN ANALYZE runs this statement.
     """
     try:
         query.encode()
@@ -63,7 +65,7 @@ def check(con: duckdb.DuckDBPyConnection, query: str) -> str:
 
 
 def _one_statement(con: duckdb.DuckDBPyConnection, query: str) -> tuple[str, str]:
-    """The type and the text of the only statement of a query, without a semicolon and comments behind it."""
+    """The type and the text of the only statement of a query, without the semicolon and comments that follow it."""
     try:
         statements = con.extract_statements(query)
     except duckdb.Error as error:
@@ -75,7 +77,7 @@ def _one_statement(con: duckdb.DuckDBPyConnection, query: str) -> tuple[str, str
     text = text.encode()[: ends[-1]].decode()
     try:
         return str(statements[0].type).rpartition(".")[2], text
-    except ValueError as error:  # DuckDB's Python has no name for some, as UPDATE EXTENSIONS
+    except ValueError as error:  # DuckDB's Python package cannot name some types, such as UPDATE EXTENSIONS
         raise BadInput(f"{text.split()[0].upper()} is not allowed here: {ALLOWED}") from error
 
 
@@ -152,10 +154,11 @@ def functions() -> frozenset[str]:
 
 
 def _with_values(text: str) -> str:
-    """The text with IN (NULL) behind each column of a PIVOT that lists no values.
+    """Return the text with `IN (NULL)` added behind each column of a PIVOT that lists no values.
 
-    DuckDB makes two statements of such a PIVOT, the first to find the values, and does not serialize them. With a list
-    it is a SELECT whose other parts are the same. Raises BadInput for text with a word that writes.
+    DuckDB turns a PIVOT without values into two statements, the first of which finds the values, and does not serialize
+    them. With a list of values it is one SELECT, whose other parts are unchanged and can be judged. Raises BadInput for
+    a text that contains one of the words WRITES.
     """
     tokens = _tokens(text)
     for _, word, *_ in tokens:
@@ -173,7 +176,7 @@ def _with_values(text: str) -> str:
 
 
 def _tokens(text: str) -> list[tuple[int, str, int, int]]:
-    """Tokens of a query without comments: depth in parentheses, word in small letters, start and end in bytes."""
+    """Tokens of a query without comments: depth in parentheses, word in lower case, start and end in bytes."""
     raw = text.encode()
     starts = duckdb.tokenize(text)
     stops = [start for start, _ in starts[1:]] + [len(raw)]
@@ -189,7 +192,7 @@ def _tokens(text: str) -> list[tuple[int, str, int, int]]:
 
 
 def _unlisted(tokens: list[tuple[int, str, int, int]], place: int) -> Iterator[tuple[int, int]]:
-    """Start and end of each column without values, of the PIVOT at a place: between its ON and the next clause."""
+    """Yield start and end, in bytes, of each column without values in the ON clause of the PIVOT at token `place`."""
     depth = tokens[place][0]
     clause, listed = False, False
     column = list[tuple[int, int]]()

@@ -1,4 +1,6 @@
-"""Leases: `studies/<name>/running/*.lease`, one per current run, locked so that the kernel frees it when the run dies.
+"""Leases protect the datasets of unfinished runs from garbage collection: `studies/<name>/running/*.lease`.
+
+Each unfinished run has one such file and holds a lock on it, which the kernel releases when the process dies.
 
 A run touches a dataset's `.lock` file when it makes or adopts the dataset. A dataset is in use when its `.lock` file
 was touched since the oldest lease.
@@ -52,7 +54,8 @@ def leases(store: Path, study: str = "*") -> list[Lease]:
 def running(store: Path, study: str) -> Iterator[Path]:
     """Hold a lease on the datasets that a run of `study` makes or adopts inside the block. Yields the lease's file.
 
-    The lease takes over those of interrupted runs of the study. It is removed when the block ends without an error.
+    The lease replaces those of interrupted runs of the study and begins when the oldest of them began. It is removed
+    when the block ends without an error.
     After an error it stays, unlocked, so that garbage collection keeps the run's datasets until the study runs again.
     """
     folder = store / "studies" / study / "running"
@@ -77,7 +80,9 @@ def running(store: Path, study: str) -> Iterator[Path]:
 
 
 def adopt(store: Path, at: Address) -> Dataset | None:
-    """As `complete`, and mark the dataset as in use: garbage collection keeps it while the caller's lease is held.
+    """Return the dataset at an address if it is complete, and mark it as in use; else return None.
+
+    Garbage collection keeps a marked dataset while the caller's lease is held.
 
     Also returns None while another process is making or deleting the dataset; `materialize` then waits for its lock.
     """
@@ -97,9 +102,9 @@ def adopt(store: Path, at: Address) -> Dataset | None:
 
 @contextlib.contextmanager
 def unused(folder: Path, since: float) -> Iterator[bool]:
-    """Hold a dataset's lock without touching it. Yields False if another holds it, or has touched it since `since`."""
+    """Hold a dataset's lock. Yields False if another process holds it, or has touched the lock file since `since`."""
     lock = lock_of(folder)
-    existed = lock.exists()  # the time of a lock file that is created here means nothing
+    existed = lock.exists()  # if it is created here, its time does not mean that the dataset was used
     handle = os.open(lock, os.O_RDONLY if existed else os.O_RDONLY | os.O_CREAT, 0o644)
     try:
         yield _try_lock(handle, fcntl.LOCK_EX) and (not existed or os.fstat(handle).st_mtime < since)

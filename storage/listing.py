@@ -1,7 +1,7 @@
-"""The scan of a source: assigns each item its shard and row once, and reports changes since the last scan.
+"""The scan of a source: it gives each item a shard and a row, once, and reports changes since the last scan.
 
-A listing is an immutable dataset with one row per item. The mutable part is one small file per source, replaced by one
-rename.
+A listing is an immutable dataset with one row per item of a shard. The manifest of a source names its listings. It is a
+small file that is replaced by one rename.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Attempt(NamedTuple):
     """The attempts at an item that failed by a transient cause."""
 
     tries: int
-    at: float  #: seconds since the epoch of the last try
+    at: float  #: time of the last try, in seconds since the epoch
     cause: str
     #: {shard: [cause, detail]} of the shards where it failed before it was acquired in a later one
     left: dict[str, list[str]]
@@ -47,7 +47,7 @@ class Scan(NamedTuple):
     """The result of a scan."""
 
     listings: list[Dataset]  #: one per shard, in the order of shard numbers
-    dropped: list[Dropped]  #: items that the source holds and does not offer
+    dropped: list[Dropped]  #: items that the source holds but does not offer for the study
     new: int  #: number of shards that the last scan did not have
     changed: int  #: number of shards whose listing differs from the last scan
     source: str  #: recipe of the source; its folder holds the manifest and the ledger of attempts
@@ -85,7 +85,7 @@ def scan(store: Path, source: Source, shard_size: int) -> Scan:
 
 
 def _home(shards: list[list[dict[str, Any]]]) -> dict[str, int]:
-    """{source_key: shard} of the shard in which each item is kept current: the last one that lists it."""
+    """{source_key: shard}: the last shard that lists each item. Scans update the item in this shard only."""
     return {row["source_key"]: shard for shard, rows in enumerate(shards) for row in rows}
 
 
@@ -103,7 +103,7 @@ def _record(folder: Path, listings: list[Dataset], known: dict[str, Any]) -> Non
 def append_shard(store: Path, source: str, keys: Sequence[str]) -> Dataset:
     """Put items whose retry succeeded into a new shard, with new ids. Later scans keep them there.
 
-    `source` is the recipe in `Scan`. Raises BadInput when the source has no manifest.
+    `source` is the recipe of the source, as in `Scan.source`. Raises BadInput when the source has no manifest.
     """
     folder = store / "sources" / source
     with locked(folder):
@@ -138,7 +138,8 @@ def write_attempts(store: Path, source: str, attempts: Mapping[str, Attempt]) ->
 def assign(before: list[list[dict[str, Any]]], items: list[Item], shard_size: int) -> list[list[dict[str, Any]]]:
     """Assign every item a shard and a row. Earlier assignments are kept. A pure function of its arguments.
 
-    An item that is listed in two shards failed in the first and was acquired in the last; only the last is updated.
+    An item that is listed in two shards failed in the first and was acquired in the last. Only its row in the last
+    shard is updated.
     """
     offered = {item.source_key: item for item in items}
     if len(offered) != len(items):
@@ -204,7 +205,7 @@ def read_listing(store: Path, listing: Dataset) -> pl.DataFrame:
 
 
 def _write(store: Path, number: int, rows: list[dict[str, Any]]) -> Dataset:
-    """Write a listing, addressed by its content, not by the source's path: moving a source keeps its listings."""
+    """Write a listing. Its address depends on its content alone, so a source that is moved keeps its listings."""
     content = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
     at = address("listings", "2", {"shard": number, "content": content})
 

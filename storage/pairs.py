@@ -132,7 +132,8 @@ def _described(
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Yield each row of a listing with its columns of `images.parquet`, in order.
 
-    Images are decoded in threads: at once when the source reports them by `arrived`, in any order; else a few ahead.
+    Images are decoded in threads. An image that the source reports by `arrived` is decoded at once. All others are
+    decoded in order, a few rows ahead of the yielded row.
     """
     listed = rows.select("source_key", "group_key", "row", "locator").to_dicts()
     requested = [row for row in listed if row["source_key"] not in moved]

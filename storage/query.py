@@ -81,7 +81,7 @@ def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """Column names, with `_1`, `_2` and so on behind those that occurred before."""
+    """Make column names unique: a name that occurred before gets the suffix `_1`, `_2` and so on."""
     unique = dict[str, None]()
     for name in names:
         free, count = name, 0
@@ -93,7 +93,7 @@ def distinct(names: Iterable[str]) -> list[str]:
 
 
 def json_value(value: Any) -> Any:
-    """A value of DuckDB as JSON holds it: NaN and infinities as null, decimals as numbers, bytes as base64."""
+    """Convert a DuckDB value for JSON: NaN and infinities become null, decimals numbers, and bytes base64."""
     if isinstance(value, decimal.Decimal):
         value = float(value)
     if isinstance(value, float):

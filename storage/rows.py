@@ -1,4 +1,4 @@
-"""The rows of a study's split: embeddings of all shards, joined with ids, owners and split numbers."""
+"""The items on one side of a study's split: embeddings of all shards, ids, split numbers, and each caption's image."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 class Rows(NamedTuple):
     """Counted items of one model: the acquired and embedded items on the requested side of the split."""
 
-    image: NDArray  #: float32 [n, d], unit rows; float16 as stored
-    text: NDArray  #: float32 [m, d], unit rows; float16 as stored
+    image: NDArray  #: [n, d], float32 unit rows if normalised, float16 as stored
+    text: NDArray  #: [m, d], float32 unit rows if normalised, float16 as stored
     image_id: Ints  #: [n]
     pair_id: Ints  #: [m]
-    owner: Ints  #: [m]: the row of `image` for each caption
+    owner: Ints  #: [m]: the row of `image` to which each caption belongs
     split_u: np.ndarray[Any, np.dtype[np.float64]]  #: [n]
 
 

@@ -1,4 +1,7 @@
-"""The split: an item's side depends on its group alone, so the order and number of items cannot change it."""
+"""The split into training and held-out items.
+
+The side of an item depends on its group alone, so the order and number of items cannot change it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import hashlib
 def split_u(group: str, salt: str = "split") -> float:
     """A number in [0, 1) drawn from the sha256 of salt and group (DEFINITIONS, Split).
 
-    An item is held out when the number is below the study's `heldout`. 53 bits of the digest fill a float64 exactly.
+    An item is held out when the number is below the study's `heldout`. The number has 53 bits of the digest, as many
+    as a float64 holds exactly.
     """
     digest = hashlib.sha256((salt + group).encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2.0**53

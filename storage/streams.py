@@ -1,4 +1,4 @@
-"""Streams of a pair shard for the embedding stage: images' bytes are read a few at a time, by row group.
+"""Readers of a pair shard for the embedding stage. Image bytes are read a few at a time, by Parquet row group.
 
 Rows that repeat an earlier row are identified, so that equal bytes and equal captions are embedded once.
 """
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from storage.dataset import Dataset
 from storage.pairs import read_captions, read_images
 
-READ_AT_ONCE = 32  # images: 640 x 480 JPEGs are about 5 MB
+READ_AT_ONCE = 32  # images in memory; 640 x 480 JPEGs take about 5 MB together
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 

@@ -1,10 +1,10 @@
-"""The user's own vectors (the spec `embeddings:PATH`): .npy, Parquet or Zarr, read into one form.
+"""The user's own vectors, named as `embeddings:PATH` in a study file: .npy, Parquet or Zarr, read into one form.
 
 Layouts, each in one folder:
   image.npy + text.npy                           two arrays
   img_emb/img_emb_*.npy + text_emb/text_emb_*.npy  clip-retrieval's, in numeric order, with metadata/metadata_*.parquet
   *.parquet with columns image_embedding, text_embedding
-  image + text as Zarr arrays (folder itself, or a Zarr group)
+  image + text                                   two Zarr arrays; the folder may be a Zarr group
 Optional beside them: metadata.parquet (or metadata/*.parquet), one row per pair: key, image_path, group, caption.
 Caption row j belongs to image row j, or to the image row in the metadata's integer column `image_row`.
 """

@@ -1,12 +1,13 @@
-"""The second wall around ad-hoc SQL: threads that the kernel lets read files, but neither write, make nor remove them.
+"""The second protection against ad-hoc SQL that writes: a thread in which the kernel allows files to be read only.
 
-The guard reads statements and may overlook one; the kernel does not read them. Landlock is used where the kernel has it
-(Linux 5.13), else a seccomp filter that refuses to open a file for writing (Linux 3.5). RLIMIT_FSIZE of 0 was tried and
-left: it fails each write, but opening an output file still empties it, and an answer sent to a file fails as well.
+The first, `storage.guard`, judges statements before they run and may overlook one. The kernel refuses the write itself,
+whatever the statement was. Landlock is used where the kernel has it (Linux 5.13), else a seccomp filter that refuses to
+open a file for writing (Linux 3.5). A limit RLIMIT_FSIZE of 0 was tried and rejected: writes fail, but opening a file
+for output still empties it, and an answer that is redirected to a file fails as well.
 
-Both hold for the thread that asks for them and for all threads and processes that it starts, and cannot be undone. So a
-connection of DuckDB must be opened after the call, in the same thread: its workers then inherit the restriction. Files
-that are open already, such as standard output, stay writable.
+Either restriction applies to the calling thread and to all threads and processes that this thread starts later, and
+cannot be undone. So a DuckDB connection must be opened after the call, in the same thread: its workers then inherit the
+restriction. Files that are open already, such as standard output, stay writable.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ T = TypeVar("T")
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER, PR_SET_NO_NEW_PRIVS = 22, 2, 38
 CREATE_RULESET, RESTRICT_SELF = 444, 446  # the same numbers on all architectures
 RULESET_VERSION = 1
-# Rights of linux/landlock.h by the version that brought them. Reading (2, 3) and executing (0) stay free.
+# Bits of linux/landlock.h for access to files, by the Landlock version that added them. Reading (bits 2 and 3) and
+# executing (bit 0) stay allowed.
 WRITE, REMOVE, MAKE = 1 << 1, 1 << 4 | 1 << 5, sum(1 << bit for bit in range(6, 13))
 REFER, TRUNCATE, DEVICE = 1 << 13, 1 << 14, 1 << 15  # versions 2, 3 and 5
 NETWORK = 1 << 0 | 1 << 1  # bind and connect with TCP, version 4
 
-# System calls by machine (linux/audit.h, asm/unistd.h): open with its flags in argument 1, openat in argument 2.
+# By machine (linux/audit.h, asm/unistd.h): its audit number, and the system calls that open files, with the index of
+# the argument that holds the flags: 1 for open, 2 for openat.
 MACHINES = {
     "x86_64": (0xC000003E, {2: 1, 257: 2}),
     "aarch64": (0xC00000B7, {56: 2}),
@@ -43,15 +46,16 @@ WRITERS = {
     "x86_64": (85, 76, 77, 82, 264, 316, 83, 258, 84, 86, 265, 88, 266, 87, 263, 133, 259, 90, 91, 268, 452, 425),
     "aarch64": (45, 46, 38, 276, 34, 37, 36, 35, 33, 52, 53, 452, 425),
 }
-OPENAT2 = 437  # its flags lie in memory, which a filter cannot read: it is answered as if the kernel had none
+OPENAT2 = 437  # a filter cannot read its flags, which lie in memory; it fails as on a kernel without it
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def forbid_writing() -> str:
-    """Restrict this thread, and what it starts, to reading; return 'landlock', 'seccomp' or 'none'.
+    """Forbid this thread, and the threads and processes that it starts, to write files.
 
-    'none' is a system that has neither: a line in the log says that only the guard protects the store.
+    Returns the mechanism: 'landlock', 'seccomp', or 'none' on a system that has neither. In the last case a warning in
+    the log says that only the guard protects the store.
     """
     for name, restrict in (("landlock", with_landlock), ("seccomp", with_seccomp)):
         try:
@@ -64,7 +68,7 @@ def forbid_writing() -> str:
 
 
 def with_landlock() -> None:
-    """Forbid writing by a Landlock ruleset without a rule. Raises OSError where the kernel has no Landlock."""
+    """Forbid writing by a Landlock ruleset with no exceptions. Raises OSError where the kernel has no Landlock."""
     version = _syscall(CREATE_RULESET, None, 0, RULESET_VERSION)
     files = WRITE | REMOVE | MAKE
     files |= (REFER if version >= 2 else 0) | (TRUNCATE if version >= 3 else 0) | (DEVICE if version >= 5 else 0)
@@ -78,7 +82,7 @@ def with_landlock() -> None:
 
 
 def with_seccomp() -> None:
-    """Forbid writing by a filter of system calls. Raises OSError where the system or the machine has none."""
+    """Forbid writing by a filter of system calls. Raises OSError where kernel or machine do not support it."""
     if platform.system() != "Linux" or platform.machine() not in MACHINES:
         raise OSError(errno.ENOSYS, "no filter is known for this machine")
     code = seccomp_filter(platform.machine())
@@ -89,7 +93,7 @@ def with_seccomp() -> None:
 
 
 def seccomp_filter(machine: str) -> bytes:
-    """A classic BPF program that fails writing system calls with EACCES, and allows all others."""
+    """A classic BPF program: system calls that write fail with EACCES, openat2 with ENOSYS; all others are allowed."""
     audit, openers = MACHINES[machine]
     flags = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
     fail, absent, allow = 0x00050000 | errno.EACCES, 0x00050000 | errno.ENOSYS, 0x7FFF0000
@@ -107,7 +111,7 @@ def seccomp_filter(machine: str) -> bytes:
     program += [skip_unless_equal(OPENAT2, 1), answer(absent)]
     for call in WRITERS[machine]:
         program += [skip_unless_equal(call, 1), answer(fail)]
-    for call, argument in openers.items():  # low half of the argument; both machines are little-endian
+    for call, argument in openers.items():  # loads the low half of the argument: both machines are little-endian
         any_flag = struct.pack("HBBI", 0x45, 0, 1, flags)
         program += [skip_unless_equal(call, 4), load(16 + 8 * argument), any_flag, answer(fail), answer(allow)]
     return b"".join([*program, answer(allow)])
@@ -137,7 +141,8 @@ def _syscall(number: int, *arguments: bytes | int | None) -> int:
 class ReadingThread:
     """One thread that cannot write. The rest of the process is not restricted.
 
-    A command opens the catalog and answers in it, while its main thread waits, takes Ctrl-C and reads the prompt.
+    A command opens the catalog and runs queries in this thread. Its main thread reads the prompt, waits for the answer
+    and handles Ctrl-C.
     """
 
     def __init__(self) -> None:
@@ -146,12 +151,12 @@ class ReadingThread:
         self.wall = self.call(forbid_writing)
 
     def call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """The result of a function that runs in the thread; what it raises is raised here. Ctrl-C interrupts it."""
+        """Run a function in the thread and return its result, or raise its error. Ctrl-C interrupts it."""
         future = self._pool.submit(function, *arguments, **named)
         try:
             return future.result()
         except KeyboardInterrupt:
-            while not future.done():  # between two statements an interrupt is lost
+            while not future.done():  # repeated, since an interrupt between two statements has no effect
                 self.interrupt()
                 wait([future], timeout=0.1)
             raise

@@ -42,11 +42,12 @@ def fetch(
 ) -> int:
     """Fetch the items of one shard. Returns the number of images fetched.
 
-    The source is not hashed, so that it may be moved: the digest of the listing identifies its items.
+    The source is not part of the recipe, so its folder may be moved. The digest of the listing identifies the items.
 
     earlier: shards fetched before this one, for finding duplicates and for the share of items fetched so far. When that
         share is below `min_success`, TooFewPairs is raised and the shard is not kept.
-    moved: {source key: (cause, detail)} of items that a later shard holds. In this shard they stay failed.
+    moved: {source key: (cause, detail)} of items that failed here and were fetched in a later shard. In this shard they
+        stay failed.
     """
     opened = open_source(source, runtime.store)
     seen = failures.sums(runtime.store, earlier) if rules["duplicates"] == "drop" else None
@@ -74,7 +75,7 @@ def image_check(max_pixels: int) -> Check:
 def retry(
     scanned: Scan, pairs: list[Dataset], source: dict[str, Any], rules: dict[str, Any], after: float, runtime: Runtime
 ) -> Dataset | None:
-    """Fetch items with a temporary failure again. Returns the listing of a new shard, or None if all failed again."""
+    """Try again to fetch items that failed temporarily. Returns the listing of a new shard, or None if all failed."""
     return failures.retry(
         runtime.store,
         open_source(source, runtime.store),

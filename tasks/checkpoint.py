@@ -24,8 +24,8 @@ def import_sae(
 ) -> int:
     """Read an SAE from `path` and write it in this project's format. `checkpoint` is the fingerprint of its files.
 
-    Its dimension must be that of the model's rows. A threshold that its files do not hold is calibrated on the training
-    rows. The table of its training curve is empty.
+    Its dimension must be that of the model's rows. If its files hold no threshold, a threshold is calibrated on the
+    training rows. The table of its training curve is empty.
     """
     import polars as pl
 

@@ -1,4 +1,4 @@
-"""Work in child processes of one thread each, so that a result has the same bytes whatever else runs.
+"""Run jobs in child processes with one thread each, so that a result has the same bytes whatever else runs.
 
 This module does not import Prefect, so that a child starts quickly.
 """
@@ -21,9 +21,9 @@ class ChildFailed(RuntimeError):
 
 
 class Watch(NamedTuple):
-    """A check that a job calls now and then, so that its process ends when the study was killed."""
+    """A check that a job calls now and then, so that its process ends after the process of the study was killed."""
 
-    parent: int
+    parent: int  #: process id
 
     def __call__(self) -> None:
         """End this process if its parent process is gone."""
@@ -38,7 +38,7 @@ class Child(NamedTuple):
     pipe: Connection
 
     def end(self) -> None:
-        """Close the pipe, so that the process ends, and wait up to 10 s. A killed process leaves semaphores behind."""
+        """Close the pipe, so that the process ends, and wait up to 10 s. Killing it would leave semaphores behind."""
         self.pipe.close()
         self.process.join(10)
 
@@ -48,7 +48,7 @@ _thread = threading.local()  # .idle: waiting processes, shared by the threads o
 
 @contextmanager
 def side_by_side(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of one thread per core, at most one per job, whose calls of `in_process` share child processes.
+    """A pool with one thread per core, or per job if there are fewer. Its calls of `in_process` share child processes.
 
     A process takes seconds to start, so it is used again for the next job. When the block ends, also by an error or an
     interrupt, queued jobs are cancelled and running processes terminated.
@@ -68,8 +68,8 @@ def side_by_side(jobs: int) -> Iterator[ThreadPoolExecutor]:
 def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
     """Return `body(job, watch)`, computed in a child process. Body, job and answer are pickled.
 
-    Raises ChildFailed with the error of the body, or with the exit code if the process died: when memory runs out, the
-    kernel kills it without a message.
+    Raises ChildFailed with the error of the body, or with the exit code if the process died. A process that the kernel
+    kills because memory has run out leaves no other message.
     """
     idle: list[Child] | None = getattr(_thread, "idle", None)
     child = _take(idle) if idle else None

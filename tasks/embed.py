@@ -33,11 +33,11 @@ LOG_EVERY = 30.0  # seconds between progress lines
 
 
 def model_identity(spec: str, store: Path) -> tuple[str, str]:
-    """(identity of a model for recipes, spec to load it with). The model is not loaded.
+    """Return (identity of a model for recipes, spec with which to load it). The model is not loaded.
 
-    The identity of a local folder is the fingerprint of its files, wherever it lies. That of a hub repository is its
-    commit, which is resolved once per store and kept in `sources/revisions.json`. Raises BadInput for a folder that
-    does not exist.
+    The identity of a local folder is the fingerprint of its files, wherever it lies. The identity of a hub repository
+    is its commit, which is resolved once per store and kept in `sources/revisions.json`. Raises BadInput for a folder
+    that does not exist.
     """
     parsed = Spec.parse(spec)
     if parsed.path is not None:
@@ -86,9 +86,10 @@ def embed(
     runtime: Runtime,
     max_pixels: int = MAX_PIXELS,
 ) -> int:
-    """Embed the images and captions of a shard. Returns the number of rows without the failed ones.
+    """Embed the images and captions of a shard. Returns the number of rows that did not fail.
 
-    model: a handle, or the identity of a model, for the recipe. `spec` is what the model is loaded with.
+    model: the handle or the identity of the model, which is part of the recipe.
+    spec: the spec with which the model is loaded, which is not part of the recipe.
     max_pixels: limit for decoding; at least the limit of `acquire`.
     """
     encoders = load_encoders(spec, runtime.device, dtype)
@@ -139,7 +140,7 @@ def embed(
 def _cast(encoders: list[Encoder], store: Path, pairs: Dataset, texts: list[str], spec: str, max_pixels: int) -> None:
     """Cast the encoders to bfloat16. The cast is checked on the first device, with the first images that decode.
 
-    On failure the model is removed from the cache: part of its weights are cast already.
+    On failure the model is removed from the cache, since some of its weights may be cast already.
     """
     from vlm.precision import cast_checked
 
@@ -193,7 +194,7 @@ def _summary(shard: int, rows: tuple[int, int], pool: EncoderPool, seconds: floa
 
 @stage("embeddings", version="1", unhashed=("path",), resumes=True)
 def adopt_vectors(out: Path, pairs: Dataset, model: str, path: str, runtime: Runtime) -> int:
-    """Write the rows of a shard of pairs from the user's own vectors, normalised. `model` is their fingerprint."""
+    """Write the user's own vectors of a shard's pairs, normalised. `model` is the fingerprint of the vectors' files."""
     vectors = open_vectors(Path(path))
     row_of = {key: row for row, key in enumerate(vectors.keys)}
     images = read_images(runtime.store, pairs, ["image_id", "source_key"])

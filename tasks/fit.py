@@ -1,4 +1,4 @@
-"""Train one SAE in a child process of one thread: the bytes are the same, alone or in parallel with other seeds.
+"""Train one SAE in a child process with one thread, so that its bytes do not depend on what else is trained meanwhile.
 
 This module does not import Prefect, so that the process starts quickly.
 """
@@ -35,7 +35,7 @@ def fit_in_process(job: Fit) -> int:
 
 
 def fit(job: Fit, watch: Watch) -> int:
-    """Train one SAE, from its checkpoint in `job.out` if there is one. Saves the SAE and its training curve there."""
+    """Train one SAE, from its checkpoint in `job.out` if there is one. Saves SAE and training curve to `job.out`."""
     import polars as pl
     import torch
 

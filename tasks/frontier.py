@@ -1,4 +1,4 @@
-"""Frontier: R2 against L0 of every method on the rows of one model. The methods are shared by one process per core."""
+"""Frontier: R2 against L0 of every method on the rows of one model. The work is divided among one process per core."""
 
 from __future__ import annotations
 

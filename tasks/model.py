@@ -15,7 +15,7 @@ from tasks.stage import Runtime, stage
 
 @stage("features", version="1")
 def features(out: Path, pairs: list[Dataset], heldout: float, runtime: Runtime) -> int:
-    """Compute the features of both frozen towers for the training pairs, which every variant uses."""
+    """Compute the features of both frozen towers for the training pairs. All variants of the model share them."""
     from vlm.demo import tower_features
 
     columns = ["image_id", "split_u", "error", "image"]

@@ -1,4 +1,7 @@
-"""Publish: SAEs of a finished study, with cards made from the run's tables, and its pages. No flow calls this."""
+"""Publish: write a finished study's SAEs, their cards and the study's pages to a folder or a hub repository.
+
+The cards are made from the tables of the run. No flow calls this module; the command line does.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,10 @@ def publish_study(
 
 
 def write_saes(folder: Path, store: Path, run: Run, con: duckdb.DuckDBPyConnection) -> None:
-    """Write every SAE of the settings in the study file, without data diets, each with its card."""
+    """Write every SAE of the settings in the study file, each with its card.
+
+    SAEs of data diets, which are the same settings trained on other data, are left out.
+    """
     from sae import SAE
     from sae.hub import MANY, write_sae
 

@@ -1,4 +1,7 @@
-"""SAE settings and architectures for the flows, which import tasks and storage only. Imports no torch."""
+"""SAE settings and architectures, re-exported for the flows, which may import only tasks and storage.
+
+This module does not import torch.
+"""
 
 from sae.architectures import ARCHITECTURES, BASELINES, PARAMETERS
 from sae.settings import ImageShare, Settings

@@ -1,4 +1,4 @@
-"""Model specs for the flows, which import tasks and storage only."""
+"""Model specs, re-exported for the flows, which may import only tasks and storage."""
 
 from vlm.spec import FORMS, Spec, forms, relocated
 

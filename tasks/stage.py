@@ -1,4 +1,4 @@
-"""Caching: the cache key of a task is the address of its dataset, and Prefect's record lies in the dataset's folder."""
+"""Caching: a task's cache key is derived from the address of its dataset. Its record lies in the dataset's folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from storage.lease import adopt
 
 
 class Runtime(BaseModel):
-    """Options of a task that do not change its result. They are part of no recipe."""
+    """Options of a task that do not change its result. So they are not part of its recipe, which names the dataset."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,9 +33,10 @@ class Runtime(BaseModel):
 
 @dataclass
 class AtAddress(CachePolicy):
-    """Prefect's cache policy. The key is the path of the record in the dataset's folder, so both are deleted together.
+    """Prefect's cache policy: the key of a task is the path of Prefect's record in the folder of the task's dataset.
 
-    The record of an incomplete dataset is deleted: a cache hit always means a complete dataset.
+    Deleting the folder deletes the record too. The record of an incomplete dataset is deleted, so a cache hit always
+    means a complete dataset.
     """
 
     of: Callable[..., Address] | None = None
@@ -49,8 +50,8 @@ class AtAddress(CachePolicy):
     ) -> str | None:
         """Return the cache key. Prefect calls this with the arguments of the task.
 
-        Prefect logs an exception of this method and runs the task uncached. The task's body then computes the same
-        address and raises the exception.
+        If this method raises an exception, Prefect logs it and runs the task uncached. The task then computes the same
+        address and raises the exception itself.
         """
         assert self.of is not None
         runtime: Runtime = inputs["runtime"]
@@ -61,7 +62,7 @@ class AtAddress(CachePolicy):
 
 
 class Stage:
-    """A cached task, with the address of its dataset, which is computed without running the task."""
+    """A cached task. The address of its dataset can be computed without running the task."""
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class Stage:
             bound = make_signature.bind(*args, **kwargs).arguments
             return self.make(**bound)
 
-        del make.__wrapped__  # a process of a cluster imports the body by name: see __reduce__
+        del make.__wrapped__  # the body is not pickled with the task; another process imports it by name (__reduce__)
         make_signature = signature.replace(parameters=parameters, return_annotation=Dataset)
         make.__signature__ = make_signature  # type: ignore[attr-defined]
         make.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": Dataset}
@@ -100,7 +101,7 @@ class Stage:
         return _stage_named, (self.body.__module__, self.body.__name__)
 
     def address(self, **arguments: Any) -> Address:
-        """Address of the dataset for these arguments. Those that are not hashed may be left out.
+        """Address of the dataset for these arguments. Arguments that are not hashed may be left out.
 
         An argument equal to its default is not hashed, so that a new parameter with a default changes no old address.
         """
@@ -148,7 +149,8 @@ def stage(
 
     folder: folder of the store in which the datasets lie.
     version: part of the recipe; change it when the body gives another result.
-    unhashed: arguments that are not part of the recipe, besides `runtime`. All others are; handles by their digest.
+    unhashed: arguments that are not part of the recipe, besides `runtime`. All other arguments are part of it. A handle
+        is replaced by its digest.
     volatile: files that hold times and are not part of the digest.
     resumes: an interrupted call leaves its files in `out`, where the next call finds them.
     """

@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread per process, a private Prefect home, and a server in it."""
+"""Settings and fixtures of all tests: one thread per process, a private Prefect home, and a Prefect test server."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from storage.runs import Run, last_run
 # Every process of these clusters requires a token, as a team's cluster should.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 ROOT = Path(__file__).resolve().parents[1]
-# The small study, with pictures instead of vectors.
+# Replacements in the study file of tests_support.py, which make it a study of pictures instead of vectors.
 CHANGES = {
     'name = "small"': 'name = "pictures"',
     'source = "embeddings"\npath = "vectors"': 'source = "folder"\npath = "data"',
@@ -75,7 +75,7 @@ def end(process: subprocess.Popen[str], store: Path) -> tuple[Run, str]:
 class Raylets:
     """A Ray cluster of processes on this machine: a head, and nodes that are added and killed.
 
-    It uses the machine's own address, which the kernel routes over loopback: a driver resolves 127.0.0.1 to it.
+    It uses the machine's own address, since a driver replaces 127.0.0.1 by it. The kernel routes it over loopback.
     """
 
     def __init__(self, **head: Any) -> None:

@@ -15,7 +15,7 @@ KEYS = {"model": "m", "sae": "s", "seed": 0}
 
 
 class Case(NamedTuple):
-    """A study of one SAE: dense codes beside the catalog that holds their firings."""
+    """A study of one SAE with n images, m captions and C concepts: dense codes, and a catalog with the same firings."""
 
     con: duckdb.DuckDBPyConnection
     z_image: np.ndarray[Any, Any]  # [n, C]
@@ -29,7 +29,7 @@ class Case(NamedTuple):
 def random_case(seed: int, images: int = 60, width: int = 9) -> Case:
     """A study in which concept 0 is dead, 1 fires on images only, 2 on captions only, 3 on training rows only.
 
-    Activations lie on a coarse grid, so that they tie; images have none to four captions, some of them repeated.
+    Activations are multiples of 1/4, so that ties occur. Images have no caption, one or several; some captions repeat.
     """
     random = np.random.default_rng(seed)
     owner = np.sort(random.integers(0, images, 2 * images))
@@ -50,7 +50,7 @@ def random_case(seed: int, images: int = 60, width: int = 9) -> Case:
 
 
 def catalog(z_image: Any, z_text: Any, owner: Any, u: Any, heldout: float = 0.5) -> duckdb.DuckDBPyConnection:
-    """The views images, pairs and activations of such a study."""
+    """Return a connection with the tables images, pairs and activations of a study, made from its dense codes."""
     con = duckdb.connect(config={"threads": 1})
     define(con)
     split = np.where(np.asarray(u) < heldout, "heldout", "train")

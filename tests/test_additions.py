@@ -1,6 +1,7 @@
 """Adding a source, an architecture, a statistic and a stage to a copy of the checkout, as CONTRIBUTING describes it.
 
-A study there uses all of them: they are in its study file, its tables, its page and its explorer."""
+A study in the copy uses all four. They must appear in its study file, its tables, its page and its explorer.
+"""
 
 from __future__ import annotations
 
@@ -38,17 +39,17 @@ from storage.sources.section import FilesSection
 
 
 class SwatchesSection(FilesSection):
-    """So many colours."""
+    """The section [pairs] of a study with this source."""
 
     source: Literal["swatches"]
     colours: int = Field(40, ge=2, description="colours in the source")
 
     def place(self) -> dict[str, Any]:
-        """Every source of this kind is the same one."""
+        """Return the same identity for all sources of this kind, since the colours are drawn, not stored."""
         return {"at": "everywhere"}
 
     def reader(self, own: Path, identity: dict[str, Any]) -> Source:
-        """The reader."""
+        """Return the source that draws the colours."""
         return Swatches(self.colours, identity)
 
 
@@ -183,7 +184,7 @@ from tasks.stage import Runtime, stage
 
 @stage("audits", version="1")
 def audit(out: Path, entries: list[dict[str, Any]], runtime: Runtime) -> int:
-    """Write the number."""
+    """Write the number of entries into a file, and return it."""
     (out / "count.txt").write_text(str(len(entries)))
     return len(entries)
 ''',
@@ -242,7 +243,7 @@ def apply(checkout: Path, changes: dict[str, str | tuple[str, str]]) -> int:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this project's Python rooms."""
+    """A copy of this project's Python packages."""
     copy = tmp_path_factory.mktemp("checkout")
     for room in ROOMS:
         shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__", "web"))
@@ -262,7 +263,7 @@ def touched(checkout: Path) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def folder(checkout: Path, touched: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a study that uses all of them, run from the copy."""
+    """The folder of a finished study that uses all additions, run by the code of the copy."""
     folder = tmp_path_factory.mktemp("grown")
     build("clip", folder / "clip")
     (folder / "grown.toml").write_text(STUDY)

@@ -1,4 +1,4 @@
-"""The rooms: no module imports itself through others, and every room is checked, packaged and copied."""
+"""The rooms (top-level packages): no import circles, and every room is type-checked, packaged and in the image."""
 
 import re
 import tomllib

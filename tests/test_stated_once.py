@@ -77,7 +77,7 @@ def test_the_statistics_tables_are_listed_by_none() -> None:
 
 
 def test_sources_refuse_the_pictures_that_the_decoder_refuses() -> None:
-    """Storage may not import vlm, so the bound stands in both rooms."""
+    """Storage may not import vlm, so both packages have their own copy of the bound MAX_PIXELS."""
     from storage.sources.section import MAX_PIXELS
     from vlm import pictures
 

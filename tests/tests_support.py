@@ -36,7 +36,10 @@ min_pairs = 2
 
 
 def write_study(folder: Path, images: int = 2200, dim: int = 12) -> Path:
-    """Write a study file and vectors: sparse sums of 20 directions, two captions per image that share half of them."""
+    """Write a study file and vectors. Images are sparse sums of 20 directions.
+
+    Each image has two captions, which keep each of its directions with probability .7.
+    """
     rng = np.random.default_rng(7)
     atoms = rng.standard_normal((20, dim))
     codes = rng.random((images, 20)) * (rng.random((images, 20)) < 0.15)
@@ -75,7 +78,7 @@ def computed(run: Run, of: str | None = None) -> list[tuple[str, int | None]]:
 
 
 def tables(store: Path, run: Run) -> dict[str, pl.DataFrame]:
-    """All tables of a run, without the column that names folders."""
+    """All tables of a run, without the column `path`, which differs between stores."""
     folder = store / run.of("analyze")[0].dataset.path
     frames = {path.stem: pl.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
     return {name: table.drop("path", strict=False) for name, table in frames.items()}

@@ -1,7 +1,8 @@
 """Checkpoints of the four families with a few thousand random weights, in the hub's file layout.
 
-Built from the families' own configuration classes, with tokenizers that need no network: CLIP's merges come with
-open_clip, SigLIP's sentencepiece is trained here on a few captions, SigLIP2's is a Gemma-like BPE over bytes.
+They are built from the families' own configuration classes. The tokenizers need no network: the merges of CLIP's come
+with open_clip, the sentencepiece model of SigLIP's is trained here on a few captions, and so is the Gemma-like BPE of
+SigLIP2's.
 """
 
 from __future__ import annotations
@@ -105,7 +106,10 @@ def _naflex(folder: Path) -> None:
 
 
 def _clip_tokenizer(folder: Path, merges: int = 600) -> int:
-    """CLIP's byte-level BPE with its first merges. Returns the size of the vocabulary; the end of text is last."""
+    """Write CLIP's byte-level BPE tokenizer with its first `merges` merges.
+
+    Returns the size of the vocabulary. The last token is the end of text.
+    """
     from transformers import CLIPTokenizer
 
     spec = find_spec("open_clip")
@@ -126,7 +130,7 @@ def _clip_tokenizer(folder: Path, merges: int = 600) -> int:
 
 
 def _sentencepiece(folder: Path) -> int:
-    """A unigram model as SigLIP's: no dummy prefix, end of text 1, unknown 2. Returns the size of the vocabulary."""
+    """Write a unigram tokenizer like SigLIP's, with end of text 1 and unknown 2. Returns the size of the vocabulary."""
     import sentencepiece
     from transformers import SiglipTokenizer
 
@@ -141,8 +145,10 @@ def _sentencepiece(folder: Path) -> int:
 
 
 def _gemma_like(folder: Path) -> int:
-    """A BPE tokenizer with Gemma's special tokens, the end of text added, padding to the right, and no lower-casing of
-    its own, as SigLIP2's file in transformers 4. Returns the size of the vocabulary."""
+    """Write a BPE tokenizer like SigLIP2's in transformers 4. Returns the size of the vocabulary.
+
+    It has Gemma's special tokens, appends the end of text and pads to the right. It does not lower-case by itself.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,7 +1,7 @@
 """Encoders of vision-language models behind one interface, and the decoding of pictures for them.
 
-Plain Python for notebooks too: imports nothing else of the project. Each public name is imported when it is first
-used, and torch when a model is loaded, since reading a study file imports `vlm.spec`.
+It imports nothing else of the project, so that notebooks can use it alone. Each public name is imported when it is
+first used, and torch when a model is loaded: reading a study file imports `vlm.spec`, which should not wait for torch.
 """
 
 from importlib import import_module

@@ -1,10 +1,10 @@
-"""Embedding of images and captions in batches, each part timed: workers run the model while threads decode ahead.
+"""Embedding of images and captions in batches: workers run the model while threads decode ahead. Both are timed.
 
-Decoding is done in threads: Pillow releases the interpreter's lock (134 images/s of 640 x 480 on one core, 277 on two),
-and processes would have to send the pixels back. There is one worker per device; on a CPU one per core, each with one
-thread: a forward pass that splits every operation over all cores waits at each operation for the core that is decoding
-(ViT-B-32, two cores, float32: 16.2 images/s against 13.2). Batches start at the rows they are asked for: a resumed
-shard runs the batches of an uninterrupted one.
+Decoding runs in threads, because Pillow releases the interpreter's lock (134 images/s of 640 x 480 on one core, 277 on
+two), while processes would have to send the pixels back. There is one worker per GPU. A CPU has one worker per core,
+each with one thread. A single worker that splits every operation over all cores would wait at each operation for the
+core that is decoding (ViT-B-32, two cores, float32: 13.2 images/s instead of 16.2). Every chunk of rows is divided into
+batches anew, so that a shard resumed at a chunk runs the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 #: Images per batch by default: on a CPU more than 16 per core gain nothing, an accelerator needs many.
 CPU_BATCH, GPU_BATCH = 16, 256
-CAPTIONS_PER_IMAGE = 4  # a caption has a fraction of the tokens that an image has patches
+CAPTIONS_PER_IMAGE = 4  # a batch has 4 captions in place of an image: a caption has fewer tokens than an image patches
 
 
 def devices(device: str) -> list[str]:
@@ -88,8 +88,8 @@ class EncoderPool:
         for encoder in self.encoders:
             self._idle.put(encoder)
         self._one_thread_each = on_cpu and len(self.encoders) > 1
-        #: When workers fill every core, decoding ahead gains nothing: more threads than cores evict each other from the
-        #: caches and wait for the interpreter's lock (EfficientNet-Lite0 on two cores: a quarter of its speed).
+        #: When workers fill every core, decoding ahead gains nothing. More threads than cores evict each other from the
+        #: caches and wait for the interpreter's lock (EfficientNet-Lite0 on two cores fell to a quarter of its speed).
         self._decode_ahead = not on_cpu or len(self.encoders) < (os.cpu_count() or 1)
         self._forward = ThreadPoolExecutor(len(self.encoders), thread_name_prefix="forward")
         self._decode = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
@@ -109,7 +109,7 @@ class EncoderPool:
         torch.set_num_threads(self._threads)
 
     def decode(self, work: Callable[[], Any]) -> Future[Any] | Later:
-        """Run some work in a decoding thread, or, without decoding ahead, in the worker that asks for its result."""
+        """Run some work in a decoding thread. Without decoding ahead, the worker that asks for its result runs it."""
         return self._decode.submit(work) if self._decode_ahead else Later(work)
 
     def forward(self, work: Callable[[Encoder], Array]) -> Future[Array]:
@@ -139,8 +139,9 @@ class _Batches(ABC):
     """The rows of a shard in batches, which the pool's workers run ahead of the caller of `encode`.
 
     Args:
-        first_of: int64 [n]: for each row the first row with the same content, itself for most. Only those are encoded.
-        earlier: returns the float32 embeddings of rows in earlier chunks, for rows of a later chunk that repeat them.
+        first_of: int64 [n]: for each row the number of the first row with the same content, mostly the row itself. Only
+            first rows are encoded.
+        earlier: takes numbers of rows in earlier chunks that later rows repeat, and returns their float32 embeddings.
         chunk: rows per call of `encode`; no batch crosses the end of a chunk.
         done: called with the number of rows whenever rows are finished.
     """
@@ -155,7 +156,7 @@ class _Batches(ABC):
     ) -> None:
         self.pool, self.first_of, self.earlier, self.chunk, self.done = pool, first_of, earlier, chunk, done
         self.dim = pool.encoders[0].dim
-        self.largest = pool.batch_size  #: rows of a batch that fit the device, as far as is known
+        self.largest = pool.batch_size  #: most rows of a batch that fit the device, as far as is known
         self._waiting: deque[_Batch] = deque()
         self._source: Iterator[_Batch] | None = None
         self._lock = threading.Lock()
@@ -187,7 +188,7 @@ class _Batches(ABC):
         return out
 
     def _size(self, most: int) -> int:
-        """Rows per batch. The rows of a small shard, of new pairs, are divided evenly, to keep every worker busy."""
+        """Rows per batch, at most `most`. A small shard is divided evenly among the workers, to keep all busy."""
         return max(1, min(most, -(-len(self.first_of) // len(self.pool.encoders))))
 
     def _fill(self) -> bool:
@@ -268,7 +269,7 @@ class ImageBatches(_Batches):
             try:
                 return preprocess(decode(data, self.max_pixels))
             except DecodeError:
-                return None  # its row stays NaN and is named in failed_rows
+                return None  # its row stays NaN and is listed in the attribute failed_rows
 
         return self.pool.decode(work)
 

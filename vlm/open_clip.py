@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "open_clip_config.json"
 LIBRARIES = ("open_clip_torch", "torch", "torchvision", "timm", "transformers", "tokenizers", "pillow")
-#: Pictures per forward pass of a convolutional tower on a CPU, whatever the batch: the activations of 64 do not fit the
-#: cache (EfficientNet-Lite0 on two cores, images/s: 79 with 8 at a time, 60 with 32, 42 with 64). With fewer than 32
-#: the threads synchronise so often that one other busy process slows 8 at a time down to 5 images/s, but 32 only to 40.
+#: Largest number of pictures in a forward pass of a convolutional tower on a CPU; larger batches are split. The
+#: activations of 64 pictures do not fit the cache: EfficientNet-Lite0 on two cores embeds 79 images/s with 8 at a time,
+#: 60 with 32 and 42 with 64. Fewer than 32 are not used, because the threads then synchronise so often that another
+#: busy process slows them down: to 5 images/s with 8 at a time, but only to 40 with 32.
 CACHE_BATCH = 32
 
 
@@ -93,8 +94,8 @@ class OpenClipEncoder(Encoder):
         return Tokens({"ids": ids}, lengths, self._truncated(texts, ids))
 
     def _truncated(self, texts: Sequence[str], ids: torch.Tensor) -> torch.Tensor:
-        """Which captions were truncated, bool [B]. The tokenizers do not report it: captions that fill the context are
-        tokenized again with one more token."""
+        """Which captions were truncated, bool [B]. The tokenizers do not report it, so captions that fill the context
+        are tokenized again with a context that is one token longer."""
         import torch
 
         cut = torch.zeros(len(ids), dtype=torch.bool)
@@ -230,8 +231,9 @@ def _local_dir(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(options of create_model, source) of a checkpoint folder.
 
     A Hugging Face text tower names its architecture by `hf_model_name`, which open_clip reads as a hub repository or a
-    path from the working directory. Here it is always the folder itself, whose config.json states the architecture. It
-    is passed as `text_cfg`, since keyword arguments override the file in open_clip. So folders can be moved.
+    path from the working directory. Here it is always set to the checkpoint's folder, whose config.json states the
+    architecture, so that folders can be moved. The changed `text_cfg` is passed to open_clip as a keyword argument,
+    which overrides the file.
     """
     spec = f"model spec {Spec.of_folder('open_clip', folder)}"
     if not folder.is_dir():

@@ -10,14 +10,14 @@ import warnings
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-#: Above its own limit against decompression bombs Pillow only warns, up to twice the size; this limit refuses.
+#: Pillow's limit against decompression bombs. Above it Pillow only warns, up to twice the size; here it is an error.
 MAX_PIXELS = 89_478_485
 _ORIENTATION = 0x0112  # EXIF tag; the values 5 to 8 are quarter turns
 _QUARTER_TURNS = (5, 6, 7, 8)
 
 
 class DecodeError(ValueError):
-    """The bytes are no usable picture. `cause` is one of a few fixed phrases, to count by; the message adds details."""
+    """The bytes are no usable picture. `cause` is one of a few fixed phrases, by which failures can be counted."""
 
     def __init__(self, cause: str, detail: str = "") -> None:
         super().__init__(f"{cause}: {detail}" if detail else cause)
@@ -27,11 +27,11 @@ class DecodeError(ValueError):
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a picture into RGB, upright, on white.
 
-    Transparency is flattened on white, since dropping the alpha channel would show the colours under it; the EXIF
-    orientation is applied; an animation gives its first frame. The size in pixels stays.
+    Transparent parts are blended with white, because dropping the alpha channel would show the colours under it. The
+    EXIF orientation is applied. An animation gives its first frame. The picture is not resized.
 
     Raises `DecodeError` with one of the causes "empty file", "not an image", "too many pixels", "corrupt image",
-    "unsupported pixels" (floating point, or integers of more than 16 bits: their white is not known).
+    "unsupported pixels" (floating point, or integers of more than 16 bits, whose value for white is not known).
     """
     image = _opened(data, max_pixels)
     try:
@@ -49,8 +49,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height in pixels of the picture that `decode` would return, with the same errors, in less time.
 
-    The whole file is decoded, but a JPEG at an eighth of its size: its entropy coding is still read to the end, so
-    that a truncated or corrupt file is detected, while the transforms (three quarters of the time) are left out.
+    The whole file is decoded, a JPEG at an eighth of its size. Its entropy-coded data is still read to the end, so that
+    a truncated or corrupt file is detected. Only the transforms, three quarters of the time, are left out.
     """
     image = _opened(data, max_pixels)
     width, height = image.size
@@ -76,7 +76,7 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
         raise DecodeError("empty file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's bomb warning has the same limit, which raises below
+            warnings.simplefilter("ignore")  # Pillow's warning of large pictures: an error below
             image = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise DecodeError("too many pixels", str(error)) from None
@@ -104,7 +104,8 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _from_deep_grey(image: Image.Image) -> Image.Image:
     """8-bit grey of a 16-bit picture; Pillow's own conversion clips at 255 and leaves mostly white.
 
-    Values of mode I;16 reach 65,535. Mode I holds 8-bit values too: it is scaled only when a value is above 255.
+    Values of mode I;16 reach 65,535 and are always scaled. Mode I may hold 8-bit values: a picture of this mode is
+    scaled only when one of its values is above 255.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Casting of a model to bfloat16, checked on its own first batch: the embeddings must hardly change."""
+"""Casting of a model to bfloat16, with a check that the embeddings of the first batch hardly change."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Model specs: the strings that name a model, taken apart and put together in this file alone.
+"""Model specs, the strings that name a model. Only this file takes them apart and puts them together.
 
-Imports no library of models: a study file is checked with it.
+Imports no model library, because every check of a study file imports this module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FORMS = {
     "hf": ("hf:REPOSITORY[@REVISION]", f"hf:{LOCAL_DIR}PATH"),
     "embeddings": ("embeddings:PATH",),
 }
-#: `hf:PATH` is a path by these first letters. Whether something lies there does not change the meaning of a spec.
+#: The rest of an `hf:` spec is a path if it starts with one of these, whether or not the path exists.
 PATH_STARTS = ("/", "./", "../", "~")
 
 
@@ -95,7 +95,7 @@ class Spec(NamedTuple):
 
 
 def forms(*kinds: str) -> tuple[str, ...]:
-    """The allowed forms of a spec of some kinds, and the short names."""
+    """The allowed forms of specs of the given kinds, followed by the short names."""
     return (*(form for kind in kinds for form in FORMS[kind]), *ZOO)
 
 

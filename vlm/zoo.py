@@ -1,6 +1,6 @@
 """Tables of the named models: short names that a study may use in place of a spec, and the demo's variants.
 
-Names say nothing about versions: the hub's revision of each is resolved once for a store, and recorded.
+A short name does not fix a version: each store resolves the hub's revision once, and records it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ class Variant(NamedTuple):
     bias: float | None  #: initial value of what is added to the logits, for sigmoid only
 
 
-#: CLIP's training ends with a temperature of .01, a scale of 100. A temperature learned from CLIP's initial value would
-#: close the gap between the modalities, and remove the unimodal concepts that the softmax variant is meant to show.
+#: The softmax variant has the scale of 100 (a temperature of .01) that CLIP's training ends with. Learning the scale
+#: from CLIP's initial value would close the gap between the modalities, and remove the unimodal concepts that this
+#: variant is meant to show.
 VARIANTS = {
     "emoji-clip": Variant("softmax", epochs=20, scale=100.0, bias=None),
     "emoji-siglip": Variant("sigmoid", epochs=30, scale=10.0, bias=-10.0),

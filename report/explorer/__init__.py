@@ -1,4 +1,4 @@
-"""The explorer's data files: a study as JSON and thumbnails, made from the catalog, dictionaries and layouts alone."""
+"""The explorer's data files: a study as JSON and thumbnails, made from its catalog, decoders and map layouts."""
 
 from __future__ import annotations
 

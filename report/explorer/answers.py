@@ -19,7 +19,7 @@ def rows_of(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> pl.Data
 
 
 def table_of(con: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
-    """The answer to a query, rounded in the same way."""
+    """The answer to a query, with its floats `rounded`."""
     return rounded(pl.DataFrame(con.sql(query).to_arrow_table()))
 
 

@@ -34,7 +34,7 @@ def write_compare(site: ZipFile, con: duckdb.DuckDBPyConnection, main: Runs, pag
 
 
 def copy_figures(site: ZipFile, page: Path) -> list[dict[str, Any]]:
-    """Copy those of the page's figures whose files exist. Returns the description of each."""
+    """Copy every figure of the page whose files exist. Returns the descriptions of the copied figures."""
     folder, figures = page / "figures", []
     for figure in json.loads((page / FIGURES_INDEX).read_text(encoding="utf-8")):
         files = {kind: f"{figure['id']}.{kind}" for kind in ("svg", "png")}

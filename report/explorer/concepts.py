@@ -19,10 +19,10 @@ from storage.statements import statement
 TOP = 24  # items of each modality in a concept's top lists
 BINS = 20  # of the activation histogram
 BRIDGES = 20_000  # at most, per SAE
-WORDS, NAMED = 8, 3  # distinctive words kept per concept, and those of them in its name
-PRIOR, LEAST = 10, 1.96  # weight of the prior in captions; the score from which a word is distinctive at 95 %
+WORDS, NAMED = 8, 3  # distinctive words kept per concept; how many of them form its name
+PRIOR, LEAST = 10, 1.96  # weight of the prior, counted in captions; lowest z-score of a distinctive word (95 %)
 CONCEPT_BLOCK = 64  # concepts per file
-CODE_DIGITS = 4  # significant digits of codes and shares, the largest part of the data
+CODE_DIGITS = 4  # significant digits of codes and shares; few, as these are the largest part of the data
 SMALL = 5000  # a study of at most so many images shows all items, not only those in a top list
 
 Record = dict[str, Any]
@@ -60,7 +60,7 @@ def find_words(con: duckdb.DuckDBPyConnection) -> None:
 def write_run(
     site: ZipFile, con: duckdb.DuckDBPyConnection, key: SAEKey, split: str, layout: Any, dictionary: Dictionary
 ) -> None:
-    """Write all files of one SAE. layout: places of its concepts, [C, 2]."""
+    """Write all files of one SAE. layout: positions of its concepts on the map, [C, 2]."""
     of = key._asdict()
     concepts = rows_of(con, "concepts", **of)
     words: dict[int, list[Record]] = defaultdict(list)
@@ -126,7 +126,8 @@ def _histograms(con: duckdb.DuckDBPyConnection, key: SAEKey, split: str) -> dict
 def _write_codes(site: ZipFile, con: duckdb.DuckDBPyConnection, key: SAEKey, dictionary: Dictionary) -> None:
     """Write the codes of the items shown, one file per block of images.
 
-    Of a large study only the items in a top list of this SAE have codes. An item on which no concept fires has none.
+    In a study of more than SMALL images, only the items in a top list of this SAE have codes. An item on which no
+    concept fires has no codes.
     """
     blocks: dict[int, dict[str, Record]] = defaultdict(lambda: {"images": {}, "texts": {}})
     for modality, name in (("image", "images"), ("text", "texts")):

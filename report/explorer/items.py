@@ -22,7 +22,7 @@ SIDE, QUALITY = 160, 70  # longest side of a thumbnail in pixels, and WebP's qua
 
 
 def find_shown(con: duckdb.DuckDBPyConnection) -> None:
-    """Fill the table shown_images. Needs explorer_top."""
+    """Fill the table shown_images: the images that the explorer shows. Reads the table explorer_top."""
     select = statement("explorer/shown_images", small=SMALL, block=BLOCK)
     con.execute(f"CREATE OR REPLACE TEMP TABLE shown_images AS {select}")
 
@@ -34,7 +34,7 @@ def write_thumbnails(site: ZipFile, con: duckdb.DuckDBPyConnection) -> set[int]:
     written: set[int] = set()
     answer = con.execute(statement("explorer/pictures"))
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="thumbnail") as pool:
-        while rows := answer.fetchmany(256):  # a few at a time: the bytes are of any size that the source gave
+        while rows := answer.fetchmany(256):  # all at once may not fit in memory: images have their original size
             encoded = pool.map(lambda row: webp(row[1], SIDE, QUALITY), rows)
             for (image_id, _), data in zip(rows, encoded, strict=True):
                 if data is not None:
@@ -44,7 +44,10 @@ def write_thumbnails(site: ZipFile, con: duckdb.DuckDBPyConnection) -> set[int]:
 
 
 def write_items(site: ZipFile, con: duckdb.DuckDBPyConnection, thumbs: set[int]) -> None:
-    """Write `data/items/<n>.json`, `index.json` and `search.json`."""
+    """Write the images and captions shown to `data/items/<n>.json`, with `index.json` and `search.json` beside them.
+
+    index.json maps an item to its n; search.json lists all captions. thumbs: ids of the images with a thumbnail.
+    """
     blocks: dict[int, dict[str, Any]] = defaultdict(lambda: {"images": {}, "texts": {}})
     index: dict[str, dict[str, int]] = {"images": {}, "texts": {}}
     for row in rows_of(con, "images").iter_rows(named=True):

@@ -8,7 +8,7 @@ import numpy as np
 
 NDArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 NEIGHBOURS, MIN_DISTANCE, SEED = 15, 0.1, 0  # UMAP's own defaults, and its random_state
-FEWEST = 64  # concepts from which UMAP is used: among fewer, 15 neighbours are no neighbourhood
+FEWEST = 64  # lowest number of concepts for UMAP: among fewer, 15 neighbours are no longer local
 
 
 def method_of(count: int) -> str:
@@ -17,11 +17,11 @@ def method_of(count: int) -> str:
 
 
 def concept_map(dictionary: NDArray) -> NDArray:
-    """Places of C concepts in the plane from their directions [C, d]: float64 [C, 2] in [-1, 1], aspect kept.
+    """Points in the plane for C concepts with directions [C, d]: float64 [C, 2] in [-1, 1], both axes on one scale.
 
     UMAP (McInnes, Healy and Melville 2018, arXiv 1802.03426) with cosine distances, one thread and a fixed seed: equal
-    dictionaries give equal places. Only neighbourhoods on the map have a meaning, distances have none. Dictionaries of
-    fewer than 64 concepts lie along their two principal axes.
+    dictionaries give equal points. Only neighbourhoods on the map have a meaning, distances have none. Dictionaries of
+    fewer than 64 concepts are projected onto their first two principal axes instead.
     """
     directions = np.asarray(dictionary, np.float32)
     if method_of(len(directions)) == "pca":
@@ -35,7 +35,7 @@ def concept_map(dictionary: NDArray) -> NDArray:
 
 
 def principal(directions: NDArray) -> NDArray:
-    """Coordinates [C, 2] along the two principal axes, each turned so that its largest coordinate is positive."""
+    """Coordinates [C, 2] on the first two principal axes; on each, the coordinate farthest from 0 is made positive."""
     centred = np.asarray(directions, np.float64) - directions.mean(axis=0)
     left, lengths, _ = np.linalg.svd(centred, full_matrices=False)
     places = np.zeros((len(directions), 2))

@@ -1,4 +1,4 @@
-"""The explorer's data files as they are published: loose files for a static host, and the manifest for any host."""
+"""The explorer's data files as they are published: single files for a static host; the manifest for any host."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MANIFEST = "data/manifest.json"
 
 
 def handed_out(manifest: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """The manifest of a dataset as a host hands it out: with the definitions in force, and with `changes`.
+    """The manifest of a dataset as a host serves it: with the current definitions, and with `changes`.
 
-    A dataset does not hold the definitions: they are those of the code that reads it, as on the study's page.
+    The dataset does not store the definitions. They come from the code that serves it, as on the study's page.
     """
     verdicts = {"holds": VERDICTS[True], "fails": VERDICTS[False], "open": VERDICTS[None]}
     definitions = {"unimodal": UNIMODAL, "min_firings": MIN_FIRINGS, "verdicts": verdicts}
@@ -36,9 +36,10 @@ def unpack(path: Path, out: Path, *, items: bool = True) -> None:
 
 
 def released(name: str, data: bytes, *, items: bool = True) -> bytes | None:
-    """A file as it is published. Without `items` it holds no image and no caption; None for a file of nothing else.
+    """The content of a file as it is published; None if the file is not published.
 
-    The words that name concepts stay: each stands in two captions or more. The manifest states `items`.
+    With items=False, images and captions are removed, and files that contain nothing else are not published. The words
+    that name concepts stay, because each of them occurs in two or more captions. The manifest states `items`.
     """
     if name == MANIFEST:
         return _changed(data, lambda manifest: handed_out(manifest, items=items))

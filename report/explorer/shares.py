@@ -15,7 +15,7 @@ class Dictionary(NamedTuple):
     """The decoder of an SAE: x_hat = z D + b."""
 
     concepts: Floats  #: D, [C, d], unit rows
-    bias: dict[str, Floats]  #: b by modality, [d]: with the modality's mean if rows are centred
+    bias: dict[str, Floats]  #: b of each modality, [d]; includes the mean of the modality if the SAE centres its rows
 
 
 def shares(concepts: Floats, bias: Floats, codes: Floats) -> tuple[Floats, float]:

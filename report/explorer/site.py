@@ -31,8 +31,9 @@ def write_explorer(
 ) -> int:
     """Write `out/site.zip`: `data/`, `thumbs/` and `figures/` of a study. Returns the number of concepts.
 
-    con: the study's catalog; config: the study file as a dict; page: the folder of its page; layouts: [C, 2] of every
-    SAE that is shown, by model/sae/seed; dictionary_of: called once for each. Compare alone has SAEs of data diets.
+    con: the study's catalog; config: the study file as a dict; page: the folder of its page; layouts: the map positions
+    [C, 2] of every SAE shown, by model/sae/seed; dictionary_of: called once for each of them. SAEs of data diets (a
+    setting trained on other data) are listed in the view Compare only; they have no files of their own.
     """
     runs = shown_runs(con, config)
     keys = [SAEKey(run["model"], run["sae"], run["seed"]) for run in runs]
@@ -50,7 +51,7 @@ def write_explorer(
 
 
 def shown_runs(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> list[dict[str, Any]]:
-    """The SAEs of the settings that the study file names, in its order: models, settings, seeds."""
+    """The SAEs of the settings in the study file, by model and setting in the order of the file, then by seed."""
     models = [model["name"] for model in config["models"]]
     saes = [setting["name"] for setting in config["saes"]]
     rows = [row for row in rows_of(con, "runs", most=concepts.BRIDGES).to_dicts() if row["sae"] in saes]

@@ -19,13 +19,14 @@ from report.sentences import number
 
 SCORES = (("bridge", "bridge"), ("correlation_bridge", "correlation"))
 SHOWN = 6  # bridges per file
-WIDTH, HEIGHT, ABOVE, SIDE = 9.8, 1.22, 0.3, 0.72  # inches: width of a file, heights of a bridge, its title, a picture
+WIDTH, HEIGHT, ABOVE, SIDE = 9.8, 1.22, 0.3, 0.72  # inches: width of a file; height of a bridge, its title, a picture
 
 
 def matrices(answers: Sequence[tuple[str, Answer]], sae: str, cells: int) -> Drawn | None:
-    """Raw and correlation bridges of the concepts with the largest, two panels per model; None without bridges.
+    """Matrices of raw and correlation bridges, two panels per model; None without bridges.
 
-    answers: (model, rows image_concept, text_concept, bridge, correlation_bridge, image_score, text_score).
+    answers: (model, answer) with the columns image_concept, text_concept, bridge, correlation_bridge, image_score and
+    text_score. cells: number of image concepts and of text concepts, those with the largest bridges.
     """
     answers = [(model, answer) for model, answer in answers if answer.rows]
     panels = []

@@ -1,4 +1,8 @@
-"""Modality of concepts: the histogram of the modality score, and the alignment against the score."""
+"""Modality of concepts: the histogram of the modality score, and alignment against that score.
+
+The alignment of a concept is its cosine with a direction that separates images from captions. For a subspace (INLP) it
+is the length of the projection.
+"""
 
 from __future__ import annotations
 
@@ -60,10 +64,11 @@ def _score_axis(axes: Axes) -> None:
 
 
 def alignments(answer: Answer, nulls: Answer, runs: Runs, most: int) -> Drawn | None:
-    """Alignment of concepts with the modality subspaces against their modality score; None without geometry.
+    """Alignment of concepts with the subspaces that separate the modalities, against modality score.
 
-    answer: model, concept_id, energy, modality_score, counted, subspace, alignment, of the `most` concepts with most
-    energy. nulls: model, subspace, mean, low, high of |alignment| of random directions.
+    answer: rows (model, concept_id, energy, modality_score, counted, subspace, alignment) of the `most` concepts with
+    the largest energy. nulls: rows (model, subspace, mean, low, high) of |alignment| of random directions. Returns None
+    if no subspace was computed.
     """
     subspaces = [name for name in SUBSPACES if answer.of(subspace=name)]
     models = [model for model in models_of(runs) if answer.of(model=model)]
@@ -110,7 +115,8 @@ def _alignment(rows: list[Row], null: list[Row], unsigned: bool) -> Draw:
         largest = max((row["energy"] for row in rows), default=0) or 1
         for row in rows:
             diameter = max(SMALLEST, LARGEST * math.sqrt(row["energy"] / largest))
-            by_size.setdefault(round(2 * diameter) / 2, []).append(row)  # one shape per size: a tenth of the SVG's size
+            # marks of equal size share one shape, which makes the SVG ten times smaller
+            by_size.setdefault(round(2 * diameter) / 2, []).append(row)
         for diameter, marks in sorted(by_size.items(), reverse=True):
             axes.plot(
                 [row["modality_score"] for row in marks], [row["alignment"] for row in marks], linestyle="none",

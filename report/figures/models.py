@@ -23,7 +23,7 @@ STATISTICS = {
 
 
 def side_by_side(answer: Answer, runs: Runs) -> Drawn | None:
-    """One line per figure and one mark per model, on a scale from 0 to 1; None with a single model and setting."""
+    """One line per statistic and one mark per model, on a scale from 0 to 1; None with a single model and setting."""
     runs = [run for run in runs if answer.of(model=run[0], sae=run[1])][: len(SERIES)]
     if len(runs) < 2:
         return None
@@ -75,7 +75,7 @@ def _mark(axes: Axes, row: Row, y: float, color: str, marker: str) -> None:
 
 
 def concentration(answer: Answer, runs: Runs) -> Drawn | None:
-    """Share of the energy that the K most energetic concepts hold, one line per model, beside equal energies."""
+    """Share of the energy in the K most energetic concepts, one line per model, and its value for equal energies."""
     panels, series = [], dict(zip(dict.fromkeys(model for model, _ in runs), SERIES, strict=False))
     saes = list(dict.fromkeys(sae for _, sae in runs))
     for sae in saes:

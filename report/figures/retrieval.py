@@ -42,8 +42,8 @@ def interventions(answer: Answer, runs: Runs) -> Drawn | None:
     caption = (
         f"Recall at 1 in a gallery of {gallery} images with all their captions; bars: range over seeds. Vertical "
         "lines: the unchanged embeddings. Random: concepts drawn at random that hold as much energy as those removed "
-        "in the line above. Modality means removed: without an SAE. Reconstructions and only top bridges include the "
-        "bias."
+        "in the line above. Modality means removed: from the embeddings, without an SAE. Reconstructions and only top "
+        "bridges include the decoder's bias."
     )
     keys = [LegendKey(name.replace("_", " "), color, marker=mark, line=False) for name, color, mark, _ in DIRECTIONS]
     return Drawn("retrieval", panels, keys, caption, answer.sql, min(2, columns_for(runs)))

@@ -1,4 +1,7 @@
-"""Stability of the K most energetic concepts against K, and between seeds and data diets."""
+"""Stability of the K most energetic concepts against K, and stability between settings and their data diets.
+
+A data diet is the same setting trained on other data. A floor is the stability that random dictionaries reach.
+"""
 
 from __future__ import annotations
 
@@ -89,9 +92,9 @@ def diets(answer: Answer, runs: Runs) -> Drawn | None:
         )
         panels.append(Panel(_diets(rows, names), model, label, (4.9, 0.9 + 0.27 * len(names))))
     caption = (
-        "Mean cosine of concepts matched between two SAEs of different seeds; bars: range over pairs. A setting with "
-        "itself: two seeds of it, the reference for its diets. Hollow: two SAEs of the same seed, which start from the "
-        "same dictionary and are similar for that reason too."
+        "Mean cosine of concepts matched between two SAEs of different seeds; bars: range over pairs. Two seeds of one "
+        "setting are the reference for its data diets. Hollow: two SAEs of the same seed. They start from the same "
+        "dictionary, which also makes them similar."
     )
     keys = [
         LegendKey("stability", FIRST, marker="o", line=False),

@@ -18,7 +18,7 @@ def curves(answer: Answer, runs: Runs) -> Drawn:
     panels = []
     for model, sae, title in titled(runs):
         rows = answer.of(model=model, sae=sae)
-        if not rows:  # an imported SAE
+        if not rows:  # an imported SAE has no record of its training
             continue
         seeds = len({row["seed"] for row in rows})
         label = f"Training of {title}: R squared and dead fraction by epoch, {seeds} seed{'s' * (seeds != 1)}."

@@ -27,7 +27,7 @@ class Item(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """An item that the source holds and does not offer, and the cause."""
+    """An item that the source holds but does not offer for the study, and the cause."""
 
     source_key: str
     cause: str  #: a short fixed phrase, so that causes can be counted
@@ -75,11 +75,11 @@ class Source(Protocol):
         """Yield for each locator, in order, the original bytes of the image, or the error that prevented reading it.
         Yields None where the source has vectors but no pictures. A second call downloads nothing again.
 
-        A source whose items arrive in any order calls `arrived`, perhaps from another thread, as soon as each is
-        there, with its place among the locators and a function that returns its bytes.
+        A source whose items arrive in any order calls `arrived(place, read)` as soon as an item is there, perhaps from
+        another thread. `place` is the index of the item's locator, and `read()` returns the item's bytes.
         """
         ...
 
     def release(self, locators: Sequence[str]) -> None:
-        """Delete what is kept on disk for another `read` of these items: they are in the store now."""
+        """Delete the files kept for another `read` of these items. Called when the items are in the store."""
         return None  # most sources keep nothing

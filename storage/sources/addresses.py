@@ -14,7 +14,8 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # the last 32 bits are an IPv4 a
 class PrivateAddressError(OSError):
     """A host resolves to an address of a private network, or of this machine.
 
-    Its message is always the same, since the connector merges errors of several addresses only when they are equal.
+    Its message is always the same: aiohttp's connector reports the errors of a host's addresses as one only if they are
+    equal.
     """
 
     def __init__(self) -> None:
@@ -22,7 +23,7 @@ class PrivateAddressError(OSError):
 
 
 def is_public(text: str) -> bool:
-    """Whether an address is on the public internet. An IPv4 address inside an IPv6 address decides for it."""
+    """Whether an address is on the public internet. An IPv6 address that contains an IPv4 address is judged by that."""
     try:
         ip: Address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:

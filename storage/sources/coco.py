@@ -39,7 +39,7 @@ class CocoSection(DownloadsSection):
     paths: ClassVar[tuple[str, ...]] = ("path", "annotations", "images")
 
     source: Literal["coco"]
-    path: str = Field(SITE, description="the folder that holds both, or the site")
+    path: str = Field(SITE, description="the folder of annotations and images, or the site")
     subset: str = Field("val2017", pattern=r"^[A-Za-z0-9._-]+$", description="train2017, val2017, ...")
     annotations: str | None = Field(None, description="captions_<subset>.json or a zip with it: a path or a URL")
     images: str | None = Field(None, description="folder or zip of the images: a path or a URL")
@@ -52,7 +52,7 @@ class CocoSection(DownloadsSection):
         return {"subset": self.subset, "at": [resolved(place) for place in places if place is not None]}
 
     def reader(self, own: Path, identity: dict[str, Any]) -> Source:
-        """The source without the limit."""
+        """Open the source without the limit."""
         return Coco(
             self.path,
             own,
@@ -185,7 +185,7 @@ class _Zip:
         self.path, self.max_bytes = path, max_bytes
 
     def prints(self, names: Sequence[str]) -> dict[str, str]:
-        """{name: CRC and size} of the members that exist, from the table of contents."""
+        """{name: CRC and size} of the members that exist, from the zip's table of contents."""
         with _opened(self.path) as archive:
             members = _members(archive, self.path)
         return {name: f"{members[name].CRC:08x}-{members[name].file_size}" for name in names if name in members}
@@ -223,7 +223,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int
         with archive.open(info) as member:
             data = member.read(max_bytes + 1)
             if len(data) <= max_bytes:
-                data += member.read(1)  # zipfile compares the checksum at the end of the member
+                data += member.read(1)  # zipfile compares the checksum when it reads the member's end
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
         # the item is counted under this cause; zipfile raises NotImplementedError for a compression it cannot read
         return SourceError("corrupt archive member", f"{info.filename}: {error}")

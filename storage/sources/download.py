@@ -27,7 +27,7 @@ from storage.errors import BadInput
 from storage.sources import SourceError, is_transient
 from storage.sources.addresses import PrivateAddressError, socket_factory
 
-if TYPE_CHECKING:  # a fifth of a second to import
+if TYPE_CHECKING:  # aiohttp takes a fifth of a second to import
     import aiohttp
     from yarl import URL
 
@@ -55,7 +55,7 @@ class Policy(NamedTuple):
     concurrency: int = 64
     timeout: float = 15.0  #: seconds for a whole body; 0 sets no limit except STALL_SECONDS
     tries: int = 3  #: per run, for a body that fails by a transient cause
-    back_off: float = 0.5  #: seconds before the second try, doubled with each further try, times a random 0.5 to 1.5
+    back_off: float = 0.5  #: seconds before the second try, doubled with each further try; a random factor of .5 to 1.5
     longest_wait: float = 30.0  #: seconds; when a server asks for a longer pause, the body fails until a later run
     max_bytes: int = 32 << 20
     allow_private_addresses: bool = False
@@ -69,7 +69,7 @@ Pending = concurrent.futures.Future[SourceError | None]  # result of one body: N
 
 
 class _Refused(SourceError):
-    """A response without a body, with the server's Retry-After if it sent one."""
+    """A response with an error status, and the server's Retry-After if it sent one."""
 
     def __init__(self, cause: str, detail: str, retry_after: float | None) -> None:
         super().__init__(cause, detail)
@@ -79,8 +79,8 @@ class _Refused(SourceError):
 def download(
     wanted: Sequence[Wanted], policy: Policy, arrived: Callable[[int], None] | None = None
 ) -> Iterator[SourceError | None]:
-    """Download bodies, `policy.concurrency` at a time. Yields for each, in order, None once it is complete at its path,
-    or its error. `arrived` is called with the place of each body as soon as it is complete.
+    """Download bodies, `policy.concurrency` at a time. Yields for each body, in order, None when it is complete at its
+    path, else its error. `arrived` is called with the place of each body as soon as it is complete.
 
     Downloads run in a thread of their own, ahead of the caller; bodies that finish early wait on disk, not in memory.
     Raises OSError when the disk cannot be written.
@@ -264,7 +264,7 @@ async def _get(session: aiohttp.ClientSession, wanted: Wanted, policy: Policy) -
 
 
 def _url(text: str, *, relative: bool = False) -> URL:
-    """Parse a URL and quote it only where necessary, since servers sign URLs as they wrote them."""
+    """Parse a URL. Quotes it only where necessary, since a server may check a signature over the URL as written."""
     from yarl import URL
 
     ready = text.isascii() and text.isprintable() and " " not in text
@@ -313,7 +313,7 @@ async def _receive(response: aiohttp.ClientResponse, partial: _Partial, start: i
 
 
 class _Partial:
-    """An incomplete body on disk: its bytes in `<path>.part`, and the validator of its version in `<path>.note`."""
+    """An incomplete body on disk: its bytes in `<path>.part`, and its ETag or Last-Modified in `<path>.note`."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.path = wanted.path
@@ -335,10 +335,10 @@ class _Partial:
 
     @contextlib.contextmanager
     def open(self, start: int, headers: Mapping[str, str], expected: int) -> Iterator[IO[bytes]]:
-        """Open the file to append to. After an error, its bytes are kept if the server supports resuming."""
+        """Open the file to append to. After an error, the bytes on disk are kept if the server supports resuming."""
         etag = headers.get("ETag", "")
-        # A weak tag does not guarantee equal bytes. Nor does a date, as versions of one second share it: it is used
-        # only without a tag.
+        # A weak ETag does not guarantee equal bytes, so it is not used. Last-Modified is used only without an ETag,
+        # since two versions of the same second share it.
         validator = headers.get("Last-Modified", "") if not etag else "" if etag.startswith("W/") else etag
         if headers.get("Accept-Ranges", "").lower() == "none":
             validator = ""

@@ -23,7 +23,7 @@ def is_picture(name: str) -> bool:
 
 
 def confined(root: Path, name: str) -> Path | None:
-    """Path of the file `name` below `root`, a resolved path; None when the name or a link leads out of it."""
+    """Path of the file `name` below the resolved path `root`. None when the name or a link leads out of `root`."""
     if not name or "\0" in name:
         return None
     try:

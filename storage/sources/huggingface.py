@@ -128,7 +128,7 @@ class HuggingFace(Source):
         return Listing(items, dropped)
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
-        """Yield the images. Each file is read once if locators are in its order, else again from the row's group."""
+        """Yield the images. A file is read once if its locators are in row order; else row groups are read again."""
         root = self._root()
         reader: _Reader | None = None
         for locator in locators:

@@ -135,7 +135,7 @@ class NpmEmoji(Source):
                 dropped.append(Dropped(Path(locator).stem, "no label in the metadata"))
                 continue
             captions = captions_of(hexcode, *labels[hexcode])
-            # Made from bytes and captions, not package versions: a new version refetches only the changed items.
+            # The fingerprint does not contain the package version, so a new version refetches only the changed items.
             print_of = hashlib.sha256(json.dumps([digest, captions]).encode()).hexdigest()[:16]
             items.append(Item(hexcode, group_of(hexcode), locator, captions, print_of))
         dropped += [
@@ -206,7 +206,7 @@ def _pictures(members: Iterable[Member]) -> tuple[dict[str, tuple[str, str]], li
             dropped.append(Dropped(key, "not named by a hexcode"))
         elif len(parts) > 1 and _SKIN_TONES.intersection(parts):
             dropped.append(Dropped(key, "skin-tone variant"))
-        elif hexcode in pictures:  # some occur twice, as 0023-fe0f-20e3 and 23-20e3: the first by name is kept
+        elif hexcode in pictures:  # some have two files, such as 0023-fe0f-20e3 and 23-20e3: the first by name is kept
             dropped.append(Dropped(key, "second file of the same emoji", pictures[hexcode][0]))
         else:
             pictures[hexcode] = (member.name, hashlib.sha256(member.data).hexdigest())

@@ -37,8 +37,10 @@ else:  # the type of the key `pairs` in a study file
 
 
 def open_source(section: dict[str, Any], store: Path) -> Source:
-    """Open the source of a section, as `source_of` returns it, without listing it. Raises BadInput for an unknown
-    source."""
+    """Open the source that a section describes, without listing its items. Raises BadInput for an unknown source.
+
+    `section` holds the keys that `storage.sources.section.source_of` returns.
+    """
     name = section["source"]
     if name not in SECTIONS:
         raise BadInput(f"pairs.source = {name!r}: sources are {', '.join(SECTIONS)}")

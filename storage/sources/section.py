@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from storage.sources import Arrived, Listing, Source, SourceError
 from storage.sources.download import Policy
 
-MAX_PIXELS = 89_478_485  # the default of `vlm.decode`, which is not imported to read a study file
+MAX_PIXELS = 89_478_485  # equals the default of `vlm.decode`; reading a study file must not import `vlm`
 #: Keys that decide which images are acquired, and so the content of a shard.
 RULES = ("duplicates", "max_pixels", "max_image_bytes", "allow_private_addresses", "respect_noai")
 #: Keys that change the course of acquiring, not its result.
@@ -84,9 +84,9 @@ class FilesSection(PairsSection):
         return source if self.limit is None else First(source, self.limit)
 
     def identity(self) -> dict[str, Any]:
-        """The identity of the source in the store: `id` from the study, else its place, unchanged by growth.
+        """The identity of the source in the store: `id` from the study file, else its place. Growth does not change it.
 
-        Only the assignment of ids to items depends on it; datasets are addressed by their content.
+        The ids of items are assigned per identity. Datasets do not depend on it: a listing is addressed by its content.
         """
         return {"id": self.id} if self.id else self.place()
 
@@ -106,7 +106,7 @@ class DownloadsSection(FilesSection):
     timeout: float = Field(15, gt=0, description="seconds for one image")
     tries: int = Field(3, ge=1, le=10, description="tries per download in one run, when the failure is transient")
     allow_private_addresses: bool = Field(False, description="also download from private networks and this machine")
-    respect_noai: bool = Field(True, description="leave out what X-Robots-Tag marks as noai or noimageai")
+    respect_noai: bool = Field(True, description="leave out images that X-Robots-Tag marks as noai or noimageai")
 
     def policy(self) -> Policy:
         """The limits and permissions of the source's downloads."""
@@ -121,7 +121,7 @@ class DownloadsSection(FilesSection):
 
 
 class First(Source):
-    """The first `limit` items of a source. The limit is not part of the identity: a higher one is growth."""
+    """The first `limit` items of a source. The limit is not part of the identity: a raised limit counts as growth."""
 
     def __init__(self, source: Source, limit: int) -> None:
         self.source, self.limit = source, limit
@@ -142,7 +142,7 @@ class First(Source):
 
 
 def source_of(pairs: PairsSection) -> dict[str, Any]:
-    """The keys of the source itself, as its tasks receive them."""
+    """The keys that this source has beyond those of `PairsSection`, in the form that tasks receive."""
     return pairs.model_dump(exclude=set(PairsSection.model_fields))
 
 

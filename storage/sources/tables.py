@@ -39,7 +39,7 @@ def captions_of(key: str, texts: Iterable[Any]) -> tuple[Caption, ...]:
 
 
 def stamp(digest: str, captions: Sequence[Caption]) -> str:
-    """An item's fingerprint, made from its bytes and captions, not from their path."""
+    """An item's fingerprint, made from the digest of its bytes and from its captions. Its path is not part of it."""
     return hashlib.sha256(json.dumps([digest, captions]).encode()).hexdigest()[:16]
 
 

@@ -77,7 +77,7 @@ class WebDatasetSection(DownloadsSection):
         return [shards] if isinstance(shards, str) else shards
 
     def place(self) -> dict[str, Any]:
-        """The folder of the first shard: with more shards in it, the source is the same and has grown."""
+        """The folder of the first shard. When shards are added to this folder, the source stays the same."""
         return {"below": resolved(self.shards[0].partition("{")[0].rpartition("/")[0])}
 
     def reader(self, own: Path, identity: dict[str, Any]) -> Source:
@@ -152,7 +152,7 @@ class WebDataset(Source):
             if shard not in places:
                 index = self._index(files[shard]).filter(pl.col("cause").is_null())
                 rows = index.select("image", "offset", "size").iter_rows()
-                places = {shard: {name: (offset, size) for name, offset, size in rows}}  # one at a time
+                places = {shard: {name: (offset, size) for name, offset, size in rows}}  # keeps the shard in use only
             offset, size = places[shard].get(image, (0, -1))
             yield self._read(files[shard], image, offset, size)
 
@@ -208,7 +208,7 @@ class WebDataset(Source):
             raise BadInput(f"{path} is no readable tar without compression ({error})") from error
 
     def _indexing(self, path: Path) -> pl.DataFrame:
-        """Read a shard once and return the image's offset, digest and captions of each sample."""
+        """Read a shard once. Returns, for each sample, the offset, size and digest of the image, and the captions."""
         import polars as pl
 
         rows = []

@@ -1,4 +1,4 @@
-"""Nulls of bridges, the terms of matched similarity, and the shares of unimodal concepts."""
+"""Bridge figures by chance (nulls), the terms of matched similarity, and the shares of unimodal concepts."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def csr(dense) -> Codes:
 
 
 def case(seed, images=40, width=6):
-    """Dense codes, the image of each caption (images have no caption or several), and a dictionary."""
+    """Dense codes, the image of each caption, and a dictionary. An image may have no caption or several."""
     random = np.random.default_rng(seed)
     owner = np.sort(random.integers(0, images, 2 * images))
     z_I, z_T = (
@@ -80,7 +80,8 @@ def test_permuted_images_keep_their_number_of_captions(seed):
 
 
 def test_expected_coactivation_of_permuted_images_is_the_product_of_means():
-    # Every image has two captions, so that the average over all permutations is exact; 400 draws approximate it.
+    # Every image has two captions, so any two images may be swapped, and the mean over all permutations is exactly the
+    # product of the means. 400 draws approximate it.
     z_I, z_T, _, D = case(1, images=20)
     owner = np.repeat(np.arange(20), 2)
     pairs = pairs_of(z_I, z_T[:40], owner)
@@ -112,8 +113,9 @@ def test_nulls_are_repeatable_and_leave_alone_what_they_do_not_permute():
     assert all(len(draws) == 5 for draws in nulls.values())
     assert nulls == bridge_nulls(pairs, D, CLASS_LIST, 1, draws=5, seed=7)
     (real,) = figures(pairs.scores([D], CLASS_LIST, 1))
+    # A permuted dictionary leaves the bridges of concepts to themselves as they are, since their cosine |D_i|^2 is 1.
     own = [one["raw_self_share"] * one["raw_positive"] for one in nulls["dictionary_permuted"]]
-    assert own == pytest.approx([real["raw_self_share"] * real["raw_positive"]] * 5)  # |D_i| stays 1
+    assert own == pytest.approx([real["raw_self_share"] * real["raw_positive"]] * 5)
     assert len({one["raw_total"] for one in nulls["dictionary_permuted"]}) == 5
 
 
@@ -136,7 +138,8 @@ def test_terms_add_up_to_matched_similarity(seed):
 
 
 def test_unimodal_shares():
-    # Concept 3 fires too rarely, concept 4 has no score: three count, two of them unimodal, with 3/6 of the energy.
+    # Concept 3 fires too rarely and concept 4 has no score, so concepts 0 to 2 count. Concepts 0 and 1 are unimodal and
+    # hold 3/6 of the energy.
     shares = unimodal_shares(
         np.array([0.95, 0.05, 0.5, 1.0, np.nan]), np.array([1.0, 2, 3, 9, 9]), np.array([10, 99, 99, 9, 50])
     )
@@ -145,8 +148,9 @@ def test_unimodal_shares():
 
 
 def test_shuffled_modality_leaves_few_unimodal_concepts_but_not_none():
-    # With 30 firings over as many images as captions, a score under .1 needs at most 2 of 30 in one modality:
-    # 2 (1 + 30 + 435) / 2^30 = 8.7e-7 of concepts. With 11 firings at most 1: 2 (1 + 11) / 2^11 = .0117.
+    # There are as many images as captions, so a shuffled firing falls on either with probability 1/2. A concept with 30
+    # firings is unimodal (score below .1 or above .9) if at most 2 fall on one modality: probability
+    # 2 (1 + 30 + 435) / 2^30 = 8.7e-7. With 11 firings at most 1 may: 2 (1 + 11) / 2^11 = .0117.
     many, few = (
         np.mean([s["unimodal_share"] for s in shuffled_shares(np.ones(5000), np.full(5000, f), 10**6, 10**6, 20, 0)])
         for f in (30, 11)

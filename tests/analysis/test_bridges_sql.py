@@ -1,4 +1,4 @@
-"""Co-activation in plain SQL against the kernel and dense numpy."""
+"""Plain SQL, the numerical kernel and dense numpy give the same co-activations and bridges."""
 
 from __future__ import annotations
 

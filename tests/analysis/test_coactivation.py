@@ -34,14 +34,16 @@ def total(result, kind):
 
 
 def test_worked_example():
-    # Image 0 with captions 0 and 1, image 1 with caption 2; two concepts with cosine .6.
+    # Image 0 has the captions 0 and 1, image 1 has caption 2. The atoms of the two concepts have the cosine .6.
     z_I, z_T = [[2, 0], [0, 1]], [[0, 3], [1, 0], [0, 0]]
     D = np.array([[1.0, 0], [0.6, 0.8]])
     result = bridges(csr(z_I), csr(z_T), [0, 0, 1], [0, 1, 2], D, ["image", "text"], min_pairs=1)
-    # Pairs (0,0): 2*3 on (0,1). (0,1): 2*1 on (0,0). (1,2): nothing. P = 3: G_00 = 2/3, G_01 = 2.
-    # Means over pairs: image (4/3, 1/3), text (1/3, 1).
-    # Covariances: 2/3 - 4/9 = 2/9 and 2 - 4/3 = 2/3.
-    # Deviations: z_0 = 2,2,0 -> sqrt(8/9); text 0 = 0,1,0 -> sqrt(2/9); text 1 = 3,0,0 -> sqrt(2).
+    # The pair of image 0 and caption 0 has the product 2*3 for concepts (0,1). The pair of image 0 and caption 1 has
+    # 2*1 for concepts (0,0). The third pair has none. Divided by the 3 pairs: G_00 = 2/3, G_01 = 6/3 = 2.
+    # The mean codes over the pairs are (4/3, 1/3) for images and (1/3, 1) for captions.
+    # The covariances are G_00 - 4/3 * 1/3 = 2/9 and G_01 - 4/3 * 1 = 2/3.
+    # The standard deviations are sqrt(8/9) for image concept 0 (codes 2, 2, 0), sqrt(2/9) for text concept 0 (codes
+    # 0, 1, 0) and sqrt(2) for text concept 1 (codes 3, 0, 0).
     rows = result.rows
     assert rows["image_concept"].tolist() == [0, 0]
     assert rows["text_concept"].tolist() == [0, 1]
@@ -51,7 +53,8 @@ def test_worked_example():
     assert rows["bridge"] == pytest.approx([2 / 3, 1.2])
     assert rows["covariance_bridge"] == pytest.approx([2 / 9, 0.4])
     assert rows["correlation_bridge"] == pytest.approx([(2 / 9) / (4 / 9), 0.4 / (4 / 3)])
-    # Not truncated: image concept 1 never fires with a caption's concept, but its covariance -1/3 (1/3, 1) counts.
+    # The totals also count concepts that never fire together and have no row. Image concept 1 fires with no text
+    # concept, but its covariances with both, -1/3 * 1/3 and -1/3 * 1, are part of the totals.
     cells = {(r["class_image"], r["class_text"], r["self"]): r for r in result.totals if r["kind"] == "covariance"}
     assert cells["image", "text", False]["total"] == pytest.approx(0.4)
     assert cells["text", "image", False]["negative"] == pytest.approx(-1 / 9 * 0.6)
@@ -110,7 +113,7 @@ def test_blocks_do_not_matter(monkeypatch):
 
 
 def test_correlation_of_a_constant_code_is_undefined():
-    # Image concept 0 is .1 on every pair: its deviation over the pairs is 0, despite float rounding.
+    # Image concept 0 is .1 on every pair. Its standard deviation must count as 0, despite float rounding.
     z_I, z_T = np.full((30, 1), 0.1), np.linspace(0.1, 1, 30)[:, None]
     pairs = np.arange(30)
     result = bridges(csr(z_I), csr(z_T), pairs, pairs, np.ones((1, 1)), ["bimodal"], 1)

@@ -1,4 +1,4 @@
-"""Directions as classifiers, and their values under chance: worked numbers, brute force, closed forms."""
+"""Directions as classifiers of the modality, and their values by chance: worked numbers, brute force, closed forms."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,10 @@ def column(*values):
 
 
 def brute_force(v, train, heldout):
-    """Try every orientation with every threshold between two projections or below all of them."""
+    """Return the best training accuracy of direction v, and the held-out accuracies of all classifiers that reach it.
+
+    All classifiers are both orientations, with every threshold between two projections or below all of them.
+    """
     images, texts = (x @ v for x in train)
     values = np.unique(np.concatenate([images, texts]).astype(float))
     cuts = [-np.inf, *((values[1:] + values[:-1]) / 2)]
@@ -40,8 +43,9 @@ def brute_force(v, train, heldout):
 def test_worked_example():
     train = Modalities(column(1, 2, 5), column(0, 2))
     heldout = Modalities(column(0.4, 0.6, 3, 9), column(0, 1, 0.5))
-    # Ascending: after 0, 3 * 1 - 2 * 0 = 3; after 1, 3 - 2 = 1; after both 2s, 3 * 2 - 2 * 2 = 2. The first is best:
-    # t midway between 0 and 1, images above, .5 + 3 / (2 * 3 * 2) = .75 (all images, one of two captions).
+    # There are 3 images and 2 captions. A threshold with c captions and i images below it scores 3 c - 2 i: 3 if it
+    # lies just above 0, 1 just above 1, and 2 just above 2. The first is best: the threshold is midway between 0 and 1,
+    # with images above. The accuracy is .5 + 3 / (2 * 3 * 2) = .75: all images and one of two captions are right.
     accuracy = direction_accuracy([[1.0]], train, heldout)
     assert accuracy.train.tolist() == [0.75]
     assert accuracy.threshold.tolist() == [0.5]
@@ -129,15 +133,16 @@ def test_rows_that_hold_nan_are_not_counted_as_captions():
 
 
 def test_null_of_alignment_in_three_dimensions():
-    # A coordinate of a random unit vector in three dimensions is uniform on [-1, 1] (Archimedes): |U v| on [0, 1].
+    # A coordinate of a random unit vector v in three dimensions is uniform on [-1, 1] (Archimedes). So |U v|, the
+    # length of its projection on a subspace of rank 1, is uniform on [0, 1].
     one = alignment_null(1, 3)
     assert one[:4] == pytest.approx((1 / 2, 1 / 12**0.5, 0.025, 0.975))
-    # Two coordinates: sqrt(1 - u^2) of such a u, on average a quarter of a circle: pi / 4. |U v| below q: u above
-    # sqrt(1 - q^2), so its 2.5 % point is sqrt(1 - .975^2).
+    # For rank 2, |U v| is sqrt(1 - u^2) with u uniform on [0, 1]. Its mean is the area of a quarter circle, pi / 4. It
+    # is below q where u is above sqrt(1 - q^2), so its 2.5 % quantile is sqrt(1 - .975^2).
     two = alignment_null(2, 3)
     assert two.mean == pytest.approx(np.pi / 4)
     assert two.q025 == pytest.approx((1 - 0.975**2) ** 0.5)
-    # In two dimensions |cos| of a uniform angle: 2 / pi.
+    # In two dimensions |U v| is |cos| of a uniform angle, with the mean 2 / pi.
     assert alignment_null(1, 2).mean == pytest.approx(2 / np.pi)
     assert alignment_null(3, 3) == (1, 0, 1, 1, 0)
     assert alignment_null(0, 3) == (0, 0, 0, 0, 0)
@@ -156,7 +161,8 @@ def test_null_of_alignment_is_that_of_drawn_vectors(rank, dim):
 
 
 def test_summary_of_three_draws():
-    # Mean 2, deviation sqrt((1 + 0 + 1) / 2); the quantiles lie .05 of a step of 1 inside the ends.
+    # The mean is 2, the standard deviation sqrt((1 + 0 + 1) / 2) = 1. The quantiles at 2.5 % and 97.5 % of the range of
+    # two steps lie .05 inside the ends.
     assert summary(np.array([1.0, 2.0, 3.0])) == pytest.approx((2, 1, 1.05, 2.95, 3))
 
 
@@ -167,7 +173,8 @@ def gaussian_clouds(seed, gap, rows=2000, dim=16):
 
 
 def test_null_of_direction_accuracy_where_it_is_known():
-    # Unit Gaussians at distance g: along v their distance is g |v_1|, and the best accuracy is Phi(g |v_1| / 2).
+    # The modalities are unit Gaussians at distance g on the first axis. Along v their distance is g |v_1|, so the best
+    # accuracy is Phi(g |v_1| / 2).
     v = random_directions(16, 400, seed=0)
     accuracy = direction_accuracy(v, gaussian_clouds(1, 4.0), gaussian_clouds(2, 4.0))
     known = norm.cdf(4.0 * np.abs(v[:, 0]) / 2)
@@ -182,7 +189,8 @@ def test_matched_directions_share_the_mean_and_spread_of_the_dictionary():
     D = np.eye(4)[0] * 2 + random.standard_normal((3000, 4)) * scale
     drawn = matched_directions(D, 3000, seed=1)
     np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1)
-    # Normalised, the second coordinate is about .1 / 2 wide; the last, where no row of D varies, stays 0.
+    # After normalisation the second coordinate has a standard deviation of about .1 / 2. The last coordinate stays 0,
+    # since no row of D varies there.
     assert drawn[:, 1].std() == pytest.approx(0.05, rel=0.1)
     assert np.abs(drawn[:, 3]).max() < 1e-6
     assert np.array_equal(drawn, matched_directions(D, 3000, seed=1))
@@ -191,13 +199,13 @@ def test_matched_directions_share_the_mean_and_spread_of_the_dictionary():
 def test_modality_of_a_dictionary():
     train, heldout = gaussian_clouds(1, 6.0), gaussian_clouds(2, 6.0)
     spaces = subspaces(train, heldout)
-    # Concept 0 points to the images, 1 to the captions, 2 to neither, the others (fewer than dimensions) at random.
+    # Concept 0 points to the images, 1 to the captions, 2 to neither. The other five point at random.
     D = np.concatenate([np.eye(16)[[0]], -np.eye(16)[[0]], np.eye(16)[[5]], random_directions(16, 5, seed=9)])
     result = modality(D.astype(np.float32), spaces, train, heldout, seed=0)
     for name in ("mean_gap", "logistic", "lda"):
         assert result.alignment[name][:3] == pytest.approx([1, -1, 0], abs=0.06)
     assert result.alignment["inlp"][:2] == pytest.approx([1, 1], abs=0.01)
-    # Phi(3) = .9987; with its orientation the captions' concept is as accurate as the images'.
+    # Phi(3) = .9987. The concept of the captions is as accurate as that of the images, with the orientation -1.
     assert result.accuracy.heldout[:3] == pytest.approx([0.9987, 0.9987, 0.5], abs=0.03)
     assert result.accuracy.orientation[:2].tolist() == [1, -1]
     assert {len(part) for part in result.accuracy} == {8}

@@ -1,4 +1,4 @@
-"""Monosemanticity: worked numbers, a dense double loop, and its laws."""
+"""The monosemanticity score: worked numbers, a dense reference over all pairs, and what must not change it."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def csr(dense) -> Codes:
 
 
 def random_case(seed, images=14, width=6, dim=5):
-    """Sparse codes, the last concept dead and the one before firing once, and embeddings of any norm."""
+    """Sparse codes and embeddings of any norm. The last concept is dead, the one before it fires on one image."""
     random = np.random.default_rng(seed)
     z = np.where(random.random((images, width)) < 0.4, random.exponential(1, (images, width)), 0).astype(np.float32)
     z[:, -2:] = 0
@@ -30,8 +30,9 @@ def test_worked_example():
     u = np.array([[1.0, 0], [0, 1], [0.6, 0.8]])  # cosines: 0 of the first two, .6 and .8 with the third
     z = [[1, 1, 1, 0, 0], [2, 0, 1, 0, 0], [0, 3, 2, 1, 0]]
     result = monosemanticity(csr(z), u, 5)
-    # Concept 0: only the pair of cosine 0. Concept 1: only that of .6, whatever the activations.
-    # Concept 2: (1*1*0 + 1*2*.6 + 1*2*.8) / (1 + 2 + 2) = 2.8 / 5. Concept 3 fires once, concept 4 never.
+    # The score is the mean cosine of all pairs of images, weighted by the products of their activations. Concept 0
+    # fires on images 0 and 1 only, whose cosine is 0; concept 1 on images 0 and 2 only, whose cosine is .6. Concept 2
+    # has (1*1*0 + 1*2*.6 + 1*2*.8) / (1 + 2 + 2) = 2.8 / 5. Concept 3 fires once and concept 4 never: no score.
     assert result.score[:3] == pytest.approx([0, 0.6, 0.56], abs=1e-7)
     assert np.isnan(result.score[3:]).all()
     assert result.images.tolist() == [2, 2, 3, 1, 0]

@@ -22,13 +22,14 @@ from analysis.retrieval import (
 
 
 def test_worked_example():
-    # Images along x and y; captions t0 = x (owner 0), t1 nearer to x than to y (owner 1), t2 = y (owner 1).
+    # The images are the axes x and y. Caption t0 = x belongs to image 0. Captions t1, nearer to x than to y, and t2 = y
+    # belong to image 1.
     image = np.array([[2.0, 0], [0, 1]])
     text = np.array([[1.0, 0], [0.8, 0.6], [0, 1]])
     result = recall(image, text, np.array([0, 1, 1]), ks=(1, 2))
-    # Image 0: t0 ranks first. Image 1: its caption t2 ranks first, though its caption t1 does not.
+    # Image 0 ranks its caption t0 first. Image 1 ranks t2 first, which is a hit although its caption t1 ranks lower.
     assert result["image_to_text"] == {1: 1.0, 2: 1.0}
-    # t1 prefers image 0 (.8 to .6): two of three at K=1.
+    # Caption t1 is nearer to image 0 (.8) than to its own image (.6), so two of three captions hit at K = 1.
     assert result["text_to_image"] == {1: pytest.approx(2 / 3), 2: 1.0}
 
 
@@ -82,7 +83,7 @@ def unit(rows):
 
 
 def random_case(seed, images=12, texts=20, width=7, dim=5):
-    """A gallery, dense codes in which concept 6 is dead and 5 an image concept, a dictionary and a bias."""
+    """A gallery, dense codes, a dictionary and a bias. Concept 6 is dead, concept 5 fires on images only."""
     random = np.random.default_rng(seed)
     z_I, z_T = (
         np.where(random.random((n, width)) < 0.5, random.exponential(1, (n, width)), 0).astype(np.float32)
@@ -95,16 +96,18 @@ def random_case(seed, images=12, texts=20, width=7, dim=5):
 
 
 def test_removing_and_keeping_worked():
-    # x = (.6, .8); z = (.6, .4) on the axes. Without concept 0: (0, .8). Without concept 1: (.6, .4) / sqrt .52.
+    # The row is (.6, .8), its codes (.6, .4), the atoms are the axes. Removing concept 0 leaves (0, .8), removing
+    # concept 1 leaves (.6, .4). Both are then normalised; |(.6, .4)| = sqrt .52.
     x, codes, D = np.array([[0.6, 0.8]]), csr([[0.6, 0.4]]), np.eye(2)
     np.testing.assert_allclose(removed(x, codes, D, np.array([0])), [[0, 1]], atol=1e-7)
     np.testing.assert_allclose(removed(x, codes, D, np.array([1])), np.array([[0.6, 0.4]]) / 0.52**0.5, atol=1e-7)
-    # Kept alone, with b = (0, .8): (.6, .8) for concept 0, (0, 1.2) for concept 1, b for no concept.
+    # Keeping one concept and the bias b = (0, .8) gives (.6, .8) for concept 0 and (0, 1.2) for concept 1. Keeping no
+    # concept gives b. All are then normalised.
     b = np.array([0, 0.8])
     np.testing.assert_allclose(kept(codes, D, b, np.array([0])), [[0.6, 0.8]], atol=1e-7)
     np.testing.assert_allclose(kept(codes, D, b, np.array([1])), [[0, 1]], atol=1e-7)
     np.testing.assert_allclose(kept(codes, D, b, np.array([], int)), [[0, 1]], atol=1e-7)
-    # No concept and no bias: a row of 0, which recall ranks last.
+    # Without a concept and a bias the row is 0, which recall ranks last.
     assert kept(codes, D, np.zeros(2), np.array([], int)).tolist() == [[0, 0]]
 
 
@@ -156,7 +159,7 @@ def test_every_intervention_is_the_recall_of_its_vectors():
     assert by_name["without_unimodal"].energy == pytest.approx((energy[0] + energy[5]) / energy.sum())
     assert by_name["reconstructions"].energy == pytest.approx(1)
     assert np.isnan(by_name["embeddings"].energy)
-    # Random sets: the mean over the draws of the recall of each.
+    # For random sets of concepts, the recall is the mean of the recalls of all draws.
     draws = equal_energy(energy, np.array([0, 5]), retrieval.DRAWS, seed=1)
     for direction in ("image_to_text", "text_to_image"):
         each = [recall(*without(S), gallery.owner)[direction] for S in draws]
@@ -167,9 +170,9 @@ def test_every_intervention_is_the_recall_of_its_vectors():
 
 
 def test_mean_removal_undoes_a_hub():
-    # Cosines: image 0 with the captions .96 and .936, image 1 with them 0 and .6. Image 0 ranks first for caption 1
-    # (.936), since all captions lie on its side. Around their means (.8, 0) and (.78, .54) images are +-(0, .6) and
-    # captions +-(-.18, .26): each item matches the one of the same sign.
+    # Image 0 has the cosines .96 and .936 with the captions, image 1 has 0 and .6. So caption 1 ranks image 0 first,
+    # although it belongs to image 1: all captions lie on the side of image 0. Less their means (.8, 0) and (.78, .54),
+    # the images are +-(0, .6) and the captions +-(-.18, .26), and each item is nearest to its partner of equal sign.
     image, text = np.array([[0.8, 0.6], [0.8, -0.6]]), np.array([[0.6, 0.8], [0.96, 0.28]])
     results = baselines(Gallery(image, text, np.arange(2)), (image.mean(0), text.mean(0)))
     recalls = {(one.intervention, one.direction): one.recalls[1] for one in results}
@@ -221,7 +224,8 @@ def test_random_sets_of_equal_concepts_are_as_many():
 
 
 def test_most_aligned_either_way():
-    assert most(np.array([0.1, -0.9, 0.5, -0.5, np.float64(0)]), 3).tolist() == [1, 2, 3]  # .5 before -.5: lower id
+    # Concepts 2 (.5) and 3 (-.5) are equally aligned; the lower id comes first.
+    assert most(np.array([0.1, -0.9, 0.5, -0.5, np.float64(0)]), 3).tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

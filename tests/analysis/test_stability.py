@@ -1,4 +1,4 @@
-"""Matching of dictionaries and the two floors."""
+"""Matching of dictionaries, and the two floors (the stability that chance reaches)."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,8 @@ def unit(random, rows, dim):
 
 
 def test_assignment_is_exact_not_greedy():
-    # S = [[.8, .6], [1, 0]]: greedy matching takes row 0 -> 0 (.8), then 0 is left; the best total is .6 + 1.
+    # The cosines are [[.8, .6], [1, 0]]. Greedy matching gives row 0 its best, .8, and leaves 0 for row 1. The best
+    # total is .6 + 1.
     D_a, D_b = np.array([[0.8, 0.6], [1, 0]]), np.array([[1.0, 0], [0, 1]])
     permutation, cosines = match(D_a, D_b)
     assert permutation.tolist() == [1, 0]
@@ -35,7 +36,8 @@ def test_permuted_dictionary_has_stability_one(seed):
 @given(st.integers(0, 1000), st.sampled_from([2, 7, 40]), st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_optimum_is_that_of_scipy(seed, rows, rounded):
-    # Rounded rows give equal cosines, and repeated rows of a dictionary give equal columns: several optima.
+    # Rounded rows have equal cosines, and a repeated row of a dictionary gives equal columns, so there are several
+    # optima.
     random = np.random.default_rng(seed)
     D_a, D_b = unit(random, rows, 3), unit(random, rows, 3)
     if rounded:
@@ -59,7 +61,8 @@ def test_a_dictionary_with_nan_is_refused():
 
 
 def test_floor_random_agrees_with_unrelated_dictionaries():
-    # .154 is the known mean at C=4096, d=512 (too slow for every run). At C=256, d=32 the reference is drawn here.
+    # At C = 4096, d = 512 the mean is known to be .154, but this size is too slow for every run. Here C is 256 and d is
+    # 32, and the reference is drawn.
     D = unit(np.random.default_rng(0), 256, 32)
     floor = floor_random(D, 4, seed=1)
     reference = [match(unit(np.random.default_rng(s), 256, 32), D).cosines.mean() for s in range(10, 14)]
@@ -69,21 +72,22 @@ def test_floor_random_agrees_with_unrelated_dictionaries():
 
 
 def test_floor_random_does_not_depend_on_the_dictionary():
-    # Random rows have no direction, so a dictionary of few clustered rows has the same floor as its mirror image.
+    # Random rows prefer no direction, so a rotated dictionary has the same floor.
     D = unit(np.random.default_rng(0), 64, 16)
     rotation, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((16, 16)))
     assert floor_random(D, 20, 0).mean() == pytest.approx(floor_random(D @ rotation, 20, 0).mean(), abs=0.006)
 
 
 def test_floor_matched_sees_what_dictionaries_share():
-    # All rows near one axis: unrelated rows with the same mean are nearly parallel, random ones are not.
+    # All rows of D lie near one axis. Unrelated rows with the same mean are nearly parallel to them, random rows are
+    # not.
     random = np.random.default_rng(0)
     D = np.array([1.0, *[0.0] * 15]) + 0.05 * random.standard_normal((64, 16))
     D /= np.linalg.norm(D, axis=1, keepdims=True)
     matched, uniform = floor_matched(D, 3, 0), floor_random(D, 3, 0)
     assert matched.shape == (3, 64)
     assert matched.mean() > 0.95
-    # Against one axis, matched uniformly: the mean coordinate of a random unit vector is 0.
+    # The mean cosine of random rows with rows near one axis is the mean of a coordinate of a random unit vector: 0.
     assert abs(uniform.mean()) < 0.2
 
 

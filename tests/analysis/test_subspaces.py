@@ -21,11 +21,15 @@ def clouds(seed, images=300, texts=200, dim=8, gap=(0.8, 0.5)) -> Modalities:
 
 
 def fitted(rows: Modalities, U=None):
-    """scikit-learn's logistic regression of the same loss, on rows without the rows of U, both classes weighing 1/2."""
+    """Fit scikit-learn's logistic regression with the same loss, after projecting the span of U out of the rows.
+
+    Both classes weigh 1/2.
+    """
     X = np.concatenate(rows).astype(float)
     X = X if U is None or len(U) == 0 else X - X @ U.T @ U
     y = np.repeat([1, 0], [len(rows.image), len(rows.text)])
-    # It sums losses times C and adds |w|^2 / 2; this project's loss is a mean plus 1e-3 |w|^2 / 2, so C = 1 / (1e-3 n).
+    # scikit-learn minimises C * (sum of losses) + |w|^2 / 2, this project (mean of losses) + 1e-3 |w|^2 / 2. So C is
+    # 1 / (1e-3 n).
     model = LogisticRegression(C=1 / (1e-3 * len(X)), class_weight="balanced", tol=1e-10, max_iter=10_000)
     return model.fit(X, y)
 
@@ -42,13 +46,15 @@ def balanced(model, rows: Modalities):
 def test_mean_gap_worked():
     train = modalities([[1, 0], [0.8, 0.6]], [[0, 1], [-0.6, 0.8]], "training rows")
     heldout = modalities([[1, 0], [0.6, 0.8], [0, 1]], [[-1, 0]], "held-out rows")
-    # Means (.9, .3) and (-.3, .9): the gap (1.2, -.6) is (2, -1) / sqrt 5. Midway (.3, .6), where 2*.3 - .6 = 0.
+    # The means are (.9, .3) and (-.3, .9). The gap (1.2, -.6) has the direction (2, -1) / sqrt 5. Midway, at (.3, .6),
+    # 2x - y is 0.
     subspace = subspaces(train, heldout)["mean_gap"]
     np.testing.assert_allclose(subspace.basis, [[2 / 5**0.5, -1 / 5**0.5]], atol=1e-7)
-    # 2x - y is 2, .4, -1 for the images and -2 for the caption: two of three, and one of one.
+    # 2x - y is 2, .4 and -1 for the images and -2 for the caption. So two of three images and the one caption are
+    # right.
     assert subspace.heldout_accuracy == pytest.approx((2 / 3 + 1) / 2)
     assert subspace.rank == 1
-    # Alignment is signed, + image: (2, -1) / sqrt 5 times each direction.
+    # Alignment is the product of each direction with (2, -1) / sqrt 5. It is positive towards the images.
     np.testing.assert_allclose(
         alignment(subspace, [[1, 0], [0, 1], [-1, 0]]), np.array([2, -1, -2]) / 5**0.5, atol=1e-7
     )
@@ -64,7 +70,11 @@ def test_logistic_is_that_of_scikit_learn(seed, images, texts):
 
 
 def ledoit_wolf_by_formula(x):
-    """Ledoit and Wolf 2004: (1 - s) S + s mu I, mu = tr S / d, s = min(b^2, D^2) / D^2 in the norm |A|^2 / d."""
+    """Return the covariance estimate (1 - s) S + s mu I of Ledoit and Wolf 2004, with mu = tr S / d.
+
+    s = min(b^2, D^2) / D^2, where D^2 is |S - mu I|^2 / d, and b^2 is the mean of |x x^T - S|^2 / d over the n rows,
+    divided by n.
+    """
     x = x.astype(float) - x.mean(0, dtype=float)
     n, d = x.shape
     S = x.T @ x / n
@@ -126,7 +136,7 @@ def test_inlp_of_modalities_that_held_out_rows_do_not_tell_apart_is_empty():
 
 
 def test_inlp_ends_where_no_direction_is_left():
-    # The modalities differ along one axis in one dimension: without it no direction is left, and accuracy is chance.
+    # The rows have one dimension. When it is removed no direction is left, and the accuracy is that of chance.
     train = modalities([[1.0], [2.0]], [[-1.0], [-2.0]], "rows")
     spaces = subspaces(train, train)
     assert [spaces[name].basis.tolist() for name in room.SUBSPACES] == [[[1.0]]] * 4

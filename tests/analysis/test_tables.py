@@ -27,7 +27,7 @@ from storage.errors import BadInput
 from storage.runs import Entry, last_run
 from storage.statements import SQL
 
-STUDY = "paper-scale"  # of the planted store
+STUDY = "paper-scale"  # the study in the planted store
 
 
 def analysis_of(store: Path, entries: list[Entry] | None = None, **of: Any) -> Analysis:
@@ -44,7 +44,7 @@ def checked(analysis: Analysis) -> duckdb.DuckDBPyConnection:
 
 
 def with_another_sae(store: Path, analysis: Analysis, name: str, seed: int, width: int) -> Analysis:
-    """Add an SAE with a copy of the first one's activations, its atoms those of the first in another order."""
+    """Add an SAE that has the activations of the first SAE, and the atoms of the first in another order."""
     first = next(entry for entry in analysis.entries if entry.kind == "train")
     net = SAE.load(store / first.dataset.path)
     order = torch.randperm(net.config.width, generator=torch.manual_seed(1))[:width]
@@ -78,7 +78,7 @@ def test_bridges_of_a_planted_study(store: Path, tmp_path: Path) -> None:
     assert rows.select("image_concept", "text_concept").equals(
         rows.select("image_concept", "text_concept").sort("image_concept", "text_concept")
     )
-    # Every image and caption has five codes: all cells of the untruncated counts together hold 25 per pair.
+    # The sum of all raw bridges is one of the four terms of matched similarity; the other three contain the bias.
     raw = bridges.totals.filter(pl.col("kind") == "raw")["total"].sum()
     terms = dict(bridges.similarity.select("term", "value").iter_rows())
     assert raw == pytest.approx(terms["bridges"])
@@ -89,7 +89,7 @@ def test_bridges_of_a_planted_study(store: Path, tmp_path: Path) -> None:
     assert covariance == pytest.approx(terms["matched"] - terms["shuffled"])
     assert set(bridges.draws["null"]) == {"images_permuted", "dictionary_permuted", "both_permuted"}
     assert bridges.draws["draw"].max() == 2
-    # Planted partners fire together; permuted images do not have this.
+    # Planted partners fire on the same pairs. With permuted images they do not, so the covariance total is smaller.
     gain = bridges.draws.filter((pl.col("statistic") == "covariance_total") & (pl.col("null") == "images_permuted"))
     assert abs(gain["value"].mean()) < abs(covariance)
 
@@ -103,7 +103,7 @@ def test_seeds_and_diets_of_one_family_are_matched_both_ways(store: Path) -> Non
     runs = set(matches.select("sae_a", "seed_a", "sae_b", "seed_b").iter_rows())
     family = [("main", 0), ("main", 1), ("main-half-a", 0)]
     assert runs == {(*a, *b) for a in family for b in family if a != b}
-    # The atoms of all SAEs are equal up to their order: every concept is matched with itself.
+    # The atoms of all SAEs are equal up to their order, so every concept is matched with its own copy.
     assert matches["cosine"].min() == pytest.approx(1, abs=1e-5)
     there = matches.filter((pl.col("sae_a") == "main") & (pl.col("seed_a") == 0) & (pl.col("seed_b") == 1))
     back = matches.filter((pl.col("seed_a") == 1) & (pl.col("sae_b") == "main") & (pl.col("seed_b") == 0))

@@ -31,7 +31,8 @@ def test_worked_concepts() -> None:
     fill_concepts(con, [CountedSAE("m", "s", 0, 3)], "heldout")
     fill(con, "concepts")
     first, second, third = frame(con, "FROM concepts").to_dicts()
-    # Concept 0: images (2 + 0) / 2 = 1, captions (1 + 0 + 1) / 3 = 2/3; squares 4 / 2, 2 / 3; rates 1/2, 2/3.
+    # Concept 0 has the energy (mean activation) (2 + 0) / 2 = 1 on images and (1 + 0 + 1) / 3 = 2/3 on captions. The
+    # mean squares are 4 / 2 and 2 / 3, the firing rates 1/2 and 2/3.
     assert first["energy_image"] == pytest.approx(1)
     assert first["energy_text"] == pytest.approx(2 / 3)
     assert first["energy"] == pytest.approx(5 / 6)
@@ -40,14 +41,16 @@ def test_worked_concepts() -> None:
     assert (first["rate_image"], first["rate_text"]) == pytest.approx((1 / 2, 2 / 3))
     assert first["firings"] == 3
     assert first["modality_score"] == pytest.approx(3 / 5)
-    # Pairs of an image and a caption: image 2.0 beats 1, 0, 1; image 0 loses to 1, ties with 0, loses to 1: 3.5 of 6.
+    # The AUC compares all 6 pairs of an image and a caption. The image at 2.0 beats 1, 0 and 1. The image at 0 loses to
+    # 1 twice and ties with 0, which counts 1/2. That is 3.5 of 6.
     assert first["modality_auc"] == pytest.approx(3.5 / 6)
-    # Concept 1 fires on a training row only: silent here, but not dead. Concept 2 is dead; all its pairs tie.
+    # Concept 1 fires on a training row only, so it is silent here but not dead. Concept 2 is dead. All of its pairs
+    # tie, so its AUC is .5.
     assert (second["firings"], second["modality_score"], second["dead"]) == (0, None, False)
     assert (third["dead"], third["modality_auc"]) == (True, 0.5)
-    # Jackknife: u = .1 and .2 fall into two groups. Without image 0 (and captions 0, 1) image energy is 0, without
-    # image 1 it is 2: sd^2 = 1/2 ((0 - 1)^2 + (2 - 1)^2) = 1. Without image 0 the score is 0/(0 + 1) = 0, without
-    # image 1 2/(2 + .5) = .8: sd^2 = 1/2 (.4^2 + .4^2) = .16.
+    # The jackknife leaves out one group of images at a time; u = .1 and .2 fall into two groups. Without image 0 and
+    # its captions 0 and 1 the image energy is 0, without image 1 it is 2: sd^2 = 1/2 ((0 - 1)^2 + (2 - 1)^2) = 1. The
+    # scores are 0/(0 + 1) = 0 and 2/(2 + .5) = .8: sd^2 = 1/2 (.4^2 + .4^2) = .16.
     groups = frame(con, "SELECT * FROM group_sizes WHERE images + texts > 0")
     assert sorted(zip(groups["images"], groups["texts"], strict=True)) == [(1, 1), (1, 2)]
     assert first["energy_image_sd"] == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""Two runs at once beside a locked catalog, and a full disk, with real processes that share a server."""
+"""Two runs at the same time while the catalog is locked, and a full disk; real processes share one server."""
 
 from __future__ import annotations
 

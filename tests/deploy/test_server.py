@@ -60,12 +60,12 @@ def test_one_landing_starts_the_study_once_and_the_study_lands_nothing(operator:
     assert run["parameters"] == parameters
     assert {"landed", "study"} <= set(run["tags"])
 
-    def lines_of(run: str, start: str) -> list[str]:  # lines of a run are sent in the background, some after its end
+    def lines_of(run: str, start: str) -> list[str]:  # Prefect sends lines in the background, some after the end
         return [line for line in logs(operator, run) if line.startswith(start)]
 
     digest = until(lambda: lines_of(first, "pairs landed"), "the line of what landed")[0]
 
-    # Again with nothing new, then with other vectors by the study itself: neither starts anything.
+    # Acquire again without new pairs, then run the whole study with new pairs. Neither starts another run.
     again = operator.run("acquire/stage", **parameters)
     assert operator.ended(again)["state_type"] == "COMPLETED"
     (nothing,) = until(lambda: lines_of(again, "no new pairs"), "the line that nothing landed")
@@ -165,7 +165,7 @@ def test_a_second_night_is_cancelled_and_kill_9_of_worker_and_server_is_made_goo
     operator.kill("server")
     operator.make("server")
     operator.make("worker")  # it may have stopped meanwhile
-    # The run survives its server or ends with it; then the next one waits for its slot, and completes.
+    # The run either survives its server or dies with it. If it died, the next run waits for its slot and completes.
     until(lambda: state(operator, third) or not busy(operator), "its end, or its death")
     if state(operator, third) != "COMPLETED":
         assert operator.ended(operator.run("study/landed", **parameters))["state_type"] == "COMPLETED"
@@ -174,7 +174,7 @@ def test_a_second_night_is_cancelled_and_kill_9_of_worker_and_server_is_made_goo
     for table, expected in reference(operator, study_file, SLOW).items():
         assert tables(operator.store, run)[table].equals(expected), table
 
-    # The first run was killed: its slot is freed when its lease ends, and later runs start.
+    # The first nightly run was killed. Its concurrency slot is freed when its lease ends, and later runs can start.
     until(
         lambda: operator.ended(operator.run("study/nightly", **parameters))["state_type"] == "COMPLETED",
         "a night that is not cancelled",

@@ -23,9 +23,9 @@ PORT = 8123
 def pictured(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, worker_id: str
 ) -> tuple[Path, Path]:
-    """A study file and the store of its first run, without figure files, which take seconds and are tested elsewhere.
+    """A study file and the store of its first run. Figure files are left out, since they take seconds to write.
 
-    Made once for all processes of the tests, then copied, since a store may be moved. Its model is not copied.
+    The study runs once for all test processes. Each process then works on its own copy of the study and its store.
     """
     folder = tmp_path_factory.mktemp("pictured") / "study"
     shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent

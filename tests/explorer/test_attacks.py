@@ -1,6 +1,7 @@
 """Queries that must be refused (tests/storage/attacks.sql) or answered (tests/storage/honest.sql).
 
-Each is sent through the command line and through the explorer, to a real store."""
+Each query is sent to a real store, through the command line and through the explorer.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from flows.cli import main
 from storage.errors import BadInput
 from storage.runs import last_run
 
-pytestmark = pytest.mark.slow  # the whole corpus on both ways; `tests/storage/test_guard.py` is quick
+pytestmark = pytest.mark.slow  # all queries in both ways; `tests/storage/test_guard.py` is quick
 
 CORPUS = Path(__file__).parents[1] / "storage"
 ATTACKS = [line for line in (CORPUS / "attacks.sql").read_text().splitlines() if not line.startswith("--")]
@@ -60,7 +61,7 @@ def contents(store: Path) -> dict[str, str]:
 
 
 def table_of(store: Path) -> Path:
-    """The findings, a file that the catalog reads."""
+    """The Parquet file of the findings, which the catalog reads."""
     run = last_run(store, "pictures")
     assert run is not None
     (entry,) = run.of("analyze")
@@ -120,5 +121,6 @@ def test_the_second_wall_holds_when_the_first_is_switched_off(canary: Path, tmp_
     before = contents(store)
     assert "Permission denied" in attack(unwalled=False)
     assert contents(store) == before
-    attack(unwalled=True)  # the same attack does harm where nothing holds it, so that the test above means something
+    # Without either wall the same attack changes the store. So it was the second wall that stopped it above.
+    attack(unwalled=True)
     assert contents(store) != before

@@ -106,7 +106,7 @@ def test_only_loopback_hosts_and_the_own_origin_are_answered(
 
 
 def test_reading_needs_no_origin_but_asking_does(live: Live, front: Path) -> None:
-    stranger = TestClient(application(live, front, 8123), base_url=HERE)  # sends no Origin, as a link does
+    stranger = TestClient(application(live, front, 8123), base_url=HERE)  # like a followed link, it sends no Origin
     assert stranger.get("/").status_code == 200
     refused = stranger.post("/api/sql", json={"query": "SELECT 1"})
     assert (refused.status_code, refused.json()) == (403, {"error": "only the explorer's own page is answered here"})
@@ -185,7 +185,8 @@ def test_a_caption_is_encoded_by_the_studys_own_model(client: TestClient, live: 
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert body["modality"] == "text"
-    # the store's own codes of that caption; its embedding was rounded to float16, which these codes were not
+    # These must be the stored codes of that caption. The tolerance is for the stored ones, whose embedding was rounded
+    # to float16.
     assert [one["concept"] for one in body["concepts"]] == stored["concept"]
     assert [one["activation"] for one in body["concepts"]] == pytest.approx(stored["activation"], abs=5e-3)
     assert sum(one["share"] for one in body["concepts"]) + body["bias"] == pytest.approx(1)

@@ -35,4 +35,4 @@ def test_no_other_file_pairs_the_names_of_views_with_titles() -> None:
 def test_the_documentation_has_one_row_per_view() -> None:
     table = (ROOT / "docs" / "explorer.md").read_text().split("## What it shows")[1].split("##")[0]
     rows = re.findall(r"^\| ([^|]+?) \|", table, re.MULTILINE)
-    assert sorted(rows[1:]) == sorted(titles())  # after the head
+    assert sorted(rows[1:]) == sorted(titles())  # the first row is the head

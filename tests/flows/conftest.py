@@ -16,9 +16,11 @@ def study_file(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def no_figure_files() -> Iterator[None]:
-    """Leave out figure files in studies that run in this process: they take seconds per run, are tested with the
-    report, and are made by studies in separate processes. Per module, since the tests of the report need them in the
-    same process."""
+    """Write no figure files in studies that run in this process, since they take seconds per run.
+
+    The tests of the report test figure files, and studies in separate processes write them. The patch ends with each
+    module, since the tests of the report may run in the same process.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("report.page.write_files", lambda folder, drawn: [])
         yield

@@ -1,4 +1,4 @@
-"""A checkpoint instead of training: read once, identified by its bytes, refused when it does not fit."""
+"""An SAE from a checkpoint instead of a training: read once, identified by its bytes, refused if it does not fit."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_what_was_trained_elsewhere_is_analysed_like_the_rest(finished: tuple[Pa
     assert saes[2][:2] == ("main", 0)
     counts = dict(con.execute("SELECT sae, count(*) FROM concepts GROUP BY sae").fetchall())
     assert counts == {"bare": 20, "lens": 20, "main": 24}
-    assert con.execute("SELECT DISTINCT sae FROM training").fetchall() == [("main",)]  # the others have no curve
+    assert con.execute("SELECT DISTINCT sae FROM training").fetchall() == [("main",)]  # imported SAEs have no curve
 
 
 def test_codes_are_those_of_the_file(finished: tuple[Path, Path]) -> None:
@@ -83,7 +83,7 @@ def test_a_threshold_that_the_file_lacks_is_calibrated_on_training_rows(finished
     codes = pl.read_parquet(store / entry.dataset.path / "0.parquet")
     rates = [len(part) / rows for (_, part), rows in zip(codes.group_by("modality"), (1, 1), strict=True)]
     assert codes["activation"].min() > 0
-    assert sum(rates) / (500 + 1000) == pytest.approx(2, rel=0.2)  # every item, of both splits and modalities
+    assert sum(rates) / (500 + 1000) == pytest.approx(2, rel=0.2)  # all items, of both splits
 
 
 def test_other_bytes_are_another_sae_and_equal_ones_are_not_read_twice(
@@ -120,7 +120,7 @@ def test_an_sae_is_published_with_the_figures_of_its_run(finished: tuple[Path, P
     card = (tmp_path / "repo" / "README.md").read_text()
     assert f"| R2, images | {r2:.4g} |" in card
     assert "setting `main`, seed 0" in card
-    assert "Stability" not in card  # one seed
+    assert "Stability" not in card  # stability needs two seeds
     assert from_hub(tmp_path / "repo").config.width == 24
     with pytest.raises(BadInput, match="no SAE own main 7; the study has own bare 0, own lens 0, own main 0"):
         publish(store, None, "own", "main", 7, tmp_path / "repo")

@@ -20,7 +20,7 @@ def whose(job: int, watch: Watch) -> int:
 
 
 def locks(job: int, watch: Watch) -> None:
-    tqdm.get_lock()  # as a progress bar does: a semaphore that the process releases at a normal exit
+    tqdm.get_lock()  # a progress bar takes this semaphore too; a normal exit releases it
 
 
 def fails(job: str, watch: Watch) -> None:
@@ -28,7 +28,7 @@ def fails(job: str, watch: Watch) -> None:
 
 
 def dies(job: str, watch: Watch) -> None:
-    Watch(watch.parent + 1)()  # as after a kill of the study
+    Watch(watch.parent + 1)()  # the parent has another pid, as after a kill of the study
 
 
 def script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
@@ -99,7 +99,7 @@ if __name__ == "__main__":
 
 
 def test_a_kept_process_leaves_nothing_behind(tmp_path: Path) -> None:
-    # Python prints a warning at exit about a semaphore that was not released.
+    # Python would print a warning at exit about a semaphore that was not released, so stderr must be empty.
     ended = script(tmp_path, ENDS)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""

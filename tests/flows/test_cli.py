@@ -1,4 +1,4 @@
-"""The command line: bad input ends with 2 and one sentence, and changes no data."""
+"""The command line: bad input ends with exit code 2 and one sentence, and changes no data."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_formats_hold_every_column_and_value(store: Path, capsys: pytest.Capture
         "t": "2020-01-02",
     }  # fmt: skip
     command = [sys.executable, "-m", "flows.cli", "sql", query, "--store", str(store), "--format", "parquet"]
-    with (tmp_path / "x.parquet").open("wb") as out:  # a file as standard output, which the wall leaves open
+    with (tmp_path / "x.parquet").open("wb") as out:  # standard output is a file, which stays writable
         done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, check=True)
     assert done.stderr == b""
     assert pq.read_table(tmp_path / "x.parquet").column_names == ["seed", "seed_1", "seed_1_1"]
@@ -182,7 +182,7 @@ def test_a_reader_that_leaves_early_and_ctrl_c_end_the_command(store: Path) -> N
         assert b"Traceback" not in left.stderr.read()
     command[4] = "SELECT count(*) FROM range(100000000000) AS a, range(1000) AS b"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as stopped:
-        time.sleep(3)  # it starts in .5 s, and never ends by itself
+        time.sleep(3)  # the query starts within .5 s and never ends by itself
         stopped.send_signal(signal.SIGINT)
         assert stopped.wait(20) == 1
         assert stopped.stderr is not None

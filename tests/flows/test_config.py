@@ -173,12 +173,12 @@ def test_diets_are_settings_of_their_own(tmp_path: Path) -> None:
     study.write_text(TEXT + '\n[diets]\nimage_share = [0, 0.25, 0.5, "natural"]\nhalves = true\n')
     loaded = load_study(study)
     names = [setting.name for setting in loaded.settings()]
-    # The setting's own share, .5, is not trained twice.
+    # The image share of `main` itself is .5, so a diet with this share is not trained again.
     expected = ["main", "main-share0", "main-share0.25", "main-natural", "main-half-a", "main-half-b"]
     assert names == expected
     main, *diets = loaded.settings()
     assert [setting.image_share for setting in diets] == [0, 0.25, "natural", 0.5, 0.5]
-    # An epoch of half the rows has half the draws.
+    # An epoch of half the rows has half the draws, so halves are trained for twice the epochs.
     assert [setting.epochs // main.epochs for setting in diets] == [1, 1, 1, 2, 2]
     assert "data_half" not in main.setting()
     assert diets[-1].setting()["data_half"] == "b"

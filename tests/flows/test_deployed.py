@@ -1,4 +1,4 @@
-"""The deployed flows, called as Prefect calls them: one code path, one event per landing, and their artifacts."""
+"""The deployed flows, called as Prefect calls them: the code of a study, one event when pairs land, and artifacts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def test_stages_alone_are_the_study_a_changed_manifest_is_a_landing_and_an_upstr
     assert '"what": "train own main seed 0"' in str(shown.data)
     assert "SAEs, mean of seeds" in artifacts("small-results")[0].data
 
-    # Another k, then the activations of the earlier SAE, named by its recipe.
+    # Run the study with another k. Then export the activations of the earlier SAE, which `upstream` names by its
+    # recipe.
     other = load_study(file, [*one, "saes.main.k=4"])
     run_study(other, store, progress=False)
     old = first.of("train")[0].dataset
@@ -76,7 +77,7 @@ def test_stages_alone_are_the_study_a_changed_manifest_is_a_landing_and_an_upstr
     with pytest.raises(BadInput, match="goes with --only STAGE"):
         run_study(other, store, upstream=old.recipe, progress=False)
 
-    # The acquire stage of a whole study gets another manifest, and sends no event.
+    # A whole study acquires the new pairs too. Its manifest changes, but it sends no event.
     grow(file.parent / "vectors")
     deployed.study(str(file), set=[*one, 'saes.main.retrain="never"'])
     assert len(landings) == 1

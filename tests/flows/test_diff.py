@@ -39,7 +39,7 @@ def test_diff_names_settings_pairs_and_datasets_and_puts_the_figures_side_by_sid
     assert "shard 0: changed, 400 -> 410 images" in lines  # vectors that grew are another source, and are listed again
     assert "train: 2 with other bytes (of 2)" in lines
     assert "export: 2 with other bytes (of 2)" in lines
-    # The figures are the catalog's own.
+    # The printed figures are those of the catalog.
     shown = next(line.split() for line in lines if line.startswith("own main r2_image"))[3:]
     means = []
     for number in (2, 3):

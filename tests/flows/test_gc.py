@@ -51,7 +51,7 @@ def orphan(store: Path, seed: int, age: float = 3600) -> Address:
 
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> tuple[Path, Path]:
-    """A store with three runs: as written, with another k, and as written again."""
+    """A store with three runs of a study: with its own k, with another k, and with its own k again."""
     folder = tmp_path_factory.mktemp("grown")
     study, store = write_study(folder, images=400), folder / "store"
     store.mkdir()
@@ -71,8 +71,8 @@ def test_only_what_the_older_run_alone_refers_to_goes(
     copy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     study, store = copy
-    # Runs 1 and 3 share everything; run 2 alone has its two SAEs, their two exports and maps, its tables, its page and
-    # its explorer.
+    # Runs 1 and 3 share all datasets. Nine datasets belong to run 2 alone: two SAEs, two exports, two maps, the tables,
+    # the page and the explorer.
     assert main(["gc", "--store", str(store), "--keep", "2"]) == 0
     assert "would delete 0 folders" in capsys.readouterr().out
     before = sorted(store.glob("*/*/dataset.json"))
@@ -120,7 +120,7 @@ def test_what_a_running_study_made_or_adopted_stays_and_the_kernel_frees_it(
     assert (tmp_path / adopted.path / "sae.safetensors").exists()
     process.kill()
     process.communicate()
-    # The run was interrupted: its finished datasets are kept until it is resumed, or until --interrupted.
+    # The run was interrupted. Its finished datasets are kept until it is resumed, or until `gc --interrupted`.
     assert main(["gc", "--store", str(tmp_path), "--yes"]) == 0
     assert "which was cut short" in capsys.readouterr().out
     assert (tmp_path / adopted.path).exists()

@@ -1,4 +1,4 @@
-"""The paper's study from start to end, its models tiny and random, its pairs a small folder in COCO's layout."""
+"""The paper's study from start to end, with tiny random models and a small folder of pairs in COCO's layout."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def test_the_papers_study_runs_from_pairs_to_page(tmp_path: Path, capfd: pytest.
     coco(tmp_path / "coco", study["pairs"].get("subset", "val2017"))
     assert {model["spec"] for model in study["models"]} == set(FAMILY_OF)
     changes = [f"pairs.path={tmp_path / 'coco'}", "analyze.min_pairs=1"]
-    # Each SAE needs a new process: diets have a separate test, with one model.
+    # Diets (trainings on other shares of the data) are left out, since each SAE needs a new process. They are tested in
+    # test_study.py, with one model.
     changes += ["diets.image_share=[]", "diets.halves=false", 'frontier.methods=["topk", "pca"]', "frontier.k=[2]"]
     for model in study["models"]:
         checkpoint = build(FAMILY_OF[model["spec"]], tmp_path / "models" / model["name"])

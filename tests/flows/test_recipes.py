@@ -1,4 +1,4 @@
-"""Addresses of everything that a study makes: a refactoring that moves one makes every finished store stale."""
+"""The address of every dataset that a study makes. A refactoring that changes one makes every finished store stale."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ min_pairs = 3
 
 
 def dataset(path: str, rows: int = 7) -> Dataset:
-    """A handle whose bytes nobody looks at: its digest follows from where it lies."""
+    """A handle of a dataset that is never read. Its digest is a hash of its path."""
     digest = hashlib.sha256(path.encode()).hexdigest()
     return Dataset(path=path, recipe=path.rpartition("/")[2], digest=digest, rows=rows)
 

@@ -24,14 +24,15 @@ def test_the_page_holds_the_tables_that_the_script_prints(scaling: dict[str, obj
 
 def test_figures_worked_by_hand(scaling: dict[str, object]) -> None:
     values = {row.what: row.values for row in scaling["rows"]()}  # type: ignore[operator]
-    # 12 M images and as many captions, 2 bytes, d = 512 + 3 x 768 = 2816: 24e6 x 2 x 2816 = 135.168 GB
+    # 12 M images and as many captions have 2 bytes in each of d = 512 + 3 x 768 = 2816 dimensions of the four models:
+    # 24e6 x 2 x 2816 = 135.168 GB
     assert values["embeddings"][1] == pytest.approx(135.168)
-    # image 8.82 + 35.42 + 35.42 + 162 = 241.66, text 5.96 + 11.02 + 11.02 + 13.3 = 41.3;
-    # 12e6 x 282.96e9 = 3.39552 EFLOP
+    # The four models need 8.82 + 35.42 + 35.42 + 162 = 241.66 GFLOP per image and 5.96 + 11.02 + 11.02 + 13.3 = 41.3
+    # GFLOP per caption, 282.96 per pair: 12e6 x 282.96e9 = 3.39552 EFLOP
     assert values["embed"][1] == pytest.approx(3.39552)
-    # 3.39552e18 / (312e12 x .35) / 3600 = 8.6374 hours
+    # At 35 % of the 312e12 FLOP/s of an A100: 3.39552e18 / (312e12 x .35) / 3600 = 8.6374 hours
     assert values["GPU-hours: embed"][1] == pytest.approx(8.6374, abs=1e-4)
     # 4 models x 5 seeds x 24e6 rows x 20 codes x 5 bytes = 48 GB
     assert values["activations"][1] == pytest.approx(48)
-    # 4 models x 12e6 images / 134 / 3600 = 99.5 core-hours
+    # A core decodes 134 images per second: 4 models x 12e6 images / 134 / 3600 = 99.5 core-hours
     assert values["core-hours: decode"][1] == pytest.approx(99.5, abs=0.05)

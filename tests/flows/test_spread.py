@@ -85,7 +85,7 @@ class Recorder:
 
 
 def test_tasks_of_every_kind_run_with_the_resources_of_their_stage(tmp_path: Path) -> None:
-    """The stage analyze has tasks of the kinds frontier and analyze: a cluster knows the resources of stages."""
+    """A cluster knows the resources of stages. The stage analyze has tasks of two kinds, frontier and analyze."""
     handle = Dataset(path="embeddings/0", recipe="0", digest="0", rows=1)
     inputs = {"sae": handle, "pairs": handle, "embeddings": handle, "shard": 0}
     jobs = [Job(Key(kind), export, inputs) for kind in ("frontier", "analyze")]
@@ -96,11 +96,11 @@ def test_tasks_of_every_kind_run_with_the_resources_of_their_stage(tmp_path: Pat
 
 
 def test_the_frontier_and_the_tables_are_one_step() -> None:
-    """A step is a barrier on a cluster: the tables must not wait for the frontier, nor fail with it."""
+    """A step waits for the step before it, and fails with it. The tables must not depend on the frontier like this."""
     assert [len(STEPS[stage]) for stage in ("embed", "train", "export", "analyze")] == [1, 1, 1, 1]
 
 
 def test_the_flow_of_a_stage_refers_to_its_body_alone() -> None:
-    """Prefect pickles the flow, with all that it refers to, with every task: the state of a study must not go along."""
+    """Prefect pickles the flow, and all that it refers to, with every task. So it must not refer to a study's state."""
     (stage_flow,) = (code for code in run_stage.__code__.co_consts if getattr(code, "co_name", "") == "stage_flow")
     assert stage_flow.co_freevars == ("here",)

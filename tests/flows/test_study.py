@@ -37,7 +37,7 @@ def run(study: Path, store: Path, *changes: str, **options: object) -> Finished:
 
 @pytest.fixture
 def copy(finished: tuple[Path, Path, Run], tmp_path: Path) -> tuple[Path, Path]:
-    """The finished study in another store: no dataset depends on the store's path."""
+    """A copy of the finished study in another store. This works, since no dataset depends on the store's path."""
     study, store, _ = finished
     shutil.copytree(store, tmp_path / "elsewhere")
     return study, tmp_path / "elsewhere"
@@ -116,7 +116,7 @@ def test_data_diets_are_trained_and_matched_with_their_setting(copy: tuple[Path,
         pairs = con.execute("SELECT count(*) FROM (SELECT DISTINCT sae_a, sae_b FROM matches)").fetchone()
         assert pairs == (4 * 3,)  # every setting of the family with every other, in both orders
         rows_seen = dict(con.execute("SELECT sae, rows_seen FROM saes").fetchall())
-    # Twice the epochs of half the images.
+    # A half of the images is trained for twice the epochs, so almost as many rows are seen.
     assert abs(rows_seen["main-half-a"] - rows_seen["main"]) < 0.2 * rows_seen["main"]
 
 

@@ -21,7 +21,8 @@ from storage.lease import running
 
 pytestmark = pytest.mark.slow
 
-# All modules are imported first: a user who cannot write the store may be unable to read this installation.
+# Changes to the user 65534, who cannot write the store. All modules are imported before, since that user may be unable
+# to read this installation.
 NOBODY = "import flows.study, os\nif os.getuid() == 0: os.setuid(65534)\n"
 
 

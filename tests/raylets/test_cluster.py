@@ -25,7 +25,7 @@ def by_threads(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 
 def same(run: Run, store: Path, other: Run, reference: Path) -> None:
-    """Check that embeddings are equal to the byte, and tables equal, here without a difference in floating point."""
+    """Check that the datasets of acquire, embed, train and export have equal bytes, and the tables equal values."""
     for stage in ("acquire", "embed", "train", "export"):
         digests = {(entry.model, entry.sae, entry.seed, entry.shard): entry.dataset.digest for entry in run.of(stage)}
         assert digests == {(e.model, e.sae, e.seed, e.shard): e.dataset.digest for e in other.of(stage)}, stage

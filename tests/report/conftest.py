@@ -75,9 +75,10 @@ def small_catalog(
     pictures: bool = True,
     whole: bool = False,
 ) -> duckdb.DuckDBPyConnection:
-    """A catalog of 40 images with two captions each, and 16 concepts per SAE: even concepts image, odd ones text.
+    """A catalog of 40 images with two captions each, and 16 concepts per SAE.
 
-    `whole` adds optional parts: geometry, interventions, a frontier and two halves of the data.
+    Even concepts fire on images, odd ones on captions, and concept 0 on both. `whole` adds optional parts: geometry,
+    interventions, a frontier and two halves of the data.
     """
     saes = (*saes, "main-half-a", "main-half-b") if whole else saes
     con = duckdb.connect()
@@ -152,7 +153,8 @@ def _fill_pairs(con: duckdb.DuckDBPyConnection, pictures: bool) -> None:
 def _fill_run(con: duckdb.DuckDBPyConnection, rng: random.Random, run: Name) -> None:
     half = run[1].rpartition("-half-")[2] if "-half-" in run[1] else None
     settings = ("batchtopk", 8, WIDTH, 2, True, "0.5", half, "heldout")
-    figures = (0.8, 0.7, 0.6, 0.75, 0.9, 2.05, 2.1, 2.0, 0.5)  # r2, image, text, scalar, cosine, l0, image, text, hoyer
+    # r2 (all, image, text, about a scalar mean), cosine, l0 (all, image, text), hoyer
+    figures = (0.8, 0.7, 0.6, 0.75, 0.9, 2.05, 2.1, 2.0, 0.5)
     _insert(con, "saes", [(*run, *settings, *figures, 960, "saes/x", 0.0625)])
     _insert(
         con,

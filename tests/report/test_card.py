@@ -22,7 +22,7 @@ def test_it_shows_each_part_with_the_tables_numbers(catalog: Make, config: Make)
     assert "| main | one | 0 | 0.700 | 0.600 | 0.800 |" in text  # R2 of images, of captions, of both
     assert "6.2\u202f%" in text  # dead: .0625
     stability = next(line for line in text.splitlines() if line.startswith("| main | one | 0 | 1 | 0.600 |"))
-    assert float(stability.split("|")[6]) > 0.19  # floor random beside it
+    assert float(stability.split("|")[6]) > 0.19  # the column of floor random
     assert "## Findings" in text
     assert "common concepts are stable" in text
     assert "main-half-a" not in text[text.index("## Stability") : text.index("## Findings")]

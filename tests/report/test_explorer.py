@@ -118,8 +118,8 @@ def test_a_concept_shows_its_strongest_items_its_bars_and_its_matches(files: dic
     assert activations == sorted(activations, reverse=True)
     assert len(concept["histogram"]["edges"]) == 21
     assert concept["histogram"]["edges"][-1] == 3.0
-    # held out are images 0, 4, 8 ... 36: on the five of them that are multiples of 8 it fires by its own rule (under
-    # 2), on the other five at 3; captions of held-out images all have it at 3
+    # Images 0, 4, 8 ... 36 are held out. Concept 0 has an activation below 2 on the five that are multiples of 8, and 3
+    # on the other five. On all 20 captions of held-out images it has 3. So the last bin holds 5 images and 20 captions.
     assert concept["histogram"]["image"][-1] == 5
     assert sum(concept["histogram"]["text"]) == concept["histogram"]["text"][-1] == 20
     assert concept["matches"] == [{"key": "one/main/1", "concept": 0, "cosine": 0.8}]
@@ -193,7 +193,8 @@ def test_unpacked_files_are_the_archives(site: Path, files: dict[str, Any], tmp_
     assert there == set(files)
     assert (tmp_path / "thumbs" / "0.webp").read_bytes() == files["thumbs/0.webp"]
     stored = files["data/manifest.json"]
-    assert "definitions" not in stored  # the bytes of a dataset do not depend on them
+    # Definitions are added when the manifest is published, so the bytes of the dataset do not depend on them.
+    assert "definitions" not in stored
     manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
     assert manifest == handed_out(stored)
     assert manifest["definitions"]["unimodal"] == UNIMODAL
@@ -204,7 +205,7 @@ def test_without_items_no_caption_and_no_picture_is_left(site: Path, files: dict
     text = "".join(path.read_text() for path in tmp_path.rglob("*.json"))
     assert "alert(1)" in json.dumps(files["data/items/0.json"])
     for caption in files["data/items/search.json"]["caption"]:
-        if caption != AWKWARD:  # a figure's own text here
+        if caption != AWKWARD:  # also the description of the figures here
             assert caption not in text
     assert not (tmp_path / "thumbs").exists()
     assert not (tmp_path / "data" / "items").exists()
@@ -218,18 +219,20 @@ def test_without_items_no_caption_and_no_picture_is_left(site: Path, files: dict
 
 
 def test_shares_by_hand() -> None:
-    # D = (1, 0), (0, 1); b = (0, 1); z = (2, 1): x_hat = (2, 2), |x_hat|^2 = 8.
-    # Shares: 2 * 2 / 8 = .5, 1 * 2 / 8 = .25; bias (0, 1).(2, 2) / 8 = .25.
+    # The atoms D_i are (1, 0) and (0, 1), the bias b is (0, 1) and the codes z are (2, 1). So x_hat = (2, 2), with
+    # |x_hat|^2 = 8. The share of a concept is z_i D_i . x_hat / |x_hat|^2: 2 * 2 / 8 = .5 and 1 * 2 / 8 = .25. The
+    # share of the bias is (0, 1) . (2, 2) / 8 = .25.
     concept_shares, rest = shares(np.eye(2), np.array([0.0, 1.0]), np.array([2.0, 1.0]))
     assert (concept_shares.tolist(), rest) == ([0.5, 0.25], 0.25)
-    # A concept that points away from the sum takes some of it: D = (1, 0), (-1, 0), z = (3, 1): x_hat = (2, 0).
+    # A concept that points away from x_hat has a negative share. With the atoms (1, 0) and (-1, 0) and the codes
+    # (3, 1), x_hat is (2, 0).
     away, none = shares(np.array([[1.0, 0.0], [-1.0, 0.0]]), np.zeros(2), np.array([3.0, 1.0]))
     assert (away.tolist(), none) == ([1.5, -0.5], 0.0)
     assert shares(np.empty((0, 2)), np.zeros(2), np.empty(0)) == (pytest.approx([]), 0.0)
     many, rests = shares_of_items(
         np.eye(2), np.array([0.0, 1.0]), np.array([0, 2, 3]), np.array([0, 1, 1]), np.array([2.0, 1.0, 1.0])
     )
-    # the second item: x_hat = (0, 2), share 1 * 2 / 4, bias 2 / 4
+    # The second item has x_hat = (0, 2), the share 1 * 2 / 4 = .5, and 2 / 4 = .5 for the bias.
     assert (many.tolist(), rests.tolist()) == ([0.5, 0.25, 0.5], [0.25, 0.5])
 
 
@@ -246,7 +249,8 @@ def test_shares_add_up_to_one_wherever_there_is_a_reconstruction(concepts: Any, 
 
 
 def test_small_dictionaries_lie_along_their_principal_axes() -> None:
-    # On a line through the origin's neighbours: first axis along it, second empty; the largest coordinate is positive.
+    # The three atoms lie on a line. The first coordinate of the map runs along it, and the second is 0. Signs are
+    # chosen such that the largest coordinate is positive.
     places = concept_map(np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [4.0, 0.0, 0.0]]))
     assert places[:, 0].tolist() == pytest.approx([-1.0, -0.5, 1.0])
     assert places[:, 1].tolist() == pytest.approx([0.0, 0.0, 0.0])

@@ -38,7 +38,7 @@ class ParsedPage(HTMLParser):
         self.open: list[str] = []
         self.statements: list[str] = []
         self.without_sql: list[str] = []  # figures and tables whose block holds no statement
-        self.blocks: list[tuple[int, int]] = []  # depth and statements before it
+        self.blocks: list[tuple[int, int]] = []  # of each open block: depth, and number of statements before it
         self.text = ""
         self.feed(page)
 
@@ -115,7 +115,9 @@ def test_every_figure_and_table_has_sql_that_runs(page: str, con: duckdb.DuckDBP
     for statement in parsed.statements:
         con.execute(statement)
     shown = [tag for tag, attributes in parsed.tags if attributes.get("role") == "img"]
-    # a panel per model, except: side by side and energy 1, the matrix 2 scores, the frontier per modality, alignment 4
+    # Five figures have one panel for each of the 2 models. Two (models side by side, energy) have one panel. Two have
+    # 4: the bridge matrix one per model and score, the frontier one per model and modality. The alignment has 8: one
+    # per model and subspace.
     assert len(shown) == 5 * 2 + 2 * 1 + 2 * 4 + 1 * 8
 
 
@@ -179,7 +181,7 @@ def test_one_seed_says_that_stability_needs_two(catalog: Make, config: Make) -> 
     page = rendered(contents(catalog(models=("one",), seeds=1), config(models=("one",))))
     assert "stability needs two" in page
     assert "Stability of every pair of seeds" not in page
-    assert "floor_matched" in page  # the floors are drawn all the same
+    assert "floor_matched" in page  # the floors are still drawn
 
 
 def test_vectors_without_pictures_show_keys_and_captions(catalog: Make, config: Make) -> None:
@@ -195,7 +197,8 @@ def test_several_settings_are_all_there(catalog: Make, config: Make) -> None:
     saes = ("wide", "main")
     parsed = ParsedPage(rendered(contents(catalog(saes=saes), config(saes=saes))))
     panels = [attributes["aria-label"] for _, attributes in parsed.tags if attributes.get("role") == "img"]
-    # 2 models x 2 settings x 3 figures, energy of 2 settings, side by side, 2 matrices per model of the first setting
+    # Three figures have a panel for each of 2 models and 2 settings (12), the energy one per setting (2), the models
+    # side by side one panel (1), and the bridge matrix 2 for each model, of the first setting only (4).
     assert len(panels) == 12 + 2 + 1 + 4
     assert str(panels[0]).startswith("one, wide: ")  # settings in the order of the study file
     assert parsed.without_sql == []
@@ -251,8 +254,9 @@ def test_files_have_the_colours_of_the_light_scheme(page: str) -> None:
 def test_claims_come_first_and_say_what_holds(page: str) -> None:
     parsed = ParsedPage(page)
     assert next(dict(attributes).get("class") for tag, attributes in parsed.tags if tag == "table") == "claims"
-    # Four concepts fire, 0 with most energy by far: the rare half is 7 and 9 to 15, (0.8 + 7 * 0.4) / 8 = 0.45.
-    # Both lie above floor_matched, drawn between .30 and .32.
+    # Only concepts 0, 1, 3 and 8 fire on held-out items, and 0 has by far the most energy: it alone is common, with the
+    # cosine .8. Concepts without energy are ordered by id, so the rare half is 7 and 9 to 15, with the mean cosine
+    # (0.8 + 7 * 0.4) / 8 = 0.45. Both figures lie above floor_matched, which is drawn between .30 and .32.
     number, dash = r"\s*(0\.3\d\d)\s*", " – "
     assert re.search(rf"common concepts are stable\s*one\s*0\.800{number}0\.800{dash}0\.800\s*holds", parsed.text)
     assert re.search(

@@ -1,4 +1,4 @@
-"""Sentences depend on the numbers: when a number changes sides, the wording changes."""
+"""The sentences of the page follow the numbers: when a number crosses a bound, the wording changes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_r2_wording_follows_the_better_modality_and_warns_below_zero() -> None:
 
 def test_stability_is_above_the_floor_only_beyond_two_sd() -> None:
     assert sentences.against_floor(0.40, 0.40, 0.30, 0.01) == (True, "10.0 sd above the floor")
-    # 0.33 is 3 sd above, its lowest pair of seeds (0.31) only 1
+    # The mean, .33, is 3 sd above the floor of .30. The lowest pair of seeds, .31, is only 1 sd above it.
     assert sentences.against_floor(0.33, 0.31, 0.30, 0.01) == (
         True,
         "3.0 sd above the floor, though not for every pair of seeds",
@@ -147,7 +147,8 @@ def test_interventions_are_measured_against_the_embeddings_and_their_means_remov
         assert finding is not None
         return finding
 
-    # two standard errors of .5 among 100 images are .1; random concepts do not count as an intervention
+    # The best baseline is .5, with a standard error of sqrt(.5 * .5 / 100) = .05 for 100 images. So an intervention
+    # must exceed .5 by two standard errors, .1. Random concepts (.9) do not count as an intervention.
     assert finding_for(0.59).text.startswith("No intervention on concepts retrieves better")
     assert finding_for(0.61).text.startswith("Some intervention on concepts retrieves better")
     assert finding_for(0.1).by_model == [
@@ -215,7 +216,8 @@ def test_modality_wording_follows_the_shares(catalog: Make) -> None:
 
 def test_chance_counts_the_captions_of_each_image(catalog: Make) -> None:
     rows = ask(catalog(), queries.RETRIEVAL).of(model="one", direction="image_to_text")
-    # 10 images, 2 of 20 captions each: 1 - C(18, K)/C(20, K), where C(18, 5)/C(20, 5) = (15 * 14)/(20 * 19)
+    # The gallery has 10 images with 2 of the 20 captions each. The chance of a hit among K captions is
+    # 1 - C(18, K)/C(20, K); for K = 5 the quotient is (15 * 14)/(20 * 19) = 210/380.
     assert rows[0]["chance1"] == pytest.approx(0.1)
     assert rows[0]["chance5"] == pytest.approx(1 - 210 / 380)
     assert rows[0]["chance10"] == pytest.approx(1 - 90 / 380)

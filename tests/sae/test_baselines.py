@@ -39,21 +39,22 @@ def r2(method, *parts):
 
 
 def test_matching_pursuit_worked_by_hand():
-    # Atoms a = (1, 0), b = (.6, .8). Row (1, 1): inner products 1 and 1.4, so b first with 1.4; the residual is
-    # (1 - .84, 1 - 1.12) = (.16, -.12): inner products .16 with a, .096 - .096 = 0 with b. Then a with .16.
+    # The atoms are a = (1, 0) and b = (.6, .8). Row (1, 1) has the products 1 with a and 1.4 with b, so b is taken
+    # first with code 1.4. The residual (1, 1) - 1.4 b = (.16, -.12) has the products .16 with a and 0 with b, so a gets
+    # .16.
     atoms = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     x = torch.tensor([[1.0, 1.0], [-1.0, 0.0]])
     torch.testing.assert_close(matching_pursuit(x, atoms, 1), torch.tensor([[0.0, 1.4], [0.0, 0.0]]))
-    # The second row has no positive product (-1, -.6): non-negative pursuit selects nothing.
+    # Row (-1, 0) has the products -1 and -.6. Neither is positive, so non-negative pursuit takes no atom.
     torch.testing.assert_close(matching_pursuit(x, atoms, 2), torch.tensor([[0.16, 1.4], [0.0, 0.0]]))
-    # The residual of the first row is (0, -.12): products 0 and -.096, no atom is selected.
+    # After two steps row (1, 1) has the residual (0, -.12), with the products 0 and -.096. No third atom is taken.
     torch.testing.assert_close(matching_pursuit(x, atoms, 9), torch.tensor([[0.16, 1.4], [0.0, 0.0]]))
 
 
 @given(seed=st.integers(0, 1000), k=st.integers(1, 6))
 @settings(max_examples=30, deadline=None)
 def test_each_pursuit_step_takes_its_code_squared_off_the_error(seed, k):
-    # The residual is orthogonal to the atom just taken, so |r|^2 falls by the product squared, never rises.
+    # A step subtracts the projection of the residual r on a unit atom a. So |r|^2 falls by (r . a)^2, and never rises.
     generator = torch.Generator().manual_seed(seed)
     atoms = torch.nn.functional.normalize(torch.randn(12, 5, generator=generator), dim=1)
     x = torch.randn(7, 5, generator=generator)
@@ -67,8 +68,8 @@ def test_largest_goes_by_magnitude_and_keeps_the_sign():
 
 
 def test_pca_worked_by_hand():
-    # Unit rows (.8, +-.6) as images and (-.8, +-.6) as texts: mean 0; second moments .64 along the first axis, .36
-    # along the second. One code each is the first coordinate.
+    # The images are (.8, +-.6), the texts (-.8, +-.6), all of norm 1. Their mean is 0. The second moment is .64 along
+    # the first axis and .36 along the second, so with k = 1 the code of a row is its first coordinate.
     image, text = np.array([[0.8, 0.6], [0.8, -0.6]]), np.array([[-0.8, 0.6], [-0.8, -0.6]])
     pca = PCA(2, 1).fit(image, text)
     torch.testing.assert_close(pca.bias, torch.zeros(2), atol=1e-6, rtol=0)
@@ -80,7 +81,7 @@ def test_pca_worked_by_hand():
 
 
 def test_k_means_finds_two_bunches_and_codes_their_norm():
-    # Images at (1, 0), texts at (.6, .8): two centres of norm 1, and a residual of 0.
+    # All images are (1, 0) and all texts (.6, .8). So there are two centres of norm 1, and the residual is 0.
     image, text = np.tile([[1.0, 0.0]], (5, 1)), np.tile([[0.6, 0.8]], (5, 1))
     kmeans = KMeans(2, seed=1).fit(image, text)
     codes = kmeans.encode(np.concatenate([image, text]))
@@ -100,7 +101,7 @@ def test_every_method_has_the_interface_of_an_sae(fitted, name):
     torch.testing.assert_close(method.decode(codes), codes @ method.dictionary + method.bias, atol=1e-5, rtol=0)
     assert codes.count_nonzero(1).max() <= (1 if name == "kmeans" else 4)
     assert method.signed or codes.min() >= 0
-    # Better than the best constant (the modality means are equal here), on held-out rows.
+    # Held-out rows. The best constant would reach R2 0, since both modalities have the same mean here.
     assert r2(method, x[:150], x[150:])["r2"] > 0.2
 
 
@@ -126,8 +127,8 @@ def test_both_modalities_weigh_the_same_however_many_rows_each_has(rows):
 
 
 def test_ica_finds_sources_that_pca_mixes():
-    # 24 independent uniform sources, so that norms are nearly equal and normalising a row changes little; directions at
-    # random, so that the principal components of the rows differ from them.
+    # The 24 sources are independent and uniform. The norms of rows are then nearly equal, so normalising changes a row
+    # little. The directions are random, so the principal components of the rows differ from them.
     random = np.random.default_rng(0)
     true = np.linalg.qr(random.standard_normal((24, 24)))[0] + 0.1 * random.standard_normal((24, 24))
     true /= np.linalg.norm(true, axis=1, keepdims=True)

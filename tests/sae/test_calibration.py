@@ -14,15 +14,16 @@ def once(x, weight, chunk=2048):
 
 
 def test_threshold_of_worked_example():
-    # Two rows of weight 1/2. Candidates sorted: 5 4 3 2; each adds 1/2 to the mean count, so k=1 keeps 5 and 4.
-    # Half-way to the next value: (4 + 3) / 2 = 3.5.
+    # Both rows have the weight 1/2, so each code adds 1/2 to the mean number of codes per row. The positive values are
+    # 5, 4, 3 and 2, so k = 1 keeps 5 and 4. The threshold lies half-way to the next value: (4 + 3) / 2 = 3.5.
     pre = torch.tensor([[5.0, 2.0, -1.0], [4.0, 3.0, -1.0]])
     threshold = calibrate(lambda x: x, once(pre, torch.tensor([0.5, 0.5], dtype=torch.float64)), 1)
     assert threshold == 3.5
 
 
 def test_rows_weigh_as_in_the_training_mixture():
-    # The first row is the only image (weight .5), the other two are texts (.25 each). k=1: 5 (.5) + 4 (.75) + 3 (1.0).
+    # The first row is the only image and weighs .5; the other two are texts and weigh .25 each. The weights of the
+    # codes 5, 4 and 3 sum to k = 1: .5 + .25 + .25. The threshold lies half-way to the next value: (3 + 2) / 2 = 2.5.
     pre = torch.tensor([[5.0, 2.0], [4.0, 1.0], [3.0, 0.5]])
     weight = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
     assert calibrate(lambda x: x, once(pre, weight), 1) == 2.5
@@ -35,7 +36,7 @@ def test_threshold_is_never_negative():
 
 @pytest.mark.parametrize("chunk", [7, 64, 5000])
 def test_streaming_finds_the_same_threshold_as_a_full_sort(chunk):
-    # Rows sorted by size make the first rows useless as a sample, small chunks make every sample poor.
+    # Rows are sorted by size, so the first rows are a useless sample. Small chunks make every sample poor.
     random = np.random.default_rng(0)
     x = torch.from_numpy(np.sort(random.standard_normal((3000, 40)).astype(np.float32), axis=0))
     flat = x.flatten().sort(descending=True).values
@@ -46,7 +47,7 @@ def test_streaming_finds_the_same_threshold_as_a_full_sort(chunk):
 
 
 def encoder(seed, rows=30_000, concepts=150, dim=24):
-    """Rows of many lengths, an encoder of many lengths, a shift, and uneven weights."""
+    """Random rows and encoder rows of different norms, a shift per concept, and uneven weights of the rows."""
     draws = torch.Generator().manual_seed(seed)
     x = torch.randn(rows, dim, generator=draws) * torch.rand(rows, 1, generator=draws).add(2)
     weights = torch.randn(concepts, dim, generator=draws) * torch.rand(concepts, 1, generator=draws).mul(3)
@@ -58,7 +59,8 @@ def encoder(seed, rows=30_000, concepts=150, dim=24):
 @pytest.mark.parametrize("common", [0, 40])
 @pytest.mark.parametrize("seed", range(4))
 def test_bfloat16_finds_the_quantile_of_float32(seed, common):
-    # With a common part that the shift removes, rounding moves a pre-activation by more than the width of the band.
+    # `common` adds common^2 to every product, and the shift subtracts it again. Rounding to bfloat16 then moves a
+    # pre-activation by more than the width of the band of values in which the threshold is searched.
     x, weights, shift, row_weight = encoder(seed)
     x[:, 0], weights[:, 0] = common, common
     shift -= common**2
@@ -66,13 +68,13 @@ def test_bfloat16_finds_the_quantile_of_float32(seed, common):
     assert threshold is not None
     exact = x.double() @ weights.double().T + shift.double()
     count = (exact > threshold).double().sum(1) @ row_weight
-    assert count == pytest.approx(9, abs=float(row_weight.max()))  # the code at the border belongs to one row
+    assert count == pytest.approx(9, abs=float(row_weight.max()))  # off by one code at most, which belongs to one row
     other = calibrate(lambda rows: torch.addmm(shift, rows, weights.T), once(x, row_weight, 700), 9)
-    assert float(threshold) == pytest.approx(float(other), rel=1e-6, abs=1e-6 * common**2)  # orders of sums differ
+    assert float(threshold) == pytest.approx(float(other), rel=1e-6, abs=1e-6 * common**2)  # other order of sums
 
 
 def test_rounding_to_bfloat16_moves_that_quantile():
-    # Without this the test above would prove nothing.
+    # Plain bfloat16 must miss the quantile. Otherwise test_bfloat16_finds_the_quantile_of_float32 would prove nothing.
     x, weights, shift, row_weight = encoder(0)
     exact = x.double() @ weights.double().T + shift.double()
     threshold = calibrate(

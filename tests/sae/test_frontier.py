@@ -1,4 +1,4 @@
-"""The frontier table: equal data for every method, one row per method and k, figures by the project's own metrics."""
+"""The frontier (R2 against L0 of SAEs and baselines): equal data for every method, one row per method and k."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_l0_is_what_was_asked_for_and_more_codes_rebuild_more(table):
     assert rows_by_method["sample", 4]["l0"] <= 4
     assert rows_by_method["batchtopk", 4]["l0"] == pytest.approx(
         4, rel=0.15
-    )  # on held-out rows; calibrated on the training rows
+    )  # measured on held-out rows, calibrated on training rows
     for method in ("batchtopk", "pca", "sample"):
         assert rows_by_method[method, 4]["r2"] > rows_by_method[method, 2]["r2"]
 
@@ -60,7 +60,7 @@ def test_the_figures_are_those_of_the_sae_itself(table):
 
 
 class Centring:
-    """Encodes as (x - mean of its modality), k = d: exact for the right modality."""
+    """A method whose codes are x less a constant per modality. Its R2 is 1 if it receives the right modality."""
 
     def __init__(self):
         self.config = type("Config", (), {"centring": True})()

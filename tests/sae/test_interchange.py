@@ -1,4 +1,4 @@
-"""Interchange: a foreign SAE folded by hand, export and import, and refused files."""
+"""SAEs in the formats of SAELens and overcomplete: imports worked by hand, export and import, and refused files."""
 
 import json
 import pickle
@@ -45,8 +45,9 @@ def saelens_folder(folder, tensors, **entries):
     return folder
 
 
-# Two atoms of norms 2 and 5. Row (1, 0): pre-activations (1 - .5) * 1 + .25 = .75 and (1 - .5) * .4 = .2 (b_dec is
-# subtracted first); .75 > .5 and .2 > .1 are kept. Folded codes are 1.5 and 1.0, thresholds 1.0 and .5.
+# The atoms have the norms 2 and 5, which an import folds into codes and thresholds. For row (1, 0), b_dec is subtracted
+# first: the pre-activations are (1 - .5) * 1 + .25 = .75 and (1 - .5) * .4 = .2. Both exceed their thresholds, .5 and
+# .1. The folded codes are 2 * .75 = 1.5 and 5 * .2 = 1.0, the folded thresholds 2 * .5 = 1.0 and 5 * .1 = .5.
 BY_HAND = {
     "W_enc": [[1.0, 0.4], [0.0, 0.0]],
     "b_enc": [0.25, 0.0],
@@ -62,24 +63,26 @@ def test_norms_go_into_codes_and_thresholds(tmp_path):
     torch.testing.assert_close(codes, torch.tensor([[1.5, 1.0]]))
     torch.testing.assert_close(folded.threshold, torch.tensor([1.0, 0.5]))
     torch.testing.assert_close(folded.dictionary, torch.tensor([[1.0, 0.0], [0.6, 0.8]]))
-    # SAELens: .75 * (2, 0) + .2 * (3, 4) + (.5, 0) = (2.6, .8)
+    # SAELens decodes to .75 * (2, 0) + .2 * (3, 4) + (.5, 0) = (2.6, .8).
     torch.testing.assert_close(folded.decode(codes), torch.tensor([[2.6, 0.8]]))
     assert folded.config.preprocessing == "none"  # SAELens does not normalise rows
-    # A threshold that is not multiplied by the norm would keep other codes: at pre = .45 <= .5 nothing may fire.
-    assert folded.encode(torch.tensor([[0.7, 0.0]]))[0, 0] == 0  # (.7 - .5) + .25 = .45 <= .5
+    # Row (.7, 0) has the pre-activation (.7 - .5) + .25 = .45, below the threshold .5, so the concept may not fire. Its
+    # folded pre-activation is 2 * .45 = .9: with a threshold that was not multiplied by the norm it would fire.
+    assert folded.encode(torch.tensor([[0.7, 0.0]]))[0, 0] == 0
 
 
 def test_a_decoder_bias_that_stays_out_of_the_input_is_kept_out(tmp_path):
     folded = from_saelens(saelens_folder(tmp_path / "a", BY_HAND, apply_b_dec_to_input=False))
-    # Pre-activations 1 + .25 and .4, codes 2.5 and 2.0.
+    # b_dec is not subtracted: the pre-activations are 1 + .25 and .4, the codes 2 * 1.25 = 2.5 and 5 * .4 = 2.0.
     torch.testing.assert_close(folded.encode(torch.tensor([[1.0, 0.0]])), torch.tensor([[2.5, 2.0]]))
 
 
 def test_rows_scaled_to_the_root_of_the_dimension_are_unscaled(tmp_path):
     folded = from_saelens(saelens_folder(tmp_path / "a", BY_HAND, normalize_activations="constant_norm_rescale"))
-    # d = 2: the unit row (1, 0) becomes (1.414, 0); pre-activations (1.414 - .5) + .25 = 1.1642 and .3657, both stay;
-    # SAELens, divided by 1.414 again: (1.1642 (2, 0) + .3657 (3, 4) + (.5, 0)) / 1.4142 = (2.7757, 1.0343)
-    codes = folded.encode(torch.tensor([[3.0, 0.0]]))  # any norm: it is normalised first
+    # SAELens multiplies the unit row (1, 0) by sqrt d = 1.414. The pre-activations are (1.414 - .5) + .25 = 1.1642 and
+    # (1.414 - .5) * .4 = .3657; both exceed their thresholds. SAELens divides the reconstruction by sqrt d again:
+    # (1.1642 (2, 0) + .3657 (3, 4) + (.5, 0)) / 1.4142 = (2.7757, 1.0343).
+    codes = folded.encode(torch.tensor([[3.0, 0.0]]))  # a row of any norm, since it is normalised first
     torch.testing.assert_close(folded.decode(codes), torch.tensor([[2.7757, 1.0343]]), atol=1e-4, rtol=0)
 
 
@@ -120,11 +123,11 @@ def state(**changes):
 
 
 def test_an_overcomplete_state_dict_worked_by_hand(tmp_path):
-    # The library normalises atoms, (1, 0) and (.6, .8), then multiplies by exp(ln 2) = 2: codes double.
+    # overcomplete normalises the atoms to (1, 0) and (.6, .8), then multiplies them by exp(ln 2) = 2. So codes double.
     changes = {"dictionary.multiplier": torch.tensor(2.0).log(), "thresholds": torch.tensor([0.9, 0.1]).log()}
     torch.save(state(**changes), tmp_path / "sae.pt")
     folded = from_overcomplete(tmp_path / "sae.pt")
-    # Row (.8, .6): pre-activations .8 (below .9) and 1.1; folded code 2.2.
+    # Row (.8, .6) has the pre-activations .8, which is below its threshold .9, and .6 + .5 = 1.1, whose code is 2.2.
     codes = folded.encode(torch.tensor([[0.8, 0.6]]))
     torch.testing.assert_close(codes, torch.tensor([[0.0, 2.2]]))
     torch.testing.assert_close(folded.decode(codes), torch.tensor([[1.32, 1.76]]))
@@ -132,7 +135,7 @@ def test_an_overcomplete_state_dict_worked_by_hand(tmp_path):
 
 
 def test_batch_norm_is_folded_as_it_is_in_evaluation(tmp_path):
-    # (pre - mean) / sqrt(var + 1e-5) * weight + bias: (.8 - .3) / 2 * 4 + 1 = 2 for the first concept.
+    # Batch norm is (pre - mean) / sqrt(var + 1e-5) * weight + bias. For the first concept: (.8 - .3) / 2 * 4 + 1 = 2.
     norm = {"running_mean": [0.3, 0.0], "running_var": [4.0, 1.0], "weight": [4.0, 1.0], "bias": [1.0, 0.0]}
     changes = {f"encoder.final_block.1.{name}": torch.tensor(value) for name, value in norm.items()}
     changes["encoder.final_block.1.num_batches_tracked"] = torch.tensor(7)
@@ -157,7 +160,7 @@ def test_a_batch_topk_state_dict_has_no_threshold_and_gets_it_from_rows(tmp_path
     with pytest.raises(SAEFormatError, match="has no threshold: give it, or k and rows"):
         from_overcomplete(tmp_path / "bare.pt")
     calibrated = from_overcomplete(tmp_path / "bare.pt", k=3, rows=(rows(4000, seed=1), rows(1000, seed=2)))
-    # Both modalities weigh the same, whatever their numbers of rows.
+    # Both modalities weigh the same, whatever their numbers of rows. So the mean of their two L0s is k.
     counts = [float(calibrated.encode(rows(n, seed=s)).count_nonzero()) / n for n, s in ((4000, 1), (1000, 2))]
     assert sum(counts) / 2 == pytest.approx(3, abs=0.01)
     with_threshold = from_overcomplete(tmp_path / "bare.pt", threshold=0.1)
@@ -278,5 +281,5 @@ def test_the_card_shows_what_was_measured_and_nothing_else():
     assert "Stability" not in card
     floors = {"stability": 0.49, "floor_random": 0.24, "floor_matched": 0.31}
     assert "0.490; of random directions 0.240" in model_card(make(), floors)
-    assert "Stability" not in model_card(make(), {"stability": 0.49})  # never without its floors
+    assert "Stability" not in model_card(make(), {"stability": 0.49})  # needs its floors, the levels by chance
     assert "Nothing was measured." in model_card(make(), {})

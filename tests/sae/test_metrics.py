@@ -18,27 +18,30 @@ def filled(x, x_hat, codes, cuts=()):
 
 
 def worked():
-    # Image: rows (1,0), (0,1), mean (.5,.5), spread 4 * .25 = 1; x_hat (1,0), (0,.5): error .25.
+    # Images: rows (1,0) and (0,1) have the mean (.5,.5) and the sum of squares 4 * .25 = 1 about it. The
+    # reconstructions are (1,0) and (0,.5), so the squared error is .25.
     image = filled([[1, 0], [0, 1]], [[1, 0], [0, 0.5]], [[1, 0, 0, 0], [1, 1, 1, 1]])
-    # Text: rows (1,0), (-1,0), mean (0,0), spread 2; x_hat (.5,0), (-.5,0): error .5.
+    # Texts: rows (1,0) and (-1,0) have the mean (0,0) and the sum of squares 2 about it. The reconstructions are (.5,0)
+    # and (-.5,0), so the squared error is .25 + .25 = .5.
     text = filled([[1, 0], [-1, 0]], [[0.5, 0], [-0.5, 0]], [[3, 4, 0, 0], [0, 0, 0, 0]])
     return image, text
 
 
 def test_one_modality():
     image, text = worked()
-    # r2: 1 - .25/1 and 1 - .5/2. l0: (1 + 4)/2 and (2 + 0)/2. cosine: all reconstructions are parallel.
-    # hoyer, C=4: one code (2 - 1)/1 = 1; four equal (2 - 4/2)/1 = 0; mean .5.
+    # R2 is 1 - .25/1 for images and 1 - .5/2 for texts. L0 is (1 + 4)/2 and (2 + 0)/2. The cosine is 1, since every
+    # reconstruction is parallel to its row. Hoyer sparsity is (sqrt C - |z|_1/|z|_2) / (sqrt C - 1) with C = 4:
+    # (2 - 1)/1 = 1 for one code, (2 - 4/2)/1 = 0 for four equal codes, .5 on average.
     assert image.result() == pytest.approx({"rows": 2, "r2": 0.75, "cosine": 1, "l0": 2.5, "hoyer": 0.5})
-    # (3, 4): |z|_1 / |z|_2 = 7/5, (2 - 1.4)/1 = .6; the row without codes has no Hoyer sparsity.
+    # The codes (3, 4) have |z|_1/|z|_2 = 7/5, so (2 - 1.4)/1 = .6. The row without codes has no Hoyer sparsity.
     assert text.result() == pytest.approx({"rows": 2, "r2": 0.75, "cosine": 1, "l0": 1, "hoyer": 0.6})
 
 
 def test_both_modalities():
     result = combine(*worked())
-    # m = (.25, .25). E_I|x - m|^2 = 1/2 + |(.25,.25)|^2 = .625; E_T = 2/2 + .125 = 1.125; sum 1.75.
-    # Errors: .25/2 + .5/2 = .375. r2 = 1 - .375/1.75.
-    # One scalar mean: .25 in both dimensions, here the same point as m.
+    # The mean of the two modality means is m = (.25, .25). The mean of |x - m|^2 is 1/2 + |(.25,.25)|^2 = .625 for
+    # images and 2/2 + .125 = 1.125 for texts; the sum is 1.75. The mean squared errors sum to .25/2 + .5/2 = .375, so
+    # R2 = 1 - .375/1.75. The scalar mean of all entries is .25, the same point as m, so r2_scalar_mean is equal.
     expected = {
         "r2": 1 - 0.375 / 1.75,
         "r2_image": 0.75,
@@ -54,8 +57,9 @@ def test_both_modalities():
 
 
 def test_scalar_mean_flatters_the_constant_predictor():
-    # Unit rows whose mean vector has norm .7: predicting the mean leaves 1 - .49 of |x|^2 = 1. About the mean vector
-    # that is R2 0; about one number (here 0, the mean vector's entries cancel) it is .49.
+    # The rows have norm 1, their mean vector has norm .7. The prediction is the mean vector, whose squared error is
+    # 1 - .49 = .51 per row. About the mean vector, R2 is 0. About one scalar mean (0 here, since the entries of the
+    # mean vector cancel) the variance is |x|^2 = 1, so R2 is 1 - .51 = .49.
     mean = np.array([0.7, -0.7, 0, 0]) / math.sqrt(2)
     side = math.sqrt(0.51)
     x = mean + np.array([[0, 0, side, 0], [0, 0, -side, 0]])
@@ -66,7 +70,8 @@ def test_scalar_mean_flatters_the_constant_predictor():
 
 
 def test_r2_is_not_a_mean_of_ratios():
-    # Batches of errors 0 and 2 on spreads 8 and 2 about the overall mean 0: 1 - 2/10; the mean of ratios says .5.
+    # Two batches have the squared errors 0 and 2, and the sums of squares 8 and 2 about the overall mean 0. R2 is
+    # 1 - 2/10 = .8. The mean of the R2 of each batch would be (1 + 0)/2 = .5.
     x, x_hat = [[2.0], [-2.0], [1.0], [-1.0]], [[2.0], [-2.0], [0.0], [0.0]]
     assert filled(x, x_hat, np.ones((4, 2)), [2]).result()["r2"] == pytest.approx(0.8)
 

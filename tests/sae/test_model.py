@@ -35,8 +35,9 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, torch.float32])
 def test_encode_normalises_rows_then_applies_threshold(kind):
-    # (3, 4) / 5 = (.6, .8); minus b: (.5, .8); times 2 D: 1.0, 1.6, 2 (.3 + .64) = 1.88; plus bias: .88 for the last.
-    # (1, 0): (.9, 0) -> 1.8, 0, 1.08 - 1 = .08: only the first is above .5.
+    # Row (3, 4) is normalised to (.6, .8); less b = (.1, 0) it is (.5, .8). The encoder 2 D gives 1.0, 1.6 and
+    # 2 (.3 + .64) = 1.88, and the encoder bias -1 makes the last .88. All exceed the threshold .5.
+    # Row (1, 0) less b is (.9, 0): 1.8, 0 and 1.08 - 1 = .08. Only the first exceeds the threshold.
     x = [[3.0, 4.0], [1.0, 0.0]]
     x = torch.tensor(x, dtype=kind) if isinstance(kind, torch.dtype) else np.array(x, kind)
     expected = [[1.0, 1.6, 0.88], [1.8, 0, 0]]
@@ -44,13 +45,13 @@ def test_encode_normalises_rows_then_applies_threshold(kind):
 
 
 def test_decode_adds_the_bias():
-    # 2 (1, 0) + 1 (.6, .8) + (.1, 0) = (2.7, .8); no codes: the bias itself.
+    # The first row decodes to 2 (1, 0) + 1 (.6, .8) + b = (2.7, .8), with b = (.1, 0). A row without codes gives b.
     x_hat = small().decode(np.array([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0]]))
     np.testing.assert_allclose(x_hat.numpy(), [[2.7, 0.8], [0.1, 0.0]], atol=1e-6)
 
 
 def test_topk_keeps_the_k_largest_of_each_row_whatever_the_threshold():
-    # Pre-activations as above, (1.0, 1.6, .88) and (1.8, 0, .08): with k=2 per row, the threshold .5 does not count.
+    # The pre-activations are (1.0, 1.6, .88) and (1.8, 0, .08). TopK keeps k = 2 per row and ignores the threshold .5.
     net = small(CONFIG.model_copy(update={"architecture": "topk", "k": 2}))
     expected = [[1.0, 1.6, 0], [1.8, 0, 0.08]]
     np.testing.assert_allclose(net.encode(np.array([[3.0, 4], [1, 0]])).numpy(), expected, atol=1e-6)
@@ -58,7 +59,7 @@ def test_topk_keeps_the_k_largest_of_each_row_whatever_the_threshold():
 
 @pytest.mark.parametrize("architecture", ["relu", "batchtopk", "jumprelu", "matryoshka"])
 def test_every_other_architecture_has_a_threshold_which_may_be_one_a_concept(architecture):
-    # Pre-activations (1.0, 1.6, .88): the first is not above 1.5, the last is above .8.
+    # The pre-activations are (1.0, 1.6, .88). The first is below its threshold 1.5, the last is above its threshold .8.
     net = small(CONFIG.model_copy(update={"architecture": architecture}), threshold=torch.tensor([1.5, 0.0, 0.8]))
     np.testing.assert_allclose(net.encode(np.array([[3.0, 4]])).numpy(), [[0, 1.6, 0.88]], atol=1e-6)
 
@@ -69,14 +70,15 @@ def centred() -> SAE:
 
 
 def test_centring_takes_the_mean_of_the_modality_off_and_adds_it_again(tmp_path):
-    # Image (.6, .8) - (.1, .3) - b = (.4, .5): 2 D gives .8, 1.0, 2 (.24 + .4) - 1 = .28, below .5.
-    # Text (.6, .8) - (-.4, .8) - b = (.9, 0): 1.8, 0, 1.08 - 1 = .08.
+    # Row (3, 4) is normalised to (.6, .8). As an image, less its mean (.1, .3) and b = (.1, 0), it is (.4, .5). The
+    # encoder 2 D with the bias -1 for the last gives .8, 1.0 and 2 (.24 + .4) - 1 = .28, which is below .5.
+    # As a text, less its mean (-.4, .8) and b, it is (.9, 0): 1.8, 0 and 1.08 - 1 = .08.
     centred().save(tmp_path)
     for net in (centred(), SAE.load(tmp_path)):
         x = np.array([[3.0, 4.0]])
         np.testing.assert_allclose(net.encode(x, "image").numpy(), [[0.8, 1.0, 0]], atol=1e-6)
         np.testing.assert_allclose(net.encode(x, "text").numpy(), [[1.8, 0, 0]], atol=1e-6)
-        # Decoding: .8 (1, 0) + 1.0 (0, 1) + b (.1, 0) + mean (.1, .3) = (1.0, 1.3).
+        # Decoding adds b and the mean of images: .8 (1, 0) + 1.0 (0, 1) + (.1, 0) + (.1, .3) = (1.0, 1.3).
         np.testing.assert_allclose(net.decode(net.encode(x, "image"), "image").numpy(), [[1.0, 1.3]], atol=1e-6)
 
 

@@ -67,12 +67,14 @@ def test_top_fifty_bridges_of_the_true_dictionary_were_planted(truth, bridges, o
 
 
 def test_only_planted_pairs_are_correlated(truth, bridges):
-    # Correlation of codes: correlation bridge over cosine. A partner copies in 90 % of rows; with amplitudes drawn
-    # separately and rows normalised separately the codes of planted partners correlate above .6, others hardly.
+    # The correlation bridge is the correlation of two codes times the cosine of their atoms, so the quotient is the
+    # correlation. A planted partner fires on 90 % of the rows of its image atom. Amplitudes are drawn, and rows
+    # normalised, separately for each modality. So the codes of partners correlate above .6, but not at 1. Other codes
+    # hardly correlate.
     known = set(map(tuple, truth.bridges.tolist()))
     pairs = zip(bridges["image_concept"].tolist(), bridges["text_concept"].tolist(), strict=True)
     is_known = np.array([pair in known for pair in pairs])
-    steady = np.abs(bridges["cosine"]) > 1e-3  # the division needs a cosine
+    steady = np.abs(bridges["cosine"]) > 1e-3  # a cosine near 0 cannot be a divisor
     correlation = bridges["correlation_bridge"][steady] / bridges["cosine"][steady]
     cross = is_known[steady] & (bridges["image_concept"] != bridges["text_concept"])[steady]
     assert correlation[cross].min() > 0.6
@@ -125,6 +127,6 @@ def test_every_architecture_keeps_its_l0_on_held_out_rows_and_its_concepts_alive
     assert l0 == pytest.approx(6, rel=0.1)
     alive = sum((part[:3200] > 0).sum(0) for part in codes) > 0
     assert float((~alive).double().mean()) <= 0.05
-    # One concept per atom, within the limits of relu's penalty, which shrinks codes.
+    # Every atom has a concept that is nearly parallel to it. The bound is lower for relu, whose penalty shrinks codes.
     cosines = np.abs(few.atoms @ net.dictionary.numpy().T).max(1)
     assert cosines.mean() > (0.8 if architecture == "relu" else 0.9)

@@ -18,7 +18,7 @@ def pre_activations(draw):
 
 
 def test_keeps_the_largest_of_the_whole_batch_not_of_each_row():
-    # k=2, B=2: the four largest above 0 are 9, 8, 7 and 3: three in the first row and one in the second.
+    # k = 2 and B = 2 keep the four largest of the batch, 9, 8, 7 and 3: three in the first row, one in the second.
     pre = torch.tensor([[9.0, 8.0, 7.0, 1.0], [3.0, 2.0, -5.0, 0.5]])
     assert batch_topk(pre, 2).tolist() == [[9, 8, 7, 0], [3, 0, 0, 0]]
 
@@ -60,9 +60,10 @@ def test_relu_keeps_everything_positive():
 
 
 def test_jumprelu_of_worked_example():
-    # theta .5, bandwidth .03. Row 0: .51 is above and within .015 of theta, row 1: .49 is below and within, row 2: 2
-    # is above and far. Codes .51, 0, 2, counts 1, 0, 1. With loss = 3 * codes + 7 * counts: d pre = 3 where it fires;
-    # d theta = -(1/.03)(.5 * 3 + 7) for each of the two rows within = -2 * 8.5 / .03.
+    # theta is .5 and the bandwidth .03. Row 0 (.51) is above theta and within .015 of it; row 1 (.49) is below and
+    # within .015; row 2 (2) is above and far. So the codes are .51, 0, 2 and the counts 1, 0, 1.
+    # The loss is 3 * codes + 7 * counts. So d loss / d pre is 3 where the concept fires, and d loss / d theta is
+    # -(1/.03) (.5 * 3 + 7) for each of the two rows within .015: -2 * 8.5 / .03.
     pre = torch.tensor([[0.51], [0.49], [2.0]], requires_grad=True)
     theta = torch.tensor([0.5], requires_grad=True)
     codes, counts = jumprelu(pre, theta)

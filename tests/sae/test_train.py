@@ -106,7 +106,7 @@ def test_batches_hold_their_share_of_images(images, texts, share, batch_size):
             assert abs(drawn_images - drawn * share) <= 0.5 + 1e-6  # rounding errors never add up
             assert index.min() >= 0
             assert index.max() < rows
-        assert sum(sizes) == rows  # an epoch is n_I + n_T draws at every share
+        assert sum(sizes) == rows  # an epoch is n_I + n_T draws at every image share
         assert set(sizes[:-1]) <= {batch_size}
 
 
@@ -125,13 +125,14 @@ def test_order_is_a_function_of_seed_and_epoch():
 
 
 def test_weights_follow_the_mixture():
-    # One image and four texts at share .5: .5 for the image, .125 for each text.
+    # With an image share of .5, the one image weighs .5 and each of the four texts .125.
     rows = TrainingRows((torch.eye(5)[:1], torch.eye(5)[1:]), 0.5)
     assert rows.weights().tolist() == [0.5, 0.125, 0.125, 0.125, 0.125]
 
 
 def test_geometric_median_resists_an_outlier():
-    # Three points at 0 and one at 100: any median is 0, the mean 25. Weighted the other way round it is 100.
+    # Three points lie at 0 and one at 100. With equal weights the median is 0 (the mean is 25). With the weight .7 on
+    # the point at 100 the median is 100.
     x = torch.tensor([[0.0], [0.0], [0.0], [100.0]])
     assert abs(float(geometric_median(x, torch.full((4,), 0.25, dtype=torch.float64)))) < 1e-3
     heavy = torch.tensor([0.1, 0.1, 0.1, 0.7], dtype=torch.float64)
@@ -139,7 +140,8 @@ def test_geometric_median_resists_an_outlier():
 
 
 def test_learning_rate_warms_up_holds_and_falls():
-    # 100 steps: 5 of warm-up (1/5, 2/5, ...), constant to step 80, then 20/20, 19/20, ... 1/20 at the last.
+    # The first 5 of 100 steps warm up (1/5, 2/5, ...). The rate is constant to step 80, then falls to 1/20 at the last
+    # step (20/20, 19/20, ...).
     rates = [learning_rate_at(step, 100, 1.0) for step in range(100)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
     assert rates[5:81] == pytest.approx([1] * 76)
@@ -148,8 +150,10 @@ def test_learning_rate_warms_up_holds_and_falls():
 
 
 def test_aux_loss_of_worked_example():
-    # Dead concepts 1 and 2 with atoms (0,1) and (1,0); k_aux=1. Row 0 takes concept 1 at 2 -> (0,2), row 1 has no
-    # positive one -> (0,0). Residuals (0,2) and (2,0): errors 0 and 4; about their mean (1,1) their squares sum to 4.
+    # Concepts 1 and 2 are dead, with the atoms (0,1) and (1,0); k_aux is 1. In row 0 the strongest dead concept is 1
+    # with pre-activation 2, which gives (0,2). In row 1 no dead concept is positive, which gives (0,0). The residuals
+    # are (0,2) and (2,0), so the squared errors are 0 and 4. The residuals have the sum of squares 4 about their mean
+    # (1,1). The loss is (0 + 4) / 4.
     D = torch.tensor([[1.0, 0], [0, 1], [1, 0]])
     pre = torch.tensor([[9.0, 2, 1], [9, -1, -2]])
     dead = torch.tensor([False, True, True])
@@ -171,7 +175,7 @@ def test_aux_gradient_reaches_the_encoder_of_dead_concepts_only():
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_aux_loss_revives_dead_concepts(data, sparse):
-    # Encoder biases far below 0 silence most of one half of the concepts unless AuxK revives them.
+    # Lower encoder biases silence most of concepts 0 to 11. With AuxK fewer of them are dead after 200 steps.
     def dead_after(auxk):
         rows = training_rows(*data, 0.5, "cpu")
         x, trainer = every(rows), Trainer(rows, quick(auxk=auxk), 0, sparse)
@@ -200,7 +204,8 @@ def test_atoms_stay_on_the_sphere_and_their_gradient_tangent(data, sparse):
 
 
 def test_threshold_reproduces_the_training_l0(data, trained):
-    # With a threshold that was never calibrated the whole dictionary fires. Mixture .5: mean of both modalities.
+    # The image share is .5, so the mean L0 of both modalities is k = 3. Without a calibrated threshold the whole
+    # dictionary would fire.
     l0 = np.mean([float((trained.sae.encode(part) > 0).sum(1).double().mean()) for part in data])
     assert l0 == pytest.approx(3, rel=0.02)
 
@@ -253,8 +258,8 @@ def test_memory_mapped_rows_give_the_same_sae_as_those_in_memory(data, trained, 
 
 
 def test_mixture_of_worked_example():
-    # One image (1, 0) of weight 1/2, two texts (0, 1) and (0, -1) of weight 1/4 each. Mean (1/2, 0); squared
-    # distances 1/4, 5/4, 5/4: variance 1/8 + 5/16 + 5/16 = 3/4.
+    # The image (1, 0) weighs 1/2, the texts (0, 1) and (0, -1) weigh 1/4 each, so the mean is (1/2, 0). The squared
+    # distances from it are 1/4, 5/4 and 5/4, so the variance is 1/8 + 5/16 + 5/16 = 3/4.
     rows = training_rows(np.array([[2.0, 0]]), np.array([[0, 1.0], [0, -3.0]]), 0.5, "cpu")
     mean, variance = rows.mixture()
     assert mean.tolist() == [0.5, 0]
@@ -294,7 +299,8 @@ def test_divergence_names_the_step(data, width):
 
 
 def test_recovers_a_planted_dictionary():
-    # Each row has two to six of 64 atoms in 48 dimensions. Dictionaries of 64 concepts match the atoms and each other.
+    # Each row is a sum of two to six of 64 atoms in 48 dimensions. SAEs of two seeds, with 64 concepts each, must match
+    # the atoms and each other.
     random = np.random.default_rng(0)
     D = random.standard_normal((64, 48))
     D = (D / np.linalg.norm(D, axis=1, keepdims=True)).astype(np.float32)
@@ -331,7 +337,8 @@ def test_a_dead_concept_is_pointed_at_what_the_batch_lacks_and_the_living_are_le
 
 
 def test_dead_concepts_are_not_restarted_as_twins_and_are_kept_on_their_row():
-    # One direction is missing from every image, another from every text: of 20 dead concepts at most two can differ.
+    # The reconstructions of all images lack one direction, those of all texts another. So at most two of the 20 dead
+    # concepts can be restarted in different directions.
     torch.manual_seed(0)
     axes = torch.eye(16)
     image, text = (axes[i] + 0.01 * torch.randn(64, 16) for i in (0, 1))
@@ -357,8 +364,9 @@ def test_dead_concepts_are_not_restarted_as_twins_and_are_kept_on_their_row():
 
 
 def test_a_restarted_concept_is_kept_where_two_merged_ones_left_too_little():
-    # Images are e0, texts e1, and one concept is (e0 + e1) / sqrt 2: its code on either is 1 / sqrt 2. What e0 lacks is
-    # (e0 - e1) / 2, on whose direction e0 has 1 / sqrt 2 too: no more than the weakest code. The encoder is 1.2 long.
+    # Images are e0 and texts e1. One concept is (e0 + e1) / sqrt 2; its code is 1 / sqrt 2 on both. The residual of e0
+    # is (e0 - e1) / 2. A unit concept in this direction has the pre-activation 1 / sqrt 2 on e0, no more than the
+    # weakest code, and might never be selected. So the encoder row of a restarted concept gets the norm 1.2.
     axes = torch.eye(4)
     rows = training_rows(axes[:1].repeat(32, 1).numpy(), axes[1:2].repeat(32, 1).numpy(), 0.5, "cpu")
     trainer = Trainer(rows, quick(decoder_bias=False, width=24, k=1), 0)
@@ -386,7 +394,7 @@ def test_a_training_too_short_to_settle_restarts_nothing(data, monkeypatch):
         raise AssertionError("a concept was restarted")
 
     monkeypatch.setattr(Trainer, "restart_dead_", restarted)
-    curve = sae.train(*data, quick(width=400, k=1, epochs=3), seed=0).curve  # 75 steps
+    curve = sae.train(*data, quick(width=400, k=1, epochs=3), seed=0).curve  # 75 steps: too few
     assert max(point["dead_fraction"] for point in curve) > 0  # some concepts were dead
 
 

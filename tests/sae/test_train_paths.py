@@ -1,4 +1,4 @@
-"""Gradients of every architecture on both paths, against a plain float64 reference and against each other."""
+"""Gradients on the dense and the sparse path of training, against a plain float64 reference and each other."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def rows():
 
 
 def start(settings, sparse, shaken=True) -> tuple[Trainer, torch.Tensor]:
-    """A trainer with perturbed weights, since many initial ones are equal or 0; and a batch."""
+    """Return a trainer and a batch. Its weights are perturbed, since many initial weights are equal or 0."""
     trainer = Trainer(rows(), settings, 0, sparse)
     random = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def start(settings, sparse, shaken=True) -> tuple[Trainer, torch.Tensor]:
 
 
 def reference(x, weights, settings, variance, dead):
-    """The loss and the kept codes, row by row, from the papers."""
+    """Return the loss and the kept codes by the formulas of the papers, without any shortcut."""
     pre = (x - weights.bias) @ weights.encoder.T + weights.encoder_bias
     order = pre.flatten().argsort(descending=True)
     kept = torch.zeros(pre.numel(), dtype=torch.bool)
@@ -109,7 +109,7 @@ def test_sparse_gradients_are_those_of_the_reference(architecture, decoder_bias,
     loss, codes, expected = reference_gradients(x, trainer, settings, dead)
     atoms = trainer.weights.dictionary.detach().double().clone()
     along = (expected["dictionary"] * atoms).sum(1, keepdim=True)
-    expected["dictionary"] = expected["dictionary"] - along * atoms  # the step removes it
+    expected["dictionary"] = expected["dictionary"] - along * atoms  # the step removes the part along the atom
     done = trainer.sparse.step_(x, trainer.variance, 0.0, 1, dead)
     assert done.loss == pytest.approx(loss, rel=1e-5)
     assert done.kept == int((codes > 0).sum()) == 3 * len(x)
@@ -139,7 +139,7 @@ def test_a_trainer_that_gathers_agrees_with_one_that_does_not():
     trainers[1].gathers = True
     for trainer in trainers:
         for step in range(6):
-            trainer.any_dead = step > 3  # AuxK takes the dense path
+            trainer.any_dead = step > 3  # a step with AuxK takes the dense path
             trainer.silent_C[:4] = trainer.window
             trainer.step_(trainer.rows.take(np.arange(step, 180, 3)), 3e-3)
     for first, second in zip(trainers[0].weights, trainers[1].weights, strict=True):
@@ -147,7 +147,8 @@ def test_a_trainer_that_gathers_agrees_with_one_that_does_not():
 
 
 def test_gradient_of_the_jump_is_the_pseudo_gradient_of_the_whole_loss():
-    # d loss / d theta_i = -(1/bandwidth) sum over rows near theta_i of theta_i * d loss / d z_i + penalty / B.
+    # d loss / d theta_i is -1/bandwidth times the sum, over the rows near theta_i, of
+    # theta_i * d loss / d z_i + penalty / B.
     settings = setting("jumprelu", auxk=0.0)
     trainer, x = start(settings, sparse=False)
     result = forward(x, trainer.weights, settings, trainer.variance, torch.tensor(PENALTY), None)
@@ -178,14 +179,15 @@ def test_paths_agree_after_several_steps(architecture, encoder_dtype):
     for name, first, second in zip(Weights._fields, dense.weights, sparse.weights, strict=True):
         if encoder_dtype == "float32":
             np.testing.assert_allclose(first.detach().numpy(), second.detach().numpy(), atol=2e-5, err_msg=name)
-        else:  # autograd rounds the encoder's gradient to bfloat16 too, and then other codes may lie at the border
+        else:  # autograd rounds the encoder's gradient to bfloat16 too, so a borderline code may differ between paths
             assert float((first - second).norm()) <= 0.01 * float(second.norm()), name
 
 
 @pytest.mark.parametrize("with_dead", [False, True])
 @pytest.mark.parametrize("architecture", SPARSE)
 def test_paths_agree_in_bfloat16(architecture, with_dead, monkeypatch):
-    # As on a CPU with bfloat16: both paths multiply equal rounded numbers, so they keep equal codes.
+    # The patch pretends that the CPU multiplies bfloat16 natively. Both paths then multiply the same rounded numbers,
+    # so they keep the same codes.
     for module in (sae.step, sae.sparse_step):
         monkeypatch.setattr(module, "has_bfloat16", lambda device: True)
     settings = setting(architecture, encoder_dtype="bfloat16")
@@ -220,7 +222,7 @@ def test_the_rounded_encoder_follows_the_encoder(monkeypatch):
 
 def test_rounding_is_to_the_nearest_and_of_two_to_the_even():
     random = np.random.default_rng(0).integers(0, 2**32, 100_000, dtype=np.uint32)
-    random[:1000] = (random[:1000] & 0xFFFF0000) | 0x8000  # half-way between two
+    random[:1000] = (random[:1000] & 0xFFFF0000) | 0x8000  # half-way between two bfloat16 numbers
     numbers = random.view(np.float32)[np.isfinite(random.view(np.float32))].copy()
     rounded = np.empty(len(numbers), np.uint16)
     step_kernels._round(numbers, rounded)
@@ -230,8 +232,8 @@ def test_rounding_is_to_the_nearest_and_of_two_to_the_even():
 @pytest.mark.parametrize("k", [1, 5, 39, 40])
 @pytest.mark.parametrize("grid", [0.0, 0.5])
 def test_auxk_takes_the_strongest_of_the_dead(k, grid):
-    # On a grid of halves ties are frequent: any of equal values may be kept, their number is fixed. Rows with few and
-    # with no positive values come last.
+    # With values that are multiples of .5, ties are frequent. Any of several equal values may be kept, but the number
+    # of kept values is fixed. The last 14 rows have few or no positive values.
     random = np.random.default_rng(2)
     pre = random.standard_normal((64, 90)).astype(np.float32)
     pre = np.round(pre / grid) * np.float32(grid) if grid else pre
@@ -266,7 +268,8 @@ def test_rule_chooses_the_sparse_path_above_ten_concepts_a_code_on_a_cpu():
 @pytest.mark.parametrize("cut", [0.0, 0.3, 5.0])
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
 def test_selection_is_exact_whatever_the_guess(architecture, cut):
-    # A cut above every pre-activation must be detected. Values on a grid of tenths make ties frequent.
+    # `cut` is the guess: only pre-activations above it are candidates. A cut above all of them must be detected. The
+    # values are multiples of .1, so ties are frequent.
     trainer, _ = start(setting(architecture), sparse=True)
     step = trainer.sparse
     random = np.random.default_rng(1)
@@ -316,7 +319,7 @@ def test_bits_of_bfloat16_are_read_as_its_numbers():
 
 
 def test_bfloat16_rounds_rows_and_weights_first():
-    # 1 + 2^-9 rounds to 1 in bfloat16 (8 bits), so the product is 3, not 3 + 3 * 2^-9.
+    # 1 + 2^-9 rounds to 1 in bfloat16, which has 8 significant bits. So the product is 3, not 3 + 3 * 2^-9.
     x, w = torch.tensor([[1 + 2.0**-9]]), torch.tensor([[3.0]])
     assert product(x, w, torch.bfloat16) == 3
     assert product(x, w, torch.float32) > 3
@@ -354,8 +357,8 @@ def test_every_architecture_trains_saves_and_loads(architecture, changes, tmp_pa
 
 
 def test_centring_removes_the_gap_and_r2_is_in_the_original_space():
-    # Images about +m, texts about -m: uncentred, two thirds of the variance is the gap. Centred, the curve's R2 still
-    # counts the gap, and equals what decoding gives on the rows themselves.
+    # Images lie about +m and texts about -m. This gap is two thirds of the variance of the uncentred rows. With
+    # centring the training removes it, but the R2 of the curve still counts it and equals the R2 of the decoded rows.
     random = np.random.default_rng(0)
     m = np.full(12, 0.5, np.float32)
     image, text = (0.25 * random.standard_normal((400, 12)).astype(np.float32) + s * m for s in (1, -1))
@@ -373,7 +376,7 @@ def test_centring_removes_the_gap_and_r2_is_in_the_original_space():
     middle = sum(rows.mean(0) for rows in x.values()) / 2
     r2 = 1 - error / sum((rows - middle).square().sum() for rows in x.values())
     assert trained.curve[-1]["r2"] == pytest.approx(float(r2), abs=0.02)
-    assert float(r2) > 0.85  # two thirds by the gap alone, and k=3 of 40 codes in 12 dimensions
+    assert float(r2) > 0.85  # the gap alone explains two thirds, three codes explain more
 
 
 @pytest.mark.parametrize("architecture", ["relu", "jumprelu"])

@@ -66,7 +66,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, nam
     resumed = sae.train(
         *data, settings, 7, on_step=lambda step, *_: steps.append(step), checkpoint=Checkpoint(tmp_path, steps=9)
     )
-    assert steps[0] == 37  # written after step 36: only the steps after it are repeated
+    assert steps[0] == 37  # the last checkpoint before the kill holds step 36
     assert not (tmp_path / FILE).exists()
     whole = sae.train(*data, settings, 7)
     resumed.sae.save(tmp_path / "resumed")
@@ -123,7 +123,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(data,
 
 
 def test_a_checkpoint_with_settings_that_were_not_set_goes_on(data, tmp_path):
-    """Version 0.1 wrote every setting, also those at None that are left out now."""
+    """Checkpoints of version 0.1 also contain settings that are None, which newer checkpoints leave out."""
     settings = SETTINGS["sparse"]
     with pytest.raises(KeyboardInterrupt):
         sae.train(*data, settings, 0, on_step=stop_at(20), checkpoint=Checkpoint(tmp_path, steps=10))

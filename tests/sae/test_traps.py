@@ -24,7 +24,7 @@ def settings(**changes) -> sae.Settings:
 
 
 def mixtures(rows, seed, shift=0.0, dim=32):
-    """Rows [rows, dim] of four of 48 atoms each, all shifted by `shift` times their spread."""
+    """Rows [rows, dim], each a sum of four of 48 atoms. All are shifted by `shift` times their spread."""
     atoms = np.random.default_rng(0).standard_normal((48, dim))
     atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
     random = np.random.default_rng(seed)
@@ -49,16 +49,16 @@ def l0(net, x) -> float:
 
 
 def test_threshold_is_set_after_a_short_training_too(data, heldout):
-    # Seen elsewhere: the threshold stays at -1 for 1,000 steps, so that every positive pre-activation fires: here 32
-    # steps, in which about half of 64 concepts are positive.
+    # In another library the threshold stays at -1 for 1,000 steps, and until then every positive pre-activation fires.
+    # This training has 32 steps. With a threshold of -1 about half of its 64 concepts would fire on each row.
     trained = sae.train(*data, settings(epochs=2), seed=0)
     assert float(trained.sae.threshold) > 0
     assert l0(trained.sae, heldout) == pytest.approx(K, rel=0.1)
 
 
 def test_threshold_does_not_lag_behind_the_weights(data, heldout):
-    # Seen elsewhere: a running mean of past thresholds gives L0 7.7 for k = 8. Steep steps to the end make any mean of
-    # the past wrong; the stored threshold is that of the final weights.
+    # In another library the threshold is a running mean of past thresholds, which gives L0 7.7 for k = 8. With the high
+    # learning rate here such a mean would be wrong. The stored threshold is that of the final weights.
     trained = sae.train(*data, settings(learning_rate=1e-2), seed=0)
     both = np.concatenate(data)
     assert l0(trained.sae, both) == pytest.approx(K, rel=1e-3)
@@ -66,7 +66,8 @@ def test_threshold_does_not_lag_behind_the_weights(data, heldout):
 
 
 def test_threshold_is_part_of_the_weights_and_loading_leaves_nothing_stale(data, tmp_path):
-    # Seen elsewhere: the state dict lacks the threshold; a dictionary cached for evaluation is not replaced by loading.
+    # In another library the state dict lacks the threshold. In another, loading new weights does not replace the
+    # dictionary that was cached for evaluation.
     net = sae.train(*data, settings(epochs=1), seed=0).sae
     net.save(tmp_path)
     before = sae.SAE.load(tmp_path)
@@ -82,14 +83,15 @@ def test_threshold_is_part_of_the_weights_and_loading_leaves_nothing_stale(data,
 
 
 def test_k_counts_codes_a_row_not_a_batch(data):
-    # Seen elsewhere: top_k = 20 keeps 20 codes of a whole batch, a mean L0 of .01.
+    # In another library top_k = 20 keeps 20 codes of a whole batch, so the mean L0 is .01.
     for architecture in ("topk", "batchtopk", "matryoshka"):
         curve = sae.train(*data, settings(architecture=architecture, epochs=1), seed=0).curve
         assert curve[-1]["l0"] == pytest.approx(K)
 
 
 def test_a_concept_is_dead_within_the_first_epoch_and_is_trained_at_once(data):
-    # Seen elsewhere: dead after 10 million rows, which 2,000 rows reach after 5,000 epochs, so that AuxK has no effect.
+    # In another library a concept counts as dead after 10 million rows without firing. A training on 2,000 rows reaches
+    # that after 5,000 epochs, so AuxK has no effect.
     rows = training_rows(*data, 0.5, "cpu")
     trainer = Trainer(rows, settings(), 0)
     with torch.no_grad():
@@ -110,8 +112,9 @@ def test_a_concept_is_dead_within_the_first_epoch_and_is_trained_at_once(data):
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_auxk_reaches_the_encoder_with_the_right_sign(data, sparse):
-    # Seen elsewhere: AuxK's gradient in the encoder dropped, or its target negated. Following the gradient of all
-    # losses must lower AuxK's own, and move the encoder of a dead concept that is positive somewhere.
+    # In other libraries AuxK's gradient does not reach the encoder, or its target has the wrong sign. Steps along the
+    # gradient of the whole loss must lower the AuxK loss, and must move the encoder rows of dead concepts that have a
+    # positive pre-activation on some row.
     rows = training_rows(*data, 0.5, "cpu")
     trainer = Trainer(rows, settings(auxk=1.0), 0, sparse)
     dead, x = torch.arange(64) < 16, rows.take(np.arange(512))
@@ -136,7 +139,7 @@ def test_auxk_reaches_the_encoder_with_the_right_sign(data, sparse):
 
 
 def test_training_goes_on_for_all_the_epochs_that_were_asked_for(data):
-    # Seen elsewhere: a loader ends after one pass, and the training ends with it, without a warning.
+    # In another library the data loader ends after one pass, and the training ends with it, without a warning.
     steps = []
     trained = sae.train(*data, settings(epochs=3), seed=0, on_step=lambda step, *_: steps.append(step))
     assert len(steps) == 3 * 16  # 2,000 rows in batches of 128: 16 per pass
@@ -145,8 +148,9 @@ def test_training_goes_on_for_all_the_epochs_that_were_asked_for(data):
 
 
 def test_decoder_bias_at_the_median_keeps_uncentred_rows_alive():
-    # Seen elsewhere: a bias that starts at 0 on rows whose mean is five times their spread leaves 87 % dead, R2 .15.
-    # Without restarts and AuxK, so that only the initialisation is tested.
+    # In another library the decoder bias starts at 0. On rows whose mean is five times their spread, 87 % of the
+    # concepts are then dead, and R2 is .15. auxk = 0 switches off AuxK and restarts, so only the initialisation is
+    # tested.
     x = mixtures(1000, 1, shift=5.0), mixtures(1000, 2, shift=5.0)
     with_bias = sae.train(*x, settings(auxk=0.0), seed=0).curve[-1]
     assert with_bias["dead_fraction"] < 0.05
@@ -154,9 +158,10 @@ def test_decoder_bias_at_the_median_keeps_uncentred_rows_alive():
 
 
 def test_r2_is_about_the_mean_and_no_mean_of_ratios():
-    # Seen elsewhere: explained variance about 0, which the mean alone brings to .96 here, or a mean of row-wise ratios.
-    # Rows (5, 1), (5, -1) predicted by their mean: R2 0. Rows count in proportion to their errors:
-    # errors 0 and 1 about the mean 0 with squares 1 and 9: 1 - 1/10, while ratios would give 1 - (0 + 1/9)/2.
+    # In another library the variance is taken about 0; predicting the mean (5, 0) of the rows (5, 1) and (5, -1) would
+    # then give R2 1 - 1/26 = .96. About the mean it is 0.
+    # In yet another library R2 is a mean of ratios, row by row. Rows with the squares 1 and 9 and the errors 0 and 1
+    # would give 1 - (0 + 1/9)/2. The R2 of all rows together is 1 - (0 + 1)/(1 + 9).
     x = np.array([[5.0, 1.0], [5.0, -1.0]])
     sums = Reconstruction()
     sums.update(x, np.array([[5.0, 0.0], [5.0, 0.0]]), np.ones((2, 1)))
@@ -173,7 +178,7 @@ def _dictionary(job):
 
 
 def test_seeds_side_by_side_give_what_each_gives_alone(data):
-    # Seen elsewhere: several seeds run in a loop. Here they are processes of one thread each.
+    # In another library several seeds run in a loop. Here each seed has its own process with one thread.
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         together = list(pool.map(_dictionary, [(data, 0), (data, 1)]))
     for seed in (0, 1):
@@ -182,7 +187,7 @@ def test_seeds_side_by_side_give_what_each_gives_alone(data):
 
 
 def test_files_say_what_an_import_needs_to_know(data, tmp_path):
-    # Seen elsewhere: a file of weights without k, rule and preprocessing.
+    # In another library the file of weights lacks k, the rule that selects codes, and the preprocessing.
     sae.train(*data, settings(epochs=1), seed=0).sae.save(tmp_path)
     entries = json.loads((tmp_path / "config.json").read_text())
     assert (entries["architecture"], entries["k"], entries["preprocessing"]) == ("batchtopk", K, "l2")

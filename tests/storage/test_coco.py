@@ -122,7 +122,7 @@ def test_fingerprints_follow_the_images(tmp_path: Path) -> None:
 
 
 def hostile(tmp_path: Path, members: dict[str, bytes], names: list[str]) -> Coco:
-    """A COCO source whose captions name these files, in a zip with these members."""
+    """A COCO source with a zip of `members` as pictures, and captions for the files `names`."""
     root = tmp_path / "coco"
     root.mkdir()
     captions = {
@@ -154,7 +154,7 @@ def test_a_corrupt_member_is_counted_and_the_others_are_read(tmp_path: Path) -> 
     coco = hostile(tmp_path, {"a.jpg": b"a" * 1000, "b.jpg": b"fine"}, ["a.jpg", "b.jpg"])
     path = tmp_path / "coco" / "val2017.zip"
     data = bytearray(path.read_bytes())
-    data[40] ^= 0xFF  # inside the first member's compressed bytes: its header and name take 35
+    data[40] ^= 0xFF  # a compressed byte of the first member, whose header and name take 35 bytes
     path.write_bytes(data)
     broken, fine = coco.read(["a.jpg", "b.jpg"])
     assert isinstance(broken, SourceError)

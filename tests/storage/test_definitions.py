@@ -49,7 +49,7 @@ def test_a_concept_counts_from_ten_firings_on_and_with_a_score(con: duckdb.DuckD
         (3, 1, 7, 3 / 7),
         (2, 2, 5, 1 - (3 / 5) * (2 / 4)),  # 1 - C(3, 2) / C(5, 2)
         (10, 1, 4, 1.0),  # more draws than items
-        (3, 3, 5, 1.0),  # only two items are not its own
+        (3, 3, 5, 1.0),  # more draws than the two items that are not its own
     ],
 )
 def test_chance_of_a_hit(con: duckdb.DuckDBPyConnection, k: int, own: int, total: int, chance: float) -> None:
@@ -58,8 +58,10 @@ def test_chance_of_a_hit(con: duckdb.DuckDBPyConnection, k: int, own: int, total
 
 
 def test_chance_of_retrieval_follows_the_captions_of_the_gallery() -> None:
-    """Two of three held-out images are in the gallery: one with one caption, one with two. Image to text at k = 1: the
-    mean of 1/3 and 2/3. Text to image at k = 1: 1/2. At k = 5 everything is found."""
+    """The gallery has two of the three held-out images, one with one caption and one with two.
+
+    At k = 1 the chance is the mean of 1/3 and 2/3 from image to text, and 1/2 from text to image. At k = 5 it is 1.
+    """
     con = duckdb.connect()
     define(con)
     con.execute("""

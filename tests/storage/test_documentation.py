@@ -11,7 +11,7 @@ from storage.documentation import columns_of, documented, header_of
 from storage.statements import SQL
 
 VIEWS = sorted(path.stem for path in (SQL / "views").glob("*.sql"))
-TABLES = ("concepts", "concept_groups", "nulls", "findings")  # views of tables that SQL makes
+TABLES = ("concepts", "concept_groups", "nulls", "findings")  # tables that SQL computes; each has a view
 
 
 def test_names_share_what_stands_behind_the_last_of_them() -> None:

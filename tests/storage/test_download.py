@@ -214,7 +214,7 @@ def test_a_name_that_changes_its_address_gains_nothing(
     real, answers = socket.getaddrinfo, iter(["93.184.216.34"])
 
     def rebinding(host: object, *args: object, **kwargs: object):
-        # The first answer is public, as a check before connecting would see it; all later ones are not.
+        # The first answer, which a check before connecting would see, is a public address. All later ones are private.
         asked = host if host != "rebind.example" else next(answers, "127.0.0.1")
         return real(asked, *args, **kwargs)
 

@@ -118,5 +118,5 @@ def test_rows_as_stored_are_half_as_large_and_point_the_same_way(tmp_path: Path)
     assert stored.image.dtype == np.float16
     assert (stored.image == vectors).all()
     assert unit.image.dtype == np.float32
-    # 3, 4 has the norm 5; float32 holds neither .6 nor .8
+    # (3, 4) / 5 is (.6, .8), and float32 holds neither number exactly.
     assert np.allclose(unit.text, [[0.6, 0.8], [0, 1], [-1, 0]], atol=1e-7)

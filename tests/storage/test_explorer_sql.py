@@ -43,7 +43,7 @@ def fill_words(con: duckdb.DuckDBPyConnection) -> None:
 
 def test_top_items_are_the_strongest_of_each_modality(con: duckdb.DuckDBPyConnection) -> None:
     top = sorted(row[3:] for row in rows(con, "top", **KEYS, n=2))
-    # concept 1 fires on images 2 and 3 alike: the smaller id comes first, and both are kept
+    # Concept 1 has the same activation on images 2 and 3. Both are in its top 2; the top 1 is the smaller id.
     assert top == [
         ("image", 0, 0, 1.0), ("image", 0, 2, 0.5), ("image", 1, 2, 2.0), ("image", 1, 3, 2.0),
         ("text", 0, 0, 0.25), ("text", 0, 2, 0.5),
@@ -53,12 +53,14 @@ def test_top_items_are_the_strongest_of_each_modality(con: duckdb.DuckDBPyConnec
 
 
 def test_histograms_count_the_split_in_equal_parts_of_the_whole_range(con: duckdb.DuckDBPyConnection) -> None:
-    # Concept 0 reaches 1, so four bins are .25 wide. Held out: image 0 at 1 (last bin, which holds its upper end),
-    # image 1 at .25 and caption 0 at .25 (both bin 1). Concept 1 fires on training images alone, up to 2.
+    # The largest activation of concept 0 is 1, so each of the four bins is .25 wide. On held-out items it fires on
+    # image 0 at 1 (the last bin, which includes its upper end), and on image 1 and caption 0 at .25 (bin 1). Concept 1
+    # fires on training images only, up to 2, so it has no bin.
     assert rows(con, "histograms", **KEYS, split="heldout", bins=4) == [
         (0, 1.0, 1, 1, 1), (0, 1.0, 3, 1, 0), (1, 2.0, None, 0, 0),
     ]  # fmt: skip
-    # Of all: image 2 and caption 2 at .5 join in bin 2, and concept 1 has two images at its maximum.
+    # With the training items, concept 0 also fires on image 2 and caption 2 at .5 (bin 2), and concept 1 on two images
+    # at its maximum.
     assert rows(con, "histograms", **KEYS, split="all", bins=4) == [
         (0, 1.0, 1, 1, 1), (0, 1.0, 2, 1, 1), (0, 1.0, 3, 1, 0), (1, 2.0, 3, 2, 0),
     ]  # fmt: skip
@@ -78,15 +80,21 @@ def test_words_are_letters_once_a_caption(con: duckdb.DuckDBPyConnection) -> Non
 
 def test_distinctive_words_by_hand(con: duckdb.DuckDBPyConnection) -> None:
     fill_words(con)
-    # Concept 0: captions 0 and 1 at 2 and 1, so they weigh 1 and .5, n = 1.5 of N = 4 captions; prior of 2 captions.
+    # y is the weight of the captions of a concept that contain a word, n the weight of all captions of the concept.
+    # Concept 0 fires on captions 0 and 1 at 2 and 1, so they weigh 1 and .5: n = 1.5. In all there are 4 captions. The
+    # prior weighs as much as 2 captions.
     fill_top(con, ("text", 0, 0, 2.0), ("text", 0, 1, 1.0), ("image", 1, 2, 3.0), ("image", 1, 3, 3.0))
     words = rows(con, "words", **KEYS, prior=2, least=0.5, n=8)
-    # cat: y = 1.5, in 2 of 4, prior 1: ln(2.5 / 1) - ln(3 / 3), variance 1 / 2.5 + 1 / 3
+    # cat has y = 1.5 and is in 2 of 4 captions, so its prior is 1. The log-odds ratio is
+    # ln((1.5 + 1) / (1.5 + 2 - 1.5 - 1)) - ln((2 + 1) / (4 + 2 - 2 - 1)) = ln(2.5 / 1) - ln(3 / 3), its variance
+    # 1 / 2.5 + 1 / 3.
     cat = math.log(2.5) / math.sqrt(1 / 2.5 + 1 / 3)
-    # red: y = 1.5, in 3 of 4, prior 1.5: ln(3 / .5) - ln(4.5 / 1.5), variance 1 / 3 + 1 / 4.5
+    # red has y = 1.5 and is in 3 of 4 captions, so its prior is 1.5. The log-odds ratio is
+    # ln(3 / .5) - ln(4.5 / 1.5), its variance 1 / 3 + 1 / 4.5.
     red = (math.log(6) - math.log(3)) / math.sqrt(1 / 3 + 1 / 4.5)
-    # Concept 1, by the captions of its images, both of weight 1. dog: y = 2, in 2 of 4: ln(3 / 1) - ln(3 / 3),
-    # variance 2 / 3. red and blue are each in one of them, which is no evidence.
+    # Concept 1 has the captions of its two images, both of weight 1. dog has y = 2 and is in 2 of 4 captions. The
+    # log-odds ratio is ln(3 / 1) - ln(3 / 3), its variance 1 / 3 + 1 / 3.
+    # red and blue are each in only one caption of the concept, so they are left out.
     dog = math.log(3) / math.sqrt(2 / 3)
     assert [(concept, word) for concept, word, _ in words] == [(0, "cat"), (0, "red"), (1, "dog")]
     assert [score for *_, score in words] == pytest.approx([cat, red, dog])
@@ -96,7 +104,8 @@ def test_distinctive_words_by_hand(con: duckdb.DuckDBPyConnection) -> None:
 
 def test_a_caption_counts_by_itself_and_by_its_image(con: duckdb.DuckDBPyConnection) -> None:
     fill_words(con)
-    # caption 0 fires at 1, its image at 1: together 2, the largest; caption 1 at 1 weighs .5, as in the test above
+    # Caption 0 and its image both have the activation 1, which sums to 2, the largest. Caption 1 has 1. So the captions
+    # weigh 1 and .5, and the score of cat is that of test_distinctive_words_by_hand.
     fill_top(con, ("text", 0, 0, 1.0), ("image", 0, 0, 1.0), ("text", 0, 1, 1.0))
     (_, word, score), *_ = rows(con, "words", **KEYS, prior=2, least=0.5, n=8)
     assert (word, score) == ("cat", pytest.approx(math.log(2.5) / math.sqrt(1 / 2.5 + 1 / 3)))
@@ -121,7 +130,7 @@ def test_codes_are_those_of_what_is_shown(con: duckdb.DuckDBPyConnection) -> Non
     codes = rows(con, "codes", **KEYS, modality="image", small=4)
     assert codes == [(0, 0, 0, 1.0), (0, 1, 0, 0.25), (1, 2, 1, 2.0), (1, 2, 0, 0.5), (1, 3, 1, 2.0)]
     assert rows(con, "codes", **KEYS, modality="text", small=4) == [(0, 0, 0, 0.25), (1, 2, 0, 0.5)]
-    # of a large study those in a top list of this SAE
+    # A large study has codes only of items in a top list of this SAE.
     assert rows(con, "codes", **KEYS, modality="image", small=3) == [(1, 2, 1, 2.0), (1, 2, 0, 0.5)]
     assert rows(con, "codes", **KEYS, modality="text", small=3) == [(0, 0, 0, 0.25)]
 

@@ -1,4 +1,4 @@
-"""The guard of ad-hoc SQL, on tables alone: what reads passes, all else is refused in words that name it."""
+"""The guard of ad-hoc SQL, without a store: statements that only read pass, all others are refused with the reason."""
 
 from __future__ import annotations
 

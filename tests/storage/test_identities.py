@@ -146,7 +146,7 @@ def test_identity_folder_and_dicts_of_a_section_stay(
     reader: Any = opened.source if isinstance(opened, First) else opened
     kept = reader.memo if keys["source"] == "folder" else reader.downloads
     assert kept == Path("/store") / folder
-    # The order of the keys counts too: the configuration of a run is written as the section is dumped.
+    # The digest depends on the order of the keys too, since a run's configuration is written in that order.
     written = json.dumps([section.model_dump(mode="json"), source_of(section), rules_of(section)])
     assert hashlib.sha256(written.encode()).hexdigest()[:12] == digest
 

@@ -1,4 +1,4 @@
-"""Ids are assigned once: an item keeps its shard and row in any order of listing and after any growth."""
+"""Ids are assigned once: an item keeps its shard and row, however a source orders its items and however it grows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def item(key: str, *texts: str, group: str = "") -> Item:
 
 
 class Fixed(Source):
-    """A source of fixed items, whose bytes are the locator unless stated otherwise."""
+    """A source of fixed items. The bytes of an item are its locator; a locator with "bad" cannot be read."""
 
     name = "fixed"
 
@@ -100,7 +100,7 @@ def test_a_moved_item_leaves_its_old_row_alone_and_is_kept_current_in_the_new_on
         for old, now in zip(shard, rows, strict=True):
             left = shard is not new and old["source_key"] in moved
             assert (now == old) if left else (now["row"] == old["row"] and now["fingerprint"] != old["fingerprint"])
-    # A removed item is marked in the shard that holds it now.
+    # An item that the source no longer lists is marked as removed in the shard that it was moved to.
     after = assign([*first, new], [item("other")], 4)
     assert all(row["removed"] == (row["source_key"] not in moved) for rows in after[: len(first)] for row in rows)
     assert all(row["removed"] for row in after[len(first)])

@@ -14,14 +14,17 @@ from storage.definitions import define
 from storage.statements import SQL
 
 RUN = "model VARCHAR, sae VARCHAR, seed INTEGER"
-ENERGY = {0: [5.0, 3.0, 1.0, 1.0], 1: [1.0, 1.0, 2.0, 6.0]}  # by seed
-# Concept i of seed 0 goes with concept 3 - i of seed 1.
+ENERGY = {0: [5.0, 3.0, 1.0, 1.0], 1: [1.0, 1.0, 2.0, 6.0]}  # of concepts 0 to 3, by seed
+# Concept i of seed 0 is matched with concept 3 - i of seed 1, with the cosine COSINE[i].
 COSINE = [0.9, 0.7, 0.3, 0.1]
 
 
 @pytest.fixture
 def con() -> duckdb.DuckDBPyConnection:
-    """Two seeds of `main`, one of its diet `main-share0`, four concepts each; floors of two draws."""
+    """Two seeds of the SAE `main`, and one of its diet `main-share0`, a training with another share of images.
+
+    Each has four concepts, and two draws of its floors (the stability that chance reaches).
+    """
     con = duckdb.connect(config={"threads": 1})
     define(con)
     create_inner(con)
@@ -99,7 +102,8 @@ def null(con: duckdb.DuckDBPyConnection, statistic: str, name: str = "floor_matc
 
 
 def test_nulls_of_stability(con: duckdb.DuckDBPyConnection) -> None:
-    # Draws of seed 0: cosines 0, .1, .2, .3 and .2 more; energies 5, 3, 1, 1.
+    # The first draw of floor_matched has the cosines 0, .1, .2 and .3, the second has .2 more for each, so the mean of
+    # both draws is .1 above the first. The energies of the concepts are 5, 3, 1 and 1.
     assert null(con, "stability")["mean"] == pytest.approx((0.15 + 0.35) / 2)
     assert null(con, "stability")["sd"] == pytest.approx(0.2 / np.sqrt(2))
     weighted = (5 * 0 + 3 * 0.1 + 0.2 + 0.3) / 10
@@ -108,7 +112,7 @@ def test_nulls_of_stability(con: duckdb.DuckDBPyConnection) -> None:
     assert null(con, "stability_top_1")["mean"] == pytest.approx(0 + 0.1)
     assert null(con, "stability_top_2")["mean"] == pytest.approx(0.05 + 0.1)
     assert null(con, "stability_top_4")["mean"] == pytest.approx(0.15 + 0.1)
-    # 50 % of the energy: concept 0 alone. 60 %: concepts 0 and 1. 90 %: three of them.
+    # Concept 0 alone holds 50 % of the energy. 60 % needs concepts 0 and 1, 90 % needs concepts 0, 1 and 2.
     assert null(con, "stability_share_50")["mean"] == pytest.approx(0 + 0.1)
     assert null(con, "stability_share_60")["mean"] == pytest.approx(0.05 + 0.1)
     assert null(con, "stability_share_90")["mean"] == pytest.approx(0.1 + 0.1)
@@ -116,7 +120,7 @@ def test_nulls_of_stability(con: duckdb.DuckDBPyConnection) -> None:
     assert null(con, "stability_rare")["mean"] == pytest.approx(0.25 + 0.1)
     assert null(con, "stability_common_over_rare")["mean"] == pytest.approx(-0.25)
     assert (null(con, "stability")["q025"], null(con, "stability")["q975"]) == pytest.approx((0.155, 0.345))
-    # Another seed has another order of energies: concept 3 is first.
+    # Seed 1 has another order of energies: its concept 3 has the most.
     assert rows(con, "FROM nulls WHERE seed = 1 AND statistic = 'stability_top_1' AND \"null\" = 'floor_matched'")[0][
         "mean"
     ] == pytest.approx(0.3 + 0.1)
@@ -132,12 +136,12 @@ def test_nulls_of_other_statistics_are_passed_on(con: duckdb.DuckDBPyConnection)
 def test_stability(con: duckdb.DuckDBPyConnection) -> None:
     (row,) = rows(con, "FROM stability('m', 'main')")
     assert row["stability"] == pytest.approx(0.5)
-    # Seed 0: (5 * .9 + 3 * .7 + .3 + .1) / 10 = .7. Seed 1: energies 6, 2, 1, 1 of its concepts 3, 2, 1, 0:
-    # (6 * .9 + 2 * .7 + .3 + .1) / 10 = .72.
+    # Weighted by the energies of seed 0, stability is (5 * .9 + 3 * .7 + .3 + .1) / 10 = .7. In seed 1 the concepts 3,
+    # 2, 1 and 0 have the energies 6, 2, 1 and 1: (6 * .9 + 2 * .7 + .3 + .1) / 10 = .72. The mean is .71.
     assert row["energy_weighted"] == pytest.approx(0.71)
     assert row["alive"] == pytest.approx((0.9 + 0.7 + 0.3) / 3)  # concept 3 of seed 0 is dead
     assert (row["floor_random"], row["floor_matched"]) == pytest.approx((0.1, 0.25))
-    # Seed 0 alive: .2; seed 1, nothing dead: .25.
+    # The floor of living concepts is .2 for seed 0, whose concept 3 is dead, and .25 for seed 1, which has no dead one.
     assert row["alive_floor_matched"] == pytest.approx(0.225)
     assert row["energy_weighted_floor_random"] == pytest.approx(0.1)
 
@@ -151,11 +155,11 @@ def test_stability_by_energy_and_by_share(con: duckdb.DuckDBPyConnection) -> Non
     by_share = {row["percent"]: row for row in rows(con, "FROM stability_by_energy_share('m', 'main')")}
     assert list(by_share) == list(range(10, 101, 10))
     assert by_share[50]["concepts"] == 1
-    # 60 %: concepts 0 and 1 of seed 0 (.8), concept 3 alone of seed 1 (.9).
+    # 60 % of the energy lies in concepts 0 and 1 of seed 0 (stability .8), and in concept 3 alone of seed 1 (.9).
     assert by_share[60]["concepts"] == pytest.approx(1.5)
     assert (by_share[60]["low"], by_share[60]["stability"], by_share[60]["high"]) == pytest.approx((0.8, 0.85, 0.9))
     assert by_share[100]["stability"] == pytest.approx(0.5)
-    # Floors of 60 %: .05 + .1 of seed 0, .3 + .1 of seed 1.
+    # The floors of these concepts are .05 + .1 for seed 0 and .3 + .1 for seed 1.
     assert by_share[60]["floor_matched"] == pytest.approx((0.15 + 0.4) / 2)
 
 
@@ -163,7 +167,7 @@ def test_diet_stability_separates_the_same_seed_from_others(con: duckdb.DuckDBPy
     other, same = rows(con, "FROM diet_stability('m', 'main') ORDER BY same_seed")
     assert (same["diet"], same["pairs"], other["pairs"]) == ("main-share0", 1, 1)
     assert (same["stability"], other["stability"]) == pytest.approx((0.25, 0.125))
-    assert same["energy_weighted"] == pytest.approx(0.35)  # of both runs: .7 / 2, since energies are equal
+    assert same["energy_weighted"] == pytest.approx(0.35)  # .7 / 2: cosines are halved, energies equal
     assert same["alive"] == pytest.approx((0.9 + 0.7 + 0.3) / 6)
     assert same["floor_matched"] == pytest.approx(0.25)
 
@@ -184,7 +188,7 @@ def test_bridge_figures_stand_beside_their_nulls(con: duckdb.DuckDBPyConnection)
     assert figures["raw_self_share"] == pytest.approx(0.1)
     assert figures["raw_opposite_share"] == pytest.approx(0.7)
     assert figures["covariance_self_share"] == pytest.approx(0.75)
-    assert figures["raw_top_10_share"] == pytest.approx((4 + 3 + 1) / 10)  # the negative one has no share
+    assert figures["raw_top_10_share"] == pytest.approx((4 + 3 + 1) / 10)  # a negative bridge has no share
     assert (figures["top_bridge"], figures["top_covariance_bridge"]) == (4, 2)
     assert figures["top_correlation_bridge"] == 0.9
     opposite = by_statistic["raw_opposite_share"]
@@ -197,7 +201,8 @@ def test_matched_share(con: duckdb.DuckDBPyConnection) -> None:
     assert [row["n"] for row in (one, two, four)] == [1, 2, 4]
     assert (one["carried"], two["carried"], four["carried"]) == (4, 7, 6)
     assert (two["of_matched"], two["of_positive"]) == pytest.approx((7 / 16, 0.7))
-    # The two highest covariance bridges are 2 and 1; matched less shuffled is 3, their positive part 4.
+    # The two highest covariance bridges sum to 2 + 1 = 3. Matched less shuffled similarity is 16 - 13 = 3, so their
+    # share is 1. All positive covariance bridges sum to 4, so their share of these is .75.
     assert (two["covariance_of_gain"], two["covariance_of_positive"]) == pytest.approx((1, 0.75))
 
 
@@ -221,16 +226,18 @@ def test_concept_profile(con: duckdb.DuckDBPyConnection) -> None:
 def test_findings(con: duckdb.DuckDBPyConnection) -> None:
     fill(con, "findings")
     claims = {row["claim"]: row for row in rows(con, "FROM findings WHERE sae = 'main'")}
-    common = claims["common concepts are stable"]  # the one concept with half of the energy, either way
+    common = claims["common concepts are stable"]  # in each seed one concept holds half of the energy
     assert common["figure"] == pytest.approx(0.9)
     assert common["null"] == pytest.approx((0.1 + 0.4) / 2)
     assert common["holds"] is True
     rare = claims["rare concepts are not stable"]
-    # Seed 0: concepts 2, 3: .2. Seed 1: energies 6, 2, 1, 1, rare are its 0 and 1, matched at .1 and .3: .2.
+    # The rare concepts of seed 0 are 2 and 3, with the cosines .3 and .1: .2 on average. Those of seed 1 are 0 and 1,
+    # with the cosines .1 and .3: .2 too.
     assert rare["figure"] == pytest.approx(0.2)
-    assert rare["holds"] is True  # within the floor: .35 of seed 0
+    assert rare["holds"] is True  # .2 is not above the floor, which is .35 for seed 0
     assert claims["common concepts are more stable than rare ones"]["figure"] == pytest.approx(0.7)
-    usage = claims["most concepts serve one modality"]  # scores 1, .95 and 0 of four; its null is not in this catalog
+    # Of the scores 1, .95, .5 and 0 three are unimodal. This catalog has no null of their share, so holds is NULL.
+    usage = claims["most concepts serve one modality"]
     assert (usage["figure"], usage["null"], usage["holds"]) == (0.75, None, None)
     lda_v1 = claims["v1: concepts lie close to the modality subspace, lda"]
     lda_v4 = claims["v4: concepts are almost orthogonal to the modality subspace, lda"]
@@ -240,4 +247,4 @@ def test_findings(con: duckdb.DuckDBPyConnection) -> None:
     assert (bridging["figure"], bridging["null"]) == pytest.approx((0.7, 0.5))
     assert bridging["holds"] is True  # .7 lies above the 97.5 % quantile .595 of .4, .5, .6
     of_diet = {row["claim"] for row in rows(con, "FROM findings WHERE sae = 'main-share0'")}
-    assert not any("stable" in claim for claim in of_diet)  # one seed
+    assert not any("stable" in claim for claim in of_diet)  # it has one seed; stability needs two

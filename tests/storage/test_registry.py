@@ -132,7 +132,7 @@ def test_a_raised_limit_and_a_moved_folder_leave_listings_as_they_were(tmp_path:
 
 
 def read_toys(folder: Path, *changes: str) -> subprocess.CompletedProcess[str]:
-    """Read a study of the toy source in a new process, with the file of that source among the others."""
+    """Write a toy source and a study that uses it, and read the study in a new process that finds the source."""
     (folder / "more").mkdir()
     (folder / "more" / "toy.py").write_text(TOY)
     (folder / "toys.toml").write_text(STUDY)
@@ -142,7 +142,7 @@ def read_toys(folder: Path, *changes: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_source_is_added_by_one_file(tmp_path: Path) -> None:
     done = read_toys(tmp_path)
-    # Its path is relative to the study file; its limit, identity and rules are those of every source of files.
+    # The path `at` is relative to the study file. Limit, identity and rules come from FilesSection, as for all sources.
     rules = ["duplicates", "max_image_bytes", "max_pixels"]
     assert done.stdout == f"{ {'at': str(tmp_path / 'chest')} } ['a', 'b'] {rules}\n", done.stderr
 

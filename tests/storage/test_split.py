@@ -9,7 +9,7 @@ from storage.split import in_half, split_u
 
 
 def test_split_u_is_the_published_number() -> None:
-    # sha256("split" + "1f600") begins with these eight bytes; its first 53 bits over 2^53.
+    # split_u of a group is the number made of the first 53 bits of sha256("split" + group), divided by 2^53.
     import hashlib
 
     first = int.from_bytes(hashlib.sha256(b"split1f600").digest()[:8], "big")
@@ -35,7 +35,7 @@ def test_halves_are_disjoint_whole_and_independent_of_the_split() -> None:
     groups = [f"group {i}" for i in range(4000)]
     in_a = [in_half(group, "a") for group in groups]
     assert [in_half(group, "b") for group in groups] == [not a for a in in_a]
-    # 4,000 fair coins: sd .008 of the share, .018 among the 20 % of one side.
+    # The halves are 4,000 fair coins: the sd of their share is .008. Among the 20 % that are held out it is .018.
     assert abs(sum(in_a) / len(groups) - 0.5) < 0.04
     held = [a for group, a in zip(groups, in_a, strict=True) if split_u(group) < 0.2]
     assert abs(sum(held) / len(held) - 0.5) < 0.09

@@ -1,4 +1,4 @@
-"""Reading a shard in parts: from any row, and with the rows that repeat an earlier one."""
+"""Reading a shard in parts from any row, and finding the rows that repeat an earlier row."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from tasks.stage import Runtime
 
 
 class Acquired:
-    """A store, and the steps of the stage as the flow runs them."""
+    """A list of URLs and a store. `run` executes the steps of the stage acquire as the flow does."""
 
     def __init__(self, folder: Path) -> None:
         self.list, self.store = folder / "list.jsonl", folder / "store"
@@ -151,7 +151,7 @@ def test_ids_and_bytes_stay_together_whatever_fails_around_them(web: Web, acquir
     for n in (0, 5, 11):
         web.refuse(f"/{n}.jpg", 404)
     acquired.write(*rows)
-    _, shards = acquired.run(min_success=0.0)  # keys follow from the server's port: one shard may hold all three
+    _, shards = acquired.run(min_success=0.0)  # keys depend on the server's port, so one shard may hold all three
     images = acquired.images(shards)
     captions = pl.concat([read_captions(acquired.store, shard) for shard in shards])
     joined = images.join(captions, on="image_id")
@@ -169,7 +169,7 @@ def test_a_failed_item_that_succeeds_later_is_stored_in_a_new_shard(web: Web, ac
     failed = key(rows[2]["url"])
     assert read_failures(acquired.store, first)["source_key"].to_list() == [failed]
 
-    _, same = acquired.run()  # still failing: retried without a change
+    _, same = acquired.run()  # the item is retried and fails again
     assert same == first
     web.serve("/2.jpg", picture((2, 2, 2)))
     _, third = acquired.run()
@@ -184,7 +184,7 @@ def test_a_failed_item_that_succeeds_later_is_stored_in_a_new_shard(web: Web, ac
     assert old.select("error", "image").rows() == [("HTTP 503", None)]  # row, id and cause are kept
     counted = tally(acquired.store, third)
     assert (counted.images, counted.causes) == (8, Counter())
-    assert acquired.run()[1] == third  # and it stays so
+    assert acquired.run()[1] == third  # another run changes nothing
 
 
 def test_a_shard_made_again_leaves_out_what_moved_on(web: Web, acquired: Acquired) -> None:
@@ -244,7 +244,7 @@ def test_the_pause_before_a_try_doubles(web: Web, acquired: Acquired, monkeypatc
     for now in (1_000_000.0, 1_000_599.0, 1_000_600.0, 1_001_799.0, 1_001_800.0, 9_000_000.0):  # noqa: B007
         acquired.run(retry_after=600)
         asked.append(web.counts()["/1.jpg"])
-    # First failure at 0; due 600 s later; the next is due 1,200 s after that; then no more.
+    # The first try fails at 0 s. The second is due 600 s later, the third 1,200 s after that. There is no fourth.
     assert asked == [1, 1, 2, 2, 3, 3]
 
 
@@ -290,7 +290,7 @@ def test_the_likely_cause_is_that_of_most_failures(cause: str, says: str) -> Non
 
 
 def test_success_is_counted_exactly() -> None:
-    # 100 images, 10 dropped duplicates, 45 failed: 55 were fetched or present.
+    # Of 100 images 45 failed. The 10 duplicates were fetched before they were dropped, so 55 images count as a success.
     counted = Tally(100, Counter({"HTTP 404": 45, "duplicate": 10}), 10, 0)
     counted.check(0.55)
     with pytest.raises(TooFewPairs):

@@ -1,4 +1,7 @@
-"""The second wall alone: real attempts to write, in a process of their own, since a restriction cannot be undone."""
+"""The second wall around ad-hoc SQL, a kernel restriction of writing: real attempts to write, without the guard.
+
+They run in a process of their own, since the restriction cannot be undone.
+"""
 
 from __future__ import annotations
 

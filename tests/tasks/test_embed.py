@@ -1,4 +1,4 @@
-"""The stage embed with a tiny CLIP: rows, failures, repeats, a real kill, the cast, and the recipe."""
+"""The stage embed with a tiny CLIP: rows, failures, repeats, a real kill, the cast to bfloat16, and the recipe."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def picture(seed: int) -> bytes:
 
 
 def shard(store: Path, images: list[bytes | None], captions: list[str], digest: str = "d") -> Dataset:
-    """Write a shard of pairs in the layout of acquire: caption i belongs to image i modulo their number."""
+    """Write a shard of pairs in the layout of acquire. Caption i belongs to image i % len(images)."""
     folder = store / "pairs" / digest
     folder.mkdir(parents=True)
     rows = [
@@ -94,7 +94,7 @@ def test_rows_follow_the_shard_and_failures_repeats_and_cuts_are_logged(
     assert attributes["model"] == encoder.identity
     assert dataset.rows == 7 - 3 + 9
     log = " ".join(record.getMessage() for record in caplog.records)
-    assert "7 images, 9 captions, 10 rows forward" in log  # 3 pictures, 7 captions
+    assert "7 images, 9 captions, 10 rows forward" in log  # 3 distinct pictures, 7 distinct captions
     assert "3 images failed, 1 captions cut" in log
 
 
@@ -130,7 +130,7 @@ def test_kill_9_repeats_one_chunk_and_ends_with_the_same_bytes(
     assert killed.returncode == -9, killed.stderr
     with caplog.at_level(logging.INFO, "bridgescope"):
         resumed = make(killed_store, pairs, checkpoint)
-    # The 40 pictures were in the first chunk, which was on disk: none of them was embedded again.
+    # All 40 distinct pictures occur in the first chunk, which was on disk. So only the captions are forwarded.
     assert "2100 images, 2100 captions, 2100 rows forward" in caplog.text
     whole = make(whole_store, pairs, checkpoint)
     assert resumed.digest == whole.digest

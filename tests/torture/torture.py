@@ -1,7 +1,7 @@
 """Kill a study at random times with SIGKILL and run it again; its tables must equal those of an uninterrupted run.
 
-A cycle starts with an empty store and kills the run, with all of its processes, at random times, then runs it to its
-end. Tables are equal if EXCEPT is empty in both directions for every table, without the columns of seconds and paths.
+A cycle starts with an empty store. It kills the run and all of its processes several times, then runs it to its end.
+Tables are equal if EXCEPT ALL is empty in both directions. The columns of seconds and paths are not compared.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def through(study: Path, store: Path, home: Path) -> float:
 
 
 def differences(reference: Path, store: Path) -> list[str]:
-    """Tables that differ between the newest runs of two stores, with the number of rows that only one side has."""
+    """Tables that differ between the newest runs of two stores, with the numbers of rows that only one store has."""
     folders = []
     for root in (reference, store):
         run = last_run(root, "small")

@@ -1,4 +1,7 @@
-"""Batches: rows keep their place after failures, repeats are encoded once, memory runs out, several devices."""
+"""Batches: rows keep their place after failures, repeats are encoded once, and batches shrink when memory runs out.
+
+Several devices share the batches.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from vlm.spec import SpecError
 
 
 class Shades(Encoder):
-    """An encoder with known embeddings: (cos g, sin g) of a picture's grey or of a caption's length in characters.
+    """An encoder with known embeddings (cos g/100, sin g/100), where g is a picture's grey or a caption's length.
 
     It records its batches, and runs out of memory above a number of rows.
     """
@@ -56,7 +59,7 @@ class Shades(Encoder):
 
     def cast(self, dtype: str) -> None:
         self.identity = {"dtype": dtype}
-        self.noise = 0.05  # cos .05 = .99875
+        self.noise = 0.05  # turns every embedding by .05, to the cosine .99875
 
 
 def expected(value: float) -> np.ndarray:
@@ -130,7 +133,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_those_after_it_stay_so(caplog: 
         batches = ImageBatches(pool, read_from(images), unrepeated(images), none_earlier, chunk=64)
         rows = batches.encode(0, 40)
     np.testing.assert_allclose(rows, np.stack([expected(grey) for grey in range(40)]), atol=1e-6)
-    # 16 does not fit, nor 8, nor 4; 2 does
+    # Batches of 16, 8 and 4 do not fit; 2 do.
     assert batches.largest == 2
     assert max(len(batch) for batch in encoder.batches) == 2
     assert [record.args[1:] for record in caplog.records] == [(16, 8), (8, 4), (4, 2)]
@@ -215,7 +218,7 @@ def test_truncated_captions_are_counted_over_the_whole_shard_when_resumed(start:
         )
         for at in chunks(6, 2, start):
             batches.encode(*at)
-        assert batches.truncated() == 4  # b twice, c, e
+        assert batches.truncated() == 4  # both b, c and e
 
 
 def test_bfloat16_that_moves_an_embedding_too_far_is_refused() -> None:

@@ -89,9 +89,10 @@ def test_alignment_refuses_what_it_cannot_use() -> None:
 
 def test_losses_by_hand() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
-    # each row and column: -log(e^2 / (e^2 + 1)) = log(1 + e^-2)
+    # The softmax loss of each row and of each column is -log(e^2 / (e^2 + 1)) = log(1 + e^-2).
     assert float(demo.contrastive_loss(logits, "softmax")) == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-6)
-    # per pair: log(1 + e^-2) on the diagonal, log(1 + e^0) = log 2 off it; two of each, over B = 2
+    # The sigmoid loss of a pair is log(1 + e^-2) on the diagonal and log(1 + e^0) = log 2 off it. There are two of
+    # each, and the sum is divided by B = 2.
     expected = math.log(1 + math.exp(-2)) + math.log(2)
     assert float(demo.contrastive_loss(logits, "sigmoid")) == pytest.approx(expected, rel=1e-6)
 

@@ -50,8 +50,8 @@ def expected(checkpoints: dict[str, Path]) -> dict[str, tuple[np.ndarray, np.nda
 def by_the_library(folder: Path, family: str) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings by transformers' own classes, used as documented by the families: one item at a time.
 
-    AIMv2's captions are encoded together: one caption alone has no padding, and then transformers does not mask later
-    tokens in this causal tower.
+    AIMv2's captions are encoded in one batch. A single caption has no padding, and without padding transformers does
+    not mask later tokens in this causal tower.
     """
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 

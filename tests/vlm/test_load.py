@@ -1,4 +1,4 @@
-"""Unusable specs, devices and dtypes are errors; importing the room is quick."""
+"""Unusable specs, devices and dtypes are errors; importing vlm is quick."""
 
 import json
 import subprocess

@@ -50,7 +50,7 @@ def test_the_forms_of_some_kinds_leave_the_others_out() -> None:
 def test_paths_and_names_are_distinguished_by_their_form() -> None:
     assert [Spec.parse(text).path for text in FOLDERS] == ["a/b", "/a/b", "./b", "../b", "/a/b", "~/b", "a/b"]
     assert [Spec.parse(text).path for text in REMOTE] == [None] * len(REMOTE)
-    assert Spec.parse("open_clip:/a").path is None  # open_clip takes a folder by local-dir: alone
+    assert Spec.parse("open_clip:/a").path is None  # open_clip takes a folder only as local-dir:PATH
     assert [Spec.parse(text).is_vectors for text in FOLDERS] == [False] * 6 + [True]
 
 

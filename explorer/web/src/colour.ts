@@ -26,9 +26,9 @@ export function modalityColour(score: number | null, scheme: Scheme): string {
   return `#${mixed.map((value) => value.toString(16).padStart(2, "0")).join("")}`
 }
 
-const LEANING = 0.6 // a bimodal score above it, or below one minus it, leans to one side: a wording of this page alone
+const LEANING = 0.6 // the page says that a bimodal score above 0.6 or below 0.4 leans to one side
 
-/** A modality score in words, for readers who cannot see the colour; unimodal concepts as the study defines them. */
+/** A modality score in words, for readers who cannot see the colour; the bound of unimodal scores is the study's. */
 export function modalityWord(score: number | null, { unimodal }: Definitions): string {
   if (score === null) return "never fires"
   if (score > 1 - unimodal) return "image"

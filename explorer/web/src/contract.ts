@@ -1,11 +1,11 @@
-// The explorer's data files, relative to the folder that holds index.html, and the answers of its server. Python writes
-// them (report/explorer/, explorer/), src/data.ts reads them, and tests/explorer/browser/test_contract.py has the compiler
-// check what is written against these types. All JSON is UTF-8.
-// Columnar tables have one array per column, all of one length. Concept tables are in the order of concept_id (index = id).
+// The types of the explorer's data files and of its server's answers. Paths are relative to the folder of index.html.
+// Python writes the data (report/explorer/, explorer/), and src/data.ts reads it. With the TypeScript compiler,
+// tests/explorer/browser/test_contract.py checks that what Python writes has these types. All JSON is UTF-8.
+// Columnar tables have one array per column, all of one length. In concept tables, the index in an array is concept_id.
 
-export interface Manifest {           // data/manifest.json, as a host hands it out
+export interface Manifest {           // data/manifest.json, as a host serves it
   schema: 1
-  live: boolean                       // false in the files; the server of `bridgescope explore` answers with true
+  live: boolean                       // false in published files, true from the server of `bridgescope explore`
   study: string
   items: boolean                      // false: published without captions and images (--no-items)
   title: string
@@ -16,9 +16,9 @@ export interface Manifest {           // data/manifest.json, as a host hands it 
   examples: { title: string; query: string }[]
   item_block: number                  // images per file of items/, each with its captions
   concept_block: number               // concepts per file of concept/
-  definitions: Definitions            // added when the manifest is handed out; not in the dataset
+  definitions: Definitions            // added when the manifest is served; the dataset does not store them
 }
-export interface Definitions {        // those of the study's page
+export interface Definitions {        // the same as on the study's page
   unimodal: number                    // a modality score below it, or above one minus it, is unimodal
   min_firings: number                 // concepts with fewer firings are left out of modality shares
   verdicts: { holds: string; fails: string; open: string }        // the words for true, false and null of a finding's `holds`
@@ -60,7 +60,7 @@ export interface ConceptDetail {
   matches: { key: string; concept: number; cosine: number }[]       // in every other seed of the setting
 }
 export type ItemId = number           // image_id or pair_id (a caption); the prefix "i" or "t" tells them apart in addresses
-export interface ItemIndex {          // data/items/index.json: the n of the file that holds an item
+export interface ItemIndex {          // data/items/index.json: for each item, the n of the file that holds it
   images: Record<string, number>
   texts: Record<string, number>
 }
@@ -68,7 +68,7 @@ export interface Items {              // data/items/<n>.json
   images: Record<string, { key: string; width: number; height: number; captions: ItemId[]; thumb: string | null; split: string }>
   texts: Record<string, { caption: string; image: ItemId; split: string }>
 }                                     // thumb: path below the site, "thumbs/<id>.webp", longest side 160 pixels
-export interface ItemCodes {          // data/runs/<key>/codes/<n>.json, n as for items: the concepts that reconstruct an item
+export interface ItemCodes {          // data/runs/<key>/codes/<n>.json, n as in items/: concepts that fire on an item
   images: Record<string, { concept: number[]; activation: number[]; share: number[]; bias: number }>
   texts: Record<string, { concept: number[]; activation: number[]; share: number[]; bias: number }>
 }                                     // share: activation * <D_c, x_hat> / <x_hat, x_hat>, bias: <b, x_hat> / <x_hat, x_hat>:
@@ -83,7 +83,7 @@ export interface Compare {            // data/compare.json
   settings: Record<string, unknown>[] // rows of the view `saes`, as they are
 }
 
-// Live only (bridgescope explore). All answers but CSV and images are JSON and never cached.
+// Live only (bridgescope explore). Answers are JSON, except for CSV and images. Answers to POST are not cached.
 export interface SqlAnswer {          // POST api/sql {query: string}; POST api/sql.csv answers the same question as text/csv
   columns: { name: string; type: string }[]
   rows: unknown[][]
@@ -100,5 +100,6 @@ export interface ApiError {           // status 400 (input), 403 (origin), 404 (
   error: string
 }
 // GET  api/image/<image_id> -> the image itself (for the view of an item), when the store holds its bytes
-// With items = false: no items/, codes/ or thumbs/, empty top lists, and no figure whose id begins with "bridges-". Of more than 5,000
-// images, those outside every top list have no file, and codes/<n>.json may lack an item that is in items/<n>.json.
+// With items = false there are no items/, codes/ and thumbs/, and the top lists are empty.
+// In a study of more than 5,000 images, items/ and thumbs/ hold only the images in a top list and the images of
+// captions in a top list; codes/<n>.json may lack an item that is in items/<n>.json.

@@ -1,5 +1,5 @@
-// Builds elements from data. Data is always set as text: no markup is parsed and no style attribute is set, as the
-// page's policy demands.
+// Builds elements from data. Data is always set as text and never parsed as markup. No style attribute is set, because
+// the page's Content-Security-Policy forbids it.
 
 export type Child = Node | string | number | null | undefined | false | readonly Child[]
 type Listeners = { [K in keyof HTMLElementEventMap as `on${K}`]?: (event: HTMLElementEventMap[K]) => void }
@@ -46,17 +46,17 @@ export function s<K extends keyof SVGElementTagNameMap>(
   return element
 }
 
-/** Text from the data, isolated from the line around it, with a direction of its own. */
+/** Text from the data in a bdi element: its writing direction does not affect the line around it. */
 export function said(text: string, lines?: 1 | 2 | 3 | 6): HTMLElement {
   return h("bdi", { dir: "auto", class: lines ? `said clamp clamp-${lines}` : "said" }, text)
 }
 
-/** The first characters of a long text, for attributes, which style cannot clamp. */
+/** The first characters of a long text, for attributes: CSS cannot shorten them. */
 export function clip(text: string, length = 160): string {
   return text.length <= length ? text : `${text.slice(0, length)}…`
 }
 
-/** Set style properties from script, which the policy allows; it forbids style attributes. */
+/** Set style properties from script. The Content-Security-Policy allows this, but not style attributes in markup. */
 export function styled<E extends HTMLElement | SVGElement>(element: E, style: Record<string, string>): E {
   for (const [name, value] of Object.entries(style)) element.style.setProperty(name, value)
   return element

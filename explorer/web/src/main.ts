@@ -96,12 +96,13 @@ async function start(): Promise<void> {
   history.scrollRestoration = "manual"
   addEventListener("scroll", () => scrolled.set(location.hash, scrollY), { passive: true })
   addEventListener("hashchange", () => void draw(manifest, around, stepped()))
-  onScheme(() => shown !== "map" && void draw(manifest, around, false)) // colours of dots are set by script
+  // Script sets the colours of dots, so the view is drawn again; the map changes its colours itself.
+  onScheme(() => shown !== "map" && void draw(manifest, around, false))
   await draw(manifest, around, true)
   setTimeout(() => void ahead(manifest), AHEAD_AFTER)
 }
 
-/** Read what the next step most likely needs. A failure is reported when the view itself needs the file. */
+/** Load the item index and the code of all views in advance. A failure is reported when a view needs the file. */
 async function ahead({ items }: Manifest): Promise<void> {
   await Promise.allSettled([items ? data.itemIndex() : null, ...viewNames.map((name) => entryOf(name).load())])
 }

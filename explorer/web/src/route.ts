@@ -1,5 +1,5 @@
-// The state of the page is its address's fragment: #/view/argument?run=model/sae/seed&name=value. Static hosts need no
-// rewriting for it, and every reader of an address sees the same view.
+// The fragment of the address holds the state of the page: #/view/argument?run=model/sae/seed&name=value. A static host
+// needs no rewrite rule for it, and a copied address opens the same view.
 
 import { FIRST_VIEW, type ViewName, viewNames } from "./views"
 
@@ -61,7 +61,7 @@ export function stepped(): boolean {
   return answer
 }
 
-/** Go to a view; Back returns. */
+/** Go to a view, as a step in the history: Back returns from it. */
 export function go(route: Pick<Route, "view"> & Partial<Route>): void {
   stepping = true
   location.hash = href(route)
@@ -82,7 +82,10 @@ export function remember(): void {
   if (route.view === "map") left = route
 }
 
-/** The map of a run as the reader left it: camera and filters, and for the same run the selected concept. */
+/**
+ * The address of a run's map, with the camera and filters that the map last had. The selected concept is kept only if
+ * the map showed the same run.
+ */
 export function mapHref(run: string, params: Record<string, string> = {}): string {
   const { sel = "", ...kept } = left?.params ?? {}
   return href({ view: "map", run, params: { ...kept, ...(left?.run === run ? { sel } : {}), as: "", ...params } })

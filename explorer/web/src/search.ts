@@ -24,7 +24,7 @@ export function findConcepts(query: string, concepts: Concepts, words: Words): n
     .map(({ concept }) => concept)
 }
 
-/** Places in the list of captions of those that contain every term, shortest caption first. */
+/** Indices of captions that contain every term, shortest first, at most `limit`; `total` counts all of them. */
 export function findCaptions(query: string, captions: CaptionSearch, limit: number): { at: number[]; total: number } {
   const wanted = terms(query)
   if (!wanted.length) return { at: [], total: 0 }

@@ -13,7 +13,7 @@ import { onScheme, scheme, toggleScheme } from "./theme"
 import { type ViewName, entryOf, viewNames } from "./views"
 
 const SUGGESTED = 6
-const PAUSE = 120 // milliseconds without a key before the search starts
+const PAUSE = 120 // milliseconds without a keystroke before the search starts
 
 export interface Shell {
   main: HTMLElement
@@ -66,7 +66,7 @@ export function shell(manifest: Manifest): Shell {
 }
 
 function skip(event: Event): void {
-  event.preventDefault() // the fragment holds the state of the page
+  event.preventDefault() // the link must not replace the fragment, which holds the state of the page
   const main = document.getElementById("main")
   main?.setAttribute("tabindex", "-1")
   main?.focus()
@@ -133,7 +133,7 @@ function runSwitch(manifest: Manifest, run: Run): Child[] & Node[] {
   ]
 }
 
-/** Go to another run with the same view, the same camera, and the match of the concept if there is one. */
+/** Go to another run and keep the view and the camera. A concept is replaced with its match there, if it has one. */
 async function change(manifest: Manifest, from: Run, to: Run): Promise<void> {
   const route = here()
   const { sel, ...params } = route.params

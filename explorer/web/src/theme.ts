@@ -1,4 +1,4 @@
-// Light or dark: as the system has it until the reader chooses, and then as the reader chose, also at later visits.
+// Light or dark: the system's scheme until the reader chooses one. The choice is kept for later visits.
 
 import type { Scheme } from "./colour"
 

@@ -11,7 +11,7 @@ export interface ViewEntry {
   /** Whether the bar at the top links to the view; the links stand in the order of this list. */
   inBar: boolean
   needs?: Need
-  /** Reads the code of the view, once, when it is first opened or shortly after the first view is drawn. */
+  /** Loads the code of the view once: when the view is first opened, or shortly after any first view is drawn. */
   load: () => Promise<View>
 }
 
@@ -64,7 +64,7 @@ export const VIEWS = {
 
 export type ViewName = keyof typeof VIEWS
 
-/** The view that an address without a known name opens. */
+/** The view that opens when the address names no known view. */
 export const FIRST_VIEW: ViewName = "map"
 
 export const viewNames = Object.keys(VIEWS) as ViewName[]

@@ -1,4 +1,4 @@
--- Purpose: the first activation file with an activation that is not a finite number above 0.
+-- Purpose: find invalid activations: those that are not finite numbers above 0. Shows the first file that has any.
 -- Inputs:  $files (activation files).
 -- Columns: filename; rows (number of such activations in the file); concept_id, item_id, activation (of the first of them).
 --          No row when all activations are valid.

@@ -1,8 +1,9 @@
--- Purpose: the codes of one SAE on the shown items of one modality; in a large study, only on the items in a top list of
---          this SAE.
+-- Purpose: the codes of one SAE on the shown items of one modality. In a large study, only on the items that are among
+--          the top items of a concept of this SAE.
 -- Inputs:  activations, shown_images, explorer_top, images, pairs; $model, $sae, $seed, $modality, $small (number of images
 --          above which a study is large).
--- Columns: block; item_id; concept_id; activation. Ordered by block and item, then by falling activation.
+-- Columns: block (number of the data file that holds the item); item_id; concept_id; activation. Ordered by block and
+--          item, then by falling activation.
 SELECT s.block, a.item_id, a.concept_id, a.activation
 FROM activations AS a
 JOIN (

@@ -1,6 +1,6 @@
--- Purpose: the images that the explorer shows: all images of a small study, else the images in a top list and the images
---          of captions in a top list.
--- Inputs:  images, pairs, explorer_top; $small (number of images up to which a study is small), $block (images per file).
+-- Purpose: the images that the explorer shows. A small study shows all images; a larger one shows those that are among
+--          the top items of a concept, or whose captions are.
+-- Inputs:  images, pairs, explorer_top; $small (largest number of images of a small study), $block (images per file).
 -- Columns: image_id; block (number of the file that holds it and its captions).
 WITH wanted AS (
     SELECT image_id FROM images WHERE (SELECT count(*) FROM images) <= $small

@@ -1,12 +1,12 @@
 -- Purpose: the words that distinguish the captions of each concept of one SAE from all captions: an automatic name.
 -- Inputs:  explorer_top, pairs, caption_words, caption_counts; $model, $sae, $seed, $prior (captions), $least (score), $n (words).
 -- Columns: concept_id; word; score.
--- Definition: the captions of a concept are the captions in its top list and the captions of the images in its top list,
---          each weighted by the sum of its activations, scaled to a largest weight of 1. score is the log-odds ratio of a
---          caption that contains the word, among these captions against all captions, divided by its standard deviation. The
---          prior is $prior captions distributed as all captions are (Monroe, Colaresi and Quinn 2008, "Fightin' Words",
---          eqs. 15, 16 and 22, with captions in place of tokens). Words of only one caption, and scores below $least, are
---          left out.
+-- Definition: the captions of a concept are the captions among its top items, and the captions of the images among
+--          them. The weight of a caption is the sum of these activations, divided by the largest such sum. The odds of
+--          a word are those that a caption contains it; score = (log odds in the captions of the concept - log odds in
+--          all captions) / standard deviation of this difference. The prior is $prior captions distributed as all
+--          captions are (Monroe, Colaresi and Quinn 2008, "Fightin' Words", eqs. 15, 16 and 22, with captions in place
+--          of tokens). Words that occur in only one caption of the concept, and scores below $least, are left out.
 WITH caption_activations AS (
     SELECT t.concept_id, t.item_id AS pair_id, t.activation
     FROM explorer_top AS t

@@ -1,4 +1,4 @@
--- Purpose: headline figures per model: recall of its embeddings from image to caption, and the recall by chance.
+-- Purpose: headline figures per model: image-to-text recall of its embeddings, and the recall that chance reaches.
 -- Inputs:  retrieval, retrieval_chance.
 -- Columns: model; r1, chance1, r10, chance10.
 SELECT

@@ -1,5 +1,5 @@
--- Purpose: headline figures of one SAE setting on one model: stability over pairs of seeds, and its floors, of all concepts
---          and of the most energetic ones.
+-- Purpose: headline figures of one SAE setting on one model: stability over pairs of seeds and its floors (the
+--          stability that chance reaches), for all concepts and for the most energetic ones.
 -- Inputs:  stability, stability_by_energy; $model, $sae.
 -- Columns: stability, floor_random, floor_matched, floor_matched_sd (of all concepts, NULL with one seed); top_stability,
 --          top_floor_matched, top_floor_matched_sd (of the top_concepts() most energetic ones, NULL in a narrower SAE).

@@ -1,12 +1,14 @@
--- Purpose: stability between the runs of a setting and the runs of its data diets, and its floors, per diet.
--- Inputs:  m (model), s (a setting, which is compared with every diet of the same family; stability(m, s) compares the
---          seeds of s with each other); matches, concepts, nulls.
+-- Purpose: stability between the runs of a setting and the runs of its data diets, and its floors, per diet. A data
+--          diet is the same setting trained on other data: another share of images, or half of the images. A floor is
+--          the stability that chance reaches.
+-- Inputs:  m (model), s (a setting, which is compared with each of its diets, or a diet, which is compared with its
+--          setting and the other diets); matches, concepts, nulls.
 -- Columns: diet (the other setting); same_seed (the two runs share their initialisation, which raises their stability
---          independently of the data); pairs (number of pairs of runs); stability (mean matched cosine, mean over the pairs),
---          low, high (range over the pairs); energy_weighted (weighted by the energies of both runs); alive (without concepts
---          dead in either); floor_random, floor_random_sd, floor_matched, floor_matched_sd (means over the seeds of both
---          settings).
--- Definition: DEFINITIONS "Stability", data diets.
+--          independently of the data); pairs (number of pairs of runs); stability (mean matched cosine, mean over the
+--          pairs), low, high (range over the pairs); energy_weighted (weighted by the energies of run a and of run b,
+--          mean of both); alive (without concepts that are dead in either run); floor_random, floor_random_sd,
+--          floor_matched, floor_matched_sd (means over the seeds of both settings).
+-- Definition: DEFINITIONS "Stability", data diets. stability(m, s) compares the seeds of s with each other.
 CREATE MACRO diet_stability(m, s) AS TABLE
 WITH matched AS (
     SELECT

@@ -1,8 +1,8 @@
 -- Purpose: share of the energy in the K most energetic concepts.
 -- Inputs:  m (model), s (sae); concepts.
 -- Columns: k (1, 2, 4 ... and the width); energy_share (of the top K; mean over seeds), low, high (range over seeds);
---          image_share, text_share (of energy_image, energy_text in the same concepts, means over seeds);
---          even_share (share of K concepts if all had equal energy).
+--          image_share, text_share (shares of energy_image and energy_text in the same concepts, means over seeds);
+--          even_share (energy share that K concepts would have if all had equal energy).
 CREATE MACRO energy_concentration(m, s) AS TABLE
 WITH run AS (
     SELECT

@@ -1,11 +1,13 @@
--- Purpose: the share of the matched similarity that the n highest bridges add up to.
+-- Purpose: the n highest bridges added up, as a share of the matched similarity E_P <x_hat_I, x_hat_T>: the mean inner
+--          product of the reconstructions of an image and its caption.
 -- Inputs:  m (model), s (sae); bridges, matched_similarity, bridge_totals.
 -- Columns: seed; n (powers of 2 up to the number of stored bridges, and that number); carried (sum of the n highest raw
---          bridges); of_matched (carried over the mean similarity of matched reconstructions); of_positive (carried over the
---          positive part of all raw bridges); covariance_carried (sum of the n highest covariance bridges);
---          covariance_of_gain (covariance_carried over matched less shuffled similarity); covariance_of_positive
---          (covariance_carried over the positive part of all covariance bridges).
--- Definition: DEFINITIONS "Bridge Score", identities. Negative bridges lower the total, so of_matched may exceed 1.
+--          bridges); of_matched (carried / matched similarity); of_positive (carried / sum of all positive raw
+--          bridges); covariance_carried (sum of the n highest covariance bridges); covariance_of_gain
+--          (covariance_carried / (matched - shuffled similarity)); covariance_of_positive (covariance_carried / sum of
+--          all positive covariance bridges).
+-- Definition: DEFINITIONS "Bridge Score", identities. Shuffled similarity is <E_P x_hat_I, E_P x_hat_T>. Negative
+--          bridges lower the total, so of_matched may exceed 1.
 CREATE MACRO matched_share(m, s) AS TABLE
 WITH ranked AS (
     SELECT

@@ -1,4 +1,4 @@
--- Purpose: values of the statistics of one setting by chance.
+-- Purpose: the values that chance gives to the statistics of one setting.
 -- Inputs:  m (model), s (sae); nulls.
 -- Columns: seed; statistic; "null"; mean, sd, q025, q975 (over draws); draws (number of draws).
 CREATE MACRO nulls_of(m, s) AS TABLE

@@ -1,9 +1,11 @@
--- Purpose: recall by chance in the gallery of the run's retrieval.
+-- Purpose: the recall that a random ranking reaches in the gallery in which the run measures retrieval.
 -- Inputs:  images, pairs, retrieval.
--- Columns: direction ('image_to_text' or 'text_to_image'); k (1, 5, 10); chance (of a hit among the first k).
--- Definition: the image of a caption is among k random ones of n images with chance k / n. At least one of the c captions of
---             an image is among k random ones of M captions with chance 1 - C(M - c, k) / C(M, k), averaged over the images
---             that have captions. The gallery holds the images of the split with the smallest split_u.
+-- Columns: direction ('image_to_text' or 'text_to_image'); k (1, 5, 10); chance (probability of a hit among the first
+--          k).
+-- Definition: text to image: the caption's image is among k random images of n with probability k / n. Image to text:
+--             at least one of the image's c captions is among k random captions of M with probability 1 - C(M - c, k) /
+--             C(M, k), averaged over the images that have captions. The gallery holds the images of the split with the
+--             smallest split_u.
 CREATE MACRO retrieval_chance() AS TABLE
 WITH measured AS (
     SELECT any_value(split) AS split, max(gallery) AS gallery FROM retrieval

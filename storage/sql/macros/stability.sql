@@ -1,8 +1,10 @@
--- Purpose: stability between two seeds of a setting, and its floors, per pair of seeds.
+-- Purpose: stability between two seeds of a setting, and its floors (the stability that chance reaches), per pair of
+--          seeds.
 -- Inputs:  m (model), s (sae); matches, concepts, nulls.
--- Columns: seed_a, seed_b; stability (mean matched cosine); energy_weighted (mean over both directions); alive (without the
---          concepts that are dead in either); floor_random, floor_random_sd, floor_matched, floor_matched_sd (means over both
---          seeds); the same for the two other figures: energy_weighted_floor_random ... alive_floor_matched_sd.
+-- Columns: seed_a, seed_b; stability (mean matched cosine); energy_weighted (weighted by the energies of seed_a and of
+--          seed_b, mean of both); alive (without concepts that are dead in either seed); floor_random, floor_random_sd,
+--          floor_matched, floor_matched_sd (of stability, means over both seeds); the same four floors of
+--          energy_weighted and of alive: energy_weighted_floor_random ... alive_floor_matched_sd.
 -- Definition: DEFINITIONS "Stability".
 CREATE MACRO stability(m, s) AS TABLE
 WITH matched AS (

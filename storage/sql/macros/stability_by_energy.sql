@@ -1,4 +1,5 @@
--- Purpose: stability of the K most energetic concepts, for K = 1, 2, 4 ... width, and its floors for the same K.
+-- Purpose: stability of the K most energetic concepts, for K = 1, 2, 4 ... width, and its floors (the stability that
+--          chance reaches) for the same K.
 -- Inputs:  m (model), s (sae); matches, concepts, nulls.
 -- Columns: k; energy_share (of the top K, mean over seeds); stability (mean over ordered pairs of seeds; all concepts are
 --          matched, then the top K of the first seed are kept); low, high (range over the pairs); floor_random,

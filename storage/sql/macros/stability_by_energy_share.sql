@@ -1,4 +1,5 @@
--- Purpose: stability of the fewest concepts that hold 10 %, 20 % ... of the energy, and its floors for the same share.
+-- Purpose: stability of the fewest concepts that hold 10 %, 20 % ... of the energy, and its floors (the stability that
+--          chance reaches) for the same share.
 -- Inputs:  m (model), s (sae); matches, concepts, nulls.
 -- Columns: percent (of the energy); concepts (number of these concepts, mean over seeds); stability (mean over ordered pairs
 --          of seeds; all concepts are matched, then these concepts of the first seed are kept); low, high (range over the

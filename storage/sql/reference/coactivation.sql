@@ -1,4 +1,4 @@
--- Purpose: co-activation in plain SQL, as a reference for the faster kernel that fills `bridges`, which tests compare.
+-- Purpose: co-activation in plain SQL. Tests compare it with the faster kernel that fills the table bridges.
 -- Inputs:  activations, pairs; $model, $sae, $seed; $split ('heldout', 'train' or 'all').
 -- Columns: image_concept, text_concept; pairs (number of pairs on which both fire); coactivation = E_P[z_i(image) z_j(text)].
 -- Definition: DEFINITIONS "Bridge Score".

@@ -1,7 +1,7 @@
--- Purpose: the codes of one SAE with the attributes of their items that the statistics use, read once.
+-- Purpose: the codes of one SAE, each with the attributes of its item that the statistics use. All statistics share it.
 -- Inputs:  activations, images, pairs; $model, $sae, $seed; $split ('heldout', 'train' or 'all').
--- Columns: is_image; concept_id; activation; jackknife_group (as in group_sizes); counted (the item is in the split);
---          training (the item is a training row).
+-- Columns: is_image; concept_id; activation; jackknife_group (as in group_sizes); counted (the item is in $split);
+--          training (the item is in the training split).
 WITH of_images AS (
     SELECT
         image_id, (floor(split_u * 2 ** 40)::BIGINT % 20)::UTINYINT AS jackknife_group,

@@ -1,8 +1,10 @@
--- Purpose: the sums behind every per-concept mean, per group of images (20 groups), so that the jackknife can omit a group.
+-- Purpose: sums per concept and group of images (20 groups). The means of a concept are computed from them, and the
+--          jackknife omits one group at a time.
 -- Inputs:  codes (of one SAE), group_sizes; $model, $sae, $seed, $width, $split.
--- Columns: model, sae, seed, split, concept_id, jackknife_group; images, texts (counted items of the group); image, text
---          (sums of z over its images, captions); image_squared, text_squared (sums of z^2); image_firings, text_firings
---          (items on which it fires); training_firings (training rows of both modalities on which it fires).
+-- Columns: model, sae, seed, split, concept_id, jackknife_group; images, texts (counted items of the group); image,
+--          text (sums of the code z over the counted images and captions of the group); image_squared, text_squared
+--          (sums of z^2); image_firings, text_firings (number of counted items on which the concept fires);
+--          training_firings (number of training rows of both modalities on which it fires).
 -- Definition: DEFINITIONS "Uncertainty of per-concept sums". One row per concept and group, including zeros.
 WITH every AS (
     SELECT unnest(range($width))::INTEGER AS concept_id

@@ -1,15 +1,17 @@
--- Purpose: each claim of the paper with its figure, the figure by chance, the range over seeds, and whether it holds.
+-- Purpose: each claim of the paper (arXiv 2504.11695) with its figure, the figure that chance gives, the range over
+--          seeds, and whether the claim holds.
 -- Inputs:  concepts, matches, bridge_totals, nulls; the macros of definitions.sql.
--- Columns: model, sae; claim; figure (mean over seeds, or over ordered pairs of seeds); "null" (mean of the figure by chance);
+-- Columns: model, sae; claim; figure (mean over seeds, or over ordered pairs of seeds); "null" (mean figure by chance);
 --          low, high (range of the figure over seeds or pairs of seeds);
---          holds (NULL where the null is unknown; with one seed, a claim that needs two seeds has no row).
--- Definition: "common" concepts are the fewest that hold half of the energy, "rare" concepts the least energetic half. A
---          figure is beyond chance when its lowest value is above the 97.5 % quantile of the null (for stability: of
---          floor_matched). Shares of unimodal concepts, alignments and accuracies include the concepts that `is_counted`.
---          Bridges of opposite modality include all concepts by `modality_class`, however seldom they fire, as in
---          bridge_totals. v1 (close to the modality subspace) holds when concepts are on average nearer to it than 97.5 % of
---          random directions, v4 (almost orthogonal) when they are not. The definition of the subspace decides between them,
---          so each definition has its own rows.
+--          holds (NULL where the null is unknown; a claim that compares seeds has no row when there is only one seed).
+-- Definition: "common" concepts are the fewest that hold half of the energy, "rare" concepts the least energetic half.
+--          A figure is beyond chance when its lowest value is above the 97.5 % quantile of the null (for stability: of
+--          floor_matched). Shares of unimodal concepts, alignments and accuracies include only the concepts for which
+--          is_counted is true. Shares of bridges of opposite modality include all concepts with a modality_class,
+--          however seldom they fire, as in bridge_totals. Version 1 of the paper says that concepts are close to the
+--          modality subspace; this holds when they are on average nearer to it than 97.5 % of random directions.
+--          Version 4 says that they are almost orthogonal to it; this holds otherwise. The answer depends on how the
+--          subspace is defined, so each definition has its own rows.
 WITH ranked AS (
     SELECT
         model, sae, seed, concept_id,
@@ -52,7 +54,8 @@ bridging AS (
     FROM bridge_totals
     GROUP BY model, sae, seed, kind
 ),
--- how: 'above' (beyond chance), 'most' (beyond chance and more than half), 'within' (not beyond chance)
+-- how: the condition under which a claim holds: 'above' (the figure is beyond chance), 'most' (beyond chance and more
+-- than half), 'within' (not beyond chance)
 measured AS (
     SELECT model, sae, 1 AS place, 'common concepts are stable' AS claim, common AS value,
         'stability_share_50' AS statistic, 'floor_matched' AS "null", 'above' AS how

@@ -1,7 +1,8 @@
--- Purpose: the distribution of every figure by chance, summarised over draws.
--- Inputs:  floors (model, sae, seed, "null", draw, concept_id, cosine: the cosine of each concept of a dictionary with its
---          match among drawn rows), concepts; null_draws (model, sae, seed, statistic, "null", draw, value: figures under a
---          permutation); null_summaries (the columns of this table: nulls that are summarised already).
+-- Purpose: the values that chance gives to every figure, summarised over random draws.
+-- Inputs:  floors (model, sae, seed, "null", draw, concept_id, cosine: the cosine of each concept of a dictionary with
+--          its match among randomly drawn rows), concepts; null_draws (model, sae, seed, statistic, "null", draw,
+--          value: figures under a permutation); null_summaries (nulls that are summarised already, with the columns of
+--          this table).
 -- Columns: model, sae, seed;
 --          statistic (for floors: 'stability'; 'stability_energy_weighted'; 'stability_alive' (concepts that fire on a training
 --          row); 'stability_top_<K>' (the K most energetic, K = 1, 2, 4 ... and the width); 'stability_share_<P>' (the fewest
@@ -9,7 +10,8 @@
 --          ('stability_share_50' less 'stability_rare'); else the name of the figure);
 --          "null" ('floor_random', 'floor_matched', or the name of the permutation); mean, sd, q025, q975 (over the draws; sd
 --          with n - 1); draws (number of draws; 0 for a closed form).
--- Definition: DEFINITIONS "Stability". All concepts are matched, then filtered.
+-- Definition: DEFINITIONS "Stability". All concepts are matched first; a statistic over some of them then selects
+--          from these matches.
 WITH run AS (
     SELECT
         floors.*, concepts.energy, concepts.dead,

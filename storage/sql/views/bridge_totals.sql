@@ -3,5 +3,6 @@
 -- Columns: model, sae, seed, split; class_image, class_text (class of the image concept and of the text concept: 'image',
 --          'text', 'bimodal', or 'silent' on the counted items); self (both are the same concept); kind ('raw' or
 --          'covariance'); total, positive, negative (sums of all, of the positive, of the negative scores).
--- Definition: DEFINITIONS "Bridge Score", totals. Over all pairs of concepts; min_pairs does not apply.
+-- Definition: DEFINITIONS "Bridge Score", totals. The sums include all pairs of concepts, also those that the view
+--          bridges leaves out because they fire together on fewer than min_pairs pairs.
 CREATE VIEW bridge_totals AS FROM read_parquet($files);

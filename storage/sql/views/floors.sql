@@ -1,6 +1,8 @@
--- Purpose: matched cosines with unrelated dictionaries, per draw and concept; the table nulls summarises them.
+-- Purpose: the floors of stability, that is, the level that chance reaches: the cosine of each concept with its match
+--          in a randomly drawn dictionary. The view nulls summarises them over the draws.
 -- Inputs:  the run's table floors.
--- Columns: model, sae, seed; "null" ('floor_random': unit vectors; 'floor_matched': rows with the mean and covariance of the
---          dictionary); draw; concept_id; cosine (of the concept and the drawn row that is matched with it).
+-- Columns: model, sae, seed; "null" (what is drawn: 'floor_random', uniform unit vectors; 'floor_matched', rows with
+--          the mean and covariance of the dictionary's rows); draw; concept_id; cosine (of the concept and the row it
+--          is matched with).
 -- Definition: DEFINITIONS "Stability", floors.
 CREATE VIEW floors AS FROM read_parquet($files);

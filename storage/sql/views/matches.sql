@@ -1,4 +1,5 @@
--- Purpose: matched concepts of two runs, which are seeds of one setting or of its data diets. Both orders are stored.
+-- Purpose: matched concepts of two runs of one setting, which differ in the seed or in the training data (a data diet
+--          of the setting). Each pair of runs is stored in both orders.
 -- Inputs:  the run's table matches.
 -- Columns: model; sae_a, seed_a, sae_b, seed_b (the two runs); concept_a, concept_b (matched with each other); cosine.
 -- Definition: DEFINITIONS "Stability": the exact assignment with the largest sum of cosines, over all concepts.

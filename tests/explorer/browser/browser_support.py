@@ -68,7 +68,10 @@ class Opened:
         self.page.wait_for_load_state("networkidle")
 
     def until(self, expression: str) -> None:
-        """Wait until an expression is true. Playwright's own wait evaluates in the page, which the policy forbids."""
+        """Wait until a JavaScript expression is true.
+
+        Playwright's own wait uses eval in the page, which the content security policy forbids.
+        """
         ends = time.monotonic() + PATIENCE / 1000
         while not self.page.evaluate(expression):
             assert time.monotonic() < ends, f"it never came to {expression}"

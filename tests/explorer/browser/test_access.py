@@ -1,4 +1,4 @@
-"""axe-core has no serious finding in any view, in light and dark, on a desktop, on a phone, and at 200 %."""
+"""axe-core has no serious finding in any view, in light and dark, on a desktop, on a phone, and at 200 % zoom."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_no_serious_finding_live(open_page, live, view):
         opened.page.locator(".answer > *").first.wait_for()
     opened.settled()
     assert opened.serious() == []
-    if "SELEC" in view:  # the browser reports the status of the refused statement itself
+    if "SELEC" in view:  # the browser logs the status of the refused statement as an error
         assert all("400" in error for error in opened.errors), opened.errors
         opened.errors.clear()
 

@@ -23,9 +23,9 @@ from storage.runs import last_run
 from storage.site import SITE
 
 ROOT = Path(__file__).parents[3]
-MOST = 16  # files of a type that are checked: all 240 of the demo take the compiler half a minute
+MOST = 16  # files checked per type; the compiler takes half a minute for all 240 of the demo
 RUN = r"data/runs/[^/]+/[^/]+/\d+"
-TYPES = {  # of the data files, by name
+TYPES = {  # type of a data file, by the pattern of its name
     MANIFEST: "Manifest",
     r"data/compare\.json": "Compare",
     r"data/items/index\.json": "ItemIndex",

@@ -56,7 +56,7 @@ def test_an_sql_error_is_shown(open_page, live, query):
     expect(alert).to_be_visible()
     assert len(alert.inner_text()) > len("This could not be shown") + 10
     expect(page.get_by_role("button", name="Ask")).to_be_enabled()
-    # the browser reports the status of the answer itself
+    # The browser logs the status of the answer as an error.
     assert all("400" in error for error in opened.errors), opened.errors
     opened.errors.clear()
 

@@ -104,7 +104,7 @@ def test_another_seed_keeps_the_camera_the_filters_and_the_concept(open_page, pu
     page.get_by_label("seed").select_option("1")
     opened.until("location.hash.includes('planted/main/1')")
     opened.settled()
-    for kept in ("at=0.400,0.600,0.500", "stability=0.100-1.000", "sel=20"):  # planted matches are equal numbers
+    for kept in ("at=0.400,0.600,0.500", "stability=0.100-1.000", "sel=20"):  # planted matches have the same number
         assert kept in page.url, kept
     expect(page.get_by_role("complementary", name="Selected concept").locator(".panel-head .id")).to_have_text("#20")
 
@@ -132,7 +132,7 @@ def test_bridges_of_the_map_are_as_many_as_asked(open_page, published):
 
 
 def test_bridges_beyond_the_strongest_are_drawn_too(open_page, published):
-    opened = open_page(published, "#/map?edges=300")  # those that sigma draws, with a width
+    opened = open_page(published, "#/map?edges=300")  # sigma.js draws up to 300, as wide lines
     opened.drawn()
     strongest = canvas(opened).screenshot()
     opened.page.evaluate("location.hash = location.hash.replace('edges=300', 'edges=400')")

@@ -193,7 +193,7 @@ def test_a_failed_file_shows_a_message_and_is_read_again(open_page, published):
 
 
 def forgive(opened: Opened, status: str) -> None:
-    """Remove the browser's own report of a failed answer from the errors; check that no other error is left."""
+    """Check that all errors are the browser's own reports of an answer with this status, and remove them."""
     assert all(status in error for error in opened.errors), opened.errors
     opened.errors.clear()
 

@@ -1,5 +1,5 @@
-// Draws every dot of the map with a shader of its own. Sigma's program supports every shape and draws each dot a second
-// time to know what lies under the pointer: without a GPU, 8,192 dots take it 150 ms per frame.
+// Draws every dot of the map with its own shader, because sigma's program is too slow: without a GPU it needs 150 ms
+// per frame for 8,192 dots. It supports every shape, and draws each dot twice to find the one under the pointer.
 
 import type { RenderParams } from "sigma/types"
 import { linked } from "./webgl"
@@ -8,7 +8,7 @@ import { linked } from "./webgl"
 export interface Instances {
   /** x and y in sigma's normalised coordinates, and radius in pixels at the camera's ratio 1. */
   places: Float32Array
-  /** Red, green and blue in [0, 255], and 255. */
+  /** Red, green, blue and opacity in [0, 255]; the shader does not use the opacity. */
   colours: Uint8Array
 }
 
@@ -43,7 +43,7 @@ void main() {
   fragment = vec4(tint * alpha, alpha);
 }`
 
-/** A layer for sigma that draws `dots()`. `dots` is called again after `outdated`. */
+/** A layer for sigma that draws the dots that `dots()` returns. The first frame after `outdated()` calls it again. */
 export class DotLayer {
   private readonly program: WebGLProgram
   private readonly vertices: WebGLVertexArrayObject

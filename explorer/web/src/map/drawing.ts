@@ -43,19 +43,20 @@ export interface Events {
   drawn: () => void
 }
 
-// Every run's layout lies in [-1, 1]: with a fixed frame the camera keeps its place when the run changes.
+// Layouts of all runs lie in [-1, 1]. With this fixed frame, the camera shows the same region when the run changes.
 const FRAME = { x: [-1, 1] as [number, number], y: [-1, 1] as [number, number] }
 const FONT = "system-ui, sans-serif"
 const REACH = 3 // pixels around a dot that still select it
 const MOVING_LINES = 1500 // lines drawn while the camera moves: without a GPU, all of them take half a second per frame
-const NAME_REACH = 150 // pixels beyond the window within which a name may still reach into it
-const RESTS_AFTER = 250 // milliseconds
-const NAMED = 150 // at most so many dots, the largest in the window, can have names: sigma draws each of them, unseen
-const WITH_WIDTH = 300 // strongest edges, whose width shows their weight; the others are thin lines
+const NAME_REACH = 150 // a dot up to this many pixels outside the window may have a name that reaches into it
+const RESTS_AFTER = 250 // milliseconds without movement
+const NAMED = 150 // most dots with names, the largest in the window; limited, since sigma also draws them, transparent
+const WITH_WIDTH = 300 // number of strongest edges, whose width shows their weight; the others are thin lines
 
 /**
- * A layer of its own draws the dots, and another all but the strongest edges. Sigma has the camera, the strongest edges
- * and the names; its graph holds only the dots with a name or such an edge, and draws them transparent.
+ * `DotLayer` draws the dots, and `LineLayer` draws the thin edges. Sigma has the camera, and draws the names, the
+ * strongest edges and the edges of the selected concept. Its graph holds only the dots with a name or such an edge, and
+ * it draws these dots transparent.
  */
 export class Drawing {
   private readonly graph = new Graph({ type: "undirected", multi: true })
@@ -78,7 +79,7 @@ export class Drawing {
           x: { attribute: "x" },
           y: { attribute: "y" },
           size: { attribute: "size" },
-          color: "#00000000", // the layer of dots draws it
+          color: "#00000000", // transparent, since `DotLayer` draws the dot
           label: { attribute: "label" },
           labelColor: { attribute: "labelColor" },
           labelSize: 12,
@@ -110,7 +111,7 @@ export class Drawing {
       },
     })
     this.sigma.setCustomBBox(FRAME)
-    this.sigma.refresh() // after this it can map places to pixels
+    this.sigma.refresh() // from here on, sigma can convert places to pixels
     this.sigma.addCustomLayerProgram("lines", "edges", (gl) => {
       this.lines = new LineLayer(gl, () => this.ends()) // called again after a lost context
       return this.lines
@@ -128,8 +129,8 @@ export class Drawing {
   }
 
   /**
-   * Finds the dot under the pointer. Sigma would draw the whole map again for every dot that the pointer enters, and all
-   * dots a second time into a buffer to read the dot from.
+   * Finds the dot under the pointer in place of sigma. Sigma would draw the whole map again for every dot that the
+   * pointer enters, and would draw all dots a second time into a buffer that tells which dot lies where.
    */
   private listen(container: HTMLElement, events: Events): void {
     const enter = (concept: number | null) => {
@@ -145,7 +146,7 @@ export class Drawing {
         this.rests()
         return enter(null) // the map is dragged
       }
-      event.stopPropagation() // sigma listens above
+      event.stopPropagation() // sigma listens on an ancestor
       const { left, top } = container.getBoundingClientRect()
       enter(this.at(event.clientX - left, event.clientY - top))
     })
@@ -170,7 +171,7 @@ export class Drawing {
     this.sigma.on("doubleClickStage", opened)
   }
 
-  /** While the camera moves, or is dragged at its limit, draw few lines and no new names, until it rests. */
+  /** Draw few lines and no new names until the camera has rested. Called whenever it moves or is dragged or zoomed. */
   private rests(): void {
     this.lines?.limit(MOVING_LINES)
     clearTimeout(this.resting)
@@ -243,7 +244,7 @@ export class Drawing {
     this.sigma.scheduleRender()
   }
 
-  /** The dots to draw, the largest first, below the others. */
+  /** The dots to draw, the largest first, so that smaller dots lie above them. */
   private instances(): Instances {
     const place = this.sigma.getNormalizationFunction()
     const shown = this.bySize.filter((concept) => this.passing[concept])
@@ -270,7 +271,7 @@ export class Drawing {
     }
     const passing = this.bySize.filter((concept) => this.passing[concept])
     const named = new Set(passing.length > NAMED ? passing.filter(isSeen).slice(0, NAMED) : passing)
-    if (passing[0] !== undefined) named.add(passing[0]) // sigma draws no layer for an empty graph
+    if (passing[0] !== undefined) named.add(passing[0]) // at least one, since sigma draws no layer for an empty graph
     this.graph.forEachNode((node) => {
       if (!named.has(Number(node)) && !this.graph.degree(node)) this.graph.dropNode(node)
     })

@@ -10,8 +10,9 @@ const ARROWS: Record<string, readonly [number, number]> = {
 }
 
 /**
- * The dot to which an arrow key leads: the nearest passing dot within 45 degrees of its direction; at first the one nearest
- * to the centre. Null for another key, or without such a dot.
+ * The dot to which an arrow key leads: the nearest dot that passes the filters and lies within 45 degrees of the key's
+ * direction from `from`. If `from` is null, it is the dot nearest to the centre. Null for other keys, or if there is no
+ * such dot.
  */
 export function step(
   drawing: Drawing,

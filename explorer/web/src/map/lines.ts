@@ -1,5 +1,5 @@
-// Draws thousands of thin lines with a shader of its own. Sigma's edges have a width, and its program supports every
-// shape: without a GPU, 20,000 of them take more than a second per frame.
+// Draws thousands of thin lines with its own shader, because sigma's program is too slow: without a GPU it needs more
+// than a second per frame for 20,000 edges. It supports every shape and width.
 
 import type { RenderParams } from "sigma/types"
 import { channels, linked } from "./webgl"

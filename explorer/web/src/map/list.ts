@@ -21,7 +21,7 @@ const COLUMNS = {
 } as const
 type Column = keyof typeof COLUMNS
 
-/** The passing concepts by the values of a column, largest first, in steps of a hundred. */
+/** The concepts that pass the filters, sorted by a column, largest first. A button shows a hundred more at a time. */
 export function conceptTable(page: Page, concepts: Concepts, passing: Uint8Array, sort: string): HTMLElement {
   const column: Column = sort in COLUMNS ? (sort as Column) : "energy"
   const values = concepts[column]

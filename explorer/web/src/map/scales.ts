@@ -12,7 +12,7 @@ export type Score = keyof typeof SCORES
 
 const STRONGEST_OF_SELECTED = 40
 
-/** Rows of the bridges, largest of a score first. */
+/** Row numbers of bridges, sorted by the absolute value of a score, largest first. */
 export interface Ranking {
   score: Score
   of: Bridges
@@ -20,8 +20,9 @@ export interface Ranking {
 }
 
 /**
- * Radii in pixels: area follows energy, smaller when there are more concepts. Few concepts hold most of the energy, so
- * the 95th percentile sets the scale; radii above it are cut off, and none is too small to click.
+ * Radii in pixels. Area is proportional to energy, and all dots are smaller when there are more concepts. Few concepts
+ * hold most of the energy, so the 95th percentile sets the scale. Radii are limited to 1.8 times the radius at that
+ * percentile, and none is too small to click.
  */
 export function radii(concepts: Concepts): number[] {
   const alive = concepts.energy.filter((energy) => energy > 0).sort((a, b) => a - b)
@@ -33,24 +34,24 @@ export function radii(concepts: Concepts): number[] {
   })
 }
 
-/** Rows of the bridges by the size of a score, without those between a concept and itself, which have no line. */
+/** Rows of the bridges by |score|, largest first, without bridges of a concept with itself, which have no line. */
 export function ranking(bridges: Bridges, score: Score): number[] {
   const values = bridges[score]
   const rows = [...values.keys()].filter((row) => bridges.image_concept[row] !== bridges.text_concept[row])
   return rows.sort((a, b) => Math.abs(values[b] ?? 0) - Math.abs(values[a] ?? 0))
 }
 
-/** The first `shown` bridges of a ranking, between passing concepts. */
+/** The first `shown` bridges of a ranking, without those of concepts that do not pass the filters. */
 export function wholeMap(ranked: Ranking, shown: number, passing: Uint8Array): Edge[] {
   return edges(ranked, ranked.rows.slice(0, shown), passing)
 }
 
-/** The strongest bridges of a concept, to passing ones. */
+/** The strongest bridges of a concept, without those to concepts that do not pass the filters. */
 export function ofConcept(ranked: Ranking, concept: number, passing: Uint8Array): Edge[] {
   return edges(ranked, ownRows(ranked.of, ranked.rows, concept).slice(0, STRONGEST_OF_SELECTED), passing)
 }
 
-/** Rows as edges, each weighed against the first. */
+/** Rows as edges of weight sqrt(|score| / |score of the first row|), between concepts that pass the filters. */
 function edges({ of, score }: Ranking, rows: readonly number[], passing: Uint8Array): Edge[] {
   const size = (row: number | undefined) => Math.abs((row === undefined ? null : of[score][row]) ?? 0)
   const largest = size(rows[0]) || 1

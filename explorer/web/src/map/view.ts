@@ -212,7 +212,7 @@ class Stage {
     )
   }
 
-  /** Map or list, by the address. */
+  /** Show the map or the list, as the address says. */
   private layout(): void {
     const { as, sort = "energy" } = here().params
     this.list.hidden = as !== "list"
@@ -289,13 +289,14 @@ class Stage {
     if (this.hovered !== null && !this.card.hidden) this.placeCard(this.hovered)
   }
 
-  /** Place the ring around the dot under the pointer or stepped to, else around the selected dot. */
+  /** Place the ring around the dot under the pointer or reached with the arrow keys, else around the selected dot. */
   private placeRing(): void {
     const shown = this.hovered ?? this.selected
     const at = shown === null ? null : this.drawing?.place(shown)
     this.ring.hidden = !at
     if (!at) return
-    this.ring.dataset.name = shown === this.hovered ? "" : short(nameOf(this.concepts, shown as number)) // the card has the name
+    // The card of a hovered dot shows the name already.
+    this.ring.dataset.name = shown === this.hovered ? "" : short(nameOf(this.concepts, shown as number))
     const size = 2 * at.radius + 8
     this.ring.style.width = this.ring.style.height = `${size}px`
     this.ring.style.transform = `translate(${at.x - size / 2}px, ${at.y - size / 2}px)`

@@ -1,5 +1,5 @@
-// Charts by Observable Plot. Plot puts a style element into each chart; the page's policy forbids inline styles, so it is
-// removed before the chart enters the page, and base.css has its rules.
+// Charts by Observable Plot. Plot puts a style element into each chart, which the Content-Security-Policy forbids. It
+// is removed before the chart enters the page; parts.css has its rules.
 
 import * as Plot from "@observablehq/plot"
 import type { ConceptDetail, Run } from "../contract"
@@ -57,7 +57,7 @@ export function activationHistogram(histogram: ConceptDetail["histogram"], width
   )
 }
 
-/** Stability of each run beside its two floors. */
+/** Stability of each run beside its two floors, the levels that chance reaches. */
 export function stabilityChart(runs: readonly Run[], width: number): Element {
   const points = runs.flatMap((run) => {
     const label = `${run.model} · ${run.sae} · ${run.seed}`

@@ -40,7 +40,7 @@ export function conceptLink(run: Run, concepts: Concepts, concept: number): HTML
   return h("a", { class: "concept-link", href: conceptHref(run, concept), title: name }, conceptText(concepts, concept))
 }
 
-/** The place of a modality score between text and image. */
+/** A bar with a mark at the modality score, from text (0) to image (1). */
 export function modalityBar(value: number | null, definitions: Definitions): HTMLElement {
   const marker = styled(h("span", { class: "modality-mark" }), { left: `${(value ?? 0.5) * 100}%` })
   return h(

@@ -41,7 +41,7 @@ export function withheld(content: string): HTMLElement {
   )
 }
 
-/** Shown in place of a view whose need this site does not meet. */
+/** Shown in place of a view that needs the live server, or images and captions, on a site without them. */
 export function unmet(title: string, need: Need): HTMLElement {
   if (need === "items")
     return empty(`The view ${title} needs captions and images`, "This site was published without captions and images.")

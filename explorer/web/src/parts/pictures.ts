@@ -1,4 +1,4 @@
-// Images and captions of a concept. Thumbnails are loaded when seen; style cuts long captions, the text stays whole.
+// Images and captions of a concept. Thumbnails are loaded when seen. Long captions are shortened by CSS alone.
 
 import type { ItemId, Run } from "../contract"
 import { type Image, image, text } from "../data"
@@ -25,7 +25,7 @@ export async function describe(shown: Image): Promise<string> {
   return clip(caption?.caption ?? shown.key)
 }
 
-/** A thumbnail that fills a box of fixed shape, or the key of a missing one. `inPassing`: loaded after all others. */
+/** A thumbnail in a box of fixed shape, or the key of an image without one. `inPassing`: loaded with low priority. */
 export async function thumbnail(item: ItemId, eager = false, inPassing = false): Promise<HTMLElement> {
   const shown = await image(item)
   if (!shown) return h("span", { class: "thumb none" }, `image ${item}`)
@@ -98,7 +98,7 @@ export function pictureStrip(fired: () => Promise<readonly Fired[]>, limit: numb
   return strip
 }
 
-/** Captions as a list with the activation of each as a bar against the strongest. */
+/** A list of captions. The bar of each shows its activation relative to the strongest. */
 async function captionList(run: Run, fired: readonly Fired[]): Promise<HTMLElement> {
   const strongest = Math.max(...fired.map(({ activation }) => activation), Number.MIN_VALUE)
   const texts = await Promise.all(fired.map(({ item }) => text(item)))

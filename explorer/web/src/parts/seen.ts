@@ -1,4 +1,4 @@
-// Defers work until its place on the page is about to be seen.
+// Defers work for an element until the element is about to scroll into view.
 
 const waiting = new WeakMap<Element, () => void>()
 

@@ -97,7 +97,7 @@ function sortOf(params: Record<string, string>): Sort {
   return params.sort && params.sort in SORTS ? (params.sort as Sort) : "bridge"
 }
 
-/** The rows that the address asks for, in its order; every word of the search must stand on one side or the other. */
+/** The rows that match the filters of the address, in its order. Each searched word must occur on either side. */
 function chosen(concepts: Concepts, bridges: Bridges, words: Words): number[] {
   const { params } = here()
   const values = bridges[sortOf(params)]

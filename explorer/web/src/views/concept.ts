@@ -274,7 +274,7 @@ async function fillBridges(
   }
 }
 
-/** Rows of a concept, including its bridge with itself, by the size of the bridge (the order of the file). */
+/** Rows of the bridges of a concept, including the one with itself; largest |bridge| first, as in the file. */
 function ownAndSelf(all: Bridges, concept: number): number[] {
   return ownRows(all, [...all.bridge.keys()], concept)
 }
