@@ -54,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         if arguments.verbose:
             traceback.print_exc()
-        from flows.failures import chain, explained
+        from flows.failures import chain, sentence_of
 
-        sentence = explained(error) or f"{type(error).__name__}: {error}"
+        sentence = sentence_of(error, _store_of(arguments))
         for link in chain(error):  # otherwise DuckDB connections in the frames are reported as leaks at exit
             traceback.clear_frames(link.__traceback__)
         print(f"bridgescope: failed: {sentence}", *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
@@ -65,6 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+
+
+def _store_of(arguments: argparse.Namespace) -> Path | None:
+    """The store of a command that failed; None where there is none."""
+    try:
+        return find_store(arguments.store)
+    except BadInput:
+        return None
 
 
 def parser() -> argparse.ArgumentParser:

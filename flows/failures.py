@@ -1,67 +1,96 @@
-"""Sentences for failures of the disk, the Prefect server and its database: what happened, where, and what to do."""
+"""Sentences for failures of the file system and the Prefect server: what happened, where, and what to do."""
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
-import sqlite3
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-# (part of an error's text, sentence to print). The text is the same whichever library raises the error.
-SURROUNDINGS = (
-    ("No space left on device", "the disk of the store is full: free some space (bridgescope gc)"),
-    ("Disk quota exceeded", "the quota of the store's disk is used up: free some space (bridgescope gc)"),
-    ("File too large", "a file of the store may not grow any more (a limit of this process, or of its disk)"),
-    ("Read-only file system", "the store is read-only: mount it for writing"),
-    ("Permission denied", "this user may not write to the store"),
+#: {error number of the system: (what it means, what to do)}
+SYSTEM = {
+    errno.ENOSPC: ("the disk is full", "free some space"),
+    errno.EDQUOT: ("the quota of the disk is used up", "free some space"),
+    errno.EFBIG: ("a file may not grow any more (a limit of this process, or of its disk)", "raise it (ulimit -f)"),
+    errno.EROFS: ("the file system is read-only", "mount it for writing"),
+    errno.EACCES: ("this user may not read or write it", "change its permissions"),
+    errno.EPERM: ("this user may not do that", "change its permissions, or its owner"),
+    errno.EMFILE: ("this process has too many open files", "raise the limit (ulimit -n)"),
+    errno.ENFILE: ("this machine has too many open files", "end other programs, or raise the limit (fs.file-max)"),
+}
+FREES_SPACE = (errno.ENOSPC, errno.EDQUOT)  # where the failed path lies in the store, `bridgescope gc` helps too
+EVERYWHERE = {*SYSTEM} - {errno.EACCES, errno.EPERM}  # these meet whatever is written next, wherever it lies
+ERROR = re.compile(r"\[Errno (\d+)\][^:\n]*(?:: ['\"]([^'\"\n]+)['\"])?")  # an OSError as text, in another error
+
+#: (part of an error's text, sentence to print), for errors of the Prefect server
+SERVER = (
     ("database is locked", "Prefect's database is locked by another process: wait for it, or use another server"),
     ("Failed to reach API", "{server} does not answer: start it (make server), or unset PREFECT_API_URL to go without"),
     ("All connection attempts failed", "{server} does not answer any more: start it again (make server)"),
-    (
-        "Timed out while attempting to connect",
-        "Prefect's own server did not start in time: run it again",
-    ),
 )
 
 
-class DatabaseLocked(RuntimeError):
-    """Another process has locked the database of Prefect's own server."""
+def explained(error: BaseException, store: Path | None = None) -> str | None:
+    """Return a sentence for an error or one of its causes: the path that failed, what happened and what to do.
 
-
-def check_database(url: str, patience: float = 15.0) -> None:
-    """Raise DatabaseLocked when the SQLite file of a connection URL stays locked for `patience` seconds.
-
-    Without this check Prefect's own server retries for minutes and prints a traceback each time. URLs of other
-    databases are not checked.
+    Returns None for errors that are neither of the file system nor of the Prefect server. store: where it is known,
+    the sentence says whether the path lies in it.
     """
-    kind, _, path = url.partition(":///")
-    if not kind.startswith("sqlite") or not Path(path).is_file():
-        return
-    with contextlib.closing(sqlite3.connect(path, timeout=patience)) as con:
-        try:
-            con.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            raise DatabaseLocked(f"{error}: {path}") from error
-        con.rollback()
-
-
-def explained(error: BaseException) -> str | None:
-    """Return the sentence of `SURROUNDINGS` for an error or one of its causes, or None when no sentence fits."""
-    texts = [f"{link}" for link in chain(error)]
-    for mark, sentence in SURROUNDINGS:
-        for text in texts:
-            if mark.lower() in text.lower():
+    for link in chain(error):
+        if (failed := _of_system(link)) is not None:
+            return _told(*failed, store, link)
+    for mark, sentence in SERVER:
+        for link in chain(error):
+            if mark.lower() in str(link).lower():
                 server = f"the Prefect server {os.environ.get('PREFECT_API_URL', '')}".rstrip()
-                return f"{sentence.format(server=server)} ({text.splitlines()[0]})"
+                return f"{sentence.format(server=server)} ({str(link).splitlines()[0]})"
     return None
 
 
-def sentence_of(error: BaseException) -> str:
+def is_of_surroundings(error: BaseException, store: Path | None = None) -> bool:
+    """Whether an error would meet the next job too: a full disk, a path of the store, or the Prefect server."""
+    for link in chain(error):
+        if (failed := _of_system(link)) is not None:
+            number, path = failed
+            return number in EVERYWHERE or path is None or _is_in(path, store)
+    return explained(error) is not None
+
+
+def _of_system(error: BaseException) -> tuple[int, str | None] | None:
+    """(error number, path) of an error of the file system, also where another error only quotes it; else None."""
+    if isinstance(error, OSError) and error.errno in SYSTEM:
+        path = error.filename
+        return error.errno, os.fsdecode(path) if isinstance(path, (str, bytes)) else None
+    quoted = ERROR.search(str(error))
+    if quoted is not None and int(quoted[1]) in SYSTEM:
+        return int(quoted[1]), quoted[2]
+    for number in SYSTEM:  # libraries that are not written in Python give the system's text alone
+        if os.strerror(number).lower() in str(error).lower():
+            return number, None
+    return None
+
+
+def _told(number: int, path: str | None, store: Path | None, error: BaseException) -> str:
+    what, remedy = SYSTEM[number]
+    if path is None:
+        place = ""
+    else:
+        place = f"{path}{', in the store' if _is_in(path, store) else ''}: "
+    if number in FREES_SPACE and (path is None or store is None or _is_in(path, store)):
+        remedy += " (in the store: bridgescope gc)"
+    return f"{place}{what}: {remedy} ({str(error).splitlines()[0]})"
+
+
+def _is_in(path: str, store: Path | None) -> bool:
+    return store is not None and Path(path).is_relative_to(store)
+
+
+def sentence_of(error: BaseException, store: Path | None = None) -> str:
     """One sentence for an error: that of `explained`, else its text, after its class unless it is bad input."""
     if getattr(error, "exit_code", 1) == 2:
         return str(error)
-    return explained(error) or f"{type(error).__name__}: {error}"
+    return explained(error, store) or f"{type(error).__name__}: {error}"
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefect import Task, flow, task
@@ -18,9 +19,10 @@ from prefect.context import TagsContext
 from prefect.futures import PrefectFuture
 
 from flows.cluster import Cluster, ClusterError, Here
-from flows.failures import explained, sentence_of
+from flows.failures import is_of_surroundings, sentence_of
 from flows.jobs import STEPS, Given, Job, fetches, jobs_of
 from flows.narrow import Narrow
+from flows.records import keeping_records
 from flows.stages import STAGES
 from storage import failures
 from storage.dataset import Dataset, manifest_of
@@ -93,12 +95,13 @@ class Apart:
     stops the run. Shards of one model, or of one SAE, that fail for the same reason twice are not tried further.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, store: Path) -> None:
+        self.store = store
         self.causes: dict[Key, list[str]] = {}
 
     def failed(self, job: Job, error: Exception) -> Failed:
         """Note a failure and return it. Raises the error itself where it stops the run."""
-        if isinstance(error, ClusterError) or (explained(error) is not None):
+        if isinstance(error, ClusterError) or is_of_surroundings(error, self.store):
             raise error
         self.causes.setdefault(job.key._replace(shard=None), []).append(str(error))
         return Failed(job.key, error)
@@ -111,7 +114,7 @@ class Apart:
 
 def run_jobs(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster | None = None) -> Iterator[Outcome]:
     """Run jobs of a stage in parallel on a cluster. Without one they run in turn, since each job uses every core."""
-    apart = Apart()
+    apart = Apart(runtime.store)
     if cluster is not None:
         yield from _side_by_side(stage, jobs, runtime, cluster, apart)
         return
@@ -217,7 +220,7 @@ def _train(course: Course, cluster: Cluster | None) -> Iterator[Outcome]:
         return
     errors = train_together([job.arguments() for job in missing], runtime)
     failed = {job.key: error for job, error in zip(missing, errors, strict=True) if error is not None}
-    adopt, apart = runtime.model_copy(update={"force": False}), Apart()
+    adopt, apart = runtime.model_copy(update={"force": False}), Apart(runtime.store)
     for job in jobs:  # SAEs that `train_together` trained are adopted; imported ones are made here
         if job.key in failed:
             yield apart.failed(job, failed[job.key])
@@ -259,7 +262,7 @@ def run_stage(stage: str, course: Course) -> list[Entry]:
             if isinstance(outcome, Failed):
                 failed += 1
                 course.errors.append(outcome)
-                failure = course.record.fail(stage, outcome.key, sentence_of(outcome.error), outcome.error)
+                failure = course.record.fail(stage, outcome.key, sentence_of(outcome.error, runtime.store), outcome.error)
                 log.error("failed: %s: %s (%s)", failure.key, failure.cause, failure.traceback)
                 continue
             given.state.add(outcome)
@@ -275,7 +278,6 @@ def run_stage(stage: str, course: Course) -> list[Entry]:
         name=stage,
         flow_run_name=f"{given.study.name}: {stage}",
         persist_result=False,
-        result_storage=runtime.store,
         task_runner=cluster.task_runner(stage) if cluster is not None else None,
     )
     def stage_flow() -> None:
@@ -285,7 +287,7 @@ def run_stage(stage: str, course: Course) -> list[Entry]:
             here.body()
 
     try:
-        stage_flow()
+        keeping_records(stage_flow, runtime.store)()
     except JobsFailed as error:
         log.debug("%s", error)  # its failures are recorded, and raised when the run ends
     return entries

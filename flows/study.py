@@ -147,7 +147,7 @@ def _run_study(course: Course, only: str | None, on_stage_done: Callable[[StageD
     ended: list[Run] = []
     prefect_seconds: list[float] = []
 
-    @flow(name="study", flow_run_name=study.name, persist_result=False, result_storage=store)
+    @flow(name="study", flow_run_name=study.name, persist_result=False)
     def whole_study() -> None:
         prefect_seconds.append(time.perf_counter() - began)
         entries: list[Entry] = []

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from storage.dataset import Address, Dataset, address, complete, materialize
 from storage.lease import adopt
+from tasks.transient import tried_again
 
 if TYPE_CHECKING:
     from prefect import Task
@@ -79,15 +80,23 @@ class Stage:
         return adopt(store, self.address(**arguments))
 
     def make(self, runtime: Runtime, **arguments: Any) -> Dataset:
-        """Return the dataset for these arguments. If it is not complete, make it. Does not need Prefect."""
-        return materialize(
-            runtime.store,
-            self.address(**arguments),
-            lambda out: self.body(out, **arguments, runtime=runtime),
-            volatile=self.volatile,
-            resumes=self.resumes,
-            force=runtime.force,
-        )
+        """Return the dataset for these arguments. If it is not complete, make it. Does not need Prefect.
+
+        A failure that may pass is tried again a few times: see `tasks.transient`.
+        """
+        at = self.address(**arguments)
+
+        def made() -> Dataset:
+            return materialize(
+                runtime.store,
+                at,
+                lambda out: self.body(out, **arguments, runtime=runtime),
+                volatile=self.volatile,
+                resumes=self.resumes,
+                force=runtime.force,
+            )
+
+        return tried_again(made, at.path)
 
 
 def _stage_named(module: str, name: str) -> Stage:

@@ -95,3 +95,16 @@ def test_a_lease_cannot_be_taken_where_nothing_can_be_written(tmp_path: Path) ->
     (tmp_path / "studies").write_text("a file in the way")
     with pytest.raises(BadInput, match="the store cannot be written: "), running(tmp_path, "small"):
         pass
+
+
+def test_a_failed_run_leaves_no_file_of_prefect_in_the_store(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
+    text = study.read_text().replace('"vectors"', f'"{study.parent}/vectors"').replace("embeddings:v", f"embeddings:{study.parent}/v")
+    imported = f'[[saes]]\nname = "theirs"\ncheckpoint = "{tmp_path}/broken.safetensors"\n[analyze]'
+    failing = tmp_path / "failing.toml"
+    failing.write_text(text.replace("[analyze]", imported))
+    code, errors = end(begin(RUN, failing, tmp_path / "store", os.environ | {"PREFECT_API_URL": ""}))
+    assert code in (1, 2), errors
+    assert "broken.safetensors" in errors
+    assert [path.name for path in (tmp_path / "store").iterdir() if path.is_file() and path.suffix != ".lock"] == []
+    assert list((tmp_path / "store").glob("saes/*/cached.json")) != []

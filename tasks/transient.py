@@ -1,0 +1,43 @@
+"""Failures that may pass: a file system that does not answer for a moment, a child process that was lost.
+
+What fails by such a cause is tried again a few times. Bad input, a full disk or a wrong permission is not.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tasks.children import ChildLost
+
+PAUSES = (1.0, 5.0)  # seconds before the second and the third try
+ERRNOS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}
+
+log = logging.getLogger("bridgescope")
+T = TypeVar("T")
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether an error, or what caused it, is a transient failure of the file system or a lost child process."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, ChildLost) or (getattr(link, "exit_code", 1) != 2 and getattr(link, "errno", 0) in ERRNOS):
+            return True
+        link = link.__cause__
+    return False
+
+
+def tried_again(call: Callable[[], T], what: str) -> T:
+    """Return `call()`. After an error that may pass, call it again after a pause, three times in all."""
+    for number, pause in enumerate(PAUSES, start=1):
+        try:
+            return call()
+        except Exception as error:
+            if not may_pass(error):
+                raise
+            log.warning("%s: %s; try %d of %d in %g s", what, error, number + 1, len(PAUSES) + 1, pause)
+        time.sleep(pause)
+    return call()
