@@ -15,7 +15,6 @@ import re
 import signal
 import socket
 import sqlite3
-import sys
 import tempfile
 import threading
 import time

@@ -87,8 +87,11 @@ def _is_in(path: str, store: Path | None) -> bool:
 
 
 def sentence_of(error: BaseException, store: Path | None = None) -> str:
-    """One sentence for an error: that of `explained`, else its text, after its class unless it is bad input."""
-    if getattr(error, "exit_code", 1) == 2:
+    """One sentence for an error: that of `explained`, else its text, after its class unless it has an `exit_code`.
+
+    An error that states an exit code holds a sentence for people.
+    """
+    if hasattr(error, "exit_code"):
         return str(error)
     return explained(error, store) or f"{type(error).__name__}: {error}"
 

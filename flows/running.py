@@ -262,7 +262,9 @@ def run_stage(stage: str, course: Course) -> list[Entry]:
             if isinstance(outcome, Failed):
                 failed += 1
                 course.errors.append(outcome)
-                failure = course.record.fail(stage, outcome.key, sentence_of(outcome.error, runtime.store), outcome.error)
+                failure = course.record.fail(
+                    stage, outcome.key, sentence_of(outcome.error, runtime.store), outcome.error
+                )
                 log.error("failed: %s: %s (%s)", failure.key, failure.cause, failure.traceback)
                 continue
             given.state.add(outcome)

@@ -6,6 +6,7 @@ Each condition is real and affects a separate process. A full disk and a second 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sqlite3
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests_support import RUN, begin, end, write_study
 
-from flows.failures import DatabaseLocked, check_database, explained
+from flows.failures import explained, is_of_surroundings
 from storage.errors import BadInput
 from storage.lease import running
 
@@ -68,17 +69,13 @@ def test_a_locked_database_of_prefect_is_reported(study: Path, tmp_path: Path) -
     home.mkdir()
     environment = os.environ | {"PREFECT_HOME": str(home)}
     environment.pop("PREFECT_API_URL", None)
-    url = f"sqlite+aiosqlite:///{home}/prefect.db"
     with contextlib.closing(sqlite3.connect(home / "prefect.db")) as con:
         con.execute("CREATE TABLE held (x)")
         con.execute("BEGIN EXCLUSIVE")
         code, errors = end(begin(RUN, study, tmp_path / "store", environment))
         assert code == 1
-        assert "bridgescope: failed: Prefect's database is locked by another process: wait for it" in errors
+        assert f"failed: Prefect's database {home}/prefect.db is locked by another process: wait" in errors
         assert "Traceback" not in errors
-        with pytest.raises(DatabaseLocked, match=r"prefect\.db"):
-            check_database(url, patience=0.1)
-    check_database(url)  # unlocked: no error is raised
     resumed(study, tmp_path / "store", PREFECT_HOME=str(home))
 
 
@@ -86,9 +83,27 @@ def test_causes_are_looked_at_and_other_errors_are_not_explained() -> None:
     wrapped = RuntimeError("the writer stopped")
     wrapped.__cause__ = OSError(28, "No space left on device", "saes/x")
     assert explained(wrapped) == (
-        "the disk of the store is full: free some space (bridgescope gc) ([Errno 28] No space left on device: 'saes/x')"
+        "saes/x: the disk is full: free some space (in the store: bridgescope gc) "
+        "([Errno 28] No space left on device: 'saes/x')"
     )
     assert explained(ValueError("k is 0")) is None
+
+
+def test_the_path_that_failed_is_named_and_whether_it_lies_in_the_store(tmp_path: Path) -> None:
+    store, model = tmp_path / "store", tmp_path / "model.bin"
+    theirs, ours = (PermissionError(errno.EACCES, "Permission denied", str(path)) for path in (model, store / "own"))
+    assert str(explained(theirs, store)).startswith(f"{model}: this user may not read or write it")
+    assert str(explained(ours, store)).startswith(f"{store}/own, in the store: this user may not read or write it")
+    assert not is_of_surroundings(theirs, store)  # the next model may be readable
+    assert is_of_surroundings(ours, store)
+    quoted = RuntimeError(f"seed 0: OSError: [Errno 28] No space left on device: '{store}/saes/x'")
+    assert "in the store: the disk is full: free some space (in the store: bridgescope gc)" in str(
+        explained(quoted, store)
+    )
+    full = OSError(errno.ENOSPC, "No space left on device", "/elsewhere/cache")
+    assert "gc" not in str(explained(full, store))
+    files = OSError(errno.EMFILE, "Too many open files", "/lib/x.so")
+    assert "too many open files: raise the limit (ulimit -n)" in str(explained(files, store))
 
 
 def test_a_lease_cannot_be_taken_where_nothing_can_be_written(tmp_path: Path) -> None:
@@ -99,7 +114,11 @@ def test_a_lease_cannot_be_taken_where_nothing_can_be_written(tmp_path: Path) ->
 
 def test_a_failed_run_leaves_no_file_of_prefect_in_the_store(study: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
-    text = study.read_text().replace('"vectors"', f'"{study.parent}/vectors"').replace("embeddings:v", f"embeddings:{study.parent}/v")
+    text = (
+        study.read_text()
+        .replace('"vectors"', f'"{study.parent}/vectors"')
+        .replace("embeddings:v", f"embeddings:{study.parent}/v")
+    )
     imported = f'[[saes]]\nname = "theirs"\ncheckpoint = "{tmp_path}/broken.safetensors"\n[analyze]'
     failing = tmp_path / "failing.toml"
     failing.write_text(text.replace("[analyze]", imported))
