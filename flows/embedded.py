@@ -144,7 +144,8 @@ def migrations() -> list[str]:
 def one_migration(database: Path | None, answers: TextIO) -> Iterator[Callable[[], None]]:
     """Hold a lock while the tables of the database are made or brought up to date. Yields a function that releases it.
 
-    Two processes that migrate one database at a time fail: both make the same tables. Without such work no lock is held.
+    Two processes that migrate one database at a time fail: both make the same tables. No lock is held without such
+    work.
     """
     with contextlib.ExitStack() as held:
         if database is not None and not _is_current(database):

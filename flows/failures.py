@@ -73,11 +73,9 @@ def _of_system(error: BaseException) -> tuple[int, str | None] | None:
 
 def _told(number: int, path: str | None, store: Path | None, error: BaseException) -> str:
     what, remedy = SYSTEM[number]
-    if path is None:
-        place = ""
-    else:
-        place = f"{path}{', in the store' if _is_in(path, store) else ''}: "
-    if number in FREES_SPACE and (path is None or store is None or _is_in(path, store)):
+    inside = ", in the store" if path is not None and _is_in(path, store) else ""
+    place = f"{path}{inside}: " if path is not None else ""
+    if number in FREES_SPACE and (inside or path is None or store is None):
         remedy += " (in the store: bridgescope gc)"
     return f"{place}{what}: {remedy} ({str(error).splitlines()[0]})"
 

@@ -22,7 +22,7 @@ class Records(LocalFileSystem):
         """Write a cache record. Anything else is dropped."""
         return await super().awrite_path(path, content) if _is_record(path) else path
 
-    def write_path(self, path: str, content: bytes, **options: Any) -> str:
+    def write_path(self, path: str, content: bytes, **options: Any) -> str:  # type: ignore[override]
         """Write a cache record. Anything else is dropped."""
         return str(super().write_path(path, content, **options)) if _is_record(path) else path
 

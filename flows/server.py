@@ -53,7 +53,7 @@ class Server:
 
     def __init__(self) -> None:
         own = os.environ.get("PREFECT_LOGGING_LEVEL", "CRITICAL") == "CRITICAL"
-        self.errors: IO[bytes] | None = tempfile.TemporaryFile() if own else None
+        self.errors: IO[bytes] | None = tempfile.TemporaryFile() if own else None  # noqa: SIM115 (open as long as self)
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(Path(__file__).with_name("embedded.py"))],
             stdin=subprocess.PIPE,
