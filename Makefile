@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture scaling server worker deploy stop bench-embed bench-stats bench-explorer clean
+.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture scaling server worker deploy notify stop bench-embed bench-stats bench-explorer clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -104,6 +104,10 @@ worker: .venv/installed
 
 deploy: .venv/installed
 	@BIN=$(BIN) deploy/local.sh deploy
+
+# Tell a webhook (TO=https://...) or a notification block of Prefect (TO=slack-webhook/NAME) of scheduled runs that fail.
+notify: .venv/installed
+	@BIN=$(BIN) deploy/local.sh notify $(TO)
 
 stop:
 	@BIN=$(BIN) deploy/local.sh stop

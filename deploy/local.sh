@@ -13,34 +13,28 @@ export PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION=60
 # By default Prefect commits once per task-run event and once per 20 events, which keeps SQLite locked.
 export PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE=200 PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE=1000
 
-alive() {  # a zombie does not count
-    [[ -s "$PREFECT_HOME/$1.pid" ]] && [[ $(ps -o stat= -p "$(cat "$PREFECT_HOME/$1.pid")") == [^Z]* ]]
-}
+# A process is known by a lock that it holds and the kernel frees however it ends: process ids are given to others later.
+alive() { [[ -s "$PREFECT_HOME/$1.pid" ]] && ! flock --nonblock "$PREFECT_HOME/$1.lock" true; }
 
 end() {  # SIGTERM, and SIGKILL to whatever is left after 20 s
     local group; group=$(cat "$PREFECT_HOME/$1.pid")
     kill -- "-$group" 2>/dev/null || true
-    for _ in $(seq 40); do alive "$1" || break; sleep 0.5; done
+    for _ in $(seq 100); do alive "$1" || break; sleep 0.2; done
     kill -KILL -- "-$group" 2>/dev/null || true
 }
 
-background() {  # NAME COMMAND...: run it detached, its process id and its output in PREFECT_HOME
+background() {  # NAME COMMAND...: run it detached, its lock, process id and output in PREFECT_HOME
     local name=$1; shift
-    setsid nohup "$@" >"$PREFECT_HOME/$name.log" 2>&1 </dev/null &
+    setsid nohup flock --nonblock --no-fork "$PREFECT_HOME/$name.lock" "$@" >"$PREFECT_HOME/$name.log" 2>&1 </dev/null &
     echo $! >"$PREFECT_HOME/$name.pid"
 }
 
+pid() { cat "$PREFECT_HOME/$1.pid" 2>/dev/null || echo 0; }
+
 api() { cat "$PREFECT_HOME/api" 2>/dev/null || { echo "no server: make server" >&2; exit 2; }; }
 
-healthy() { "$bin/python" -c "import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + '/health', timeout=5)" "$1" 2>/dev/null; }
-
 answers() {  # a server that is catching up after a kill may be slow
-    for _ in $(seq 10); do
-        healthy "$1" && return
-        alive server || break
-        sleep 2
-    done
-    echo "the server $1 does not answer: make server" >&2; exit 1
+    "$bin/python" deploy/ready.py "$1" "$(pid server)" 30 || { echo "the server $1 does not answer: make server" >&2; exit 1; }
 }
 
 case ${1:-} in
@@ -48,18 +42,18 @@ server)
     mkdir -p "$PREFECT_HOME"
     if alive server; then echo "the server runs already: $(api)"; exit 0; fi
     port=$("$bin/python" deploy/free_port.py "${PREFECT_PORT:-4200}")
-    echo "http://127.0.0.1:$port/api" >"$PREFECT_HOME/api"
+    url=http://127.0.0.1:$port
+    echo "$url/api" >"$PREFECT_HOME/api"
+    echo "starting the server at $url (its first start takes some seconds; log: $PREFECT_HOME/server.log)"
     background server "$bin/prefect" server start --host 127.0.0.1 --port "$port"
-    for _ in $(seq 300); do
-        if healthy "$(api)"; then
-            # Every command with this PREFECT_HOME now speaks to this server.
-            "$bin/prefect" config set PREFECT_API_URL="$(api)" PREFECT_SERVER_ANALYTICS_ENABLED=false >/dev/null
-            echo "server: http://127.0.0.1:$port (log: $PREFECT_HOME/server.log)"; exit 0
-        fi
-        alive server || { tail -n 20 "$PREFECT_HOME/server.log" >&2; echo "the server did not start" >&2; exit 1; }
-        sleep 1
-    done
-    echo "the server does not answer after 300 s: $PREFECT_HOME/server.log" >&2; exit 1
+    # Every command with this PREFECT_HOME will speak to this server. Prefect takes seconds to say so: at the same time.
+    "$bin/prefect" config set PREFECT_API_URL="$url/api" PREFECT_SERVER_ANALYTICS_ENABLED=false >/dev/null &
+    local_settings=$!
+    if ! "$bin/python" deploy/ready.py "$url/api" "$(pid server)" 300; then
+        tail -n 20 "$PREFECT_HOME/server.log" >&2; echo "the server did not start: $PREFECT_HOME/server.log" >&2; exit 1
+    fi
+    wait "$local_settings"
+    echo "ready after $SECONDS s: $url (make worker, make deploy; make stop ends it)"
     ;;
 worker)
     PREFECT_API_URL=$(api); export PREFECT_API_URL
@@ -85,7 +79,12 @@ stop)
     done
     rm -f "$PREFECT_HOME/api"
     ;;
+notify)  # BLOCK
+    PREFECT_API_URL=$(api); export PREFECT_API_URL
+    answers "$PREFECT_API_URL"
+    "$bin/python" deploy/notify.py "${@:2}"
+    ;;
 *)
-    echo "usage: $0 server|worker|deploy|stop" >&2; exit 2
+    echo "usage: $0 server|worker|deploy|stop|notify" >&2; exit 2
     ;;
 esac

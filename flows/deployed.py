@@ -5,24 +5,30 @@ Every flow calls `run_study`, as the command line does, so that both share one c
 """
 
 import hashlib
+import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import Flow, flow, runtime
+from prefect.context import FlowRunContext, SyncClientContext
 from prefect.events import emit_event
+from prefect.events.filters import EventFilter, EventIDFilter
 from prefect.events.worker import EventsWorker
 from pydantic import Field
 
 from flows.config import load_study
 from flows.stages import STAGES
 from flows.study import Finished, run_study
-from storage.dataset import find_store
-from storage.runs import Run, read_run
+from storage.dataset import find_store, locked, write_atomically
+from storage.runs import Run, heads, read_run
 
 log = logging.getLogger("bridgescope")
 
+LANDED = "landed.json"  # of a study: the manifest that the event was last sent for
+TAKEN_WITHIN = 60.0  # seconds; Prefect's server writes its events every five
 PAIRS_LANDED = "pairs landed"  # event sent by the flow `acquire` when the manifest of its source changed
 
 StudyFile = Annotated[str, Field(pattern=r"^.+\.toml$")]
@@ -40,6 +46,10 @@ Args:
 """
 
 
+class NotTaken(RuntimeError):
+    """The Prefect server did not take an event. The next run of acquire sends it again."""
+
+
 def _run_name() -> str:
     """Name of a flow run: study and flow, as in `demo: train`."""
     parameters: dict[str, Any] = runtime.flow_run.parameters
@@ -50,6 +60,7 @@ def _run(file: str, only: str | None, force: bool, changes: list[str], upstream:
     log.setLevel(logging.INFO)
     study = load_study(file, changes)
     store = find_store(create=True)
+    _tag(f"study:{study.name}")
     log.info("study %s, store %s", study.name, store)
     finished = run_study(
         study, store, only=only, force=force, upstream=upstream, progress=False, on_stage_done=_log_stage
@@ -58,6 +69,14 @@ def _run(file: str, only: str | None, force: bool, changes: list[str], upstream:
     cached = sum(done.cached for done in finished.stages)
     log.info("run %d: %s, %d cached", finished.run.number, f"{made} made" if made else "nothing new", cached)
     return finished
+
+
+def _tag(tag: str) -> None:
+    """Give the run of this flow the study's tag: the study's name is known only when its file is read."""
+    context = FlowRunContext.get()
+    if context is not None and context.flow_run is not None:
+        with SyncClientContext.get_or_create() as found:
+            found.client.update_flow_run(context.flow_run.id, tags=[*context.flow_run.tags, tag])
 
 
 def _log_stage(done: object) -> None:
@@ -70,20 +89,47 @@ def _whole(study: StudyFile, force: bool = False, set: Changes = []) -> None:  #
 
 def _acquire(study: StudyFile, force: bool = False, set: Changes = []) -> None:  # noqa: B006
     done = _run(study, "acquire", force, set).run
-    # The manifest is compared with that of the run just before this one, whichever flow wrote it. When two runs see the
-    # same change, only the first of them sends the event.
-    before = manifest_digest(read_run(find_store(), done.study, done.number - 1)) if done.number > 1 else None
-    now = manifest_digest(done)
-    if now == before:
-        log.info("no new pairs: the manifest is %s as before", now)
-        return
-    log.info("pairs landed: the manifest is %s now", now)
-    emit_event(
+    store, now = find_store(), manifest_digest(done)
+    landed = store / "studies" / done.study / LANDED
+    with locked(landed):  # of two runs that see the same change, the first sends the event
+        if now in (_announced(landed), _of_the_last_whole_run(store, done)):
+            log.info("no new pairs: the manifest is %s as before", now)
+            return
+        log.info("pairs landed: the manifest is %s now", now)
+        announce(done.study, {"digest": now, "study": study, "set": set})
+        # Written last: a run that is killed before this line leaves the event to the next one, which may send it twice.
+        write_atomically(landed, json.dumps({"digest": now}))
+
+
+def _announced(landed: Path) -> str | None:
+    """Digest of the manifest that an event was last sent for, or None before the first."""
+    return str(json.loads(landed.read_text())["digest"]) if landed.exists() else None
+
+
+def _of_the_last_whole_run(store: Path, done: Run) -> str | None:
+    """Digest of the manifest that the newest complete run of all stages used: those pairs need no event."""
+    whole = (run for run in heads(store, done.study) if run.is_complete and run.options.get("only") is None)
+    newest = next(whole, None)
+    return manifest_digest(read_run(store, done.study, newest.number)) if newest is not None else None
+
+
+def announce(study: str, payload: dict[str, Any]) -> None:
+    """Send the event `pairs landed`, and wait until the server has it. Raises NotTaken when it does not come."""
+    event = emit_event(
         PAIRS_LANDED,
-        resource={"prefect.resource.id": f"bridgescope.study.{done.study}", "prefect.resource.name": done.study},
-        payload={"digest": now, "study": study, "set": set},
+        resource={"prefect.resource.id": f"bridgescope.study.{study}", "prefect.resource.name": study},
+        payload=payload,
     )
     EventsWorker.instance().wait_until_empty()
+    if event is None:
+        log.warning("Prefect sends no events with these settings: nothing is told that pairs landed")
+        return
+    wanted, end = EventFilter(id=EventIDFilter(id=[event.id])), time.monotonic() + TAKEN_WITHIN
+    with SyncClientContext.get_or_create() as found:
+        while not found.client.read_events(wanted).events:
+            if time.monotonic() > end:
+                raise NotTaken(f"the Prefect server has not taken the event `{PAIRS_LANDED}` in {TAKEN_WITHIN:.0f} s")
+            time.sleep(0.2)
 
 
 def manifest_digest(run: Run) -> str | None:
