@@ -126,7 +126,7 @@ def announce(study: str, payload: dict[str, Any]) -> None:
         return
     wanted, end = EventFilter(id=EventIDFilter(id=[event.id])), time.monotonic() + TAKEN_WITHIN
     with SyncClientContext.get_or_create() as found:
-        while not found.client.read_events(wanted).events:
+        while not found.client.read_events(wanted, limit=1).events:
             if time.monotonic() > end:
                 raise NotTaken(f"the Prefect server has not taken the event `{PAIRS_LANDED}` in {TAKEN_WITHIN:.0f} s")
             time.sleep(0.2)

@@ -23,6 +23,8 @@ from typing import IO, Any
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 START_SECONDS = 120.0  # on a busy machine the server's first start takes half a minute
 STOP_SECONDS = 3.0
+#: parts of the error when the tables of the database are not those that its revision says
+OTHER_TABLES = ("already exists", "duplicate column", "no such table", "no such column", "locate revision")
 SERVER_SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_UI_ENABLED": "0",
@@ -98,9 +100,19 @@ class Server:
                 raise ServerFailed(f"Prefect's own server does not answer after {START_SECONDS:.0f} s")
             part = os.read(self.process.stdout.fileno(), 1)
             if not part:
-                raise ServerFailed(f"Prefect's own server ended as it started: {self._last_words()}")
+                raise self._failed_as_it_started()
             line += part
         return dict(json.loads(line))
+
+    def _failed_as_it_started(self) -> ServerFailed:
+        words = self._last_words()
+        if any(mark in words for mark in OTHER_TABLES):
+            return ServerFailed(
+                f"the tables of Prefect's database are of another version of Prefect ({words}): set the variable "
+                "PREFECT_HOME to another folder",
+                2,
+            )
+        return ServerFailed(f"Prefect's own server ended as it started: {words}")
 
     def _last_words(self) -> str:
         """The last error that the process printed, else its exit code."""

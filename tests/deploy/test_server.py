@@ -32,7 +32,7 @@ def test_wrong_parameters_are_refused_before_a_run_exists(operator: Operator) ->
         ({"set": ["saes.main.k"]}, "does not match"),
     ]:
         with pytest.raises(httpx.HTTPStatusError) as refused:
-            operator.run("train/stage", **parameters)
+            operator.run("train/train-alone", **parameters)
         assert refused.value.response.status_code == 409
         assert why in refused.value.response.text
     assert len(operator.runs()) == before
@@ -52,7 +52,7 @@ def test_one_landing_starts_the_study_once_and_the_study_lands_nothing(operator:
     def studies() -> list[dict[str, object]]:
         return [run for run in operator.runs("study") if run["parameters"]["study"] == str(study_file)]
 
-    first = operator.run("acquire/stage", **parameters)
+    first = operator.run("acquire/acquire-alone", **parameters)
     assert operator.ended(first)["state_type"] == "COMPLETED"
     until(studies, "the study that the landing starts")
     run = operator.ended(str(studies()[0]["id"]))
@@ -66,7 +66,7 @@ def test_one_landing_starts_the_study_once_and_the_study_lands_nothing(operator:
     digest = until(lambda: lines_of(first, "pairs landed"), "the line of what landed")[0]
 
     # Acquire again without new pairs, then run the whole study with new pairs. Neither starts another run.
-    again = operator.run("acquire/stage", **parameters)
+    again = operator.run("acquire/acquire-alone", **parameters)
     assert operator.ended(again)["state_type"] == "COMPLETED"
     (nothing,) = until(lambda: lines_of(again, "no new pairs"), "the line that nothing landed")
     assert nothing.split()[-3] in digest
@@ -99,13 +99,13 @@ def test_a_night_with_nothing_new_says_so_and_one_stage_takes_a_named_upstream(
         assert says in operator.post("/artifacts/filter", sort="CREATED_DESC", artifacts=key)[0]["description"]
 
     trained = first.of("train", seed=0)[0].dataset.recipe
-    forced = operator.run("export/stage", **parameters, upstream=trained, force=True)
+    forced = operator.run("export/export-alone", **parameters, upstream=trained, force=True)
     assert operator.ended(forced)["state_type"] == "COMPLETED"
     now = last_run(operator.store, name)
     assert now is not None
     assert not any(entry.cached for entry in now.of("export"))
     assert now.of("train") == again.of("train")
-    unknown = operator.ended(operator.run("export/stage", **parameters, upstream="0" * 20))
+    unknown = operator.ended(operator.run("export/export-alone", **parameters, upstream="0" * 20))
     assert unknown["state_type"] == "FAILED"
     assert "no run of" in unknown["state"]["message"]
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterTags
+from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.settings import PREFECT_API_URL
 from tests_support import grow, write_study
 
 import flows.deployed as deployed
@@ -20,6 +26,14 @@ from storage.errors import BadInput
 from storage.runs import last_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
+
+
+KILLED = """
+import os, signal, sys
+import flows.deployed as deployed
+deployed.announce = lambda study, payload: os.kill(os.getpid(), signal.SIGKILL)
+deployed.acquire(sys.argv[1])
+"""
 
 
 @pytest.fixture
@@ -84,6 +98,39 @@ def test_stages_alone_are_the_study_a_changed_manifest_is_a_landing_and_an_upstr
     assert deployed.manifest_digest(last_run(store, "small")) != digest
 
 
+def test_a_landing_that_was_killed_before_its_event_is_sent_by_the_next_run_and_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, landings: list[Any]
+) -> None:
+    file, store = write_study(tmp_path, images=60), tmp_path / "store"
+    monkeypatch.setenv("BRIDGESCOPE_STORE", str(store))
+    environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(file)], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    written = last_run(store, "small")
+    assert written is not None
+    deployed.acquire(str(file))
+    assert [of["payload"]["digest"] for _, of in landings] == [deployed.manifest_digest(written)]
+    deployed.acquire(str(file))
+    assert len(landings) == 1
+
+
+def test_an_event_is_taken_by_the_server_before_it_counts_as_sent() -> None:
+    deployed.announce("small", {"digest": "0" * 64, "study": "small.toml", "set": []})
+    wanted = EventFilter(event=EventNameFilter(name=["pairs landed"]))
+    with get_client(sync_client=True) as client:
+        sent = client.read_events(wanted, limit=50).events
+    assert [event.payload["digest"] for event in sent if event.payload["study"] == "small.toml"] == ["0" * 64]
+
+
+def test_a_run_of_a_deployment_gets_the_tag_of_its_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGESCOPE_STORE", str(tmp_path / "store"))
+    deployed.acquire(str(write_study(tmp_path, images=60)), set=['name="tagged"'])
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=["study:tagged"])))
+    assert "tagged" in str([run.parameters for run in runs])
+    assert any(run.parent_task_run_id is None for run in runs)
+
+
 def test_every_stage_has_a_deployment_and_the_night_is_exclusive() -> None:
     described = yaml.safe_load((Path(__file__).parents[2] / "deploy" / "prefect.yaml").read_text())["deployments"]
     by_entry: dict[str, list[dict[str, Any]]] = {}
@@ -91,6 +138,9 @@ def test_every_stage_has_a_deployment_and_the_night_is_exclusive() -> None:
         by_entry.setdefault(one["entrypoint"].removeprefix("flows.deployed."), []).append(one)
     assert set(by_entry) == {"study", *(stage.name for stage in STAGES.values() if stage.deployed)}
     assert all(getattr(deployed, name).name == name for name in by_entry)
+    assert {one["name"]: one["description"] for one in described if "stage" in one["tags"]} == {
+        f"{stage.name}-alone": stage.sentence for stage in STAGES.values() if stage.deployed
+    }
     night = next(one for one in by_entry["study"] if one["name"] == "nightly")
     assert night["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
     landed = next(one for one in by_entry["study"] if one["name"] == "landed")

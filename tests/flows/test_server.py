@@ -72,12 +72,20 @@ def revised(database: Path, revision: str) -> None:
 
 def test_a_database_of_another_version_of_prefect_stops_the_server_with_a_sentence(own_home: Path) -> None:
     own_home.mkdir()
-    revised(own_home / "prefect.db", "5b0bd3b41a23")
+    revised(own_home / "prefect.db", "00000000beef")
     with pytest.raises(ServerFailed) as failed:
         Server().wait()
     assert failed.value.exit_code == 2
-    assert "is of another version of Prefect (its revision 5b0bd3b41a23 is unknown to Prefect 3" in str(failed.value)
+    assert "is of another version of Prefect (its revision 00000000beef is unknown to Prefect 3" in str(failed.value)
     assert "set the variable PREFECT_HOME to another folder" in str(failed.value)
+
+
+def test_tables_that_are_not_those_of_the_stated_revision_stop_the_server_with_a_sentence(own_home: Path) -> None:
+    own_home.mkdir()
+    revised(own_home / "prefect.db", migrations()[-2])
+    with pytest.raises(ServerFailed, match="are of another version of Prefect") as failed:
+        Server().wait()
+    assert failed.value.exit_code == 2
 
 
 def test_a_folder_that_cannot_be_written_stops_the_server_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +123,7 @@ def test_a_source_that_is_not_there_is_told_before_prefect_starts(tmp_path: Path
     study.write_text(
         'name = "small"\n[pairs]\nsource = "embeddings"\npath = "nowhere"\n'
         '[[models]]\nname = "own"\nspec = "embeddings:nowhere"\n'
+        '[[saes]]\nname = "main"\nwidth = 24\nk = 3\n'
     )
     command = [sys.executable, "-m", "flows.cli", "run", str(study), "--store", str(tmp_path / "store")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
