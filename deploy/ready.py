@@ -3,7 +3,6 @@
 ready.py URL PID SECONDS
 """
 
-import os
 import sys
 import time
 import urllib.request

@@ -203,10 +203,11 @@ def print_finished(finished: Finished, store: Path) -> None:
     from flows.results import results
 
     run = finished.run
-    print(
-        f"Prefect's own start {finished.prefect_seconds:.1f} s, {run} took {run.seconds:.1f} s",
-        file=sys.stderr,
-    )
+    if finished.stages:
+        start = f"Prefect's own start {finished.prefect_seconds:.1f} s, "
+        print(f"{start}{run} took {run.seconds:.1f} s", file=sys.stderr)
+    else:
+        print(f"nothing new: {sum(e.is_task for e in run.entries)} datasets are complete, {run}", file=sys.stderr)
     if not run.is_complete:
         print(run.absent(), file=sys.stderr)
     if run.of("analyze"):

@@ -26,6 +26,7 @@ from flows.records import keeping_records
 from flows.stages import STAGES
 from storage import failures
 from storage.dataset import Dataset, manifest_of
+from storage.listing import Scan
 from storage.record import Record
 from storage.runs import Entry, Key
 from storage.sources.section import rules_of, source_of
@@ -60,6 +61,7 @@ class Course(NamedTuple):
     cluster: Cluster | None
     narrow: Narrow
     errors: list[Failed]  #: the failures so far, in all stages
+    scanned: Scan | None = None  #: what the source listed before Prefect was started
 
     def step(self, jobs: list[Job]) -> list[Job]:
         """The jobs of a step that this run runs: the narrowed ones, without those whose inputs a failure left out."""
@@ -182,7 +184,7 @@ def _acquire(course: Course) -> Iterator[Outcome]:
     given, runtime = course.given, course.runtime
     began = time.perf_counter()
     pairs, source = given.study.pairs, source_of(given.study.pairs)
-    scanned = scan(source, pairs.shard_size, runtime)
+    scanned = course.scanned or scan(source, pairs.shard_size, runtime)
     if given.last is not None and (scanned.new or scanned.changed):
         log.info("the source changed: %d new shards, %d changed", scanned.new, scanned.changed)
 

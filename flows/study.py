@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from flows.config import Study
+from flows.fresh import Ahead, look_ahead
 from flows.jobs import STEPS, Given, jobs_of
 from flows.narrow import WHOLE, Narrow
 from flows.preflight import look
@@ -126,12 +127,38 @@ def run_study(
             versions=library_versions(),
             options={"only": only, "force": force, "upstream": upstream, "set": list(changes), **narrow._asdict()},
         )
-        given = Given(study, state, last, store)
+        given, record = Given(study, state, last, store), Record(store, run)
+        ahead = _look_ahead(given, force) if only is None and not deployed() else None
+        if ahead is not None and ahead.state is not None:
+            return _nothing_new(record, ahead.state)
         begin()
         from flows.running import Course
 
-        course = Course(given, runtime, Record(store, run), cluster, narrow, errors=[])
+        course = Course(given, runtime, record, cluster, narrow, [], ahead.scanned if ahead is not None else None)
         return _run_study(course, only, on_stage_done)
+
+
+def _look_ahead(given: Given, force: bool) -> Ahead:
+    """Look at the source before Prefect is started. Where there is work in any case, it is started meanwhile."""
+    if force or given.last is None:
+        begin()
+    return look_ahead(given.study, given.store, None if force else given.last)
+
+
+def _nothing_new(record: Record, state: State) -> Finished:
+    """Record a run whose datasets are all complete. Its `Finished` lists no stage."""
+    began = time.perf_counter()
+    record.add(*state.values())
+    run = record.end("complete", time.perf_counter() - began, [])
+    _show(record.store, run)
+    return Finished(run, [], 0.0)
+
+
+def _show(store: Path, run: Run) -> None:
+    """Show a run to those who look at the study: in its catalog file, and as its published page."""
+    if run.is_complete or newest_complete(store, run.study) is None:
+        write_catalog_file(store, run)
+    publish_report(store, run)
 
 
 def _run_study(course: Course, only: str | None, on_stage_done: Callable[[StageDone], None]) -> Finished:
@@ -166,9 +193,7 @@ def _run_study(course: Course, only: str | None, on_stage_done: Callable[[StageD
         missing = _adopt_rest(course)
         how = "failed" if course.errors else "partial" if missing else "complete"
         ended.append(record.end(how, time.perf_counter() - began, missing))
-        if ended[0].is_complete or newest_complete(store, study.name) is None:
-            write_catalog_file(store, ended[0])
-        publish_report(store, ended[0])
+        _show(store, ended[0])
         report_page(store, ended[0], entries)
         if course.errors:
             raise _failure(ended[0], course.errors)
