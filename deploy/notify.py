@@ -18,7 +18,10 @@ NAME = "bridgescope: a scheduled run failed"
 BLOCK = "bridgescope-failed-run"
 ENDS = ("Failed", "Crashed", "TimedOut")
 TEXT = "{{ flow_run.name }}: {{ flow_run.state.name }}: {{ flow_run.state.message }}"
-PAYLOAD = '{"run": "{{ flow_run.name }}", "state": "{{ flow_run.state.name }}", "message": {{ flow_run.state.message | tojson }}}'
+PAYLOAD = (
+    '{"run": "{{ flow_run.name }}", "state": "{{ flow_run.state.name }}", '
+    '"message": {{ flow_run.state.message | tojson }}}'
+)
 
 
 def action(target: str) -> CallWebhook | SendNotification:
