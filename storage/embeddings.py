@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import zarr
 
 from storage.dataset import Dataset, sync, write_atomically
 
@@ -47,14 +48,12 @@ def write_modality(
     finished: dict[str, int] = json.loads(progress.read_text()) if progress.exists() else {}
     first = finished.get(modality, 0)
     if first == 0:
-        import zarr
-
         array = zarr.create_array(
             out / modality, shape=(rows, dim), chunks=(CHUNK, dim), dtype="float16",
             compressors=None, fill_value=np.nan, zarr_format=3, overwrite=True,
         )  # fmt: skip
     else:
-        array = _array(out / modality, mode="r+")
+        array = zarr.open_array(out / modality, mode="r+")
         done(min(first * CHUNK, rows))
     for chunk in range(first, -(-rows // CHUNK)):
         start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, rows)
@@ -72,13 +71,13 @@ def write_modality(
 
 def written_rows(out: Path, modality: str, rows: np.ndarray[Any, np.dtype[np.int64]]) -> NDArray:
     """Read rows that are written already, as float32 [len(rows), d], to copy them to later rows of equal content."""
-    array = _array(out / modality, mode="r")
+    array = zarr.open_array(out / modality, mode="r")
     return np.asarray(array.oindex[rows, :], dtype=np.float32)
 
 
 def failed_rows(out: Path) -> list[int]:
     """Image rows that were written as NaN."""
-    image = _array(out / "image", mode="r")
+    image = zarr.open_array(out / "image", mode="r")
     return [
         start + int(row)
         for start in range(0, image.shape[0], CHUNK)
@@ -88,14 +87,14 @@ def failed_rows(out: Path) -> list[int]:
 
 def finish(out: Path, attributes: dict[str, Any]) -> None:
     """Write the attributes and remove the progress file, as the last step before the folder gets its name."""
-    _array(out / "image", mode="r+").attrs.update(attributes)
-    _array(out / "text", mode="r+").attrs.update(attributes)
+    zarr.open_array(out / "image", mode="r+").attrs.update(attributes)
+    zarr.open_array(out / "text", mode="r+").attrs.update(attributes)
     (out / PROGRESS).unlink(missing_ok=True)
 
 
 def read_attributes(store: Path, dataset: Dataset) -> dict[str, Any]:
     """The attributes of a dataset's arrays: model identity, preprocessing, shard, failed_rows."""
-    return dict(_array(store / dataset.path / "image", mode="r").attrs)
+    return dict(zarr.open_array(store / dataset.path / "image", mode="r").attrs)
 
 
 def read(store: Path, dataset: Dataset, normalised: bool = True) -> Embeddings:
@@ -114,7 +113,7 @@ def read(store: Path, dataset: Dataset, normalised: bool = True) -> Embeddings:
 
 
 def _read(path: Path, normalised: bool) -> NDArray:
-    rows = np.asarray(_array(path, mode="r")[:])
+    rows = np.asarray(zarr.open_array(path, mode="r")[:])
     if normalised:
         rows = rows.astype(np.float32)
     for start in range(0, len(rows), BLOCK):
@@ -125,13 +124,6 @@ def _read(path: Path, normalised: bool) -> NDArray:
         if normalised:
             block /= norms
     return rows
-
-
-def _array(path: Path, mode: Literal["r", "r+"]) -> Any:
-    """Open a Zarr array. Zarr is imported here, since listing the jobs of a study imports this module."""
-    import zarr
-
-    return zarr.open_array(path, mode=mode)
 
 
 def _rows_with_nan(rows: NDArray) -> list[int]:

@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from storage.errors import BadInput
+from storage.memo import read_memo, update_memo
 from storage.sources import Arrived, Caption, Dropped, Item, Listing, Source, SourceError
 from storage.sources.section import PairsSection
 
@@ -63,6 +64,17 @@ class Member(NamedTuple):
     name: str
     data: bytes | None  #: None when the member is refused
     refusal: str  #: why the member is refused, "" when it is not
+
+
+class MemberDigest(NamedTuple):
+    """The digest of one file in a tarball."""
+
+    name: str
+    sha256: str | None  #: None when the member is refused
+    refusal: str  #: why the member is refused, "" when it is not
+
+
+DIGESTS = TypeAdapter(dict[str, list[MemberDigest]])  # of a memo: {digest of the tarball: its picture files}
 
 
 def normalise(hexcode: str) -> str:
@@ -126,7 +138,7 @@ class NpmEmoji(Source):
         Every picture file and every row of the metadata is part of an item or is one `Dropped`.
         Raises `BadInput` when a package is neither in `downloads` nor available through npm.
         """
-        pictures, dropped = _pictures(self._members(self.images, MAX_IMAGE_BYTES, lambda name: name.endswith(".webp")))
+        pictures, dropped = _pictures(self._digests())
         labels = _labels(self._members(self.metadata, MAX_METADATA_BYTES, METADATA_MEMBER.__eq__), self.metadata)
         items = []
         for hexcode in sorted(pictures):
@@ -161,6 +173,20 @@ class NpmEmoji(Source):
             else:
                 yield member.data
 
+    def _digests(self) -> Sequence[MemberDigest]:
+        """The digest of every picture file. It is remembered beside the tarball, which takes half a second to read."""
+        memo = self._tarball(self.images).with_suffix(".members.json")
+        integrity = _sha512(self._tarball(self.images))
+        if (known := read_memo(memo, DIGESTS).get(integrity)) is not None:
+            return known
+        members = self._members(self.images, MAX_IMAGE_BYTES, lambda name: name.endswith(".webp"))
+        found = [
+            MemberDigest(m.name, None if m.data is None else hashlib.sha256(m.data).hexdigest(), m.refusal)
+            for m in members
+        ]
+        update_memo(memo, DIGESTS, {integrity: found})
+        return found
+
     def _members(self, package: str, max_bytes: int, wanted: Callable[[str], bool]) -> Iterator[Member]:
         """Read the members whose name is `wanted`. Refuses links, paths out of the package and oversized members."""
         tarball = self._tarball(package)
@@ -191,7 +217,7 @@ class NpmEmoji(Source):
         return self._verified[package]
 
 
-def _pictures(members: Iterable[Member]) -> tuple[dict[str, tuple[str, str]], list[Dropped]]:
+def _pictures(members: Iterable[MemberDigest]) -> tuple[dict[str, tuple[str, str]], list[Dropped]]:
     """{hexcode: (locator, sha256 of the bytes)} of the base emoji, and all other files as dropped."""
     pictures: dict[str, tuple[str, str]] = {}
     dropped = []
@@ -200,7 +226,7 @@ def _pictures(members: Iterable[Member]) -> tuple[dict[str, tuple[str, str]], li
         key = match[1] if match else member.name
         hexcode = normalise(key)
         parts = hexcode.split("-")
-        if member.data is None:
+        if member.sha256 is None:
             dropped.append(Dropped(key, member.refusal))
         elif match is None:
             dropped.append(Dropped(key, "not named by a hexcode"))
@@ -209,7 +235,7 @@ def _pictures(members: Iterable[Member]) -> tuple[dict[str, tuple[str, str]], li
         elif hexcode in pictures:  # some have two files, such as 0023-fe0f-20e3 and 23-20e3: the first by name is kept
             dropped.append(Dropped(key, "second file of the same emoji", pictures[hexcode][0]))
         else:
-            pictures[hexcode] = (member.name, hashlib.sha256(member.data).hexdigest())
+            pictures[hexcode] = (member.name, member.sha256)
     return pictures, dropped
 
 
