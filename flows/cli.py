@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         if not hasattr(error, "exit_code"):  # `ending` has said it
             print("interrupted: run the same command again to go on", file=sys.stderr)
-        return int(getattr(error, "exit_code", 130))
+        return int(getattr(error, "exit_code", 1))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -67,6 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Version(argparse.Action):
+    """Print the version of the installed package. It is looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import importlib.metadata
+
+        print(f"bridgescope {importlib.metadata.version('bridgescope')}")
+        parser.exit()
+
+
 def _store_of(arguments: argparse.Namespace) -> Path | None:
     """The store of a command that failed; None where there is none."""
     try:
@@ -82,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
         description="Concepts of vision-language embedding spaces: train sparse autoencoders on paired embeddings, "
         "and ask in SQL which concepts are stable, which modality each serves, and which pairs bridge the two.",
     )
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--store", metavar="DIR", help="the store (default: BRIDGESCOPE_STORE, else the nearest ./store)"

@@ -22,12 +22,12 @@ from flows.server import begin, deployed, prefect_ready
 from flows.stages import STAGES
 from flows.upstream import upstream_of
 from flows.variants import name_variant, told
-from storage.catalog import write_catalog_file
+from storage.catalog import refresh_catalog_file, write_catalog_file
 from storage.dataset import library_versions
 from storage.errors import BadInput
 from storage.lease import leases, running
 from storage.record import Record
-from storage.runs import ENDED, Entry, Run, State, known_run, newest_complete
+from storage.runs import ENDED, Entry, Run, State, heads, known_run, newest_complete
 from tasks.stage import Runtime
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def run_study(
         given, record = Given(study, state, last, store), Record(store, run)
         ahead = _look_ahead(given, force) if only is None and not deployed() else None
         if ahead is not None and ahead.state is not None:
-            return _nothing_new(record, ahead.state)
+            return _nothing_new(given, record, ahead.state)
         begin()
         from flows.running import Course
 
@@ -145,13 +145,26 @@ def _look_ahead(given: Given, force: bool) -> Ahead:
     return look_ahead(given.study, given.store, None if force else given.last)
 
 
-def _nothing_new(record: Record, state: State) -> Finished:
+def _nothing_new(given: Given, record: Record, state: State) -> Finished:
     """Record a run whose datasets are all complete. Its `Finished` lists no stage."""
     began = time.perf_counter()
+    shown = _is_shown(given, state)
     record.add(*state.values())
     run = record.end("complete", time.perf_counter() - began, [])
-    _show(record.store, run)
+    if shown:
+        refresh_catalog_file(given.store, run)
+    else:
+        _show(given.store, run)
     return Finished(run, [], 0.0)
+
+
+def _is_shown(given: Given, state: State) -> bool:
+    """Whether catalog file and published page are those of the same datasets, so that they need not be made again."""
+    newest = next(heads(given.store, given.study.name), None)
+    if newest is None or given.last is None or newest.number != given.last.number or not newest.is_complete:
+        return False
+    page = given.store / "report" / given.study.name / "index.html"
+    return page.exists() and {e.key: e.dataset for e in given.last.entries} == {k: e.dataset for k, e in state.items()}
 
 
 def _show(store: Path, run: Run) -> None:

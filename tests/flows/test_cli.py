@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -268,3 +269,10 @@ print([name for name in ("torch", "prefect", "transformers", "matplotlib") if na
             [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, check=True
         )
         assert done.stdout.endswith("[]\n")
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert re.fullmatch(r"bridgescope \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)

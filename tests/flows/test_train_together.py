@@ -27,7 +27,7 @@ def test_a_seed_that_diverges_lets_the_others_finish(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(sae, "make", make)
     jobs: list[dict[str, Any]] = [{"seed": seed} for seed in range(4)]
-    errors = train_together.fn(jobs, Runtime(store=tmp_path))
+    errors = train_together(jobs, Runtime(store=tmp_path))
     assert [str(error) for error in errors] == [
         "seed 0: the loss is not a number at step 12 of 90", "None", "None", "None",
     ]  # fmt: skip
@@ -42,4 +42,4 @@ def test_other_errors_than_a_failed_training_are_raised_unchanged(
 
     monkeypatch.setattr(sae, "make", make)
     with pytest.raises(OSError, match="no space left"):
-        train_together.fn([{"seed": 0}, {"seed": 1}], Runtime(store=tmp_path))
+        train_together([{"seed": 0}, {"seed": 1}], Runtime(store=tmp_path))

@@ -1,0 +1,69 @@
+"""What may pass is tried again, a few times: real errors of the file system, and a real process that is killed."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.errors import BadInput
+from tasks.children import ChildFailed, Watch, in_process
+from tasks.stage import Runtime, stage
+from tasks.transient import PAUSES, may_pass, tried_again
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("tasks.transient.PAUSES", tuple(0.0 for _ in PAUSES))
+    yield
+
+
+def lost_once(mark: Path, watch: Watch) -> int:
+    """Killed in its first process, as by the kernel when memory runs out."""
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 7
+
+
+def stale(mark: Path, watch: Watch) -> int:
+    mark.write_text(mark.read_text() + "x" if mark.exists() else "x")
+    raise OSError(errno.ESTALE, "Stale file handle", str(mark))
+
+
+@stage("lost", version="1", unhashed=("mark",))
+def lost(out: Path, mark: str, runtime: Runtime) -> int:
+    (out / "rows").write_text("7")
+    return int(in_process(lost_once, Path(mark), "seed 0"))
+
+
+def test_a_lost_process_is_replaced_and_the_dataset_is_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "bridgescope"):
+        made = lost.make(Runtime(store=tmp_path), mark=str(tmp_path / "mark"))
+    assert made.rows == 7
+    (line,) = caplog.messages
+    assert line.startswith("lost/")
+    assert "seed 0: its process died (exit code -9); try 2 of 3" in line
+
+
+def test_a_stale_file_is_tried_three_times_and_then_fails_with_its_own_error(tmp_path: Path) -> None:
+    with pytest.raises(ChildFailed, match="Stale file handle") as failed:
+        tried_again(lambda: in_process(stale, tmp_path / "mark", "seed 0"), "saes/x")
+    assert failed.value.errno == errno.ESTALE
+    assert (tmp_path / "mark").read_text() == "xxx"
+
+
+def test_what_does_not_pass_is_not_tried_again(tmp_path: Path) -> None:
+    for error in (BadInput("k is 0"), OSError(errno.ENOSPC, "No space left on device"), PermissionError(13, "denied")):
+        assert not may_pass(error)
+    assert may_pass(OSError(errno.EIO, "Input/output error"))
+    wrapped = RuntimeError("the writer stopped")
+    wrapped.__cause__ = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    assert may_pass(wrapped)
