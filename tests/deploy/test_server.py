@@ -12,7 +12,7 @@ import pytest
 from deploy_support import ROOT, Operator, descendants, until
 from tests_support import grow, tables
 
-from storage.runs import last_run
+from storage.runs import last_run, newest_complete
 
 SLOW = "saes.main.epochs=400"  # a training that still runs when the test acts on it
 
@@ -157,7 +157,7 @@ def test_a_second_night_is_cancelled_and_kill_9_of_worker_and_server_is_made_goo
     second = operator.ended(operator.run("study/nightly", **parameters))
     assert second["state_type"] == "CANCELLED"
     operator.kill("worker")
-    assert last_run(operator.store, name) is None
+    assert newest_complete(operator.store, name) is None
     operator.make("worker")
 
     third = operator.run("study/landed", **parameters)
