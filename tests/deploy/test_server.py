@@ -60,7 +60,7 @@ def test_one_landing_starts_the_study_once_and_the_study_lands_nothing(operator:
     assert run["parameters"] == parameters
     assert {"landed", "study"} <= set(run["tags"])
 
-    def lines_of(run: str, start: str) -> list[str]:  # Prefect sends lines in the background, some after the end
+    def lines_of(run: str, start: str) -> list[str]:  # Prefect may send log lines after the run has ended
         return [line for line in logs(operator, run) if line.startswith(start)]
 
     digest = until(lambda: lines_of(first, "pairs landed"), "the line of what landed")[0]
