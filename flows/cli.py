@@ -377,9 +377,9 @@ def publish_command(arguments: argparse.Namespace) -> int:
 
 
 def _chosen(arguments: argparse.Namespace, store: Path) -> tuple[str, str | None]:
-    """(study, variant) of a command with a study file: the variant that the file states, unless another is named.
+    """(study, variant) of a command with a study file: the variant that the file states, where it has a complete run.
 
-    Without a file it is the store's only study, and any variant.
+    Otherwise, and without a file, the variant is None: any. The command says which run it shows.
     """
     from storage.catalog import the_only_study
 
@@ -387,18 +387,13 @@ def _chosen(arguments: argparse.Namespace, store: Path) -> tuple[str, str | None
         return the_only_study(store), arguments.variant
     from flows.config import load_study
     from flows.variants import variant_of
-    from storage.runs import variants
+    from storage.runs import newest_complete
 
     study = load_study(arguments.study)
     if arguments.run is not None or arguments.variant is not None:
         return study.name, arguments.variant
-    variant, existing = variant_of(store, study), variants(store, study.name)
-    if variant is None and existing:
-        raise BadInput(
-            f"{arguments.study}: the study as the file states it has not run: bridgescope run {arguments.study}, or "
-            f"show what has run with --run N or --variant {' | '.join(existing)}"
-        )
-    return study.name, variant
+    variant = variant_of(store, study)
+    return study.name, variant if variant and newest_complete(store, study.name, variant) else None
 
 
 def _print(line: str) -> None:

@@ -71,7 +71,8 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         tables = {table for e in entries if e.kind == "analyze" for table in tables_of(store, e.dataset)}
         for table in sorted(tables):
             parquet = paths("analyze", f"{table}.parquet")
-            has_statement = (SQL / "views" / f"{table}.sql").exists()  # else storage/sql/tables documents it
+            # A table without a statement of its own is documented in storage/sql/tables.
+            has_statement = (SQL / "views" / f"{table}.sql").exists()
             view = f"CREATE VIEW {table} AS FROM read_parquet({literal(parquet)})"
             con.execute(statement(f"views/{table}", files=parquet) if has_statement else view)
         for macro in sorted((SQL / "macros").glob("*.sql")):

@@ -63,7 +63,7 @@ def task_of(stage: Stage) -> Task[..., Dataset]:
         bound = make_signature.bind(*args, **kwargs).arguments
         return stage.make(**bound)
 
-    del make.__wrapped__  # a process of a cluster imports the body by name: see Stage.__reduce__
+    del make.__wrapped__  # so that the body is not pickled with the task: another process imports it (Stage.__reduce__)
     make.__signature__ = make_signature  # type: ignore[attr-defined]
     make.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": Dataset}
     return Task(

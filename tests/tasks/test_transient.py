@@ -42,9 +42,7 @@ def lost(out: Path, mark: str, runtime: Runtime) -> int:
     return int(in_process(lost_once, Path(mark), "seed 0"))
 
 
-def test_a_lost_process_is_replaced_and_the_dataset_is_made(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_lost_process_is_replaced_and_the_dataset_is_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "bridgescope"):
         made = lost.make(Runtime(store=tmp_path), mark=str(tmp_path / "mark"))
     assert made.rows == 7
