@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,8 @@ from tasks.transient import PAUSES, may_pass, tried_again
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.transient.PAUSES", tuple(0.0 for _ in PAUSES))
-    yield
 
 
 def lost_once(mark: Path, watch: Watch) -> int:
