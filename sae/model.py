@@ -154,6 +154,15 @@ class SAE:
         names = (*TENSORS, *(MEANS.values() if config.centring else ()))
         return cls(**{name: tensors[name] for name in names}, config=config)
 
+    def difference(self, other: "SAE") -> str | None:
+        """The first setting or tensor that two SAEs do not share bit by bit, in words; None if there is none."""
+        if self.config != other.config:
+            return "their settings differ"
+        for name in (*TENSORS, *(MEANS.values() if self.config.centring else ())):
+            if not torch.equal(getattr(self, name).cpu(), getattr(other, name).cpu()):
+                return f"their tensors {name} differ"
+        return None
+
     def _mean(self, modality: str | None) -> Tensor | None:
         """The mean that is subtracted from rows of a modality; None without centring."""
         if modality is not None and modality not in MEANS:

@@ -106,7 +106,9 @@ def from_overcomplete(
         *others, last = (name for name, each in ARCHITECTURES.items() if each.foreign)
         raise SAEFormatError(f"{file}: holds no thresholds, so its architecture is {', '.join(others)} or {last}")
     if row.threshold == "none" and not k:
-        raise SAEFormatError(f"{file}: holds no k, the number of codes per row of a topk SAE: give k (in a study: saes.k)")
+        raise SAEFormatError(
+            f"{file}: holds no k, the number of codes per row of a topk SAE: give k (in a study: saes.k)"
+        )
     kept = whole_number(k, 0, width, "the given k", file)
     if row.threshold == "calibrated" and threshold is None:
         if rows is None or not kept:

@@ -208,7 +208,9 @@ def _k(entries: dict[str, Any], rule: str, given: int | None, width: int, where:
     if stated:
         return next(iter(stated.values()))
     if not given:
-        raise SAEFormatError(f"{where}: holds no k, the number of codes per row of a topk SAE: give k (in a study: saes.k)")
+        raise SAEFormatError(
+            f"{where}: holds no k, the number of codes per row of a topk SAE: give k (in a study: saes.k)"
+        )
     return whole_number(given, 1, width, "the given k", where)
 
 

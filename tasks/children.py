@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
+
+from storage.errors import BadInput
+
+DONE, REFUSED, FAILED = "done", "refused", "failed"  # what came of a job: a result, bad input, another error
 
 
 class ChildFailed(RuntimeError):
@@ -68,8 +74,9 @@ def side_by_side(jobs: int) -> Iterator[ThreadPoolExecutor]:
 def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
     """Return `body(job, watch)`, computed in a child process. Body, job and answer are pickled.
 
-    Raises ChildFailed with the error of the body, or with the exit code if the process died. A process that the kernel
-    kills because memory has run out leaves no other message.
+    Raises BadInput with the sentence of the body's error if that error has exit code 2, else ChildFailed with the
+    error of the body, or with the exit code if the process died. A process that the kernel kills because memory has
+    run out leaves no other message.
     """
     idle: list[Child] | None = getattr(_thread, "idle", None)
     child = _take(idle) if idle else None
@@ -77,15 +84,20 @@ def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
         child = _start()
     try:
         child.pipe.send((body, job))
-        failed, answer = child.pipe.recv()
+        outcome, answer = child.pipe.recv()
     except (EOFError, OSError):
         child.process.join()
-        failed, answer = True, f"its process died (exit code {child.process.exitcode})"
-    if idle is None or failed:
+        outcome, answer = FAILED, f"its process died (exit code {child.process.exitcode})"
+    except BaseException:  # an interrupt: nobody waits for the answer any more
+        child.process.terminate()
+        raise
+    if idle is None or outcome != DONE:
         child.end()
     else:
         idle.append(child)
-    if failed:
+    if outcome == REFUSED:
+        raise BadInput(answer)
+    if outcome == FAILED:
         raise ChildFailed(f"{label}: {answer}")
     return answer
 
@@ -101,12 +113,28 @@ def _start() -> Child:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(os.getpid(), theirs), daemon=True)
-    process.start()
+    with _without_interrupts():
+        process.start()
     theirs.close()
     return Child(process, ours)
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Block SIGINT in this thread, and so in a process that is started from it, from its first instruction on.
+
+    Ctrl-C goes to the whole process group. The study ends its children itself, and they print nothing.
+    """
+    resource_tracker.ensure_running()  # which unblocks SIGINT when it starts its own process
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(parent: int, pipe: Connection) -> None:
+    """Do jobs until the pipe is closed. The answer to a job is (DONE, result), (REFUSED, text) or (FAILED, text)."""
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -118,6 +146,7 @@ def _serve(parent: int, pipe: Connection) -> None:
             except EOFError:
                 return  # the parent closed the pipe, or is gone
             try:
-                pipe.send((False, body(job, Watch(parent))))
+                pipe.send((DONE, body(job, Watch(parent))))
             except Exception as error:
-                pipe.send((True, f"{type(error).__name__}: {error}"))
+                is_bad_input = getattr(error, "exit_code", 1) == 2
+                pipe.send((REFUSED, str(error)) if is_bad_input else (FAILED, f"{type(error).__name__}: {error}"))

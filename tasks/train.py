@@ -34,7 +34,8 @@ def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[Dataset
     """Train several seeds in parallel, one per core at a time.
 
     This task is not cached: afterwards the cached task of each seed finds its dataset complete and adopts it. A seed
-    that fails does not stop the others. When all have ended, ChildFailed is raised with one line per failure.
+    that fails does not stop the others. When all have ended, ChildFailed is raised with one line per failure, or
+    BadInput once if the input is at fault.
     """
     with side_by_side(len(jobs)) as pool:
         runs = [pool.submit(sae.make, runtime, **job) for job in jobs]
