@@ -108,7 +108,7 @@ def refuse_unknown(entries: dict[str, Any], known: frozenset[str], prefix: str, 
     if unknown := sorted(set(entries) - known):
         names = ", ".join(prefix + name for name in unknown)
         raise SAEFormatError(
-            f"{where}: cannot read the key {names}: it may change the codes (take it out if it does not)"
+            f"{where}: the key {names} is not known and may change the codes (take it out if it does not)"
         )
 
 

@@ -186,11 +186,13 @@ class SAE:
 @contextlib.contextmanager
 def unreadable(path: Path) -> Iterator[None]:
     """Context in which SAEFormatError, naming the file, replaces the errors of a file that cannot be opened."""
+    if path.is_dir():
+        raise SAEFormatError(f"{path}: is a folder; a file is needed")
     try:
         yield
     except FileNotFoundError:
         raise SAEFormatError(f"{path}: no such file") from None
-    except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
+    except (NotADirectoryError, PermissionError) as error:
         raise SAEFormatError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
