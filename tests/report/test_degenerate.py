@@ -28,10 +28,10 @@ SAYS = {
     "an_empty_store": ("Not measured: there is no SAE.", "modality stability training models"),
     "one_row_each": ("The gallery is so small that chance finds every item.", "models"),
     "imported_saes_alone": ("No curves are drawn: no SAE was trained by this study.", "training"),
-    "no_concept_fires_ten_times": ("0 concepts counted, 16 left out", "alignment"),
+    "no_concept_fires_ten_times": ("0 concepts counted, 32 left out", "alignment"),
     "dead_saes": ("No energies are drawn: no concept fires on a counted item.", "energy bridge-matrix alignment"),
     "one_seed": ("Stability compares two seeds of one setting", "models diets"),
-    "two_concepts": ("1 concepts counted, 1 left out", "models"),
+    "two_concepts": (" concepts counted, ", "models"),
     "nothing_held_out": (
         "Not measured: there are no counted images with captions.",
         "retrieval bridge-matrix frontier",
