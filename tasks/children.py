@@ -17,13 +17,17 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
-from storage.errors import BadInput
-
 DONE, REFUSED, FAILED = "done", "refused", "failed"  # what came of a job: a result, bad input, another error
 
 
 class ChildFailed(RuntimeError):
     """A job failed in a child process, or the process died. The message holds the child's error or its exit code."""
+
+
+class ChildRefused(ChildFailed):
+    """A job met bad input in its child process. The message is the sentence of the child's error."""
+
+    exit_code = 2
 
 
 class Watch(NamedTuple):
@@ -74,7 +78,7 @@ def side_by_side(jobs: int) -> Iterator[ThreadPoolExecutor]:
 def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
     """Return `body(job, watch)`, computed in a child process. Body, job and answer are pickled.
 
-    Raises BadInput with the sentence of the body's error if that error has exit code 2, else ChildFailed with the
+    Raises ChildRefused with the sentence of the body's error if that error has exit code 2, else ChildFailed with the
     error of the body, or with the exit code if the process died. A process that the kernel kills because memory has
     run out leaves no other message.
     """
@@ -96,7 +100,7 @@ def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
     else:
         idle.append(child)
     if outcome == REFUSED:
-        raise BadInput(answer)
+        raise ChildRefused(answer)
     if outcome == FAILED:
         raise ChildFailed(f"{label}: {answer}")
     return answer

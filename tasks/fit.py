@@ -30,7 +30,7 @@ CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a training
 
 
 def fit_in_process(job: Fit) -> int:
-    """Run `fit` in a child process. Returns the number of training rows. Raises ChildFailed or BadInput."""
+    """Run `fit` in a child process. Returns the number of training rows. Raises ChildFailed."""
     return int(in_process(fit, job, f"seed {job.seed}"))
 
 

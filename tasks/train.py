@@ -9,7 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from storage.dataset import Dataset
-from tasks.children import ChildFailed, side_by_side
+from tasks.children import ChildFailed, ChildRefused, side_by_side
 from tasks.fit import Fit, fit_in_process
 from tasks.stage import Runtime, stage
 
@@ -35,13 +35,15 @@ def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[Dataset
 
     This task is not cached: afterwards the cached task of each seed finds its dataset complete and adopts it. A seed
     that fails does not stop the others. When all have ended, ChildFailed is raised with one line per failure, or
-    BadInput once if the input is at fault.
+    ChildRefused once if the input alone is at fault.
     """
     with side_by_side(len(jobs)) as pool:
         runs = [pool.submit(sae.make, runtime, **job) for job in jobs]
         failed = [error for error in (run.exception() for run in runs) if error is not None]
         if other := [error for error in failed if not isinstance(error, ChildFailed)]:
             raise other[0]
+        if failed and all(isinstance(error, ChildRefused) for error in failed):
+            raise failed[0]
         if failed:
             raise ChildFailed("\n".join(str(error) for error in failed))
         return [run.result() for run in runs]

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from storage.errors import BadInput
-from tasks.children import ChildFailed, Watch, in_process, side_by_side
+from tasks.children import ChildFailed, ChildRefused, Watch, in_process, side_by_side
 
 
 def whose(job: int, watch: Watch) -> int:
@@ -81,9 +80,10 @@ def test_an_error_in_a_process_is_reported() -> None:
 
 
 def test_bad_input_that_a_process_meets_stays_bad_input() -> None:
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(ChildRefused) as refused:
         in_process(refuses, "the study", "seed 0")
     assert str(refused.value) == "no captions in the study"
+    assert refused.value.exit_code == 2
     with side_by_side(2) as pool:
         both = [pool.submit(in_process, refuses, name, "seed 0") for name in ("a", "b")]
         assert [str(job.exception()) for job in both] == ["no captions in a", "no captions in b"]
