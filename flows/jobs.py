@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from flows.config import ImportedSAE, SAESetting, Study
 from flows.stages import STAGES
-from storage.dataset import Dataset
+from storage.dataset import Dataset, manifest_of
 from storage.errors import BadInput
 from storage.runs import Entry, Key, Run, State
 from storage.sources.registry import located
@@ -34,6 +34,7 @@ from tasks.train import sae
 
 log = logging.getLogger("bridgescope")
 
+SHARDS = ("pairs", "embeddings")  # arguments of a task that name shards
 DEMO_SEED = 0  # seed of the demo models' projections
 
 
@@ -190,16 +191,25 @@ def saes(given: Given) -> list[Job]:
         for setting in given.study.settings():
             for seed in setting.seeds:
                 key = Key("train", model.name, setting.name, seed)
+                stage = sae if isinstance(setting, SAESetting) else import_sae
                 if not whole:
-                    jobs.append(Job(key, sae if isinstance(setting, SAESetting) else import_sae, None))
+                    jobs.append(Job(key, stage, None))
                     continue
-                pairs, embedded = resolve_training_shards(given.study, given.state, given.last, key)
-                rows = {"pairs": pairs, "embeddings": embedded, "heldout": given.study.pairs.heldout}
                 if isinstance(setting, SAESetting):
-                    jobs.append(Job(key, sae, {**rows, "setting": setting.setting(), "seed": seed}))
+                    options: dict[str, Any] = {"setting": setting.setting(), "seed": seed}
                 else:
-                    jobs.append(Job(key, import_sae, {**rows, **_imported(setting, given.store)}))
+                    options = _imported(setting, given.store)
+                rows = {**_shards(given, model.name), "heldout": given.study.pairs.heldout}
+                job = Job(key, stage, {**rows, **options})
+                jobs.append(job._replace(inputs={**job.arguments(), **resolve_training_shards(given, job)}))
     return jobs
+
+
+def _shards(given: Given, model: str) -> dict[str, list[Dataset]]:
+    """The pairs and the embeddings of all shards of a model, as arguments of a task."""
+    embedded = given.state.of("embed", model=model)
+    pairs = [given.state[Key("acquire", shard=e.shard)].dataset for e in embedded]
+    return {"pairs": pairs, "embeddings": [e.dataset for e in embedded]}
 
 
 def _imported(setting: ImportedSAE, store: Path) -> dict[str, Any]:
@@ -211,25 +221,49 @@ def _imported(setting: ImportedSAE, store: Path) -> dict[str, Any]:
     return {"checkpoint": stamp, "architecture": setting.architecture, "k": setting.k, "path": str(path)}
 
 
-def resolve_training_shards(
-    study: Study, state: State, last: Run | None, key: Key
-) -> tuple[list[Dataset], list[Dataset]]:
-    """(pairs, embeddings) of the shards to train an SAE on: all shards, or those of the last run, as `retrain` says.
+def resolve_training_shards(given: Given, job: Job) -> dict[str, list[Dataset]]:
+    """Pairs and embeddings to train an SAE on: all shards, or those of the last run, as `retrain` says.
 
-    This is the only place where an earlier run decides what is trained. The result is stored in the run, as the inputs
-    of the SAE's entry.
+    job: the training on all shards. `retrain` is about rows that grew: an SAE of other settings, of another split, or
+    of rows that another model embedded is trained anew on all shards. This is the only place where an earlier run
+    decides what is trained. The result is stored in the run, as the inputs of the SAE's entry.
     """
-    shards = state.of("embed", model=key.model)
-    embedded = [e.dataset for e in shards]
-    pairs = [state[Key("acquire", shard=e.shard)].dataset for e in shards]
-    retrain = next(setting.retrain for setting in study.settings() if setting.name == key.sae)
-    before = last.of("train", model=key.model, sae=key.sae, seed=key.seed) if last else []
+    every = {name: job.arguments()[name] for name in SHARDS}
+    retrain = next(setting.retrain for setting in given.study.settings() if setting.name == job.key.sae)
+    before = given.last.of("train", model=job.key.model, sae=job.key.sae, seed=job.key.seed) if given.last else []
     if retrain == "always" or not before:
-        return pairs, embedded
+        return every
     used = before[0].inputs
     half = len(used) // 2  # recorded in the order of the task's arguments: pairs, then embeddings
-    grown = sum(shard.rows for shard in embedded) / max(1, sum(shard.rows for shard in used[half:]))
-    return (pairs, embedded) if retrain != "never" and grown >= retrain else (used[:half], used[half:])
+    kept = {"pairs": used[:half], "embeddings": used[half:]}
+    grown = sum(shard.rows for shard in every["embeddings"]) / max(1, sum(shard.rows for shard in kept["embeddings"]))
+    if retrain != "never" and grown >= retrain:
+        return every
+    now = job.stage.address(**job.arguments())
+    same = _how(given.store, before[0].dataset) == _how_of(now.stage, now.version, now.arguments)
+    return kept if same and _embedded_alike(given.store, kept["embeddings"], every["embeddings"]) else every
+
+
+def _embedded_alike(store: Path, kept: list[Dataset], now: list[Dataset]) -> bool:
+    """Whether what embedded each of the kept shards, such as model and dtype, embeds a shard of the study now."""
+    if {shard.recipe for shard in kept} <= {shard.recipe for shard in now}:
+        return True
+    means = [_how(store, shard) for shard in now]
+    return all((how := _how(store, shard)) is not None and how in means for shard in kept)
+
+
+def _how(store: Path, dataset: Dataset) -> dict[str, Any] | None:
+    """How a dataset was made, without the shards that it was made from; None if the store does not hold it any more."""
+    try:
+        manifest = manifest_of(store, dataset)
+    except BadInput:
+        return None
+    return _how_of(manifest["stage"], manifest["version"], manifest["arguments"])
+
+
+def _how_of(stage: str, version: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    options = {name: value for name, value in arguments.items() if name not in SHARDS}
+    return {"stage": stage, "version": version, "options": options}
 
 
 @step_of("export")
@@ -277,10 +311,8 @@ def frontiers(given: Given) -> list[Job]:
         return []
     jobs = []
     for model in study.models:
-        shards = given.state.of("embed", model=model.name)
         inputs = {
-            "pairs": [given.state[Key("acquire", shard=e.shard)].dataset for e in shards],
-            "embeddings": [e.dataset for e in shards],
+            **_shards(given, model.name),
             "setting": study.frontier_setting(),
             "methods": study.frontier.methods,
             "k": study.frontier.k,

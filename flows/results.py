@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from storage.runs import Run
 from storage.statements import statement
 
 Row = dict[str, Any]
+Setting = tuple[str | None, str | None]  # model, SAE setting
 
 #: columns of the headline queries `saes` and `stability` that `diff` compares between two runs
 SAES = ("r2_image", "r2_text", "l0", "dead", "unimodal")
@@ -21,7 +23,15 @@ STABILITY = ("stability", "floor_random", "floor_matched")
 def results(store: Path, run: Run) -> str:
     """The headline figures of a run as lines of text: retrieval, SAEs, stability."""
     with open_catalog(store, run=run) as con:
-        return "\n".join([*_retrieval(con), "", *_saes(con, run), "", *_stability(con, run)])
+        return summary(con, _settings(run))
+
+
+def summary(con: duckdb.DuckDBPyConnection, settings: list[Setting]) -> str:
+    """The headline figures of a catalog as lines of text; a dash stands for a figure that could not be computed.
+
+    settings: (model, SAE setting), in the order of the lines.
+    """
+    return "\n".join([*_retrieval(con), "", *_saes(con, settings), "", *_stability(con, settings)])
 
 
 def headlines(store: Path, run: Run) -> dict[str, float]:
@@ -39,13 +49,22 @@ def headlines(store: Path, run: Run) -> dict[str, float]:
 
 
 def _headline(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> list[Row]:
-    """Rows of one headline query, each as {column: value}."""
+    """Rows of one headline query, each as {column: value}. NaN and infinity become None, as NULL does."""
     answer = con.execute(statement(f"headlines/{name}", **values))
     columns = [column[0] for column in answer.description or []]
-    return [dict(zip(columns, row, strict=True)) for row in answer.fetchall()]
+    return [dict(zip(columns, map(_known, row), strict=True)) for row in answer.fetchall()]
 
 
-def _settings(run: Run) -> list[tuple[str | None, str | None]]:
+def _known(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: float | None, form: str) -> str:
+    """A figure in a form such as "8.3f"; a dash of the same width where it is not known."""
+    return f"{value:{form}}" if value is not None else f"{'-':>{len(f'{0.0:{form}}')}}"
+
+
+def _settings(run: Run) -> list[Setting]:
     """(model, SAE setting) of the run's SAEs, in the order of the study."""
     return list(dict.fromkeys((entry.model, entry.sae) for entry in run.of("train")))
 
@@ -53,31 +72,35 @@ def _settings(run: Run) -> list[tuple[str | None, str | None]]:
 def _retrieval(con: duckdb.DuckDBPyConnection) -> list[str]:
     lines = ["held-out retrieval, image to caption   R@1 (chance)   R@10 (chance)"]
     for row in _headline(con, "retrieval"):
-        of_1, of_10 = (f"{row[f'r{k}']:.3f} ({row[f'chance{k}']:.3f})" for k in (1, 10))
+        of_1, of_10 = (f"{_number(row[f'r{k}'], '.3f')} ({_number(row[f'chance{k}'], '.3f')})" for k in (1, 10))
         lines.append(f"  {row['model']:36} {of_1}  {of_10}")
-    return lines
+    return lines if len(lines) > 1 else [*lines, "  not measured: there are no counted images with captions"]
 
 
-def _saes(con: duckdb.DuckDBPyConnection, run: Run) -> list[str]:
+def _saes(con: duckdb.DuckDBPyConnection, settings: list[Setting]) -> list[str]:
     lines = ["SAEs, mean of seeds                    R2 image  R2 text    L0 (k)   dead  unimodal"]
-    order = _settings(run)
-    for row in sorted(_headline(con, "saes"), key=lambda row: order.index((row["model"], row["sae"]))):
+    of_settings = {(row["model"], row["sae"]): row for row in _headline(con, "saes")}
+    for row in (of_settings[setting] for setting in settings if setting in of_settings):
         name = f"{row['model']} {row['sae']} ({row['seeds']})"
-        share = f"{row['unimodal']:8.1%}" if row["unimodal"] is not None else "       -"
-        r2 = f"{row['r2_image']:8.3f} {row['r2_text']:8.3f}"
-        lines.append(f"  {name:36} {r2} {row['l0']:6.1f} ({row['k']}) {row['dead']:6.1%}  {share}")
+        r2 = f"{_number(row['r2_image'], '8.3f')} {_number(row['r2_text'], '8.3f')}"
+        share = f"{_number(row['dead'], '6.1%')}  {_number(row['unimodal'], '8.1%')}"
+        lines.append(f"  {name:36} {r2} {_number(row['l0'], '6.1f')} ({row['k']}) {share}")
     return lines
 
 
-def _stability(con: duckdb.DuckDBPyConnection, run: Run) -> list[str]:
+def _stability(con: duckdb.DuckDBPyConnection, settings: list[Setting]) -> list[str]:
     lines = ["stability of pairs of seeds            all    top 32   floor random  floor matched (sd): all, top 32"]
-    for model, sae in _settings(run):
+    for model, sae in settings:
         name, (row,) = f"{model} {sae}", _headline(con, "stability", model=model, sae=sae)
         if row["stability"] is None:
             lines.append(f"  {name:36} needs two seeds")
             continue
         head = f"  {name:36} {row['stability']:.3f}"
-        floors = f"{row['floor_random']:.3f}         {row['floor_matched']:.3f} ({row['floor_matched_sd']:.4f})"
-        top = f"{row['top_floor_matched']:.3f} ({row['top_floor_matched_sd']:.4f})" if row["top_stability"] else None
-        lines.append(f"{head}  {row['top_stability']:.3f}    {floors}, {top}" if top else f"{head}           {floors}")
+        floor = f"{_number(row['floor_matched'], '.3f')} ({_number(row['floor_matched_sd'], '.4f')})"
+        floors = f"{_number(row['floor_random'], '.3f')}         {floor}"
+        if row["top_stability"] is None:
+            lines.append(f"{head}           {floors}")
+            continue
+        top = f"{_number(row['top_floor_matched'], '.3f')} ({_number(row['top_floor_matched_sd'], '.4f')})"
+        lines.append(f"{head}  {row['top_stability']:.3f}    {floors}, {top}")
     return lines

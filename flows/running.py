@@ -73,7 +73,10 @@ Outcome = Entry | Failed
 
 
 def run_job(job: Job, runtime: Runtime, *, refresh: bool = False) -> Entry:
-    """Run the cached task of a job and return its entry, with the seconds it took. Raises the task's own exception.
+    """Run the cached task of a job and return its entry. Raises the task's own exception.
+
+    The seconds of the entry are those of making the dataset, whoever made it: a training process or an earlier call
+    that was killed may have. Those of a cached dataset are the seconds of finding it.
 
     refresh: make the dataset again, as `runtime.force` does.
     """
@@ -82,7 +85,8 @@ def run_job(job: Job, runtime: Runtime, *, refresh: bool = False) -> Entry:
     task = job.stage.task.with_options(task_run_name=str(job.key), refresh_cache=runtime.force or refresh)
     state = task(**inputs, runtime=runtime, return_state=True)
     dataset = state.result()
-    return _entry(job, dataset, time.perf_counter() - began, cached=state.name == "Cached")
+    took, cached = time.perf_counter() - began, state.name == "Cached"
+    return _entry(job, dataset, took if cached else manifest_of(runtime.store, dataset)["seconds"], cached=cached)
 
 
 def _entry(job: Job, dataset: Dataset, seconds: float, *, cached: bool) -> Entry:

@@ -45,7 +45,7 @@ def study_card(
     runs = in_study_order(settings, config)
     named = [setting["name"] for setting in config["saes"]]
     main = [run for run in runs if run[1] in named]
-    split = settings.rows[0]["split"]
+    split = settings.rows[0]["split"] if settings.rows else config["analyze"]["split"]
     answers = {
         "counts": ask(con, queries.COUNTS),
         "settings": settings,
@@ -64,22 +64,22 @@ def study_card(
         _lines([(fact.name, fact.value) for fact in facts(config)]),
         f"Licence of the pairs: {_plain(licence) if licence else 'the study states none; ask their provider'}. "
         + (WITH_ITEMS if items else WITHOUT_ITEMS),
-        _table(tables["counts"]),
+        _shown(tables, "counts", "There are no images and no captions."),
         "## Models and preprocessing",
         *(f"### {_plain(name)}\n\n{_lines(sorted(model.items()))}" for name, model in models.items()),
         "Every embedding is divided by its norm before an SAE encodes it.",
         "## Settings",
-        _table(tables["settings"]),
+        _shown(tables, "settings", "There is no SAE."),
         f"## Measured on the split {split}",
-        _table(tables["reconstruction"]),
+        _shown(tables, "reconstruction", "Nothing was measured."),
         "## Stability",
-        _table(tables["stability"]) if several and "stability" in tables else "One seed: stability needs two.",
+        _shown(tables if several else {}, "stability", "One seed: stability needs two."),
         "## Findings",
         _findings(con, main),
         "## Limits",
         _bullets(limits(config, split, demo)),
         "## Use",
-        _use(main[0], answers["reconstruction"].of(model=main[0][0], sae=main[0][1])[0]["seed"]),
+        *(_use(run, answers["reconstruction"].of(model=run[0], sae=run[1])[0]["seed"]) for run in main[:1]),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -117,6 +117,11 @@ sae = from_hub("owner/name", sae="{model}/{sae}/{seed}")  # or the folder in pla
 codes = sae.encode(embeddings)  # [N, concepts], sparse and not negative
 rebuilt = sae.decode(codes)
 ```"""
+
+
+def _shown(tables: dict[str, Table], name: str, otherwise: str) -> str:
+    """One of the tables; a sentence in its place where the catalog has no rows for it."""
+    return _table(tables[name]) if name in tables else otherwise
 
 
 def _table(shown: Table) -> str:

@@ -130,6 +130,11 @@ def short(value: float, _: int = 0) -> str:
     return f"{value:g}".replace("-", "−")
 
 
+def say(axes: Axes, text: str) -> None:
+    """Write a sentence into an empty panel: why it shows nothing."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED)
+
+
 def inline(drawn: Drawn) -> list[str]:
     """The panels as SVG elements for one HTML page: colours are CSS variables, ids start with the figure's name."""
     return [_inline(panel, f"{drawn.name}{place}") for place, panel in enumerate(drawn.panels)]

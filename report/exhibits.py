@@ -84,7 +84,7 @@ def bridge_list(con: duckdb.DuckDBPyConnection, model: str, sae: str, seed: int,
         read, uris = thumbnails(con, sorted({row["image_id"] for row in images.rows}))
         sql.append(read.sql)
     shown = [row | {"picture": uris.get(row["image_id"])} for row in images.rows]
-    largest = max(abs(row["bridge"]) for row in top.rows)
+    largest = max(abs(row["bridge"] or 0) for row in top.rows)
     digits = min(9, max(2, 2 - math.floor(math.log10(largest)))) if largest > 0 else 4
     bridges = [
         Bridge(

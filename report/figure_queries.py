@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from report.figures.runs import Runs
-from report.queries import for_each, of_each
+from report.queries import for_each, of_each, union
 from storage.statements import literal
 
 MARKS = 500  # concepts in the alignment figure: with more, the marks overlap and the SVG takes megabytes
@@ -118,7 +118,7 @@ WHERE {{s}} < diet
     rest = [run for run in runs if run not in main]
     parts = ((own, main), (other, main), (halves, rest))
     selects = [statement for select, settings in parts for statement in of_each(settings, select)]
-    return "\nUNION ALL\n".join(selects) + "\nORDER BY model, sae_a <> sae_b, sae_a, sae_b, same_seed"
+    return union(selects, "model, sae_a <> sae_b, sae_a, sae_b, same_seed")
 
 
 def alignments(sae: str, subspaces: Iterable[str]) -> str:

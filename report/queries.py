@@ -5,6 +5,7 @@ Statements hold their values as literals, and the page prints them as they were 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -29,16 +30,25 @@ class Answer(NamedTuple):
     columns: list[str]
     rows: list[Row]
 
+    def known(self, *names: str) -> Answer:
+        """The answer with those rows alone in which none of these columns is NULL."""
+        return self._replace(rows=[row for row in self.rows if None not in [row[name] for name in names]])
+
     def of(self, **values: Any) -> list[Row]:
         """The rows whose columns have these values, in the order of the answer."""
         return [row for row in self.rows if all(row[name] == value for name, value in values.items())]
 
 
 def ask(con: duckdb.DuckDBPyConnection, sql: str) -> Answer:
-    """Run one statement. Columns are named as in the statement."""
+    """Run one statement. Columns are named as in the statement. NaN and infinity become None, as NULL does."""
     cursor = con.execute(sql)
     columns = [column[0] for column in cursor.description or []]
-    return Answer(sql, columns, [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()])
+    return Answer(sql, columns, [dict(zip(columns, map(known, row), strict=True)) for row in cursor.fetchall()])
+
+
+def known(value: Any) -> Any:
+    """A value of the catalog; None in place of NaN and infinity, which ratios over an empty group can be."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def holds(con: duckdb.DuckDBPyConnection, *names: str) -> bool:
@@ -72,7 +82,12 @@ def of_each(runs: Iterable[tuple[str, str]], select: str) -> list[str]:
 
 def for_each(runs: Iterable[tuple[str, str]], select: str, order: str) -> str:
     """The statements of `of_each` joined by UNION ALL and sorted."""
-    return "\nUNION ALL\n".join(of_each(runs, select)) + f"\nORDER BY {order}"
+    return union(of_each(runs, select), order)
+
+
+def union(selects: list[str], order: str) -> str:
+    """SELECTs joined by UNION ALL and sorted; a statement without rows when there are none."""
+    return "\nUNION ALL\n".join(selects) + f"\nORDER BY {order}" if selects else "SELECT NULL WHERE false"
 
 
 COUNTS = """\

@@ -204,9 +204,9 @@ def stability(answers: Answers, models: list[str], sae: str, top: int | None) ->
     def describe(model: str) -> str | None:
         rows = answers.by_energy.of(model=model, sae=sae)
         row = _at(rows, top)
-        if top and row is rows[-1]:
+        if top and rows and row is rows[-1]:
             return None  # `top` covers the whole dictionary, which has a finding of its own
-        if row is None or row["stability"] is None or row["floor_matched"] is None:
+        if row is None or None in (row["stability"], row["low"], row["floor_matched"]):
             return None
         is_above, words = against_floor(row["stability"], row["low"], row["floor_matched"], row["floor_matched_sd"])
         above.append(is_above)
@@ -309,6 +309,8 @@ def retrieval(answers: Answers, models: list[str]) -> Finding | None:
     listed = each(models, describe)
     if not listed:
         return None
+    if not above:
+        return Finding("Retrieval", "The gallery is so small that chance finds every item.", listed)
     conclusion = verdict(
         above,
         "Retrieval is above chance in both directions.",
@@ -329,13 +331,13 @@ def interventions(answers: Answers, models: list[str], sae: str) -> Finding | No
     def describe(model: str) -> str | None:
         rows = [row for row in answers.interventions.of(model=model) if row["sae"] in (sae, None)]
         by_name = {row["intervention"]: row for row in rows if row["direction"] == "image_to_text"}
-        r1 = {name: row["r1"] for name, row in by_name.items()}
+        r1 = {name: row["r1"] for name, row in by_name.items() if row["r1"] is not None}
         if not r1.keys() >= {"embeddings", "mean_removed", "reconstructions"}:
             return None
         without = max(r1["embeddings"], r1["mean_removed"])
         tried = [name for name in r1 if name not in ("embeddings", "mean_removed") and not name.startswith("random")]
         best = max(tried, key=lambda name: r1[name])
-        error = math.sqrt(without * (1 - without) / max(by_name["embeddings"]["gallery"], 1))
+        error = math.sqrt(max(0.0, without * (1 - without)) / max(by_name["embeddings"]["gallery"], 1))
         better.append(r1[best] > without + SURE * error)
         text = f"embeddings {number(r1['embeddings'])}, their modality means removed {number(r1['mean_removed'])}"
         text += f", reconstructions {number(r1['reconstructions'])}"

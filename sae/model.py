@@ -3,7 +3,10 @@
 Inference only; training is in `sae.training`.
 """
 
+import contextlib
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
@@ -15,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sae.architectures import ARCHITECTURES, PARAMETERS
+from sae.architectures import ARCHITECTURES, PARAMETERS, check_parameters
 from sae.settings import FIRST_EDITION, NEWER, Settings, Stated
 from sae.sparsity import SELECT, above
 
@@ -146,15 +149,19 @@ class SAE:
         folder = Path(folder)
         config = _read_config(folder / CONFIG_FILE)
         path = folder / WEIGHTS_FILE
-        try:
-            tensors = load_file(path, device=str(device))
-        except FileNotFoundError:
-            raise SAEFormatError(f"{path}: no such file") from None
-        except SafetensorError as error:
-            raise SAEFormatError(f"{path}: not a readable safetensors file ({error})") from error
+        tensors = read_safetensors(path, device)
         _check_tensors(tensors, config, str(path))
         names = (*TENSORS, *(MEANS.values() if config.centring else ()))
         return cls(**{name: tensors[name] for name in names}, config=config)
+
+    def difference(self, other: "SAE") -> str | None:
+        """The first setting or tensor that two SAEs do not share bit by bit, in words; None if there is none."""
+        if self.config != other.config:
+            return "their settings differ"
+        for name in (*TENSORS, *(MEANS.values() if self.config.centring else ())):
+            if not torch.equal(getattr(self, name).cpu(), getattr(other, name).cpu()):
+                return f"their tensors {name} differ"
+        return None
 
     def _mean(self, modality: str | None) -> Tensor | None:
         """The mean that is subtracted from rows of a modality; None without centring."""
@@ -176,15 +183,42 @@ class SAE:
         return rows
 
 
-def _read_config(path: Path) -> Config:
+@contextlib.contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """Context in which SAEFormatError, naming the file, replaces the errors of a file that cannot be opened."""
+    if path.is_dir():
+        raise SAEFormatError(f"{path}: is a folder; a file is needed")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        yield
     except FileNotFoundError:
         raise SAEFormatError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (NotADirectoryError, PermissionError) as error:
+        raise SAEFormatError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds. Raises SAEFormatError, naming the file, where it holds none."""
+    try:
+        with unreadable(path):
+            entries = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise SAEFormatError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(entries, dict):
-        raise SAEFormatError(f"{path}: holds a {type(entries).__name__}; an object of settings is needed")
+        raise SAEFormatError(f"{path}: holds a {type(entries).__name__}; an object is needed")
+    return entries
+
+
+def read_safetensors(path: Path, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name. Raises SAEFormatError, naming the file, where it cannot be read."""
+    try:
+        with unreadable(path):
+            return dict(load_file(path, device=str(device)))
+    except SafetensorError as error:
+        raise SAEFormatError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def _read_config(path: Path) -> Config:
+    entries = read_json(path)
     fields = Config.model_fields
     needed = {name for name, field in fields.items() if field.is_required()}
     if missing := sorted(needed - set(entries)):
@@ -196,21 +230,35 @@ def _read_config(path: Path) -> Config:
 
 
 def _check_config(entries: dict[str, Any], path: Path) -> None:
+    """Check the entries of a config.json. Raises SAEFormatError, naming the key and what is allowed."""
+
+    def need(key: str, fits: bool, allowed: str) -> None:
+        if not fits:
+            raise SAEFormatError(f"{path}: {key} is {entries[key]!r}; {allowed}")
+
     for key in ("dim", "width", "k", "seed", "epochs", "batch_size", "rows_seen"):
-        value, least = entries[key], int(key in ("dim", "width"))
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise SAEFormatError(f"{path}: {key} is {value!r}; a whole number from {least} is needed")
-    if entries["architecture"] not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise SAEFormatError(f"{path}: architecture is {entries['architecture']!r}; known are {known}")
-    architecture = entries["architecture"]
-    if ARCHITECTURES[architecture].threshold == "none" and not 1 <= entries["k"] <= entries["width"]:
-        raise SAEFormatError(f"{path}: k is {entries['k']}; {architecture} needs 1 to the width, {entries['width']}")
+        least = int(key in ("dim", "width"))
+        need(key, type(entries[key]) is int and entries[key] >= least, f"a whole number from {least} is needed")
+    for key in ("learning_rate", "auxk", "dead_after_epochs"):
+        need(key, _is_number(entries[key]) and entries[key] >= 0, "a finite number from 0 is needed")
+    share = entries["image_share"]
+    is_share = _is_number(share) and 0 <= share <= 1
+    need("image_share", is_share or share in ("natural", "unknown"), 'a number from 0 to 1 or "natural" is needed')
+    need("architecture", entries["architecture"] in list(ARCHITECTURES), f"known are {', '.join(ARCHITECTURES)}")
+    least, width = int(ARCHITECTURES[entries["architecture"]].threshold == "none"), entries["width"]
+    need("k", least <= entries["k"] <= width, f"{entries['architecture']} needs {least} to the width, {width}")
+    k_aux = entries.get("k_aux")
+    need("k_aux", k_aux is None or (type(k_aux) is int and k_aux >= 1), "a whole number from 1 or null is needed")
     dtypes = get_args(Settings.model_fields["encoder_dtype"].annotation)
-    allowed = {"preprocessing": ("l2", "none"), "encoder_dtype": dtypes, "centring": (False, True)}
-    for key, values in allowed.items():
-        if key in entries and entries[key] not in values:
-            raise SAEFormatError(f"{path}: {key} is {entries[key]!r}; {json.dumps(values)[1:-1]} are allowed")
+    allowed = {"preprocessing": ("l2", "none"), "encoder_dtype": dtypes}
+    allowed |= dict.fromkeys(("centring", "decoder_bias"), (False, True))
+    for key in allowed.keys() & entries.keys():
+        fits = entries[key] in allowed[key] and type(entries[key]) is type(allowed[key][0])
+        need(key, fits, f"{json.dumps(allowed[key])[1:-1]} are allowed")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _own_parameters(entries: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -221,6 +269,10 @@ def _own_parameters(entries: dict[str, Any], path: Path) -> dict[str, Any]:
             parameters[name] = TypeAdapter(PARAMETERS[name].type).validate_python(entries[name])
         except ValidationError as error:
             raise SAEFormatError(f"{path}: {name} is {entries[name]!r}: {error.errors()[0]['msg']}") from error
+    try:
+        check_parameters(entries["architecture"], entries["width"], parameters)
+    except ValueError as error:
+        raise SAEFormatError(f"{path}: {error}") from error
     return parameters
 
 
@@ -237,6 +289,8 @@ def _check_tensors(tensors: dict[str, Tensor], config: Config, where: str) -> No
         shapes |= dict.fromkeys(MEANS.values(), ((dim,),))
     elif means := sorted(set(MEANS.values()) & set(tensors)):
         raise SAEFormatError(f"{where}: has a tensor {means[0]}, but the config says centring = false")
+    if unknown := sorted(set(tensors) - set(shapes)):
+        raise SAEFormatError(f"{where}: unknown tensor {', '.join(unknown)}; known are {', '.join(shapes)}")
     for name, allowed in shapes.items():
         if name not in tensors:
             raise SAEFormatError(f"{where}: missing tensor {name}")

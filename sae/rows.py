@@ -6,7 +6,7 @@ arrays; to another device they are copied once.
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,12 @@ from torch import Tensor
 Matrix = np.ndarray[Any, Any] | Tensor  # rows [n, d] as callers give them
 IMAGE, TEXT = 0, 1  # streams of random numbers under one seed
 CHUNK = 16_384  # rows per part of a pass over all of them
+
+
+class RowsError(ValueError):
+    """Rows that nothing can be trained on: the message says which rows, and what is wrong with them."""
+
+    exit_code: ClassVar[int] = 2
 
 
 class Mixture(NamedTuple):
@@ -118,7 +124,7 @@ class TrainingRows:
 def training_rows(
     image: np.ndarray | Tensor, text: np.ndarray | Tensor, share: float | str, device: str | torch.device
 ) -> TrainingRows:
-    """The rows of both modalities, in their dtype, on the device. Raises ValueError naming the first unusable row.
+    """The rows of both modalities, in their dtype, on the device. Raises RowsError naming the first unusable row.
 
     Memory-mapped arrays are read into memory whole, because an epoch draws rows in random order.
     """
@@ -127,17 +133,17 @@ def training_rows(
         rows = torch.from_numpy(np.array(values)) if isinstance(values, np.memmap) else torch.as_tensor(values)
         rows = rows if rows.dtype in (torch.float16, torch.bfloat16) else rows.float()
         if rows.ndim != 2:
-            raise ValueError(f"{name} has shape {tuple(rows.shape)}; [rows, dimension] is needed")
+            raise RowsError(f"{name} has shape {tuple(rows.shape)}; [rows, dimension] is needed")
         bad = [start + i for start in range(0, len(rows), CHUNK) for i in _unusable(rows[start : start + CHUNK])]
         if bad:
-            raise ValueError(f"{name}: {len(bad)} rows hold NaN, infinity or only zeros; the first is row {bad[0]}")
+            raise RowsError(f"{name}: {len(bad)} rows hold NaN, infinity or only zeros; the first is row {bad[0]}")
         parts.append(rows.to(device))
     n_image, n_text = parts[0].shape[0], parts[1].shape[0]
     if parts[0].shape[1] != parts[1].shape[1]:
-        raise ValueError(f"image rows have {parts[0].shape[1]} dimensions and text rows {parts[1].shape[1]}")
+        raise RowsError(f"image rows have {parts[0].shape[1]} dimensions and text rows {parts[1].shape[1]}")
     image_share = n_image / max(n_image + n_text, 1) if share == "natural" else float(share)
     if n_image + n_text == 0 or (n_image == 0 and image_share > 0) or (n_text == 0 and image_share < 1):
-        raise ValueError(f"image_share is {share}, but there are {n_image} image and {n_text} text rows")
+        raise RowsError(f"image_share is {share}, but there are {n_image} image and {n_text} text rows")
     return TrainingRows((parts[0], parts[1]), image_share)
 
 

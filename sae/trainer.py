@@ -15,7 +15,7 @@ from sae.calibration import calibrate_encoder
 from sae.gathered_step import gathered_gradients_, is_gathering_better
 from sae.initial import initial_weights
 from sae.model import SAE, Config
-from sae.rows import TrainingRows
+from sae.rows import RowsError, TrainingRows
 from sae.settings import Settings
 from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, is_sparse_better
 from sae.step import codes_of, forward
@@ -40,7 +40,7 @@ class Trainer:
         self.architecture = ARCHITECTURES[settings.architecture]
         mixture = rows.mixture()
         if mixture.variance < 1e-12:
-            raise ValueError("all training rows are equal: there is nothing to learn")
+            raise RowsError("all training rows are equal: there is nothing to learn")
         self.means = rows.centre_() if settings.centring else None
         self.spread = mixture.variance  # the variance that R2 refers to: of the rows before centring
         self.variance = rows.mixture().variance if settings.centring else mixture.variance

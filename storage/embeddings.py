@@ -26,6 +26,8 @@ NDArray = np.ndarray[Any, np.dtype[np.float32]]
 class EmbeddingError(ValueError):
     """Embeddings that cannot be stored or used: not finite, too large for float16, or missing rows."""
 
+    exit_code = 2
+
 
 class Embeddings(NamedTuple):
     """The arrays of a shard: as stored, or with each row L2-normalised after reading, since float16 rounds norms."""

@@ -10,7 +10,7 @@ from tasks.stage import Runtime, stage
 CURVE = ("loss", "r2", "l0", "dead_fraction", "rows_per_second")
 
 
-@stage("saes", version="import 1", unhashed=("path",))
+@stage("saes", version="import 2", unhashed=("path",))
 def import_sae(
     out: Path,
     pairs: list[Dataset],
@@ -25,11 +25,13 @@ def import_sae(
     """Read an SAE from `path` and write it in this project's format. `checkpoint` is the fingerprint of its files.
 
     Its dimension must be that of the model's rows. If its files hold no threshold, a threshold is calibrated on the
-    training rows. The table of its training curve is empty.
+    training rows. The table of its training curve is empty. Raises SAEFormatError before the dataset is complete if a
+    part of the files is not known, or if what was written is not what was read.
     """
     import polars as pl
 
     from sae.interchange import load_checkpoint
+    from sae.model import SAE, SAEFormatError
     from storage.rows import select
 
     rows = select(runtime.store, pairs, embeddings, heldout, "train")
@@ -37,6 +39,8 @@ def import_sae(
         path, dim=rows.image.shape[1], architecture=architecture, k=k or 0, rows=(rows.image, rows.text)
     )
     imported.save(out)
+    if difference := SAE.load(out).difference(imported):
+        raise SAEFormatError(f"{path}: the SAE changed while it was written: {difference}")
     columns = {"step": pl.Int64, "epoch": pl.Float64, **dict.fromkeys(CURVE, pl.Float64)}
     pl.DataFrame(schema=columns).write_parquet(out / "training.parquet")
     return len(rows.image) + len(rows.text)

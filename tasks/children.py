@@ -12,9 +12,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
+
+DONE, REFUSED, FAILED = "done", "refused", "failed"  # what came of a job: a result, bad input, another error
 
 
 class ChildFailed(RuntimeError):
@@ -30,6 +33,12 @@ class ChildFailed(RuntimeError):
 
 class ChildLost(ChildFailed):
     """A child process died: memory ran out, or it was killed."""
+
+
+class ChildRefused(ChildFailed):
+    """A job met bad input in its child process. The message is the sentence of the child's error."""
+
+    exit_code = 2
 
 
 class Watch(NamedTuple):
@@ -87,8 +96,9 @@ def side_by_side(jobs: int) -> Iterator[ThreadPoolExecutor]:
 def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
     """Return `body(job, watch)`, computed in a child process. Body, job and answer are pickled.
 
-    Raises ChildFailed with the error of the body, or with the exit code if the process died. A process that the kernel
-    kills because memory has run out leaves no other message.
+    Raises ChildRefused with the sentence of the body's error if that error has exit code 2, else ChildFailed with the
+    error of the body, or with the exit code if the process died. A process that the kernel kills because memory has
+    run out leaves no other message.
     """
     idle: Waiting | None = getattr(_thread, "idle", None)
     child = _take(idle) if idle else None
@@ -98,18 +108,20 @@ def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
         child.process.kill()
     try:
         child.pipe.send((body, job))
-        failed, answer = child.pipe.recv()
+        outcome, answer = child.pipe.recv()
     except (EOFError, OSError) as error:
         child.process.join()
         raise ChildLost(f"{label}: its process died (exit code {child.process.exitcode})") from error
     except BaseException:  # the study is interrupted
         child.process.kill()
         raise
-    if idle is None or failed:
+    if idle is None or outcome != DONE:
         child.end()
     else:
         idle.append(child)
-    if failed:
+    if outcome == REFUSED:
+        raise ChildRefused(answer)
+    if outcome == FAILED:
         text, errno = answer
         raise ChildFailed(f"{label}: {text}", errno)
     return answer
@@ -126,18 +138,28 @@ def _start() -> Child:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(os.getpid(), theirs), daemon=True)
-    # Ctrl-C in a terminal reaches every process of the study. Children leave it to the study, which ends them: a thread
-    # that blocks a signal starts processes that block it too.
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with _without_interrupts():
         process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     theirs.close()
     return Child(process, ours)
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Block SIGINT in this thread, and so in a process that is started from it, from its first instruction on.
+
+    Ctrl-C goes to the whole process group. The study ends its children itself, and they print nothing.
+    """
+    resource_tracker.ensure_running()  # which unblocks SIGINT when it starts its own process
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(parent: int, pipe: Connection) -> None:
+    """Do jobs until the pipe is closed. The answer to a job is (DONE, result), (REFUSED, text) or (FAILED, text)."""
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -149,6 +171,9 @@ def _serve(parent: int, pipe: Connection) -> None:
             except EOFError:
                 return  # the parent closed the pipe, or is gone
             try:
-                pipe.send((False, body(job, Watch(parent))))
+                pipe.send((DONE, body(job, Watch(parent))))
             except Exception as error:
-                pipe.send((True, (f"{type(error).__name__}: {error}", getattr(error, "errno", None))))
+                if getattr(error, "exit_code", 1) == 2:
+                    pipe.send((REFUSED, str(error)))
+                else:
+                    pipe.send((FAILED, (f"{type(error).__name__}: {error}", getattr(error, "errno", None))))

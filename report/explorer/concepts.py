@@ -46,9 +46,10 @@ class SAEKey(NamedTuple):
 
 def find_top(con: duckdb.DuckDBPyConnection, keys: list[SAEKey]) -> None:
     """Fill the table explorer_top: the strongest items of every concept of these SAEs."""
-    for place, key in enumerate(keys):
-        into = "INSERT INTO explorer_top" if place else "CREATE OR REPLACE TEMP TABLE explorer_top AS"
-        con.execute(f"{into} {statement('explorer/top', **key._asdict(), n=TOP)}")
+    empty = statement("explorer/top", model="", sae="", seed=0, n=0)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE explorer_top AS {empty}")
+    for key in keys:
+        con.execute(f"INSERT INTO explorer_top {statement('explorer/top', **key._asdict(), n=TOP)}")
 
 
 def find_words(con: duckdb.DuckDBPyConnection) -> None:

@@ -62,19 +62,18 @@ def manifest(con: duckdb.DuckDBPyConnection, config: dict[str, Any], runs: list[
     """The manifest, which the explorer reads first; `handed_out` adds the definitions."""
     counts = queries.ask(con, queries.COUNTS).of(split="all")
     models = list(dict.fromkeys(run["model"] for run in runs))
-    first = runs[0]
     return {
         "schema": SCHEMA,
         "live": False,
         "study": config["name"],
         "items": True,
-        "title": f"Concepts and bridges of {_listed(models)}",
+        "title": f"Concepts and bridges of {_listed(models or [config['name']])}",
         "pairs": {
             "images": counts[0]["images"] if counts else 0,
             "captions": counts[0]["captions"] if counts else 0,
             "licence": config["pairs"].get("licence"),
         },
-        "split": first["split"],
+        "split": runs[0]["split"] if runs else config["analyze"]["split"],
         "runs": [
             {"key": f"{run['model']}/{run['sae']}/{run['seed']}", "layout": method_of(run["concepts"])}
             | {name: value for name, value in run.items() if name != "split"}
@@ -85,7 +84,9 @@ def manifest(con: duckdb.DuckDBPyConnection, config: dict[str, Any], runs: list[
             for view in documented(con)
         ],
         "examples": [
-            {"title": title, "query": query} for title, query in examples(first["model"], first["sae"], first["seed"])
+            {"title": title, "query": query}
+            for run in runs[:1]
+            for title, query in examples(run["model"], run["sae"], run["seed"])
         ],
         "item_block": items.BLOCK,
         "concept_block": concepts.CONCEPT_BLOCK,
@@ -106,4 +107,4 @@ def examples(model: str, sae: str, seed: int) -> list[tuple[str, str]]:
 
 
 def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}"

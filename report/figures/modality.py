@@ -11,7 +11,7 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from report.drawing import FIRST, MUTED, PAPER, SECOND, THIRD, Draw, Drawn, LegendKey, Panel, short
+from report.drawing import FIRST, MUTED, PAPER, SECOND, THIRD, Draw, Drawn, LegendKey, Panel, say, short
 from report.figures.runs import Runs, columns_for, models_of, titled
 from report.queries import MIN_FIRINGS, UNIMODAL, Answer, Row
 
@@ -24,8 +24,10 @@ SUBSPACES = {
 SMALLEST, LARGEST = 3.0, 13.0  # diameters of marks, in points
 
 
-def histograms(answer: Answer, runs: Runs) -> Drawn:
-    """The histogram of the modality score: shares of concepts, and of their energy."""
+def histograms(answer: Answer, runs: Runs) -> Drawn | None:
+    """The histogram of the modality score: shares of concepts, and of their energy; None without SAEs."""
+    if not runs:
+        return None
     top = 1.06 * max((max(row["share"] or 0, row["energy_share"] or 0) for row in answer.rows), default=1) or 1
     panels, left_out = [], []
     for model, sae, title in titled(runs):
@@ -33,7 +35,7 @@ def histograms(answer: Answer, runs: Runs) -> Drawn:
         counted, out = sum(row["concepts"] for row in rows), rows[0]["left_out"] if rows else 0
         left_out.append(f"{title}: {counted} concepts counted, {out} left out")
         label = f"Histogram of the modality scores of {title}: {counted} concepts counted, {out} left out."
-        panels.append(Panel(_histogram(rows, top), title, label))
+        panels.append(Panel(_histogram(rows, top, f"{counted} concepts counted, {out} left out"), title, label))
     caption = (
         f"Modality score (0 text, 1 image) of the concepts with at least {MIN_FIRINGS} firings, all seeds together. "
         f"Dotted lines: the unimodal thresholds {UNIMODAL} and {1 - UNIMODAL}. {'; '.join(left_out)}."
@@ -42,9 +44,11 @@ def histograms(answer: Answer, runs: Runs) -> Drawn:
     return Drawn("modality", panels, keys, caption, answer.sql, columns_for(runs))
 
 
-def _histogram(rows: list[Row], top: float) -> Draw:
+def _histogram(rows: list[Row], top: float, counts: str) -> Draw:
     def draw(axes: Axes) -> None:
-        if rows:
+        if not any(row["concepts"] for row in rows):
+            say(axes, counts)
+        elif rows:
             edges = [row["low"] for row in rows] + [rows[-1]["high"]]
             axes.stairs([row["share"] or 0 for row in rows], edges, fill=True, color=FIRST, alpha=0.55, linewidth=0)
             axes.stairs([row["energy_share"] or 0 for row in rows], edges, color=SECOND, linewidth=1.6)
@@ -70,6 +74,7 @@ def alignments(answer: Answer, nulls: Answer, runs: Runs, most: int) -> Drawn | 
     the largest energy. nulls: rows (model, subspace, mean, low, high) of |alignment| of random directions. Returns None
     if no subspace was computed.
     """
+    answer, nulls = answer.known("alignment", "modality_score"), nulls.known("low", "high")
     subspaces = [name for name in SUBSPACES if answer.of(subspace=name)]
     models = [model for model in models_of(runs) if answer.of(model=model)]
     if not subspaces:
@@ -112,9 +117,9 @@ def _alignment(rows: list[Row], null: list[Row], unsigned: bool) -> Draw:
             low = null[0]["low"] if unsigned else -null[0]["high"]
             axes.axhspan(low, null[0]["high"], color=THIRD, alpha=0.25, linewidth=0)
         by_size: dict[float, list[Row]] = {}
-        largest = max((row["energy"] for row in rows), default=0) or 1
+        largest = max((row["energy"] or 0 for row in rows), default=0) or 1
         for row in rows:
-            diameter = max(SMALLEST, LARGEST * math.sqrt(row["energy"] / largest))
+            diameter = max(SMALLEST, LARGEST * math.sqrt((row["energy"] or 0) / largest))
             # marks of equal size share one shape, which makes the SVG ten times smaller
             by_size.setdefault(round(2 * diameter) / 2, []).append(row)
         for diameter, marks in sorted(by_size.items(), reverse=True):

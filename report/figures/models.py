@@ -24,6 +24,7 @@ STATISTICS = {
 
 def side_by_side(answer: Answer, runs: Runs) -> Drawn | None:
     """One line per statistic and one mark per model, on a scale from 0 to 1; None with a single model and setting."""
+    answer = answer.known("value", "low", "high")
     runs = [run for run in runs if answer.of(model=run[0], sae=run[1])][: len(SERIES)]
     if len(runs) < 2:
         return None
@@ -76,10 +77,11 @@ def _mark(axes: Axes, row: Row, y: float, color: str, marker: str) -> None:
 
 def concentration(answer: Answer, runs: Runs) -> Drawn | None:
     """Share of the energy in the K most energetic concepts, one line per model, and its value for equal energies."""
+    answer = answer.known("energy_share", "low", "high")
     panels, series = [], dict(zip(dict.fromkeys(model for model, _ in runs), SERIES, strict=False))
     saes = list(dict.fromkeys(sae for _, sae in runs))
     for sae in saes:
-        rows = [row for row in answer.of(sae=sae) if row["model"] in series and row["energy_share"] is not None]
+        rows = [row for row in answer.of(sae=sae) if row["model"] in series]
         if not rows:
             continue
         tops = [row for row in rows if row["k"] == TOP]

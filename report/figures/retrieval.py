@@ -26,6 +26,7 @@ DIRECTIONS = (("image_to_text", FIRST, "o", -0.16), ("text_to_image", SECOND, "s
 
 def interventions(answer: Answer, runs: Runs) -> Drawn | None:
     """R@1 in both directions after every intervention, one panel per SAE; None without interventions on an SAE."""
+    answer = answer.known("r1", "low", "high")
     present = {row["intervention"] for row in answer.rows}
     names = [name for name in INTERVENTIONS if name in present] + sorted(present - set(INTERVENTIONS))
     runs = [run for run in runs if answer.of(model=run[0], sae=run[1])]

@@ -8,15 +8,18 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MultipleLocator, NullLocator
 
-from report.drawing import FIRST, INK, LINE, PAPER, SECOND, THIRD, Draw, Drawn, LegendKey, Panel, dashes, short
+from report.drawing import FIRST, INK, LINE, PAPER, SECOND, THIRD, Draw, Drawn, LegendKey, Panel, dashes, say, short
 from report.figures.runs import Runs, columns_for, models_of, titled
 from report.queries import Answer, Row
+from report.sentences import number
 
 FLOORS = (("floor_random", THIRD, "1.5 2.5"), ("floor_matched", SECOND, "5 3"))
 
 
-def curves(answer: Answer, runs: Runs) -> Drawn:
-    """Stability of the K most energetic concepts against K, with both floors."""
+def curves(answer: Answer, runs: Runs) -> Drawn | None:
+    """Stability of the K most energetic concepts against K, with both floors; None without SAEs."""
+    if not runs:
+        return None
     lows = [row[name] for row in answer.rows for name in ("floor_random", "low") if row[name] is not None]
     bottom = min(0.0, *lows) if lows else 0.0
     widest = max((row["k"] for row in answer.rows), default=1)
@@ -26,7 +29,9 @@ def curves(answer: Answer, runs: Runs) -> Drawn:
         label = f"Stability of the K most energetic concepts of {title} against K, with both floors."
         if rows and rows[-1]["stability"] is not None:
             last = rows[-1]
-            label += f" Over all {last['k']}: {last['stability']:.3f}, floor_matched {last['floor_matched']:.3f}."
+            label += (
+                f" Over all {last['k']}: {number(last['stability'])}, floor_matched {number(last['floor_matched'])}."
+            )
         panels.append(Panel(_curve(rows, bottom, widest), title, label))
     caption = (
         "Stability: mean cosine of concepts matched between two seeds, over the K with most energy. Band of the line: "
@@ -50,7 +55,9 @@ def _curve(rows: list[Row], bottom: float, widest: int) -> Draw:
             high = [m + s for m, s in zip(mean, spread, strict=True)]
             axes.fill_between(k, low, high, color=color, alpha=0.18, linewidth=0)
             axes.plot(k, mean, color=color, linestyle=dashes(dash))
-        known = [row for row in rows if row["stability"] is not None]
+        known = [row for row in rows if None not in (row["stability"], row["low"], row["high"])]
+        if not any(row[name] is not None for row in rows for name in ("stability", *(name for name, *_ in FLOORS))):
+            say(axes, "no pair of seeds was matched, and there are no floors")
         k = [row["k"] for row in known]
         low, high = [row["low"] for row in known], [row["high"] for row in known]
         axes.fill_between(k, low, high, color=FIRST, alpha=0.25, linewidth=0)
@@ -76,6 +83,7 @@ def diets(answer: Answer, runs: Runs) -> Drawn | None:
 
     answer: model, sae_a, sae_b, same_seed, stability, low, high, energy_weighted, pairs, floor_matched, floor_random.
     """
+    answer = answer.known("stability", "low", "high")
     between = [row for row in answer.rows if row["sae_a"] != row["sae_b"]]
     if not between:
         return None

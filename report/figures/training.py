@@ -10,16 +10,18 @@ from report.figures.runs import Runs, columns_for, titled
 from report.queries import Answer, Row
 
 
-def curves(answer: Answer, runs: Runs) -> Drawn:
-    """R2 and the dead fraction over the epochs of training, one line per seed."""
+def curves(answer: Answer, runs: Runs) -> Drawn | None:
+    """R2 and the dead fraction over the epochs of training, one line per seed; None where no SAE has a curve."""
+    answer = answer.known("epoch")
     epochs = max((row["epoch"] for row in answer.rows), default=1) or 1
     # The R2 of the first batches can be far below 0; showing it would flatten the rest.
     bottom = max(-0.25, min((row["r2"] for row in answer.rows if row["r2"] is not None), default=0.0))
     panels = []
-    for model, sae, title in titled(runs):
+    trained = [run for run in runs if answer.of(model=run[0], sae=run[1])]  # the others were imported
+    if not trained:
+        return None
+    for model, sae, title in titled(trained):
         rows = answer.of(model=model, sae=sae)
-        if not rows:  # an imported SAE has no record of its training
-            continue
         seeds = len({row["seed"] for row in rows})
         label = f"Training of {title}: R squared and dead fraction by epoch, {seeds} seed{'s' * (seeds != 1)}."
         panels.append(Panel(_curves(rows, min(0.0, bottom), epochs), title, label, (4.9, 2.1)))
@@ -28,7 +30,7 @@ def curves(answer: Answer, runs: Runs) -> Drawn:
         "dead: concepts that do not fire in the window of the auxiliary loss."
     )
     keys = [LegendKey("R² of training batches", FIRST), LegendKey("dead fraction", SECOND, "5 3")]
-    return Drawn("training", panels, keys, caption, answer.sql, columns_for(runs))
+    return Drawn("training", panels, keys, caption, answer.sql, columns_for(trained))
 
 
 def _curves(rows: list[Row], bottom: float, epochs: float) -> Draw:

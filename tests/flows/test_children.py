@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from tasks.children import ChildFailed, Watch, in_process, side_by_side
+from tasks.children import ChildFailed, ChildRefused, Watch, in_process, side_by_side
 
 
 def whose(job: int, watch: Watch) -> int:
@@ -25,6 +25,24 @@ def locks(job: int, watch: Watch) -> None:
 
 def fails(job: str, watch: Watch) -> None:
     raise ValueError(f"cannot do {job}")
+
+
+class Refused(ValueError):
+    """An error about what the user gave."""
+
+    exit_code = 2
+
+
+def refuses(job: str, watch: Watch) -> None:
+    raise Refused(f"no captions in {job}")
+
+
+def waits(folder: str, watch: Watch) -> None:
+    """Tell the test that the job runs, then go on until the process is ended."""
+    Path(folder, str(os.getpid())).touch()
+    while True:
+        watch()
+        time.sleep(0.05)
 
 
 def dies(job: str, watch: Watch) -> None:
@@ -59,6 +77,54 @@ def test_an_error_in_a_process_is_reported() -> None:
         in_process(fails, "it", "frontier, pca")
     with pytest.raises(ChildFailed, match=r"frontier, pca: its process died \(exit code 1\)"):
         in_process(dies, "it", "frontier, pca")
+
+
+def test_bad_input_that_a_process_meets_stays_bad_input() -> None:
+    with pytest.raises(ChildRefused) as refused:
+        in_process(refuses, "the study", "seed 0")
+    assert str(refused.value) == "no captions in the study"
+    assert refused.value.exit_code == 2
+    with side_by_side(2) as pool:
+        both = [pool.submit(in_process, refuses, name, "seed 0") for name in ("a", "b")]
+        assert [str(job.exception()) for job in both] == ["no captions in a", "no captions in b"]
+
+
+INTERRUPTED = """
+import sys
+from test_children import waits
+from tasks.children import in_process, side_by_side
+if __name__ == "__main__":
+    try:
+        if sys.argv[2] == "alone":
+            in_process(waits, sys.argv[1], "it")
+        with side_by_side(2) as pool:
+            jobs = [pool.submit(in_process, waits, sys.argv[1], "it") for _ in range(2)]
+            [job.result() for job in jobs]
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@pytest.mark.parametrize(("how", "count"), [("alone", 1), ("together", 2)])
+def test_ctrl_c_ends_the_processes_which_print_nothing(tmp_path: Path, how: str, count: int) -> None:
+    (tmp_path / "program.py").write_text(INTERRUPTED)
+    running = tmp_path / "running"
+    running.mkdir()
+    here = Path(__file__)
+    environment = {**os.environ, "PYTHONPATH": f"{here.parent}{os.pathsep}{here.parents[2]}"}
+    command = [sys.executable, str(tmp_path / "program.py"), str(running), how]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    study = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)  # type: ignore[call-overload]
+    end = time.monotonic() + 60
+    while len(list(running.iterdir())) < count:
+        assert study.poll() is None, study.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    os.killpg(study.pid, signal.SIGINT)  # what Ctrl-C in a terminal does
+    out, errors = study.communicate(timeout=30)
+    assert (out, errors) == ("interrupted\n", "")
+    for pid in running.iterdir():
+        until_ended(int(pid.name))
 
 
 def test_a_process_does_one_job_after_another_side_by_side_and_one_alone() -> None:

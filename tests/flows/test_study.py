@@ -14,6 +14,7 @@ from flows.config import load_study
 from flows.status import status
 from flows.study import Finished, run_study
 from storage import open_catalog
+from storage.dataset import manifest_of
 from storage.errors import BadInput
 from storage.runs import Run, last_run
 from tasks.fit import Fit, fit_in_process
@@ -57,6 +58,13 @@ def test_a_study_makes_every_view(finished: tuple[Path, Path, Run]) -> None:
     assert counts["matches"] == 2 * 24
     assert all(counts.values())
     assert (store / "report" / "small" / "index.html").stat().st_size > 10_000
+
+
+def test_an_entry_shows_how_long_its_dataset_took_to_make(finished: tuple[Path, Path, Run]) -> None:
+    # Both seeds are trained in processes of their own; the tasks of their entries only find what these wrote.
+    _, store, made = finished
+    for entry in made.of("train"):
+        assert entry.seconds == manifest_of(store, entry.dataset)["seconds"]
 
 
 def test_a_second_run_in_a_moved_store_does_nothing_again(copy: tuple[Path, Path]) -> None:

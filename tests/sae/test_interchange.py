@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from sae.architectures import ARCHITECTURES
 from sae.hub import from_hub, model_card, push_to_hub
@@ -283,3 +283,246 @@ def test_the_card_shows_what_was_measured_and_nothing_else():
     assert "0.490; of random directions 0.240" in model_card(make(), floors)
     assert "Stability" not in model_card(make(), {"stability": 0.49})  # needs its floors, the levels by chance
     assert "Nothing was measured." in model_card(make(), {})
+
+
+def topk_tensors(dim=6, width=10, seed=0):
+    """Tensors of a SAELens SAE with unit atoms."""
+    g = torch.Generator().manual_seed(seed)
+    atoms = torch.nn.functional.normalize(torch.randn(width, dim, generator=g), dim=1)
+    return {
+        "W_enc": torch.randn(dim, width, generator=g).tolist(), "b_enc": [0.1] * width, "W_dec": atoms.tolist(),
+        "b_dec": [0.2] * dim,
+    }  # fmt: skip
+
+
+OLD = {
+    "d_in": 6,
+    "d_sae": 10,
+    "metadata": {},
+    "activation_fn_str": "topk",
+}  # versions 3 to 5: k in activation_fn_kwargs
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"architecture": "standard", "activation_fn_kwargs": {"k": 4}},  # version 3
+        {"architecture": "topk", "activation_fn_kwargs": {"k": 4}},  # versions 4 and 5
+        {"architecture": "topk", "activation_fn_kwargs": {"k": 4.0}},
+        {"architecture": "topk", "activation_fn_kwargs": {"k": 4}, "k": 4},
+        {"architecture": "topk", "activation_fn_str": None, "k": 4, "rescale_acts_by_decoder_norm": True},  # version 6
+        {"architecture": "topk", "activation_fn_kwargs": {}, "given": 4},  # the k of the study
+        {"architecture": "topk", "activation_fn_kwargs": {"k": 4}, "given": 2},  # the file's own k wins
+    ],
+)
+def test_k_of_a_topk_sae_is_found_where_each_version_of_saelens_writes_it(tmp_path, entries):
+    given = entries.get("given", 0)
+    written = OLD | {key: value for key, value in entries.items() if key != "given"}
+    saelens_folder(tmp_path / "lens", topk_tensors(), **written)
+    loaded = load_checkpoint(tmp_path / "lens", dim=6, k=given)
+    assert loaded.config.k == 4
+    tensors = {name: torch.tensor(value) for name, value in topk_tensors().items()}
+    pre = (rows() - tensors["b_dec"]) @ tensors["W_enc"] + tensors["b_enc"]
+    kept = pre.topk(4, dim=1)
+    right = torch.zeros_like(pre).scatter(1, kept.indices, kept.values.relu())
+    torch.testing.assert_close(loaded.encode(rows()), right, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ({}, r"cfg.json: holds no k.*saes\.k"),
+        ({"activation_fn_kwargs": None}, r"cfg.json: holds no k"),
+        ({"activation_fn_kwargs": {"k": 100}}, r"cfg.json: activation_fn_kwargs.k is 100; .* from 1 to 10"),
+        ({"activation_fn_kwargs": {"k": 2.5}}, r"activation_fn_kwargs.k is 2.5"),
+        ({"activation_fn_kwargs": {"k": True}}, r"activation_fn_kwargs.k is True"),
+        ({"activation_fn_kwargs": {"k": "4"}}, r"activation_fn_kwargs.k is '4'"),
+        ({"activation_fn_kwargs": {"k": 0}}, r"activation_fn_kwargs.k is 0"),
+        ({"activation_fn_kwargs": [4]}, r"activation_fn_kwargs is \[4\]"),
+        ({"activation_fn_kwargs": {"k": 4, "postact_fn": "tanh"}}, r"the key activation_fn_kwargs.postact_fn is not"),
+        ({"k": 3, "activation_fn_kwargs": {"k": 4}}, r"k is 3, but activation_fn_kwargs.k is 4"),
+        ({"activation_fn_kwargs": {}, "given": 11}, r"cfg.json: the given k is 11"),
+    ],
+)
+def test_a_topk_sae_without_a_usable_k_is_refused(tmp_path, entries, says):
+    given = entries.get("given", 0)
+    written = OLD | {"architecture": "topk"} | {key: value for key, value in entries.items() if key != "given"}
+    saelens_folder(tmp_path / "lens", topk_tensors(), **written)
+    with pytest.raises(SAEFormatError, match=says):
+        load_checkpoint(tmp_path / "lens", dim=6, k=given)
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ({"architecture": "standard", "activation_fn_str": "tanh-relu"}, r"cfg.json: activation_fn_str is 'tanh-relu'"),
+        ({"architecture": "standard", "activation_fn": "tanh-relu"}, r"cfg.json: activation_fn is 'tanh-relu'"),
+        ({"activation_fn_str": "topk"}, r"activation_fn_str is 'topk'; .* architecture jumprelu can be read with relu"),
+        ({"activation_fn_str": ["relu"]}, r"activation_fn_str is \['relu'\]"),
+        ({"architecture": "batchtopk"}, r"architecture is 'batchtopk'"),
+        ({"architecture": ["topk"]}, r"architecture is \['topk'\]"),
+        ({"finetuning_scaling_factor": True}, r"cfg.json: finetuning_scaling_factor is True"),
+        ({"normalize_activations": True}, r"normalize_activations is True"),
+        ({"normalize_activations": "expected_average_only_in"}, r"is 'expected_average_only_in'"),
+        ({"hook_name": "blocks.1.attn.hook_z"}, r"reshape_activations is 'hook_z'"),
+        ({"apply_b_dec_to_input": "false"}, r"apply_b_dec_to_input is 'false'; true or false"),
+        ({"rescale_acts_by_decoder_norm": True}, r"rescale_acts_by_decoder_norm is true"),
+        ({"dtype": "float8"}, r"dtype is 'float8'"),
+        ({"d_in": 3}, r"cfg.json: d_in is 3, but the tensors of sae_weights.safetensors have 2"),
+        ({"d_sae": 7}, r"d_sae is 7"),
+        ({"jump_relu_threshold": 0.3}, r"cfg.json: the key jump_relu_threshold is not known"),
+    ],
+)
+def test_a_setting_of_saelens_that_may_change_the_codes_is_refused_by_name(tmp_path, entries, says):
+    with pytest.raises(SAEFormatError, match=says):
+        from_saelens(saelens_folder(tmp_path / "a", BY_HAND, **entries))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"scaling_factor": [2.0, 2.0]}, r"sae_weights.safetensors: scaling_factor is not 1 everywhere"),
+        ({"finetuning_scaling_factor": [1.0, 2.0]}, r"finetuning_scaling_factor is not 1 everywhere"),
+        ({"b_gate": [0.0, 0.0]}, r"cannot read b_gate: a jumprelu SAE has no such tensor"),
+        ({"b_enc": [0.0] * 5}, r"sae_weights.safetensors: W_enc of shape \(2, 2\) and b_enc of shape \(5,\)"),
+        ({"threshold": [0.1]}, r"threshold of shape \(1,\)"),
+        ({"b_dec": [0.0]}, r"b_dec of shape \(1,\)"),
+        ({"W_enc": [1.0, 0.4]}, r"W_enc has shape \(2,\); a matrix is needed"),
+        ({"W_dec": [[2.0, 0.0]]}, r"W_dec of shape \(1, 2\)"),
+        ({"b_enc": [float("nan"), 0.0]}, r"b_enc holds NaN or infinity"),
+        ({"threshold": [float("inf"), 0.0]}, r"threshold holds NaN or infinity"),
+        ({"W_enc": [[1, 2], [3, 4]]}, r"W_enc is torch.int64; a floating-point type is needed"),
+    ],
+)
+def test_a_tensor_of_saelens_that_is_not_as_it_should_be_is_refused_by_name(tmp_path, changes, says):
+    with pytest.raises(SAEFormatError, match=says):
+        from_saelens(saelens_folder(tmp_path / "a", BY_HAND | changes))
+
+
+def test_keys_on_the_training_of_an_sae_do_not_matter(tmp_path):
+    plain = from_saelens(saelens_folder(tmp_path / "a", BY_HAND))
+    training = {
+        "hook_point": "blocks.3.hook_resid_pre", "hook_point_layer": 3, "l1_coefficient": 8e-5, "lr": 4e-4,
+        "dtype": "torch.float32", "normalize_activations": False, "finetuning_scaling_factor": False,
+        "activation_fn": "relu", "activation_fn_str": "relu", "activation_fn_kwargs": {}, "model_name": "gpt2-small",
+        "seqpos_slice": [None], "wandb_project": "p", "dead_feature_window": 5000, "sae_lens_training_version": "3.0",
+    }  # fmt: skip
+    full = from_saelens(saelens_folder(tmp_path / "b", BY_HAND | {"scaling_factor": [1.0, 1.0]}, **training))
+    assert full.difference(plain) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "says"),
+    [
+        ({}, {"architecture": "topk"}, r"sae.pt: holds no k.*saes\.k"),
+        ({}, {"architecture": "topk", "k": 3}, r"sae.pt: the given k is 3; a whole number from 0 to 2"),
+        ({}, {"architecture": "jumprelu"}, r"holds no thresholds, so its architecture is"),
+        ({}, {"architecture": "batchtopk", "threshold": float("nan")}, r"threshold holds NaN"),
+        ({"thresholds": torch.tensor([0.1])}, {}, r"thresholds of shape \(1,\)"),
+        ({"thresholds": torch.tensor([float("nan"), 0.1])}, {}, r"thresholds holds NaN"),
+        ({"encoder.final_block.0.bias": torch.zeros(5)}, {"architecture": "relu"}, r"bias of shape \(5,\)"),
+        ({"dictionary.multiplier": torch.zeros(2)}, {"architecture": "relu"}, r"dictionary.multiplier of shape \(2,\)"),
+        ({"dictionary._weights": torch.zeros(2, 2).long()}, {"architecture": "relu"}, r"_weights is torch.int64"),
+        ({"running_threshold": torch.tensor(0.1)}, {"architecture": "relu"}, r"cannot read running_threshold"),
+        (
+            {"encoder.final_block.1.weight": torch.ones(2)},
+            {"architecture": "relu"},
+            r"cannot read encoder.final_block.1",
+        ),
+        (
+            {"encoder.final_block.1.num_batches_tracked": torch.tensor(1)},
+            {"architecture": "relu"},
+            r"missing tensor .*var",
+        ),
+        (
+            {"encoder.tied_to._weights": torch.ones(2, 2)},
+            {"architecture": "relu"},
+            r"cannot read encoder.final_block.0",
+        ),
+    ],
+)
+def test_a_part_of_an_overcomplete_state_dict_that_is_not_known_is_refused_by_name(tmp_path, changes, options, says):
+    torch.save(state(**changes), tmp_path / "sae.pt")
+    with pytest.raises(SAEFormatError, match=says):
+        from_overcomplete(tmp_path / "sae.pt", **options)
+
+
+def test_an_encoder_that_is_tied_to_another_dictionary_is_refused(tmp_path):
+    tied = {"dictionary._weights": torch.eye(2), "encoder.tied_to._weights": 2 * torch.eye(2)}
+    torch.save(tied, tmp_path / "sae.pt")
+    with pytest.raises(SAEFormatError, match=r"encoder.tied_to._weights differs from dictionary._weights"):
+        from_overcomplete(tmp_path / "sae.pt", architecture="relu")
+
+
+def test_a_folder_of_overcomplete_states_its_class_its_k_and_its_bias(tmp_path):
+    sae = make("topk")
+    to_overcomplete(sae, tmp_path)
+    again = load_checkpoint(tmp_path, dim=6)
+    assert (again.config.architecture, again.config.k) == ("topk", 3)
+    torch.testing.assert_close(again.decode(again.encode(rows())), sae.decode(sae.encode(rows())), atol=1e-5, rtol=0)
+    with pytest.raises(SAEFormatError, match=r"model.json beside it holds a decoder bias: name the folder"):
+        from_overcomplete(tmp_path / "state_dict.pt", architecture="topk", k=3)
+    entries = json.loads((tmp_path / "model.json").read_text())
+    for change, says in (
+        ({"class": "MpSAE"}, r"model.json: class is 'MpSAE'"),
+        ({"decoder_bias": [0.0]}, r"decoder_bias must be a list of 6 finite numbers"),
+        ({"decoder_bias": ["x"] * 6}, r"decoder_bias must be a list of 6"),
+        ({"arguments": {"top_k": 11}}, r"arguments.top_k is 11"),
+        ({"arguments": {"nb_concepts": 11}}, r"arguments.nb_concepts is 11, but the tensors have 10"),
+        ({"arguments": {"normalization": "l1"}}, r"the key arguments.normalization is not known"),
+        ({"scale": 2}, r"the key scale is not known"),
+    ):
+        (tmp_path / "model.json").write_text(json.dumps(entries | change))
+        with pytest.raises(SAEFormatError, match=says):
+            from_overcomplete(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"k": 11}, r"config.json: k is 11; batchtopk needs 0 to the width, 10"),
+        ({"k": 3.0}, r"k is 3.0; a whole number from 0 is needed"),
+        ({"learning_rate": "fast"}, r"learning_rate is 'fast'; a finite number from 0"),
+        ({"auxk": float("nan")}, r"auxk is nan"),
+        ({"decoder_bias": 1}, r"decoder_bias is 1; false, true are allowed"),
+        ({"centring": 0}, r"centring is 0; false, true"),
+        ({"image_share": 1.5}, r"image_share is 1.5; a number from 0 to 1"),
+        ({"architecture": ["topk"]}, r"architecture is \['topk'\]; known are"),
+        ({"k_aux": 0}, r"k_aux is 0"),
+        ({"prefixes": [5, 10]}, r"config.json: prefixes are for matryoshka"),
+        ({"gain": 2}, r"unknown key gain; known are"),
+    ],
+)
+def test_settings_of_an_own_file_are_checked_by_name(tmp_path, changes, says):
+    make().save(tmp_path)
+    entries = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(entries | changes))
+    with pytest.raises(SAEFormatError, match=says):
+        load_checkpoint(tmp_path, dim=6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"gate": torch.zeros(10)}, r"sae.safetensors: unknown tensor gate; known are encoder"),
+        ({"encoder_bias": torch.full((10,), torch.nan)}, r"encoder_bias holds NaN"),
+        ({"encoder_bias": torch.zeros(10, dtype=torch.float64)}, r"encoder_bias is torch.float64"),
+        ({"bias": torch.zeros(7)}, r"bias has shape \(7,\)"),
+    ],
+)
+def test_tensors_of_an_own_file_are_checked_by_name(tmp_path, changes, says):
+    make().save(tmp_path)
+    save_file(load_file(tmp_path / "sae.safetensors") | changes, tmp_path / "sae.safetensors")
+    with pytest.raises(SAEFormatError, match=says):
+        load_checkpoint(tmp_path, dim=6)
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path):
+    saelens_folder(tmp_path / "lens", BY_HAND)
+    (tmp_path / "lens" / "sae_weights.safetensors").unlink()
+    (tmp_path / "lens" / "sae_weights.safetensors").mkdir()
+    with pytest.raises(SAEFormatError, match=r"sae_weights.safetensors: "):
+        from_saelens(tmp_path / "lens")
+    (tmp_path / "lens" / "cfg.json").write_text("[" * 100_000)
+    with pytest.raises(SAEFormatError, match=r"cfg.json: not valid JSON"):
+        from_saelens(tmp_path / "lens")
