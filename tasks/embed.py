@@ -9,16 +9,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import vlm
 from storage.dataset import Dataset, locked, write_atomically
 from storage.embeddings import CHUNK, failed_rows, finish, write_modality, written_rows
 from storage.errors import BadInput
+from storage.fingerprints import fingerprint, stamp
 from storage.listing import SHARD_ROWS
-from storage.pairs import read_captions, read_images
+from storage.pairs import read_images
 from storage.streams import captions_of, first_images, first_of, image_bytes
-from storage.vectors import fingerprint, open_vectors
+from storage.vector_shards import open_folder
+from storage.vectors import unit
 from tasks.progress import bar
 from tasks.stage import Runtime, stage
 from vlm.batches import EncoderPool, ImageBatches, TextBatches, devices
@@ -192,24 +192,21 @@ def _summary(shard: int, rows: tuple[int, int], pool: EncoderPool, seconds: floa
         log.info("shard %d: %d images failed, %d captions cut to the model's context", shard, failed, truncated)
 
 
-@stage("embeddings", version="1", unhashed=("path",), resumes=True)
-def adopt_vectors(out: Path, pairs: Dataset, model: str, path: str, runtime: Runtime) -> int:
-    """Write the user's own vectors of a shard's pairs, normalised. `model` is the fingerprint of the vectors' files."""
-    vectors = open_vectors(Path(path))
-    row_of = {key: row for row, key in enumerate(vectors.keys)}
-    images = read_images(runtime.store, pairs, ["image_id", "source_key"])
-    rows = np.array([row_of[key] for key in images["source_key"]], dtype=np.int64)
-    texts = read_captions(runtime.store, pairs, ["source_key"])["source_key"].cast(int).to_numpy()
+@stage("embeddings", version="2", unhashed=("path",), resumes=True)
+def adopt_vectors(out: Path, pairs: Dataset, rows: str, path: str, runtime: Runtime) -> int:
+    """Write the user's own vectors of a shard's pairs, normalised. Returns the number of rows.
 
-    def unit(array: np.ndarray[Any, Any], index: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        block = np.asarray(array[index], np.float32)
-        return block / np.linalg.norm(block, axis=1, keepdims=True)
-
+    rows: digest of these rows in the folder `path`. Raises BadInput when the folder has changed since it was taken.
+    """
+    folder = open_folder(Path(path), stamp(Path(path)))
+    place = folder.place(runtime.store, pairs)
+    if folder.digest(place) != rows:
+        raise BadInput(f"embeddings:{path}: the folder changed while the study was running: run the study again")
+    vectors, (image, text) = folder.vectors, place
+    ids = read_images(runtime.store, pairs, ["image_id"])["image_id"]
+    shard = int(ids[0]) // SHARD_ROWS if len(ids) else None  # every image of a shard may have been removed
     dim = vectors.image.shape[1]
-    shard = images["image_id"][0] // SHARD_ROWS
-    write_modality(out, "image", len(rows), dim, lambda a, b: unit(vectors.image, rows[a:b]), lambda _: None)
-    write_modality(out, "text", len(texts), dim, lambda a, b: unit(vectors.text, texts[a:b]), lambda _: None)
-    finish(
-        out, {"model": {"vectors": model}, "dtype": str(vectors.image.dtype), "shard": int(shard), "failed_rows": []}
-    )
-    return len(rows) + len(texts)
+    write_modality(out, "image", len(image), dim, lambda a, b: unit(vectors.image[image[a:b]]), lambda _: None)
+    write_modality(out, "text", len(text), dim, lambda a, b: unit(vectors.text[text[a:b]]), lambda _: None)
+    finish(out, {"model": {"vectors": rows}, "dtype": str(vectors.image.dtype), "shard": shard, "failed_rows": []})
+    return len(image) + len(text)
