@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 from flows.config import ImportedSAE, Model, SAESetting, Study
 from flows.stages import STAGES
 from storage.dataset import Dataset
+from storage.duplicates import digest_of_duplicates, read_duplicates
 from storage.errors import BadInput
 from storage.fingerprints import fingerprint
 from storage.runs import Entry, Key, Run, State
 from storage.sources.registry import located
 from storage.sources.section import HOW, MAX_PIXELS, rules_of, source_of
 from storage.vector_shards import digests
-from tasks.acquire import fetch
+from tasks.acquire import distinct, duplicates, fetch
 from tasks.analyze import analyze
 from tasks.checkpoint import import_sae
 from tasks.embed import adopt_vectors, embed, model_identity
@@ -100,12 +101,37 @@ def jobs_of(stage: str, given: Given) -> Iterator[Job]:
 
 @step_of("acquire")
 def fetches(given: Given) -> list[Job]:
-    """One job per listing of the scan, that is, per shard."""
-    source, rules = source_of(given.study.pairs), rules_of(given.study.pairs)
+    """One job per listing of the scan. Where duplicates are dropped, its shard still has them: the kind is `fetch`."""
+    pairs = given.study.pairs
+    kind = "acquire" if pairs.duplicates == "keep" else "fetch"
+    source, rules = source_of(pairs), rules_of(pairs)
     return [
-        Job(Key("acquire", shard=e.shard), fetch, {"listing": e.dataset, "source": source, "rules": rules})
+        Job(Key(kind, shard=e.shard), fetch, {"listing": e.dataset, "source": source, "rules": rules})
         for e in given.state.of("scan")
     ]
+
+
+@step_of("acquire")
+def duplicate_tables(given: Given) -> list[Job]:
+    """One job for the table of duplicates, where the study drops them."""
+    if given.study.pairs.duplicates == "keep":
+        return []
+    fetched = [e.dataset for e in given.state.of("fetch")]
+    whole = 0 < len(fetched) == len(given.state.of("scan"))
+    return [Job(Key("duplicates"), duplicates, {"pairs": fetched} if whole else None)]
+
+
+@step_of("acquire")
+def distinct_pairs(given: Given) -> list[Job]:
+    """One job per shard, where the study drops duplicates: the shard without them."""
+    table = given.state.dataset("duplicates")
+    found = read_duplicates(given.store, table) if table else {}
+    jobs = []
+    for e in given.state.of("fetch"):
+        dropped = digest_of_duplicates(found.get(e.dataset.digest, {}))
+        inputs = {"pairs": e.dataset, "dropped": dropped, "table": table} if table else None
+        jobs.append(Job(Key("acquire", shard=e.shard), distinct, inputs))
+    return jobs
 
 
 def _demo_models(study: Study) -> list[tuple[str, str]]:

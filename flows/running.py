@@ -111,12 +111,14 @@ def _acquire(given: Given, runtime: Runtime) -> Iterator[Entry]:
 
     yield from map(scan_entry, range(len(scanned.listings)), scanned.listings)
     fetched: list[Dataset] = []
+    so_far = failures.Progress()
 
     def fetch(job: Job) -> Entry:
         shard = job.key.shard or 0
         moved = failures.moved(runtime.store, scanned.source, shard, scanned.moved.get(shard, []))
-        unhashed = {"earlier": list(fetched), "moved": moved, "min_success": pairs.min_success}
+        unhashed = {"progress": so_far, "moved": moved, "min_success": pairs.min_success}
         entry = run_job(job._replace(inputs={**job.arguments(), **unhashed}), runtime)
+        so_far.add(runtime.store, entry.dataset)
         fetched.append(entry.dataset)
         return entry
 
@@ -125,7 +127,10 @@ def _acquire(given: Given, runtime: Runtime) -> Iterator[Entry]:
     if retried is not None:
         yield scan_entry(len(scanned.listings), retried)
         yield fetch(fetches(given)[-1])
-    yield Entry(kind="ledger", dataset=ledger(scanned.dropped, fetched, pairs.min_success, runtime))
+    for step in STEPS["acquire"][1:]:  # what is made from all fetched shards
+        yield from (run_job(job, runtime) for job in step(given))
+    acquired = [e.dataset for e in given.state.of("acquire")]
+    yield Entry(kind="ledger", dataset=ledger(scanned.dropped, acquired, pairs.min_success, runtime))
 
 
 def _train(given: Given, runtime: Runtime, cluster: Cluster | None) -> Iterator[Entry]:

@@ -78,13 +78,19 @@ class Entry(BaseModel):
 class State(dict[Key, Entry]):
     """The entries of a study by key, in the order in which they were added."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: dict[str, dict[Key, Entry]] = {}  #: the same entries, by kind: a lookup reads those of its kind
+
     def add(self, *entries: Entry) -> None:
         """Add entries. An entry replaces the one with the same key."""
-        self.update({entry.key: entry for entry in entries})
+        for entry in entries:
+            self[entry.key] = entry
+            self.kinds.setdefault(entry.kind, {})[entry.key] = entry
 
     def of(self, kind: str, **wanted: Any) -> list[Entry]:
         """The entries of a kind, narrowed by model, sae, seed or shard."""
-        return narrowed(self.values(), kind, **wanted)
+        return narrowed(self.kinds.get(kind, {}).values(), kind, **wanted)
 
     def dataset(self, kind: str, **at: Any) -> Dataset | None:
         """The handle of the dataset at a place, or None."""

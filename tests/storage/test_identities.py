@@ -129,7 +129,7 @@ PINNED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
         {"source": "huggingface", "repo": "owner/name", "id": "mine", "duplicates": "drop", "max_pixels": 1000},
         {"id": "mine"},
         "downloads/huggingface/f463fbcce477",
-        "11cef559dd57",
+        "65a23fd1214e",
     ),
 ]
 
