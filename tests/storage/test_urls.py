@@ -219,7 +219,7 @@ def test_an_item_is_tried_three_times_in_all(web: Web, acquired: Acquired) -> No
     web.refuse("/1.jpg", 500)
     acquired.write(*rows)
     for _ in range(5):
-        _, shards = acquired.run()
+        scanned, shards = acquired.run()
     assert web.counts()["/1.jpg"] == 3
     assert len(shards) == 1
     assert read_attempts(acquired.store, scanned.source)[key(rows[1]["url"])].tries == 3
