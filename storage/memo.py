@@ -33,16 +33,23 @@ def read_memo(path: Path, kind: TypeAdapter[dict[str, T]]) -> dict[str, T]:
 
 
 def update_memo(
-    path: Path, kind: TypeAdapter[dict[str, T]], new: Mapping[str, T], gone: Collection[str] = ()
+    path: Path,
+    kind: TypeAdapter[dict[str, T]],
+    new: Mapping[str, T],
+    gone: Collection[str] = (),
+    *,
+    first_stays: bool = False,
 ) -> dict[str, T]:
     """Add the entries `new` to a memo and delete the entries `gone`. Returns all its entries.
 
-    The entries of other processes stay. The file is replaced by one rename, under a lock, and only when its entries
-    change. In a store that cannot be written nothing happens.
+    The entries of other processes stay; with `first_stays` they also win over a new entry of the same key. The file is
+    replaced by one rename, under a lock, and only when its entries change. In a store that cannot be written nothing
+    is written.
     """
 
     def changed(known: dict[str, T]) -> dict[str, T]:
-        return {**{key: value for key, value in known.items() if key not in gone}, **new}
+        left = {key: value for key, value in known.items() if key not in gone}
+        return {**new, **left} if first_stays else {**left, **new}
 
     before = read_memo(path, kind)
     after = changed(before)

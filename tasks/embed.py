@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import time
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 import vlm
-from storage.dataset import Dataset, locked, write_atomically
+from storage.dataset import Dataset
 from storage.embeddings import CHUNK, failed_rows, finish, write_modality, written_rows
 from storage.errors import BadInput
 from storage.fingerprints import fingerprint, stamp
 from storage.listing import SHARD_ROWS
+from storage.memo import read_memo, update_memo
 from storage.pairs import read_images
 from storage.streams import captions_of, first_images, first_of, image_bytes
 from storage.vector_shards import open_folder
@@ -26,6 +28,7 @@ from vlm.encoder import Encoder
 from vlm.pictures import MAX_PIXELS
 from vlm.spec import Spec
 
+COMMITS = TypeAdapter(dict[str, str])
 log = logging.getLogger("bridgescope")
 
 FIRST_BATCH = 16  # images, and captions, on which a cast to bfloat16 is checked
@@ -58,22 +61,25 @@ def _with_commit(spec: Spec, memo: Path) -> Spec:
     repository, revision = spec.repository()
     if revision and hub.COMMIT.fullmatch(revision):
         return spec
-    with locked(memo):
-        commits: dict[str, str] = json.loads(memo.read_text()) if memo.exists() else {}
-        if spec.rest not in commits:
-            commits[spec.rest] = hub.resolve(repository, revision)
-            write_atomically(memo, json.dumps(commits, indent=1, sort_keys=True))
+    commits = read_memo(memo, COMMITS)
+    if spec.rest not in commits:
+        commit = hub.resolve(repository, revision)
+        commits = update_memo(memo, COMMITS, {spec.rest: commit}, first_stays=True)
     return Spec("hf", f"{repository}@{commits[spec.rest]}")
 
 
 @functools.lru_cache(maxsize=1)
-def load_encoders(spec: str, device: str, dtype: str) -> list[Encoder]:
-    """Load a model in float32 on each device that `device` names.
+def load_encoders(model: Dataset | str, spec: str, device: str, dtype: str, store: Path) -> list[Encoder]:
+    """Load a model in float32 on each device that `device` names. `spec` is what `model` is loaded with.
 
-    One model is cached, since the shards of a model are embedded one after another. `embed` casts the cached encoders
-    in place, so `dtype` is part of the cache key.
+    One model is kept, since the shards of a model are embedded one after another. It is kept by what it is, not by
+    where it lies: a folder that was replaced is loaded anew. `embed` casts the kept encoders in place, so `dtype` is
+    part of the key. Raises BadInput when the folder holds another model by now.
     """
-    return [vlm.load(spec, device=place) for place in devices(device)]
+    encoders = [vlm.load(spec, device=place) for place in devices(device)]
+    if isinstance(model, str) and model_identity(spec, store)[0] != model:
+        raise BadInput(f"{spec}: its files changed while the study was running: run the study again")
+    return encoders
 
 
 @stage("embeddings", version="2", unhashed=("spec",), resumes=True)
@@ -92,7 +98,7 @@ def embed(
     spec: the spec with which the model is loaded, which is not part of the recipe.
     max_pixels: limit for decoding; at least the limit of `acquire`.
     """
-    encoders = load_encoders(spec, runtime.device, dtype)
+    encoders = load_encoders(model, spec, runtime.device, dtype, runtime.store)
     captions = captions_of(runtime.store, pairs)
     if dtype != encoders[0].identity["dtype"]:
         _cast(encoders, runtime.store, pairs, captions[:FIRST_BATCH].to_list(), spec, max_pixels)
