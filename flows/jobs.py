@@ -24,6 +24,7 @@ from storage.vector_shards import digests
 from tasks.acquire import distinct, duplicates, fetch
 from tasks.analyze import analyze
 from tasks.checkpoint import import_sae
+from tasks.checks import check_embeddings
 from tasks.embed import adopt_vectors, embed, model_identity
 from tasks.explore import explore, layout
 from tasks.export import export
@@ -212,6 +213,17 @@ def _embedded(given: Given, model: Model, shards: list[Entry]) -> list[tuple[Sta
     limit = max(given.study.pairs.max_pixels, MAX_PIXELS)
     shared = {"model": identity, "spec": spec, "dtype": model.dtype, "max_pixels": limit}
     return [(embed, {"pairs": each, **shared}) for each in pairs]
+
+
+@step_of("embed")
+def embedding_checks(given: Given) -> list[Job]:
+    """One job per model and shard: checks of its embeddings. Nothing is made from them, so they change no address."""
+    jobs = []
+    for model in given.study.models:
+        for e in given.state.of("embed", model=model.name):
+            inputs = {"pairs": given.state[Key("acquire", shard=e.shard)].dataset, "embeddings": e.dataset}
+            jobs.append(Job(Key("checks", model.name, shard=e.shard), check_embeddings, inputs))
+    return jobs
 
 
 @step_of("train")

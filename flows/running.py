@@ -20,6 +20,7 @@ from storage.dataset import Dataset, manifest_of
 from storage.runs import Entry
 from storage.sources.section import rules_of, source_of
 from tasks.acquire import ledger, retry, scan
+from tasks.checks import tell_checks
 from tasks.stage import Runtime
 from tasks.train import sae, train_together
 
@@ -193,4 +194,6 @@ def run_stage(stage: str, given: Given, runtime: Runtime, cluster: Cluster | Non
             here.body()
 
     stage_flow()
+    for model in dict.fromkeys(e.model for e in entries if e.kind == "checks"):
+        tell_checks(str(model), [e.dataset for e in entries if e.kind == "checks" and e.model == model], runtime)
     return entries

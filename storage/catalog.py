@@ -58,6 +58,12 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         ]
         if selects:
             con.execute(f"CREATE VIEW {view} AS\n" + "\nUNION ALL\n".join(selects))
+    checked = [
+        statement("views/embedding_checks", model=model, files=paths("checks", "checks.parquet", model=model))
+        for model in dict.fromkeys(e.model for e in entries if e.kind == "checks")
+    ]
+    if checked:
+        con.execute("CREATE VIEW embedding_checks AS\n" + "\nUNION ALL\n".join(checked))
     frontiers = [
         statement(
             "views/frontier",
