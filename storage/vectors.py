@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -216,7 +217,7 @@ def _joined(files: dict[int, Path], arrays: dict[int, Array]) -> Array | Parts:
 def _npy(file: Path) -> Array:
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise BadInput(f"{file}: cannot be read as .npy: {error}") from error
     if not isinstance(array, np.ndarray):
         raise BadInput(f"{file}: cannot be read as .npy: it is an archive of several arrays")
@@ -255,9 +256,9 @@ def _rows(file: Path, column: pl.Series) -> Array:
     lengths = lists.list.len()
     if (row := first_true(lengths.is_null() | (lengths == 0))) is not None:
         raise BadInput(f"{file}: row {row}: `{column.name}` is empty: every row needs a vector")
-    if (row := first_true(lengths != lengths[0])) is not None:
-        raise BadInput(f"{file}: row {row}: `{column.name}` has {lengths[row]} numbers, row 0 has {lengths[0]}")
     dim = int(lengths[0]) if len(lengths) else 0
+    if (row := first_true(lengths != dim)) is not None:
+        raise BadInput(f"{file}: row {row}: `{column.name}` has {lengths[row]} numbers, row 0 has {dim}")
     flat = lists.explode() if dim else pl.Series(dtype=inner)
     if (place := first_true(flat.is_null())) is not None:
         raise BadInput(f"{file}: row {place // dim}: `{column.name}` holds an empty number")

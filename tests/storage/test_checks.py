@@ -42,7 +42,7 @@ def test_counts_norms_and_equal_rows_by_hand(tmp_path: Path) -> None:
     # Norms 5, 2 and 2; two of the three rows are equal.
     assert (of_image["norm_min"], of_image["norm_mean"], of_image["norm_max"]) == (2, 3, 5)
     assert (of_image["equal_share"], of_text["equal_share"]) == (pytest.approx(2 / 3), 1)
-    # Images 0, 1, 2 count: image 0 has cosine .6 to its caption, the others 1. The caption of a failed image is left out.
+    # Images 0, 1, 2 count: image 0 has cosine .6 to its caption, the others 1. A failed image is left out.
     assert (of_image["images_with_captions"], of_image["matched"]) == (3, pytest.approx((0.6 + 1 + 1) / 3))
     assert of_text["matched"] == of_image["matched"]
 
