@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_models import CAPTIONS, build, hub_cache
 
 import vlm
@@ -175,6 +176,30 @@ def test_several_devices_give_the_rows_of_one(tmp_path: Path, checkpoint: Path, 
     two = make(tmp_path, pairs, checkpoint, force=True)
     load_encoders.cache_clear()
     assert two.digest == one.digest
+
+
+def test_a_checkpoint_that_was_replaced_is_loaded_anew(tmp_path: Path) -> None:
+    folder = build("clip", tmp_path / "model")
+    pairs = shard(tmp_path, [picture(0), picture(1)], CAPTIONS[:2])
+    before = make(tmp_path, pairs, folder)
+    weights = folder / "model.safetensors"
+    state = load_file(weights)
+    state["visual_projection.weight"] = state["visual_projection.weight"].flip(0).contiguous()
+    save_file(state, weights, {"format": "pt"})
+    after = make(tmp_path, pairs, folder)
+    alone = vlm.load(f"hf:local-dir:{folder}").encode_images([vlm.decode(picture(0))])[0]
+    assert before.path != after.path
+    np.testing.assert_allclose(read(tmp_path, after).image[0], alone, atol=2e-3)
+    assert not np.allclose(read(tmp_path, before).image[0], alone, atol=2e-2)
+
+
+def test_a_checkpoint_that_is_replaced_while_the_study_runs_is_not_embedded(tmp_path: Path) -> None:
+    folder = build("clip", tmp_path / "model")
+    pairs = shard(tmp_path, [picture(0)], CAPTIONS[:1])
+    identity, spec = model_identity(f"hf:local-dir:{folder}", tmp_path)
+    (folder / "notes.txt").write_text("other weights by now")
+    with pytest.raises(BadInput, match="its files changed while the study was running"):
+        embed.make(Runtime(store=tmp_path, device="cpu"), pairs=pairs, model=identity, dtype="float32", spec=spec)
 
 
 def test_batch_size_changes_no_recipe_and_rows_by_rounding_only(tmp_path: Path, checkpoint: Path) -> None:
