@@ -13,15 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-import pyarrow.parquet as pq
-
 from storage.dataset import Dataset
-from storage.pairs import IMAGES, ImageWriter, read_images
 
 DUPLICATE = "duplicate"  #: the cause of an image that was dropped, since another has the same bytes
 TABLE = "duplicates.parquet"
-SCHEMA = {"pairs": pl.String, "image_id": pl.Int64, "original": pl.String}
+COLUMNS = ("pairs", "image_id", "original")
 FILES = ("images.parquet", "captions.parquet")
 
 
@@ -31,6 +27,10 @@ def write_duplicates(out: Path, store: Path, pairs: Sequence[Dataset]) -> int:
     Columns: pairs (digest of the shard), image_id, original (source key of the first image with these bytes, in the
     order of the shards).
     """
+    import polars as pl
+
+    from storage.pairs import read_images
+
     first: dict[str, str] = {}
     rows = []
     for shard in pairs:
@@ -40,12 +40,15 @@ def write_duplicates(out: Path, store: Path, pairs: Sequence[Dataset]) -> int:
             original = first.setdefault(sha256, key)
             if original != key:
                 rows.append((shard.digest, image_id, original))
-    pl.DataFrame(rows, SCHEMA, orient="row").write_parquet(out / TABLE)
+    schema = dict(zip(COLUMNS, (pl.String, pl.Int64, pl.String), strict=True))
+    pl.DataFrame(rows, schema, orient="row").write_parquet(out / TABLE)
     return len(rows)
 
 
 def read_duplicates(store: Path, table: Dataset) -> dict[str, dict[int, str]]:
     """{digest of a shard: {image_id: source key of the first image with the same bytes}} of a written table."""
+    import polars as pl
+
     found: dict[str, dict[int, str]] = {}
     for digest, image_id, original in pl.read_parquet(store / table.path / TABLE, glob=False).iter_rows():
         found.setdefault(digest, {})[image_id] = original
@@ -63,6 +66,10 @@ def write_distinct(out: Path, store: Path, pairs: Dataset, originals: dict[int, 
     A duplicate keeps its row, its id and its captions, but not its bytes. The files of a shard without duplicates are
     linked, so that they take no space.
     """
+    import pyarrow.parquet as pq
+
+    from storage.pairs import IMAGES, ImageWriter
+
     names = FILES[1:] if originals else FILES
     for name in names:
         _link(store / pairs.path / name, out / name)

@@ -20,7 +20,6 @@ from storage.memo import read_memo, update_memo
 from storage.pairs import read_images
 from storage.streams import captions_of, first_images, first_of, image_bytes
 from storage.vector_shards import open_folder
-from storage.vectors import unit
 from tasks.progress import bar
 from tasks.stage import Runtime, stage
 from vlm.batches import EncoderPool, ImageBatches, TextBatches, devices
@@ -204,6 +203,8 @@ def adopt_vectors(out: Path, pairs: Dataset, rows: str, path: str, runtime: Runt
 
     rows: digest of these rows in the folder `path`. Raises BadInput when the folder has changed since it was taken.
     """
+    from storage.vectors import unit
+
     folder = open_folder(Path(path), stamp(Path(path)))
     place = folder.place(runtime.store, pairs)
     if folder.digest(place) != rows:
