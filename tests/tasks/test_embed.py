@@ -228,11 +228,10 @@ def test_a_recipe_hashes_the_bytes_of_a_folder_and_the_commit_of_a_repository(
     (cache / "models--openai--clip-vit-base-patch16" / "refs" / "main").write_text("f" * 40)
     assert model_identity("hf:openai/clip-vit-base-patch16", tmp_path) == (pinned, pinned)
     # A torn memo counts as empty: the branch is resolved again, and the memo is whole again.
+    (cache / "models--openai--clip-vit-base-patch16" / "refs" / "main").write_text(COMMIT)
     (tmp_path / "sources" / "revisions.json").write_text('{"openai/clip')
-    moved = f"hf:openai/clip-vit-base-patch16@{'f' * 40}"
-    assert model_identity("hf:openai/clip-vit-base-patch16", tmp_path) == (moved, moved)
-    commits = {"openai/clip-vit-base-patch16": "f" * 40}
-    assert json.loads((tmp_path / "sources" / "revisions.json").read_text()) == commits
+    assert model_identity("hf:openai/clip-vit-base-patch16", tmp_path) == (pinned, pinned)
+    assert json.loads((tmp_path / "sources" / "revisions.json").read_text()) == {"openai/clip-vit-base-patch16": COMMIT}
     assert model_identity("open_clip:ViT-B-32/openai", tmp_path)[0] == "open_clip:ViT-B-32/openai"
     with pytest.raises(BadInput, match="no such folder"):
         model_identity("hf:local-dir:/nowhere", tmp_path)
