@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture scaling server worker deploy notify stop bench-embed bench-stats bench-explorer clean
+.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-explorer clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -139,6 +139,10 @@ test-interchange: .venv-peers/installed
 DEVICE ?= cpu
 bench-embed: .venv/installed
 	$(BIN)/python bench/embed.py --device $(DEVICE)
+
+# Seconds to embed vectors at two sizes, and of `status`, with bars. Needs 6 GB of disk. Run nothing else meanwhile.
+bench-vectors: .venv/installed
+	$(BIN)/python bench/vectors.py --work $(STORE)/bench-vectors
 
 # Time, memory and correctness of the statistics, beside their bars. Run nothing else meanwhile.
 bench-stats: .venv/installed

@@ -130,7 +130,7 @@ def _check_values(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
             files[str(analysis.store / entry.dataset.path / f"{entry.shard}.parquet")] = entry
     if not files:
         return
-    bad = con.execute(statement("checks/activations", files=list(files))).fetchone()
+    bad = con.execute(statement("checks/activations", files=[Path(file) for file in files])).fetchone()
     if bad is not None:
         path, rows, concept, item, value = bad
         entry = files[path]

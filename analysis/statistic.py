@@ -124,7 +124,7 @@ def _schema_of(table: Table) -> dict[str, pl.DataType]:
     if isinstance(table, pl.DataFrame):
         return dict(table.schema)
     if isinstance(table, Path):
-        return dict(pl.read_parquet_schema(table))
+        return dict(pl.scan_parquet(table, glob=False).collect_schema())
     return dict(pl.DataFrame(table.limit(0).to_arrow_table()).schema)
 
 
@@ -144,7 +144,7 @@ def _register(con: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
     if isinstance(table, pl.DataFrame):
         con.register(name, table.to_arrow())
     elif isinstance(table, Path):
-        con.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet({literal(str(table))})")
+        con.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet({literal(table)}, hive_partitioning = false)")
 
 
 def _write(out: Path, name: str, table: Table) -> int:
@@ -159,7 +159,7 @@ def _write(out: Path, name: str, table: Table) -> int:
 def _rows(table: Table) -> pl.DataFrame:
     if isinstance(table, pl.DataFrame):
         return table
-    return pl.read_parquet(table) if isinstance(table, Path) else pl.DataFrame(table.to_arrow_table())
+    return pl.read_parquet(table, glob=False) if isinstance(table, Path) else pl.DataFrame(table.to_arrow_table())
 
 
 def create_inner(con: duckdb.DuckDBPyConnection) -> None:

@@ -26,10 +26,10 @@ def true_scores(vectors: Path, con, atoms: int) -> tuple[np.ndarray, np.ndarray]
     """Modality score and number of firings of every atom, from its true codes on the items that the study counted."""
     split = frame(con, "SELECT DISTINCT split FROM concepts")["split"].item()
     side = "" if split == "all" else f" WHERE split = '{split}'"
-    keys = pl.read_parquet(vectors / "metadata.parquet").with_row_index("item")
+    keys = pl.read_parquet(vectors / "metadata.parquet", glob=False).with_row_index("item")
     images = frame(con, f"SELECT source_key FROM images{side}").join(keys, left_on="source_key", right_on="key")["item"]
     texts = frame(con, f"SELECT source_key::BIGINT AS item FROM pairs{side}")["item"]
-    codes = pl.read_parquet(vectors / "truth" / "codes.parquet")
+    codes = pl.read_parquet(vectors / "truth" / "codes.parquet", glob=False)
     energy, firings = {}, np.zeros(atoms)
     for modality, items in (("image", images), ("text", texts)):
         counted = codes.filter((pl.col("modality") == modality) & pl.col("item").is_in(items.cast(pl.Int64).to_list()))
@@ -44,7 +44,7 @@ def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
     """Each measured figure of the planted study, with the bar that it must reach."""
     con = open_catalog(store, study)
     atoms = np.load(vectors / "truth" / "atoms.npy")
-    planted = set(pl.read_parquet(vectors / "truth" / "bridges.parquet").iter_rows())
+    planted = set(pl.read_parquet(vectors / "truth" / "bridges.parquet", glob=False).iter_rows())
     scores, firings = true_scores(vectors, con, len(atoms))
     asked = firings >= FEWEST_FIRINGS
     rows = []

@@ -72,7 +72,7 @@ def _causes(store: Path, entries: list[Entry]) -> dict[str, int]:
     ledgers = [store / entry.dataset.path / "ledger.parquet" for entry in entries if entry.kind == "ledger"]
     if not ledgers:
         return {}
-    counts = pl.read_parquet(ledgers[0])["cause"].value_counts(sort=True)
+    counts = pl.read_parquet(ledgers[0], glob=False)["cause"].value_counts(sort=True)
     return dict(counts.iter_rows())
 
 

@@ -11,17 +11,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flows.config import ImportedSAE, SAESetting, Study
+from flows.config import ImportedSAE, Model, SAESetting, Study
 from flows.stages import STAGES
 from storage.dataset import Dataset, manifest_of
+from storage.duplicates import digest_of_duplicates, read_duplicates
 from storage.errors import BadInput
+from storage.fingerprints import fingerprint
 from storage.runs import Entry, Key, Run, State
 from storage.sources.registry import located
 from storage.sources.section import HOW, MAX_PIXELS, rules_of, source_of
-from storage.vectors import fingerprint
-from tasks.acquire import fetch
+from storage.vector_shards import digests
+from tasks.acquire import distinct, duplicates, fetch
 from tasks.analyze import analyze
 from tasks.checkpoint import import_sae
+from tasks.checks import check_embeddings
 from tasks.embed import adopt_vectors, embed, model_identity
 from tasks.explore import explore, layout
 from tasks.export import export
@@ -100,12 +103,37 @@ def jobs_of(stage: str, given: Given) -> Iterator[Job]:
 
 @step_of("acquire")
 def fetches(given: Given) -> list[Job]:
-    """One job per listing of the scan, that is, per shard."""
-    source, rules = source_of(given.study.pairs), rules_of(given.study.pairs)
+    """One job per listing of the scan. Where duplicates are dropped, its shard still has them: the kind is `fetch`."""
+    pairs = given.study.pairs
+    kind = "acquire" if pairs.duplicates == "keep" else "fetch"
+    source, rules = source_of(pairs), rules_of(pairs)
     return [
-        Job(Key("acquire", shard=e.shard), fetch, {"listing": e.dataset, "source": source, "rules": rules})
+        Job(Key(kind, shard=e.shard), fetch, {"listing": e.dataset, "source": source, "rules": rules})
         for e in given.state.of("scan")
     ]
+
+
+@step_of("acquire")
+def duplicate_tables(given: Given) -> list[Job]:
+    """One job for the table of duplicates, where the study drops them."""
+    if given.study.pairs.duplicates == "keep":
+        return []
+    fetched = [e.dataset for e in given.state.of("fetch")]
+    whole = 0 < len(fetched) == len(given.state.of("scan"))
+    return [Job(Key("duplicates"), duplicates, {"pairs": fetched} if whole else None)]
+
+
+@step_of("acquire")
+def distinct_pairs(given: Given) -> list[Job]:
+    """One job per shard, where the study drops duplicates: the shard without them."""
+    table = given.state.dataset("duplicates")
+    found = read_duplicates(given.store, table) if table else {}
+    jobs = []
+    for e in given.state.of("fetch"):
+        dropped = digest_of_duplicates(found.get(e.dataset.digest, {}))
+        inputs = {"pairs": e.dataset, "dropped": dropped, "table": table} if table else None
+        jobs.append(Job(Key("acquire", shard=e.shard), distinct, inputs))
+    return jobs
 
 
 def _demo_models(study: Study) -> list[tuple[str, str]]:
@@ -158,27 +186,44 @@ def _pairs_of_last_run(given: Given, name: str, variant: str) -> list[Dataset] |
 @step_of("embed")
 def embeddings(given: Given) -> list[Job]:
     """One job per model and shard of pairs."""
-    jobs = []
-    study, state, store = given.study, given.state, given.store
+    shards = given.state.of("acquire")
+    return [
+        Job(Key("embed", model.name, shard=shard.shard), stage, inputs)
+        for model in given.study.models
+        for shard, (stage, inputs) in zip(shards, _embedded(given, model, shards), strict=True)
+    ]
+
+
+def _embedded(given: Given, model: Model, shards: list[Entry]) -> list[tuple[Stage, dict[str, Any] | None]]:
+    """The task that embeds each shard with a model, and its arguments. The model's files are looked at once."""
+    pairs = [shard.dataset for shard in shards]
+    if model.parsed_spec.is_vectors:
+        path = model.parsed_spec.rest
+        rows = digests(given.store, Path(path), pairs) if pairs else []
+        return [(adopt_vectors, {"pairs": p, "rows": r, "path": path}) for p, r in zip(pairs, rows, strict=True)]
+    identity: Dataset | str | None
+    if model.parsed_spec.variant is not None:
+        identity = given.state.dataset("model", model=model.name)
+        spec = str(Spec.of_folder("open_clip", given.store / identity.path)) if identity else ""
+    else:
+        identity, spec = model_identity(model.spec, given.store)
+    if identity is None:
+        return [(embed, None)] * len(pairs)
     # `embed` decodes with at least the default limit. A study's lower limit is applied by `acquire`, which has already
     # refused the larger images.
-    limit = max(study.pairs.max_pixels, MAX_PIXELS)
-    for model in study.models:
-        options = {"dtype": model.dtype, "max_pixels": limit}
-        demo = state.dataset("model", model=model.name)
-        for shard in state.of("acquire"):
-            pairs, at = shard.dataset, Key("embed", model.name, shard=shard.shard)
-            if model.parsed_spec.is_vectors:
-                path = model.parsed_spec.rest
-                stamp = fingerprint(Path(path), store / "sources" / "fingerprints.json")
-                jobs.append(Job(at, adopt_vectors, {"pairs": pairs, "model": stamp, "path": path}))
-            elif model.parsed_spec.variant is not None:
-                spec = str(Spec.of_folder("open_clip", store / demo.path)) if demo else ""
-                inputs = {"pairs": pairs, "model": demo, "spec": spec, **options} if demo else None
-                jobs.append(Job(at, embed, inputs))
-            else:
-                identity, spec = model_identity(model.spec, store)
-                jobs.append(Job(at, embed, {"pairs": pairs, "model": identity, "spec": spec, **options}))
+    limit = max(given.study.pairs.max_pixels, MAX_PIXELS)
+    shared = {"model": identity, "spec": spec, "dtype": model.dtype, "max_pixels": limit}
+    return [(embed, {"pairs": each, **shared}) for each in pairs]
+
+
+@step_of("embed")
+def embedding_checks(given: Given) -> list[Job]:
+    """One job per model and shard: checks of its embeddings. Nothing is made from them, so they change no address."""
+    jobs = []
+    for model in given.study.models:
+        for e in given.state.of("embed", model=model.name):
+            inputs = {"pairs": given.state[Key("acquire", shard=e.shard)].dataset, "embeddings": e.dataset}
+            jobs.append(Job(Key("checks", model.name, shard=e.shard), check_embeddings, inputs))
     return jobs
 
 

@@ -39,9 +39,11 @@ def _problems_of_models(study: Study, store: Path) -> Iterator[str]:
 
 
 def _look_at_vectors(folder: Path) -> None:
-    from storage.vectors import open_vectors
+    """Read the layout and the metadata. The vectors are read and checked once, when their digests are taken."""
+    from storage.fingerprints import stamp
+    from storage.vector_shards import open_folder
 
-    open_vectors(folder)
+    open_folder(folder, stamp(folder))
 
 
 def _problems_of_checkpoints(study: Study) -> Iterator[str]:

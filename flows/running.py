@@ -31,6 +31,7 @@ from storage.record import Record
 from storage.runs import Entry, Key
 from storage.sources.section import rules_of, source_of
 from tasks import acquire, train
+from tasks.checks import tell_checks
 from tasks.stage import Runtime
 from tasks.train import sae
 
@@ -199,12 +200,14 @@ def _acquire(course: Course) -> Iterator[Outcome]:
 
     yield from map(scan_entry, range(len(scanned.listings)), scanned.listings)
     fetched: list[Dataset] = []
+    so_far = failures.Progress()
 
     def fetch(job: Job) -> Entry:
         shard = job.key.shard or 0
         moved = failures.moved(runtime.store, scanned.source, shard, scanned.moved.get(shard, []))
-        unhashed = {"earlier": list(fetched), "moved": moved, "min_success": pairs.min_success}
+        unhashed = {"progress": so_far, "moved": moved, "min_success": pairs.min_success}
         entry = run_job(job._replace(inputs={**job.arguments(), **unhashed}), runtime)
+        so_far.add(runtime.store, entry.dataset)
         fetched.append(entry.dataset)
         return entry
 
@@ -213,7 +216,10 @@ def _acquire(course: Course) -> Iterator[Outcome]:
     if retried is not None:
         yield scan_entry(len(scanned.listings), retried)
         yield fetch(fetches(given)[-1])
-    yield Entry(kind="ledger", dataset=ledger(scanned.dropped, fetched, pairs.min_success, runtime))
+    for step in STEPS["acquire"][1:]:  # what is made from all fetched shards
+        yield from (run_job(job, runtime) for job in step(given))
+    acquired = [e.dataset for e in given.state.of("acquire")]
+    yield Entry(kind="ledger", dataset=ledger(scanned.dropped, acquired, pairs.min_success, runtime))
 
 
 def _train(course: Course, cluster: Cluster | None) -> Iterator[Outcome]:
@@ -298,4 +304,6 @@ def run_stage(stage: str, course: Course) -> list[Entry]:
         keeping_records(stage_flow, runtime.store)()
     except JobsFailed as error:
         log.debug("%s", error)  # its failures are recorded, and raised when the run ends
+    for model in dict.fromkeys(e.model for e in entries if e.kind == "checks"):
+        tell_checks(str(model), [e.dataset for e in entries if e.kind == "checks" and e.model == model], runtime)
     return entries

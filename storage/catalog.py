@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,23 +15,23 @@ from storage.dataset import Dataset, manifest_of
 from storage.definitions import define
 from storage.errors import BadInput
 from storage.runs import Entry, Run, narrowed, shown_run, studies
-from storage.statements import SQL, literal, statement
+from storage.statements import SQL, exact, literal, statement
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[Entry], heldout: float) -> list[str]:
+def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[Entry], heldout: float) -> list[Path]:
     """Create the shared definitions, the views whose data the entries hold, and the macros over these views.
 
     Returns the paths of all files that the views read. Raises BadInput, naming the file, when one is missing.
     """
     define(con)
     entries = list(entries)
-    files: list[str] = []
+    files: list[Path] = []
 
-    def paths(kind: str, name: str, **wanted: Any) -> list[str]:
-        listed = [str(store / e.dataset.path / name.format(shard=e.shard)) for e in narrowed(entries, kind, **wanted)]
+    def paths(kind: str, name: str, **wanted: Any) -> list[Path]:
+        listed = [store / e.dataset.path / name.format(shard=e.shard) for e in narrowed(entries, kind, **wanted)]
         for path in listed:
             if not os.path.exists(path):
                 raise BadInput(f"{path} is missing from the store: bridgescope run STUDY.toml makes it again")
@@ -56,6 +58,12 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         ]
         if selects:
             con.execute(f"CREATE VIEW {view} AS\n" + "\nUNION ALL\n".join(selects))
+    checked = [
+        statement("views/embedding_checks", model=model, files=paths("checks", "checks.parquet", model=model))
+        for model in dict.fromkeys(e.model for e in entries if e.kind == "checks")
+    ]
+    if checked:
+        con.execute("CREATE VIEW embedding_checks AS\n" + "\nUNION ALL\n".join(checked))
     frontiers = [
         statement(
             "views/frontier",
@@ -73,7 +81,7 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
             parquet = paths("analyze", f"{table}.parquet")
             # A table without a statement of its own is documented in storage/sql/tables.
             has_statement = (SQL / "views" / f"{table}.sql").exists()
-            view = f"CREATE VIEW {table} AS FROM read_parquet({literal(parquet)})"
+            view = f"CREATE VIEW {table} AS FROM read_parquet({literal(parquet)}, hive_partitioning = false)"
             con.execute(statement(f"views/{table}", files=parquet) if has_statement else view)
         for macro in sorted((SQL / "macros").glob("*.sql")):
             con.execute(macro.read_text())
@@ -101,7 +109,7 @@ def open_catalog(
     con = duckdb.connect()
     files = create_views(con, root, run.entries, heldout_of(run))
     if guarded:
-        con.execute(f"SET allowed_paths = {literal(files)}")
+        con.execute(f"SET allowed_paths = {literal([*map(str, files), *map(exact, files)])}")
         con.execute("SET temp_directory = ''")  # this process may not write, so a query too large for memory fails
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
@@ -135,8 +143,11 @@ def write_catalog_file(store: Path, run: Run) -> Path:
     final = store / "studies" / run.study / "catalog.duckdb"
     partial = final.with_name(f"catalog.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
-    with duckdb.connect(str(partial)) as con:
-        create_views(con, store, run.entries, heldout_of(run))
+    with tempfile.TemporaryDirectory() as folder:  # DuckDB takes a `?` in the path of a database for an option
+        made = Path(folder) / final.name
+        with duckdb.connect(str(made)) as con:
+            create_views(con, store, run.entries, heldout_of(run))
+        shutil.copyfile(made, partial)
     os.replace(partial, final)
     final.with_suffix(".root").write_text(str(store))
     return final

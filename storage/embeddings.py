@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
+from pydantic import TypeAdapter
 
 from storage.dataset import Dataset, sync, write_atomically
+from storage.memo import read_memo
 
 CHUNK = 1024  # rows per chunk, the unit of resuming
 BLOCK = 16_384  # rows processed at a time, so that temporary arrays stay small
 PROGRESS = "progress.json"  # number of complete chunks on disk; removed when the dataset is finished
+CHUNKS = TypeAdapter(dict[str, int])
 LARGEST = 65504.0  # the largest float16
 NDArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -47,15 +50,16 @@ def write_modality(
     EmbeddingError for values that float16 cannot hold.
     """
     progress = out / PROGRESS
-    finished: dict[str, int] = json.loads(progress.read_text()) if progress.exists() else {}
-    first = finished.get(modality, 0)
+    finished = read_memo(progress, CHUNKS)
+    first = min(finished.get(modality, 0), _chunks_on_disk(out / modality, rows, dim))
+    # A chunk of failed rows alone is stored too, so that a chunk that is missing on disk was never written.
     if first == 0:
         array = zarr.create_array(
-            out / modality, shape=(rows, dim), chunks=(CHUNK, dim), dtype="float16",
-            compressors=None, fill_value=np.nan, zarr_format=3, overwrite=True,
+            out / modality, shape=(rows, dim), chunks=(CHUNK, dim), dtype="float16", compressors=None,
+            fill_value=np.nan, zarr_format=3, overwrite=True, config={"write_empty_chunks": True},
         )  # fmt: skip
     else:
-        array = zarr.open_array(out / modality, mode="r+")
+        array = zarr.open_array(out / modality, mode="r+", config={"write_empty_chunks": True})
         done(min(first * CHUNK, rows))
     for chunk in range(first, -(-rows // CHUNK)):
         start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, rows)
@@ -63,12 +67,28 @@ def write_modality(
         if np.isinf(block).any() or np.nanmax(np.abs(block), initial=0.0) > LARGEST:
             raise EmbeddingError(f"{modality} rows {start} to {stop - 1}: values that float16 cannot hold")
         array[start:stop] = block.astype(np.float16)
-        written = out / modality / "c" / str(chunk) / "0"
-        if written.exists():  # Zarr does not store a chunk that holds only the fill value
-            sync(written)
+        sync(_chunk(out / modality, chunk))
         finished[modality] = chunk + 1
         write_atomically(progress, json.dumps(finished))
         done(stop - start)
+
+
+def _chunk(array: Path, number: int) -> Path:
+    return array / "c" / str(number) / "0"
+
+
+def _chunks_on_disk(array: Path, rows: int, dim: int) -> int:
+    """Number of whole chunks of an array [rows, dim], from the first to the first that is missing or cut short."""
+    try:
+        if zarr.open_array(array, mode="r").shape != (rows, dim):
+            return 0
+    except (OSError, ValueError, KeyError, TypeError):  # there is no array, or its description is damaged
+        return 0
+    size = CHUNK * dim * np.dtype(np.float16).itemsize
+    count = -(-rows // CHUNK)
+    files = (_chunk(array, number) for number in range(count))
+    whole = (file.is_file() and file.stat().st_size == size for file in files)
+    return next((number for number, there in enumerate(whole) if not there), count)
 
 
 def written_rows(out: Path, modality: str, rows: np.ndarray[Any, np.dtype[np.int64]]) -> NDArray:
@@ -78,11 +98,14 @@ def written_rows(out: Path, modality: str, rows: np.ndarray[Any, np.dtype[np.int
 
 
 def failed_rows(out: Path) -> list[int]:
-    """Image rows that were written as NaN."""
+    """Image rows that were written as NaN. Raises EmbeddingError when rows that were written are gone."""
     image = zarr.open_array(out / "image", mode="r")
+    rows, dim = image.shape
+    if (there := _chunks_on_disk(out / "image", rows, dim)) < -(-rows // CHUNK):
+        raise EmbeddingError(f"{out}: chunk {there} of the images is gone since it was written: run again")
     return [
         start + int(row)
-        for start in range(0, image.shape[0], CHUNK)
+        for start in range(0, rows, CHUNK)
         for row in np.flatnonzero(np.isnan(np.asarray(image[start : start + CHUNK, 0])))
     ]
 

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import polars as pl
 
 from storage.dataset import Dataset
+from storage.duplicates import DUPLICATE
 from storage.listing import Attempt, append_shard, read_attempts, read_listing, write_attempts
 from storage.pairs import Check, read_failures, read_images
 from storage.sources import Source, SourceError, is_transient
 
 MOST_TRIES = 3  # per item, over all runs
-DUPLICATE = "duplicate"
 
 #: (start of a cause, its likely reason). The message shows the first entry that fits the most frequent cause.
 LIKELY = (
@@ -69,10 +69,56 @@ class Tally(NamedTuple):
 
     def check(self, min_success: float) -> None:
         """Raise TooFewPairs, with the likely reason, when the share of acquired items is below `min_success`."""
-        if self.failed and (self.images - self.failed) / self.images < min_success:
+        if _too_few(self.images, self.failed, min_success):
             raise TooFewPairs(
                 f"{self.told()}. That is below pairs.min_success = {min_success:g}. Most likely {likely(self.causes)}"
             )
+
+
+def _too_few(images: int, failed: int, min_success: float) -> bool:
+    return failed > 0 and (images - failed) / images < min_success
+
+
+class Progress:
+    """Counts of the shards that were fetched so far in a run. They are kept in memory, so that each shard is read once.
+
+    An item that failed in one shard and was acquired in another counts as acquired.
+    """
+
+    def __init__(self) -> None:
+        self.acquired = 0
+        self.failed: dict[str, str] = {}  #: {source_key: cause}
+
+    def add(self, store: Path, shard: Dataset) -> None:
+        """Count the items of one more shard."""
+        acquired, failed = _outcomes(store, shard)
+        self.acquired += len(acquired)
+        self.failed.update(failed)
+        if self.failed:
+            for key in acquired:
+                self.failed.pop(key, None)
+
+    def check(self, store: Path, shard: Dataset, min_success: float) -> None:
+        """Raise TooFewPairs when the share of acquired items, with those of this shard, is below `min_success`.
+
+        The shard is not added.
+        """
+        acquired, failed = _outcomes(store, shard)
+        new = sum(key not in self.failed for key in failed) - sum(key in self.failed for key in acquired)
+        count = len(self.failed) + new
+        if _too_few(self.acquired + len(acquired) + count, count, min_success):
+            whole = Progress()
+            whole.acquired, whole.failed = self.acquired, dict(self.failed)
+            whole.add(store, shard)
+            causes = Counter(whole.failed.values())
+            Tally(whole.acquired + len(whole.failed), causes, 0, 0).check(min_success)
+
+
+def _outcomes(store: Path, shard: Dataset) -> tuple[list[str], dict[str, str]]:
+    """(keys of the acquired items of a shard, {key: cause} of those that failed)."""
+    rows = read_images(store, shard, ["source_key", "error"])
+    failed = rows.filter(pl.col("error").is_not_null())
+    return rows.filter(pl.col("error").is_null())["source_key"].to_list(), dict(failed.iter_rows())
 
 
 def likely(causes: Counter[str]) -> str:
@@ -91,17 +137,6 @@ def tally(store: Path, pairs: Sequence[Dataset]) -> Tally:
     digests = good.group_by("sha256").agg(count=pl.len(), sides=pl.col("split_u").n_unique())
     same = int((digests["count"] - 1).sum()) + causes[DUPLICATE]
     return Tally(rows["source_key"].n_unique(), causes, same, int((digests["sides"] > 1).sum()))
-
-
-def sums(store: Path, pairs: Sequence[Dataset]) -> dict[str, str]:
-    """{sha256: source_key} of the acquired images of these shards. Of images with equal bytes, the first is listed."""
-    seen: dict[str, str] = {}
-    for shard in pairs:
-        rows = read_images(store, shard, ["sha256", "source_key", "error"])
-        good = rows.filter(pl.col("error").is_null(), pl.col("sha256").is_not_null())
-        for digest, key in good.select("sha256", "source_key").iter_rows():
-            seen.setdefault(digest, key)
-    return seen
 
 
 def moved(store: Path, source: str, shard: int, keys: Sequence[str]) -> dict[str, tuple[str, str]]:

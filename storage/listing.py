@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+from pydantic import TypeAdapter
 
 from storage.dataset import Dataset, address, locked, materialize, write_atomically
 from storage.errors import BadInput
+from storage.memo import read_memo, update_memo
 from storage.sources import Dropped, Item, Source
 
 SHARD_ROWS = 2**20  # ids are shard number x 2^20 + row
@@ -41,6 +43,9 @@ class Attempt(NamedTuple):
     cause: str
     #: {shard: [cause, detail]} of the shards where it failed before it was acquired in a later one
     left: dict[str, list[str]]
+
+
+ATTEMPTS = TypeAdapter(dict[str, Attempt])
 
 
 class Scan(NamedTuple):
@@ -125,14 +130,17 @@ def append_shard(store: Path, source: str, keys: Sequence[str]) -> Dataset:
 
 
 def read_attempts(store: Path, source: str) -> dict[str, Attempt]:
-    """Read the source's ledger of attempts: {source_key: Attempt} of the items that failed by a transient cause."""
-    path = store / "sources" / source / "attempts.json"
-    return {key: Attempt(*entry) for key, entry in json.loads(path.read_text()).items()} if path.exists() else {}
+    """Read the source's ledger of attempts: {source_key: Attempt} of the items that failed by a transient cause.
+
+    It is a memo: where it is lost, the items are tried again from the first attempt on.
+    """
+    return read_memo(store / "sources" / source / "attempts.json", ATTEMPTS)
 
 
 def write_attempts(store: Path, source: str, attempts: Mapping[str, Attempt]) -> None:
     """Replace the source's ledger of attempts. It belongs to no dataset, so a failed retry changes no dataset."""
-    write_atomically(store / "sources" / source / "attempts.json", json.dumps(attempts, indent=0, sort_keys=True))
+    gone = read_attempts(store, source).keys() - attempts.keys()
+    update_memo(store / "sources" / source / "attempts.json", ATTEMPTS, attempts, gone)
 
 
 def assign(before: list[list[dict[str, Any]]], items: list[Item], shard_size: int) -> list[list[dict[str, Any]]]:
@@ -201,7 +209,7 @@ def _rows(store: Path, listing: Dataset) -> list[dict[str, Any]]:
 
 def read_listing(store: Path, listing: Dataset) -> pl.DataFrame:
     """Read the rows of one shard's listing, including removed ones."""
-    return pl.read_parquet(store / listing.path / "listing.parquet")
+    return pl.read_parquet(store / listing.path / "listing.parquet", glob=False)
 
 
 def _write(store: Path, number: int, rows: list[dict[str, Any]]) -> Dataset:

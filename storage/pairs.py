@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -43,47 +43,38 @@ GROUP_BYTES = 32 << 20  # a row group is closed at this size, even with fewer ro
 Check = Callable[[bytes], tuple[int, int]]  # returns width and height of an image, or raises SourceError
 
 
-class Earlier(NamedTuple):
-    """Results from other shards that apply to the items of a shard."""
-
-    #: {source_key: (cause, detail)} of items that were acquired in a later shard; their rows here stay failed
-    moved: Mapping[str, tuple[str, str]] = {}
-    #: {sha256: source_key} of the images of other shards, to drop duplicates; None keeps duplicates
-    seen: Mapping[str, str] | None = None
-
-
 def write_shard(
-    out: Path, store: Path, listing: Dataset, source: Source, check: Check, earlier: Earlier | None = None
+    out: Path,
+    store: Path,
+    listing: Dataset,
+    source: Source,
+    check: Check,
+    moved: Mapping[str, tuple[str, str]] | None = None,
 ) -> int:
     """Fetch the items of a listing and write the shard's two tables. Returns the number of acquired images.
 
     A failed item keeps its row and id, with the cause in `error`. `check` decodes the bytes once, in threads, so that
-    images that cannot be embedded fail here.
+    images that cannot be embedded fail here. `moved` holds {source_key: (cause, detail)} of items that were acquired in
+    a later shard; their rows here stay failed.
     """
-    earlier = earlier or Earlier()
     rows = read_listing(store, listing).filter(~pl.col("removed"))
     first = rows["shard"][0] * SHARD_ROWS if rows.height else 0
-    seen = None if earlier.seen is None else dict(earlier.seen)
     acquired = 0
-    with _Images(out / "images.parquet") as images:
-        for row, columns in _described(rows, source, check, earlier.moved):
-            if seen is not None and columns["error"] is None and columns["sha256"] is not None:
-                original = seen.setdefault(columns["sha256"], row["source_key"])
-                if original != row["source_key"]:
-                    columns |= {"error": "duplicate", "error_detail": f"same bytes as {original}", "image": None}
+    with ImageWriter(out / "images.parquet") as images:
+        for row, columns in _described(rows, source, check, moved or {}):
             acquired += columns["error"] is None
             images.add({"image_id": first + row["row"], "source_key": row["source_key"], **columns})
     _captions(rows, first).write_parquet(out / "captions.parquet")
     return acquired
 
 
-class _Images:
+class ImageWriter:
     """Writer of image rows to Parquet, one row group at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows, self.size = path, list[dict[str, Any]](), 0
 
-    def __enter__(self) -> _Images:
+    def __enter__(self) -> ImageWriter:
         # Encoded images do not compress, and statistics or dictionaries of them are of no use.
         plain = [name for name in IMAGES.names if name != "image"]
         codecs = dict.fromkeys(plain, "zstd") | {"image": "none"}
@@ -182,12 +173,12 @@ def _describe(data: bytes | SourceError | None, row: dict[str, Any], check: Chec
 
 def read_images(store: Path, pairs: Dataset, columns: list[str] | None = None) -> pl.DataFrame:
     """Read the image rows of a shard, including failed ones, in the order of the embedding rows."""
-    return pl.read_parquet(store / pairs.path / "images.parquet", columns=columns)
+    return pl.read_parquet(store / pairs.path / "images.parquet", columns=columns, glob=False)
 
 
 def read_captions(store: Path, pairs: Dataset, columns: list[str] | None = None) -> pl.DataFrame:
     """Read the caption rows of a shard, in the order of the embedding rows."""
-    return pl.read_parquet(store / pairs.path / "captions.parquet", columns=columns)
+    return pl.read_parquet(store / pairs.path / "captions.parquet", columns=columns, glob=False)
 
 
 def read_failures(store: Path, pairs: Sequence[Dataset]) -> pl.DataFrame:

@@ -19,9 +19,23 @@ def statement(name: str, **values: Any) -> str:
 
 
 def literal(value: Any) -> str:
-    """Return a Python value as an SQL literal. Raises TypeError unless it is a number, a string or a list of these."""
+    """Return a Python value as an SQL literal. A path stands for the file of that name, and for no other.
+
+    Raises TypeError unless it is a number, a string, a path or a list of these.
+    """
+    if isinstance(value, Path):
+        value = exact(value)
     if isinstance(value, bool) or not isinstance(value, (str, int, float, list)):
         raise TypeError(f"no SQL literal for a {type(value).__name__}")
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
     return f"[{', '.join(map(literal, value))}]" if isinstance(value, list) else repr(value)
+
+
+def exact(path: Path) -> str:
+    """The pattern that matches one file alone. `read_parquet` of DuckDB takes every path for a pattern.
+
+    In a path with a backslash DuckDB finds no pattern, so such a path stays as it is.
+    """
+    text = str(path)
+    return text if "\\" in text else re.sub(r"[*?\[]", r"[\g<0>]", text)

@@ -7,13 +7,17 @@ Layouts, each in one folder:
   image + text                                   two Zarr arrays; the folder may be a Zarr group
 Optional beside them: metadata.parquet (or metadata/*.parquet), one row per pair: key, image_path, group, caption.
 Caption row j belongs to image row j, or to the image row in the metadata's integer column `image_row`.
+
+Rows are numbered from 0. No value is cast unless a check has let it through, and files are joined by position only
+where their numbers of rows agree.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import itertools
 import re
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,83 +26,259 @@ import polars as pl
 import zarr
 
 from storage.errors import BadInput
+from storage.fingerprints import fingerprint as fingerprint
+from storage.vector_metadata import Metadata, first_true, metadata_of, read_table
 
 Array = np.ndarray[Any, np.dtype[Any]]
+BLOCK = 16_384  # rows that are read at a time
+PARTS = ("img_emb", "text_emb", "metadata")  # folders of clip-retrieval's layout
+
+
+class Parts:
+    """Arrays of rows in several files, read as one array without being copied into one."""
+
+    def __init__(self, files: Sequence[Path], arrays: Sequence[Array]) -> None:
+        self.files, self.arrays = files, arrays
+        self.starts = np.cumsum([0, *(len(array) for array in arrays)])
+        self.shape = (int(self.starts[-1]), arrays[0].shape[1])
+        self.ndim, self.dtype = 2, np.result_type(*arrays)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Array | slice) -> Array:
+        """Rows by their numbers, or by a slice."""
+        wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else rows
+        found = np.empty((len(wanted), self.shape[1]), self.dtype)
+        for number, mine, of_part in self._split(wanted):
+            found[mine] = self.arrays[number][of_part]
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.asarray(self[:], dtype)
+
+    def pieces(self, rows: Array) -> list[tuple[Path, Array]]:
+        """The files that hold some rows, each with the numbers of these rows in it."""
+        return [(self.files[number], of_part) for number, _, of_part in self._split(rows)]
+
+    def _split(self, rows: Array) -> Iterator[tuple[int, Array, Array]]:
+        """(number, places in `rows`, rows in the part) of each part that holds some of the rows."""
+        part = np.searchsorted(self.starts, rows, side="right") - 1
+        for number in np.unique(part).tolist():
+            mine = np.flatnonzero(part == number)
+            yield number, mine, rows[mine] - self.starts[number]
 
 
 class Vectors(NamedTuple):
     """Image and text vectors, with the image row of each caption."""
 
-    image: Array  #: [n, d], as stored
-    text: Array  #: [m, d], as stored
+    image: Array | Parts  #: [n, d], as stored
+    text: Array | Parts  #: [m, d], as stored
     image_row: Array  #: int64 [m]: the row of `image` for each caption
     keys: list[str]  #: n unique names of the images
     groups: list[str]  #: n group keys, "" where the metadata has none
     captions: list[str]  #: m texts, "" where the metadata has none
 
 
+class _Layout(NamedTuple):
+    """What a folder holds, before captions are given to images."""
+
+    image: Array | Parts
+    text: Array | Parts
+    metadata: Metadata | None
+    sizes: dict[str, tuple[int, int]]  #: {part: rows of images, rows of texts}; one part in most layouts
+
+
 def open_vectors(path: Path) -> Vectors:
-    """Read a folder of vectors. Raises BadInput for an unknown layout, or one whose parts do not fit together."""
+    """Read a folder of vectors, and check every value in it.
+
+    Raises BadInput for an unknown layout, for one whose parts do not fit together, and for a row that is zero or not
+    finite.
+    """
+    vectors = open_unchecked(path)
+    for name, array in (("image", vectors.image), ("text", vectors.text)):
+        for start in range(0, len(array), BLOCK):
+            if (row := first_bad(array[start : start + BLOCK])) is not None:
+                raise BadInput(f"embeddings:{path}: {name} row {start + row} is zero or not finite")
+    return vectors
+
+
+def open_unchecked(path: Path) -> Vectors:
+    """Read a folder of vectors as `open_vectors` does, without a search for rows that are zero or not finite."""
     if not path.is_dir():
         raise BadInput(f"embeddings:{path}: no such folder")
-    image, text, metadata = _arrays(path)
+    image, text, metadata, sizes = _layout(path)
     for name, array in (("image", image), ("text", text)):
-        if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
+        if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating) or 0 in array.shape:
             raise BadInput(
                 f"embeddings:{path}: {name} must be floating point [rows, dim], is {array.dtype} {array.shape}"
             )
     if image.shape[1] != text.shape[1]:
         raise BadInput(f"embeddings:{path}: image rows have {image.shape[1]} dimensions, text rows {text.shape[1]}")
-    if metadata.height == 0:
-        metadata = pl.DataFrame({"image_row": np.arange(len(text))})
-    if metadata.height != len(text):
-        raise BadInput(f"embeddings:{path}: {len(text)} text rows, but the metadata has {metadata.height}")
-    image_row = metadata["image_row"].to_numpy() if "image_row" in metadata.columns else np.arange(len(text))
-    if len(image_row) and (image_row.min() < 0 or image_row.max() >= len(image)):
-        raise BadInput(
-            f"embeddings:{path}: image_row must lie in 0 to {len(image) - 1}; without it, text row j has image j"
-        )
-    _check_finite(path, image, text)
-    keys, groups = _of_images(metadata, image_row, len(image))
-    if len(set(keys)) != len(keys):
-        raise BadInput(f"embeddings:{path}: the column `key` (or `image_path`) has equal values for two images")
-    captions = metadata["caption"].fill_null("").to_list() if "caption" in metadata.columns else [""] * len(text)
-    return Vectors(image, text, image_row.astype(np.int64), keys, groups, captions)
+    columns = metadata.columns if metadata is not None else {}
+    if metadata is not None and sum(metadata.rows) != len(text):
+        raise BadInput(f"embeddings:{path}: {len(text)} text rows, but the metadata has {sum(metadata.rows)}")
+    if metadata is not None and "image_row" in columns:
+        image_row = _checked_rows(metadata, len(image))
+    else:
+        _check_sizes(path, sizes, len(image))
+        image_row = np.arange(len(text))
+    keys, groups = _of_images(path, metadata, image_row, len(image))
+    captions = columns["caption"].to_list() if "caption" in columns else [""] * len(text)
+    return Vectors(image, text, image_row, keys, groups, captions)
 
 
-def _arrays(path: Path) -> tuple[Array, Array, pl.DataFrame]:
+def first_bad(block: Array) -> int | None:
+    """The first row of a block that is zero or not finite, or None."""
+    largest = np.abs(block).max(axis=1)
+    bad = np.flatnonzero(~np.isfinite(largest) | (largest == 0))
+    return int(bad[0]) if bad.size else None
+
+
+def unit(block: Array) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Rows divided by their norms. No finite row is too large or too small: each is scaled before its norm is taken."""
+    rows = block.astype(np.float64)
+    rows /= np.abs(rows).max(axis=1, keepdims=True)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _layout(path: Path) -> _Layout:
     if (path / "image.npy").exists():
-        return _npy([path / "image.npy"]), _npy([path / "text.npy"]), _metadata(path)
+        return _whole(_npy(path / "image.npy"), _npy(path / "text.npy"), _metadata(path))
     if (path / "img_emb").is_dir():
-        numbered = [sorted((path / name).glob("*.npy"), key=_number) for name in ("img_emb", "text_emb")]
-        return _npy(numbered[0]), _npy(numbered[1]), _metadata(path)
+        return _clip_retrieval(path)
     if (path / "image" / "zarr.json").exists() or (path / "image" / ".zarray").exists():
-        image, text = (np.asarray(zarr.open_array(path / name, mode="r")[:]) for name in ("image", "text"))
-        return image, text, _metadata(path)
-    tables = sorted(path.glob("*.parquet"), key=_number)
-    if tables and {"image_embedding", "text_embedding"} <= set(pl.read_parquet_schema(tables[0])):
-        table = pl.concat([pl.read_parquet(table) for table in tables])
-        image, text = (np.stack(table[f"{name}_embedding"].to_list()).astype(np.float32) for name in ("image", "text"))
-        return image, text, table.drop("image_embedding", "text_embedding")
+        return _whole(_zarr(path / "image"), _zarr(path / "text"), _metadata(path))
+    tables = [file for file in sorted(path.glob("*.parquet"), key=_number) if file.name != "metadata.parquet"]
+    whole = path / "metadata.parquet"
+    if not tables and whole.exists():
+        tables = [whole]
+    if tables and _columns(tables[0]) >= {f"{name}_embedding" for name in ("image", "text")}:
+        return _parquet(path, tables)
     raise BadInput(
         f"embeddings:{path}: found no image.npy, img_emb/*.npy, Zarr array image, "
         "or Parquet with columns image_embedding and text_embedding"
     )
 
 
-def _npy(paths: list[Path]) -> Array:
-    if not paths:
-        raise BadInput("embeddings: img_emb/ and text_emb/ must both hold .npy files")
+def _whole(image: Array, text: Array, metadata: Metadata | None) -> _Layout:
+    return _Layout(image, text, metadata, {"": (len(image), len(text))} if image.ndim and text.ndim else {})
+
+
+def _clip_retrieval(path: Path) -> _Layout:
+    """Numbered parts. Raises BadInput unless every part is there of images, texts and metadata, of the same rows."""
+    files = {name: _numbered(path / name, ".parquet" if name == "metadata" else ".npy") for name in PARTS}
+    if not files["metadata"]:
+        del files["metadata"]
+    for (name, numbers), (other, others) in itertools.permutations(((n, f.keys()) for n, f in files.items()), 2):
+        if missing := sorted(others - numbers):
+            raise BadInput(
+                f"embeddings:{path}: {name} has no part {missing[0]}, which {other} has: "
+                f"parts must have the same numbers in {', '.join(files)}"
+            )
+    if not files["img_emb"]:
+        raise BadInput(f"embeddings:{path}: img_emb/ and text_emb/ must both hold .npy files")
+    images, texts = ({number: _npy(file) for number, file in files[name].items()} for name in PARTS[:2])
+    image, text = _joined(files["img_emb"], images), _joined(files["text_emb"], texts)
+    metadata = _metadata(path)
+    sizes = {f"part {number}: ": (len(images[number]), len(texts[number])) for number in images}
+    if metadata is not None and "metadata" in files:
+        for number, rows in zip(texts, metadata.rows, strict=True):
+            if rows != len(texts[number]):
+                raise BadInput(
+                    f"embeddings:{path}: part {number}: {len(texts[number])} text rows, but the metadata has {rows}"
+                )
+    return _Layout(image, text, metadata, sizes)
+
+
+def _numbered(folder: Path, suffix: str) -> dict[int, Path]:
+    """{number: file} of the parts in a folder, in numeric order; the number is the last one in the file's name."""
+    files: dict[int, Path] = {}
+    for file in sorted(folder.glob(f"*{suffix}"), key=_number):
+        number = _number(file)[0]
+        if number in files:
+            raise BadInput(f"{folder}: {files[number].name} and {file.name} are both part {number}")
+        files[number] = file
+    return files
+
+
+def _joined(files: dict[int, Path], arrays: dict[int, Array]) -> Array | Parts:
+    """Parts as one array. Raises BadInput where their dimensions differ."""
+    first = next(iter(arrays))
+    for number, array in arrays.items():
+        if array.ndim != 2 or array.shape[1] != arrays[first].shape[1]:
+            raise BadInput(
+                f"{files[number]}: its shape is {array.shape}, that of {files[first].name} {arrays[first].shape}: "
+                "all parts must be [rows, dim] of one dim"
+            )
+    return arrays[first] if len(arrays) == 1 else Parts(list(files.values()), list(arrays.values()))
+
+
+def _npy(file: Path) -> Array:
     try:
-        parts = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
-    except (OSError, ValueError) as error:
-        raise BadInput(f"embeddings: {paths[0].parent} cannot be read as .npy: {error}") from error
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BadInput(f"{file}: cannot be read as .npy: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise BadInput(f"{file}: cannot be read as .npy: it is an archive of several arrays")
+    return array
 
 
-def _metadata(path: Path) -> pl.DataFrame:
+def _zarr(path: Path) -> Array:
+    try:
+        return np.asarray(zarr.open_array(path, mode="r")[:])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise BadInput(f"{path}: cannot be read as a Zarr array: {error}") from error
+
+
+def _parquet(path: Path, tables: list[Path]) -> _Layout:
+    """Tables of pairs: each row holds an image, its caption, and their metadata."""
+    read, arrays = [], {"image": list[Array](), "text": list[Array]()}
+    for file in tables:
+        table = read_table(file)
+        for name, parts in arrays.items():
+            if f"{name}_embedding" not in table.columns:
+                raise BadInput(f"{file}: has no column {name}_embedding, which {tables[0].name} has")
+            parts.append(_rows(file, table[f"{name}_embedding"]))
+        read.append(table)
+    image, text = (_joined(dict(enumerate(tables)), dict(enumerate(parts))) for parts in arrays.values())
+    metadata = metadata_of(tables, read)
+    return _Layout(image, text, metadata if metadata.columns else _metadata(path), {"": (len(image), len(text))})
+
+
+def _rows(file: Path, column: pl.Series) -> Array:
+    """The vectors in a column of lists, [rows, dim]. Raises BadInput, with the row, where one is empty or shorter."""
+    kind = column.dtype
+    inner = kind.inner if isinstance(kind, pl.List | pl.Array) else None
+    if inner is None or not (inner.is_float() or inner.is_integer()):
+        raise BadInput(f"{file}: the column `{column.name}` holds {kind}: lists of floating point numbers are needed")
+    lists = column.cast(pl.List(inner))
+    lengths = lists.list.len()
+    if (row := first_true(lengths.is_null() | (lengths == 0))) is not None:
+        raise BadInput(f"{file}: row {row}: `{column.name}` is empty: every row needs a vector")
+    dim = int(lengths[0]) if len(lengths) else 0
+    if (row := first_true(lengths != dim)) is not None:
+        raise BadInput(f"{file}: row {row}: `{column.name}` has {lengths[row]} numbers, row 0 has {dim}")
+    flat = lists.explode() if dim else pl.Series(dtype=inner)
+    if (place := first_true(flat.is_null())) is not None:
+        raise BadInput(f"{file}: row {place // dim}: `{column.name}` holds an empty number")
+    array = flat.to_numpy()
+    return (array if inner.is_float() else array.astype(np.float32)).reshape(len(lengths), dim)
+
+
+def _columns(file: Path) -> set[str]:
+    """Names of the columns of a Parquet file."""
+    try:
+        with file.open("rb") as opened:
+            return set(pl.read_parquet_schema(opened))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise BadInput(f"{file}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+
+
+def _metadata(path: Path) -> Metadata | None:
+    """The metadata beside the vectors, or None without any."""
     files = sorted((path / "metadata").glob("*.parquet"), key=_number) or [*path.glob("metadata.parquet")]
-    return pl.concat([pl.read_parquet(file) for file in files]) if files else pl.DataFrame()
+    return metadata_of(files, [read_table(file) for file in files]) if files else None
 
 
 def _number(path: Path) -> tuple[int, str]:
@@ -106,45 +286,47 @@ def _number(path: Path) -> tuple[int, str]:
     return (int(numbers[-1]) if numbers else -1, path.name)
 
 
-def _check_finite(path: Path, image: Array, text: Array) -> None:
-    for name, array in (("image", image), ("text", text)):
-        for start in range(0, len(array), 65536):
-            block = np.asarray(array[start : start + 65536], dtype=np.float32)
-            norms = np.linalg.norm(block, axis=1)
-            bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
-            if bad.size:
-                raise BadInput(f"embeddings:{path}: {name} row {start + int(bad[0])} is zero or not finite")
+def _checked_rows(metadata: Metadata, images: int) -> Array:
+    """The column `image_row`. Raises BadInput, with file and row, for a number that is no row of an image."""
+    column = metadata.columns["image_row"]
+    if (row := first_true((column < 0) | (column >= images))) is not None:
+        raise BadInput(f"{metadata.place(row)}: image_row must lie in 0 to {images - 1}, is {column[row]}")
+    return column.to_numpy()
 
 
-def _of_images(metadata: pl.DataFrame, image_row: Array, count: int) -> tuple[list[str], list[str]]:
-    """Keys and groups of the images, from the first metadata row of each image."""
-    rows, first = np.unique(image_row, return_index=True)
+def _check_sizes(path: Path, sizes: dict[str, tuple[int, int]], images: int) -> None:
+    """Raise BadInput where images and captions, which are joined by position, differ in number."""
+    for part, (image, text) in sizes.items():
+        if image != text:
+            raise BadInput(
+                f"embeddings:{path}: {part}{image} image rows and {text} text rows: a column image_row must say which "
+                f"belong together (image_row must lie in 0 to {images - 1}; without it, text row j has image j)"
+            )
+
+
+def _of_images(path: Path, metadata: Metadata | None, image_row: Array, count: int) -> tuple[list[str], list[str]]:
+    """Keys and groups of the images. Raises BadInput where the rows of an image disagree, or two images share a key."""
+    rows, first_of, of = np.unique(image_row, return_index=True, return_inverse=True)
     lists = []
-    for names in (("key", "image_path"), ("group",)):
-        column = next((name for name in names if name in metadata.columns), None)
-        values = [f"{row:012d}" for row in range(count)] if "key" in names else [""] * count
-        if column:
-            stated = metadata[column].cast(pl.String).fill_null("").gather(first).to_list()
-            for row, value in zip(rows.tolist(), stated, strict=True):
-                values[row] = value or values[row]
+    for name in ("key", "group"):
+        values = [f"{row:012d}" for row in range(count)] if name == "key" else [""] * count
+        if metadata is not None and name in metadata.columns:
+            stated = metadata.columns[name]
+            of_image = stated.gather(first_of)
+            if (row := first_true(stated != of_image.gather(of))) is not None:
+                raise BadInput(
+                    f"{metadata.place(row)}: {name} is {stated[row]!r}, but image row {image_row[row]} has "
+                    f"{of_image[int(of[row])]!r} ({metadata.place(int(first_of[of[row]]))})"
+                )
+            for row, value in zip(rows.tolist(), of_image.to_list(), strict=True):
+                values[row] = value
         lists.append(values)
-    return lists[0], lists[1]
-
-
-def fingerprint(path: Path, memo: Path) -> str:
-    """Sha256 over the names and bytes of a folder's files, or of one file. `memo` caches digests by size and time."""
-    known: dict[str, list[Any]] = json.loads(memo.read_text()) if memo.exists() else {}
-    total, seen = hashlib.sha256(), {}
-    for file in [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file()):
-        stat = file.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns]
-        name = str(file)
-        if known.get(name, [None])[:2] == stamp:
-            seen[name] = known[name]
-        else:
-            with open(file, "rb") as opened:
-                seen[name] = [*stamp, hashlib.file_digest(opened, "sha256").hexdigest()]
-        total.update(f"{file.relative_to(path).as_posix()} {seen[name][2]}\n".encode())
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    memo.write_text(json.dumps({**known, **seen}))
-    return total.hexdigest()
+    keys, groups = lists
+    seen: dict[str, int] = {}
+    for row, key in enumerate(keys):
+        if (other := seen.setdefault(key, row)) != row:
+            raise BadInput(
+                f"embeddings:{path}: the column `key` (or `image_path`) has equal values for two images: "
+                f"image rows {other} and {row} are both {key!r}"
+            )
+    return keys, groups

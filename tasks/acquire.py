@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import vlm
 from storage import failures
 from storage.dataset import Dataset
+from storage.duplicates import digest_of_duplicates, read_duplicates, write_distinct, write_duplicates
+from storage.errors import BadInput
+from storage.failures import Progress
 from storage.listing import Scan, read_listing, write_ledger
 from storage.listing import scan as scan_source
-from storage.pairs import Check, Earlier, read_failures, write_shard
+from storage.pairs import Check, read_failures, write_shard
 from storage.sources import Dropped, SourceError
 from storage.sources.registry import open_source
 from tasks.stage import Runtime, stage
@@ -25,14 +27,14 @@ def scan(source: dict[str, Any], shard_size: int, runtime: Runtime) -> Scan:
     return scan_source(runtime.store, open_source(source, runtime.store), shard_size)
 
 
-@stage("pairs", version="2", unhashed=("source", "earlier", "moved", "min_success"))
+@stage("pairs", version="2", unhashed=("source", "progress", "moved", "min_success"))
 def fetch(
     out: Path,
     listing: Dataset,
     source: dict[str, Any],
     rules: dict[str, Any],
     runtime: Runtime,
-    earlier: Sequence[Dataset] = (),
+    progress: Progress | None = None,
     moved: dict[str, tuple[str, str]] | None = None,
     min_success: float = 0.0,
 ) -> int:
@@ -40,19 +42,35 @@ def fetch(
 
     The source is not part of the recipe, so its folder may be moved. The digest of the listing identifies the items.
 
-    earlier: shards fetched before this one, for finding duplicates and for the share of items fetched so far. When that
-        share is below `min_success`, TooFewPairs is raised and the shard is not kept.
+    progress: counts of the shards fetched before this one. When the share of items fetched so far, with this shard, is
+        below `min_success`, TooFewPairs is raised and the shard is not kept.
     moved: {source key: (cause, detail)} of items that failed here and were fetched in a later shard. In this shard they
         stay failed.
     """
     opened = open_source(source, runtime.store)
-    seen = failures.sums(runtime.store, earlier) if rules["duplicates"] == "drop" else None
-    checked = image_check(rules["max_pixels"])
-    fetched = write_shard(out, runtime.store, listing, opened, checked, Earlier(moved or {}, seen))
+    fetched = write_shard(out, runtime.store, listing, opened, image_check(rules["max_pixels"]), moved)
     written = Dataset(path=str(out.relative_to(runtime.store)), recipe="", digest="", rows=fetched)
-    failures.tally(runtime.store, [*earlier, written]).check(min_success)
+    (progress or Progress()).check(runtime.store, written, min_success)
     opened.release(read_listing(runtime.store, listing)["locator"].to_list())
     return fetched
+
+
+@stage("duplicates", version="1")
+def duplicates(out: Path, pairs: list[Dataset], runtime: Runtime) -> int:
+    """Write the table of the images whose bytes an earlier image of these shards has. Returns its number of rows."""
+    return write_duplicates(out, runtime.store, pairs)
+
+
+@stage("distinct", version="1", unhashed=("table",))
+def distinct(out: Path, pairs: Dataset, dropped: str, table: Dataset, runtime: Runtime) -> int:
+    """Write a shard of pairs without its duplicates. Returns the number of images that are left.
+
+    dropped: digest of the shard's part of the table of duplicates, which decides the result.
+    """
+    originals = read_duplicates(runtime.store, table).get(pairs.digest, {})
+    if digest_of_duplicates(originals) != dropped:
+        raise BadInput(f"{table.path} is not the table of duplicates from which {pairs.path} is to be made")
+    return write_distinct(out, runtime.store, pairs, originals)
 
 
 def image_check(max_pixels: int) -> Check:

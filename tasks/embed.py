@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from pydantic import TypeAdapter
 
 import vlm
-from storage.dataset import Dataset, locked, write_atomically
+from storage.dataset import Dataset
 from storage.embeddings import CHUNK, failed_rows, finish, write_modality, written_rows
 from storage.errors import BadInput
+from storage.fingerprints import fingerprint, stamp
 from storage.listing import SHARD_ROWS
-from storage.pairs import read_captions, read_images
+from storage.memo import read_memo, update_memo
+from storage.pairs import read_images
 from storage.streams import captions_of, first_images, first_of, image_bytes
-from storage.vectors import fingerprint, open_vectors
+from storage.vector_shards import open_folder
 from tasks.progress import bar
 from tasks.stage import Runtime, stage
 from vlm.batches import EncoderPool, ImageBatches, TextBatches, devices
@@ -26,6 +27,7 @@ from vlm.encoder import Encoder
 from vlm.pictures import MAX_PIXELS
 from vlm.spec import Spec
 
+COMMITS = TypeAdapter(dict[str, str])
 log = logging.getLogger("bridgescope")
 
 FIRST_BATCH = 16  # images, and captions, on which a cast to bfloat16 is checked
@@ -58,22 +60,25 @@ def _with_commit(spec: Spec, memo: Path) -> Spec:
     repository, revision = spec.repository()
     if revision and hub.COMMIT.fullmatch(revision):
         return spec
-    with locked(memo):
-        commits: dict[str, str] = json.loads(memo.read_text()) if memo.exists() else {}
-        if spec.rest not in commits:
-            commits[spec.rest] = hub.resolve(repository, revision)
-            write_atomically(memo, json.dumps(commits, indent=1, sort_keys=True))
+    commits = read_memo(memo, COMMITS)
+    if spec.rest not in commits:
+        commit = hub.resolve(repository, revision)
+        commits = update_memo(memo, COMMITS, {spec.rest: commit}, first_stays=True)
     return Spec("hf", f"{repository}@{commits[spec.rest]}")
 
 
 @functools.lru_cache(maxsize=1)
-def load_encoders(spec: str, device: str, dtype: str) -> list[Encoder]:
-    """Load a model in float32 on each device that `device` names.
+def load_encoders(model: Dataset | str, spec: str, device: str, dtype: str, store: Path) -> list[Encoder]:
+    """Load a model in float32 on each device that `device` names. `spec` is what `model` is loaded with.
 
-    One model is cached, since the shards of a model are embedded one after another. `embed` casts the cached encoders
-    in place, so `dtype` is part of the cache key.
+    One model is kept, since the shards of a model are embedded one after another. It is kept by what it is, not by
+    where it lies: a folder that was replaced is loaded anew. `embed` casts the kept encoders in place, so `dtype` is
+    part of the key. Raises BadInput when the folder holds another model by now.
     """
-    return [vlm.load(spec, device=place) for place in devices(device)]
+    encoders = [vlm.load(spec, device=place) for place in devices(device)]
+    if isinstance(model, str) and model_identity(spec, store)[0] != model:
+        raise BadInput(f"{spec}: its files changed while the study was running: run the study again")
+    return encoders
 
 
 @stage("embeddings", version="2", unhashed=("spec",), resumes=True)
@@ -92,7 +97,7 @@ def embed(
     spec: the spec with which the model is loaded, which is not part of the recipe.
     max_pixels: limit for decoding; at least the limit of `acquire`.
     """
-    encoders = load_encoders(spec, runtime.device, dtype)
+    encoders = load_encoders(model, spec, runtime.device, dtype, runtime.store)
     captions = captions_of(runtime.store, pairs)
     if dtype != encoders[0].identity["dtype"]:
         _cast(encoders, runtime.store, pairs, captions[:FIRST_BATCH].to_list(), spec, max_pixels)
@@ -192,24 +197,23 @@ def _summary(shard: int, rows: tuple[int, int], pool: EncoderPool, seconds: floa
         log.info("shard %d: %d images failed, %d captions cut to the model's context", shard, failed, truncated)
 
 
-@stage("embeddings", version="1", unhashed=("path",), resumes=True)
-def adopt_vectors(out: Path, pairs: Dataset, model: str, path: str, runtime: Runtime) -> int:
-    """Write the user's own vectors of a shard's pairs, normalised. `model` is the fingerprint of the vectors' files."""
-    vectors = open_vectors(Path(path))
-    row_of = {key: row for row, key in enumerate(vectors.keys)}
-    images = read_images(runtime.store, pairs, ["image_id", "source_key"])
-    rows = np.array([row_of[key] for key in images["source_key"]], dtype=np.int64)
-    texts = read_captions(runtime.store, pairs, ["source_key"])["source_key"].cast(int).to_numpy()
+@stage("embeddings", version="2", unhashed=("path",), resumes=True)
+def adopt_vectors(out: Path, pairs: Dataset, rows: str, path: str, runtime: Runtime) -> int:
+    """Write the user's own vectors of a shard's pairs, normalised. Returns the number of rows.
 
-    def unit(array: np.ndarray[Any, Any], index: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        block = np.asarray(array[index], np.float32)
-        return block / np.linalg.norm(block, axis=1, keepdims=True)
+    rows: digest of these rows in the folder `path`. Raises BadInput when the folder has changed since it was taken.
+    """
+    from storage.vectors import unit
 
+    folder = open_folder(Path(path), stamp(Path(path)))
+    place = folder.place(runtime.store, pairs)
+    if folder.digest(place) != rows:
+        raise BadInput(f"embeddings:{path}: the folder changed while the study was running: run the study again")
+    vectors, (image, text) = folder.vectors, place
+    ids = read_images(runtime.store, pairs, ["image_id"])["image_id"]
+    shard = int(ids[0]) // SHARD_ROWS if len(ids) else None  # every image of a shard may have been removed
     dim = vectors.image.shape[1]
-    shard = images["image_id"][0] // SHARD_ROWS
-    write_modality(out, "image", len(rows), dim, lambda a, b: unit(vectors.image, rows[a:b]), lambda _: None)
-    write_modality(out, "text", len(texts), dim, lambda a, b: unit(vectors.text, texts[a:b]), lambda _: None)
-    finish(
-        out, {"model": {"vectors": model}, "dtype": str(vectors.image.dtype), "shard": int(shard), "failed_rows": []}
-    )
-    return len(rows) + len(texts)
+    write_modality(out, "image", len(image), dim, lambda a, b: unit(vectors.image[image[a:b]]), lambda _: None)
+    write_modality(out, "text", len(text), dim, lambda a, b: unit(vectors.text[text[a:b]]), lambda _: None)
+    finish(out, {"model": {"vectors": rows}, "dtype": str(vectors.image.dtype), "shard": shard, "failed_rows": []})
+    return len(image) + len(text)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from storage.sources import Arrived, Caption, Item, Listing, Source, SourceError
-from storage.sources.section import PairsSection
+from storage.sources.section import PairsSection, resolved
 
 
 class EmbeddingsSection(PairsSection):
@@ -22,8 +22,8 @@ class EmbeddingsSection(PairsSection):
     path: str = Field(description="the folder, relative to the study file")
 
     def open(self, store: Path) -> Source:
-        """Open the source. Reads the folder's bytes once, for the identity."""
-        return EmbeddingsFolder(Path(self.path), store / "sources" / "fingerprints.json")
+        """Open the source. Its identity is its place, which stays the same when the folder grows."""
+        return EmbeddingsFolder(Path(self.path), {"at": resolved(self.path)})
 
 
 class EmbeddingsFolder(Source):
@@ -31,27 +31,25 @@ class EmbeddingsFolder(Source):
 
     name = "embeddings"
 
-    def __init__(self, path: Path, memo: Path) -> None:
-        from storage.vectors import fingerprint  # zarr takes a third of a second to import
-
-        self.path = path
-        self.identity: dict[str, Any] = {"path": path.name, "sha256": fingerprint(path, memo) if path.is_dir() else ""}
+    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+        self.path, self.identity = path, identity
 
     def list(self) -> Listing:
-        """List the images in the order of their keys, each with its captions. Raises BadInput for an unknown layout."""
-        import numpy as np
+        """List the images in the order of their keys, each with its captions.
 
-        from storage.vectors import open_vectors
+        Raises BadInput for an unknown layout, and for one whose parts do not fit together.
+        """
+        from storage.fingerprints import stamp
+        from storage.vector_shards import open_folder
 
-        vectors = open_vectors(self.path)
-        order = np.argsort(vectors.image_row, kind="stable")
-        starts = np.searchsorted(vectors.image_row[order], np.arange(len(vectors.keys) + 1))
+        folder = open_folder(self.path, stamp(self.path))
+        vectors, order, starts = folder.vectors, folder.order, folder.starts
         items = []
         for row, key in enumerate(vectors.keys):
             own = order[starts[row] : starts[row + 1]]
             captions = tuple(Caption(f"{j:012d}", vectors.captions[j]) for j in own.tolist())
-            stamp = hashlib.sha256(repr((key, vectors.groups[row], captions)).encode()).hexdigest()[:16]
-            items.append(Item(key, vectors.groups[row], str(row), captions, stamp))
+            changes = hashlib.sha256(repr((key, vectors.groups[row], captions)).encode()).hexdigest()[:16]
+            items.append(Item(key, vectors.groups[row], str(row), captions, changes))
         return Listing(sorted(items), [])
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from storage.dataset import locked
 from storage.sources import SourceError
 
 if TYPE_CHECKING:  # polars takes a fifth of a second to import
     import polars as pl
 
+log = logging.getLogger("bridgescope")
+
+DIGESTS = ("path", "size", "mtime_ns", "sha256")  # columns of a memo of digests
 PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif", "jfif"})
 
 
@@ -49,11 +54,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes | SourceError:
 
 def digests(files: Sequence[Path], memo: Path) -> list[str]:
     """The sha256 of each file, "" for an unreadable one. The file `memo` caches digests by path, size and time."""
-    import polars as pl
-
-    known: dict[tuple[str, int, int], str] = {}
-    if memo.exists():
-        known = {(path, size, at): digest for path, size, at, digest in pl.read_parquet(memo).iter_rows()}
+    known = _known(memo)
 
     def one(file: Path) -> tuple[str, int, int, str]:
         try:
@@ -68,27 +69,51 @@ def digests(files: Sequence[Path], memo: Path) -> list[str]:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = list(pool.map(one, files))
-    if any(row[:3] not in known for row in rows):
+    if any(row[3] and row[:3] not in known for row in rows):
+        import polars as pl
+
         keep = {row[0] for row in rows}
-        rest = [(*key, digest) for key, digest in known.items() if key[0] not in keep]
-        schema = {"path": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64, "sha256": pl.String}
-        _replace(memo, pl.DataFrame(rest + [row for row in rows if row[3]], schema=schema, orient="row"))
+        with locked(memo):
+            rest = [(*key, digest) for key, digest in _known(memo).items() if key[0] not in keep]
+            _replace(memo, pl.DataFrame(rest + [row for row in rows if row[3]], schema=list(DIGESTS), orient="row"))
     return [row[3] for row in rows]
+
+
+def _known(memo: Path) -> dict[tuple[str, int, int], str]:
+    """{(path, size, time): sha256} of a memo of digests. One that is missing or damaged has none."""
+    table = _read(memo)
+    if table is None or table.columns != list(DIGESTS):
+        return {}
+    return {(path, size, at): digest for path, size, at, digest in table.iter_rows()}
 
 
 def indexed(file: Path, memo: Path, key: str, build: Callable[[Path], pl.DataFrame]) -> pl.DataFrame:
     """Return the index of an archive, cached in the folder `memo` by path, size and time of the archive.
 
-    `key` identifies the options of `build`. Raises the errors of `build`.
+    `key` identifies the options of `build`. An index that is damaged is built again. Raises the errors of `build`.
     """
-    import polars as pl
-
     stat = file.stat()
     name = hashlib.sha256(f"{file} {stat.st_size} {stat.st_mtime_ns} {key}".encode()).hexdigest()[:24]
     path = memo / f"{name}.parquet"
-    if not path.exists():
-        _replace(path, build(file))
-    return pl.read_parquet(path)
+    table = _read(path)
+    if table is None:
+        table = build(file)
+        with locked(path):
+            _replace(path, table)
+    return table
+
+
+def _read(path: Path) -> pl.DataFrame | None:
+    """A table of a memo, or None when it is missing or damaged."""
+    import polars as pl
+
+    try:
+        return pl.read_parquet(path, glob=False)
+    except FileNotFoundError:
+        return None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        log.warning("%s cannot be read and counts as empty: %s", path, str(error).splitlines()[0])
+        return None
 
 
 def _replace(path: Path, table: pl.DataFrame) -> None:

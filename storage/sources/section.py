@@ -148,8 +148,12 @@ def source_of(pairs: PairsSection) -> dict[str, Any]:
 
 
 def rules_of(pairs: PairsSection) -> dict[str, Any]:
-    """The keys that decide which images are acquired. They are part of the recipe of a shard."""
-    return {key: getattr(pairs, key) for key in RULES if key in type(pairs).model_fields}
+    """The keys that decide which images are acquired. They are part of the recipe of a shard.
+
+    Duplicates are dropped from a shard after it was fetched, so for fetching they are always kept.
+    """
+    rules = {key: getattr(pairs, key) for key in RULES if key in type(pairs).model_fields}
+    return {**rules, "duplicates": "keep"}
 
 
 def is_url(text: str) -> bool:

@@ -66,11 +66,12 @@ def read_table(path: Path) -> pl.DataFrame:
         match path.suffix.lower():
             case ".csv" | ".tsv":
                 separator = "\t" if path.suffix.lower() == ".tsv" else ","
-                return pl.read_csv(path, separator=separator, infer_schema=False)
+                return pl.read_csv(path, separator=separator, infer_schema=False, glob=False)
             case ".jsonl" | ".ndjson":
-                return pl.read_ndjson(path, infer_schema_length=None)
+                with path.open("rb") as opened:  # polars takes a path for a pattern
+                    return pl.read_ndjson(opened, infer_schema_length=None)
             case ".parquet":
-                return pl.read_parquet(path)
+                return pl.read_parquet(path, glob=False)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
     except (pl.exceptions.PolarsError, OSError) as error:

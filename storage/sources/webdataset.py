@@ -170,7 +170,7 @@ class WebDataset(Source):
         """{name: path} of all shards. Shards at URLs are downloaded first."""
         places = [place for pattern in self.shards for place in expand(pattern)]
         local = [place for place in places if not is_url(place)]
-        paths = [Path(hit) for place in local for hit in (sorted(glob(place)) if _wild(place) else [place])]
+        paths = [path for place in local for path in _matching(Path(place))]
         remote = [place for place in places if is_url(place)]
         wanted = []
         for url in remote:
@@ -253,8 +253,17 @@ def refused(info: tarfile.TarInfo) -> str:
     return ""
 
 
-def _wild(place: str) -> bool:
-    return any(sign in place for sign in "*?[")
+def _matching(place: Path) -> list[Path]:
+    """The files that a path names, sorted. A part of the path that exists as it is written is no pattern."""
+    root = Path(place.anchor)
+    for number, part in enumerate(parts := place.parts[1 if place.anchor else 0 :]):
+        if (root / part).exists():
+            root /= part
+        elif any(sign in part for sign in "*?["):
+            return sorted(root / hit for hit in glob("/".join(parts[number:]), root_dir=root))
+        else:
+            return [place]
+    return [root]
 
 
 def _sum(archive: tarfile.TarFile, info: tarfile.TarInfo) -> str:

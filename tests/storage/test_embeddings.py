@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import zarr
 
 from storage.dataset import Dataset
-from storage.embeddings import CHUNK, EmbeddingError, finish, read, write_modality
+from storage.embeddings import CHUNK, EmbeddingError, failed_rows, finish, read, write_modality
 
 HERE = Dataset(path="e", recipe="r", digest="d", rows=0)
 
@@ -106,6 +107,65 @@ def test_kill_9_in_the_middle_costs_one_chunk_at_most(tmp_path: Path) -> None:
     write_modality(tmp_path / "whole", "image", 5000, 2, values, lambda _: None)
     resumed, whole = (np.asarray(zarr.open_array(tmp_path / name / "image")[:]) for name in ("e", "whole"))
     assert resumed.tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("lost", "chunks"),
+    [
+        ("image/c/1", [1, 2]),
+        ("image/c/0", [0, 1, 2]),
+        ("image/c", [0, 1, 2]),
+        ("image", [0, 1, 2]),
+        ("image/zarr.json", [0, 1, 2]),
+        ("image/c/2/0", [2]),
+        ("progress.json", [0, 1, 2]),
+    ],
+)
+def test_what_an_interrupted_call_has_lost_is_written_again_and_is_no_failure(
+    tmp_path: Path, lost: str, chunks: list[int]
+) -> None:
+    out, asked = tmp_path / "e", list[int]()
+
+    def image(start: int, stop: int) -> np.ndarray:
+        asked.append(start // CHUNK)
+        block = values(start, stop)
+        block[:2] = np.nan
+        return block
+
+    write_modality(out, "image", 2500, 2, image, lambda _: None)
+    path = out / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    asked.clear()
+    write_modality(out, "image", 2500, 2, image, lambda _: None)
+    assert asked == chunks
+    assert failed_rows(out) == [0, 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 1]
+
+
+def test_a_chunk_cut_short_and_damaged_progress_are_written_again(tmp_path: Path) -> None:
+    write_modality(tmp_path / "e", "image", 2500, 2, values, lambda _: None)
+    chunk = tmp_path / "e" / "image" / "c" / "1" / "0"
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[:-1])
+    write_modality(tmp_path / "e", "image", 2500, 2, values, lambda _: None)
+    assert chunk.read_bytes() == whole
+    (tmp_path / "e" / "progress.json").write_text('{"image": ')
+    asked: list[int] = []
+    write_modality(tmp_path / "e", "image", 2500, 2, lambda a, b: asked.append(a) or values(a, b), lambda _: None)
+    assert asked == [0, CHUNK, 2 * CHUNK]
+
+
+def test_a_chunk_of_failures_alone_is_written_and_one_that_is_gone_is_no_failure(tmp_path: Path) -> None:
+    def image(start: int, stop: int) -> np.ndarray:
+        return np.full((stop - start, 2), np.nan, np.float32) if start == CHUNK else values(start, stop)
+
+    asked: list[int] = []
+    write_modality(tmp_path / "e", "image", 2500, 2, image, lambda _: None)
+    write_modality(tmp_path / "e", "image", 2500, 2, lambda a, b: asked.append(a) or image(a, b), lambda _: None)
+    assert asked == []
+    assert failed_rows(tmp_path / "e") == [*range(CHUNK, 2 * CHUNK)]
+    (tmp_path / "e" / "image" / "c" / "2" / "0").unlink()
+    with pytest.raises(EmbeddingError, match="chunk 2 of the images is gone since it was written"):
+        failed_rows(tmp_path / "e")
 
 
 def test_rows_as_stored_are_half_as_large_and_point_the_same_way(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from storage.dataset import Dataset
+from storage.duplicates import digest_of_duplicates, read_duplicates, write_distinct, write_duplicates
 from storage.listing import scan
-from storage.pairs import GROUP_BYTES, IMAGES, Earlier, _described, write_shard
+from storage.pairs import GROUP_BYTES, IMAGES, _described, write_shard
 from storage.sources import Caption, Item, Listing, Source, SourceError
 
 WRITE = """
@@ -112,24 +114,37 @@ def test_row_groups_are_bounded_in_rows_and_bytes(tmp_path: Path) -> None:
         assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [4, 4, 1]
 
 
-def test_moved_items_are_not_read_and_duplicates_of_other_shards_are_dropped(tmp_path: Path) -> None:
+def test_moved_items_are_not_read_and_duplicates_are_dropped_from_a_copy_of_their_shard(tmp_path: Path) -> None:
     source = EarlySource([b"same", b"gone on", b"new", b"same"], [])
     listing = scan(tmp_path, source, 100).listings[0]
-    (tmp_path / "out").mkdir()
-    sha = "0967115f2813a3541eaef77de9d9d5773f1c0c04314b0bbfe4ff3b3b1c55b5d5"  # of b"same"
     asked: list[bytes] = []
 
     def noted(data: bytes) -> tuple[int, int]:
         asked.append(data)
         return 1, 1
 
-    earlier = Earlier(moved={"k001": ("HTTP 503", "then")}, seen={sha: "elsewhere"})
-    assert write_shard(tmp_path / "out", tmp_path, listing, source, noted, earlier) == 1
-    rows = pq.read_table(tmp_path / "out" / "images.parquet").select(["error", "error_detail", "image"]).to_pylist()
+    moved = {"k001": ("HTTP 503", "then")}
+    shards = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        assert write_shard(tmp_path / name, tmp_path, listing, source, noted, moved) == 3
+        shards.append(Dataset(path=name, recipe=name, digest=name, rows=3))
+    assert sorted(asked) == 2 * [b"new"] + 4 * [b"same"]
+
+    (tmp_path / "table").mkdir()
+    assert write_duplicates(tmp_path / "table", tmp_path, shards[:1]) == 1
+    table = read_duplicates(tmp_path, Dataset(path="table", recipe="t", digest="t", rows=1))
+    assert table == {"one": {3: "k000"}}
+    assert digest_of_duplicates(table["one"]) != digest_of_duplicates({3: "k001"}) != digest_of_duplicates({})
+    for name, originals, left in (("with", table["one"], 2), ("without", {}, 3)):
+        (tmp_path / name).mkdir()
+        assert write_distinct(tmp_path / name, tmp_path, shards[0], originals) == left
+    rows = pq.read_table(tmp_path / "with" / "images.parquet").select(["error", "error_detail", "image"]).to_pylist()
     assert [tuple(row.values()) for row in rows] == [
-        ("duplicate", "same bytes as elsewhere", None),
+        (None, None, b"same"),
         ("HTTP 503", "then", None),
         (None, None, b"new"),
-        ("duplicate", "same bytes as elsewhere", None),
+        ("duplicate", "same bytes as k000", None),
     ]
-    assert sorted(asked) == [b"new", b"same", b"same"]
+    for name in ("images.parquet", "captions.parquet"):
+        assert (tmp_path / "without" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()

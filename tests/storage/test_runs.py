@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from storage.dataset import Dataset
-from storage.runs import Entry, Key, read_run
+from storage.runs import Entry, Key, State, read_run
 
 HANDLE = {"path": "saes/0", "recipe": "0", "digest": "d", "rows": 3}
 
@@ -29,3 +29,15 @@ def test_an_entry_travels_to_a_task_and_back_under_the_name_that_recipes_hash() 
     argument = entry.argument()
     assert list(argument) == ["stage", "model", "sae", "seed", "shard", "dataset"]
     assert Entry(**argument) == entry
+
+
+def test_a_state_finds_entries_by_kind_in_order_and_replaces_them_in_both_views() -> None:
+    state = State()
+    handles = [Dataset(path=f"x/{n}", recipe=str(n), digest=str(n), rows=1) for n in range(4)]
+    state.add(*(Entry(kind="embed", model="m", shard=n, dataset=handles[n]) for n in range(2)))
+    state.add(Entry(kind="acquire", shard=0, dataset=handles[2]))
+    state.add(Entry(kind="embed", model="m", shard=0, dataset=handles[3]))
+    assert [e.dataset for e in state.of("embed", model="m")] == [handles[3], handles[1]]
+    assert state.of("embed", model="other") == state.of("train") == []
+    assert state.dataset("embed", model="m", shard=0) == handles[3]
+    assert len(state) == 3

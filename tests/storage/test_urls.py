@@ -14,14 +14,15 @@ from web_support import Web, picture
 
 from storage import failures
 from storage.dataset import Dataset
-from storage.failures import Tally, TooFewPairs, likely, tally
+from storage.duplicates import digest_of_duplicates, read_duplicates
+from storage.failures import Progress, Tally, TooFewPairs, likely, tally
 from storage.listing import Scan, read_attempts, scan, write_ledger
 from storage.pairs import read_captions, read_failures, read_images
 from storage.sources import SourceError
 from storage.sources.registry import open_source
 from storage.sources.section import rules_of, source_of
 from storage.sources.urls import Urls, UrlsSection
-from tasks.acquire import fetch, image_check
+from tasks.acquire import distinct, duplicates, fetch, image_check
 from tasks.stage import Runtime
 
 
@@ -42,11 +43,13 @@ class Acquired:
         source, rules = source_of(pairs), rules_of(pairs)
         scanned = scan(self.store, open_source(source, self.store), pairs.shard_size)
         shards: list[Dataset] = []
+        progress = Progress()
 
         def fetched(shard: int, listing: Dataset) -> None:
             moved = failures.moved(self.store, scanned.source, shard, scanned.moved.get(shard, []))
-            options = {"earlier": list(shards), "moved": moved, "min_success": pairs.min_success}
+            options = {"progress": progress, "moved": moved, "min_success": pairs.min_success}
             shards.append(fetch.make(self.runtime, listing=listing, source=source, rules=rules, **options))
+            progress.add(self.store, shards[-1])
 
         for shard, listing in enumerate(scanned.listings):
             fetched(shard, listing)
@@ -56,6 +59,14 @@ class Acquired:
         )  # fmt: skip
         if again is not None:
             fetched(len(scanned.listings), again)
+        if pairs.duplicates == "drop":
+            table = duplicates.make(self.runtime, pairs=shards)
+            found = read_duplicates(self.store, table)
+            shards = [
+                distinct.make(self.runtime, pairs=shard, dropped=digest_of_duplicates(found.get(shard.digest, {})),
+                              table=table)
+                for shard in shards
+            ]  # fmt: skip
         tally(self.store, shards).check(pairs.min_success)
         return scanned, shards
 
@@ -337,6 +348,46 @@ def test_duplicates_are_counted_kept_or_dropped_and_lie_on_one_side(web: Web, ac
     assert images["image_id"].to_list() == acquired.images(kept)["image_id"].to_list()
     assert images.filter(pl.col("error").is_null())["sha256"].is_unique().all()
     assert images.filter(pl.col("error") == "duplicate")["image"].null_count() == 3
+
+
+def test_a_duplicate_comes_back_when_the_first_of_its_bytes_is_removed_and_the_rule_fetches_nothing(
+    web: Web, acquired: Acquired
+) -> None:
+    rows = sorted([*serve(web, 8), *(row(web.serve(f"/{n}.png", picture("teal"))) for n in range(4))],
+                  key=lambda one: key(one["url"]))  # fmt: skip
+    acquired.write(*rows)
+    acquired.run(duplicates="keep")
+    asked = web.counts().total()
+    _, dropped = acquired.run(duplicates="drop")
+    assert web.counts().total() == asked
+    images = acquired.images(dropped)
+    twins = images.filter(pl.col("sha256") == hashlib.sha256(picture("teal")).hexdigest())
+    assert twins["error"].to_list() == [None, *["duplicate"] * 3]
+    original = twins["source_key"][0]
+    assert set(twins["error_detail"][1:]) == {f"same bytes as {original}"}
+
+    acquired.write(*(one for one in rows if key(one["url"]) != original))
+    _, later = acquired.run(duplicates="drop")
+    left = acquired.images(later).filter(pl.col("sha256") == twins["sha256"][0])
+    assert left["error"].to_list() == [None, "duplicate", "duplicate"]
+    assert left["source_key"].to_list() == twins["source_key"].to_list()[1:]
+    assert left["image"][0] == picture("teal")
+    counted = tally(acquired.store, later)
+    assert (counted.images, counted.causes, counted.duplicates) == (11, Counter({"duplicate": 2}), 2)
+
+
+def test_every_shard_is_read_once_for_the_counts_of_a_run(web: Web, acquired: Acquired) -> None:
+    acquired.write(*serve(web, 8), row(web.refuse("/gone.png", 404)))
+    _, shards = acquired.run()
+    progress = Progress()
+    for shard in shards[:-1]:
+        progress.check(acquired.store, shard, 0.5)
+        progress.add(acquired.store, shard)
+    with pytest.raises(TooFewPairs, match="8 of 9 images"):
+        progress.check(acquired.store, shards[-1], 0.99)
+    assert (progress.acquired, len(progress.failed)) != (8, 1)  # a check counts nothing
+    progress.add(acquired.store, shards[-1])
+    assert (progress.acquired, Counter(progress.failed.values())) == (8, tally(acquired.store, shards).causes)
 
 
 def test_changed_rules_fetch_again_and_keep_ids(web: Web, acquired: Acquired) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import zarr
 
 from storage.errors import BadInput
 from storage.sources.embeddings import EmbeddingsFolder
-from storage.vectors import fingerprint, open_vectors
+from storage.vectors import Parts, fingerprint, open_vectors, unit
 
 IMAGE = np.arange(1, 13, dtype=np.float32).reshape(4, 3)
 TEXT = IMAGE[::-1].copy()
@@ -69,7 +70,7 @@ def test_several_captions_an_image_by_image_row(tmp_path: Path) -> None:
     np.save(tmp_path / "text.npy", TEXT)
     rows = {"image_row": [1, 0, 1, 1], "key": ["b", "a", "b", "b"], "caption": ["w", "x", "y", "z"]}
     pl.DataFrame(rows).write_parquet(tmp_path / "metadata.parquet")
-    items = EmbeddingsFolder(tmp_path, tmp_path / "memo.json").list().items
+    items = EmbeddingsFolder(tmp_path, {}).list().items
     assert [(i.source_key, [c.text for c in i.captions]) for i in items] == [("a", ["x"]), ("b", ["w", "y", "z"])]
     assert [c.source_key for c in items[1].captions] == ["000000000000", "000000000002", "000000000003"]
 
@@ -103,6 +104,183 @@ def test_an_unknown_layout_and_a_missing_folder_are_bad_input(tmp_path: Path) ->
         open_vectors(tmp_path)
     with pytest.raises(BadInput, match="no such folder"):
         open_vectors(tmp_path / "none")
+
+
+def metadata(path: Path, file: str = "metadata.parquet", **columns: object) -> None:
+    (path / file).parent.mkdir(exist_ok=True)
+    pl.DataFrame(columns, strict=False).write_parquet(path / file)
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"image_row": [0, 1, None, 3]}, "row 2: `image_row` is empty"),
+        ({"image_row": [0, 1, None, 3], "key": list("pqrs")}, "row 2: `image_row` is empty"),
+        ({"image_row": [0.0, 0.9, 1.5, 2.9]}, r"row 1: `image_row` is 0\.9: a whole number is needed"),
+        ({"image_row": [0.0, 1.0, float("nan"), 3.0]}, "row 2: `image_row` is empty"),
+        ({"image_row": [0.0, 1.0, float("inf"), 3.0]}, "row 2: `image_row` is inf"),
+        ({"image_row": list("0123")}, "`image_row` holds text: whole numbers are needed"),
+        ({"image_row": [True, False, True, False]}, "`image_row` holds true and false: whole numbers are needed"),
+        ({"image_row": [None] * 4}, "row 0: `image_row` is empty"),
+        ({"image_row": [[0], [1], [2], [3]]}, r"`image_row` holds values of the type List"),
+        ({"image_row": [0, 1, 2, 4]}, "row 3: image_row must lie in 0 to 3, is 4"),
+        ({"image_row": [0, -1, 2, 3]}, "row 1: image_row must lie in 0 to 3, is -1"),
+        ({"image_row": [0, 1, 2]}, "4 text rows, but the metadata has 3"),
+        ({"key": [None, "a", "b", "c"]}, "row 0: `key` is empty"),
+        ({"key": ["x", "", "b", "c"]}, "row 1: `key` is empty"),
+        ({"key": [1.0, 2.0, 3.0, 4.0]}, "`key` holds floating point numbers: text is needed"),
+        ({"key": ["x", "y", "x", "z"]}, "equal values for two images: image rows 0 and 2 are both 'x'"),
+        ({"image_row": [0, 0, 1, 1], "key": ["x", "y", "z", "z"]}, "row 1: key is 'y', but image row 0 has 'x'"),
+        ({"image_row": [0, 0, 1, 1], "group": ["g", "g", "g", "h"]}, "row 3: group is 'h', but image row 1 has 'g'"),
+        ({"caption": [1, 2, 3, 4]}, "`caption` holds whole numbers: text is needed"),
+        ({"caption": [["a", "b"]] * 4}, "`caption` holds values of the type List"),
+    ],
+)
+def test_metadata_that_is_not_as_it_must_be_is_named_with_its_row(tmp_path: Path, columns: dict, says: str) -> None:
+    npy(tmp_path)
+    metadata(tmp_path, **columns)
+    with pytest.raises(BadInput, match=says):
+        open_vectors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "rows", [[3, 2, 1, 0], [3.0, 2.0, 1.0, 0.0], pl.Series([3, 2, 1, 0], dtype=pl.UInt8), np.array([3, 2, 1, 0])]
+)
+def test_whole_numbers_of_any_type_are_rows(tmp_path: Path, rows: object) -> None:
+    npy(tmp_path)
+    metadata(tmp_path, image_row=rows, key=[30, 20, 10, 0], caption=["d", None, "b", "a"])
+    vectors = open_vectors(tmp_path)
+    assert vectors.image_row.tolist() == [3, 2, 1, 0]
+    assert vectors.keys == ["0", "10", "20", "30"]
+    assert vectors.captions == ["d", "", "b", "a"]
+
+
+def test_metadata_in_parts_of_which_one_differs_is_named(tmp_path: Path) -> None:
+    npy(tmp_path)
+    metadata(tmp_path, "metadata/part_0.parquet", image_row=[0, 1], key=["a", "b"])
+    metadata(tmp_path, "metadata/part_1.parquet", image_row=[2.0, None], key=["c", "d"])
+    with pytest.raises(BadInput, match=r"part_1\.parquet: row 1: `image_row` is empty"):
+        open_vectors(tmp_path)
+    metadata(tmp_path, "metadata/part_1.parquet", image_row=[2, 9], key=["c", "d"])
+    with pytest.raises(BadInput, match=r"part_1\.parquet: row 1: image_row must lie in 0 to 3, is 9"):
+        open_vectors(tmp_path)
+    metadata(tmp_path, "metadata/part_1.parquet", image_row=[2, 3])
+    with pytest.raises(BadInput, match=r"part_1\.parquet: has no column for `key`, which part_0\.parquet has"):
+        open_vectors(tmp_path)
+    (tmp_path / "metadata" / "part_1.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(BadInput, match=r"part_1\.parquet: cannot be read as Parquet"):
+        open_vectors(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["img_emb", "text_emb", "metadata"])
+def test_a_missing_part_of_clip_retrieval_is_named(tmp_path: Path, folder: str) -> None:
+    clip_retrieval(tmp_path)
+    next((tmp_path / folder).glob("*_1.*")).unlink()
+    with pytest.raises(BadInput, match=f"{folder} has no part 1, which .* has: parts must have the same numbers"):
+        open_vectors(tmp_path)
+
+
+def test_parts_of_unlike_rows_or_dimensions_are_named(tmp_path: Path) -> None:
+    clip_retrieval(tmp_path)
+    np.save(tmp_path / "text_emb" / "text_emb_0.npy", TEXT[:1])
+    np.save(tmp_path / "text_emb" / "text_emb_1.npy", TEXT[1:])  # as many in all
+    with pytest.raises(BadInput, match="part 0: 1 text rows, but the metadata has 2"):
+        open_vectors(tmp_path)
+    shutil.rmtree(tmp_path / "metadata")
+    with pytest.raises(BadInput, match="part 0: 2 image rows and 1 text rows: a column image_row must say"):
+        open_vectors(tmp_path)
+    np.save(tmp_path / "text_emb" / "text_emb_1.npy", TEXT[1:, :2])
+    with pytest.raises(BadInput, match=r"text_emb_1\.npy: its shape is \(3, 2\), that of text_emb_0\.npy \(1, 3\)"):
+        open_vectors(tmp_path)
+    np.save(tmp_path / "text_emb" / "text_emb_1.npy", np.float32(1))
+    with pytest.raises(BadInput, match=r"text_emb_1\.npy: its shape is \(\)"):
+        open_vectors(tmp_path)
+    np.save(tmp_path / "text_emb" / "more_01.npy", TEXT)
+    with pytest.raises(BadInput, match=r"more_01\.npy and text_emb_1\.npy are both part 1"):
+        open_vectors(tmp_path)
+
+
+def test_fewer_captions_than_images_need_image_rows(tmp_path: Path) -> None:
+    np.save(tmp_path / "image.npy", IMAGE)
+    np.save(tmp_path / "text.npy", TEXT[:3])
+    with pytest.raises(BadInput, match="4 image rows and 3 text rows: a column image_row must say"):
+        open_vectors(tmp_path)
+    metadata(tmp_path, image_row=[3, 1, 0])
+    vectors = open_vectors(tmp_path)
+    assert vectors.image_row.tolist() == [3, 1, 0]
+    assert vectors.keys == [f"{row:012d}" for row in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        ([None, [1.0, 2.0]], "row 0: `image_embedding` is empty"),
+        ([[1.0, 2.0], [1.0]], "row 1: `image_embedding` has 1 numbers, row 0 has 2"),
+        ([[1.0, 2.0], []], "row 1: `image_embedding` is empty"),
+        ([[1.0, 2.0], [None, 2.0]], "row 1: `image_embedding` holds an empty number"),
+        ([[1.0, 2.0], [0.0, 0.0]], "image row 1 is zero or not finite"),
+        ([["a", "b"], ["c", "d"]], "`image_embedding` holds List"),
+        (["a", "b"], "`image_embedding` holds String"),
+        ([1.0, 2.0], "`image_embedding` holds Float64"),
+        ([[1.0, 2.0, 3.0]] * 2, "image rows have 3 dimensions, text rows 2"),
+    ],
+)
+def test_a_column_of_vectors_that_is_none_is_named_with_its_row(tmp_path: Path, image: list, says: str) -> None:
+    table = {"image_embedding": image, "text_embedding": [[1.0, 2.0]] * 2}
+    pl.DataFrame(table, strict=False).write_parquet(tmp_path / "part.parquet")
+    with pytest.raises(BadInput, match=says):
+        open_vectors(tmp_path)
+
+
+def test_a_table_without_a_column_and_one_without_rows_are_named(tmp_path: Path) -> None:
+    parquet(tmp_path)
+    pl.DataFrame({"image_embedding": [[1.0, 2.0, 3.0]]}).write_parquet(tmp_path / "part_1.parquet")
+    with pytest.raises(BadInput, match=r"part_1\.parquet: has no column text_embedding, which part_0\.parquet has"):
+        open_vectors(tmp_path)
+    (tmp_path / "part_1.parquet").unlink()
+    pl.read_parquet(tmp_path / "part_0.parquet").head(0).write_parquet(tmp_path / "part_0.parquet")
+    with pytest.raises(BadInput, match=r"image must be floating point \[rows, dim\], is float64 \(0, 0\)"):
+        open_vectors(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"PK\x03\x04", b"text"])
+def test_a_file_that_is_no_npy_is_named(tmp_path: Path, content: bytes) -> None:
+    npy(tmp_path)
+    (tmp_path / "text.npy").write_bytes(content)
+    with pytest.raises(BadInput, match=r"text\.npy: cannot be read as \.npy"):
+        open_vectors(tmp_path)
+
+
+def test_half_a_pair_of_arrays_is_named(tmp_path: Path) -> None:
+    as_zarr(tmp_path)
+    shutil.rmtree(tmp_path / "text")
+    with pytest.raises(BadInput, match="text: cannot be read as a Zarr array"):
+        open_vectors(tmp_path)
+    np.save(tmp_path / "image.npy", IMAGE)
+    with pytest.raises(BadInput, match=r"text\.npy: cannot be read"):
+        open_vectors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"), [(1e30, "<f4"), (1e-23, "<f4"), (1e-40, "<f4"), (1e300, "<f8"), (6e4, "<f2")]
+)
+def test_finite_rows_of_any_size_are_accepted_and_have_unit_norm(tmp_path: Path, size: float, kind: str) -> None:
+    for name in ("image", "text"):
+        np.save(tmp_path / f"{name}.npy", np.array([[3, -4], [0, 1]], kind) / 4 * np.array(size, kind))
+    rows = unit(open_vectors(tmp_path).image[:])
+    np.testing.assert_allclose(rows, [[0.6, -0.8], [0, 1]], rtol=2e-4)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
+
+
+def test_parts_are_read_as_one_array(tmp_path: Path) -> None:
+    arrays = [IMAGE[:1], IMAGE[1:1], IMAGE[1:4].astype(np.float64)]
+    parts = Parts([tmp_path / f"{n}" for n in range(3)], arrays)
+    np.testing.assert_array_equal(parts, IMAGE)
+    assert (parts.shape, parts.dtype, len(parts)) == ((4, 3), np.float64, 4)
+    rows = np.array([3, 0, 3, 1])
+    np.testing.assert_array_equal(parts[rows], IMAGE[rows])
+    np.testing.assert_array_equal(parts[1:3], IMAGE[1:3])
+    assert [(file.name, of.tolist()) for file, of in parts.pieces(rows)] == [("0", [0]), ("2", [2, 2, 0])]
 
 
 def test_fingerprint_follows_bytes_not_place_or_time(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_models import CAPTIONS, build, hub_cache
 
 import vlm
@@ -177,6 +178,30 @@ def test_several_devices_give_the_rows_of_one(tmp_path: Path, checkpoint: Path, 
     assert two.digest == one.digest
 
 
+def test_a_checkpoint_that_was_replaced_is_loaded_anew(tmp_path: Path) -> None:
+    folder = build("clip", tmp_path / "model")
+    pairs = shard(tmp_path, [picture(0), picture(1)], CAPTIONS[:2])
+    before = make(tmp_path, pairs, folder)
+    weights = folder / "model.safetensors"
+    state = load_file(weights)
+    state["visual_projection.weight"] = state["visual_projection.weight"].flip(0).contiguous()
+    save_file(state, weights, {"format": "pt"})
+    after = make(tmp_path, pairs, folder)
+    alone = vlm.load(f"hf:local-dir:{folder}").encode_images([vlm.decode(picture(0))])[0]
+    assert before.path != after.path
+    np.testing.assert_allclose(read(tmp_path, after).image[0], alone, atol=2e-3)
+    assert not np.allclose(read(tmp_path, before).image[0], alone, atol=2e-2)
+
+
+def test_a_checkpoint_that_is_replaced_while_the_study_runs_is_not_embedded(tmp_path: Path) -> None:
+    folder = build("clip", tmp_path / "model")
+    pairs = shard(tmp_path, [picture(0)], CAPTIONS[:1])
+    identity, spec = model_identity(f"hf:local-dir:{folder}", tmp_path)
+    (folder / "notes.txt").write_text("other weights by now")
+    with pytest.raises(BadInput, match="its files changed while the study was running"):
+        embed.make(Runtime(store=tmp_path, device="cpu"), pairs=pairs, model=identity, dtype="float32", spec=spec)
+
+
 def test_batch_size_changes_no_recipe_and_rows_by_rounding_only(tmp_path: Path, checkpoint: Path) -> None:
     pairs = shard(tmp_path, [picture(seed) for seed in range(40)], CAPTIONS * 4)
     one = make(tmp_path, pairs, checkpoint, embed_batch_size=1)
@@ -202,6 +227,11 @@ def test_a_recipe_hashes_the_bytes_of_a_folder_and_the_commit_of_a_repository(
     # The branch moves; this store keeps the revision that it resolved first.
     (cache / "models--openai--clip-vit-base-patch16" / "refs" / "main").write_text("f" * 40)
     assert model_identity("hf:openai/clip-vit-base-patch16", tmp_path) == (pinned, pinned)
+    # A torn memo counts as empty: the branch is resolved again, and the memo is whole again.
+    (cache / "models--openai--clip-vit-base-patch16" / "refs" / "main").write_text(COMMIT)
+    (tmp_path / "sources" / "revisions.json").write_text('{"openai/clip')
+    assert model_identity("hf:openai/clip-vit-base-patch16", tmp_path) == (pinned, pinned)
+    assert json.loads((tmp_path / "sources" / "revisions.json").read_text()) == {"openai/clip-vit-base-patch16": COMMIT}
     assert model_identity("open_clip:ViT-B-32/openai", tmp_path)[0] == "open_clip:ViT-B-32/openai"
     with pytest.raises(BadInput, match="no such folder"):
         model_identity("hf:local-dir:/nowhere", tmp_path)

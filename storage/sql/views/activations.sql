@@ -7,4 +7,4 @@
 SELECT
     $model AS model, $sae AS sae, $seed AS seed,
     file.modality, file.item_id, file.concept_id, file.activation
-FROM read_parquet($files) AS file
+FROM read_parquet($files, hive_partitioning = false) AS file

@@ -5,4 +5,4 @@
 --          'covariance'); total, positive, negative (sums of all, of the positive, of the negative scores).
 -- Definition: DEFINITIONS "Bridge Score", totals. The sums include all pairs of concepts, also those that the view
 --          bridges leaves out because they fire together on fewer than min_pairs pairs.
-CREATE VIEW bridge_totals AS FROM read_parquet($files);
+CREATE VIEW bridge_totals AS FROM read_parquet($files, hive_partitioning = false);

@@ -5,4 +5,4 @@
 --          the mean and covariance of the dictionary's rows); draw; concept_id; cosine (of the concept and the row it
 --          is matched with).
 -- Definition: DEFINITIONS "Stability", floors.
-CREATE VIEW floors AS FROM read_parquet($files);
+CREATE VIEW floors AS FROM read_parquet($files, hive_partitioning = false);

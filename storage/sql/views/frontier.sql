@@ -6,4 +6,4 @@
 -- Definition: DEFINITIONS "Frontier".
 -- Notes:   the catalog joins one such SELECT per model by UNION ALL.
 SELECT $model AS model, method, k, width, split, r2, r2_image, r2_text, cosine, l0, seconds
-FROM read_parquet($figures) AS figures JOIN read_parquet($seconds) AS times USING (method, k)
+FROM read_parquet($figures, hive_partitioning = false) AS figures JOIN read_parquet($seconds, hive_partitioning = false) AS times USING (method, k)

@@ -3,4 +3,4 @@
 -- Columns: model; subspace ('mean_gap', 'logistic', 'lda' or 'inlp'); rank (its dimensions); heldout_accuracy (balanced
 --          accuracy of the classifier; for inlp, of a classifier fitted after the subspace is projected out).
 -- Definition: DEFINITIONS "geometry".
-CREATE VIEW geometry AS FROM read_parquet($files);
+CREATE VIEW geometry AS FROM read_parquet($files, hive_partitioning = false);

@@ -3,5 +3,5 @@
 -- Columns: image_id; image (encoded bytes).
 CREATE VIEW image_bytes AS
 SELECT image_id, image
-FROM read_parquet($images)
+FROM read_parquet($images, hive_partitioning = false)
 WHERE error IS NULL AND image IS NOT NULL;

@@ -7,5 +7,5 @@ CREATE VIEW images AS
 SELECT
     image_id, source_key, group_key, width, height, sha256, split_u,
     CASE WHEN split_u < $heldout THEN 'heldout' ELSE 'train' END AS split
-FROM read_parquet($images)
+FROM read_parquet($images, hive_partitioning = false)
 WHERE error IS NULL;

@@ -3,5 +3,5 @@
 -- Columns: pair_id; image_id; caption; source_key (of the caption); split.
 CREATE VIEW pairs AS
 SELECT captions.pair_id, captions.image_id, captions.caption, captions.source_key, images.split
-FROM read_parquet($captions) AS captions
+FROM read_parquet($captions, hive_partitioning = false) AS captions
 JOIN images USING (image_id);

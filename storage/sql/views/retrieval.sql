@@ -9,4 +9,4 @@
 --          captions (number of images and captions in the gallery); r1, r5, r10 (recall); concepts (number of concepts
 --          removed or kept); energy_share (their share of the energy).
 -- Definition: DEFINITIONS "What concepts do for retrieval".
-CREATE VIEW retrieval AS FROM read_parquet($files);
+CREATE VIEW retrieval AS FROM read_parquet($files, hive_partitioning = false);

@@ -9,4 +9,4 @@
 --          (Hoyer sparsity of the codes); rows_seen (rows drawn in training); path (folder in the store); dead_fraction
 --          (share of concepts that fire on no training row).
 -- Definition: DEFINITIONS "Reconstruction and sparsity".
-CREATE VIEW saes AS FROM read_parquet($files);
+CREATE VIEW saes AS FROM read_parquet($files, hive_partitioning = false);

@@ -4,4 +4,4 @@
 --          concepts that did not fire in the last dead_after_epochs epochs); rows_per_second.
 -- Notes:   the catalog joins one such SELECT per SAE by UNION ALL.
 SELECT $model AS model, $sae AS sae, $seed AS seed, step, epoch, loss, r2, l0, dead_fraction, rows_per_second
-FROM read_parquet($files)
+FROM read_parquet($files, hive_partitioning = false)

@@ -1,0 +1,55 @@
+"""Fingerprints of files and folders: what they hold, wherever they lie. Digests are kept in a memo by size and time.
+
+This module imports neither numpy nor zarr, so that `bridgescope status` starts quickly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import TypeAdapter
+
+from storage.memo import read_memo, update_memo
+
+
+class Stamped(NamedTuple):
+    """The digest of a file that had this size and time."""
+
+    size: int
+    time: int  #: of the last change, in nanoseconds
+    sha256: str
+
+
+FILES = TypeAdapter(dict[str, Stamped])
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files below a folder, sorted, or the file itself."""
+    return [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
+
+
+def stamp(path: Path) -> str:
+    """Hash over the names, sizes and times of a folder's files, or of one file. Their bytes are not read."""
+    stats = [(file.relative_to(path).as_posix(), file.stat()) for file in files_of(path)]
+    text = json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def fingerprint(path: Path, memo: Path) -> str:
+    """Sha256 over the names and bytes of a folder's files, or of one file. `memo` caches digests by size and time."""
+    known = read_memo(memo, FILES)
+    total, seen = hashlib.sha256(), dict[str, Stamped]()
+    for file in files_of(path):
+        stat, name = file.stat(), str(file)
+        entry = known.get(name)
+        if entry is None or entry[:2] != (stat.st_size, stat.st_mtime_ns):
+            with open(file, "rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            entry = Stamped(stat.st_size, stat.st_mtime_ns, digest)
+        seen[name] = entry
+        total.update(f"{file.relative_to(path).as_posix()} {entry.sha256}\n".encode())
+    update_memo(memo, FILES, seen, gone={name for name in known if name.startswith(f"{path}/")} - seen.keys())
+    return total.hexdigest()

@@ -1,0 +1,111 @@
+"""Metadata of the user's own vectors: the known columns of Parquet tables, each of its type, without a silent cast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from storage.errors import BadInput
+
+KEYS = ("key", "image_path")  # the first that a table has names its images
+
+
+class Metadata(NamedTuple):
+    """The metadata of a folder, one row per caption."""
+
+    columns: dict[str, pl.Series]  #: those that the files state: image_row Int64; key, group, caption without nulls
+    files: list[Path]
+    rows: list[int]  #: rows of each file
+
+    def place(self, row: int) -> str:
+        """The file that holds a row, and the number of the row in that file, for people."""
+        for file, rows in zip(self.files, self.rows, strict=True):
+            if row < rows:
+                return f"{file}: row {row}"
+            row -= rows
+        raise IndexError(row)
+
+
+def read_table(file: Path) -> pl.DataFrame:
+    """Read a Parquet file. Raises BadInput when it is none."""
+    try:
+        return pl.read_parquet(file, glob=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise BadInput(f"{file}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+
+
+def metadata_of(files: Sequence[Path], tables: Sequence[pl.DataFrame]) -> Metadata:
+    """Join the metadata of some tables. Raises BadInput, with file and row, for empty values and those of a wrong type,
+    and for tables of which one has a column that another has not."""
+    typed = [_typed(file, table) for file, table in zip(files, tables, strict=True)]
+    for file, columns in zip(files, typed, strict=True):
+        for name in sorted(columns.keys() ^ typed[0].keys()):
+            has, lacks = (file, files[0]) if name in columns else (files[0], file)
+            raise BadInput(f"{lacks}: has no column for `{name}`, which {has.name} has")
+    columns = {name: pl.concat([columns[name] for columns in typed]) for name in (typed[0] if typed else {})}
+    return Metadata(columns, list(files), [table.height for table in tables])
+
+
+def _typed(file: Path, table: pl.DataFrame) -> dict[str, pl.Series]:
+    """The known columns of one table, each of its type."""
+    columns = {}
+    if "image_row" in table.columns:
+        columns["image_row"] = _whole_numbers(file, table["image_row"])
+    if (key := next((name for name in KEYS if name in table.columns), None)) is not None:
+        named = _names(file, table[key])
+        if (row := first_true(named.is_null() | (named == ""))) is not None:
+            raise BadInput(f"{file}: row {row}: `{key}` is empty: every row needs the key of its image")
+        columns["key"] = named
+    if "group" in table.columns:
+        columns["group"] = _names(file, table["group"]).fill_null("")
+    if "caption" in table.columns:
+        columns["caption"] = _texts(file, table["caption"]).fill_null("")
+    return {name: column.rename(name) for name, column in columns.items()}
+
+
+def _whole_numbers(file: Path, column: pl.Series) -> pl.Series:
+    """A column of whole numbers as Int64. Raises BadInput, with file and row, for an empty or another value.
+
+    Floating point numbers pass when all are whole, as a table has them that once held an empty value.
+    """
+    name, kind = column.name, column.dtype
+    if not (kind.is_integer() or kind.is_float() or kind == pl.Null):
+        raise BadInput(f"{file}: the column `{name}` holds {_named(kind)}: whole numbers are needed")
+    missing = column.is_null() | column.is_nan() if kind.is_float() else column.is_null()
+    if (row := first_true(missing)) is not None:
+        raise BadInput(f"{file}: row {row}: `{name}` is empty: a whole number is needed")
+    numbers = column.cast(pl.Int64, strict=False)
+    if (row := first_true((numbers.is_null() | (numbers != column)).fill_null(True))) is not None:
+        raise BadInput(f"{file}: row {row}: `{name}` is {column[row]}: a whole number is needed")
+    return numbers
+
+
+def _texts(file: Path, column: pl.Series) -> pl.Series:
+    """A column of texts, with nulls. Raises BadInput for a column of anything else."""
+    if column.dtype in (pl.String, pl.Null, pl.Categorical, pl.Enum):
+        return column.cast(pl.String)
+    raise BadInput(f"{file}: the column `{column.name}` holds {_named(column.dtype)}: text is needed")
+
+
+def _names(file: Path, column: pl.Series) -> pl.Series:
+    """A column of names, texts or whole numbers, as texts with nulls. Raises BadInput for anything else."""
+    return column.cast(pl.String) if column.dtype.is_integer() else _texts(file, column)
+
+
+def _named(kind: pl.DataType) -> str:
+    """A type in words."""
+    words = {pl.String: "text", pl.Boolean: "true and false", pl.Binary: "bytes", pl.Null: "nothing"}
+    if kind.is_float():
+        return "floating point numbers"
+    if kind.is_integer():
+        return "whole numbers"
+    return next((word for one, word in words.items() if kind == one), f"values of the type {kind}")
+
+
+def first_true(true: pl.Series) -> int | None:
+    """The number of the first row that is true, or None."""
+    rows = true.arg_true()
+    return int(rows[0]) if len(rows) else None

@@ -1,0 +1,207 @@
+"""The rows of the user's own vectors that belong to each shard of pairs, and their digests.
+
+A shard's embeddings are made from its own rows, so their recipe holds a digest of these rows and not of the folder.
+Images are found by their key, and captions by their image and text, never by the order of the rows. Digests are kept in
+a memo for as long as the size and time of every file in the folder stay, so that `bridgescope status` reads no vectors.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import TypeAdapter
+
+from storage.dataset import Dataset
+from storage.errors import BadInput
+from storage.fingerprints import stamp
+from storage.memo import read_memo, update_memo
+
+if TYPE_CHECKING:  # these, and zarr, take most of a second to import
+    import numpy as np
+    import polars as pl
+
+    from storage.vectors import Vectors
+
+
+class Digest(NamedTuple):
+    """The digest of the rows of one shard."""
+
+    read: str  #: hash over the numbers of the rows, and the names, sizes and times of the files that hold them
+    sha256: str
+
+
+class Known(NamedTuple):
+    """The digests of the rows of one folder."""
+
+    stamp: str  #: of the folder's files
+    digests: dict[str, Digest]  #: by the digest of the shard of pairs
+
+
+class Place(NamedTuple):
+    """Rows of a folder that belong to a shard, in the order of the shard."""
+
+    image: np.ndarray[Any, np.dtype[np.int64]]
+    text: np.ndarray[Any, np.dtype[np.int64]]
+
+
+FOLDERS = TypeAdapter(dict[str, Known])
+
+
+def digests(store: Path, path: Path, pairs: Sequence[Dataset]) -> list[str]:
+    """The digest of the rows in the folder `path` of each shard of pairs.
+
+    Raises BadInput, as `open_vectors` does, and where the folder lacks an image or a caption of the pairs.
+    """
+    if not path.is_dir():
+        raise BadInput(f"embeddings:{path}: no such folder")
+    memo, name, now = store / "sources" / "vectors.json", str(path.resolve()), stamp(path)
+    known = read_memo(memo, FOLDERS).get(name)
+    before = known.digests if known is not None else {}
+    found = dict(before) if known is not None and known.stamp == now else {}
+    if missing := [shard for shard in pairs if shard.digest not in found]:
+        folder = open_folder(path, now)
+        folder.check_images(store, missing)
+        for shard in missing:
+            place = folder.place(store, shard)
+            read, old = folder.read(place), before.get(shard.digest)
+            found[shard.digest] = old if old and old.read == read else Digest(read, folder.digest(place))
+        update_memo(memo, FOLDERS, {name: Known(now, found)})
+    return [found[shard.digest].sha256 for shard in pairs]
+
+
+@functools.lru_cache(maxsize=2)
+def open_folder(path: Path, stamp: str) -> Folder:
+    """Open a folder of vectors once for all shards. `stamp` tells whether it is still the same folder."""
+    from storage.vectors import open_unchecked
+
+    return Folder(path, stamp, open_unchecked(path))
+
+
+class Folder:
+    """An open folder of vectors, in which rows are found by the key of an image and the text of a caption."""
+
+    def __init__(self, path: Path, stamp: str, vectors: Vectors) -> None:
+        import numpy as np
+        import polars as pl
+
+        self.path, self.stamp, self.vectors = path, stamp, vectors
+        self.row_of = {key: row for row, key in enumerate(vectors.keys)}
+        self.texts = pl.Series("text", vectors.captions, dtype=pl.String)
+        #: Rows of the captions, those of one image together: those of image i start at starts[i].
+        self.order = np.argsort(vectors.image_row, kind="stable")
+        self.starts = np.searchsorted(vectors.image_row[self.order], np.arange(len(vectors.keys) + 1))
+
+    def check_images(self, store: Path, pairs: Sequence[Dataset]) -> None:
+        """Raise BadInput where the folder lacks images of the pairs."""
+        from storage.pairs import read_images
+
+        keys = [key for shard in pairs for key in read_images(store, shard, ["source_key"])["source_key"].to_list()]
+        missing = [key for key in keys if key not in self.row_of]
+        if len(missing) == len(keys) > 0:
+            raise BadInput(
+                f"embeddings:{self.path}: names its images otherwise than pairs.path: it has {self.vectors.keys[0]!r}, "
+                f"the pairs have {missing[0]!r}: a metadata.parquet with the column `key` must give the same names"
+            )
+        if missing:
+            raise BadInput(
+                f"embeddings:{self.path}: {len(missing)} of the {len(keys)} images of pairs.path are missing in the "
+                f"folder, the first is {missing[0]!r}"
+            )
+
+    def place(self, store: Path, pairs: Dataset) -> Place:
+        """The rows of a shard. Raises BadInput where the folder lacks an image or a caption of it."""
+        from storage.pairs import read_captions, read_images
+
+        images = read_images(store, pairs, ["image_id", "source_key"])
+        return self.rows(images, read_captions(store, pairs, ["image_id", "caption"]))
+
+    def rows(self, images: pl.DataFrame, captions: pl.DataFrame) -> Place:
+        """The rows of some images (image_id, source_key) and of their captions (image_id, caption), in their order.
+
+        A caption is the n-th one of its image with its text. Without texts in the folder or in the pairs it is the n-th
+        one of its image, if the image has as many captions in both.
+        """
+        import numpy as np
+        import polars as pl
+
+        image = np.array([self.row_of.get(key, -1) for key in images["source_key"].to_list()], np.int64)
+        if (image < 0).any():
+            missing = images["source_key"][int(np.flatnonzero(image < 0)[0])]
+            raise BadInput(f"embeddings:{self.path}: the image {missing!r} of the pairs is missing in the folder")
+        row_of_id = images.select("image_id", image=pl.Series(image, dtype=pl.Int64))
+        wanted = captions.join(row_of_id, on="image_id", how="left", maintain_order="left")
+        wanted = wanted.select("image", text=pl.col("caption").fill_null(""))
+        held = self._captions_of(image)
+        by = ["image", "text"]
+        if not (wanted["text"] != "").any() or not (held["text"] != "").any():
+            self._check_counts(wanted, held)
+            by = ["image"]
+        wanted, held = (table.with_columns(nth=pl.int_range(pl.len()).over(by)) for table in (wanted, held))
+        joined = wanted.join(held.select(*by, "nth", "row"), on=[*by, "nth"], how="left", maintain_order="left")
+        if joined["row"].null_count():
+            first = joined.filter(pl.col("row").is_null()).row(0, named=True)
+            raise BadInput(
+                f"embeddings:{self.path}: {joined['row'].null_count()} captions of pairs.path are missing in the "
+                f"folder, the first is {first['text']!r} of the image {self.vectors.keys[first['image']]!r}"
+            )
+        return Place(image, joined["row"].to_numpy())
+
+    def _captions_of(self, image: np.ndarray[Any, np.dtype[np.int64]]) -> pl.DataFrame:
+        """(image, row, text) of the folder's captions of some image rows, in the order of the rows for each image."""
+        import numpy as np
+        import polars as pl
+
+        first, counts = self.starts[image], self.starts[image + 1] - self.starts[image]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        row = self.order[np.repeat(first, counts) + within]
+        columns = {"image": np.repeat(image, counts), "row": row}
+        return pl.DataFrame(columns, schema={"image": pl.Int64, "row": pl.Int64}).with_columns(
+            text=self.texts.gather(row)
+        )
+
+    def _check_counts(self, wanted: pl.DataFrame, held: pl.DataFrame) -> None:
+        """Raise BadInput unless captions without a text can be told apart: by their number at their image."""
+        import polars as pl
+
+        counts = wanted.group_by("image", maintain_order=True).agg(wanted=pl.len())
+        both = counts.join(held.group_by("image").agg(held=pl.len()), on="image", how="left").fill_null(0)
+        texts = (wanted["text"] != "").any() or (held["text"] != "").any()
+        for image, of_pairs, of_folder in both.select("image", "wanted", "held").iter_rows():
+            if of_pairs != of_folder or (texts and of_pairs > 1):
+                raise BadInput(
+                    f"embeddings:{self.path}: the image {self.vectors.keys[image]!r} has {of_folder} captions in the "
+                    f"folder and {of_pairs} in the pairs, and one of them states no texts: the column `caption` must "
+                    "say which caption is which"
+                )
+
+    def read(self, place: Place) -> str:
+        """Hash over the rows of a shard by their numbers and files, without a look at the vectors."""
+        from storage.vectors import Parts
+
+        total = hashlib.sha256()
+        for array, rows in ((self.vectors.image, place.image), (self.vectors.text, place.text)):
+            pieces = array.pieces(rows) if isinstance(array, Parts) else [(self.stamp, rows)]
+            for file, of_file in pieces:
+                total.update(f"{file if isinstance(file, str) else stamp(file)} {len(of_file)}\n".encode())
+                total.update(of_file.tobytes())
+        return total.hexdigest()[:20]
+
+    def digest(self, place: Place) -> str:
+        """Sha256 over the rows of a shard. Raises BadInput, with its row, for a vector that is zero or not finite."""
+        import numpy as np
+
+        from storage.vectors import BLOCK, first_bad
+
+        total = hashlib.sha256()
+        for name, array, rows in (("image", self.vectors.image, place.image), ("text", self.vectors.text, place.text)):
+            total.update(f"{name} {array.dtype.str} {len(rows)} {array.shape[1]}\n".encode())
+            for start in range(0, len(rows), BLOCK):
+                block = array[rows[start : start + BLOCK]]
+                if (row := first_bad(block)) is not None:
+                    raise BadInput(f"embeddings:{self.path}: {name} row {rows[start + row]} is zero or not finite")
+                total.update(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
+        return total.hexdigest()
