@@ -15,7 +15,7 @@ from prefect.futures import PrefectFuture
 from flows.cluster import Cluster, Here
 from flows.jobs import STEPS, Given, Job, fetches, jobs_of
 from flows.stages import STAGES
-from storage import failures
+from storage import failures, uses
 from storage.dataset import Dataset, manifest_of
 from storage.runs import Entry
 from storage.sources.section import rules_of, source_of
@@ -85,7 +85,8 @@ def _side_by_side(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluste
 
 
 def _task(job: Job, runtime: Runtime) -> tuple[Task[..., Dataset], dict[str, Any]]:
-    """Task of a job, and its arguments, with progress bars off."""
+    """Task of a job, and its arguments, with progress bars off. The lease is that of this process, not the worker's."""
+    uses.note(runtime.store, job.stage.address(**job.arguments()).path)
     task = job.stage.task.with_options(task_run_name=str(job.key), refresh_cache=runtime.force)
     return task, {**job.arguments(), "runtime": runtime.model_copy(update={"progress": False})}
 

@@ -37,9 +37,10 @@ from flows.running import run_stage
 from flows.stages import STAGES
 from flows.upstream import upstream_of
 from storage.catalog import write_catalog_file
-from storage.dataset import library_versions, locked
+from storage.dataset import locked
 from storage.errors import BadInput
 from storage.lease import leases, running
+from storage.provenance import library_versions
 from storage.runs import Entry, Run, State, last_run, write_run
 from storage.site import SITE
 from tasks.stage import Runtime

@@ -7,17 +7,17 @@ dataset with the suffix `.partial` or `.old`.
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from storage.dataset import MANIFEST, locked
+from storage.dataset import locked
 from storage.errors import BadInput
-from storage.lease import Lease, clock, leases, unused
+from storage.lease import Lease, is_held, leases, stamp, unused
+from storage.listing import read_shards
+from storage.manifest import MANIFEST, Damaged, read_manifest
 from storage.runs import Run, numbers, read_run, studies
 
 RECIPE = re.compile(r"[0-9a-f]{20}")
@@ -36,9 +36,14 @@ class Garbage(NamedTuple):
 
     items: list[Item]
     kept: int  #: number of datasets that a retained run refers to
-    in_use: list[Item]  #: in no retained run, but made or adopted since the oldest lease began
+    in_use: list[Item]  #: in no retained run, but made or adopted by a run that has a lease, or being made
     leases: list[Lease]  #: the runs that protect the items of `in_use`
-    at: float  #: start of the search, by the store's clock
+    stamps: dict[str, int | None]  #: {path of an item: `storage.lease.stamp` of its dataset as the search began}
+    damaged: list[str]  #: sentences on folders that are named like datasets and whose manifest is damaged; these stay
+
+    def kept_for(self, lease: Lease) -> int:
+        """The number of folders that stay because the run of a lease uses them."""
+        return sum(_base(item.path) in lease.uses for item in self.in_use)
 
 
 def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False) -> Garbage:
@@ -51,9 +56,11 @@ def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False) -> Ga
     """
     if keep < 1:
         raise BadInput(f"--keep {keep}: at least 1, the newest complete run of each study")
-    at = clock(store)
+    # In this order: a run that uses a folder later changes its stamp, an earlier one has a lease, or else a record.
+    folders, damaged = _folders(store)
+    stamps = {folder.relative_to(store).as_posix(): stamp(folder.with_suffix("")) for folder in folders}
     begun = [lease for lease in leases(store) if lease.live or not interrupted]
-    since = begun[0].since if begun else math.inf
+    leased = {path for lease in begun for path in lease.uses}
     used, names = _listed(store), dict[str, str]()
     for study in studies(store):
         runs = [read_run(store, study, number) for number in numbers(store, study)]
@@ -68,16 +75,16 @@ def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False) -> Ga
     items: list[Item] = []
     in_use: list[Item] = []
     kept = 0
-    for folder in _folders(store):
+    for folder in folders:
         path = folder.relative_to(store).as_posix()
         suffix = folder.suffix.removeprefix(".")
         if path in used:
             kept += 1
             continue
         why = {"partial": "half made", "old": "half deleted"}.get(suffix) or names.get(path, "no run refers to it")
-        with unused(folder.with_suffix(""), since) as free:
-            (items if free else in_use).append(Item(path, _size(folder), why))
-    return Garbage(items, kept, in_use, begun, at)
+        busy = _base(path) in leased or is_held(folder.with_suffix(""))
+        (in_use if busy else items).append(Item(path, _size(folder), why))
+    return Garbage(items, kept, in_use, begun, stamps, damaged)
 
 
 def collect(store: Path, garbage: Garbage) -> list[Item]:
@@ -87,7 +94,7 @@ def collect(store: Path, garbage: Garbage) -> list[Item]:
         for item in garbage.items:
             folder = store / item.path
             # A run that began after the search, and has perhaps ended, may have adopted the dataset.
-            with unused(folder.with_suffix(""), garbage.at) as free:
+            with unused(folder.with_suffix(""), garbage.stamps[item.path]) as free:
                 if not free or not folder.exists():
                     continue
                 aside = folder.with_suffix(".old")  # renamed first, so that nothing resumes from a half-deleted folder
@@ -105,24 +112,37 @@ def _retained(runs: list[Run], keep: int) -> list[Run]:
 
 
 def _listed(store: Path) -> set[str]:
-    """Paths of the listings that the next scan of each source reads."""
-    manifests = [json.loads(path.read_text()) for path in store.glob("sources/*/manifest.json")]
-    return {shard["path"] for manifest in manifests for shard in manifest["shards"]}
+    """Paths of the listings that the next scan of each source reads. Raises BadInput for a damaged manifest."""
+    return {shard.path for path in store.glob("sources/*/manifest.json") for shard in read_shards(path)}
 
 
-def _folders(store: Path) -> list[Path]:
-    """All folders named by a recipe that their manifest confirms, and all `<recipe>.partial` and `<recipe>.old`."""
-    folders = []
+def _folders(store: Path) -> tuple[list[Path], list[str]]:
+    """All datasets (folders named by their recipe, confirmed by the manifest) and all their `.partial` and `.old`.
+
+    Beside them a sentence for each folder whose manifest is damaged.
+    """
+    folders, damaged = [], []
     for folder in sorted(store.glob("*/*")):
         if not RECIPE.fullmatch(folder.stem) or folder.is_symlink() or not folder.is_dir():
             continue
         if folder.suffix in (".partial", ".old"):
             folders.append(folder)
         elif not folder.suffix and (folder / MANIFEST).is_file():
-            manifest = json.loads((folder / MANIFEST).read_text())
-            if (manifest["stage"], manifest["recipe"]) == (folder.parent.name, folder.name):
+            try:
+                manifest = read_manifest(folder)
+            except Damaged as error:
+                damaged.append(f"{folder.relative_to(store).as_posix()}: {error}")
+                continue
+            if (manifest.stage, manifest.recipe) == (folder.parent.name, folder.name):
                 folders.append(folder)
-    return folders
+            else:
+                damaged.append(f"{folder.relative_to(store).as_posix()}: holds the manifest of another dataset")
+    return folders, damaged
+
+
+def _base(path: str) -> str:
+    """The path of the dataset to which a folder belongs: its own without `.partial` or `.old`."""
+    return path.removesuffix(".partial").removesuffix(".old")
 
 
 def _size(folder: Path) -> int:

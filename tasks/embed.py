@@ -76,7 +76,7 @@ def load_encoders(spec: str, device: str, dtype: str) -> list[Encoder]:
     return [vlm.load(spec, device=place) for place in devices(device)]
 
 
-@stage("embeddings", version="2", unhashed=("spec",), resumes=True)
+@stage("embeddings", version="2", unhashed=("spec",), resumes=True, on_device=True)
 def embed(
     out: Path,
     pairs: Dataset,
