@@ -103,7 +103,7 @@ class DownloadsSection(FilesSection):
     """Keys of every source whose files may be at URLs."""
 
     concurrency: int = Field(64, ge=1, le=1024, description="downloads at once")
-    timeout: float = Field(15, gt=0, description="seconds for one image")
+    timeout: float = Field(15, gt=0, le=86400, description="seconds for one image")
     tries: int = Field(3, ge=1, le=10, description="tries per download in one run, when the failure is transient")
     allow_private_addresses: bool = Field(False, description="also download from private networks and this machine")
     respect_noai: bool = Field(True, description="leave out images that X-Robots-Tag marks as noai or noimageai")
