@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeGuard
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from storage.first_edition import first_edition
 from storage.sources import Arrived, Listing, Source, SourceError
 from storage.sources.download import Policy
 
@@ -25,9 +26,21 @@ HOW = ("concurrency", "timeout", "tries", "min_success", "retry_after")
 
 
 class Section(BaseModel):
-    """A part of a study file. It is immutable and refuses unknown keys."""
+    """A part of a study file. It is immutable and refuses unknown keys.
+
+    A key that is not of the first edition is left out of what `model_dump` returns while it is at its default.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        first, fields = first_edition(type(self)), type(self).model_fields
+        return {
+            name: value
+            for name, value in dump(self).items()
+            if name in first or getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        }
 
 
 class PairsSection(Section):
@@ -148,7 +161,7 @@ def source_of(pairs: PairsSection) -> dict[str, Any]:
 
 def rules_of(pairs: PairsSection) -> dict[str, Any]:
     """The keys that decide which images are acquired. They are part of the recipe of a shard."""
-    return {key: getattr(pairs, key) for key in RULES if key in type(pairs).model_fields}
+    return pairs.model_dump(include=set(RULES))
 
 
 def is_url(text: str) -> bool:
