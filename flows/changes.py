@@ -72,7 +72,9 @@ def _step(place: Place, parts: list[str], last: str, change: str) -> tuple[Place
 
 def _entry(items: list[Any], parts: list[str], change: str) -> tuple[int, int]:
     """(number of the entry that the first parts of a key choose, how many parts these are). A longer name wins."""
-    names = {item["name"]: i for i, item in enumerate(items) if isinstance(item, dict) and isinstance(item.get("name"), str)}
+    names = {
+        item["name"]: i for i, item in enumerate(items) if isinstance(item, dict) and isinstance(item.get("name"), str)
+    }
     for count in range(len(parts), 0, -1):
         if (name := ".".join(parts[:count])) in names:
             return names[name], count

@@ -162,7 +162,9 @@ class RuntimeSection(Section):
         min_length=1,
         description="address of the cluster, HOST:PORT; default: RAY_ADDRESS, else a cluster on this machine",
     )
-    num_cpus: int = Field(1, ge=1, le=2**16, description="cores that Ray reserves for a task, and threads that the task uses")
+    num_cpus: int = Field(
+        1, ge=1, le=2**16, description="cores that Ray reserves for a task, and threads that the task uses"
+    )
     num_gpus: float | None = Field(
         None, ge=0, description="GPUs that Ray reserves for a task of embed or train; default: 1 if the cluster has any"
     )
@@ -292,7 +294,7 @@ def _unusable(value: Any, place: str = "") -> Iterator[str]:
         yield f"{place}: the number is too large: a whole number has at most 63 bits"
     elif isinstance(value, (datetime.date, datetime.time)):
         yield f"{place}: is a date or a time, which no key takes: write a string in quotes"
-    elif isinstance(value, str) and ("\0" in value or not value.isascii() and _has_surrogates(value)):
+    elif isinstance(value, str) and ("\0" in value or (not value.isascii() and _has_surrogates(value))):
         yield f"{place}: holds a character that no name, path or URL can hold: {value!r}"
 
 
@@ -326,10 +328,9 @@ def _place(data: Any, problem: Any) -> str:
     """The key of an error, without the parts of its location that name a member of a union and no key of the file."""
     parts = []
     for part in problem["loc"]:
-        if isinstance(data, list) and isinstance(part, int) and part < len(data):
-            parts.append(str(part))
-            data = data[part]
-        elif isinstance(data, dict) and part in data:
+        if (isinstance(data, list) and isinstance(part, int) and part < len(data)) or (
+            isinstance(data, dict) and part in data
+        ):
             parts.append(str(part))
             data = data[part]
     if problem["type"] == "missing":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flows.mixtures import mixtures
 from storage.errors import BadInput
-from storage.garbage import find_garbage
+from storage.garbage import damaged_folders, find_garbage
 from storage.health import damaged_datasets, damaged_sources, readable_runs
 from storage.lease import leases
 from storage.provenance import code, cpu, library_versions
@@ -38,7 +38,10 @@ def examine(store: Path | None) -> tuple[list[str], bool]:
         f"study {lease.study}: {'being run by' if lease.live else 'interrupted:'} {lease.holder}"
         for lease in leases(store)
     ]
-    lines += _garbage(store, problems)
+    told = {problem.partition(":")[0] for problem in problems}
+    damaged = [sentence for sentence in damaged_folders(store) if sentence.partition(":")[0] not in told]
+    problems += [f"{sentence}: delete its folder and run again" for sentence in damaged]
+    lines += _garbage(store)
     return lines + [f"not sound: {problem}" for problem in dict.fromkeys(problems)], not problems
 
 
@@ -57,15 +60,12 @@ def _surroundings() -> list[str]:
     ]
 
 
-def _garbage(store: Path, problems: list[str]) -> list[str]:
-    """Lines on unfinished and unreferenced folders. Folders with a damaged manifest are added to the problems."""
+def _garbage(store: Path) -> list[str]:
+    """Lines on unfinished and unreferenced folders."""
     try:
         garbage = find_garbage(store)
     except BadInput as error:
         return [f"garbage: not searched for: {error}"]
-    told = {problem.partition(":")[0] for problem in problems}
-    damaged = [sentence for sentence in garbage.damaged if sentence.partition(":")[0] not in told]
-    problems += [f"{sentence}: delete its folder and run again" for sentence in damaged]
     lines = []
     unfinished = sum(item.why == "half made" for item in (*garbage.items, *garbage.in_use))
     if unfinished:

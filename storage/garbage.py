@@ -116,6 +116,11 @@ def _listed(store: Path) -> set[str]:
     return {shard.path for path in store.glob("sources/*/manifest.json") for shard in read_shards(path)}
 
 
+def damaged_folders(store: Path) -> list[str]:
+    """A sentence for each folder that is named like a dataset and whose manifest is damaged."""
+    return _folders(store)[1]
+
+
 def _folders(store: Path) -> tuple[list[Path], list[str]]:
     """All datasets (folders named by their recipe, confirmed by the manifest) and all their `.partial` and `.old`.
 

@@ -139,11 +139,13 @@ def read_run(store: Path, study: str, number: int) -> Run:
     """Read one run. Raises BadInput when no run has that number, or when its file is not a run."""
     path = store / "studies" / study / "runs" / f"{number}.json"
     try:
-        return Run.model_validate_json(path.read_text())
+        return Run.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise BadInput(f"study {study!r} has no run {number}: it has {numbers(store, study) or 'none'}") from error
     except ValidationError as error:
-        raise BadInput(f"{path} is not a run of this version: {error.errors()[0]['msg']}") from error
+        problem = error.errors()[0]
+        where = "".join(f"{part}: " for part in problem["loc"])
+        raise BadInput(f"{path} is not a run of this version: {where}{problem['msg']}") from error
 
 
 def write_run(store: Path, run: Run) -> Run:

@@ -30,7 +30,11 @@ def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
         ("k = 3", 'k = "3"', r"saes.0.k: Input should be a valid integer \(got '3'\)"),
         ("k = 3", "k = 10000000000000000000000", r"saes.0.k: the number is too large"),
         ("k = 3", "k = 2020-01-01", r"saes.0.k: is a date"),
-        ("k = 3", 'k = 3\narchitecture = "relu"\npenalty = inf', r"saes.0.penalty: inf is not allowed: a finite number"),
+        (
+            "k = 3",
+            'k = 3\narchitecture = "relu"\npenalty = inf',
+            r"saes.0.penalty: inf is not allowed: a finite number",
+        ),
         ("learning_rate = 5e-3", "learning_rate = nan", r"saes.0.learning_rate: nan is not allowed"),
         ("k = 3", "k = 3\nretrain = inf", r"saes.0.retrain: inf is not allowed"),
         ("k = 3", "k = 3\ndecoder_bias = 1", r"saes.0.decoder_bias: Input should be a valid boolean"),

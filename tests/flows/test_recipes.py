@@ -139,7 +139,9 @@ def test_a_new_key_with_a_default_in_any_section_moves_no_address(tmp_path: Path
         text, new = extended(path.read_text())
         path.write_text(text.replace("RULES = (", 'RULES = ("new_pairssection", '))
         keys += new
-    assert {"new_study", "new_saesetting", "new_settings", "new_frontier", "new_analyze", "new_filessection"} <= set(keys)
+    assert {"new_study", "new_saesetting", "new_settings", "new_frontier", "new_analyze", "new_filessection"} <= set(
+        keys
+    )
     changes = ["new_study=6", "saes.main.new_settings=6", "saes.nested.new_saesetting=6", "pairs.new_pairssection=6"]
     command = [sys.executable, "-c", EXTENDED, __file__, str(tmp_path), *changes, "analyze.new_analyze=6"]
     environment = {**os.environ, "PYTHONPATH": str(copy)}

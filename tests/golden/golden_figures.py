@@ -20,7 +20,8 @@ from storage.manifest import files_in
 
 Figures = dict[str, Any]
 WHOLE = ("dictionary",)  #: tensors whose rows are kept: a mean says little of directions
-DURATIONS = {"seconds", "rows_per_second"}  #: columns that differ from run to run
+#: Columns that differ from run to run, and one that a single rounding on another CPU moves by a whole concept.
+LEFT_OUT = {"seconds", "rows_per_second", "dead_fraction"}
 #: Tensors of a demo model's towers, which are weights of packages, not results.
 FROZEN = re.compile(r"text\.transformer\.|visual\.trunk\.")
 ROWS = 8  #: rows that are kept of arrays of vectors
@@ -51,7 +52,7 @@ def figures_of(folder: Path) -> Figures:
 def _of_table(table: pl.DataFrame) -> Figures:
     """Figures of each column: numbers and truth values by their moments, other types by their number."""
     found: Figures = {"table": {"height": table.height}}
-    for column in sorted(set(table.columns) - DURATIONS):
+    for column in sorted(set(table.columns) - LEFT_OUT):
         series = table[column]
         if series.dtype == pl.Boolean:
             series = series.cast(pl.Int8)
