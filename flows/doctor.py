@@ -1,7 +1,7 @@
 """The command `doctor`: print versions and devices, warn of mixtures, and check the store for damage.
 
-Every byte of the datasets of each study's newest run is compared with its digest. Every damaged thing is listed, with
-its path, and none of them stops the search for others.
+Every byte of the datasets of each variant's newest complete run, and of later runs, is compared with its digest. Every
+damaged thing is listed, with its path, and none of them stops the search for others.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 from flows.mixtures import mixtures
 from storage.errors import BadInput
 from storage.garbage import damaged_folders, find_garbage
-from storage.health import damaged_datasets, damaged_sources, readable_runs
+from storage.health import current, damaged_datasets, damaged_sources, readable_runs
 from storage.lease import leases
 from storage.provenance import code, cpu, library_versions
-from storage.runs import studies
+from storage.runs import Run, studies
 
 
 def examine(store: Path | None) -> tuple[list[str], bool]:
@@ -28,12 +28,15 @@ def examine(store: Path | None) -> tuple[list[str], bool]:
     for study in studies(store):
         runs, damaged = readable_runs(store, study)
         problems += damaged
-        if runs:
-            unsound = damaged_datasets(store, runs[-1])
-            problems += unsound
-            counts = f"{len(runs[-1].entries)} datasets, {len(unsound)} not sound"
-            lines.append(f"study {study}: run {runs[-1].number}, {counts}")
-            lines += [f"study {study}: warning: {mixture}" for mixture in mixtures(store, runs[-1])]
+        checked = current(runs)
+        unsound = damaged_datasets(store, checked)
+        problems += unsound
+        if checked:
+            count = len({entry.dataset.path for run in checked for entry in run.entries})
+            counts = f"{count} datasets, {len(unsound)} not sound"
+            lines.append(f"study {study}: run{'s' if len(checked) > 1 else ''} {_numbers(checked)}, {counts}")
+        for run in checked:
+            lines += [f"study {study}: warning: run {run.number}: {mixture}" for mixture in mixtures(store, run)]
     lines += [
         f"study {lease.study}: {'being run by' if lease.live else 'interrupted:'} {lease.holder}"
         for lease in leases(store)
@@ -43,6 +46,10 @@ def examine(store: Path | None) -> tuple[list[str], bool]:
     problems += [f"{sentence}: delete its folder and run again" for sentence in damaged]
     lines += _garbage(store)
     return lines + [f"not sound: {problem}" for problem in dict.fromkeys(problems)], not problems
+
+
+def _numbers(runs: list[Run]) -> str:
+    return ", ".join(str(run.number) for run in runs)
 
 
 def _surroundings() -> list[str]:

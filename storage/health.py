@@ -23,9 +23,20 @@ def readable_runs(store: Path, study: str) -> tuple[list[Run], list[str]]:
     return runs, damaged
 
 
-def damaged_datasets(store: Path, run: Run) -> list[str]:
-    """A sentence for each dataset of a run that is missing or whose bytes have changed."""
-    problems = [verify(store, entry.dataset) for entry in run.entries]
+def current(runs: list[Run]) -> list[Run]:
+    """Of each variant the newest complete run and those after it, or all of them when none is complete."""
+    kept: list[Run] = []
+    for variant in dict.fromkeys(run.variant for run in runs):
+        own = [run for run in runs if run.variant == variant]
+        complete = [run.number for run in own if run.is_complete]
+        kept += [run for run in own if run.number >= max(complete, default=0)]
+    return kept
+
+
+def damaged_datasets(store: Path, runs: list[Run]) -> list[str]:
+    """A sentence for each dataset of some runs that is missing or whose bytes have changed."""
+    datasets = {(entry.dataset.path, entry.dataset.digest): entry.dataset for run in runs for entry in run.entries}
+    problems = [verify(store, dataset) for dataset in datasets.values()]
     return [f"{problem}: delete its folder and run again" for problem in problems if problem is not None]
 
 

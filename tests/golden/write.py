@@ -23,7 +23,7 @@ def text_of(version: str, figures: dict[str, object]) -> str:
 
 
 def write(folder: Path, into: Path = HERE) -> list[str]:
-    """Make every stage's output in a folder and write its figures. Returns a sentence for each stage that is refused."""
+    """Make every stage's output in a folder and write its figures. Returns a sentence for each refused stage."""
     from golden_cases import make_all, stages
     from golden_figures import differences
 

@@ -1,4 +1,4 @@
-"""The catalog file for DuckDB's own shell: replaced whole, opened read-only, and never left beside another file's log."""
+"""The catalog file for DuckDB's own shell: replaced whole, read-only, and never beside another file's log."""
 
 from __future__ import annotations
 

@@ -109,15 +109,15 @@ def test_a_damaged_manifest_of_a_source_is_listed_and_stops_gc(
     assert (tmp_path / dataset.path).exists()
 
 
-@pytest.mark.parametrize("junk", [b"", b"[]", b"null", b'{"study": "small"}', b"\xff\xfe\x00"])
+@pytest.mark.parametrize("junk", [b"", b"[]", b"null", b'{"study": "small"}', b"\xff\xfe\x00", b"[" * 99_999])
 def test_a_damaged_record_of_a_run_does_not_hide_the_rest(
     tmp_path: Path, junk: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset = made(tmp_path)
-    for study in ("first", "second"):
-        run = tmp_path / "studies" / study / "runs" / "1.json"
-        run.parent.mkdir(parents=True)
-        run.write_bytes(junk)
+    for run in ("first/runs/1.json", "second/runs/1/run.json"):
+        path = tmp_path / "studies" / run
+        path.parent.mkdir(parents=True)
+        path.write_bytes(junk)
     manifest = tmp_path / dataset.path / MANIFEST
     manifest.write_bytes(manifest.read_bytes()[:100])
     assert main(["doctor", "--store", str(tmp_path)]) == 1
