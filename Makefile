@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-explorer clean
+.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-explorer golden clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \

@@ -230,6 +230,7 @@ def print_finished(finished: Finished, store: Path) -> None:
 def status_command(arguments: argparse.Namespace) -> int:
     """`bridgescope status`: print which datasets are fresh, stale or missing."""
     from flows.config import load_study
+    from flows.mixtures import mixtures
     from flows.status import runs_of, status, summary
     from storage.catalog import refresh_catalog_file
     from storage.runs import numbers, shown_run
@@ -239,12 +240,14 @@ def status_command(arguments: argparse.Namespace) -> int:
     rows = status(study, store)
     if numbers(store, study.name):
         refresh_catalog_file(store, shown_run(store, study.name))
-    own, _ = runs_of(study, store)
+    own, known = runs_of(study, store)
     print(f"study {study.name}, store {store}", *summary(store, study, own), sep="\n")
     for row in rows:
         print(f"{row.state:8} {row.key!s:44} {row.why}".rstrip())
     counts = {state: sum(row.state == state for row in rows) for state in ("fresh", "stale", "missing")}
     print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    for mixture in mixtures(store, known) if known is not None else []:
+        print(f"warning: {mixture}")
     return 0
 
 
@@ -413,9 +416,12 @@ def gc_command(arguments: argparse.Namespace) -> int:
         print(f"{item.path:36} {item.bytes / 1e6:10.1f} MB  {item.why}")
     total = sum(item.bytes for item in items) / 1e6
     print(f"{'deleted' if arguments.yes else 'would delete'} {len(items)} folders, {total:.1f} MB; {garbage.kept} kept")
-    for lease in garbage.leases if garbage.in_use else []:
+    for lease in garbage.leases:
         state = "is being run" if lease.live else "was cut short (run it again, or gc --interrupted)"
-        print(f"{len(garbage.in_use)} more are kept for study {lease.study}, which {state}: {lease.holder}")
+        if count := garbage.kept_for(lease):
+            print(f"{count} more are kept for study {lease.study}, which {state}: {lease.holder}")
+    for sentence in garbage.damaged:
+        print(f"left alone: {sentence} (bridgescope doctor)")
     if items and not arguments.yes:
         print("run it with --yes to delete them")
     return 0

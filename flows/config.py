@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import json
+import math
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
+from flows.changes import apply
 from storage.errors import BadInput
 from storage.sources.registry import SECTIONS, AnyPairs, located
 from storage.sources.section import Section
@@ -157,7 +162,9 @@ class RuntimeSection(Section):
         min_length=1,
         description="address of the cluster, HOST:PORT; default: RAY_ADDRESS, else a cluster on this machine",
     )
-    num_cpus: int = Field(1, ge=1, description="cores that Ray reserves for a task, and threads that the task uses")
+    num_cpus: int = Field(
+        1, ge=1, le=2**16, description="cores that Ray reserves for a task, and threads that the task uses"
+    )
     num_gpus: float | None = Field(
         None, ge=0, description="GPUs that Ray reserves for a task of embed or train; default: 1 if the cluster has any"
     )
@@ -249,39 +256,86 @@ class Study(Section):
 def load_study(path: str | Path, changes: list[str] | None = None) -> Study:
     """Read a study file, apply changes of the form `key=value`, and validate the result.
 
-    Relative paths are resolved against the folder of the study file. Raises BadInput that names the file, the key and
-    the values allowed.
+    Relative paths are resolved against the folder of the study file. A value must be of the type of its key: `true` is
+    no number, and "3" is none either. Raises BadInput that names the file, the key and the values allowed.
     """
     file = Path(path)
     try:
-        data = tomllib.loads(file.read_text())
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInput(f"{file}: no such study file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{file}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{file}: not TOML: {error}") from error
     for change in changes or []:
-        _set(data, change)
+        apply(data, change)
     _make_absolute(data, file.resolve().parent)
+    if unusable := list(_unusable(data)):
+        raise BadInput("\n".join(f"{file}: {sentence}" for sentence in unusable))
     try:
-        return Study.model_validate(data)
+        # As JSON, strict validation still makes tuples of lists; from Python's values it would refuse them.
+        return Study.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        raise BadInput("\n".join(_explained(file, problem) for problem in error.errors())) from error
+        raise BadInput("\n".join(_explained(file, data, error))) from error
 
 
-def _explained(file: Path, problem: Any) -> str:
-    """Sentence for one pydantic error: file, key, problem, values allowed."""
-    tags = (*SECTIONS, "trained", "imported")
-    where = ".".join(str(part) for part in problem["loc"] if part not in tags) or "the study"
-    if problem["type"] == "extra_forbidden":
-        allowed = _keys_at(problem["loc"][:-1])
-        return f"{file}: {where}: unknown key; allowed here: {', '.join(allowed)}"
-    if problem["type"] == "string_pattern_mismatch" and problem["loc"][-1] == "name":
-        return f"{file}: {where}: bad name {problem['input']!r}: lower-case letters, digits, '.', '_', '-', at most 64"
-    message = problem["msg"].removeprefix("Value error, ")
-    value = f" (got {problem['input']!r})" if not isinstance(problem["input"], (dict, list, BaseModel)) else ""
-    return f"{file}: {where}: {message}{value}"
+def _unusable(value: Any, place: str = "") -> Iterator[str]:
+    """A sentence for each value that TOML can hold and no key can: infinity, NaN, dates, and larger integers."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _unusable(item, f"{place}.{key}" if place else key)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _unusable(item, f"{place}.{number}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{place}: {value} is not allowed: a finite number is needed"
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        yield f"{place}: the number is too large: a whole number has at most 63 bits"
+    elif isinstance(value, (datetime.date, datetime.time)):
+        yield f"{place}: is a date or a time, which no key takes: write a string in quotes"
+    elif isinstance(value, str) and ("\0" in value or (not value.isascii() and _has_surrogates(value))):
+        yield f"{place}: holds a character that no name, path or URL can hold: {value!r}"
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _explained(file: Path, data: dict[str, Any], error: ValidationError) -> list[str]:
+    """A sentence for each key with an error: file, key, problem, values allowed."""
+    problems: dict[str, list[str]] = {}
+    for problem in error.errors():
+        where = _place(data, problem) or "the study"
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown key; allowed here: {', '.join(_keys_at(problem['loc'][:-1]))}"
+        elif problem["type"] == "string_pattern_mismatch" and problem["loc"][-1] == "name":
+            message = f"bad name {problem['input']!r}: lower-case letters, digits, '.', '_', '-', at most 64"
+        elif problem["type"] == "union_tag_not_found":
+            message = f"Field required: source = one of {', '.join(SECTIONS)}"
+        elif problem["type"] == "list_type" and isinstance(problem["input"], dict) and where in ("models", "saes"):
+            message = f"must be a list of sections: write [[{where}]]"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            if not isinstance(problem["input"], (dict, list, BaseModel)):
+                message += f" (got {problem['input']!r})"
+        if message not in problems.setdefault(where, []):
+            problems[where].append(message)
+    return [f"{file}: {where}: {', or: '.join(messages)}" for where, messages in problems.items()]
+
+
+def _place(data: Any, problem: Any) -> str:
+    """The key of an error, without the parts of its location that name a member of a union and no key of the file."""
+    parts = []
+    for part in problem["loc"]:
+        if (isinstance(data, list) and isinstance(part, int) and part < len(data)) or (
+            isinstance(data, dict) and part in data
+        ):
+            parts.append(str(part))
+            data = data[part]
+    if problem["type"] == "missing":
+        parts.append(str(problem["loc"][-1]))
+    return ".".join(parts)
 
 
 def _keys_at(place: tuple[int | str, ...]) -> list[str]:
@@ -296,41 +350,6 @@ def _keys_at(place: tuple[int | str, ...]) -> list[str]:
     if "imported" in named:
         return sorted(ImportedSAE.model_fields)
     return sorted(sections[named[0] if named else ""].model_fields)
-
-
-def _set(data: dict[str, Any], change: str) -> None:
-    """Apply one change `key=value`, as in saes.main.k=16. Entries of a list are chosen by name or number."""
-    key, equals, text = change.partition("=")
-    if not equals or not key:
-        raise BadInput(f"--set {change}: must be key=value, as in --set saes.main.k=16")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string
-    place: Any = data
-    *parts, last = key.split(".")
-    for part in parts:
-        place = _step(place, part, change)
-    if isinstance(place, list):
-        raise BadInput(f"--set {change}: name the entry of the list first: {', '.join(_names(place))}")
-    place[last] = value
-
-
-def _step(place: Any, part: str, change: str) -> Any:
-    """The section, list or entry under one part of a key. A section that is missing is added."""
-    if isinstance(place, list):
-        matches = [item for i, item in enumerate(place) if part in (str(i), item.get("name"))]
-        if not matches:
-            raise BadInput(f"--set {change}: there is no {part!r}; there are {', '.join(_names(place))}")
-        return matches[0]
-    step = place.setdefault(part, {})
-    if not isinstance(step, (dict, list)):
-        raise BadInput(f"--set {change}: {part!r} is a value and has nothing below it")
-    return step
-
-
-def _names(items: list[Any]) -> list[str]:
-    return [str(item.get("name", i)) for i, item in enumerate(items)]
 
 
 def _make_absolute(data: dict[str, Any], folder: Path) -> None:

@@ -1,46 +1,83 @@
-"""The command `doctor`: versions, devices, and a check of every byte of each study's newest run."""
+"""The command `doctor`: print versions and devices, warn of mixtures, and check the store for damage.
+
+Every byte of the datasets of each variant's newest complete run, and of later runs, is compared with its digest. Every
+damaged thing is listed, with its path, and none of them stops the search for others.
+"""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from storage.dataset import library_versions, verify
-from storage.garbage import find_garbage
+from flows.mixtures import mixtures
+from storage.errors import BadInput
+from storage.garbage import damaged_folders, find_garbage
+from storage.health import current, damaged_datasets, damaged_sources, readable_runs
 from storage.lease import leases
-from storage.runs import last_run, studies
+from storage.provenance import code, cpu, library_versions
+from storage.runs import Run, studies
 
 
 def examine(store: Path | None) -> tuple[list[str], bool]:
-    """Return the lines to print, and True when no dataset of a newest run is missing or damaged."""
-    import torch
-
-    lines = [f"{name} {version}" for name, version in library_versions().items()]
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    lines.append(
-        f"devices: cpu ({torch.get_num_threads()} threads)" + "".join(f", cuda:{i} {g}" for i, g in enumerate(gpus))
-    )
-    lines.append(f"npm: {shutil.which('npm') or 'not found (the source npm-emoji needs it)'}")
+    """Return the lines to print, and True when nothing in the store is damaged."""
+    lines = _surroundings()
     if store is None:
         return lines, True
-    free = shutil.disk_usage(store).free / 1e9
-    lines.append(f"store: {store} ({free:.0f} GB free)")
-    problems = []
+    lines.append(f"store: {store} ({shutil.disk_usage(store).free / 1e9:.0f} GB free)")
+    problems = damaged_sources(store)
     for study in studies(store):
-        run = last_run(store, study)
-        if run is not None:
-            damaged = [problem for entry in run.entries if (problem := verify(store, entry.dataset))]
-            lines.append(f"study {study}: run {run.number}, {len(run.entries)} datasets, {len(damaged)} not sound")
-            problems += damaged
+        runs, damaged = readable_runs(store, study)
+        problems += damaged
+        checked = current(runs)
+        unsound = damaged_datasets(store, checked)
+        problems += unsound
+        if checked:
+            count = len({entry.dataset.path for run in checked for entry in run.entries})
+            counts = f"{count} datasets, {len(unsound)} not sound"
+            lines.append(f"study {study}: run{'s' if len(checked) > 1 else ''} {_numbers(checked)}, {counts}")
+        for run in checked:
+            lines += [f"study {study}: warning: run {run.number}: {mixture}" for mixture in mixtures(store, run)]
     lines += [
-        f"study {lease.study}: {'being run by' if lease.live else 'cut short:'} {lease.holder}"
+        f"study {lease.study}: {'being run by' if lease.live else 'interrupted:'} {lease.holder}"
         for lease in leases(store)
     ]
-    garbage = find_garbage(store)
+    told = {problem.partition(":")[0] for problem in problems}
+    damaged = [sentence for sentence in damaged_folders(store) if sentence.partition(":")[0] not in told]
+    problems += [f"{sentence}: delete its folder and run again" for sentence in damaged]
+    lines += _garbage(store)
+    return lines + [f"not sound: {problem}" for problem in dict.fromkeys(problems)], not problems
+
+
+def _numbers(runs: list[Run]) -> str:
+    return ", ".join(str(run.number) for run in runs)
+
+
+def _surroundings() -> list[str]:
+    """Code, libraries, devices and programs."""
+    import torch
+
+    made = code()
+    commit = f", commit {made['commit'][:12]}{' with changes' if made['dirty'] else ''}" if made["commit"] else ""
+    gpus = [f", cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    return [
+        f"bridgescope {made['version']}{commit}",
+        *(f"{name} {version}" for name, version in library_versions().items()),
+        f"devices: cpu ({cpu()}, {torch.get_num_threads()} threads){''.join(gpus)}",
+        f"npm: {shutil.which('npm') or 'not found (the source npm-emoji needs it)'}",
+    ]
+
+
+def _garbage(store: Path) -> list[str]:
+    """Lines on unfinished and unreferenced folders."""
+    try:
+        garbage = find_garbage(store)
+    except BadInput as error:
+        return [f"garbage: not searched for: {error}"]
+    lines = []
     unfinished = sum(item.why == "half made" for item in (*garbage.items, *garbage.in_use))
     if unfinished:
         lines.append(f"interrupted: {unfinished} datasets are half made; the next run completes them")
     if garbage.items:
         size = sum(item.bytes for item in garbage.items) / 1e6
         lines.append(f"not referenced by any run: {len(garbage.items)} folders, {size:.1f} MB (bridgescope gc)")
-    return lines + [f"not sound: {problem}: delete its folder and run again" for problem in problems], not problems
+    return lines

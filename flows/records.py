@@ -8,7 +8,7 @@ from typing import Any
 from prefect import Flow
 from prefect.filesystems import LocalFileSystem
 
-from storage.dataset import RECORD
+from storage.manifest import RECORD
 
 
 class Records(LocalFileSystem):

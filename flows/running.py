@@ -24,7 +24,7 @@ from flows.jobs import STEPS, Given, Job, fetches, jobs_of
 from flows.narrow import Narrow
 from flows.records import keeping_records
 from flows.stages import STAGES
-from storage import failures
+from storage import failures, uses
 from storage.dataset import Dataset, manifest_of
 from storage.listing import Scan
 from storage.record import Record
@@ -171,7 +171,8 @@ def _side_by_side(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluste
 
 
 def _task(job: Job, runtime: Runtime) -> tuple[Task[..., Dataset], dict[str, Any]]:
-    """Task of a job, and its arguments, with progress bars off."""
+    """Task of a job, and its arguments, with progress bars off. The lease is that of this process, not the worker's."""
+    uses.note(runtime.store, job.stage.address(**job.arguments()).path)
     task = job.stage.task.with_options(task_run_name=str(job.key), refresh_cache=runtime.force)
     return task, {**job.arguments(), "runtime": runtime.model_copy(update={"progress": False})}
 

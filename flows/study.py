@@ -23,9 +23,9 @@ from flows.stages import STAGES
 from flows.upstream import upstream_of
 from flows.variants import name_variant, told
 from storage.catalog import refresh_catalog_file, write_catalog_file
-from storage.dataset import library_versions
 from storage.errors import BadInput
 from storage.lease import leases, running
+from storage.provenance import library_versions
 from storage.record import Record
 from storage.runs import ENDED, Entry, Run, State, heads, known_run, newest_complete
 from tasks.stage import Runtime

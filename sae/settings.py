@@ -78,12 +78,12 @@ class Settings(OwnParameters):
         "batchtopk",
         description=f"how codes become sparse; {' and '.join(PENALISED)} by a penalty, the others by keeping k codes",
     )
-    width: int = Field(ge=2, description="concepts in the dictionary")
+    width: int = Field(ge=2, le=2**24, description="concepts in the dictionary")
     k: int = Field(
         ge=1, description="concepts per row, on average; a penalty that is left out is adjusted until L0 is k"
     )
-    epochs: int = Field(20, ge=1, description="an epoch is as many draws as there are training rows")
-    batch_size: int = Field(256, ge=2)
+    epochs: int = Field(20, ge=1, le=10**6, description="an epoch is as many draws as there are training rows")
+    batch_size: int = Field(256, ge=2, le=2**24)
     learning_rate: float = Field(1e-3, gt=0, le=1)
     decoder_bias: bool = True
     image_share: ImageShare = Field(0.5, description="share of images in the training mixture")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from storage.dataset import Dataset, manifest_of
+from storage.dataset import Dataset, locked, manifest_of, sync, write_atomically
 from storage.definitions import define
 from storage.errors import BadInput
 from storage.runs import Entry, Run, narrowed, shown_run, studies
@@ -19,6 +20,8 @@ from storage.statements import SQL, exact, literal, statement
 
 if TYPE_CHECKING:
     import polars as pl
+
+log = logging.getLogger("bridgescope")
 
 
 def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[Entry], heldout: float) -> list[Path]:
@@ -139,23 +142,61 @@ def the_only_study(store: Path) -> str:
 
 
 def write_catalog_file(store: Path, run: Run) -> Path:
-    """Write `studies/<name>/catalog.duckdb` for DuckDB's own shell, with absolute paths, by one rename."""
+    """Write `studies/<name>/catalog.duckdb` for DuckDB's own shell, with absolute paths, by one rename.
+
+    The file is the program's own: whatever a session wrote into it is lost, with the log of such a session. It is
+    written without permission to write, so that a shell that would change it says so.
+    """
     final = store / "studies" / run.study / "catalog.duckdb"
-    partial = final.with_name(f"catalog.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory() as folder:  # DuckDB takes a `?` in the path of a database for an option
-        made = Path(folder) / final.name
+    partial = final.with_name("catalog.partial")
+    with locked(final), tempfile.TemporaryDirectory() as folder:
+        partial.unlink(missing_ok=True)  # of a process that was killed here
+        made = Path(folder) / final.name  # in a folder of its own: a `?` in a database's path starts options
         with duckdb.connect(str(made)) as con:
             create_views(con, store, run.entries, heldout_of(run))
         shutil.copyfile(made, partial)
-    os.replace(partial, final)
-    final.with_suffix(".root").write_text(str(store))
+        partial.chmod(0o444)
+        sync(partial)
+        _log_of(final).unlink(missing_ok=True)  # first: with the log of another file DuckDB opens none
+        os.replace(partial, final)
+        write_atomically(final.with_suffix(".root"), _place(store, run))
     return final
 
 
 def refresh_catalog_file(store: Path, run: Run) -> None:
-    """Rewrite the catalog file when it is missing, or when the store was moved since it was written."""
+    """Rewrite the catalog file when it is missing, belongs to another run or place of the store, or cannot be opened.
+
+    Nothing happens in a store that cannot be written. Where a file of the run is missing, a warning names it.
+    """
     root = store / "studies" / run.study / "catalog.root"
-    final = root.with_suffix(".duckdb")
-    if os.access(root.parent, os.W_OK) and not (final.exists() and root.exists() and root.read_text() == str(store)):
-        write_catalog_file(store, run)
+    if not os.access(root.parent, os.W_OK):
+        return
+    known = root.read_bytes() if root.exists() else b""
+    if known != _place(store, run).encode() or not _opens(root.with_suffix(".duckdb")):
+        try:
+            write_catalog_file(store, run)
+        except BadInput as error:
+            log.warning("%s is not written anew: %s", root.with_suffix(".duckdb"), error)
+
+
+def _place(store: Path, run: Run) -> str:
+    """The contents of `catalog.root`: the store and the run that the catalog file was written for."""
+    return f"{store}\nrun {run.number}\n"
+
+
+def _log_of(file: Path) -> Path:
+    """DuckDB's log of changes that are not in the file yet; a session that was killed leaves it."""
+    return file.with_name(f"{file.name}.wal")
+
+
+def _opens(file: Path) -> bool:
+    """Whether the catalog file can be opened, and is as it was written: nobody has written a log beside it."""
+    if not file.exists() or _log_of(file).exists():
+        return False
+    if "?" in str(file):  # DuckDB cannot open it at this place, however it was written
+        return True
+    try:
+        duckdb.connect(str(file), read_only=True).close()
+    except duckdb.Error:
+        return False
+    return True

@@ -10,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
-import platform
 import shutil
 import socket
 import time
@@ -24,14 +22,9 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from storage import provenance, uses
 from storage.errors import BadInput
-
-MANIFEST = "dataset.json"  # written last: a folder that holds it is complete
-RECORD = "cached.json"  # Prefect's cache record of the task; kept in the folder, so that it is deleted with it
-LIBRARIES = (
-    "torch", "open_clip_torch", "transformers", "timm", "numpy", "scipy", "numba", "duckdb", "polars", "zarr",
-    "umap-learn",
-)  # fmt: skip
+from storage.manifest import MANIFEST, Damaged, changed_file, digest_of, files_in, read_manifest
 
 log = logging.getLogger("bridgescope")
 
@@ -92,52 +85,44 @@ def address(stage: str, version: str, arguments: dict[str, Any]) -> Address:
 def complete(store: Path, at: Address) -> Dataset | None:
     """Return the handle of the dataset at an address, or None.
 
-    None means that the manifest is missing, or that a file has another size than the manifest records.
+    None means that the manifest is missing or damaged, that it is the manifest of another dataset, or that a file has
+    another size than it records.
     """
-    folder = store / at.path
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        for name, size in manifest["files"].items():
-            if (folder / name).stat().st_size != size:
-                return None
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError):
+        manifest = read_manifest(store / at.path)
+    except Damaged:
         return None
-    return Dataset(path=at.path, recipe=at.recipe, digest=manifest["digest"], rows=manifest["rows"])
+    if (manifest.stage, manifest.recipe) != (at.stage, at.recipe) or changed_file(store / at.path, manifest):
+        return None
+    return Dataset(path=at.path, recipe=at.recipe, digest=manifest.digest, rows=manifest.rows)
 
 
 def manifest_of(store: Path, dataset: Dataset) -> dict[str, Any]:
-    """Read a dataset's manifest. Raises BadInput when it is missing."""
-    try:
-        return dict(json.loads((store / dataset.path / MANIFEST).read_text()))
-    except FileNotFoundError as error:
-        raise BadInput(f"{store / dataset.path} is missing from the store: run the study again to make it") from error
+    """Read a dataset's manifest, as a dict. Raises BadInput, naming the file, when it is missing or damaged."""
+    if not (store / dataset.path).is_dir():
+        raise BadInput(f"{store / dataset.path} is missing from the store: run the study again to make it")
+    return dict(read_manifest(store / dataset.path))
 
 
 def verify(store: Path, dataset: Dataset) -> str | None:
     """Compare a dataset's bytes with its digest. Returns a description of the difference, or None."""
     folder = store / dataset.path
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        found = digest_of(folder, manifest["volatile"])
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+        manifest = read_manifest(folder)
+        if (changed := changed_file(folder, manifest)) is not None:
+            return f"{dataset.path}: {changed}"
+        if digest_of(folder, manifest.volatile) == dataset.digest:
+            return None
+        strange = ", ".join(name for name in files_in(folder) if name not in manifest.files)
+    except Damaged as error:
         return f"{dataset.path}: {error}"
-    return None if found == dataset.digest else f"{dataset.path}: its bytes are not those that were written"
-
-
-def files_in(folder: Path) -> list[str]:
-    """Names of all data files below a folder, sorted, without the manifest and Prefect's record."""
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in found if name not in (MANIFEST, RECORD))
-
-
-def digest_of(folder: Path, volatile: list[str] | tuple[str, ...] = ()) -> str:
-    """Sha256 over the names and bytes of a folder's files. Volatile files, which record durations, are left out."""
-    total = hashlib.sha256()
-    for name in files_in(folder):
-        if name not in volatile:
-            with open(folder / name, "rb") as file:
-                total.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
+    except OSError as error:
+        return f"{dataset.path}: {error.filename}: {error.strerror}"
+    return f"{dataset.path}: " + (
+        f"holds files that were not written with it: {strange}"
+        if strange
+        else "its bytes are not those that were written"
+    )
 
 
 @contextlib.contextmanager
@@ -158,9 +143,16 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        touch(handle)
         yield
     finally:
         os.close(handle)
+
+
+def touch(handle: int) -> None:
+    """Give a file a later time than it has, also when the clock was set back."""
+    later = max(time.time_ns(), os.fstat(handle).st_mtime_ns + 1)
+    os.utime(handle, ns=(later, later))
 
 
 def sync(path: Path) -> None:
@@ -189,15 +181,18 @@ def materialize(
     volatile: tuple[str, ...] = (),
     resumes: bool = False,
     force: bool = False,
+    machine: dict[str, Any] | None = None,
 ) -> Dataset:
     """Return the dataset at an address. Make it with `body` if it is not complete yet, or if `force` is set.
 
     `body` fills an empty folder and returns the number of rows. With `resumes`, the folder still holds the files of an
     interrupted call. The folder gets its final name by one rename, after every byte is synced. Files named in
     `volatile` hold durations and are left out of the digest. A second process that asks for the same dataset waits
-    until the first has made it, then returns it. Raises BadInput when the store cannot be written.
+    until the first has made it, then returns it. `machine` describes what `body` computes on, for the manifest; by
+    default this machine's CPU. Raises BadInput when the store cannot be written.
     """
     final = store / at.path
+    uses.note(store, at.path)
     partial = final.with_name(final.name + ".partial")
     with locked(final):
         if not force and (found := complete(store, at)):
@@ -222,7 +217,9 @@ def materialize(
             "files": {name: (partial / name).stat().st_size for name in names},
             "volatile": list(volatile),
             "seconds": round(time.perf_counter() - began, 3),
-            "libraries": library_versions(),
+            "libraries": provenance.library_versions(),
+            "code": provenance.code(),
+            "machine": machine or provenance.machine(),
         }
         write_atomically(partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
         _install(partial, final)
@@ -238,15 +235,6 @@ def _install(partial: Path, final: Path) -> None:
     os.rename(partial, final)
     sync(final.parent)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that can change a result. They are recorded and never hashed."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def find_store(option: str | os.PathLike[str] | None = None, *, create: bool = False) -> Path:

@@ -7,17 +7,17 @@ dataset with the suffix `.partial` or `.old`.
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from storage.dataset import MANIFEST, locked
+from storage.dataset import locked
 from storage.errors import BadInput
-from storage.lease import Lease, clock, leases, unused
+from storage.lease import Lease, is_held, leases, stamp, unused
+from storage.listing import read_shards
+from storage.manifest import MANIFEST, Damaged, read_manifest
 from storage.runs import Run, numbers, path_of, read_run, studies, variants
 
 RECIPE = re.compile(r"[0-9a-f]{20}")
@@ -46,10 +46,15 @@ class Garbage(NamedTuple):
 
     items: list[Item]
     kept: int  #: number of datasets that a retained run refers to
-    in_use: list[Item]  #: in no retained run, but made or adopted since the oldest lease began
+    in_use: list[Item]  #: in no retained run, but made or adopted by a run that has a lease, or being made
     leases: list[Lease]  #: the runs that protect the items of `in_use`
-    at: float  #: start of the search, by the store's clock
+    stamps: dict[str, int | None]  #: {path of an item: `storage.lease.stamp` of its dataset as the search began}
+    damaged: list[str]  #: sentences on folders that are named like datasets and whose manifest is damaged; these stay
     dropped: tuple[Path, ...] = ()  #: folders of the runs of a dropped variant
+
+    def kept_for(self, lease: Lease) -> int:
+        """The number of folders that stay because the run of a lease uses them."""
+        return sum(_base(item.path) in lease.uses for item in self.in_use)
 
 
 def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False, drop: Drop | None = None) -> Garbage:
@@ -62,9 +67,11 @@ def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False, drop:
     """
     if keep < 1:
         raise BadInput(f"--keep {keep}: at least 1, the newest complete run of each study")
-    at = clock(store)
+    # In this order: a run that uses a folder later changes its stamp, an earlier one has a lease, or else a record.
+    datasets, damaged = _folders(store)
+    stamps = {folder.relative_to(store).as_posix(): stamp(folder.with_suffix("")) for folder in datasets}
     begun = [lease for lease in leases(store) if lease.live or not interrupted]
-    since = begun[0].since if begun else math.inf
+    leased = {path for lease in begun for path in lease.uses}
     used, names, folders = _listed(store), dict[str, str](), list[Path]()
     if drop is not None and drop.variant not in variants(store, drop.study):
         raise BadInput(f"--drop {drop}: no such variant; there are {', '.join(_variants(store)) or 'none'}")
@@ -84,16 +91,16 @@ def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False, drop:
     items: list[Item] = []
     in_use: list[Item] = []
     kept = 0
-    for folder in _folders(store):
+    for folder in datasets:
         path = folder.relative_to(store).as_posix()
         suffix = folder.suffix.removeprefix(".")
         if path in used:
             kept += 1
             continue
         why = {"partial": "half made", "old": "half deleted"}.get(suffix) or names.get(path, "no run refers to it")
-        with unused(folder.with_suffix(""), since) as free:
-            (items if free else in_use).append(Item(path, _size(folder), why))
-    return Garbage(items, kept, in_use, begun, at, tuple(folders))
+        busy = _base(path) in leased or is_held(folder.with_suffix(""))
+        (in_use if busy else items).append(Item(path, _size(folder), why))
+    return Garbage(items, kept, in_use, begun, stamps, damaged, tuple(folders))
 
 
 def collect(store: Path, garbage: Garbage) -> list[Item]:
@@ -103,7 +110,7 @@ def collect(store: Path, garbage: Garbage) -> list[Item]:
         for item in garbage.items:
             folder = store / item.path
             # A run that began after the search, and has perhaps ended, may have adopted the dataset.
-            with unused(folder.with_suffix(""), garbage.at) as free:
+            with unused(folder.with_suffix(""), garbage.stamps[item.path]) as free:
                 if not free or not folder.exists():
                     continue
                 aside = folder.with_suffix(".old")  # renamed first, so that nothing resumes from a half-deleted folder
@@ -137,24 +144,42 @@ def _variants(store: Path) -> list[str]:
 
 
 def _listed(store: Path) -> set[str]:
-    """Paths of the listings that the next scan of each source reads."""
-    manifests = [json.loads(path.read_text()) for path in store.glob("sources/*/manifest.json")]
-    return {shard["path"] for manifest in manifests for shard in manifest["shards"]}
+    """Paths of the listings that the next scan of each source reads. Raises BadInput for a damaged manifest."""
+    return {shard.path for path in store.glob("sources/*/manifest.json") for shard in read_shards(path)}
 
 
-def _folders(store: Path) -> list[Path]:
-    """All folders named by a recipe that their manifest confirms, and all `<recipe>.partial` and `<recipe>.old`."""
-    folders = []
+def damaged_folders(store: Path) -> list[str]:
+    """A sentence for each folder that is named like a dataset and whose manifest is damaged."""
+    return _folders(store)[1]
+
+
+def _folders(store: Path) -> tuple[list[Path], list[str]]:
+    """All datasets (folders named by their recipe, confirmed by the manifest) and all their `.partial` and `.old`.
+
+    Beside them a sentence for each folder whose manifest is damaged.
+    """
+    folders, damaged = [], []
     for folder in sorted(store.glob("*/*")):
         if not RECIPE.fullmatch(folder.stem) or folder.is_symlink() or not folder.is_dir():
             continue
         if folder.suffix in (".partial", ".old"):
             folders.append(folder)
         elif not folder.suffix and (folder / MANIFEST).is_file():
-            manifest = json.loads((folder / MANIFEST).read_text())
-            if (manifest["stage"], manifest["recipe"]) == (folder.parent.name, folder.name):
+            try:
+                manifest = read_manifest(folder)
+            except Damaged as error:
+                damaged.append(f"{folder.relative_to(store).as_posix()}: {error}")
+                continue
+            if (manifest.stage, manifest.recipe) == (folder.parent.name, folder.name):
                 folders.append(folder)
-    return folders
+            else:
+                damaged.append(f"{folder.relative_to(store).as_posix()}: holds the manifest of another dataset")
+    return folders, damaged
+
+
+def _base(path: str) -> str:
+    """The path of the dataset to which a folder belongs: its own without `.partial` or `.old`."""
+    return path.removesuffix(".partial").removesuffix(".old")
 
 
 def _size(folder: Path) -> int:

@@ -1,25 +1,22 @@
 """Leases protect the datasets of unfinished runs from garbage collection: `studies/<name>/running/*.lease`.
 
-Each unfinished run has one such file and holds a lock on it, which the kernel releases when the process dies.
-
-A run touches a dataset's `.lock` file when it makes or adopts the dataset. A dataset is in use when its `.lock` file
-was touched since the oldest lease.
+Each unfinished run has one such file and holds a lock on it, which the kernel releases when the process dies. The file
+`*.uses` beside it lists the datasets that the run makes or adopts; a lease protects these, whatever any clock says.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import math
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from storage.dataset import Address, Dataset, complete
+from storage import uses
+from storage.dataset import Address, Dataset, complete, touch
 from storage.errors import BadInput
 
 
@@ -29,14 +26,14 @@ class Lease(NamedTuple):
     path: Path
     study: str
     holder: str  #: process and host
-    since: float  #: seconds since the epoch, by the store's own clock
+    uses: frozenset[str]  #: paths of the datasets that the run has made or adopted, and of those it was making
     live: bool  #: its process is alive; otherwise the run was interrupted
 
 
 def leases(store: Path, study: str = "*") -> list[Lease]:
-    """The leases of all runs that have begun and not finished, the oldest first. Changes nothing."""
+    """The leases of all runs that have begun and not finished, by path. Changes nothing."""
     held = []
-    for path in store.glob(f"studies/{study}/running/*.lease"):
+    for path in sorted(store.glob(f"studies/{study}/running/*.lease")):
         try:
             handle = os.open(path, os.O_RDONLY)
         except FileNotFoundError:  # the run has ended since the glob
@@ -44,39 +41,65 @@ def leases(store: Path, study: str = "*") -> list[Lease]:
         try:
             live = not _try_lock(handle, fcntl.LOCK_SH)
             holder = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
-            held.append(Lease(path, path.parent.parent.name, holder, os.fstat(handle).st_mtime, live))
+            held.append(Lease(path, path.parent.parent.name, holder, uses.read(_uses_of(path)), live))
         finally:
             os.close(handle)
-    return sorted(held, key=lambda lease: lease.since)
+    return held
 
 
 @contextlib.contextmanager
 def running(store: Path, study: str) -> Iterator[Path]:
     """Hold a lease on the datasets that a run of `study` makes or adopts inside the block. Yields the lease's file.
 
-    The lease replaces those of interrupted runs of the study and begins when the oldest of them began. It is removed
-    when the block ends without an error.
-    After an error it stays, unlocked, so that garbage collection keeps the run's datasets until the study runs again.
+    The lease takes over the datasets of interrupted runs of the study. It is removed when the block ends without an
+    error. After an error it stays, unlocked, so that garbage collection keeps the run's datasets until the study runs
+    again.
     """
     folder = store / "studies" / study / "running"
     path = folder / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.lease"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        handle = _new_lease(path)
     except OSError as error:
         raise BadInput(f"the store cannot be written: {error.strerror}: {folder}") from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        interrupted = [lease for lease in leases(store, study) if not lease.live and lease.path != path]
-        if interrupted:
-            os.utime(path, (interrupted[0].since, interrupted[0].since))
-        for lease in interrupted:
-            lease.path.unlink(missing_ok=True)
-        yield path
-        path.unlink(missing_ok=True)
+        own = uses.Uses(store, _uses_of(path))
+        for lease in leases(store, study):
+            if not lease.live and lease.path != path:
+                own.add(sorted(lease.uses))
+                _remove(lease.path)
+        for left in folder.glob("*.uses"):
+            if not left.with_suffix(".lease").exists():
+                left.unlink(missing_ok=True)
+        with uses.noting(own):
+            yield path
+        _remove(path)
     finally:
         os.close(handle)
+
+
+def _new_lease(path: Path) -> int:
+    """Make a lease's file and return its handle. The file is locked before it has its name, so it never looks dead."""
+    partial = path.with_suffix(".partial")
+    handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        os.rename(partial, path)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _uses_of(lease: Path) -> Path:
+    return lease.with_suffix(".uses")
+
+
+def _remove(lease: Path) -> None:
+    """Remove a lease, then its uses: a kill in between leaves no lease without its uses."""
+    lease.unlink(missing_ok=True)
+    _uses_of(lease).unlink(missing_ok=True)
 
 
 def adopt(store: Path, at: Address) -> Dataset | None:
@@ -88,37 +111,52 @@ def adopt(store: Path, at: Address) -> Dataset | None:
     """
     lock = lock_of(store / at.path)
     lock.parent.mkdir(parents=True, exist_ok=True)
+    uses.note(store, at.path)
     handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         if not _try_lock(handle, fcntl.LOCK_SH):
             return None
         dataset = complete(store, at)
         if dataset is not None:
-            os.utime(handle)
+            touch(handle)
         return dataset
     finally:
         os.close(handle)
 
 
-@contextlib.contextmanager
-def unused(folder: Path, since: float) -> Iterator[bool]:
-    """Hold a dataset's lock. Yields False if another process holds it, or has touched the lock file since `since`."""
-    lock = lock_of(folder)
-    existed = lock.exists()  # a lock file created below has the current time, although nobody used the dataset
-    handle = os.open(lock, os.O_RDONLY if existed else os.O_RDONLY | os.O_CREAT, 0o644)
+def stamp(folder: Path) -> int | None:
+    """A number that differs after each use of the dataset, whatever the clock does; None if it has no lock file."""
     try:
-        yield _try_lock(handle, fcntl.LOCK_EX) and (not existed or os.fstat(handle).st_mtime < since)
+        return lock_of(folder).stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process holds the dataset's lock: it is making the dataset, or taking it into use."""
+    try:
+        handle = os.open(lock_of(folder), os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _try_lock(handle, fcntl.LOCK_SH)
     finally:
         os.close(handle)
 
 
-def clock(store: Path) -> float:
-    """Current time by the clock of the store's file system; infinity when the store cannot be written."""
+@contextlib.contextmanager
+def unused(folder: Path, known: int | None) -> Iterator[bool]:
+    """Hold a dataset's lock. Yields False if another process holds it, or if its stamp is no longer `known`."""
+    exclusive = os.O_EXCL if known is None else 0
     try:
-        with tempfile.TemporaryFile(dir=store) as file:
-            return os.fstat(file.fileno()).st_mtime
-    except OSError:
-        return math.inf
+        handle = os.open(lock_of(folder), os.O_RDWR | os.O_CREAT | exclusive, 0o644)
+    except FileExistsError:  # it had no lock file: somebody has used it since
+        yield False
+        return
+    try:
+        yield _try_lock(handle, fcntl.LOCK_EX) and known in (None, os.fstat(handle).st_mtime_ns)
+    finally:
+        os.close(handle)
 
 
 def lock_of(folder: Path) -> Path:

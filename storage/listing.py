@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from storage.dataset import Dataset, address, locked, materialize, write_atomically
 from storage.errors import BadInput
+from storage.manifest import Damaged
 from storage.memo import read_memo, update_memo
 from storage.sources import Dropped, Item, Source
 
@@ -97,7 +98,25 @@ def _home(shards: list[list[dict[str, Any]]]) -> dict[str, int]:
 def _shards(folder: Path) -> list[Dataset]:
     """The listings named in a source's manifest."""
     manifest = folder / "manifest.json"
-    return [Dataset(**shard) for shard in json.loads(manifest.read_text())["shards"]] if manifest.exists() else []
+    return read_shards(manifest) if manifest.exists() else []
+
+
+class _SourceManifest(BaseModel):
+    """What is read of a source's manifest; it also says what the source is."""
+
+    shards: list[Dataset]
+
+
+def read_shards(manifest: Path) -> list[Dataset]:
+    """Read the listings that a source's manifest names. Raises Damaged when it cannot be read."""
+    try:
+        return _SourceManifest.model_validate_json(manifest.read_bytes(), strict=True).shards
+    except (OSError, ValidationError) as error:
+        problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise Damaged(
+            f"{manifest} is damaged: {problem}. It holds the ids of the source's items: restore it, or delete it, and "
+            "the next run numbers the items anew"
+        ) from error
 
 
 def _record(folder: Path, listings: list[Dataset], known: dict[str, Any]) -> None:

@@ -244,7 +244,7 @@ def read_run(store: Path, study: str, number: int, *, head: bool = False) -> Run
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         raise BadInput(f"{path} is not a run of this version: {where}: {problem['msg']}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise BadInput(f"{path} is not a run of this version: {error}") from error
 
 

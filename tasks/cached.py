@@ -15,8 +15,9 @@ from prefect import Task
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 
-from storage.dataset import RECORD, Address, Dataset
+from storage.dataset import Address, Dataset
 from storage.lease import adopt
+from storage.manifest import RECORD
 
 if TYPE_CHECKING:
     from tasks.stage import Runtime, Stage

@@ -81,7 +81,7 @@ def load_encoders(model: Dataset | str, spec: str, device: str, dtype: str, stor
     return encoders
 
 
-@stage("embeddings", version="2", unhashed=("spec",), resumes=True)
+@stage("embeddings", version="2", unhashed=("spec",), resumes=True, on_device=True)
 def embed(
     out: Path,
     pairs: Dataset,

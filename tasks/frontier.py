@@ -29,7 +29,7 @@ class Measure(NamedTuple):
     device: str
 
 
-@stage("frontiers", version="1", volatile=(SECONDS,))
+@stage("frontiers", version="1", volatile=(SECONDS,), on_device=True, threads=1)
 def frontier(
     out: Path,
     pairs: list[Dataset],

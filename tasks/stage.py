@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from storage.dataset import Address, Dataset, address, complete, materialize
 from storage.lease import adopt
+from storage.provenance import machine
 from tasks.transient import tried_again
 
 if TYPE_CHECKING:
@@ -42,9 +43,12 @@ class Stage:
         unhashed: tuple[str, ...],
         volatile: tuple[str, ...],
         resumes: bool,
+        on_device: bool,
+        threads: int | None,
     ) -> None:
         self.body, self.folder, self.version = body, folder, version
         self.unhashed, self.volatile, self.resumes = {*unhashed, "runtime"}, volatile, resumes
+        self.on_device, self.threads = on_device, threads
         parameters = inspect.signature(body).parameters.values()
         self.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
 
@@ -94,6 +98,7 @@ class Stage:
                 volatile=self.volatile,
                 resumes=self.resumes,
                 force=runtime.force,
+                machine=machine(runtime.device if self.on_device else "cpu", self.threads),
             )
 
         return tried_again(made, at.path)
@@ -111,6 +116,8 @@ def stage(
     unhashed: tuple[str, ...] = (),
     volatile: tuple[str, ...] = (),
     resumes: bool = False,
+    on_device: bool = False,
+    threads: int | None = None,
 ) -> Callable[[Callable[..., int]], Stage]:
     """Decorator that makes a cached task of `body(out, ..., runtime) -> rows`, which writes into the folder `out`.
 
@@ -120,5 +127,7 @@ def stage(
         is replaced by its digest.
     volatile: files that hold times and are not part of the digest.
     resumes: an interrupted call leaves its files in `out`, where the next call finds them.
+    on_device: the body computes on `runtime.device`, else on the CPU. threads: the threads that it computes with; None:
+        those of the process. The manifest records both.
     """
-    return lambda body: Stage(body, folder, version, unhashed, volatile, resumes)
+    return lambda body: Stage(body, folder, version, unhashed, volatile, resumes, on_device, threads)

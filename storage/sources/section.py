@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeGuard
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from storage.first_edition import first_edition
 from storage.sources import Arrived, Listing, Source, SourceError
 from storage.sources.download import Policy
 
@@ -25,9 +26,21 @@ HOW = ("concurrency", "timeout", "tries", "min_success", "retry_after")
 
 
 class Section(BaseModel):
-    """A part of a study file. It is immutable and refuses unknown keys."""
+    """A part of a study file. It is immutable and refuses unknown keys.
+
+    A key that is not of the first edition is left out of what `model_dump` returns while it is at its default.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        first, fields = first_edition(type(self)), type(self).model_fields
+        return {
+            name: value
+            for name, value in dump(self).items()
+            if name in first or getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        }
 
 
 class PairsSection(Section):
@@ -104,7 +117,7 @@ class DownloadsSection(FilesSection):
     """Keys of every source whose files may be at URLs."""
 
     concurrency: int = Field(64, ge=1, le=1024, description="downloads at once")
-    timeout: float = Field(15, gt=0, description="seconds for one image")
+    timeout: float = Field(15, gt=0, le=86400, description="seconds for one image")
     tries: int = Field(3, ge=1, le=10, description="tries per download in one run, when the failure is transient")
     allow_private_addresses: bool = Field(False, description="also download from private networks and this machine")
     respect_noai: bool = Field(True, description="leave out images that X-Robots-Tag marks as noai or noimageai")
@@ -152,8 +165,7 @@ def rules_of(pairs: PairsSection) -> dict[str, Any]:
 
     Duplicates are dropped from a shard after it was fetched, so for fetching they are always kept.
     """
-    rules = {key: getattr(pairs, key) for key in RULES if key in type(pairs).model_fields}
-    return {**rules, "duplicates": "keep"}
+    return {**pairs.model_dump(include=set(RULES)), "duplicates": "keep"}
 
 
 def is_url(text: str) -> bool:

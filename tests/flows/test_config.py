@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests_support import TEXT
 
 from flows.config import load_study
@@ -22,6 +25,28 @@ def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
+        ("k = 3", "k = true", r"saes.0.k: Input should be a valid integer \(got True\)"),
+        ("k = 3", "k = 3.0", r"saes.0.k: Input should be a valid integer \(got 3.0\)"),
+        ("k = 3", 'k = "3"', r"saes.0.k: Input should be a valid integer \(got '3'\)"),
+        ("k = 3", "k = 10000000000000000000000", r"saes.0.k: the number is too large"),
+        ("k = 3", "k = 2020-01-01", r"saes.0.k: is a date"),
+        (
+            "k = 3",
+            'k = 3\narchitecture = "relu"\npenalty = inf',
+            r"saes.0.penalty: inf is not allowed: a finite number",
+        ),
+        ("learning_rate = 5e-3", "learning_rate = nan", r"saes.0.learning_rate: nan is not allowed"),
+        ("k = 3", "k = 3\nretrain = inf", r"saes.0.retrain: inf is not allowed"),
+        ("k = 3", "k = 3\ndecoder_bias = 1", r"saes.0.decoder_bias: Input should be a valid boolean"),
+        ("k = 3", "k = 3\nimage_share = true", r"saes.0.image_share: Input should be a valid number \(got True\), or"),
+        ("width = 24", "width = 1000000000000", r"saes.0.width: Input should be less than or equal to 16777216"),
+        ("seeds = [0, 1]", "seeds = []", r"saes.0.seeds: List should have at least 1 item"),
+        ("seeds = [0, 1]", "seeds = [true]", r"saes.0.seeds.0: Input should be a valid integer"),
+        ("heldout = 0.25", 'heldout = "0.25"', r"pairs.heldout: Input should be a valid number \(got '0.25'\)"),
+        ("[[saes]]", "[saes]", r"saes: must be a list of sections: write \[\[saes\]\]"),
+        ("[[models]]", "[models]", r"models: must be a list of sections: write \[\[models\]\]"),
+        ('source = "embeddings"', "", r"pairs: Field required: source = one of coco, embeddings"),
+        ("[analyze]", "[[analyze]]", r"analyze: Input should be an object"),
         ("k = 3", "k = -3", r"small.toml: saes.0.k: .*greater than or equal to 1 \(got -3\)"),
         ("k = 3", "k = 30", "k is 30, more than the width 24"),
         ("k = 3", 'k = 3\narchitecture = "gated"', "'relu', 'topk', 'batchtopk', 'jumprelu' or 'matryoshka'"),
@@ -141,6 +166,46 @@ def test_paths_are_relative_to_the_study_file(
     assert study.models[0].spec == f"embeddings:{tmp_path / 'vectors'}"
 
 
+def test_whole_numbers_are_taken_where_a_number_is_needed(study_file: Path) -> None:
+    study = load_study(study_file, ["saes.main.learning_rate=1", "pairs.heldout=0", "saes.main.retrain=2"])
+    assert (study.saes[0].learning_rate, study.pairs.heldout, study.saes[0].retrain) == (1.0, 0.0, 2.0)
+
+
+def test_set_changes_an_item_of_a_list(study_file: Path) -> None:
+    assert load_study(study_file, ["saes.main.seeds.0=5"]).saes[0].seeds == [5, 1]
+    assert load_study(study_file, ["saes.0.seeds.1=7"]).saes[0].seeds == [0, 7]
+
+
+def test_set_reaches_names_with_dots(study_file: Path) -> None:
+    more = '[[saes]]\nname = "main.b"\nwidth = 24\nk = 2\n[[saes]]\nname = "main.b.c"\nwidth = 24\nk = 2\n'
+    study_file.write_text(study_file.read_text().replace("[analyze]", f"{more}[analyze]"))
+    study = load_study(study_file, ["saes.main.b.k=5", "saes.main.b.c.k=6", 'saes."main".k=7', "saes.main.seeds=[4]"])
+    assert [setting.k for setting in study.saes] == [7, 5, 6]
+    assert load_study(study_file, ['saes."main.b".k=9']).saes[1].k == 9
+    assert study.saes[0].seeds == [4]
+
+
+KEYS = ["name", "pairs", "models", "saes", "own", "main", "0", "1", "seeds", "k", "diets", "frontier", "methods", "x"]
+VALUES = [
+    "1", "-1", "true", "inf", "nan", "1e400", '"a"', "[]", "[1, true]", "{}", "{a = [{}]}", "9" * 30, "1979-05-27",
+    "07:32:00", "[[1]]", "'\x00'", "pca", "", "[1", '"""', "\udcff",
+]  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(KEYS), min_size=1, max_size=5), st.sampled_from(VALUES))
+def test_any_change_is_taken_or_refused_in_words(keys: list[str], value: str) -> None:
+    """Any other exception than BadInput fails the test."""
+    with tempfile.TemporaryDirectory() as folder:
+        study = Path(folder) / "small.toml"
+        study.write_text(TEXT)
+        try:
+            name = load_study(study, [f"{'.'.join(keys)}={value}"]).name
+        except BadInput as error:
+            name = str(error)
+        assert name
+
+
 def test_set_changes_a_value_by_name_or_number(study_file: Path) -> None:
     study = load_study(study_file, ["saes.main.k=5", "saes.0.width=32", "analyze.split=all", "runtime.device=cpu"])
     assert (study.saes[0].k, study.saes[0].width) == (5, 32)
@@ -152,7 +217,14 @@ def test_set_changes_a_value_by_name_or_number(study_file: Path) -> None:
     [
         ("saes.main", "must be key=value"),
         ("saes.other.k=1", "there is no 'other'; there are main"),
-        ("saes=1", None),
+        ("saes=1", "saes: Input should be a valid array"),
+        ("saes.main.seeds.7=5", r"there is no entry '7'; there are 0 to 1"),
+        ("saes.main.seeds.x=5", r"there is no entry 'x'; there are 0 to 1"),
+        ("saes.main.seeds.0.y=5", "'0' is a value and has nothing below it"),
+        ("saes.main.prefixes.0=5", r"states no prefixes: set it whole"),
+        ("saes.main=5", "names a whole entry of a list: set one of its keys"),
+        ("saes..k=5", "'saes..k' is not a key"),
+        ("saes.main.k=true", "saes.0.k: Input should be a valid integer"),
         ("name.x=1", "is a value"),
         ("saes.main.knob=1", "unknown key"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from flows.study import run_study
 from storage.dataset import Address, Dataset, address, materialize
 from storage.errors import BadInput
 from storage.garbage import collect, find_garbage
-from storage.lease import adopt, clock, leases, lock_of, running
+from storage.lease import adopt, leases, running
 from storage.record import write_run
 from storage.runs import last_run, read_run, variants
 
@@ -36,8 +35,8 @@ with running(Path(sys.argv[1]), "other"):
 """
 
 
-def orphan(store: Path, seed: int, age: float = 3600) -> Address:
-    """A dataset that no run refers to, last used `age` seconds ago."""
+def orphan(store: Path, seed: int) -> Address:
+    """A dataset that no record of a run refers to."""
     at = address("saes", "1", {"seed": seed})
 
     def body(out: Path) -> int:
@@ -45,8 +44,6 @@ def orphan(store: Path, seed: int, age: float = 3600) -> Address:
         return 1
 
     materialize(store, at, body)
-    then = clock(store) - age
-    os.utime(lock_of(store / at.path), (then, then))
     return at
 
 
@@ -139,12 +136,8 @@ def test_what_a_running_study_made_or_adopted_stays_and_the_kernel_frees_it(
 
 def test_interrupted_lets_go_what_a_dead_run_finished(tmp_path: Path) -> None:
     with contextlib.suppress(KeyboardInterrupt), running(tmp_path, "small"):
-        at = orphan(tmp_path, 1, age=0)
+        at = orphan(tmp_path, 1)
         raise KeyboardInterrupt
-    assert find_garbage(tmp_path).items == []
-    ago = [(path, path.stat().st_mtime - 60) for path in (*tmp_path.glob("*/*.lock"), leases(tmp_path)[0].path)]
-    for path, then in ago:
-        os.utime(path, (then, then))
     assert find_garbage(tmp_path).items == []
     garbage = find_garbage(tmp_path, interrupted=True)
     assert [item.path for item in garbage.items] == [at.path]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pytest
 
 from flows.config import Study, load_study
 from flows.jobs import STEPS, Given
@@ -103,8 +107,8 @@ def addresses(study: Study, store: Path) -> dict[str, str]:
     return found
 
 
-@pytest.fixture
-def studies(tmp_path: Path) -> dict[str, Study]:
+def two_studies(tmp_path: Path) -> dict[str, Study]:
+    """The demo study, and one of vectors."""
     own = tmp_path / "own"
     own.mkdir()
     for name in ("image", "text"):
@@ -114,6 +118,64 @@ def studies(tmp_path: Path) -> dict[str, Study]:
     return {"demo": load_study(ROOT / "studies" / "demo.toml"), "vectors": load_study(tmp_path / "vectors.toml")}
 
 
-def test_every_dataset_stays_where_finished_stores_have_it(studies: dict[str, Study], tmp_path: Path) -> None:
-    found = {name: addresses(study, tmp_path / name) for name, study in studies.items()}
+def test_every_dataset_stays_where_finished_stores_have_it(tmp_path: Path) -> None:
+    studies = two_studies(tmp_path)
+    found = {name: addresses(study, tmp_path / f"store of {name}") for name, study in studies.items()}
     assert found == json.loads(GOLDEN.read_text())
+
+
+def extended(text: str) -> tuple[str, list[str]]:
+    """(the text of a module in which every class of settings has one more key, with a default; the new keys)."""
+    lines, keys = text.split("\n"), []
+    for cls in reversed([node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]):
+        bases = {base.id for base in cls.bases if isinstance(base, ast.Name)}
+        if any(base.endswith("Section") or base in ("Settings", "OwnParameters") for base in bases):
+            keys.append(f"new_{cls.name.lower()}")
+            after = cls.body[0].end_lineno  # the docstring
+            assert after is not None
+            lines.insert(after, f"\n    {keys[-1]}: int = 5\n")
+    return "\n".join(lines), keys
+
+
+EXTENDED = """
+import importlib.util, json, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("test_recipes", sys.argv[1])
+recipes = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(recipes)
+import flows.config
+folder = Path(sys.argv[2])
+studies = recipes.two_studies(folder)
+changed = recipes.load_study(folder / "vectors.toml", sys.argv[3:])
+studies["changed"] = changed
+found = {name: recipes.addresses(study, folder / f"store of {name}") for name, study in studies.items()}
+print(json.dumps([flows.config.__file__, found, changed.model_dump(mode="json")]))
+"""
+
+
+def test_a_new_key_with_a_default_in_any_section_moves_no_address(tmp_path: Path) -> None:
+    """A copy of the checkout gets one in every section, and a new rule of acquiring."""
+    copy, keys = tmp_path / "checkout", list[str]()
+    for room in ("flows", "tasks", "analysis", "report", "vlm", "sae", "storage"):
+        shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (copy / "flows/config.py", copy / "sae/settings.py", *(copy / "storage/sources").glob("*.py")):
+        text, new = extended(path.read_text())
+        path.write_text(text.replace("RULES = (", 'RULES = ("new_pairssection", '))
+        keys += new
+    assert {"new_study", "new_saesetting", "new_settings", "new_frontier", "new_analyze", "new_filessection"} <= set(
+        keys
+    )
+    changes = ["new_study=6", "saes.main.new_settings=6", "saes.nested.new_saesetting=6", "pairs.new_pairssection=6"]
+    command = [sys.executable, "-c", EXTENDED, __file__, str(tmp_path), *changes, "analyze.new_analyze=6"]
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    where, found, dumped = json.loads(done.stdout)
+    assert where.startswith(str(copy))
+    golden = json.loads(GOLDEN.read_text())
+    assert {name: found[name] for name in golden} == golden
+    # Set to another value, the same keys count: in the recipe of what they are part of, and in no other.
+    moved = {key.partition(" seed")[0] for key, path in found["changed"].items() if golden["vectors"][key] != path}
+    assert {"acquire shard 0", "train own main", "train own nested", "analyze", "report"} <= moved
+    assert dumped["saes"][0]["new_settings"] == 6
+    assert "new_saesetting" not in dumped["saes"][0]

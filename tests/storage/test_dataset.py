@@ -11,19 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from storage.dataset import (
-    MANIFEST,
-    RECORD,
-    Dataset,
-    address,
-    complete,
-    digest_of,
-    find_store,
-    manifest_of,
-    materialize,
-    verify,
-)
+from storage.dataset import Dataset, address, complete, find_store, manifest_of, materialize, verify
 from storage.errors import BadInput
+from storage.manifest import MANIFEST, RECORD, digest_of
 
 
 def handle(digest: str, path: str = "pairs/x") -> Dataset:

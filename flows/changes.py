@@ -1,0 +1,106 @@
+"""Changes of a study file on the command line: `--set key=value`, applied to the file's data before validation."""
+
+from __future__ import annotations
+
+import datetime
+import tomllib
+from typing import Any
+
+from storage.errors import BadInput
+
+Place = dict[str, Any] | list[Any]
+
+
+def apply(data: dict[str, Any], change: str) -> None:
+    """Apply one change `key=value`, as in saes.main.k=16. Raises BadInput when it is not one, or has no place.
+
+    Keys are written as in TOML: a part with unusual characters is quoted. Entries of a list are chosen by name, also by
+    a name with dots, or by number. A value that is not TOML, and a date, is a string.
+    """
+    key, equals, text = change.partition("=")
+    if not equals or not key.strip():
+        raise BadInput(f"--set {change}: must be key=value, as in --set saes.main.k=16")
+    *parts, last = _parts(key, change)
+    place: Place = data
+    while parts:
+        place, parts = _step(place, parts, last, change)
+    _put(place, last, _value(text), change)
+
+
+def _parts(key: str, change: str) -> list[str]:
+    """The parts of a dotted key."""
+    try:
+        inner: Any = tomllib.loads(f"{key} = 0")
+    except (ValueError, RecursionError) as error:
+        raise BadInput(
+            f"--set {change}: {key!r} is not a key: parts are joined by dots, and one with other characters than "
+            'letters, digits, "_" and "-" is quoted'
+        ) from error
+    parts = []
+    while isinstance(inner, dict):
+        ((part, inner),) = inner.items()
+        parts.append(part)
+    return parts
+
+
+def _value(text: str) -> Any:
+    """The value of a change: TOML, else the text itself, as for a bare word."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    if set(parsed) != {"value"} or isinstance(parsed["value"], (datetime.date, datetime.time)):
+        return text
+    return parsed["value"]
+
+
+def _step(place: Place, parts: list[str], last: str, change: str) -> tuple[Place, list[str]]:
+    """(the section, list or entry under the first parts of a key, the other parts). A missing section is added."""
+    part, rest = parts[0], parts[1:]
+    if isinstance(place, list):
+        entry, used = _entry(place, parts, change)
+        step, rest = place[entry], parts[used:]
+    else:
+        following = rest[0] if rest else last
+        if part not in place and following.isdecimal():
+            raise BadInput(f"--set {change}: the study file states no {part}: set it whole, as in {part}=[...]")
+        step = place.setdefault(part, {})
+    if not isinstance(step, (dict, list)):
+        raise BadInput(f"--set {change}: {part!r} is a value and has nothing below it")
+    return step, rest
+
+
+def _entry(items: list[Any], parts: list[str], change: str) -> tuple[int, int]:
+    """(number of the entry that the first parts of a key choose, how many parts these are). A longer name wins."""
+    names = {
+        item["name"]: i for i, item in enumerate(items) if isinstance(item, dict) and isinstance(item.get("name"), str)
+    }
+    for count in range(len(parts), 0, -1):
+        if (name := ".".join(parts[:count])) in names:
+            return names[name], count
+    if parts[0].isdecimal() and int(parts[0]) < len(items):
+        return int(parts[0]), 1
+    raise BadInput(f"--set {change}: there is no {parts[0]!r}; there are {_told(items)}")
+
+
+def _put(place: Place, last: str, value: Any, change: str) -> None:
+    """Set the value at the last part of a key."""
+    if isinstance(place, dict):
+        place[last] = value
+    elif any(isinstance(item, dict) for item in place):
+        raise BadInput(
+            f"--set {change}: names a whole entry of a list: set one of its keys, as in saes.main.k=16; entries: "
+            f"{_told(place)}"
+        )
+    elif last.isdecimal() and int(last) < len(place):
+        place[int(last)] = value
+    else:
+        raise BadInput(f"--set {change}: there is no entry {last!r}; there are {_told(place)}")
+
+
+def _told(items: list[Any]) -> str:
+    """The entries of a list, by name, else by number."""
+    named = [str(item["name"]) for item in items if isinstance(item, dict) and "name" in item]
+    if named:
+        return ", ".join(named)
+    return f"0 to {len(items) - 1}" if items else "none"
