@@ -83,9 +83,9 @@ class _Arrivals:
 def ending() -> Iterator[None]:
     """End the process on SIGINT and on SIGTERM: by Ended in the block, else after 2 s or when Ctrl-C comes again.
 
-    The exit code is the one that a shell gives to a process which a signal ended, 130 or 143. Any exception after such a
-    signal ends the process like Ended: it is what the signal broke. Prefect, which would go on sending its events, is
-    not waited for. Outside the main thread, where Python handles no signals, this does nothing.
+    The exit code is the one that a shell gives to a process which a signal ended, 130 or 143. Any exception after such
+    a signal ends the process like Ended: it is what the signal broke. Prefect, which would go on sending its events,
+    is not waited for. Outside the main thread, where Python handles no signals, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
