@@ -1,4 +1,4 @@
-"""Seconds of a study that is run again without changes, and of one SQL query, with their bars.
+"""Seconds of a study that is run again without changes, of a first error, and of one SQL query, with their bars.
 
 python bench/rerun.py --store DIR [--study studies/demo.toml]
 
@@ -17,18 +17,18 @@ from pathlib import Path
 
 from bars import Bar, at_most, finish, shown
 
-TASK, STAGE, ASK, JUDGE = 0.030, 1.5, 1.5, 0.020  # seconds
+NOTHING, ERROR, TASK, STAGE, ASK, JUDGE = 2.0, 3.0, 0.030, 1.5, 1.5, 0.020  # seconds
 REPEATS = 5
 QUESTION = "from top_bridges('emoji-clip', 'main', 0, 10)"
 COMMAND = [str(Path(sys.executable).with_name("bridgescope"))]
 
 
 def rerun(study: Path, store: Path) -> list[Bar]:
-    """Run a finished study again: number of tasks that were not cached, seconds of cached tasks and of each stage."""
+    """Run a stage of a finished study again: number of tasks that were not cached, seconds of the cached ones."""
     from flows.config import load_study
     from flows.study import run_study
 
-    finished = run_study(load_study(study), store, progress=False)
+    finished = run_study(load_study(study), store, only="export", progress=False)
     again = [entry for entry in finished.run.entries if entry.is_task and not entry.cached]
     cached = [entry.seconds for entry in finished.run.entries if entry.cached]
     rows = [
@@ -41,6 +41,30 @@ def rerun(study: Path, store: Path) -> list[Bar]:
         at_most(f"stage {stage.stage}, {stage.tasks} tasks", stage.seconds, STAGE, "s") for stage in finished.stages
     ]
     return [*rows, shown("the run as a whole", finished.run.seconds, "s")]
+
+
+def command(study: Path, store: Path) -> list[Bar]:
+    """Seconds of `bridgescope run` when there is nothing to do, and of its error when the source is not there."""
+    took = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        done = subprocess.run([*COMMAND, "run", study, "--store", store], check=True, capture_output=True, text=True)
+        took.append(time.perf_counter() - began)
+        assert "nothing new" in done.stderr, done.stderr
+    with tempfile.TemporaryDirectory() as elsewhere:
+        bad = Path(elsewhere) / "bad.toml"
+        bad.write_text(
+            'name = "bad"\n[pairs]\nsource = "embeddings"\npath = "nowhere"\n[[models]]\nname = "own"\n'
+            'spec = "embeddings:nowhere"\n[[saes]]\nname = "main"\nwidth = 24\nk = 3\n'
+        )
+        began = time.perf_counter()
+        failed = subprocess.run([*COMMAND, "run", bad, "--store", elsewhere], check=False, capture_output=True)
+        error = time.perf_counter() - began
+        assert failed.returncode == 2, failed.stderr
+    return [
+        at_most(f"bridgescope run, nothing new, a process, median of {REPEATS}", statistics.median(took), NOTHING, "s"),
+        at_most("bridgescope run, the first error of a source that is not there", error, ERROR, "s"),
+    ]
 
 
 def ask(store: Path) -> list[Bar]:
@@ -81,7 +105,7 @@ def main() -> int:
     arguments = parser.parse_args()
     store = arguments.store.resolve()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    return finish("rerun", rerun(arguments.study, store) + ask(store) + judge(store))
+    return finish("rerun", command(arguments.study, store) + rerun(arguments.study, store) + ask(store) + judge(store))
 
 
 if __name__ == "__main__":

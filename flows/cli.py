@@ -41,10 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             command = ending()(command)
         return int(command(arguments) or 0)
-    except KeyboardInterrupt as error:
-        if not hasattr(error, "exit_code"):  # `ending` has said it
-            print("interrupted: run the same command again to go on", file=sys.stderr)
-        return int(getattr(error, "exit_code", 1))
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

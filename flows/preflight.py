@@ -7,13 +7,15 @@ from pathlib import Path
 
 from flows.config import ImportedSAE, Study
 from storage.errors import BadInput
+from tasks.checkpoint import problem_of
 from tasks.weights import check_weights
 
 
 def look(study: Study, store: Path) -> None:
     """Look at every model, folder of vectors and checkpoint that the study names.
 
-    Raises BadInput with one line per problem, so that one broken model does not hide the next. Loads no weights.
+    Raises BadInput with one line per problem, so that one broken model does not hide the next. Loads no weights of
+    models; checkpoints are read whole.
     """
     problems = [*_problems_of_models(study, store), *_problems_of_checkpoints(study)]
     if problems:
@@ -48,5 +50,9 @@ def _look_at_vectors(folder: Path) -> None:
 
 def _problems_of_checkpoints(study: Study) -> Iterator[str]:
     for setting in study.saes:
-        if isinstance(setting, ImportedSAE) and not Path(setting.checkpoint).exists():
+        if not isinstance(setting, ImportedSAE):
+            continue
+        if not Path(setting.checkpoint).exists():
             yield f"sae {setting.name}: checkpoint {setting.checkpoint}: no such file or folder"
+        elif problem := problem_of(setting.checkpoint, setting.architecture, setting.k):
+            yield f"sae {setting.name}: {problem}"

@@ -7,6 +7,7 @@ a thread reads each signal as it arrives, and ends the process when the main thr
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import select
@@ -27,11 +28,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Ended(KeyboardInterrupt):
-    """A signal has ended the study. `exit_code` is the one that a shell gives to a process which a signal ended."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
-        self.exit_code = 128 + signum
+    """A signal ends the study. Raised in the main thread, so that the run is recorded as interrupted on the way out."""
 
 
 class _Arrivals:
@@ -39,7 +36,7 @@ class _Arrivals:
 
     def __init__(self) -> None:
         self.first: int | None = None
-        self.told = False
+        self.one = threading.Lock()  # held until the process is gone
         self.reading, self.writing = socket.socketpair()
         self.writing.setblocking(False)
 
@@ -68,29 +65,27 @@ class _Arrivals:
     def raise_(self, signum: int, frame: FrameType | None) -> None:
         """Handler of the first signal, in the main thread."""
         self.first = self.first or signum
-        raise Ended(self.first)
-
-    def tell(self) -> None:
-        """Print once what has happened and what to do."""
-        if not self.told:
-            self.told = True
-            print(INTERRUPTED, file=sys.stderr, flush=True)
+        raise Ended(signal.Signals(signum).name)
 
     def end_now(self) -> None:
         """End this process, its child processes and Prefect's own server at once. Finished datasets are kept."""
-        self.tell()
-        for child in multiprocessing.active_children():
-            child.kill()
-        server.kill()
-        os._exit(128 + (self.first or signal.SIGINT))
+        with self.one:
+            print(INTERRUPTED, file=sys.stderr, flush=True)
+            sys.stdout.flush()
+            logging.disable()  # threads that wait for the child processes would tell of their end
+            for child in multiprocessing.active_children():
+                child.kill()
+            server.kill()
+            os._exit(128 + (self.first or signal.SIGINT))
 
 
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
-    """Raise Ended in the block on SIGINT and on SIGTERM, and end the process 2 s later, or when Ctrl-C comes again.
+    """End the process on SIGINT and on SIGTERM: by Ended in the block, else after 2 s or when Ctrl-C comes again.
 
-    Any exception that comes after such a signal becomes Ended: it is what the signal broke. Outside the main thread,
-    where Python handles no signals, this does nothing.
+    The exit code is the one that a shell gives to a process which a signal ended, 130 or 143. Any exception after such
+    a signal ends the process like Ended: it is what the signal broke. Prefect, which would go on sending its events,
+    is not waited for. Outside the main thread, where Python handles no signals, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -101,16 +96,14 @@ def ending() -> Iterator[None]:
     threading.Thread(target=arrivals.watch, daemon=True, name="signals").start()
     try:
         yield
-    except BaseException as error:
+    except BaseException:
         if arrivals.first is not None:
-            for signum in ENDING:  # on the way out only the watching thread acts on further signals
-                signal.signal(signum, lambda *_: None)
-            arrivals.tell()
-            raise Ended(arrivals.first) from error
+            for signum in ENDING:
+                signal.signal(signum, signal.SIG_IGN)
+            arrivals.end_now()
         raise
     finally:
-        if arrivals.first is None:
-            signal.set_wakeup_fd(wakeup_before)
-            for signum, handler in before:
-                signal.signal(signum, handler)
-            arrivals.writing.close()
+        signal.set_wakeup_fd(wakeup_before)
+        for signum, handler in before:
+            signal.signal(signum, handler)
+        arrivals.writing.close()

@@ -113,7 +113,8 @@ def run_study(
         log.warning("%s", sentence)
     settings = study.runtime.model_dump(include={"device", "embed_batch_size"})
     runtime = Runtime(store=store, **settings, force=force, progress=progress)
-    with running(store, study.name) as own, _runner(study) as cluster:
+    runner = _runner(study)
+    with running(store, study.name) as own, runner as cluster:
         for other in leases(store, study.name):
             if other.live and other.path != own:
                 log.warning("%s runs this study too: a dataset that both need is made once, by the first", other.holder)

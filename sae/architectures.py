@@ -53,6 +53,9 @@ class Architecture(Method):
     threshold: Literal["zero", "learned", "calibrated", "none"]
     #: Whether another library's state dict that holds no thresholds can be read as this architecture.
     foreign: bool = False
+    #: (architecture, activation function) of cfg.json in SAELens that have the same rule.
+    saelens: tuple[tuple[str, str], ...] = ()
+    overcomplete: str = ""  # the class of overcomplete that has the same rule
     parameters: dict[str, Parameter] = field(default_factory=dict)
 
 
@@ -89,10 +92,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture(
             name="relu", label="ReLU + L1", legend=4, colour="sixth", mark="v",
             first_penalty=1e-2, threshold="zero", foreign=True, parameters={"penalty": PENALTY},
+            saelens=(("standard", "relu"),), overcomplete="SAE",
         ),
         Architecture(
             name="topk", label="TopK", legend=1, colour="second", mark="s",
             selection="row", threshold="none", foreign=True,
+            saelens=(("topk", "topk"), ("standard", "topk")), overcomplete="TopKSAE",
         ),
         Architecture(
             name="batchtopk", label="BatchTopK", legend=0, colour="first", mark="o",
@@ -101,6 +106,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture(
             name="jumprelu", label="JumpReLU", legend=3, colour="fifth", mark="D",
             first_penalty=1e-2, threshold="learned", parameters={"penalty": PENALTY},
+            saelens=(("jumprelu", "relu"),), overcomplete="JumpSAE",
         ),
         Architecture(
             name="matryoshka", label="Matryoshka", legend=2, colour="fourth", mark="^",

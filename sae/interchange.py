@@ -12,7 +12,8 @@ from sae.rows import Matrix
 from sae.saelens import from_saelens, to_saelens
 
 __all__ = [
-    "from_overcomplete", "from_saelens", "kind_of", "load_checkpoint", "to_overcomplete", "to_saelens",
+    "from_overcomplete", "from_saelens", "kind_of", "load_checkpoint", "read_checkpoint",
+    "to_overcomplete", "to_saelens",
 ]  # fmt: skip
 
 
@@ -38,6 +39,26 @@ def kind_of(path: str | Path) -> str:
     )
 
 
+def read_checkpoint(
+    path: str | Path,
+    *,
+    architecture: str = "batchtopk",
+    k: int = 0,
+    threshold: float | None = None,
+    rows: tuple[Matrix, Matrix] | None = None,
+) -> SAE:
+    """Read an SAE of any of the three kinds, of any dimension. The options are those of the kinds' own readers.
+
+    Raises SAEFormatError, naming the file and the key or tensor, where the SAE cannot be read.
+    """
+    kind = kind_of(path)
+    if kind == "bridgescope":
+        return SAE.load(path)
+    if kind == "saelens":
+        return from_saelens(path, k)
+    return from_overcomplete(path, architecture=architecture, k=k, threshold=threshold, rows=rows)
+
+
 def load_checkpoint(
     path: str | Path,
     *,
@@ -52,13 +73,7 @@ def load_checkpoint(
     `from_overcomplete`. Raises SAEFormatError, naming the file and the key or tensor, where the SAE cannot be read or
     has another dimension.
     """
-    kind = kind_of(path)
-    if kind == "bridgescope":
-        loaded = SAE.load(path)
-    elif kind == "saelens":
-        loaded = from_saelens(path, k)
-    else:
-        loaded = from_overcomplete(path, architecture=architecture, k=k, rows=rows)
+    loaded = read_checkpoint(path, architecture=architecture, k=k, rows=rows)
     if loaded.config.dim != dim:
         raise SAEFormatError(f"{path}: takes rows of {loaded.config.dim} dimensions, the model's have {dim}")
     return loaded

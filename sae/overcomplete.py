@@ -27,7 +27,8 @@ CONFIG = "model.json"
 BATCH_NORM_EPSILON = 1e-5  # torch's default, which overcomplete leaves as it is
 CALIBRATION_ROWS = 65_536  # of each modality
 BLOCK = 8192  # rows encoded at a time
-CLASSES = {"JumpSAE": "jumprelu", "TopKSAE": "topk", "SAE": "relu"}  # in model.json -> the architecture with its rule
+#: class in model.json -> the architecture with its rule
+CLASSES = {row.overcomplete: row.name for row in ARCHITECTURES.values() if row.overcomplete}
 WEIGHT, BIAS = "encoder.final_block.0.weight", "encoder.final_block.0.bias"
 NORM = "encoder.final_block.1."  # of batch normalisation
 NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sae.architectures import ARCHITECTURES
 from sae.foreign import Linear, Tensors, checked, fold, is_topk, nothing_more, refuse_unknown, whole_bias, whole_number
 from sae.model import SAE, SAEFormatError, read_json, read_safetensors
 
@@ -23,10 +24,7 @@ VERSION = "6.0.0"  # version of the layout that is written; older versions of SA
 EVEN = 1e-3  # largest difference of the norms of atoms at which they count as equal
 #: (architecture, activation function) in cfg.json -> the architecture of this project with the same rule. The first
 #: function of an architecture is its default.
-RULES = {
-    ("standard", "relu"): "relu", ("standard", "topk"): "topk", ("jumprelu", "relu"): "jumprelu",
-    ("topk", "topk"): "topk",
-}  # fmt: skip
+RULES = {pair: row.name for row in ARCHITECTURES.values() for pair in row.saelens}
 SHAPES = {"W_enc": "dC", "b_enc": "C", "W_dec": "Cd", "b_dec": "d"}
 SCALES = ("scaling_factor", "finetuning_scaling_factor")  # names of the tensor that fine-tuning multiplies codes by
 READ = frozenset([

@@ -9,7 +9,8 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from prefect import Task
 from prefect.cache_policies import CachePolicy
@@ -18,9 +19,6 @@ from prefect.context import TaskRunContext
 from storage.dataset import Address, Dataset
 from storage.lease import adopt
 from storage.manifest import RECORD
-
-if TYPE_CHECKING:
-    from tasks.stage import Runtime, Stage
 
 
 @dataclass
@@ -46,31 +44,36 @@ class AtAddress(CachePolicy):
         address and raises the exception itself.
         """
         assert self.of is not None
-        runtime: Runtime = inputs["runtime"]
+        store: Path = inputs["runtime"].store
         at = self.of(**inputs)
-        if adopt(runtime.store, at) is None:
-            (runtime.store / at.path / RECORD).unlink(missing_ok=True)
+        if adopt(store, at) is None:
+            (store / at.path / RECORD).unlink(missing_ok=True)
         return f"{at.path}/{RECORD}"
 
 
-def task_of(stage: Stage) -> Task[..., Dataset]:
-    """The Prefect task of a stage, which takes the arguments of its body without `out`."""
-    signature = inspect.signature(stage.body)
+def task_of(
+    body: Callable[..., int], dataset_of: Callable[..., Dataset], address_of: Callable[..., Address]
+) -> Task[..., Dataset]:
+    """The Prefect task of a stage. It takes the arguments of the stage's body, without `out`.
+
+    `dataset_of` and `address_of` take the same arguments: they make the dataset, and compute its address.
+    """
+    signature = inspect.signature(body)
     parameters = [p for p in signature.parameters.values() if p.name != "out"]
     make_signature = signature.replace(parameters=parameters, return_annotation=Dataset)
 
-    @functools.wraps(stage.body)
+    @functools.wraps(body)
     def make(*args: Any, **kwargs: Any) -> Dataset:
         bound = make_signature.bind(*args, **kwargs).arguments
-        return stage.make(**bound)
+        return dataset_of(**bound)
 
     del make.__wrapped__  # so that the body is not pickled with the task: another process imports it (Stage.__reduce__)
     make.__signature__ = make_signature  # type: ignore[attr-defined]
     make.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": Dataset}
     return Task(
         make,
-        name=stage.body.__name__.replace("_", " "),
-        cache_policy=AtAddress(of=stage.address),
+        name=body.__name__.replace("_", " "),
+        cache_policy=AtAddress(of=address_of),
         persist_result=True,
         result_serializer="json",
     )

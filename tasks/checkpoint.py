@@ -10,6 +10,21 @@ from tasks.stage import Runtime, stage
 CURVE = ("loss", "r2", "l0", "dead_fraction", "rows_per_second")
 
 
+def problem_of(path: str, architecture: str, k: int | None) -> str | None:
+    """Why an SAE's files cannot be imported, in words that name the file and the key or tensor; None if they can be.
+
+    Their dimension is not looked at, since it must fit rows that may not exist yet.
+    """
+    from sae.interchange import read_checkpoint
+    from sae.model import SAEFormatError
+
+    try:
+        read_checkpoint(path, architecture=architecture, k=k or 0, threshold=0.0 if k else None)
+    except SAEFormatError as error:
+        return str(error)
+    return None
+
+
 @stage("saes", version="import 2", unhashed=("path",))
 def import_sae(
     out: Path,

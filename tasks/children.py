@@ -101,6 +101,8 @@ def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
     run out leaves no other message.
     """
     idle: Waiting | None = getattr(_thread, "idle", None)
+    if idle is not None and idle.ended:
+        raise ChildFailed(f"{label}: its pool has ended")
     child = _take(idle) if idle else None
     if child is None or not child.process.is_alive():
         child = _start()
@@ -111,7 +113,8 @@ def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
         outcome, answer = child.pipe.recv()
     except (EOFError, OSError) as error:
         child.process.join()
-        raise ChildLost(f"{label}: its process died (exit code {child.process.exitcode})") from error
+        failure = ChildFailed if idle is not None and idle.ended else ChildLost
+        raise failure(f"{label}: its process died (exit code {child.process.exitcode})") from error
     except BaseException:  # the study is interrupted
         child.process.kill()
         raise

@@ -57,7 +57,7 @@ class Stage:
         """The Prefect task. Listing the jobs of a study and looking them up does not need it."""
         from tasks.cached import task_of
 
-        return task_of(self)
+        return task_of(self.body, self.make, self.address)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as a name, so that another process uses its own module, with the models that it has loaded."""

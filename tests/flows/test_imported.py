@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from flows.config import load_study
 from flows.study import run_study
-from sae.model import SAEFormatError
 from storage import open_catalog
+from storage.errors import BadInput
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 TEXT = """
@@ -78,6 +78,6 @@ def test_an_sae_that_cannot_be_read_whole_leaves_nothing_in_the_store(study: Pat
     store = study.parent / "store"
     cfg = study.parent / "topk" / "cfg.json"
     cfg.write_text(json.dumps({"architecture": "topk", "activation_fn_str": "topk", "d_in": DIM, "d_sae": WIDTH}))
-    with pytest.raises(SAEFormatError, match=r"topk/cfg\.json: holds no k.*saes\.k"):
+    with pytest.raises(BadInput, match=r"sae topk: .*topk/cfg\.json: holds no k.*saes\.k"):
         run_study(load_study(study), store, progress=False)
-    assert not list(store.glob("saes/*/config.json"))
+    assert not list(store.glob("*/*/dataset.json"))  # it was looked at before any work began

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 from tests_support import write_study
 
-WITHIN = 6.0  # seconds until the prompt is back: 3 on a machine that does nothing else
+WITHIN = 10.0  # seconds until the prompt is back, on a busy machine; 3 on one that does nothing else
 MARK = "BRIDGESCOPE_TEST_RUN"  # variable that every process of one run inherits
 #: {stage: the files of the store that appear when it begins}
 BEGUN = {

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import polars as pl
 import pytest
-from tests_support import computed, tables, write_study
+from tests_support import RUN, begin, computed, end, tables, write_study
 
 import tasks.train
 from flows.config import load_study
+from flows.fresh import nothing_to_do
 from flows.status import status
 from flows.study import Finished, run_study
 from storage import open_catalog
@@ -73,6 +75,27 @@ def test_a_second_run_in_a_moved_store_does_nothing_again(copy: tuple[Path, Path
     assert computed(again.run) == []
     assert again.run.number == 2
     assert (store / "studies" / "small" / "catalog.root").read_text() == str(store)
+
+
+def test_a_study_with_nothing_to_do_says_so_without_prefect(copy: tuple[Path, Path], tmp_path: Path) -> None:
+    study, store = copy
+    home = tmp_path / "prefect"
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    code, errors = end(begin(RUN, study, store, environment | {"PREFECT_HOME": str(home)}))
+    assert code == 0, errors
+    assert "nothing new: 11 datasets are complete, run 2" in errors
+    assert not home.exists()
+    again = last_run(store, "small")
+    assert again is not None
+    assert again.is_complete
+    assert computed(again) == []
+
+    # What one lost file, another scan or another setting leave to do is seen.
+    assert nothing_to_do(load_study(study), store, again) is not None
+    assert nothing_to_do(load_study(study, ["saes.main.k=4"]), store, again) is None
+    next((store / again.of("export")[0].dataset.path).glob("*.parquet")).unlink()
+    assert nothing_to_do(load_study(study), store, again) is None
+    assert nothing_to_do(load_study(study), store, None) is None
 
 
 def test_deleting_one_sae_trains_that_one_and_equal_bytes_rerun_nothing_else(copy: tuple[Path, Path]) -> None:
