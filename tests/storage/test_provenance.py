@@ -21,7 +21,8 @@ ROOMS = ("flows", "explorer", "tasks", "analysis", "report", "vlm", "sae", "stor
 #: Libraries that schedule, serve, download, draw or check, and change no number.
 NO_RESULT = {
     "prefect", "ray", "starlette", "uvicorn", "httpx", "aiohttp", "sqlalchemy", "huggingface-hub", "tqdm", "pydantic",
-    "pydantic-core", "matplotlib", "jinja2", "markupsafe", "threadpoolctl", "websockets", "prefect-ray", "anyio", "yarl",
+    "pydantic-core", "matplotlib", "jinja2", "markupsafe", "threadpoolctl", "websockets", "prefect-ray", "anyio",
+    "yarl",
 }  # fmt: skip
 ASK = """
 import json, sys
