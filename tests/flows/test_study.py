@@ -64,7 +64,7 @@ def test_a_second_run_in_a_moved_store_does_nothing_again(copy: tuple[Path, Path
     again = run(study, store)
     assert computed(again.run) == []
     assert again.run.number == 2
-    assert (store / "studies" / "small" / "catalog.root").read_text() == str(store)
+    assert (store / "studies" / "small" / "catalog.root").read_text() == f"{store}\nrun 2\n"
 
 
 def test_deleting_one_sae_trains_that_one_and_equal_bytes_rerun_nothing_else(copy: tuple[Path, Path]) -> None:
