@@ -33,6 +33,8 @@ LIBRARIES = (
     "umap-learn",
 )  # fmt: skip
 
+PLANNED = "planned:"  # begins the digest of a dataset that a plan has listed and no run has made
+
 log = logging.getLogger("bridgescope")
 
 
@@ -45,6 +47,11 @@ class Dataset(BaseModel):
     recipe: str  #: hash of the stage, its version and its arguments
     digest: str  #: sha256 over the bytes of its files; part of the recipes of datasets that are made from this one
     rows: int
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the dataset does not exist yet: `planned` made the handle."""
+        return self.digest.startswith(PLANNED)
 
 
 class Address(NamedTuple):
@@ -87,6 +94,11 @@ def address(stage: str, version: str, arguments: dict[str, Any]) -> Address:
         raise TypeError(f"{stage}: a {type(value).__name__} cannot be part of a recipe")
 
     return Address(stage, version, by_digest(arguments), tuple(inputs))
+
+
+def planned(path: str, rows: int) -> Dataset:
+    """Handle of a dataset that does not exist yet, so that the datasets that would be made from it can be listed."""
+    return Dataset(path=path, recipe=Path(path).name, digest=f"{PLANNED}{path}", rows=rows)
 
 
 def complete(store: Path, at: Address) -> Dataset | None:
