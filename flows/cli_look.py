@@ -35,7 +35,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def plan_command(arguments: argparse.Namespace) -> int:
-    """`bridgescope plan` and `bridgescope run --dry-run`: print what a run would do. Exit code 2 when the disk is full."""
+    """`bridgescope plan` and `bridgescope run --dry-run`: print what a run would do."""
     from flows.config import load_study
     from flows.plan import plan, told
 

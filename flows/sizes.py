@@ -78,7 +78,9 @@ def sizes_of_run(store: Path, study: Study, run: Run) -> Sizes | None:
     for entry in run.of("acquire"):
         folder = store / entry.dataset.path
         try:
-            images, captions = (pq.read_metadata(folder / f"{name}.parquet").num_rows for name in ("images", "captions"))
+            images, captions = (
+                pq.read_metadata(folder / f"{name}.parquet").num_rows for name in ("images", "captions")
+            )
             stored = 0 if study.pairs.source == "embeddings" else (folder / "images.parquet").stat().st_size
         except OSError:
             return None
