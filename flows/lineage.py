@@ -120,7 +120,7 @@ def _find(store: Path, wanted: str, nodes: dict[str, Node], runs: list[Run]) -> 
             return fitting[0]
         if fitting:
             raise BadInput(f"{wanted}: {len(fitting)} datasets begin so: {', '.join(fitting[:5])}; give more digits")
-    for place in (Path(wanted), store / wanted):
+    for place in (store / wanted, Path(wanted)):
         if place.exists():
             return _of_file(store, place.resolve(), wanted, nodes, runs)
     if wanted.strip("/") in {one for node in nodes.values() for one in node.inputs}:

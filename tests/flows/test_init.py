@@ -29,7 +29,10 @@ def a_folder_with_a_table(at: Path) -> Path:
     rows = []
     for i in range(6):
         (at / f"p{i}.png").write_bytes(picture(i))
-        rows += [{"file_name": f"p{i}.png", "alt_text": f"picture {i}"}, {"file_name": f"p{i}.png", "alt_text": "again"}]
+        rows += [
+            {"file_name": f"p{i}.png", "alt_text": f"picture {i}"},
+            {"file_name": f"p{i}.png", "alt_text": "again"},
+        ]
     pl.DataFrame(rows).write_csv(at / "table.tsv", separator="\t")
     return at
 
@@ -72,7 +75,9 @@ def coco(at: Path) -> Path:
 
 def parquet_with_pictures(at: Path) -> Path:
     pictures = [{"bytes": picture(i), "path": None} for i in range(6)]
-    pl.DataFrame({"picture": pictures, "caption": [f"picture {i}" for i in range(6)]}).write_parquet(at / "train.parquet")
+    pl.DataFrame({"picture": pictures, "caption": [f"picture {i}" for i in range(6)]}).write_parquet(
+        at / "train.parquet"
+    )
     return at
 
 
