@@ -17,6 +17,9 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     plan.add_argument("study", metavar="STUDY.toml")
     plan.add_argument("--only", metavar="STAGE", help=f"one stage alone: {', '.join(STAGES)}")
     plan.add_argument("--force", action="store_true", help="as in run")
+    plan.add_argument("--model", metavar="NAME", help="as in run")
+    plan.add_argument("--sae", metavar="NAME", help="as in run")
+    plan.add_argument("--seed", type=int, metavar="N", help="as in run")
     plan.add_argument("--set", action="append", metavar="KEY=VALUE", help="as in run")
     plan.set_defaults(command=plan_command)
 
@@ -37,11 +40,13 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 def plan_command(arguments: argparse.Namespace) -> int:
     """`bridgescope plan` and `bridgescope run --dry-run`: print what a run would do."""
     from flows.config import load_study
+    from flows.narrow import Narrow
     from flows.plan import plan, told
 
     study = load_study(arguments.study, arguments.set)
     store = find_store(arguments.store, create=True)
-    found = plan(study, store, only=arguments.only, force=arguments.force)
+    narrow = Narrow(arguments.model, arguments.sae, arguments.seed)
+    found = plan(study, store, only=arguments.only, force=arguments.force, narrow=narrow)
     print(f"study {study.name}, store {store}")
     print("\n".join(told(found)))
     found.check(store)

@@ -26,7 +26,7 @@ class Work(NamedTuple):
     width: int = 0  #: concepts; of all SAEs together for the tables, the page and the explorer
     k: int = 0
     epochs: float = 0
-    points: int = 0  #: of the frontier: methods times values of k
+    points: int = 0  #: of the frontier: methods times values of k; 0 for a study without one
 
     @property
     def rows(self) -> int:
@@ -77,8 +77,10 @@ def dimension_of(spec: str) -> int:
 
 
 def _pairs(work: Work) -> Cost:
-    pictures = 1.2e-3 * work.images if work.picture_bytes else 0.0
-    return Cost(work.picture_bytes + 160 * work.images + 40 * work.captions, 0.1 + pictures + 3e-5 * work.rows)
+    """The pictures as they are, with keys, sizes and digests; for vectors the keys and captions alone."""
+    if not work.picture_bytes:
+        return Cost(20 * work.images + 14 * work.captions, 0.1 + 1e-5 * work.rows)
+    return Cost(work.picture_bytes + 160 * work.images + 40 * work.captions, 0.1 + 1.2e-3 * work.images)
 
 
 def _features(work: Work) -> Cost:
@@ -118,9 +120,13 @@ def _space(work: Work) -> Cost:
     return Cost(15_000, 0.3 + 3e-5 * work.counted * work.rows)
 
 
+def _table_bytes(work: Work) -> float:
+    """Tables of concepts, with bridges: these grow with the rows that are counted, to all pairs of 4,096 concepts."""
+    return work.width * (770 + min(0.112 * work.counted * work.rows, 14 * 4096))
+
+
 def _measures(work: Work) -> Cost:
-    """Tables of one SAE. Most of their rows are of concepts; the bridges grow with the pairs that are counted."""
-    return Cost(860 * work.width, 1.6 + work.counted * work.rows * (2e-4 + 4e-11 * work.dim * work.width))
+    return Cost(_table_bytes(work), 1.6 + work.counted * work.rows * (2e-4 + 4e-11 * work.dim * work.width))
 
 
 def _matching(work: Work) -> Cost:
@@ -128,7 +134,7 @@ def _matching(work: Work) -> Cost:
 
 
 def _analyze(work: Work) -> Cost:
-    return Cost(5000 + 730 * work.width, 0.5 + 1e-4 * work.width)
+    return Cost(0.92 * _table_bytes(work), 0.5 + 1e-4 * work.width)
 
 
 def _frontier(work: Work) -> Cost:
@@ -137,7 +143,8 @@ def _frontier(work: Work) -> Cost:
 
 def _report(work: Work) -> Cost:
     """The page and its figures. They lie in the store twice: in the dataset, and in report/<study>."""
-    return Cost(2 * (1.5e6 + 2.1e6 * work.models), 4.0 + 2.0 * work.models)
+    frontier = 8.5e5 if work.points else 0
+    return Cost(2 * (0.5e6 + (1.75e6 + frontier) * work.models), 4.0 + 2.0 * work.models)
 
 
 def _layout(work: Work) -> Cost:
@@ -146,8 +153,8 @@ def _layout(work: Work) -> Cost:
 
 def _explorer(work: Work) -> Cost:
     """Thumbnails of the pictures, and a file for each concept."""
-    thumbnails = 1500 * work.images if work.picture_bytes else 0
-    return Cost(0.4e6 + thumbnails + 3000 * work.width, 1.0 + 3e-3 * work.width)
+    thumbnails = 400 * work.images if work.picture_bytes else 0
+    return Cost(0.4e6 + thumbnails + 4300 * work.width, 1.0 + 3e-3 * work.width)
 
 
 def _small(work: Work) -> Cost:

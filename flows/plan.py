@@ -14,12 +14,14 @@ from flows.config import Study
 from flows.costs import PREFECT_SECONDS, STAGE_SECONDS, TASK_SECONDS, Cost, cost
 from flows.foresight import Foresight, foresight
 from flows.jobs import STEPS, Given, Job
+from flows.narrow import WHOLE, Narrow
 from flows.rates import Rates, rates, seconds_of
 from flows.sizes import Sizes, sizes_of_plan
 from flows.stages import STAGES, before
+from flows.status import runs_of
 from storage.dataset import Dataset, planned
 from storage.errors import BadInput
-from storage.runs import Entry, Run, State, last_run
+from storage.runs import Entry, Run, State
 
 
 class Line(NamedTuple):
@@ -69,17 +71,27 @@ class Plan(NamedTuple):
             )
 
 
-def check_disk(study: Study, store: Path, *, only: str | None = None, force: bool = False) -> None:
+def check_disk(
+    study: Study, store: Path, *, only: str | None = None, force: bool = False, narrow: Narrow = WHOLE
+) -> None:
     """Raise BadInput, before anything runs, when the disk of the store is too small for a run of the study.
 
     The source is listed only where no run has listed it. A source of unknown size is not checked.
     """
-    if study.pairs.remote() and study.pairs.known_size() is None and last_run(store, study.name) is None:
+    if study.pairs.remote() and study.pairs.known_size() is None and runs_of(study, store)[1] is None:
         return
-    plan(study, store, only=only, force=force, anew=False).check(store)
+    plan(study, store, only=only, force=force, narrow=narrow, anew=False).check(store)
 
 
-def plan(study: Study, store: Path, *, only: str | None = None, force: bool = False, anew: bool = True) -> Plan:
+def plan(
+    study: Study,
+    store: Path,
+    *,
+    only: str | None = None,
+    force: bool = False,
+    narrow: Narrow = WHOLE,
+    anew: bool = True,
+) -> Plan:
     """What a run with these options would make and adopt. With `anew` the source is listed now.
 
     Raises BadInput for an unknown stage, a source that cannot be listed, and with `only` for a missing dataset of an
@@ -87,7 +99,10 @@ def plan(study: Study, store: Path, *, only: str | None = None, force: bool = Fa
     """
     if only is not None and only not in STAGES:
         raise BadInput(f"--only {only}: no such stage; stages are {', '.join(STAGES)}")
-    last = last_run(store, study.name)
+    if narrow != WHOLE and only is None:
+        raise BadInput("--model, --sae and --seed go with --only STAGE")
+    narrow.check(study)
+    last = runs_of(study, store)[1]
     seen = foresight(study, store, last, anew=anew)
     known = rates(store, study.name)
     sizes = sizes_of_plan(study, seen.shards, known.dims)
@@ -97,6 +112,7 @@ def plan(study: Study, store: Path, *, only: str | None = None, force: bool = Fa
     lines = []
     for stage in STAGES if only is None else (*before(only), only):
         made, adopted = _walk(stage, given, sizes, force=force and stage in wanted)
+        made, adopted = ([job for job in jobs if narrow.includes(job.key)] for jobs in (made, adopted))
         if stage in wanted:
             lines += _lines(stage, made, adopted, sizes, known)
         elif made:

@@ -33,14 +33,14 @@ class Sizes(NamedTuple):
             counted=counted,
             trained=1 - study.pairs.heldout,
             models=len(study.models),
+            points=len(study.frontier.methods) * len(study.frontier.k) if study.frontier else 0,
         )
         for model in study.models:
             if model.name == key.model:
                 work = work._replace(dim=self.dims[model.name], spec=model.spec, dtype=model.dtype)
         if key.kind == "frontier" and study.frontier is not None:
-            points = len(study.frontier.methods) * len(study.frontier.k)
             setting = study.frontier_setting()
-            return work._replace(points=points, width=setting["width"], epochs=setting["epochs"])
+            return work._replace(width=setting["width"], epochs=setting["epochs"])
         settings = [setting for setting in study.settings() if key.sae in (None, setting.name)]
         if key.sae is None:
             width = len(study.models) * sum(_width(setting) * len(setting.seeds) for setting in settings)

@@ -19,7 +19,8 @@ from analysis.tables import empty
 from storage.catalog import create_views, open_catalog
 from storage.dataset import Address, materialize
 from storage.documentation import documented
-from storage.runs import Entry, last_run, write_run
+from storage.record import write_run
+from storage.runs import Entry, last_run
 from storage.statements import SQL
 from tasks.publish import write_statistics
 
