@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-explorer golden clean
+.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-explorer bench-plan bench-analyze golden clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -151,6 +151,12 @@ bench-stats: .venv/installed
 # Times in which the explorer paints, moves and answers in headless Chromium, with bars. Run nothing else meanwhile.
 bench-explorer: .venv/installed $(FRONT)
 	CHROMIUM="$(CHROMIUM)" $(BIN)/python bench/explorer.py --store $(STORE)
+
+# Bytes and seconds of `bridgescope plan` beside those of the run, with bars. WORK is an empty folder. Run nothing else
+# meanwhile.
+WORK ?= $(STORE)/bench-plan
+bench-plan: .venv/installed
+	$(BIN)/python -m bench.plan --work $(WORK)
 
 clean:
 	rm -rf .venv .venv-peers .venv-ray $(WEB)/dist $(WEB)/node_modules build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

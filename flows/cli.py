@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows import cli_look
 from flows.stages import STAGES
 from storage.dataset import find_store
 from storage.errors import BadInput
@@ -115,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--set", action="append", metavar="KEY=VALUE", help="change the study: saes.main.k=16, pairs.limit=40"
     )
+    run.add_argument("--dry-run", action="store_true", help="only print what would be made, as plan does")
     run.add_argument(
         "--as", dest="variant", metavar="VARIANT", help="name of this configuration among the study's runs"
     )
@@ -172,11 +174,14 @@ def parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", parents=[common], help="show versions and devices, and check the store")
     doctor.set_defaults(command=doctor_command)
+    cli_look.add(commands, common)
     return top
 
 
 def run_command(arguments: argparse.Namespace) -> int:
     """`bridgescope run`: run a study, or one stage of it, and print the results."""
+    if arguments.dry_run:
+        return cli_look.plan_command(arguments)
     from flows.config import load_study
 
     study = load_study(arguments.study, arguments.set)

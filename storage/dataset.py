@@ -26,6 +26,8 @@ from storage import provenance, uses
 from storage.errors import BadInput
 from storage.manifest import MANIFEST, Damaged, changed_file, digest_of, files_in, read_manifest
 
+PLANNED = "planned:"  # begins the digest of a dataset that a plan has listed and no run has made
+
 log = logging.getLogger("bridgescope")
 
 
@@ -38,6 +40,11 @@ class Dataset(BaseModel):
     recipe: str  #: hash of the stage, its version and its arguments
     digest: str  #: sha256 over the bytes of its files; part of the recipes of datasets that are made from this one
     rows: int
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the dataset does not exist yet: `planned` made the handle."""
+        return self.digest.startswith(PLANNED)
 
 
 class Address(NamedTuple):
@@ -80,6 +87,11 @@ def address(stage: str, version: str, arguments: dict[str, Any]) -> Address:
         raise TypeError(f"{stage}: a {type(value).__name__} cannot be part of a recipe")
 
     return Address(stage, version, by_digest(arguments), tuple(inputs))
+
+
+def planned(path: str, rows: int) -> Dataset:
+    """Handle of a dataset that does not exist yet, so that the datasets that would be made from it can be listed."""
+    return Dataset(path=path, recipe=Path(path).name, digest=f"{PLANNED}{path}", rows=rows)
 
 
 def complete(store: Path, at: Address) -> Dataset | None:

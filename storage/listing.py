@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from storage.dataset import Dataset, address, locked, materialize, write_atomically
+from storage.dataset import Address, Dataset, address, complete, locked, materialize, planned, write_atomically
 from storage.errors import BadInput
 from storage.manifest import Damaged
 from storage.memo import read_memo, update_memo
@@ -69,7 +69,7 @@ def scan(store: Path, source: Source, shard_size: int) -> Scan:
     listing = source.list()
     if not listing.items:
         raise BadInput(f"the source {source.name!r} holds no image-text pairs: {source.identity}")
-    at = address("sources", "1", {"source": source.identity, "name": source.name, "shard_size": shard_size})
+    at = _address(source, shard_size)
     folder = store / at.path
     with locked(folder):
         folder.mkdir(exist_ok=True)
@@ -88,6 +88,39 @@ def scan(store: Path, source: Source, shard_size: int) -> Scan:
         source=at.recipe,
         moved={shard: keys for shard, keys in moved.items() if keys},
     )
+
+
+class Foreseen(NamedTuple):
+    """A shard as the next scan will list it."""
+
+    listing: Dataset  #: a planned dataset, where the store does not hold this listing
+    images: int
+    captions: int
+    locators: list[str]
+
+
+def foresee(store: Path, source: Source, shard_size: int) -> list[Foreseen]:
+    """List a source as `scan` does, and write nothing. One entry per shard.
+
+    Raises BadInput where `scan` would.
+    """
+    listing = source.list()
+    if not listing.items:
+        raise BadInput(f"the source {source.name!r} holds no image-text pairs: {source.identity}")
+    folder = store / _address(source, shard_size).path
+    shards = assign([_rows(store, shard) for shard in _shards(folder)], listing.items, shard_size)
+    foreseen = []
+    for number, rows in enumerate(shards):
+        at = _address_of_rows(number, rows)
+        held = [row for row in rows if not row["removed"]]
+        captions = sum(not caption["removed"] for row in held for caption in row["captions"])
+        dataset = complete(store, at) or planned(at.path, len(held))
+        foreseen.append(Foreseen(dataset, len(held), captions, [row["locator"] for row in held]))
+    return foreseen
+
+
+def _address(source: Source, shard_size: int) -> Address:
+    return address("sources", "1", {"source": source.identity, "name": source.name, "shard_size": shard_size})
 
 
 def _home(shards: list[list[dict[str, Any]]]) -> dict[str, int]:
@@ -232,16 +265,20 @@ def read_listing(store: Path, listing: Dataset) -> pl.DataFrame:
 
 
 def _write(store: Path, number: int, rows: list[dict[str, Any]]) -> Dataset:
-    """Write a listing. Its address depends on its content alone, so a source that is moved keeps its listings."""
-    content = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
-    at = address("listings", "2", {"shard": number, "content": content})
+    """Write a listing."""
 
     def body(out: Path) -> int:
         table = pl.DataFrame(rows, schema=SCHEMA).with_columns(shard=pl.lit(number, pl.Int32))
         table.write_parquet(out / "listing.parquet")
         return sum(not row["removed"] for row in rows)
 
-    return materialize(store, at, body)
+    return materialize(store, _address_of_rows(number, rows), body)
+
+
+def _address_of_rows(number: int, rows: list[dict[str, Any]]) -> Address:
+    """Address of a listing. It depends on the content alone, so a source that is moved keeps its listings."""
+    content = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    return address("listings", "2", {"shard": number, "content": content})
 
 
 def write_ledger(store: Path, dropped: list[Dropped], failed: pl.DataFrame) -> Dataset:

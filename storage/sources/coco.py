@@ -19,7 +19,7 @@ from storage.errors import BadInput
 from storage.sources import Arrived, Caption, Dropped, Item, Listing, Source, SourceError
 from storage.sources.download import Policy, download_file
 from storage.sources.files import confined, digests, is_picture, read_bounded
-from storage.sources.section import DownloadsSection, is_url, resolved
+from storage.sources.section import DownloadsSection, Size, is_url, resolved
 from storage.sources.tables import stamp
 
 SITE = "http://images.cocodataset.org"
@@ -28,6 +28,11 @@ DIGESTS = {
     "train2017.zip": "md5:cced6f7f71b7629ddf16f17bbcfab6b2",
     "val2017.zip": "md5:442b8da7639aecaf257c1dceb8ba8c80",
     "annotations_trainval2017.zip": "md5:f4bbac642086de4f52a3fdda2de5fa2c",
+}
+#: the subsets at SITE: images, captions, bytes of the images, bytes of the downloads
+SIZES = {
+    "val2017": Size(5_000, 25_014, 816_000_000, 1_070_000_000),
+    "train2017": Size(118_287, 591_753, 19_300_000_000, 19_600_000_000),
 }
 MAX_CAPTIONS_BYTES = 2 << 30
 MAX_MEMBERS = 20_000_000
@@ -50,6 +55,15 @@ class CocoSection(DownloadsSection):
         """The subset, and all paths and URLs that the study names."""
         places = [self.path, self.annotations, self.images]
         return {"subset": self.subset, "at": [resolved(place) for place in places if place is not None]}
+
+    def remote(self) -> str | None:
+        """The site or the archives at URLs."""
+        places = (self.path if None in (self.annotations, self.images) else "", self.annotations, self.images)
+        return next((place for place in places if place and is_url(place)), None)
+
+    def known_size(self) -> Size | None:
+        """The size of a subset of COCO's own site."""
+        return SIZES.get(self.subset) if self.path == SITE and not (self.annotations or self.images) else None
 
     def reader(self, own: Path, identity: dict[str, Any]) -> Source:
         """Open the source without the limit."""

@@ -53,6 +53,10 @@ class HuggingFaceSection(FilesSection):
         """The name or folder of the dataset, and its image column."""
         return {"repo": resolved(self.repo) if os.path.isabs(self.repo) else self.repo, "image": self.image_column}
 
+    def remote(self) -> str | None:
+        """The repository, unless it is a folder."""
+        return None if os.path.isabs(self.repo) else self.repo
+
     def reader(self, own: Path, identity: dict[str, Any]) -> Source:
         """Open the source without the limit."""
         return HuggingFace(

@@ -10,7 +10,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -23,6 +23,15 @@ MAX_PIXELS = 89_478_485  # equals the default of `vlm.decode`; reading a study f
 RULES = ("duplicates", "max_pixels", "max_image_bytes", "allow_private_addresses", "respect_noai")
 #: Keys that change the course of acquiring, not its result.
 HOW = ("concurrency", "timeout", "tries", "min_success", "retry_after")
+
+
+class Size(NamedTuple):
+    """What a source is known to hold."""
+
+    images: int
+    captions: int
+    bytes: int  #: of all images
+    downloads: int = 0  #: bytes that are downloaded and kept beside the datasets
 
 
 class Section(BaseModel):
@@ -74,6 +83,14 @@ class PairsSection(Section):
     def is_path(cls, value: Any) -> TypeGuard[str]:
         """Whether the value of a key in `paths` is a path: a string that is not a URL."""
         return isinstance(value, str) and "://" not in value
+
+    def remote(self) -> str | None:
+        """What a listing downloads, where it downloads more than tables; None for a source that is listed at once."""
+        return None
+
+    def known_size(self) -> Size | None:
+        """What a source that `remote` names holds, where this is known without a download."""
+        return None
 
     @abstractmethod
     def open(self, store: Path) -> Source:

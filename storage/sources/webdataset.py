@@ -80,6 +80,10 @@ class WebDatasetSection(DownloadsSection):
         """The folder of the first shard. When shards are added to this folder, the source stays the same."""
         return {"below": resolved(self.shards[0].partition("{")[0].rpartition("/")[0])}
 
+    def remote(self) -> str | None:
+        """The first shard at a URL."""
+        return next(filter(is_url, self.shards), None)
+
     def reader(self, own: Path, identity: dict[str, Any]) -> Source:
         """Open the source without the limit."""
         return WebDataset(

@@ -1,0 +1,78 @@
+"""The commands that run nothing: `plan` and `lineage`, which look at a study and a store, and `init`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from flows.stages import STAGES
+from storage.dataset import find_store
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the parsers of these commands."""
+    plan = commands.add_parser("plan", parents=[common], help="what a run would make, with bytes and seconds")
+    plan.add_argument("study", metavar="STUDY.toml")
+    plan.add_argument("--only", metavar="STAGE", help=f"one stage alone: {', '.join(STAGES)}")
+    plan.add_argument("--force", action="store_true", help="as in run")
+    plan.add_argument("--model", metavar="NAME", help="as in run")
+    plan.add_argument("--sae", metavar="NAME", help="as in run")
+    plan.add_argument("--seed", type=int, metavar="N", help="as in run")
+    plan.add_argument("--set", action="append", metavar="KEY=VALUE", help="as in run")
+    plan.set_defaults(command=plan_command)
+
+    lineage = commands.add_parser("lineage", parents=[common], help="what a dataset was made from, and what uses it")
+    lineage.add_argument("dataset", metavar="RECIPE|FILE", help="a recipe, its first digits, or a path in the store")
+    lineage.add_argument("--json", action="store_true", help="print JSON")
+    lineage.set_defaults(command=lineage_command)
+
+    init = commands.add_parser("init", parents=[common], help="write a study file for data of your own")
+    init.add_argument("path", metavar="PATH", nargs="?", default=".", help="a folder or a file (default: this folder)")
+    init.add_argument("--model", metavar="SPEC", help="the model (default: clip; for vectors, the vectors)")
+    init.add_argument("--name", metavar="NAME", help="name of the study (default: from the path)")
+    init.add_argument("--to", metavar="FILE", help="the study file (default: NAME.toml in the current folder)")
+    init.add_argument("--force", action="store_true", help="replace the file if it is there")
+    init.set_defaults(command=init_command)
+
+
+def plan_command(arguments: argparse.Namespace) -> int:
+    """`bridgescope plan` and `bridgescope run --dry-run`: print what a run would do."""
+    from flows.config import load_study
+    from flows.narrow import Narrow
+    from flows.plan import plan, told
+
+    study = load_study(arguments.study, arguments.set)
+    store = find_store(arguments.store, create=True)
+    narrow = Narrow(arguments.model, arguments.sae, arguments.seed)
+    found = plan(study, store, only=arguments.only, force=arguments.force, narrow=narrow)
+    print(f"study {study.name}, store {store}")
+    print("\n".join(told(found)))
+    found.check(store)
+    return 0
+
+
+def lineage_command(arguments: argparse.Namespace) -> int:
+    """`bridgescope lineage`: print what a dataset was made from, and what was made from it."""
+    from flows.lineage import as_json, lineage, told
+
+    found = lineage(find_store(arguments.store), arguments.dataset)
+    print(json.dumps(as_json(found), indent=1) if arguments.json else "\n".join(told(found)))
+    return 0
+
+
+def init_command(arguments: argparse.Namespace) -> int:
+    """`bridgescope init`: look at a folder or a file, and write a study file for it."""
+    from flows.init import write_study_file
+
+    written = write_study_file(
+        Path(arguments.path),
+        model=arguments.model,
+        name=arguments.name,
+        to=Path(arguments.to) if arguments.to else None,
+        force=arguments.force,
+    )
+    print("\n".join(written.seen))
+    print(f"wrote {written.path}: read its comments, then: bridgescope plan {written.path}")
+    return 0

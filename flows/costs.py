@@ -1,0 +1,173 @@
+"""What a dataset costs to make, in bytes and seconds, by its kind: a table of formulas.
+
+The constants were measured with `make demo` and `make planted` on a machine with 2 cores and no accelerator.
+`flows.rates` corrects them by what the datasets of the store took. Nothing is read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil
+from typing import NamedTuple
+
+
+class Work(NamedTuple):
+    """What a dataset is made from, in numbers. What does not apply to its kind is 0."""
+
+    images: int = 0
+    captions: int = 0
+    picture_bytes: int = 0  #: 0 for a source without pictures
+    counted: float = 1.0  #: share of the pairs that the statistics count
+    trained: float = 1.0  #: share of the pairs that SAEs are trained on
+    models: int = 1
+    dim: int = 0
+    spec: str = ""  #: spec of the model
+    dtype: str = "float32"
+    width: int = 0  #: concepts; of all SAEs together for the tables, the page and the explorer
+    k: int = 0
+    epochs: float = 0
+    points: int = 0  #: of the frontier: methods times values of k; 0 for a study without one
+
+    @property
+    def rows(self) -> int:
+        """Images and captions."""
+        return self.images + self.captions
+
+
+class Cost(NamedTuple):
+    """Bytes on disk and seconds of one dataset."""
+
+    bytes: float
+    seconds: float
+
+
+#: Seconds of the first dataset of a kind in a run: imports, compilation, processes that start.
+STARTUP = {
+    "acquire": 1.0, "features": 8.0, "model": 2.0, "embed": 3.0, "train": 14.0, "space": 1.0, "measures": 8.0,
+    "matching": 0.5, "frontier": 4.0, "report": 12.0, "layout": 30.0, "explorer": 4.0,
+}  # fmt: skip
+PREFECT_SECONDS = 10.0  #: Prefect's own start
+STAGE_SECONDS = 0.4  #: a sub-flow
+TASK_SECONDS = 0.04  #: a task, made or adopted
+
+#: (part of a spec, seconds per image, seconds per caption); the first that fits counts
+EMBED_SECONDS = (
+    ("demo:", 0.018, 0.0045),
+    ("embeddings:", 4e-6, 4e-6),
+    ("B-32", 0.066, 0.012),
+    ("patch32", 0.066, 0.012),
+    ("-L-", 1.1, 0.05),
+    ("large", 1.1, 0.05),
+    ("aimv2", 1.1, 0.05),
+    ("so400m", 2.5, 0.1),
+    ("-H-", 3.0, 0.1),
+    ("", 0.24, 0.03),
+)
+BFLOAT16 = 0.45  # share of the seconds in float32, on a CPU with AVX512-BF16
+#: (part of a spec, dimensions of its embeddings); the first that fits counts
+DIMENSIONS = (
+    ("demo:", 128), ("clip-vit-large", 768), ("clip-vit", 512), ("siglip", 768), ("aimv2", 768), ("SigLIP", 768),
+    ("ViT-B-", 512), ("ViT-L-", 768), ("ViT-H-", 1024), ("ViT-g", 1024), ("clip", 512), ("", 768),
+)  # fmt: skip
+
+
+def dimension_of(spec: str) -> int:
+    """Dimensions of the embeddings of a model, from its spec."""
+    return next(dim for part, dim in DIMENSIONS if part in spec)
+
+
+def _pairs(work: Work) -> Cost:
+    """The pictures as they are, with keys, sizes and digests; for vectors the keys and captions alone."""
+    if not work.picture_bytes:
+        return Cost(20 * work.images + 14 * work.captions, 0.1 + 1e-5 * work.rows)
+    return Cost(work.picture_bytes + 160 * work.images + 40 * work.captions, 0.1 + 1.2e-3 * work.images)
+
+
+def _features(work: Work) -> Cost:
+    """Features of the demo's towers for the training pairs: 1,280 numbers an image, 384 a caption."""
+    return Cost(4 * work.trained * (1280 * work.images + 384 * work.captions), 0.04 * work.images)
+
+
+def _model(work: Work) -> Cost:
+    """The weights of the demo's towers; the projections are small."""
+    return Cost(105.5e6, 2.0 + 1e-3 * work.images)
+
+
+def _embed(work: Work) -> Cost:
+    """Whole chunks of 1,024 rows are stored, as float16."""
+    chunks = ceil(work.images / 1024) + ceil(work.captions / 1024)
+    image, caption = next((image, caption) for part, image, caption in EMBED_SECONDS if part in work.spec)
+    seconds = image * work.images + caption * work.captions
+    return Cost(chunks * 1024 * work.dim * 2 + 4400, seconds * (BFLOAT16 if work.dtype == "bfloat16" else 1))
+
+
+def _steps(work: Work) -> float:
+    """Seconds of a training. A row costs the product of dimension and width, and a part that depends on neither."""
+    return work.trained * work.rows * work.epochs * (6e-6 + 2.2e-11 * work.dim * work.width)
+
+
+def _train(work: Work) -> Cost:
+    """Encoder and decoder, in float32."""
+    return Cost(8 * work.width * work.dim + 12 * work.width + 4 * work.dim + 3000, _steps(work))
+
+
+def _export(work: Work) -> Cost:
+    """Five bytes a code."""
+    return Cost(5 * 1.05 * work.rows * work.k + 1000, 0.05 + work.rows * (1e-5 + 2e-11 * work.dim * work.width))
+
+
+def _space(work: Work) -> Cost:
+    return Cost(15_000, 0.3 + 3e-5 * work.counted * work.rows)
+
+
+def _table_bytes(work: Work) -> float:
+    """Tables of concepts, with bridges: these grow with the rows that are counted, to all pairs of 4,096 concepts."""
+    return work.width * (770 + min(0.112 * work.counted * work.rows, 14 * 4096))
+
+
+def _measures(work: Work) -> Cost:
+    return Cost(_table_bytes(work), 1.6 + work.counted * work.rows * (2e-4 + 4e-11 * work.dim * work.width))
+
+
+def _matching(work: Work) -> Cost:
+    return Cost(27 * work.width, 0.1 + 2e-11 * work.width**2 * work.dim)
+
+
+def _analyze(work: Work) -> Cost:
+    return Cost(0.92 * _table_bytes(work), 0.5 + 1e-4 * work.width)
+
+
+def _frontier(work: Work) -> Cost:
+    return Cost(1500 + 180 * work.points, work.points * (0.2 + 0.3 * _steps(work)))
+
+
+def _report(work: Work) -> Cost:
+    """The page and its figures. They lie in the store twice: in the dataset, and in report/<study>."""
+    frontier = 8.5e5 if work.points else 0
+    return Cost(2 * (0.5e6 + (1.75e6 + frontier) * work.models), 4.0 + 2.0 * work.models)
+
+
+def _layout(work: Work) -> Cost:
+    return Cost(16.5 * work.width, 0.4 + 2e-4 * work.width)
+
+
+def _explorer(work: Work) -> Cost:
+    """Thumbnails of the pictures, and a file for each concept."""
+    thumbnails = 400 * work.images if work.picture_bytes else 0
+    return Cost(0.4e6 + thumbnails + 4300 * work.width, 1.0 + 3e-3 * work.width)
+
+
+def _small(work: Work) -> Cost:
+    return Cost(6000, 0.1)
+
+
+FORMULAS: dict[str, Callable[[Work], Cost]] = {
+    "acquire": _pairs, "fetch": _pairs, "features": _features, "model": _model, "embed": _embed, "train": _train,
+    "export": _export, "space": _space, "measures": _measures, "matching": _matching, "analyze": _analyze,
+    "frontier": _frontier, "report": _report, "layout": _layout, "explorer": _explorer,
+}  # fmt: skip
+
+
+def cost(kind: str, work: Work) -> Cost:
+    """Cost of one dataset of a kind, without STARTUP. A kind without a formula counts as small."""
+    return FORMULAS.get(kind, _small)(work)

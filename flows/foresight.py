@@ -1,0 +1,99 @@
+"""The shards that a study will have, before they are acquired: from a listing of its source that writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from flows.config import Study
+from storage.dataset import Dataset, planned
+from storage.errors import BadInput
+from storage.listing import Foreseen, foresee, read_listing
+from storage.runs import Run
+from storage.sources import Source
+from storage.sources.registry import open_source
+from storage.sources.section import Size, source_of
+
+SAMPLE = 64  # pictures that are read for the mean size of a source's pictures
+PICTURE_BYTES = 60_000  # of a picture that is not on disk yet: the mean of img2dataset's 256 to 384 pixel JPEGs
+
+
+class Shard(NamedTuple):
+    """A shard of pairs, acquired or not."""
+
+    number: int
+    listing: Dataset
+    images: int
+    captions: int
+    bytes: int  #: of the pictures
+
+
+class Foresight(NamedTuple):
+    """The shards that a study will have."""
+
+    shards: list[Shard]
+    downloads: int  #: bytes that the source will download beside the datasets
+    how: str  #: one sentence: where the numbers are from; "" for a listing of the source
+
+
+def foresight(study: Study, store: Path, last: Run | None, *, anew: bool) -> Foresight:
+    """The shards of a study. With `anew` the source is listed now; else the last scan counts, where there is one.
+
+    A source whose listing would download it is not listed: its last scan counts, or its known size. Raises BadInput
+    where the source cannot be listed, or nothing is known of it.
+    """
+    pairs = study.pairs
+    remote = pairs.remote()
+    if last is not None and last.of("scan") and (remote or not anew):
+        shards = [_scanned(store, entry.shard or 0, entry.dataset) for entry in last.of("scan")]
+        how = f"the source counts as run {last.number} found it"
+        return Foresight(_with_bytes(shards, PICTURE_BYTES), 0, how)
+    if remote is None:
+        source = open_source(source_of(pairs), store)
+        shards = foresee(store, source, pairs.shard_size)
+        return Foresight(_with_bytes(shards, _mean_bytes(source, shards)), 0, "")
+    size = pairs.known_size()
+    if size is None:
+        raise BadInput(
+            f"pairs: a listing of the source downloads it from {remote}: bridgescope run STUDY.toml --only acquire "
+            "lists and acquires it; then its size is known"
+        )
+    taken = min(size.images, getattr(pairs, "limit", None) or size.images)
+    return Foresight(_cut(size, taken, pairs.shard_size), size.downloads, "the source counts with its published size")
+
+
+def _scanned(store: Path, number: int, listing: Dataset) -> Foreseen:
+    """A shard of the last scan."""
+    rows = [row for row in read_listing(store, listing).to_dicts() if not row["removed"]]
+    captions = sum(not caption["removed"] for row in rows for caption in row["captions"])
+    return Foreseen(listing, len(rows), captions, [])
+
+
+def _cut(size: Size, images: int, shard_size: int) -> list[Shard]:
+    """A source of known size, cut into shards."""
+    shards = []
+    for number, start in enumerate(range(0, images, shard_size)):
+        rows = min(shard_size, images - start)
+        share = rows / size.images
+        listing = planned(f"listings/{number}", rows)
+        shards.append(Shard(number, listing, rows, round(size.captions * share), round(size.bytes * share)))
+    return shards
+
+
+def _with_bytes(shards: Sequence[Foreseen], mean: float) -> list[Shard]:
+    return [
+        Shard(number, shard.listing, shard.images, shard.captions, round(mean * shard.images))
+        for number, shard in enumerate(shards)
+    ]
+
+
+def _mean_bytes(source: Source, shards: Sequence[Foreseen]) -> float:
+    """Mean size of the pictures of a source, from a sample that is spread over it. 0 for vectors without pictures."""
+    if source.name == "urls":
+        return PICTURE_BYTES
+    locators = [locator for shard in shards for locator in shard.locators]
+    step = max(1, len(locators) // SAMPLE)
+    read = list(source.read(locators[::step]))
+    sizes = [len(data) for data in read if isinstance(data, bytes)]
+    return sum(sizes) / len(sizes) if sizes else 0.0

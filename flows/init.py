@@ -1,0 +1,213 @@
+"""`bridgescope init`: a study file for data of the user's own, with settings that fit its size, and comments."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from flows.config import load_study
+from flows.costs import dimension_of
+from flows.looking import Found, look
+from storage.errors import BadInput
+from storage.sources import Listing
+from storage.sources.registry import SECTIONS
+
+
+class Written(NamedTuple):
+    """A study file that was written."""
+
+    path: Path
+    seen: list[str]  #: what was seen in the data, in sentences
+
+
+class Settings(NamedTuple):
+    """Settings that fit the size of the data."""
+
+    heldout: float
+    shard_size: int
+    width: int
+    k: int
+    epochs: int
+    batch_size: int
+    learning_rate: str
+    min_pairs: int
+
+
+def write_study_file(
+    path: Path, *, model: str | None = None, name: str | None = None, to: Path | None = None, force: bool = False
+) -> Written:
+    """Look at the data at a path and write a study file for it.
+
+    Raises BadInput for data that is of no known kind or holds no pairs, and for a file that exists, unless `force` is
+    set. Nothing is written before the study file is valid.
+    """
+    found = look(path)
+    listing = _listed(path, found)
+    study = name or _slug(path.resolve().stem if path.is_file() else path.resolve().name)
+    target = (to or Path(f"{study}.toml")).resolve()
+    if target.exists() and not force:
+        raise BadInput(f"{target}: exists: --force replaces it, --to FILE names another")
+    if not target.parent.is_dir():
+        raise BadInput(f"{target}: there is no folder {target.parent}")
+    spec = model or (f"embeddings:{_relative(found.keys['path'], target)}" if found.vectors else "clip")
+    dim = found.vectors.dim if found.vectors else dimension_of(spec)
+    images, captions = len(listing.items), sum(len(item.captions) for item in listing.items)
+    seen = _seen(found, listing, images, captions)
+    text = _text(study, found, spec, seen, _settings(images, captions, dim), dim, target)
+    _write(text, target, force=force)
+    return Written(target, seen)
+
+
+def _listed(path: Path, found: Found) -> Listing:
+    """The pairs of the source, listed as a run would. Raises BadInput where there are none."""
+    try:
+        section = SECTIONS[found.source].model_validate({"source": found.source, **found.keys})
+    except ValidationError as error:
+        raise BadInput(f"{path}: {error.errors()[0]['msg']}") from error
+    with tempfile.TemporaryDirectory() as scratch:
+        listing = section.open(Path(scratch)).list()
+    if len(listing.items) < 2:
+        causes = Counter(dropped.cause for dropped in listing.dropped)
+        why = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())
+        raise BadInput(
+            f"{path}: recognised as {found.why}, but it holds {len(listing.items)} pairs"
+            + (f"; left out: {why}, the first is {listing.dropped[0].source_key}" if why else "")
+        )
+    return listing
+
+
+def _seen(found: Found, listing: Listing, images: int, captions: int) -> list[str]:
+    """Sentences about the data."""
+    lines = [
+        f"Recognised by {found.why}.",
+        f"{images:,} images with {captions:,} captions, {captions / images:.1f} an image.",
+    ]
+    if found.vectors:
+        lines.append(f"The vectors have {found.vectors.dim} dimensions.")
+    causes = Counter(dropped.cause for dropped in listing.dropped)
+    lines += [f"Left out: {count:,} items, {cause}." for cause, count in causes.most_common(3)]
+    return lines
+
+
+def _settings(images: int, captions: int, dim: int) -> Settings:
+    """Settings for a size. They pass through those of the project's own studies: demo, quick and paper."""
+    heldout = 0.2 if images < 50_000 else 0.1
+    rows = max(1, round((1 - heldout) * (images + captions)))
+    width = 2 ** round(math.log2(max(16, (1 - heldout) * images / 5)))
+    width = max(16, min(width, 4096, 2 ** int(math.log2(8 * dim))))
+    k = next(k for most, k in ((64, 4), (256, 8), (1024, 16), (math.inf, 20)) if width <= most)
+    batch, epochs = next(
+        (batch, epochs)
+        for most, batch, epochs in (
+            (2000, 64, 60),
+            (10_000, 256, 60),
+            (100_000, 512, 40),
+            (1e6, 2048, 20),
+            (math.inf, 4096, 5),
+        )
+        if rows <= most
+    )
+    epochs = min(400, max(epochs, math.ceil(1000 * batch / rows)))
+    rate = "2e-3" if width <= 256 else "1e-3"
+    shard_size = 1024 if images < 10_000 else 8192
+    return Settings(heldout, shard_size, width, k, epochs, batch, rate, 10 if heldout * captions >= 300 else 2)
+
+
+def _text(study: str, found: Found, spec: str, seen: list[str], own: Settings, dim: int, target: Path) -> str:
+    """The study file."""
+    pairs = {"source": found.source} | {key: _placed(found, key, value, target) for key, value in found.keys.items()}
+    keys = "\n".join(f"{key} = {_toml(value)}" for key, value in pairs.items())
+    about = "\n".join(f"# {line}" for line in seen)
+    model = _slug(re.split(r"[/@]", spec.rpartition(":")[2].rstrip("/"))[-1]) if not found.vectors else "own"
+    why_model = (
+        "# The vectors are used as they are; rows are divided by their norms."
+        if found.vectors
+        else "# Also siglip, siglip2, aimv2, open_clip:NAME/WEIGHTS, hf:OWNER/NAME. Several models are compared."
+    )
+    return f"""# Written by `bridgescope init`. What it saw:
+{about}
+name = {_toml(study)}
+
+[pairs]
+{keys}
+heldout = {own.heldout}           # share of the images that no SAE is trained on; every figure is measured on them
+shard_size = {own.shard_size}       # images per shard, the unit in which work is resumed
+
+{why_model}
+[[models]]
+name = {_toml(model)}
+spec = {_toml(spec)}
+
+[[saes]]
+name = "main"
+architecture = "batchtopk"
+# About one concept per 5 training images, and at most 8 per dimension (here {dim}) or 4,096. On few images a wider
+# dictionary learns them by heart: R2 rises on the training rows and falls on those held out.
+width = {own.width}
+k = {own.k}                    # concepts per row, on average; more of them raise R2 and make each less specific
+# Enough rounds for at least 1,000 steps; small data needs more rounds than large data.
+epochs = {own.epochs}
+batch_size = {own.batch_size}
+learning_rate = {own.learning_rate}
+decoder_bias = true      # starts at the geometric median: embeddings are not centred, and concepts die without it
+image_share = 0.5        # half of the rows drawn are images, however many captions an image has
+seeds = [0, 1, 2]        # several seeds tell which concepts are stable
+
+[analyze]
+split = "heldout"
+min_pairs = {own.min_pairs}           # bridges between concepts that fire together on fewer pairs are not stored
+"""
+
+
+def _placed(found: Found, key: str, value: Any, target: Path) -> Any:
+    """A value of a key of [pairs], with paths made relative to the study file."""
+    section = SECTIONS[found.source]
+    if key not in section.paths:
+        return value
+    return [_relative(one, target) for one in value] if isinstance(value, list) else _relative(value, target)
+
+
+def _relative(path: str, target: Path) -> str:
+    """A path relative to the folder of the study file, beginning with a dot."""
+    relative = os.path.relpath(path, target.parent)
+    return relative if relative.startswith(".") else f"./{relative}"
+
+
+def _toml(value: Any) -> str:
+    """A string or a list of strings in TOML, whose basic strings have the escapes of JSON."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _slug(text: str) -> str:
+    """A name of a study: lower-case letters, digits, dots and dashes."""
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64] or "study"
+
+
+def _write(text: str, target: Path, *, force: bool) -> None:
+    """Write a study file if it is valid. Without `force`, a file that appeared in the meantime is kept."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        load_study(partial)
+        if force:
+            os.replace(partial, target)
+        else:
+            os.link(partial, target)
+    except UnicodeEncodeError as error:
+        raise BadInput(f"{target}: a path is not valid Unicode: {error.object[error.start : error.end]!r}") from error
+    except FileExistsError as error:
+        raise BadInput(f"{target}: exists: --force replaces it, --to FILE names another") from error
+    except OSError as error:
+        raise BadInput(f"{target}: cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,241 @@
+"""What kind of data a folder or a file holds, told from names, columns and headers, as a section [pairs]."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from storage.errors import BadInput
+from storage.sources.files import is_picture
+from storage.sources.tables import CAPTION_COLUMNS, GROUP_COLUMNS, IMAGE_COLUMNS, TABLES, read_table
+from storage.vector_size import VectorSize, vector_size
+
+FIRST = 5  # names and columns that a message shows
+MEMBERS = 2000  # of a tar that are looked at
+FEW_SHARDS = 20  # more tars are named by one pattern
+CAPTION_WORDS = ("caption", "text", "title", "alt", "description")
+
+
+class Found(NamedTuple):
+    """A source that was recognised."""
+
+    source: str
+    keys: dict[str, Any]  #: keys of the section [pairs], without `source`; paths are absolute
+    why: str  #: one sentence: by what it was recognised
+    vectors: VectorSize | None = None
+
+
+def look(path: Path) -> Found:
+    """Recognise the data at a path.
+
+    Raises BadInput, with what was seen and what to set, where the data is of no known kind.
+    """
+    if not path.exists():
+        raise BadInput(f"{path}: no such file or folder")
+    place = path.resolve()
+    if place.is_file():
+        found = _file(place)
+    else:
+        found = _vectors(place) or _coco(place) or _tars(place) or _parquet_pictures(place) or _folder(place)
+    if found is None:
+        names = sorted(one.name + ("/" if one.is_dir() else "") for one in place.iterdir()) if place.is_dir() else []
+        seen = f"it holds {', '.join(names[:FIRST])}" if names else "it is empty" if place.is_dir() else "it is a file"
+        raise BadInput(
+            f"{path}: not recognised: {seen}. Known are a folder of pictures with a table of captions or a .txt file "
+            "beside each, a table of URLs or paths with captions (CSV, TSV, JSONL, Parquet), WebDataset tars, COCO's "
+            "captions_*.json with pictures, Parquet files with pictures, and folders of vectors (image.npy and "
+            "text.npy, img_emb/ and text_emb/, Zarr, Parquet). Other layouts: write a study file with pairs.source"
+        )
+    return found
+
+
+def _file(file: Path) -> Found | None:
+    if file.suffix.lower() == ".tar":
+        return _of_tars([file])
+    if file.suffix.lower() in TABLES:
+        return _table(file)
+    if file.suffix == ".json" and file.name.startswith("captions_"):
+        folder = file.parent.parent if file.parent.name == "annotations" else file.parent
+        return _of_annotations(folder, file)
+    return None
+
+
+def _vectors(folder: Path) -> Found | None:
+    size = vector_size(folder)
+    return Found("embeddings", {"path": str(folder)}, f"vectors: {size.layout}", size) if size else None
+
+
+def _coco(folder: Path) -> Found | None:
+    for place in (folder / "annotations", folder):
+        files = sorted(place.glob("captions_*.json")) if place.is_dir() else []
+        if len(files) > 1:
+            subsets = ", ".join(file.stem.removeprefix("captions_") for file in files)
+            raise BadInput(f"{place}: holds captions of several subsets ({subsets}): name one of the files")
+        if files:
+            return _of_annotations(folder, files[0])
+    return None
+
+
+def _of_annotations(folder: Path, file: Path) -> Found:
+    subset = file.stem.removeprefix("captions_")
+    keys = {"path": str(folder), "subset": subset}
+    places = [folder / name for name in (subset, f"images/{subset}", f"{subset}.zip", f"zips/{subset}.zip")]
+    if not any(place.exists() for place in places):
+        holding = [one for one in (folder / "images", folder) if one.is_dir() and _first_picture(one)]
+        if not holding:
+            raise BadInput(
+                f"{file}: COCO's captions, but the pictures are in none of {', '.join(map(str, places))}: set "
+                "pairs.images to their folder or zip"
+            )
+        keys["images"] = str(holding[0])
+    return Found("coco", keys, f"COCO's captions in {file.name}")
+
+
+def _first_picture(folder: Path) -> Path | None:
+    return next((one for one in folder.iterdir() if is_picture(one.name)), None)
+
+
+def _tars(folder: Path) -> Found | None:
+    tars = sorted(folder.glob("*.tar"))
+    return _of_tars(tars) if tars else None
+
+
+def _of_tars(tars: Sequence[Path]) -> Found:
+    try:
+        caption = _caption_of_tar(tars[0])
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise BadInput(f"{tars[0]}: cannot be read as a tar: {error}") from error
+    few = len(tars) <= FEW_SHARDS
+    shards = [str(tar) for tar in tars] if few else [str(tars[0].parent / "*.tar")]
+    keys = {"shards": shards} | ({} if caption == "txt" else {"caption": caption})
+    return Found("webdataset", keys, f"{len(tars)} WebDataset tars, captions in {caption}")
+
+
+def _caption_of_tar(tar: Path) -> str:
+    """The key `caption` for a tar: an extension, or json:KEY. Raises BadInput when no member looks like one."""
+    extensions: Counter[str] = Counter()
+    keys: list[str] = []
+    with tarfile.open(tar) as archive:
+        for _, member in zip(range(MEMBERS), archive, strict=False):
+            extension = member.name.rpartition("/")[2].partition(".")[2].lower()
+            if not member.isfile() or not extension:
+                continue
+            extensions[extension] += 1
+            data = archive.extractfile(member) if extension == "json" and not keys and member.size < 1 << 20 else None
+            if data is not None:
+                try:
+                    held = json.loads(data.read())
+                except ValueError:
+                    continue
+                keys = [str(key) for key in held] if isinstance(held, dict) else []
+    if not any(is_picture(f"x.{extension}") for extension in extensions):
+        seen = ", ".join(extensions) or "no files"
+        raise BadInput(f"{tar}: holds no pictures, only {seen}; WebDataset's samples are KEY.jpg and KEY.txt")
+    for extension in ("txt", "caption", "text"):
+        if extensions[extension]:
+            return extension
+    key = _named(keys, CAPTION_COLUMNS, CAPTION_WORDS)
+    if key is not None:
+        return f"json:{key}"
+    also = f"; the JSON has the keys {', '.join(keys[:FIRST])}" if keys else ""
+    raise BadInput(f"{tar}: found no captions: members end in {', '.join(extensions)}{also}; set pairs.caption")
+
+
+def _parquet_pictures(folder: Path) -> Found | None:
+    """Parquet files with a column of encoded pictures, as datasets on the hub have them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = sorted(folder.rglob("*.parquet"))
+    if not files:
+        return None
+    try:
+        schema = pq.read_schema(files[0])
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{files[0]}: not a readable Parquet file: {error}") from error
+
+    def holds_pictures(kind: pa.DataType) -> bool:
+        if pa.types.is_struct(kind):
+            return kind.get_field_index("bytes") >= 0
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+    pictures = [name for name in schema.names if holds_pictures(schema.field(name).type)]
+    if not pictures:
+        return None
+    caption = _caption_column(schema.names, files[0])
+    image = "image" if "image" in pictures else pictures[0]
+    keys = {"repo": str(folder)}
+    keys |= {key: name for key, name in (("image_column", image), ("caption_column", caption)) if name != key[:-7]}
+    return Found("huggingface", keys, f"Parquet files with pictures in the column {image}")
+
+
+def _folder(folder: Path) -> Found | None:
+    tables = sorted(one for one in folder.iterdir() if one.suffix.lower() in TABLES)
+    if len(tables) > 1:
+        raise BadInput(f"{folder}: holds several tables ({', '.join(one.name for one in tables[:FIRST])}): name one")
+    if tables:
+        return _table(tables[0])
+    pictures = [one for one in folder.rglob("*") if is_picture(one.name) and one.is_file()]
+    if not pictures:
+        return None
+    if not any(one.with_suffix(".txt").is_file() for one in pictures):
+        raise BadInput(
+            f"{folder}: holds {len(pictures)} pictures ({pictures[0].name}, ...), but neither a table of captions nor "
+            "a .txt file beside a picture: add a table with the columns file_name and caption"
+        )
+    return Found("folder", {"path": str(folder)}, "pictures with a .txt file beside each")
+
+
+def _table(file: Path) -> Found:
+    """A table of URLs or of paths, with captions."""
+    table = read_table(file)
+    caption = _caption_column(table.columns, file)
+    groups = _named(table.columns, GROUP_COLUMNS, ())
+    first = {name: next((value for value in table[name].to_list() if value), None) for name in table.columns}
+    urls = [
+        name for name, value in first.items() if isinstance(value, str) and value.startswith(("http://", "https://"))
+    ]
+    keys: dict[str, Any]
+    if urls:
+        url = next((name for name in ("url", "URL", "image_url") if name in urls), urls[0])
+        keys = {"path": str(file)} | ({} if url in ("url", "URL", "image_url") else {"url_column": url})
+        found = Found("urls", keys, f"{file.name}: URLs in the column {url}")
+    else:
+        paths = [name for name, value in first.items() if isinstance(value, str) and is_picture(value)]
+        if not paths:
+            raise BadInput(
+                f"{file}: its columns are {', '.join(table.columns[: 2 * FIRST])}, and none holds URLs or names of "
+                "pictures: write a study file and set pairs.url_column or pairs.image_column"
+            )
+        image = next((name for name in IMAGE_COLUMNS if name in paths), paths[0])
+        keys = {"path": str(file.parent), "table": file.name}
+        keys |= {} if _usual(table.columns, IMAGE_COLUMNS) == image else {"image_column": image}
+        found = Found("folder", keys, f"{file.name}: names of pictures in the column {image}")
+    if _usual(table.columns, CAPTION_COLUMNS) != caption:
+        found.keys["caption_column"] = caption
+    return found._replace(why=found.why + (f", groups in {groups}" if groups else ""))
+
+
+def _caption_column(columns: Sequence[str], file: Path) -> str:
+    found = _named(columns, CAPTION_COLUMNS, CAPTION_WORDS)
+    if found is None:
+        raise BadInput(
+            f"{file}: found no captions: its columns are {', '.join(columns[: 2 * FIRST])}; name the column "
+            "caption, or write a study file and set pairs.caption_column"
+        )
+    return found
+
+
+def _usual(columns: Sequence[str], usual: Sequence[str]) -> str | None:
+    return next((name for name in usual if name in columns), None)
+
+
+def _named(columns: Sequence[str], usual: Sequence[str], words: Sequence[str]) -> str | None:
+    """The first usual name among the columns, else the first column whose name holds one of the words."""
+    return _usual(columns, usual) or next(
+        (name for word in words for name in columns if word in name.lower().replace("-", "_").split("_")), None
+    )

@@ -1,0 +1,226 @@
+"""What a run would make, adopt and skip, with bytes on disk and seconds. Nothing is made and no server is started.
+
+The jobs are those of `flows.jobs`. A dataset that does not exist yet is put into the state as a planned one, so that
+the jobs that follow from it are listed too.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from flows.config import Study
+from flows.costs import PREFECT_SECONDS, STAGE_SECONDS, TASK_SECONDS, Cost, cost
+from flows.foresight import Foresight, foresight
+from flows.jobs import STEPS, Given, Job
+from flows.narrow import WHOLE, Narrow
+from flows.rates import Rates, rates, seconds_of
+from flows.sizes import Sizes, sizes_of_plan
+from flows.stages import STAGES, before
+from flows.status import runs_of
+from storage.dataset import Dataset, planned
+from storage.errors import BadInput
+from storage.runs import Entry, Run, State
+
+
+class Line(NamedTuple):
+    """The datasets of one kind of a stage."""
+
+    stage: str
+    kind: str
+    make: int
+    adopt: int
+    bytes: float  #: of the datasets to make
+    seconds: float  #: in which they are made
+    known: bool  #: the numbers are corrected by datasets of this kind in the store
+
+
+class Plan(NamedTuple):
+    """What a run would do."""
+
+    lines: list[Line]
+    skipped: list[str]  #: stages that the run leaves out
+    downloads: int  #: bytes that the source downloads beside the datasets
+    free: int  #: bytes that are free on the disk of the store
+    how: str  #: where the size of the source is from; "" for a listing of it
+
+    @property
+    def bytes(self) -> float:
+        """Bytes that the run would add to the store."""
+        return sum(line.bytes for line in self.lines) + self.downloads
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the run, with Prefect's own; 0 where nothing is to be made."""
+        if not any(line.make for line in self.lines):
+            return 0.0
+        tasks = sum(line.make + line.adopt for line in self.lines)
+        stages = len({line.stage for line in self.lines})
+        own = PREFECT_SECONDS + STAGE_SECONDS * stages + TASK_SECONDS * tasks
+        return own + sum(line.seconds for line in self.lines)
+
+    def check(self, store: Path) -> None:
+        """Raise BadInput when the disk of the store is too small."""
+        if self.bytes > self.free:
+            most = max(self.lines, key=lambda line: line.bytes)
+            raise BadInput(
+                f"the disk of the store {store} is too small: the run needs about {sized(self.bytes)}, of which "
+                f"{sized(most.bytes)} for {most.kind}, and {sized(self.free)} are free. Free space, choose another "
+                "disk with --store, or make the study smaller (bridgescope gc lists what the store no longer needs)"
+            )
+
+
+def check_disk(
+    study: Study, store: Path, *, only: str | None = None, force: bool = False, narrow: Narrow = WHOLE
+) -> None:
+    """Raise BadInput, before anything runs, when the disk of the store is too small for a run of the study.
+
+    The source is listed only where no run has listed it. A source of unknown size is not checked.
+    """
+    if study.pairs.remote() and study.pairs.known_size() is None and runs_of(study, store)[1] is None:
+        return
+    plan(study, store, only=only, force=force, narrow=narrow, anew=False).check(store)
+
+
+def plan(
+    study: Study,
+    store: Path,
+    *,
+    only: str | None = None,
+    force: bool = False,
+    narrow: Narrow = WHOLE,
+    anew: bool = True,
+) -> Plan:
+    """What a run with these options would make and adopt. With `anew` the source is listed now.
+
+    Raises BadInput for an unknown stage, a source that cannot be listed, and with `only` for a missing dataset of an
+    earlier stage.
+    """
+    if only is not None and only not in STAGES:
+        raise BadInput(f"--only {only}: no such stage; stages are {', '.join(STAGES)}")
+    if narrow != WHOLE and only is None:
+        raise BadInput("--model, --sae and --seed go with --only STAGE")
+    narrow.check(study)
+    last = runs_of(study, store)[1]
+    seen = foresight(study, store, last, anew=anew)
+    known = rates(store, study.name)
+    sizes = sizes_of_plan(study, seen.shards, known.dims)
+    given = Given(study, State(), last, store)
+    given.state.add(*_listed(seen, last))
+    wanted = list(STAGES) if only is None else [only]
+    lines = []
+    for stage in STAGES if only is None else (*before(only), only):
+        made, adopted = _walk(stage, given, sizes, force=force and stage in wanted)
+        made, adopted = ([job for job in jobs if narrow.includes(job.key)] for jobs in (made, adopted))
+        if stage in wanted:
+            lines += _lines(stage, made, adopted, sizes, known)
+        elif made:
+            raise BadInput(f"--only {only}: {made[0].key} is missing or stale: run --only {stage} first, or all stages")
+    skipped = [stage for stage in STAGES if stage not in wanted]
+    downloads = seen.downloads if "acquire" in wanted else 0
+    return Plan(lines, skipped, downloads, shutil.disk_usage(store).free, seen.how)
+
+
+def _listed(seen: Foresight, last: Run | None) -> list[Entry]:
+    """The entries that a scan gives: the listings, and the ledger of the last run while the listings are the same."""
+    scans = [Entry(kind="scan", shard=shard.number, dataset=shard.listing) for shard in seen.shards]
+    same = last is not None and [e.dataset for e in last.of("scan")] == [e.dataset for e in scans]
+    ledgers = [e.dataset for e in last.of("ledger")] if last is not None and same else []
+    return [*scans, Entry(kind="ledger", dataset=ledgers[0] if ledgers else planned("ledgers/planned", 0))]
+
+
+def _walk(stage: str, given: Given, sizes: Sizes, *, force: bool) -> tuple[list[Job], list[Job]]:
+    """The jobs of a stage to make, and those to adopt. Every dataset is added to the state, planned ones too.
+
+    A dataset that two jobs share is made once, except that `force` makes it for each.
+    """
+    made: list[Job] = []
+    adopted: list[Job] = []
+    paths: set[str] = set()
+    for step in STEPS[stage]:
+        for job in step(given):
+            path = _path(job)
+            shared = not force and path in paths
+            found = None if force or shared else job.lookup(given.store)
+            (adopted if found or shared else made).append(job)
+            paths.add(path)
+            given.state.add(_entry(job, found or planned(path, _rows(job, sizes))))
+    return made, adopted
+
+
+def _path(job: Job) -> str:
+    """Path of the dataset of a job; a made-up one while its inputs are not known."""
+    if job.inputs is not None:
+        return job.stage.address(**job.inputs).path
+    return f"{job.stage.folder}/{str(job.key).replace(' ', '-')}"
+
+
+def _entry(job: Job, dataset: Dataset) -> Entry:
+    return job.entry(dataset) if job.inputs is not None else Entry(**job.key._asdict(), dataset=dataset)
+
+
+def _rows(job: Job, sizes: Sizes) -> int:
+    """Rows of a dataset that is to be made: they decide whether `retrain` trains an SAE again."""
+    work = sizes.work(job.key)
+    return work.images if job.key.kind == "acquire" else work.rows
+
+
+def _lines(stage: str, made: list[Job], adopted: list[Job], sizes: Sizes, known: Rates) -> list[Line]:
+    lines = []
+    for kind in dict.fromkeys(job.key.kind for job in (*made, *adopted)):
+        jobs = [job for job in made if job.key.kind == kind]
+        costs, from_store = [], bool(jobs)
+        for job in jobs:
+            work = sizes.work(job.key)
+            table, factor = cost(kind, work), known.factor(kind, work)
+            from_store &= factor is not None
+            rate = factor or (1.0, 1.0)
+            costs.append(Cost(table.bytes * rate[0], table.seconds * rate[1]))
+        adopt = sum(job.key.kind == kind for job in adopted)
+        seconds = seconds_of(kind, costs) if jobs else 0.0
+        lines.append(Line(stage, kind, len(jobs), adopt, sum(each.bytes for each in costs), seconds, from_store))
+    return lines
+
+
+def sized(count: float) -> str:
+    """Bytes in words: 3.2 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.1f} {unit}" if unit != "B" else f"{count:.0f} B"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def lasting(seconds: float) -> str:
+    """Seconds in words: 12 s, 6 min, 3.4 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def told(found: Plan) -> list[str]:
+    """The plan as lines for a reader."""
+    lines = [f"{'stage':8} {'kind':10} {'make':>6} {'adopt':>6} {'on disk':>10} {'time':>9}"]
+    for line in found.lines:
+        amount, time = (sized(line.bytes), lasting(line.seconds)) if line.make else ("", "")
+        lines.append(f"{line.stage:8} {line.kind:10} {line.make:6} {line.adopt:6} {amount:>10} {time:>9}".rstrip())
+    if found.skipped:
+        lines.append(f"skipped: {', '.join(found.skipped)}")
+    if found.how:
+        lines.append(found.how)
+    made, adopted = (sum(getattr(line, name) for line in found.lines) for name in ("make", "adopt"))
+    known = [line.kind for line in found.lines if line.known]
+    if made:
+        table = "a table that was measured on a machine with 2 cores"
+        lines.append(
+            "estimated from "
+            + (f"datasets in the store for {', '.join(dict.fromkeys(known))}, else from {table}" if known else table)
+        )
+    if found.downloads:
+        lines.append(f"the source downloads {sized(found.downloads)}, which the store keeps")
+    lines.append(
+        f"{made} to make, {adopted} to adopt: about {sized(found.bytes)} and {lasting(found.seconds)}; "
+        f"{sized(found.free)} are free"
+    )
+    return lines

@@ -1,0 +1,72 @@
+"""Rows and dimension of a folder of vectors (`embeddings:PATH`), from headers and the first row: no vector is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from storage.errors import BadInput
+
+
+class VectorSize(NamedTuple):
+    """Size of a folder of vectors."""
+
+    images: int
+    texts: int
+    dim: int
+    layout: str  #: how the folder holds them, in words
+
+
+def vector_size(path: Path) -> VectorSize | None:
+    """Size of a folder of vectors, or None for a folder of none of the layouts of `storage.vectors`.
+
+    Raises BadInput for a file whose header cannot be read.
+    """
+    try:
+        if (path / "image.npy").is_file() and (path / "text.npy").is_file():
+            return _of_shapes(_npy(path / "image.npy"), _npy(path / "text.npy"), "image.npy and text.npy")
+        if (path / "img_emb").is_dir() and (path / "text_emb").is_dir():
+            parts = [[_npy(file) for file in sorted((path / name).glob("*.npy"))] for name in ("img_emb", "text_emb")]
+            if all(parts):
+                image, text = ((sum(shape[0] for shape in shapes), shapes[0][1]) for shapes in parts)
+                return _of_shapes(image, text, "img_emb/ and text_emb/ of clip-retrieval")
+        if (path / "image" / "zarr.json").is_file() or (path / "image" / ".zarray").is_file():
+            return _of_shapes(_zarr(path / "image"), _zarr(path / "text"), "the Zarr arrays image and text")
+        return _parquet(path)
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise BadInput(f"embeddings:{path}: cannot be read: {error}") from error
+
+
+def _of_shapes(image: tuple[int, ...], text: tuple[int, ...], layout: str) -> VectorSize:
+    return VectorSize(image[0], text[0], image[1], layout)
+
+
+def _npy(file: Path) -> tuple[int, ...]:
+    import numpy as np
+
+    return tuple(np.load(file, mmap_mode="r", allow_pickle=False).shape)
+
+
+def _zarr(folder: Path) -> tuple[int, ...]:
+    described = folder / "zarr.json" if (folder / "zarr.json").is_file() else folder / ".zarray"
+    return tuple(json.loads(described.read_text())["shape"])
+
+
+def _parquet(path: Path) -> VectorSize | None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows, dim = 0, 0
+    for file in sorted(path.glob("*.parquet")):
+        try:
+            with pq.ParquetFile(file) as table:
+                if not {"image_embedding", "text_embedding"} <= set(table.schema_arrow.names):
+                    continue
+                rows += table.metadata.num_rows
+                if not dim and table.metadata.num_rows:
+                    first = next(table.iter_batches(1, columns=["image_embedding"]))
+                    dim = len(first.column(0)[0].as_py())
+        except pa.ArrowException as error:
+            raise BadInput(f"{file}: not a readable Parquet file: {error}") from error
+    return VectorSize(rows, rows, dim, "Parquet with the columns image_embedding and text_embedding") if dim else None

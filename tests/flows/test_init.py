@@ -1,0 +1,196 @@
+"""`bridgescope init`: a valid study file for each kind of data, and a refusal in words for data that is not known."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+from tests_support import write_study
+
+from flows.cli import main
+from flows.config import Study, load_study
+from flows.plan import plan
+from storage.runs import last_run
+
+
+def picture(shade: int) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (8, 8), (shade, 10, 10)).save(data, "PNG")
+    return data.getvalue()
+
+
+def a_folder_with_a_table(at: Path) -> Path:
+    rows = []
+    for i in range(6):
+        (at / f"p{i}.png").write_bytes(picture(i))
+        rows += [
+            {"file_name": f"p{i}.png", "alt_text": f"picture {i}"},
+            {"file_name": f"p{i}.png", "alt_text": "again"},
+        ]
+    pl.DataFrame(rows).write_csv(at / "table.tsv", separator="\t")
+    return at
+
+
+def a_folder_with_sidecars(at: Path) -> Path:
+    for i in range(6):
+        (at / f"p{i}.png").write_bytes(picture(i))
+        (at / f"p{i}.txt").write_text(f"first {i}\nsecond {i}\n")
+    return at
+
+
+def a_list_of_urls(at: Path) -> Path:
+    rows = {"link": [f"http://127.0.0.1:9/{i}.png" for i in range(6)], "caption": [f"picture {i}" for i in range(6)]}
+    pl.DataFrame(rows).write_parquet(at / "list.parquet")
+    return at / "list.parquet"
+
+
+def tars(at: Path) -> Path:
+    for shard in range(2):
+        with tarfile.open(at / f"{shard:05d}.tar", "w") as archive:
+            for i in range(3):
+                for name, data in ((f"{i}.png", picture(10 * shard + i)), (f"{i}.json", b'{"text": "a picture"}')):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(data)
+                    archive.addfile(member, io.BytesIO(data))
+    return at
+
+
+def coco(at: Path) -> Path:
+    (at / "annotations").mkdir()
+    (at / "tiny2017").mkdir()
+    for i in range(6):
+        (at / "tiny2017" / f"{i}.png").write_bytes(picture(i))
+    images = [{"id": i, "file_name": f"{i}.png"} for i in range(6)]
+    captions = [{"id": 2 * i + j, "image_id": i, "caption": f"picture {i}"} for i in range(6) for j in range(2)]
+    held = json.dumps({"images": images, "annotations": captions})
+    (at / "annotations" / "captions_tiny2017.json").write_text(held)
+    return at
+
+
+def parquet_with_pictures(at: Path) -> Path:
+    pictures = [{"bytes": picture(i), "path": None} for i in range(6)]
+    pl.DataFrame({"picture": pictures, "caption": [f"picture {i}" for i in range(6)]}).write_parquet(
+        at / "train.parquet"
+    )
+    return at
+
+
+def vectors(at: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name, rows in (("img_emb", 6), ("text_emb", 6)):
+        (at / name).mkdir()
+        np.save(at / name / f"{name}_0.npy", rng.standard_normal((rows, 12)).astype(np.float16))
+    (at / "metadata").mkdir()
+    pl.DataFrame({"caption": [f"picture {i}" for i in range(6)]}).write_parquet(at / "metadata" / "metadata_0.parquet")
+    return at
+
+
+KINDS = {
+    a_folder_with_a_table: ("folder", 6, 12),
+    a_folder_with_sidecars: ("folder", 6, 12),
+    a_list_of_urls: ("urls", 6, 6),
+    tars: ("webdataset", 6, 6),
+    coco: ("coco", 6, 12),
+    parquet_with_pictures: ("huggingface", 6, 6),
+    vectors: ("embeddings", 6, 6),
+}
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+def test_init_writes_a_study_that_lists_every_pair(make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    """The study file lies in another folder than the data: its paths are relative to it."""
+    source, images, captions = KINDS[make]
+    data = tmp_path / "My data"
+    data.mkdir()
+    (tmp_path / "studies").mkdir()
+    file = tmp_path / "studies" / "own.toml"
+    assert main(["init", str(make(data)), "--to", str(file), "--model", *model_of(source)]) == 0
+    assert f"{images} images with {captions} captions" in capsys.readouterr().out
+    study = load_study(file)
+    assert study.pairs.source == source
+    assert str(tmp_path) not in file.read_text()  # relative paths: the folder may be moved
+    store = tmp_path / "store"
+    store.mkdir()
+    assert [(line.kind, line.make) for line in plan_of(study, store) if line.kind == "acquire"] == [("acquire", 1)]
+    from flows.foresight import foresight
+
+    (shard,) = foresight(study, store, None, anew=True).shards
+    assert (shard.images, shard.captions) == (images, captions)
+
+
+def model_of(source: str) -> list[str]:
+    return ["embeddings:../My data" if source == "embeddings" else "clip"]
+
+
+def plan_of(study: Study, store: Path):  # type: ignore[no-untyped-def]
+    """The lines of a plan of the stage acquire: no model is looked up on the hub."""
+    return plan(study, store, only="acquire").lines
+
+
+def test_width_and_epochs_fit_the_size() -> None:
+    """The rule passes through the settings of the project's own studies: demo, quick and paper."""
+    from flows.init import _settings
+
+    demo, quick, paper = _settings(1852, 3690, 128), _settings(5000, 25_014, 512), _settings(118_287, 591_753, 512)
+    assert (demo.width, demo.k, demo.epochs, demo.batch_size, demo.learning_rate) == (256, 8, 60, 256, "2e-3")
+    assert (quick.width, quick.k, quick.epochs, quick.batch_size) == (1024, 16, 40, 512)
+    assert (paper.width, paper.k, paper.epochs, paper.batch_size, paper.heldout) == (4096, 20, 20, 2048, 0.1)
+    assert _settings(6, 12, 12).width == 16
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"a.bin": b"x", "b.doc": b"y"}, ["a.bin, b.doc", "pairs.source"]),
+        ({"list.csv": b"ref,words\nx,y\n"}, ["found no captions", "ref, words", "pairs.caption_column"]),
+        ({"list.csv": b"ref,caption\nx,y\n"}, ["ref, caption", "pairs.url_column or pairs.image_column"]),
+        ({"p.png": picture(1)}, ["1 pictures (p.png", "file_name and caption"]),
+        ({"a.csv": b"url,caption\n", "b.csv": b"url,caption\n"}, ["several tables (a.csv, b.csv)"]),
+        ({"a.tar": b"no tar"}, ["a.tar: cannot be read as a tar"]),
+        ({"image.npy": b"no", "text.npy": b"no"}, ["cannot be read"]),
+        ({"t.csv": b"file_name,caption\nmissing.png,a\n"}, ["holds 0 pairs", "1 no such file", "missing.png"]),
+        ({}, ["it is empty"]),
+    ],
+)
+def test_init_says_what_it_saw_of_data_that_it_does_not_know(
+    files: dict[str, bytes], says: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, content in files.items():
+        (data / name).write_bytes(content)
+    assert main(["init", str(data), "--to", str(tmp_path / "own.toml")]) == 2
+    errors = capsys.readouterr().err
+    assert all(one in errors for one in says), errors
+    assert [*tmp_path.iterdir()] == [data]  # nothing was written
+
+
+def test_init_replaces_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "own.toml"
+    file.write_text("mine")
+    data = str(vectors(tmp_path / "data"))
+    assert main(["init", data, "--to", str(file)]) == 2
+    assert "exists: --force replaces it" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+    assert main(["init", data, "--to", str(file), "--force", "--name", "mine"]) == 0
+    assert load_study(file).name == "mine"
+    assert main(["init", data, "--to", str(file), "--force", "--name", "Not A Name"]) == 2
+    assert load_study(file).name == "mine"
+
+
+def test_a_study_that_init_wrote_runs(tmp_path: Path, prefect_server: None) -> None:
+    write_study(tmp_path, images=300)
+    file, store = tmp_path / "init.toml", tmp_path / "store"
+    assert main(["init", str(tmp_path / "vectors"), "--to", str(file), "--name", "init"]) == 0
+    fast = ["--set", "saes.main.epochs=1", "--set", "saes.main.seeds=[0]"]
+    assert main(["run", str(file), "--store", str(store), *fast]) == 0
+    run = last_run(store, "init")
+    assert run is not None
+    assert run.of("report")

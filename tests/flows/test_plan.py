@@ -1,0 +1,193 @@
+"""`bridgescope plan` and `lineage`, on a study that runs once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests_support import write_study
+
+from flows.cli import main
+from flows.config import Study, load_study
+from flows.plan import Plan, check_disk, plan
+from flows.study import run_study
+from storage.errors import BadInput
+from storage.runs import Run, last_run
+
+FAST = ["saes.main.epochs=1"]
+
+
+class Ran:
+    """A study with its plan in the empty store, and the store after its run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file, self.store = write_study(folder, images=1600), folder / "store"
+        self.store.mkdir()
+        self.study: Study = load_study(self.file, FAST)
+        self.before: Plan = plan(self.study, self.store)
+        self.files_before = [path for path in self.store.rglob("*") if path.parent.name != "sources"]
+        run_study(self.study, self.store, progress=False)
+        run = last_run(self.store, "small")
+        assert run is not None
+        self.run: Run = run
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Ran:
+    return Ran(tmp_path_factory.mktemp("plan"))
+
+
+def counts(found: Plan) -> dict[str, tuple[int, int]]:
+    """{kind: (to make, to adopt)}."""
+    return {line.kind: (line.make, line.adopt) for line in found.lines}
+
+
+def test_a_plan_lists_what_the_run_makes(ran: Ran) -> None:
+    """Also what follows from datasets that do not exist yet. Nothing but memos of the source is written."""
+    assert set(ran.files_before) <= {ran.store / "sources"}
+    made = {kind: len(ran.run.of(kind)) for kind in counts(ran.before)}
+    assert counts(ran.before) == {kind: (count, 0) for kind, count in made.items()}
+    assert set(made) == {entry.kind for entry in ran.run.entries} - {"scan", "ledger"}
+    assert made["export"] == 4  # 2 seeds, 2 shards
+
+
+def test_a_plan_after_the_run_adopts_everything(ran: Ran) -> None:
+    found = plan(ran.study, ran.store)
+    assert counts(found) == {kind: (0, count) for kind, (count, _) in counts(ran.before).items()}
+    assert (found.bytes, found.seconds) == (0, 0)
+
+
+def test_bytes_are_those_of_the_store(ran: Ran) -> None:
+    """With the store's own manifests the bytes of embeddings, SAEs and activations are right to 1 %."""
+    forced = {line.kind: line for line in plan(ran.study, ran.store, force=True).lines}
+    for kind in ("acquire", "embed", "train", "export"):
+        held = [
+            sum(json.loads((ran.store / e.dataset.path / "dataset.json").read_text())["files"].values())
+            for e in ran.run.of(kind)
+        ]
+        assert forced[kind].known
+        assert forced[kind].bytes == pytest.approx(sum(held), rel=0.01)
+    first = {line.kind: line for line in ran.before.lines}
+    for kind in ("embed", "train"):
+        assert not first[kind].known
+        assert first[kind].bytes == pytest.approx(forced[kind].bytes, rel=0.2)
+
+
+def test_a_change_is_made_and_the_rest_adopted(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
+    """A third seed: one SAE and its activations are made; pairs, embeddings and the other SAEs are adopted."""
+    study = load_study(ran.file, [*FAST, "saes.main.seeds=[0,1,2]"])
+    found = counts(plan(study, ran.store))
+    assert (found["acquire"], found["embed"], found["train"], found["export"]) == ((0, 2), (0, 2), (1, 2), (2, 4))
+    assert found["report"] == (1, 0)
+    only = counts(plan(study, ran.store, only="train"))
+    assert only == {"train": (1, 2)}
+    more = ["--store", str(ran.store), "--set", FAST[0], "--set", "saes.main.seeds=[0,1,2]"]
+    assert main(["run", str(ran.file), "--dry-run", "--only", "train", *more]) == 0
+    said = capsys.readouterr().out
+    assert "skipped: acquire, model, embed, export, analyze, report" in said
+    assert "1 to make, 2 to adopt" in said
+    assert main(["plan", str(ran.file), "--only", "export", *more]) == 2
+    assert "train own main seed 2 is missing or stale: run --only train first" in capsys.readouterr().err
+
+
+def test_new_pairs_are_planned(ran: Ran, tmp_path: Path) -> None:
+    """Vectors that were appended give one more shard of pairs, which is embedded and exported; the SAEs are stale."""
+    from tests_support import grow
+
+    shutil.copytree(ran.file.parent / "vectors", tmp_path / "vectors")
+    shutil.copy(ran.file, tmp_path / "small.toml")
+    grow(tmp_path / "vectors")
+    found = counts(plan(load_study(tmp_path / "small.toml", FAST), ran.store))
+    assert found["train"] == (2, 0)
+    assert found["acquire"][0] >= 1
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """100 million concepts of 12 dimensions take 10 GB a seed: a thousand seeds are more than the disk has."""
+    file, store = write_study(tmp_path, images=300), tmp_path / "store"
+    seeds = ",".join(map(str, range(1000)))
+    changes = ["saes.main.width=100000000", f"saes.main.seeds=[{seeds}]"]
+    with pytest.raises(BadInput, match=r"the run needs about [\d.]+ TB, .* and [\d.]+ [GT]B are free"):
+        check_disk(load_study(file, changes), shutil.copytree(tmp_path / "vectors", store))
+    more = [word for change in changes for word in ("--set", change)]
+    assert main(["plan", str(file), "--store", str(store), *more]) == 2
+    assert "is too small" in capsys.readouterr().err
+    check_disk(load_study(file), store)
+
+
+def test_a_source_that_is_not_on_disk_is_planned_by_its_published_size(tmp_path: Path) -> None:
+    """No download: COCO's val2017 has 5,000 images. A source of unknown size is refused with what to do."""
+    text = (
+        '\nname = "c"\n[pairs]\nsource = "coco"\nshard_size = 1024\n[[models]]\nname = "m"\nspec = "clip"\n[[saes]]\n'
+    )
+    (tmp_path / "c.toml").write_text(text + 'name = "main"\nwidth = 64\nk = 4\nepochs = 1\n')
+    found = plan(load_study(tmp_path / "c.toml"), tmp_path, only="acquire")
+    assert counts(found) == {"acquire": (5, 0)}
+    assert found.bytes == pytest.approx(816e6 + 1070e6, rel=0.02)
+    remote = text.replace('"coco"', '"webdataset"\nshards = "https://example.org/{000..009}.tar"')
+    (tmp_path / "w.toml").write_text(remote + 'name = "main"\nwidth = 64\nk = 4\nepochs = 1\n')
+    with pytest.raises(BadInput, match=r"a listing of the source downloads it from .*--only acquire"):
+        plan(load_study(tmp_path / "w.toml"), tmp_path)
+    check_disk(load_study(tmp_path / "w.toml"), tmp_path)  # a run lists it, and may find out
+
+
+def test_lineage_leads_up_to_the_source_and_down_to_the_page(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
+    sae = ran.run.of("train", seed=1)[0].dataset
+    assert main(["lineage", sae.recipe[:8], "--store", str(ran.store)]) == 0
+    made, used = capsys.readouterr().out.split("used by:")
+    for kind in ("train", "embed", "acquire", "scan"):
+        for entry in ran.run.of(kind, **({"seed": 1} if kind == "train" else {})):
+            assert entry.dataset.path in made
+    assert "small: train own main seed 1" in made
+    assert "source embeddings" in made
+    assert "torch " in made  # the libraries
+    own, other = ran.run.of("export", seed=1), ran.run.of("export", seed=0)
+    assert all(entry.dataset.path in used for entry in (*own, *ran.run.of("report")))
+    assert not any(entry.dataset.path in used + made for entry in other)
+    assert "runs that refer to it: small 1" in used
+
+
+def test_lineage_of_a_file_and_of_the_published_page(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
+    sae, page = ran.run.of("train")[0].dataset, ran.run.of("report")[0].dataset
+    for wanted, dataset in (
+        (ran.store / sae.path / "config.json", sae),
+        (ran.store / sae.path, sae),
+        (sae.path, sae),
+        (ran.store / "report" / "small" / "index.html", page),
+    ):
+        assert main(["lineage", str(wanted), "--store", str(ran.store), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["dataset"] == dataset.path
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        ("ffffffffffffffffffff", "no dataset of"),
+        ("none.txt", "no dataset of"),
+        (__file__, "is not in the store"),
+        ("studies", "belongs to no dataset"),
+    ],
+)
+def test_lineage_refuses_what_is_no_dataset(
+    ran: Ran, wanted: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["lineage", wanted, "--store", str(ran.store)]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_lineage_tells_missing_and_damaged_inputs(ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(ran.store, store)
+    sae, pairs, embedded = (ran.run.of(kind)[0].dataset for kind in ("train", "acquire", "embed"))
+    shutil.rmtree(store / pairs.path)
+    (store / embedded.path / "dataset.json").write_text('{"rows": ')
+    assert main(["lineage", sae.recipe, "--store", str(store)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(pairs.path in line and "MISSING from the store" in line for line in lines)
+    assert any(embedded.path in line and "DAMAGED: its manifest cannot be read" in line for line in lines)
+    assert main(["lineage", pairs.recipe, "--store", str(store)]) == 0
+    assert sae.path in capsys.readouterr().out.split("used by:")[1]
