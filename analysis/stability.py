@@ -54,8 +54,9 @@ def matches_of_pair(a: Entry, net_a: SAE, b: Entry, net_b: SAE) -> list[pl.DataF
     """The rows of `matches` of two SAEs, one table per order. Raises BadInput where they differ in width."""
     if net_a.config.width != net_b.config.width:
         raise BadInput(
-            f"{a.dataset.path} ({a.sae}, seed {a.seed}) has width {net_a.config.width}, {b.dataset.path} "
-            f"({b.sae}, seed {b.seed}) has {net_b.config.width}: run the study with --only train"
+            f"model {a.model}: SAEs that are matched differ in width: "
+            f"{a.dataset.path} ({a.sae}, seed {a.seed}): {net_a.config.width}, "
+            f"{b.dataset.path} ({b.sae}, seed {b.seed}): {net_b.config.width}: run the study with --only train"
         )
     assigned, cosines = match(net_a.dictionary.numpy(), net_b.dictionary.numpy())
     concepts = np.arange(len(assigned))

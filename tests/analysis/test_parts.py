@@ -111,9 +111,7 @@ def test_a_version_makes_stale_the_parts_that_compute_it_and_the_join(
     assert stale(given_of(seeds, entries, study_of([0, 1]))) == []
 
 
-def test_a_part_reads_embeddings_and_activations_once(
-    seeds: Path, study: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_reads_embeddings_and_activations_once(seeds: Path, study: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[str] = []
     read, check = storage.rows.read, analysis.inputs._check_values
 
@@ -169,7 +167,10 @@ def test_declarations_are_read_without_loading_what_computes() -> None:
     ("call", "message"),
     [
         ('Statistic("odd", VERSION, {}, make)', r"analysis/odd\.py: name, version and per of a statistic must be lit"),
-        ('Statistic("odd", "1", {}, make, per="shard")', r"analysis/odd\.py: .* per model, sae, pair, study, not per 's"),
+        (
+            'Statistic("odd", "1", {}, make, per="shard")',
+            r"analysis/odd\.py: .* sae, pair, study, not per 's",
+        ),
         ('Statistic("odd")', r"analysis/odd\.py: name, version and per of a statistic must be literals"),
     ],
 )
