@@ -259,8 +259,14 @@ def entries_of(state: State, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
 
 @step_of("analyze")
 def parts_without_codes(given: Given) -> list[Job]:
-    """The frontier and the part of each model, and the part of each pair of seeds. They do not depend on each other."""
-    return [*frontiers(given), *spaces(given), *matchings(given)]
+    """The part of each model and of each pair of seeds."""
+    return [*spaces(given), *matchings(given)]
+
+
+@step_of("analyze")
+def parts_with_codes_and_frontiers(given: Given) -> list[Job]:
+    """The part of each SAE, and the frontier of each model. These are the long jobs of the stage."""
+    return [*parts_of_saes(given), *frontiers(given)]
 
 
 def frontiers(given: Given) -> list[Job]:
@@ -311,23 +317,22 @@ def matchings(given: Given) -> list[Job]:
     return jobs
 
 
-@step_of("analyze")
 def parts_of_saes(given: Given) -> list[Job]:
     """One job per SAE, which computes its statistics."""
     study, state = given.study, given.state
     options = {"heldout": study.pairs.heldout, **study.analyze.model_dump(), "statistics": versions("sae")}
     jobs = []
     for model in study.models:
-        shards = [*state.of("acquire"), *state.of("embed", model=model.name)] if given.is_embedded(model.name) else []
-        own = state.dataset("space", model=model.name)
+        pairs, embedded = state.of("acquire"), state.of("embed", model=model.name)
+        own = state.dataset("space", model=model.name) if given.is_embedded(model.name) else None
         for setting in study.settings():
             for seed in setting.seeds:
                 at = {"model": model.name, "sae": setting.name, "seed": seed}
                 trained, exported = state.dataset("train", **at), state.of("export", **at)
-                entries = [*shards, *state.of("train", **at), *exported]
                 inputs = None
-                if own and trained and exported and 2 * len(exported) == len(shards):
-                    inputs = {"entries": [e.argument() for e in entries], "space": own, "path": trained.path, **options}
+                if own and trained and len(exported) == len(pairs):
+                    entries = [e.argument() for e in (*pairs, *embedded, *state.of("train", **at), *exported)]
+                    inputs = {"entries": entries, "space": own, "path": trained.path, **options}
                     inputs["data_half"] = getattr(setting, "data_half", None)
                 jobs.append(Job(Key("measures", model.name, setting.name, seed), measures, inputs))
     return jobs

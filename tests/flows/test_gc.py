@@ -71,20 +71,22 @@ def test_only_what_the_older_run_alone_refers_to_goes(
     copy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     study, store = copy
-    # Runs 1 and 3 share all datasets. Nine datasets belong to run 2 alone: two SAEs, two exports, two maps, the tables,
-    # the page and the explorer.
+    # Runs 1 and 3 share all datasets. Twelve datasets belong to run 2 alone: two SAEs, two exports, two maps, the parts
+    # of both SAEs and of their seeds, the tables, the page and the explorer.
     assert main(["gc", "--store", str(store), "--keep", "2"]) == 0
     assert "would delete 0 folders" in capsys.readouterr().out
     before = sorted(store.glob("*/*/dataset.json"))
     assert main(["gc", "--store", str(store)]) == 0
     output = capsys.readouterr().out
-    assert "would delete 9 folders" in output
+    assert "would delete 12 folders" in output
     assert "train own main of small, run 2" in output
     assert sorted(store.glob("*/*/dataset.json")) == before
     assert main(["gc", "--store", str(store), "--yes"]) == 0
     deleted = {path.parent.parent.name for path in set(before) - set(store.glob("*/*/dataset.json"))}
-    assert deleted == {"saes", "activations", "tables", "reports", "layouts", "explorers"}
-    assert len(before) - len(list(store.glob("*/*/dataset.json"))) == 9
+    assert deleted == {
+        "saes", "activations", "measures", "matchings", "tables", "reports", "layouts", "explorers",
+    }  # fmt: skip
+    assert len(before) - len(list(store.glob("*/*/dataset.json"))) == 12
     assert computed(run_study(load_study(study), store, progress=False).run) == []
     assert main(["doctor", "--store", str(store)]) == 0
 
