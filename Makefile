@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture scaling server worker deploy stop bench-embed bench-stats bench-explorer clean
+.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture scaling server worker deploy stop bench-embed bench-stats bench-analyze bench-explorer clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -139,6 +139,10 @@ bench-embed: .venv/installed
 # Time, memory and correctness of the statistics, beside their bars. Run nothing else meanwhile.
 bench-stats: .venv/installed
 	$(BIN)/python bench/stats.py --work $(STORE)/bench-stats
+
+# What one more seed of the demo costs the stage analyze, beside its bar. Run nothing else meanwhile.
+bench-analyze: .venv/installed
+	$(BIN)/python bench/analyze.py --store $(STORE)
 
 # Times in which the explorer paints, moves and answers in headless Chromium, with bars. Run nothing else meanwhile.
 bench-explorer: .venv/installed $(FRONT)
