@@ -20,7 +20,6 @@ from typing import Any
 from bars import Bar, at_most, finish, shown
 
 PARTS = ("spaces", "measures", "matchings", "tables")  # folders of the stage
-BEFORE = ("scan", "ledger", "acquire", "features", "model", "embed", "train", "export")  # kinds of earlier stages
 SHARE = 0.6  # of a full analysis
 
 
@@ -32,11 +31,11 @@ def copy_of(store: Path, folder: Path) -> Path:
 
 def given_of(study: Any, store: Path) -> Any:
     """The study with the datasets of its last run from the stages before analyze."""
-    from flows.jobs import Given
+    from flows.jobs import ANALYZED, Given
     from storage.runs import State, last_run
 
     last, state = last_run(store, study.name), State()
-    state.add(*(entry for entry in last.entries if entry.kind in BEFORE))
+    state.add(*(entry for entry in last.entries if entry.kind in ANALYZED))
     return Given(study, state, last, store)
 
 
@@ -78,6 +77,8 @@ def more_seeds(study: Any) -> Any:
 
 def figures(store: Path, study: Any, work: Path) -> list[Bar]:
     """Analyse the study, then one more seed of it, then all seeds from nothing."""
+    from flows.jobs import ANALYZED
+
     one = copy_of(store, work / "one")
     first = make(given_of(study, one), "analyze")
     grown = given_of(more_seeds(study), one)
@@ -86,7 +87,7 @@ def figures(store: Path, study: Any, work: Path) -> list[Bar]:
     other = copy_of(one, work / "other")
     added = make(grown, "analyze")
     whole = grown._replace(store=other, state=type(grown.state)())
-    whole.state.add(*(entry for entry in grown.state.values() if entry.kind in BEFORE))
+    whole.state.add(*(entry for entry in grown.state.values() if entry.kind in ANALYZED))
     full = make(whole, "analyze")
     mine, theirs = tables_of(grown), tables_of(whole)
     rows = [
