@@ -159,7 +159,7 @@ def seeds(bench: Bench) -> None:
 
 
 def grow(bench: Bench) -> None:
-    """Train one epoch at three numbers of rows, which are memory maps. Peak memory is reported for the largest."""
+    """Train one epoch on each of three numbers of memory-mapped rows. Peak memory is reported for the largest."""
     for rows in GROWTH:
         bench.run(f"rows {rows}", {**planted_files(bench, GROWN | {"rows": rows}), "library": "ours"})
 

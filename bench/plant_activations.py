@@ -26,7 +26,8 @@ from storage.activations import Activations, write_activations
 from storage.dataset import Address, Dataset, materialize
 from storage.embeddings import finish, write_modality
 from storage.pairs import CAPTIONS, IMAGES
-from storage.runs import Entry, Run, write_run
+from storage.record import write_run
+from storage.runs import Entry, Run
 
 STUDY, MODEL, SETTING, SEED = "paper-scale", "planted", "main", 0
 COPIED = 0.3  # share of a caption's codes that are partners of its image's concepts

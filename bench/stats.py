@@ -244,7 +244,8 @@ def analysed(store: Path) -> Path:
     from analysis.statistic import statistics
     from analysis.tables import empty, write_table
     from storage.dataset import Address, materialize
-    from storage.runs import Entry, last_run, write_run
+    from storage.record import write_run
+    from storage.runs import Entry, last_run
 
     run = last_run(store, "paper-scale")
     if run.of("analyze"):

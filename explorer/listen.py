@@ -19,7 +19,14 @@ PORT = 8765  # the default; if it is in use, a free port is taken. A port that t
 
 
 def serve(
-    store: Path, study: str, port: int | None = None, browser: bool = True, tell: Callable[[str], None] = print
+    store: Path,
+    study: str,
+    port: int | None = None,
+    browser: bool = True,
+    tell: Callable[[str], None] = print,
+    *,
+    number: int | None = None,
+    variant: str | None = None,
 ) -> None:
     """Serve a study's newest run on loopback, and open a browser if there is a screen. Returns when interrupted.
 
@@ -32,10 +39,13 @@ def serve(
     from explorer.application import application
     from explorer.live import Live
 
-    with contextlib.closing(listening(port)) as listener, contextlib.closing(Live(store, study)) as live:
+    with (
+        contextlib.closing(listening(port)) as listener,
+        contextlib.closing(Live(store, study, number, variant)) as live,
+    ):
         at = listener.getsockname()[1]
         address = f"http://{HOST}:{at}/"
-        tell(f"explorer of study {study}: {address} (end with Ctrl-C)")
+        tell(f"explorer of study {study}, {live.shown.run}: {address} (end with Ctrl-C)")
         if browser and has_screen():
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         config = uvicorn.Config(

@@ -13,7 +13,7 @@ from explorer.encode import Encoded, Encoders
 from report.explorer.release import MANIFEST, handed_out
 from storage.catalog import open_catalog
 from storage.errors import BadInput
-from storage.runs import Run, last_run, numbers
+from storage.runs import Run, newest_complete, numbers, read_run, shown_run
 from storage.site import SITE, compact
 
 FIRST_CAPTION = """
@@ -86,28 +86,28 @@ class Shown:
 
 
 class Live:
-    """Holds the run that is served, and replaces it with a newer one."""
+    """The run that is served now: run `number`, else the newest complete run of the study or of one of its variants."""
 
-    def __init__(self, store: Path, study: str) -> None:
-        run = last_run(store, study)
-        if run is None:
-            raise BadInput(f"study {study!r} has not run in {store}: bridgescope run STUDY.toml")
-        self.store, self.study = store, study
-        self.shown = Shown(store, run)
-        self.seen = run.number
+    def __init__(self, store: Path, study: str, number: int | None = None, variant: str | None = None) -> None:
+        self.store, self.study, self.variant = store, study, variant
+        self.shown = Shown(store, shown_run(store, study, number, variant))
+        self.stays = number is not None
+        self.seen = max(numbers(store, study))
         self.lock = threading.Lock()
 
     def renew(self) -> Shown:
-        """The newest run that can be served; a newer run without data for the explorer is skipped."""
+        """The newest complete run that can be served. It replaces the one that is served, unless that has a number."""
         with self.lock:
             newest = max(numbers(self.store, self.study), default=self.seen)
-            if newest != self.seen:
-                self.seen = newest
-                run = last_run(self.store, self.study)
-                entries = run.of("explorer") if run else []
-                if run and entries and (self.store / entries[0].dataset.path / SITE).is_file():
-                    before, self.shown = self.shown, Shown(self.store, run)
-                    before.close()
+            if self.stays or newest == self.seen:
+                return self.shown
+            run = newest_complete(self.store, self.study, self.variant)
+            if read_run(self.store, self.study, newest, head=True).ended is not None:
+                self.seen = newest  # else the run goes on, and is looked at again at the next visit
+            entries = run.of("explorer") if run and run.number > self.shown.run.number else []
+            if run and entries and (self.store / entries[0].dataset.path / SITE).is_file():
+                before, self.shown = self.shown, Shown(self.store, run)
+                before.close()
             return self.shown
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         if getattr(error, "exit_code", 1) == 2:
-            print(f"bridgescope: {error}", file=sys.stderr)
+            print(f"bridgescope: {error}", *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
             return 2
         if arguments.verbose:
             traceback.print_exc()
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence = explained(error) or f"{type(error).__name__}: {error}"
         for link in chain(error):  # otherwise DuckDB connections in the frames are reported as leaks at exit
             traceback.clear_frames(link.__traceback__)
-        print(f"bridgescope: failed: {sentence}", file=sys.stderr)
+        print(f"bridgescope: failed: {sentence}", *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
         print(
             "Finished datasets are kept: run the same command again to go on. (-v shows where it failed.)",
             file=sys.stderr,
@@ -73,6 +73,9 @@ def parser() -> argparse.ArgumentParser:
         "--store", metavar="DIR", help="the store (default: BRIDGESCOPE_STORE, else the nearest ./store)"
     )
     common.add_argument("-v", "--verbose", action="store_true", help="more log lines, and tracebacks")
+    chosen = argparse.ArgumentParser(add_help=False)
+    chosen.add_argument("--run", type=int, metavar="N", help="a run by its number (default: the newest complete one)")
+    chosen.add_argument("--variant", metavar="NAME", help="the newest complete run of this variant of the study")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", parents=[common], help="run a study; complete datasets are not made again")
@@ -82,8 +85,14 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--upstream", metavar="RECIPE", help="with --only: a dataset of an earlier run to use in place of the newest"
     )
+    run.add_argument("--model", metavar="NAME", help="with --only: of this model alone")
+    run.add_argument("--sae", metavar="NAME", help="with --only: of this SAE setting alone")
+    run.add_argument("--seed", type=int, metavar="N", help="with --only: of this seed alone")
     run.add_argument(
         "--set", action="append", metavar="KEY=VALUE", help="change the study: saes.main.k=16, pairs.limit=40"
+    )
+    run.add_argument(
+        "--as", dest="variant", metavar="VARIANT", help="name of this configuration among the study's runs"
     )
     run.set_defaults(command=run_command)
 
@@ -92,18 +101,20 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--set", action="append", metavar="KEY=VALUE", help="as in run")
     status.set_defaults(command=status_command)
 
-    sql = commands.add_parser("sql", parents=[common], help="query the catalog; without a query, open a prompt")
+    sql = commands.add_parser("sql", parents=[common, chosen], help="query the catalog; without a query, open a prompt")
     sql.add_argument("query", nargs="?")
     sql.add_argument("--study", metavar="NAME", help="default: the store's only study")
     sql.add_argument("--format", choices=FORMATS, default="table", help="how the answer is written (default: table)")
     sql.set_defaults(command=sql_command)
 
-    report = commands.add_parser("report", parents=[common], help="make the page of a study again and print its path")
+    report = commands.add_parser(
+        "report", parents=[common, chosen], help="make the page of a study, or show that of a run, and print its path"
+    )
     report.add_argument("study", metavar="STUDY.toml")
     report.set_defaults(command=report_command)
 
     explore = commands.add_parser(
-        "explore", parents=[common], help="serve the explorer of a study on this machine, read-only"
+        "explore", parents=[common, chosen], help="serve the explorer of a study on this machine, read-only"
     )
     explore.add_argument("study", metavar="STUDY.toml", nargs="?", help="default: the store's only study")
     explore.add_argument("--port", type=int, metavar="N", help="default: 8765, or a free port when that is in use")
@@ -111,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
     explore.set_defaults(command=explore_command)
 
     publish = commands.add_parser(
-        "publish", parents=[common], help="publish SAEs, model card, statistics and the explorer's pages"
+        "publish", parents=[common, chosen], help="publish SAEs, model card, statistics and the explorer's pages"
     )
     publish.add_argument("study", metavar="STUDY.toml")
     publish.add_argument(
@@ -123,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
     gc = commands.add_parser("gc", parents=[common], help="list folders that no retained run refers to; --yes deletes")
     gc.add_argument("--keep", type=int, default=1, metavar="N", help="complete runs to retain per study (default: 1)")
     gc.add_argument("--interrupted", action="store_true", help="also datasets that interrupted runs had finished")
+    gc.add_argument("--drop", metavar="STUDY:VARIANT", help="also every run of this variant, and its datasets")
     sure = gc.add_mutually_exclusive_group()
     sure.add_argument("--dry-run", action="store_true", help="only list them (the default)")
     sure.add_argument("--yes", action="store_true", help="delete them")
@@ -130,8 +142,8 @@ def parser() -> argparse.ArgumentParser:
 
     diff = commands.add_parser("diff", parents=[common], help="compare two runs: settings, datasets, figures")
     diff.add_argument("study", metavar="STUDY", help="a study file, or the name of a study that has run")
-    diff.add_argument("a", nargs="?", type=int, metavar="A", help="number of a run (default: the newest but one)")
-    diff.add_argument("b", nargs="?", type=int, metavar="B", help="number of a run (default: the newest)")
+    diff.add_argument("a", nargs="?", metavar="A", help="number of a run, or a variant (default: the newest but one)")
+    diff.add_argument("b", nargs="?", metavar="B", help="number of a run, or a variant (default: the newest)")
     diff.set_defaults(command=diff_command)
 
     doctor = commands.add_parser("doctor", parents=[common], help="show versions and devices, and check the store")
@@ -149,6 +161,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     store = find_store(arguments.store, create=True)
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if arguments.verbose else "CRITICAL")
     print(f"study {study.name}, store {store}", file=sys.stderr)
+    from flows.narrow import Narrow
     from flows.study import run_study
 
     finished = run_study(
@@ -157,6 +170,9 @@ def run_command(arguments: argparse.Namespace) -> int:
         only=arguments.only,
         force=arguments.force,
         upstream=arguments.upstream,
+        narrow=Narrow(arguments.model, arguments.sae, arguments.seed),
+        variant=arguments.variant,
+        changes=arguments.set or [],
         on_stage_done=print_stage,
     )
     print_finished(finished, store)
@@ -174,9 +190,11 @@ def print_finished(finished: Finished, store: Path) -> None:
 
     run = finished.run
     print(
-        f"Prefect's own start {finished.prefect_seconds:.1f} s, run {run.number} took {run.seconds:.1f} s",
+        f"Prefect's own start {finished.prefect_seconds:.1f} s, {run} took {run.seconds:.1f} s",
         file=sys.stderr,
     )
+    if not run.is_complete:
+        print(run.absent(), file=sys.stderr)
     if run.of("analyze"):
         print(results(store, run))
     if run.of("report"):
@@ -186,17 +204,17 @@ def print_finished(finished: Finished, store: Path) -> None:
 def status_command(arguments: argparse.Namespace) -> int:
     """`bridgescope status`: print which datasets are fresh, stale or missing."""
     from flows.config import load_study
-    from flows.status import status, summary
+    from flows.status import runs_of, status, summary
     from storage.catalog import refresh_catalog_file
-    from storage.runs import last_run
+    from storage.runs import numbers, shown_run
 
     study = load_study(arguments.study, arguments.set)
     store = find_store(arguments.store)
     rows = status(study, store)
-    last = last_run(store, study.name)
-    if last is not None:
-        refresh_catalog_file(store, last)
-    print(f"study {study.name}, store {store}, {summary(last)}")
+    if numbers(store, study.name):
+        refresh_catalog_file(store, shown_run(store, study.name))
+    own, _ = runs_of(study, store)
+    print(f"study {study.name}, store {store}", *summary(store, study, own), sep="\n")
     for row in rows:
         print(f"{row.state:8} {row.key!s:44} {row.why}".rstrip())
     counts = {state: sum(row.state == state for row in rows) for state in ("fresh", "stale", "missing")}
@@ -208,16 +226,18 @@ def sql_command(arguments: argparse.Namespace) -> int:
     """`bridgescope sql`: answer a query, or open a prompt. The catalog is read in a thread that cannot write files."""
     from storage.catalog import open_catalog, refresh_catalog_file, the_only_study
     from storage.query import answer
-    from storage.runs import last_run
+    from storage.runs import shown_run
     from storage.wall import ReadingThread
 
     store = find_store(arguments.store)
     name = arguments.study or the_only_study(store)
-    last = last_run(store, name)
-    if last is not None:
-        refresh_catalog_file(store, last)
+    refresh_catalog_file(store, shown_run(store, name))
+    run = shown_run(store, name, arguments.run, arguments.variant)
+    print(f"study {name}, {run}", file=sys.stderr)
+    if not run.is_complete:
+        print(run.absent(), file=sys.stderr)
     with ReadingThread() as reader:
-        con = reader.call(open_catalog, store, name, guarded=True)
+        con = reader.call(open_catalog, store, name, guarded=True, run=run)
         reader.interrupt = con.interrupt
 
         def print_answer(query: str) -> None:
@@ -271,29 +291,49 @@ def _answered(print_answer: Callable[[str], None], query: str) -> bool:
 def report_command(arguments: argparse.Namespace) -> int:
     """`bridgescope report`: make the page of a study again and print its path."""
     from flows.config import load_study
-    from flows.study import run_study
 
     store = find_store(arguments.store)
     study = load_study(arguments.study)
-    run_study(study, store, only="report")
-    print(store / "report" / study.name / "index.html")
+    if arguments.run is not None or arguments.variant is not None:
+        from flows.published import publish_report
+        from storage.runs import shown_run
+
+        run = shown_run(store, study.name, arguments.run, arguments.variant)
+        page = publish_report(store, run, anyway=True)
+        if page is None:
+            raise BadInput(f"{run} has no page: {run.absent()}")
+    else:
+        from flows.study import run_study
+
+        run = run_study(study, store, only="report").run
+        page = store / "report" / study.name / "index.html"
+    print(f"study {study.name}, {run}", file=sys.stderr)
+    print(page)
     return 0
 
 
 def explore_command(arguments: argparse.Namespace) -> int:
     """`bridgescope explore`: serve the explorer of a study on this machine."""
     from explorer import serve
-    from storage.catalog import the_only_study
 
     store = find_store(arguments.store)
-    name = _study_name(arguments.study) or the_only_study(store)
-    serve(store, name, arguments.port, not arguments.no_browser, _print)
+    name, variant = _chosen(arguments, store)
+    serve(
+        store,
+        name,
+        arguments.port,
+        not arguments.no_browser,
+        _print,
+        number=arguments.run,
+        variant=variant,
+    )
     return 0
 
 
 def publish_command(arguments: argparse.Namespace) -> int:
     """`bridgescope publish`: publish a finished study to a folder or a hub repository."""
     from explorer import built_site
+    from storage.runs import shown_run
     from tasks.publish import publish_study
 
     store, web = find_store(arguments.store), built_site()
@@ -303,15 +343,31 @@ def publish_command(arguments: argparse.Namespace) -> int:
         if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", repository):
             raise BadInput(f"--to {arguments.to}: must be a folder, or hf:OWNER/NAME")
         target = repository
-    print(publish_study(store, _study_name(arguments.study) or "", target, web, items=not arguments.no_items))
+    name, variant = _chosen(arguments, store)
+    run = shown_run(store, name, arguments.run, variant)
+    print(f"study {name}, {run}", file=sys.stderr)
+    print(publish_study(store, name, target, web, items=not arguments.no_items, run=run))
     return 0
 
 
-def _study_name(file: str | None) -> str | None:
-    """Name of the study of a study file; None without a file."""
-    from flows.config import load_study
+def _chosen(arguments: argparse.Namespace, store: Path) -> tuple[str, str | None]:
+    """(study, variant) of a command with a study file: the variant that the file states, where it has a complete run.
 
-    return load_study(file).name if file is not None else None
+    Otherwise, and without a file, the variant is None: any. The command says which run it shows.
+    """
+    from storage.catalog import the_only_study
+
+    if arguments.study is None:
+        return the_only_study(store), arguments.variant
+    from flows.config import load_study
+    from flows.variants import variant_of
+    from storage.runs import newest_complete
+
+    study = load_study(arguments.study)
+    if arguments.run is not None or arguments.variant is not None:
+        return study.name, arguments.variant
+    variant = variant_of(store, study)
+    return study.name, variant if variant and newest_complete(store, study.name, variant) else None
 
 
 def _print(line: str) -> None:
@@ -321,10 +377,11 @@ def _print(line: str) -> None:
 
 def gc_command(arguments: argparse.Namespace) -> int:
     """`bridgescope gc`: list folders that no retained run refers to, and delete them with --yes."""
-    from storage.garbage import collect, find_garbage
+    from storage.garbage import Drop, collect, find_garbage
 
     store = find_store(arguments.store)
-    garbage = find_garbage(store, arguments.keep, interrupted=arguments.interrupted)
+    drop = Drop(*arguments.drop.partition(":")[::2]) if arguments.drop is not None else None
+    garbage = find_garbage(store, arguments.keep, interrupted=arguments.interrupted, drop=drop)
     items = collect(store, garbage) if arguments.yes else garbage.items
     for item in items:
         print(f"{item.path:36} {item.bytes / 1e6:10.1f} MB  {item.why}")

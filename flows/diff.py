@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flows.differences import differences
 from flows.results import headlines
-from flows.status import differences
 from storage.errors import BadInput
-from storage.runs import Run, numbers, read_run
+from storage.runs import Run, numbers, read_run, shown_run
 
 
-def two_runs(store: Path, study: str, a: int | None, b: int | None) -> tuple[Run, Run]:
-    """Return the runs `a` and `b`. `b` defaults to the newest run. Without both, the newest two runs are returned."""
+def two_runs(store: Path, study: str, a: str | None, b: str | None) -> tuple[Run, Run]:
+    """Return the runs `a` and `b`, each a number, or a variant for its newest complete run.
+
+    Without `b` it is the newest run; without both they are the newest two. Raises BadInput when there is no such run.
+    """
     existing = numbers(store, study)
     if len(existing) < 2 and (a is None or b is None):
         raise BadInput(f"study {study!r} has {len(existing)} runs in {store}: a comparison takes two")
-    if b is None:
-        a, b = (existing[-2] if a is None else a), existing[-1]
-    assert a is not None
-    return read_run(store, study, a), read_run(store, study, b)
+    newest = str(existing[-1]) if existing else ""
+    before = str(existing[-2]) if len(existing) > 1 else newest
+    return _run(store, study, a or before), _run(store, study, b or newest)
+
+
+def _run(store: Path, study: str, named: str) -> Run:
+    if named.isdecimal():
+        return read_run(store, study, int(named))
+    return shown_run(store, study, variant=named)
 
 
 def diff(store: Path, a: Run, b: Run) -> list[str]:
     """Return the lines to print: the differences from run `a` to run `b`."""
-    lines = [f"{a.study}: run {a.number} of {a.started} -> run {b.number} of {b.started}"]
+    lines = [f"{a.study}: {a} -> {b}"]
     lines += _section("settings", differences(a.config, b.config))
     lines += _section("pairs", _pairs(a, b))
     lines += _section("versions", differences(a.versions, b.versions))

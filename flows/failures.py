@@ -57,6 +57,13 @@ def explained(error: BaseException) -> str | None:
     return None
 
 
+def sentence_of(error: BaseException) -> str:
+    """One sentence for an error: that of `explained`, else its text, after its class unless it is bad input."""
+    if getattr(error, "exit_code", 1) == 2:
+        return str(error)
+    return explained(error) or f"{type(error).__name__}: {error}"
+
+
 def chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and the chain of its causes."""
     seen: set[int] = set()

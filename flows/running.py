@@ -1,4 +1,7 @@
-"""Run the jobs of a stage in a Prefect sub-flow, one after another or in parallel on a Ray cluster."""
+"""Run the jobs of a stage in a Prefect sub-flow, one after another or in parallel on a Ray cluster.
+
+A job that fails does not stop the others. What hangs on it is left out, and the run ends with a list of failures.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,61 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from prefect import Task, flow
 from prefect.context import TagsContext
 from prefect.futures import PrefectFuture
 
-from flows.cluster import Cluster, Here
+from flows.cluster import Cluster, ClusterError, Here
+from flows.failures import explained, sentence_of
 from flows.jobs import STEPS, Given, Job, fetches, jobs_of
+from flows.narrow import WHOLE, Narrow
 from flows.stages import STAGES
 from storage import failures
 from storage.dataset import Dataset, manifest_of
-from storage.runs import Entry
+from storage.record import Record
+from storage.runs import Entry, Key
 from storage.sources.section import rules_of, source_of
 from tasks.acquire import ledger, retry, scan
 from tasks.stage import Runtime
 from tasks.train import sae, train_together
 
 log = logging.getLogger("bridgescope")
+
+
+class Failed(NamedTuple):
+    """A job that failed, and its exception."""
+
+    key: Key
+    error: Exception
+
+
+class JobsFailed(RuntimeError):
+    """Jobs of a stage failed. Prefect shows the stage as failed; the run goes on with the other jobs."""
+
+
+class Course(NamedTuple):
+    """What the stages of one run share."""
+
+    given: Given
+    runtime: Runtime
+    record: Record
+    cluster: Cluster | None
+    narrow: Narrow
+    errors: list[Failed]  #: the failures so far, in all stages
+
+    def step(self, jobs: list[Job]) -> list[Job]:
+        """The jobs of a step that this run runs: the narrowed ones.
+
+        Those are left out whose inputs this run does not make, because of a failure or because it is narrowed.
+        """
+        wanted = [job for job in jobs if self.narrow.includes(job.key)]
+        return [job for job in wanted if job.inputs is not None] if self.errors or self.narrow != WHOLE else wanted
+
+
+Outcome = Entry | Failed
 
 
 def run_job(job: Job, runtime: Runtime, *, refresh: bool = False) -> Entry:
@@ -44,44 +84,78 @@ def _entry(job: Job, dataset: Dataset, seconds: float, *, cached: bool) -> Entry
     return job.entry(dataset, seconds, cached=cached)
 
 
-def run_jobs(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster | None = None) -> Iterator[Entry]:
+class Apart:
+    """Keeps failures apart: says after each whether the other jobs go on.
+
+    A failure of the surroundings (the disk, the Prefect server, the cluster) would meet every other job too, so it
+    stops the run. Shards of one model, or of one SAE, that fail for the same reason twice are not tried further.
+    """
+
+    def __init__(self) -> None:
+        self.causes: dict[Key, list[str]] = {}
+
+    def failed(self, job: Job, error: Exception) -> Failed:
+        """Note a failure and return it. Raises the error itself where it stops the run."""
+        if isinstance(error, ClusterError) or (explained(error) is not None):
+            raise error
+        self.causes.setdefault(job.key._replace(shard=None), []).append(str(error))
+        return Failed(job.key, error)
+
+    def gave_up(self, job: Job) -> bool:
+        """Whether two shards of the same model or SAE have failed with the same message."""
+        causes = self.causes.get(job.key._replace(shard=None), [])
+        return len(causes) != len(set(causes))
+
+
+def run_jobs(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster | None = None) -> Iterator[Outcome]:
     """Run jobs of a stage in parallel on a cluster. Without one they run in turn, since each job uses every core."""
+    apart = Apart()
     if cluster is not None:
-        yield from _side_by_side(stage, jobs, runtime, cluster)
+        yield from _side_by_side(stage, jobs, runtime, cluster, apart)
         return
     for job in jobs:
-        yield run_job(job, runtime)
+        if not apart.gave_up(job):
+            yield _outcome(job, apart, partial(run_job, job, runtime))
 
 
-def _side_by_side(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster) -> Iterator[Entry]:
-    """Run jobs on a cluster and yield their entries in the order of the jobs.
+def _outcome(job: Job, apart: Apart, run: Callable[[], Entry]) -> Outcome:
+    try:
+        return run()
+    except Exception as error:
+        return apart.failed(job, error)
 
-    A job whose dataset is complete is not submitted; this process adopts the dataset. After a failure no further job is
-    submitted. Jobs that are already submitted run to their end, and their datasets are kept. Then the first exception
-    is raised.
+
+def _side_by_side(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster, apart: Apart) -> Iterator[Outcome]:
+    """Run jobs on a cluster and yield their outcomes in the order of the jobs. Complete datasets are adopted here.
+
+    After a failure that stops the run, no further job is submitted. The submitted ones run to their end, since their
+    datasets are kept; then the failure is raised.
     """
     waiting: deque[tuple[Job, PrefectFuture[Dataset] | None]] = deque()
-    failed: list[Exception] = []
+    stopped: list[Exception] = []
 
-    def next_entry() -> list[Entry]:
-        """Wait for the job that was submitted first. Returns its entry in a list, or an empty list when it failed."""
+    def outcomes() -> list[Outcome]:
+        """Wait for the job submitted first. Empty when its failure stops the run."""
         job, future = waiting.popleft()
         try:
-            return [run_job(job, runtime) if future is None else _ended(job, future, runtime)]
+            run = partial(run_job, job, runtime) if future is None else partial(_ended, job, future, runtime)
+            return [_outcome(job, apart, run)]
         except Exception as error:
-            failed.append(error)
+            stopped.append(error)
             return []
 
     for job in jobs:
+        if apart.gave_up(job):
+            continue
         waiting.append((job, cluster.submit(stage, *_task(job, runtime)) if _is_due(job, runtime) else None))
         while len(waiting) > cluster.ahead(stage):
-            yield from next_entry()
-        if failed:
+            yield from outcomes()
+        if stopped:
             break
     while waiting:
-        yield from next_entry()
-    if failed:
-        raise failed[0]
+        yield from outcomes()
+    if stopped:
+        raise stopped[0]
 
 
 def _task(job: Job, runtime: Runtime) -> tuple[Task[..., Dataset], dict[str, Any]]:
@@ -97,7 +171,10 @@ def _ended(job: Job, future: PrefectFuture[Dataset], runtime: Runtime) -> Entry:
     return _entry(job, dataset, 0.0 if cached else manifest_of(runtime.store, dataset)["seconds"], cached=cached)
 
 
-def _acquire(given: Given, runtime: Runtime) -> Iterator[Entry]:
+def _acquire(course: Course) -> Iterator[Outcome]:
+    """Scan the source, fetch its shards, retry what failed for a while, write the ledger. The first failure is raised:
+    no other stage can go on without pairs."""
+    given, runtime = course.given, course.runtime
     began = time.perf_counter()
     pairs, source = given.study.pairs, source_of(given.study.pairs)
     scanned = scan(source, pairs.shard_size, runtime)
@@ -128,17 +205,23 @@ def _acquire(given: Given, runtime: Runtime) -> Iterator[Entry]:
     yield Entry(kind="ledger", dataset=ledger(scanned.dropped, fetched, pairs.min_success, runtime))
 
 
-def _train(given: Given, runtime: Runtime, cluster: Cluster | None) -> Iterator[Entry]:
+def _train(course: Course, cluster: Cluster | None) -> Iterator[Outcome]:
     """Train the missing seeds in parallel, then run every job. On a cluster each seed is a task of its own."""
-    jobs = list(jobs_of("train", given))
-    missing = [job.inputs for job in jobs if job.stage is sae and job.inputs and _is_due(job, runtime)]
+    runtime = course.runtime
+    jobs = course.step(list(jobs_of("train", course.given)))
+    missing = [job for job in jobs if job.stage is sae and job.inputs and _is_due(job, runtime)]
     if cluster is not None or len(missing) < 2:
         yield from run_jobs("train", jobs, runtime, cluster)
         return
-    train_together(missing, runtime)
-    adopt = runtime.model_copy(update={"force": False})
+    errors = train_together([job.arguments() for job in missing], runtime)
+    failed = {job.key: error for job, error in zip(missing, errors, strict=True) if error is not None}
+    adopt, apart = runtime.model_copy(update={"force": False}), Apart()
     for job in jobs:  # SAEs that `train_together` trained are adopted; imported ones are made here
-        yield run_job(job, adopt if job.stage is sae else runtime, refresh=runtime.force)
+        if job.key in failed:
+            yield apart.failed(job, failed[job.key])
+        else:
+            options = adopt if job.stage is sae else runtime
+            yield _outcome(job, apart, partial(run_job, job, options, refresh=runtime.force))
 
 
 def _is_due(job: Job, runtime: Runtime) -> bool:
@@ -146,30 +229,42 @@ def _is_due(job: Job, runtime: Runtime) -> bool:
     return runtime.force or job.lookup(runtime.store) is None
 
 
-def run_stage(stage: str, given: Given, runtime: Runtime, cluster: Cluster | None = None) -> list[Entry]:
-    """Run one stage as a Prefect sub-flow of its name. Adds the entries to `given.state` and returns them.
+def run_stage(stage: str, course: Course) -> list[Entry]:
+    """Run one stage as a Prefect sub-flow of its name. Returns its entries, which are in the state and the record too.
 
-    The tasks run on the cluster if there is one, the stage is marked as `spread`, and a dataset must be made.
+    The tasks run on the cluster if there is one, the stage is marked as `spread`, and a dataset must be made. A job
+    that fails is added to `course.errors` and to the record.
     """
+    given, runtime, cluster = course.given, course.runtime, course.cluster
     if cluster is not None and not (
-        STAGES[stage].spread and any(_is_due(job, runtime) for job in jobs_of(stage, given))
+        STAGES[stage].spread and any(_is_due(job, runtime) for job in course.step(list(jobs_of(stage, given))))
     ):
         cluster = None
 
-    def steps() -> Iterator[Entry]:
+    def steps() -> Iterator[Outcome]:
         for step in STEPS[stage]:
-            yield from run_jobs(stage, step(given), runtime, cluster)
+            yield from run_jobs(stage, course.step(step(given)), runtime, cluster)
 
-    runners: dict[str, Callable[[], Iterator[Entry]]] = {
-        "acquire": lambda: _acquire(given, runtime),
-        "train": lambda: _train(given, runtime, cluster),
+    runners: dict[str, Callable[[], Iterator[Outcome]]] = {
+        "acquire": lambda: _acquire(course),
+        "train": lambda: _train(course, cluster),
     }
     entries: list[Entry] = []
 
     def body() -> None:
-        for entry in runners.get(stage, steps)():
-            given.state.add(entry)
-            entries.append(entry)
+        failed = 0
+        for outcome in runners.get(stage, steps)():
+            if isinstance(outcome, Failed):
+                failed += 1
+                course.errors.append(outcome)
+                failure = course.record.fail(stage, outcome.key, sentence_of(outcome.error), outcome.error)
+                log.error("failed: %s: %s (%s)", failure.key, failure.cause, failure.traceback)
+                continue
+            given.state.add(outcome)
+            course.record.add(outcome)
+            entries.append(outcome)
+        if failed:
+            raise JobsFailed(f"{failed} jobs of {stage} failed")
 
     here = Here(body)
 
@@ -187,5 +282,8 @@ def run_stage(stage: str, given: Given, runtime: Runtime, cluster: Cluster | Non
         with TagsContext(current_tags=set()):
             here.body()
 
-    stage_flow()
+    try:
+        stage_flow()
+    except JobsFailed as error:
+        log.debug("%s", error)  # its failures are recorded, and raised when the run ends
     return entries

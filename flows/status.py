@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flows.config import Study
+from flows.differences import differences
 from flows.jobs import STEPS, Given, Job
 from flows.stages import STAGES
+from flows.variants import variant_of
 from storage.dataset import manifest_of
 from storage.errors import BadInput
-from storage.runs import Entry, Key, Run, State, last_run
+from storage.runs import Entry, Key, Run, State, known_run, last_run, newest_complete, variants
 
 
 class Status(NamedTuple):
@@ -26,10 +28,12 @@ def status(study: Study, store: Path) -> list[Status]:
 
     The source is not listed again: its items are those that the last scan found.
     """
-    last = last_run(store, study.name)
-    if last is None:
-        return [Status(Key(stage), "missing", "the study has not run in this store") for stage in STAGES]
+    own, last = runs_of(study, store)
+    if last is None or not last.of("scan"):
+        why = "the study has not run in this store" if last is None else "no run has listed the source to its end"
+        return [Status(Key(stage), "missing", why) for stage in STAGES]
     before = {entry.key: entry for entry in last.entries}
+    failed = {failure.key: failure for failure in own.failures} if own else {}
     given = Given(study, State(), last, store)
     given.state.add(*last.of("scan"), *last.of("ledger"))
     rows = []
@@ -38,6 +42,8 @@ def status(study: Study, store: Path) -> list[Status]:
         if dataset is not None:
             given.state.add(job.entry(dataset))
             rows.append(Status(job.key, "fresh", ""))
+        elif own is not None and job.key in failed:
+            rows.append(Status(job.key, "missing", f"failed in run {own.number}: {failed[job.key].cause}"))
         else:
             rows.append(_unfinished(job, before.get(job.key), store))
     return rows
@@ -64,30 +70,26 @@ def _unfinished(job: Job, known: Entry | None, store: Path) -> Status:
     return Status(job.key, "stale", "changed: " + ", ".join(differences(manifest["arguments"], at.arguments)))
 
 
-def differences(old: Any, new: Any, place: str = "") -> list[str]:
-    """List where two JSON values differ, as `key old -> new`. Items of a list are matched by name where they have one.
+def runs_of(study: Study, store: Path) -> tuple[Run | None, Run | None]:
+    """(the newest run of the study as its file states it, what is known of it from that run and earlier ones).
 
-    For datasets and lists only the key is given, without the values.
+    A file whose configuration has not run is compared with the study's other variants: the first is then None.
     """
-    old, new = _by_name(old), _by_name(new)
-    if isinstance(old, dict) and isinstance(new, dict) and "digest" not in old:
-        lines = []
-        for key in sorted(old.keys() | new.keys()):
-            lines += differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
-        return lines
-    if old == new:
-        return []
-    if isinstance(old, (dict, list)) or isinstance(new, (dict, list)):
-        return [place]
-    return [f"{place} {old} -> {new}"]
+    variant = variant_of(store, study)
+    if variant is None:
+        return None, known_run(store, study.name)
+    return last_run(store, study.name, variant), known_run(store, study.name, variant)
 
 
-def _by_name(value: Any) -> Any:
-    """Turn a list of dicts that all have a 'name' into {name: dict}. Any other value is returned unchanged."""
-    named = isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value)
-    return {item["name"]: item for item in value} if named else value
-
-
-def summary(run: Run | None) -> str:
-    """Number and start of the newest run."""
-    return f"run {run.number} of {run.started}" if run else "no run"
+def summary(store: Path, study: Study, own: Run | None) -> list[str]:
+    """Lines on the newest run of the study, its newest complete run, the run's failures, and other variants."""
+    others = [name for name in variants(store, study.name) if own is None or name != own.variant]
+    if own is None:
+        first = "no run of this configuration" if others else "no run"
+        return [first + (f"; other variants: {', '.join(others)}" if others else "")]
+    lines = [str(own)]
+    if not own.is_complete:
+        complete = newest_complete(store, study.name, own.variant)
+        lines.append(f"newest complete: {complete}" if complete else "no run is complete")
+    lines += [f"failed in run {own.number}: {f.key}: {f.cause} (traceback: {f.traceback})" for f in own.failures]
+    return lines + ([f"other variants: {', '.join(others)}"] if others else [])

@@ -1,4 +1,4 @@
-"""The flow of a whole study, or of one of its stages: runs the stages in order, then writes the run."""
+"""The flow of a whole study, or of one of its stages: runs the stages in order and records the run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import contextlib
 import datetime
 import logging
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,16 +31,20 @@ from flows.artifacts import progress, report_page, stage_table
 from flows.cluster import Cluster
 from flows.config import Study
 from flows.failures import check_database
-from flows.jobs import Given, jobs_of
-from flows.running import run_stage
+from flows.jobs import STEPS, Given, jobs_of
+from flows.narrow import WHOLE, Narrow
+from flows.preflight import look
+from flows.published import publish_report
+from flows.running import Course, Failed, run_stage
 from flows.stages import STAGES
 from flows.upstream import upstream_of
+from flows.variants import name_variant, told
 from storage.catalog import write_catalog_file
-from storage.dataset import library_versions, locked
+from storage.dataset import library_versions
 from storage.errors import BadInput
 from storage.lease import leases, running
-from storage.runs import Entry, Run, State, last_run, write_run
-from storage.site import SITE
+from storage.record import Record
+from storage.runs import ENDED, Entry, Run, State, known_run, newest_complete
 from tasks.stage import Runtime
 
 log = logging.getLogger("bridgescope")
@@ -55,11 +58,13 @@ class StageDone(NamedTuple):
     cached: int
     seconds: float
     slowest_cached: float  #: seconds of the slowest cached task
+    failed: int = 0
 
     def __str__(self) -> str:
         cached = f", {self.cached} cached" if self.cached else ""
         slowest = f" (slowest cached task {self.slowest_cached * 1000:.0f} ms)" if self.cached else ""
-        return f"{self.stage:8} {self.tasks:3} tasks{cached:12} {self.seconds:7.1f} s{slowest}"
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.stage:8} {self.tasks:3} tasks{cached:12} {self.seconds:7.1f} s{slowest}{failed}"
 
 
 class Finished(NamedTuple):
@@ -68,6 +73,17 @@ class Finished(NamedTuple):
     run: Run
     stages: list[StageDone]
     prefect_seconds: float  #: from the call to the first line of the flow: the time Prefect needs to start
+
+
+class RunFailed(RuntimeError):
+    """Several jobs of a run failed, and the others have ended. The message has one line per failure."""
+
+    def __init__(self, run: Run, errors: list[Exception]) -> None:
+        lines = [f"{failure.key}: {failure.cause} (traceback: {failure.traceback})" for failure in run.failures]
+        super().__init__("\n".join([f"{len(lines)} jobs failed, the others ended:", *lines]))
+        self.run = run
+        #: 2 when every failure is bad input, else 1
+        self.exit_code = min(getattr(error, "exit_code", 1) for error in errors)
 
 
 @contextlib.contextmanager
@@ -104,22 +120,37 @@ def run_study(
     only: str | None = None,
     force: bool = False,
     upstream: str | None = None,
+    narrow: Narrow = WHOLE,
+    variant: str | None = None,
+    changes: Sequence[str] = (),
     progress: bool = True,
     on_stage_done: Callable[[StageDone], None] = lambda done: None,
 ) -> Finished:
     """Run a study, or one stage of it on the outputs of the stages before it.
 
     `force` makes the outputs of the stage (or of every stage) again. `upstream`, with `only`, is the recipe of a
-    dataset of an earlier stage to use in place of the newest. `on_stage_done` is called as each stage ends.
-    Raises BadInput for an unknown stage, a store that cannot be written, or a stage whose inputs are missing. An
-    exception of a task is raised unchanged.
+    dataset of an earlier stage to use in place of the newest. `narrow`, with `only`, keeps to one model, SAE or seed.
+    `variant` names the configuration, which otherwise gets a name from `changes`, the changes made by --set.
+    `on_stage_done` is called as each stage ends.
+
+    A job that fails does not stop the others. When all have ended, the exception of a single failure is raised
+    unchanged, with a note that names the job; several failures raise RunFailed. Raises BadInput for an unknown stage, a
+    store that cannot be written, a stage whose inputs are missing, or a model or checkpoint that cannot be read.
     """
     if only is not None and only not in STAGES:
         raise BadInput(f"--only {only}: no such stage; stages are {', '.join(STAGES)}")
-    if upstream is not None and only is None:
-        raise BadInput(f"--upstream {upstream}: goes with --only STAGE")
+    if only is None:
+        for option, value in (("upstream", upstream), *narrow._asdict().items()):
+            if value is not None:
+                raise BadInput(f"--{option} {value}: goes with --only STAGE")
+    narrow.check(study)
     if not os.access(store, os.W_OK):
         raise BadInput(f"the store {store} is not writable")
+    if only in (None, "embed", "train"):
+        look(study, store)
+    named = name_variant(store, study, variant, list(changes))
+    if (sentence := told(store, study, named)) is not None:
+        log.warning("%s", sentence)
     if not deployed() and PREFECT_API_URL.value() is None:
         url = get_current_settings().server.database.connection_url
         check_database(url.get_secret_value() if url else "")
@@ -130,55 +161,106 @@ def run_study(
         for other in leases(store, study.name):
             if other.live and other.path != own:
                 log.warning("%s runs this study too: a dataset that both need is made once, by the first", other.holder)
-        last = last_run(store, study.name)
-        state = upstream_of(study, store, last, only, upstream) if only else State()
-        return _run_study(Given(study, state, last, store), only, runtime, cluster, on_stage_done)
+        last = known_run(store, study.name, named) or known_run(store, study.name)
+        state = upstream_of(study, store, last, only, upstream, narrow) if only else State()
+        run = Run(
+            study=study.name,
+            variant=named,
+            config=study.model_dump(mode="json"),
+            started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            versions=library_versions(),
+            options={"only": only, "force": force, "upstream": upstream, "set": list(changes), **narrow._asdict()},
+        )
+        given = Given(study, state, last, store)
+        course = Course(given, runtime, Record(store, run), cluster, narrow, errors=[])
+        return _run_study(course, only, on_stage_done)
 
 
-def _run_study(
-    given: Given,
-    only: str | None,
-    runtime: Runtime,
-    cluster: Cluster | None,
-    on_stage_done: Callable[[StageDone], None],
-) -> Finished:
-    study, store = given.study, runtime.store
+def _run_study(course: Course, only: str | None, on_stage_done: Callable[[StageDone], None]) -> Finished:
+    given, record = course.given, course.record
+    study, store = given.study, given.store
     done: list[StageDone] = []
-    entries: list[Entry] = []
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     began = time.perf_counter()
-    written: list[Run] = []
+    ended: list[Run] = []
     prefect_seconds: list[float] = []
 
     @flow(name="study", flow_run_name=study.name, persist_result=False, result_storage=store)
     def whole_study() -> None:
         prefect_seconds.append(time.perf_counter() - began)
+        entries: list[Entry] = []
+        record.add(*given.state.values())
         for stage in STAGES if only is None else (only,):
             if stage != "acquire" and next(jobs_of(stage, given), None) is None:
                 continue  # a study without demo models has no stage `model`
-            stage_began = time.perf_counter()
+            stage_began, before = time.perf_counter(), len(course.errors)
             with tags(f"study:{study.name}", f"stage:{stage}"), _progress_bar(stage, given):
-                stage_entries = run_stage(stage, given, runtime, cluster)
+                stage_entries = run_stage(stage, course)
             entries.extend(stage_entries)
-            done.append(_summary(stage, stage_entries, time.perf_counter() - stage_began))
+            seconds, failed = time.perf_counter() - stage_began, len(course.errors) - before
+            done.append(_summary(stage, stage_entries, seconds, failed))
             stage_table(store, study.name, stage, stage_entries, done[-1].seconds)
             on_stage_done(done[-1])
-        run = Run(
-            study=study.name,
-            config=study.model_dump(mode="json"),
-            entries=entries if only is None else _complete_run(entries, given),
-            started=started,
-            seconds=round(time.perf_counter() - began, 3),
-            versions=library_versions(),
-        )
-        written.append(write_run(store, run))
-        write_catalog_file(store, written[0])
-        publish_report(store, written[0])
-        report_page(store, written[0], entries)
+        missing = _adopt_rest(course)
+        how = "failed" if course.errors else "partial" if missing else "complete"
+        ended.append(record.end(how, time.perf_counter() - began, missing))
+        if ended[0].is_complete or newest_complete(store, study.name) is None:
+            write_catalog_file(store, ended[0])
+        publish_report(store, ended[0])
+        report_page(store, ended[0], entries)
+        if course.errors:
+            raise _failure(ended[0], course.errors)
 
-    with prefect_settings(), tags(f"study:{study.name}"):
+    with prefect_settings(), tags(f"study:{study.name}"), _recorded(record, began):
         whole_study.fn() if deployed() else whole_study()
-    return Finished(written[0], done, prefect_seconds[0])
+    return Finished(ended[0], done, prefect_seconds[0])
+
+
+@contextlib.contextmanager
+def _recorded(record: Record, began: float) -> Iterator[None]:
+    """Write into the record of a run that it failed or was interrupted, when an exception ends the block."""
+    try:
+        yield
+    except BaseException as error:
+        if record.folder is not None and not (record.folder / ENDED).exists():
+            how = "failed" if isinstance(error, Exception) else "interrupted"
+            record.end(how, time.perf_counter() - began, [])
+        raise
+
+
+def _failure(run: Run, errors: list[Failed]) -> Exception:
+    """The exception that tells of the failed jobs of a run: a single one is the job's own, with a note."""
+    if len(errors) > 1:
+        return RunFailed(run, [failed.error for failed in errors])
+    (failure,), ((key, error),) = run.failures, errors
+    error.add_note(f"failed: {key} (traceback: {failure.traceback}); the jobs that do not hang on it have ended")
+    return error
+
+
+def _adopt_rest(course: Course) -> list[str]:
+    """Add the datasets that this run did not make and that are fresh. Returns the stages with missing ones, in order.
+
+    A dataset is fresh when it lies at the address that follows from the run's own datasets, so that nothing of an
+    earlier run is taken that was made from other inputs.
+    """
+    given, record = course.given, course.record
+    missing: dict[str, None] = {}
+    fresh: list[Entry] = []
+    for stage, steps in STEPS.items():
+        if stage == "acquire" and not given.state.of("scan"):
+            missing[stage] = None
+            continue
+        for step in steps:
+            for job in step(given):
+                if job.key in given.state:
+                    continue
+                dataset = job.stage.adopt(given.store, **job.inputs) if job.inputs is not None else None
+                if dataset is None:
+                    missing[stage] = None
+                else:
+                    fresh.append(job.entry(dataset, cached=True))
+                    given.state.add(fresh[-1])
+    record.add(*fresh)
+    return list(missing)
 
 
 def _progress_bar(stage: str, given: Given) -> AbstractContextManager[None]:
@@ -191,52 +273,7 @@ def _progress_bar(stage: str, given: Given) -> AbstractContextManager[None]:
     )
 
 
-def _summary(stage: str, entries: list[Entry], seconds: float) -> StageDone:
+def _summary(stage: str, entries: list[Entry], seconds: float, failed: int) -> StageDone:
     tasks = [entry for entry in entries if entry.is_task]
     cached = [entry.seconds for entry in tasks if entry.cached]
-    return StageDone(stage, len(tasks), len(cached), seconds, max(cached, default=0.0))
-
-
-def _complete_run(entries: list[Entry], given: Given) -> list[Entry]:
-    """Complete the entries of a run of one stage, so that they cover all stages.
-
-    Earlier stages get the entries whose datasets the stage used. All others are taken over from the last run.
-    """
-    before = {entry.key: entry for entry in given.last.entries} if given.last else {}
-    now = {entry.key: entry for entry in entries}
-    for key, entry in given.state.items():
-        known = before.get(key)
-        now.setdefault(key, known if known is not None and known.dataset == entry.dataset else entry)
-    return list({**before, **now}.values())
-
-
-def publish_report(store: Path, run: Run) -> Path | None:
-    """Copy the run's page and the explorer's data to `report/<study>/`, which is replaced as a whole.
-
-    Returns the path of the page, or None for a run without one.
-    """
-    reports = run.of("report")
-    if not reports:
-        return None
-    final = store / "report" / run.study
-    partial, aside = final.with_name(f"{run.study}.partial"), final.with_name(f"{run.study}.old")
-    with locked(final):
-        for leftover in (partial, aside):
-            shutil.rmtree(leftover, ignore_errors=True)
-        ignore = shutil.ignore_patterns("dataset.json", "cached.json")
-        shutil.copytree(store / reports[0].dataset.path, partial, ignore=ignore)
-        for explorer in run.of("explorer"):
-            _link(store / explorer.dataset.path / SITE, partial / "explorer.zip")
-        if final.exists():
-            os.rename(final, aside)
-        os.rename(partial, final)
-        shutil.rmtree(aside, ignore_errors=True)
-    return final / "index.html"
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make a hard link, or a copy where the file system has no hard links. The file may hold gigabytes."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    return StageDone(stage, len(tasks), len(cached), seconds, max(cached, default=0.0), failed)

@@ -6,14 +6,18 @@ from pathlib import Path
 
 from flows.config import Study
 from flows.jobs import STEPS, Given
+from flows.narrow import WHOLE, Narrow
 from flows.stages import before
 from storage.errors import BadInput
 from storage.runs import Entry, Run, State, numbers, read_run
 
 
-def upstream_of(study: Study, store: Path, last: Run | None, only: str, recipe: str | None = None) -> State:
+def upstream_of(
+    study: Study, store: Path, last: Run | None, only: str, recipe: str | None = None, narrow: Narrow = WHOLE
+) -> State:
     """Entries of all stages before the stage `only`, for the current study file. Each dataset is marked as in use.
 
+    narrow: a dataset of another model, SAE or seed may be missing.
     recipe: a dataset of an earlier run that replaces the newest one of the same key. Raises BadInput when a dataset is
     missing, or when the study has no dataset of that key.
     """
@@ -34,6 +38,8 @@ def upstream_of(study: Study, store: Path, last: Run | None, only: str, recipe: 
                     state.add(chosen)
                     continue
                 dataset = job.stage.adopt(store, **job.inputs) if job.inputs is not None else None
+                if dataset is None and not narrow.includes(job.key):
+                    continue
                 if dataset is None:
                     raise BadInput(
                         f"--only {only}: {job.key} is missing or stale: run --only {stage} first, or the whole study"

@@ -82,7 +82,7 @@ class Checkpoint:
 
 
 def _set_values(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that are not None. A file may leave the others out."""
+    """The settings that are not None, so that None equals a setting that the checkpoint file does not have."""
     return {name: value for name, value in settings.items() if value is not None}
 
 

@@ -12,7 +12,7 @@ import duckdb
 from storage.dataset import Dataset, manifest_of
 from storage.definitions import define
 from storage.errors import BadInput
-from storage.runs import Entry, Run, last_run, narrowed, studies
+from storage.runs import Entry, Run, narrowed, shown_run, studies
 from storage.statements import SQL, literal, statement
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         tables = {table for e in entries if e.kind == "analyze" for table in tables_of(store, e.dataset)}
         for table in sorted(tables):
             parquet = paths("analyze", f"{table}.parquet")
-            has_statement = (SQL / "views" / f"{table}.sql").exists()  # else storage/sql/tables documents it
+            # A table without a statement of its own is documented in storage/sql/tables.
+            has_statement = (SQL / "views" / f"{table}.sql").exists()
             view = f"CREATE VIEW {table} AS FROM read_parquet({literal(parquet)})"
             con.execute(statement(f"views/{table}", files=parquet) if has_statement else view)
         for macro in sorted((SQL / "macros").glob("*.sql")):
@@ -88,7 +89,7 @@ def tables_of(store: Path, analyzed: Dataset) -> list[str]:
 def open_catalog(
     store: str | os.PathLike[str], study: str | None = None, *, guarded: bool = False, run: Run | None = None
 ) -> duckdb.DuckDBPyConnection:
-    """Open a study's catalog, in memory, over its newest run (or over `run`).
+    """Open a study's catalog, in memory, over its newest complete run, else its newest run (or over `run`).
 
     `study` may be omitted when the store holds only one. With `guarded`, the connection can read the catalog's own
     files and nothing else, and its configuration is locked. Raises BadInput when the study has not run.
@@ -96,9 +97,7 @@ def open_catalog(
     root = Path(store).resolve()
     if run is None:
         name = study or the_only_study(root)
-        run = last_run(root, name)
-        if run is None:
-            raise BadInput(f"study {name!r} has not run in {root}: it holds {', '.join(studies(root)) or 'no study'}")
+        run = shown_run(root, name)
     con = duckdb.connect()
     files = create_views(con, root, run.entries, heldout_of(run))
     if guarded:

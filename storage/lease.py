@@ -104,7 +104,7 @@ def adopt(store: Path, at: Address) -> Dataset | None:
 def unused(folder: Path, since: float) -> Iterator[bool]:
     """Hold a dataset's lock. Yields False if another process holds it, or has touched the lock file since `since`."""
     lock = lock_of(folder)
-    existed = lock.exists()  # if it is created here, its time does not mean that the dataset was used
+    existed = lock.exists()  # a lock file created below has the current time, although nobody used the dataset
     handle = os.open(lock, os.O_RDONLY if existed else os.O_RDONLY | os.O_CREAT, 0o644)
     try:
         yield _try_lock(handle, fcntl.LOCK_EX) and (not existed or os.fstat(handle).st_mtime < since)

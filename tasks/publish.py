@@ -15,7 +15,7 @@ import duckdb
 from storage.catalog import open_catalog, tables_of
 from storage.embeddings import read_attributes
 from storage.errors import BadInput
-from storage.runs import Entry, Run, last_run
+from storage.runs import Entry, Run, shown_run
 from storage.site import SITE
 from vlm.spec import Spec
 
@@ -34,9 +34,9 @@ def publish(
     target: str | os.PathLike[str],
     private: bool = True,
 ) -> str:
-    """Publish an SAE of the newest run to a hub repository `owner/name` or into a folder. Returns its URL or path.
+    """Publish an SAE of the newest complete run to a hub repository `owner/name` or into a folder.
 
-    Raises BadInput when the study has not run or has no such SAE.
+    Returns its URL or path. Raises BadInput when the study has not run or has no such SAE.
     """
     from sae import SAE
     from sae.hub import push_to_hub
@@ -47,20 +47,29 @@ def publish(
 
 
 def publish_study(
-    store: Path, study: str, target: str | os.PathLike[str], web: Path, *, items: bool = True, private: bool = True
+    store: Path,
+    study: str,
+    target: str | os.PathLike[str],
+    web: Path,
+    *,
+    items: bool = True,
+    private: bool = True,
+    run: Run | None = None,
 ) -> str:
-    """Publish the newest run of a study to a hub repository or into a folder: SAEs, card, statistics and pages.
+    """Publish a complete run of a study to a hub repository or into a folder: SAEs, card, statistics and pages.
+
+    run: default: the newest complete one.
 
     web: the built front end. Without `items` no image and no caption is published. Returns the URL or path. Raises
-    BadInput when the study has not run to its end, and NotOurs for a folder that holds other files.
+    BadInput when the run is not complete, and NotOurs for a folder that holds other files.
     """
     from report.card import study_card
     from report.explorer import unpack
     from sae.hub import CARD, HEAD, release
 
-    run = last_run(store, study)
-    if run is None or not run.of("explorer"):
-        raise BadInput(f"study {study!r} has not run to its end in {store}: bridgescope run STUDY.toml")
+    run = run or shown_run(store, study)
+    if not run.is_complete or not run.of("explorer"):
+        raise BadInput(f"study {run.study!r}, {run}, cannot be published: {run.absent() or 'it has no pages'}")
     site = store / run.of("explorer")[0].dataset.path / SITE
     with release(target, private=private) as made, open_catalog(store, run=run) as con:
         shutil.copytree(web, made.folder, dirs_exist_ok=True)

@@ -84,7 +84,7 @@ class Stage:
             bound = make_signature.bind(*args, **kwargs).arguments
             return self.make(**bound)
 
-        del make.__wrapped__  # the body is not pickled with the task; another process imports it by name (__reduce__)
+        del make.__wrapped__  # so that the body is not pickled with the task: another process imports it (__reduce__)
         make_signature = signature.replace(parameters=parameters, return_annotation=Dataset)
         make.__signature__ = make_signature  # type: ignore[attr-defined]
         make.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": Dataset}

@@ -30,17 +30,15 @@ def sae(
 
 
 @task(persist_result=False, cache_policy=NO_CACHE)
-def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[Dataset]:
-    """Train several seeds in parallel, one per core at a time.
+def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[ChildFailed | None]:
+    """Make the datasets of several seeds, one per core at a time. Not cached: the task of each seed adopts its dataset.
 
-    This task is not cached: afterwards the cached task of each seed finds its dataset complete and adopts it. A seed
-    that fails does not stop the others. When all have ended, ChildFailed is raised with one line per failure.
+    A seed that fails does not stop the others. Returns the error of each job, or None. Another exception than
+    ChildFailed, such as a full disk, is raised when all have ended.
     """
     with side_by_side(len(jobs)) as pool:
         runs = [pool.submit(sae.make, runtime, **job) for job in jobs]
-        failed = [error for error in (run.exception() for run in runs) if error is not None]
-        if other := [error for error in failed if not isinstance(error, ChildFailed)]:
+        errors = [run.exception() for run in runs]
+        if other := [error for error in errors if not isinstance(error, ChildFailed | None)]:
             raise other[0]
-        if failed:
-            raise ChildFailed("\n".join(str(error) for error in failed))
-        return [run.result() for run in runs]
+        return [error if isinstance(error, ChildFailed) else None for error in errors]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from storage.runs import Run
+
+if TYPE_CHECKING:
+    from sae import SAE
 
 RUN = "import sys\nfrom flows.cli import main\nsys.exit(main(['run', sys.argv[1], '--store', sys.argv[2]]))\n"
 TEXT = """
@@ -94,3 +98,18 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code and standard error of a process."""
     _, errors = process.communicate(timeout=300)
     return process.returncode, errors
+
+
+def random_sae(dim: int, seed: int) -> SAE:
+    """An SAE of 20 random directions that was not trained."""
+    import torch
+
+    from sae.model import SAE, Config
+
+    torch.manual_seed(seed)
+    atoms = torch.nn.functional.normalize(torch.randn(20, dim), dim=1)
+    config = Config(
+        architecture="batchtopk", dim=dim, width=20, k=2, decoder_bias=True, image_share=0.5, seed=0, epochs=1,
+        batch_size=8, learning_rate=0.1, auxk=0.0, dead_after_epochs=0.5, rows_seen=5,
+    )  # fmt: skip
+    return SAE(atoms.clone(), torch.zeros(20), atoms, 0.1 * torch.randn(dim), torch.tensor(0.4), config)

@@ -41,7 +41,8 @@ class Listing(NamedTuple):
     dropped: list[Dropped]
 
 
-#: Causes that may not recur at the next try. All others are permanent, and their items are not requested again.
+#: Causes after which another try may succeed, as it may after HTTP 5xx (see `is_transient`). After any other cause the
+#: item is not requested again.
 TRANSIENT = frozenset({"DNS failure", "connection failed", "timeout", "cut short", "HTTP 408", "HTTP 425", "HTTP 429"})
 
 

@@ -86,7 +86,8 @@ class FilesSection(PairsSection):
     def identity(self) -> dict[str, Any]:
         """The identity of the source in the store: `id` from the study file, else its place. Growth does not change it.
 
-        The ids of items are assigned per identity. Datasets do not depend on it: a listing is addressed by its content.
+        The ids of items are assigned per identity. The datasets do not depend on the identity, since a listing is
+        addressed by its content.
         """
         return {"id": self.id} if self.id else self.place()
 

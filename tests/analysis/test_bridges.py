@@ -1,4 +1,4 @@
-"""Bridge figures by chance (nulls), the terms of matched similarity, and the shares of unimodal concepts."""
+"""Bridge figures and what chance gives (nulls), terms of matched similarity, and shares of unimodal concepts."""
 
 import numpy as np
 import pytest

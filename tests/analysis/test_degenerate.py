@@ -15,7 +15,8 @@ from parts_case import analyse, given_of, study_of, tables_of
 from storage.activations import Activations, write_activations
 from storage.catalog import open_catalog
 from storage.embeddings import finish, write_modality
-from storage.runs import Key, last_run, write_run
+from storage.record import write_run
+from storage.runs import Key, last_run
 from storage.statements import SQL, statement
 
 NAMES = "'planted', 'main'"

@@ -25,7 +25,8 @@ def column(*values):
 def brute_force(v, train, heldout):
     """Return the best training accuracy of direction v, and the held-out accuracies of all classifiers that reach it.
 
-    All classifiers are both orientations, with every threshold between two projections or below all of them.
+    All classifiers: images above the threshold or below it, with the threshold midway between two neighbouring
+    projections or below all of them.
     """
     images, texts = (x @ v for x in train)
     values = np.unique(np.concatenate([images, texts]).astype(float))

@@ -19,7 +19,8 @@ from analysis.statistic import Statistic, compute, in_order, statistics
 from analysis.tables import empty
 from storage.catalog import open_catalog
 from storage.documentation import documented
-from storage.runs import Key, last_run, write_run
+from storage.record import write_run
+from storage.runs import Key, last_run
 from storage.statements import SQL
 from tasks.publish import write_statistics
 

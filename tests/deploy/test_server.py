@@ -12,7 +12,7 @@ import pytest
 from deploy_support import ROOT, Operator, descendants, until
 from tests_support import grow, tables
 
-from storage.runs import last_run
+from storage.runs import last_run, newest_complete
 
 SLOW = "saes.main.epochs=400"  # a training that still runs when the test acts on it
 
@@ -60,7 +60,7 @@ def test_one_landing_starts_the_study_once_and_the_study_lands_nothing(operator:
     assert run["parameters"] == parameters
     assert {"landed", "study"} <= set(run["tags"])
 
-    def lines_of(run: str, start: str) -> list[str]:  # Prefect sends lines in the background, some after the end
+    def lines_of(run: str, start: str) -> list[str]:  # Prefect may send log lines after the run has ended
         return [line for line in logs(operator, run) if line.startswith(start)]
 
     digest = until(lambda: lines_of(first, "pairs landed"), "the line of what landed")[0]
@@ -157,7 +157,7 @@ def test_a_second_night_is_cancelled_and_kill_9_of_worker_and_server_is_made_goo
     second = operator.ended(operator.run("study/nightly", **parameters))
     assert second["state_type"] == "CANCELLED"
     operator.kill("worker")
-    assert last_run(operator.store, name) is None
+    assert newest_complete(operator.store, name) is None
     operator.make("worker")
 
     third = operator.run("study/landed", **parameters)

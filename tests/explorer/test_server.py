@@ -18,7 +18,7 @@ from report.explorer.release import handed_out
 from report.queries import MIN_FIRINGS, UNIMODAL
 from storage import open_catalog
 from storage.errors import BadInput
-from storage.runs import write_run
+from storage.record import write_run
 from storage.site import SITE, put_json, writing
 
 HERE = "http://127.0.0.1:8123"

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from tests_support import computed, write_study
+from tests_support import computed, random_sae, write_study
 
 import sae
 from flows.config import load_study
@@ -26,16 +26,6 @@ SETTINGS = '[[saes]]\nname = "lens"\ncheckpoint = "lens"\n[[saes]]\nname = "bare
 
 def run(study: Path, store: Path, *changes: str, **options: object) -> Finished:
     return run_study(load_study(study, list(changes)), store, progress=False, **options)  # type: ignore[arg-type]
-
-
-def random_sae(dim: int, seed: int) -> sae.SAE:
-    torch.manual_seed(seed)
-    atoms = torch.nn.functional.normalize(torch.randn(20, dim), dim=1)
-    config = sae.model.Config(
-        architecture="batchtopk", dim=dim, width=20, k=2, decoder_bias=True, image_share=0.5, seed=0, epochs=1,
-        batch_size=8, learning_rate=0.1, auxk=0.0, dead_after_epochs=0.5, rows_seen=5,
-    )  # fmt: skip
-    return sae.SAE(atoms.clone(), torch.zeros(20), atoms, 0.1 * torch.randn(dim), torch.tensor(0.4), config)
 
 
 def write_checkpoints(folder: Path, dim: int = 12, seed: int = 0) -> None:

@@ -24,7 +24,7 @@ def test_diff_names_settings_pairs_and_datasets_and_puts_the_figures_side_by_sid
     assert main(["diff", "small", "--store", str(store)]) == 2
     assert "has 0 runs" in capsys.readouterr().err
     run_study(load_study(study), store, progress=False)
-    run_study(load_study(study), store, progress=False)
+    run_study(load_study(study), store, progress=False, only="report", force=True)
     grow(tmp_path / "vectors")
     run_study(load_study(study, ["saes.main.k=4"]), store, progress=False)
 
@@ -47,8 +47,12 @@ def test_diff_names_settings_pairs_and_datasets_and_puts_the_figures_side_by_sid
         means.append(con.execute("SELECT avg(r2_image) FROM saes").fetchone()[0])
     assert shown == [f"{means[0]:.4f}", f"{means[1]:.4f}", f"{means[1] - means[0]:+.4f}"]
 
-    assert main(["gc", "--yes", "--store", str(store)]) == 0
-    assert main(["diff", "small", "1", "3", "--store", str(store)]) == 0
-    assert "the tables of run 1 are no longer in the store" in capsys.readouterr().out
-    assert main(["diff", "small", "1", "9", "--store", str(store)]) == 2
-    assert "has no run 9: it has [1, 2, 3]" in capsys.readouterr().err
+    # A variant stands for its newest complete run.
+    assert main(["diff", "small", "base", "saes.main.k=4", "--store", str(store)]) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("small: run 2 of ")
+
+    assert main(["gc", "--yes", "--drop", "small:base", "--store", str(store)]) == 0
+    assert main(["diff", "small", "3", "3", "--store", str(store)]) == 0
+    capsys.readouterr()
+    assert main(["diff", "small", "1", "3", "--store", str(store)]) == 2
+    assert "has no run 1: it has [3]" in capsys.readouterr().err

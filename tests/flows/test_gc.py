@@ -19,7 +19,8 @@ from storage.dataset import Address, Dataset, address, materialize
 from storage.errors import BadInput
 from storage.garbage import collect, find_garbage
 from storage.lease import adopt, clock, leases, lock_of, running
-from storage.runs import last_run, read_run
+from storage.record import write_run
+from storage.runs import last_run, read_run, variants
 
 pytestmark = pytest.mark.slow
 
@@ -67,26 +68,30 @@ def copy(grown: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
     return study, tmp_path / "store"
 
 
-def test_only_what_the_older_run_alone_refers_to_goes(
+def test_each_variant_keeps_its_newest_complete_run_until_it_is_dropped(
     copy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     study, store = copy
+    variant = "small:saes.main.k=4"
     # Runs 1 and 3 share all datasets. Twelve datasets belong to run 2 alone: two SAEs, two exports, two maps, the parts
     # of both SAEs and of their seeds, the tables, the page and the explorer.
-    assert main(["gc", "--store", str(store), "--keep", "2"]) == 0
-    assert "would delete 0 folders" in capsys.readouterr().out
-    before = sorted(store.glob("*/*/dataset.json"))
     assert main(["gc", "--store", str(store)]) == 0
+    assert "would delete 0 folders" in capsys.readouterr().out
+    assert main(["gc", "--store", str(store), "--drop", "small:other"]) == 2
+    assert f"no such variant; there are small:base, {variant}" in capsys.readouterr().err
+    before = sorted(store.glob("*/*/dataset.json"))
+    assert main(["gc", "--store", str(store), "--drop", variant]) == 0
     output = capsys.readouterr().out
     assert "would delete 12 folders" in output
     assert "train own main of small, run 2" in output
     assert sorted(store.glob("*/*/dataset.json")) == before
-    assert main(["gc", "--store", str(store), "--yes"]) == 0
+    assert main(["gc", "--store", str(store), "--yes", "--drop", variant]) == 0
     deleted = {path.parent.parent.name for path in set(before) - set(store.glob("*/*/dataset.json"))}
     assert deleted == {
         "saes", "activations", "measures", "matchings", "tables", "reports", "layouts", "explorers",
     }  # fmt: skip
     assert len(before) - len(list(store.glob("*/*/dataset.json"))) == 12
+    assert variants(store, "small") == ["base"]
     assert computed(run_study(load_study(study), store, progress=False).run) == []
     assert main(["doctor", "--store", str(store)]) == 0
 
@@ -161,8 +166,8 @@ def test_what_is_adopted_between_the_search_and_the_deletion_stays(tmp_path: Pat
 
 def test_a_run_that_cannot_be_read_stops_the_collection(copy: tuple[Path, Path]) -> None:
     _, store = copy
-    (store / "studies" / "small" / "runs" / "2.json").write_text('{"study": "small"}')
-    with pytest.raises(BadInput, match=r"2\.json is not a run"):
+    (store / "studies" / "small" / "runs" / "2" / "run.json").write_text('{"study": "small"}')
+    with pytest.raises(BadInput, match=r"runs/2 is not a run of this version: config: Field required"):
         find_garbage(store)
     assert main(["gc", "--store", str(store), "--yes"]) == 2
     with pytest.raises(BadInput, match="--keep 0: at least 1"):
@@ -172,7 +177,6 @@ def test_a_run_that_cannot_be_read_stops_the_collection(copy: tuple[Path, Path])
 def test_a_newer_run_of_one_stage_does_not_make_the_complete_one_garbage(copy: tuple[Path, Path]) -> None:
     _, store = copy
     newest = last_run(store, "small")
-    half = newest.model_copy(update={"number": 4, "entries": newest.of("acquire")})
-    (store / "studies" / "small" / "runs" / "4.json").write_text(half.model_dump_json())
+    write_run(store, newest.model_copy(update={"entries": newest.of("acquire"), "ended": "partial"}))
     used = {entry.dataset.path for entry in read_run(store, "small", 3).entries}
     assert not used & {item.path for item in find_garbage(store).items}

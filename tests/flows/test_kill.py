@@ -19,7 +19,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 from tests_support import computed, tables, write_study
 
-from storage.runs import Run, last_run
+from storage.runs import Run, last_run, newest_complete
 
 RUN = """
 import sys
@@ -133,7 +133,12 @@ def test_kill_9_then_run_again(
     store = tmp_path / "store"
     killed = python(DIE + where + RUN, study, store)
     assert killed.returncode == -9, killed.stderr
-    assert last_run(store, "small") is None
+    # The run is known from its first finished dataset on, and that it did not end.
+    cut = last_run(store, "small")
+    assert cut is not None
+    assert cut.ended is None
+    assert cut.of("acquire")
+    assert newest_complete(store, "small") is None
     assert all((store / folder).is_dir() for folder in left)
     finished = {path.parent.name: path.stat().st_mtime_ns for path in store.glob("*/*/dataset.json")}
     done = python(CHUNKS + RUN, study, store)

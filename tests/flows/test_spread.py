@@ -7,6 +7,7 @@ import re
 import socket
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import cloudpickle
@@ -16,7 +17,7 @@ from flows.cli import main
 from flows.cluster import Cluster, ClusterError, Here, check_answers
 from flows.config import load_study
 from flows.jobs import STEPS, Given, Job
-from flows.running import run_jobs, run_stage
+from flows.running import Failed, run_jobs, run_stage
 from storage.dataset import Dataset
 from storage.runs import Key, State
 from tasks.embed import embed
@@ -91,9 +92,39 @@ def test_tasks_of_every_kind_run_with_the_resources_of_their_stage(tmp_path: Pat
     inputs = {"sae": handle, "pairs": handle, "embeddings": handle, "shard": 0}
     jobs = [Job(Key(kind), export, inputs) for kind in ("frontier", "analyze")]
     cluster = Recorder()
-    with pytest.raises(RuntimeError, match="no machine"):
-        list(run_jobs("analyze", jobs, Runtime(store=tmp_path), cast(Cluster, cluster)))
+    outcomes = list(run_jobs("analyze", jobs, Runtime(store=tmp_path), cast(Cluster, cluster)))
     assert cluster.stages == ["analyze"] * 4
+    # A task that fails stops no other.
+    assert [(outcome.key.kind, str(cast(Failed, outcome).error)) for outcome in outcomes] == [
+        ("frontier", "no machine"), ("analyze", "no machine"),
+    ]  # fmt: skip
+
+
+def test_shards_that_fail_alike_twice_are_not_tried_further_and_a_full_disk_stops_the_run(tmp_path: Path) -> None:
+    class Broken:
+        """A cached task that always fails."""
+
+        def __init__(self, error: Exception) -> None:
+            self.error, self.tried = error, 0
+
+        def failing(self, *_: Any, **__: Any) -> None:
+            self.tried += 1
+            raise self.error
+
+    def jobs(broken: Broken, model: str) -> list[Job]:
+        stage = cast(Any, SimpleNamespace(task=SimpleNamespace(with_options=lambda **_: broken.failing)))
+        return [Job(Key("embed", model, shard=shard), stage, {}) for shard in range(5)]
+
+    same, other = Broken(ValueError("no such tensor")), Broken(ValueError("another"))
+    outcomes = list(run_jobs("embed", jobs(same, "a") + jobs(other, "b"), Runtime(store=tmp_path)))
+    assert [outcome.key for outcome in outcomes] == [
+        Key("embed", model, shard=shard) for model in ("a", "b") for shard in (0, 1)
+    ]
+    assert (same.tried, other.tried) == (2, 2)
+    full = Broken(OSError(28, "No space left on device"))
+    with pytest.raises(OSError, match="No space left"):
+        list(run_jobs("embed", jobs(full, "a"), Runtime(store=tmp_path)))
+    assert full.tried == 1
 
 
 def test_the_frontier_runs_beside_the_parts_of_the_saes() -> None:

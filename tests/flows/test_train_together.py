@@ -27,8 +27,10 @@ def test_a_seed_that_diverges_lets_the_others_finish(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(sae, "make", make)
     jobs: list[dict[str, Any]] = [{"seed": seed} for seed in range(4)]
-    with pytest.raises(ChildFailed, match=r"seed 0: .* step 12"):
-        train_together.fn(jobs, Runtime(store=tmp_path))
+    errors = train_together.fn(jobs, Runtime(store=tmp_path))
+    assert [str(error) for error in errors] == [
+        "seed 0: the loss is not a number at step 12 of 90", "None", "None", "None",
+    ]  # fmt: skip
     assert sorted(trained) == [1, 2, 3]
 
 

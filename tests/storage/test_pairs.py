@@ -52,7 +52,7 @@ def test_memory_does_not_grow_with_the_shard(tmp_path: Path) -> None:
 
 
 class EarlySource(Source):
-    """A source of fixed bodies, some of which it reports early and in another order."""
+    """A source of fixed bodies. Before it yields them in order, it reports those at the places `early` as arrived."""
 
     name = "given"
 

@@ -1,0 +1,44 @@
+"""The part of a stage that a run is narrowed to: one model, one SAE setting, one seed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from flows.config import Study
+from storage.errors import BadInput
+from storage.runs import Key
+
+
+class Narrow(NamedTuple):
+    """The model, SAE and seed that a run of one stage is narrowed to; None stands for all."""
+
+    model: str | None = None
+    sae: str | None = None
+    seed: int | None = None
+
+    def includes(self, key: Key) -> bool:
+        """Whether a job of this key is run. A job that is of no single model, SAE or seed always is."""
+        own_seed = self.seed if key.other_seed is not None and self.seed == key.other_seed else key.seed
+        return all(
+            wanted is None or own is None or wanted == own
+            for wanted, own in zip(self, (key.model, key.sae, own_seed), strict=True)
+        )
+
+    def check(self, study: Study) -> None:
+        """Raise BadInput, with the names that the study has, where it has no such model, SAE or seed."""
+        settings = [setting for setting in study.settings() if self.sae in (None, setting.name)]
+        seeds = sorted({seed for setting in settings for seed in setting.seeds})
+        known: dict[str, list[object]] = {
+            "model": [model.name for model in study.models],
+            "sae": [setting.name for setting in study.settings()],
+            "seed": [*seeds],
+        }
+        for option, names in known.items():
+            wanted = getattr(self, option)
+            if wanted is not None and wanted not in names:
+                raise BadInput(
+                    f"--{option} {wanted}: the study {study.name!r} has {option} {', '.join(map(str, names))}"
+                )
+
+
+WHOLE = Narrow()  #: the whole stage

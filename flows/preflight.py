@@ -1,0 +1,50 @@
+"""A look at everything that a study reads from outside its store, before long work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.config import ImportedSAE, Study
+from storage.errors import BadInput
+from tasks.weights import check_weights
+
+
+def look(study: Study, store: Path) -> None:
+    """Look at every model, folder of vectors and checkpoint that the study names.
+
+    Raises BadInput with one line per problem, so that one broken model does not hide the next. Loads no weights.
+    """
+    problems = [*_problems_of_models(study, store), *_problems_of_checkpoints(study)]
+    if problems:
+        raise BadInput("\n".join(problems))
+
+
+def _problems_of_models(study: Study, store: Path) -> Iterator[str]:
+    from tasks.embed import model_identity
+
+    for model in study.models:
+        spec = model.parsed_spec
+        try:
+            if spec.is_vectors:
+                _look_at_vectors(Path(spec.rest))
+            elif spec.variant is None:
+                if spec.path is not None:
+                    check_weights(spec)
+                model_identity(model.spec, store)
+        except Exception as error:
+            if getattr(error, "exit_code", 1) != 2:
+                raise
+            yield f"model {model.name}: {error}"
+
+
+def _look_at_vectors(folder: Path) -> None:
+    from storage.vectors import open_vectors
+
+    open_vectors(folder)
+
+
+def _problems_of_checkpoints(study: Study) -> Iterator[str]:
+    for setting in study.saes:
+        if isinstance(setting, ImportedSAE) and not Path(setting.checkpoint).exists():
+            yield f"sae {setting.name}: checkpoint {setting.checkpoint}: no such file or folder"

@@ -1,0 +1,50 @@
+"""The published copy of a run's page: `report/<study>/`, which is replaced as a whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from storage.dataset import locked, write_atomically
+from storage.runs import Run
+from storage.site import SITE
+
+
+def publish_report(store: Path, run: Run, *, anyway: bool = False) -> Path | None:
+    """Copy the run's page and the explorer's data to `report/<study>/`, unless a newer run was copied there.
+
+    anyway: copy them also over those of a newer run.
+
+    Returns the path of the page, or None for a run without one. Of two runs that end at the same time, the newer one's
+    page stays, whichever ends first.
+    """
+    reports = run.of("report")
+    if not reports:
+        return None
+    final = store / "report" / run.study
+    partial, aside = final.with_name(f"{run.study}.partial"), final.with_name(f"{run.study}.old")
+    shown = store / "studies" / run.study / "published"  #: number of the run whose page was copied last
+    with locked(final):
+        if not anyway and final.exists() and shown.exists() and int(shown.read_text()) > run.number:
+            return final / "index.html"
+        for leftover in (partial, aside):
+            shutil.rmtree(leftover, ignore_errors=True)
+        ignore = shutil.ignore_patterns("dataset.json", "cached.json")
+        shutil.copytree(store / reports[0].dataset.path, partial, ignore=ignore)
+        for explorer in run.of("explorer"):
+            _link(store / explorer.dataset.path / SITE, partial / "explorer.zip")
+        if final.exists():
+            os.rename(final, aside)
+        os.rename(partial, final)
+        shutil.rmtree(aside, ignore_errors=True)
+        write_atomically(shown, str(run.number))
+    return final / "index.html"
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make a hard link, or a copy where the file system has no hard links. The file may hold gigabytes."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,100 @@
+"""Variants: the configurations that ran under one study's name. Each has a name and a newest run of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from flows.config import Study
+from flows.differences import differences
+from storage.errors import BadInput
+from storage.runs import BASE, Run, heads
+from storage.sources.section import HOW
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,79}")
+
+
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration decides its results: all but the section `runtime` and how pairs are acquired.
+
+    Keys that a newer version added have their defaults, so that a run of an older version keeps its identity.
+    """
+    with contextlib.suppress(ValidationError):  # of a version whose keys are no longer known: compared as it stands
+        config = Study.model_validate(config).model_dump(mode="json")
+    pairs = {key: value for key, value in config.get("pairs", {}).items() if key not in HOW}
+    return {**{key: value for key, value in config.items() if key != "runtime"}, "pairs": pairs}
+
+
+def newest_of_each(store: Path, study: str) -> dict[str, Run]:
+    """{variant: its newest run, without entries}, the variant of the newest run first."""
+    newest: dict[str, Run] = {}
+    for run in heads(store, study):
+        newest.setdefault(run.variant, run)
+    return newest
+
+
+def variant_of(store: Path, study: Study) -> str | None:
+    """The variant whose newest run has the configuration of this study; None when there is none."""
+    own = identity(study.model_dump(mode="json"))
+    for name, run in newest_of_each(store, study.name).items():
+        if identity(run.config) == own:
+            return name
+    return None
+
+
+def name_variant(store: Path, study: Study, given: str | None, changes: list[str]) -> str:
+    """The variant under which this study runs: `given`, else one that has this configuration, else a new one.
+
+    The first configuration of a study is called `base`. A later one is named after `changes` (`key=value`, from
+    --set), else after what differs from the base. Raises BadInput for a name with characters that are not allowed.
+    """
+    if given is not None:
+        if not NAME.fullmatch(given):
+            raise BadInput(f"--as {given}: letters, digits and . _ = , + - are allowed, at most 80 of them")
+        return given
+    known = variant_of(store, study)
+    if known is not None:
+        return known
+    newest = newest_of_each(store, study.name)
+    if not newest:
+        return BASE
+    origin = newest.get(BASE) or next(iter(newest.values()))
+    named = changes or _changed(origin.config, study.model_dump(mode="json"))
+    name = _readable(named)
+    taken = [other for other in newest if other == name or re.fullmatch(re.escape(name) + r"\+\d+", other)]
+    return f"{name}+{len(taken) + 1}" if taken else name
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What differs between two configurations, each as key=value, or as the key alone where the value is long."""
+    lines = differences(identity(old), identity(new))
+    return [re.sub(r" .* -> ", "=", line) for line in lines]
+
+
+def _readable(changes: list[str]) -> str:
+    """A name made from changes. Of a path its last part is kept, and a long name ends with a hash."""
+    parts = [change.partition("=") for change in changes]
+    shown = ",".join(key + equals + value.strip("\"' ").rpartition("/")[2] for key, equals, value in parts)
+    name = re.sub(r"[^A-Za-z0-9._=,+-]+", "-", shown).strip("-") or "changed"
+    if len(name) <= 64:
+        return name
+    return f"{name[:55]}-{hashlib.sha256(','.join(changes).encode()).hexdigest()[:8]}"
+
+
+def told(store: Path, study: Study, variant: str) -> str | None:
+    """A sentence for the first run of a configuration under a name that has run with another one, else None."""
+    newest = newest_of_each(store, study.name)
+    if not newest or variant_of(store, study) == variant:
+        return None
+    origin = newest.get(variant) or newest.get(BASE) or next(iter(newest.values()))
+    lines = differences(identity(origin.config), identity(study.model_dump(mode="json")))
+    shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
+    return (
+        f"the study {study.name!r} has run with another configuration ({origin}): {shown}. "
+        f"This run is the variant {variant!r} (--as NAME gives another name)"
+    )

@@ -1,0 +1,78 @@
+"""The record of a run while it goes on: entries and failures are appended as jobs end, so that a kill loses none."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from pathlib import Path
+from typing import Any
+
+from storage.dataset import locked, sync, write_atomically
+from storage.runs import ENDED, ENTRIES, FAILURES, RUN, Entry, Failure, Key, Run, folder_of, numbers
+
+
+class Record:
+    """The folder of a run that goes on. It is made, and gets its number, with the first entry or failure."""
+
+    def __init__(self, store: Path, run: Run) -> None:
+        self.store, self.run = store, run
+        self.entries: dict[Key, Entry] = {}
+        self.failures: list[Failure] = []
+        self.folder: Path | None = None
+
+    def add(self, *entries: Entry) -> None:
+        """Append entries. An entry replaces the one with the same key."""
+        self.entries.update({entry.key: entry for entry in entries})
+        self._append(ENTRIES, [entry.model_dump(mode="json") for entry in entries])
+
+    def fail(self, stage: str, key: Key, cause: str, error: BaseException) -> Failure:
+        """Append a failure, and write the traceback of its error into a file of its own."""
+        texts = self._begun() / "failures"
+        texts.mkdir(exist_ok=True)
+        text = texts / f"{len(self.failures) + 1}.txt"
+        text.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+        where = text.relative_to(self.store).as_posix()
+        failure = Failure(stage=stage, **key._asdict(), cause=cause, traceback=where)
+        self.failures.append(failure)
+        self._append(FAILURES, [failure.model_dump(mode="json")])
+        return failure
+
+    def end(self, how: str, seconds: float, missing: list[str]) -> Run:
+        """Write how the run ended, and return it as it is read from now on. A run without entries stays unwritten."""
+        ended: dict[str, Any] = {"ended": how, "seconds": round(seconds, 3), "missing": missing}
+        if self.folder is not None:
+            sync(self.folder / ENTRIES if self.entries else self.folder)
+            write_atomically(self.folder / ENDED, json.dumps(ended, indent=1))
+        lists = {"entries": list(self.entries.values()), "failures": list(self.failures)}
+        return self.run.model_copy(update={**ended, **lists})
+
+    def _append(self, name: str, lines: list[dict[str, Any]]) -> None:
+        """Append lines to a file, which a kill may cut short; `end` syncs it, since a power cut is rarer still."""
+        if lines:
+            with open(self._begun() / name, "a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(line) + "\n" for line in lines))
+
+    def _begun(self) -> Path:
+        """The folder of the run. The first call makes it, with the next free number, by one rename."""
+        if self.folder is None:
+            folder = folder_of(self.store, self.run.study)
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(folder):
+                number = max(numbers(self.store, self.run.study), default=0) + 1
+                self.run = self.run.model_copy(update={"number": number})
+                partial = folder / f"{number}.partial"
+                partial.mkdir(exist_ok=True)
+                head = self.run.model_dump(mode="json", exclude={"entries", "failures", "ended", "missing", "seconds"})
+                write_atomically(partial / RUN, json.dumps(head, indent=1))
+                os.rename(partial, folder / str(number))
+                sync(folder)
+            self.folder = folder / str(number)
+        return self.folder
+
+
+def write_run(store: Path, run: Run) -> Run:
+    """Write a whole run at once, with the next number, as a run that has ended."""
+    record = Record(store, run)
+    record.add(*run.entries)
+    return record.end(run.ended or "complete", run.seconds, run.missing)
