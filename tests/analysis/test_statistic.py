@@ -108,7 +108,7 @@ def test_one_more_statistic_is_two_files(store: Path, study: str, tmp_path: Path
     given = given_of(store, run.entries, study_of([0]))
     analyse(given)
     entry = given.state[Key("analyze")]
-    write_run(store, run.model_copy(update={"entries": [*run.entries, entry]}))
+    write_run(store, run.model_copy(update={"entries": list(given.state.values())}))
     rows = pl.read_parquet(store / entry.dataset.path / "alive.parquet")
     dead = pl.read_parquet(store / entry.dataset.path / "concepts.parquet")["dead"]
     assert rows["alive"].to_list() == [int((~dead).sum())]
