@@ -148,6 +148,10 @@ bench-vectors: .venv/installed
 bench-stats: .venv/installed
 	$(BIN)/python bench/stats.py --work $(STORE)/bench-stats
 
+# What one more seed of the demo costs the stage analyze, beside its bar. Run nothing else meanwhile.
+bench-analyze: .venv/installed
+	$(BIN)/python bench/analyze.py --store $(STORE)
+
 # Times in which the explorer paints, moves and answers in headless Chromium, with bars. Run nothing else meanwhile.
 bench-explorer: .venv/installed $(FRONT)
 	CHROMIUM="$(CHROMIUM)" $(BIN)/python bench/explorer.py --store $(STORE)

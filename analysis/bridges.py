@@ -8,13 +8,11 @@ rows of the dictionary, or both. `figures` computes the same figures for the stu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 from scipy.sparse import csr_array
 
 from analysis.coactivation import CLASSES, KINDS, Codes, PairedCodes, Scores
@@ -30,7 +28,7 @@ from analysis.inputs import (
     keys_of,
 )
 from analysis.statistic import Statistic, Table
-from analysis.tables import NULL_DRAWS, SAE_KEYS, Schema, empty, table, table_of_rows
+from analysis.tables import NULL_DRAWS, SAE_KEYS, Schema, add_piece, open_pieces, table, table_of_rows
 from sae import SAE
 
 BRIDGES: Schema = {
@@ -66,18 +64,12 @@ class SAETables(NamedTuple):
     draws: pl.DataFrame
 
 
-class Tables(NamedTuple):
-    """Tables that `bridge_tables` returns; the bridges themselves are in a file."""
-
-    rows: int  #: number of rows of bridges.parquet
-    totals: pl.DataFrame
-    similarity: pl.DataFrame
-    draws: pl.DataFrame
-
-
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The tables of this statistic; the file of bridges is written one SAE at a time."""
-    tables = bridge_tables(con, analysis, analysis.out)
+    """The tables of this statistic. Reads the views of the catalog and the table concepts."""
+    entry, net = analysis.sae
+    tables = of_sae(con, analysis, keys_of(entry), net, counted_pairs(con, analysis.split), DRAWS)
+    with open_pieces(analysis.out, "bridges", BRIDGES) as file:
+        add_piece(file, bridge_rows({**keys_of(entry), "split": analysis.split}, tables.bridges))
     return {
         "bridges": analysis.out / "bridges.parquet",
         "bridge_totals": tables.totals,
@@ -86,29 +78,11 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
     }
 
 
-def bridge_tables(con: duckdb.DuckDBPyConnection, analysis: Analysis, out: Path, draws: int = DRAWS) -> Tables:
-    """Write bridges.parquet one SAE at a time, since each may have millions of bridges. Returns the other tables.
-
-    Reads the views of the catalog and the table concepts.
-    """
-    counted = counted_pairs(con, analysis.split)
-    totals, similarity, drawn = [empty(TOTALS)], [empty(SIMILARITY)], [empty(NULL_DRAWS)]
-    rows = 0
-    with open_bridges(out) as file:
-        for entry, net in analysis.trained():
-            tables = of_sae(con, analysis, keys_of(entry), net, counted, draws)
-            rows += add_bridges(file, {**keys_of(entry), "split": analysis.split}, tables.bridges)
-            totals.append(tables.totals)
-            similarity.append(tables.similarity)
-            drawn.append(tables.draws)
-    return Tables(rows, pl.concat(totals), pl.concat(similarity), pl.concat(drawn))
-
-
 def of_sae(
     con: duckdb.DuckDBPyConnection, analysis: Analysis, keys: Keys, net: SAE, counted: Counted, draws: int
 ) -> SAETables:
     """The bridges of one SAE over the counted pairs, their totals, similarity terms, and `draws` draws of each null."""
-    pairs = pairs_of(con, keys, counted, net.config.width)
+    pairs = pairs_of(con, counted, net.config.width)
     D, classes = net.dictionary.numpy().astype(np.float64), classes_of(con, keys)
     bridges = bridges_of(pairs, D, classes, analysis.min_pairs)
     terms = matched_similarity(pairs, D, biases_of(net))
@@ -130,25 +104,15 @@ def of_sae(
     )
 
 
-def open_bridges(out: Path) -> pq.ParquetWriter:
-    """Open bridges.parquet for writing; `add_bridges` appends the bridges of one SAE."""
-    schema = empty(BRIDGES).to_arrow().schema
-    return pq.ParquetWriter(
-        out / "bridges.parquet", schema, compression="zstd", use_dictionary=["model", "sae", "split"]
-    )
+def bridge_rows(keys: Keys, bridges: Bridges) -> pl.DataFrame:
+    """The rows of the table `bridges` of one SAE. keys: model, sae, seed and split."""
+    return table({**keys, **bridges.rows}, BRIDGES)
 
 
-def add_bridges(file: pq.ParquetWriter, keys: Keys, bridges: Bridges) -> int:
-    """Append the bridges of one SAE. Returns the number of rows."""
-    rows = table({**keys, **bridges.rows}, BRIDGES)
-    file.write_table(rows.to_arrow().cast(file.schema), row_group_size=131_072)
-    return rows.height
-
-
-def pairs_of(con: duckdb.DuckDBPyConnection, keys: Keys, counted: Counted, width: int) -> PairedCodes:
+def pairs_of(con: duckdb.DuckDBPyConnection, counted: Counted, width: int) -> PairedCodes:
     """The codes of one SAE over the counted pairs."""
-    image = codes_of(con, keys, "image", counted.images)
-    text = codes_of(con, keys, "text", counted.texts)
+    image = codes_of(con, "image", counted.images)
+    text = codes_of(con, "text", counted.texts)
     return PairedCodes(image, text, counted.pair_image, np.arange(len(counted.texts)), width)
 
 
@@ -355,4 +319,5 @@ STATISTIC = Statistic(
     tables={"bridges": BRIDGES, "bridge_totals": TOTALS, "matched_similarity": SIMILARITY},
     adds=("null_draws",),
     make=make,
+    pieces=("bridges",),
 )

@@ -27,4 +27,5 @@ STATISTIC = Statistic(
     needs=("concepts", "matches", "bridge_totals", "nulls"),
     tables={"findings": FINDINGS},
     make=make,
+    per="study",
 )

@@ -53,16 +53,13 @@ class Concepts(NamedTuple):
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The tables of this statistic; both are empty where no image is held out, since no subspace is fitted then."""
-    concepts, nulls = [empty(CONCEPT_GEOMETRY)], [empty(NULL_SUMMARIES)]
-    for model in analysis.models() if analysis.heldout > 0 else []:
-        train, heldout = both_sides(analysis, model)
-        fitted = fitted_subspaces(con, model, train.image.shape[1])
-        for entry, net in analysis.trained(model):
-            columns, summaries = of_sae(keys_of(entry), net, fitted, train, heldout)
-            concepts.append(columns)
-            nulls.append(summaries)
-    return {"concept_geometry": pl.concat(concepts), "null_summaries": pl.concat(nulls)}
+    """The tables of this statistic; both are empty where no subspace of the model could be fitted."""
+    entry, net = analysis.sae
+    fitted = fitted_subspaces(con, net.config.dim)
+    if not fitted:
+        return {"concept_geometry": empty(CONCEPT_GEOMETRY), "null_summaries": empty(NULL_SUMMARIES)}
+    concepts, nulls = of_sae(keys_of(entry), net, fitted, *both_sides(analysis))
+    return {"concept_geometry": concepts, "null_summaries": nulls}
 
 
 def of_sae(

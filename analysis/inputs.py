@@ -1,9 +1,10 @@
-"""Inputs of the statistics: rows, trained SAEs and codes of one study, checked before statistics are computed."""
+"""Inputs of the statistics of one part: rows, SAEs and codes, each read once and checked before they are used."""
 
 from __future__ import annotations
 
-import itertools
+import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +12,11 @@ import duckdb
 import numpy as np
 
 from analysis.coactivation import Codes, codes_by_item
+from analysis.tables import fill
 from sae import SAE
-from storage.catalog import frame
+from storage.catalog import create_views, frame
 from storage.errors import BadInput
+from storage.listing import SHARD_ROWS
 from storage.rows import Ints, Rows, select
 from storage.runs import Entry
 from storage.statements import statement
@@ -21,38 +24,62 @@ from storage.statements import statement
 Keys = dict[str, Any]
 
 
-class Analysis(NamedTuple):
-    """The entries of the study that is analysed, and the settings of the analysis."""
+@dataclass(frozen=True)
+class Analysis:
+    """The data of one part of the analysis, and its settings. `analysis.parts` lists the sorts of parts."""
 
     store: Path
-    entries: list[Entry]
-    heldout: float
-    split: str  #: 'heldout', 'train' or 'all'
-    min_pairs: int
-    #: {data diet: {'of': setting that the diet trains on other data, 'data_half': its half of the images, or None}}
-    diets: dict[str, dict[str, str | None]]
+    entries: list[Entry]  #: of the part's own model, SAE or seeds; the part of the study has none
     out: Path  #: folder of the written tables
+    heldout: float = 0.0
+    split: str = "all"  #: 'heldout', 'train' or 'all'
+    min_pairs: int = 1
+    data_half: str | None = None  #: the half of the images on which the SAE was trained
 
-    def models(self) -> list[str]:
-        """Models that were embedded, in the order of the study."""
-        return [model for model in dict.fromkeys(e.model for e in self.entries if e.kind == "embed") if model]
+    @property
+    def model(self) -> str:
+        """The model of this part."""
+        return next(entry.model for entry in self.entries if entry.model is not None)
 
-    def rows(self, model: str | None, split: str) -> Rows:
-        """Embeddings of one model on one side of the split."""
-        pairs = {e.shard: e.dataset for e in self.entries if e.kind == "acquire"}
-        embeddings = {e.shard: e.dataset for e in self.entries if e.kind == "embed" and e.model == model}
-        embedded_pairs = [pairs[shard] for shard in embeddings]
-        return select(self.store, embedded_pairs, list(embeddings.values()), self.heldout, split)
+    @functools.cached_property
+    def sae(self) -> tuple[Entry, SAE]:
+        """The SAE of a part of one SAE, loaded once. Raises ValueError where the part holds none, or several."""
+        (one,) = self.trained()
+        return one
 
-    def trained(self, model: str | None = None) -> Iterator[tuple[Entry, SAE]]:
-        """Load every SAE of the study, or of one model, in the order of model, name and seed."""
-        wanted = [e for e in self.entries if e.kind == "train" and model in (None, e.model)]
-        for entry in sorted(wanted, key=lambda e: (e.model or "", e.sae or "", e.seed or 0)):
+    def trained(self) -> Iterator[tuple[Entry, SAE]]:
+        """Load every SAE of this part, one at a time, in the order of name and seed."""
+        wanted = [entry for entry in self.entries if entry.kind == "train"]
+        for entry in sorted(wanted, key=lambda e: (e.sae or "", e.seed or 0)):
             yield entry, SAE.load(self.store / entry.dataset.path)
 
-    def family(self, setting: str | None) -> str | None:
-        """The setting of which `setting` is a data diet (a training on other data), or else `setting` itself."""
-        return self.diets[setting]["of"] if setting in self.diets else setting
+    @functools.cached_property
+    def embedded(self) -> Rows:
+        """The embeddings of the model, of both sides of the split, read once."""
+        pairs = {e.shard: e.dataset for e in self.entries if e.kind == "acquire"}
+        embeddings = {e.shard: e.dataset for e in self.entries if e.kind == "embed"}
+        return select(self.store, [pairs[shard] for shard in embeddings], list(embeddings.values()), self.heldout)
+
+    @functools.cached_property
+    def counted(self) -> Rows:
+        """The embeddings of the split that is counted."""
+        return self.side(self.split)
+
+    def side(self, split: str) -> Rows:
+        """The embeddings of one side of the split, in the order of `embedded`; it may have no rows."""
+        rows = self.embedded
+        if split == "all":
+            return rows
+        keep = self.is_on(split)
+        keep_text = keep[rows.owner]
+        owner = (np.cumsum(keep) - 1)[rows.owner[keep_text]]
+        images = rows.image[keep], rows.text[keep_text], rows.image_id[keep]
+        return Rows(*images, rows.pair_id[keep_text], owner, rows.split_u[keep])
+
+    def is_on(self, split: str) -> np.ndarray:
+        """Whether each image of `embedded` is on a side of the split, 'heldout' or 'train': bool [n]."""
+        held = self.embedded.split_u < self.heldout
+        return held if split == "heldout" else ~held
 
 
 class Biases(NamedTuple):
@@ -81,30 +108,30 @@ def biases_of(net: SAE) -> Biases:
     return Biases(*(net.decode(zeros, modality).numpy()[0].astype(np.float64) for modality in ("image", "text")))
 
 
-def check(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
-    """Raise BadInput where activations are missing or not above 0, seeds differ in width, or the split is empty.
+def open_part(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
+    """Create the catalog's views of a part's data. For a part of one SAE, also read its activations into `codes`.
 
-    The message names the place and the command to run.
+    Raises BadInput where activations are missing or not above 0, or the split is empty. The message names the place and
+    the command to run.
     """
-    entries, shards = analysis.entries, {e.shard for e in analysis.entries if e.kind == "acquire"}
-    for entry in entries:
-        if entry.kind == "train":
-            exported = {e.shard for e in entries if e.kind == "export" and keys_of(e) == keys_of(entry)}
-            if missing := sorted(shard for shard in shards - exported if shard is not None):
-                raise BadInput(
-                    f"model {entry.model}, SAE {entry.sae}, seed {entry.seed}: no activations of shard "
-                    f"{', '.join(map(str, missing))}: run the study with --only export first, or whole"
-                )
-    settings = itertools.groupby(analysis.trained(), key=lambda pair: (pair[0].model, pair[0].sae))
-    for (model, name), group in settings:
-        widths = {f"{entry.dataset.path} (seed {entry.seed})": net.config.width for entry, net in group}
-        if len(set(widths.values())) > 1:
-            listed = ", ".join(f"{path}: {width}" for path, width in widths.items())
-            raise BadInput(
-                f"model {model}, SAE {name}: its seeds differ in width: {listed}: run the study with --only train"
-            )
+    create_views(con, analysis.store, analysis.entries, analysis.heldout)
     _check_items(con, analysis.split)
-    _check_values(con, analysis)
+    trained = [entry for entry in analysis.entries if entry.kind == "train"]
+    for entry in trained:
+        _check_exported(entry, analysis.entries)
+        fill(con, "codes", **keys_of(entry), split=analysis.split)
+        _check_values(con, analysis)
+
+
+def _check_exported(sae: Entry, entries: list[Entry]) -> None:
+    """Raise BadInput where a shard has no activations of an SAE."""
+    shards = {e.shard for e in entries if e.kind == "acquire"}
+    exported = {e.shard for e in entries if e.kind == "export"}
+    if missing := sorted(shard for shard in shards - exported if shard is not None):
+        raise BadInput(
+            f"model {sae.model}, SAE {sae.sae}, seed {sae.seed}: no activations of shard "
+            f"{', '.join(map(str, missing))}: run the study with --only export first, or whole"
+        )
 
 
 def _check_items(con: duckdb.DuckDBPyConnection, split: str) -> None:
@@ -123,20 +150,15 @@ def _check_items(con: duckdb.DuckDBPyConnection, split: str) -> None:
 
 
 def _check_values(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
-    """Raise BadInput where an activation is not a number above 0."""
-    files = {}
-    for entry in analysis.entries:
-        if entry.kind == "export":
-            files[str(analysis.store / entry.dataset.path / f"{entry.shard}.parquet")] = entry
-    if not files:
-        return
-    bad = con.execute(statement("checks/activations", files=[Path(file) for file in files])).fetchone()
+    """Raise BadInput where a code is not a number above 0."""
+    bad = con.execute(statement("checks/codes", shard_rows=SHARD_ROWS)).fetchone()
     if bad is not None:
-        path, rows, concept, item, value = bad
-        entry = files[path]
+        shard, rows, concept, item, value = bad
+        folder = next(e.dataset.path for e in analysis.entries if e.kind == "export" and e.shard == shard)
         raise BadInput(
-            f"{path}: {rows} activations are not numbers above 0; the first is {value}, of concept {concept} on item "
-            f"{item}: delete the folder {analysis.store / entry.dataset.path} and run the study again"
+            f"{analysis.store / folder / f'{shard}.parquet'}: {rows} activations are not numbers above 0; the first is "
+            f"{value}, of concept {concept} on item {item}: delete the folder {analysis.store / folder} and run the "
+            "study again"
         )
 
 
@@ -151,21 +173,21 @@ def counted_pairs(con: duckdb.DuckDBPyConnection, split: str) -> Counted:
     return Counted(images, captions["pair_id"].to_numpy(), np.searchsorted(images, captions["image_id"].to_numpy()))
 
 
-def codes_of(con: duckdb.DuckDBPyConnection, keys: Keys, modality: str, items: Ints) -> Codes:
-    """The codes of the given items (ascending ids) in compressed rows, one row per item.
+def codes_of(con: duckdb.DuckDBPyConnection, modality: str, items: Ints) -> Codes:
+    """The codes of the given items (ascending ids) in compressed rows, one row per item. Reads the table codes.
 
     The query needs no sort: each file is sorted by concept and holds all firings of its items, so the concepts of an
     item ascend.
     """
-    firings = con.execute(
-        """SELECT item_id, concept_id, activation FROM activations
-        WHERE model = $model AND sae = $sae AND seed = $seed AND modality = $modality""",
-        {**keys, "modality": modality},
-    ).fetchnumpy()
-    ids = np.asarray(firings["item_id"])
+    query = "SELECT item_id, concept_id, activation FROM codes WHERE is_image = $is_image"
+    firings = con.execute(query, {"is_image": modality == "image"}).fetchnumpy()
+    ids = np.asarray(firings["item_id"], np.int64)
     position = np.searchsorted(items, ids)
-    position[items[np.minimum(position, len(items) - 1)] != ids] = -1
-    return codes_by_item(position, np.asarray(firings["concept_id"]), np.asarray(firings["activation"]), len(items))
+    known = position < len(items)
+    known[known] = items[position[known]] == ids[known]
+    position[~known] = -1
+    concepts, values = np.asarray(firings["concept_id"], np.int32), np.asarray(firings["activation"], np.float32)
+    return codes_by_item(position, concepts, values, len(items))
 
 
 def classes_of(con: duckdb.DuckDBPyConnection, keys: Keys) -> list[str]:

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from analysis.coactivation import Codes
 from analysis.inputs import Analysis, Keys, codes_of, keys_of
 from analysis.statistic import Statistic, Table
-from analysis.tables import NULL_SUMMARIES, SAE_KEYS, Null, Schema, empty, null_row, table, table_of_rows
+from analysis.tables import NULL_SUMMARIES, SAE_KEYS, Null, Schema, null_row, table, table_of_rows
 from storage.rows import Rows
 
 CONCEPTS: Schema = {**SAE_KEYS, "concept_id": pl.Int32, "monosemanticity": pl.Float64}
@@ -33,20 +33,15 @@ class Monosemanticity(NamedTuple):
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
     """The tables of this statistic, over the counted images and the model's own embeddings."""
-    concepts, nulls = [empty(CONCEPTS)], [empty(NULL_SUMMARIES)]
-    for model in analysis.models():
-        rows = analysis.rows(model, analysis.split)
-        for entry, net in analysis.trained(model):
-            columns, summaries = of_sae(con, keys_of(entry), rows, net.config.width)
-            concepts.append(columns)
-            nulls.append(summaries)
-    return {"concept_monosemanticity": pl.concat(concepts), "null_summaries": pl.concat(nulls)}
+    entry, net = analysis.sae
+    concepts, nulls = of_sae(con, keys_of(entry), analysis.counted, net.config.width)
+    return {"concept_monosemanticity": concepts, "null_summaries": nulls}
 
 
 def of_sae(con: duckdb.DuckDBPyConnection, keys: Keys, rows: Rows, width: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The column of `concepts` for one SAE, and its null: the mean cosine over all pairs of images."""
     order = np.argsort(rows.image_id, kind="stable")
-    mono = monosemanticity(codes_of(con, keys, "image", rows.image_id[order]), rows.image[order], width)
+    mono = monosemanticity(codes_of(con, "image", rows.image_id[order]), rows.image[order], width)
     columns = {**keys, "concept_id": np.arange(width), "monosemanticity": mono.score}
     null = null_row(keys, "monosemanticity", "random_pairs", Null(mono.baseline, NONE, NONE, NONE, 0))
     return table(columns, CONCEPTS), table_of_rows([null], NULL_SUMMARIES)

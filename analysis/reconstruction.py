@@ -11,9 +11,8 @@ import polars as pl
 import sae
 from analysis.inputs import Analysis, keys_of
 from analysis.statistic import Statistic, Table
-from analysis.tables import SAE_KEYS, Schema
+from analysis.tables import SAE_KEYS, Schema, table_of_rows
 from sae import SAE
-from storage.catalog import frame
 from storage.embeddings import NDArray
 from storage.rows import Rows
 from storage.runs import Entry
@@ -24,23 +23,15 @@ SAES: Schema = {
     "decoder_bias": pl.Boolean, "image_share": pl.String, "data_half": pl.String, "split": pl.String,
     **dict.fromkeys(FIGURES, pl.Float64), "rows_seen": pl.Int64, "path": pl.String, "dead_fraction": pl.Float64,
 }  # fmt: skip
-DEAD = "SELECT model, sae, seed, avg(dead::INTEGER) AS dead_fraction FROM concepts GROUP BY ALL"
+DEAD = "SELECT avg(dead::INTEGER) FROM concepts"
 BLOCK = 8192  # rows encoded and decoded at a time
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
     """The table saes; dead_fraction comes from the table concepts."""
-    saes = sae_rows(analysis)
-    return {"saes": saes.join(frame(con, DEAD), on=["model", "sae", "seed"], maintain_order="left")}
-
-
-def sae_rows(analysis: Analysis) -> pl.DataFrame:
-    """The table saes without dead_fraction."""
-    saes = []
-    for model in analysis.models():
-        rows = analysis.rows(model, analysis.split)
-        saes += [of_sae(analysis, entry, net, rows) for entry, net in analysis.trained(model)]
-    return pl.DataFrame(saes, schema={name: kind for name, kind in SAES.items() if name != "dead_fraction"})
+    entry, net = analysis.sae
+    figures = {**of_sae(analysis, entry, net, analysis.counted), "dead_fraction": con.execute(DEAD).fetchall()[0][0]}
+    return {"saes": table_of_rows([figures], SAES)}
 
 
 def of_sae(analysis: Analysis, entry: Entry, net: SAE, rows: Rows) -> dict[str, Any]:
@@ -50,7 +41,7 @@ def of_sae(analysis: Analysis, entry: Entry, net: SAE, rows: Rows) -> dict[str, 
     return {
         **keys_of(entry), "architecture": config.architecture, "dim": config.dim, "width": config.width,
         "k": config.k, "decoder_bias": config.decoder_bias, "image_share": str(config.image_share),
-        "data_half": analysis.diets.get(entry.sae or "", {}).get("data_half"), "split": analysis.split,
+        "data_half": analysis.data_half, "split": analysis.split,
         **sae.metrics.combine(sums["image"], sums["text"]),
         "rows_seen": config.rows_seen, "path": entry.dataset.path,
     }  # fmt: skip

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from analysis.coactivation import Codes
 from analysis.inputs import Analysis, Keys, biases_of, keys_of
 from analysis.statistic import Statistic, Table
-from analysis.tables import SAE_KEYS, Schema, empty, table_of_rows
+from analysis.tables import SAE_KEYS, Schema, table_of_rows
 from sae import SAE
 from storage.embeddings import NDArray
 from storage.rows import Rows
@@ -80,35 +80,15 @@ class Recalls(NamedTuple):
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The table `retrieval`: recalls among the GALLERY images of the split with the smallest split_u.
+    """The rows of `retrieval` of one SAE: recalls among the GALLERY images of the split with the smallest split_u.
 
     Reads the tables concepts and bridges.
     """
-    tables = [empty(RETRIEVAL_TABLE)]
-    for model in analysis.models():
-        rows = analysis.rows(model, analysis.split)
-        gallery = gallery_of(rows)
-        means = _means(analysis, model, rows)
-        keys = {"model": model, "sae": None, "seed": None, "split": analysis.split}
-        tables.append(_table(keys, gallery, baselines(gallery, means)))
-        for entry, net in analysis.trained(model):
-            tables.append(of_sae(con, analysis, keys_of(entry), net, gallery, means))
-    return {"retrieval": pl.concat(tables)}
-
-
-def of_sae(
-    con: duckdb.DuckDBPyConnection,
-    analysis: Analysis,
-    keys: Keys,
-    net: SAE,
-    gallery: Gallery,
-    means: tuple[NDArray, NDArray],
-) -> pl.DataFrame:
-    """The rows of `retrieval` of one SAE: all interventions on its concepts."""
+    entry, net = analysis.sae
+    keys, gallery = keys_of(entry), gallery_of(analysis.counted)
     energy = np.array([e for e, _, _ in con.execute(CONCEPTS, keys).fetchall()])
-    recalls = interventions(gallery, _decoder(net, gallery), means, energy, sets_of(con, keys), keys["seed"] or 0)
-    on_concepts = (one for one in recalls if one.intervention not in ("embeddings", "mean_removed"))
-    return _table({**keys, "split": analysis.split}, gallery, on_concepts)
+    recalls = interventions(gallery, _decoder(net, gallery), energy, sets_of(con, keys), keys["seed"] or 0)
+    return {"retrieval": recall_rows({**keys, "split": analysis.split}, gallery, recalls)}
 
 
 def gallery_of(rows: Rows) -> Gallery:
@@ -118,12 +98,6 @@ def gallery_of(rows: Rows) -> Gallery:
     position[chosen] = np.arange(len(chosen))
     own = position[rows.owner]
     return Gallery(rows.image[chosen], rows.text[own >= 0], own[own >= 0])
-
-
-def _means(analysis: Analysis, model: str, rows: Rows) -> tuple[NDArray, NDArray]:
-    """Mean image and mean caption embedding of the training rows."""
-    train = analysis.rows(model, "train") if analysis.split != "train" else rows
-    return train.image.mean(0, dtype=np.float64), train.text.mean(0, dtype=np.float64)
 
 
 def sets_of(con: duckdb.DuckDBPyConnection, keys: Keys) -> ConceptSets:
@@ -153,7 +127,8 @@ def _codes(net: SAE, x: NDArray, modality: str) -> Codes:
     return Codes(indptr.astype(np.int64), concept.astype(np.int32), dense[row, concept])
 
 
-def _table(keys: dict[str, Any], gallery: Gallery, recalls: Iterable[Recalls]) -> pl.DataFrame:
+def recall_rows(keys: dict[str, Any], gallery: Gallery, recalls: Iterable[Recalls]) -> pl.DataFrame:
+    """Rows of the table `retrieval`. keys: model, sae, seed and split."""
     rows = [
         {
             **keys, "intervention": one.intervention, "direction": one.direction, "gallery": len(gallery.image),
@@ -177,7 +152,7 @@ def recall(
     Returns {"image_to_text": {K: recall}, "text_to_image": {K: recall}}. Raises ValueError on unusable input.
     """
     owner = np.asarray(owner, np.int64)
-    image, text = _unit(image, "image"), _unit(text, "text")
+    image, text = unit(image, "image"), unit(text, "text")
     if owner.shape != (len(text),) or (len(owner) and not (owner.min() >= 0 and owner.max() < len(image))):
         raise ValueError(f"owner must name one of {len(image)} image rows for each of {len(text)} captions")
     ranks = {"image_to_text": _image_ranks(image, text, owner), "text_to_image": _text_ranks(image, text, owner)}
@@ -190,18 +165,17 @@ def recall(
 def interventions(
     gallery: Gallery,
     decoder: Decoder,
-    means: tuple[np.ndarray, np.ndarray],
     energy: np.ndarray,
     sets: ConceptSets,
     seed: int,
 ) -> Iterator[Recalls]:
-    """Yield the recalls in both directions after every intervention.
+    """Yield the recalls in both directions after every intervention on the concepts of an SAE.
 
-    means: mean image and mean text [d] of the training rows. energy: [C], as in the view `concepts`.
-    The order is: embeddings; mean_removed; reconstructions; without_<set> and random_for_<set>, in turn for the sets
-    unimodal, bimodal and aligned; only_bridging. reconstructions keeps all concepts, only_bridging the set `bridging`
-    (see `kept`). without_<set> removes the set (see `removed`). random_for_<set> removes random concepts of about the
-    same energy (see `equal_energy`) and is averaged over DRAWS draws; `Recalls.energy` tells the energy removed.
+    energy: [C], as in the view `concepts`. The order is: reconstructions; without_<set> and random_for_<set>, in turn
+    for the sets unimodal, bimodal and aligned; only_bridging. reconstructions keeps all concepts, only_bridging the set
+    `bridging` (see `kept`). without_<set> removes the set (see `removed`). random_for_<set> removes random concepts of
+    about the same energy (see `equal_energy`) and is averaged over DRAWS draws; `Recalls.energy` tells the energy
+    removed.
     Raises ValueError where shapes do not fit or a concept does not exist.
     Source: DEFINITIONS "What concepts do for retrieval".
     """
@@ -212,30 +186,16 @@ def interventions(
     for modality, x, codes in (("image", gallery.image, decoder.image), ("text", gallery.text, decoder.text)):
         if len(codes.indptr) - 1 != len(x):
             raise ValueError(f"{modality}: codes of {len(codes.indptr) - 1} rows for a gallery of {len(x)}")
-    yield from baselines(gallery, means)
     everything = np.arange(width)
-    yield from _recalls("reconstructions", gallery.owner, [_both_kept(decoder, everything)], [everything], energy)
+    yield from averaged("reconstructions", gallery.owner, [_both_kept(decoder, everything)], [everything], energy)
     for name in ("unimodal", "bimodal", "aligned"):
         S = _concepts(getattr(sets, name), width, name)
-        yield from _recalls(f"without_{name}", gallery.owner, [_both_removed(gallery, decoder, S)], [S], energy)
+        yield from averaged(f"without_{name}", gallery.owner, [_both_removed(gallery, decoder, S)], [S], energy)
         draws = equal_energy(energy, S, DRAWS, seed)
         vectors = (_both_removed(gallery, decoder, draw) for draw in draws)
-        yield from _recalls(f"random_for_{name}", gallery.owner, vectors, draws, energy)
+        yield from averaged(f"random_for_{name}", gallery.owner, vectors, draws, energy)
     S = _concepts(sets.bridging, width, "bridging")
-    yield from _recalls("only_bridging", gallery.owner, [_both_kept(decoder, S)], [S], energy)
-
-
-def baselines(gallery: Gallery, means: tuple[np.ndarray, np.ndarray]) -> Iterator[Recalls]:
-    """Yield the recalls of the interventions that need no SAE: the unchanged embeddings, and mean_removed.
-
-    mean_removed subtracts each modality's training mean from its unit rows and renormalises them.
-    """
-    for name, mean, x in zip(("image", "text"), means, (gallery.image, gallery.text), strict=True):
-        if np.shape(mean) != np.shape(x)[1:] or not np.isfinite(mean).all():
-            raise ValueError(f"mean {name} of shape {np.shape(mean)} does not fit {name} rows {np.shape(x)}, or is NaN")
-    yield from _recalls("embeddings", gallery.owner, [(gallery.image, gallery.text)])
-    centred = _unit(gallery.image, "image") - means[0], _unit(gallery.text, "text") - means[1]
-    yield from _recalls("mean_removed", gallery.owner, [centred])
+    yield from averaged("only_bridging", gallery.owner, [_both_kept(decoder, S)], [S], energy)
 
 
 def removed(x: np.ndarray, codes: Codes, dictionary: np.ndarray, S: np.ndarray) -> np.ndarray:
@@ -243,11 +203,11 @@ def removed(x: np.ndarray, codes: Codes, dictionary: np.ndarray, S: np.ndarray) 
 
     codes: n rows. S: ids of concepts. A row that becomes 0 stays 0. Raises ValueError on unusable input.
     """
-    x = _unit(x, "x")
+    x = unit(x, "x")
     part = _decoded(codes, dictionary, S)
     if part.shape != x.shape:
         raise ValueError(f"codes and dictionary give rows {part.shape}, the embeddings are {x.shape}")
-    return _unit(x - part, "rows without concepts")
+    return unit(x - part, "rows without concepts")
 
 
 def kept(codes: Codes, dictionary: np.ndarray, bias: np.ndarray, S: np.ndarray) -> np.ndarray:
@@ -255,7 +215,7 @@ def kept(codes: Codes, dictionary: np.ndarray, bias: np.ndarray, S: np.ndarray) 
 
     b is added to every row, so a row on which no concept of S fires is b alone. A row of 0 stays 0.
     """
-    return _unit(_decoded(codes, dictionary, S) + np.asarray(bias, np.float32), "rows of kept concepts")
+    return unit(_decoded(codes, dictionary, S) + np.asarray(bias, np.float32), "rows of kept concepts")
 
 
 def equal_energy(energy: np.ndarray, S: np.ndarray, draws: int, seed: int) -> list[np.ndarray]:
@@ -286,7 +246,7 @@ def most(alignment: np.ndarray, count: int) -> np.ndarray:
     return np.argsort(-np.abs(alignment), kind="stable")[:count]
 
 
-def _recalls(
+def averaged(
     name: str,
     owner: np.ndarray,
     vectors: Iterable[tuple[np.ndarray, np.ndarray]],
@@ -364,7 +324,7 @@ def _text_ranks(image: np.ndarray, text: np.ndarray, owner: np.ndarray) -> np.nd
     return np.concatenate(ranks) if ranks else np.empty(0, np.int64)
 
 
-def _unit(rows: np.ndarray, name: str) -> np.ndarray:
+def unit(rows: np.ndarray, name: str) -> np.ndarray:
     rows = np.asarray(rows, np.float32)
     if rows.ndim != 2 or not np.isfinite(rows).all():
         raise ValueError(f"{name} must be finite rows [n, d]; it has shape {rows.shape}")

@@ -6,7 +6,7 @@ matches.
 
 from __future__ import annotations
 
-import itertools
+from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
@@ -14,9 +14,10 @@ import lap
 import numpy as np
 import polars as pl
 
-from analysis.inputs import Analysis, Keys, keys_of
+from analysis.inputs import Analysis
+from analysis.parts import pairs_of_seeds
 from analysis.statistic import Statistic, Table
-from analysis.tables import SAE_KEYS, Schema, empty, table
+from analysis.tables import Schema, add_piece, open_pieces, table
 from sae import SAE
 from storage.errors import BadInput
 from storage.runs import Entry
@@ -25,39 +26,37 @@ MATCHES: Schema = {
     "model": pl.String, "sae_a": pl.String, "seed_a": pl.Int32, "sae_b": pl.String, "seed_b": pl.Int32,
     "concept_a": pl.Int32, "concept_b": pl.Int32, "cosine": pl.Float32,
 }  # fmt: skip
-FLOORS: Schema = {
-    **SAE_KEYS, "null": pl.String, "draw": pl.Int32, "concept_id": pl.Int32, "cosine": pl.Float32,
-}  # fmt: skip
-DRAWS = 20  # draws per floor (the matched cosine that random dictionaries reach)
 FLOOR = 1  # spawn key of the random stream; every module has its own
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The tables of this statistic, computed from dictionaries alone."""
-    return {"matches": match_rows(analysis), "floors": floor_rows(analysis)}
+    """The table matches of one pair of seeds, computed from dictionaries alone."""
+    return {"matches": write_matches(analysis)}
 
 
-def match_rows(analysis: Analysis) -> pl.DataFrame:
-    """The rows of `matches`: the exact assignment of every two SAEs of a setting, in both orders.
+def write_matches(analysis: Analysis) -> Path:
+    """Write matches.parquet: the exact assignment of the SAEs of two seeds, in both orders, one pair of SAEs at a time.
 
-    The SAEs of a setting are its seeds and those of its data diets, which are trained on other data. Raises BadInput
-    where two of them differ in width.
+    These are the two seeds of a setting, and those of its data diets, which are trained on other data. Raises BadInput
+    where two SAEs differ in width.
     """
-    matches = [empty(MATCHES)]
-    for model in dict.fromkeys(entry.model for entry in analysis.entries if entry.kind == "train"):
-        trained = sorted(analysis.trained(model), key=lambda pair: analysis.family(pair[0].sae) or "")
-        for _, family in itertools.groupby(trained, key=lambda pair: analysis.family(pair[0].sae)):
-            for (a, net_a), (b, net_b) in itertools.combinations(list(family), 2):
-                matches += matches_of_pair(a, net_a, b, net_b)
-    return pl.concat(matches).sort("model", "sae_a", "seed_a", "sae_b", "seed_b", "concept_a")
+    trained = {(e.sae or "", e.seed or 0): e for e in analysis.entries if e.kind == "train"}
+    seeds = sorted({seed for _, seed in trained})
+    with open_pieces(analysis.out, "matches", MATCHES) as file:
+        for a, b in pairs_of_seeds(trained)[seeds[0], seeds[-1]]:
+            nets = (SAE.load(analysis.store / trained[name].dataset.path) for name in (a, b))
+            for rows in matches_of_pair(trained[a], next(nets), trained[b], next(nets)):
+                add_piece(file, rows)
+    return analysis.out / "matches.parquet"
 
 
 def matches_of_pair(a: Entry, net_a: SAE, b: Entry, net_b: SAE) -> list[pl.DataFrame]:
     """The rows of `matches` of two SAEs, one table per order. Raises BadInput where they differ in width."""
     if net_a.config.width != net_b.config.width:
         raise BadInput(
-            f"{a.dataset.path} ({a.sae}, seed {a.seed}) has width {net_a.config.width}, {b.dataset.path} "
-            f"({b.sae}, seed {b.seed}) has {net_b.config.width}: run the study with --only train"
+            f"model {a.model}: SAEs that are matched differ in width: "
+            f"{a.dataset.path} ({a.sae}, seed {a.seed}): {net_a.config.width}, "
+            f"{b.dataset.path} ({b.sae}, seed {b.seed}): {net_b.config.width}: run the study with --only train"
         )
     assigned, cosines = match(net_a.dictionary.numpy(), net_b.dictionary.numpy())
     concepts = np.arange(len(assigned))
@@ -67,28 +66,6 @@ def matches_of_pair(a: Entry, net_a: SAE, b: Entry, net_b: SAE) -> list[pl.DataF
 def _matched(a: Entry, b: Entry, concept_a: np.ndarray, concept_b: np.ndarray, cosine: np.ndarray) -> pl.DataFrame:
     keys = {"model": a.model, "sae_a": a.sae, "seed_a": a.seed, "sae_b": b.sae, "seed_b": b.seed}
     return table({**keys, "concept_a": concept_a, "concept_b": concept_b, "cosine": cosine}, MATCHES)
-
-
-def floor_rows(analysis: Analysis) -> pl.DataFrame:
-    """The rows of `floors`: every dictionary matched against random rows, DRAWS times for each of the two floors."""
-    floors = [empty(FLOORS)]
-    for entry, net in analysis.trained():
-        floors += floors_of_sae(keys_of(entry), net)
-    return pl.concat(floors)
-
-
-def floors_of_sae(keys: Keys, net: SAE) -> list[pl.DataFrame]:
-    """The rows of `floors` of one SAE, one table per floor. The SAE's seed is also the seed of the draws."""
-    tables = []
-    for null, floor in (("floor_random", floor_random), ("floor_matched", floor_matched)):
-        cosines = floor(net.dictionary.numpy(), DRAWS, keys["seed"] or 0)
-        draws, width = cosines.shape
-        columns = {
-            **keys, "null": null, "draw": np.repeat(np.arange(draws), width),
-            "concept_id": np.tile(np.arange(width), draws), "cosine": cosines.ravel(),
-        }  # fmt: skip
-        tables.append(table(columns, FLOORS))
-    return tables
 
 
 class Match(NamedTuple):
@@ -151,6 +128,8 @@ def _floor(D: np.ndarray, mean_D: np.ndarray, root_DD: np.ndarray, draws: int, s
 STATISTIC = Statistic(
     name="stability",
     version="1",
-    tables={"matches": MATCHES, "floors": FLOORS},
+    tables={"matches": MATCHES},
     make=make,
+    per="pair",
+    pieces=("matches",),
 )

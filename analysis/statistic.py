@@ -1,4 +1,4 @@
-"""The declaration of a statistic, the ordered list of all statistics, and the function that writes their tables."""
+"""The declaration of a statistic, the ordered list of all of them, and the function that computes those of a part."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 
 import analysis
 from analysis.inputs import Analysis
+from analysis.parts import PARTS, declared
 from analysis.tables import NULL_DRAWS, NULL_SUMMARIES, Schema, empty, write_table
 from storage.statements import literal
 
-#: Tables to which any statistic may add rows. A statistic that needs such a table runs after all that add rows to it.
+#: Tables of an SAE to which any statistic of the SAE may add rows. A statistic that needs such a table runs after all
+#: that add rows to it.
 SHARED: dict[str, Schema] = {"null_draws": NULL_DRAWS, "null_summaries": NULL_SUMMARIES}
 
 #: A table that a statistic returns: a data frame, the path of a Parquet file, or a relation of the connection.
@@ -28,13 +30,15 @@ class Statistic(NamedTuple):
     """One statistic. Its module assigns it to the global `STATISTIC`. Its name is that of the module."""
 
     name: str
-    version: str  #: changed by hand when the values of a table change
+    version: str  #: changed by hand when the values of a table change; it makes the parts that compute them stale
     tables: Mapping[str, Schema]  #: tables that are written; each is a view of the catalog with the same name
     #: Reads the catalog's views and the tables of `needs`. Returns every table of `tables`, `inner` and `adds`.
     make: Callable[[duckdb.DuckDBPyConnection, Analysis], Mapping[str, Table]]
-    needs: tuple[str, ...] = ()  #: tables of other statistics that `make` reads
-    inner: Mapping[str, Schema] = {}  #: tables for other statistics; they are not written to files
+    needs: tuple[str, ...] = ()  #: tables of other statistics that `make` reads, of its own part or of one it reads
+    inner: Mapping[str, Schema] = {}  #: tables for other statistics, which are no views of the catalog
     adds: tuple[str, ...] = ()  #: tables of SHARED to which this statistic adds rows
+    per: str = "sae"  #: the part that computes it, one of PARTS; `make` is called once for each of these
+    pieces: tuple[str, ...] = ()  #: tables that `make` returns as files, since one SAE may have millions of rows
 
     def schemas(self) -> dict[str, Schema]:
         """Every table that `make` returns, with its columns."""
@@ -44,17 +48,25 @@ class Statistic(NamedTuple):
 def statistics() -> list[Statistic]:
     """All statistics of this package, by name, but each after those whose tables it needs.
 
-    Raises ValueError where a statistic does not have the name of its module, two statistics make the same table, no
-    statistic makes a needed table, or statistics need each other's tables in a circle. The message names the modules.
+    Raises ValueError where a statistic does not have the name of its module or is not declared as `declared` reads it,
+    two statistics of one part make the same table, no statistic makes a needed table, or statistics need each other's
+    tables in a circle. The message names the modules.
     """
-    declared: list[Statistic] = []
+    found: list[Statistic] = []
     for _, name, _ in pkgutil.iter_modules(analysis.__path__):
         module = importlib.import_module(f"analysis.{name}")
         if hasattr(module, "STATISTIC"):
             if module.STATISTIC.name != name:
                 raise ValueError(f"analysis/{name}.py declares a statistic named {module.STATISTIC.name}")
-            declared.append(module.STATISTIC)
-    return in_order(declared)
+            found.append(module.STATISTIC)
+    as_read = {one.name: (one.version, one.per) for one in declared()}
+    for one in found:
+        if as_read.get(one.name) != (one.version, one.per):
+            raise ValueError(
+                f"analysis/{one.name}.py: version and per must be literals of a statement that begins with "
+                f"STATISTIC = Statistic(, so that lists of jobs can read them without importing the file"
+            )
+    return in_order(found)
 
 
 def in_order(unordered: Iterable[Statistic]) -> list[Statistic]:
@@ -62,13 +74,11 @@ def in_order(unordered: Iterable[Statistic]) -> list[Statistic]:
     waiting = sorted(unordered, key=lambda statistic: statistic.name)
     makers = _makers(waiting)
     for statistic in waiting:
-        for name in statistic.needs:
-            if name not in makers:
-                raise ValueError(f"analysis/{statistic.name}.py needs the table {name}, which no statistic makes")
+        _check_needs(statistic, makers)
     ordered: list[Statistic] = []
     while waiting:
         unmade = {statistic.name for statistic in waiting}
-        ready = (one for one in waiting if not any(unmade & makers[name] - {one.name} for name in one.needs))
+        ready = (one for one in waiting if not any(unmade & makers[name].keys() - {one.name} for name in one.needs))
         following = next(ready, None)
         if following is None:
             files = ", ".join(f"analysis/{name}.py" for name in sorted(unmade))
@@ -78,44 +88,61 @@ def in_order(unordered: Iterable[Statistic]) -> list[Statistic]:
     return ordered
 
 
-def _makers(statistics: list[Statistic]) -> dict[str, set[str]]:
-    """{table: names of the statistics that make it or add rows to it}."""
-    makers: dict[str, set[str]] = {name: set() for name in SHARED}
+def _check_needs(statistic: Statistic, makers: dict[str, dict[str, str]]) -> None:
+    """Raise ValueError where a needed table is made by no statistic, or by none whose part this part can read."""
+    readable = (statistic.per, *PARTS[statistic.per].reads)
+    for name in statistic.needs:
+        if name not in makers:
+            raise ValueError(f"analysis/{statistic.name}.py needs the table {name}, which no statistic makes")
+        if not all(per in readable for per in makers[name].values()):
+            others = " and ".join(f"analysis/{other}.py makes per {per}" for other, per in makers[name].items())
+            raise ValueError(f"analysis/{statistic.name}.py is per {statistic.per} and needs {name}, which {others}")
+
+
+def _makers(statistics: list[Statistic]) -> dict[str, dict[str, str]]:
+    """{table: {statistic that makes it or adds rows to it: its part}}."""
+    makers: dict[str, dict[str, str]] = {name: {} for name in SHARED}
     for statistic in statistics:
         for name in (*statistic.tables, *statistic.inner):
-            if name in makers:
-                others = ", ".join(f"analysis/{other}.py" for other in sorted(makers[name])) or "all statistics"
+            of_this_part = [other for other, per in makers.get(name, {}).items() if per == statistic.per]
+            if name in SHARED or of_this_part:
+                others = ", ".join(f"analysis/{other}.py" for other in sorted(of_this_part)) or "all statistics"
                 raise ValueError(f"the table {name} of analysis/{statistic.name}.py is made by {others} already")
-            makers[name] = {statistic.name}
+            makers.setdefault(name, {})[statistic.name] = statistic.per
         for name in statistic.adds:
             if name not in SHARED:
                 raise ValueError(f"analysis/{statistic.name}.py adds to {name}, which is none of {', '.join(SHARED)}")
-            makers[name].add(statistic.name)
+            if statistic.per != "sae":
+                raise ValueError(f"analysis/{statistic.name}.py adds to {name}, which only a statistic per sae may do")
+            makers[name][statistic.name] = statistic.per
     return makers
 
 
-def compute(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> int:
-    """Make the tables of all statistics and write each as a Parquet file to `analysis.out`. Returns the rows written.
+def compute(con: duckdb.DuckDBPyConnection, analysis: Analysis, per: str) -> int:
+    """Make the tables of the statistics of one part and write them to `analysis.out`. Returns the rows written.
 
-    con: a catalog of the study without the tables that are made here. It uses one thread, so that equal inputs give
-    equal bytes. Raises ValueError where a statistic returns other tables or columns than it declares.
+    con: the views of the part's data, and the tables of the parts that it reads. It uses one thread, so that equal
+    inputs give equal bytes. An inner table is written where a statistic of another part needs it. Raises ValueError
+    where a statistic returns other tables or columns than it declares.
     """
+    ordered = statistics()
+    needed_later = {name for one in ordered if one.per != per for name in one.needs}
     shared = {name: empty(schema) for name, schema in SHARED.items()}
     for name, rows in shared.items():
         con.register(name, rows.to_arrow())
     count = 0
-    for statistic in statistics():
+    for statistic in (one for one in ordered if one.per == per):
         tables = statistic.make(con, analysis)
         schemas = statistic.schemas()
         if tables.keys() != schemas.keys():
             listed = ", ".join(tables) or "nothing"
             raise ValueError(f"analysis/{statistic.name}.py declares {', '.join(schemas)} and makes {listed}")
         for name, table in tables.items():
-            _check(statistic, name, _schema_of(table))
+            _check(statistic, name, table)
             if name in SHARED:
                 shared[name] = table = pl.concat([shared[name], _rows(table)])
             _register(con, name, table)
-            if name in statistic.tables:
+            if name in statistic.tables or name in needed_later:
                 count += _write(analysis.out, name, table)
     return count
 
@@ -128,8 +155,9 @@ def _schema_of(table: Table) -> dict[str, pl.DataType]:
     return dict(pl.DataFrame(table.limit(0).to_arrow_table()).schema)
 
 
-def _check(statistic: Statistic, name: str, columns: dict[str, pl.DataType]) -> None:
-    declared = statistic.schemas()[name]
+def _check(statistic: Statistic, name: str, table: Table) -> None:
+    """Raise ValueError where the columns of a table, or the form in which it is returned, are not as declared."""
+    columns, declared = _schema_of(table), statistic.schemas()[name]
     if list(columns.items()) != list(declared.items()):
         wrong = {column: kind for column, kind in columns.items() if declared.get(column) != kind}
         missing = [column for column in declared if column not in columns]
@@ -137,6 +165,8 @@ def _check(statistic: Statistic, name: str, columns: dict[str, pl.DataType]) -> 
             f"analysis/{statistic.name}.py, table {name}: its columns are not those of its schema: {wrong} are others, "
             f"{missing} are missing, or their order differs"
         )
+    if isinstance(table, Path) != (name in statistic.pieces):
+        raise ValueError(f"analysis/{statistic.name}.py, table {name}: a file is returned for the tables of `pieces`")
 
 
 def _register(con: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:

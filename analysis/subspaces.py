@@ -20,7 +20,6 @@ from analysis.inputs import Analysis
 from analysis.statistic import Statistic, Table
 from analysis.tables import Schema, empty
 from storage.catalog import frame
-from storage.rows import Rows
 
 GEOMETRY: Schema = {
     "model": pl.String, "subspace": pl.String, "rank": pl.Int32, "heldout_accuracy": pl.Float64,
@@ -51,6 +50,10 @@ class Subspace(NamedTuple):
     heldout_accuracy: float  # balanced accuracy of the classifier; for inlp, of one fitted after U is projected out
 
 
+class NoSubspaceError(ValueError):
+    """No direction can be fitted that separates the modalities of these rows."""
+
+
 class _Classifier(NamedTuple):
     """A linear classifier: x is an image where <x, normal> > threshold."""
 
@@ -59,31 +62,34 @@ class _Classifier(NamedTuple):
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The tables of this statistic; both are empty where no image is held out."""
-    geometry, normals = [empty(GEOMETRY)], [empty(NORMALS)]
-    if analysis.heldout == 0:
-        log.warning("no image is held out (pairs.heldout = 0): alignment and direction accuracy are left empty")
-    else:
-        for model in analysis.models():
-            fitted = subspaces(*both_sides(analysis, model))
-            geometry.append(geometry_rows(model, fitted))
-            normals.append(normal_rows(model, fitted))
-    return {"geometry": pl.concat(geometry), "subspace_normals": pl.concat(normals)}
+    """The tables of this statistic; both are empty, with a warning, where no subspace can be fitted."""
+    model = analysis.model
+    try:
+        if analysis.heldout == 0:
+            raise NoSubspaceError("no image is held out (pairs.heldout = 0)")
+        fitted = subspaces(*both_sides(analysis))
+    except NoSubspaceError as error:
+        log.warning("model %s: alignment and direction accuracy are left empty: %s", model, error)
+        return {"geometry": empty(GEOMETRY), "subspace_normals": empty(NORMALS)}
+    return {"geometry": geometry_rows(model, fitted), "subspace_normals": normal_rows(model, fitted)}
 
 
-def both_sides(analysis: Analysis, model: str) -> tuple[Modalities, Modalities]:
+def both_sides(analysis: Analysis) -> tuple[Modalities, Modalities]:
     """Training rows and held-out rows of a model, at most ROWS per side and modality.
 
     The rows with the smallest split_u are taken. split_u is the number that assigns an image to a side of the split.
+    Raises NoSubspaceError where a side has no rows of a modality.
     """
-    sides = ("train", "heldout")
-    train, heldout = (_first_rows(analysis.rows(model, side), f"{side} rows of {model}") for side in sides)
+    train, heldout = (_first_rows(analysis, side) for side in ("train", "heldout"))
     return train, heldout
 
 
-def _first_rows(rows: Rows, where: str) -> Modalities:
-    image, text = smallest(rows.split_u), smallest(rows.split_u[rows.owner])
-    return modalities(rows.image[image], rows.text[text], where)
+def _first_rows(analysis: Analysis, side: str) -> Modalities:
+    rows, on_side = analysis.embedded, analysis.is_on(side)
+    u_text = rows.split_u[rows.owner]
+    image, text = np.flatnonzero(on_side), np.flatnonzero(on_side[rows.owner])
+    image, text = image[smallest(rows.split_u[image])], text[smallest(u_text[text])]
+    return modalities(rows.image[image], rows.text[text], f"{side} rows of {analysis.model}")
 
 
 def geometry_rows(model: str, fitted: dict[str, Subspace]) -> pl.DataFrame:
@@ -105,17 +111,17 @@ def normal_rows(model: str, fitted: dict[str, Subspace]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=NORMALS)
 
 
-def fitted_subspaces(con: duckdb.DuckDBPyConnection, model: str, dim: int) -> dict[str, Subspace]:
-    """Read the subspaces of a model, exactly as fitted, from the tables geometry and subspace_normals."""
+def fitted_subspaces(con: duckdb.DuckDBPyConnection, dim: int) -> dict[str, Subspace]:
+    """Read the subspaces of a model, exactly as fitted, from the tables geometry and subspace_normals.
+
+    Empty where none could be fitted.
+    """
     fitted = {}
-    for name, rank, accuracy in con.execute(
-        "SELECT subspace, rank, heldout_accuracy FROM geometry WHERE model = $model", {"model": model}
-    ).fetchall():
-        keys = {"model": model, "subspace": name}
-        sql = 'SELECT normal FROM subspace_normals WHERE model = $model AND subspace = $subspace ORDER BY "row"'
-        basis = np.array(frame(con, sql, keys)["normal"].to_list(), np.float64).reshape(rank, dim)
+    for name, rank, accuracy in con.execute("SELECT subspace, rank, heldout_accuracy FROM geometry").fetchall():
+        sql = 'SELECT normal FROM subspace_normals WHERE subspace = $subspace ORDER BY "row"'
+        basis = np.array(frame(con, sql, {"subspace": name})["normal"].to_list(), np.float64).reshape(rank, dim)
         fitted[name] = Subspace(name, basis, rank, accuracy)
-    return {name: fitted[name] for name in SUBSPACES}
+    return {name: fitted[name] for name in SUBSPACES if name in fitted}
 
 
 def smallest(split_u: np.ndarray, limit: int = ROWS) -> np.ndarray:
@@ -130,8 +136,8 @@ def smallest(split_u: np.ndarray, limit: int = ROWS) -> np.ndarray:
 def modalities(image: np.ndarray, text: np.ndarray, where: str) -> Modalities:
     """Rows image [n_I, d] and text [n_T, d] as float32, checked.
 
-    where: name of the rows in errors, as in "heldout rows of clip". Raises ValueError where a modality has no rows, a
-    row holds NaN or infinity, or widths differ.
+    where: name of the rows in errors, as in "heldout rows of clip". Raises NoSubspaceError where a modality has no
+    rows, and ValueError where a row holds NaN or infinity, or widths differ.
     """
     rows = Modalities(np.asarray(image, np.float32), np.asarray(text, np.float32))
     check(rows, where)
@@ -142,7 +148,7 @@ def check(rows: Modalities, where: str) -> None:
     """Raise ValueError where a modality has no rows, a row holds NaN or infinity, or widths differ."""
     for modality, x in rows._asdict().items():
         if x.ndim != 2 or len(x) == 0:
-            raise ValueError(f"{where}: no {modality} rows; both modalities are needed, as rows [n, d]")
+            raise NoSubspaceError(f"{where}: no {modality} rows; both modalities are needed, as rows [n, d]")
         bad = ~np.isfinite(x).all(1)
         if bad.any():
             raise ValueError(f"{where}: {bad.sum()} {modality} rows hold NaN or infinity, the first is {bad.argmax()}")
@@ -157,7 +163,8 @@ def subspaces(train: Modalities, heldout: Modalities) -> dict[str, Subspace]:
     normal of Fisher's discriminant with the Ledoit-Wolf within-class covariance. The thresholds of mean_gap and lda lie
     midway between the means. inlp: normals of successive logistic regressions, each fitted after the earlier normals
     are projected out, until held-out balanced accuracy is within CHANCE of .5 or there are RANK normals.
-    Raises ValueError where the two means coincide, widths differ, or `check` raises.
+    Raises NoSubspaceError where the two means coincide or a fit does not converge, and ValueError where widths differ
+    or `check` raises.
     Source: DEFINITIONS "geometry"; for inlp Ravfogel et al. 2020, "Null It Out".
     """
     check(train, "training rows")
@@ -168,7 +175,7 @@ def subspaces(train: Modalities, heldout: Modalities) -> dict[str, Subspace]:
     problem = _problem(train, means)
     first = _logistic(problem, np.empty((0, len(means[0]))))
     if not first.normal.any():
-        raise ValueError("image and text rows have the same mean: no direction defines their modality")
+        raise NoSubspaceError("image and text rows have the same mean: no direction defines their modality")
     classifiers = {"mean_gap": _halfway(means[0] - means[1], means), "logistic": first, "lda": _lda(train, means)}
     heldout = Modalities(*(x.astype(np.float64) for x in heldout))  # converted once for all classifiers
     fitted = {name: Subspace(name, one.normal[None], 1, _accuracy(one, heldout)) for name, one in classifiers.items()}
@@ -216,8 +223,8 @@ def _logistic(problem: _Problem, U: np.ndarray) -> _Classifier:
     """Minimise sum_i weights_i log(1 + exp(-y_i (<x_i, w> + c))) + PENALTY / 2 |w|^2 over c and w with U w = 0.
 
     U: [r, d], orthonormal rows. The result is the same as for rows x_i from which U is projected out. If the first step
-    is smaller than NOISE, these rows do not separate the modalities, and the normal is 0. Raises RuntimeError where the
-    minimisation does not converge.
+    is smaller than NOISE, these rows do not separate the modalities, and the normal is 0. Raises NoSubspaceError where
+    the minimisation does not converge.
     """
     X, y, weights, centre, T = problem
     Q = np.linalg.qr(T.T @ U.T)[0].T  # U w = 0 where v is orthogonal to these rows
@@ -240,7 +247,7 @@ def _logistic(problem: _Problem, U: np.ndarray) -> _Classifier:
     options = {"maxiter": 2000, "maxcor": 20, "gtol": 1e-7 * steepest, "ftol": 0}
     minimum = minimize(loss, newton, jac=True, method="L-BFGS-B", options=options)
     if not np.abs(minimum.jac).max() <= 1e-5 * steepest:
-        raise RuntimeError(f"the logistic regression of the modalities did not converge: {minimum.message}")
+        raise NoSubspaceError(f"the logistic regression of the modalities did not converge: {minimum.message}")
     w, c = _outside(T @ minimum.x[:-1], U), 2 * minimum.x[-1]
     length = float(np.linalg.norm(w))
     return _Classifier(w / length, float(centre @ w - c) / length)
@@ -278,5 +285,6 @@ STATISTIC = Statistic(
     version="1",
     tables={"geometry": GEOMETRY},
     inner={"subspace_normals": NORMALS},
+    per="model",
     make=make,
 )

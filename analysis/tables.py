@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import duckdb
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 
 from storage.statements import SQL
 
 Schema = dict[str, Any]
+ROW_GROUP = 131_072  # rows per row group of a written table
 SAE_KEYS: Schema = {"model": pl.String, "sae": pl.String, "seed": pl.Int32}
 NULL_DRAWS: Schema = {
     **SAE_KEYS, "statistic": pl.String, "null": pl.String, "draw": pl.Int32, "value": pl.Float64,
@@ -61,7 +63,25 @@ def empty(schema: Schema) -> pl.DataFrame:
 
 def write_table(out: Path, name: str, rows: pl.DataFrame) -> None:
     """Write one table as Parquet."""
-    rows.write_parquet(out / f"{name}.parquet", compression="zstd", row_group_size=131_072)
+    rows.write_parquet(out / f"{name}.parquet", compression="zstd", row_group_size=ROW_GROUP)
+
+
+def open_pieces(out: Path, name: str, schema: Schema) -> pq.ParquetWriter:
+    """Open the file of a table that is written in pieces; `add_piece` appends rows to it."""
+    texts = [column for column, kind in schema.items() if kind == pl.String]
+    columns = empty(schema).to_arrow().schema
+    return pq.ParquetWriter(out / f"{name}.parquet", columns, compression="zstd", use_dictionary=texts)
+
+
+def add_piece(file: pq.ParquetWriter, rows: pl.DataFrame) -> None:
+    """Append rows, as row groups of their own, to a file of `open_pieces`."""
+    file.write_table(rows.to_arrow().cast(file.schema), row_group_size=ROW_GROUP)
+
+
+def read_tables(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Register the tables of a part's folder in a connection, each under the name of its file."""
+    for path in sorted(folder.glob("*.parquet")):
+        con.register(path.stem, pl.read_parquet(path, glob=False).to_arrow())
 
 
 def fill(con: duckdb.DuckDBPyConnection, table: str, *, insert: bool = False, **values: Any) -> None:

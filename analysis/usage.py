@@ -6,7 +6,6 @@ random item of either modality.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ import polars as pl
 
 from analysis.inputs import Analysis, Keys, keys_of
 from analysis.statistic import Statistic, Table
-from analysis.tables import NULL_DRAWS, SAE_KEYS, Schema, empty, fill, table_of_rows
+from analysis.tables import NULL_DRAWS, SAE_KEYS, Schema, fill, table_of_rows
 from storage.definitions import is_counted, is_unimodal
 
 CONCEPTS: Schema = {
@@ -55,43 +54,33 @@ class CountedSAE(NamedTuple):
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
     """The tables of this statistic. `concepts` also has the columns that geometry and monosemanticity compute."""
-    fill_concepts(con, counted_saes(analysis), analysis.split)
+    entry, net = analysis.sae
+    fill(con, "group_sizes", split=analysis.split)
+    count_codes(con, CountedSAE(**keys_of(entry), width=net.config.width), analysis.split)
     fill(con, "concepts")
-    draws = usage_draws(con, analysis)
+    draws = draws_of_sae(con, keys_of(entry))
     return {"concepts": con.table("concepts"), "concept_groups": con.table("concept_groups"), "null_draws": draws}
 
 
-def counted_saes(analysis: Analysis) -> list[CountedSAE]:
-    """Key and width of every SAE of the study."""
-    return [CountedSAE(**keys_of(entry), width=net.config.width) for entry, net in analysis.trained()]
-
-
 def fill_concepts(con: duckdb.DuckDBPyConnection, saes: Iterable[CountedSAE], split: str) -> None:
-    """Make concept_groups and concept_auc one SAE at a time, so that memory holds the codes of one SAE.
-
-    Sums of floats use one thread, so that their order is fixed. The ranks of concept_auc are integers, which give the
-    same result in any order, so they use all threads.
-    """
+    """Make concept_groups and concept_auc of several SAEs, one SAE at a time, with the codes of one SAE in memory."""
     fill(con, "group_sizes", split=split)
     for place, counted in enumerate(saes):
-        values = {**counted._asdict(), "split": split}
-        con.execute("SET threads = 1")
-        fill(con, "codes", **values)
-        fill(con, "concept_groups", insert=place > 0, **values)
-        con.execute(f"SET threads = {os.cpu_count() or 1}")
-        fill(con, "concept_auc", insert=place > 0, **values)
-        con.execute("SET threads = 1")
-    con.execute("DROP TABLE IF EXISTS codes")
+        fill(con, "codes", **counted._asdict(), split=split)
+        count_codes(con, counted, split, insert=place > 0)
 
 
-def usage_draws(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> pl.DataFrame:
-    """Draws of the shares of unimodal concepts under the null. Reads the tables concepts and group_sizes."""
-    entries = sorted((e for e in analysis.entries if e.kind == "train"), key=lambda e: (e.model, e.sae, e.seed))
-    return pl.concat([empty(NULL_DRAWS), *(draws_of_sae(con, keys_of(entry)) for entry in entries)])
+def count_codes(con: duckdb.DuckDBPyConnection, counted: CountedSAE, split: str, *, insert: bool = False) -> None:
+    """Make concept_groups and concept_auc from the codes of one SAE, or insert its rows into them."""
+    for table in ("concept_groups", "concept_auc"):
+        fill(con, table, insert=insert, **counted._asdict(), split=split)
 
 
 def draws_of_sae(con: duckdb.DuckDBPyConnection, keys: Keys) -> pl.DataFrame:
-    """The rows of `usage_draws` for one SAE. The SAE's seed is also the seed of the draws."""
+    """Draws of the shares of unimodal concepts under the null. The SAE's seed is also the seed of the draws.
+
+    Reads the tables concepts and group_sizes.
+    """
     images, texts = con.execute("SELECT sum(images)::BIGINT, sum(texts)::BIGINT FROM group_sizes").fetchall()[0]
     concepts = con.execute(
         "SELECT energy, firings FROM concepts WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY concept_id",

@@ -9,6 +9,7 @@ partners of some of its image's concepts, so that there are bridges to find.
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sae.model import SAE, Config
 from storage.activations import Activations, write_activations
-from storage.dataset import Address, materialize
+from storage.dataset import Address, Dataset, materialize
+from storage.embeddings import finish, write_modality
 from storage.pairs import CAPTIONS, IMAGES
 from storage.record import write_run
 from storage.runs import Entry, Run
@@ -71,64 +73,84 @@ def _distinct(concepts: np.ndarray, width: int) -> np.ndarray:
     return concepts
 
 
-def write(planted: Planted, store: Path, width: int, dim: int = 512, seed: int = 0) -> Run:
-    """Write pairs, an SAE and activations as datasets, and a run that lists them."""
+def write(
+    planted: Planted, store: Path, width: int, dim: int = 512, seed: int = 0, *, seeds: int = 1, embedded: bool = False
+) -> Run:
+    """Write pairs, SAEs and activations as datasets of a run of their own. Returns the run.
+
+    seeds: number of SAEs; their concepts fire on the same items. embedded: write random embeddings of the pairs too.
+    """
     random = np.random.default_rng(seed + 1)
-    images, captions = len(planted.image), len(planted.text)
-    at = {"images": images, "captions": captions, "width": width}
+    at = {"images": len(planted.image), "captions": len(planted.text), "width": width}
 
-    def pairs(out: Path) -> int:
-        keys = [f"image-{i:06d}" for i in range(images)]
-        columns = {
-            "image_id": np.arange(images), "source_key": keys, "group_key": keys,
-            "split_u": random.random(images),
-        }  # fmt: skip
-        empty = {name: pa.nulls(images, kind) for name, kind in zip(IMAGES.names, IMAGES.types, strict=True)}
-        pq.write_table(pa.table({**empty, **columns}, schema=IMAGES), out / "images.parquet")
-        words = [f"caption {j}" for j in range(captions)]
-        columns = {
-            "pair_id": np.arange(captions), "image_id": planted.owner,
-            "caption": words, "source_key": words,
-        }  # fmt: skip
-        pl.DataFrame(columns, schema=CAPTIONS).write_parquet(out / "captions.parquet")
-        return images
-
-    def sae(out: Path) -> int:
-        shared = random.standard_normal((1, dim))
-        D = torch.tensor(random.standard_normal((width, dim)) + shared, dtype=torch.float32)
-        D = torch.nn.functional.normalize(D, dim=1)
-        config = Config(
-            architecture="batchtopk", dim=dim, width=width, k=planted.image.shape[1], decoder_bias=True,
-            image_share=0.5, seed=SEED, epochs=1, batch_size=1, learning_rate=1.0, auxk=0.0, dead_after_epochs=0.5,
-            rows_seen=images,
-        )  # fmt: skip
-        SAE(D.clone(), torch.zeros(width), D, torch.zeros(dim), torch.tensor(0.0), config).save(out)
-        pl.DataFrame({"step": [1], "epoch": [1.0], "loss": [0.0], "r2": [0.0], "l0": [0.0], "dead_fraction": [0.0],
-                      "rows_per_second": [0.0]}).write_parquet(out / "training.parquet")  # fmt: skip
-        return images
-
-    def activations(out: Path) -> int:
-        codes = []
-        for concepts in (planted.image, planted.text):
-            rows, k = concepts.shape
-            items = np.repeat(np.arange(rows), k)
-            codes.append(
-                Activations(items, concepts.ravel(), random.exponential(0.1, rows * k).astype(np.float32) + 1e-4)
-            )
-        return write_activations(out / "0.parquet", *codes)
+    def made(folder: str, body: Callable[[Path], int], **more: int) -> Dataset:
+        return materialize(store, Address(folder, "bench", {**at, **more}, ()), body)
 
     store.mkdir(parents=True, exist_ok=True)
-    of = {"model": MODEL, "sae": SETTING, "seed": SEED}
-    entries = [
-        Entry(kind="acquire", shard=0, dataset=materialize(store, Address("pairs", "bench", at, ()), pairs)),
-        Entry(kind="train", **of, dataset=materialize(store, Address("saes", "bench", at, ()), sae)),
-        Entry(
-            kind="export", **of, shard=0,
-            dataset=materialize(store, Address("activations", "bench", at, ()), activations),
-        ),
-    ]  # fmt: skip
+    entries = [Entry(kind="acquire", shard=0, dataset=made("pairs", lambda out: _pairs(out, planted, random)))]
+    if embedded:
+        dataset = made("embeddings", lambda out: _embeddings(out, planted, dim, random))
+        entries.append(Entry(kind="embed", model=MODEL, shard=0, dataset=dataset))
+    for number in range(SEED, SEED + seeds):
+        of = {"model": MODEL, "sae": SETTING, "seed": number}
+        more = {"seed": number} if number != SEED else {}
+        dataset = made("saes", lambda out, n=number: _sae(out, planted, width, dim, n, random), **more)
+        entries.append(Entry(kind="train", **of, dataset=dataset))
+        dataset = made("activations", lambda out: _activations(out, planted, random), **more)
+        entries.append(Entry(kind="export", **of, shard=0, dataset=dataset))
     config = {"name": STUDY, "pairs": {"source": "embeddings", "heldout": 0.0}, "models": [], "saes": []}
     return write_run(store, Run(study=STUDY, config=config, entries=entries, started="", seconds=0.0, versions={}))
+
+
+def _pairs(out: Path, planted: Planted, random: np.random.Generator) -> int:
+    images, captions = len(planted.image), len(planted.text)
+    keys = [f"image-{i:06d}" for i in range(images)]
+    columns = {
+        "image_id": np.arange(images), "source_key": keys, "group_key": keys,
+        "split_u": random.random(images),
+    }  # fmt: skip
+    empty = {name: pa.nulls(images, kind) for name, kind in zip(IMAGES.names, IMAGES.types, strict=True)}
+    pq.write_table(pa.table({**empty, **columns}, schema=IMAGES), out / "images.parquet")
+    words = [f"caption {j}" for j in range(captions)]
+    columns = {
+        "pair_id": np.arange(captions), "image_id": planted.owner,
+        "caption": words, "source_key": words,
+    }  # fmt: skip
+    pl.DataFrame(columns, schema=CAPTIONS).write_parquet(out / "captions.parquet")
+    return images
+
+
+def _embeddings(out: Path, planted: Planted, dim: int, random: np.random.Generator) -> int:
+    """Gaussian rows whose two modalities have different means."""
+    for modality, rows, side in (("image", len(planted.image), 0.5), ("text", len(planted.text), -0.5)):
+        vectors = random.standard_normal((rows, dim)).astype(np.float32) + np.float32(side)
+        write_modality(out, modality, rows, dim, lambda start, stop, x=vectors: x[start:stop], lambda done: None)
+    finish(out, {"failed_rows": [], "model": {}})
+    return len(planted.image) + len(planted.text)
+
+
+def _sae(out: Path, planted: Planted, width: int, dim: int, seed: int, random: np.random.Generator) -> int:
+    shared = random.standard_normal((1, dim))
+    D = torch.tensor(random.standard_normal((width, dim)) + shared, dtype=torch.float32)
+    D = torch.nn.functional.normalize(D, dim=1)
+    config = Config(
+        architecture="batchtopk", dim=dim, width=width, k=planted.image.shape[1], decoder_bias=True,
+        image_share=0.5, seed=seed, epochs=1, batch_size=1, learning_rate=1.0, auxk=0.0, dead_after_epochs=0.5,
+        rows_seen=len(planted.image),
+    )  # fmt: skip
+    SAE(D.clone(), torch.zeros(width), D, torch.zeros(dim), torch.tensor(0.0), config).save(out)
+    pl.DataFrame({"step": [1], "epoch": [1.0], "loss": [0.0], "r2": [0.0], "l0": [0.0], "dead_fraction": [0.0],
+                  "rows_per_second": [0.0]}).write_parquet(out / "training.parquet")  # fmt: skip
+    return len(planted.image)
+
+
+def _activations(out: Path, planted: Planted, random: np.random.Generator) -> int:
+    codes = []
+    for concepts in (planted.image, planted.text):
+        rows, k = concepts.shape
+        items = np.repeat(np.arange(rows), k)
+        codes.append(Activations(items, concepts.ravel(), random.exponential(0.1, rows * k).astype(np.float32) + 1e-4))
+    return write_activations(out / "0.parquet", *codes)
 
 
 def main() -> None:

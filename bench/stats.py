@@ -58,10 +58,10 @@ def concepts_and_bridges(store: Path, out: Path) -> dict[str, float]:
     import duckdb
     import numpy as np
 
-    from analysis.bridges import add_bridges, bridges_of, open_bridges, pairs_of
+    from analysis.bridges import BRIDGES, bridge_rows, bridges_of, pairs_of
     from analysis.inputs import classes_of, counted_pairs, keys_of
     from analysis.statistic import create_inner
-    from analysis.tables import fill, write_table
+    from analysis.tables import add_piece, fill, open_pieces, write_table
     from analysis.usage import CountedSAE, fill_concepts
     from sae import SAE
     from storage.catalog import create_views, frame
@@ -81,11 +81,11 @@ def concepts_and_bridges(store: Path, out: Path) -> dict[str, float]:
             write_table(out, "concepts", frame(con, "FROM concepts"))
 
         def bridges() -> None:
-            pairs = pairs_of(con, keys, counted_pairs(con, "all"), net.config.width)
+            pairs = pairs_of(con, counted_pairs(con, "all"), net.config.width)
             D = net.dictionary.numpy().astype(np.float64)
             scored = bridges_of(pairs, D, classes_of(con, keys), 10)
-            with open_bridges(out) as file:
-                add_bridges(file, {**keys, "split": "all"}, scored)
+            with open_pieces(out, "bridges", BRIDGES) as file:
+                add_piece(file, bridge_rows({**keys, "split": "all"}, scored))
 
         seconds["concepts"], _ = timed(concepts)
         seconds["bridges"], _ = timed(bridges)

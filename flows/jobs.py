@@ -22,7 +22,7 @@ from storage.sources.registry import located
 from storage.sources.section import HOW, MAX_PIXELS, rules_of, source_of
 from storage.vector_shards import digests
 from tasks.acquire import distinct, duplicates, fetch
-from tasks.analyze import analyze
+from tasks.analyze import analyze, matching, measures, pairs_of_seeds, space, versions
 from tasks.checkpoint import import_sae
 from tasks.checks import check_embeddings
 from tasks.embed import adopt_vectors, embed, model_identity
@@ -327,15 +327,8 @@ def activations(given: Given) -> list[Job]:
     return jobs
 
 
-ANALYZED = ("acquire", "embed", "train", "export")  #: kinds that the tables are made from
+ANALYZED = ("acquire", "embed", "train", "export")  #: kinds that the parts of the analysis are made from
 REPORTED = (*ANALYZED, "ledger", "frontier", "analyze")  #: kinds that the page and the explorer show
-
-
-def expected(study: Study, state: State) -> dict[str, int]:
-    """{kind: number of datasets} of a complete study, for the kinds of `ANALYZED`."""
-    shards, seeds = len(state.of("acquire")), sum(len(setting.seeds) for setting in study.settings())
-    models = len(study.models)
-    return {"acquire": shards, "embed": models * shards, "train": models * seeds, "export": models * seeds * shards}
 
 
 def entries_of(state: State, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -344,9 +337,15 @@ def entries_of(state: State, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 @step_of("analyze")
-def frontiers_and_tables(given: Given) -> list[Job]:
-    """The frontier of each model and the tables of the study, which do not depend on each other."""
-    return [*frontiers(given), *tables(given)]
+def parts_without_codes(given: Given) -> list[Job]:
+    """The part of each model and of each pair of seeds."""
+    return [*spaces(given), *matchings(given)]
+
+
+@step_of("analyze")
+def parts_with_codes_and_frontiers(given: Given) -> list[Job]:
+    """The part of each SAE, and the frontier of each model. These are the long jobs of the stage."""
+    return [*parts_of_saes(given), *frontiers(given)]
 
 
 def frontiers(given: Given) -> list[Job]:
@@ -367,13 +366,62 @@ def frontiers(given: Given) -> list[Job]:
     return jobs
 
 
+def spaces(given: Given) -> list[Job]:
+    """One job per model: what is computed without an SAE."""
+    study, of = given.study, versions("model")
+    jobs = []
+    for model in study.models:
+        entries = [e.argument() for e in (*given.state.of("acquire"), *given.state.of("embed", model=model.name))]
+        inputs = {"entries": entries, "heldout": study.pairs.heldout, "split": study.analyze.split, "statistics": of}
+        jobs.append(Job(Key("space", model.name), space, inputs if given.is_embedded(model.name) else None))
+    return jobs
+
+
+def matchings(given: Given) -> list[Job]:
+    """One job per model, setting in the study file and pair of seeds. It matches the data diets of the setting too."""
+    study, state, of = given.study, given.state, versions("pair")
+    trained_as = {name: diet["of"] for name, diet in study.diet_of().items()}
+    jobs = []
+    for model in study.models:
+        for setting in study.saes:
+            family = [each for each in study.settings() if trained_as.get(each.name, each.name) == setting.name]
+            groups = pairs_of_seeds((each.name, seed) for each in family for seed in each.seeds)
+            for (seed, other), pairs in groups.items():
+                keys = [Key("train", model.name, *sae) for sae in sorted({sae for pair in pairs for sae in pair})]
+                inputs = {"entries": [state[key].argument() for key in keys if key in state], "statistics": of}
+                key = Key("matching", model.name, setting.name, seed, other_seed=other if other != seed else None)
+                jobs.append(Job(key, matching, inputs if all(key in state for key in keys) else None))
+    return jobs
+
+
+def parts_of_saes(given: Given) -> list[Job]:
+    """One job per SAE, which computes its statistics."""
+    study, state = given.study, given.state
+    options = {"heldout": study.pairs.heldout, **study.analyze.model_dump(), "statistics": versions("sae")}
+    jobs = []
+    for model in study.models:
+        pairs, embedded = state.of("acquire"), state.of("embed", model=model.name)
+        own = state.dataset("space", model=model.name) if given.is_embedded(model.name) else None
+        for setting in study.settings():
+            for seed in setting.seeds:
+                at = {"model": model.name, "sae": setting.name, "seed": seed}
+                trained, exported = state.dataset("train", **at), state.of("export", **at)
+                inputs = None
+                if own and trained and len(exported) == len(pairs):
+                    entries = [e.argument() for e in (*pairs, *embedded, *state.of("train", **at), *exported)]
+                    inputs = {"entries": entries, "space": own, "path": trained.path, **options}
+                    inputs["data_half"] = getattr(setting, "data_half", None)
+                jobs.append(Job(Key("measures", model.name, setting.name, seed), measures, inputs))
+    return jobs
+
+
+@step_of("analyze")
 def tables(given: Given) -> list[Job]:
-    """One job per study, which computes all tables."""
-    study, counts = given.study, expected(given.study, given.state)
-    whole = counts["acquire"] > 0 and all(len(given.state.of(kind)) == counts[kind] for kind in ANALYZED)
-    options = {"heldout": study.pairs.heldout, **study.analyze.model_dump(), "diets": study.diet_of()}
-    inputs = {"entries": entries_of(given.state, ANALYZED), **options}
-    return [Job(Key("analyze"), analyze, inputs if whole else None)]
+    """One job per study: it joins the tables of all parts."""
+    keys = sorted((job.key for job in (*spaces(given), *parts_of_saes(given), *matchings(given))), key=str)
+    whole = all(key in given.state for key in keys)
+    parts = [given.state[key].argument() for key in keys] if whole else []
+    return [Job(Key("analyze"), analyze, {"parts": parts, "statistics": versions()} if whole else None)]
 
 
 def _reported(given: Given) -> dict[str, Any] | None:

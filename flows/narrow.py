@@ -18,9 +18,10 @@ class Narrow(NamedTuple):
 
     def includes(self, key: Key) -> bool:
         """Whether a job of this key is run. A job that is of no single model, SAE or seed always is."""
+        own_seed = self.seed if key.other_seed is not None and self.seed == key.other_seed else key.seed
         return all(
             wanted is None or own is None or wanted == own
-            for wanted, own in zip(self, (key.model, key.sae, key.seed), strict=True)
+            for wanted, own in zip(self, (key.model, key.sae, own_seed), strict=True)
         )
 
     def check(self, study: Study) -> None:

@@ -21,7 +21,7 @@ from prefect.futures import PrefectFuture
 from flows.cluster import Cluster, ClusterError, Here
 from flows.failures import is_of_surroundings, sentence_of
 from flows.jobs import STEPS, Given, Job, fetches, jobs_of
-from flows.narrow import Narrow
+from flows.narrow import WHOLE, Narrow
 from flows.records import keeping_records
 from flows.stages import STAGES
 from storage import failures, uses
@@ -65,9 +65,12 @@ class Course(NamedTuple):
     scanned: Scan | None = None  #: what the source listed before Prefect was started
 
     def step(self, jobs: list[Job]) -> list[Job]:
-        """The jobs of a step that this run runs: the narrowed ones, without those whose inputs a failure left out."""
+        """The jobs of a step that this run runs: the narrowed ones.
+
+        Those are left out whose inputs this run does not make, because of a failure or because it is narrowed.
+        """
         wanted = [job for job in jobs if self.narrow.includes(job.key)]
-        return [job for job in wanted if job.inputs is not None] if self.errors else wanted
+        return [job for job in wanted if job.inputs is not None] if self.errors or self.narrow != WHOLE else wanted
 
 
 Outcome = Entry | Failed

@@ -27,17 +27,19 @@ RUN, ENTRIES, FAILURES, ENDED = "run.json", "entries.jsonl", "failures.jsonl", "
 
 
 class Key(NamedTuple):
-    """The place of a dataset in a study: its kind, model, SAE, seed and shard."""
+    """The place of a dataset in a study: its kind, model, SAE, seed and shard. A pair of seeds has two seeds."""
 
     kind: str
     model: str | None = None
     sae: str | None = None
     seed: int | None = None
     shard: int | None = None
+    other_seed: int | None = None
 
     def __str__(self) -> str:
         parts = [self.kind, self.model, self.sae]
-        parts += [f"seed {self.seed}" if self.seed is not None else None]
+        seeds = f"seed {self.seed}" if self.other_seed is None else f"seeds {self.seed} and {self.other_seed}"
+        parts += [seeds if self.seed is not None else None]
         parts += [f"shard {self.shard}" if self.shard is not None else None]
         return " ".join(part for part in parts if part)
 
@@ -52,6 +54,7 @@ class Entry(BaseModel):
     sae: str | None = None
     seed: int | None = None
     shard: int | None = None
+    other_seed: int | None = None  #: the higher one of a pair of seeds
     dataset: Dataset
     inputs: list[Dataset] = []  #: the datasets that the task read
     seconds: float = 0.0  #: duration of the task in this run
@@ -68,7 +71,7 @@ class Entry(BaseModel):
     @property
     def key(self) -> Key:
         """The place of this dataset in its study."""
-        return Key(self.kind, self.model, self.sae, self.seed, self.shard)
+        return Key(self.kind, self.model, self.sae, self.seed, self.shard, self.other_seed)
 
     @property
     def is_task(self) -> bool:
@@ -77,9 +80,10 @@ class Entry(BaseModel):
 
     def argument(self) -> dict[str, Any]:
         """This entry as an argument of a task. The kind is called `stage` there, as in the recipes of old stores."""
-        kind, model, sae, seed, shard = self.key
+        kind, model, sae, seed, shard, other_seed = self.key
         at = {"model": model, "sae": sae, "seed": seed, "shard": shard}
-        return {"stage": kind, **at, "dataset": self.dataset}
+        pair = {"other_seed": other_seed} if other_seed is not None else {}  # old recipes do not have it
+        return {"stage": kind, **at, **pair, "dataset": self.dataset}
 
 
 class State(dict[Key, Entry]):
@@ -116,13 +120,14 @@ class Failure(BaseModel):
     sae: str | None = None
     seed: int | None = None
     shard: int | None = None
+    other_seed: int | None = None
     cause: str  #: one sentence
     traceback: str  #: file of the traceback, relative to the store
 
     @property
     def key(self) -> Key:
         """The place in the study of the dataset that the job would have made."""
-        return Key(self.kind, self.model, self.sae, self.seed, self.shard)
+        return Key(self.kind, self.model, self.sae, self.seed, self.shard, self.other_seed)
 
 
 class Run(BaseModel):

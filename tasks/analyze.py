@@ -1,38 +1,104 @@
-"""Analyze: recompute every table of the study from activations and SAEs."""
+"""Analyze: the tables of a study, computed in parts: one per model, per SAE and per pair of seeds, then joined.
+
+A part is computed again where its own data changed, or the version of one of its statistics.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from storage.catalog import create_views
+from analysis.parts import pairs_of_seeds, versions
+from storage.dataset import Dataset
 from storage.runs import Entry
 from tasks.stage import Runtime, stage
 
+if TYPE_CHECKING:
+    from analysis.inputs import Analysis
 
-@stage("tables", version="2")
-def analyze(
+__all__ = ["analyze", "matching", "measures", "pairs_of_seeds", "space", "versions"]
+
+Entries = list[dict[str, Any]]  #: entries of a run as arguments
+
+
+@stage("spaces", version="1")
+def space(out: Path, entries: Entries, heldout: float, split: str, statistics: dict[str, str], runtime: Runtime) -> int:
+    """Compute what is said of one model's embeddings without an SAE: modality subspaces and retrieval.
+
+    entries: the shards of pairs and the model's embeddings. statistics: the versions of the statistics of this part.
+    Raises BadInput where the split has no images or no captions.
+    """
+    from analysis.inputs import Analysis
+
+    return _computed("model", Analysis(runtime.store, _read(entries), out, heldout, split))
+
+
+@stage("measures", version="1")
+def measures(
     out: Path,
-    entries: list[dict[str, Any]],
+    entries: Entries,
+    space: Dataset,
+    path: str,
     heldout: float,
     split: str,
     min_pairs: int,
-    diets: dict[str, dict[str, str | None]],
+    statistics: dict[str, str],
     runtime: Runtime,
+    data_half: str | None = None,
 ) -> int:
-    """Compute the tables of a study from its datasets, and write one Parquet file per table.
+    """Compute the statistics of one SAE.
 
-    Raises BadInput for activations that are missing or not finite, seeds that differ in width, or a modality without
-    items. The message names the file and the command to run.
+    entries: the shards of pairs, the model's embeddings, the SAE and its activations. space: the part of the model.
+    path: the folder of the SAE, which the table saes names. statistics: the versions of the statistics of this part.
+    Raises BadInput for activations that are missing or not above 0. The message names the file and the command to run.
+    """
+    from analysis.inputs import Analysis
+
+    analysis = Analysis(runtime.store, _read(entries), out, heldout, split, min_pairs, data_half)
+    return _computed("sae", analysis, runtime.store / space.path)
+
+
+@stage("matchings", version="1")
+def matching(out: Path, entries: Entries, statistics: dict[str, str], runtime: Runtime) -> int:
+    """Match the SAEs of two seeds of a setting with each other, and those of its data diets.
+
+    entries: the SAEs of both seeds. statistics: the versions of the statistics of this part. Raises BadInput where two
+    SAEs differ in width.
     """
     import duckdb
 
-    from analysis.inputs import Analysis, check
+    from analysis.inputs import Analysis
     from analysis.statistic import compute
 
-    handles = [Entry(**entry) for entry in entries]
-    analysis = Analysis(runtime.store, handles, heldout, split, min_pairs, diets, out)
+    with duckdb.connect(config={"threads": 1}) as con:
+        return compute(con, Analysis(runtime.store, _read(entries), out), "pair")
+
+
+@stage("tables", version="2")
+def analyze(out: Path, parts: Entries, statistics: dict[str, str], runtime: Runtime) -> int:
+    """Join the tables of all parts of a study, and compute the findings from them. Writes one Parquet file per table.
+
+    parts: the parts of every model, SAE and pair of seeds. statistics: the versions of all statistics.
+    """
+    from analysis.joined import join
+
+    return join(runtime.store, _read(parts), out)
+
+
+def _read(entries: Entries) -> list[Entry]:
+    return [Entry(**entry) for entry in entries]
+
+
+def _computed(per: str, analysis: Analysis, made: Path | None = None) -> int:
+    """Compute the statistics of one part. made: the folder of the part whose tables they need."""
+    import duckdb
+
+    from analysis.inputs import open_part
+    from analysis.statistic import compute
+    from analysis.tables import read_tables
+
     with duckdb.connect(config={"threads": 1}) as con:  # one thread: a fixed order of summation, hence equal bytes
-        create_views(con, runtime.store, handles, heldout)
-        check(con, analysis)
-        return compute(con, analysis)
+        open_part(con, analysis)
+        if made is not None:
+            read_tables(con, made)
+        return compute(con, analysis, per)

@@ -34,7 +34,7 @@ def study(planter: ModuleType) -> str:
 @pytest.fixture(scope="session")
 def planted(planter: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("planted")
-    planter.write(planter.plant(300, 900, 5, 32), store, 32, dim=16)
+    planter.write(planter.plant(300, 900, 5, 32), store, 32, dim=16, seeds=2, embedded=True)
     return store
 
 

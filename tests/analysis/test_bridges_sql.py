@@ -10,6 +10,7 @@ from sql_case import KEYS, random_case
 
 from analysis.bridges import bridges_of, pairs_of
 from analysis.inputs import counted_pairs
+from analysis.tables import fill
 from storage.catalog import frame
 from storage.statements import SQL
 
@@ -22,7 +23,8 @@ def test_kernel_sql_and_numpy_agree(split: str, seed: int) -> None:
     width = case.z_image.shape[1]
     sql = (SQL / "reference" / "coactivation.sql").read_text()
     reference = frame(case.con, sql, {**KEYS, "split": split})
-    pairs = pairs_of(case.con, KEYS, counted_pairs(case.con, split), width)
+    fill(case.con, "codes", **KEYS, split=split)
+    pairs = pairs_of(case.con, counted_pairs(case.con, split), width)
     bridges = bridges_of(pairs, case.dictionary, ["bimodal"] * width, 1)
     assert reference["image_concept"].to_list() == bridges.rows["image_concept"].tolist()
     assert reference["text_concept"].to_list() == bridges.rows["text_concept"].tolist()

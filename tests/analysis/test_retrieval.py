@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from analysis import retrieval
 from analysis.coactivation import Codes
+from analysis.embedding_retrieval import baselines
 from analysis.retrieval import (
     ConceptSets,
     Decoder,
     Gallery,
-    baselines,
     equal_energy,
     interventions,
     kept,
@@ -132,7 +132,8 @@ def test_every_intervention_is_the_recall_of_its_vectors():
     means = gallery.image.mean(0), gallery.text.mean(0)
     energy = (z_I.mean(0) + z_T.mean(0)) / 2
     sets = ConceptSets(np.array([5, 0]), np.array([1, 2, 3, 4]), np.array([2]), np.array([0, 3]))
-    results = list(interventions(gallery, Decoder(csr(z_I), csr(z_T), D, b), means, energy, sets, seed=1))
+    decoder = Decoder(csr(z_I), csr(z_T), D, b)
+    results = [*baselines(gallery, means), *interventions(gallery, decoder, energy, sets, seed=1)]
     recalls = {(one.intervention, one.direction): one.recalls for one in results}
     assert len(recalls) == len(results)
 
@@ -188,11 +189,11 @@ def test_swapping_the_modalities_swaps_the_directions(seed):
     z_T = z_I[::-1]
     owner = np.random.default_rng(seed).permutation(12)  # one caption per image
     sets = ConceptSets(np.arange(2), np.arange(2, 7), np.arange(3), np.arange(4))
-    energy, means = z_I.mean(0), (gallery.image.mean(0), gallery.text.mean(0))
-    one = interventions(gallery._replace(owner=owner), Decoder(csr(z_I), csr(z_T), D, b), means, energy, sets, 0)
+    energy = z_I.mean(0)
+    one = interventions(gallery._replace(owner=owner), Decoder(csr(z_I), csr(z_T), D, b), energy, sets, 0)
     other = interventions(
         Gallery(gallery.text, gallery.image, np.argsort(owner)),
-        Decoder(csr(z_T), csr(z_I), D, b), means[::-1], energy, sets, 0,
+        Decoder(csr(z_T), csr(z_I), D, b), energy, sets, 0,
     )  # fmt: skip
     recalls = {(o.intervention, o.direction): o.recalls for o in one}
     for one in other:
@@ -235,8 +236,6 @@ def test_most_aligned_either_way():
         ({"energy": np.array([1, np.nan, 1, 1, 1, 1, 1])}, "one number from 0"),
         ({"sets": ConceptSets(np.array([7]), *[np.array([0])] * 3)}, "unimodal names a concept outside 0..6"),
         ({"sets": ConceptSets(*[np.array([0])] * 3, np.array([-1]))}, "bridging names a concept"),
-        ({"means": (np.zeros(4), np.zeros(5))}, "mean image"),
-        ({"means": (np.zeros(5), np.full(5, np.nan))}, "mean text"),
         ({"width": 3}, "codes name a concept outside"),
         ({"rows": 3}, "image: codes of 3 rows for a gallery of 12"),
         ({"dim": 4}, r"give rows \(12, 4\), the embeddings are \(12, 5\)"),
@@ -248,6 +247,17 @@ def test_interventions_on_input_that_does_not_fit(change, message):
     width, rows, dim = (shapes.pop(name) for name in ("width", "rows", "dim"))
     decoder = Decoder(csr(z_I[:rows]), csr(z_T), D[:width, :dim], b[:dim])
     sets = ConceptSets(*[np.array([0])] * 4)
-    good = {"means": (np.zeros(5), np.zeros(5)), "energy": np.ones(width), "sets": sets}
+    good = {"energy": np.ones(width), "sets": sets}
     with pytest.raises(ValueError, match=message):
         list(interventions(gallery, decoder, **(good | shapes), seed=0))
+
+
+def test_baselines_without_training_means_are_unknown_and_means_of_another_width_are_refused():
+    gallery, *_ = random_case(0)
+    unknown = np.full(5, np.nan)
+    results = {(one.intervention, one.direction): one.recalls for one in baselines(gallery, (unknown, unknown))}
+    assert set(results) == {(a, b) for a in ("embeddings", "mean_removed") for b in ("image_to_text", "text_to_image")}
+    assert np.isnan(results["mean_removed", "text_to_image"][1])
+    assert np.isfinite(results["embeddings", "text_to_image"][1])
+    with pytest.raises(ValueError, match="mean image of shape"):
+        list(baselines(gallery, (np.zeros(4), np.zeros(5))))

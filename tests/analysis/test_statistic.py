@@ -11,16 +11,16 @@ from typing import Any
 import duckdb
 import polars as pl
 import pytest
+from parts_case import analyse, given_of, study_of
 
 import analysis as room
 from analysis.inputs import Analysis
 from analysis.statistic import Statistic, compute, in_order, statistics
 from analysis.tables import empty
-from storage.catalog import create_views, open_catalog
-from storage.dataset import Address, materialize
+from storage.catalog import open_catalog
 from storage.documentation import documented
 from storage.record import write_run
-from storage.runs import Entry, last_run
+from storage.runs import Key, last_run
 from storage.statements import SQL
 from tasks.publish import write_statistics
 
@@ -102,19 +102,15 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"storage.{module}.SQL", sql)
 
 
-def computed(store: Path, entries: list[Entry], out: Path) -> int:
-    with duckdb.connect(config={"threads": 1}) as con:
-        create_views(con, store, entries, 0.0)
-        return compute(con, Analysis(store, entries, 0.0, "all", 3, {}, out))
-
-
 @pytest.mark.usefixtures("toy")
 def test_one_more_statistic_is_two_files(store: Path, study: str, tmp_path: Path) -> None:
     run = last_run(store, study)
-    dataset = materialize(store, Address("tables", "toy", {}, ()), lambda out: computed(store, run.entries, out))
-    write_run(store, run.model_copy(update={"entries": [*run.entries, Entry(kind="analyze", dataset=dataset)]}))
-    rows = pl.read_parquet(store / dataset.path / "alive.parquet")
-    dead = pl.read_parquet(store / dataset.path / "concepts.parquet")["dead"]
+    given = given_of(store, run.entries, study_of([0]))
+    analyse(given)
+    entry = given.state[Key("analyze")]
+    write_run(store, run.model_copy(update={"entries": list(given.state.values())}))
+    rows = pl.read_parquet(store / entry.dataset.path / "alive.parquet")
+    dead = pl.read_parquet(store / entry.dataset.path / "concepts.parquet")["dead"]
     assert rows["alive"].to_list() == [int((~dead).sum())]
     with open_catalog(store) as con:
         assert con.execute("SELECT alive FROM alive").fetchall() == [(rows["alive"][0],)]
@@ -123,19 +119,35 @@ def test_one_more_statistic_is_two_files(store: Path, study: str, tmp_path: Path
     assert view.purpose == "how many concepts fire on a training row"
     assert view.columns[3].doc == "concepts"
     write_statistics(tmp_path / "statistics", store, last_run(store, study))
-    written = {path.name for path in (store / dataset.path).glob("*.parquet")}
+    written = {path.name for path in (store / entry.dataset.path).glob("*.parquet")}
     assert {path.name for path in (tmp_path / "statistics").iterdir()} == written
+
+
+def test_a_statistic_reads_no_part_that_its_own_part_does_not_read() -> None:
+    with pytest.raises(ValueError, match=r"analysis/a\.py is per pair and needs t, which analysis/b\.py makes per sae"):
+        in_order([statistic("a", ("t",), per="pair"), statistic("b", (), "t")])
+    with pytest.raises(ValueError, match=r"analysis/a\.py is per model and needs null_draws, which analysis/b\.py"):
+        in_order([statistic("a", ("null_draws",), per="model"), statistic("b", adds=("null_draws",))])
+    with pytest.raises(ValueError, match=r"analysis/a\.py adds to null_draws, which only a statistic per sae may do"):
+        in_order([statistic("a", per="study", adds=("null_draws",))])
+    rows_of_both = [statistic("a", (), "t", per="model"), statistic("b", (), "t"), statistic("c", ("t",), per="study")]
+    assert [one.name for one in in_order(rows_of_both)] == ["a", "b", "c"]
 
 
 def test_tables_that_are_not_as_declared_name_the_statistic(
     store: Path, study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entries = last_run(store, study).entries
+    part = Analysis(store, last_run(store, study).entries, tmp_path)
+    con = duckdb.connect()
     other = statistic("other")._replace(make=lambda con, of: {"other": pl.DataFrame({"model": [1]})})
     monkeypatch.setattr("analysis.statistic.statistics", lambda: [other])
     with pytest.raises(ValueError, match=re.escape("analysis/other.py, table other: its columns are not those")):
-        computed(store, entries, tmp_path)
+        compute(con, part, "sae")
     lacking = statistic("other")._replace(make=lambda con, of: {})
     monkeypatch.setattr("analysis.statistic.statistics", lambda: [lacking])
     with pytest.raises(ValueError, match=r"analysis/other\.py declares other and makes nothing"):
-        computed(store, entries, tmp_path)
+        compute(con, part, "sae")
+    other = statistic("other")._replace(pieces=("other",))
+    monkeypatch.setattr("analysis.statistic.statistics", lambda: [other])
+    with pytest.raises(ValueError, match=r"analysis/other\.py, table other: a file is returned for the tables of"):
+        compute(con, part, "sae")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from pathlib import Path
@@ -9,18 +10,17 @@ from typing import Any
 
 import duckdb
 import polars as pl
-import pyarrow.parquet as pq
 import pytest
 import torch
 
-from analysis.bridges import bridge_tables
-from analysis.inputs import Analysis, check
-from analysis.stability import floor_rows, match_rows
+from analysis import bridges, floors
+from analysis.inputs import Analysis, open_part
+from analysis.stability import write_matches
 from analysis.statistic import create_inner, statistics
 from analysis.tables import fill
-from analysis.usage import counted_saes, fill_concepts
+from analysis.usage import CountedSAE, count_codes
 from sae import SAE
-from storage.catalog import create_views, open_catalog
+from storage.catalog import open_catalog
 from storage.dataset import Dataset
 from storage.documentation import header_of
 from storage.errors import BadInput
@@ -31,16 +31,33 @@ STUDY = "paper-scale"  # the study in the planted store
 
 
 def analysis_of(store: Path, entries: list[Entry] | None = None, **of: Any) -> Analysis:
+    """The part of the first SAE of the planted store."""
     entries = last_run(store, STUDY).entries if entries is None else entries
-    return Analysis(**{"store": store, "entries": entries, "heldout": 0.0, "split": "all", "min_pairs": 3,
-                       "diets": {}, "out": store, **of})  # fmt: skip
+    first = [entry for entry in entries if entry.seed in (None, 0)]
+    return Analysis(**{"store": store, "entries": first, "out": store, "min_pairs": 3, **of})
 
 
-def checked(analysis: Analysis) -> duckdb.DuckDBPyConnection:
+def opened(analysis: Analysis) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect(config={"threads": 1})
-    create_views(con, analysis.store, analysis.entries, analysis.heldout)
-    check(con, analysis)
+    open_part(con, analysis)
     return con
+
+
+def with_concepts(analysis: Analysis) -> duckdb.DuckDBPyConnection:
+    """The connection of the part, with its table concepts."""
+    con = opened(analysis)
+    create_inner(con)
+    fill(con, "group_sizes", split="all")
+    count_codes(con, CountedSAE("planted", "main", 0, 32), "all")
+    fill(con, "concepts")
+    return con
+
+
+def matched(analysis: Analysis, *seeds: int, out: Path) -> pl.DataFrame:
+    """The table matches of the SAEs of some seeds."""
+    out.mkdir()
+    entries = [entry for entry in analysis.entries if entry.kind == "train" and entry.seed in seeds]
+    return pl.read_parquet(write_matches(dataclasses.replace(analysis, entries=entries, out=out)))
 
 
 def with_another_sae(store: Path, analysis: Analysis, name: str, seed: int, width: int) -> Analysis:
@@ -61,45 +78,40 @@ def with_another_sae(store: Path, analysis: Analysis, name: str, seed: int, widt
         first.model_copy(update={"sae": name, "seed": seed, "dataset": dataset}),
         exported.model_copy(update={"sae": name, "seed": seed}),
     ]
-    return analysis._replace(entries=[*analysis.entries, *more])
+    return dataclasses.replace(analysis, entries=[*analysis.entries, *more])
 
 
-def test_bridges_of_a_planted_study(store: Path, tmp_path: Path) -> None:
-    analysis = analysis_of(store)
-    con = checked(analysis)
-    create_inner(con)
-    fill_concepts(con, counted_saes(analysis), "all")
-    fill(con, "concepts")
-    bridges = bridge_tables(con, analysis, tmp_path, draws=3)
-    file = pq.ParquetFile(tmp_path / "bridges.parquet")
-    rows = pl.read_parquet(tmp_path / "bridges.parquet")
-    assert bridges.rows == rows.height == file.metadata.num_rows > 0
+def test_bridges_of_a_planted_study(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    analysis = analysis_of(store, out=tmp_path)
+    monkeypatch.setattr(bridges, "DRAWS", 3)
+    made = bridges.make(with_concepts(analysis), analysis)
+    totals, similarity, draws = (made[name] for name in ("bridge_totals", "matched_similarity", "null_draws"))
+    rows = pl.read_parquet(made["bridges"])
+    assert rows.height > 0
     assert rows["pairs"].min() >= 3
     assert rows.select("image_concept", "text_concept").equals(
         rows.select("image_concept", "text_concept").sort("image_concept", "text_concept")
     )
     # The sum of all raw bridges is one of the four terms of matched similarity; the other three contain the bias.
-    raw = bridges.totals.filter(pl.col("kind") == "raw")["total"].sum()
-    terms = dict(bridges.similarity.select("term", "value").iter_rows())
+    raw = totals.filter(pl.col("kind") == "raw")["total"].sum()
+    terms = dict(similarity.select("term", "value").iter_rows())
     assert raw == pytest.approx(terms["bridges"])
     assert terms["matched"] == pytest.approx(
         terms["bridges"] + terms["text_on_bias"] + terms["image_on_bias"] + terms["bias"]
     )
-    covariance = bridges.totals.filter(pl.col("kind") == "covariance")["total"].sum()
+    covariance = totals.filter(pl.col("kind") == "covariance")["total"].sum()
     assert covariance == pytest.approx(terms["matched"] - terms["shuffled"])
-    assert set(bridges.draws["null"]) == {"images_permuted", "dictionary_permuted", "both_permuted"}
-    assert bridges.draws["draw"].max() == 2
+    assert set(draws["null"]) == {"images_permuted", "dictionary_permuted", "both_permuted"}
+    assert draws["draw"].max() == 2
     # Planted partners fire on the same pairs. With permuted images they do not, so the covariance total is smaller.
-    gain = bridges.draws.filter((pl.col("statistic") == "covariance_total") & (pl.col("null") == "images_permuted"))
+    gain = draws.filter((pl.col("statistic") == "covariance_total") & (pl.col("null") == "images_permuted"))
     assert abs(gain["value"].mean()) < abs(covariance)
 
 
-def test_seeds_and_diets_of_one_family_are_matched_both_ways(store: Path) -> None:
+def test_seeds_and_diets_of_one_family_are_matched_both_ways(store: Path, tmp_path: Path) -> None:
     analysis = with_another_sae(store, analysis_of(store), "main", 1, 32)
     analysis = with_another_sae(store, analysis, "main-half-a", 0, 32)
-    analysis = with_another_sae(store, analysis, "other", 0, 32)
-    analysis = analysis._replace(diets={"main-half-a": {"of": "main", "data_half": "a"}})
-    matches = match_rows(analysis)
+    matches = pl.concat([matched(analysis, 0, out=tmp_path / "0"), matched(analysis, 0, 1, out=tmp_path / "0-1")])
     runs = set(matches.select("sae_a", "seed_a", "sae_b", "seed_b").iter_rows())
     family = [("main", 0), ("main", 1), ("main-half-a", 0)]
     assert runs == {(*a, *b) for a in family for b in family if a != b}
@@ -110,8 +122,8 @@ def test_seeds_and_diets_of_one_family_are_matched_both_ways(store: Path) -> Non
     assert dict(there.select("concept_a", "concept_b").iter_rows()) == dict(
         back.select("concept_b", "concept_a").iter_rows()
     )
-    floors = floor_rows(analysis_of(store))
-    assert floors.height == 2 * 20 * 32
+    (rows,) = floors.make(opened(analysis_of(store)), analysis_of(store)).values()
+    assert rows.height == 2 * 20 * 32
 
 
 SCHEMAS = {name: schema for statistic in statistics() for name, schema in statistic.tables.items()}
@@ -137,28 +149,26 @@ def test_activations_that_are_missing_are_named(store: Path) -> None:
     with pytest.raises(
         BadInput, match=r"model planted, SAE main, seed 0: no activations of shard 0: run .* --only export"
     ):
-        checked(analysis_of(store, entries))
+        opened(analysis_of(store, entries))
 
 
-def test_seeds_that_differ_in_width_are_named(store: Path) -> None:
-    analysis = with_another_sae(store, analysis_of(store), "main", 1, 16)
-    with pytest.raises(BadInput, match=r"seeds differ in width: .*\(seed 0\): 32, saes/main-1 \(seed 1\): 16: run"):
-        checked(analysis)
-
-
-def test_diets_that_differ_in_width_are_named(store: Path) -> None:
-    analysis = with_another_sae(store, analysis_of(store), "narrow", 0, 16)
-    with pytest.raises(BadInput, match=r"saes/narrow-0 \(narrow, seed 0\) has 16"):
-        match_rows(analysis._replace(diets={"narrow": {"of": "main", "data_half": None}}))
+@pytest.mark.parametrize(("name", "seed"), [("main", 1), ("narrow", 0)])
+def test_matched_saes_that_differ_in_width_are_named(store: Path, tmp_path: Path, name: str, seed: int) -> None:
+    analysis = with_another_sae(store, analysis_of(store), name, seed, 16)
+    message = (
+        rf"differ in width: .* \(main, seed 0\): 32, saes/{name}-{seed} \({name}, seed {seed}\): 16: run the study"
+    )
+    with pytest.raises(BadInput, match=message):
+        matched(analysis, 0, seed, out=tmp_path / "out")
 
 
 def test_an_empty_modality_is_bad_input(store: Path) -> None:
     with pytest.raises(BadInput, match=r"no images in the split 'heldout': set another analyze\.split, or"):
-        checked(analysis_of(store, split="heldout"))
+        opened(analysis_of(store, split="heldout"))
     captions = store / analysis_of(store).entries[0].dataset.path / "captions.parquet"
     pl.read_parquet(captions).clear().write_parquet(captions)
     with pytest.raises(BadInput, match="no captions in the split 'all'"):
-        checked(analysis_of(store))
+        opened(analysis_of(store))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, None])
@@ -172,7 +182,7 @@ def test_an_activation_that_is_no_number_is_found(store: Path, value: float | No
     with pytest.raises(
         BadInput, match=r"0\.parquet: 5 activations are not numbers above 0; .* on item 7: delete the folder"
     ):
-        checked(analysis_of(store))
+        opened(analysis_of(store))
 
 
 def test_a_parquet_file_that_is_gone_is_named(store: Path) -> None:
@@ -206,14 +216,12 @@ def test_threads_do_not_change_bytes(store: Path, tmp_path: Path, monkeypatch: p
     for threads in (1, 3):
         monkeypatch.setattr("os.cpu_count", lambda count=threads: count)
         monkeypatch.setattr("analysis.coactivation.BLOCK", 5)
-        analysis = analysis_of(store)
-        con = checked(analysis)
-        create_inner(con)
-        fill_concepts(con, counted_saes(analysis), "all")
-        fill(con, "concepts")
+        monkeypatch.setattr(bridges, "DRAWS", 1)
         out = tmp_path / str(threads)
         out.mkdir()
-        bridge_tables(con, analysis, out, draws=1)
+        analysis = analysis_of(store, out=out)
+        con = with_concepts(analysis)
+        bridges.make(con, analysis)
         concepts = con.execute("FROM concepts ORDER BY concept_id").fetchall()
         written.append(((out / "bridges.parquet").read_bytes(), concepts))
     assert written[0] == written[1]

@@ -70,8 +70,8 @@ def test_each_variant_keeps_its_newest_complete_run_until_it_is_dropped(
 ) -> None:
     study, store = copy
     variant = "small:saes.main.k=4"
-    # Runs 1 and 3 share all datasets. Nine datasets belong to run 2 alone: two SAEs, two exports, two maps, the tables,
-    # the page and the explorer.
+    # Runs 1 and 3 share all datasets. Twelve datasets belong to run 2 alone: two SAEs, two exports, two maps, the parts
+    # of both SAEs and of their seeds, the tables, the page and the explorer.
     assert main(["gc", "--store", str(store)]) == 0
     assert "would delete 0 folders" in capsys.readouterr().out
     assert main(["gc", "--store", str(store), "--drop", "small:other"]) == 2
@@ -79,13 +79,15 @@ def test_each_variant_keeps_its_newest_complete_run_until_it_is_dropped(
     before = sorted(store.glob("*/*/dataset.json"))
     assert main(["gc", "--store", str(store), "--drop", variant]) == 0
     output = capsys.readouterr().out
-    assert "would delete 9 folders" in output
+    assert "would delete 12 folders" in output
     assert "train own main of small, run 2" in output
     assert sorted(store.glob("*/*/dataset.json")) == before
     assert main(["gc", "--store", str(store), "--yes", "--drop", variant]) == 0
     deleted = {path.parent.parent.name for path in set(before) - set(store.glob("*/*/dataset.json"))}
-    assert deleted == {"saes", "activations", "tables", "reports", "layouts", "explorers"}
-    assert len(before) - len(list(store.glob("*/*/dataset.json"))) == 9
+    assert deleted == {
+        "saes", "activations", "measures", "matchings", "tables", "reports", "layouts", "explorers",
+    }  # fmt: skip
+    assert len(before) - len(list(store.glob("*/*/dataset.json"))) == 12
     assert variants(store, "small") == ["base"]
     assert computed(run_study(load_study(study), store, progress=False).run) == []
     assert main(["doctor", "--store", str(store)]) == 0

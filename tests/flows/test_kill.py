@@ -103,6 +103,7 @@ def python(code: str, study: Path, store: Path) -> Done:
 
 
 PAGES = ("report", "layout", "explorer")
+TABLES = ("space", "matching", "measures", "analyze")
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +120,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, prefect_server: None
 @pytest.mark.parametrize(
     ("where", "left", "again"),
     [
-        (IN_EMBED, ["embeddings"], {"embed", "train", "export", "analyze", *PAGES}),
-        (IN_TRAIN, ["embeddings", "saes"], {"train", "export", "analyze", *PAGES}),
-        (BEFORE_THE_RECORD, ["embeddings"], {"embed", "train", "export", "analyze", *PAGES}),
+        (IN_EMBED, ["embeddings"], {"embed", "train", "export", *TABLES, *PAGES}),
+        (IN_TRAIN, ["embeddings", "saes"], {"train", "export", *TABLES, *PAGES}),
+        (BEFORE_THE_RECORD, ["embeddings"], {"embed", "train", "export", *TABLES, *PAGES}),
     ],
     ids=["in embed", "in train", "between a rename and its record"],
 )

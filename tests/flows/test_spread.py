@@ -15,10 +15,11 @@ import pytest
 
 from flows.cli import main
 from flows.cluster import Cluster, ClusterError, Here, check_answers
-from flows.jobs import STEPS, Job
+from flows.config import load_study
+from flows.jobs import STEPS, Given, Job
 from flows.running import Failed, run_jobs, run_stage
 from storage.dataset import Dataset
-from storage.runs import Key
+from storage.runs import Key, State
 from tasks.embed import embed
 from tasks.export import export
 from tasks.stage import Runtime
@@ -86,7 +87,7 @@ class Recorder:
 
 
 def test_tasks_of_every_kind_run_with_the_resources_of_their_stage(tmp_path: Path) -> None:
-    """A cluster knows the resources of stages. The stage analyze has tasks of two kinds, frontier and analyze."""
+    """A cluster knows the resources of stages. The stage analyze has tasks of several kinds."""
     handle = Dataset(path="embeddings/0", recipe="0", digest="0", rows=1)
     inputs = {"sae": handle, "pairs": handle, "embeddings": handle, "shard": 0}
     jobs = [Job(Key(kind), export, inputs) for kind in ("frontier", "analyze")]
@@ -126,9 +127,13 @@ def test_shards_that_fail_alike_twice_are_not_tried_further_and_a_full_disk_stop
     assert full.tried == 1
 
 
-def test_the_frontier_and_the_tables_are_one_step() -> None:
-    """A step waits for the step before it, and fails with it. The tables must not depend on the frontier like this."""
-    assert [len(STEPS[stage]) for stage in ("embed", "train", "export", "analyze")] == [1, 1, 1, 1]
+def test_the_frontier_runs_beside_the_parts_of_the_saes() -> None:
+    """A step waits for the step before it, so the long jobs of the stage analyze are in one step."""
+    assert [len(STEPS[stage]) for stage in ("embed", "train", "export")] == [1, 1, 1]
+    demo = load_study(Path(__file__).parents[2] / "studies" / "demo.toml")
+    given = Given(demo, State(), None, Path("store"))
+    kinds = [{job.key.kind for job in step(given)} for step in STEPS["analyze"]]
+    assert kinds == [{"space", "matching"}, {"measures", "frontier"}, {"analyze"}]
 
 
 def test_the_flow_of_a_stage_refers_to_its_body_alone() -> None:

@@ -14,8 +14,8 @@ binned AS (
 )
 SELECT
     b.bin, b.bin / bins AS low, (b.bin + 1) / bins AS high,
-    coalesce(concepts, 0) / (SELECT count(*) FROM counted) AS share,
-    coalesce(energy, 0) / (SELECT sum(energy) FROM counted) AS energy_share,
+    coalesce(concepts, 0) / (SELECT nullif(count(*), 0) FROM counted) AS share,
+    coalesce(energy, 0) / (SELECT nullif(sum(energy), 0) FROM counted) AS energy_share,
     coalesce(concepts, 0) AS concepts,
     (SELECT count(*) FROM concepts WHERE model = m AND sae = s AND NOT is_counted(firings, modality_score)) AS left_out
 FROM (SELECT unnest(range(bins))::INTEGER AS bin) AS b

@@ -1,6 +1,6 @@
 -- Purpose: the codes of one SAE, each with the attributes of its item that the statistics use. All statistics share it.
 -- Inputs:  activations, images, pairs; $model, $sae, $seed; $split ('heldout', 'train' or 'all').
--- Columns: is_image; concept_id; activation; jackknife_group (as in group_sizes); counted (the item is in $split);
+-- Columns: is_image; item_id; concept_id; activation; jackknife_group (as in group_sizes); counted (the item is in $split);
 --          training (the item is in the training split).
 WITH of_images AS (
     SELECT
@@ -11,12 +11,12 @@ WITH of_images AS (
 of_texts AS (
     SELECT pair_id, jackknife_group, counted, training FROM pairs JOIN of_images USING (image_id)
 )
-SELECT true AS is_image, a.concept_id, a.activation, i.jackknife_group, i.counted, i.training
+SELECT true AS is_image, a.item_id, a.concept_id, a.activation, i.jackknife_group, i.counted, i.training
 FROM activations AS a
 JOIN of_images AS i ON i.image_id = a.item_id
 WHERE a.model = $model AND a.sae = $sae AND a.seed = $seed AND a.modality = 'image'
 UNION ALL
-SELECT false, a.concept_id, a.activation, t.jackknife_group, t.counted, t.training
+SELECT false, a.item_id, a.concept_id, a.activation, t.jackknife_group, t.counted, t.training
 FROM activations AS a
 JOIN of_texts AS t ON t.pair_id = a.item_id
 WHERE a.model = $model AND a.sae = $sae AND a.seed = $seed AND a.modality = 'text'

@@ -60,9 +60,9 @@ spread AS (
 ),
 means AS (
     SELECT
-        *, image / images AS energy_image, text / texts AS energy_text,
-        image_squared / images AS energy_squared_image, text_squared / texts AS energy_squared_text,
-        image_firings / images AS rate_image, text_firings / texts AS rate_text
+        *, image / nullif(images, 0) AS energy_image, text / nullif(texts, 0) AS energy_text,
+        image_squared / nullif(images, 0) AS energy_squared_image, text_squared / nullif(texts, 0) AS energy_squared_text,
+        image_firings / nullif(images, 0) AS rate_image, text_firings / nullif(texts, 0) AS rate_text
     FROM whole
 )
 SELECT

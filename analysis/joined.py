@@ -1,0 +1,83 @@
+"""The tables of a study, joined from those of its parts. No table is held in memory as a whole."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pyarrow.parquet as pq
+from polars.io.plugins import register_io_source
+
+from analysis.inputs import Analysis
+from analysis.parts import PARTS
+from analysis.statistic import Statistic, compute, statistics
+from analysis.tables import ROW_GROUP, add_piece, empty, open_pieces, write_table
+from storage.definitions import define
+from storage.runs import Entry
+from storage.statements import literal
+
+Source = Callable[..., Iterator[pl.DataFrame]]
+
+
+def join(store: Path, parts: Iterable[Entry], out: Path) -> int:
+    """Write the tables of a study from its parts, and compute the statistics of the whole study from them.
+
+    Rows are in the order of model, SAE and seed; a model's own rows stand before those of its SAEs. The rows of pairs
+    of seeds are in the order of their columns. Returns the number of rows written.
+    """
+    of_parts = [statistic for statistic in statistics() if statistic.per != "study"]
+    count = 0
+    with duckdb.connect(config={"threads": 1}) as con:
+        define(con)
+        for name in dict.fromkeys(table for statistic in of_parts for table in statistic.tables):
+            makers = [statistic for statistic in of_parts if name in statistic.tables]
+            files = _files(store, parts, {statistic.per for statistic in makers}, name)
+            _write(makers[0], name, files, out)
+            written = out / f"{name}.parquet"
+            con.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet({literal(str(written))})")
+            count += pq.read_metadata(written).num_rows
+        return count + compute(con, Analysis(store, [], out), "study")
+
+
+def _files(store: Path, parts: Iterable[Entry], subjects: set[str], name: str) -> list[Path]:
+    """The files of one table in the parts of some sorts, in the order of their rows."""
+    places = {part.kind: (place, part.per) for place, part in enumerate(PARTS.values())}
+    of = [entry for entry in parts if places[entry.kind][1] in subjects]
+    of.sort(key=lambda e: (e.model or "", places[e.kind][0], e.sae or "", e.seed or 0, e.other_seed or 0))
+    return [store / entry.dataset.path / f"{name}.parquet" for entry in of]
+
+
+def _write(maker: Statistic, name: str, files: list[Path], out: Path) -> None:
+    """Write one table from its files in the parts."""
+    if not files:
+        write_table(out, name, empty(maker.tables[name]))
+    elif maker.per == "pair":
+        _sort(files, maker.tables[name], out / f"{name}.parquet")
+    elif name in maker.pieces:
+        with open_pieces(out, name, maker.tables[name]) as target:
+            for source in map(pq.ParquetFile, files):
+                for group in range(source.num_row_groups):
+                    add_piece(target, pl.DataFrame(source.read_row_group(group)))
+    else:
+        _sink(pl.scan_parquet(files, glob=False), out / f"{name}.parquet")
+
+
+def _sort(files: list[Path], schema: dict[str, Any], target: Path) -> None:
+    """Write the rows of files in the order of their columns, with a sort that uses the disk where memory is short."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as spill, duckdb.connect(config={"threads": 1}) as con:
+        con.execute(f"SET temp_directory = {literal(spill)}")
+        rows = con.sql(f"FROM read_parquet({literal([str(file) for file in files])}) ORDER BY ALL")
+
+        def batches(*options: Any) -> Iterator[pl.DataFrame]:
+            for batch in rows.to_arrow_reader(ROW_GROUP):
+                yield pl.DataFrame(batch)
+
+        _sink(register_io_source(batches, schema=schema), target)
+
+
+def _sink(rows: pl.LazyFrame, target: Path) -> None:
+    rows.sink_parquet(target, compression="zstd", row_group_size=ROW_GROUP)

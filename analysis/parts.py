@@ -1,0 +1,90 @@
+"""The parts in which a study is analysed, and the declarations of the statistics, read without importing them.
+
+Lists of jobs use this module, so it imports nothing that takes long to load. It computes nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import pkgutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import analysis
+
+SAEName = tuple[str, int]  #: name of the setting, and seed
+
+
+class Part(NamedTuple):
+    """One sort of part. A part is a cached task that computes every statistic that is declared `per` its subject."""
+
+    per: str  #: what one part is about: a model, an SAE, a pair of seeds, or the whole study
+    kind: str  #: kind of its dataset
+    reads: tuple[str, ...] = ()  #: the parts whose tables its statistics may need
+
+
+#: In the order in which they are computed. The part of the study joins the tables of all others.
+PARTS = {
+    part.per: part
+    for part in (
+        Part("model", "space"),
+        Part("sae", "measures", reads=("model",)),
+        Part("pair", "matching"),
+        Part("study", "analyze", reads=("model", "sae", "pair")),
+    )
+}
+
+
+class Declared(NamedTuple):
+    """What a list of jobs needs to know of a statistic."""
+
+    name: str
+    version: str
+    per: str = "sae"
+
+
+def declared() -> list[Declared]:
+    """The declarations of all statistics, in the order of their modules, read from the source of the modules.
+
+    Raises ValueError that names the file where name, version or part is not a literal, or no part of PARTS.
+    """
+    found = []
+    for finder, name, _ in pkgutil.iter_modules(analysis.__path__):
+        text = (Path(finder.path) / f"{name}.py").read_text()  # type: ignore[union-attr]
+        _, assigned, call = text.partition("\nSTATISTIC = ")
+        if assigned:
+            found.append(_read(f"analysis/{name}.py", call))
+    return found
+
+
+def _read(file: str, source: str) -> Declared:
+    """The declaration in a source that begins with the call of `Statistic`."""
+    try:
+        call = ast.parse(source).body[0].value  # type: ignore[attr-defined]
+        given = dict(zip(Declared._fields, call.args[:2], strict=False))
+        given |= {word.arg: word.value for word in call.keywords if word.arg in Declared._fields}
+        statistic = Declared(**{name: ast.literal_eval(value) for name, value in given.items()})
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: name, version and per of a statistic must be literals: {error}") from error
+    if statistic.per not in PARTS:
+        raise ValueError(f"{file}: a statistic is computed per {', '.join(PARTS)}, not per {statistic.per!r}")
+    return statistic
+
+
+def versions(per: str | None = None) -> dict[str, str]:
+    """{name: version} of the statistics of one part, or of all parts. The recipe of the part holds it."""
+    return {statistic.name: statistic.version for statistic in declared() if per in (None, statistic.per)}
+
+
+def pairs_of_seeds(saes: Iterable[SAEName]) -> dict[tuple[int, int], list[tuple[SAEName, SAEName]]]:
+    """{(lower seed, higher seed): pairs of SAEs to match with each other}, for a setting together with its data diets.
+
+    A new seed adds keys and changes none. Both seeds of a key are equal where two diets of one seed are matched.
+    """
+    groups: dict[tuple[int, int], list[tuple[SAEName, SAEName]]] = {}
+    for a, b in itertools.combinations(sorted(saes), 2):
+        low, high = sorted((a[1], b[1]))
+        groups.setdefault((low, high), []).append((a, b))
+    return groups
