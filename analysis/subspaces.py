@@ -145,7 +145,7 @@ def modalities(image: np.ndarray, text: np.ndarray, where: str) -> Modalities:
 
 
 def check(rows: Modalities, where: str) -> None:
-    """Raise ValueError where a modality has no rows, a row holds NaN or infinity, or widths differ."""
+    """Raise NoSubspaceError where a modality has no rows, ValueError where a row is not finite, or widths differ."""
     for modality, x in rows._asdict().items():
         if x.ndim != 2 or len(x) == 0:
             raise NoSubspaceError(f"{where}: no {modality} rows; both modalities are needed, as rows [n, d]")
