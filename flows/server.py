@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -151,6 +152,8 @@ def begin() -> None:
     """
     global _server
     reach_loopback()
+    # The server's process says it in a sentence; Prefect, imported meanwhile in this process, would warn too.
+    warnings.filterwarnings("ignore", message="Failed to create the Prefect home directory")
     if deployed() or _named() is not None or (_server is not None and _server.alive):
         return
     _server = Server()
