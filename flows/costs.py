@@ -41,11 +41,6 @@ class Cost(NamedTuple):
     seconds: float
 
 
-#: Seconds of the first dataset of a kind in a run: imports, compilation, processes that start.
-STARTUP = {
-    "acquire": 1.0, "features": 8.0, "model": 2.0, "embed": 3.0, "train": 14.0, "space": 1.0, "measures": 8.0,
-    "matching": 0.5, "frontier": 4.0, "report": 12.0, "layout": 30.0, "explorer": 4.0,
-}  # fmt: skip
 PREFECT_SECONDS = 10.0  #: Prefect's own start
 STAGE_SECONDS = 0.4  #: a sub-flow
 TASK_SECONDS = 0.04  #: a task, made or adopted
@@ -71,11 +66,27 @@ DIMENSIONS = (
 )  # fmt: skip
 
 
+FORMULAS: dict[str, Callable[[Work], Cost]] = {}  #: by kind
+STARTUP: dict[str, float] = {}  #: by kind: seconds of the first dataset in a run: imports, compilation, new processes
+
+
+def formula_of(kind: str, startup: float = 0.0) -> Callable[[Callable[[Work], Cost]], Callable[[Work], Cost]]:
+    """Decorator that states the formula of a kind of dataset."""
+
+    def add(formula: Callable[[Work], Cost]) -> Callable[[Work], Cost]:
+        FORMULAS[kind], STARTUP[kind] = formula, startup
+        return formula
+
+    return add
+
+
 def dimension_of(spec: str) -> int:
     """Dimensions of the embeddings of a model, from its spec."""
     return next(dim for part, dim in DIMENSIONS if part in spec)
 
 
+@formula_of("acquire", startup=1.0)
+@formula_of("fetch", startup=1.0)
 def _pairs(work: Work) -> Cost:
     """The pictures as they are, with keys, sizes and digests; for vectors the keys and captions alone."""
     if not work.picture_bytes:
@@ -83,16 +94,19 @@ def _pairs(work: Work) -> Cost:
     return Cost(work.picture_bytes + 160 * work.images + 40 * work.captions, 0.1 + 1.2e-3 * work.images)
 
 
+@formula_of("features", startup=8.0)
 def _features(work: Work) -> Cost:
     """Features of the demo's towers for the training pairs: 1,280 numbers an image, 384 a caption."""
     return Cost(4 * work.trained * (1280 * work.images + 384 * work.captions), 0.04 * work.images)
 
 
+@formula_of("model", startup=2.0)
 def _model(work: Work) -> Cost:
     """The weights of the demo's towers; the projections are small."""
     return Cost(105.5e6, 2.0 + 1e-3 * work.images)
 
 
+@formula_of("embed", startup=3.0)
 def _embed(work: Work) -> Cost:
     """Whole chunks of 1,024 rows are stored, as float16."""
     chunks = ceil(work.images / 1024) + ceil(work.captions / 1024)
@@ -106,16 +120,19 @@ def _steps(work: Work) -> float:
     return work.trained * work.rows * work.epochs * (6e-6 + 2.2e-11 * work.dim * work.width)
 
 
+@formula_of("train", startup=14.0)
 def _train(work: Work) -> Cost:
     """Encoder and decoder, in float32."""
     return Cost(8 * work.width * work.dim + 12 * work.width + 4 * work.dim + 3000, _steps(work))
 
 
+@formula_of("export")
 def _export(work: Work) -> Cost:
     """Five bytes a code."""
     return Cost(5 * 1.05 * work.rows * work.k + 1000, 0.05 + work.rows * (1e-5 + 2e-11 * work.dim * work.width))
 
 
+@formula_of("space", startup=1.0)
 def _space(work: Work) -> Cost:
     return Cost(15_000, 0.3 + 3e-5 * work.counted * work.rows)
 
@@ -125,32 +142,39 @@ def _table_bytes(work: Work) -> float:
     return work.width * (770 + min(0.112 * work.counted * work.rows, 14 * 4096))
 
 
+@formula_of("measures", startup=8.0)
 def _measures(work: Work) -> Cost:
     return Cost(_table_bytes(work), 1.6 + work.counted * work.rows * (2e-4 + 4e-11 * work.dim * work.width))
 
 
+@formula_of("matching", startup=0.5)
 def _matching(work: Work) -> Cost:
     return Cost(27 * work.width, 0.1 + 2e-11 * work.width**2 * work.dim)
 
 
+@formula_of("analyze")
 def _analyze(work: Work) -> Cost:
     return Cost(0.92 * _table_bytes(work), 0.5 + 1e-4 * work.width)
 
 
+@formula_of("frontier", startup=4.0)
 def _frontier(work: Work) -> Cost:
     return Cost(1500 + 180 * work.points, work.points * (0.2 + 0.3 * _steps(work)))
 
 
+@formula_of("report", startup=12.0)
 def _report(work: Work) -> Cost:
     """The page and its figures. They lie in the store twice: in the dataset, and in report/<study>."""
     frontier = 8.5e5 if work.points else 0
     return Cost(2 * (0.5e6 + (1.75e6 + frontier) * work.models), 4.0 + 2.0 * work.models)
 
 
+@formula_of("layout", startup=30.0)
 def _layout(work: Work) -> Cost:
     return Cost(16.5 * work.width, 0.4 + 2e-4 * work.width)
 
 
+@formula_of("explorer", startup=4.0)
 def _explorer(work: Work) -> Cost:
     """Thumbnails of the pictures, and a file for each concept."""
     thumbnails = 400 * work.images if work.picture_bytes else 0
@@ -161,13 +185,6 @@ def _small(work: Work) -> Cost:
     return Cost(6000, 0.1)
 
 
-FORMULAS: dict[str, Callable[[Work], Cost]] = {
-    "acquire": _pairs, "fetch": _pairs, "features": _features, "model": _model, "embed": _embed, "train": _train,
-    "export": _export, "space": _space, "measures": _measures, "matching": _matching, "analyze": _analyze,
-    "frontier": _frontier, "report": _report, "layout": _layout, "explorer": _explorer,
-}  # fmt: skip
-
-
 def cost(kind: str, work: Work) -> Cost:
-    """Cost of one dataset of a kind, without STARTUP. A kind without a formula counts as small."""
+    """Cost of one dataset of a kind, without its start. A kind without a formula counts as small."""
     return FORMULAS.get(kind, _small)(work)

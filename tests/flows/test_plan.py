@@ -11,6 +11,7 @@ from tests_support import write_study
 
 from flows.cli import main
 from flows.config import Study, load_study
+from flows.narrow import Narrow
 from flows.plan import Plan, check_disk, plan
 from flows.study import run_study
 from storage.errors import BadInput
@@ -83,6 +84,7 @@ def test_a_change_is_made_and_the_rest_adopted(ran: Ran, capsys: pytest.CaptureF
     assert found["report"] == (1, 0)
     only = counts(plan(study, ran.store, only="train"))
     assert only == {"train": (1, 2)}
+    assert counts(plan(study, ran.store, only="train", narrow=Narrow(seed=0))) == {"train": (0, 1)}
     more = ["--store", str(ran.store), "--set", FAST[0], "--set", "saes.main.seeds=[0,1,2]"]
     assert main(["run", str(ran.file), "--dry-run", "--only", "train", *more]) == 0
     said = capsys.readouterr().out
