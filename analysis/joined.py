@@ -38,7 +38,7 @@ def join(store: Path, parts: Iterable[Entry], out: Path) -> int:
             files = _files(store, parts, {statistic.per for statistic in makers}, name)
             _write(makers[0], name, files, out)
             written = out / f"{name}.parquet"
-            con.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet({literal(str(written))})")
+            con.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet({literal(written)}, hive_partitioning = false)")
             count += pq.read_metadata(written).num_rows
         return count + compute(con, Analysis(store, [], out), "study")
 
@@ -70,7 +70,7 @@ def _sort(files: list[Path], schema: dict[str, Any], target: Path) -> None:
     """Write the rows of files in the order of their columns, with a sort that uses the disk where memory is short."""
     with tempfile.TemporaryDirectory(dir=target.parent) as spill, duckdb.connect(config={"threads": 1}) as con:
         con.execute(f"SET temp_directory = {literal(spill)}")
-        rows = con.sql(f"FROM read_parquet({literal([str(file) for file in files])}) ORDER BY ALL")
+        rows = con.sql(f"FROM read_parquet({literal(files)}, hive_partitioning = false) ORDER BY ALL")
 
         def batches(*options: Any) -> Iterator[pl.DataFrame]:
             for batch in rows.to_arrow_reader(ROW_GROUP):
