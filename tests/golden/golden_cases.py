@@ -10,6 +10,7 @@ import importlib
 import io
 import os
 import pkgutil
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +92,23 @@ name = "pictures"
 [pairs]
 source = "folder"
 path = "pictures"
+[[models]]
+name = "tiny"
+spec = "hf:local-dir:clip"
+[[saes]]
+name = "none"
+width = 4
+k = 1
+"""
+
+
+#: A folder of four pictures of which two have equal bytes.
+REPEATED = """
+name = "repeated"
+[pairs]
+source = "folder"
+path = "repeated"
+duplicates = "drop"
 [[models]]
 name = "tiny"
 spec = "hf:local-dir:clip"
@@ -241,10 +259,16 @@ def make_all(folder: Path) -> dict[str, Figures]:
     pictures(folder / "pictures")
     fixed_clip(folder / "clip")
     (folder / "pictures.toml").write_text(PICTURES)
+    (folder / "repeated").mkdir()
+    for name, picture in (("0", "00"), ("1", "01"), ("2", "00"), ("3", "03")):
+        for suffix in ("png", "txt"):
+            shutil.copyfile(folder / "pictures" / f"{picture}.{suffix}", folder / "repeated" / f"{name}.{suffix}")
+    (folder / "repeated.toml").write_text(REPEATED)
     with in_this_process():
         study = load_study(folder / "told.toml")
         made.study(study, "report", told(made, study))
         state = made.study(load_study(folder / "pictures.toml"), "embed")
+        made.study(load_study(folder / "repeated.toml"), "acquire")
         pairs = [e.dataset for e in state.of("acquire")]
         towers = made.make(features, "features", pairs=pairs, heldout=0.2)
         for variant in ("emoji-clip", "emoji-siglip"):
