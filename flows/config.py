@@ -15,7 +15,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, fiel
 from flows.changes import apply
 from storage.errors import BadInput
 from storage.sources.registry import SECTIONS, AnyPairs, located
-from storage.sources.section import Section
+from storage.sources.section import HOW, Section
 from tasks.settings import ARCHITECTURES, BASELINES, PARAMETERS, ImageShare, Settings
 from tasks.specs import FORMS, Spec, forms, relocated
 
@@ -242,6 +242,20 @@ class Study(Section):
 
     def _trained(self) -> list[SAESetting]:
         return [setting for setting in self.saes if isinstance(setting, SAESetting)]
+
+    def shown(self) -> dict[str, Any]:
+        """The study as the page shows it: each path is replaced by its last part.
+
+        So the page stays the same when folders are moved.
+        """
+        config = self.model_dump(mode="json", exclude={"runtime": True, "pairs": set(HOW)})
+        for setting in config["saes"]:
+            if "checkpoint" in setting:
+                setting["checkpoint"] = Path(setting["checkpoint"]).name
+        config["pairs"] = located(config["pairs"], lambda path: Path(path).name)
+        for model in config["models"]:
+            model["spec"] = relocated(model["spec"], lambda path: Path(path).name)
+        return config
 
     def frontier_setting(self) -> dict[str, Any]:
         """Training settings of the frontier's SAEs: those of the first trained setting, without architecture and k."""

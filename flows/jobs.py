@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.config import ImportedSAE, Model, SAESetting, Study
+from flows.retrain import SHARDS, training_shards
 from flows.stages import STAGES
-from storage.dataset import Dataset, manifest_of
+from storage.dataset import Dataset
 from storage.duplicates import digest_of_duplicates, read_duplicates
 from storage.errors import BadInput
 from storage.fingerprints import fingerprint
 from storage.runs import Entry, Key, Run, State
-from storage.sources.registry import located
-from storage.sources.section import HOW, MAX_PIXELS, rules_of, source_of
+from storage.sources.section import MAX_PIXELS, rules_of, source_of
 from storage.vector_shards import digests
 from tasks.acquire import distinct, duplicates, fetch
 from tasks.analyze import analyze, matching, measures, pairs_of_seeds, space, versions
@@ -31,13 +31,12 @@ from tasks.export import export
 from tasks.frontier import frontier
 from tasks.model import demo_model, features
 from tasks.report import report
-from tasks.specs import Spec, relocated
+from tasks.specs import Spec
 from tasks.stage import Stage
 from tasks.train import sae
 
 log = logging.getLogger("bridgescope")
 
-SHARDS = ("pairs", "embeddings")  # arguments of a task that name shards
 DEMO_SEED = 0  # seed of the demo models' projections
 
 
@@ -246,7 +245,7 @@ def saes(given: Given) -> list[Job]:
                     options = _imported(setting, given.store)
                 rows = {**_shards(given, model.name), "heldout": given.study.pairs.heldout}
                 job = Job(key, stage, {**rows, **options})
-                jobs.append(job._replace(inputs={**job.arguments(), **resolve_training_shards(given, job)}))
+                jobs.append(job._replace(inputs={**job.arguments(), **_training_shards(given, job)}))
     return jobs
 
 
@@ -266,49 +265,14 @@ def _imported(setting: ImportedSAE, store: Path) -> dict[str, Any]:
     return {"checkpoint": stamp, "architecture": setting.architecture, "k": setting.k, "path": str(path)}
 
 
-def resolve_training_shards(given: Given, job: Job) -> dict[str, list[Dataset]]:
-    """Pairs and embeddings to train an SAE on: all shards, or those of the last run, as `retrain` says.
-
-    job: the training on all shards. `retrain` is about rows that grew: an SAE of other settings, of another split, or
-    of rows that another model embedded is trained anew on all shards. This is the only place where an earlier run
-    decides what is trained. The result is stored in the run, as the inputs of the SAE's entry.
-    """
-    every = {name: job.arguments()[name] for name in SHARDS}
+def _training_shards(given: Given, job: Job) -> dict[str, list[Dataset]]:
+    """The shards to train an SAE on, as `retrain` of its setting says. job: the training on all shards."""
     retrain = next(setting.retrain for setting in given.study.settings() if setting.name == job.key.sae)
     before = given.last.of("train", model=job.key.model, sae=job.key.sae, seed=job.key.seed) if given.last else []
+    every = {name: job.arguments()[name] for name in SHARDS}
     if retrain == "always" or not before:
         return every
-    used = before[0].inputs
-    half = len(used) // 2  # recorded in the order of the task's arguments: pairs, then embeddings
-    kept = {"pairs": used[:half], "embeddings": used[half:]}
-    grown = sum(shard.rows for shard in every["embeddings"]) / max(1, sum(shard.rows for shard in kept["embeddings"]))
-    if retrain != "never" and grown >= retrain:
-        return every
-    now = job.stage.address(**job.arguments())
-    same = _how(given.store, before[0].dataset) == _how_of(now.stage, now.version, now.arguments)
-    return kept if same and _embedded_alike(given.store, kept["embeddings"], every["embeddings"]) else every
-
-
-def _embedded_alike(store: Path, kept: list[Dataset], now: list[Dataset]) -> bool:
-    """Whether what embedded each of the kept shards, such as model and dtype, embeds a shard of the study now."""
-    if {shard.recipe for shard in kept} <= {shard.recipe for shard in now}:
-        return True
-    means = [_how(store, shard) for shard in now]
-    return all((how := _how(store, shard)) is not None and how in means for shard in kept)
-
-
-def _how(store: Path, dataset: Dataset) -> dict[str, Any] | None:
-    """How a dataset was made, without the shards that it was made from; None if the store does not hold it any more."""
-    try:
-        manifest = manifest_of(store, dataset)
-    except BadInput:
-        return None
-    return _how_of(manifest["stage"], manifest["version"], manifest["arguments"])
-
-
-def _how_of(stage: str, version: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    options = {name: value for name, value in arguments.items() if name not in SHARDS}
-    return {"stage": stage, "version": version, "options": options}
+    return training_shards(given.store, retrain, before[0], every, job.stage.address(**job.arguments()))
 
 
 @step_of("export")
@@ -430,8 +394,7 @@ def _reported(given: Given) -> dict[str, Any] | None:
     measured = len(state.of("frontier")) == (len(study.models) if study.frontier else 0)
     if Key("analyze") not in state or Key("ledger") not in state or not measured:
         return None
-    config = _without_paths(study.model_dump(mode="json", exclude={"runtime": True, "pairs": set(HOW)}))
-    return {"entries": entries_of(state, REPORTED), "config": config}
+    return {"entries": entries_of(state, REPORTED), "config": study.shown()}
 
 
 def _shown(given: Given) -> list[Entry]:
@@ -457,14 +420,3 @@ def explorer_data(given: Given) -> list[Job]:
     page, shared = given.state.dataset("report"), _reported(given)
     whole = shared is not None and page is not None and len(layouts) == len(_shown(given))
     return [Job(Key("explorer"), explore, {**(shared or {}), "layouts": layouts, "page": page} if whole else None)]
-
-
-def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """Replace each path in the study by its last part, so that the page stays the same when folders are moved."""
-    for setting in config["saes"]:
-        if "checkpoint" in setting:
-            setting["checkpoint"] = Path(setting["checkpoint"]).name
-    config["pairs"] = located(config["pairs"], lambda path: Path(path).name)
-    for model in config["models"]:
-        model["spec"] = relocated(model["spec"], lambda path: Path(path).name)
-    return config
