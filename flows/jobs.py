@@ -126,7 +126,7 @@ def duplicate_tables(given: Given) -> list[Job]:
 def distinct_pairs(given: Given) -> list[Job]:
     """One job per shard, where the study drops duplicates: the shard without them."""
     table = given.state.dataset("duplicates")
-    found = read_duplicates(given.store, table) if table else {}
+    found = read_duplicates(given.store, table) if table and not table.is_planned else {}
     jobs = []
     for e in given.state.of("fetch"):
         dropped = digest_of_duplicates(found.get(e.dataset.digest, {}))
@@ -198,6 +198,8 @@ def _embedded(given: Given, model: Model, shards: list[Entry]) -> list[tuple[Sta
     pairs = [shard.dataset for shard in shards]
     if model.parsed_spec.is_vectors:
         path = model.parsed_spec.rest
+        if any(shard.is_planned for shard in pairs):  # `plan` looks ahead: the rows of the shard are not known yet
+            return [(adopt_vectors, None)] * len(pairs)
         rows = digests(given.store, Path(path), pairs) if pairs else []
         return [(adopt_vectors, {"pairs": p, "rows": r, "path": path}) for p, r in zip(pairs, rows, strict=True)]
     identity: Dataset | str | None

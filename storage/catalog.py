@@ -150,7 +150,8 @@ def write_catalog_file(store: Path, run: Run) -> Path:
     final = store / "studies" / run.study / "catalog.duckdb"
     partial = final.with_name("catalog.partial")
     with locked(final), tempfile.TemporaryDirectory() as folder:
-        partial.unlink(missing_ok=True)  # of a process that was killed here
+        for left in (partial, _log_of(partial)):  # of a process that was killed here
+            left.unlink(missing_ok=True)
         made = Path(folder) / final.name  # in a folder of its own: a `?` in a database's path starts options
         with duckdb.connect(str(made)) as con:
             create_views(con, store, run.entries, heldout_of(run))

@@ -109,10 +109,10 @@ def test_new_pairs_are_planned(ran: Ran, tmp_path: Path) -> None:
 def test_a_disk_that_is_too_small_is_refused_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """100 million concepts of 12 dimensions take 10 GB a seed: a thousand seeds are more than the disk has."""
+    """16 million concepts of 12 dimensions take 1.5 GB per seed: a thousand seeds are more than the disk has."""
     file, store = write_study(tmp_path, images=300), tmp_path / "store"
     seeds = ",".join(map(str, range(1000)))
-    changes = ["saes.main.width=100000000", f"saes.main.seeds=[{seeds}]"]
+    changes = ["saes.main.width=16000000", f"saes.main.seeds=[{seeds}]"]
     with pytest.raises(BadInput, match=r"the run needs about [\d.]+ TB, .* and [\d.]+ [GT]B are free"):
         check_disk(load_study(file, changes), shutil.copytree(tmp_path / "vectors", store))
     more = [word for change in changes for word in ("--set", change)]

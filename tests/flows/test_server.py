@@ -22,6 +22,12 @@ print(sorted({"prefect", "torch", "zarr"} & sys.modules.keys()))
 """
 
 
+@pytest.fixture(autouse=True)
+def no_settings_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another test of this process may have a Prefect server, whose settings a new server would take over."""
+    monkeypatch.setattr("flows.server._settings_in_use", dict)
+
+
 @pytest.fixture
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of Prefect that does not exist yet, and no server named."""
