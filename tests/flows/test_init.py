@@ -185,6 +185,7 @@ def test_init_replaces_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert load_study(file).name == "mine"
 
 
+@pytest.mark.slow
 def test_a_study_that_init_wrote_runs(tmp_path: Path, prefect_server: None) -> None:
     write_study(tmp_path, images=300)
     file, store = tmp_path / "init.toml", tmp_path / "store"

@@ -117,6 +117,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, prefect_server: None
     return study, store, run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "left", "again"),
     [

@@ -82,6 +82,7 @@ def check_ended(study: Study, seconds: float, errors: str, signum: int) -> None:
     assert study.left() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_training_and_sigterm_while_prefect_starts_end_the_run_and_the_next_run_goes_on(
     tmp_path: Path,
 ) -> None:
