@@ -63,8 +63,8 @@ lint: .venv/installed
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
 
-# Tests that run whole studies (checkpoints, the frontier, the paper's study, gc, diff, deployments in this process, a
-# failing disk), and all attacks on the guard of SQL. Takes minutes.
+# Tests that run whole studies (kills and signals, checkpoints, the frontier, the paper's study, gc, diff, deployments in
+# this process, a failing disk), and all attacks on the guard of SQL. Takes minutes.
 test-slow: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow
 
