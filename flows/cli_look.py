@@ -12,7 +12,7 @@ from storage.dataset import find_store
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the parsers of these commands."""
+    """Add the parsers of `plan`, `lineage` and `init`."""
     plan = commands.add_parser("plan", parents=[common], help="what a run would make, with bytes and seconds")
     plan.add_argument("study", metavar="STUDY.toml")
     plan.add_argument("--only", metavar="STAGE", help=f"one stage alone: {', '.join(STAGES)}")
