@@ -123,7 +123,7 @@ def progress(study: str, stage: str, done: Callable[[], int], total: int) -> Ite
                 continue
             try:
                 update_progress_artifact(artifact, 100 * now / total)
-            except (HTTPError, PrefectException) as error:  # no need to raise here: if the server is gone, the stage fails too
+            except (HTTPError, PrefectException) as error:  # not raised: without a server, the stage fails too
                 log.warning("the progress bar of %s is no longer updated: %s", stage, error)
                 return
             shown = now

@@ -66,7 +66,7 @@ class SAESetting(Settings):
         return self
 
     def setting(self) -> dict[str, Any]:
-        """The keys that change the result of a training. They are part of the recipe (the hash that names a dataset)."""
+        """The keys that change the result of a training; part of the recipe (the hash that names a dataset)."""
         hashed = self.model_dump(exclude={"name", "seeds", "retrain"})
         if self.data_half is None:
             del hashed["data_half"]  # SAEs that were trained before this key existed keep their addresses
@@ -229,7 +229,7 @@ class Study(Section):
         return [each for setting in self.saes for each in (setting, *self._diets(setting))]
 
     def diet_of(self) -> dict[str, dict[str, str | None]]:
-        """{name: {'of': name in the study file, 'data_half': half}} of each data diet, those on half of the data included."""
+        """{name: {'of': name in the study file, 'data_half': half}} of each data diet, halves included."""
         return {
             each.name: {"of": setting.name, "data_half": each.data_half}
             for setting in self._trained()

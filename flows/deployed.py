@@ -114,7 +114,7 @@ def _of_the_last_whole_run(store: Path, done: Run) -> str | None:
 
 
 def announce(study: str, payload: dict[str, Any]) -> None:
-    """Send the event `pairs landed`, and wait until the server has it. Raises NotTaken if the server has not in time."""
+    """Send the event `pairs landed`, and wait until the server has stored it. Raises NotTaken after a timeout."""
     event = emit_event(
         PAIRS_LANDED,
         resource={"prefect.resource.id": f"bridgescope.study.{study}", "prefect.resource.name": study},

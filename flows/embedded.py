@@ -1,7 +1,8 @@
 """The process of Prefect's own server, for a study that is run without `PREFECT_API_URL`.
 
 `flows.server` starts this process and holds its standard input open. The input ends when the study has ended or was
-killed; then this process ends too. It writes one JSON object per line to standard output: `note`, then `url` or `error`.
+killed; then this process ends too. It writes one JSON object per line to standard output: `note`, then `url` or
+`error`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any, TextIO
 
 SECONDS_TO_END = 3.0  # the server gets this long to write its last events, then the process ends
 PATIENCE = 8.0  # seconds to wait while another process holds the database's lock
-REVISION = re.compile(r"""^revision\b.*=\s*["'](\w+)["']""", re.MULTILINE)  # the line with the revision in a migration's file
+REVISION = re.compile(r"""^revision\b.*=\s*["'](\w+)["']""", re.MULTILINE)  # a line of a migration's file
 OTHER_FOLDER = "set the variable PREFECT_HOME to another folder"
 
 

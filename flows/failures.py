@@ -49,7 +49,7 @@ def explained(error: BaseException, store: Path | None = None) -> str | None:
 
 
 def is_of_surroundings(error: BaseException, store: Path | None = None) -> bool:
-    """Whether the next job would fail in the same way. True for a full disk, a path in the store, the Prefect server."""
+    """Whether the next job would fail in the same way. True for a full disk, the store, the Prefect server."""
     for link in chain(error):
         if (failed := _of_system(link)) is not None:
             number, path = failed

@@ -1,4 +1,4 @@
-"""The shards that a study will have, before they are acquired. They come from a listing of its source; nothing is written."""
+"""The shards that a study will have, before they are acquired: its source is listed, and nothing is written."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _with_bytes(shards: Sequence[Foreseen], mean: float) -> list[Shard]:
 
 
 def _mean_bytes(source: Source, shards: Sequence[Foreseen]) -> float:
-    """Mean bytes of a picture, from a sample spread over the source. 0 for a source of vectors, which has no pictures."""
+    """Mean bytes of a picture, from a sample spread over the source. 0 for vectors, which come without pictures."""
     if source.name == "urls":
         return PICTURE_BYTES
     locators = [locator for shard in shards for locator in shard.locators]
