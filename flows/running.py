@@ -151,7 +151,7 @@ def _side_by_side(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluste
     stopped: list[Exception] = []
 
     def outcomes() -> list[Outcome]:
-        """Wait for the oldest job in `waiting`. Returns its outcome, or an empty list when its failure stops the run."""
+        """Wait for the oldest job in `waiting`. Returns its outcome, or an empty list if its failure stops the run."""
         job, future = waiting.popleft()
         try:
             run = partial(run_job, job, runtime) if future is None else partial(_ended, job, future, runtime)

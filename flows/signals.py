@@ -46,8 +46,8 @@ class _Arrivals:
             return
         self.first = self.first or first
         arrived = time.monotonic()
-        # Two repeated signals do not mean that the user wants to end at once: the SIGTERM that Prefect passes on to this
-        # process, and the second copy that `timeout` sends immediately.
+        # A repeated signal need not come from the user: Prefect passes SIGTERM on to this process, and `timeout` sends
+        # each signal twice at once. Neither ends the wait.
         while (again := self._next(arrived + SECONDS_TO_END)) is not None:
             if again == signal.SIGINT and time.monotonic() > arrived + ONE_PRESS:
                 break

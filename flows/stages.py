@@ -1,7 +1,7 @@
 """The list of the stages of a study, in the order in which they run. Every other list of stages is derived from it.
 
-A stage is the smallest part of a study that users can run. The jobs of the stages are in `flows.jobs`. This module imports nothing of the project, so that the command
-line starts quickly.
+A stage is a part of a study that users can run by its name. The jobs of the stages are in `flows.jobs`. This module
+imports nothing of the project, so that the command line starts quickly.
 """
 
 from __future__ import annotations

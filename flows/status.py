@@ -1,4 +1,4 @@
-"""Whether each dataset of a study is fresh, stale or missing, and why. Only manifests are read; no task and no server is started."""
+"""Whether each dataset of a study is fresh, stale or missing, and why. Only manifests are read; no task is run."""
 
 from __future__ import annotations
 

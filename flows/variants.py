@@ -51,7 +51,8 @@ def name_variant(store: Path, study: Study, given: str | None, changes: list[str
     """The variant under which this study runs: `given`, or a variant with this configuration, or a new variant.
 
     The first configuration of a study is called `base`. A later one is named after `changes` (`key=value`, from
-    --set), or without changes after what differs from the base. Raises BadInput for a name with characters that are not allowed.
+    --set), or without changes after what differs from the base. Raises BadInput for a name with characters that are
+    not allowed.
     """
     if given is not None:
         if not NAME.fullmatch(given):

@@ -34,7 +34,7 @@ def write_thumbnails(site: ZipFile, con: duckdb.DuckDBPyConnection) -> set[int]:
     written: set[int] = set()
     answer = con.execute(statement("explorer/pictures"))
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="thumbnail") as pool:
-        while rows := answer.fetchmany(256):  # all at once may not fit in memory: images have their original size
+        while rows := answer.fetchmany(256):  # in batches: all images in their original size may not fit in memory
             encoded = pool.map(lambda row: webp(row[1], SIDE, QUALITY), rows)
             for (image_id, _), data in zip(rows, encoded, strict=True):
                 if data is not None:
