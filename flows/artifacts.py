@@ -71,7 +71,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _causes(store: Path, entries: list[Entry]) -> dict[str, int]:
-    """{cause: number of items that the ledger lists under it}, the most frequent cause first."""
+    """{cause of loss: number of items that the ledger lists with this cause}, the most frequent cause first."""
     ledgers = [store / entry.dataset.path / "ledger.parquet" for entry in entries if entry.kind == "ledger"]
     if not ledgers:
         return {}

@@ -47,7 +47,7 @@ class ClusterError(RuntimeError):
 class Here:
     """Holds a function that only this process calls. When pickled, it is empty.
 
-    Prefect sends the flow along with every task, and with the flow everything that it refers to.
+    Prefect sends the flow along with every task, together with everything that the flow refers to.
     """
 
     def __init__(self, body: Any = None) -> None:
@@ -58,7 +58,7 @@ class Here:
 
 
 def begin_worker() -> None:
-    """Set up logging in a process that runs tasks. Ray prints their log lines where the study runs."""
+    """Set up logging in a process that runs tasks. Ray calls this, and prints the lines on the study's machine."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
 
@@ -106,7 +106,7 @@ class Cluster:
         if self.joined:
             import ray
 
-            ray.shutdown()  # also ends the tasks of this run that still run
+            ray.shutdown()  # this also ends the tasks of this run that are still running
 
     def task_runner(self, stage: str) -> TaskRunner[PrefectFuture[Any]]:
         """Join the cluster and return Prefect's task runner for the flow of a stage.
@@ -161,7 +161,7 @@ class Cluster:
         return {"num_cpus": settings.num_cpus, "num_gpus": gpus, "max_calls": 0}
 
     def check_room(self, stage: str) -> None:
-        """Check that a machine has enough cores and GPUs for a task of a stage. Without such a machine no task starts.
+        """Check that one machine has enough cores and GPUs for a task of a stage. Otherwise no task would ever start.
 
         Raises BadInput for a cluster that this run started. For other clusters it logs a warning, since machines may
         join later.

@@ -50,7 +50,7 @@ class Model(Section):
 
 
 class SAESetting(Settings):
-    """An SAE setting. On every model one SAE is trained per seed."""
+    """An SAE setting. One SAE is trained per model and seed."""
 
     name: Name
     data_half: Literal["a", "b"] | None = Field(None, description="train on one of two disjoint halves of the images")

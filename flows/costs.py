@@ -67,7 +67,7 @@ DIMENSIONS = (
 
 
 FORMULAS: dict[str, Callable[[Work], Cost]] = {}  #: {kind of dataset: formula of its cost}
-#: {kind: seconds that the first dataset of a kind takes in addition: imports, compilation, new processes}
+#: {kind: extra seconds of the first dataset of this kind in a run, for imports, compilation and new processes}
 STARTUP: dict[str, float] = {}
 
 
@@ -89,7 +89,7 @@ def dimension_of(spec: str) -> int:
 @formula_of("acquire", startup=1.0)
 @formula_of("fetch", startup=1.0)
 def _pairs(work: Work) -> Cost:
-    """Stored are the pictures, unchanged, with keys, sizes and digests; for vectors only the keys and captions."""
+    """Pictures are stored unchanged, with keys, sizes and digests. For vectors, only keys and captions are stored."""
     if not work.picture_bytes:
         return Cost(20 * work.images + 14 * work.captions, 0.1 + 1e-5 * work.rows)
     return Cost(work.picture_bytes + 160 * work.images + 40 * work.captions, 0.1 + 1.2e-3 * work.images)
@@ -103,7 +103,7 @@ def _features(work: Work) -> Cost:
 
 @formula_of("model", startup=2.0)
 def _model(work: Work) -> Cost:
-    """Stored are the weights of the demo's towers. The projections are so small that they are not counted."""
+    """The bytes are those of the weights of the demo's towers. The projections are too small to count."""
     return Cost(105.5e6, 2.0 + 1e-3 * work.images)
 
 
@@ -123,7 +123,7 @@ def _steps(work: Work) -> float:
 
 @formula_of("train", startup=14.0)
 def _train(work: Work) -> Cost:
-    """Stored are the encoder and the decoder, in float32."""
+    """The encoder and the decoder are stored, in float32."""
     return Cost(8 * work.width * work.dim + 12 * work.width + 4 * work.dim + 3000, _steps(work))
 
 
@@ -141,7 +141,7 @@ def _space(work: Work) -> Cost:
 def _table_bytes(work: Work) -> float:
     """Bytes of the tables of concepts and bridges.
 
-    The bridges of a concept grow with the number of counted rows, up to bridges to 4,096 concepts.
+    Each concept has more bridges when more rows are counted, but at most bridges to 4,096 concepts.
     """
     return work.width * (770 + min(0.112 * work.counted * work.rows, 14 * 4096))
 
@@ -180,7 +180,7 @@ def _layout(work: Work) -> Cost:
 
 @formula_of("explorer", startup=4.0)
 def _explorer(work: Work) -> Cost:
-    """Stored are thumbnails of the pictures, and data for each concept."""
+    """Thumbnails of the pictures are stored, and data for each concept."""
     thumbnails = 400 * work.images if work.picture_bytes else 0
     return Cost(0.4e6 + thumbnails + 4300 * work.width, 1.0 + 3e-3 * work.width)
 

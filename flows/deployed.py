@@ -72,7 +72,7 @@ def _run(file: str, only: str | None, force: bool, changes: list[str], upstream:
 
 
 def _tag(tag: str) -> None:
-    """Add the study's tag to the run of this flow. No earlier: the study's name is known once its file is read."""
+    """Add the study's tag to the current flow run, once the study file is read and the name of the study is known."""
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
         with SyncClientContext.get_or_create() as found:

@@ -11,10 +11,10 @@ from storage.runs import Run, numbers, read_run, shown_run
 
 
 def two_runs(store: Path, study: str, a: str | None, b: str | None) -> tuple[Run, Run]:
-    """Return the runs `a` and `b`. Each is given by its number, or by a variant, whose newest complete run is meant.
+    """Return the runs that `a` and `b` name: a number names a run, a variant names its newest complete run.
 
-    Without `b`, the newest run is the second one. Without both, the newest two runs are returned. Raises
-    BadInput when there is no such run.
+    Without `b`, the newest run is the second run. Without both, the newest two runs are returned. Raises BadInput
+    when there is no such run.
     """
     existing = numbers(store, study)
     if len(existing) < 2 and (a is None or b is None):

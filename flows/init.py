@@ -182,14 +182,14 @@ def _relative(path: str, target: Path) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A string or a list of strings in TOML, whose basic strings have the escapes of JSON."""
+    """A string or a list of strings as TOML. JSON is written, since TOML has the same escapes in basic strings."""
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _slug(text: str) -> str:
-    """A name of a study: lower-case letters, digits, dots and dashes."""
+    """Turn a text into a name for a study, which has only lower-case letters, digits, dots and dashes."""
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64] or "study"
 
 

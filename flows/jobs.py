@@ -197,7 +197,7 @@ def embeddings(given: Given) -> list[Job]:
 
 
 def _embedded(given: Given, model: Model, shards: list[Entry]) -> list[tuple[Stage, dict[str, Any] | None]]:
-    """(task, arguments) to embed each shard with a model. The model's files are looked at once for all shards."""
+    """(task, arguments) to embed each shard with a model. The model's files are read only once, for all shards."""
     pairs = [shard.dataset for shard in shards]
     if model.parsed_spec.is_vectors:
         path = model.parsed_spec.rest

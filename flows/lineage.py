@@ -35,7 +35,7 @@ class Lineage(NamedTuple):
     path: str
     nodes: dict[str, Node]  #: every dataset of the store
     made_from: dict[str, list[str]]  #: {path: paths of its inputs}, for the dataset and all that it was made from
-    used_by: dict[str, list[str]]  #: {path: paths made directly from it}, for the dataset and all that was made from it
+    used_by: dict[str, list[str]]  #: {path: paths of datasets that have it as an input}, from the dataset down
     names: dict[str, list[str]]  #: {path: its places in studies, as "demo: train emoji-clip main seed 0"}
     runs: dict[str, list[str]]  #: {path: runs that refer to it, as "demo 1"}
     sources: dict[str, str]  #: {path of a listing: the source that it lists}

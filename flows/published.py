@@ -24,7 +24,7 @@ def publish_report(store: Path, run: Run, *, anyway: bool = False) -> Path | Non
         return None
     final = store / "report" / run.study
     partial, aside = final.with_name(f"{run.study}.partial"), final.with_name(f"{run.study}.old")
-    shown = store / "studies" / run.study / "published"  #: number of the run whose page was copied last
+    shown = store / "studies" / run.study / "published"  #: file with the number of the run whose page was copied last
     with locked(final):
         if not anyway and final.exists() and shown.exists() and int(shown.read_text()) > run.number:
             return final / "index.html"

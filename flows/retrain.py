@@ -35,7 +35,7 @@ def training_shards(
 
 
 def _embedded_alike(store: Path, kept: list[Dataset], now: list[Dataset]) -> bool:
-    """Whether each kept shard was embedded in a way (model, dtype and so on) that the study still uses for a shard."""
+    """Whether the study still embeds some shard in the same way (model, dtype and so on) as each of the kept shards."""
     if {shard.recipe for shard in kept} <= {shard.recipe for shard in now}:
         return True
     means = [_how(store, shard) for shard in now]

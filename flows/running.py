@@ -63,7 +63,7 @@ class Course(NamedTuple):
     cluster: Cluster | None
     narrow: Narrow
     errors: list[Failed]  #: the failures so far, in all stages
-    scanned: Scan | None = None  #: what the source listed before Prefect was started
+    scanned: Scan | None = None  #: the scan of the source, if one was made before Prefect was started
 
     def step(self, jobs: list[Job]) -> list[Job]:
         """The jobs of a step that this run has to do. Jobs outside `narrow` are left out.

@@ -193,7 +193,7 @@ def _named() -> str | None:
 
 
 def _settings_in_use() -> dict[str, str]:
-    """Prefect's settings of this process as environment variables, once Prefect is imported."""
+    """Prefect's settings of this process as environment variables. Empty until Prefect is imported."""
     if "prefect.settings" not in sys.modules:
         return {}
     in_use = sys.modules["prefect.settings"].get_current_settings()

@@ -71,9 +71,9 @@ def _unfinished(job: Job, known: Entry | None, store: Path) -> Status:
 
 
 def runs_of(study: Study, store: Path) -> tuple[Run | None, Run | None]:
-    """(newest run with the configuration of the study file, run that joins the newest known entries of that variant).
+    """(newest run of the variant with the study file's configuration, the same run with entries of earlier runs added).
 
-    If this configuration has not run, the first is None, and the second is made from the study's other variants.
+    If this configuration has not run, the first is None, and the second comes from the study's other variants.
     """
     variant = variant_of(store, study)
     if variant is None:

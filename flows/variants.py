@@ -88,7 +88,10 @@ def _readable(changes: list[str]) -> str:
 
 
 def told(store: Path, study: Study, variant: str) -> str | None:
-    """A sentence that a study has run before with another configuration. None if this variant has run already."""
+    """A sentence that warns of a changed configuration: the study has run before, but not with this one.
+
+    None if the study has not run, or if the newest run of `variant` has this configuration.
+    """
     newest = newest_of_each(store, study.name)
     if not newest or variant_of(store, study) == variant:
         return None

@@ -46,7 +46,9 @@ def write_thumbnails(site: ZipFile, con: duckdb.DuckDBPyConnection) -> set[int]:
 def write_items(site: ZipFile, con: duckdb.DuckDBPyConnection, thumbs: set[int]) -> None:
     """Write the images and captions shown to `data/items/<n>.json`, with `index.json` and `search.json` beside them.
 
-    index.json maps an item to its n; search.json lists all captions. thumbs: ids of the images with a thumbnail.
+    index.json maps each item to the number n of its file. search.json lists all captions.
+
+    thumbs: ids of the images with a thumbnail.
     """
     blocks: dict[int, dict[str, Any]] = defaultdict(lambda: {"images": {}, "texts": {}})
     index: dict[str, dict[str, int]] = {"images": {}, "texts": {}}

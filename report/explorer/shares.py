@@ -15,7 +15,7 @@ class Dictionary(NamedTuple):
     """The decoder of an SAE. It maps codes z to the reconstruction x_hat = z D + b."""
 
     concepts: Floats  #: D, [C, d]: one row of norm 1 per concept
-    bias: dict[str, Floats]  #: b of each modality, [d]; includes the mean of the modality if the SAE centres its rows
+    bias: dict[str, Floats]  #: {modality: b, [d]}; b includes the mean of the modality if the SAE centres its rows
 
 
 def shares(concepts: Floats, bias: Floats, codes: Floats) -> tuple[Floats, float]:
