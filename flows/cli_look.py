@@ -1,4 +1,4 @@
-"""The commands that run nothing: `plan` and `lineage`, which look at a study and a store, and `init`."""
+"""The commands `plan`, `lineage` and `init`, which look at a study, a store or data, and run no task."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ SYSTEM = {
     errno.ENFILE: ("this machine has too many open files", "end other programs, or raise the limit (fs.file-max)"),
 }
 FREES_SPACE = (errno.ENOSPC, errno.EDQUOT)  # `bridgescope gc` helps too if the failed path lies in the store
-EVERYWHERE = {*SYSTEM} - {errno.EACCES, errno.EPERM}  # these errors meet the next write too, to any path
+EVERYWHERE = {*SYSTEM} - {errno.EACCES, errno.EPERM}  # any later write would fail too, whatever its path
 ERROR = re.compile(r"\[Errno (\d+)\][^:\n]*(?:: ['\"]([^'\"\n]+)['\"])?")  # an OSError quoted in another error's text
 
 #: (part of an error's text, sentence to print), for errors of the Prefect server
@@ -49,7 +49,7 @@ def explained(error: BaseException, store: Path | None = None) -> str | None:
 
 
 def is_of_surroundings(error: BaseException, store: Path | None = None) -> bool:
-    """Whether the next job would fail in the same way. True for a full disk, the store, the Prefect server."""
+    """Whether the next job would fail too: the disk is full, or a path in the store or the Prefect server fails."""
     for link in chain(error):
         if (failed := _of_system(link)) is not None:
             number, path = failed

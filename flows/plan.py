@@ -1,4 +1,4 @@
-"""What a run would make, adopt (find complete) and skip, with bytes on disk and seconds.
+"""What a run would make, adopt and skip, with bytes on disk and seconds. A complete dataset is adopted, not made.
 
 Nothing is made and no server is started. The jobs are those of `flows.jobs`. A dataset that does not exist yet is put
 into the state as a planned dataset, so that the jobs that read it are listed too.

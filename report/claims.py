@@ -1,4 +1,4 @@
-"""The claims table at the top of the page. Each claim has its figure, the figure by chance, a range and a verdict."""
+"""The claims table at the top of the page. A claim has a figure, its value under chance, a range and a verdict."""
 
 from __future__ import annotations
 

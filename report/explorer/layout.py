@@ -49,7 +49,7 @@ def principal(directions: NDArray) -> NDArray:
 
 
 def in_square(places: NDArray) -> NDArray:
-    """Places [C, 2], moved and scaled into [-1, 1] x [-1, 1], with one factor for both axes. Equal places become 0."""
+    """Places [C, 2], moved and scaled into [-1, 1] x [-1, 1], both axes by the same factor. Equal places become 0."""
     low, high = places.min(axis=0), places.max(axis=0)
     half = (high - low).max() / 2
     moved = places - (low + high) / 2
