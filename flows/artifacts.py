@@ -1,6 +1,6 @@
 """Artifacts in Prefect's UI: one table per stage, progress bars, and the headline figures of a run.
 
-They are for the operator only and change no dataset.
+The artifacts are for the operator only and change no dataset.
 """
 
 from __future__ import annotations
@@ -29,12 +29,15 @@ from storage.runs import Entry, Run
 
 log = logging.getLogger("bridgescope")
 
-ROWS = 200  # maximum number of rows of a table: operators read no more, and Prefect stores a table as one database row
+ROWS = 200  # maximum number of rows of a table; Prefect stores a whole table in one row of its database
 EVERY = 2.0  # seconds between two updates of a progress bar
 
 
 def stage_table(store: Path, study: str, stage: str, entries: list[Entry], seconds: float) -> None:
-    """Publish a table of the datasets of a stage with rows and rates; for acquire also the causes of lost items."""
+    """Publish a table of a stage's datasets, with their rows and rows per second.
+
+    For the stage acquire, the table also lists why items were lost.
+    """
     tasks = _tasks(entries)
     made_first = sorted(tasks, key=lambda entry: entry.cached)
     table = [_row(entry) for entry in made_first[:ROWS]]
@@ -46,7 +49,7 @@ def stage_table(store: Path, study: str, stage: str, entries: list[Entry], secon
 
 
 def news(entries: list[Entry]) -> str:
-    """Number of datasets that were made and that were cached; "nothing new" when all were cached."""
+    """How many datasets were made and how many were cached. Begins with "nothing new" when all were cached."""
     tasks = _tasks(entries)
     made = sum(not entry.cached for entry in tasks)
     return f"{made} made, {len(tasks) - made} cached" if made else f"nothing new: {len(tasks)} cached"
@@ -68,7 +71,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _causes(store: Path, entries: list[Entry]) -> dict[str, int]:
-    """{cause: number of items that the ledger lists under it}, the most frequent cause first."""
+    """{cause of loss: number of items that the ledger lists with this cause}, the most frequent cause first."""
     ledgers = [store / entry.dataset.path / "ledger.parquet" for entry in entries if entry.kind == "ledger"]
     if not ledgers:
         return {}
@@ -120,7 +123,7 @@ def progress(study: str, stage: str, done: Callable[[], int], total: int) -> Ite
                 continue
             try:
                 update_progress_artifact(artifact, 100 * now / total)
-            except (HTTPError, PrefectException) as error:  # the stage itself fails if the server is gone
+            except (HTTPError, PrefectException) as error:  # not raised: without a server, the stage fails too
                 log.warning("the progress bar of %s is no longer updated: %s", stage, error)
                 return
             shown = now

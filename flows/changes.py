@@ -12,10 +12,12 @@ Place = dict[str, Any] | list[Any]
 
 
 def apply(data: dict[str, Any], change: str) -> None:
-    """Apply one change `key=value`, as in saes.main.k=16. Raises BadInput when it is not one, or has no place.
+    """Apply one change of the form `key=value`, as in saes.main.k=16.
 
-    Keys are written as in TOML: a part with unusual characters is quoted. Entries of a list are chosen by name, also by
-    a name with dots, or by number. A value that is not TOML, and a date, is a string.
+    Keys are written as in TOML: a part with unusual characters is quoted. An entry of a list is chosen by its name,
+    which may contain dots, or by its number. A value that is not TOML is taken as a string, and so is a date.
+
+    Raises BadInput for a change of another form, and for a key that has no place in the study file.
     """
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
@@ -44,7 +46,7 @@ def _parts(key: str, change: str) -> list[str]:
 
 
 def _value(text: str) -> Any:
-    """The value of a change: TOML, else the text itself, as for a bare word."""
+    """The value of a change: `text` parsed as TOML, or `text` itself where it is not TOML, such as a bare word."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
@@ -55,7 +57,10 @@ def _value(text: str) -> Any:
 
 
 def _step(place: Place, parts: list[str], last: str, change: str) -> tuple[Place, list[str]]:
-    """(the section, list or entry under the first parts of a key, the other parts). A missing section is added."""
+    """Follow the first part or parts of a key. Returns (the section, list or entry found there, the remaining parts).
+
+    A missing section is added.
+    """
     part, rest = parts[0], parts[1:]
     if isinstance(place, list):
         entry, used = _entry(place, parts, change)
@@ -71,7 +76,10 @@ def _step(place: Place, parts: list[str], last: str, change: str) -> tuple[Place
 
 
 def _entry(items: list[Any], parts: list[str], change: str) -> tuple[int, int]:
-    """(number of the entry that the first parts of a key choose, how many parts these are). A longer name wins."""
+    """Find the list entry that the first parts of a key name. Returns (its number, how many parts its name takes).
+
+    Where several names fit, the longest is chosen.
+    """
     names = {
         item["name"]: i for i, item in enumerate(items) if isinstance(item, dict) and isinstance(item.get("name"), str)
     }
@@ -99,7 +107,7 @@ def _put(place: Place, last: str, value: Any, change: str) -> None:
 
 
 def _told(items: list[Any]) -> str:
-    """The entries of a list, by name, else by number."""
+    """The names of a list's entries as text; the range of their numbers where they have no names."""
     named = [str(item["name"]) for item in items if isinstance(item, dict) and "name" in item]
     if named:
         return ", ".join(named)

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from flows.failures import chain, sentence_of
 
         sentence = sentence_of(error, _store_of(arguments))
-        for link in chain(error):  # otherwise DuckDB connections in the frames are reported as leaks at exit
+        for link in chain(error):  # DuckDB connections that stay in the frames would be reported as leaks at exit
             traceback.clear_frames(link.__traceback__)
         print(f"bridgescope: failed: {sentence}", *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
         print(
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Version(argparse.Action):
-    """Print the version of the installed package. It is looked up only when it is asked for."""
+    """Print the version of the installed package. The version is looked up only when `--version` is given."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         import importlib.metadata
@@ -72,7 +72,7 @@ class _Version(argparse.Action):
 
 
 def _store_of(arguments: argparse.Namespace) -> Path | None:
-    """The store of a command that failed; None where there is none."""
+    """The store of a command that failed; None if no store is found."""
     try:
         return find_store(arguments.store)
     except BadInput:
@@ -308,9 +308,10 @@ def publish_command(arguments: argparse.Namespace) -> int:
 
 
 def _chosen(arguments: argparse.Namespace, store: Path) -> tuple[str, str | None]:
-    """(study, variant) of a command with a study file: the variant that the file states, where it has a complete run.
+    """(study, variant) that the arguments of a command choose. A variant of None stands for any variant.
 
-    Otherwise, and without a file, the variant is None: any. The command says which run it shows.
+    `--variant` and `--run` come first. Otherwise the variant is the one with the configuration of the study file, if
+    that variant has a complete run.
     """
     from storage.catalog import the_only_study
 

@@ -1,4 +1,4 @@
-"""The commands that run nothing: `plan` and `lineage`, which look at a study and a store, and `init`."""
+"""The commands `plan`, `lineage` and `init`, which look at a study, a store or data, and run no task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from storage.dataset import find_store
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the parsers of these commands."""
+    """Add the parsers of `plan`, `lineage` and `init`."""
     plan = commands.add_parser("plan", parents=[common], help="what a run would make, with bytes and seconds")
     plan.add_argument("study", metavar="STUDY.toml")
     plan.add_argument("--only", metavar="STAGE", help=f"one stage alone: {', '.join(STAGES)}")

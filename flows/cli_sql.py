@@ -1,4 +1,4 @@
-"""The command `sql`: one query, or a prompt, over the catalog of a study."""
+"""The command `sql`: answers one query to the catalog of a study, or opens a prompt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMATS = ("table", "csv", "json", "jsonl", "parquet")
 
 
 def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
-    """Add the parser of this command."""
+    """Add the parser of the command `sql`."""
     sql = commands.add_parser("sql", parents=parents, help="query the catalog; without a query, open a prompt")
     sql.add_argument("query", nargs="?")
     sql.add_argument("--study", metavar="NAME", help="default: the store's only study")
@@ -83,7 +83,7 @@ def prompt(con: duckdb.DuckDBPyConnection, reader: ReadingThread, print_answer: 
 
 
 def _answered(print_answer: Callable[[str], None], query: str) -> bool:
-    """Print the answer of a statement. Returns False, with the error printed, when the statement is refused."""
+    """Print the answer to a statement. When the statement is refused, print the error and return False."""
     try:
         print_answer(query)
     except BadInput as error:

@@ -1,6 +1,6 @@
 """The runner "ray": the cached tasks of a stage run in parallel on a Ray cluster whose machines share the store.
 
-Only handles are sent to the machines, no data. When a machine is lost, its tasks run again on another.
+Only handles of datasets are sent to the machines, no data. When a machine is lost, its tasks run again on another.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from storage.errors import BadInput
 
 log = logging.getLogger("bridgescope")
 
-#: Tasks submitted ahead for each task that can run at once. With tens of thousands Ray slows down, then stops.
+#: Tasks submitted for each task that can run at once. With tens of thousands of submitted tasks Ray slows down, then
+#: stops.
 AHEAD = 4
 
 NO_CLUSTER = (
     "the Ray cluster at {} does not answer: start it (ray start), or set RAY_AUTH_MODE=token if the cluster asks for "
     "a token"
 )
-ANSWERS_WITHIN = 10  # seconds
+ANSWERS_WITHIN = 10  # seconds that a cluster may take to answer
 
-# Ray reads these when it is imported: no telemetry, and every log line of a task is printed unchanged.
+# Ray reads these variables when it is imported. They turn telemetry off, and each log line is printed unchanged.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
 
 
@@ -46,7 +47,7 @@ class ClusterError(RuntimeError):
 class Here:
     """Holds a function that only this process calls. When pickled, it is empty.
 
-    Prefect sends the flow along with every task, and with the flow everything that it refers to.
+    Prefect sends the flow along with every task, together with everything that the flow refers to.
     """
 
     def __init__(self, body: Any = None) -> None:
@@ -57,7 +58,7 @@ class Here:
 
 
 def begin_worker() -> None:
-    """Set up logging in a process that runs tasks. Ray calls this, and prints the log lines on the study's machine."""
+    """Set up logging in a process that runs tasks. Ray calls this, and prints the lines on the study's machine."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
 
@@ -79,7 +80,7 @@ def check_answers(address: str | None) -> None:
     """
     host, _, port = (address or "").rpartition(":")
     if "://" in host or not port.isdigit():
-        return  # no address, "auto", "local", or a URL of Ray's own
+        return  # there is no address, or it is "auto", "local" or a URL of a form that only Ray knows
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
     except (OSError, OverflowError) as error:
@@ -89,8 +90,8 @@ def check_answers(address: str | None) -> None:
 class Cluster:
     """A Ray cluster as a context manager. It is joined when the first stage needs it, and left at the end of the block.
 
-    The address is `runtime.ray_address`, else the variable RAY_ADDRESS. With neither, a cluster is started on this
-    machine and ended with the block. Raises BadInput when Ray is not installed.
+    The address is `runtime.ray_address`, or else the variable RAY_ADDRESS. If neither is set, a cluster is started on
+    this machine and ended with the block. Raises BadInput when Ray is not installed.
     """
 
     def __init__(self, settings: RuntimeSection) -> None:
@@ -105,7 +106,7 @@ class Cluster:
         if self.joined:
             import ray
 
-            ray.shutdown()  # also ends the tasks of this run that still run
+            ray.shutdown()  # this also ends the tasks of this run that are still running
 
     def task_runner(self, stage: str) -> TaskRunner[PrefectFuture[Any]]:
         """Join the cluster and return Prefect's task runner for the flow of a stage.
@@ -160,7 +161,7 @@ class Cluster:
         return {"num_cpus": settings.num_cpus, "num_gpus": gpus, "max_calls": 0}
 
     def check_room(self, stage: str) -> None:
-        """Check that a machine has enough cores and GPUs for a task of a stage. Otherwise the task never starts.
+        """Check that one machine has enough cores and GPUs for a task of a stage. Otherwise no task would ever start.
 
         Raises BadInput for a cluster that this run started. For other clusters it logs a warning, since machines may
         join later.

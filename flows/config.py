@@ -1,4 +1,4 @@
-"""The study file: the pydantic models of its sections, with each key and its limits, and the function to read it."""
+"""The study file: the pydantic models of its sections, with every key and its limits, and the function `load_study`."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Model(Section):
 
     @property
     def parsed_spec(self) -> Spec:
-        """The spec, parsed."""
+        """The model's spec, parsed."""
         return Spec.parse(self.spec)
 
 
 class SAESetting(Settings):
-    """An SAE setting. On every model one SAE is trained per seed."""
+    """An SAE setting. One SAE is trained per model and seed."""
 
     name: Name
     data_half: Literal["a", "b"] | None = Field(None, description="train on one of two disjoint halves of the images")
@@ -66,10 +66,10 @@ class SAESetting(Settings):
         return self
 
     def setting(self) -> dict[str, Any]:
-        """The keys that change the result of a training: they are part of the recipe."""
+        """The keys that change the result of a training; part of the recipe (the hash that names a dataset)."""
         hashed = self.model_dump(exclude={"name", "seeds", "retrain"})
         if self.data_half is None:
-            del hashed["data_half"]  # keeps the addresses of SAEs that were trained before this key existed
+            del hashed["data_half"]  # SAEs that were trained before this key existed keep their addresses
         return hashed
 
 
@@ -229,7 +229,7 @@ class Study(Section):
         return [each for setting in self.saes for each in (setting, *self._diets(setting))]
 
     def diet_of(self) -> dict[str, dict[str, str | None]]:
-        """{name: {'of': name in the study file, 'data_half': half}} of each setting that is a data diet or a half."""
+        """{name: {'of': name in the study file, 'data_half': half}} of each data diet, halves included."""
         return {
             each.name: {"of": setting.name, "data_half": each.data_half}
             for setting in self._trained()
@@ -270,8 +270,8 @@ class Study(Section):
 def load_study(path: str | Path, changes: list[str] | None = None) -> Study:
     """Read a study file, apply changes of the form `key=value`, and validate the result.
 
-    Relative paths are resolved against the folder of the study file. A value must be of the type of its key: `true` is
-    no number, and "3" is none either. Raises BadInput that names the file, the key and the values allowed.
+    Relative paths are resolved against the folder of the study file. A value must have the type of its key: neither
+    `true` nor "3" counts as a number. Raises BadInput, which names the file, the key and the values allowed.
     """
     file = Path(path)
     try:
@@ -288,14 +288,14 @@ def load_study(path: str | Path, changes: list[str] | None = None) -> Study:
     if unusable := list(_unusable(data)):
         raise BadInput("\n".join(f"{file}: {sentence}" for sentence in unusable))
     try:
-        # As JSON, strict validation still makes tuples of lists; from Python's values it would refuse them.
+        # Strict validation turns a list into a tuple when it reads JSON. It refuses a Python list in place of a tuple.
         return Study.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise BadInput("\n".join(_explained(file, data, error))) from error
 
 
 def _unusable(value: Any, place: str = "") -> Iterator[str]:
-    """A sentence for each value that TOML can hold and no key can: infinity, NaN, dates, and larger integers."""
+    """A sentence for each value that TOML allows but no key does: infinity, NaN, a date, or an integer too large."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _unusable(item, f"{place}.{key}" if place else key)
@@ -339,7 +339,7 @@ def _explained(file: Path, data: dict[str, Any], error: ValidationError) -> list
 
 
 def _place(data: Any, problem: Any) -> str:
-    """The key of an error, without the parts of its location that name a member of a union and no key of the file."""
+    """The key of an error. Pydantic's location also names members of unions, which are no keys; they are left out."""
     parts = []
     for part in problem["loc"]:
         if (isinstance(data, list) and isinstance(part, int) and part < len(data)) or (

@@ -27,9 +27,9 @@ from storage.runs import Run, heads, read_run
 
 log = logging.getLogger("bridgescope")
 
-LANDED = "landed.json"  # of a study: the manifest that the event was last sent for
-TAKEN_WITHIN = 60.0  # seconds; Prefect's server writes its events every five
-PAIRS_LANDED = "pairs landed"  # event sent by the flow `acquire` when the manifest of its source changed
+LANDED = "landed.json"  # file of a study: digest of the manifest that the event was last sent for
+TAKEN_WITHIN = 60.0  # seconds to wait for an event; Prefect's server stores its events every 5 s
+PAIRS_LANDED = "pairs landed"  # event that the flow `acquire` sends when the manifest of its source has changed
 
 StudyFile = Annotated[str, Field(pattern=r"^.+\.toml$")]
 Changes = list[Annotated[str, Field(pattern=r"^[a-z0-9_.-]+=.")]]
@@ -72,7 +72,7 @@ def _run(file: str, only: str | None, force: bool, changes: list[str], upstream:
 
 
 def _tag(tag: str) -> None:
-    """Give the run of this flow the study's tag: the study's name is known only when its file is read."""
+    """Add the study's tag to the current flow run, once the study file is read and the name of the study is known."""
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
         with SyncClientContext.get_or_create() as found:
@@ -91,13 +91,13 @@ def _acquire(study: StudyFile, force: bool = False, set: Changes = []) -> None: 
     done = _run(study, "acquire", force, set).run
     store, now = find_store(), manifest_digest(done)
     landed = store / "studies" / done.study / LANDED
-    with locked(landed):  # of two runs that see the same change, the first sends the event
+    with locked(landed):  # if two runs see the same change, only the first sends the event
         if now in (_announced(landed), _of_the_last_whole_run(store, done)):
             log.info("no new pairs: the manifest is %s as before", now)
             return
         log.info("pairs landed: the manifest is %s now", now)
         announce(done.study, {"digest": now, "study": study, "set": set})
-        # Written last: a run that is killed before this line leaves the event to the next one, which may send it twice.
+        # Written after the event is sent. If a run is killed in between, the next run sends the event a second time.
         write_atomically(landed, json.dumps({"digest": now}))
 
 
@@ -107,14 +107,14 @@ def _announced(landed: Path) -> str | None:
 
 
 def _of_the_last_whole_run(store: Path, done: Run) -> str | None:
-    """Digest of the manifest that the newest complete run of all stages used: those pairs need no event."""
+    """Digest of the manifest that the newest complete run of all stages used. The pairs of that run need no event."""
     whole = (run for run in heads(store, done.study) if run.is_complete and run.options.get("only") is None)
     newest = next(whole, None)
     return manifest_digest(read_run(store, done.study, newest.number)) if newest is not None else None
 
 
 def announce(study: str, payload: dict[str, Any]) -> None:
-    """Send the event `pairs landed`, and wait until the server has it. Raises NotTaken when it does not come."""
+    """Send the event `pairs landed`, and wait until the server has stored it. Raises NotTaken after a timeout."""
     event = emit_event(
         PAIRS_LANDED,
         resource={"prefect.resource.id": f"bridgescope.study.{study}", "prefect.resource.name": study},
@@ -160,8 +160,8 @@ def _deployable(name: str, body: Callable[..., None], description: str) -> Flow[
 
 
 study = _deployable("study", _whole, "Run every stage of a study. Datasets that are complete are not made again.")
-# Each deployed stage gets a flow, as a global variable with the name of the stage. deploy/prefect.yaml refers to these
-# flows as flows.deployed.embed and so on.
+# The flow of each deployed stage is a global variable with the name of the stage. deploy/prefect.yaml refers to the
+# flows by these names, such as flows.deployed.embed.
 globals().update(
     {
         stage.name: _deployable(stage.name, _acquire if stage.name == "acquire" else _alone(stage.name), stage.sentence)

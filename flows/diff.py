@@ -11,9 +11,10 @@ from storage.runs import Run, numbers, read_run, shown_run
 
 
 def two_runs(store: Path, study: str, a: str | None, b: str | None) -> tuple[Run, Run]:
-    """Return the runs `a` and `b`, each a number, or a variant for its newest complete run.
+    """Return the runs that `a` and `b` name: a number names a run, a variant names its newest complete run.
 
-    Without `b` it is the newest run; without both they are the newest two. Raises BadInput when there is no such run.
+    Without `b`, the newest run is the second run. Without both, the newest two runs are returned. Raises BadInput
+    when there is no such run.
     """
     existing = numbers(store, study)
     if len(existing) < 2 and (a is None or b is None):
@@ -59,7 +60,7 @@ def _pairs(a: Run, b: Run) -> list[str]:
 
 
 def _datasets(a: Run, b: Run) -> list[str]:
-    """One line per kind whose datasets differ: how many are new, have other bytes, or are gone."""
+    """One line per kind whose datasets differ: how many are new, how many have other bytes, how many are gone."""
     lines = []
     for kind in dict.fromkeys(entry.kind for entry in (*a.entries, *b.entries)):
         was, now = ({entry.key: entry.dataset for entry in run.of(kind)} for run in (a, b))
@@ -72,7 +73,7 @@ def _datasets(a: Run, b: Run) -> list[str]:
 
 
 def _figures(store: Path, a: Run, b: Run) -> list[str]:
-    """Table of the headline figures of both runs and their change; or one line when a run has no tables to read."""
+    """Table of the headline figures of both runs and their change. A single line when a run has no tables to read."""
     sides: list[dict[str, float]] = []
     for run in (a, b):
         tables = run.of("analyze")

@@ -8,7 +8,7 @@ from typing import Any
 def differences(old: Any, new: Any, place: str = "") -> list[str]:
     """List where two JSON values differ, as `key old -> new`. Items of a list are matched by name where they have one.
 
-    Of datasets and lists only the key is given, without the values.
+    For datasets and lists only the key is listed, without the values.
     """
     old, new = _by_name(old), _by_name(new)
     if isinstance(old, dict) and isinstance(new, dict) and "digest" not in old:

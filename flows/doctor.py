@@ -1,7 +1,7 @@
 """The command `doctor`: print versions and devices, warn of mixtures, and check the store for damage.
 
-Every byte of the datasets of each variant's newest complete run, and of later runs, is compared with its digest. Every
-damaged thing is listed, with its path, and none of them stops the search for others.
+For each variant, the datasets of the newest complete run and of later runs are read whole and compared with their
+digests. All damage is listed with its path: the search goes on after damage is found.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _numbers(runs: list[Run]) -> str:
 
 
 def _surroundings() -> list[str]:
-    """Code, libraries, devices and programs."""
+    """Lines on the code, libraries, devices and programs."""
     import torch
 
     made = code()

@@ -1,7 +1,8 @@
 """The process of Prefect's own server, for a study that is run without `PREFECT_API_URL`.
 
-`flows.server` starts it and holds its standard input open. When that ends, because the study has ended or was killed,
-this process ends too. It writes one JSON object per line to standard output: `note`, then `url` or `error`.
+`flows.server` starts this process and holds its standard input open. The input ends when the study has ended or was
+killed; then this process ends too. It writes one JSON object per line to standard output: `note`, then `url` or
+`error`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 SECONDS_TO_END = 3.0  # the server gets this long to write its last events, then the process ends
-PATIENCE = 8.0  # seconds that another process may hold the database's lock
-REVISION = re.compile(r"""^revision\b.*=\s*["'](\w+)["']""", re.MULTILINE)  # in a file of a migration
+PATIENCE = 8.0  # seconds to wait while another process holds the database's lock
+REVISION = re.compile(r"""^revision\b.*=\s*["'](\w+)["']""", re.MULTILINE)  # a line of a migration's file
 OTHER_FOLDER = "set the variable PREFECT_HOME to another folder"
 
 
@@ -37,15 +38,15 @@ class Unusable(Exception):
 
 
 def main() -> None:
-    """Serve until the parent process is gone. The parent reads what comes of it."""
+    """Run the server until the parent process is gone. The parent reads the answers from standard output."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints must not come between the answers
+    os.dup2(2, 1)  # libraries then print to standard error, and only the answers go to standard output
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
         from prefect.settings import PREFECT_API_URL, get_current_settings
 
         if PREFECT_API_URL.value() is not None:
-            tell(answers, url=None)  # the active profile names a server
+            tell(answers, url=None)  # the active profile of Prefect names another server
             return
         settings = get_current_settings()
         url = settings.server.database.connection_url
@@ -62,7 +63,7 @@ def main() -> None:
 
 
 def tell(answers: TextIO, **message: Any) -> None:
-    """Write one answer. A parent that is gone reads none."""
+    """Write one answer. Does nothing when the parent process is gone."""
     with contextlib.suppress(BrokenPipeError):
         answers.write(json.dumps(message) + "\n")
 
@@ -77,7 +78,7 @@ def _end_with_the_parent() -> None:
 
 
 def sqlite_file(url: str) -> Path | None:
-    """Path of the SQLite file of a connection URL; None for another database, or one in memory."""
+    """Path of the SQLite file of a connection URL; None for a database of another kind or in memory."""
     kind, _, path = url.partition(":///")
     path = path.partition("?")[0]
     return Path(path) if kind.startswith("sqlite") and path and ":memory:" not in path else None
@@ -142,10 +143,10 @@ def migrations() -> list[str]:
 
 @contextlib.contextmanager
 def one_migration(database: Path | None, answers: TextIO) -> Iterator[Callable[[], None]]:
-    """Hold a lock while the tables of the database are made or brought up to date. Yields a function that releases it.
+    """Hold a lock while the tables of the database are made or migrated. Yields a function that releases the lock.
 
-    Two processes that migrate one database at a time fail: both make the same tables. No lock is held without such
-    work.
+    Without the lock, two processes could migrate the database at the same time, and fail since both make the same
+    tables. No lock is held when the tables are up to date.
     """
     with contextlib.ExitStack() as held:
         if database is not None and not _is_current(database):
@@ -169,7 +170,7 @@ def _is_current(database: Path) -> bool:
 
 
 def serve(answers: TextIO, started: Callable[[], None]) -> None:
-    """Run Prefect's server on a free port of loopback. Tells its address, and calls `started`, once it answers."""
+    """Run Prefect's server on a free port of loopback. Once it answers, write its address and call `started`."""
     import uvicorn
 
     class Server(uvicorn.Server):

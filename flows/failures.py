@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-#: {error number of the system: (what it means, what to do)}
+#: {error number of the operating system: (what it means, what to do)}
 SYSTEM = {
     errno.ENOSPC: ("the disk is full", "free some space"),
     errno.EDQUOT: ("the quota of the disk is used up", "free some space"),
@@ -19,9 +19,9 @@ SYSTEM = {
     errno.EMFILE: ("this process has too many open files", "raise the limit (ulimit -n)"),
     errno.ENFILE: ("this machine has too many open files", "end other programs, or raise the limit (fs.file-max)"),
 }
-FREES_SPACE = (errno.ENOSPC, errno.EDQUOT)  # where the failed path lies in the store, `bridgescope gc` helps too
-EVERYWHERE = {*SYSTEM} - {errno.EACCES, errno.EPERM}  # these meet whatever is written next, wherever it lies
-ERROR = re.compile(r"\[Errno (\d+)\][^:\n]*(?:: ['\"]([^'\"\n]+)['\"])?")  # an OSError as text, in another error
+FREES_SPACE = (errno.ENOSPC, errno.EDQUOT)  # `bridgescope gc` helps too if the failed path lies in the store
+EVERYWHERE = {*SYSTEM} - {errno.EACCES, errno.EPERM}  # any later write would fail too, whatever its path
+ERROR = re.compile(r"\[Errno (\d+)\][^:\n]*(?:: ['\"]([^'\"\n]+)['\"])?")  # an OSError quoted in another error's text
 
 #: (part of an error's text, sentence to print), for errors of the Prefect server
 SERVER = (
@@ -34,8 +34,8 @@ SERVER = (
 def explained(error: BaseException, store: Path | None = None) -> str | None:
     """Return a sentence for an error or one of its causes: the path that failed, what happened and what to do.
 
-    Returns None for errors that are neither of the file system nor of the Prefect server. store: where it is known,
-    the sentence says whether the path lies in it.
+    Returns None for errors that are neither of the file system nor of the Prefect server. With `store`, the sentence
+    says whether the failed path lies in the store.
     """
     for link in chain(error):
         if (failed := _of_system(link)) is not None:
@@ -49,7 +49,7 @@ def explained(error: BaseException, store: Path | None = None) -> str | None:
 
 
 def is_of_surroundings(error: BaseException, store: Path | None = None) -> bool:
-    """Whether an error would meet the next job too: a full disk, a path of the store, or the Prefect server."""
+    """Whether the next job would fail too: the disk is full, or a path in the store or the Prefect server fails."""
     for link in chain(error):
         if (failed := _of_system(link)) is not None:
             number, path = failed
@@ -58,14 +58,17 @@ def is_of_surroundings(error: BaseException, store: Path | None = None) -> bool:
 
 
 def _of_system(error: BaseException) -> tuple[int, str | None] | None:
-    """(error number, path) of an error of the file system, also where another error only quotes it; else None."""
+    """(error number, path) of an error of the file system, or None for another error.
+
+    An error whose text quotes an error of the file system counts too.
+    """
     if isinstance(error, OSError) and error.errno in SYSTEM:
         path = error.filename
         return error.errno, os.fsdecode(path) if isinstance(path, (str, bytes)) else None
     quoted = ERROR.search(str(error))
     if quoted is not None and int(quoted[1]) in SYSTEM:
         return int(quoted[1]), quoted[2]
-    for number in SYSTEM:  # libraries that are not written in Python give the system's text alone
+    for number in SYSTEM:  # libraries in C or Rust give the system's text without the number
         if os.strerror(number).lower() in str(error).lower():
             return number, None
     return None
@@ -85,9 +88,10 @@ def _is_in(path: str, store: Path | None) -> bool:
 
 
 def sentence_of(error: BaseException, store: Path | None = None) -> str:
-    """One sentence for an error: that of `explained`, else its text, after its class unless it has an `exit_code`.
+    """One sentence for an error.
 
-    An error that states an exit code holds a sentence for people.
+    An error with an `exit_code` has a text written for users, which is returned as it is. For other errors it is the
+    sentence of `explained`, or else the class and the text of the error.
     """
     if hasattr(error, "exit_code"):
         return str(error)

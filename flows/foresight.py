@@ -1,4 +1,4 @@
-"""The shards that a study will have, before they are acquired: from a listing of its source that writes nothing."""
+"""The shards that a study will have, before they are acquired: its source is listed, and nothing is written."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from storage.sources import Source
 from storage.sources.registry import open_source
 from storage.sources.section import Size, source_of
 
-SAMPLE = 64  # pictures that are read for the mean size of a source's pictures
-PICTURE_BYTES = 60_000  # of a picture that is not on disk yet: the mean of img2dataset's 256 to 384 pixel JPEGs
+SAMPLE = 64  # about how many pictures are read to find the mean size of a source's pictures
+PICTURE_BYTES = 60_000  # assumed for pictures not on disk yet: the mean of img2dataset's JPEGs of 256 to 384 pixels
 
 
 class Shard(NamedTuple):
@@ -26,22 +26,22 @@ class Shard(NamedTuple):
     listing: Dataset
     images: int
     captions: int
-    bytes: int  #: of the pictures
+    bytes: int  #: bytes of the pictures
 
 
 class Foresight(NamedTuple):
     """The shards that a study will have."""
 
     shards: list[Shard]
-    downloads: int  #: bytes that the source will download beside the datasets
-    how: str  #: one sentence: where the numbers are from; "" for a listing of the source
+    downloads: int  #: bytes that the source will download in addition to the datasets
+    how: str  #: a sentence that says where the numbers come from; "" if the source was listed
 
 
 def foresight(study: Study, store: Path, last: Run | None, *, anew: bool) -> Foresight:
-    """The shards of a study. With `anew` the source is listed now; else the last scan counts, where there is one.
+    """The shards of a study. With `anew` the source is listed now; otherwise the last scan is used, if there is one.
 
-    A source whose listing would download it is not listed: its last scan counts, or its known size. Raises BadInput
-    where the source cannot be listed, or nothing is known of it.
+    A source that must be downloaded to be listed is not listed: its last scan is used, or else its published size.
+    Raises BadInput if the source cannot be listed, or if it has neither a scan nor a published size.
     """
     pairs = study.pairs
     remote = pairs.remote()
@@ -64,14 +64,14 @@ def foresight(study: Study, store: Path, last: Run | None, *, anew: bool) -> For
 
 
 def _scanned(store: Path, number: int, listing: Dataset) -> Foreseen:
-    """A shard of the last scan."""
+    """A shard as the last scan found it."""
     rows = [row for row in read_listing(store, listing).to_dicts() if not row["removed"]]
     captions = sum(not caption["removed"] for row in rows for caption in row["captions"])
     return Foreseen(listing, len(rows), captions, [])
 
 
 def _cut(size: Size, images: int, shard_size: int) -> list[Shard]:
-    """A source of known size, cut into shards."""
+    """Cut a source of known size into shards."""
     shards = []
     for number, start in enumerate(range(0, images, shard_size)):
         rows = min(shard_size, images - start)
@@ -89,7 +89,7 @@ def _with_bytes(shards: Sequence[Foreseen], mean: float) -> list[Shard]:
 
 
 def _mean_bytes(source: Source, shards: Sequence[Foreseen]) -> float:
-    """Mean size of the pictures of a source, from a sample that is spread over it. 0 for vectors without pictures."""
+    """Mean bytes of a picture, from a sample spread over the source. 0 for vectors, which come without pictures."""
     if source.name == "urls":
         return PICTURE_BYTES
     locators = [locator for shard in shards for locator in shard.locators]

@@ -1,4 +1,4 @@
-"""Whether a study has nothing to do: its source is scanned and its datasets are looked up, without Prefect."""
+"""Find out without Prefect whether a study has nothing to do: scan its source and look up its datasets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.stage import Runtime
 
 
 class Ahead(NamedTuple):
-    """What a look at the source and the store shows before a study is run."""
+    """What is known before a study is run: the scan of its source, and its datasets when all are complete."""
 
     scanned: Scan
     state: State | None  #: every dataset of the study, when all are complete; else None
@@ -44,7 +44,7 @@ def look_ahead(study: Study, store: Path, last: Run | None) -> Ahead:
 
 
 def _acquired(given: Given, scanned: Scan) -> bool:
-    """Add the shards of pairs and the ledger. Returns False when one is missing, or when a retry is due."""
+    """Add the shards of pairs and the ledger to the state. Returns False when one is missing or a retry is due."""
     pairs, store = given.study.pairs, given.store
     if not _complete(given, [job for step in STEPS["acquire"] for job in step(given)]):
         return False
@@ -60,13 +60,13 @@ def _acquired(given: Given, scanned: Scan) -> bool:
 
 
 def _all_complete(given: Given) -> bool:
-    """Add the datasets of all stages after acquire. Returns False at the first one that is missing."""
+    """Add the datasets of all stages after acquire to the state. Returns False at the first one that is missing."""
     stages = [stage for stage in STAGES if stage != "acquire"]
     return all(_complete(given, step(given)) for stage in stages for step in STEPS[stage])
 
 
 def _complete(given: Given, jobs: list[Job]) -> bool:
-    """Add the datasets of these jobs. Returns False at the first one that is missing."""
+    """Add the datasets of these jobs to the state. Returns False at the first one that is missing."""
     for job in jobs:
         dataset = job.stage.adopt(given.store, **job.inputs) if job.inputs is not None else None
         if dataset is None:

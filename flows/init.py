@@ -1,4 +1,4 @@
-"""`bridgescope init`: a study file for data of the user's own, with settings that fit its size, and comments."""
+"""`bridgescope init`: write a study file for the user's data, with comments, and settings for the size of the data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Written(NamedTuple):
     """A study file that was written."""
 
     path: Path
-    seen: list[str]  #: what was seen in the data, in sentences
+    seen: list[str]  #: sentences that tell the user what was found in the data
 
 
 class Settings(NamedTuple):
@@ -85,7 +85,7 @@ def _listed(path: Path, found: Found) -> Listing:
 
 
 def _seen(found: Found, listing: Listing, images: int, captions: int) -> list[str]:
-    """Sentences about the data."""
+    """Sentences that tell the user what was found in the data."""
     lines = [
         f"Recognised by {found.why}.",
         f"{images:,} images with {captions:,} captions, {captions / images:.1f} an image.",
@@ -98,7 +98,7 @@ def _seen(found: Found, listing: Listing, images: int, captions: int) -> list[st
 
 
 def _settings(images: int, captions: int, dim: int) -> Settings:
-    """Settings for a size. They pass through those of the project's own studies: demo, quick and paper."""
+    """Settings for data of this size. They agree with those of the studies demo, quick and paper."""
     heldout = 0.2 if images < 50_000 else 0.1
     rows = max(1, round((1 - heldout) * (images + captions)))
     width = 2 ** round(math.log2(max(16, (1 - heldout) * images / 5)))
@@ -122,7 +122,7 @@ def _settings(images: int, captions: int, dim: int) -> Settings:
 
 
 def _text(study: str, found: Found, spec: str, seen: list[str], own: Settings, dim: int, target: Path) -> str:
-    """The study file."""
+    """The text of the study file."""
     pairs = {"source": found.source} | {key: _placed(found, key, value, target) for key, value in found.keys.items()}
     keys = "\n".join(f"{key} = {_toml(value)}" for key, value in pairs.items())
     about = "\n".join(f"# {line}" for line in seen)
@@ -168,7 +168,7 @@ min_pairs = {own.min_pairs}           # bridges between concepts that fire toget
 
 
 def _placed(found: Found, key: str, value: Any, target: Path) -> Any:
-    """A value of a key of [pairs], with paths made relative to the study file."""
+    """The value for a key of [pairs]; a path is made relative to the study file."""
     section = SECTIONS[found.source]
     if key not in section.paths:
         return value
@@ -182,14 +182,14 @@ def _relative(path: str, target: Path) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A string or a list of strings in TOML, whose basic strings have the escapes of JSON."""
+    """A string or a list of strings as TOML. JSON is written, since TOML has the same escapes in basic strings."""
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _slug(text: str) -> str:
-    """A name of a study: lower-case letters, digits, dots and dashes."""
+    """Turn a text into a name for a study, which has only lower-case letters, digits, dots and dashes."""
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64] or "study"
 
 

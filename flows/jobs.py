@@ -92,9 +92,9 @@ def step_of(stage: str) -> Callable[[Step], Step]:
 
 
 def jobs_of(stage: str, given: Given) -> Iterator[Job]:
-    """Yield the jobs of a stage. The jobs of a step are listed after those of the step before were yielded.
+    """Yield the jobs of a stage. The jobs of a step are listed only after the jobs of the previous step were yielded.
 
-    So they include the datasets that were added to the state in the meantime.
+    So their arguments include the datasets that the previous step added to the state.
     """
     for step in STEPS[stage]:
         yield from step(given)
@@ -102,7 +102,10 @@ def jobs_of(stage: str, given: Given) -> Iterator[Job]:
 
 @step_of("acquire")
 def fetches(given: Given) -> list[Job]:
-    """One job per listing of the scan. Where duplicates are dropped, its shard still has them: the kind is `fetch`."""
+    """One job per listing of the scan. It makes a shard of pairs.
+
+    If the study drops duplicates, this shard still contains them. Its kind is then `fetch` instead of `acquire`.
+    """
     pairs = given.study.pairs
     kind = "acquire" if pairs.duplicates == "keep" else "fetch"
     source, rules = source_of(pairs), rules_of(pairs)
@@ -114,7 +117,7 @@ def fetches(given: Given) -> list[Job]:
 
 @step_of("acquire")
 def duplicate_tables(given: Given) -> list[Job]:
-    """One job for the table of duplicates, where the study drops them."""
+    """One job for the table of duplicates, if the study drops duplicates."""
     if given.study.pairs.duplicates == "keep":
         return []
     fetched = [e.dataset for e in given.state.of("fetch")]
@@ -124,7 +127,7 @@ def duplicate_tables(given: Given) -> list[Job]:
 
 @step_of("acquire")
 def distinct_pairs(given: Given) -> list[Job]:
-    """One job per shard, where the study drops duplicates: the shard without them."""
+    """One job per shard, if the study drops duplicates. It makes the shard without its duplicates."""
     table = given.state.dataset("duplicates")
     found = read_duplicates(given.store, table) if table and not table.is_planned else {}
     jobs = []
@@ -143,9 +146,9 @@ def _demo_models(study: Study) -> list[tuple[str, str]]:
 
 @step_of("model")
 def tower_features(given: Given) -> list[Job]:
-    """One job per demo model: the features of its towers.
+    """One job per demo model, which computes the features of its towers.
 
-    If the last run made this model, its pairs are used again, so that pairs added later do not change the model.
+    If the last run made this model, the pairs of that run are used again. So pairs added later do not change the model.
     """
     pairs = [e.dataset for e in given.state.of("acquire")]
     jobs = []
@@ -194,11 +197,11 @@ def embeddings(given: Given) -> list[Job]:
 
 
 def _embedded(given: Given, model: Model, shards: list[Entry]) -> list[tuple[Stage, dict[str, Any] | None]]:
-    """The task that embeds each shard with a model, and its arguments. The model's files are looked at once."""
+    """(task, arguments) to embed each shard with a model. The model's files are read only once, for all shards."""
     pairs = [shard.dataset for shard in shards]
     if model.parsed_spec.is_vectors:
         path = model.parsed_spec.rest
-        if any(shard.is_planned for shard in pairs):  # `plan` looks ahead: the rows of the shard are not known yet
+        if any(shard.is_planned for shard in pairs):  # only in `plan`: the rows of a planned shard are not known yet
             return [(adopt_vectors, None)] * len(pairs)
         rows = digests(given.store, Path(path), pairs) if pairs else []
         return [(adopt_vectors, {"pairs": p, "rows": r, "path": path}) for p, r in zip(pairs, rows, strict=True)]
@@ -210,8 +213,8 @@ def _embedded(given: Given, model: Model, shards: list[Entry]) -> list[tuple[Sta
         identity, spec = model_identity(model.spec, given.store)
     if identity is None:
         return [(embed, None)] * len(pairs)
-    # `embed` decodes with at least the default limit. A study's lower limit is applied by `acquire`, which has already
-    # refused the larger images.
+    # `embed` decodes images up to this size. A study with a lower limit than the default needs no lower limit here:
+    # `acquire` has already refused its larger images.
     limit = max(given.study.pairs.max_pixels, MAX_PIXELS)
     shared = {"model": identity, "spec": spec, "dtype": model.dtype, "max_pixels": limit}
     return [(embed, {"pairs": each, **shared}) for each in pairs]
@@ -219,7 +222,7 @@ def _embedded(given: Given, model: Model, shards: list[Entry]) -> list[tuple[Sta
 
 @step_of("embed")
 def embedding_checks(given: Given) -> list[Job]:
-    """One job per model and shard: checks of its embeddings. Nothing is made from them, so they change no address."""
+    """One job per model and shard, which checks the embeddings. No dataset is made from the results of these checks."""
     jobs = []
     for model in given.study.models:
         for e in given.state.of("embed", model=model.name):
@@ -259,7 +262,7 @@ def _shards(given: Given, model: str) -> dict[str, list[Dataset]]:
 
 
 def _imported(setting: ImportedSAE, store: Path) -> dict[str, Any]:
-    """Arguments of `import_sae`: the fingerprint of the checkpoint, how to read it, and its path."""
+    """Arguments of `import_sae`: the fingerprint of the checkpoint, how to read the checkpoint, and its path."""
     path = Path(setting.checkpoint)
     if not path.exists():
         raise BadInput(f"sae {setting.name}: checkpoint {path}: no such file or folder")
@@ -268,7 +271,7 @@ def _imported(setting: ImportedSAE, store: Path) -> dict[str, Any]:
 
 
 def _training_shards(given: Given, job: Job) -> dict[str, list[Dataset]]:
-    """The shards to train an SAE on, as `retrain` of its setting says. job: the training on all shards."""
+    """The shards to train an SAE on, by the key `retrain` of its setting. job: the job that trains on all shards."""
     retrain = next(setting.retrain for setting in given.study.settings() if setting.name == job.key.sae)
     before = given.last.of("train", model=job.key.model, sae=job.key.sae, seed=job.key.seed) if given.last else []
     every = {name: job.arguments()[name] for name in SHARDS}
@@ -293,8 +296,8 @@ def activations(given: Given) -> list[Job]:
     return jobs
 
 
-ANALYZED = ("acquire", "embed", "train", "export")  #: kinds that the parts of the analysis are made from
-REPORTED = (*ANALYZED, "ledger", "frontier", "analyze")  #: kinds that the page and the explorer show
+ANALYZED = ("acquire", "embed", "train", "export")  #: kinds of dataset that the stage analyze reads
+REPORTED = (*ANALYZED, "ledger", "frontier", "analyze")  #: kinds of dataset that the page and the explorer show
 
 
 def entries_of(state: State, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -304,13 +307,13 @@ def entries_of(state: State, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
 
 @step_of("analyze")
 def parts_without_codes(given: Given) -> list[Job]:
-    """The part of each model and of each pair of seeds."""
+    """The jobs that read no codes of SAEs: one per model, and one per model, setting and pair of seeds."""
     return [*spaces(given), *matchings(given)]
 
 
 @step_of("analyze")
 def parts_with_codes_and_frontiers(given: Given) -> list[Job]:
-    """The part of each SAE, and the frontier of each model. These are the long jobs of the stage."""
+    """The jobs for each SAE, and for the frontier of each model. These are the long jobs of the stage."""
     return [*parts_of_saes(given), *frontiers(given)]
 
 
@@ -333,7 +336,7 @@ def frontiers(given: Given) -> list[Job]:
 
 
 def spaces(given: Given) -> list[Job]:
-    """One job per model: what is computed without an SAE."""
+    """One job per model, which computes what needs no SAE."""
     study, of = given.study, versions("model")
     jobs = []
     for model in study.models:
@@ -344,7 +347,7 @@ def spaces(given: Given) -> list[Job]:
 
 
 def matchings(given: Given) -> list[Job]:
-    """One job per model, setting in the study file and pair of seeds. It matches the data diets of the setting too."""
+    """One job per model, setting in the study file and pair of seeds. It also matches the setting's data diets."""
     study, state, of = given.study, given.state, versions("pair")
     trained_as = {name: diet["of"] for name, diet in study.diet_of().items()}
     jobs = []
@@ -383,7 +386,7 @@ def parts_of_saes(given: Given) -> list[Job]:
 
 @step_of("analyze")
 def tables(given: Given) -> list[Job]:
-    """One job per study: it joins the tables of all parts."""
+    """One job per study, which joins the tables that the other jobs of the stage make."""
     keys = sorted((job.key for job in (*spaces(given), *parts_of_saes(given), *matchings(given))), key=str)
     whole = all(key in given.state for key in keys)
     parts = [given.state[key].argument() for key in keys] if whole else []

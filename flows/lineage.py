@@ -1,4 +1,4 @@
-"""What a dataset was made from, up to the source, and what hangs on it. Every manifest of the store is read once."""
+"""What a dataset was made from, up to the source, and what was made from it. Each manifest is read once."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Node(NamedTuple):
     path: str  #: relative to the store
     rows: int
     version: str
-    made: str  #: UTC, ISO 8601: the time of the manifest
+    made: str  #: time when the manifest was written: UTC, ISO 8601
     libraries: dict[str, str]
-    code: dict[str, Any]  #: commit and whether the tree was dirty, where the manifest holds them
+    code: dict[str, Any]  #: the commit, and whether the working tree was dirty; empty if the manifest has neither
     inputs: list[str]  #: paths of the datasets that it was made from, each once
-    damage: str  #: why the manifest cannot be read; "" for a sound one
+    damage: str  #: why the manifest cannot be read; "" if it can be read
 
 
 class Lineage(NamedTuple):
@@ -34,15 +34,15 @@ class Lineage(NamedTuple):
 
     path: str
     nodes: dict[str, Node]  #: every dataset of the store
-    made_from: dict[str, list[str]]  #: {path: inputs}, from the dataset up to the source
-    used_by: dict[str, list[str]]  #: {path: datasets that have it as an input}, from the dataset down
+    made_from: dict[str, list[str]]  #: {path: paths of its inputs}, for the dataset and all that it was made from
+    used_by: dict[str, list[str]]  #: {path: paths of datasets that have it as an input}, from the dataset down
     names: dict[str, list[str]]  #: {path: its places in studies, as "demo: train emoji-clip main seed 0"}
     runs: dict[str, list[str]]  #: {path: runs that refer to it, as "demo 1"}
     sources: dict[str, str]  #: {path of a listing: the source that it lists}
 
 
 def lineage(store: Path, wanted: str) -> Lineage:
-    """Lineage of the dataset that `wanted` names: a recipe, its first digits, or a folder or file of the store.
+    """Lineage of the dataset that `wanted` names by its recipe, the recipe's first digits, or a path in the store.
 
     Raises BadInput when `wanted` names no dataset or several.
     """
@@ -89,7 +89,7 @@ def _node(folder: Path, path: str) -> Node:
 
 
 def _runs(store: Path) -> Iterator[Run]:
-    """Every run that can be read."""
+    """All runs in the store that can be read."""
     for study in studies(store):
         for number in numbers(store, study):
             try:
@@ -99,7 +99,7 @@ def _runs(store: Path) -> Iterator[Run]:
 
 
 def _reached(start: str, edges: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The edges that are reached from a place."""
+    """The part of the graph that is reached from `start`: each node reached, with the nodes that its edges lead to."""
     reached: dict[str, list[str]] = {}
     waiting = [start]
     while waiting:
@@ -132,7 +132,10 @@ def _find(store: Path, wanted: str, nodes: dict[str, Node], runs: list[Run]) -> 
 
 
 def _of_file(store: Path, place: Path, wanted: str, nodes: dict[str, Node], runs: list[Run]) -> str:
-    """The dataset that a file belongs to: by its folder, or by the run whose page report/<study> shows."""
+    """Path of the dataset that a file belongs to.
+
+    The dataset is found by the file's folder. For a file in report/<study> it belongs to the run whose page was copied.
+    """
     if not place.is_relative_to(store.resolve()):
         raise BadInput(f"{wanted}: is not in the store {store}")
     parts = place.relative_to(store.resolve()).parts
@@ -168,7 +171,7 @@ def _sources(store: Path) -> dict[str, str]:
 
 
 def told(found: Lineage) -> list[str]:
-    """The lineage as lines for a reader. A dataset that was shown before is not unfolded again."""
+    """The lineage as lines to print. The inputs of a dataset that occurs several times are shown only once."""
     lines = ["made from:"]
     shown: set[str] = set()
     _unfold(found, found.path, found.made_from, 1, shown, lines)
@@ -200,7 +203,7 @@ def _unfold(
 
 
 def described(found: Lineage, path: str) -> str:
-    """One line about a dataset: path, place in its study, rows, version, time, and libraries with the commit."""
+    """One line about a dataset: path, place in its study, rows, version, time, libraries and commit."""
     names = found.names.get(path, [])
     place = f"  {names[0]}" + (f" (and {len(names) - 1} more)" if len(names) > 1 else "") if names else ""
     node = found.nodes.get(path)
@@ -217,7 +220,7 @@ def described(found: Lineage, path: str) -> str:
 
 
 def as_json(found: Lineage) -> dict[str, Any]:
-    """The lineage as JSON: the datasets by path, with their inputs, and the datasets that use them."""
+    """The lineage as JSON. It lists the datasets by path, each with its inputs and with the datasets made from it."""
 
     def dataset(path: str) -> dict[str, Any]:
         node = found.nodes.get(path)

@@ -1,4 +1,4 @@
-"""What kind of data a folder or a file holds, told from names, columns and headers, as a section [pairs]."""
+"""Recognise the data in a folder or a file by names, columns and headers, and state it as a section [pairs]."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from storage.sources.files import is_picture
 from storage.sources.tables import CAPTION_COLUMNS, GROUP_COLUMNS, IMAGE_COLUMNS, TABLES, read_table
 from storage.vector_size import VectorSize, vector_size
 
-FIRST = 5  # names and columns that a message shows
-MEMBERS = 2000  # of a tar that are looked at
-FEW_SHARDS = 20  # more tars are named by one pattern
+FIRST = 5  # number of names or columns that a message shows
+MEMBERS = 2000  # number of a tar's members that are looked at
+FEW_SHARDS = 20  # up to this number, tars are listed one by one; more tars are named by one pattern
 CAPTION_WORDS = ("caption", "text", "title", "alt", "description")
 
 
@@ -25,14 +25,14 @@ class Found(NamedTuple):
 
     source: str
     keys: dict[str, Any]  #: keys of the section [pairs], without `source`; paths are absolute
-    why: str  #: one sentence: by what it was recognised
+    why: str  #: a sentence that says by what the source was recognised
     vectors: VectorSize | None = None
 
 
 def look(path: Path) -> Found:
     """Recognise the data at a path.
 
-    Raises BadInput, with what was seen and what to set, where the data is of no known kind.
+    Raises BadInput for data of no known kind. The error says what was seen and which keys to set.
     """
     if not path.exists():
         raise BadInput(f"{path}: no such file or folder")
@@ -116,7 +116,10 @@ def _of_tars(tars: Sequence[Path]) -> Found:
 
 
 def _caption_of_tar(tar: Path) -> str:
-    """The key `caption` for a tar: an extension, or json:KEY. Raises BadInput when no member looks like one."""
+    """The value of the key `caption` for a tar: a file extension, or json:KEY.
+
+    Raises BadInput when no member of the tar looks like a caption.
+    """
     extensions: Counter[str] = Counter()
     keys: list[str] = []
     with tarfile.open(tar) as archive:
@@ -146,7 +149,7 @@ def _caption_of_tar(tar: Path) -> str:
 
 
 def _parquet_pictures(folder: Path) -> Found | None:
-    """Parquet files with a column of encoded pictures, as datasets on the hub have them."""
+    """Recognise Parquet files with a column of encoded pictures, the format of many datasets on the hub."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -191,7 +194,7 @@ def _folder(folder: Path) -> Found | None:
 
 
 def _table(file: Path) -> Found:
-    """A table of URLs or of paths, with captions."""
+    """Recognise a table of captions with the URLs or the paths of their images."""
     table = read_table(file)
     caption = _caption_column(table.columns, file)
     groups = _named(table.columns, GROUP_COLUMNS, ())

@@ -1,6 +1,7 @@
 """Mixtures: SAEs of one setting, or embeddings of one model, that different code, libraries or machines have made.
 
-They are compared as if they were of one kind. Seeds of two trainers differ by more than their seeds.
+The study compares such datasets as if they were made in one way. But SAEs from two versions of a trainer differ by more
+than their seeds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from storage.errors import BadInput
 from storage.manifest import Manifest, read_manifest
 from storage.runs import Entry, Run
 
-#: Kinds whose datasets are compared or joined, and what their group is called.
+#: {kind of dataset that is checked for mixtures: name of a group in the warning}
 COMPARED = {"train": "SAEs {sae} of {model}", "embed": "embeddings of {model}"}
 Group = tuple[str, str | None, str | None]
 
@@ -21,7 +22,8 @@ Group = tuple[str, str | None, str | None]
 def mixtures(store: Path, run: Run) -> list[str]:
     """One line for each group of datasets of a run that was made by different versions of a stage, libraries or CPUs.
 
-    Datasets whose manifest is missing or damaged are left out, and so is what an older manifest does not record.
+    Datasets whose manifest is missing or damaged are left out. A value that an older manifest does not record is not
+    compared.
     """
     groups: dict[Group, list[tuple[Entry, Manifest]]] = defaultdict(list)
     for entry in run.entries:
@@ -29,7 +31,7 @@ def mixtures(store: Path, run: Run) -> list[str]:
             try:
                 manifest = read_manifest(store / entry.dataset.path)
             except BadInput:
-                continue  # `status` and `doctor` tell of it
+                continue  # `status` and `doctor` report such a manifest
             groups[entry.kind, entry.model, entry.sae].append((entry, manifest))
     lines = []
     for (kind, model, sae), members in groups.items():
@@ -40,7 +42,7 @@ def mixtures(store: Path, run: Run) -> list[str]:
 
 
 def _values(members: list[tuple[Entry, Manifest]]) -> dict[str, dict[str, list[Entry]]]:
-    """{what is recorded: {value: entries}} of a group."""
+    """{name of a recorded property: {its value: entries with this value}} of a group."""
     values: dict[str, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
     for entry, manifest in members:
         for name, value in _recorded(manifest).items():
@@ -61,7 +63,7 @@ def _recorded(manifest: Manifest) -> dict[str, Any]:
 
 
 def _told(values: dict[str, list[Entry]]) -> str:
-    """The values of a group, each with its seeds or shards; of many only how many there are."""
+    """The values of a property, each with its seeds or shards. More than four seeds or shards are only counted."""
     return ", ".join(f"{value}: {_places(entries)}" for value, entries in values.items())
 
 

@@ -10,14 +10,14 @@ from storage.runs import Key
 
 
 class Narrow(NamedTuple):
-    """The model, SAE and seed that a run of one stage is narrowed to; None stands for all."""
+    """The model, SAE setting and seed that a run of one stage is narrowed to. None stands for all of them."""
 
     model: str | None = None
     sae: str | None = None
     seed: int | None = None
 
     def includes(self, key: Key) -> bool:
-        """Whether a job of this key is run. A job that is of no single model, SAE or seed always is."""
+        """Whether a job with this key is run. A part of the key that is None matches every model, SAE or seed."""
         own_seed = self.seed if key.other_seed is not None and self.seed == key.other_seed else key.seed
         return all(
             wanted is None or own is None or wanted == own
@@ -25,7 +25,7 @@ class Narrow(NamedTuple):
         )
 
     def check(self, study: Study) -> None:
-        """Raise BadInput, with the names that the study has, where it has no such model, SAE or seed."""
+        """Raise BadInput when the study has no such model, SAE or seed. The error lists the names that it has."""
         settings = [setting for setting in study.settings() if self.sae in (None, setting.name)]
         seeds = sorted({seed for setting in settings for seed in setting.seeds})
         known: dict[str, list[object]] = {

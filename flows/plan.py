@@ -1,7 +1,7 @@
-"""What a run would make, adopt and skip, with bytes on disk and seconds. Nothing is made and no server is started.
+"""What a run would make, adopt and skip, with bytes on disk and seconds. A complete dataset is adopted, not made.
 
-The jobs are those of `flows.jobs`. A dataset that does not exist yet is put into the state as a planned one, so that
-the jobs that follow from it are listed too.
+Nothing is made and no server is started. The jobs are those of `flows.jobs`. A dataset that does not exist yet is put
+into the state as a planned dataset, so that the jobs that read it are listed too.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from storage.runs import Entry, Run, State
 
 
 class Line(NamedTuple):
-    """The datasets of one kind of a stage."""
+    """The datasets of one kind that a stage would make or adopt."""
 
     stage: str
     kind: str
     make: int
     adopt: int
-    bytes: float  #: of the datasets to make
-    seconds: float  #: in which they are made
-    known: bool  #: the numbers are corrected by datasets of this kind in the store
+    bytes: float  #: bytes on disk of the datasets to make
+    seconds: float  #: seconds that it takes to make these datasets
+    known: bool  #: whether bytes and seconds are corrected by datasets of this kind in the store
 
 
 class Plan(NamedTuple):
@@ -41,9 +41,9 @@ class Plan(NamedTuple):
 
     lines: list[Line]
     skipped: list[str]  #: stages that the run leaves out
-    downloads: int  #: bytes that the source downloads beside the datasets
+    downloads: int  #: bytes that the source downloads in addition to the datasets
     free: int  #: bytes that are free on the disk of the store
-    how: str  #: where the size of the source is from; "" for a listing of it
+    how: str  #: a sentence that says where the source's size comes from; "" if the source was listed
 
     @property
     def bytes(self) -> float:
@@ -52,7 +52,7 @@ class Plan(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Seconds of the run, with Prefect's own; 0 where nothing is to be made."""
+        """Seconds of the run, including those of Prefect. 0 if nothing is to be made."""
         if not any(line.make for line in self.lines):
             return 0.0
         tasks = sum(line.make + line.adopt for line in self.lines)
@@ -76,7 +76,7 @@ def check_disk(
 ) -> None:
     """Raise BadInput, before anything runs, when the disk of the store is too small for a run of the study.
 
-    The source is listed only where no run has listed it. A source of unknown size is not checked.
+    The source is listed only if no run has listed it. Nothing is checked for a source of unknown size.
     """
     if study.pairs.remote() and study.pairs.known_size() is None and runs_of(study, store)[1] is None:
         return
@@ -94,8 +94,8 @@ def plan(
 ) -> Plan:
     """What a run with these options would make and adopt. With `anew` the source is listed now.
 
-    Raises BadInput for an unknown stage, a source that cannot be listed, and with `only` for a missing dataset of an
-    earlier stage.
+    Raises BadInput for an unknown stage and for a source that cannot be listed. With `only`, also if a dataset of an
+    earlier stage is missing.
     """
     if only is not None and only not in STAGES:
         raise BadInput(f"--only {only}: no such stage; stages are {', '.join(STAGES)}")
@@ -123,7 +123,10 @@ def plan(
 
 
 def _listed(seen: Foresight, last: Run | None) -> list[Entry]:
-    """The entries that a scan gives: the listings, and the ledger of the last run while the listings are the same."""
+    """The entries that a scan would add: the listings and the ledger.
+
+    If the last run had the same listings, the ledger is that of the last run; otherwise it is a planned dataset.
+    """
     scans = [Entry(kind="scan", shard=shard.number, dataset=shard.listing) for shard in seen.shards]
     same = last is not None and [e.dataset for e in last.of("scan")] == [e.dataset for e in scans]
     ledgers = [e.dataset for e in last.of("ledger")] if last is not None and same else []
@@ -131,9 +134,10 @@ def _listed(seen: Foresight, last: Run | None) -> list[Entry]:
 
 
 def _walk(stage: str, given: Given, sizes: Sizes, *, force: bool) -> tuple[list[Job], list[Job]]:
-    """The jobs of a stage to make, and those to adopt. Every dataset is added to the state, planned ones too.
+    """(jobs of a stage whose dataset is to be made, jobs whose dataset is adopted).
 
-    A dataset that two jobs share is made once, except that `force` makes it for each.
+    Every dataset is added to the state, planned datasets too. A dataset that two jobs share counts as made once; with
+    `force` it counts as made for each of them.
     """
     made: list[Job] = []
     adopted: list[Job] = []
@@ -150,7 +154,7 @@ def _walk(stage: str, given: Given, sizes: Sizes, *, force: bool) -> tuple[list[
 
 
 def _path(job: Job) -> str:
-    """Path of the dataset of a job; a made-up one while its inputs are not known."""
+    """Path of the dataset of a job. While the inputs of the job are not known, the path is made up."""
     if job.inputs is not None:
         return job.stage.address(**job.inputs).path
     return f"{job.stage.folder}/{str(job.key).replace(' ', '-')}"
@@ -161,7 +165,7 @@ def _entry(job: Job, dataset: Dataset) -> Entry:
 
 
 def _rows(job: Job, sizes: Sizes) -> int:
-    """Rows of a dataset that is to be made: they decide whether `retrain` trains an SAE again."""
+    """Rows of a dataset that is to be made. By these rows the key `retrain` decides whether an SAE is trained again."""
     work = sizes.work(job.key)
     return work.images if job.key.kind == "acquire" else work.rows
 
@@ -200,7 +204,7 @@ def lasting(seconds: float) -> str:
 
 
 def told(found: Plan) -> list[str]:
-    """The plan as lines for a reader."""
+    """The plan as lines to print."""
     lines = [f"{'stage':8} {'kind':10} {'make':>6} {'adopt':>6} {'on disk':>10} {'time':>9}"]
     for line in found.lines:
         amount, time = (sized(line.bytes), lasting(line.seconds)) if line.make else ("", "")

@@ -1,4 +1,4 @@
-"""A look at everything that a study reads from outside its store, before long work starts."""
+"""Check everything that a study reads from outside its store, before long work starts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tasks.weights import check_weights
 def look(study: Study, store: Path) -> None:
     """Look at every model, folder of vectors and checkpoint that the study names.
 
-    Raises BadInput with one line per problem, so that one broken model does not hide the next. Loads no weights of
-    models; checkpoints are read whole.
+    Raises BadInput with one line per problem, so that one broken model does not hide the next. Checkpoints are read
+    whole, but no weights of models are loaded.
     """
     problems = [*_problems_of_models(study, store), *_problems_of_checkpoints(study)]
     if problems:
@@ -41,7 +41,7 @@ def _problems_of_models(study: Study, store: Path) -> Iterator[str]:
 
 
 def _look_at_vectors(folder: Path) -> None:
-    """Read the layout and the metadata. The vectors are read and checked once, when their digests are taken."""
+    """Read the layout and the metadata only. The vectors are read and checked when their digests are computed."""
     from storage.fingerprints import stamp
     from storage.vector_shards import open_folder
 

@@ -14,17 +14,17 @@ from storage.site import SITE
 def publish_report(store: Path, run: Run, *, anyway: bool = False) -> Path | None:
     """Copy the run's page and the explorer's data to `report/<study>/`, unless a newer run was copied there.
 
-    anyway: copy them also over those of a newer run.
+    anyway: copy them even over the page and data of a newer run.
 
-    Returns the path of the page, or None for a run without one. Of two runs that end at the same time, the newer one's
-    page stays, whichever ends first.
+    Returns the path of the page, or None for a run without one. If two runs end at the same time, the page of the
+    newer run stays, whichever run ends first.
     """
     reports = run.of("report")
     if not reports:
         return None
     final = store / "report" / run.study
     partial, aside = final.with_name(f"{run.study}.partial"), final.with_name(f"{run.study}.old")
-    shown = store / "studies" / run.study / "published"  #: number of the run whose page was copied last
+    shown = store / "studies" / run.study / "published"  #: file with the number of the run whose page was copied last
     with locked(final):
         if not anyway and final.exists() and shown.exists() and int(shown.read_text()) > run.number:
             return final / "index.html"

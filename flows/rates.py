@@ -1,6 +1,6 @@
-"""How the costs of `flows.costs` have to be corrected on this machine: by what the datasets of the store took.
+"""Factors that correct the costs of `flows.costs` for this machine, from what the datasets in the store took.
 
-For each kind the newest run counts in which a dataset of the kind was made, first among the runs of the same study.
+The factor of a kind comes from the newest run that made a dataset of this kind. Runs of the same study are preferred.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from storage.dataset import manifest_of
 from storage.errors import BadInput
 from storage.runs import Entry, Run, numbers, read_run, studies
 
-RUNS = 5  # newest runs of a study that are looked at
-Sort = tuple[str, str]  #: kind, and the model's spec for embeddings
+RUNS = 5  # how many of a study's newest runs are read
+Sort = tuple[str, str]  #: (kind, spec of the model for embeddings or "" for other kinds)
 
 
 class Factor(NamedTuple):
-    """What the table's costs of a kind are multiplied with."""
+    """Factors by which the bytes and seconds that `flows.costs` gives for a kind are multiplied."""
 
     bytes: float
     seconds: float
@@ -42,17 +42,17 @@ class Rates(NamedTuple):
 
 
 def sort_of(kind: str, work: Work) -> Sort:
-    """What is compared: datasets of one kind, and embeddings of one model."""
+    """The group of datasets that share a factor: all of one kind, or for embeddings all of one model."""
     return (kind, work.spec if kind == "embed" else "")
 
 
 def side_by_side(kind: str, count: int) -> int:
-    """How many datasets of a kind are made at once, of `count`. Seeds are trained in as many processes as cores."""
+    """How many of `count` datasets of a kind are made at once. Seeds are trained in as many processes as cores."""
     return max(1, min(count, os.cpu_count() or 1)) if kind == "train" else 1
 
 
 def seconds_of(kind: str, costs: list[Cost]) -> float:
-    """Seconds in which datasets of one kind are made."""
+    """Seconds that it takes to make datasets of one kind, given the cost of each dataset."""
     return STARTUP.get(kind, 0.0) + sum(each.seconds for each in costs) / side_by_side(kind, len(costs))
 
 
@@ -83,7 +83,7 @@ def _factor(kind: str, table: list[Cost], took: list[Cost]) -> Factor:
 
 
 def _took(store: Path, entry: Entry) -> Cost | None:
-    """Bytes and seconds of a dataset, from its manifest. None where it is gone."""
+    """Bytes and seconds of a dataset, from its manifest. None if the dataset is gone."""
     try:
         manifest = manifest_of(store, entry.dataset)
     except BadInput:
@@ -93,7 +93,7 @@ def _took(store: Path, entry: Entry) -> Cost | None:
 
 
 def _runs(store: Path, study: str) -> Iterator[tuple[Run, Sizes]]:
-    """Newest runs of the study, then of the other studies. Runs that this version cannot read are passed over."""
+    """The newest runs of the study, then those of the other studies. Runs that cannot be read are left out."""
     for name in sorted(studies(store), key=lambda name: name != study):
         for number in numbers(store, name)[: -RUNS - 1 : -1]:
             try:

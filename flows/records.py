@@ -1,4 +1,4 @@
-"""Where Prefect keeps the results of tasks: its cache records in the folders of datasets, and nothing else."""
+"""Where Prefect keeps the results of tasks: cache records in the folders of datasets, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Records(LocalFileSystem):
     run. Such files are not written: the failures of a run are in its record.
     """
 
-    _block_type_slug = "bridgescope-records"  # else Prefect takes this class for its own, and warns
+    _block_type_slug = "bridgescope-records"  # without this name Prefect takes the class for one of its own, and warns
 
     async def awrite_path(self, path: str, content: bytes) -> str:
         """Write a cache record. Anything else is dropped."""
@@ -34,6 +34,6 @@ def _is_record(path: str) -> bool:
 
 
 def keeping_records(flow: Flow[..., Any], store: Path) -> Flow[..., Any]:
-    """Let a flow keep the results of its tasks in a store. Prefect's decorator takes only storage on its server."""
+    """Let a flow keep the results of its tasks in a store. Prefect's decorator accepts only storage on its server."""
     flow.result_storage = Records(basepath=str(store))
     return flow

@@ -60,7 +60,7 @@ def _known(value: Any) -> Any:
 
 
 def _number(value: float | None, form: str) -> str:
-    """A figure in a form such as "8.3f"; a dash of the same width where it is not known."""
+    """A figure formatted as `form` says, such as "8.3f". An unknown figure becomes a dash of the same width."""
     return f"{value:{form}}" if value is not None else f"{'-':>{len(f'{0.0:{form}}')}}"
 
 

@@ -13,19 +13,19 @@ from storage.dataset import Address, Dataset, manifest_of
 from storage.errors import BadInput
 from storage.runs import Entry
 
-SHARDS = ("pairs", "embeddings")  # arguments of a task that name shards
+SHARDS = ("pairs", "embeddings")  # names of the task's arguments that hold shards
 
 
 def training_shards(
     store: Path, retrain: float | str, before: Entry, every: dict[str, list[Dataset]], now: Address
 ) -> dict[str, list[Dataset]]:
-    """Pairs and embeddings to train an SAE on: `every` shard, or those that the SAE of the last run was trained on.
+    """Pairs and embeddings to train an SAE on: all shards, or only those that the SAE of the last run was trained on.
 
-    retrain: "never", or the factor by which rows have to grow. It is about rows that grew: an SAE of other settings, of
-    another split, or of rows that another model embedded is trained anew on all shards. before: the SAE's entry in the
-    last run. now: the address of the SAE when it is trained on all shards.
+    retrain: the factor by which the rows have to grow before all shards are used, or "never". It applies only if rows
+    were added and nothing else changed: if the settings, the split or the embedding model changed, all shards are used.
+    before: the SAE's entry in the last run. every: all shards. now: the address of the SAE trained on all shards.
     """
-    half = len(before.inputs) // 2  # recorded in the order of the task's arguments: pairs, then embeddings
+    half = len(before.inputs) // 2  # the first half of the inputs are the pairs, the second half the embeddings
     kept = {"pairs": before.inputs[:half], "embeddings": before.inputs[half:]}
     grown = sum(shard.rows for shard in every["embeddings"]) / max(1, sum(shard.rows for shard in kept["embeddings"]))
     if not isinstance(retrain, str) and grown >= retrain:
@@ -35,7 +35,7 @@ def training_shards(
 
 
 def _embedded_alike(store: Path, kept: list[Dataset], now: list[Dataset]) -> bool:
-    """Whether what embedded each of the kept shards, such as model and dtype, embeds a shard of the study now."""
+    """Whether the study still embeds some shard in the same way (model, dtype and so on) as each of the kept shards."""
     if {shard.recipe for shard in kept} <= {shard.recipe for shard in now}:
         return True
     means = [_how(store, shard) for shard in now]
@@ -43,7 +43,7 @@ def _embedded_alike(store: Path, kept: list[Dataset], now: list[Dataset]) -> boo
 
 
 def _how(store: Path, dataset: Dataset) -> dict[str, Any] | None:
-    """How a dataset was made, without the shards that it was made from; None if the store does not hold it any more."""
+    """How a dataset was made, without the shards that it was made from. None if the dataset is gone."""
     try:
         manifest = manifest_of(store, dataset)
     except BadInput:

@@ -1,6 +1,7 @@
 """Run the jobs of a stage in a Prefect sub-flow, one after another or in parallel on a Ray cluster.
 
-A job that fails does not stop the others. What hangs on it is left out, and the run ends with a list of failures.
+A job that fails does not stop the others. Jobs that need its dataset are left out, and the run ends with a list of
+failures.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Failed(NamedTuple):
 
 
 class JobsFailed(RuntimeError):
-    """Jobs of a stage failed. Prefect shows the stage as failed; the run goes on with the other jobs."""
+    """Raised when jobs of a stage failed. Prefect shows the stage as failed; the run goes on with the other jobs."""
 
 
 class Course(NamedTuple):
@@ -62,12 +63,12 @@ class Course(NamedTuple):
     cluster: Cluster | None
     narrow: Narrow
     errors: list[Failed]  #: the failures so far, in all stages
-    scanned: Scan | None = None  #: what the source listed before Prefect was started
+    scanned: Scan | None = None  #: the scan of the source, if one was made before Prefect was started
 
     def step(self, jobs: list[Job]) -> list[Job]:
-        """The jobs of a step that this run runs: the narrowed ones.
+        """The jobs of a step that this run has to do. Jobs outside `narrow` are left out.
 
-        Those are left out whose inputs this run does not make, because of a failure or because it is narrowed.
+        After a failure and in a narrowed run, jobs with missing inputs are left out too.
         """
         wanted = [job for job in jobs if self.narrow.includes(job.key)]
         return [job for job in wanted if job.inputs is not None] if self.errors or self.narrow != WHOLE else wanted
@@ -79,10 +80,10 @@ Outcome = Entry | Failed
 def run_job(job: Job, runtime: Runtime, *, refresh: bool = False) -> Entry:
     """Run the cached task of a job and return its entry. Raises the task's own exception.
 
-    The seconds of the entry are those of making the dataset, whoever made it: a training process or an earlier call
-    that was killed may have. Those of a cached dataset are the seconds of finding it.
+    The entry's seconds are the time it took to make the dataset, even if a training process or an earlier, killed call
+    made it. For a cached dataset, they are the time it took to find the dataset.
 
-    refresh: make the dataset again, as `runtime.force` does.
+    refresh: make the dataset again even if it is complete, as with `runtime.force`.
     """
     inputs = job.arguments()
     began = time.perf_counter()
@@ -99,10 +100,10 @@ def _entry(job: Job, dataset: Dataset, seconds: float, *, cached: bool) -> Entry
 
 
 class Apart:
-    """Keeps failures apart: says after each whether the other jobs go on.
+    """Decides after each failure whether the other jobs go on.
 
     A failure of the surroundings (the disk, the Prefect server, the cluster) would meet every other job too, so it
-    stops the run. Shards of one model, or of one SAE, that fail for the same reason twice are not tried further.
+    stops the run. After two shards of a model or SAE have failed for the same reason, its other shards are not tried.
     """
 
     def __init__(self, store: Path) -> None:
@@ -110,7 +111,7 @@ class Apart:
         self.causes: dict[Key, list[str]] = {}
 
     def failed(self, job: Job, error: Exception) -> Failed:
-        """Note a failure and return it. Raises the error itself where it stops the run."""
+        """Note a failure and return it. Raises `error` itself if it stops the run."""
         if isinstance(error, ClusterError) or is_of_surroundings(error, self.store):
             raise error
         self.causes.setdefault(job.key._replace(shard=None), []).append(str(error))
@@ -123,7 +124,7 @@ class Apart:
 
 
 def run_jobs(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster | None = None) -> Iterator[Outcome]:
-    """Run jobs of a stage in parallel on a cluster. Without one they run in turn, since each job uses every core."""
+    """Run jobs of a stage in parallel on a cluster. Without a cluster they run in turn: each job uses every core."""
     apart = Apart(runtime.store)
     if cluster is not None:
         yield from _side_by_side(stage, jobs, runtime, cluster, apart)
@@ -141,16 +142,16 @@ def _outcome(job: Job, apart: Apart, run: Callable[[], Entry]) -> Outcome:
 
 
 def _side_by_side(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster, apart: Apart) -> Iterator[Outcome]:
-    """Run jobs on a cluster and yield their outcomes in the order of the jobs. Complete datasets are adopted here.
+    """Run jobs on a cluster and yield their outcomes in the order of the jobs. Complete datasets are not submitted.
 
-    After a failure that stops the run, no further job is submitted. The submitted ones run to their end, since their
-    datasets are kept; then the failure is raised.
+    After a failure that stops the run, no further job is submitted. The submitted jobs run to their end, since their
+    datasets are kept. Then the failure is raised.
     """
     waiting: deque[tuple[Job, PrefectFuture[Dataset] | None]] = deque()
     stopped: list[Exception] = []
 
     def outcomes() -> list[Outcome]:
-        """Wait for the job submitted first. Empty when its failure stops the run."""
+        """Wait for the oldest job in `waiting`. Returns its outcome, or an empty list if its failure stops the run."""
         job, future = waiting.popleft()
         try:
             run = partial(run_job, job, runtime) if future is None else partial(_ended, job, future, runtime)
@@ -174,7 +175,10 @@ def _side_by_side(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluste
 
 
 def _task(job: Job, runtime: Runtime) -> tuple[Task[..., Dataset], dict[str, Any]]:
-    """Task of a job, and its arguments, with progress bars off. The lease is that of this process, not the worker's."""
+    """(task of a job, its arguments), to run on a cluster with progress bars off.
+
+    The dataset is marked as in use under the lease of this process, not of the worker.
+    """
     uses.note(runtime.store, job.stage.address(**job.arguments()).path)
     task = job.stage.task.with_options(task_run_name=str(job.key), refresh_cache=runtime.force)
     return task, {**job.arguments(), "runtime": runtime.model_copy(update={"progress": False})}
@@ -188,8 +192,10 @@ def _ended(job: Job, future: PrefectFuture[Dataset], runtime: Runtime) -> Entry:
 
 
 def _acquire(course: Course) -> Iterator[Outcome]:
-    """Scan the source, fetch its shards, retry what failed for a while, write the ledger. The first failure is raised:
-    no other stage can go on without pairs."""
+    """Scan the source, fetch its shards, retry items whose failure may pass, and write the ledger.
+
+    The first failure is raised, since no other stage can go on without pairs.
+    """
     given, runtime = course.given, course.runtime
     began = time.perf_counter()
     pairs, source = given.study.pairs, source_of(given.study.pairs)
@@ -220,7 +226,7 @@ def _acquire(course: Course) -> Iterator[Outcome]:
     if retried is not None:
         yield scan_entry(len(scanned.listings), retried)
         yield fetch(fetches(given)[-1])
-    for step in STEPS["acquire"][1:]:  # what is made from all fetched shards
+    for step in STEPS["acquire"][1:]:  # the steps that read all fetched shards
         yield from (run_job(job, runtime) for job in step(given))
     acquired = [e.dataset for e in given.state.of("acquire")]
     yield Entry(kind="ledger", dataset=ledger(scanned.dropped, acquired, pairs.min_success, runtime))
@@ -237,7 +243,7 @@ def _train(course: Course, cluster: Cluster | None) -> Iterator[Outcome]:
     errors = train_together([job.arguments() for job in missing], runtime)
     failed = {job.key: error for job, error in zip(missing, errors, strict=True) if error is not None}
     adopt, apart = runtime.model_copy(update={"force": False}), Apart(runtime.store)
-    for job in jobs:  # SAEs that `train_together` trained are adopted; imported ones are made here
+    for job in jobs:  # finds the SAEs that `train_together` trained, and makes imported SAEs
         if job.key in failed:
             yield apart.failed(job, failed[job.key])
         else:
@@ -251,10 +257,10 @@ def _is_due(job: Job, runtime: Runtime) -> bool:
 
 
 def run_stage(stage: str, course: Course) -> list[Entry]:
-    """Run one stage as a Prefect sub-flow of its name. Returns its entries, which are in the state and the record too.
+    """Run one stage as a Prefect sub-flow of the same name. Returns its entries, and adds them to state and record.
 
-    The tasks run on the cluster if there is one, the stage is marked as `spread`, and a dataset must be made. A job
-    that fails is added to `course.errors` and to the record.
+    The tasks run on the cluster if three things hold: there is a cluster, the stage is marked as `spread`, and a
+    dataset must be made. A job that fails is added to `course.errors` and to the record.
     """
     given, runtime, cluster = course.given, course.runtime, course.cluster
     if cluster is not None and not (
@@ -291,7 +297,8 @@ def run_stage(stage: str, course: Course) -> list[Entry]:
 
     here = Here(body)
 
-    # Prefect pickles the flow with every task that it submits to a cluster, so the flow refers only to `here`.
+    # Prefect pickles the flow with every task that it submits to a cluster. So the flow refers only to `here`, which
+    # is empty when pickled.
     @flow(
         name=stage,
         flow_run_name=f"{given.study.name}: {stage}",
@@ -307,7 +314,7 @@ def run_stage(stage: str, course: Course) -> list[Entry]:
     try:
         keeping_records(stage_flow, runtime.store)()
     except JobsFailed as error:
-        log.debug("%s", error)  # its failures are recorded, and raised when the run ends
+        log.debug("%s", error)  # the failures are in the record, and are raised when the run ends
     for model in dict.fromkeys(e.model for e in entries if e.kind == "checks"):
         tell_checks(str(model), [e.dataset for e in entries if e.kind == "checks" and e.model == model], runtime)
     return entries

@@ -1,4 +1,4 @@
-"""The surroundings of Prefect: its own server, which runs as long as this process, and the settings of a study.
+"""Prefect's own server, which runs as long as this process, and Prefect's settings for a study.
 
 Prefect itself is imported when a study is run, not before.
 """
@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import IO, Any
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-START_SECONDS = 120.0  # on a busy machine the server's first start takes half a minute
+START_SECONDS = 120.0  # seconds to wait; on a busy machine the server's first start takes half a minute
 STOP_SECONDS = 3.0
-#: parts of the error when the tables of the database are not those that its revision says
+#: texts in errors of a database whose tables do not fit the revision that it states
 OTHER_TABLES = ("already exists", "duplicate column", "no such table", "no such column", "locate revision")
 SERVER_SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -51,7 +51,7 @@ class ServerFailed(RuntimeError):
 class Server:
     """Prefect's own server in a session of its own, so that Ctrl-C in a terminal does not reach it.
 
-    It ends when its standard input ends: by `stop`, or when this process ends, however it ends.
+    The server ends when its standard input ends: when `stop` closes it, or when this process ends for any reason.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Server:
         return self.url
 
     def _answer(self, end: float) -> dict[str, Any]:
-        """The next line that the process writes. Raises ServerFailed when it ends, or writes none until `end`."""
+        """The next line that the process writes. Raises ServerFailed when it ends or writes no line before `end`."""
         assert self.process.stdout is not None
         line = b""
         while not line.endswith(b"\n"):
@@ -116,7 +116,7 @@ class Server:
         return ServerFailed(f"Prefect's own server ended as it started: {words}")
 
     def _last_words(self) -> str:
-        """The last error that the process printed, else its exit code."""
+        """The last error that the process printed. If it printed none, its exit code."""
         code = self.process.wait()
         if self.errors is not None:
             self.errors.seek(0)
@@ -127,7 +127,7 @@ class Server:
         return f"exit code {code}"
 
     def stop(self) -> None:
-        """End the process: by the end of its standard input, and by SIGKILL when that takes too long."""
+        """End the process by closing its standard input. If it takes too long to end, it gets SIGKILL."""
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -142,17 +142,17 @@ class Server:
         self.process.wait()
 
 
-_server: Server | None = None  # of this process: studies that it runs one after another share it
+_server: Server | None = None  # studies that this process runs one after another share one server
 
 
 def begin() -> None:
     """Start Prefect's own server in the background, unless it runs already or another server is named.
 
-    Call this as soon as it is known that a study has work: the server needs seconds, in which the caller can go on.
+    Call this as soon as it is known that a study has work: the start takes seconds, and the caller need not wait.
     """
     global _server
     reach_loopback()
-    # The server's process says it in a sentence; Prefect, imported meanwhile in this process, would warn too.
+    # The server's process reports this failure in a sentence. In this process Prefect need not warn of it too.
     warnings.filterwarnings("ignore", message="Failed to create the Prefect home directory")
     if deployed() or _named() is not None or (_server is not None and _server.alive):
         return
@@ -171,7 +171,7 @@ def own_url() -> str | None:
 
 
 def reach_loopback() -> None:
-    """Let no connection to this machine go through a proxy that the environment names."""
+    """Exempt connections to this machine from any proxy that the environment names."""
     named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     known = [host.strip() for host in named.split(",") if host.strip()]
     if "*" not in known:
@@ -186,14 +186,14 @@ def deployed() -> bool:
 
 
 def _named() -> str | None:
-    """Address of the server that the environment or Prefect's settings in use name. Does not import Prefect."""
+    """Address of the server that the environment or Prefect's settings name, or None. Does not import Prefect."""
     if "prefect.settings" in sys.modules:
         return sys.modules["prefect.settings"].PREFECT_API_URL.value()
     return os.environ.get("PREFECT_API_URL") or None
 
 
 def _settings_in_use() -> dict[str, str]:
-    """Prefect's settings of this process as environment variables, once Prefect is imported."""
+    """Prefect's settings of this process as environment variables. Empty until Prefect is imported."""
     if "prefect.settings" not in sys.modules:
         return {}
     in_use = sys.modules["prefect.settings"].get_current_settings()
@@ -218,7 +218,7 @@ def prefect_ready() -> Iterator[None]:
 
     settings: dict[Any, Any] = {
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,  # a thread that delays the end of every flow by up to 1 s
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,  # off: the heartbeat's thread delays the end of each flow by up to 1 s
     }
     if not deployed():
         settings[PREFECT_LOGGING_LEVEL] = os.environ.get("PREFECT_LOGGING_LEVEL", "CRITICAL")

@@ -21,14 +21,14 @@ from types import FrameType
 
 from flows import server
 
-SECONDS_TO_END = 2.0  # for the run to be recorded as interrupted, and for the server to be told
-ONE_PRESS = 0.3  # a second SIGINT within this time, in seconds, belongs to the first
+SECONDS_TO_END = 2.0  # time to record the run as interrupted and to tell the server
+ONE_PRESS = 0.3  # seconds after the first signal in which another SIGINT counts as the same press of Ctrl-C
 INTERRUPTED = "interrupted: run the same command again to go on"
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Ended(KeyboardInterrupt):
-    """A signal ends the study. Raised in the main thread, so that the run is recorded as interrupted on the way out."""
+    """Raised in the main thread when a signal ends the study, so that the run is recorded as interrupted."""
 
 
 class _Arrivals:
@@ -36,24 +36,25 @@ class _Arrivals:
 
     def __init__(self) -> None:
         self.first: int | None = None
-        self.one = threading.Lock()  # held until the process is gone
+        self.one = threading.Lock()  # only one thread ends the process; it never releases the lock
         self.reading, self.writing = socket.socketpair()
         self.writing.setblocking(False)
 
     def watch(self) -> None:
-        """Wait for the first signal, then until the time is over or for Ctrl-C again, and end the process."""
+        """Wait for the first signal. Then end the process after SECONDS_TO_END, or sooner when Ctrl-C comes again."""
         if (first := self._next(None)) is None:
             return
         self.first = self.first or first
         arrived = time.monotonic()
-        # Prefect sends SIGTERM on to this process, and `timeout` each signal a second time at once: neither is a wish.
+        # A repeated signal need not come from the user: Prefect passes SIGTERM on to this process, and `timeout` sends
+        # each signal twice at once. Neither ends the wait.
         while (again := self._next(arrived + SECONDS_TO_END)) is not None:
             if again == signal.SIGINT and time.monotonic() > arrived + ONE_PRESS:
                 break
         self.end_now()
 
     def _next(self, end: float | None) -> int | None:
-        """The next SIGINT or SIGTERM; None when the socket is closed, or when none has arrived until `end`."""
+        """The next SIGINT or SIGTERM; None when the socket is closed, or when no signal arrives before `end`."""
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
             if not select.select([self.reading], [], [], left)[0]:
@@ -63,7 +64,7 @@ class _Arrivals:
                 return data[0] if data else None
 
     def raise_(self, signum: int, frame: FrameType | None) -> None:
-        """Handler of the first signal, in the main thread."""
+        """Handler of the signals, which Python calls in the main thread. Raises Ended."""
         self.first = self.first or signum
         raise Ended(signal.Signals(signum).name)
 
@@ -72,7 +73,7 @@ class _Arrivals:
         with self.one:
             print(INTERRUPTED, file=sys.stderr, flush=True)
             sys.stdout.flush()
-            logging.disable()  # threads that wait for the child processes would tell of their end
+            logging.disable()  # threads that wait for the child processes would log that these ended
             for child in multiprocessing.active_children():
                 child.kill()
             server.kill()
@@ -81,11 +82,13 @@ class _Arrivals:
 
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
-    """End the process on SIGINT and on SIGTERM: by Ended in the block, else after 2 s or when Ctrl-C comes again.
+    """End the process on SIGINT and on SIGTERM.
 
-    The exit code is the one that a shell gives to a process which a signal ended, 130 or 143. Any exception after such
-    a signal ends the process like Ended: it is what the signal broke. Prefect, which would go on sending its events,
-    is not waited for. Outside the main thread, where Python handles no signals, this does nothing.
+    The signal raises Ended in the block. If that does not end the process within 2 s, or if Ctrl-C comes again, a
+    thread ends it. The exit code is the one that shells report for a process ended by a signal, 130 or 143. After such
+    a signal any exception ends the process as Ended does, since the signal may have caused it. Prefect, which would go
+    on sending its events, is not waited for. Outside the main thread, where Python handles no signals, the context
+    does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""The work behind each dataset of a study, in numbers: for the datasets of a plan, and for those of an earlier run."""
+"""The numbers from which the cost of each dataset is estimated, for a study to be run or for an earlier run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from storage.vector_size import vector_size
 
 
 class Sizes(NamedTuple):
-    """The numbers from which the work of every dataset follows."""
+    """The study, its shards and the dimensions of its models. The work of every dataset follows from them."""
 
     study: Study
     shards: dict[int, Shard]
     dims: dict[str, int]  #: {model: dimensions of its embeddings}
 
     def work(self, key: Key) -> Work:
-        """What the dataset of a key is made from."""
+        """The numbers that the cost of the dataset with this key depends on."""
         study = self.study
         shards = [self.shards[key.shard]] if key.shard in self.shards else [*self.shards.values()]
         counted = {"all": 1.0, "heldout": study.pairs.heldout, "train": 1 - study.pairs.heldout}[study.analyze.split]
@@ -56,7 +56,7 @@ class Sizes(NamedTuple):
 
 
 def _width(setting: object) -> int:
-    """Concepts of an SAE; an imported one, whose files are not read here, counts as one of 4,096."""
+    """Number of concepts of an SAE. An imported SAE counts as 4,096 concepts, since its files are not read here."""
     return int(getattr(setting, "width", 4096))
 
 
@@ -71,7 +71,7 @@ def sizes_of_plan(study: Study, shards: Sequence[Shard], known: dict[str, int]) 
 
 
 def sizes_of_run(store: Path, study: Study, run: Run) -> Sizes | None:
-    """Sizes of a study that has run, or None where its pairs are gone from the store."""
+    """Sizes of a study that has run, or None if its pairs are gone from the store."""
     import pyarrow.parquet as pq
 
     shards = {}

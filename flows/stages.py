@@ -1,7 +1,7 @@
 """The list of the stages of a study, in the order in which they run. Every other list of stages is derived from it.
 
-A stage is what users run. Its jobs are in `flows.jobs`. This module imports nothing of the project, so that the command
-line starts quickly.
+A stage is a part of a study that users can run by its name. The jobs of the stages are in `flows.jobs`. This module
+imports nothing of the project, so that the command line starts quickly.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ class StageInfo(NamedTuple):
 
     name: str
     sentence: str  #: description of the deployment
-    spread: bool = False  #: on a cluster, the tasks of one step run in parallel
-    gpu: bool = False  #: on a cluster, GPUs are reserved for each task
-    bar: bool = False  #: Prefect's UI shows a progress bar: the stage can take hours
-    deployed: bool = True  #: the stage has a deployment of its own
+    spread: bool = False  #: whether the tasks of one step run in parallel on a cluster
+    gpu: bool = False  #: whether GPUs are reserved for each task on a cluster
+    bar: bool = False  #: whether Prefect's UI shows a progress bar, for stages that can take hours
+    deployed: bool = True  #: whether a Prefect server has a deployment for this stage
 
 
 STAGES = {

@@ -1,4 +1,4 @@
-"""Whether each dataset of a study is fresh, stale or missing, and why. Only manifests are read: no task, no server."""
+"""Whether each dataset of a study is fresh, stale or missing, and why. Only manifests are read; no task is run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Status(NamedTuple):
 def status(study: Study, store: Path) -> list[Status]:
     """State of every dataset of a study, in the order of the stages.
 
-    The source is not listed again: its items are those that the last scan found.
+    The source is not listed again: the items that the last scan found are used.
     """
     own, last = runs_of(study, store)
     if last is None or not last.of("scan"):
@@ -71,9 +71,9 @@ def _unfinished(job: Job, known: Entry | None, store: Path) -> Status:
 
 
 def runs_of(study: Study, store: Path) -> tuple[Run | None, Run | None]:
-    """(the newest run of the study as its file states it, what is known of it from that run and earlier ones).
+    """(newest run of the variant with the study file's configuration, the same run with entries of earlier runs added).
 
-    A file whose configuration has not run is compared with the study's other variants: the first is then None.
+    If this configuration has not run, the first is None, and the second comes from the study's other variants.
     """
     variant = variant_of(store, study)
     if variant is None:

@@ -1,4 +1,4 @@
-"""The flow of a whole study, or of one of its stages: runs the stages in order and records the run."""
+"""The flow of a study: it runs all stages in order, or a single stage, and records the run."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class Finished(NamedTuple):
 
     run: Run
     stages: list[StageDone]
-    prefect_seconds: float  #: from the call to the first line of the flow: the time Prefect needs to start
+    prefect_seconds: float  #: seconds from the call to the first line of the flow, which Prefect needs to start
 
 
 class RunFailed(RuntimeError):
-    """Several jobs of a run failed, and the others have ended. The message has one line per failure."""
+    """Several jobs of a run failed, and the other jobs have ended. The message has one line per failure."""
 
     def __init__(self, run: Run, errors: list[Exception]) -> None:
         lines = [f"{failure.key}: {failure.cause} (traceback: {failure.traceback})" for failure in run.failures]
@@ -94,7 +94,7 @@ def run_study(
     `on_stage_done` is called as each stage ends.
 
     A job that fails does not stop the others. When all have ended, the exception of a single failure is raised
-    unchanged, with a note that names the job; several failures raise RunFailed. Raises BadInput for an unknown stage, a
+    unchanged, with a note that names the job. Several failures raise RunFailed. Raises BadInput for an unknown stage, a
     store that cannot be written, a stage whose inputs are missing, or a model or checkpoint that cannot be read.
     """
     if only is not None and only not in STAGES:
@@ -140,7 +140,7 @@ def run_study(
 
 
 def _look_ahead(given: Given, force: bool) -> Ahead:
-    """Look at the source before Prefect is started. Where there is work in any case, it is started meanwhile."""
+    """Look at the source and the store. If there is work in any case, Prefect's server starts meanwhile."""
     if force or given.last is None:
         begin()
     return look_ahead(given.study, given.store, None if force else given.last)
@@ -160,7 +160,7 @@ def _nothing_new(given: Given, record: Record, state: State) -> Finished:
 
 
 def _is_shown(given: Given, state: State) -> bool:
-    """Whether catalog file and published page are those of the same datasets, so that they need not be made again."""
+    """Whether the catalog file and the published page already show these datasets, and need not be made again."""
     newest = next(heads(given.store, given.study.name), None)
     if newest is None or given.last is None or newest.number != given.last.number or not newest.is_complete:
         return False
@@ -169,7 +169,7 @@ def _is_shown(given: Given, state: State) -> bool:
 
 
 def _show(store: Path, run: Run) -> None:
-    """Show a run to those who look at the study: in its catalog file, and as its published page."""
+    """Make a run the one that users see: write the study's catalog file from it, and publish its page."""
     if run.is_complete or newest_complete(store, run.study) is None:
         write_catalog_file(store, run)
     publish_report(store, run)
@@ -195,7 +195,7 @@ def _run_study(course: Course, only: str | None, on_stage_done: Callable[[StageD
         record.add(*given.state.values())
         for stage in STAGES if only is None else (only,):
             if stage != "acquire" and next(jobs_of(stage, given), None) is None:
-                continue  # a study without demo models has no stage `model`
+                continue  # the stage has no jobs, as `model` in a study without demo models
             stage_began, before = time.perf_counter(), len(course.errors)
             with tags(f"study:{study.name}", f"stage:{stage}"), _progress_bar(stage, given):
                 stage_entries = run_stage(stage, course)
@@ -230,7 +230,7 @@ def _recorded(record: Record, began: float) -> Iterator[None]:
 
 
 def _failure(run: Run, errors: list[Failed]) -> Exception:
-    """The exception that tells of the failed jobs of a run: a single one is the job's own, with a note."""
+    """The exception for the failed jobs of a run. For a single failed job it is the job's exception, with a note."""
     if len(errors) > 1:
         return RunFailed(run, [failed.error for failed in errors])
     (failure,), ((key, error),) = run.failures, errors
@@ -239,10 +239,10 @@ def _failure(run: Run, errors: list[Failed]) -> Exception:
 
 
 def _adopt_rest(course: Course) -> list[str]:
-    """Add the datasets that this run did not make and that are fresh. Returns the stages with missing ones, in order.
+    """Add the fresh datasets that this run did not make. Returns the stages that lack a dataset, in order.
 
-    A dataset is fresh when it lies at the address that follows from the run's own datasets, so that nothing of an
-    earlier run is taken that was made from other inputs.
+    A dataset is fresh when its address is the one computed from this run's datasets. A dataset that an earlier run
+    made from other inputs has another address, and is not added.
     """
     given, record = course.given, course.record
     missing: dict[str, None] = {}
@@ -275,7 +275,7 @@ def _runner(study: Study) -> AbstractContextManager[Cluster | None]:
 
 
 def _progress_bar(stage: str, given: Given) -> AbstractContextManager[None]:
-    """Progress bar in Prefect's UI for a stage marked with `bar`; for other stages a context that does nothing."""
+    """A progress bar in Prefect's UI for a stage marked with `bar`. For other stages a context that does nothing."""
     if not STAGES[stage].bar:
         return contextlib.nullcontext()
     from flows.artifacts import progress

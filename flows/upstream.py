@@ -1,4 +1,4 @@
-"""Inputs of a run of one stage: the newest complete datasets of the stages before it, or one chosen by its recipe."""
+"""Inputs of a run of one stage: the newest complete datasets of the stages before it. One can be chosen by recipe."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ def upstream_of(
 ) -> State:
     """Entries of all stages before the stage `only`, for the current study file. Each dataset is marked as in use.
 
-    narrow: a dataset of another model, SAE or seed may be missing.
-    recipe: a dataset of an earlier run that replaces the newest one of the same key. Raises BadInput when a dataset is
-    missing, or when the study has no dataset of that key.
+    narrow: datasets of models, SAEs and seeds outside it may be missing.
+    recipe: names a dataset of an earlier run, which replaces the newest dataset with the same key.
+
+    Raises BadInput when a dataset is missing, or when the study has no dataset with the key of `recipe`.
     """
     state = State()
     chosen = _entry_of_recipe(study, store, only, recipe) if recipe is not None else None

@@ -20,18 +20,18 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,79}")
 
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """What of a configuration decides its results: all but the section `runtime` and how pairs are acquired.
+    """The part of a configuration that decides the results: all but `runtime` and the keys on how pairs are acquired.
 
-    Keys that a newer version added have their defaults, so that a run of an older version keeps its identity.
+    Keys that the configuration lacks get their defaults. So a run keeps its identity when a newer version adds keys.
     """
-    with contextlib.suppress(ValidationError):  # of a version whose keys are no longer known: compared as it stands
+    with contextlib.suppress(ValidationError):  # a configuration with keys of an old version is compared as it is
         config = Study.model_validate(config).model_dump(mode="json")
     pairs = {key: value for key, value in config.get("pairs", {}).items() if key not in HOW}
     return {**{key: value for key, value in config.items() if key != "runtime"}, "pairs": pairs}
 
 
 def newest_of_each(store: Path, study: str) -> dict[str, Run]:
-    """{variant: its newest run, without entries}, the variant of the newest run first."""
+    """{variant: its newest run, without entries}. The variant of the newest run comes first."""
     newest: dict[str, Run] = {}
     for run in heads(store, study):
         newest.setdefault(run.variant, run)
@@ -39,7 +39,7 @@ def newest_of_each(store: Path, study: str) -> dict[str, Run]:
 
 
 def variant_of(store: Path, study: Study) -> str | None:
-    """The variant whose newest run has the configuration of this study; None when there is none."""
+    """The variant whose newest run has the configuration of this study. None when no variant has it."""
     own = identity(study.model_dump(mode="json"))
     for name, run in newest_of_each(store, study.name).items():
         if identity(run.config) == own:
@@ -48,10 +48,11 @@ def variant_of(store: Path, study: Study) -> str | None:
 
 
 def name_variant(store: Path, study: Study, given: str | None, changes: list[str]) -> str:
-    """The variant under which this study runs: `given`, else one that has this configuration, else a new one.
+    """The variant under which this study runs: `given`, or a variant with this configuration, or a new variant.
 
     The first configuration of a study is called `base`. A later one is named after `changes` (`key=value`, from
-    --set), else after what differs from the base. Raises BadInput for a name with characters that are not allowed.
+    --set), or without changes after what differs from the base. Raises BadInput for a name with characters that are
+    not allowed.
     """
     if given is not None:
         if not NAME.fullmatch(given):
@@ -71,13 +72,13 @@ def name_variant(store: Path, study: Study, given: str | None, changes: list[str
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What differs between two configurations, each as key=value, or as the key alone where the value is long."""
+    """The differences between two configurations, each as key=value, or as the key alone for a dataset or a list."""
     lines = differences(identity(old), identity(new))
     return [re.sub(r" .* -> ", "=", line) for line in lines]
 
 
 def _readable(changes: list[str]) -> str:
-    """A name made from changes. Of a path its last part is kept, and a long name ends with a hash."""
+    """A name made from changes. A path is shortened to its last part, and a long name ends with a hash."""
     parts = [change.partition("=") for change in changes]
     shown = ",".join(key + equals + value.strip("\"' ").rpartition("/")[2] for key, equals, value in parts)
     name = re.sub(r"[^A-Za-z0-9._=,+-]+", "-", shown).strip("-") or "changed"
@@ -87,7 +88,10 @@ def _readable(changes: list[str]) -> str:
 
 
 def told(store: Path, study: Study, variant: str) -> str | None:
-    """A sentence for the first run of a configuration under a name that has run with another one, else None."""
+    """A sentence that warns of a changed configuration: the study has run before, but not with this one.
+
+    None if the study has not run, or if the newest run of `variant` has this configuration.
+    """
     newest = newest_of_each(store, study.name)
     if not newest or variant_of(store, study) == variant:
         return None

@@ -120,7 +120,7 @@ rebuilt = sae.decode(codes)
 
 
 def _shown(tables: dict[str, Table], name: str, otherwise: str) -> str:
-    """One of the tables; a sentence in its place where the catalog has no rows for it."""
+    """The table of this name as Markdown. If the catalog has no rows for the table, the sentence `otherwise`."""
     return _table(tables[name]) if name in tables else otherwise
 
 

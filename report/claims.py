@@ -1,4 +1,4 @@
-"""The claims table at the top of the page: each claim with its figure, the level of chance, a range and a verdict."""
+"""The claims table at the top of the page. A claim has a figure, its value under chance, a range and a verdict."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class ModelClaim(NamedTuple):
     figure: str
     null: str
     interval: str
-    holds: bool | None  #: None: the claim cannot be judged
+    holds: bool | None  #: whether the claim holds; None if it cannot be judged
 
     @property
     def verdict(self) -> str:
-        """The verdict in words, the last column."""
+        """The verdict in words, for the last column of the table."""
         return VERDICTS[self.holds]
 
 
@@ -53,7 +53,7 @@ def _line(row: Row) -> ModelClaim:
 
 
 def tally(claims: list[Claim]) -> str:
-    """A sentence with the numbers of claims that hold in all models, in some, in none, or cannot be judged."""
+    """A sentence that counts the claims that hold in all models, in some, in none, and those that cannot be judged."""
     judged = [claim for claim in claims if all(line.holds is not None for line in claim.models)]
     everywhere = sum(all(line.holds for line in claim.models) for claim in judged)
     nowhere = sum(not any(line.holds for line in claim.models) for claim in judged)

@@ -1,7 +1,7 @@
-"""Drawing of figures: as inline SVG for the page, and as SVG and PNG files. The module computes no numbers.
+"""Draw figures: as inline SVG for the page, and as SVG and PNG files. The module computes no numbers.
 
 On the page, text stays text and colours are CSS variables, so that panels use the reader's font and colour scheme. The
-files have the same drawing in the colours of the light scheme, on white.
+files contain the same drawing in the colours of the light scheme, on white.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from matplotlib.patches import Patch
 # The light scheme. No two colours may be equal, because each is replaced with its CSS variable in the finished SVG.
 PAPER, INK, MUTED, LINE = "#ffffff", "#1d2126", "#6a727c", "#d9dde2"
 FIRST, SECOND, THIRD = "#0072b2", "#c65600", "#6f7780"  # blue, vermilion, grey: distinct with any colour blindness
-FOURTH, FIFTH, SIXTH = "#00806a", "#a6478c", "#8a6d00"  # green, purple, olive: always with a marker
+FOURTH, FIFTH, SIXTH = "#00806a", "#a6478c", "#8a6d00"  # green, purple, olive: always drawn with a marker
 VARIABLES = {
     PAPER: "--paper", INK: "--ink", MUTED: "--muted", LINE: "--line",
     FIRST: "--first", SECOND: "--second", THIRD: "--third", FOURTH: "--fourth", FIFTH: "--fifth", SIXTH: "--sixth",
@@ -41,7 +41,7 @@ SERIES = (
 STYLE: Any = {  # typed Any, since matplotlib's type for it spells out every allowed key
     "svg.hashsalt": "bridgescope",  # a fixed salt gives equal ids of clip paths, and so equal bytes
     "svg.fonttype": "none",
-    "font.family": ["DejaVu Sans", "sans-serif"],  # matplotlib ships the first; a viewer of the SVG may lack it
+    "font.family": ["DejaVu Sans", "sans-serif"],  # matplotlib ships DejaVu Sans; a viewer of the SVG may lack it
     "font.size": 9.5,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -57,18 +57,18 @@ STYLE: Any = {  # typed Any, since matplotlib's type for it spells out every all
     "legend.frameon": False,
     "legend.fontsize": 9,
     "text.color": INK,
-    "text.parse_math": False,  # captions may contain dollar signs
+    "text.parse_math": False,  # off, since captions may contain dollar signs
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "lines.linewidth": 1.6,
-    "lines.scale_dashes": False,  # dashes then have the lengths of those in the page's legend
+    "lines.scale_dashes": False,  # dashes are then as long as in the page's legend
 }
-DPI = 150  # of the PNG files
-NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # leaves out the date and matplotlib's address
+DPI = 150  # resolution of the PNG files
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # for SVG files: no date, no address of matplotlib
 
-MARKS = {  # SVG paths of matplotlib's markers for the page's legend, in a box of 26 x 10
+MARKS = {  # {matplotlib's letter for a marker: SVG path of the marker in the page's legend, in a box of 26 x 10}
     "o": "M10 5a3 3 0 1 0 6 0a3 3 0 1 0-6 0z",
     "s": "M10.4 2.4h5.2v5.2h-5.2z",
     "D": "M13 1.4L16.6 5L13 8.6L9.4 5z",
@@ -88,11 +88,11 @@ class LegendKey(NamedTuple):
     label: str
     color: str  #: a colour of the palette
     dash: str = ""  #: SVG dash array; solid when empty
-    filled: bool = False  #: an area instead of a line
+    filled: bool = False  #: True for an area instead of a line
     marker: str = ""  #: matplotlib's letter for the marker
-    line: bool = True  #: False: the marker alone
-    opacity: float = 0.55  #: of an area
-    hollow: bool = False  #: the marker as an outline
+    line: bool = True  #: False for a marker without a line
+    opacity: float = 0.55  #: opacity of an area
+    hollow: bool = False  #: True for a marker drawn as an outline
 
     @property
     def variable(self) -> str:
@@ -106,7 +106,7 @@ class Panel(NamedTuple):
     draw: Draw
     title: str
     label: str  #: text for screen readers
-    size: tuple[float, float] = (4.9, 2.8)  #: inches
+    size: tuple[float, float] = (4.9, 2.8)  #: width and height in inches
 
 
 class Drawn(NamedTuple):
@@ -126,12 +126,12 @@ def dashes(dash: str) -> Any:
 
 
 def short(value: float, _: int = 0) -> str:
-    """Label of a tick, without trailing zeros."""
+    """The label of an axis tick: the value without trailing zeros."""
     return f"{value:g}".replace("-", "−")
 
 
 def say(axes: Axes, text: str) -> None:
-    """Write a sentence into an empty panel: why it shows nothing."""
+    """Write a sentence into an empty panel that says why the panel shows nothing."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED)
 
 
@@ -153,7 +153,7 @@ def _inline(panel: Panel, name: str) -> str:
     svg = re.sub(r'(<svg [^>]*?) height="[^"]*"', r'\1 aria-hidden="true" focusable="false"', svg, count=1)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     for color, variable in VARIABLES.items():
-        svg = svg.replace(f": {color}", f": var({variable})")  # matches style attributes, not text
+        svg = svg.replace(f": {color}", f": var({variable})")  # ": #..." occurs in style attributes, not in text
     return svg.strip()
 
 
@@ -167,13 +167,13 @@ def write_files(folder: Path, drawn: Drawn) -> list[Path]:
     """Write `folder/<name>.svg` and `.png` with all panels and the legend. Equal figures give equal bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE), warnings.catch_warnings():
-        # A character that the font lacks is a box in the PNG and stays text in the SVG.
+        # No warning is needed: a character that the font lacks is drawn as a box in the PNG, and stays text in the SVG.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         figure = _whole(drawn)
         svg, png = folder / f"{drawn.name}.svg", folder / f"{drawn.name}.png"
         FigureCanvasSVG(figure)
         svg.write_text(_svg(figure, transparent=False), encoding="utf-8")
-        figure.set_layout_engine("none")  # keep the layout that was computed for the SVG
+        figure.set_layout_engine("none")  # the PNG keeps the layout that was computed for the SVG
         FigureCanvasAgg(figure)
         figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
     return [svg, png]

@@ -15,17 +15,17 @@ from report.pictures import thumbnails
 from report.queries import Answer, Row, ask, holds
 from report.sentences import number
 
-TOP_BRIDGES = (("bridge", 12), ("correlation_bridge", 6))  # for the first setting: (score that ranks, bridges shown)
-TOP_BRIDGES_OTHERS = (("bridge", 4), ("correlation_bridge", 2))  # for every other setting, in a collapsed section
-IMAGES, CAPTIONS = 6, 5  # items shown per concept
+TOP_BRIDGES = (("bridge", 12), ("correlation_bridge", 6))  # first setting: (score that ranks the bridges, number shown)
+TOP_BRIDGES_OTHERS = (("bridge", 4), ("correlation_bridge", 2))  # every other setting, in a collapsed section
+IMAGES, CAPTIONS = 6, 5  # number of images and of captions shown per concept
 
 
 class Concept(NamedTuple):
     """One side of a bridge."""
 
     id: int
-    score: str  #: modality score
-    items: list[Row]  #: top images (key, caption, picture) or top captions (caption)
+    score: str  #: modality score of the concept, as text
+    items: list[Row]  #: the top images (with key, caption, picture) or the top captions (with caption)
 
 
 class Bridge(NamedTuple):
@@ -33,8 +33,8 @@ class Bridge(NamedTuple):
 
     image: Concept
     text: Concept
-    own: bool  #: both sides are the same concept
-    numbers: Row  #: a row of `top_bridges`
+    own: bool  #: whether both sides are the same concept
+    numbers: Row  #: the bridge's row in the answer to `queries.top_bridges`
 
 
 class BridgeList(NamedTuple):
@@ -42,7 +42,8 @@ class BridgeList(NamedTuple):
 
     title: str
     bridges: list[Bridge]
-    digits: int  #: after the point, of bridge and covariance; the largest bridge then has three significant digits
+    #: Digits after the point for bridge and covariance. The largest bridge then has three significant digits.
+    digits: int
     sql: list[str]
 
 

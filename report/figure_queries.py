@@ -1,4 +1,4 @@
-"""The SQL of the figures that no single macro of the catalog answers. Statements hold their values as literals."""
+"""SQL for figures that need more than one macro of the catalog. The values are literals in the statements."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def diets(main: Runs, runs: Runs) -> str:
     The kinds are: a main setting with itself (two seeds), a main setting with each of its data diets, and the two
     halves of the data. A data diet is the same setting trained on other data: another share of images, or one half
     of all images.
-    Two SAEs with the same seed start from the same dictionary, which makes them similar whatever the data. Such pairs
-    therefore have rows of their own (same_seed).
+    Two SAEs with the same seed start from the same dictionary, which makes them similar whatever the data. The column
+    same_seed therefore keeps such pairs in separate rows.
     """
     own = """\
 SELECT
@@ -122,7 +122,7 @@ WHERE {{s}} < diet
 
 
 def alignments(sae: str, subspaces: Iterable[str]) -> str:
-    """Modality score, energy and alignments of the most energetic concepts of the first seed of a setting."""
+    """Modality score, energy and alignments of the concepts with most energy, for the first seed of a setting."""
     columns = ", ".join(f"align_{name} AS {name}" for name in subspaces)
     return f"""\
 WITH counted AS (
@@ -143,7 +143,7 @@ ORDER BY model, subspace, energy DESC, concept_id"""
 
 
 def bridge_matrix(model: str, sae: str, seed: int) -> str:
-    """The bridges of one SAE between the CELLS image and the CELLS text concepts that have the largest bridges."""
+    """The bridges of one SAE between CELLS image concepts and CELLS text concepts: those with the largest bridges."""
     of_sae = f"model = {literal(model)} AND sae = {literal(sae)} AND seed = {seed}"
     return f"""\
 WITH own AS (

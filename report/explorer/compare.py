@@ -20,8 +20,9 @@ SETTINGS = "FROM saes ORDER BY model, sae, seed"
 
 
 def write_compare(site: ZipFile, con: duckdb.DuckDBPyConnection, main: Runs, page: Path) -> None:
-    """Write `data/compare.json`, and the page's figures into `figures/`. main: (model, sae) in study order.
+    """Write `data/compare.json`, and the page's figures into `figures/`.
 
+    main: (model, sae) of each setting in the study file, in the order of the file.
     page: the folder of the study's page, which holds the figures.
     """
     findings: list[dict[str, Any]] = []

@@ -17,13 +17,13 @@ from storage.site import put_json
 from storage.statements import statement
 
 TOP = 24  # items of each modality in a concept's top lists
-BINS = 20  # of the activation histogram
-BRIDGES = 20_000  # at most, per SAE
+BINS = 20  # bars of the activation histogram
+BRIDGES = 20_000  # maximum number of bridges per SAE
 WORDS, NAMED = 8, 3  # distinctive words kept per concept; how many of them form its name
-PRIOR, LEAST = 10, 1.96  # weight of the prior, counted in captions; lowest z-score of a distinctive word (95 %)
+PRIOR, LEAST = 10, 1.96  # weight of the prior, in captions; z-score from which a word is distinctive (95 %)
 CONCEPT_BLOCK = 64  # concepts per file
-CODE_DIGITS = 4  # significant digits of codes and shares; few, as these are the largest part of the data
-SMALL = 5000  # a study of at most so many images shows all items, not only those in a top list
+CODE_DIGITS = 4  # significant digits of codes and shares; few, since codes and shares are most of the data
+SMALL = 5000  # a study of at most 5000 images shows all its items; a larger one shows only items in a top list
 
 Record = dict[str, Any]
 
@@ -40,7 +40,7 @@ class SAEKey(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """Folder of its files in the archive."""
+        """The folder of the SAE's files in the archive."""
         return f"data/runs/{self}"
 
 

@@ -34,7 +34,7 @@ def write_thumbnails(site: ZipFile, con: duckdb.DuckDBPyConnection) -> set[int]:
     written: set[int] = set()
     answer = con.execute(statement("explorer/pictures"))
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="thumbnail") as pool:
-        while rows := answer.fetchmany(256):  # all at once may not fit in memory: images have their original size
+        while rows := answer.fetchmany(256):  # in batches: all images in their original size may not fit in memory
             encoded = pool.map(lambda row: webp(row[1], SIDE, QUALITY), rows)
             for (image_id, _), data in zip(rows, encoded, strict=True):
                 if data is not None:
@@ -46,7 +46,9 @@ def write_thumbnails(site: ZipFile, con: duckdb.DuckDBPyConnection) -> set[int]:
 def write_items(site: ZipFile, con: duckdb.DuckDBPyConnection, thumbs: set[int]) -> None:
     """Write the images and captions shown to `data/items/<n>.json`, with `index.json` and `search.json` beside them.
 
-    index.json maps an item to its n; search.json lists all captions. thumbs: ids of the images with a thumbnail.
+    index.json maps each item to the number n of its file. search.json lists all captions.
+
+    thumbs: ids of the images with a thumbnail.
     """
     blocks: dict[int, dict[str, Any]] = defaultdict(lambda: {"images": {}, "texts": {}})
     index: dict[str, dict[str, int]] = {"images": {}, "texts": {}}

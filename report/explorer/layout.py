@@ -1,4 +1,4 @@
-"""Lay the concepts of a dictionary out in the plane. Reads and writes no file."""
+"""Compute positions in the plane for the concepts of a dictionary. The module reads and writes no files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 NDArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
-NEIGHBOURS, MIN_DISTANCE, SEED = 15, 0.1, 0  # UMAP's own defaults, and its random_state
+NEIGHBOURS, MIN_DISTANCE, SEED = 15, 0.1, 0  # UMAP's default n_neighbors and min_dist, and its random_state
 FEWEST = 64  # lowest number of concepts for UMAP: among fewer, 15 neighbours are no longer local
 
 
 def method_of(count: int) -> str:
-    """The layout of a dictionary of `count` concepts: "umap" or "pca"."""
+    """The method that lays out a dictionary of `count` concepts: "umap" or "pca"."""
     return "umap" if count >= FEWEST else "pca"
 
 
@@ -20,7 +20,7 @@ def concept_map(dictionary: NDArray) -> NDArray:
     """Points in the plane for C concepts with directions [C, d]: float64 [C, 2] in [-1, 1], both axes on one scale.
 
     UMAP (McInnes, Healy and Melville 2018, arXiv 1802.03426) with cosine distances, one thread and a fixed seed: equal
-    dictionaries give equal points. Only neighbourhoods on the map have a meaning, distances have none. Dictionaries of
+    dictionaries give equal points. Neighbourhoods on the map have a meaning; distances have none. Dictionaries of
     fewer than 64 concepts are projected onto their first two principal axes instead.
     """
     directions = np.asarray(dictionary, np.float32)
@@ -35,7 +35,10 @@ def concept_map(dictionary: NDArray) -> NDArray:
 
 
 def principal(directions: NDArray) -> NDArray:
-    """Coordinates [C, 2] on the first two principal axes; on each, the coordinate farthest from 0 is made positive."""
+    """Coordinates [C, 2] of C directions on their first two principal axes.
+
+    The sign of each axis is chosen such that the coordinate farthest from 0 is positive.
+    """
     centred = np.asarray(directions, np.float64) - directions.mean(axis=0)
     left, lengths, _ = np.linalg.svd(centred, full_matrices=False)
     places = np.zeros((len(directions), 2))
@@ -46,7 +49,7 @@ def principal(directions: NDArray) -> NDArray:
 
 
 def in_square(places: NDArray) -> NDArray:
-    """Places [C, 2] moved and scaled into [-1, 1] x [-1, 1], both axes by one factor; equal places become 0."""
+    """Places [C, 2], moved and scaled into [-1, 1] x [-1, 1], both axes by the same factor. Equal places become 0."""
     low, high = places.min(axis=0), places.max(axis=0)
     half = (high - low).max() / 2
     moved = places - (low + high) / 2

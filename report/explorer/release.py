@@ -1,4 +1,4 @@
-"""The explorer's data files as they are published: single files for a static host; the manifest for any host."""
+"""The explorer's data files as they are published: the single files for a static host, the manifest for any host."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ MANIFEST = "data/manifest.json"
 
 
 def handed_out(manifest: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """The manifest of a dataset as a host serves it: with the current definitions, and with `changes`.
+    """The explorer's manifest as a host serves it: with the current definitions, and with `changes`.
 
-    The dataset does not store the definitions. They come from the code that serves it, as on the study's page.
+    The manifest in the dataset lacks the definitions (such as the limits for unimodal concepts). They come from the
+    code that serves the manifest, as on the study's page.
     """
     verdicts = {"holds": VERDICTS[True], "fails": VERDICTS[False], "open": VERDICTS[None]}
     definitions = {"unimodal": UNIMODAL, "min_firings": MIN_FIRINGS, "verdicts": verdicts}

@@ -12,18 +12,19 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Dictionary(NamedTuple):
-    """The decoder of an SAE: x_hat = z D + b."""
+    """The decoder of an SAE. It maps codes z to the reconstruction x_hat = z D + b."""
 
-    concepts: Floats  #: D, [C, d], unit rows
-    bias: dict[str, Floats]  #: b of each modality, [d]; includes the mean of the modality if the SAE centres its rows
+    concepts: Floats  #: D, [C, d]: one row of norm 1 per concept
+    bias: dict[str, Floats]  #: {modality: b, [d]}; b includes the mean of the modality if the SAE centres its rows
 
 
 def shares(concepts: Floats, bias: Floats, codes: Floats) -> tuple[Floats, float]:
-    """Shares of |x_hat|^2: of the k firing concepts, [k], and of the bias; they add up to 1.
+    """Shares in |x_hat|^2 of the k firing concepts, [k], and of the bias. The shares add up to 1.
 
-    concepts: their directions D_c, [k, d]; bias: b, [d]; codes: z_c, [k]. The share of a concept is
-    z_c <D_c, x_hat> / <x_hat, x_hat>, negative if it points away from x_hat; that of the bias is
-    <b, x_hat> / <x_hat, x_hat>. All shares are 0 if x_hat is 0.
+    concepts: directions D_c of the firing concepts, [k, d]; bias: b, [d]; codes: z_c, [k]. The reconstruction x_hat is
+    the sum of z_c D_c over the concepts, plus b. The share of a concept is z_c <D_c, x_hat> / <x_hat, x_hat>. It is
+    negative if the concept points away from x_hat. The share of the bias is <b, x_hat> / <x_hat, x_hat>. All shares
+    are 0 if x_hat is 0.
     """
     rebuilt = codes @ concepts + bias
     whole = float(rebuilt @ rebuilt)
@@ -35,7 +36,7 @@ def shares(concepts: Floats, bias: Floats, codes: Floats) -> tuple[Floats, float
 def shares_of_items(
     dictionary: Floats, bias: Floats, starts: Ints, concept: Ints, activation: Floats
 ) -> tuple[Floats, Floats]:
-    """`shares` of many items with concatenated codes: shares of concepts [firings], and of the bias [items].
+    """`shares` of many items, whose codes are concatenated: shares of concepts [firings], and of the bias [items].
 
     starts: [items + 1], the offset of each item's codes in `concept` and `activation`, [firings].
     """

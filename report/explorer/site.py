@@ -1,4 +1,4 @@
-"""All data files of the explorer for one study. Their types are stated in explorer/web/src/contract.ts."""
+"""Write all data files of the explorer for one study. Their types are stated in explorer/web/src/contract.ts."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ def write_explorer(
     """Write `out/site.zip`: `data/`, `thumbs/` and `figures/` of a study. Returns the number of concepts.
 
     con: the study's catalog; config: the study file as a dict; page: the folder of its page; layouts: the map positions
-    [C, 2] of every SAE shown, by model/sae/seed; dictionary_of: called once for each of them. SAEs of data diets (a
-    setting trained on other data) are listed in the view Compare only; they have no files of their own.
+    [C, 2] of every SAE shown, by model/sae/seed; dictionary_of: returns the decoder of such an SAE, and is
+    called once for each. SAEs of data diets (a setting trained on other data) are only listed in the view Compare, and
+    have no files here.
     """
     runs = shown_runs(con, config)
     keys = [SAEKey(run["model"], run["sae"], run["seed"]) for run in runs]

@@ -19,14 +19,15 @@ from report.sentences import number
 
 SCORES = (("bridge", "bridge"), ("correlation_bridge", "correlation"))
 SHOWN = 6  # bridges per file
-WIDTH, HEIGHT, ABOVE, SIDE = 9.8, 1.22, 0.3, 0.72  # inches: width of a file; height of a bridge, its title, a picture
+WIDTH, HEIGHT, ABOVE, SIDE = 9.8, 1.22, 0.3, 0.72  # inches: width of a figure; height of a bridge, title, picture
 
 
 def matrices(answers: Sequence[tuple[str, Answer]], sae: str, cells: int) -> Drawn | None:
-    """Matrices of raw and correlation bridges, two panels per model; None without bridges.
+    """Matrices of raw bridges and of correlation bridges, two panels per model. None if there are no bridges.
 
     answers: (model, answer) with the columns image_concept, text_concept, bridge, correlation_bridge, image_score and
-    text_score. cells: number of image concepts and of text concepts, those with the largest bridges.
+    text_score. cells: how many image concepts and how many text concepts a matrix shows; those with the largest
+    bridges are chosen.
     """
     answers = [(model, answer) for model, answer in answers if answer.rows]
     panels = []
@@ -90,7 +91,7 @@ def _from_image_to_text(rows: list[Row], side: str) -> list[int]:
 
 
 def cards(exhibit: Exhibit) -> Drawn | None:
-    """The strongest bridges of one SAE as pictures and captions, for a file; the page shows them as cards."""
+    """The strongest bridges of one SAE as pictures and captions, for a figure file. The page has cards instead."""
     shown = exhibit.lists[0].bridges[:SHOWN] if exhibit.lists else []
     if not shown:
         return None

@@ -38,11 +38,11 @@ METHODS = {
     row.name: Method(row.label, PALETTE[row.colour], row.dash, row.mark)
     for row in sorted(architectures.METHODS.values(), key=lambda row: row.legend)
 }
-DEEPEST = -0.1  # lowest R2 of the axis; lower values are cut off, since they would flatten the others
+DEEPEST = -0.1  # lowest R2 of the axis; lower values are cut off, since they would flatten the other curves
 
 
 def r2_against_l0(answer: Answer, runs: Runs) -> Drawn | None:
-    """R2 within images and within captions against L0, of all methods; None without rows."""
+    """R2 within images and within captions against L0 (codes per row), for all methods. None if there are no rows."""
     models = [model for model in models_of(runs) if answer.of(model=model)]
     if not models:
         return None
