@@ -173,8 +173,8 @@ def test_every_intervention_is_the_recall_of_its_vectors():
 def test_mean_removal_undoes_a_hub():
     # Image 0 has the cosines .96 and .936 with the captions, image 1 has 0 and .6. So caption 1 ranks image 0 first,
     # although it belongs to image 1: all captions lie on the side of image 0. The modality means are (.8, 0) and
-    # (.78, .54). Less these means, the images are +-(0, .6) and the captions +-(-.18, .26). Each item is then nearest to
-    # its partner of equal sign.
+    # (.78, .54). Less these means, the images are +-(0, .6) and the captions +-(-.18, .26). Each item is nearest to its
+    # partner of equal sign.
     image, text = np.array([[0.8, 0.6], [0.8, -0.6]]), np.array([[0.6, 0.8], [0.96, 0.28]])
     results = baselines(Gallery(image, text, np.arange(2)), (image.mean(0), text.mean(0)))
     recalls = {(one.intervention, one.direction): one.recalls[1] for one in results}

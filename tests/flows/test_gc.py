@@ -1,4 +1,4 @@
-"""Garbage collection on real stores deletes the datasets of no run. It keeps those of finished and of current runs."""
+"""Garbage collection on real stores deletes the datasets of no run. It keeps those of every run."""
 
 from __future__ import annotations
 

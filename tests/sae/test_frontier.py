@@ -60,7 +60,7 @@ def test_the_figures_are_those_of_the_sae_itself(table):
 
 
 class Centring:
-    """A method whose codes are x less a constant per modality. Its R2 is 1 if it receives the right modality."""
+    """A method whose codes are x minus a constant per modality. R2 is 1 if the method is given the right modality."""
 
     def __init__(self):
         self.config = type("Config", (), {"centring": True})()

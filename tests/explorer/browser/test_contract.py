@@ -95,7 +95,7 @@ def test_the_data_files_of_the_demo_are_what_the_contract_says(store: Path, tmp_
 def test_the_data_files_of_a_small_study_are_what_the_contract_says(
     pictured: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    values = unpacked(pictured[1], "pictures", tmp_path / "site", items=True)  # with dead concepts and all kinds of captions
+    values = unpacked(pictured[1], "pictures", tmp_path / "site", items=True)  # dead concepts, all kinds of captions
     assert complaints(tmp_path / "checked", values) == []
 
 
