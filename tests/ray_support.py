@@ -75,8 +75,8 @@ def end(process: subprocess.Popen[str], store: Path) -> tuple[Run, str]:
 class Raylets:
     """A Ray cluster of processes on this machine: a head, and nodes that are added and killed.
 
-    The cluster uses the address of the machine, since a Ray driver replaces 127.0.0.1 by this address. The kernel routes
-    it over loopback.
+    The cluster uses the address of the machine, since a Ray driver replaces 127.0.0.1 by this address. The kernel
+    routes it over loopback.
     """
 
     def __init__(self, **head: Any) -> None:

@@ -77,8 +77,8 @@ def small_catalog(
 ) -> duckdb.DuckDBPyConnection:
     """A catalog of 40 images with two captions each, and 16 concepts per SAE.
 
-    Even concepts fire on images, odd concepts on captions, and concept 0 on both. `whole` adds optional parts: geometry,
-    interventions, a frontier and two halves of the data.
+    Even concepts fire on images, odd concepts on captions, and concept 0 on both. `whole` adds optional parts:
+    geometry, interventions, a frontier and two halves of the data.
     """
     saes = (*saes, "main-half-a", "main-half-b") if whole else saes
     con = duckdb.connect()
@@ -212,7 +212,7 @@ def _fill_whole(con: duckdb.DuckDBPyConnection, rng: random.Random, runs: list[N
         for i, name in enumerate(INTERVENTIONS):
             of = (None, None) if name == "mean_removed" else run[1:]
             if of[0] is None and run[1:] != ("main", 0):
-                continue  # the rows below are added once per model
+                continue  # `mean_removed` has rows once per model
             for direction in ("image_to_text", "text_to_image"):
                 recalls = (0.1 * i, 0.9, 1.0) if name != "only_bridging" else (None, None, None)
                 rows = [(run[0], *of, "heldout", name, direction, 10, 20, *recalls, 3.0, 0.2)]

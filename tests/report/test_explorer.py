@@ -119,7 +119,8 @@ def test_a_concept_shows_its_strongest_items_its_bars_and_its_matches(files: dic
     assert len(concept["histogram"]["edges"]) == 21
     assert concept["histogram"]["edges"][-1] == 3.0
     # Images 0, 4, 8 ... 36 are held out. On the five images that are multiples of 8 the activation of concept 0
-    # is below 2, on the other five it is 3. On all 20 captions of held-out images the activation is 3. So the last bin holds 5 images and 20 captions.
+    # is below 2, on the other five it is 3. On all 20 captions of held-out images the activation is 3. So
+    # the last bin holds 5 images and 20 captions.
     assert concept["histogram"]["image"][-1] == 5
     assert sum(concept["histogram"]["text"]) == concept["histogram"]["text"][-1] == 20
     assert concept["matches"] == [{"key": "one/main/1", "concept": 0, "cosine": 0.8}]

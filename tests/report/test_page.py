@@ -115,9 +115,9 @@ def test_every_figure_and_table_has_sql_that_runs(page: str, con: duckdb.DuckDBP
     for statement in parsed.statements:
         con.execute(statement)
     shown = [tag for tag, attributes in parsed.tags if attributes.get("role") == "img"]
-    # Five figures have one panel for each of the 2 models. Two figures (models side by side, energy) have one panel. Two
-    # figures have 4 panels: the bridge matrix has one per model and score, the frontier one per model and modality. The
-    # alignment figure has 8 panels, one per model and subspace.
+    # Five figures have one panel for each of the 2 models. Two figures (models side by side, energy) have one panel.
+    # Two figures have 4 panels: the bridge matrix has one per model and score, the frontier one per model and modality.
+    # The alignment figure has 8 panels, one per model and subspace.
     assert len(shown) == 5 * 2 + 2 * 1 + 2 * 4 + 1 * 8
 
 
@@ -136,7 +136,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_equal_input_gives_equal_bytes(
     folder: Path, catalog: Make, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")  # matplotlib writes this date into the metadata, or today's date if it is unset
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")  # matplotlib writes this date, or today, into its files
     write_report(tmp_path, catalog(models=("one",), whole=True), config(models=("one",)))
     assert files(tmp_path) == files(folder)
 
@@ -197,7 +197,7 @@ def test_several_settings_are_all_there(catalog: Make, config: Make) -> None:
     saes = ("wide", "main")
     parsed = ParsedPage(rendered(contents(catalog(saes=saes), config(saes=saes))))
     panels = [attributes["aria-label"] for _, attributes in parsed.tags if attributes.get("role") == "img"]
-    # Three figures have a panel for each of 2 models and 2 settings (12). The energy has a panel per setting (2), and the
+    # Three figures have a panel for each of 2 models and 2 settings (12). The energy has a panel per setting (2), the
     # models side by side have one panel (1). The bridge matrix has 2 panels per model, for the first setting only (4).
     assert len(panels) == 12 + 2 + 1 + 4
     assert str(panels[0]).startswith("one, wide: ")  # settings are in the order of the study file
@@ -255,8 +255,9 @@ def test_claims_come_first_and_say_what_holds(page: str) -> None:
     parsed = ParsedPage(page)
     assert next(dict(attributes).get("class") for tag, attributes in parsed.tags if tag == "table") == "claims"
     # Only concepts 0, 1, 3 and 8 fire on held-out items. Concept 0 has by far the most energy, so only concept 0 is
-    # common, with the cosine .8. Concepts without energy are ordered by id, so the rare half is 7 and 9 to 15, with the mean cosine
-    # (0.8 + 7 * 0.4) / 8 = 0.45. Both figures lie above floor_matched, which is drawn between .30 and .32.
+    # common, with the cosine .8. Concepts without energy are ordered by id. So the rare half is concepts 7 and 9 to 15,
+    # with the mean cosine (0.8 + 7 * 0.4) / 8 = 0.45. Both .8 and .45 lie above floor_matched, which is drawn between
+    # .30 and .32.
     number, dash = r"\s*(0\.3\d\d)\s*", " – "
     assert re.search(rf"common concepts are stable\s*one\s*0\.800{number}0\.800{dash}0\.800\s*holds", parsed.text)
     assert re.search(

@@ -68,7 +68,7 @@ def test_bfloat16_finds_the_quantile_of_float32(seed, common):
     assert threshold is not None
     exact = x.double() @ weights.double().T + shift.double()
     count = (exact > threshold).double().sum(1) @ row_weight
-    assert count == pytest.approx(9, abs=float(row_weight.max()))  # off by at most one code, which has the weight of its row
+    assert count == pytest.approx(9, abs=float(row_weight.max()))  # off by at most the one code of one row
     other = calibrate(lambda rows: torch.addmm(shift, rows, weights.T), once(x, row_weight, 700), 9)
     assert float(threshold) == pytest.approx(float(other), rel=1e-6, abs=1e-6 * common**2)  # sums in another order
 
