@@ -68,9 +68,9 @@ def test_top_fifty_bridges_of_the_true_dictionary_were_planted(truth, bridges, o
 
 def test_only_planted_pairs_are_correlated(truth, bridges):
     # The correlation bridge is the correlation of two codes times the cosine of their atoms. So bridge / cosine is the
-    # correlation. A planted partner fires on 90 % of the rows of its image atom. For each modality, amplitudes are drawn
-    # and rows are normalised separately. So the codes of partners correlate above .6, but not at 1. Other codes hardly
-    # correlate.
+    # correlation. A planted partner fires on 90 % of the rows of its image atom. For each modality, amplitudes are
+    # drawn and rows are normalised separately. So the codes of partners correlate above .6, but not at 1. Other codes
+    # hardly correlate.
     known = set(map(tuple, truth.bridges.tolist()))
     pairs = zip(bridges["image_concept"].tolist(), bridges["text_concept"].tolist(), strict=True)
     is_known = np.array([pair in known for pair in pairs])

@@ -151,9 +151,9 @@ def test_learning_rate_warms_up_holds_and_falls():
 
 def test_aux_loss_of_worked_example():
     # Concepts 1 and 2 are dead, with the atoms (0,1) and (1,0); k_aux is 1. In row 0 the strongest dead concept is 1
-    # with pre-activation 2, which gives (0,2). In row 1 no dead concept has a positive pre-activation, which gives (0,0).
-    # The residuals are (0,2) and (2,0), so the squared errors are 0 and 4. The residuals have the sum of squares 4 about
-    # their mean (1,1). The loss is (0 + 4) / 4.
+    # with pre-activation 2, which gives (0,2). In row 1 no dead concept has a positive pre-activation, which gives
+    # (0,0). The residuals are (0,2) and (2,0), so the squared errors are 0 and 4. The residuals have the sum of squares
+    # 4 about their mean (1,1). The loss is (0 + 4) / 4.
     D = torch.tensor([[1.0, 0], [0, 1], [1, 0]])
     pre = torch.tensor([[9.0, 2, 1], [9, -1, -2]])
     dead = torch.tensor([False, True, True])
@@ -364,10 +364,10 @@ def test_dead_concepts_are_not_restarted_as_twins_and_are_kept_on_their_row():
 
 
 def test_a_restarted_concept_is_kept_where_two_merged_ones_left_too_little():
-    # Images are e0 and texts e1. One concept is (e0 + e1) / sqrt 2, with the code 1 / sqrt 2 on both. The residual of e0
-    # is (e0 - e1) / 2. A unit concept in this direction has the pre-activation 1 / sqrt 2 on e0. This is not more than
-    # the weakest code, so the concept might never be selected. Therefore the encoder row of a restarted concept gets the
-    # norm 1.2.
+    # Images are e0 and texts e1. One concept is (e0 + e1) / sqrt 2, with the code 1 / sqrt 2 on both. The residual of
+    # e0 is (e0 - e1) / 2. A unit concept in this direction has the pre-activation 1 / sqrt 2 on e0. This is not more
+    # than the weakest code, so the concept might never be selected. Therefore the encoder row of a restarted concept
+    # gets the norm 1.2.
     axes = torch.eye(4)
     rows = training_rows(axes[:1].repeat(32, 1).numpy(), axes[1:2].repeat(32, 1).numpy(), 0.5, "cpu")
     trainer = Trainer(rows, quick(decoder_bias=False, width=24, k=1), 0)

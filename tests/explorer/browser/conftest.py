@@ -51,8 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serving(command: list[str], address: re.Pattern[str], **how: Any) -> Iterator[str]:
     """Run a server until the tests end, and yield its address.
 
-The pattern `address` finds the address in the first line that the server prints.
-"""
+    The pattern `address` finds the address in the first line that the server prints.
+    """
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **how)
     assert process.stdout is not None
     try:
