@@ -1,4 +1,4 @@
-"""Garbage collection on real stores deletes the datasets of no run. It keeps those of every run."""
+"""Garbage collection on real stores deletes datasets of no run. It keeps datasets of finished and of current runs."""
 
 from __future__ import annotations
 

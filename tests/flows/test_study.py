@@ -90,7 +90,7 @@ def test_a_study_with_nothing_to_do_says_so_without_prefect(copy: tuple[Path, Pa
     assert again.is_complete
     assert computed(again) == []
 
-    # There is nothing to do until a file is lost, a setting changes, or the run is not known.
+    # There is nothing to do until a setting changes or a file is lost. Without a last run there is work to do.
     assert nothing_to_do(load_study(study), store, again) is not None
     assert nothing_to_do(load_study(study, ["saes.main.k=4"]), store, again) is None
     next((store / again.of("export")[0].dataset.path).glob("*.parquet")).unlink()

@@ -1,8 +1,8 @@
 """The tiny fixed input of every stage, and the outputs of the stages, made in this process without Prefect.
 
-Each stage starts from inputs that no other stage of this project computed, as far as possible. For
-example, tables are made from dictionaries that this file writes down, not from trained dictionaries. So a change of
-one stage does not move the figures of other stages.
+Each stage starts from inputs that no other stage of this project computed, as far as possible. For example,
+tables are made from dictionaries that this file writes down, not from trained dictionaries. So a change of one stage
+does not move the figures of other stages.
 """
 
 from __future__ import annotations
