@@ -1,4 +1,4 @@
-"""Catalogs in which most figures have nothing to show: made from the small catalog, one function a case.
+"""Catalogs in which most figures have nothing to show. One function per case makes them from the small catalog.
 
 A case returns the catalog and the study file. `CASES` lists them by name.
 """
@@ -13,7 +13,7 @@ import duckdb
 Make = Callable[..., Any]
 Case = Callable[[Make, Make], tuple[duckdb.DuckDBPyConnection, dict[str, Any]]]
 CASES: dict[str, Case] = {}
-#: tables of numbers -> their columns of numbers
+#: name of a table of measurements -> its numeric columns
 MEASURED = {
     "saes": ("r2", "r2_image", "r2_text", "r2_scalar_mean", "cosine", "l0", "l0_image", "l0_text", "hoyer",
              "dead_fraction"),
@@ -32,20 +32,20 @@ MEASURED = {
 
 
 def case(function: Case) -> Case:
-    """Decorator that adds a function to `CASES` under its name."""
+    """Decorator: add a function to `CASES` under the name of the function."""
     CASES[function.__name__] = function
     return function
 
 
 def change(con: duckdb.DuckDBPyConnection, *statements: str) -> None:
-    """Run statements."""
+    """Run SQL statements on a catalog."""
     for statement in statements:
         con.execute(statement)
 
 
 @case
 def an_empty_store(catalog: Make, config: Make) -> tuple[duckdb.DuckDBPyConnection, dict[str, Any]]:
-    """Every table is there, none has a row."""
+    """Every table exists, and no table has a row."""
     con = catalog(models=("one",), whole=True)
     change(con, *(f"DELETE FROM {table}" for (table,) in con.execute("SHOW TABLES").fetchall()))
     return con, config(models=("one",))
@@ -65,7 +65,7 @@ def one_row_each(catalog: Make, config: Make) -> tuple[duckdb.DuckDBPyConnection
 
 @case
 def imported_saes_alone(catalog: Make, config: Make) -> tuple[duckdb.DuckDBPyConnection, dict[str, Any]]:
-    """No SAE has a curve or a k."""
+    """All SAEs are imported, so no SAE has a training curve or a k."""
     con = catalog(models=("one",))
     change(con, "DELETE FROM training", "UPDATE saes SET k = 0, rows_seen = 0, image_share = 'unknown'")
     study = config(models=("one",))
@@ -75,7 +75,7 @@ def imported_saes_alone(catalog: Make, config: Make) -> tuple[duckdb.DuckDBPyCon
 
 @case
 def no_concept_fires_ten_times(catalog: Make, config: Make) -> tuple[duckdb.DuckDBPyConnection, dict[str, Any]]:
-    """The shares of counted concepts are ratios over an empty group."""
+    """Only concepts that fire ten times are counted, so every share of the counted concepts is a share of nothing."""
     con = catalog(models=("one",), whole=True)
     change(con, "UPDATE concepts SET firings = 3")
     return con, config(models=("one",))
@@ -98,7 +98,7 @@ def dead_saes(catalog: Make, config: Make) -> tuple[duckdb.DuckDBPyConnection, d
 
 @case
 def one_seed(catalog: Make, config: Make) -> tuple[duckdb.DuckDBPyConnection, dict[str, Any]]:
-    """Nothing compares seeds."""
+    """There is one seed, so no table compares seeds."""
     return catalog(models=("one",), seeds=1), config(models=("one",))
 
 
@@ -114,7 +114,7 @@ def two_concepts(catalog: Make, config: Make) -> tuple[duckdb.DuckDBPyConnection
 
 @case
 def nothing_held_out(catalog: Make, config: Make) -> tuple[duckdb.DuckDBPyConnection, dict[str, Any]]:
-    """No retrieval, geometry, nulls, findings or bridges."""
+    """No row is held out, so there is no retrieval, geometry, null, finding or bridge."""
     con = catalog(models=("one",), whole=True)
     change(con, *(f"DELETE FROM {name}" for name in ("retrieval", "geometry", "nulls", "findings", "bridges")))
     change(con, "DELETE FROM bridge_totals", "DELETE FROM matches", "DELETE FROM frontier", "DELETE FROM pairs")

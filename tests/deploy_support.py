@@ -19,7 +19,7 @@ WAIT = 900.0  # seconds that a test waits for anything on a busy machine
 
 
 class Operator:
-    """The commands of deploy/local.sh, and the server's API."""
+    """Calls the commands of deploy/local.sh and the API of the server."""
 
     def __init__(self, folder: Path) -> None:
         self.home, self.store = folder / "prefect", folder / "store"
@@ -35,11 +35,11 @@ class Operator:
         }
 
     def client(self) -> dict[str, str]:
-        """The environment of a process that uses the server."""
+        """The environment variables of a process that uses the server."""
         return self.environment | {"PREFECT_API_URL": (self.home / "api").read_text().strip()}
 
     def make(self, what: str) -> None:
-        """Run `make server`, `make worker`, `make deploy` or `make stop`, without the installation."""
+        """Run `make server`, `make worker`, `make deploy` or `make stop`, without the step that installs packages."""
         command = [str(ROOT / "deploy" / "local.sh"), what]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=WAIT)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -71,7 +71,7 @@ class Operator:
         return str(self.post(f"/deployments/{record['id']}/create_flow_run", parameters=parameters)["id"])
 
     def runs(self, flow: str | None = None, **where: Any) -> list[dict[str, Any]]:
-        """Runs of deployments, the oldest first, without those that the schedule planned."""
+        """Runs of deployments, the oldest first, without the runs that the schedule planned."""
         records = self.post("/flow_runs/filter", sort="START_TIME_ASC", limit=200, **where)
         records = [run for run in records if run["deployment_id"] and not run["auto_scheduled"]]
         return [run for run in records if flow in (None, run["name"].rpartition(": ")[2])]
@@ -82,7 +82,7 @@ class Operator:
 
 
 def until(look: Callable[[], Any], what: str) -> Any:
-    """Call `look` until it returns a true value, and return that."""
+    """Call `look` until it returns a true value, and return this value."""
     end = time.monotonic() + WAIT
     while not (result := look()):
         assert time.monotonic() < end, f"waited in vain for {what}"

@@ -1,4 +1,4 @@
-"""A small study with pictures, unusual captions, and a tiny random CLIP, for tests of the explorer."""
+"""A small study for tests of the explorer: pictures, unusual captions and a tiny random CLIP."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ device = "cpu"
 
 
 def write_pictured_study(folder: Path, width: int = 16, images: int = IMAGES) -> Path:
-    """Write a study file, its pictures with two captions each, and its model. The first captions are unusual."""
+    """Write a study file, pictures with two captions each, and a model. The first captions are unusual."""
     draw = np.random.default_rng(0)
     pictures = folder / "pictures"
     pictures.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The analysis of a planted store, made part by part as a study lists it, without Prefect."""
+"""The analysis of a planted store without Prefect. Its parts are computed in the order in which a study lists them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def study_of(seeds: Iterable[int] = (0, 1), heldout: float = 0.25, **sections: A
 
 
 def given_of(store: Path, entries: Iterable[Entry], study: Study) -> Given:
-    """The study with the datasets before the stage analyze. SAEs that the study does not have are left out."""
+    """The study with its datasets of the stages before analyze. Datasets of SAEs outside the study are left out."""
     state = State()
     wanted = {(setting.name, seed) for setting in study.settings() for seed in setting.seeds}
     state.add(*(e for e in entries if e.sae is None or (e.sae, e.seed) in wanted))
@@ -45,7 +45,7 @@ def analyse(given: Given) -> list[Key]:
 
 
 def stale(given: Given) -> list[Job]:
-    """The jobs of the stage analyze whose datasets are missing, given those that are not."""
+    """The jobs of the stage analyze whose datasets are missing. Later jobs are listed from the datasets that exist."""
     missing = []
     for step in STEPS["analyze"]:
         for job in step(given):

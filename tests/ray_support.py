@@ -1,4 +1,4 @@
-"""A study of small pictures through a tiny CLIP, and Ray clusters of several raylets on loopback."""
+"""A study of small pictures with a tiny CLIP, and Ray clusters of several raylets (Ray's nodes) on loopback."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from storage.runs import Run, last_run
 # Every process of these clusters requires a token, as a team's cluster should.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 ROOT = Path(__file__).resolve().parents[1]
-# Replacements in the study file of tests_support.py, which make it a study of pictures instead of vectors.
+# Replacements in the study file of tests_support.py. They turn the study of vectors into a study of pictures.
 CHANGES = {
     'name = "small"': 'name = "pictures"',
     'source = "embeddings"\npath = "vectors"': 'source = "folder"\npath = "data"',
@@ -31,7 +31,7 @@ CHANGES = {
 
 
 def write_pictures(folder: Path, count: int) -> Path:
-    """Write a study file, `count` pictures with one caption each, and its model."""
+    """Write a study file, `count` pictures with one caption each, and a model."""
     model, data = build("clip", folder / "clip"), folder / "data"
     data.mkdir()
     rng = np.random.default_rng(3)
@@ -61,7 +61,7 @@ def begin(study: Path, store: Path, *changes: str, **environment: str) -> subpro
 
 
 def end(process: subprocess.Popen[str], store: Path) -> tuple[Run, str]:
-    """Wait for a process. Returns its run and its output."""
+    """Wait until the process of a run has ended. Returns the run and the output of the process."""
     try:
         _, output = process.communicate(timeout=WAIT)
     finally:
@@ -75,7 +75,8 @@ def end(process: subprocess.Popen[str], store: Path) -> tuple[Run, str]:
 class Raylets:
     """A Ray cluster of processes on this machine: a head, and nodes that are added and killed.
 
-    It uses the machine's own address, since a driver replaces 127.0.0.1 by it. The kernel routes it over loopback.
+    The cluster uses the address of the machine, since a Ray driver replaces 127.0.0.1 by this address. The kernel
+    routes it over loopback.
     """
 
     def __init__(self, **head: Any) -> None:

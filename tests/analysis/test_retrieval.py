@@ -22,8 +22,8 @@ from analysis.retrieval import (
 
 
 def test_worked_example():
-    # The images are the axes x and y. Caption t0 = x belongs to image 0. Captions t1, nearer to x than to y, and t2 = y
-    # belong to image 1.
+    # The images are the axes x and y. Caption t0 = x belongs to image 0. Captions t1 and t2 belong to image 1:
+    # t1 is nearer to x than to y, and t2 is y.
     image = np.array([[2.0, 0], [0, 1]])
     text = np.array([[1.0, 0], [0.8, 0.6], [0, 1]])
     result = recall(image, text, np.array([0, 1, 1]), ks=(1, 2))
@@ -43,7 +43,7 @@ def test_images_without_captions_are_no_queries_but_stay_in_the_gallery():
     image, text = np.array([[1.0, 0], [0.6, 0.8]]), np.array([[0.7, 0.7]])
     result = recall(image, text, np.array([0]), ks=(1,))
     assert result["image_to_text"] == {1: 1.0}
-    assert result["text_to_image"] == {1: 0.0}  # image 1 is nearer
+    assert result["text_to_image"] == {1: 0.0}  # the caption is nearer to image 1 than to its own image 0
 
 
 def test_owner_must_exist():
@@ -107,7 +107,7 @@ def test_removing_and_keeping_worked():
     np.testing.assert_allclose(kept(codes, D, b, np.array([0])), [[0.6, 0.8]], atol=1e-7)
     np.testing.assert_allclose(kept(codes, D, b, np.array([1])), [[0, 1]], atol=1e-7)
     np.testing.assert_allclose(kept(codes, D, b, np.array([], int)), [[0, 1]], atol=1e-7)
-    # Without a concept and a bias the row is 0, which recall ranks last.
+    # With no concept and a bias of 0 the row is 0. Recall ranks such a row last.
     assert kept(codes, D, np.zeros(2), np.array([], int)).tolist() == [[0, 0]]
 
 
@@ -172,8 +172,9 @@ def test_every_intervention_is_the_recall_of_its_vectors():
 
 def test_mean_removal_undoes_a_hub():
     # Image 0 has the cosines .96 and .936 with the captions, image 1 has 0 and .6. So caption 1 ranks image 0 first,
-    # although it belongs to image 1: all captions lie on the side of image 0. Less their means (.8, 0) and (.78, .54),
-    # the images are +-(0, .6) and the captions +-(-.18, .26), and each item is nearest to its partner of equal sign.
+    # although it belongs to image 1: all captions lie on the side of image 0. The modality means are (.8, 0) and
+    # (.78, .54). Less these means, the images are +-(0, .6) and the captions +-(-.18, .26). Each item is nearest to its
+    # partner of equal sign.
     image, text = np.array([[0.8, 0.6], [0.8, -0.6]]), np.array([[0.6, 0.8], [0.96, 0.28]])
     results = baselines(Gallery(image, text, np.arange(2)), (image.mean(0), text.mean(0)))
     recalls = {(one.intervention, one.direction): one.recalls[1] for one in results}

@@ -1,4 +1,4 @@
-"""Matching of dictionaries, and the two floors (the stability that chance reaches)."""
+"""Matching of dictionaries, and the two floors of stability. A floor is the stability that chance reaches."""
 
 import numpy as np
 import pytest
@@ -36,8 +36,8 @@ def test_permuted_dictionary_has_stability_one(seed):
 @given(st.integers(0, 1000), st.sampled_from([2, 7, 40]), st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_optimum_is_that_of_scipy(seed, rows, rounded):
-    # Rounded rows have equal cosines, and a repeated row of a dictionary gives equal columns, so there are several
-    # optima.
+    # Rounded rows give equal cosines, and a repeated row of a dictionary gives equal columns of cosines. So several
+    # matchings are optimal.
     random = np.random.default_rng(seed)
     D_a, D_b = unit(random, rows, 3), unit(random, rows, 3)
     if rounded:

@@ -1,4 +1,4 @@
-"""Statistics: registered without a list, run in the order of their needs, and used by all readers of a run."""
+"""Statistics are found without a list, run after the statistics that they need, and reach all readers of a run."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_every_statistic_is_a_value_of_its_own_module() -> None:
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Add a statistic: its module, and the header of its view."""
+    """Add a statistic by its two files: a module, and the SQL of its view."""
     folder = tmp_path / "room"
     folder.mkdir()
     (folder / "alive.py").write_text(TOY)

@@ -28,8 +28,8 @@ def fitted(rows: Modalities, U=None):
     X = np.concatenate(rows).astype(float)
     X = X if U is None or len(U) == 0 else X - X @ U.T @ U
     y = np.repeat([1, 0], [len(rows.image), len(rows.text)])
-    # scikit-learn minimises C * (sum of losses) + |w|^2 / 2, this project (mean of losses) + 1e-3 |w|^2 / 2. So C is
-    # 1 / (1e-3 n).
+    # scikit-learn minimises C * (sum of losses) + |w|^2 / 2. This project minimises (mean of losses) + 1e-3 |w|^2 / 2.
+    # For n rows both have the same minimum if C is 1 / (1e-3 n).
     model = LogisticRegression(C=1 / (1e-3 * len(X)), class_weight="balanced", tol=1e-10, max_iter=10_000)
     return model.fit(X, y)
 
@@ -184,7 +184,7 @@ def test_alignment_with_a_subspace_does_not_depend_on_its_basis(seed, rank):
     D /= np.linalg.norm(D, axis=1, keepdims=True)
     one, other = (alignment(Subspace("inlp", basis, rank, 0.5), D) for basis in (U, rotation @ U))
     np.testing.assert_allclose(one, other, atol=1e-12)
-    # The length of the projection of D_i on the subspace.
+    # The expected value is the length of the projection of each atom D_i on the subspace.
     np.testing.assert_allclose(one, np.linalg.norm(D @ U.T @ U, axis=1), atol=1e-12)
 
 
@@ -198,7 +198,7 @@ def test_the_classes_weigh_the_same_however_many_rows_each_has():
 
 def test_rows_are_those_of_the_smallest_split_u():
     split_u = np.array([0.3, 0.1, 0.2, 0.1])
-    assert smallest(split_u, 3).tolist() == [1, 3, 2]  # .1 and .1 in input order, then .2
+    assert smallest(split_u, 3).tolist() == [1, 3, 2]  # the two values .1 in input order, then .2
     assert smallest(split_u).tolist() == [1, 3, 2, 0]
 
 

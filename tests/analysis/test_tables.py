@@ -31,7 +31,7 @@ STUDY = "paper-scale"  # the study in the planted store
 
 
 def analysis_of(store: Path, entries: list[Entry] | None = None, **of: Any) -> Analysis:
-    """The part of the first SAE of the planted store."""
+    """The input of the analysis of the first SAE (seed 0) of the planted store."""
     entries = last_run(store, STUDY).entries if entries is None else entries
     first = [entry for entry in entries if entry.seed in (None, 0)]
     return Analysis(**{"store": store, "entries": first, "out": store, "min_pairs": 3, **of})
@@ -44,7 +44,7 @@ def opened(analysis: Analysis) -> duckdb.DuckDBPyConnection:
 
 
 def with_concepts(analysis: Analysis) -> duckdb.DuckDBPyConnection:
-    """The connection of the part, with its table concepts."""
+    """A DuckDB connection for an analysis, with its table `concepts`."""
     con = opened(analysis)
     create_inner(con)
     fill(con, "group_sizes", split="all")
@@ -54,14 +54,14 @@ def with_concepts(analysis: Analysis) -> duckdb.DuckDBPyConnection:
 
 
 def matched(analysis: Analysis, *seeds: int, out: Path) -> pl.DataFrame:
-    """The table matches of the SAEs of some seeds."""
+    """The table `matches` of the SAEs of some seeds."""
     out.mkdir()
     entries = [entry for entry in analysis.entries if entry.kind == "train" and entry.seed in seeds]
     return pl.read_parquet(write_matches(dataclasses.replace(analysis, entries=entries, out=out)))
 
 
 def with_another_sae(store: Path, analysis: Analysis, name: str, seed: int, width: int) -> Analysis:
-    """Add an SAE that has the activations of the first SAE, and the atoms of the first in another order."""
+    """Add an SAE with the activations of the first SAE, and with the atoms of the first SAE in another order."""
     first = next(entry for entry in analysis.entries if entry.kind == "train")
     net = SAE.load(store / first.dataset.path)
     order = torch.randperm(net.config.width, generator=torch.manual_seed(1))[:width]

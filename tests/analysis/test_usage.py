@@ -1,4 +1,4 @@
-"""Concepts, their groups and AUC in SQL: worked numbers, and dense numpy on random studies."""
+"""SQL of concepts, groups of concepts and AUC, against worked numbers and against dense numpy on random studies."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def test_worked_concepts() -> None:
     fill_concepts(con, [CountedSAE("m", "s", 0, 3)], "heldout")
     fill(con, "concepts")
     first, second, third = frame(con, "FROM concepts").to_dicts()
-    # Concept 0 has the energy (mean activation) (2 + 0) / 2 = 1 on images and (1 + 0 + 1) / 3 = 2/3 on captions. The
-    # mean squares are 4 / 2 and 2 / 3, the firing rates 1/2 and 2/3.
+    # The energy of a concept is its mean activation. Concept 0 has the energy (2 + 0) / 2 = 1 on images and
+    # (1 + 0 + 1) / 3 = 2/3 on captions. The mean squares are 4 / 2 and 2 / 3, the firing rates 1/2 and 2/3.
     assert first["energy_image"] == pytest.approx(1)
     assert first["energy_text"] == pytest.approx(2 / 3)
     assert first["energy"] == pytest.approx(5 / 6)
@@ -44,8 +44,8 @@ def test_worked_concepts() -> None:
     # The AUC compares all 6 pairs of an image and a caption. The image at 2.0 beats 1, 0 and 1. The image at 0 loses to
     # 1 twice and ties with 0, which counts 1/2. That is 3.5 of 6.
     assert first["modality_auc"] == pytest.approx(3.5 / 6)
-    # Concept 1 fires on a training row only, so it is silent here but not dead. Concept 2 is dead. All of its pairs
-    # tie, so its AUC is .5.
+    # Concept 1 fires on a training row only, so it is silent on held-out rows but not dead. Concept 2 is dead.
+    # All pairs of concept 2 tie, so its AUC is .5.
     assert (second["firings"], second["modality_score"], second["dead"]) == (0, None, False)
     assert (third["dead"], third["modality_auc"]) == (True, 0.5)
     # The jackknife leaves out one group of images at a time; u = .1 and .2 fall into two groups. Without image 0 and

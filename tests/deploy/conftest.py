@@ -1,4 +1,7 @@
-"""One server, worker and set of deployments for all tests here, started as by `make server worker deploy`."""
+"""One server, one worker and one set of deployments for all tests of this folder.
+
+They are started as by `make server worker deploy`.
+"""
 
 from __future__ import annotations
 

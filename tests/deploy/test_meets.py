@@ -1,4 +1,4 @@
-"""Two runs at the same time while the catalog is locked, and a full disk; real processes share one server."""
+"""Two runs at the same time while the catalog is locked, and a run on a full disk. Real processes share one server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_two_processes_share_one_study_beside_a_locked_catalog(
     first, second = (read_run(held_catalog, study_file.stem, number) for number in (1, 2))
     assert [e.dataset for e in first.entries] == [e.dataset for e in second.entries]
     assert [problem for e in first.entries if (problem := verify(held_catalog, e.dataset))] == []
-    # The store holds only what both runs refer to: no second copy, and no partial dataset.
+    # The store holds exactly the datasets that both runs refer to: no second copies, and no partial datasets.
     manifests = {e.dataset.path for e in first.entries}
     assert {p.parent.relative_to(held_catalog).as_posix() for p in held_catalog.glob("*/*/dataset.json")} == manifests
     catalog = held_catalog / "studies" / study_file.stem / "catalog.duckdb"

@@ -18,7 +18,7 @@ SLOW = "saes.main.epochs=400"  # a training that still runs when the test acts o
 
 
 def logs(operator: Operator, run: str) -> list[str]:
-    """Log lines of the logger `bridgescope` in a run."""
+    """Lines that the logger `bridgescope` wrote in a run."""
     lines = operator.post("/logs/filter", sort="TIMESTAMP_ASC", logs={"flow_run_id": {"any_": [run]}})
     return [line["message"] for line in lines if line["name"] == "bridgescope"]
 
@@ -65,7 +65,7 @@ def test_one_landing_starts_the_study_once_and_the_study_lands_nothing(operator:
 
     digest = until(lambda: lines_of(first, "pairs landed"), "the line of what landed")[0]
 
-    # Acquire again without new pairs, then run the whole study with new pairs. Neither starts another run.
+    # Acquire again without new pairs, then run the whole study with new pairs. Neither run starts a further run.
     again = operator.run("acquire/acquire-alone", **parameters)
     assert operator.ended(again)["state_type"] == "COMPLETED"
     (nothing,) = until(lambda: lines_of(again, "no new pairs"), "the line that nothing landed")
@@ -111,7 +111,7 @@ def test_a_night_with_nothing_new_says_so_and_one_stage_takes_a_named_upstream(
 
 
 def training(operator: Operator) -> list[int]:
-    """Descendants of the worker that train an SAE."""
+    """The worker's descendant processes that train an SAE."""
     worker = int((operator.home / "worker.pid").read_text())
     pids = []
     for pid in descendants(worker):
@@ -136,7 +136,7 @@ def state(operator: Operator, run: str) -> str:
 
 
 def reference(operator: Operator, study_file: Path, *changes: str) -> dict[str, object]:
-    """The tables of the same study, run without interruption in another store by the command line."""
+    """The tables of the same study after a run without interruption, by the command line, in another store."""
     store = study_file.parent / "reference"
     command = [sys.executable, "-m", "flows.cli", "run", str(study_file), "--store", str(store)]
     for change in changes:
@@ -164,8 +164,9 @@ def test_a_second_night_is_cancelled_and_kill_9_of_worker_and_server_is_made_goo
     until(lambda: training(operator), "the training, again")
     operator.kill("server")
     operator.make("server")
-    operator.make("worker")  # it may have stopped meanwhile
-    # The run either survives its server or dies with it. If it died, the next run waits for its slot and completes.
+    operator.make("worker")  # the worker may have stopped without its server
+    # The run either survives its server or dies with it. If it died, the next run waits until
+    # the slot of the dead run is free, and completes.
     until(lambda: state(operator, third) or not busy(operator), "its end, or its death")
     if state(operator, third) != "COMPLETED":
         assert operator.ended(operator.run("study/landed", **parameters))["state_type"] == "COMPLETED"
@@ -174,7 +175,8 @@ def test_a_second_night_is_cancelled_and_kill_9_of_worker_and_server_is_made_goo
     for table, expected in reference(operator, study_file, SLOW).items():
         assert tables(operator.store, run)[table].equals(expected), table
 
-    # The first nightly run was killed. Its concurrency slot is freed when its lease ends, and later runs can start.
+    # The first nightly run was killed. Its concurrency slot is free when the lease of the slot ends. Then later
+    # runs can start.
     until(
         lambda: operator.ended(operator.run("study/nightly", **parameters))["state_type"] == "COMPLETED",
         "a night that is not cancelled",

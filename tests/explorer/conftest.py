@@ -1,4 +1,4 @@
-"""One finished study with pictures, and the explorer over it."""
+"""One finished study with pictures, and an explorer that shows it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def pictured(
 
 @pytest.fixture(scope="session")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A minimal built front end."""
+    """The folder of a minimal built front end."""
     folder = tmp_path_factory.mktemp("front")
     (folder / "assets").mkdir()
     (folder / "index.html").write_text("<!doctype html><title>explorer</title>")

@@ -94,7 +94,7 @@ def test_rows_end_at_the_limit_and_the_answer_states_it(con: duckdb.DuckDBPyConn
 def test_few_rows_can_be_too_large(con: duckdb.DuckDBPyConnection) -> None:
     answer = answered(con.cursor(), "SELECT repeat('x', 1000000) FROM range(5000)", seconds=60)
     assert answer.truncated
-    assert 32 <= len(answer.rows) < 5000  # the limit is 32 MB of text; rows are fetched in blocks
+    assert 32 <= len(answer.rows) < 5000  # the limit of 32 MB of text cuts the answer; rows are fetched in blocks
 
 
 def test_a_question_that_does_not_end_is_stopped(con: duckdb.DuckDBPyConnection) -> None:
@@ -107,13 +107,13 @@ def test_a_question_that_does_not_end_is_stopped(con: duckdb.DuckDBPyConnection)
 def test_one_that_cannot_be_interrupted_is_ended_with_its_process(asker: Asker) -> None:
     assert asker.ask("SELECT count(*) FROM saes").rows == [[2]]
     first = asker.process.pid
-    # All strings are in one vector, and DuckDB looks for interrupts only between vectors.
+    # DuckDB looks for interrupts only between vectors, and all strings of this query are in one vector.
     with pytest.raises((TooLong, BadInput), match=r"stopped after 1 s|memory|Memory"):
         asker.ask("SELECT sum(length(repeat('x', 500000000 + range::INTEGER))) FROM range(2000)")
     assert asker.ask("SELECT count(*) FROM saes").rows == [[2]]
     with pytest.raises(BadInput, match="COPY is not allowed here"):
         asker.ask("COPY (SELECT 1) TO '/tmp/x.csv'")
-    asker.process.kill()  # the process may also die for another reason
+    asker.process.kill()  # the next query must be answered after any death of the process
     asker.process.wait()
     assert asker.ask("SELECT 1").rows == [[1]]
     assert asker.process.pid != first

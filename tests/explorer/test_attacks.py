@@ -21,7 +21,7 @@ from flows.cli import main
 from storage.errors import BadInput
 from storage.runs import last_run
 
-pytestmark = pytest.mark.slow  # all queries in both ways; `tests/storage/test_guard.py` is quick
+pytestmark = pytest.mark.slow  # sends all queries in both ways; `tests/storage/test_guard.py` is the quick test
 
 CORPUS = Path(__file__).parents[1] / "storage"
 ATTACKS = [line for line in (CORPUS / "attacks.sql").read_text().splitlines() if not line.startswith("--")]
@@ -121,6 +121,6 @@ def test_the_second_wall_holds_when_the_first_is_switched_off(canary: Path, tmp_
     before = contents(store)
     assert "Permission denied" in attack(unwalled=False)
     assert contents(store) == before
-    # Without either wall the same attack changes the store. So it was the second wall that stopped it above.
+    # Without both walls the same attack changes the store. So the second wall stopped the attack above.
     attack(unwalled=True)
     assert contents(store) != before

@@ -1,4 +1,4 @@
-"""`bridgescope explore` as a process: its address, its answers, its exit."""
+"""`bridgescope explore` as a process: its address, its answers and its exit."""
 
 from __future__ import annotations
 

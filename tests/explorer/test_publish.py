@@ -1,4 +1,4 @@
-"""A published study: complete, loadable with equal codes, optionally without items, never replacing other files."""
+"""A published study is complete, loads with equal codes, may leave out items, and never replaces other files."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_card_says_what_the_tables_say(site: Path, pictured: tuple[Path, Pat
     assert f"| {floor:.3f} |" in card
     for part in ("## Data", "CC0-1.0", "## Models and preprocessing", "## Settings", "## Findings", "## Limits"):
         assert part in card
-    assert str(pictured[1].parent) not in card  # no local path
+    assert str(pictured[1].parent) not in card  # the card names no local path
     assert 'sae="tiny/main/0"' in (site / "saes" / "tiny" / "main" / "0" / "README.md").read_text()
 
 
@@ -175,7 +175,7 @@ def test_a_release_that_fails_changes_nothing(
 def test_the_hub_gets_the_same_folder(
     pictured: tuple[Path, Path], front: Path, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    # Tests do not reach the hub: the upload is captured, checked, and loaded as from the hub.
+    # Tests do not reach the hub: the upload is captured and checked, and then loaded as if it came from the hub.
     import huggingface_hub
 
     sent: dict[str, Any] = {}
@@ -202,7 +202,7 @@ def test_the_hub_gets_the_same_folder(
     study, store = pictured
     assert main(["publish", str(study), "--store", str(store), "--to", "hf:owner/name"]) == 0
     assert capsys.readouterr().out == "hub:owner/name\n"
-    assert sent["repo"] == ("owner/name", True, True)  # private
+    assert sent["repo"] == ("owner/name", True, True)  # True: the repository is private
     there = {path.relative_to(site).as_posix(): path.read_bytes() for path in site.rglob("*") if path.is_file()}
     assert sent["files"] == there
     assert from_hub("owner/name", sae="tiny/main/1").config.seed == 1

@@ -39,7 +39,7 @@ def test_the_page_and_its_files_are_served_with_a_strict_policy(client: TestClie
         assert answer.headers["referrer-policy"] == "no-referrer"
     assert "unsafe" not in POLICY
     assert POLICY.startswith("default-src 'none'")
-    assert client.get("/nowhere").headers["content-security-policy"] == POLICY  # errors too
+    assert client.get("/nowhere").headers["content-security-policy"] == POLICY  # answers of errors have the policy too
     assert client.post("/").status_code == 405
 
 
@@ -49,7 +49,7 @@ def test_the_manifest_is_the_stored_one_but_live_and_with_definitions(client: Te
     assert manifest.pop("definitions") == {
         "unimodal": UNIMODAL,
         "min_firings": MIN_FIRINGS,
-        "verdicts": {"holds": "holds", "fails": "does not", "open": "not known"},  # as on the study's page
+        "verdicts": {"holds": "holds", "fails": "does not", "open": "not known"},  # the words of the study's page
     }
     stored = json.loads(live.shown.site.read("data/manifest.json"))
     assert stored.pop("live") is False
@@ -87,7 +87,7 @@ def test_no_path_leads_out(client: TestClient, path: str) -> None:
         ({"host": "localhost:8123", "origin": "http://localhost:8123"}, 200),
         ({"host": "[::1]:8123", "origin": "http://[::1]:8123"}, 200),
         ({"host": "LOCALHOST:8123", "origin": "http://localhost:8123"}, 200),
-        ({"host": "evil.example:8123"}, 403),  # a name that resolves to 127.0.0.1
+        ({"host": "evil.example:8123"}, 403),  # an attacker's name may resolve to 127.0.0.1
         ({"host": "127.0.0.1:8124"}, 403),
         ({"host": "127.0.0.1"}, 403),
         ({"host": "127.0.0.1.evil.example:8123"}, 403),
@@ -106,7 +106,7 @@ def test_only_loopback_hosts_and_the_own_origin_are_answered(
 
 
 def test_reading_needs_no_origin_but_asking_does(live: Live, front: Path) -> None:
-    stranger = TestClient(application(live, front, 8123), base_url=HERE)  # like a followed link, it sends no Origin
+    stranger = TestClient(application(live, front, 8123), base_url=HERE)  # sends no Origin, as when a link is followed
     assert stranger.get("/").status_code == 200
     refused = stranger.post("/api/sql", json={"query": "SELECT 1"})
     assert (refused.status_code, refused.json()) == (403, {"error": "only the explorer's own page is answered here"})
@@ -185,8 +185,8 @@ def test_a_caption_is_encoded_by_the_studys_own_model(client: TestClient, live: 
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert body["modality"] == "text"
-    # These must be the stored codes of that caption. The tolerance is for the stored ones, whose embedding was rounded
-    # to float16.
+    # The answer must equal the stored codes of the caption. The tolerance is needed because the embedding behind the
+    # stored codes was rounded to float16.
     assert [one["concept"] for one in body["concepts"]] == stored["concept"]
     assert [one["activation"] for one in body["concepts"]] == pytest.approx(stored["activation"], abs=5e-3)
     assert sum(one["share"] for one in body["concepts"]) + body["bias"] == pytest.approx(1)
@@ -257,7 +257,7 @@ def test_a_newer_run_takes_the_place_of_the_last(pictured: tuple[Path, Path], fr
     first = opened.shown.run
     (published,) = first.of("explorer")
     others = [entry for entry in first.entries if entry.kind != "explorer"]
-    write_run(store, first.model_copy(update={"entries": others}))  # cut short before the explorer's data were made
+    write_run(store, first.model_copy(update={"entries": others}))  # a run cut short before it made the explorer's data
     assert client.get("/data/manifest.json").json()["title"] == "Concepts and bridges of tiny"
     newer = published.dataset.model_copy(update={"path": "explorers/newer", "digest": "f" * 64})
     (store / newer.path).mkdir()
@@ -265,7 +265,7 @@ def test_a_newer_run_takes_the_place_of_the_last(pictured: tuple[Path, Path], fr
         put_json(site, "data/manifest.json", {"title": "Newer"})
     write_run(store, first.model_copy(update={"entries": [*others, published.model_copy(update={"dataset": newer})]}))
     assert client.get("/data/manifest.json").json() == handed_out({"title": "Newer"}, live=True)
-    assert client.get("/data/compare.json").status_code == 404  # the newer run's files, and no others
+    assert client.get("/data/compare.json").status_code == 404  # only files of the newer run are served
     assert client.post("/api/sql", json={"query": "SELECT count(*) FROM saes"}).json()["rows"] == [[2]]
     opened.close()
 

@@ -11,7 +11,7 @@ LIST = SOURCE / "views.ts"
 
 
 def titles() -> list[str]:
-    """Titles of the list, in its order."""
+    """Titles of the views in `src/views.ts`, in the order of that list."""
     return re.findall(r'title: "([^"]+)"', LIST.read_text())
 
 
@@ -35,4 +35,4 @@ def test_no_other_file_pairs_the_names_of_views_with_titles() -> None:
 def test_the_documentation_has_one_row_per_view() -> None:
     table = (ROOT / "docs" / "explorer.md").read_text().split("## What it shows")[1].split("##")[0]
     rows = re.findall(r"^\| ([^|]+?) \|", table, re.MULTILINE)
-    assert sorted(rows[1:]) == sorted(titles())  # the first row is the head
+    assert sorted(rows[1:]) == sorted(titles())  # the first row is the header

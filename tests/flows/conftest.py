@@ -18,7 +18,7 @@ def study_file(tmp_path: Path) -> Path:
 def no_figure_files() -> Iterator[None]:
     """Write no figure files in studies that run in this process, since they take seconds per run.
 
-    The tests of the report test figure files, and studies in separate processes write them. The patch ends with each
+    The tests of the report cover figure files, and studies in separate processes write them. The patch ends with each
     module, since the tests of the report may run in the same process.
     """
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""The stage acquire as a flow: a list of URLs that grows, fails and recovers, and its rows in the catalog."""
+"""The stage acquire as a flow, on a list of URLs that grows, fails and recovers, and the rows in the catalog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An SAE from a checkpoint instead of a training: read once, identified by its bytes, refused if it does not fit."""
+"""An SAE from a checkpoint is read once, is identified by its bytes, and is refused if it does not fit the model."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_threshold_that_the_file_lacks_is_calibrated_on_training_rows(finished
     codes = pl.read_parquet(store / entry.dataset.path / "0.parquet")
     rates = [len(part) / rows for (_, part), rows in zip(codes.group_by("modality"), (1, 1), strict=True)]
     assert codes["activation"].min() > 0
-    assert sum(rates) / (500 + 1000) == pytest.approx(2, rel=0.2)  # all items, of both splits
+    assert sum(rates) / (500 + 1000) == pytest.approx(2, rel=0.2)  # mean number of codes of an item, over both splits
 
 
 def test_other_bytes_are_another_sae_and_equal_ones_are_not_read_twice(

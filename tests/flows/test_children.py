@@ -1,4 +1,4 @@
-"""Child processes: errors are reported, a process is kept for the next job, and none outlives its study."""
+"""Child processes report errors, are kept for the next job, and do not outlive their study."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def refuses(job: str, watch: Watch) -> None:
 
 
 def waits(folder: str, watch: Watch) -> None:
-    """Tell the test that the job runs, then go on until the process is ended."""
+    """Tell the test that the job runs, then wait until the test ends the process."""
     Path(folder, str(os.getpid())).touch()
     while True:
         watch()
@@ -46,7 +46,7 @@ def waits(folder: str, watch: Watch) -> None:
 
 
 def dies(job: str, watch: Watch) -> None:
-    Watch(watch.parent + 1)()  # the parent has another pid, as after a kill of the study
+    Watch(watch.parent + 1)()  # a parent with another pid, as after the study was killed
 
 
 def script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
@@ -135,7 +135,7 @@ def test_a_process_does_one_job_after_another_side_by_side_and_one_alone() -> No
             pool.submit(in_process, fails, "it", "it").result()
         third = pool.submit(in_process, whose, 3, "it").result()
         assert third != first
-        os.kill(third, signal.SIGKILL)  # as the kernel does when memory runs out, while the process waits
+        os.kill(third, signal.SIGKILL)  # the process waits for a job; the kernel kills in this way when memory runs out
         until_ended(third)
         fourth = pool.submit(in_process, whose, 4, "it").result()
         assert fourth != third
@@ -165,7 +165,7 @@ if __name__ == "__main__":
 
 
 def test_a_kept_process_leaves_nothing_behind(tmp_path: Path) -> None:
-    # Python would print a warning at exit about a semaphore that was not released, so stderr must be empty.
+    # At exit Python prints a warning about a semaphore that was not released. So stderr must be empty.
     ended = script(tmp_path, ENDS)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""

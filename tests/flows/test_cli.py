@@ -154,7 +154,7 @@ def test_formats_hold_every_column_and_value(store: Path, capsys: pytest.Capture
     query = "SELECT a.seed, b.seed, 1 AS seed_1 FROM saes AS a JOIN saes AS b USING (model) LIMIT 1; -- a comment"
     assert ask(store, query, "--format", "json") == 0
     assert json.loads(capsys.readouterr().out) == [{"seed": 0, "seed_1": 0, "seed_1_1": 1}]
-    assert ask(store, query) == 0  # the comment behind the semicolon is no part of the statement
+    assert ask(store, query) == 0  # the comment after the semicolon does not belong to the statement
     capsys.readouterr()
     values = """SELECT 'nan'::DOUBLE AS n, ['-inf'::FLOAT, 1] AS l, {'a': 'inf'::DOUBLE} AS s, 0.5 AS d,
         'a'::BLOB AS b, 9007199254740993 AS i, MAP {1: 2} AS m, DATE '2020-01-02' AS t"""
@@ -167,7 +167,7 @@ def test_formats_hold_every_column_and_value(store: Path, capsys: pytest.Capture
     command = [sys.executable, "-m", "flows.cli", "sql", query, "--store", str(store), "--format", "parquet"]
     with (tmp_path / "x.parquet").open("wb") as out:  # standard output is a file, which stays writable
         done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, check=True)
-    (line,) = done.stderr.decode().splitlines()  # which run answers, on standard error alone
+    (line,) = done.stderr.decode().splitlines()  # the line that names the run is the only one on standard error
     assert line.startswith("study small, run 1 of ")
     assert pq.read_table(tmp_path / "x.parquet").column_names == ["seed", "seed_1", "seed_1_1"]
 
@@ -184,7 +184,7 @@ def test_a_reader_that_leaves_early_and_ctrl_c_end_the_command(store: Path) -> N
         assert b"Traceback" not in left.stderr.read()
     command[4] = "SELECT count(*) FROM range(100000000000) AS a, range(1000) AS b"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as stopped:
-        time.sleep(3)  # the query starts within .5 s and never ends by itself
+        time.sleep(3)  # seconds: the query starts within .5 s, and never ends by itself
         stopped.send_signal(signal.SIGINT)
         assert stopped.wait(20) == 1
         assert stopped.stderr is not None

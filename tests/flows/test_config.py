@@ -1,4 +1,4 @@
-"""The study file: errors name file, key and allowed values, and paths do not depend on the working folder."""
+"""Errors in the study file name file, key and allowed values. Paths in it do not depend on the working folder."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_errors_of_bad_studies_name_the_problem(study_file: Path, old: str, new:
 
 
 def with_pairs(study_file: Path, section: str) -> Path:
-    """The study with another section [pairs], and a model for images."""
+    """Give a study file another section [pairs], and a model that embeds images. Returns the file."""
     text = study_file.read_text().replace("embeddings:vectors", "open_clip:ViT-B-32/openai")
     head, _, rest = text.partition("[pairs]")
     study_file.write_text(f"{head}[pairs]\n{section}\n[[models]]{rest.partition('[[models]]')[2]}")
@@ -195,7 +195,7 @@ VALUES = [
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(KEYS), min_size=1, max_size=5), st.sampled_from(VALUES))
 def test_any_change_is_taken_or_refused_in_words(keys: list[str], value: str) -> None:
-    """Any other exception than BadInput fails the test."""
+    """An exception other than BadInput fails the test."""
     with tempfile.TemporaryDirectory() as folder:
         study = Path(folder) / "small.toml"
         study.write_text(TEXT)
@@ -250,7 +250,7 @@ def test_diets_are_settings_of_their_own(tmp_path: Path) -> None:
     assert names == expected
     main, *diets = loaded.settings()
     assert [setting.image_share for setting in diets] == [0, 0.25, "natural", 0.5, 0.5]
-    # An epoch of half the rows has half the draws, so halves are trained for twice the epochs.
+    # An epoch of half the rows draws half as many rows, so SAEs of data halves are trained for twice the epochs.
     assert [setting.epochs // main.epochs for setting in diets] == [1, 1, 1, 2, 2]
     assert "data_half" not in main.setting()
     assert diets[-1].setting()["data_half"] == "b"

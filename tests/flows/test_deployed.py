@@ -1,4 +1,6 @@
-"""The deployed flows, called as Prefect calls them: the code of a study, one event when pairs land, and artifacts."""
+"""The deployed flows, called as Prefect calls them. They load a study, send one event for new pairs and write
+artifacts.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ deployed.acquire(sys.argv[1])
 
 @pytest.fixture
 def landings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The events that a flow sends, recorded instead of sent."""
+    """Events that a flow would send. They are recorded and not sent."""
     sent: list[Any] = []
     monkeypatch.setattr(deployed, "emit_event", lambda event, **of: sent.append((event, of)))
     return sent
@@ -76,8 +78,8 @@ def test_stages_alone_are_the_study_a_changed_manifest_is_a_landing_and_an_upstr
     assert '"what": "train own main seed 0"' in str(shown.data)
     assert "SAEs, mean of seeds" in artifacts("small-results")[0].data
 
-    # Run the study with another k. Then export the activations of the earlier SAE, which `upstream` names by its
-    # recipe.
+    # Run the study with another k. Then export the activations of the earlier SAE. The argument `upstream` is the
+    # recipe of this SAE.
     other = load_study(file, [*one, "saes.main.k=4"])
     run_study(other, store, progress=False)
     old = first.of("train")[0].dataset
@@ -91,7 +93,7 @@ def test_stages_alone_are_the_study_a_changed_manifest_is_a_landing_and_an_upstr
     with pytest.raises(BadInput, match="goes with --only STAGE"):
         run_study(other, store, upstream=old.recipe, progress=False)
 
-    # A whole study acquires the new pairs too. Its manifest changes, but it sends no event.
+    # A run of the whole study acquires the new pairs too. The manifest of the pairs changes, but no event is sent.
     grow(file.parent / "vectors")
     deployed.study(str(file), set=[*one, 'saes.main.retrain="never"'])
     assert len(landings) == 1

@@ -36,7 +36,7 @@ def test_diff_names_settings_pairs_and_datasets_and_puts_the_figures_side_by_sid
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert lines[0].startswith("small: run 2 of ")
     assert "saes.main.k 3 -> 4" in lines
-    assert "shard 0: changed, 400 -> 410 images" in lines  # vectors that grew are another source, and are listed again
+    assert "shard 0: changed, 400 -> 410 images" in lines  # vectors that grew are a new source, so they are listed anew
     assert "train: 2 with other bytes (of 2)" in lines
     assert "export: 2 with other bytes (of 2)" in lines
     # The printed figures are those of the catalog.
@@ -47,7 +47,7 @@ def test_diff_names_settings_pairs_and_datasets_and_puts_the_figures_side_by_sid
         means.append(con.execute("SELECT avg(r2_image) FROM saes").fetchone()[0])
     assert shown == [f"{means[0]:.4f}", f"{means[1]:.4f}", f"{means[1] - means[0]:+.4f}"]
 
-    # A variant stands for its newest complete run.
+    # The name of a variant means its newest complete run.
     assert main(["diff", "small", "base", "saes.main.k=4", "--store", str(store)]) == 0
     assert capsys.readouterr().out.splitlines()[0].startswith("small: run 2 of ")
 

@@ -1,4 +1,7 @@
-"""The frontier of a study (R2 against L0 of SAEs and baselines): its view and its cache. Other times are no change."""
+"""The frontier of a study (R2 against L0 of SAEs and baselines): its view and its cache.
+
+A frontier that differs only in its measured times counts as unchanged.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +56,8 @@ def test_the_view_has_a_row_a_method_and_k(finished: tuple[Path, Path]) -> None:
 
 
 def test_the_row_of_the_studys_own_setting_is_its_own_sae(finished: tuple[Path, Path]) -> None:
-    # The frontier trains batchtopk at k = 3 on the rows, setting and seed of `main` seed 0. So both have the same
-    # figures, measured on held-out rows.
+    # The frontier trains batchtopk at k = 3 with the rows, the setting and the seed of the SAE `main` seed 0. So both
+    # SAEs have the same figures on held-out rows.
     _, store = finished
     con = open_catalog(store)
     own = con.execute("SELECT r2, l0 FROM saes").fetchone()

@@ -1,4 +1,4 @@
-"""Garbage collection on real stores: datasets of no run are deleted, those of a run are kept, also while it runs."""
+"""Garbage collection on real stores deletes datasets of no run. It keeps datasets of finished and of current runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ with running(Path(sys.argv[1]), "other"):
 
 
 def orphan(store: Path, seed: int) -> Address:
-    """A dataset that no record of a run refers to."""
+    """Write a dataset to which no record of a run refers."""
     at = address("saes", "1", {"seed": seed})
 
     def body(out: Path) -> int:
@@ -49,7 +49,7 @@ def orphan(store: Path, seed: int) -> Address:
 
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> tuple[Path, Path]:
-    """A store with three runs of a study: with its own k, with another k, and with its own k again."""
+    """A store with three runs of a study: with the k of the study file, with another k, and with the first k again."""
     folder = tmp_path_factory.mktemp("grown")
     study, store = write_study(folder, images=400), folder / "store"
     store.mkdir()
@@ -71,7 +71,7 @@ def test_each_variant_keeps_its_newest_complete_run_until_it_is_dropped(
     study, store = copy
     variant = "small:saes.main.k=4"
     # Runs 1 and 3 share all datasets. Twelve datasets belong to run 2 alone: two SAEs, two exports, two maps, the parts
-    # of both SAEs and of their seeds, the tables, the page and the explorer.
+    # of the analysis for both SAEs and for their seeds, the tables, the page and the explorer.
     assert main(["gc", "--store", str(store)]) == 0
     assert "would delete 0 folders" in capsys.readouterr().out
     assert main(["gc", "--store", str(store), "--drop", "small:other"]) == 2
@@ -120,7 +120,7 @@ def test_what_a_running_study_made_or_adopted_stays_and_the_kernel_frees_it(
     assert process.stdout.readline() == "holding\n"
     assert main(["gc", "--store", str(tmp_path), "--yes"]) == 0
     assert "1 more are kept for study other, which is being run: process" in capsys.readouterr().out
-    assert not (tmp_path / idle.path).exists()  # not used by any run
+    assert not (tmp_path / idle.path).exists()  # no run used this dataset
     assert (tmp_path / adopted.path / "sae.safetensors").exists()
     process.kill()
     process.communicate()
@@ -153,7 +153,7 @@ def test_what_is_adopted_between_the_search_and_the_deletion_stays(tmp_path: Pat
     with running(tmp_path, "small"):
         assert isinstance(adopt(tmp_path, at), Dataset)
         assert collect(tmp_path, garbage) == []
-    assert collect(tmp_path, garbage) == []  # the run has ended, and may refer to it now
+    assert collect(tmp_path, garbage) == []  # the run that adopted the dataset has ended, and may refer to it now
     assert (tmp_path / at.path).exists()
 
 

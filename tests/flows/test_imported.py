@@ -1,4 +1,4 @@
-"""A study whose only SAEs are imported, from a SAELens folder of versions 4 and 5 and from a dead one, ends well."""
+"""A study completes if all its SAEs are imported: one in the format of SAELens 4 and 5, and one dead SAE."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DIM, WIDTH, IMAGES = 12, 24, 30
 
 
 def write_lens(folder: Path, entries: dict[str, object], threshold: float | None) -> None:
-    """A SAELens folder of unit atoms, with one threshold for all concepts."""
+    """Write a SAELens folder: an SAE of unit atoms, with one threshold for all concepts."""
     atoms = torch.nn.functional.normalize(torch.randn(WIDTH, DIM, generator=torch.Generator().manual_seed(0)), dim=1)
     tensors = {"W_enc": atoms.T.contiguous(), "b_enc": torch.zeros(WIDTH), "W_dec": atoms, "b_dec": torch.zeros(DIM)}
     if threshold is not None:
@@ -54,7 +54,7 @@ def study(tmp_path: Path) -> Path:
         rows = rng.standard_normal((IMAGES, DIM)).astype(np.float32) + np.float32(gap)
         np.save(tmp_path / "vectors" / f"{name}.npy", rows)
     write_lens(tmp_path / "topk", {"architecture": "topk", "activation_fn_kwargs": {"k": 4}}, None)
-    write_lens(tmp_path / "dead", {"architecture": "jumprelu"}, 50.0)  # no unit row reaches it
+    write_lens(tmp_path / "dead", {"architecture": "jumprelu"}, 50.0)  # threshold 50: no unit row reaches it
     (tmp_path / "lens.toml").write_text(TEXT)
     (tmp_path / "store").mkdir()
     return tmp_path / "lens.toml"
@@ -80,4 +80,4 @@ def test_an_sae_that_cannot_be_read_whole_leaves_nothing_in_the_store(study: Pat
     cfg.write_text(json.dumps({"architecture": "topk", "activation_fn_str": "topk", "d_in": DIM, "d_sae": WIDTH}))
     with pytest.raises(BadInput, match=r"sae topk: .*topk/cfg\.json: holds no k.*saes\.k"):
         run_study(load_study(study), store, progress=False)
-    assert not list(store.glob("*/*/dataset.json"))  # it was looked at before any work began
+    assert not list(store.glob("*/*/dataset.json"))  # the checkpoint was refused before any dataset was made

@@ -1,4 +1,4 @@
-"""`bridgescope init`: a valid study file for each kind of data, and a refusal in words for data that is not known."""
+"""`bridgescope init` writes a valid study file for each kind of data, and refuses unknown data with a reason."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ KINDS = {
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
 def test_init_writes_a_study_that_lists_every_pair(make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
-    """The study file lies in another folder than the data: its paths are relative to it."""
+    """The study file and the data lie in different folders. The paths in the file are relative to the file."""
     source, images, captions = KINDS[make]
     data = tmp_path / "My data"
     data.mkdir()
@@ -129,12 +129,12 @@ def model_of(source: str) -> list[str]:
 
 
 def plan_of(study: Study, store: Path):  # type: ignore[no-untyped-def]
-    """The lines of a plan of the stage acquire: no model is looked up on the hub."""
+    """The lines of a plan. The plan ends with the stage acquire, so no model is looked up on the hub."""
     return plan(study, store, only="acquire").lines
 
 
 def test_width_and_epochs_fit_the_size() -> None:
-    """The rule passes through the settings of the project's own studies: demo, quick and paper."""
+    """At the sizes of demo, quick and paper, the rule gives the settings of these three studies of the project."""
     from flows.init import _settings
 
     demo, quick, paper = _settings(1852, 3690, 128), _settings(5000, 25_014, 512), _settings(118_287, 591_753, 512)

@@ -1,4 +1,4 @@
-"""A study that is killed with SIGKILL and run again ends with the tables of one that was never interrupted.
+"""A study that is killed with SIGKILL and run again has the tables of a study that was never interrupted.
 
 Each case is a process that kills itself at one exact place; a second process then runs the study again. All cases
 share one Prefect server, which takes ten seconds to start.
@@ -82,7 +82,7 @@ class Done(NamedTuple):
 
 
 def python(code: str, study: Path, store: Path) -> Done:
-    """Run code in its own process group; child processes that it leaves (trainings) are killed with it.
+    """Run Python code in a new process group. At the end all child processes that it leaves (trainings) are killed.
 
     Output goes to files, since an orphan that holds a pipe open would block the test.
     """
@@ -134,7 +134,7 @@ def test_kill_9_then_run_again(
     store = tmp_path / "store"
     killed = python(DIE + where + RUN, study, store)
     assert killed.returncode == -9, killed.stderr
-    # The run is known from its first finished dataset on, and that it did not end.
+    # The record of a run exists from the first finished dataset on, and shows that the run did not end.
     cut = last_run(store, "small")
     assert cut is not None
     assert cut.ended is None
@@ -147,14 +147,14 @@ def test_kill_9_then_run_again(
     run = last_run(store, "small")
     assert run is not None
     assert {stage for stage, _ in computed(run)} <= again
-    # Datasets that were complete when the process died were not written again.
+    # Datasets that were complete when the first process died were not written again.
     now = {path.parent.name: path.stat().st_mtime_ns for path in store.glob("*/*/dataset.json")}
     assert finished
     assert finished.items() <= now.items()
     if where is IN_EMBED:
-        assert done.stdout.splitlines()[0] == "chunk image 1024"  # the chunk before it was on disk
+        assert done.stdout.splitlines()[0] == "chunk image 1024"  # the chunk before 1024 was already on disk
     if where is IN_TRAIN:
-        assert len([stage for stage, _ in computed(run) if stage == "train"]) == 2  # one adopted, one trained
+        assert len([stage for stage, _ in computed(run) if stage == "train"]) == 2  # one SAE is adopted, one is trained
         assert sum(path in now and now[path] == time for path, time in finished.items()) == len(finished)
     for name, table in tables(reference_store, reference).items():
         assert tables(store, run)[name].equals(table), name

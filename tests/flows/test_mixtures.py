@@ -1,4 +1,4 @@
-"""Warnings when what is compared was made by different trainers, libraries or devices."""
+"""Warnings when a comparison mixes datasets that different trainers, libraries or devices made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIG = {"pairs": {"heldout": 0.2}}
 
 
 def made(store: Path, kind: str, number: int, **changes: Any) -> Dataset:
-    """A dataset whose manifest says that something else made it."""
+    """A dataset whose manifest names another trainer, library or device."""
     folder = {"train": "saes", "embed": "embeddings"}[kind]
     dataset = materialize(store, address(folder, "1", {"number": number}), lambda out: (out / "x").write_bytes(b"x"))
     path = store / dataset.path / MANIFEST

@@ -1,4 +1,4 @@
-"""A run of one stage for one model, SAE or seed: which jobs it runs."""
+"""The jobs of a run of one stage for one model, one SAE or one seed."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ FAMILY_OF = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip2", "aimv2": 
 
 
 def coco(folder: Path, subset: str) -> None:
-    """Write pictures of one colour with noise, each with five captions; the last picture is truncated."""
+    """Write noisy pictures of one colour, each with five captions. The last picture is truncated."""
     draw = np.random.default_rng(0)
     (folder / subset).mkdir(parents=True)
     (folder / "annotations").mkdir()
@@ -47,8 +47,8 @@ def test_the_papers_study_runs_from_pairs_to_page(tmp_path: Path, capfd: pytest.
     coco(tmp_path / "coco", study["pairs"].get("subset", "val2017"))
     assert {model["spec"] for model in study["models"]} == set(FAMILY_OF)
     changes = [f"pairs.path={tmp_path / 'coco'}", "analyze.min_pairs=1"]
-    # Diets (trainings on other shares of the data) are left out, since each SAE needs a new process. They are tested in
-    # test_study.py, with one model.
+    # Diets (trainings on other shares of the data) are left out, since each SAE needs a new process. Diets are tested
+    # in test_study.py, with one model.
     changes += ["diets.image_share=[]", "diets.halves=false", 'frontier.methods=["topk", "pca"]', "frontier.k=[2]"]
     for model in study["models"]:
         checkpoint = build(FAMILY_OF[model["spec"]], tmp_path / "models" / model["name"])
@@ -64,7 +64,7 @@ def test_the_papers_study_runs_from_pairs_to_page(tmp_path: Path, capfd: pytest.
     assert run is not None
     names = [model["name"] for model in study["models"]]
     failed = [key for entry in run.of("embed") for key in read_attributes(store, entry.dataset)["failed_rows"]]
-    assert len(failed) == len(names)  # the truncated picture, once per model
+    assert len(failed) == len(names)  # each model fails on the truncated picture
     with open_catalog(store, study["name"]) as con:
         counts = con.execute("SELECT model, count(DISTINCT seed) FROM saes GROUP BY model ORDER BY model").fetchall()
         assert counts == [(name, 2) for name in sorted(names)]

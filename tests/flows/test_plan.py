@@ -41,12 +41,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Ran:
 
 
 def counts(found: Plan) -> dict[str, tuple[int, int]]:
-    """{kind: (to make, to adopt)}."""
+    """Counts of a plan: {kind of dataset: (number to make, number to adopt)}."""
     return {line.kind: (line.make, line.adopt) for line in found.lines}
 
 
 def test_a_plan_lists_what_the_run_makes(ran: Ran) -> None:
-    """Also what follows from datasets that do not exist yet. Nothing but memos of the source is written."""
+    """The plan includes datasets whose inputs do not exist yet. A plan writes nothing but memos of the source."""
     assert set(ran.files_before) <= {ran.store / "sources"}
     made = {kind: len(ran.run.of(kind)) for kind in counts(ran.before)}
     assert counts(ran.before) == {kind: (count, 0) for kind, count in made.items()}
@@ -61,7 +61,7 @@ def test_a_plan_after_the_run_adopts_everything(ran: Ran) -> None:
 
 
 def test_bytes_are_those_of_the_store(ran: Ran) -> None:
-    """With the store's own manifests the bytes of embeddings, SAEs and activations are right to 1 %."""
+    """A plan that reads the manifests of the store is right to 1 % in the bytes of embeddings, SAEs and activations."""
     forced = {line.kind: line for line in plan(ran.study, ran.store, force=True).lines}
     for kind in ("acquire", "embed", "train", "export"):
         held = [
@@ -77,7 +77,7 @@ def test_bytes_are_those_of_the_store(ran: Ran) -> None:
 
 
 def test_a_change_is_made_and_the_rest_adopted(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
-    """A third seed: one SAE and its activations are made; pairs, embeddings and the other SAEs are adopted."""
+    """For a third seed, one SAE and its activations are made. Pairs, embeddings and the other SAEs are adopted."""
     study = load_study(ran.file, [*FAST, "saes.main.seeds=[0,1,2]"])
     found = counts(plan(study, ran.store))
     assert (found["acquire"], found["embed"], found["train"], found["export"]) == ((0, 2), (0, 2), (1, 2), (2, 4))
@@ -95,7 +95,7 @@ def test_a_change_is_made_and_the_rest_adopted(ran: Ran, capsys: pytest.CaptureF
 
 
 def test_new_pairs_are_planned(ran: Ran, tmp_path: Path) -> None:
-    """Vectors that were appended give one more shard of pairs, which is embedded and exported; the SAEs are stale."""
+    """Appended vectors give one more shard of pairs, which is embedded and exported. The SAEs become stale."""
     from tests_support import grow
 
     shutil.copytree(ran.file.parent / "vectors", tmp_path / "vectors")
@@ -109,7 +109,7 @@ def test_new_pairs_are_planned(ran: Ran, tmp_path: Path) -> None:
 def test_a_disk_that_is_too_small_is_refused_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """16 million concepts of 12 dimensions take 1.5 GB per seed: a thousand seeds are more than the disk has."""
+    """16 million concepts of 12 dimensions take 1.5 GB per seed. A thousand seeds do not fit on the disk."""
     file, store = write_study(tmp_path, images=300), tmp_path / "store"
     seeds = ",".join(map(str, range(1000)))
     changes = ["saes.main.width=16000000", f"saes.main.seeds=[{seeds}]"]
@@ -122,7 +122,10 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_runs(
 
 
 def test_a_source_that_is_not_on_disk_is_planned_by_its_published_size(tmp_path: Path) -> None:
-    """No download: COCO's val2017 has 5,000 images. A source of unknown size is refused with what to do."""
+    """COCO's val2017 is planned as 5,000 images, without a download.
+
+    A source of unknown size is refused, and the error says what to do.
+    """
     text = (
         '\nname = "c"\n[pairs]\nsource = "coco"\nshard_size = 1024\n[[models]]\nname = "m"\nspec = "clip"\n[[saes]]\n'
     )
@@ -134,7 +137,7 @@ def test_a_source_that_is_not_on_disk_is_planned_by_its_published_size(tmp_path:
     (tmp_path / "w.toml").write_text(remote + 'name = "main"\nwidth = 64\nk = 4\nepochs = 1\n')
     with pytest.raises(BadInput, match=r"a listing of the source downloads it from .*--only acquire"):
         plan(load_study(tmp_path / "w.toml"), tmp_path)
-    check_disk(load_study(tmp_path / "w.toml"), tmp_path)  # a run lists it, and may find out
+    check_disk(load_study(tmp_path / "w.toml"), tmp_path)  # passes: a run lists the source and learns its size
 
 
 def test_lineage_leads_up_to_the_source_and_down_to_the_page(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +149,7 @@ def test_lineage_leads_up_to_the_source_and_down_to_the_page(ran: Ran, capsys: p
             assert entry.dataset.path in made
     assert "small: train own main seed 1" in made
     assert "source embeddings" in made
-    assert "torch " in made  # the libraries
+    assert "torch " in made  # versions of the libraries
     own, other = ran.run.of("export", seed=1), ran.run.of("export", seed=0)
     assert all(entry.dataset.path in used for entry in (*own, *ran.run.of("report")))
     assert not any(entry.dataset.path in used + made for entry in other)

@@ -1,4 +1,4 @@
-"""A study from npm to its page on a few dozen real pairs, one of whose pictures is truncated."""
+"""A study on a few dozen real pairs, from the npm package to the page. One picture is truncated."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ min_pairs = 1
 
 
 def few_emoji(downloads: Path) -> None:
-    """Write a package of the first real pictures and the horse, which is truncated to half its bytes."""
+    """Write a package of the first real pictures, and of the picture of the horse cut to half its bytes."""
     real = NpmEmoji(downloads)
     keys = [item.locator for item in real.list().items][: PICTURES - 1]
     path = downloads / "few-emoji-1.0.0.tgz"

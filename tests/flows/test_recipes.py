@@ -1,4 +1,4 @@
-"""The address of every dataset that a study makes. A refactoring that changes one makes every finished store stale."""
+"""The address (folder) of every dataset of a study. Code that changes an address makes all finished stores stale."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def dataset(path: str, rows: int = 7) -> Dataset:
     return Dataset(path=path, recipe=path.rpartition("/")[2], digest=digest, rows=rows)
 
 
-#: Where the first version of `adopt_vectors` put these datasets. What is made from them is pinned with their digests.
+#: Folders in which the first version of `adopt_vectors` put these datasets. The addresses of later datasets are pinned
+#: with the digests of these folders.
 FORMER = {
     "embed own shard 0": "embeddings/8ba057973010cea7a940",
     "embed own shard 1": "embeddings/40f5956ccd775522c11c",
@@ -81,7 +82,7 @@ FORMER = {
 
 
 def write_pairs(folder: Path, shard: int) -> None:
-    """Two of the four pairs of the vectors, in a shard of pairs."""
+    """Write a shard of pairs with two of the four pairs of the vectors."""
     folder.mkdir(parents=True)
     rows = (2 * shard, 2 * shard + 1)
     ids = [shard * SHARD_ROWS + place for place in (0, 1)]
@@ -91,7 +92,7 @@ def write_pairs(folder: Path, shard: int) -> None:
 
 
 def addresses(study: Study, store: Path) -> dict[str, str]:
-    """The folder of every dataset of a study with two shards, as if each were made."""
+    """The folder of every dataset of a study with two shards, as if all datasets were made."""
     given = Given(study, State(), None, store)
     given.state.add(*(Entry(kind="scan", shard=shard, dataset=dataset(f"listings/{shard}")) for shard in (0, 1)))
     given.state.add(Entry(kind="ledger", dataset=dataset("ledgers/0")))
@@ -125,13 +126,13 @@ def test_every_dataset_stays_where_finished_stores_have_it(tmp_path: Path) -> No
 
 
 def extended(text: str) -> tuple[str, list[str]]:
-    """(the text of a module in which every class of settings has one more key, with a default; the new keys)."""
+    """Add a key with a default to every class of settings in the text of a module. Returns (new text, new keys)."""
     lines, keys = text.split("\n"), []
     for cls in reversed([node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]):
         bases = {base.id for base in cls.bases if isinstance(base, ast.Name)}
         if any(base.endswith("Section") or base in ("Settings", "OwnParameters") for base in bases):
             keys.append(f"new_{cls.name.lower()}")
-            after = cls.body[0].end_lineno  # the docstring
+            after = cls.body[0].end_lineno  # last line of the docstring of the class
             assert after is not None
             lines.insert(after, f"\n    {keys[-1]}: int = 5\n")
     return "\n".join(lines), keys
@@ -154,7 +155,7 @@ print(json.dumps([flows.config.__file__, found, changed.model_dump(mode="json")]
 
 
 def test_a_new_key_with_a_default_in_any_section_moves_no_address(tmp_path: Path) -> None:
-    """A copy of the checkout gets one in every section, and a new rule of acquiring."""
+    """A copy of the checkout gets a new key in every section, and one new key in the rules of the stage acquire."""
     copy, keys = tmp_path / "checkout", list[str]()
     for room in ("flows", "tasks", "analysis", "report", "vlm", "sae", "storage"):
         shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
@@ -174,7 +175,7 @@ def test_a_new_key_with_a_default_in_any_section_moves_no_address(tmp_path: Path
     assert where.startswith(str(copy))
     golden = json.loads(GOLDEN.read_text())
     assert {name: found[name] for name in golden} == golden
-    # Set to another value, the same keys count: in the recipe of what they are part of, and in no other.
+    # A new key with a value other than its default changes the recipes of the jobs that read it, and no other recipe.
     moved = {key.partition(" seed")[0] for key, path in found["changed"].items() if golden["vectors"][key] != path}
     assert {"acquire shard 0", "train own main", "train own nested", "analyze", "report"} <= moved
     assert dumped["saes"][0]["new_settings"] == 6

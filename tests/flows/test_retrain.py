@@ -1,4 +1,4 @@
-"""`retrain`: an SAE is kept while rows grow, and trained anew when anything else changed that it was trained on."""
+"""`retrain`: an SAE is kept when rows are added. It is trained anew when its training input changed otherwise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storage.runs import Entry, Run, State
 from tasks.embed import embed
 from tasks.stage import Stage
 
-ROWS = 100  # of a shard
+ROWS = 100  # rows of a shard
 
 
 def study(**changes: Any) -> Study:
@@ -26,7 +26,7 @@ def study(**changes: Any) -> Study:
 
 
 def made(store: Path, at: Address, text: str, rows: int) -> Dataset:
-    """A real dataset, with its manifest, of one file."""
+    """Write a real dataset of one file and a manifest."""
 
     def body(out: Path) -> int:
         (out / "file").write_text(text)
@@ -36,7 +36,7 @@ def made(store: Path, at: Address, text: str, rows: int) -> Dataset:
 
 
 def state_of(store: Path, shards: int, model: str = "a", dtype: str = "float32", dim: int = 12) -> State:
-    """Shards of pairs, each embedded by a model."""
+    """The state of a store with some shards of pairs, each embedded by one model."""
     state = State()
     for shard in range(shards):
         pairs = made(store, Address("pairs", "1", {"shard": shard}, ()), f"pairs {shard}", ROWS)

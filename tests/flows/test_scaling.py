@@ -1,4 +1,4 @@
-"""docs/scaling.md has the output of bench/scaling.py, and its figures equal the formulas worked by hand."""
+"""docs/scaling.md holds the output of bench/scaling.py. The figures equal formulas that are worked by hand."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def test_the_page_holds_the_tables_that_the_script_prints(scaling: dict[str, obj
 
 def test_figures_worked_by_hand(scaling: dict[str, object]) -> None:
     values = {row.what: row.values for row in scaling["rows"]()}  # type: ignore[operator]
-    # 12 M images and as many captions have 2 bytes in each of d = 512 + 3 x 768 = 2816 dimensions of the four models:
-    # 24e6 x 2 x 2816 = 135.168 GB
+    # The four models have d = 512 + 3 x 768 = 2816 dimensions in total, of 2 bytes each. For 12 M images and 12 M
+    # captions: 24e6 x 2 x 2816 = 135.168 GB
     assert values["embeddings"][1] == pytest.approx(135.168)
     # The four models need 8.82 + 35.42 + 35.42 + 162 = 241.66 GFLOP per image and 5.96 + 11.02 + 11.02 + 13.3 = 41.3
     # GFLOP per caption, 282.96 per pair: 12e6 x 282.96e9 = 3.39552 EFLOP

@@ -1,4 +1,4 @@
-"""Prefect's own server: real processes, a real proxy address, real databases, and the sentence for what stops it."""
+"""Prefect's own server: real processes, a real proxy address, real databases, and errors that say what stops it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def no_settings_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of Prefect that does not exist yet, and no server named."""
+    """Set a home folder of Prefect that does not exist yet, and name no server."""
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     return tmp_path / "prefect"
@@ -104,9 +104,9 @@ def test_a_folder_that_cannot_be_written_stops_the_server_with_a_sentence(monkey
 
 def test_a_database_is_looked_at_before_the_server_starts(tmp_path: Path) -> None:
     database = tmp_path / "prefect.db"
-    check_database(database)  # none yet
+    check_database(database)  # passes: there is no database yet
     revised(database, migrations()[0])
-    check_database(database)  # an older one is brought up to date
+    check_database(database)  # passes: Prefect updates an older database
     with contextlib.closing(sqlite3.connect(database)) as con:
         con.execute("BEGIN EXCLUSIVE")
         with pytest.raises(Unusable, match=r"prefect\.db is locked by another process: wait for it") as locked:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in every stage of a real run: the prompt is back in time, nothing is left, and the run goes on."""
+"""Ctrl-C and SIGTERM in every stage of a real run end it in time, leave no process, and let it be resumed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import NamedTuple
 import pytest
 from tests_support import write_study
 
-WITHIN = 10.0  # seconds until the prompt is back, on a busy machine; 3 on one that does nothing else
+WITHIN = 10.0  # seconds until the process ends on a busy machine; on an idle machine 3
 MARK = "BRIDGESCOPE_TEST_RUN"  # variable that every process of one run inherits
-#: {stage: the files of the store that appear when it begins}
+#: {stage: the files that appear in the store when the stage begins}
 BEGUN = {
     "start": "studies/small/running/*.lease",
     "acquire": "pairs/*.partial",

@@ -1,4 +1,4 @@
-"""The runner "ray" without Ray: refused settings, and the data sent with a task. With Ray: tests/raylets."""
+"""The runner "ray" without Ray: refused settings, and the data sent with a task. tests/raylets tests it with Ray."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_an_address_without_a_listener_is_refused_at_once_and_others_are_left_to
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ClusterError, match=rf"the Ray cluster at {re.escape(address)} does not answer: start it"):
-            check_answers(address)  # bound, but not listening
+            check_answers(address)  # the port is bound, but no process listens
         taken.listen()
         check_answers(address)
     with pytest.raises(ClusterError, match="does not answer"):
@@ -69,7 +69,7 @@ def test_an_address_without_a_listener_is_refused_at_once_and_others_are_left_to
 
 
 class Recorder:
-    """A cluster on which every task fails; it records the stages that it is asked for."""
+    """A cluster on which every task fails. It records the stages of the tasks."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []
@@ -94,7 +94,7 @@ def test_tasks_of_every_kind_run_with_the_resources_of_their_stage(tmp_path: Pat
     cluster = Recorder()
     outcomes = list(run_jobs("analyze", jobs, Runtime(store=tmp_path), cast(Cluster, cluster)))
     assert cluster.stages == ["analyze"] * 4
-    # A task that fails stops no other.
+    # A task that fails does not stop other tasks.
     assert [(outcome.key.kind, str(cast(Failed, outcome).error)) for outcome in outcomes] == [
         ("frontier", "no machine"), ("analyze", "no machine"),
     ]  # fmt: skip
@@ -128,8 +128,8 @@ def test_shards_that_fail_alike_twice_are_not_tried_further_and_a_full_disk_stop
 
 
 def test_the_frontier_runs_beside_the_parts_of_the_saes() -> None:
-    """A step waits for the step before it, so the long jobs of the stage analyze are in one step."""
-    assert [len(STEPS[stage]) for stage in ("embed", "train", "export")] == [2, 1, 1]  # embeddings, and their checks
+    """A step waits for the step before it. So the long jobs of the stage analyze are in one step and run together."""
+    assert [len(STEPS[stage]) for stage in ("embed", "train", "export")] == [2, 1, 1]  # embed: embeddings, then checks
     demo = load_study(Path(__file__).parents[2] / "studies" / "demo.toml")
     given = Given(demo, State(), None, Path("store"))
     kinds = [{job.key.kind for job in step(given)} for step in STEPS["analyze"]]

@@ -63,7 +63,7 @@ def test_a_study_makes_every_view(finished: tuple[Path, Path, Run]) -> None:
 
 
 def test_an_entry_shows_how_long_its_dataset_took_to_make(finished: tuple[Path, Path, Run]) -> None:
-    # Both seeds are trained in processes of their own; the tasks of their entries only find what these wrote.
+    # Each seed is trained in a separate process. The task of an entry only finds the dataset that this process wrote.
     _, store, made = finished
     for entry in made.of("train"):
         assert entry.seconds == manifest_of(store, entry.dataset)["seconds"]
@@ -90,7 +90,7 @@ def test_a_study_with_nothing_to_do_says_so_without_prefect(copy: tuple[Path, Pa
     assert again.is_complete
     assert computed(again) == []
 
-    # What one lost file, another scan or another setting leave to do is seen.
+    # There is nothing to do until a setting changes or a file is lost. Without a last run there is work to do.
     assert nothing_to_do(load_study(study), store, again) is not None
     assert nothing_to_do(load_study(study, ["saes.main.k=4"]), store, again) is None
     next((store / again.of("export")[0].dataset.path).glob("*.parquet")).unlink()
@@ -146,9 +146,9 @@ def test_data_diets_are_trained_and_matched_with_their_setting(copy: tuple[Path,
         halves = con.execute("SELECT sae, data_half FROM saes WHERE data_half IS NOT NULL ORDER BY sae").fetchall()
         assert halves == [("main-half-a", "a"), ("main-half-b", "b")]
         pairs = con.execute("SELECT count(*) FROM (SELECT DISTINCT sae_a, sae_b FROM matches)").fetchone()
-        assert pairs == (4 * 3,)  # every setting of the family with every other, in both orders
+        assert pairs == (4 * 3,)  # each of the 4 settings with each of the 3 others
         rows_seen = dict(con.execute("SELECT sae, rows_seen FROM saes").fetchall())
-    # A half of the images is trained for twice the epochs, so almost as many rows are seen.
+    # An SAE on half of the images is trained for twice the epochs, so it sees almost as many rows as `main`.
     assert abs(rows_seen["main-half-a"] - rows_seen["main"]) < 0.2 * rows_seen["main"]
 
 
@@ -157,7 +157,7 @@ def test_one_stage_alone_and_force_recompute_just_that_stage(copy: tuple[Path, P
     before = last_run(store, "small")
     forced = run(study, store, only="train", force=True)
     assert computed(forced.run, of="train") == [("train", 0), ("train", 1)]
-    assert [e.dataset for e in forced.run.of("train")] == [e.dataset for e in before.of("train")]  # the same bytes
+    assert [e.dataset for e in forced.run.of("train")] == [e.dataset for e in before.of("train")]  # equal bytes
     assert [e.dataset for e in forced.run.of("analyze")] == [e.dataset for e in before.of("analyze")]  # still fresh
     assert forced.run.is_complete
     assert computed(run(study, store).run) == []

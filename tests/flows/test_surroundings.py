@@ -1,6 +1,6 @@
-"""A store that cannot be written, a server that does not answer, a locked database; afterwards the study resumes.
+"""A store that cannot be written, a server that does not answer, and a locked database. Later the study resumes.
 
-Each condition is real and affects a separate process. A full disk and a second process: tests/deploy.
+Each condition is real and affects a separate process. tests/deploy tests a full disk and a second process.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from storage.runs import numbers
 
 pytestmark = pytest.mark.slow
 
-# Changes to the user 65534, who cannot write the store. All modules are imported before, since that user may be unable
-# to read this installation.
+# This code changes to the user 65534, who cannot write the store. It first imports all modules, since the user 65534
+# may be unable to read this installation.
 NOBODY = "import flows.study, os\nif os.getuid() == 0: os.setuid(65534)\n"
 
 
@@ -95,7 +95,7 @@ def test_the_path_that_failed_is_named_and_whether_it_lies_in_the_store(tmp_path
     theirs, ours = (PermissionError(errno.EACCES, "Permission denied", str(path)) for path in (model, store / "own"))
     assert str(explained(theirs, store)).startswith(f"{model}: this user may not read or write it")
     assert str(explained(ours, store)).startswith(f"{store}/own, in the store: this user may not read or write it")
-    assert not is_of_surroundings(theirs, store)  # the next model may be readable
+    assert not is_of_surroundings(theirs, store)  # an unreadable model does not stop the other models
     assert is_of_surroundings(ours, store)
     quoted = RuntimeError(f"seed 0: OSError: [Errno 28] No space left on device: '{store}/saes/x'")
     assert "in the store: the disk is full: free some space (in the store: bridgescope gc)" in str(

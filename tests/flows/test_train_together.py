@@ -1,4 +1,4 @@
-"""Seeds trained side by side: one that fails is reported, and the others complete."""
+"""Seeds are trained side by side. A seed that fails is reported, and the other seeds complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_seed_that_diverges_lets_the_others_finish(tmp_path: Path, monkeypatch
         if seed == 0:
             failed.set()
             raise ChildFailed("seed 0: the loss is not a number at step 12 of 90")
-        assert failed.wait(10)  # the others end after the failure
+        assert failed.wait(10)  # the other seeds end after the failure
         trained.append(seed)
         return Dataset(path=f"saes/{seed}", recipe=str(seed), digest="", rows=1)
 

@@ -1,4 +1,4 @@
-"""What a run shows was made from the run's own datasets; failures are kept apart; configurations do not mix."""
+"""A run shows only results of its own datasets. Failures are kept apart, and configurations do not mix."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def copy(finished: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
 
 
 def l0(store: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[str, str]:
-    """(k of the SAE, standard error) of a query."""
+    """Query the k of the SAE. Returns (k, text on standard error)."""
     assert main(["sql", "select k from saes", "--format", "csv", "--store", str(store), *options]) == 0
     out, errors = capsys.readouterr()
     return out.split()[1], errors
@@ -62,19 +62,19 @@ def test_a_run_of_one_stage_shows_nothing_that_was_made_from_other_datasets(
     command = ["run", str(study), "--store", str(store), "--only", "train", "--set", "saes.main.k=5"]
     assert main(command) == 0
     out, errors = capsys.readouterr()
-    assert out == ""  # no results: those of the first run are not of this one
+    assert out == ""  # no results: results of the first run do not belong to this run
     assert "export, analyze, report of run 2 is missing or stale" in errors
     run = last_run(store, "small")
     assert run is not None
     assert (run.ended, run.missing) == ("partial", ["export", "analyze", "report"])
     assert not any(run.of(kind) for kind in ("export", "analyze", "report", "explorer"))
-    # The newest complete run answers, and is named.
+    # The newest complete run answers the query, and standard error names this run.
     k, errors = l0(store, capsys)
     assert k == "3"
     assert errors.startswith("study small, run 1 of ")
     assert main(["sql", "from saes", "--store", str(store), "--run", "2"]) == 2
     assert "export, analyze, report of run 2 is missing or stale" in capsys.readouterr().err
-    # What is published is one run's, or nothing.
+    # A publication holds datasets of one complete run, or is refused.
     front = Path(__file__).parent
     publish = ["publish", str(study), "--store", str(store), "--to", str(tmp_path / "out")]
     with pytest.MonkeyPatch.context() as patch:
@@ -85,7 +85,7 @@ def test_a_run_of_one_stage_shows_nothing_that_was_made_from_other_datasets(
         assert main(publish) == 0
     config = json.loads((tmp_path / "out" / "saes" / "own" / "main" / "0" / "config.json").read_text())
     assert config["k"] == 3
-    # The stages that follow complete the run, and its results are those of the new SAE.
+    # Running the later stages completes the run, and its results are results of the new SAE (k = 5).
     assert main(["run", str(study), "--store", str(store), "--set", "saes.main.k=5"]) == 0
     assert "(5)" in capsys.readouterr().out
     assert l0(store, capsys)[0] == "5"
@@ -105,7 +105,7 @@ def test_a_changed_configuration_is_a_variant_with_a_name_and_runs_of_its_own(
     assert [l0(store, capsys, "--variant", name)[0] for name in ("base", "saes.main.k=4")] == ["3", "4"]
     assert main(["sql", "select 1", "--store", str(store), "--variant", "none"]) == 2
     assert "has no variant 'none': it has base, saes.main.k=4, wide" in capsys.readouterr().err
-    # status of the file speaks of the file's own configuration.
+    # The command `status` with the file shows the configuration that the file holds.
     assert main(["status", str(study), "--store", str(store)]) == 0
     out = capsys.readouterr().out
     assert "run 1 of " in out
@@ -145,20 +145,20 @@ def test_a_job_that_fails_is_listed_and_stops_no_other(
     to_saelens(random_sae(8, 0), first.with_name("narrow"))  # the model's rows have 12 dimensions
     with pytest.raises(RunFailed, match=r"2 jobs failed, the others ended:\ntrain own one seed 0: ") as failed:
         run_study(load_study(study), store, progress=False)
-    assert failed.value.exit_code == 2  # every failure is bad input
+    assert failed.value.exit_code == 2  # both failures are bad input
     assert RunFailed(failed.value.run, [BadInput("x"), ValueError("y")]).exit_code == 1
     run = last_run(store, "small")
     assert run is not None
     assert (run.ended, run.missing) == ("failed", ["train", "export", "analyze", "report"])
     assert [(f.stage, f.sae, f.seed) for f in run.failures] == [("train", "one", 0), ("train", "two", 0)]
     assert "Traceback" in (store / run.failures[0].traceback).read_text()
-    assert [entry.sae for entry in run.of("export")] == ["main"]  # the other setting went on
+    assert [entry.sae for entry in run.of("export")] == ["main"]  # the setting that did not fail went on
     assert newest_complete(store, "small").number == 1
     assert main(["status", str(study), "--store", str(store)]) == 0
     out = capsys.readouterr().out
     assert re.search(r"missing  train own two seed 0 +failed in run 2: .* takes rows of 8 dimensions", out)
     assert "fresh    export own main seed 0 shard 0" in out
-    # One stage of one setting goes on where the other has failed.
+    # A stage can run for one setting alone when other settings have failed.
     only = ["run", str(study), "--store", str(store), "--only", "export"]
     assert main(only) == 2
     assert "train own one seed 0 is missing or stale" in capsys.readouterr().err
@@ -186,7 +186,7 @@ def test_every_model_is_looked_at_before_work_begins(tmp_path: Path, capsys: pyt
 
 
 def test_a_mixed_run_of_an_older_version_shows_its_closure_alone(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    """Version 0.1 filled the run of one stage with datasets of the run before it."""
+    """Version 0.1 filled a run of one stage with datasets of the previous run."""
     _, store = finished
     run = read_run(store, "small", 1)
     other = run.of("train")[0].dataset.model_copy(update={"path": "saes/f", "digest": "f"})

@@ -1,4 +1,4 @@
-"""Vectors of one's own through the flow: joined by key, made per shard, checked, and kept when they grow."""
+"""A user's vectors in the flow are joined by key, split into shards, checked, and kept when they grow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ MODEL = '[[models]]\nname = "{name}"\nspec = "embeddings:{name}"\n'
 
 
 def reordered(source: Path, target: Path, mixed: bool = False) -> None:
-    """Write the vectors of a folder in another order of rows; `mixed` gives every caption another's text vector."""
+    """Write the vectors of a folder in another order of rows.
+
+    With `mixed`, captions get the text vectors of other captions.
+    """
     target.mkdir()
     rng = np.random.default_rng(5)
     image, text = (np.load(source / f"{name}.npy") for name in ("image", "text"))
@@ -68,7 +71,7 @@ def test_vectors_in_another_order_are_those_of_the_same_pairs_and_growth_makes_n
         ).fetchall()
     assert rows == [("mixed", 2, 2200, False), ("other", 2, 2200, True), ("own", 2, 2200, True)]
 
-    for memo in ("fingerprints.json", "vectors.json"):  # torn by a power cut
+    for memo in ("fingerprints.json", "vectors.json"):  # files that a power cut left incomplete
         (store / "sources" / memo).write_text('{"')
     states = {
         row.key: row.state for row in status(load_study(study_file), store) if row.key.kind in ("embed", "checks")

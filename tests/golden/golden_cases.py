@@ -1,7 +1,8 @@
-"""The tiny fixed input of every stage, and what the stages make of it, without Prefect and in this process.
+"""The tiny fixed input of every stage, and the outputs of the stages, made in this process without Prefect.
 
-Each stage starts from inputs that no other stage of this project computed, as far as it can: the tables are made from
-dictionaries that are written down here, not from trained ones. So a change of one stage moves the figures of no other.
+Each stage starts from inputs that no other stage of this project computed, as far as possible. For example,
+tables are made from dictionaries that this file writes down, not from trained dictionaries. So a change of one stage
+does not move the figures of other stages.
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ heldout = 0.25
 name = "own"
 spec = "embeddings:vectors"
 """
-#: {name of a setting: its keys}. Width 96 has dead concepts, hence AuxK, and more than 10 concepts a code, hence the
-#: sparse step. `restarted` is just long enough for one restart of dead concepts: after three, float32 noise decides
-#: which rows are drawn. Noise of 2e-7 in the rows moves no dictionary by more than 1.1e-5 (1 - mean cosine).
+#: {name of a setting: its keys}. Width 96 gives dead concepts, so AuxK is used. It also gives more than 10 concepts per
+#: code, so the sparse step is used. `restarted` is just long enough for one restart of dead concepts: after three
+#: restarts, float32 noise decides which rows are drawn. Noise of 2e-7 in the rows moves no dictionary by more than
+#: 1.1e-5 (1 - mean cosine).
 TRAININGS = {
     "sparse": "width = 96\nepochs = 6\ndead_after_epochs = 0.1",
     "restarted": "width = 96\nepochs = 11",
@@ -67,7 +69,7 @@ SHARED = "k = 4\nbatch_size = 32\nseeds = [0]\n"
 
 
 def section(name: str) -> str:
-    """The section of one training."""
+    """The section of a study file for one of `TRAININGS`."""
     rate = "" if "learning_rate" in TRAININGS[name] else "learning_rate = 2e-3\n"
     return f'[[saes]]\nname = "{name}"\n{TRAININGS[name]}\n{rate}{SHARED}'
 
@@ -120,7 +122,7 @@ k = 1
 
 
 def stages() -> dict[str, Stage]:
-    """Every cached task of the project, by the name of its body."""
+    """Every cached task of the project, under the name of its function."""
     modules = [importlib.import_module(f"tasks.{entry.name}") for entry in pkgutil.iter_modules(tasks.__path__)]
     found = [value for module in modules for value in vars(module).values() if isinstance(value, Stage)]
     return {stage.body.__name__: stage for stage in found}
@@ -128,25 +130,25 @@ def stages() -> dict[str, Stage]:
 
 @contextmanager
 def in_this_process() -> Iterator[None]:
-    """One thread, and no child processes: training and measuring run here."""
+    """Use one thread and no child processes: training and measuring run in this process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         for module in ("tasks.fit", "tasks.frontier"):
             patch.setattr(f"{module}.in_process", lambda body, job, label: body(job, Watch(os.getppid())))
-        patch.setattr("report.page.write_files", lambda folder, drawn: [])  # figure files: seconds, and no figures
+        patch.setattr("report.page.write_files", lambda folder, drawn: [])  # figure files are slow and not compared
         yield
     torch.set_num_threads(threads)
 
 
 class Made:
-    """What the stages made, by stage: the figures of each dataset, by its place in the study."""
+    """Results of the stages: for each stage, the figures of each dataset under the dataset's place in the study."""
 
     def __init__(self, store: Path) -> None:
         self.store, self.figures = store, dict[str, Figures]()
 
     def make(self, stage: Stage, place: str, **inputs: Any) -> Dataset:
-        """Make a dataset and take its figures."""
+        """Make a dataset and record its figures."""
         dataset = stage.make(Runtime(store=self.store, device="cpu", embed_batch_size=16, progress=False), **inputs)
         found = {"dataset": {"height": dataset.rows}, **figures_of(self.store / dataset.path)}
         placed = {f"{place}: {name}": value for name, value in found.items()}
@@ -154,7 +156,7 @@ class Made:
         return dataset
 
     def study(self, study: Study, upto: str, state: State | None = None) -> State:
-        """Make the datasets of a study, up to the last step of a stage. Those that `state` holds are taken from it."""
+        """Make the datasets of a study, up to the last step of a stage. Datasets that `state` holds are not made."""
         given = Given(study, State(), None, self.store)
         scanned = scan(self.store, open_source(source_of(study.pairs), self.store), study.pairs.shard_size)
         given.state.add(*(Entry(kind="scan", shard=n, dataset=listing) for n, listing in enumerate(scanned.listings)))
@@ -171,7 +173,7 @@ class Made:
 
 
 def vectors(folder: Path) -> None:
-    """Vectors of 160 images with two captions each: sparse sums of 20 directions, and a gap between modalities."""
+    """Write vectors of 160 images with two captions each: sparse sums of 20 directions, with a modality gap."""
     rng = np.random.default_rng(7)
     atoms, gap = rng.standard_normal((20, DIM)), rng.standard_normal(DIM)
     codes = rng.random((IMAGES, 20)) * (rng.random((IMAGES, 20)) < 0.15)
@@ -187,7 +189,7 @@ def vectors(folder: Path) -> None:
 
 
 def written_down(seed: int, width: int = 16) -> sae.SAE:
-    """An SAE that nobody trained: its numbers are drawn by numpy. Two seeds share half of their atoms."""
+    """An SAE that is not trained: numpy draws its numbers. SAEs of two seeds share half of their atoms."""
     rng, shared = np.random.default_rng(seed), np.random.default_rng(99)
     atoms = rng.standard_normal((width, DIM))
     atoms[::2] = shared.standard_normal((width, DIM))[::2] + 0.2 * rng.standard_normal((width, DIM))[::2]
@@ -199,7 +201,7 @@ def written_down(seed: int, width: int = 16) -> sae.SAE:
 
 
 def told(made: Made, study: Study) -> State:
-    """The entries of the SAEs that are written down, with a training curve of one point."""
+    """Store the SAEs of `written_down` with training curves of one point. Returns a state with their entries."""
     state = State()
     for seed in study.saes[0].seeds:
 
@@ -215,7 +217,7 @@ def told(made: Made, study: Study) -> State:
 
 
 def pictures(folder: Path) -> None:
-    """24 pictures of coloured squares, each with a caption beside it."""
+    """Write 24 pictures of coloured squares, each with a caption file."""
     folder.mkdir()
     rng = np.random.default_rng(3)
     for i in range(24):
@@ -227,7 +229,7 @@ def pictures(folder: Path) -> None:
 
 
 def fixed_clip(folder: Path) -> None:
-    """A tiny CLIP whose weights numpy draws, so that torch's generator does not decide them."""
+    """Write a tiny CLIP. Its weights are drawn by numpy, so they do not depend on torch's random generator."""
     from safetensors.numpy import load_file, save_file
 
     build("clip", folder)
@@ -241,7 +243,7 @@ def fixed_clip(folder: Path) -> None:
 
 
 def trainings(folder: Path, settings: str = TRAINED) -> Made:
-    """Train SAEs on the vectors, in a folder."""
+    """Train SAEs on the golden vectors, with a store in a folder."""
     made = Made(folder / "store")
     made.store.mkdir()
     vectors(folder / "vectors")

@@ -1,6 +1,6 @@
-"""The figures of a dataset: counts, means and root mean squares of what its files hold, and a few values themselves.
+"""The figures of a dataset: counts, means and root mean squares of the data in its files, and a few single values.
 
-They are numbers, not bytes: another CPU rounds otherwise, and a compressor may change.
+Figures are compared, not bytes, since another CPU rounds differently and a compressor may change.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from safetensors.numpy import load_file
 from storage.manifest import files_in
 
 Figures = dict[str, Any]
-WHOLE = ("dictionary",)  #: tensors whose rows are kept: a mean says little of directions
-#: Columns that differ from run to run, and one that a single rounding on another CPU moves by a whole concept.
+WHOLE = ("dictionary",)  #: tensors whose rows are kept, since a mean says little about directions
+#: Columns without figures. Times differ between runs. `dead_fraction` may move by a whole concept if a CPU rounds
+#: differently.
 LEFT_OUT = {"seconds", "rows_per_second", "dead_fraction"}
-#: Tensors of a demo model's towers, which are weights of packages, not results.
+#: Tensors of the towers of a demo model. They are weights from packages, not results, and have no figures.
 FROZEN = re.compile(r"text\.transformer\.|visual\.trunk\.")
 ROWS = 8  #: rows that are kept of arrays of vectors
 
@@ -50,7 +51,7 @@ def figures_of(folder: Path) -> Figures:
 
 
 def _of_table(table: pl.DataFrame) -> Figures:
-    """Figures of each column: numbers and truth values by their moments, other types by their number."""
+    """Figures of each column: numbers and truth values by their moments, other types by the number of values."""
     found: Figures = {"table": {"height": table.height}}
     for column in sorted(set(table.columns) - LEFT_OUT):
         series = table[column]
@@ -64,7 +65,7 @@ def _of_table(table: pl.DataFrame) -> Figures:
 
 
 def _of_array(values: np.ndarray[Any, Any], rows: int) -> Figures:
-    """Shape, mean and root mean square of the finite values, how many these are, and the first rows if asked for."""
+    """Shape, and number, mean and root mean square of the finite values. Also the first `rows` rows."""
     array = np.asarray(values, np.float64)
     finite = array[np.isfinite(array)]
     found: Figures = {"shape": list(array.shape), "finite": int(finite.size)}
@@ -76,17 +77,18 @@ def _of_array(values: np.ndarray[Any, Any], rows: int) -> Figures:
 
 
 def round_of(value: float) -> float:
-    """Six significant digits."""
+    """Round a value to six significant digits."""
     return float(f"{value:.6g}")
 
 
-#: A mean may differ by this share of the root mean square: float32 noise moves it less, a change of a constant more.
+#: A mean may differ by this share of the root mean square. Noise of float32 moves a mean by less, and a change of a
+#: constant moves a mean by more.
 SHARE = 2e-3
-COSINE = 0.99995  # the least mean cosine of kept rows: five times what noise moves
+COSINE = 0.99995  # the lowest allowed mean cosine of kept rows; noise moves the cosine a fifth as far from 1
 
 
 def differences(golden: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """A sentence for each figure that has moved, or is in one of the two alone."""
+    """A sentence for each figure that has moved, or that only one of `golden` and `found` has."""
     moved = [f"{name}: is in one of the two alone" for name in sorted(golden.keys() ^ found.keys())]
     for name in sorted(golden.keys() & found.keys()):
         moved += [f"{name}: {sentence}" for sentence in _moved(golden[name], found[name])]
@@ -113,7 +115,7 @@ def _moved(golden: Any, found: Any) -> list[str]:
 
 
 def _cosine(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
-    """Mean cosine of equal rows; rows that are 0, or not finite, in both count as equal."""
+    """Mean cosine of row i of `a` and row i of `b`. Two rows that are both 0, or both not finite, count as equal."""
     a, b = np.nan_to_num(a), np.nan_to_num(b)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     both = (np.abs(a).sum(1) == 0) & (np.abs(b).sum(1) == 0)

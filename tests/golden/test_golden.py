@@ -1,7 +1,7 @@
-"""A golden result beside the version of every stage: results do not move while the version stays.
+"""Every stage has a golden result beside its version. Results must not move while the version stays.
 
-A dataset is known by its recipe, of which the version is a part. A change of code that moves results without a new
-version makes old and new results one.
+A dataset is identified by its recipe, which includes the version of the stage. If a change of code moves results
+without a new version, old and new results have the same recipe.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def test_the_results_of_a_stage_have_not_moved(made: dict[str, Figures], name: s
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Any:
-    """Train one setting of the golden trainings, and say what moved."""
+    """A function that trains one of the golden trainings and returns a sentence for each figure that moved."""
 
     def moved(name: str) -> list[str]:
         result: Made = trainings(tmp_path, section(name))
@@ -63,7 +63,7 @@ def test_an_unchanged_trainer_moves_nothing(trained: Any) -> None:
 
 
 def scaled(module: str, name: str, factor: float) -> Any:
-    """A change of one constant or function of the trainer: its value, times a factor."""
+    """A change that multiplies a constant of the trainer, or the result of a function of the trainer, by a factor."""
 
     def change(patch: pytest.MonkeyPatch) -> None:
         value = getattr(sys.modules[module], name)
@@ -74,7 +74,7 @@ def scaled(module: str, name: str, factor: float) -> Any:
 
 
 def other_noise(patch: pytest.MonkeyPatch) -> None:
-    """Start atoms with other noise, a tenth of a row, as another order of random numbers gives."""
+    """Give the initial atoms other noise, a tenth of a row in size, as another order of random numbers does."""
     import torch
 
     normal = torch.randn
@@ -82,7 +82,7 @@ def other_noise(patch: pytest.MonkeyPatch) -> None:
 
 
 def other_auxk(patch: pytest.MonkeyPatch) -> None:
-    """AuxK weighs 1/24 in place of 1/32."""
+    """Give the AuxK loss the weight 1/24 in place of 1/32."""
     from flows.config import SAESetting
 
     setting = SAESetting.setting

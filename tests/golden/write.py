@@ -1,4 +1,4 @@
-"""Write the golden results anew, from the root of the checkout: make golden.
+"""Write the golden results anew. Run `make golden` in the root of the checkout.
 
 A stage whose figures have moved while its version stayed is refused and named: raise its version first.
 """
@@ -17,7 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def text_of(version: str, figures: dict[str, object]) -> str:
-    """The golden result of a stage: its version, and one line a figure."""
+    """The text of the golden result of a stage: its version, and one line per figure."""
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(figures.items())]
     return f'{{\n "version": {json.dumps(version)},\n "figures": {{\n' + ",\n".join(lines) + "\n }\n}\n"
 

@@ -1,4 +1,4 @@
-"""A study of small pictures, and clusters that end with their test."""
+"""A study of small pictures, and Ray clusters that end with the test that starts them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def raylets() -> Iterator[type[Raylets]]:
-    """A class of clusters that end with the test."""
+    """A subclass of `Raylets` whose clusters end with the test."""
     clusters: list[Raylets] = []
 
     class Own(Raylets):

@@ -50,14 +50,14 @@ def test_a_cluster_on_this_machine_makes_the_bytes_of_threads_and_the_next_run_f
 
 
 def embedding(store: Path, raylet: int) -> list[Path]:
-    """The shards that a descendant of a raylet is embedding, read from its locks."""
+    """The shards that a descendant process of a raylet is embedding, read from the locks in the store."""
     below = {f"process {pid} on" for pid in descendants(raylet)}
     held = [lock for lock in store.glob("embeddings/*.lock") if any(lock.read_text().startswith(one) for one in below)]
     return [lock for lock in held if not lock.with_suffix("").is_dir()]
 
 
 def training(raylet: int) -> list[int]:
-    """Descendants of a raylet that train an SAE."""
+    """A raylet's descendant processes that train an SAE."""
     pids = []
     for pid in descendants(raylet):
         with contextlib.suppress(OSError):
@@ -67,7 +67,7 @@ def training(raylet: int) -> list[int]:
 
 
 def kill(raylet: int) -> None:
-    """SIGKILL a raylet and its descendants, as when its machine is lost."""
+    """SIGKILL a raylet and its descendant processes, as if the machine of the raylet were lost."""
     for pid in (raylet, *descendants(raylet)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

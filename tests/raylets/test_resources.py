@@ -1,4 +1,4 @@
-"""Resources that Ray reserves for a task, and a model that stays loaded in a process with a (simulated) GPU."""
+"""The resources that Ray reserves for a task, and a model that stays loaded in a process with a simulated GPU."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_gpus_go_to_embed_and_train_as_the_study_says(raylets: type[Raylets]) ->
         assert joined.options("embed") == {"num_cpus": 1, "num_gpus": 1, "max_calls": 0}
         assert joined.options("train") == {"num_cpus": 1, "num_gpus": 0.25, "max_calls": 0}
         assert joined.options("export")["num_gpus"] == 0
-        assert joined.ahead("embed") == 4 * 2  # two at once, one per GPU
-        assert joined.ahead("train") == 4 * 4  # four at once: two GPUs have room for eight, four cores for four
+        assert joined.ahead("embed") == 4 * 2  # two tasks at once, one per GPU
+        assert joined.ahead("train") == 4 * 4  # four tasks at once: two GPUs have room for eight, four cores for four
     with Cluster(RuntimeSection(runner="ray", ray_address=cluster.address, device="cpu", num_cpus=2)) as joined:
         joined.task_runner("embed")
         assert joined.options("embed") == {"num_cpus": 2, "num_gpus": 0, "max_calls": 0}
@@ -48,10 +48,10 @@ def test_a_task_that_fits_no_machine_is_refused_or_logged(
     cluster = raylets(num_cpus=2)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with Cluster(RuntimeSection(runner="ray", ray_address=cluster.address, num_gpus=1)) as joined:
-        joined.task_runner("embed")  # a machine with a GPU may join later
+        joined.task_runner("embed")  # no error: a machine with a GPU may join later
         assert "a task of embed needs 1 cores and 1 GPUs" in caplog.text
         assert "waits for one" in caplog.text
-        joined.address = None  # no address: a cluster that the run itself starts
+        joined.address = None  # no address: the run starts the cluster, and no machine can join
         with pytest.raises(BadInput, match="no machine of the Ray cluster has both"):
             joined.task_runner("embed")
         joined.task_runner("export")

@@ -1,4 +1,4 @@
-"""A small catalog in memory, with the tables and columns of a study, for tests of the page. Uses no store."""
+"""A small catalog in memory, with the tables and columns of a study, for tests of the page. No store is used."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def small_catalog(
 ) -> duckdb.DuckDBPyConnection:
     """A catalog of 40 images with two captions each, and 16 concepts per SAE.
 
-    Even concepts fire on images, odd ones on captions, and concept 0 on both. `whole` adds optional parts: geometry,
-    interventions, a frontier and two halves of the data.
+    Even concepts fire on images, odd concepts on captions, and concept 0 on both. `whole` adds optional parts:
+    geometry, interventions, a frontier and two halves of the data.
     """
     saes = (*saes, "main-half-a", "main-half-b") if whole else saes
     con = duckdb.connect()
@@ -127,7 +127,7 @@ def study(models: Sequence[str] = ("one", "two"), saes: Sequence[str] = ("main",
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[Any, ...]]) -> None:
-    # one statement: executemany inserts row by row and takes seconds
+    # placeholders of a row: one statement inserts all rows, since executemany takes seconds
     one = f"({', '.join('?' * len(rows[0]))})"
     con.execute(f"INSERT INTO {table} VALUES {', '.join([one] * len(rows))}", [value for row in rows for value in row])
 
@@ -163,7 +163,7 @@ def _fill_run(con: duckdb.DuckDBPyConnection, rng: random.Random, run: Name) -> 
     )
     for modality, items, parity in (("image", 40, 0), ("text", 80, 1)):
         fires = [(*run, modality, item, (2 * item + parity) % WIDTH, 1 + rng.random()) for item in range(items)]
-        # concept 0 serves both modalities
+        # concept 0 fires on both modalities
         both = [(*run, modality, item, 0, 3.0) for item in range(items) if item % 8 or parity]
         _insert(con, "activations", fires + both)
     _insert(
@@ -212,7 +212,7 @@ def _fill_whole(con: duckdb.DuckDBPyConnection, rng: random.Random, runs: list[N
         for i, name in enumerate(INTERVENTIONS):
             of = (None, None) if name == "mean_removed" else run[1:]
             if of[0] is None and run[1:] != ("main", 0):
-                continue  # once per model
+                continue  # `mean_removed` has rows once per model
             for direction in ("image_to_text", "text_to_image"):
                 recalls = (0.1 * i, 0.9, 1.0) if name != "only_bridging" else (None, None, None)
                 rows = [(run[0], *of, "heldout", name, direction, 10, 20, *recalls, 3.0, 0.2)]

@@ -19,10 +19,10 @@ def card(catalog: Make, config: Make, items: bool = True, demo: bool = False, **
 def test_it_shows_each_part_with_the_tables_numbers(catalog: Make, config: Make) -> None:
     text = card(catalog, config)
     assert "| main | one | batchtopk | 8 | 16 | 2 |" in text
-    assert "| main | one | 0 | 0.700 | 0.600 | 0.800 |" in text  # R2 of images, of captions, of both
-    assert "6.2\u202f%" in text  # dead: .0625
+    assert "| main | one | 0 | 0.700 | 0.600 | 0.800 |" in text  # R2 of images, of captions, and of both together
+    assert "6.2\u202f%" in text  # dead concepts: .0625
     stability = next(line for line in text.splitlines() if line.startswith("| main | one | 0 | 1 | 0.600 |"))
-    assert float(stability.split("|")[6]) > 0.19  # the column of floor random
+    assert float(stability.split("|")[6]) > 0.19  # column 6 is the floor of random dictionaries
     assert "## Findings" in text
     assert "common concepts are stable" in text
     assert "main-half-a" not in text[text.index("## Stability") : text.index("## Findings")]

@@ -1,4 +1,4 @@
-"""Studies in which most figures have nothing to show: the page, the card, the explorer and the lines are still made."""
+"""Studies in which most figures have nothing to show: page, model card, explorer and result lines are still made."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from report.queries import ask
 from storage.site import SITE
 
 Make = Callable[..., Any]
-#: case -> what its page says in words, and figures that it does not show
+#: case -> (a text that the page of the case shows, names of figures that the page does not show)
 SAYS = {
     "an_empty_store": ("Not measured: there is no SAE.", "modality stability training models"),
     "one_row_each": ("The gallery is so small that chance finds every item.", "models"),

@@ -1,4 +1,4 @@
-"""The explorer's data files: correct, safe, deterministic, and optionally without images and captions."""
+"""The explorer's data files are correct, safe and deterministic, and may leave out images and captions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def dictionary_of(key: str) -> Dictionary:
 
 
 def write(folder: Path, con: Any, config: dict[str, Any]) -> Path:
-    """Write the archive of a catalog, and the figures of its page. Returns the archive."""
+    """Write the figures of a catalog's page, and the archive of the explorer's data. Returns the archive."""
     figures = folder / "page" / "figures"
     figures.mkdir(parents=True)
     described = [
@@ -61,7 +61,7 @@ def write(folder: Path, con: Any, config: dict[str, Any]) -> Path:
 
 
 def read(site: Path) -> dict[str, Any]:
-    """Every file of an archive by name, JSON as values."""
+    """Every file of an archive by name. JSON files are parsed."""
     with zipfile.ZipFile(site) as files:
         members: dict[str, Any] = {name: files.read(name) for name in files.namelist()}
     return {name: json.loads(data) if name.endswith(".json") else data for name, data in members.items()}
@@ -82,13 +82,13 @@ def test_the_manifest_names_the_saes_of_the_study_file_and_no_diets(files: dict[
     assert [run["key"] for run in manifest["runs"]] == [f"{m}/main/{s}" for m in ("one", "two") for s in (0, 1)]
     run = manifest["runs"][0]
     assert (run["concepts"], run["dim"], run["k"], run["layout"]) == (WIDTH, 8, 2, "pca")
-    assert run["stability"] == pytest.approx(0.6)  # 8 of 16 at .8, 8 at .4
+    assert run["stability"] == pytest.approx(0.6)  # of 16 concepts, 8 have the cosine .8 and 8 have .4
     assert 0.2 <= run["floor_random"] <= 0.22
     assert run["bridges"] == 8
     assert manifest["pairs"] == {"images": 40, "captions": 80, "licence": None}
     assert {row["sae"] for row in files["data/compare.json"]["settings"]} == {"main", "main-half-a", "main-half-b"}
     views = {view["name"] for view in manifest["views"]}
-    assert views == set()  # the small catalog has tables instead
+    assert views == set()  # the small catalog has tables in place of views
     assert (manifest["live"], manifest["items"], manifest["schema"]) == (False, True, 1)
 
 
@@ -107,7 +107,7 @@ def test_bridges_come_by_size_whatever_their_sign(files: dict[str, Any]) -> None
     bridges = files[f"data/runs/{KEY}/bridges.json"]
     assert bridges["bridge"] == pytest.approx([2.0, *(0.05 * i for i in range(7, 0, -1))])
     assert bridges["image_concept"][:2] == [0, 14]
-    assert bridges["correlation_bridge"][-1] is None  # undefined
+    assert bridges["correlation_bridge"][-1] is None  # the correlation is undefined
 
 
 def test_a_concept_shows_its_strongest_items_its_bars_and_its_matches(files: dict[str, Any]) -> None:
@@ -118,8 +118,9 @@ def test_a_concept_shows_its_strongest_items_its_bars_and_its_matches(files: dic
     assert activations == sorted(activations, reverse=True)
     assert len(concept["histogram"]["edges"]) == 21
     assert concept["histogram"]["edges"][-1] == 3.0
-    # Images 0, 4, 8 ... 36 are held out. Concept 0 has an activation below 2 on the five that are multiples of 8, and 3
-    # on the other five. On all 20 captions of held-out images it has 3. So the last bin holds 5 images and 20 captions.
+    # Images 0, 4, 8 ... 36 are held out. On the five images that are multiples of 8 the activation of concept 0
+    # is below 2, on the other five it is 3. On all 20 captions of held-out images the activation is 3. So
+    # the last bin holds 5 images and 20 captions.
     assert concept["histogram"]["image"][-1] == 5
     assert sum(concept["histogram"]["text"]) == concept["histogram"]["text"][-1] == 20
     assert concept["matches"] == [{"key": "one/main/1", "concept": 0, "cosine": 0.8}]
@@ -150,11 +151,11 @@ def test_captions_are_kept_letter_by_letter(files: dict[str, Any]) -> None:
 def test_thumbnails_are_small_and_carry_no_metadata(files: dict[str, Any]) -> None:
     with Image.open(io.BytesIO(files["thumbs/0.webp"])) as picture:
         assert (picture.format, picture.size) == ("WEBP", (160, 96))
-    assert files["data/items/0.json"]["images"]["39"]["thumb"] is None  # its bytes are not a picture
+    assert files["data/items/0.json"]["images"]["39"]["thumb"] is None  # the bytes of image 39 are not a picture
     assert "thumbs/39.webp" not in files
     turned = io.BytesIO()
     exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn
+    exif[0x0112] = 6  # the EXIF orientation: a quarter turn
     exif[0x010F] = "somebody's camera"
     Image.new("RGB", (400, 200), "red").save(turned, "JPEG", exif=exif)
     thumbnail = webp(turned.getvalue(), 160, 70)
@@ -205,7 +206,7 @@ def test_without_items_no_caption_and_no_picture_is_left(site: Path, files: dict
     text = "".join(path.read_text() for path in tmp_path.rglob("*.json"))
     assert "alert(1)" in json.dumps(files["data/items/0.json"])
     for caption in files["data/items/search.json"]["caption"]:
-        if caption != AWKWARD:  # also the description of the figures here
+        if caption != AWKWARD:  # AWKWARD is also the description of the figures
             assert caption not in text
     assert not (tmp_path / "thumbs").exists()
     assert not (tmp_path / "data" / "items").exists()
@@ -232,7 +233,7 @@ def test_shares_by_hand() -> None:
     many, rests = shares_of_items(
         np.eye(2), np.array([0.0, 1.0]), np.array([0, 2, 3]), np.array([0, 1, 1]), np.array([2.0, 1.0, 1.0])
     )
-    # The second item has x_hat = (0, 2), the share 1 * 2 / 4 = .5, and 2 / 4 = .5 for the bias.
+    # The second item has x_hat = (0, 2). The share of its concept is 1 * 2 / 4 = .5, the share of the bias 2 / 4 = .5.
     assert (many.tolist(), rests.tolist()) == ([0.5, 0.25, 0.5], [0.25, 0.5])
 
 
@@ -268,7 +269,7 @@ def test_umap_keeps_groups_together_and_gives_the_same_places_again() -> None:
     group = np.repeat([0, 1], 40)
     distance = np.linalg.norm(places[:, None] - places[None], axis=2)
     np.fill_diagonal(distance, np.inf)
-    assert (group[distance.argmin(axis=1)] == group).all()  # each has its nearest neighbour in its own group
+    assert (group[distance.argmin(axis=1)] == group).all()  # the nearest neighbour of each concept is in its group
 
 
 def test_the_square_keeps_the_aspect() -> None:

@@ -1,4 +1,4 @@
-"""The page: complete, safe, self-contained and deterministic."""
+"""The page is complete, safe, self-contained and deterministic."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALWAYS = {"modality", "energy", "stability", "training", "bridge-matrix"}
 
 
 class ParsedPage(HTMLParser):
-    """A parsed page: tags with attributes, text, the SQL of every exhibit, ids."""
+    """A parsed page: tags with attributes, text, ids, and the SQL of every figure and table."""
 
     VOID = ("meta", "link", "img", "br", "input")
 
@@ -37,8 +37,8 @@ class ParsedPage(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.statements: list[str] = []
-        self.without_sql: list[str] = []  # figures and tables whose block holds no statement
-        self.blocks: list[tuple[int, int]] = []  # of each open block: depth, and number of statements before it
+        self.without_sql: list[str] = []  # figures and tables without an SQL statement in their block
+        self.blocks: list[tuple[int, int]] = []  # for each open block: (depth, statements before it)
         self.text = ""
         self.feed(page)
 
@@ -115,9 +115,9 @@ def test_every_figure_and_table_has_sql_that_runs(page: str, con: duckdb.DuckDBP
     for statement in parsed.statements:
         con.execute(statement)
     shown = [tag for tag, attributes in parsed.tags if attributes.get("role") == "img"]
-    # Five figures have one panel for each of the 2 models. Two (models side by side, energy) have one panel. Two have
-    # 4: the bridge matrix one per model and score, the frontier one per model and modality. The alignment has 8: one
-    # per model and subspace.
+    # Five figures have one panel for each of the 2 models. Two figures (models side by side, energy) have one panel.
+    # Two figures have 4 panels: the bridge matrix has one per model and score, the frontier one per model and modality.
+    # The alignment figure has 8 panels, one per model and subspace.
     assert len(shown) == 5 * 2 + 2 * 1 + 2 * 4 + 1 * 8
 
 
@@ -136,7 +136,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_equal_input_gives_equal_bytes(
     folder: Path, catalog: Make, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")  # matplotlib writes this date, or today's, into the metadata
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")  # matplotlib writes this date, or today, into its files
     write_report(tmp_path, catalog(models=("one",), whole=True), config(models=("one",)))
     assert files(tmp_path) == files(folder)
 
@@ -174,7 +174,7 @@ def test_headings_descend_one_step_at_a_time_and_ids_are_unique(page: str) -> No
 
 
 def test_self_bridges_are_labelled_as_one_concept(page: str) -> None:
-    assert page.count("<em>the same concept</em>") == 4  # concept 0, in both lists of both models
+    assert page.count("<em>the same concept</em>") == 4  # concept 0 is in both lists of both models
 
 
 def test_one_seed_says_that_stability_needs_two(catalog: Make, config: Make) -> None:
@@ -197,10 +197,10 @@ def test_several_settings_are_all_there(catalog: Make, config: Make) -> None:
     saes = ("wide", "main")
     parsed = ParsedPage(rendered(contents(catalog(saes=saes), config(saes=saes))))
     panels = [attributes["aria-label"] for _, attributes in parsed.tags if attributes.get("role") == "img"]
-    # Three figures have a panel for each of 2 models and 2 settings (12), the energy one per setting (2), the models
-    # side by side one panel (1), and the bridge matrix 2 for each model, of the first setting only (4).
+    # Three figures have a panel for each of 2 models and 2 settings (12). The energy has a panel per setting (2), the
+    # models side by side have one panel (1). The bridge matrix has 2 panels per model, for the first setting only (4).
     assert len(panels) == 12 + 2 + 1 + 4
-    assert str(panels[0]).startswith("one, wide: ")  # settings in the order of the study file
+    assert str(panels[0]).startswith("one, wide: ")  # settings are in the order of the study file
     assert parsed.without_sql == []
 
 
@@ -254,9 +254,10 @@ def test_files_have_the_colours_of_the_light_scheme(page: str) -> None:
 def test_claims_come_first_and_say_what_holds(page: str) -> None:
     parsed = ParsedPage(page)
     assert next(dict(attributes).get("class") for tag, attributes in parsed.tags if tag == "table") == "claims"
-    # Only concepts 0, 1, 3 and 8 fire on held-out items, and 0 has by far the most energy: it alone is common, with the
-    # cosine .8. Concepts without energy are ordered by id, so the rare half is 7 and 9 to 15, with the mean cosine
-    # (0.8 + 7 * 0.4) / 8 = 0.45. Both figures lie above floor_matched, which is drawn between .30 and .32.
+    # Only concepts 0, 1, 3 and 8 fire on held-out items. Concept 0 has by far the most energy, so only concept 0 is
+    # common, with the cosine .8. Concepts without energy are ordered by id. So the rare half is concepts 7 and 9 to 15,
+    # with the mean cosine (0.8 + 7 * 0.4) / 8 = 0.45. Both .8 and .45 lie above floor_matched, which is drawn between
+    # .30 and .32.
     number, dash = r"\s*(0\.3\d\d)\s*", " – "
     assert re.search(rf"common concepts are stable\s*one\s*0\.800{number}0\.800{dash}0\.800\s*holds", parsed.text)
     assert re.search(
@@ -296,7 +297,7 @@ def test_a_view_with_a_page_section_is_a_plain_table(
     con = catalog(models=("one",))
     before = rendered(contents(con, config(models=("one",))))
     con.execute("CREATE VIEW toy AS SELECT 'one' AS model, i::BIGINT AS rank_of, i / 8 AS share FROM range(30) AS r(i)")
-    assert rendered(contents(con, config(models=("one",)))) == before  # a view without a file has no section
+    assert rendered(contents(con, config(models=("one",)))) == before  # a view without an SQL file has no section
     sql = shutil.copytree(SQL, tmp_path / "sql")
     (sql / "views" / "toy.sql").write_text(
         "-- Purpose: shares that count up.\n-- Columns: model; rank_of; share.\n-- Page: Shares <in> order\n"

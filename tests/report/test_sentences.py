@@ -14,7 +14,7 @@ Make = Callable[..., duckdb.DuckDBPyConnection]
 
 
 def answers(**tables: list[Row]) -> sentences.Answers:
-    """Answers in which only the named queries have rows."""
+    """Answers to the queries of the page. Only the queries named in `tables` have rows."""
     fields = {name: Answer("", [], tables.get(name, [])) for name in sentences.Answers._fields}
     return sentences.Answers(**fields)
 
@@ -211,7 +211,7 @@ def test_modality_wording_follows_the_shares(catalog: Make) -> None:
     assert finding_for().text == "Most concepts do not serve one modality alone."
     assert "0\u202f% of 12 concepts are unimodal" in finding_for().by_model[0][1]
     assert "hold 0\u202f% of the energy" in finding_for().by_model[0][1]
-    assert finding_for().by_model[0][1].endswith("4 left out")  # concepts 12 to 15, with 9 firings
+    assert finding_for().by_model[0][1].endswith("4 left out")  # concepts 12 to 15, which fire 9 times each
 
 
 def test_chance_counts_the_captions_of_each_image(catalog: Make) -> None:

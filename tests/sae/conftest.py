@@ -1,4 +1,4 @@
-"""One thread for all tests here: equal bits need one thread, and a second one does not speed up small steps."""
+"""All tests of this folder use one thread: more threads can change bits, and do not speed up small steps."""
 
 import torch
 

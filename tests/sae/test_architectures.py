@@ -1,4 +1,4 @@
-"""The table of architectures: everything derived from it agrees with it, and reading it does not import torch."""
+"""The table of architectures agrees with all that is derived from it. Reading the table does not import torch."""
 
 import json
 import subprocess

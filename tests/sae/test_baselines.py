@@ -69,7 +69,7 @@ def test_largest_goes_by_magnitude_and_keeps_the_sign():
 
 def test_pca_worked_by_hand():
     # The images are (.8, +-.6), the texts (-.8, +-.6), all of norm 1. Their mean is 0. The second moment is .64 along
-    # the first axis and .36 along the second, so with k = 1 the code of a row is its first coordinate.
+    # the first axis and .36 along the second. So with k = 1 the code of a row is its first coordinate.
     image, text = np.array([[0.8, 0.6], [0.8, -0.6]]), np.array([[-0.8, 0.6], [-0.8, -0.6]])
     pca = PCA(2, 1).fit(image, text)
     torch.testing.assert_close(pca.bias, torch.zeros(2), atol=1e-6, rtol=0)
@@ -101,7 +101,7 @@ def test_every_method_has_the_interface_of_an_sae(fitted, name):
     torch.testing.assert_close(method.decode(codes), codes @ method.dictionary + method.bias, atol=1e-5, rtol=0)
     assert codes.count_nonzero(1).max() <= (1 if name == "kmeans" else 4)
     assert method.signed or codes.min() >= 0
-    # Held-out rows. The best constant would reach R2 0, since both modalities have the same mean here.
+    # This is R2 on held-out rows. The best constant has R2 0, since both modalities have the same mean in this data.
     assert r2(method, x[:150], x[150:])["r2"] > 0.2
 
 
@@ -112,7 +112,7 @@ def test_more_codes_rebuild_more(fitted, name):
         float((unit(x) - m.decode(m.encode(x))).square().sum()) for m in (fitted[name].with_k(k) for k in (2, 4, 8))
     ]
     assert errors[0] > errors[1] > errors[2]
-    assert fitted[name].k == 4  # with_k changed a copy
+    assert fitted[name].k == 4  # `with_k` changed a copy, not this object
 
 
 def test_pca_with_every_component_is_exact(rows):

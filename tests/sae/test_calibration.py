@@ -9,7 +9,7 @@ from sae.calibration import calibrate, calibrate_encoder, screened
 
 
 def once(x, weight, chunk=2048):
-    """Rows and their weights, in the form that `calibrate` needs."""
+    """Rows and their weights, in the form that `calibrate` takes."""
     return lambda stride: zip(x[::stride].split(chunk), weight[::stride].split(chunk), strict=True)
 
 
@@ -36,7 +36,7 @@ def test_threshold_is_never_negative():
 
 @pytest.mark.parametrize("chunk", [7, 64, 5000])
 def test_streaming_finds_the_same_threshold_as_a_full_sort(chunk):
-    # Rows are sorted by size, so the first rows are a useless sample. Small chunks make every sample poor.
+    # Rows are sorted by size, so a sample of the first rows is useless. Small chunks make every sample poor.
     random = np.random.default_rng(0)
     x = torch.from_numpy(np.sort(random.standard_normal((3000, 40)).astype(np.float32), axis=0))
     flat = x.flatten().sort(descending=True).values
@@ -68,9 +68,9 @@ def test_bfloat16_finds_the_quantile_of_float32(seed, common):
     assert threshold is not None
     exact = x.double() @ weights.double().T + shift.double()
     count = (exact > threshold).double().sum(1) @ row_weight
-    assert count == pytest.approx(9, abs=float(row_weight.max()))  # off by one code at most, which belongs to one row
+    assert count == pytest.approx(9, abs=float(row_weight.max()))  # off by at most the one code of one row
     other = calibrate(lambda rows: torch.addmm(shift, rows, weights.T), once(x, row_weight, 700), 9)
-    assert float(threshold) == pytest.approx(float(other), rel=1e-6, abs=1e-6 * common**2)  # other order of sums
+    assert float(threshold) == pytest.approx(float(other), rel=1e-6, abs=1e-6 * common**2)  # sums in another order
 
 
 def test_rounding_to_bfloat16_moves_that_quantile():
@@ -85,7 +85,7 @@ def test_rounding_to_bfloat16_moves_that_quantile():
 
 def test_a_misleading_sample_is_detected_and_the_threshold_is_still_exact(monkeypatch):
     x, weights, shift, row_weight = encoder(1)
-    x[:: calibration.SAMPLED] *= 5  # only the rows that are sampled
+    x[:: calibration.SAMPLED] *= 5  # enlarges only the rows of the sample
     rows = once(x, row_weight)
     assert screened(weights, shift, rows, 9) is None
     monkeypatch.setattr(calibration, "has_bfloat16", lambda device: True)

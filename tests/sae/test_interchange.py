@@ -1,4 +1,4 @@
-"""SAEs in the formats of SAELens and overcomplete: imports worked by hand, export and import, and refused files."""
+"""SAEs in the formats of SAELens and of the package overcomplete: imports worked by hand, exports, refused files."""
 
 import json
 import pickle
@@ -66,8 +66,8 @@ def test_norms_go_into_codes_and_thresholds(tmp_path):
     # SAELens decodes to .75 * (2, 0) + .2 * (3, 4) + (.5, 0) = (2.6, .8).
     torch.testing.assert_close(folded.decode(codes), torch.tensor([[2.6, 0.8]]))
     assert folded.config.preprocessing == "none"  # SAELens does not normalise rows
-    # Row (.7, 0) has the pre-activation (.7 - .5) + .25 = .45, below the threshold .5, so the concept may not fire. Its
-    # folded pre-activation is 2 * .45 = .9: with a threshold that was not multiplied by the norm it would fire.
+    # Row (.7, 0) has the pre-activation (.7 - .5) + .25 = .45, below the threshold .5, so concept 0 must not fire.
+    # The folded pre-activation is 2 * .45 = .9. Without multiplying the threshold by the norm 2, concept 0 would fire.
     assert folded.encode(torch.tensor([[0.7, 0.0]]))[0, 0] == 0
 
 
@@ -82,7 +82,7 @@ def test_rows_scaled_to_the_root_of_the_dimension_are_unscaled(tmp_path):
     # SAELens multiplies the unit row (1, 0) by sqrt d = 1.414. The pre-activations are (1.414 - .5) + .25 = 1.1642 and
     # (1.414 - .5) * .4 = .3657; both exceed their thresholds. SAELens divides the reconstruction by sqrt d again:
     # (1.1642 (2, 0) + .3657 (3, 4) + (.5, 0)) / 1.4142 = (2.7757, 1.0343).
-    codes = folded.encode(torch.tensor([[3.0, 0.0]]))  # a row of any norm, since it is normalised first
+    codes = folded.encode(torch.tensor([[3.0, 0.0]]))  # norm 3: rows are normalised first
     torch.testing.assert_close(folded.decode(codes), torch.tensor([[2.7757, 1.0343]]), atol=1e-4, rtol=0)
 
 
@@ -112,7 +112,7 @@ def test_centring_is_exported_for_one_modality_at_a_time(tmp_path, out, back):
 
 
 def state(**changes):
-    """The state dict of an overcomplete SAE, d = 2, C = 2, whose stored atoms are not normalised."""
+    """The state dict of an SAE of overcomplete with d = 2 and C = 2. The stored atoms are not normalised."""
     return {
         "encoder.final_block.0.weight": torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
         "encoder.final_block.0.bias": torch.tensor([0.0, 0.5]),
@@ -123,7 +123,8 @@ def state(**changes):
 
 
 def test_an_overcomplete_state_dict_worked_by_hand(tmp_path):
-    # overcomplete normalises the atoms to (1, 0) and (.6, .8), then multiplies them by exp(ln 2) = 2. So codes double.
+    # The package overcomplete normalises the atoms to (1, 0) and (.6, .8), then multiplies the atoms by exp(ln 2) = 2.
+    # An import keeps unit atoms and doubles the codes.
     changes = {"dictionary.multiplier": torch.tensor(2.0).log(), "thresholds": torch.tensor([0.9, 0.1]).log()}
     torch.save(state(**changes), tmp_path / "sae.pt")
     folded = from_overcomplete(tmp_path / "sae.pt")
@@ -155,12 +156,12 @@ def test_a_tied_encoder_is_the_dictionary(tmp_path):
 def test_a_batch_topk_state_dict_has_no_threshold_and_gets_it_from_rows(tmp_path):
     to_overcomplete(make(), tmp_path)
     state = torch.load(tmp_path / "state_dict.pt", weights_only=True)
-    del state["thresholds"]  # as BatchTopKSAE saves it
+    del state["thresholds"]  # BatchTopKSAE saves no thresholds
     torch.save(state, tmp_path / "bare.pt")
     with pytest.raises(SAEFormatError, match="has no threshold: give it, or k and rows"):
         from_overcomplete(tmp_path / "bare.pt")
     calibrated = from_overcomplete(tmp_path / "bare.pt", k=3, rows=(rows(4000, seed=1), rows(1000, seed=2)))
-    # Both modalities weigh the same, whatever their numbers of rows. So the mean of their two L0s is k.
+    # Both modalities have equal weight, whatever their numbers of rows. So the mean of the L0 of both modalities is k.
     counts = [float(calibrated.encode(rows(n, seed=s)).count_nonzero()) / n for n, s in ((4000, 1), (1000, 2))]
     assert sum(counts) / 2 == pytest.approx(3, abs=0.01)
     with_threshold = from_overcomplete(tmp_path / "bare.pt", threshold=0.1)
@@ -269,7 +270,7 @@ def test_the_hub_is_given_the_files_and_the_card(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     assert push_to_hub(make(), "owner/name", {}) == "hub:owner/name"
-    assert sent["repo"] == ("owner/name", True, True)  # private unless asked otherwise
+    assert sent["repo"] == ("owner/name", True, True)  # True: private unless the caller asks otherwise
     assert sent["files"].keys() == {"README.md", "config.json", "sae.safetensors"}
 
 
@@ -281,12 +282,12 @@ def test_the_card_shows_what_was_measured_and_nothing_else():
     assert "Stability" not in card
     floors = {"stability": 0.49, "floor_random": 0.24, "floor_matched": 0.31}
     assert "0.490; of random directions 0.240" in model_card(make(), floors)
-    assert "Stability" not in model_card(make(), {"stability": 0.49})  # needs its floors, the levels by chance
+    assert "Stability" not in model_card(make(), {"stability": 0.49})  # stability needs its floors (by chance)
     assert "Nothing was measured." in model_card(make(), {})
 
 
 def topk_tensors(dim=6, width=10, seed=0):
-    """Tensors of a SAELens SAE with unit atoms."""
+    """Tensors of an SAE of SAELens with unit atoms."""
     g = torch.Generator().manual_seed(seed)
     atoms = torch.nn.functional.normalize(torch.randn(width, dim, generator=g), dim=1)
     return {
@@ -300,7 +301,7 @@ OLD = {
     "d_sae": 10,
     "metadata": {},
     "activation_fn_str": "topk",
-}  # versions 3 to 5: k in activation_fn_kwargs
+}  # SAELens 3 to 5 write k in activation_fn_kwargs
 
 
 @pytest.mark.parametrize(
@@ -311,8 +312,8 @@ OLD = {
         {"architecture": "topk", "activation_fn_kwargs": {"k": 4.0}},
         {"architecture": "topk", "activation_fn_kwargs": {"k": 4}, "k": 4},
         {"architecture": "topk", "activation_fn_str": None, "k": 4, "rescale_acts_by_decoder_norm": True},  # version 6
-        {"architecture": "topk", "activation_fn_kwargs": {}, "given": 4},  # the k of the study
-        {"architecture": "topk", "activation_fn_kwargs": {"k": 4}, "given": 2},  # the file's own k wins
+        {"architecture": "topk", "activation_fn_kwargs": {}, "given": 4},  # the k of the study is used
+        {"architecture": "topk", "activation_fn_kwargs": {"k": 4}, "given": 2},  # the k of the file is used
     ],
 )
 def test_k_of_a_topk_sae_is_found_where_each_version_of_saelens_writes_it(tmp_path, entries):

@@ -33,7 +33,7 @@ def test_one_modality():
     # reconstruction is parallel to its row. Hoyer sparsity is (sqrt C - |z|_1/|z|_2) / (sqrt C - 1) with C = 4:
     # (2 - 1)/1 = 1 for one code, (2 - 4/2)/1 = 0 for four equal codes, .5 on average.
     assert image.result() == pytest.approx({"rows": 2, "r2": 0.75, "cosine": 1, "l0": 2.5, "hoyer": 0.5})
-    # The codes (3, 4) have |z|_1/|z|_2 = 7/5, so (2 - 1.4)/1 = .6. The row without codes has no Hoyer sparsity.
+    # The codes (3, 4) have |z|_1/|z|_2 = 7/5, so (2 - 1.4)/1 = .6. The row whose codes are all 0 has no Hoyer sparsity.
     assert text.result() == pytest.approx({"rows": 2, "r2": 0.75, "cosine": 1, "l0": 1, "hoyer": 0.6})
 
 
@@ -87,7 +87,7 @@ def test_undefined_is_nan():
 @settings(max_examples=30, deadline=None)
 def test_batches_do_not_matter(seed, cuts):
     random = np.random.default_rng(seed)
-    x = random.standard_normal((30, 4)) + 100  # far from 0, where differences of large sums lose digits
+    x = random.standard_normal((30, 4)) + 100  # far from 0, where a difference of two large sums loses digits
     x_hat, codes = x + 0.1 * random.standard_normal((30, 4)), random.random((30, 6)).round()
     whole, parts = filled(x, x_hat, codes), filled(x, x_hat, codes, sorted(cuts))
     assert parts.result() == pytest.approx(whole.result(), rel=1e-12)

@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, torch.float32])
 def test_encode_normalises_rows_then_applies_threshold(kind):
-    # Row (3, 4) is normalised to (.6, .8); less b = (.1, 0) it is (.5, .8). The encoder 2 D gives 1.0, 1.6 and
+    # Row (3, 4) is normalised to (.6, .8). Less b = (.1, 0) the row is (.5, .8). The encoder 2 D gives 1.0, 1.6 and
     # 2 (.3 + .64) = 1.88, and the encoder bias -1 makes the last .88. All exceed the threshold .5.
     # Row (1, 0) less b is (.9, 0): 1.8, 0 and 1.08 - 1 = .08. Only the first exceeds the threshold.
     x = [[3.0, 4.0], [1.0, 0.0]]

@@ -1,4 +1,4 @@
-"""The planted data of bench/planted.py: its truth agrees with its vectors, and its bridges are the strongest."""
+"""The data of bench/planted.py: the planted truth agrees with the vectors, and planted bridges are the strongest."""
 
 import importlib.util
 from pathlib import Path
@@ -37,7 +37,7 @@ def bridges(truth):
 
 def test_codes_times_atoms_are_the_normalised_rows(truth):
     for x, codes in ((truth.image, truth.codes_image), (truth.text, truth.codes_text)):
-        assert np.abs(codes @ truth.atoms - x.astype(np.float32)).max() < 1e-3  # float16 rounds
+        assert np.abs(codes @ truth.atoms - x.astype(np.float32)).max() < 1e-3  # `x` is rounded to float16
         assert np.linalg.norm(x.astype(np.float32), axis=1) == pytest.approx(np.ones(len(x)), abs=2e-3)
         assert 5.5 < (codes > 0).sum(1).mean() < 7.5
 
@@ -67,18 +67,18 @@ def test_top_fifty_bridges_of_the_true_dictionary_were_planted(truth, bridges, o
 
 
 def test_only_planted_pairs_are_correlated(truth, bridges):
-    # The correlation bridge is the correlation of two codes times the cosine of their atoms, so the quotient is the
-    # correlation. A planted partner fires on 90 % of the rows of its image atom. Amplitudes are drawn, and rows
-    # normalised, separately for each modality. So the codes of partners correlate above .6, but not at 1. Other codes
+    # The correlation bridge is the correlation of two codes times the cosine of their atoms. So bridge / cosine is the
+    # correlation. A planted partner fires on 90 % of the rows of its image atom. For each modality, amplitudes are
+    # drawn and rows are normalised separately. So the codes of partners correlate above .6, but not at 1. Other codes
     # hardly correlate.
     known = set(map(tuple, truth.bridges.tolist()))
     pairs = zip(bridges["image_concept"].tolist(), bridges["text_concept"].tolist(), strict=True)
     is_known = np.array([pair in known for pair in pairs])
-    steady = np.abs(bridges["cosine"]) > 1e-3  # a cosine near 0 cannot be a divisor
+    steady = np.abs(bridges["cosine"]) > 1e-3  # division by a cosine near 0 is inaccurate
     correlation = bridges["correlation_bridge"][steady] / bridges["cosine"][steady]
     cross = is_known[steady] & (bridges["image_concept"] != bridges["text_concept"])[steady]
     assert correlation[cross].min() > 0.6
-    assert np.abs(correlation[~is_known[steady]]).max() < 0.1  # 1/sqrt(8000) = .011 is one standard deviation
+    assert np.abs(correlation[~is_known[steady]]).max() < 0.1  # nine standard deviations of 1/sqrt(8000) = .011
 
 
 def test_written_files_join_up(tmp_path):

@@ -37,7 +37,7 @@ def test_count_is_exact_under_ties(case):
     assert int((codes > 0).sum()) == min(k * len(pre), positive)
     assert torch.equal(codes[codes > 0], pre[codes > 0])
     if positive:
-        assert (pre[codes == 0] <= codes[codes > 0].min()).all()  # nothing larger was left out
+        assert (pre[codes == 0] <= codes[codes > 0].min()).all()  # no larger value was left out
 
 
 @given(pre_activations())
@@ -60,10 +60,10 @@ def test_relu_keeps_everything_positive():
 
 
 def test_jumprelu_of_worked_example():
-    # theta is .5 and the bandwidth .03. Row 0 (.51) is above theta and within .015 of it; row 1 (.49) is below and
-    # within .015; row 2 (2) is above and far. So the codes are .51, 0, 2 and the counts 1, 0, 1.
-    # The loss is 3 * codes + 7 * counts. So d loss / d pre is 3 where the concept fires, and d loss / d theta is
-    # -(1/.03) (.5 * 3 + 7) for each of the two rows within .015: -2 * 8.5 / .03.
+    # theta is .5 and the bandwidth .03. Row 0 (.51) is above theta and within .015 of theta. Row 1 (.49) is below theta
+    # and within .015. Row 2 (2) is above theta, but not within .015. So the codes are .51, 0 and 2, and the counts are
+    # 1, 0 and 1. The loss is 3 * codes + 7 * counts. So d loss / d pre is 3 where the concept fires, and d loss / d
+    # theta is -(1/.03) (.5 * 3 + 7) for each of the two rows within .015: -2 * 8.5 / .03.
     pre = torch.tensor([[0.51], [0.49], [2.0]], requires_grad=True)
     theta = torch.tensor([0.5], requires_grad=True)
     codes, counts = jumprelu(pre, theta)

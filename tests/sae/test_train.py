@@ -25,7 +25,7 @@ def quick(**changes) -> Settings:
 
 
 def sparse_rows(rows, dim=12, atoms=16, fires=2, seed=0):
-    """Rows [rows, dim] of a few atoms each, and the atoms [atoms, dim]."""
+    """Return (rows [rows, dim], atoms [atoms, dim]). Each row is a sum of a few atoms."""
     random = np.random.default_rng(seed)
     D = np.linalg.qr(random.standard_normal((dim, dim)))[0]
     D = np.concatenate([D, random.standard_normal((atoms - dim, dim))])
@@ -37,7 +37,7 @@ def sparse_rows(rows, dim=12, atoms=16, fires=2, seed=0):
 
 
 def every(rows):
-    """All prepared rows [n, d]."""
+    """All rows of some training rows, as one tensor [n, d]."""
     return torch.cat([x for _, x in rows.chunks()])
 
 
@@ -89,7 +89,7 @@ def test_settings_name_the_field_and_what_is_allowed(change, message):
 def test_walk_is_one_sequence_however_it_is_cut(seed, rows, start, length):
     whole = walk(seed, 0, rows, 0, start + length)
     assert (walk(seed, 0, rows, start, start + length) == whole[start:]).all()
-    for p in range(len(whole) // rows):  # each permutation contains every row once
+    for p in range(len(whole) // rows):  # the walk is made of permutations, each with every row once
         assert sorted(whole[p * rows : (p + 1) * rows]) == list(range(rows))
 
 
@@ -103,10 +103,10 @@ def test_batches_hold_their_share_of_images(images, texts, share, batch_size):
         for index in batches(7, epoch, images, texts, share, batch_size):
             sizes.append(len(index))
             drawn, drawn_images = drawn + len(index), drawn_images + int((index < images).sum())
-            assert abs(drawn_images - drawn * share) <= 0.5 + 1e-6  # rounding errors never add up
+            assert abs(drawn_images - drawn * share) <= 0.5 + 1e-6  # rounding errors do not accumulate
             assert index.min() >= 0
             assert index.max() < rows
-        assert sum(sizes) == rows  # an epoch is n_I + n_T draws at every image share
+        assert sum(sizes) == rows  # an epoch draws n_I + n_T rows at every image share
         assert set(sizes[:-1]) <= {batch_size}
 
 
@@ -140,8 +140,8 @@ def test_geometric_median_resists_an_outlier():
 
 
 def test_learning_rate_warms_up_holds_and_falls():
-    # The first 5 of 100 steps warm up (1/5, 2/5, ...). The rate is constant to step 80, then falls to 1/20 at the last
-    # step (20/20, 19/20, ...).
+    # The first 5 of 100 steps warm up (1/5, 2/5, ...). The rate is constant to step 80. Then the rate falls
+    # (20/20, 19/20, ...) to 1/20 at the last step.
     rates = [learning_rate_at(step, 100, 1.0) for step in range(100)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
     assert rates[5:81] == pytest.approx([1] * 76)
@@ -151,9 +151,9 @@ def test_learning_rate_warms_up_holds_and_falls():
 
 def test_aux_loss_of_worked_example():
     # Concepts 1 and 2 are dead, with the atoms (0,1) and (1,0); k_aux is 1. In row 0 the strongest dead concept is 1
-    # with pre-activation 2, which gives (0,2). In row 1 no dead concept is positive, which gives (0,0). The residuals
-    # are (0,2) and (2,0), so the squared errors are 0 and 4. The residuals have the sum of squares 4 about their mean
-    # (1,1). The loss is (0 + 4) / 4.
+    # with pre-activation 2, which gives (0,2). In row 1 no dead concept has a positive pre-activation, which gives
+    # (0,0). The residuals are (0,2) and (2,0), so the squared errors are 0 and 4. The residuals have the sum of squares
+    # 4 about their mean (1,1). The loss is (0 + 4) / 4.
     D = torch.tensor([[1.0, 0], [0, 1], [1, 0]])
     pre = torch.tensor([[9.0, 2, 1], [9, -1, -2]])
     dead = torch.tensor([False, True, True])
@@ -170,7 +170,7 @@ def test_aux_gradient_reaches_the_encoder_of_dead_concepts_only():
         touched = tensor.grad.abs().sum(1) > 0
         assert bool(touched[:5].all())
         assert not bool(touched[5:].any())
-    assert residual.grad is None  # detached: living concepts get no gradient from the auxiliary loss
+    assert residual.grad is None  # the residual is detached, so living concepts get no gradient from the auxiliary loss
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -204,8 +204,8 @@ def test_atoms_stay_on_the_sphere_and_their_gradient_tangent(data, sparse):
 
 
 def test_threshold_reproduces_the_training_l0(data, trained):
-    # The image share is .5, so the mean L0 of both modalities is k = 3. Without a calibrated threshold the whole
-    # dictionary would fire.
+    # The image share is .5, so the mean L0 of both modalities is k = 3. Without a calibrated threshold all
+    # concepts would fire.
     l0 = np.mean([float((trained.sae.encode(part) > 0).sum(1).double().mean()) for part in data])
     assert l0 == pytest.approx(3, rel=0.02)
 
@@ -242,7 +242,7 @@ def test_without_decoder_bias_it_stays_zero(data):
 
 def test_rows_may_be_float16_and_are_normalised_as_they_are_taken(data):
     rows = training_rows(data[0].astype(np.float16), torch.from_numpy(3 * data[1]), 0.5, "cpu")
-    assert rows.parts[0].dtype == torch.float16  # not converted to float32
+    assert rows.parts[0].dtype == torch.float16  # rows are not converted to float32
     x = rows.take(np.array([2, 0, 300, 799]))
     expected = np.concatenate([data[0][[2, 0]].astype(np.float16).astype(np.float32), data[1][[0, 499]]])
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
@@ -364,9 +364,10 @@ def test_dead_concepts_are_not_restarted_as_twins_and_are_kept_on_their_row():
 
 
 def test_a_restarted_concept_is_kept_where_two_merged_ones_left_too_little():
-    # Images are e0 and texts e1. One concept is (e0 + e1) / sqrt 2; its code is 1 / sqrt 2 on both. The residual of e0
-    # is (e0 - e1) / 2. A unit concept in this direction has the pre-activation 1 / sqrt 2 on e0, no more than the
-    # weakest code, and might never be selected. So the encoder row of a restarted concept gets the norm 1.2.
+    # Images are e0 and texts e1. One concept is (e0 + e1) / sqrt 2, with the code 1 / sqrt 2 on both. The residual of
+    # e0 is (e0 - e1) / 2. A unit concept in this direction has the pre-activation 1 / sqrt 2 on e0. This is not more
+    # than the weakest code, so the concept might never be selected. Therefore the encoder row of a restarted concept
+    # gets the norm 1.2.
     axes = torch.eye(4)
     rows = training_rows(axes[:1].repeat(32, 1).numpy(), axes[1:2].repeat(32, 1).numpy(), 0.5, "cpu")
     trainer = Trainer(rows, quick(decoder_bias=False, width=24, k=1), 0)
@@ -385,7 +386,7 @@ def test_a_restarted_concept_is_kept_where_two_merged_ones_left_too_little():
 def test_restarts_wait_until_the_training_has_settled_and_end_before_it_anneals():
     settings = Settings(width=8, k=2, epochs=10, batch_size=10, learning_rate=1e-3)
     rows = training_rows(torch.eye(8)[:4].repeat(25, 1), torch.eye(8)[4:].repeat(25, 1), 0.5, "cpu")
-    plan = Plan.of(rows, settings)  # 20 steps per epoch, 200 in total, half an epoch between restarts
+    plan = Plan.of(rows, settings)  # 20 steps per epoch, 200 in total, 10 (half an epoch) between restarts
     assert [step for step in range(1, 201) if plan.restarts(step)] == [100, 110, 120, 130, 140, 150]
 
 
@@ -394,7 +395,7 @@ def test_a_training_too_short_to_settle_restarts_nothing(data, monkeypatch):
         raise AssertionError("a concept was restarted")
 
     monkeypatch.setattr(Trainer, "restart_dead_", restarted)
-    curve = sae.train(*data, quick(width=400, k=1, epochs=3), seed=0).curve  # 75 steps: too few
+    curve = sae.train(*data, quick(width=400, k=1, epochs=3), seed=0).curve  # 75 steps are too few for restarts
     assert max(point["dead_fraction"] for point in curve) > 0  # some concepts were dead
 
 

@@ -1,4 +1,4 @@
-"""Shared by the browser tests: an opened page that records its errors, axe-core, and harmful data."""
+"""Support of the browser tests: an opened page that records its errors, checks by axe-core, and harmful data."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ ARGUMENTS = [
     "--enable-unsafe-swiftshader",
     "--disable-background-networking",
 ]
-PATIENCE = 60_000  # milliseconds
+PATIENCE = 60_000  # milliseconds that a test waits for the page
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
-TWICE = {"width": 720, "height": 450}  # the desktop's window at a zoom of 200 %
+TWICE = {"width": 720, "height": 450}  # size of the desktop window at a zoom of 200 %
 MARKUP = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>\"'&amp;"
 RIGHT_TO_LEFT = "\u202eקוֹל \u0627\u0644\u0633\u0644\u0627\u0645\u202e at the end"
 LONG = "long " * 2000  # 10,000 characters
@@ -36,7 +36,7 @@ HARM = (MARKUP, RIGHT_TO_LEFT, LONG, BREAKLESS)
 
 
 class Opened:
-    """A page that records its errors, and its requests to any other host."""
+    """A page that records its errors and its requests to other hosts."""
 
     def __init__(self, browser: Browser, address: str, **context: Any) -> None:
         self.address = address

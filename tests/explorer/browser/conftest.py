@@ -49,7 +49,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def serving(command: list[str], address: re.Pattern[str], **how: Any) -> Iterator[str]:
-    """Run a server until the tests end, and yield its address, which `address` matches in its first line."""
+    """Run a server until the tests end, and yield its address.
+
+    The pattern `address` finds the address in the first line that the server prints.
+    """
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **how)
     assert process.stdout is not None
     try:
@@ -92,7 +95,7 @@ def live() -> Iterator[str]:
 
 @pytest.fixture
 def open_page(chromium: Browser) -> Iterator[Open]:
-    """Open pages; at the end check that none had an error or sent a request to another host."""
+    """Open pages. At the end check that no page had an error or sent a request to another host."""
     opened: list[Opened] = []
 
     def open_one(address: str, fragment: str = "", **context: Any) -> Opened:
@@ -111,5 +114,5 @@ def open_page(chromium: Browser) -> Iterator[Open]:
 
 @pytest.fixture
 def shot() -> Callable[[Opened, str], None]:
-    """Save a screenshot with the artifacts of the run."""
+    """Return a function that saves a screenshot with the artifacts of the test run."""
     return shots

@@ -23,7 +23,7 @@ from storage.runs import last_run
 from storage.site import SITE
 
 ROOT = Path(__file__).parents[3]
-MOST = 16  # files checked per type; the compiler takes half a minute for all 240 of the demo
+MOST = 16  # most files checked per type: the compiler would take half a minute for all 240 files of the demo
 RUN = r"data/runs/[^/]+/[^/]+/\d+"
 TYPES = {  # type of a data file, by the pattern of its name
     MANIFEST: "Manifest",
@@ -40,7 +40,7 @@ TYPES = {  # type of a data file, by the pattern of its name
 
 
 def complaints(folder: Path, values: list[tuple[str, str, str]]) -> list[str]:
-    """Errors of the pinned compiler for values, each a tuple (name, type of the contract, JSON)."""
+    """Errors of the pinned compiler for values. A value is a tuple (name, type in the contract, JSON)."""
     folder.mkdir()
     contract = json.dumps(str(WEB / "src" / "contract"))
     for place, (name, kind, text) in enumerate(values):
@@ -58,7 +58,7 @@ def complaints(folder: Path, values: list[tuple[str, str, str]]) -> list[str]:
 
 
 def data_files(site: Path) -> list[tuple[str, str, str]]:
-    """JSON files of an unpacked site with their types: at most MOST per type, spread over the site.
+    """JSON files of an unpacked site with their types in the contract: at most MOST files per type, spread evenly.
 
     Raises an error for a file without a type.
     """
@@ -95,7 +95,7 @@ def test_the_data_files_of_the_demo_are_what_the_contract_says(store: Path, tmp_
 def test_the_data_files_of_a_small_study_are_what_the_contract_says(
     pictured: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    values = unpacked(pictured[1], "pictures", tmp_path / "site", items=True)  # dead concepts, captions of every kind
+    values = unpacked(pictured[1], "pictures", tmp_path / "site", items=True)  # dead concepts, all kinds of captions
     assert complaints(tmp_path / "checked", values) == []
 
 

@@ -36,7 +36,7 @@ def test_the_whole_text_is_there_and_its_direction_is_its_own(open_page, publish
     for text in (LONG, BREAKLESS):
         box = captions.nth(HARM.index(text)).bounding_box()
         assert box is not None
-        assert box["height"] < 100  # three lines, not two hundred
+        assert box["height"] < 100  # pixels: three lines of the text, not two hundred
 
 
 def test_harmful_text_in_suggestions(open_page, published):

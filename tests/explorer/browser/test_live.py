@@ -1,4 +1,4 @@
-"""Views that need a server (SQL, a caption or an image of the user's own), and the others over a live server."""
+"""All views over a live server. SQL, and a caption or an image of the user's own, need a server."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_an_sql_error_is_shown(open_page, live, query):
     expect(alert).to_be_visible()
     assert len(alert.inner_text()) > len("This could not be shown") + 10
     expect(page.get_by_role("button", name="Ask")).to_be_enabled()
-    # The browser logs the status of the answer as an error.
+    # The browser logs an answer with status 400 as an error.
     assert all("400" in error for error in opened.errors), opened.errors
     opened.errors.clear()
 

@@ -36,7 +36,7 @@ def to_a_dot(opened: Opened) -> tuple[str, float, float]:
     canvas(opened).focus()
     page.keyboard.press("ArrowRight")
     number = page.locator(".map-card .id").inner_text()
-    page.wait_for_timeout(400)  # wait until the camera has stopped
+    page.wait_for_timeout(400)  # milliseconds, until the camera has stopped
     ring = page.locator(".map-ring").bounding_box()
     assert ring is not None
     page.keyboard.press("Escape")
@@ -104,7 +104,7 @@ def test_another_seed_keeps_the_camera_the_filters_and_the_concept(open_page, pu
     page.get_by_label("seed").select_option("1")
     opened.until("location.hash.includes('planted/main/1')")
     opened.settled()
-    for kept in ("at=0.400,0.600,0.500", "stability=0.100-1.000", "sel=20"):  # planted matches have the same number
+    for kept in ("at=0.400,0.600,0.500", "stability=0.100-1.000", "sel=20"):  # a planted match has the same id
         assert kept in page.url, kept
     expect(page.get_by_role("complementary", name="Selected concept").locator(".panel-head .id")).to_have_text("#20")
 
@@ -132,14 +132,14 @@ def test_bridges_of_the_map_are_as_many_as_asked(open_page, published):
 
 
 def test_bridges_beyond_the_strongest_are_drawn_too(open_page, published):
-    opened = open_page(published, "#/map?edges=300")  # sigma.js draws up to 300, as wide lines
+    opened = open_page(published, "#/map?edges=300")  # sigma.js draws up to 300 bridges as wide lines
     opened.drawn()
     strongest = canvas(opened).screenshot()
     opened.page.evaluate("location.hash = location.hash.replace('edges=300', 'edges=400')")
     opened.until("location.hash.includes('edges=400')")
     opened.settled()
     opened.page.wait_for_timeout(500)
-    assert changed(canvas(opened).screenshot(), strongest) > 200  # pixels of a hundred thin lines
+    assert changed(canvas(opened).screenshot(), strongest) > 200  # pixels: a hundred thin lines are added
 
 
 def test_the_camera_moves_by_keys_and_buttons_and_stands_in_the_address(open_page, published):

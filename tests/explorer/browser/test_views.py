@@ -1,4 +1,4 @@
-"""Every view, opened by clicks and by its address, and the state in its address."""
+"""Every view opens by clicks and by its address, and keeps its state in the address."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_view_is_reached_by_clicking(open_page, published):
     page = opened.page
     opened.heading("Map of concepts")
     views = page.get_by_role("navigation", name="Views")
-    assert views.get_by_role("link").all_inner_texts() == ["Map", "Bridges", "Compare"]  # no SQL without a server
+    assert views.get_by_role("link").all_inner_texts() == ["Map", "Bridges", "Compare"]  # the view SQL needs a server
     views.get_by_role("link", name="Bridges").click()
     opened.heading("Bridges")
     page.locator(".bridge .concept-link").first.click()
@@ -115,7 +115,7 @@ def test_search_finds_concepts_and_captions(open_page, published):
 
 
 def pairs(page: Page) -> list[int]:
-    """The number of pairs of every bridge that is shown."""
+    """For every bridge that is shown, the number of its pairs."""
     shown = page.locator(".bridge-numbers dl > div:nth-child(5) dd").all_inner_texts()
     return [int(text.replace(",", "")) for text in shown]
 
@@ -139,7 +139,7 @@ def test_bridges_are_sorted_and_searched(open_page, published):
 
 
 def paper(page: Page) -> str:
-    """The colour of the bar at the top."""
+    """The background colour of the bar at the top of the page."""
     return str(page.evaluate("getComputedStyle(document.querySelector('.top')).backgroundColor"))
 
 
