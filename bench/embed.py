@@ -69,7 +69,7 @@ def forward_alone(encoder: Encoder, pixels: torch.Tensor, size: int = 16) -> Non
 
 
 def decode_alone(encoder: Encoder, images: Sequence[bytes]) -> None:
-    """Decode and resize on all cores, and drop the result."""
+    """Decode and resize the images on all cores, and drop the result."""
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for future in [pool.submit(lambda data=data: encoder.preprocess(decode(data)) is None) for data in images]:
             future.result()

@@ -105,7 +105,7 @@ def opened(browser: Browser, address: str) -> Iterator[Page]:
 
 
 def painted(page: Page, mark: str) -> float:
-    """Seconds from the start of the navigation to a mark that the page sets."""
+    """Seconds from the start of the navigation to a performance mark that the page sets."""
     while not page.evaluate(f"performance.getEntriesByName('{mark}').length"):  # the mark holds its own time
         page.wait_for_timeout(50)
     return float(page.evaluate(f"performance.getEntriesByName('{mark}')[0].startTime")) / 1000
@@ -156,7 +156,7 @@ def dots(page: Page, count: int) -> list[tuple[float, float]]:
         ring = page.locator(".map-ring").bounding_box()
         assert ring is not None
         point = (ring["x"] + ring["width"] / 2, ring["y"] + ring["height"] / 2)
-        if page.evaluate(IS_ON_THE_MAP, point):  # not under the legend
+        if page.evaluate(IS_ON_THE_MAP, point):  # the dot is not under the legend
             points.append(point)
     page.keyboard.press("Escape")
     return list(dict.fromkeys(points))
@@ -168,7 +168,7 @@ def hovered(page: Page, points: list[tuple[float, float]]) -> list[float]:
     for x, y in points:
         page.mouse.move(x, y - 400 if y > 500 else y + 400)
         page.wait_for_timeout(250)
-        page.mouse.move(2, 400)  # off the map
+        page.mouse.move(2, 400)  # move the pointer off the map
         page.locator(".map-card").wait_for(state="hidden")
         page.evaluate(WATCH_HOVER)
         page.mouse.move(x, y)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 GFLOPS = {  # of an image, of a text at full context (both by open_clip's model profile); width d of the joint space
     "CLIP ViT-B-32": (8.82, 5.96, 512),
     "SigLIP ViT-B-16": (35.42, 11.02, 768),
-    "SigLIP2 ViT-B-16": (35.42, 11.02, 768),  # the same two towers as SigLIP's
+    "SigLIP2 ViT-B-16": (35.42, 11.02, 768),  # both towers have the same shape as SigLIP's
     "AIMv2 ViT-L-14": (162.0, 13.3, 768),  # the shape of ViT-L-14: 24 layers, width 1024, 257 tokens
 }
 PEAK = 312e12  # FLOP/s, bfloat16 without sparsity, of an A100, by its maker

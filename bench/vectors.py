@@ -1,4 +1,4 @@
-"""Seconds to acquire and embed vectors of one's own, at two sizes, and of `bridgescope status`, with their bars.
+"""Seconds to acquire and embed a user's vectors, at two sizes, and of `bridgescope status`, with their bars.
 
 python bench/vectors.py --work DIR [--small 100000] [--large 1000000] [--dim 256] [--shards 400]
 

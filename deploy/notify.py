@@ -35,7 +35,7 @@ def action(target: str) -> CallWebhook | SendNotification:
 
 
 def main() -> int:
-    """Make the automation, in place of an earlier one."""
+    """Make the automation. It replaces an earlier automation."""
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Run SQL in a process of its own.
+"""Run SQL in a separate process.
 
 A query that does not stop in time, or takes all memory, is ended with its process, and the explorer goes on.
 """

@@ -35,7 +35,7 @@ class Encoded(NamedTuple):
     modality: str
     concepts: list[dict[str, Any]]  #: concept, activation, share; by activation descending
     bias: float  #: the share of the SAE's bias
-    nearest: list[Near]  #: of the other modality, then of the same
+    nearest: list[Near]  #: items of the other modality, then items of the same modality
 
 
 class Encoders:
@@ -120,7 +120,7 @@ def spec_of(store: Path, run: Run, name: str) -> str:
     if spec.path is not None:
         return text
     recorded: str = manifest_of(store, run.of("embed", model=name)[0].dataset)["arguments"]["model"]
-    return recorded  # with the commit on the hub that the study used
+    return recorded  # the specification includes the commit on the hub that the study used
 
 
 def nearest(rows: Rows, modality: str, x: np.ndarray[Any, Any], n: int = NEAREST) -> list[Near]:

@@ -103,7 +103,7 @@ class Live:
                 return self.shown
             run = newest_complete(self.store, self.study, self.variant)
             if read_run(self.store, self.study, newest, head=True).ended is not None:
-                self.seen = newest  # else the run goes on, and is looked at again at the next visit
+                self.seen = newest  # set only for a finished run: an unfinished run is checked again at the next visit
             entries = run.of("explorer") if run and run.number > self.shown.run.number else []
             if run and entries and (self.store / entries[0].dataset.path / SITE).is_file():
                 before, self.shown = self.shown, Shown(self.store, run)
