@@ -265,7 +265,7 @@ def growth(encoder: Any, count: int, device: str) -> list[Bar]:
     ]
 
 
-# Memory: each size is embedded in a process of its own, which does nothing else
+# Memory: each size is embedded in a separate process, which does nothing else
 
 
 def embed_small(store: Path, count: int, device: str) -> None:

@@ -30,7 +30,7 @@ ARGUMENTS = [
     "--disable-background-networking",
 ]  # fmt: skip
 WINDOW = {"width": 1440, "height": 900}
-PAINT, PLANTED_PAINT, FRAME, HOVER, CONCEPT = 2.0, 4.0, 250, 100, 300  # bars: two in seconds, three in milliseconds
+PAINT, PLANTED_PAINT, FRAME, HOVER, CONCEPT = 2.0, 4.0, 250, 100, 300  # bars: seconds, seconds, then ms
 SITE = 25.0  # MB
 SCRIPT_SECONDS, STARTS, POINTS = 5.0, 3, 12
 HTTP = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
@@ -147,7 +147,7 @@ def moved(page: Page) -> list[float]:
 
 
 def dots(page: Page, count: int) -> list[tuple[float, float]]:
-    """Positions of dots that the pointer can reach. The arrow keys step from dot to dot, and each position is read."""
+    """Positions of dots that the pointer can reach. They are read while the arrow keys step from dot to dot."""
     page.locator(".map-canvas").focus()
     points = []
     for at in range(count):

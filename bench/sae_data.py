@@ -1,6 +1,6 @@
 """Vectors for the speed bench: sparse sums of drawn atoms, in two separated modalities, written block by block.
 
-bench/planted.py is not used, because its dense codes do not fit in memory at 600,000 rows. Here no codes are kept.
+bench/planted.py is not used, because its dense codes do not fit in memory at 600,000 rows. This module keeps no codes.
 """
 
 from __future__ import annotations

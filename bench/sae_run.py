@@ -185,7 +185,7 @@ def one_seed(job: tuple[Spec, int, str], watch: Any) -> tuple[float, float]:
 
 
 def together(spec: Spec) -> dict[str, float]:
-    """Train the seeds as the stage train does: in parallel, one core each. Returns seconds and R2, as `in_turn`."""
+    """Train the seeds as the stage train does: in parallel, one core each. Returns what `in_turn` does."""
     from sae import SAE
     from tasks.children import in_process, side_by_side
 

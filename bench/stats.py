@@ -31,7 +31,7 @@ GROWTH = {75_000: 14_750, 150_000: 29_500, 300_000: 59_000, 600_000: 118_000}  #
 
 
 def row(name: str, value: float, unit: str, bar: float | None = None, *, least: bool = False) -> Bar:
-    """One figure; `bar` is its upper bound, or with `least` its lower bound; without it the figure is only printed."""
+    """One figure. `bar` is its upper bound, or its lower bound with `least`; without a bar, it is only printed."""
     if bar is None:
         return bars.shown(name, value, unit)
     return bars.at_least(name, value, bar, unit) if least else bars.at_most(name, value, bar, unit)

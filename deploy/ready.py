@@ -1,4 +1,4 @@
-"""Wait until a server answers. Exit code 0 when it does, 1 when its process has ended or the time is over.
+"""Wait until a server answers. Exit code 0 when the server answers, 1 when its process has ended or the time is over.
 
 ready.py URL PID SECONDS
 """

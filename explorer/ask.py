@@ -21,8 +21,8 @@ from storage.query import views
 
 SECONDS = 10.0
 ROWS = 10_000
-LETTERS = 32 << 20  # characters of all values together; limited too, because a few rows can be large
-READY = "ready\n"  # printed by the process that answers queries when it is ready for the first
+LETTERS = 32 << 20  # most characters of all values together: a few rows can be large
+READY = "ready\n"  # printed by the process that answers queries, when it is ready for the first query
 LARGEST = 2**53  # JavaScript rounds integers beyond this value
 
 

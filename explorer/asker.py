@@ -75,7 +75,7 @@ class Asker:
         return self.process.stdout.readline()
 
     def _start(self) -> subprocess.Popen[str]:
-        # In a session of its own, Ctrl-C does not reach the process. It ends when the explorer closes its input.
+        # Ctrl-C does not reach the process, which has a separate session. It ends when the explorer closes its input.
         return subprocess.Popen(
             self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )

@@ -81,5 +81,5 @@ def listening(port: int | None) -> socket.socket:
 
 
 def has_screen() -> bool:
-    """Whether there is a screen: without one, a text browser would take over the terminal."""
+    """Whether there is a screen. Without a screen, a text browser would take over the terminal."""
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

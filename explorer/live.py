@@ -48,7 +48,7 @@ class Shown:
         return compact(handed_out(json.loads(data), live=True)) if name == MANIFEST else data
 
     def image(self, image_id: int) -> bytes | None:
-        """An image as the source gave it, if the store holds its bytes; else None."""
+        """The bytes of an image as the source gave it; None if the store does not hold them."""
         if image_id >= 2**63 or not self._has("image_bytes"):
             return None
         rows = self.ask("SELECT image FROM image_bytes WHERE image_id = ?", [image_id])
@@ -96,7 +96,7 @@ class Live:
         self.lock = threading.Lock()
 
     def renew(self) -> Shown:
-        """The newest complete run that can be served. It replaces the one that is served, unless that has a number."""
+        """The newest complete run that can be served. It replaces the served run, unless the user named a number."""
         with self.lock:
             newest = max(numbers(self.store, self.study), default=self.seen)
             if self.stays or newest == self.seen:
