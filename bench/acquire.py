@@ -154,7 +154,7 @@ def serve(site: Site, pictures: list[bytes], ready: Any) -> None:
 
 
 async def bare(urls: list[str], concurrency: int) -> int:
-    """The loop that a user writes: request, read, count. Returns the number of bodies with status 200."""
+    """The loop that a user would write: request, read, count. Returns the number of bodies with status 200."""
     received, left = 0, iter(urls)
 
     async def worker(session: aiohttp.ClientSession) -> None:
@@ -174,7 +174,7 @@ async def bare(urls: list[str], concurrency: int) -> int:
 
 
 def stage(urls: list[str], sums: list[str], concurrency: int, folder: Path) -> tuple[int, Counter[str]]:
-    """Run the stage without Prefect: scan, fetch, count. Returns the number of images, and of failures by cause."""
+    """Run the stage without Prefect: scan, fetch, count. Returns the number of images, and the failures by cause."""
     listed = folder / "list.parquet"
     pl.DataFrame({"url": urls, "caption": [f"picture {n}" for n in range(len(urls))], "sha256": sums}).write_parquet(
         listed

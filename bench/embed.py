@@ -104,7 +104,7 @@ class Files(torch.utils.data.Dataset):
 
 
 def loader_loop(encoder: Any, paths: Sequence[Path]) -> np.ndarray:
-    """clip-retrieval's loop: a DataLoader with worker processes, then the model, normalised and moved to numpy."""
+    """clip-retrieval's loop: a DataLoader with worker processes, then the model. Returns unit rows."""
     loader = torch.utils.data.DataLoader(
         Files(paths, encoder.transform), batch_size=32, num_workers=torch.get_num_threads(), prefetch_factor=2
     )
@@ -173,7 +173,7 @@ def half(
     device: str,
     runs: int,
 ) -> list[Bar]:
-    """Images per second of the stage in bfloat16, against both loops in float32, whose `rates` are given."""
+    """Images per second of the stage in bfloat16, compared with both loops in float32, whose `rates` are given."""
     fast = fast_bfloat16(device)
     cast = in_bfloat16(encoder)
     few = images if fast else images[:8]
@@ -199,7 +199,7 @@ def with_hardware(name: str, value: float, bar: float, fast: bool) -> Bar:
 
 
 def captions_of(name: str, encoder: Any, count: int, bar: float, device: str, runs: int) -> list[Bar]:
-    """Captions per second of the stage, against a plain loop that pads all captions to the full context."""
+    """Captions per second of the stage, compared with a plain loop that pads all captions to the full context."""
     texts = captions_like_coco(count)
     theirs: list[np.ndarray] = []
 

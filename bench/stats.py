@@ -155,7 +155,7 @@ def kernel(work: Path) -> Iterator[Bar]:
 
 
 def _all_blocks(room: Any, index: Any, width: int) -> float:
-    """The sum of all co-activations, block by block; no block is kept in memory."""
+    """Add up all co-activations block by block. No block is kept in memory."""
     return sum(room._in_order(
         lambda start: float(room._coactivated(index, start, min(start + room.BLOCK, width), width)[0].sum()), width
     ))  # fmt: skip

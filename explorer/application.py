@@ -32,7 +32,7 @@ class TooLarge(Exception):
 
 
 def application(live: Live, web: Path, port: int) -> Guard:
-    """The application for one study. web: the built front end. port: of the server, which the header Host must name."""
+    """The application for one study. web: the built front end. port: the header Host must name it."""
     front = {path.relative_to(web).as_posix(): path for path in sorted(web.rglob("*")) if path.is_file()}
     handlers = Handlers(live, front)
     routes = [

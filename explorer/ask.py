@@ -93,7 +93,7 @@ def _rows(answer: duckdb.DuckDBPyConnection, most: int) -> tuple[list[list[Any]]
 
 
 def plain(value: Any) -> Any:
-    """A value of DuckDB as JSON: bytes as their count, and integers that JavaScript would round as text."""
+    """A value of DuckDB for JSON. Bytes become their count. Integers that JavaScript would round become text."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):

@@ -1,6 +1,6 @@
 """Run SQL in a separate process.
 
-A query that does not stop in time, or takes all memory, is ended with its process, and the explorer goes on.
+A query that does not stop in time, or takes all memory, is ended together with its process. The explorer goes on.
 """
 
 from __future__ import annotations

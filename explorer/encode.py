@@ -33,7 +33,7 @@ class Encoded(NamedTuple):
     """Concepts and nearest items of a caption or an image."""
 
     modality: str
-    concepts: list[dict[str, Any]]  #: concept, activation, share; by activation descending
+    concepts: list[dict[str, Any]]  #: keys: concept, activation, share; the largest activation first
     bias: float  #: the share of the SAE's bias
     nearest: list[Near]  #: items of the other modality, then items of the same modality
 
@@ -109,7 +109,7 @@ class Encoders:
 def spec_of(store: Path, run: Run, name: str) -> str:
     """Specification of the model that computed a run's embeddings, with its revision.
 
-    Raises BadInput for vectors that were computed elsewhere: they have no encoder.
+    Raises BadInput for vectors that were computed outside the project: they have no encoder.
     """
     text: str = next(model["spec"] for model in run.config["models"] if model["name"] == name)
     spec = Spec.parse(text)

@@ -62,7 +62,7 @@ class Guard:
             return "only loopback names are answered here: 127.0.0.1, localhost"
         own = [f"http://{hosts[0].lower()}"]
         if headers.get("sec-fetch-site") in STRANGERS and headers.get("sec-fetch-mode") != "navigate":
-            return "only the explorer's own page is answered here"  # such as an <img> or <script> in another page
+            return "only the explorer's own page is answered here"  # refuses an <img> or <script> in another page
         if method in READING and not origins:
             return None
         if [origin.lower() for origin in origins] != own:

@@ -70,7 +70,7 @@ def listening(port: int | None) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, at))
-            listener.listen()  # before the address is printed, since a reader may open it at once
+            listener.listen()  # listen before the address is printed, since a reader may open the address at once
         except (OSError, OverflowError) as error:  # the port is in use, not allowed, or out of range
             listener.close()
             if port is not None:
