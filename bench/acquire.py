@@ -174,7 +174,7 @@ async def bare(urls: list[str], concurrency: int) -> int:
 
 
 def stage(urls: list[str], sums: list[str], concurrency: int, folder: Path) -> tuple[int, Counter[str]]:
-    """Run the stage without Prefect: scan, fetch, count. Returns the number of images, and the failures by cause."""
+    """Run the stage without Prefect: scan, fetch, count. Returns the numbers of images and of failures by cause."""
     listed = folder / "list.parquet"
     pl.DataFrame({"url": urls, "caption": [f"picture {n}" for n in range(len(urls))], "sha256": sums}).write_parquet(
         listed
