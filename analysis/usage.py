@@ -39,12 +39,12 @@ GROUPS: Schema = {
     "texts": pl.Int64, "image": pl.Float64, "text": pl.Float64, "image_squared": pl.Float64,
     "text_squared": pl.Float64, "image_firings": pl.Int64, "text_firings": pl.Int64, "training_firings": pl.Int64,
 }  # fmt: skip
-SHUFFLED = 5  # spawn key of the random stream; every module has its own
+SHUFFLED = 5  # spawn key of the random stream; every module has a different key
 DRAWS = 20  # draws of the null
 
 
 class CountedSAE(NamedTuple):
-    """Key and width of one SAE: the parameters of the SQL that counts its activations."""
+    """Key and width of one SAE. The SQL that counts the SAE's activations takes them as parameters."""
 
     model: str
     sae: str

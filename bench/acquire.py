@@ -1,4 +1,4 @@
-"""Rate of the stage acquire against a bare aiohttp loop, from a loopback server of whose answers 10 % are errors.
+"""Compare the rate of the stage acquire with a bare aiohttp loop. 10 % of the loopback server's answers are errors.
 
 python bench/acquire.py [--images 8000] [--concurrency 64] [--latency 0.1]
 
@@ -41,7 +41,7 @@ from tasks.stage import Runtime
 BAR = 0.7
 ERRORS = 0.1
 TIMEOUT = 2.0
-PICTURES = 64  # different pictures; each URL adds some bytes after the end, so that no two bodies are equal
+PICTURES = 64  # different pictures; each URL appends other bytes to its picture, so that no two bodies are equal
 #: Kind of error -> cause under which the stage must count it; None if a retry must succeed.
 KINDS: dict[str, str | None] = {
     "gone": "HTTP 404",
@@ -50,7 +50,7 @@ KINDS: dict[str, str | None] = {
     "busy": None,  # 429 with Retry-After, then 200
     "broken": None,  # 500, then 200
     "down": "HTTP 503",
-    "reset": None,  # in the middle of the body; the second request gets the rest
+    "reset": None,  # the connection is reset in the middle of the body; the second request gets the rest
     "short": "cut short",
     "stall": "timeout",
     "page": "not an image",
@@ -92,9 +92,9 @@ def body(pictures: list[bytes], number: int) -> bytes:
 
 
 def serve(site: Site, pictures: list[bytes], ready: Any) -> None:
-    """Serve the site; runs in a process of its own."""
+    """Serve the site. This function runs in a separate process."""
     asked: Counter[str] = Counter()
-    logging.disable()  # clients that disconnect are expected
+    logging.disable()  # no log of clients that disconnect: they are expected
 
     async def answer(request: web.Request) -> web.StreamResponse:
         asked[request.path] += 1
@@ -154,7 +154,7 @@ def serve(site: Site, pictures: list[bytes], ready: Any) -> None:
 
 
 async def bare(urls: list[str], concurrency: int) -> int:
-    """The loop that a user writes: request, read, count. Returns the number of bodies with status 200."""
+    """The loop that a user would write: request, read, count. Returns the number of bodies with status 200."""
     received, left = 0, iter(urls)
 
     async def worker(session: aiohttp.ClientSession) -> None:
@@ -174,7 +174,7 @@ async def bare(urls: list[str], concurrency: int) -> int:
 
 
 def stage(urls: list[str], sums: list[str], concurrency: int, folder: Path) -> tuple[int, Counter[str]]:
-    """Run the stage without Prefect: scan, fetch, count. Returns the number of images, and of failures by cause."""
+    """Run the stage without Prefect: scan, fetch, count. Returns the numbers of images and of failures by cause."""
     listed = folder / "list.parquet"
     pl.DataFrame({"url": urls, "caption": [f"picture {n}" for n in range(len(urls))], "sha256": sums}).write_parquet(
         listed
@@ -199,7 +199,7 @@ def rows(images: int = 8000, concurrency: int = 64, latency: float = 0.1) -> lis
     process.start()
     try:
         port = here.recv()
-        # Each client has paths of its own, so that URLs which fail only on the first request fail for both clients.
+        # Each client has separate paths, so that URLs which fail only on the first request fail for both clients.
         warm, loop, urls = (
             [f"http://127.0.0.1:{port}/{who}/{number}" for number in range(images)] for who in ("warm", "loop", "stage")
         )

@@ -1,4 +1,4 @@
-"""What one more seed costs the stage analyze, and whether its figures are those of a full recomputation.
+"""Cost of one more seed in the stage analyze, and whether the results equal those of a full recomputation.
 
 python bench/analyze.py --store DIR [--study studies/demo.toml]
 
@@ -19,12 +19,12 @@ from typing import Any
 
 from bars import Bar, at_most, finish, shown
 
-PARTS = ("spaces", "measures", "matchings", "tables")  # folders of the stage
+PARTS = ("spaces", "measures", "matchings", "tables")  # folders that the stage analyze writes
 SHARE = 0.6  # of a full analysis
 
 
 def copy_of(store: Path, folder: Path) -> Path:
-    """A copy of a store without what the stage analyze made."""
+    """A copy of a store without the datasets that the stage analyze made."""
     ignore = shutil.ignore_patterns(*PARTS, "*.lock", "report", "explorers")
     return Path(shutil.copytree(store, folder, copy_function=os.link, ignore=ignore))
 

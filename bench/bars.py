@@ -17,7 +17,7 @@ class Bar(TypedDict):
     name: str
     value: float
     unit: str
-    bar: str  #: "" for a figure without a bar, which is printed for comparison
+    bar: str  #: the bound as text; "" for a figure that is printed without a bar
     holds: bool
 
 

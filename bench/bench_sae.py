@@ -30,7 +30,7 @@ DTYPES = ("bfloat16", "float32")
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 # `sae.train` recommends this setting. The peers run without it: it does not help them, and slows overcomplete a little.
 ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
-R2_MARGIN = 0.005  # held-out R2 may be lower than the peer's by this much
+R2_MARGIN = 0.005  # this trainer's held-out R2 may be lower than a peer's by at most this
 HELD_OUT = 10_240  # rows
 SEEDS = 4
 GROWTH = (100_000, 300_000, 600_000)
@@ -137,7 +137,7 @@ def compare(bench: Bench, spec: Spec, name: str) -> None:
 
 
 def compare_demo(bench: Bench) -> None:
-    """The same comparison on the embeddings of the demo's store, if --store is set."""
+    """Compare the peers and this project on the embeddings of the demo's store, if --store is set."""
     if bench.store is not None:
         compare(bench, demo_files(bench, "emoji-clip"), "demo")
 
@@ -153,7 +153,7 @@ def step_parts(bench: Bench) -> None:
 def seeds(bench: Bench) -> None:
     """Train four seeds in parallel, and one after another."""
     spec = planted_files(bench, SIZES["512"]) | {"seeds": SEEDS}
-    for repeat in range(min(bench.repeats, 3)):  # each is four trainings
+    for repeat in range(min(bench.repeats, 3)):  # each repeat trains four SAEs
         for arrangement in ("in turn", "together"):
             bench.run(f"seeds {arrangement}", {**spec, "library": arrangement}, repeat)
 

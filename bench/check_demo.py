@@ -38,7 +38,7 @@ SELECT stability, floor_matched, floor_matched_sd FROM stability_by_energy($mode
 
 
 def one(con: duckdb.DuckDBPyConnection, query: str, **values: object) -> tuple:
-    """The only row of an answer."""
+    """The only row of a query's answer."""
     row = con.execute(query, values).fetchone()
     if row is None:
         sys.exit(f"the catalog has no row for {values}: is this the demo study?")

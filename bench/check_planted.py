@@ -51,7 +51,7 @@ def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
 
     for model, sae, seed, path in frame(con, "SELECT model, sae, seed, path FROM saes ORDER BY ALL").iter_rows():
         dictionary = SAE.load(store / path).dictionary.numpy()
-        similarity = atoms @ dictionary.T  # a dictionary may have more concepts than there are planted atoms
+        similarity = atoms @ dictionary.T  # the learned dictionary may have more concepts than there are planted atoms
         _, of_atom = linear_sum_assignment(-similarity)
         cosines = similarity[np.arange(len(atoms)), of_atom]
         rows.append(at_least(f"seed {seed}: mean matched cosine to the planted atoms", cosines.mean(), 0.9))

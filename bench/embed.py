@@ -69,7 +69,7 @@ def forward_alone(encoder: Encoder, pixels: torch.Tensor, size: int = 16) -> Non
 
 
 def decode_alone(encoder: Encoder, images: Sequence[bytes]) -> None:
-    """Decode and resize on all cores, and drop the result."""
+    """Decode and resize the images on all cores, and drop the result."""
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for future in [pool.submit(lambda data=data: encoder.preprocess(decode(data)) is None) for data in images]:
             future.result()
@@ -104,7 +104,7 @@ class Files(torch.utils.data.Dataset):
 
 
 def loader_loop(encoder: Any, paths: Sequence[Path]) -> np.ndarray:
-    """clip-retrieval's loop: a DataLoader with worker processes, then the model, normalised and moved to numpy."""
+    """clip-retrieval's loop: a DataLoader with worker processes, then the model. Returns unit rows."""
     loader = torch.utils.data.DataLoader(
         Files(paths, encoder.transform), batch_size=32, num_workers=torch.get_num_threads(), prefetch_factor=2
     )
@@ -173,7 +173,7 @@ def half(
     device: str,
     runs: int,
 ) -> list[Bar]:
-    """Images per second of the stage in bfloat16, against both loops in float32, whose `rates` are given."""
+    """Images per second of the stage in bfloat16, compared with both loops in float32, whose `rates` are given."""
     fast = fast_bfloat16(device)
     cast = in_bfloat16(encoder)
     few = images if fast else images[:8]
@@ -199,7 +199,7 @@ def with_hardware(name: str, value: float, bar: float, fast: bool) -> Bar:
 
 
 def captions_of(name: str, encoder: Any, count: int, bar: float, device: str, runs: int) -> list[Bar]:
-    """Captions per second of the stage, against a plain loop that pads all captions to the full context."""
+    """Captions per second of the stage, compared with a plain loop that pads all captions to the full context."""
     texts = captions_like_coco(count)
     theirs: list[np.ndarray] = []
 
@@ -265,7 +265,7 @@ def growth(encoder: Any, count: int, device: str) -> list[Bar]:
     ]
 
 
-# Memory: each size is embedded in a process of its own, which does nothing else
+# Memory: each size is embedded in a separate process, which does nothing else
 
 
 def embed_small(store: Path, count: int, device: str) -> None:

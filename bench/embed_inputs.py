@@ -38,7 +38,7 @@ def photo(seed: int) -> bytes:
 
 
 def captions_like_coco(count: int, seed: int = 0) -> list[str]:
-    """Captions of 8 to 15 words, as COCO's: about 12 tokens."""
+    """Captions of 8 to 15 words (about 12 tokens), as long as COCO's captions."""
     draw = np.random.default_rng(seed)
     return [" ".join(draw.choice(WORDS, int(draw.integers(8, 16)))) for _ in range(count)]
 

@@ -30,7 +30,7 @@ ARGUMENTS = [
     "--disable-background-networking",
 ]  # fmt: skip
 WINDOW = {"width": 1440, "height": 900}
-PAINT, PLANTED_PAINT, FRAME, HOVER, CONCEPT = 2.0, 4.0, 250, 100, 300  # bars: two in seconds, three in milliseconds
+PAINT, PLANTED_PAINT, FRAME, HOVER, CONCEPT = 2.0, 4.0, 250, 100, 300  # bars: seconds, seconds, then ms
 SITE = 25.0  # MB
 SCRIPT_SECONDS, STARTS, POINTS = 5.0, 3, 12
 HTTP = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
@@ -105,7 +105,7 @@ def opened(browser: Browser, address: str) -> Iterator[Page]:
 
 
 def painted(page: Page, mark: str) -> float:
-    """Seconds from the start of the navigation to a mark that the page sets."""
+    """Seconds from the start of the navigation to a performance mark that the page sets."""
     while not page.evaluate(f"performance.getEntriesByName('{mark}').length"):  # the mark holds its own time
         page.wait_for_timeout(50)
     return float(page.evaluate(f"performance.getEntriesByName('{mark}')[0].startTime")) / 1000
@@ -147,7 +147,7 @@ def moved(page: Page) -> list[float]:
 
 
 def dots(page: Page, count: int) -> list[tuple[float, float]]:
-    """Positions of dots that the pointer can reach. The arrow keys step from dot to dot, and each position is read."""
+    """Positions of dots that the pointer can reach. They are read while the arrow keys step from dot to dot."""
     page.locator(".map-canvas").focus()
     points = []
     for at in range(count):
@@ -156,7 +156,7 @@ def dots(page: Page, count: int) -> list[tuple[float, float]]:
         ring = page.locator(".map-ring").bounding_box()
         assert ring is not None
         point = (ring["x"] + ring["width"] / 2, ring["y"] + ring["height"] / 2)
-        if page.evaluate(IS_ON_THE_MAP, point):  # not under the legend
+        if page.evaluate(IS_ON_THE_MAP, point):  # the dot is not under the legend
             points.append(point)
     page.keyboard.press("Escape")
     return list(dict.fromkeys(points))
@@ -168,7 +168,7 @@ def hovered(page: Page, points: list[tuple[float, float]]) -> list[float]:
     for x, y in points:
         page.mouse.move(x, y - 400 if y > 500 else y + 400)
         page.wait_for_timeout(250)
-        page.mouse.move(2, 400)  # off the map
+        page.mouse.move(2, 400)  # move the pointer off the map
         page.locator(".map-card").wait_for(state="hidden")
         page.evaluate(WATCH_HOVER)
         page.mouse.move(x, y)

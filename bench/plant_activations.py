@@ -65,7 +65,7 @@ def _draw(random: np.random.Generator, concepts: np.ndarray, weight: np.ndarray,
 
 
 def _distinct(concepts: np.ndarray, width: int) -> np.ndarray:
-    """Sort each row; a concept drawn twice is replaced by the next free one, so that every row keeps k."""
+    """Sort each row; a concept drawn twice is replaced by the next free concept, so that every row keeps k."""
     concepts.sort(axis=1)
     while (twice := np.diff(concepts, axis=1) == 0).any():
         concepts[:, 1:][twice] = (concepts[:, 1:][twice] + 1) % width
@@ -76,7 +76,7 @@ def _distinct(concepts: np.ndarray, width: int) -> np.ndarray:
 def write(
     planted: Planted, store: Path, width: int, dim: int = 512, seed: int = 0, *, seeds: int = 1, embedded: bool = False
 ) -> Run:
-    """Write pairs, SAEs and activations as datasets of a run of their own. Returns the run.
+    """Write pairs, SAEs and activations as datasets of a new run. Returns the run.
 
     seeds: number of SAEs; their concepts fire on the same items. embedded: write random embeddings of the pairs too.
     """

@@ -53,7 +53,7 @@ def plant(to: Path, scale: Scale) -> None:
 
 
 def write(to: Path, name: str, value: Any) -> None:
-    """Write one file, as compact as the exporter does."""
+    """Write one file as compactly as the exporter does."""
     path = to / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False), encoding="utf-8")

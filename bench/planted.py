@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 PARTNER_COSINE = 0.4
-PARTNER_RATE = 0.9  # share of an image atom's firings on which its text partner fires too, beyond chance
+PARTNER_RATE = 0.9  # share of the pairs in which a text partner fires if and only if its image atom fires
 # Number of atoms that fire per row: mean, fewest, most. A pair with a row outside these bounds is drawn again, because
-# normalisation makes the activations in a row of one to three atoms much larger than all others. The mean is that
+# normalisation makes the activations in a row of one to three atoms much larger than all others. The mean holds
 # before redrawing; after it, the mean is about 6.0.
 ATOMS_A_ROW = (6.6, 4, 8)
 # Range of the activations before the row is normalised. The least is far above 0, so that an encoder can tell the
@@ -94,9 +94,9 @@ def _draw(
 ) -> np.ndarray:
     """Booleans [2, pairs, A]: which atoms fire in the image and in the caption of each pair.
 
-    A bimodal atom is rarer in one modality than in the other; where it fires in the rarer one, it fires in both. In a
-    share PARTNER_RATE of the pairs, a text partner fires if and only if its image atom does; in the other pairs it is
-    drawn independently. Everything else is independent.
+    A bimodal atom fires less often in one modality. In each pair where it fires there, it fires in both. In a
+    share PARTNER_RATE of the pairs, a text partner fires if and only if its image atom does; in the other pairs the
+    partner is drawn independently. Everything else is independent.
     """
     uniform = random.random((2, pairs, len(kinds)))
     both = kinds == "bimodal"
@@ -111,7 +111,7 @@ def _dictionary(random: np.random.Generator, atoms: int, dim: int, partners: np.
     """Unit rows [A, d]. Partners have the cosine PARTNER_COSINE; other pairs are as nearly orthogonal as d allows."""
     left, right = partners.T
     D = random.standard_normal((atoms, dim))
-    for _ in range(300):  # lower the squared cosines of all other pairs, which reach 0.4 at random
+    for _ in range(300):  # lower the squared cosines of all other pairs; cosines of random atoms reach 0.4
         D /= np.linalg.norm(D, axis=1, keepdims=True)
         side = D[right] - (D[right] * D[left]).sum(1, keepdims=True) * D[left]
         side /= np.linalg.norm(side, axis=1, keepdims=True)

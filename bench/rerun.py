@@ -24,7 +24,7 @@ COMMAND = [str(Path(sys.executable).with_name("bridgescope"))]
 
 
 def rerun(study: Path, store: Path) -> list[Bar]:
-    """Run a stage of a finished study again: number of tasks that were not cached, seconds of the cached ones."""
+    """Run a stage of a finished study again. Returns the number of uncached tasks and the seconds of cached tasks."""
     from flows.config import load_study
     from flows.study import run_study
 

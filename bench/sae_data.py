@@ -1,6 +1,6 @@
 """Vectors for the speed bench: sparse sums of drawn atoms, in two separated modalities, written block by block.
 
-bench/planted.py is not used, because its dense codes do not fit in memory at 600,000 rows. Here no codes are kept.
+bench/planted.py is not used, because its dense codes do not fit in memory at 600,000 rows. This module keeps no codes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from scipy import sparse
 
 ATOMS_A_ROW = 20
 NOISE = 0.05  # norm of the noise in a row whose atoms have a norm of about 1
-GAP = 0.7  # distance of the two modality means, about CLIP's
+GAP = 0.7  # distance of the two modality means, about as in CLIP
 BLOCK = 8192  # rows drawn at a time
 
 

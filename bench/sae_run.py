@@ -1,4 +1,4 @@
-"""One measurement of the speed bench in a process of its own: python -m bench.sae_run '{"library": ...}'
+"""One measurement of the speed bench in a separate process: python -m bench.sae_run '{"library": ...}'
 
 Prints one line of JSON. Peers are other SAE libraries, installed in another environment than this project. Each library
 is imported only in the function that runs it, so that this file works in both environments. Each peer is used as its
@@ -44,7 +44,7 @@ class Clock:
 
 
 def steps_of(spec: Spec) -> int:
-    """Steps of a training: the last batch of an epoch may be short."""
+    """Number of steps of a training. The last batch of an epoch may be short."""
     return spec["epochs"] * -(-spec["rows"] // spec["batch"])
 
 
@@ -185,7 +185,7 @@ def one_seed(job: tuple[Spec, int, str], watch: Any) -> tuple[float, float]:
 
 
 def together(spec: Spec) -> dict[str, float]:
-    """Train the seeds as the stage train does: in parallel, one core each. Returns seconds and R2, as `in_turn`."""
+    """Train the seeds as the stage train does: in parallel, one core each. Returns what `in_turn` does."""
     from sae import SAE
     from tasks.children import in_process, side_by_side
 

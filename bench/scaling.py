@@ -10,15 +10,15 @@ import argparse
 from typing import NamedTuple
 
 # Published.
-GFLOPS = {  # of an image, of a text at full context (both by open_clip's model profile); width d of the joint space
+GFLOPS = {  # GFLOP of an image and of a text at full context (by open_clip's model profile); width d of the joint space
     "CLIP ViT-B-32": (8.82, 5.96, 512),
     "SigLIP ViT-B-16": (35.42, 11.02, 768),
-    "SigLIP2 ViT-B-16": (35.42, 11.02, 768),  # the same two towers as SigLIP's
+    "SigLIP2 ViT-B-16": (35.42, 11.02, 768),  # both towers have the same shape as SigLIP's
     "AIMv2 ViT-L-14": (162.0, 13.3, 768),  # the shape of ViT-L-14: 24 layers, width 1024, 257 tokens
 }
 PEAK = 312e12  # FLOP/s, bfloat16 without sparsity, of an A100, by its maker
 DOWNLOAD = 1350 / 16  # images per second per core that img2dataset states (16 cores)
-JPEG = 100_000  # bytes of a web image after resizing; assumed, not published (COCO's images have 160 k)
+JPEG = 100_000  # bytes of a web image after resizing; assumed, not published (an image of COCO has 160 kB)
 
 # Assumed.
 REACHED = 0.35  # share of PEAK that a vision transformer reaches in bfloat16
@@ -168,7 +168,7 @@ class Wall(NamedTuple):
 
     embed: float
     train: float
-    decode_cores: float  #: cores that decode as fast as these GPUs embed
+    decode_cores: float  #: number of cores that decode as fast as the GPUs embed
 
 
 def wall(size: Size, gpus: int) -> Wall:

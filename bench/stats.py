@@ -31,14 +31,14 @@ GROWTH = {75_000: 14_750, 150_000: 29_500, 300_000: 59_000, 600_000: 118_000}  #
 
 
 def row(name: str, value: float, unit: str, bar: float | None = None, *, least: bool = False) -> Bar:
-    """One figure; `bar` is its upper bound, or with `least` its lower bound; without it the figure is only printed."""
+    """One figure. `bar` is its upper bound, or its lower bound with `least`; without a bar, it is only printed."""
     if bar is None:
         return bars.shown(name, value, unit)
     return bars.at_least(name, value, bar, unit) if least else bars.at_most(name, value, bar, unit)
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of the work, and its result."""
+    """Call `work`. Returns its seconds and its result."""
     began = time.perf_counter()
     result = work()
     return time.perf_counter() - began, result
@@ -134,7 +134,7 @@ def kernel(work: Path) -> Iterator[Bar]:
     matrices = [sp.csr_matrix((c.values, c.concepts, c.indptr), shape=(600_000, width)) for c in codes]
     seconds, product = timed(lambda left=matrices[0], right=matrices[1]: left.T.tocsr() @ right)
     yield row("kernel: scipy's sparse product, sums alone", seconds, "s")
-    if abs(product.sum() / sums - 1) > 1e-4:  # scipy sums in float32
+    if abs(product.sum() / sums - 1) > 1e-4:  # a tolerance, because scipy sums in float32
         raise AssertionError(f"the kernel's sums {sums} are not scipy's {product.sum()}")
     del product, matrices
     with duckdb.connect() as con:
@@ -155,7 +155,7 @@ def kernel(work: Path) -> Iterator[Bar]:
 
 
 def _all_blocks(room: Any, index: Any, width: int) -> float:
-    """The sum of all co-activations, block by block; no block is kept in memory."""
+    """Add up all co-activations block by block. No block is kept in memory."""
     return sum(room._in_order(
         lambda start: float(room._coactivated(index, start, min(start + room.BLOCK, width), width)[0].sum()), width
     ))  # fmt: skip
@@ -226,7 +226,7 @@ def adhoc(work: Path) -> Iterator[Bar]:
     }
     with open_catalog(store, guarded=True) as con:
         for name, query in questions.items():
-            con.execute(query).fetchall()  # the first one reads Parquet footers
+            con.execute(query).fetchall()  # the first query reads Parquet footers, so it is not timed
             seconds = min(timed(lambda q=query: con.execute(q).fetchall())[0] for _ in range(5))
             yield row(f"ad-hoc: {name}, open connection", seconds, "s", 0.2)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}

@@ -102,7 +102,7 @@ def test_we_read_what_overcomplete_saved(tmp_path):
         with torch.no_grad():
             theirs.dictionary.multiplier.fill_(0.4)
         theirs.train()
-        theirs(ROWS)  # batch norm sees rows, atoms are normalised
+        theirs(ROWS)  # a forward pass, in which batch norm sees rows and atoms are normalised
         theirs.eval()
         torch.save(theirs.state_dict(), tmp_path / "sae.pt")
         ours = from_overcomplete(tmp_path / "sae.pt", **options)

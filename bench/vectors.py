@@ -1,4 +1,4 @@
-"""Seconds to acquire and embed vectors of one's own, at two sizes, and of `bridgescope status`, with their bars.
+"""Seconds to acquire and embed a user's vectors, at two sizes, and of `bridgescope status`, with their bars.
 
 python bench/vectors.py --work DIR [--small 100000] [--large 1000000] [--dim 256] [--shards 400]
 
@@ -65,7 +65,7 @@ def study(work: Path, shard_size: int, models: int) -> Path:
 
 
 def run(file: Path, store: Path, stage: str) -> tuple[float, float, int, int]:
-    """Run one stage. Returns its seconds, those of its tasks of embed or acquire, the tasks that ran, and all tasks."""
+    """Run one stage. Returns its seconds, the seconds of uncached tasks, their number, and the number of all tasks."""
     from flows.config import load_study
     from flows.study import run_study
 
@@ -77,7 +77,7 @@ def run(file: Path, store: Path, stage: str) -> tuple[float, float, int, int]:
 
 
 def status(file: Path, store: Path) -> float:
-    """Seconds of `bridgescope status`, including the start of the process: the better of two."""
+    """Seconds of `bridgescope status`, including the start of the process: the shorter of two runs."""
     took = []
     for _ in range(2):
         began = time.perf_counter()

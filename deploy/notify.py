@@ -1,4 +1,4 @@
-"""Tell a webhook, a chat or a mailbox of every scheduled run that fails: one automation of Prefect, made or replaced.
+"""Report every scheduled run that fails to a webhook, a chat or a mailbox, by one automation of Prefect.
 
 notify.py https://hooks.example/...     a POST with the run's name, state and message
 notify.py TYPE/NAME                     a notification block of Prefect, such as slack-webhook/ops or sendgrid-email/ops
@@ -25,7 +25,7 @@ PAYLOAD = (
 
 
 def action(target: str) -> CallWebhook | SendNotification:
-    """The action that tells `target`: a URL, or a block that exists on the server."""
+    """The action that notifies `target`: a URL, or a notification block that exists on the server."""
     if "://" in target:
         webhook = Webhook(method="POST", url=target, headers={"Content-Type": "application/json"})
         return CallWebhook(block_document_id=webhook.save(BLOCK, overwrite=True), payload=PAYLOAD)
@@ -35,7 +35,7 @@ def action(target: str) -> CallWebhook | SendNotification:
 
 
 def main() -> int:
-    """Make the automation, in place of an earlier one."""
+    """Make the automation. It replaces an earlier automation."""
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
         return 2

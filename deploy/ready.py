@@ -1,4 +1,4 @@
-"""Wait until a server answers. Exit code 0 when it does, 1 when its process has ended or the time is over.
+"""Wait until a server answers. Exit code 0 when the server answers, 1 when its process has ended or the time is over.
 
 ready.py URL PID SECONDS
 """
@@ -27,7 +27,7 @@ def is_running(pid: int) -> bool:
 
 
 def main() -> int:
-    """Ask ten times a second."""
+    """Ask the server ten times a second."""
     url, pid, end = sys.argv[1], int(sys.argv[2]), time.monotonic() + float(sys.argv[3])
     while not answers(url):
         if not is_running(pid) or time.monotonic() > end:

@@ -65,7 +65,7 @@ def wrong_output(document: Path, store: Path) -> Iterator[str]:
 
 
 def write_output(document: Path, store: Path) -> None:
-    """Replace the output shown below the commands of a document by their present output."""
+    """Replace the output shown below the commands of a document by the output that they print now."""
     text = document.read_text()
     for command, shown in console_blocks(text):
         done = run(command, store)

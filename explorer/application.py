@@ -32,7 +32,7 @@ class TooLarge(Exception):
 
 
 def application(live: Live, web: Path, port: int) -> Guard:
-    """The application for one study. web: the built front end. port: of the server, which the header Host must name."""
+    """The application for one study. web: the built front end. port: the header Host must name it."""
     front = {path.relative_to(web).as_posix(): path for path in sorted(web.rglob("*")) if path.is_file()}
     handlers = Handlers(live, front)
     routes = [
@@ -108,7 +108,7 @@ class Handlers:
             raise
 
     async def image(self, request: Request) -> Response:
-        """Serve an image as the source gave it, if its format is one that a browser shows as an image."""
+        """Serve an image as the source gave it, if a browser shows its format as an image."""
         data = await run_in_threadpool(self.live.shown.image, request.path_params["image_id"])
         kind = None if data is None else await run_in_threadpool(picture_type, data)
         if data is None or kind is None:

@@ -21,9 +21,9 @@ from storage.query import views
 
 SECONDS = 10.0
 ROWS = 10_000
-LETTERS = 32 << 20  # characters of all values together; limited too, because a few rows can be large
-READY = "ready\n"  # printed by the process that answers queries when it is ready for the first
-LARGEST = 2**53  # JavaScript rounds integers beyond it
+LETTERS = 32 << 20  # most characters of all values together: a few rows can be large
+READY = "ready\n"  # printed by the process that answers queries, when it is ready for the first query
+LARGEST = 2**53  # JavaScript rounds integers beyond this value
 
 
 class TooLong(Exception):
@@ -35,7 +35,7 @@ class Answered(NamedTuple):
 
     columns: list[dict[str, str]]  #: name, type
     rows: list[list[Any]]  #: JSON-ready
-    truncated: bool  #: there are more rows than the limits allow
+    truncated: bool  #: whether the query has more rows than the limits allow
     seconds: float
 
 
@@ -64,7 +64,7 @@ def answered(con: duckdb.DuckDBPyConnection, query: str, seconds: float = SECOND
 
 @contextlib.contextmanager
 def _watched(con: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[threading.Event]:
-    """Interrupt the statement of a connection at the time limit; the event says whether that happened."""
+    """Interrupt the statement of a connection at the time limit; the event is set if the statement was interrupted."""
     late = threading.Event()
 
     def stop() -> None:
@@ -93,7 +93,7 @@ def _rows(answer: duckdb.DuckDBPyConnection, most: int) -> tuple[list[list[Any]]
 
 
 def plain(value: Any) -> Any:
-    """A value of DuckDB as JSON: bytes as their count, and integers that JavaScript would round as text."""
+    """A value of DuckDB for JSON. Bytes become their count. Integers that JavaScript would round become text."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):

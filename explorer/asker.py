@@ -1,6 +1,6 @@
-"""Run SQL in a process of its own.
+"""Run SQL in a separate process.
 
-A query that does not stop in time, or takes all memory, is ended with its process, and the explorer goes on.
+A query that does not stop in time, or takes all memory, is ended together with its process. The explorer goes on.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Asker:
         return self.process.stdout.readline()
 
     def _start(self) -> subprocess.Popen[str]:
-        # In a session of its own, Ctrl-C does not reach the process. It ends when the explorer closes its input.
+        # Ctrl-C does not reach the process, which has a separate session. It ends when the explorer closes its input.
         return subprocess.Popen(
             self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )

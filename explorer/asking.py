@@ -23,7 +23,7 @@ MEMORY = 4 << 30  # bytes for queries; without a limit, one call of a string fun
 def main(store: str, study: str, number: str) -> None:
     """Answer the queries on standard input until it ends.
 
-    Writing files is forbidden before the catalog is opened, for the rest of the process.
+    Before the catalog is opened, the process is forbidden to write files until it ends.
     """
     forbid_writing()
     con = open_catalog(store, run=read_run(Path(store), study, int(number)), guarded=True)

@@ -33,9 +33,9 @@ class Encoded(NamedTuple):
     """Concepts and nearest items of a caption or an image."""
 
     modality: str
-    concepts: list[dict[str, Any]]  #: concept, activation, share; by activation descending
+    concepts: list[dict[str, Any]]  #: keys: concept, activation, share; the largest activation first
     bias: float  #: the share of the SAE's bias
-    nearest: list[Near]  #: of the other modality, then of the same
+    nearest: list[Near]  #: items of the other modality, then items of the same modality
 
 
 class Encoders:
@@ -109,7 +109,7 @@ class Encoders:
 def spec_of(store: Path, run: Run, name: str) -> str:
     """Specification of the model that computed a run's embeddings, with its revision.
 
-    Raises BadInput for vectors that were computed elsewhere: they have no encoder.
+    Raises BadInput for vectors that were computed outside the project: they have no encoder.
     """
     text: str = next(model["spec"] for model in run.config["models"] if model["name"] == name)
     spec = Spec.parse(text)
@@ -120,7 +120,7 @@ def spec_of(store: Path, run: Run, name: str) -> str:
     if spec.path is not None:
         return text
     recorded: str = manifest_of(store, run.of("embed", model=name)[0].dataset)["arguments"]["model"]
-    return recorded  # with the commit on the hub that the study used
+    return recorded  # the specification includes the commit on the hub that the study used
 
 
 def nearest(rows: Rows, modality: str, x: np.ndarray[Any, Any], n: int = NEAREST) -> list[Near]:

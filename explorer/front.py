@@ -1,4 +1,4 @@
-"""Find the built front end. `make explorer` builds it; it is not part of a checkout."""
+"""Find the built front end. `make explorer` builds it; the built front end is not part of a checkout."""
 
 from __future__ import annotations
 

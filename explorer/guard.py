@@ -1,8 +1,8 @@
 """Checks of every request, and security headers of every answer, around the whole application.
 
-The server listens on loopback alone, but pages of other sites that the reader has open can still send requests to it.
+The server listens only on loopback, but pages of other sites that the reader has open can still send requests to it.
 A page whose host name resolves to 127.0.0.1 (DNS rebinding) is refused by the check of Host. A page that posts to the
-explorer's address from its own is refused by the check of Origin.
+explorer's address from another address is refused by the check of Origin.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Guard:
             return "only loopback names are answered here: 127.0.0.1, localhost"
         own = [f"http://{hosts[0].lower()}"]
         if headers.get("sec-fetch-site") in STRANGERS and headers.get("sec-fetch-mode") != "navigate":
-            return "only the explorer's own page is answered here"  # such as an <img> or <script> in another page
+            return "only the explorer's own page is answered here"  # refuses an <img> or <script> in another page
         if method in READING and not origins:
             return None
         if [origin.lower() for origin in origins] != own:

@@ -70,7 +70,7 @@ def listening(port: int | None) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, at))
-            listener.listen()  # before the address is printed, since a reader may open it at once
+            listener.listen()  # listen before the address is printed, since a reader may open the address at once
         except (OSError, OverflowError) as error:  # the port is in use, not allowed, or out of range
             listener.close()
             if port is not None:
@@ -81,5 +81,5 @@ def listening(port: int | None) -> socket.socket:
 
 
 def has_screen() -> bool:
-    """Whether there is a screen: without one, a text browser would take over the terminal."""
+    """Whether there is a screen. Without a screen, a text browser would take over the terminal."""
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -48,7 +48,7 @@ class Shown:
         return compact(handed_out(json.loads(data), live=True)) if name == MANIFEST else data
 
     def image(self, image_id: int) -> bytes | None:
-        """An image as the source gave it, if the store holds its bytes; else None."""
+        """The bytes of an image as the source gave it; None if the store does not hold them."""
         if image_id >= 2**63 or not self._has("image_bytes"):
             return None
         rows = self.ask("SELECT image FROM image_bytes WHERE image_id = ?", [image_id])
@@ -96,14 +96,14 @@ class Live:
         self.lock = threading.Lock()
 
     def renew(self) -> Shown:
-        """The newest complete run that can be served. It replaces the one that is served, unless that has a number."""
+        """The newest complete run that can be served. It replaces the served run, unless the user named a number."""
         with self.lock:
             newest = max(numbers(self.store, self.study), default=self.seen)
             if self.stays or newest == self.seen:
                 return self.shown
             run = newest_complete(self.store, self.study, self.variant)
             if read_run(self.store, self.study, newest, head=True).ended is not None:
-                self.seen = newest  # else the run goes on, and is looked at again at the next visit
+                self.seen = newest  # set only for a finished run: an unfinished run is checked again at the next visit
             entries = run.of("explorer") if run and run.number > self.shown.run.number else []
             if run and entries and (self.store / entries[0].dataset.path / SITE).is_file():
                 before, self.shown = self.shown, Shown(self.store, run)
