@@ -68,6 +68,10 @@ test: lint
 test-slow: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow
 
+# The golden result of each stage, written anew where the version of the stage was raised.
+golden: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/golden/write.py
+
 # Tests on a real Prefect server with a worker: deployments, the event `pairs landed`, kills. Takes minutes.
 test-deploy: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deploy
