@@ -75,7 +75,7 @@ def _listed(values: Iterable[Any]) -> str:
 
 
 def of_each(runs: Iterable[tuple[str, str]], select: str) -> list[str]:
-    """One SELECT per (model, sae), since a macro takes one model and one SAE. `{m}`, `{s}` become their SQL literals."""
+    """One SELECT per (model, sae), since a macro takes one model and one SAE. `{m}`, `{s}` become their literals."""
     # replace, not format: the statements contain other braces and percent signs
     return [select.replace("{m}", literal(model)).replace("{s}", literal(sae)) for model, sae in runs]
 

@@ -56,7 +56,7 @@ def to_overcomplete(sae: SAE, folder: str | Path, modality: str | None = None) -
     if is_topk(config):
         arguments["top_k"] = config.k
     else:
-        state["thresholds"] = sae.threshold.expand(config.width).log()  # overcomplete stores logarithms
+        state["thresholds"] = sae.threshold.expand(config.width).log()  # overcomplete stores logarithms; log 0 is -inf
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({name: tensor.cpu().clone() for name, tensor in state.items()}, folder / WEIGHTS)
