@@ -22,7 +22,7 @@ from report.queries import Answer, ask, holds
 from storage.documentation import header_of
 from storage.query import views
 
-FIRST_ROWS = 20  # rows shown of each view that the page prints as a plain table
+FIRST_ROWS = 20  # number of rows in a plain table; the view may have more
 
 
 class Fact(NamedTuple):
@@ -173,7 +173,7 @@ def tables_of_page(
 
 
 def paged_views(con: duckdb.DuckDBPyConnection) -> list[tables.Table]:
-    """The first rows of every view whose SQL header has the section Page, which is the caption of the table."""
+    """The first rows of every view whose SQL header has a section Page. The section is the caption of the table."""
     shown = []
     for view in views(con):
         header = header_of(view)

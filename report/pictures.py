@@ -22,7 +22,7 @@ def thumbnail(encoded: bytes) -> str | None:
 def webp(encoded: bytes, side: int, quality: int) -> bytes | None:
     """A picture as WebP, its longer side at most `side` pixels, without metadata; None when it cannot be decoded.
 
-    Transparent pictures are put on white, as they are before a model embeds them. The rotation in EXIF is applied.
+    Transparent pictures are put on white, as pictures are before a model embeds them. The rotation in EXIF is applied.
     """
     try:
         with Image.open(io.BytesIO(encoded)) as picture:

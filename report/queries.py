@@ -31,7 +31,7 @@ class Answer(NamedTuple):
     rows: list[Row]
 
     def known(self, *names: str) -> Answer:
-        """The answer with those rows alone in which none of these columns is NULL."""
+        """The answer without the rows in which one of these columns is NULL."""
         return self._replace(rows=[row for row in self.rows if None not in [row[name] for name in names]])
 
     def of(self, **values: Any) -> list[Row]:
@@ -47,7 +47,7 @@ def ask(con: duckdb.DuckDBPyConnection, sql: str) -> Answer:
 
 
 def known(value: Any) -> Any:
-    """A value of the catalog; None in place of NaN and infinity, which ratios over an empty group can be."""
+    """A value of the catalog; None in place of NaN and infinity, which a ratio over an empty group can give."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -75,7 +75,7 @@ def _listed(values: Iterable[Any]) -> str:
 
 
 def of_each(runs: Iterable[tuple[str, str]], select: str) -> list[str]:
-    """One SELECT per (model, sae), since a macro takes one model and one SAE. `{m}`, `{s}`: their names as literals."""
+    """One SELECT per (model, sae), since a macro takes one model and one SAE. `{m}`, `{s}` become their literals."""
     # replace, not format: the statements contain other braces and percent signs
     return [select.replace("{m}", literal(model)).replace("{s}", literal(sae)) for model, sae in runs]
 
@@ -86,7 +86,7 @@ def for_each(runs: Iterable[tuple[str, str]], select: str, order: str) -> str:
 
 
 def union(selects: list[str], order: str) -> str:
-    """SELECTs joined by UNION ALL and sorted; a statement without rows when there are none."""
+    """SELECTs joined by UNION ALL and sorted; without SELECTs, a statement that returns no rows."""
     return "\nUNION ALL\n".join(selects) + f"\nORDER BY {order}" if selects else "SELECT NULL WHERE false"
 
 
@@ -216,7 +216,7 @@ FROM stability({m}, {s}) AS pair"""
 
 
 def bridge_figures(runs: list[tuple[str, str]]) -> str:
-    """Statistics of the bridges of every (model, sae), and their values under three nulls: means over the seeds."""
+    """Statistics of the bridges of every (model, sae) and their values under three nulls, as means over the seeds."""
     select = f"""\
 SELECT
     {{m}} AS model, {{s}} AS sae, statistic, avg(figure) AS figure,

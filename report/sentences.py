@@ -60,7 +60,7 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 
 def verdict(flags: Sequence[bool], all_of_them: str, none_of_them: str, some: str) -> str:
-    """The wording that fits the flags: all are true, none is, or some are."""
+    """The wording for flags that are all true, all false, or mixed."""
     return all_of_them if all(flags) else some if any(flags) else none_of_them
 
 
@@ -91,7 +91,7 @@ def of_models(answers: Answers, models: list[str]) -> list[Finding]:
 
 
 def seeds(answers: Answers, models: list[str], sae: str) -> Finding:
-    """The number of seeds, over which the other findings are means."""
+    """The number of seeds; the other findings are means over these seeds."""
     counts = [len(answers.reconstruction.of(model=model, sae=sae)) for model in models]
     few, many = min(counts, default=0), max(counts, default=0)
     if many < 2:
@@ -108,7 +108,7 @@ def seeds(answers: Answers, models: list[str], sae: str) -> Finding:
 
 
 def reconstruction(answers: Answers, models: list[str], sae: str) -> Finding | None:
-    """R2 within each modality, which modality is rebuilt better, and the models with R2 < 0 in a modality."""
+    """R2 within each modality, the better reconstructed modality, and the models with R2 < 0 in a modality."""
     means: dict[str, tuple[float, float, float | None]] = {}
     for model in models:
         rows = answers.reconstruction.of(model=model, sae=sae)
@@ -148,7 +148,7 @@ def sparsity(answers: Answers, models: list[str], sae: str) -> Finding | None:
         if l0 is None or not settings:
             return None
         k = settings[0]["k"]
-        if k:  # an imported SAE may have none
+        if k:  # an imported SAE may have no k
             ratios.append(l0 / k)
         image, text = mean(row["l0_image"] for row in rows), mean(row["l0_text"] for row in rows)
         fired = f"L0 {number(image, 1)} per image and {number(text, 1)} per caption" + (f" at k = {k}" if k else "")
@@ -205,7 +205,7 @@ def stability(answers: Answers, models: list[str], sae: str, top: int | None) ->
         rows = answers.by_energy.of(model=model, sae=sae)
         row = _at(rows, top)
         if top and rows and row is rows[-1]:
-            return None  # `top` covers the whole dictionary, which has a finding of its own
+            return None  # `top` covers the whole dictionary; another finding reports it
         if row is None or None in (row["stability"], row["low"], row["floor_matched"]):
             return None
         is_above, words = against_floor(row["stability"], row["low"], row["floor_matched"], row["floor_matched_sd"])
@@ -229,7 +229,7 @@ def stability(answers: Answers, models: list[str], sae: str, top: int | None) ->
 
 
 def _at(rows: list[Row], top: int | None) -> Row | None:
-    """The row with the largest K that is at most `top`; for None, the row of the whole dictionary."""
+    """The row with the largest K that is at most `top`; if `top` is None, the row of the whole dictionary."""
     fitting = [row for row in rows if top is None or row["k"] <= top]
     return max(fitting, key=lambda row: row["k"]) if fitting else None
 
@@ -238,7 +238,7 @@ def against_floor(value: float, low: float, floor: float, sd: float | None) -> t
     """Whether a stability is above its floor, and the distance (value - floor) / sd in words.
 
     value: mean over pairs of seeds; low: the lowest pair. floor, sd: mean and standard deviation of the stability of
-    random dictionaries. Above means a distance of more than SURE; without sd, value > floor.
+    random dictionaries. A stability is above its floor if the distance exceeds SURE; without sd, if value > floor.
     """
     if not sd:
         return value > floor, "above the floor (its spread is not known)" if value > floor else "not above the floor"
@@ -286,7 +286,7 @@ def bridging(answers: Answers, models: list[str], sae: str, kind: str) -> Findin
 
 
 def retrieval(answers: Answers, models: list[str]) -> Finding | None:
-    """Recall of the embeddings themselves compared with chance. At chance, concepts would have nothing to explain."""
+    """Recall of the embeddings themselves compared with chance. At chance, there is nothing for concepts to explain."""
     above: list[bool] = []
 
     def describe(model: str) -> str | None:
@@ -323,8 +323,8 @@ def retrieval(answers: Answers, models: list[str]) -> Finding | None:
 def interventions(answers: Answers, models: list[str], sae: str) -> Finding | None:
     """Whether any intervention on concepts retrieves better than the embeddings, with or without their modality means.
 
-    Better: its R@1 exceeds p by more than SURE standard errors, sqrt(p (1 - p) / n). p is the larger R@1 of the
-    embeddings with and without their modality means, and n the number of images in the gallery.
+    An intervention is better if its R@1 exceeds p by more than SURE standard errors, sqrt(p (1 - p) / n). p is the
+    larger R@1 of the embeddings with and without their modality means. n is the number of images in the gallery.
     """
     better: list[bool] = []
 

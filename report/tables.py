@@ -9,7 +9,7 @@ from report.figures.runs import Runs
 from report.queries import MIN_FIRINGS, UNIMODAL, Answer, Row
 from report.sentences import number, percent
 
-WORDS, COUNT, PERCENT, SMALL = "words", "count", "percent", "small"  # forms of a column besides a number of digits
+WORDS, COUNT, PERCENT, SMALL = "words", "count", "percent", "small"  # forms of a column, or a number of digits
 
 
 class Column(NamedTuple):
@@ -162,7 +162,7 @@ def _in_order(rows: list[Row], runs: Runs) -> list[Row]:
 
 
 def _with_ranges(row: Row) -> Row:
-    """The row with two more columns: the ranges over seeds of the raw and the covariance share, as text."""
+    """The row with two more columns: the range over seeds of the raw share, and of the covariance share, as text."""
     ranges: dict[str, Any] = {}
     for kind in ("raw", "covariance"):
         low, high = row.get(f"{kind}_low"), row.get(f"{kind}_high")

@@ -1,6 +1,6 @@
 """Sparse autoencoders on paired embeddings, in torch and numpy. Imports no other top-level folder of the project.
 
-Names are loaded when they are first used, so that `import sae` brings no torch.
+Names are loaded when they are first used, so that `import sae` does not import torch.
 """
 
 import importlib

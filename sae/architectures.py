@@ -1,7 +1,7 @@
 """The table of methods: for each SAE architecture and baseline its name, how figures draw it, and how it is trained.
 
 The study file, the settings, the report, the import of other libraries' SAEs and the frontier (R2 against L0) read this
-table. Imports no torch. `sae.sparsity.SELECT` has the function by which an architecture selects codes, under its name.
+table. Imports no torch. `sae.sparsity.SELECT` maps an architecture's name to the function that selects its codes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Method:
 
     name: str  # in study files
     label: str  # in figures
-    legend: int  # its place in legends
-    colour: str  # its name in the report's palette
+    legend: int  # position in legends
+    colour: str  # name of the colour in the report's palette
     mark: str  # matplotlib's marker, one of report.drawing.MARKS
     dash: str = ""  # lengths of dashes and gaps; "" is a solid line
 
@@ -32,18 +32,18 @@ class Method:
 class Parameter:
     """A setting that only some architectures have."""
 
-    type: Any  # with its limits, as pydantic reads them
+    type: Any  # type and limits, as pydantic reads them
     default: Any
     description: str
     refusal: str  # the error when the architecture {name} lacks the parameter; {owners} have it
-    check: Callable[[Any, int], None] | None = None  # takes a value that is set, and the width; raises ValueError
+    check: Callable[[Any, int], None] | None = None  # check(value, width) raises ValueError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture(Method):
     """An architecture of SAEs: the rule by which codes become sparse."""
 
-    #: Initial weight of the sparsity penalty; None where a set number of codes is kept, without a penalty.
+    #: Initial weight of the sparsity penalty; None if there is no penalty and a fixed number of codes is kept.
     first_penalty: float | None = None
     #: "row": the k largest codes of each row are kept. "batch": the k*B largest codes of a batch of B rows are kept.
     #: Both can be trained by the sparse step. None: any other rule, trained by the dense step.
@@ -63,7 +63,7 @@ class Architecture(Method):
 class BaselineRow(Method):
     """A baseline that SAEs are compared with; its class is in `sae.baselines`."""
 
-    one_code: bool = False  # a row has one code, whatever k
+    one_code: bool = False  # whether a row has one code for every k
 
 
 def check_prefixes(prefixes: tuple[int, ...], width: int) -> None:

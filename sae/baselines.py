@@ -19,7 +19,7 @@ from sae.pursuit import matching_pursuit
 from sae.rows import Matrix
 
 BLOCK = 4096  # rows read at a time
-ICA_ROWS = 20_000  # FastICA holds its rows in memory: this many, with its copies, take .5 GB at 768 dimensions
+ICA_ROWS = 20_000  # rows given to FastICA, which holds them in memory; at 768 dimensions it needs .5 GB
 NMF_DRAWS = 100_000  # rows given to minibatch NMF; its codes are dense, so one row costs 2 x 2d x C operations
 KMEANS_PASSES = 10
 
@@ -42,7 +42,7 @@ class Baseline(ABC):
         self.width, self.k, self.seed = width, k, seed
 
     def fit(self, image: Matrix, text: Matrix) -> Self:
-        """Learn from image rows [n_I, d] and text rows [n_T, d]; each modality weighs the same, however many rows.
+        """Learn from image rows [n_I, d] and text rows [n_T, d]; both modalities weigh the same, however many rows.
 
         Raises ValueError where a modality has no rows, or the two differ in d.
         """
@@ -55,11 +55,11 @@ class Baseline(ABC):
 
     @abstractmethod
     def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
-        """Return the directions [C, d] and the bias [d]. At the call `self.bias` is the mean of both modality means."""
+        """Return the directions [C, d] and the bias [d]. On entry `self.bias` is the mean of both modality means."""
 
     @abstractmethod
     def encode(self, x: Matrix) -> Tensor:
-        """Codes [N, C] of rows x [N, d], at most k per row not 0. The rows are L2-normalised first."""
+        """Codes [N, C] of rows x [N, d], at most k of them non-zero in a row. The rows are L2-normalised first."""
 
     def decode(self, codes: Matrix) -> Tensor:
         """Reconstructions [N, d]: codes @ dictionary + bias."""
@@ -114,7 +114,7 @@ class ICA(Baseline):
 
 
 class Pursuit(Baseline):
-    """A dictionary of directions from the mean; non-negative matching pursuit finds the codes."""
+    """A method whose codes are found by non-negative matching pursuit, after the mean is subtracted from the rows."""
 
     def encode(self, x: Matrix) -> Tensor:
         return matching_pursuit(self._centred(x), self.dictionary, self.k)

@@ -37,12 +37,12 @@ def calibrate(pre_activations: Callable[[Tensor], Tensor], rows: Weighted, k: in
         values, weights = _candidates(pre_activations, rows(1), bound)
         if bound == 0.0 or float(weights.sum()) > k:
             return _cut(values, weights, k, bound)
-        slack *= 2  # the bound was too high; the loop ends at the latest with bound 0, which holds all positive values
+        slack *= 2  # the bound was too high; the loop ends at the latest with bound 0, which keeps all positive values
 
 
 @torch.no_grad()
 def calibrate_encoder(encoder_CD: Tensor, shift_C: Tensor, rows: Weighted, k: int) -> Tensor:
-    """`calibrate` of the pre-activations x W^T + shift, in half the time where the CPU multiplies bfloat16 natively."""
+    """`calibrate` for the pre-activations x W^T + shift. Takes half the time on a CPU that has native bfloat16."""
     if encoder_CD.device.type == "cpu" and has_bfloat16(encoder_CD.device):
         threshold = screened(encoder_CD, shift_C, rows, k)
         if threshold is not None:
@@ -119,7 +119,7 @@ def _candidates(
 
 
 def _above(pre_BC: Tensor, bound: float, workers: Workers) -> tuple[Tensor, Tensor]:
-    """Values above `bound` [M], in the order of rows, and the row of each [M]."""
+    """The values above `bound` [M], in the order of rows, and the row number of each value [M]."""
     if pre_BC.device.type != "cpu" or pre_BC.dtype != torch.float32:
         row, concept = (pre_BC > bound).nonzero(as_tuple=True)
         return pre_BC[row, concept], row

@@ -21,7 +21,7 @@ def larger(start: int, stop: int, pre: np.ndarray, bound: np.float32) -> tuple[n
         first = n
         for c in range(pre.shape[1]):
             value[n] = pre[r, c]
-            n += pre[r, c] > bound  # always written, kept only if n advances: so no branch can be mispredicted
+            n += pre[r, c] > bound  # the value stays if n advances; an `if` would be mispredicted
         row[first:n] = r
     return value[:total], row[:total]
 
@@ -43,8 +43,8 @@ def within(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pre-activations in (low, high] of rows start..stop-1, in order; the row of each; the number above high, per row.
 
-    product [B, C] uint16: the bits of x W^T in bfloat16. least [C]: where the product is at or below it, the
-    pre-activation is at or below low. x [B, d], lengths [B]: the rows and their norms.
+    product [B, C] uint16: the bits of x W^T in bfloat16. least [C]: where the product is at most least, the
+    pre-activation is at most low. x [B, d], lengths [B]: the rows and their norms.
     encoder W [C, d], shift [C]: pre-activations are x W^T + shift. reach [C]: largest error of the product with a row
     of norm 1, before the product itself is rounded. rounding: largest relative error of rounding the product.
     Products whose pre-activation may lie in (low, high] are computed again in float32.
@@ -60,7 +60,7 @@ def within(
         m = 0
         for c in range(product.shape[1]):
             maybe[m] = c
-            m += rounded[c] > least[c]  # always written, kept only if m advances: so no branch can be mispredicted
+            m += rounded[c] > least[c]  # c stays if m advances; an `if` would be mispredicted
         for c in maybe[:m]:
             pre = rounded[c] + shift[c]
             if pre - reach[c] * lengths[r] - rounding * abs(rounded[c]) <= high:

@@ -25,7 +25,7 @@ class CheckpointError(ValueError):
 
 @dataclass
 class Checkpoint:
-    """Folder and interval of a training's checkpoints: every `seconds`, or every `steps` if that is given."""
+    """Folder and interval of a training's checkpoints: every `seconds`, or every `steps` if `steps` is given."""
 
     folder: Path
     seconds: float = 60.0
@@ -77,7 +77,7 @@ class Checkpoint:
         return tensors, entries
 
     def remove(self) -> None:
-        """Remove the file: the training is finished."""
+        """Remove the file after the training has finished."""
         self.path.unlink(missing_ok=True)
 
 

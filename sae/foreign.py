@@ -60,11 +60,11 @@ def fold(linear: Linear, architecture: str, k: int, preprocessing: str, where: s
 
 
 def checked(tensors: Tensors, shapes: dict[str, str], where: Path) -> Tensors:
-    """The tensors of `shapes` in float32. Raises SAEFormatError, naming the tensor, where one is not as it should be.
+    """The tensors of `shapes` in float32. Raises SAEFormatError, naming the tensor, if a tensor is wrong.
 
-    shapes: the axes of each tensor by letter, such as {"W_dec": "Cd", "b_enc": "C"}. The first one has two axes and
-    states the sizes. A tensor that is missing, has another shape, is not of a floating type, or holds NaN or infinity
-    is refused. `nothing_more` refuses the others.
+    shapes: the axes of each tensor by letter, such as {"W_dec": "Cd", "b_enc": "C"}. The first tensor has two
+    axes, and its shape gives the size of each letter. A tensor is refused if it is missing, has another shape, is not
+    of a floating-point type, or holds NaN or infinity. `nothing_more` refuses tensors that `shapes` does not name.
     """
     if missing := [name for name in shapes if name not in tensors]:
         raise SAEFormatError(f"{where}: missing tensor {', '.join(missing)}; it has {', '.join(sorted(tensors))}")
@@ -104,7 +104,7 @@ def whole_number(value: Any, least: int, most: int, key: str, where: Path | str)
 
 
 def refuse_unknown(entries: dict[str, Any], known: frozenset[str], prefix: str, where: Path) -> None:
-    """Raise SAEFormatError for a key that is not in `known`: what it changes is not known."""
+    """Raise SAEFormatError for a key that is not in `known`, because its effect is not known."""
     if unknown := sorted(set(entries) - known):
         names = ", ".join(prefix + name for name in unknown)
         raise SAEFormatError(
@@ -118,7 +118,7 @@ def is_topk(config: Config) -> bool:
 
 
 def whole_bias(sae: SAE, modality: str | None) -> Tensor:
-    """The decoder bias, and added to it the mean of a modality if the SAE subtracts one."""
+    """The decoder bias; plus the mean of the modality, if the SAE subtracts modality means."""
     if not sae.config.centring:
         return sae.bias
     if modality not in MEANS:

@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 
 def parts(methods: Iterable[str], k: Sequence[int]) -> list[Part]:
-    """The pieces of the table: one for each k of an SAE, which is trained anew, and one for all k of a baseline.
+    """The pieces of the table: one for each k of an SAE, because each is a training, and one for all k of a baseline.
 
     Raises ValueError for an unknown method.
     """
@@ -61,7 +61,8 @@ def frontier(
     """The rows of the table `frontier`, without `model` and `split`: method, k, width, r2, r2_image, r2_text, cosine,
     l0 and seconds (to fit on the training rows).
 
-    settings: of the SAEs, whose architecture and k are replaced. Baselines have the same width, PCA and ICA at most d.
+    settings: the settings of the SAEs; architecture and k in them are replaced. Baselines have the same width, except
+    that PCA and ICA have at most d directions.
     """
     return [row for part in parts(methods, k) for row in measure(part, training, heldout, settings, seed)]
 

@@ -16,8 +16,8 @@ from sae.step import Forward, Weights
 def is_gathering_better(settings: Settings, device: torch.device) -> bool:
     """Return whether gathers are faster than dense products.
 
-    They are on a GPU with more than 110 to 230 concepts per code: the limit depends on the GPU's ratio of arithmetic to
-    bandwidth, and 150 is used for all.
+    Gathers are faster on a GPU if the number of concepts per code is above a limit. The limit is 110 to 230, depending
+    on the GPU's ratio of arithmetic to bandwidth; 150 is used for all GPUs.
     """
     selects_k = ARCHITECTURES[settings.architecture].selection is not None
     return device.type == "cuda" and selects_k and settings.width > 150 * settings.k
@@ -38,8 +38,8 @@ def gathered_gradients_(x_BD: Tensor, weights: Weights, settings: Settings, vari
     index, order = index.sort()
     codes, rows, concepts = codes[order], index // width, index % width
 
-    # The gradient in the reconstruction by each nested dictionary. Each is then summed with those of all wider ones,
-    # because a concept is part of every dictionary at least as wide as its own.
+    # The gradient in the reconstruction by each nested dictionary. The gradients of all wider dictionaries are added,
+    # because a concept of a nested dictionary is part of all wider dictionaries too.
     row_start = torch.searchsorted(rows, torch.arange(batch, device=rows.device))
     widths = settings.nested_widths()
     part = torch.zeros_like(concepts)

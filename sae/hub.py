@@ -20,7 +20,7 @@ from typing import Any
 from sae.model import CONFIG_FILE, SAE, WEIGHTS_FILE, SAEFormatError
 
 CARD = "README.md"
-MANY = "saes"  # the folder of a repository with several SAEs
+MANY = "saes"  # folder that holds the SAEs if a repository has several
 HEAD = ("---", "library_name: bridgescope", "tags:", "- sparse-autoencoder", "- vision-language", "---")
 FIGURES = {  # columns of the view `saes` -> their names on the card
     "r2": "R2, both modalities (credits the gap between them)", "r2_image": "R2, images", "r2_text": "R2, captions",
@@ -31,7 +31,7 @@ Target = str | os.PathLike[str]
 
 
 class NotOurs(ValueError):
-    """The target folder holds files that this project did not publish; it is left unchanged."""
+    """The target folder holds files that this project did not publish; the folder is left unchanged."""
 
     exit_code = 2
 
@@ -59,8 +59,8 @@ def write_sae(sae: SAE, folder: str | os.PathLike[str], figures: Mapping[str, An
 class Release:
     """A folder that is being published."""
 
-    folder: Path  #: to be filled
-    where: str = ""  #: its path or address, set when it is published
+    folder: Path  #: folder that the caller fills
+    where: str = ""  #: path or address of the published folder; set when it is published
 
 
 @contextlib.contextmanager

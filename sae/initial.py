@@ -35,8 +35,8 @@ def geometric_median(x_ND: Tensor, weight_N: Tensor, iterations: int = 20) -> Te
 def initial_weights(rows: TrainingRows, settings: Settings, seed: int) -> Weights:
     """Atoms along differences of two training rows, the encoder equal to them, the bias at the geometric median.
 
-    Differences lie in the directions in which the data varies, and the mean cancels in them. In trials on planted
-    vectors, a few of 256 concepts stayed dead with random directions, but not with differences.
+    Differences lie in the directions in which the data varies, and the mean cancels in them. In trials on vectors
+    with planted concepts, a few of 256 concepts stayed dead with random directions, but none with differences.
     """
     device, width = rows.device, settings.width
     weight = rows.weights()

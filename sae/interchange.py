@@ -1,4 +1,4 @@
-"""SAEs that were trained elsewhere: files of SAELens, of overcomplete, and of this project, read into one form."""
+"""Reads the SAE files of SAELens, overcomplete and this project into one form."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_checkpoint(
     threshold: float | None = None,
     rows: tuple[Matrix, Matrix] | None = None,
 ) -> SAE:
-    """Read an SAE of any of the three kinds, of any dimension. The options are those of the kinds' own readers.
+    """Read an SAE of bridgescope, SAELens or overcomplete, of any dimension. The options go to the library's reader.
 
     Raises SAEFormatError, naming the file and the key or tensor, where the SAE cannot be read.
     """
@@ -67,7 +67,7 @@ def load_checkpoint(
     k: int = 0,
     rows: tuple[Matrix, Matrix] | None = None,
 ) -> SAE:
-    """Read an SAE of any of the three kinds, for embeddings of `dim` dimensions.
+    """Read an SAE of bridgescope, SAELens or overcomplete, for embeddings of `dim` dimensions.
 
     `k` is used where a file of another library needs one and holds none. `architecture` and `rows` are passed to
     `from_overcomplete`. Raises SAEFormatError, naming the file and the key or tensor, where the SAE cannot be read or

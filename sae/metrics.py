@@ -20,7 +20,7 @@ class Reconstruction:
         self.spread = 0.0  # sum |x - mean|^2
         self.error = 0.0  # sum |x - x_hat|^2
         self.cosine_sum = 0.0
-        self.codes = 0  # non-zero codes
+        self.codes = 0  # number of non-zero codes
         self.hoyer_sum = 0.0
         self.hoyer_rows = 0
 
@@ -35,7 +35,7 @@ class Reconstruction:
         self.error += float((x_ND - x_hat_ND).square().sum())
         self.cosine_sum += float(torch.cosine_similarity(x_ND, x_hat_ND, dim=1, eps=1e-12).sum())
         self.codes += int((codes_NC != 0).sum())
-        # Hoyer sparsity is undefined (0/0) for rows without codes and for a dictionary of one concept: left out.
+        # Hoyer sparsity is undefined (0/0) for rows without codes and for a one-concept dictionary: both are left out.
         l2 = codes_NC.norm(dim=1)
         width, active = codes_NC.shape[1], l2 > 0
         if width > 1:
@@ -44,7 +44,7 @@ class Reconstruction:
             self.hoyer_rows += int(active.sum())
 
     def _update_spread(self, x_ND: Tensor) -> None:
-        """Merge the batch's mean and spread into those so far, without subtracting large sums (Chan et al. 1979)."""
+        """Add a batch to the mean and spread so far, without subtracting large sums (Chan et al. 1979)."""
         rows, mean = x_ND.shape[0], x_ND.mean(0)
         spread = float((x_ND - mean).square().sum())
         if self.mean is None:

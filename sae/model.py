@@ -155,7 +155,7 @@ class SAE:
         return cls(**{name: tensors[name] for name in names}, config=config)
 
     def difference(self, other: "SAE") -> str | None:
-        """The first setting or tensor that two SAEs do not share bit by bit, in words; None if there is none."""
+        """The first setting or tensor that differs between two SAEs, bit by bit, in words; None if all are equal."""
         if self.config != other.config:
             return "their settings differ"
         for name in (*TENSORS, *(MEANS.values() if self.config.centring else ())):
@@ -197,7 +197,7 @@ def unreadable(path: Path) -> Iterator[None]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds. Raises SAEFormatError, naming the file, where it holds none."""
+    """The object that a JSON file holds. Raises SAEFormatError, naming the file, if it holds no object."""
     try:
         with unreadable(path):
             entries = json.loads(path.read_text(encoding="utf-8"))

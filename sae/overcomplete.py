@@ -1,4 +1,4 @@
-"""State dicts of overcomplete (`state_dict.pt`, with `model.json` on how to load it): reading and writing.
+"""Reads and writes state dicts of overcomplete: `state_dict.pt`, and `model.json`, which says how to load it.
 
 Every tensor and every key is known here, or the file is refused. Pickled objects are never read.
 """
@@ -25,12 +25,12 @@ from sae.rows import Matrix
 WEIGHTS = "state_dict.pt"
 CONFIG = "model.json"
 BATCH_NORM_EPSILON = 1e-5  # torch's default, which overcomplete leaves as it is
-CALIBRATION_ROWS = 65_536  # of each modality
+CALIBRATION_ROWS = 65_536  # rows of each modality that a threshold is calibrated on
 BLOCK = 8192  # rows encoded at a time
 #: class in model.json -> the architecture with its rule
 CLASSES = {row.overcomplete: row.name for row in ARCHITECTURES.values() if row.overcomplete}
 WEIGHT, BIAS = "encoder.final_block.0.weight", "encoder.final_block.0.bias"
-NORM = "encoder.final_block.1."  # of batch normalisation
+NORM = "encoder.final_block.1."  # start of the names of batch normalisation's tensors
 NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "l2": lambda atoms: normalize(atoms, dim=1),
     "identity": lambda atoms: atoms,
@@ -56,7 +56,7 @@ def to_overcomplete(sae: SAE, folder: str | Path, modality: str | None = None) -
     if is_topk(config):
         arguments["top_k"] = config.k
     else:
-        state["thresholds"] = sae.threshold.expand(config.width).log()  # as overcomplete stores them; 0 becomes -inf
+        state["thresholds"] = sae.threshold.expand(config.width).log()  # overcomplete stores logarithms; log 0 is -inf
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({name: tensor.cpu().clone() for name, tensor in state.items()}, folder / WEIGHTS)
@@ -82,11 +82,11 @@ def from_overcomplete(
     `path`: the file, or a folder of `to_overcomplete`, whose model.json states class and k. Only the state dict of a
     JumpSAE holds thresholds. For the other classes give `architecture`: "relu" (SAE), "topk" (TopKSAE, with k per row)
     or "batchtopk" (BatchTopKSAE, with k per row, not per batch). BatchTopKSAE keeps its running threshold outside the
-    state dict: give it as `threshold`, or give training `rows`, images [n_I, d] and captions [n_T, d], to calibrate it
-    on. Both modalities then weigh the same.
-    `normalization`: that of the dictionary, "l2" (the library's default) or "identity".
+    state dict: give it as `threshold`, or give training `rows`, images [n_I, d] and captions [n_T, d]. The threshold
+    is then calibrated on these rows, and both modalities weigh the same.
+    `normalization`: how the dictionary is normalised, "l2" (the library's default) or "identity".
     Raises SAEFormatError, naming the file and the tensor or key, where the file is no state dict, holds pickled code,
-    has a part that is not linear, or lacks a threshold or k that is not given either.
+    has a part that is not linear, or lacks a threshold or k that is not given as an argument.
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(f'normalization is {normalization!r}; "l2" or "identity" can be read')
@@ -126,7 +126,7 @@ def _linear(state: Tensors, normalization: Callable[[Tensor], Tensor], file: Pat
     Thresholds are 0 where the state dict holds none.
     """
     if "thresholds" in state:
-        state["thresholds"] = state["thresholds"].exp()  # overcomplete stores their logarithms; that of 0 is -inf
+        state["thresholds"] = state["thresholds"].exp()  # overcomplete stores logarithms; log 0 is -inf
     state.setdefault("dictionary.multiplier", torch.zeros(()))
     steps = state.pop(f"{NORM}num_batches_tracked", None)
     is_tied, has_norm = "encoder.tied_to._weights" in state, f"{NORM}running_var" in state or steps is not None
@@ -162,7 +162,7 @@ def _linear(state: Tensors, normalization: Callable[[Tensor], Tensor], file: Pat
 
 
 def _stated(path: Path, file: Path, width: int, dim: int) -> tuple[dict[str, Any], Tensor]:
-    """What model.json states: {"architecture": ..., "k": ...}, and the decoder bias [d]. Nothing for a file alone."""
+    """What model.json states: {"architecture": ..., "k": ...}, and the decoder bias [d]. For a mere file: {}, zeros."""
     where, none = file.with_name(CONFIG), torch.zeros(dim)
     if not path.is_dir():
         if file.name == WEIGHTS and where.is_file() and any(read_json(where).get("decoder_bias") or ()):

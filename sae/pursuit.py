@@ -22,7 +22,7 @@ def matching_pursuit(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
 
 
 def _pursue(correlation: Tensor, gram: Tensor, k: int) -> Tensor:
-    """Codes [B, C] from the correlations of rows and atoms [B, C], which change in place. gram: products of atoms."""
+    """Codes [B, C] from the correlations of rows and atoms [B, C], changed in place. gram: products of atoms [C, C]."""
     codes = torch.zeros_like(correlation)
     row = torch.arange(len(correlation))
     for _ in range(k):

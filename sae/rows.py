@@ -1,7 +1,7 @@
 """The training rows, and the order in which batches draw them.
 
 Rows keep their dtype (float16 stays float16) and are normalised batch by batch. On a CPU they stay in the caller's
-arrays; to another device they are copied once.
+arrays; for another device they are copied once.
 """
 
 import math
@@ -18,7 +18,7 @@ CHUNK = 16_384  # rows per part of a pass over all of them
 
 
 class RowsError(ValueError):
-    """Rows that nothing can be trained on: the message says which rows, and what is wrong with them."""
+    """The rows cannot be used for training; the message says which rows, and what is wrong with them."""
 
     exit_code: ClassVar[int] = 2
 
@@ -73,7 +73,7 @@ class TrainingRows:
         return x_BD
 
     def chunks(self, size: int = CHUNK, stride: int = 1) -> Iterator[tuple[int, Tensor]]:
-        """All rows in order, or every stride-th of each modality: (modality, rows [<= size, d]) as from `take`."""
+        """Yield (modality, rows [<= size, d] of `take`): all rows in order, or every stride-th of each modality."""
         for modality, part in enumerate(rows[::stride] for rows in self.parts):
             for start in range(0, len(part), size):
                 x_BD = part[start : start + size].to(torch.float32, copy=True)
@@ -81,7 +81,7 @@ class TrainingRows:
                 yield modality, x_BD
 
     def weighted(self, stride: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows with a weight above 0, in order, and the weight of each: [<= 2048, d], [<= 2048] float64.
+        """Yield rows [<= 2048, d] and their weights [<= 2048] float64: all rows with a weight above 0, in order.
 
         stride: yield only every stride-th row.
         """
@@ -156,7 +156,7 @@ def _unusable(rows: Tensor) -> list[int]:
 def walk(seed: int, modality: int, rows: int, start: int, stop: int) -> np.ndarray:
     """Draws start..stop-1 of an endless sequence of permutations of one modality's rows, [stop - start] int64.
 
-    Permutation number p is a function of (seed, modality, p) alone; when it is used up, number p + 1 follows.
+    Permutation number p depends only on (seed, modality, p). Permutation number p + 1 follows it.
     """
     if start == stop:
         return np.empty(0, np.int64)
@@ -169,11 +169,11 @@ def walk(seed: int, modality: int, rows: int, start: int, stop: int) -> np.ndarr
 
 
 def batches(seed: int, epoch: int, images: int, texts: int, share: float, batch_size: int) -> Iterator[np.ndarray]:
-    """Yield the row numbers of each batch of one epoch: images, then texts offset by `images`. The last may be shorter.
+    """Yield the row numbers of each batch of one epoch: images, then texts offset by `images`.
 
     An epoch is images + texts draws, whatever the share. Of the first t draws of a training, round(t * share) are
     images. The number of images in a batch follows from this, and rounding errors do not add up. For given rows, share
-    and batch_size the result depends on (seed, epoch) alone.
+    and batch_size the result depends on (seed, epoch) alone. The last batch may be shorter.
     """
     rows = images + texts
     begin = epoch * rows

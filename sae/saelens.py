@@ -1,4 +1,4 @@
-"""SAELens folders (`cfg.json` and `sae_weights.safetensors`) of its versions 3 to 6: reading and writing.
+"""Reads and writes folders of SAELens, versions 3 to 6: `cfg.json` and `sae_weights.safetensors`.
 
 Every key of cfg.json and every tensor is known here, or the folder is refused: a part that is not read could change
 the codes.
@@ -90,9 +90,9 @@ def to_saelens(sae: SAE, folder: str | Path, modality: str | None = None) -> Non
 
 
 def from_saelens(folder: str | Path, k: int | None = None) -> SAE:
-    """Read a SAELens folder: architectures standard, jumprelu and topk. `k`: of a topk SAE whose cfg.json holds none.
+    """Read a SAELens folder: architectures standard, jumprelu and topk. `k`: used for a topk SAE if cfg.json has no k.
 
-    Raises SAEFormatError, naming the file and the key or tensor, for anything that is not known to keep the codes.
+    Raises SAEFormatError, naming the file and the key or tensor, for anything that may change the codes.
     """
     folder = Path(folder)
     where, file = folder / CONFIG, folder / WEIGHTS
@@ -122,7 +122,7 @@ def from_saelens(folder: str | Path, k: int | None = None) -> SAE:
 
 
 def _rule(entries: dict[str, Any], where: Path) -> str:
-    """The architecture of this project that has the rule of architecture and activation function."""
+    """The architecture of this project with the same rule as SAELens's architecture and activation function."""
     architecture = entries.get("architecture", "standard")
     if architecture not in [name for name, _ in RULES]:
         raise SAEFormatError(
@@ -153,7 +153,7 @@ def _normalisation(entries: dict[str, Any], where: Path) -> bool:
     hook = str(entries.get("hook_name", entries.get("hook_point")))
     shape = entries.get("reshape_activations")
     if shape is None and "hook_z" in hook:
-        shape = "hook_z"  # the default of versions 3 to 5 for such a hook
+        shape = "hook_z"  # the default of versions 3 to 5 for hooks named hook_z
     if shape not in (None, "none"):
         raise SAEFormatError(f"{where}: reshape_activations is {shape!r}; none can be read")
     dtype = entries.get("dtype")
@@ -191,7 +191,7 @@ def _same_sizes(entries: dict[str, Any], sizes: dict[str, int], where: Path) -> 
 def _k(entries: dict[str, Any], rule: str, given: int | None, width: int, where: Path) -> int:
     """Codes per row of a topk SAE: `k` of version 6, `activation_fn_kwargs.k` of versions 3 to 5, else `given`.
 
-    0 for the other rules, which do not use it.
+    0 for the other rules, which do not use k.
     """
     options = entries.get("activation_fn_kwargs") or {}
     if not isinstance(options, dict):

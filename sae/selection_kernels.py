@@ -22,8 +22,8 @@ def _scan(row: np.ndarray, shift: np.ndarray, cut: np.float32, index: np.ndarray
             continue
         for c in range(8 * eight, min(8 * eight + 8, width)):
             index[n] = c
-            n += is_above[c]  # always written, kept only if n advances: so no branch can be mispredicted
-    # In a loop of its own: a CPU takes ten times as long to write two arrays in turn if their addresses collide.
+            n += is_above[c]  # c stays if n advances; an `if` would be mispredicted
+    # A second loop, because a CPU takes ten times as long to write two arrays in turn if their addresses collide.
     for i in range(n):
         value[i] = row[index[i]] + shift[index[i]]
     return n
@@ -69,7 +69,7 @@ def candidates_(
     value: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """For rows start..stop-1, write index and value [B, C] of the pre-activations above cut, and counts [B] of them.
+    """For rows start..stop-1, write index and value [B, C] of the pre-activations above cut, and their counts [B].
 
     product [B, C]: x W^T. shift [C]: added to it. With k > 0 only each row's k largest positive pre-activations are
     kept (TopK).
@@ -101,10 +101,10 @@ def candidates_of_bfloat16_(
 
 @jit
 def _kth_largest(value: np.ndarray, k: int) -> np.float32:
-    """The k-th largest value. Only the bucket that holds it is sorted, in a third of the time of a partition."""
+    """The k-th largest value. Sorts only the bucket that holds it, which takes a third of the time of a partition."""
     count = np.zeros(2048, np.int64)
     bits = value.view(np.uint32)
-    bucket = np.empty(value.shape[0], np.int16)  # sign, exponent and the next two bits: rises with the value
+    bucket = np.empty(value.shape[0], np.int16)  # sign, exponent and next two bits; rises with the value
     for i in range(value.shape[0]):
         flip = np.uint32(0xFFFFFFFF) if bits[i] >> np.uint32(31) else np.uint32(0x80000000)
         bucket[i] = (bits[i] ^ flip) >> np.uint32(21)

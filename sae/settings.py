@@ -39,7 +39,7 @@ else:
 
 
 class Stated(BaseModel):
-    """Base class of settings: immutable, refuses unknown keys, and is dumped by the rule of FIRST_EDITION."""
+    """Base class of settings. It is immutable, refuses unknown keys, and is dumped by the rule at FIRST_EDITION."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -88,7 +88,7 @@ class Settings(OwnParameters):
     decoder_bias: bool = True
     image_share: ImageShare = Field(0.5, description="share of images in the training mixture")
     auxk: float = Field(1 / 32, ge=0, allow_inf_nan=False, description="weight of the auxiliary loss; 0 turns it off")
-    # A longer time has no effect in the short trainings that embeddings need; a shorter one makes rare concepts dead.
+    # A longer time has no effect, since embeddings need only short trainings. A shorter time makes rare concepts dead.
     dead_after_epochs: float = Field(
         0.5, ge=0.1, le=1, description="epochs without a firing after which a concept is dead to AuxK"
     )
@@ -109,7 +109,7 @@ class Settings(OwnParameters):
         return self
 
     def nested_widths(self) -> tuple[int, ...]:
-        """Widths of the nested dictionaries, the last one C; only C for an architecture without prefixes."""
+        """Widths of the nested dictionaries, of which the last is C. An architecture without prefixes has only C."""
         if "prefixes" not in ARCHITECTURES[self.architecture].parameters:
             return (self.width,)
         return self.prefixes or tuple(sorted({max(1, self.width // part) for part in (16, 8, 4, 2, 1)}))

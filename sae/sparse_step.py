@@ -18,8 +18,8 @@ from sae.settings import Settings
 from sae.step import Weights, has_bfloat16
 from sae.workers import Workers
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam, as in torch
-LARGEST_NORM = 1.0  # gradients are scaled down to this norm, taken over all of them
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # constants of Adam, as in torch
+LARGEST_NORM = 1.0  # largest norm of all gradients together; above it they are scaled down
 
 
 class Kept(NamedTuple):
@@ -30,7 +30,7 @@ class Kept(NamedTuple):
     codes: np.ndarray  # [M] float32
     concept_start: np.ndarray  # [C + 1]
     rows: np.ndarray  # [M] int32, sorted by concept
-    places: np.ndarray  # [M] int32: the place of each in row order
+    places: np.ndarray  # [M] int32: the place of each code in row order
 
 
 class StepResult(NamedTuple):
@@ -38,12 +38,12 @@ class StepResult(NamedTuple):
 
     loss: float
     error: float  # squared error of the batch
-    kept: int  # codes
+    kept: int  # number of codes
     fired: Tensor  # [C] bool
 
 
 def is_sparse_better(settings: Settings, device: torch.device) -> bool:
-    """Return whether the sparse step is faster: on a CPU from about 10 concepts per code (2 cores, float32)."""
+    """Return whether the sparse step is faster: on a CPU with more than 10 concepts per code (2 cores, float32)."""
     selects_k = ARCHITECTURES[settings.architecture].selection is not None
     return device.type == "cpu" and selects_k and settings.width > 10 * settings.k
 
@@ -74,7 +74,7 @@ class SparseStep:
         """Allocate buffers for a batch of `rows` rows."""
         width, dim = self.weights.encoder.shape
         self.product = torch.empty(rows, width, dtype=self.dtype if self.native else torch.float32)
-        # They are as wide as the dictionary, but rarely filled: memory pages that are never written take no memory.
+        # Both are as wide as the dictionary but rarely filled. Memory pages that are never written take no memory.
         self.index, self.value = np.empty((rows, width), np.int32), np.empty((rows, width), np.float32)
         self.counts = np.zeros(rows, np.int64)
         self.residuals = np.zeros((len(self.widths), rows, dim), np.float32)
@@ -138,7 +138,7 @@ class SparseStep:
         total = scan()
         for lower in (0.8 * self.cut, 0.0):
             if k == 0 and total < wanted and self.cut > 0:
-                self.cut = lower  # the cut of the last batch is too high for this one
+                self.cut = lower  # the cut of the last batch is too high for this batch
                 total = scan()
         smallest, equal = 0.0, 0
         values = selection.gather(counts, self.value, total)
@@ -184,7 +184,7 @@ class SparseStep:
         gradient_BD = torch.from_numpy(self.residuals[-1, : len(x_BD)])
         wrong_BD = (codes_BK @ atoms_KD).float().add_(gradient_BD, alpha=0.5 / scale)
         mean_D = gradient_BD.sum(0) * (0.5 / scale / len(x_BD))
-        spread = max(error - len(x_BD) * float(mean_D @ mean_D), 1e-12)  # as `sae.step.spread`
+        spread = max(error - len(x_BD) * float(mean_D @ mean_D), 1e-12)  # the same as `sae.step.spread`
         loss = float(torch.dot(wrong_BD.flatten(), wrong_BD.flatten())) / spread
         wrong_BD = wrong_BD.to(dtype)
         right_BK = (wrong_BD @ atoms_KD.T) * (codes_BK > 0)
@@ -210,7 +210,7 @@ class SparseStep:
         return torch.from_numpy(codes).to(product.dtype)
 
     def _gradients(self, x_BD: Tensor, kept: Kept, to_codes: np.ndarray, auxiliary: "Auxiliary | None") -> float:
-        """Write the gradients into `to`. Returns the sum of their squares."""
+        """Write the gradients into `self.to`. Returns the sum of their squares."""
         weights, to = self.weights, self.to
         if auxiliary is None:
             self.slot[:] = -1

@@ -14,7 +14,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from sae.settings import Settings
 
-BANDWIDTH = 0.03  # of the kernel for JumpReLU's gradient; pre-activations of unit rows spread about ten times as wide
+BANDWIDTH = 0.03  # kernel width of JumpReLU's gradient; pre-activations of unit rows spread about ten times as wide
 
 
 def relu(pre_BC: Tensor) -> Tensor:
@@ -49,9 +49,10 @@ def batch_topk(pre_BC: Tensor, k: int) -> Tensor:
 
 
 class _Jump(torch.autograd.Function):
-    """z = a H(a - theta) and the count H(a - theta), with the pseudo-gradients of arXiv 2407.14435, equations 10, 11.
+    """Codes a H(a - theta) and counts H(a - theta) of pre-activations a, where H is the step function.
 
-    Kernel: the box of height 1 on (-1/2, 1/2), in units of BANDWIDTH.
+    The pseudo-gradients are those of arXiv 2407.14435, equations 10 and 11. The kernel is the box of height 1 on
+    (-1/2, 1/2), in units of BANDWIDTH.
     """
 
     @staticmethod
@@ -70,9 +71,10 @@ class _Jump(torch.autograd.Function):
 
 
 def jumprelu(pre_BC: Tensor, theta_C: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes [B, C]: pre where pre > theta, else 0; and for the L0 penalty 1 where pre > theta, else 0. theta [C] >= 0.
+    """Codes [B, C] (pre where pre > theta, else 0) and counts [B, C] (1 where pre > theta, else 0). theta [C] >= 0.
 
-    Both are differentiable in theta through a kernel. Adam learns theta directly; its logarithm would hardly move.
+    The L0 penalty sums the counts. Codes and counts are differentiable in theta through a kernel. Adam learns theta
+    directly; its logarithm would hardly move.
     Source: Rajamanoharan et al., arXiv 2407.14435.
     """
     codes_BC, counts_BC = _Jump.apply(pre_BC, theta_C)

@@ -46,8 +46,8 @@ def has_bfloat16(device: torch.device) -> bool:
 def product(x_BD: Tensor, encoder_CD: Tensor, dtype: torch.dtype) -> Tensor:
     """x W^T [B, C] in float32; x and W are rounded to dtype first.
 
-    A CPU without bfloat16 instructions takes seven times as long for a bfloat16 product as for a float32 one, so there
-    the rounded numbers are multiplied in float32: the result is equal up to the rounding of the sums.
+    A CPU without bfloat16 instructions takes seven times as long for a bfloat16 product as for a float32 one. On
+    such a CPU the rounded numbers are multiplied in float32; the result is equal up to the rounding of the sums.
     """
     if dtype == torch.float32:
         return x_BD @ encoder_CD.T
@@ -58,7 +58,7 @@ def product(x_BD: Tensor, encoder_CD: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def codes_of(weights: Weights, pre_BC: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Codes [B, C], and what the penalty weighs, as a mean per row: their sum (relu), their number (jumprelu), or 0."""
+    """Codes [B, C], and what the penalty weighs: mean per row of their sum (relu) or number (jumprelu), or 0."""
     codes_BC, penalised_BC = SELECT[settings.architecture](pre_BC, weights.theta, settings)
     return codes_BC, pre_BC.new_zeros(()) if penalised_BC is None else penalised_BC.sum() / len(pre_BC)
 
@@ -68,7 +68,7 @@ def forward(
 ) -> Forward:
     """The loss: mean squared error over the variance of the training rows (about 1 - R2), plus penalty and AuxK.
 
-    variance: of the training rows, summed over d. penalty: [], its weight, used where the architecture has a penalty.
+    variance: of the training rows, summed over d. penalty: [], weight of the penalty, used if the architecture has one.
     dead_C: [C] bool, None while no concept is dead.
     Matryoshka sums the errors of its nested dictionaries, each of which contains all narrower ones.
     """
@@ -90,8 +90,8 @@ def forward(
 def aux_loss(pre_BC: Tensor, residual_BD: Tensor, dead_C: Tensor, dictionary_CD: Tensor, k_aux: int) -> Tensor:
     """AuxK: squared error of predicting the residual from each row's k_aux strongest dead concepts, over its variance.
 
-    residual_BD is detached and the decoder bias left out, so that only dead concepts get a gradient. It reaches the
-    encoder through pre_BC. Source: Gao et al., arXiv 2406.04093, appendix A.2.
+    residual_BD is detached and the decoder bias left out, so that only dead concepts get a gradient. This gradient
+    reaches the encoder through pre_BC. Source: Gao et al., arXiv 2406.04093, appendix A.2.
     """
     target = residual_BD.detach()
     codes_BC = topk(pre_BC.masked_fill(~dead_C, -torch.inf), k_aux)

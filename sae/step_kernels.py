@@ -42,8 +42,9 @@ def reconstruct_(
 ) -> tuple[float, float, np.ndarray]:
     """Reconstruct rows start..stop-1, and write gradients of scale times the error, summed over nested dictionaries.
 
-    widths [n]: of the nested dictionaries. The error is the squared error of their reconstructions. residuals [n, B, d]
-    gets the gradient in the reconstruction by each part of the dictionary, to_codes [M] the gradient in each kept code.
+    widths [n]: widths of the nested dictionaries. The error is the squared error of their reconstructions.
+    residuals [n, B, d] gets the gradient in the reconstruction by each part of the dictionary. to_codes [M] gets the
+    gradient in each kept code.
     Returns the error summed over the nested dictionaries, the error of the widest, and the gradient in the bias [d].
     """
     nested, dim = len(widths), x.shape[1]
@@ -100,9 +101,9 @@ def gradients_(
 ) -> float:
     """Write the gradients of concepts start..stop-1 into to_encoder, to_dictionary [C, d] and to_encoder_bias [C].
 
-    slot [C]: for each concept the row of AuxK's gradients, aux_encoder, aux_dictionary [K, d] and aux_bias [K], that is
-    added, or -1 for none. The part of an atom's gradient along the atom is removed. Returns the sum of the squares of
-    all gradients written.
+    AuxK's gradients are aux_encoder, aux_dictionary [K, d] and aux_bias [K]. slot [C]: for each concept, the row of
+    these that is added to its gradients, or -1 for none. The part of an atom's gradient along the atom is removed.
+    Returns the sum of the squares of all gradients written.
     """
     squares, m = np.float64(0), 0
     for c in range(start, stop):
@@ -166,7 +167,7 @@ def _round(row: np.ndarray, rounded: np.ndarray) -> None:
 def fold_(
     start: int, stop: int, encoder: np.ndarray, encoder_bias: np.ndarray, bias: np.ndarray, shift: np.ndarray
 ) -> None:
-    """Write shift = encoder_bias - encoder @ bias of concepts start..stop-1, the same to the bit as in `update_`."""
+    """Write shift = encoder_bias - encoder @ bias of concepts start..stop-1, with the same bits as `update_`."""
     for c in range(start, stop):
         shift[c] = encoder_bias[c] - _dot(encoder[c], bias)
 

@@ -42,7 +42,7 @@ class Trainer:
         if mixture.variance < 1e-12:
             raise RowsError("all training rows are equal: there is nothing to learn")
         self.means = rows.centre_() if settings.centring else None
-        self.spread = mixture.variance  # the variance that R2 refers to: of the rows before centring
+        self.spread = mixture.variance  # variance of the rows before centring; R2 refers to it
         self.variance = rows.mixture().variance if settings.centring else mixture.variance
         self.weights = initial_weights(rows, settings, seed)
         self.draws = torch.Generator().manual_seed(seed)  # draws the rows from which dead concepts are restarted
@@ -57,12 +57,12 @@ class Trainer:
             zeros = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
             self.optimiser.state[weight] = {"step": torch.zeros((), device=rows.device), **zeros}
         self.moments = {name: self._moments(weight) for name, weight in self.learned.items()}
-        self.silent_C = torch.zeros(settings.width, device=rows.device)  # rows since the concept last fired
+        self.silent_C = torch.zeros(settings.width, device=rows.device)  # number of rows since the concept last fired
         self.window = settings.dead_after_epochs * rows.count
         self.any_dead = False  # on the host; refreshed at intervals, so that no step waits for the device
         first = (self.architecture.first_penalty or 0.0) if settings.penalty is None else settings.penalty
         self.penalty = torch.tensor(first, device=rows.device)
-        self.t = 0  # steps taken
+        self.t = 0  # number of steps taken
         use_sparse = is_sparse_better(settings, rows.device) if sparse is None else sparse
         self.sparse = SparseStep(self.weights, self.moments, settings) if use_sparse else None
         self.gathers = is_gathering_better(settings, rows.device)
@@ -81,7 +81,7 @@ class Trainer:
     def _in_turn(self, dead_C: Tensor) -> Tensor:
         """At most d of the dead concepts, different ones at each step. AuxK trains these.
 
-        A residual has at most d directions, so that more concepts are not needed. AuxK uses dense products over its
+        A residual has at most d directions, so more concepts are not needed. AuxK uses dense products over its
         concepts: with thousands of them it would cost more than the rest of the step.
         """
         rank_C = dead_C.cumsum(0) - 1
@@ -121,7 +121,7 @@ class Trainer:
     def _apply_(self, learning_rate: float) -> None:
         atoms, gradient = self.weights.dictionary, self.weights.dictionary.grad
         if gradient is not None:
-            gradient -= (gradient * atoms).sum(1, keepdim=True) * atoms  # along an atom only its norm would change
+            gradient -= (gradient * atoms).sum(1, keepdim=True) * atoms  # a step along an atom changes only its norm
         torch.nn.utils.clip_grad_norm_(self.learned.values(), LARGEST_NORM)
         self.optimiser.param_groups[0]["lr"] = learning_rate
         self.optimiser.step()
@@ -136,9 +136,9 @@ class Trainer:
         first is used: concepts restarted along equal residuals would share one activation, and each would fall below
         the weakest kept code. The remaining dead concepts wait for the next restart.
 
-        The encoder row gets a norm with which the concept is kept on the row that it was restarted from. The residual
-        that two merged concepts leave is weaker than the weakest kept code, so that a concept with an encoder row of
-        norm 1 would never be selected and trained.
+        The encoder row gets a norm with which the concept is selected on the row that it was restarted from. With
+        norm 1 it would never be selected and trained, because the residual that two merged concepts leave is weaker
+        than the weakest kept code.
 
         AuxK alone is not enough. It trains a dead concept only on rows where its pre-activation is positive. While
         other concepts are selected instead, its encoder bias sinks until no such row is left. Adam's second moments

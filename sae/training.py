@@ -36,7 +36,8 @@ class Trained(NamedTuple):
     """Result of a training."""
 
     sae: SAE
-    #: Points of step, epoch, loss, r2, l0, dead_fraction and rows_per_second; means are since the previous point.
+    #: Each point has step, epoch, loss, r2, l0, dead_fraction and rows_per_second. Means are over the steps since the
+    #: previous point.
     curve: list[dict[str, float]]
 
 
@@ -160,7 +161,7 @@ def train(
 
 
 def _keep(checkpoint: Checkpoint, trainer: Trainer, record: Record, training: dict[str, Any]) -> None:
-    """Write a checkpoint. Raises TrainingDiverged, and keeps the previous one, if any loss was not finite."""
+    """Write a checkpoint. If any loss was not finite, raises TrainingDiverged and keeps the previous file."""
     record.check()
     tensors, entries = trainer.state()
     entries |= {"training": training, "curve": record.curve, "seen": record.seen}

@@ -23,8 +23,8 @@ class Activations(NamedTuple):
 def write_activations(path: Path, image: Activations, text: Activations) -> int:
     """Write one shard's activations, sorted by (modality, concept_id, item_id). Returns the number of rows.
 
-    In this order, and with zstd, 131,072-row groups and Parquet v2, a row takes about 5 bytes and one concept is read
-    in milliseconds. Reading a concept from an unsorted file takes ten times as long.
+    In this order, and with zstd, row groups of 131,072 rows and Parquet v2, a row takes about 5 bytes. One concept is
+    read in milliseconds. Reading a concept from an unsorted file takes ten times as long.
     """
     with duckdb.connect(config={"threads": 1}) as con:  # one thread writes the same bytes every time
         for name, codes in (("image_codes", image), ("text_codes", text)):

@@ -100,7 +100,7 @@ def tables_of(store: Path, analyzed: Dataset) -> list[str]:
 def open_catalog(
     store: str | os.PathLike[str], study: str | None = None, *, guarded: bool = False, run: Run | None = None
 ) -> duckdb.DuckDBPyConnection:
-    """Open a study's catalog, in memory, over its newest complete run, else its newest run (or over `run`).
+    """Open the catalog of `run`, in memory; by default, of the study's newest complete run, else its newest run.
 
     `study` may be omitted when the store holds only one. With `guarded`, the connection can read the catalog's own
     files and nothing else, and its configuration is locked. Raises BadInput when the study has not run.
@@ -144,30 +144,30 @@ def the_only_study(store: Path) -> str:
 def write_catalog_file(store: Path, run: Run) -> Path:
     """Write `studies/<name>/catalog.duckdb` for DuckDB's own shell, with absolute paths, by one rename.
 
-    The file is the program's own: whatever a session wrote into it is lost, with the log of such a session. It is
-    written without permission to write, so that a shell that would change it says so.
+    Whatever a session of the shell wrote into an earlier file is lost, and so is the session's log. The file is
+    read-only, so that a shell reports an error when it is told to change the file.
     """
     final = store / "studies" / run.study / "catalog.duckdb"
     partial = final.with_name("catalog.partial")
     with locked(final), tempfile.TemporaryDirectory() as folder:
-        for left in (partial, _log_of(partial)):  # of a process that was killed here
+        for left in (partial, _log_of(partial)):  # left by a process that was killed here
             left.unlink(missing_ok=True)
-        made = Path(folder) / final.name  # in a folder of its own: a `?` in a database's path starts options
+        made = Path(folder) / final.name  # in a temporary folder, as a `?` in the store's path would start options
         with duckdb.connect(str(made)) as con:
             create_views(con, store, run.entries, heldout_of(run))
         shutil.copyfile(made, partial)
         partial.chmod(0o444)
         sync(partial)
-        _log_of(final).unlink(missing_ok=True)  # first: with the log of another file DuckDB opens none
+        _log_of(final).unlink(missing_ok=True)  # before the rename: DuckDB rejects the log of another file
         os.replace(partial, final)
         write_atomically(final.with_suffix(".root"), _place(store, run))
     return final
 
 
 def refresh_catalog_file(store: Path, run: Run) -> None:
-    """Rewrite the catalog file when it is missing, belongs to another run or place of the store, or cannot be opened.
+    """Rewrite the catalog file if it is missing, was written for another run or store path, or cannot be opened.
 
-    Nothing happens in a store that cannot be written. Where a file of the run is missing, a warning names it.
+    Does nothing if the store cannot be written. If a file of the run is missing, a warning names the file.
     """
     root = store / "studies" / run.study / "catalog.root"
     if not os.access(root.parent, os.W_OK):
@@ -191,10 +191,10 @@ def _log_of(file: Path) -> Path:
 
 
 def _opens(file: Path) -> bool:
-    """Whether the catalog file can be opened, and is as it was written: nobody has written a log beside it."""
+    """Whether the catalog file can be opened and has no log beside it. A log means that a session changed the file."""
     if not file.exists() or _log_of(file).exists():
         return False
-    if "?" in str(file):  # DuckDB cannot open it at this place, however it was written
+    if "?" in str(file):  # DuckDB can open no file at such a path
         return True
     try:
         duckdb.connect(str(file), read_only=True).close()

@@ -1,6 +1,6 @@
-"""Checks of embeddings: what a shard of embeddings looks like, in numbers that show when rows and pairs do not belong.
+"""Checks of embeddings: numbers about a shard that show whether its images and captions belong together.
 
-They read embeddings as stored and raise nothing: what is wrong is in the table.
+The checks read embeddings as stored. They raise no errors; the table shows what is wrong.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ Z95 = 1.959964  # half the width of a 95 % interval, in standard errors
 
 
 class Alignment(NamedTuple):
-    """Mean cosine of images to their own captions and to those of another image, per image with captions."""
+    """Cosine of images with their captions and with another image's captions: means over the images with captions."""
 
     images: int  #: number of images with captions
     matched: float
     shuffled: float
-    difference: float  #: matched less shuffled
-    low: float  #: 95 % interval of the difference
+    difference: float  #: `matched` minus `shuffled`
+    low: float  #: lower end of the 95 % interval of the difference; `high` is the upper end
     high: float
 
     @property
@@ -72,7 +72,7 @@ def write_checks(out: Path, store: Path, pairs: Dataset, embeddings: Dataset) ->
 
 
 def _of_rows(array: NDArray, failed: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """Rows, NaN rows that did not fail, norms, and the share of rows of which another row is an exact copy."""
+    """Number of rows, number of NaN rows not in `failed`, norms, and share of rows that have an exact copy."""
     nan = np.asarray(np.isnan(array).any(axis=1))
     kept = np.ascontiguousarray(array[~nan])
     nan[failed] = False
@@ -87,7 +87,7 @@ def _of_rows(array: NDArray, failed: np.ndarray[Any, Any]) -> dict[str, Any]:
 
 
 def alignment(image: NDArray, text: NDArray, owner: np.ndarray[Any, Any]) -> Alignment | None:
-    """Compare the images of a shard [n, d] with their captions [m, d] and with those of another image each.
+    """Compare the images of a shard [n, d] with their captions [m, d] and with the captions of another image.
 
     owner: int64 [m], the image row of each caption. The other image is the next one in a fixed random order. Returns
     None with fewer than two images that have captions. Rows that are NaN or zero are left out.
@@ -132,7 +132,7 @@ def _columns(found: Alignment | None) -> dict[str, Any]:
 
 
 def tell(store: Path, checks: Sequence[Dataset]) -> tuple[str, bool]:
-    """(what the checks of all shards of a model say, in one line; whether it is as it should be)."""
+    """Return one line on the checks of all shards of a model, and whether all the checks passed."""
     table = pl.concat([pl.read_parquet(store / each.path / TABLE, glob=False) for each in checks])
     parts = [_told(name, table.filter(pl.col("modality") == name)) for name in MODALITIES]
     nan = int(table["nan"].sum())

@@ -25,7 +25,7 @@ SMALLEST, LARGEST = 3.0, 13.0  # diameters of marks, in points
 
 
 def histograms(answer: Answer, runs: Runs) -> Drawn | None:
-    """The histogram of the modality score: shares of concepts, and of their energy; None without SAEs."""
+    """The histogram of the modality score, by share of concepts and by share of energy; None without SAEs."""
     if not runs:
         return None
     top = 1.06 * max((max(row["share"] or 0, row["energy_share"] or 0) for row in answer.rows), default=1) or 1

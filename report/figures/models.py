@@ -58,7 +58,7 @@ def _side_by_side(answer: Answer, runs: Runs, names: list[str]) -> Draw:
                 y = place + (number - (len(runs) - 1) / 2) * 0.72 / len(runs)
                 for row in answer.of(model=model, sae=sae, statistic=name):
                     _mark(axes, row, y, color, marker)
-        lowest = min((row["low"] for row in answer.rows), default=0)  # R² below -.5 is off the scale
+        lowest = min((row["low"] for row in answer.rows), default=0)  # an R² below -.5 is not shown
         axes.set_yticks(range(len(names)), [STATISTICS[name] for name in names])
         axes.tick_params(axis="y", length=0)
         axes.set(xlim=(min(-0.02, max(-0.5, lowest)), 1.02), ylim=(len(names) - 0.5, -0.5))

@@ -1,4 +1,4 @@
-"""Retrieval: recall after every intervention on concepts, beside that of the unchanged embeddings."""
+"""Retrieval: recall after every intervention on concepts, beside the recall of the unchanged embeddings."""
 
 from __future__ import annotations
 

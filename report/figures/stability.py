@@ -17,7 +17,7 @@ FLOORS = (("floor_random", THIRD, "1.5 2.5"), ("floor_matched", SECOND, "5 3"))
 
 
 def curves(answer: Answer, runs: Runs) -> Drawn | None:
-    """Stability of the K most energetic concepts against K, with both floors; None without SAEs."""
+    """Stability of the K most energetic concepts against K, with floors (random dictionaries); None without SAEs."""
     if not runs:
         return None
     lows = [row[name] for row in answer.rows for name in ("floor_random", "low") if row[name] is not None]
@@ -79,9 +79,10 @@ def energetic_axis(axes: Axes, widest: int) -> None:
 
 
 def diets(answer: Answer, runs: Runs) -> Drawn | None:
-    """Stability within and between settings, with the floors; None where no two settings were matched.
+    """Stability within and between settings, with the floors of random dictionaries; None if no settings were matched.
 
-    answer: model, sae_a, sae_b, same_seed, stability, low, high, energy_weighted, pairs, floor_matched, floor_random.
+    answer: rows (model, sae_a, sae_b, same_seed, stability, low, high, energy_weighted, pairs, floor_matched,
+    floor_random).
     """
     answer = answer.known("stability", "low", "high")
     between = [row for row in answer.rows if row["sae_a"] != row["sae_b"]]

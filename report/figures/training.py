@@ -17,7 +17,7 @@ def curves(answer: Answer, runs: Runs) -> Drawn | None:
     # The R2 of the first batches can be far below 0; showing it would flatten the rest.
     bottom = max(-0.25, min((row["r2"] for row in answer.rows if row["r2"] is not None), default=0.0))
     panels = []
-    trained = [run for run in runs if answer.of(model=run[0], sae=run[1])]  # the others were imported
+    trained = [run for run in runs if answer.of(model=run[0], sae=run[1])]  # imported SAEs have no curve
     if not trained:
         return None
     for model, sae, title in titled(trained):
