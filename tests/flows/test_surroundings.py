@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 # This code changes to the user 65534, who cannot write the store. It first imports all modules, since the user 65534
 # may be unable to read this installation.
-NOBODY = "import flows.study, os\nif os.getuid() == 0: os.setuid(65534)\n"
+NOBODY = "import flows.cli, flows.signals, flows.study, os\nif os.getuid() == 0: os.setuid(65534)\n"
 
 
 @pytest.fixture(scope="module")
