@@ -6,9 +6,9 @@
 -- Columns: model, sae, seed;
 --          statistic (for floors: 'stability'; 'stability_energy_weighted'; 'stability_alive' (of the concepts that
 --          fire on a training row); 'stability_top_<K>' (of the K most energetic concepts, K = 1, 2, 4 ... and the
---          width); 'stability_share_<P>' (of the fewest concepts that hold P % of the energy); 'stability_rare' (of the least
---          energetic half of the concepts); 'stability_common_over_rare' ('stability_share_50' less 'stability_rare').
---          For all other nulls: the name of the figure);
+--          width); 'stability_share_<P>' (of the fewest concepts that hold P % of the energy); 'stability_rare' (of the
+--          least energetic half of the concepts); 'stability_common_over_rare' ('stability_share_50' less
+--          'stability_rare'). For all other nulls: the name of the figure);
 --          "null" ('floor_random', 'floor_matched', or the name of the permutation); mean, sd, q025, q975 (over the
 --          draws; sd divides by n - 1); draws (number of draws; 0 if the values have a closed form).
 -- Definition: DEFINITIONS "Stability". All concepts are matched first. A statistic over some of the concepts then uses

@@ -3,10 +3,10 @@
 -- Columns: model; shard; modality ('image' or 'text'); rows; failed (images that failed and therefore have no
 --          embedding); nan (rows that have no embedding although they did not fail: 0 in sound embeddings); norm_min,
 --          norm_mean, norm_max (of the rows as stored); equal_share (share of the rows that equal another row of the
---          shard, bit by bit); images_with_captions (number of images that have captions); matched (mean cosine of these
---          images to their captions); shuffled (mean cosine of these images to the captions of another image of the shard);
---          difference (matched less shuffled); difference_low, difference_high (bounds of the 95 % interval of the
---          difference: normal, over images).
+--          shard, bit by bit); images_with_captions (number of images that have captions); matched (mean cosine of
+--          these images to their captions); shuffled (mean cosine of these images to the captions of another image of
+--          the shard); difference (matched less shuffled); difference_low, difference_high (bounds of the 95 % interval
+--          of the difference: normal, over images).
 -- Notes:   images_with_captions and the columns after it describe the whole shard, so they are the same for both
 --          modalities. They are NULL with fewer than two images that have captions. The catalog joins one such SELECT
 --          per model by UNION ALL.
