@@ -12,16 +12,17 @@ SQL = Path(__file__).parent / "sql"
 def statement(name: str, **values: Any) -> str:
     """The SQL in `storage/sql/<name>.sql` with its $names replaced by literals.
 
-    COPY and CREATE VIEW take no bound parameters. The values are paths and numbers of the store, not user input.
+    COPY and CREATE VIEW take no bound parameters, so literals are needed. The values are paths and numbers of the store
+    and no user input.
     """
     text = (SQL / f"{name}.sql").read_text()
     return re.sub(r"\$(\w+)", lambda match: literal(values[match[1]]), text)
 
 
 def literal(value: Any) -> str:
-    """Return a Python value as an SQL literal. A path stands for the file of that name, and for no other.
+    """Return a Python value as an SQL literal. A path becomes a pattern that matches only the file of that name.
 
-    Raises TypeError unless it is a number, a string, a path or a list of these.
+    Raises TypeError unless the value is a number (not a bool), a string, a path or a list of these.
     """
     if isinstance(value, Path):
         value = exact(value)
@@ -33,9 +34,9 @@ def literal(value: Any) -> str:
 
 
 def exact(path: Path) -> str:
-    """The pattern that matches one file alone. `read_parquet` of DuckDB takes every path for a pattern.
+    """Return a pattern that matches only this file. DuckDB's `read_parquet` treats every path as a pattern.
 
-    In a path with a backslash DuckDB finds no pattern, so such a path stays as it is.
+    DuckDB does not treat a path with a backslash as a pattern, so such a path is returned unchanged.
     """
     text = str(path)
     return text if "\\" in text else re.sub(r"[*?\[]", r"[\g<0>]", text)

@@ -1,4 +1,4 @@
-"""Readers of a pair shard for the embedding stage. Image bytes are read a few at a time, by Parquet row group.
+"""Readers of a pair shard for the embedding stage. The bytes of a few images are in memory at a time.
 
 Rows that repeat an earlier row are identified, so that equal bytes and equal captions are embedded once.
 """
@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 from storage.dataset import Dataset
 from storage.pairs import read_captions, read_images
 
-READ_AT_ONCE = 32  # images in memory; 640 x 480 JPEGs take about 5 MB together
+READ_AT_ONCE = 32  # images in memory at a time; 32 JPEGs of 640 x 480 pixels take about 5 MB
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def image_bytes(store: Path, pairs: Dataset, start: int = 0) -> Iterator[bytes | None]:
-    """Yield the original bytes of a shard's images, beginning at row `start`; None for a failed image.
+    """Yield the original bytes of a shard's images, beginning at row `start`, and None for a failed image.
 
-    Holds a few images in memory and reads no row group before the one with `start`.
+    Holds a few images in memory at a time. Does not read the Parquet row groups that end before row `start`.
     """
     with pq.ParquetFile(store / pairs.path / "images.parquet", pre_buffer=False, buffer_size=2**20) as file:
         first, groups = 0, list(range(file.num_row_groups))
@@ -42,13 +42,13 @@ def captions_of(store: Path, pairs: Dataset) -> pl.Series:
 
 
 def first_images(store: Path, pairs: Dataset) -> tuple[int, Ints]:
-    """Return the id of a shard's first image, and for each row the first row with the same bytes."""
+    """Return the id of a shard's first image, and for each row the number of the first row with the same bytes."""
     images = read_images(store, pairs, ["image_id", "sha256"])
     return (int(images["image_id"][0]) if images.height else 0), first_of(images["sha256"])
 
 
 def first_of(values: pl.Series) -> Ints:
-    """For each row, the number of the first row with the same value: int64 [n]. Nulls are all different."""
+    """For each row, the number of the first row with the same value: int64 [n]. A null equals no other."""
     rows = pl.DataFrame({"value": values}).with_row_index("row")
     first = pl.when(pl.col("value").is_null()).then(pl.col("row")).otherwise(pl.col("row").first().over("value"))
     return rows.select(first.cast(pl.Int64)).to_series().to_numpy()

@@ -1,7 +1,8 @@
-"""Uses: which datasets a run makes or adopts, one path a line in a file beside the run's lease.
+"""The uses of a run: the paths of the datasets that the run makes or adopts, one path per line.
 
-A path is written before the dataset's lock is taken. So whoever holds that lock and finds no use knows that a run which
-asks for the dataset later will find it gone, and make it again.
+They are in a file beside the run's lease. A run writes the path of a dataset before it takes the lock of the dataset.
+So a process that holds this lock, and finds the path in no file of uses, may delete the dataset. A run that asks for
+the dataset later finds that the dataset is gone, and makes it again.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-_held: list[Uses] = []  #: of the runs of this process
+_held: list[Uses] = []  #: the uses of the runs of this process
 
 
 class Uses:
-    """The file of one run, which the run's own process alone writes."""
+    """The file of uses of one run. Only the process of the run writes this file."""
 
     def __init__(self, store: Path, file: Path) -> None:
         self.store, self.file = store, file
@@ -23,9 +24,9 @@ class Uses:
         self._guard = threading.Lock()
 
     def add(self, paths: Iterable[str]) -> None:
-        """Write the paths of datasets that the file does not hold yet.
+        """Write those paths of datasets that the file does not hold yet.
 
-        The file is opened and closed each time: on a network file system other machines then see the lines.
+        The file is opened and closed each time, so that other machines on a network file system see the new lines.
         """
         with self._guard:
             new = [path for path in paths if path not in self._noted]
@@ -36,7 +37,7 @@ class Uses:
 
 
 def read(file: Path) -> frozenset[str]:
-    """The paths of datasets in the file of a run; none when there is no file. A last line that was cut short counts."""
+    """Return the paths of datasets in the file of a run. No file means none. An incomplete last line counts too."""
     try:
         return frozenset(file.read_bytes().decode(errors="replace").split("\n")) - {""}
     except FileNotFoundError:

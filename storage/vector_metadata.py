@@ -1,4 +1,4 @@
-"""Metadata of the user's own vectors: the known columns of Parquet tables, each of its type, without a silent cast."""
+"""Metadata of the user's own vectors: the known columns of Parquet tables, checked and converted to their types."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import polars as pl
 
 from storage.errors import BadInput
 
-KEYS = ("key", "image_path")  # the first that a table has names its images
+KEYS = ("key", "image_path")  # the names of images are in the first of these columns that a table has
 
 
 class Metadata(NamedTuple):
     """The metadata of a folder, one row per caption."""
 
-    columns: dict[str, pl.Series]  #: those that the files state: image_row Int64; key, group, caption without nulls
+    columns: dict[str, pl.Series]  #: known columns: image_row (Int64); key, group, caption (String, no nulls)
     files: list[Path]
-    rows: list[int]  #: rows of each file
+    rows: list[int]  #: number of rows in each file
 
     def place(self, row: int) -> str:
-        """The file that holds a row, and the number of the row in that file, for people."""
+        """Return the file that holds a row, and the number of the row in that file, as text for a message."""
         for file, rows in zip(self.files, self.rows, strict=True):
             if row < rows:
                 return f"{file}: row {row}"
@@ -30,7 +30,7 @@ class Metadata(NamedTuple):
 
 
 def read_table(file: Path) -> pl.DataFrame:
-    """Read a Parquet file. Raises BadInput when it is none."""
+    """Read a Parquet file. Raises BadInput when it cannot be read as Parquet."""
     try:
         return pl.read_parquet(file, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -38,8 +38,11 @@ def read_table(file: Path) -> pl.DataFrame:
 
 
 def metadata_of(files: Sequence[Path], tables: Sequence[pl.DataFrame]) -> Metadata:
-    """Join the metadata of some tables. Raises BadInput, with file and row, for empty values and those of a wrong type,
-    and for tables of which one has a column that another has not."""
+    """Join the metadata of several tables.
+
+    Raises BadInput, with the file, for an empty key or row number, for a value of a wrong type, and for a column that
+    only some of the tables have.
+    """
     typed = [_typed(file, table) for file, table in zip(files, tables, strict=True)]
     for file, columns in zip(files, typed, strict=True):
         for name in sorted(columns.keys() ^ typed[0].keys()):
@@ -50,7 +53,7 @@ def metadata_of(files: Sequence[Path], tables: Sequence[pl.DataFrame]) -> Metada
 
 
 def _typed(file: Path, table: pl.DataFrame) -> dict[str, pl.Series]:
-    """The known columns of one table, each of its type."""
+    """Return the known columns of one table, converted to their types."""
     columns = {}
     if "image_row" in table.columns:
         columns["image_row"] = _whole_numbers(file, table["image_row"])
@@ -67,9 +70,11 @@ def _typed(file: Path, table: pl.DataFrame) -> dict[str, pl.Series]:
 
 
 def _whole_numbers(file: Path, column: pl.Series) -> pl.Series:
-    """A column of whole numbers as Int64. Raises BadInput, with file and row, for an empty or another value.
+    """Return a column of whole numbers as Int64.
 
-    Floating point numbers pass when all are whole, as a table has them that once held an empty value.
+    Raises BadInput, with file and row, for a value that is empty or not a whole number. A column of floating point
+    numbers is accepted if all of them are whole. Some programs store whole numbers as floating point numbers once a
+    column has held an empty value.
     """
     name, kind = column.name, column.dtype
     if not (kind.is_integer() or kind.is_float() or kind == pl.Null):
@@ -84,19 +89,19 @@ def _whole_numbers(file: Path, column: pl.Series) -> pl.Series:
 
 
 def _texts(file: Path, column: pl.Series) -> pl.Series:
-    """A column of texts, with nulls. Raises BadInput for a column of anything else."""
+    """Return a column of texts, which may hold nulls. Raises BadInput for a column of another type."""
     if column.dtype in (pl.String, pl.Null, pl.Categorical, pl.Enum):
         return column.cast(pl.String)
     raise BadInput(f"{file}: the column `{column.name}` holds {_named(column.dtype)}: text is needed")
 
 
 def _names(file: Path, column: pl.Series) -> pl.Series:
-    """A column of names, texts or whole numbers, as texts with nulls. Raises BadInput for anything else."""
+    """Return names (texts or whole numbers) as texts, with nulls. Raises BadInput for a column of another type."""
     return column.cast(pl.String) if column.dtype.is_integer() else _texts(file, column)
 
 
 def _named(kind: pl.DataType) -> str:
-    """A type in words."""
+    """Describe a type in words, for a message."""
     words = {pl.String: "text", pl.Boolean: "true and false", pl.Binary: "bytes", pl.Null: "nothing"}
     if kind.is_float():
         return "floating point numbers"
@@ -106,6 +111,6 @@ def _named(kind: pl.DataType) -> str:
 
 
 def first_true(true: pl.Series) -> int | None:
-    """The number of the first row that is true, or None."""
+    """Return the number of the first row in which `true` is true, or None."""
     rows = true.arg_true()
     return int(rows[0]) if len(rows) else None

@@ -1,8 +1,9 @@
 """The rows of the user's own vectors that belong to each shard of pairs, and their digests.
 
-A shard's embeddings are made from its own rows, so their recipe holds a digest of these rows and not of the folder.
-Images are found by their key, and captions by their image and text, never by the order of the rows. Digests are kept in
-a memo for as long as the size and time of every file in the folder stay, so that `bridgescope status` reads no vectors.
+A shard's embeddings are made from the rows of the shard, so their recipe holds a digest of these rows and not of the
+whole folder. Images are found by their key, and captions by their image and text, so the order of the images does not
+matter. A memo keeps the digests. They are valid while the size and the time of every file in the folder stay the same,
+so `bridgescope status` reads no vectors.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from storage.errors import BadInput
 from storage.fingerprints import stamp
 from storage.memo import read_memo, update_memo
 
-if TYPE_CHECKING:  # these, and zarr, take most of a second to import
+if TYPE_CHECKING:  # these modules, and zarr, take most of a second to import
     import numpy as np
     import polars as pl
 
@@ -30,19 +31,19 @@ if TYPE_CHECKING:  # these, and zarr, take most of a second to import
 class Digest(NamedTuple):
     """The digest of the rows of one shard."""
 
-    read: str  #: hash over the numbers of the rows, and the names, sizes and times of the files that hold them
+    read: str  #: hash over the row numbers, and over the names, sizes and times of the files that hold the rows
     sha256: str
 
 
 class Known(NamedTuple):
     """The digests of the rows of one folder."""
 
-    stamp: str  #: of the folder's files
-    digests: dict[str, Digest]  #: by the digest of the shard of pairs
+    stamp: str  #: hash over the names, sizes and times of the folder's files
+    digests: dict[str, Digest]  #: {digest of a shard of pairs: digest of its rows}
 
 
 class Place(NamedTuple):
-    """Rows of a folder that belong to a shard, in the order of the shard."""
+    """Row numbers in a folder of the images and captions of a shard, in the order of the shard."""
 
     image: np.ndarray[Any, np.dtype[np.int64]]
     text: np.ndarray[Any, np.dtype[np.int64]]
@@ -52,9 +53,9 @@ FOLDERS = TypeAdapter(dict[str, Known])
 
 
 def digests(store: Path, path: Path, pairs: Sequence[Dataset]) -> list[str]:
-    """The digest of the rows in the folder `path` of each shard of pairs.
+    """For each shard of pairs, return the digest of its rows in the folder `path`.
 
-    Raises BadInput, as `open_vectors` does, and where the folder lacks an image or a caption of the pairs.
+    Raises BadInput for the same reasons as `open_vectors`, and if the folder lacks an image or a caption of the pairs.
     """
     if not path.is_dir():
         raise BadInput(f"embeddings:{path}: no such folder")
@@ -75,7 +76,7 @@ def digests(store: Path, path: Path, pairs: Sequence[Dataset]) -> list[str]:
 
 @functools.lru_cache(maxsize=2)
 def open_folder(path: Path, stamp: str) -> Folder:
-    """Open a folder of vectors once for all shards. `stamp` tells whether it is still the same folder."""
+    """Open a folder of vectors once for all shards. A changed folder has another `stamp` and is opened again."""
     from storage.vectors import open_unchecked
 
     return Folder(path, stamp, open_unchecked(path))
@@ -91,12 +92,12 @@ class Folder:
         self.path, self.stamp, self.vectors = path, stamp, vectors
         self.row_of = {key: row for row, key in enumerate(vectors.keys)}
         self.texts = pl.Series("text", vectors.captions, dtype=pl.String)
-        #: Rows of the captions, those of one image together: those of image i start at starts[i].
+        #: The caption rows, grouped by image. Image row i has the caption rows order[starts[i] : starts[i + 1]].
         self.order = np.argsort(vectors.image_row, kind="stable")
         self.starts = np.searchsorted(vectors.image_row[self.order], np.arange(len(vectors.keys) + 1))
 
     def check_images(self, store: Path, pairs: Sequence[Dataset]) -> None:
-        """Raise BadInput where the folder lacks images of the pairs."""
+        """Raise BadInput if the folder lacks images of the pairs."""
         from storage.pairs import read_images
 
         keys = [key for shard in pairs for key in read_images(store, shard, ["source_key"])["source_key"].to_list()]
@@ -113,17 +114,18 @@ class Folder:
             )
 
     def place(self, store: Path, pairs: Dataset) -> Place:
-        """The rows of a shard. Raises BadInput where the folder lacks an image or a caption of it."""
+        """Return the rows of a shard. Raises BadInput if the folder lacks an image or a caption of the shard."""
         from storage.pairs import read_captions, read_images
 
         images = read_images(store, pairs, ["image_id", "source_key"])
         return self.rows(images, read_captions(store, pairs, ["image_id", "caption"]))
 
     def rows(self, images: pl.DataFrame, captions: pl.DataFrame) -> Place:
-        """The rows of some images (image_id, source_key) and of their captions (image_id, caption), in their order.
+        """Return the rows of given images (image_id, source_key) and captions (image_id, caption), in the given order.
 
-        A caption is the n-th one of its image with its text. Without texts in the folder or in the pairs it is the n-th
-        one of its image, if the image has as many captions in both.
+        If an image has several captions with the same text, the n-th of them in the pairs is the n-th in the folder. If
+        the folder or the pairs have no texts, the n-th caption of an image in the pairs is its n-th caption in the
+        folder. Then the image must have equally many captions in both.
         """
         import numpy as np
         import polars as pl
@@ -151,7 +153,7 @@ class Folder:
         return Place(image, joined["row"].to_numpy())
 
     def _captions_of(self, image: np.ndarray[Any, np.dtype[np.int64]]) -> pl.DataFrame:
-        """(image, row, text) of the folder's captions of some image rows, in the order of the rows for each image."""
+        """Return (image, row, text) of the folder's captions of the given image rows, by image and then by row."""
         import numpy as np
         import polars as pl
 
@@ -164,7 +166,11 @@ class Folder:
         )
 
     def _check_counts(self, wanted: pl.DataFrame, held: pl.DataFrame) -> None:
-        """Raise BadInput unless captions without a text can be told apart: by their number at their image."""
+        """Raise BadInput if captions cannot be told apart without their texts.
+
+        An image must have equally many captions in the pairs and in the folder. If one of the two has texts, the image
+        must have only one caption.
+        """
         import polars as pl
 
         counts = wanted.group_by("image", maintain_order=True).agg(wanted=pl.len())
@@ -179,7 +185,7 @@ class Folder:
                 )
 
     def read(self, place: Place) -> str:
-        """Hash over the rows of a shard by their numbers and files, without a look at the vectors."""
+        """Return a hash over the row numbers of a shard and the files that hold the rows. Reads no vectors."""
         from storage.vectors import Parts
 
         total = hashlib.sha256()
@@ -191,7 +197,10 @@ class Folder:
         return total.hexdigest()[:20]
 
     def digest(self, place: Place) -> str:
-        """Sha256 over the rows of a shard. Raises BadInput, with its row, for a vector that is zero or not finite."""
+        """Return the sha256 over the rows of a shard.
+
+        Raises BadInput, with the row, for a vector that is zero or not finite.
+        """
         import numpy as np
 
         from storage.vectors import BLOCK, first_bad

@@ -1,4 +1,4 @@
-"""Rows and dimension of a folder of vectors (`embeddings:PATH`), from headers and the first row: no vector is read."""
+"""Number of rows and dimension of a folder of vectors (`embeddings:PATH`), from file headers and at most one row."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class VectorSize(NamedTuple):
     images: int
     texts: int
     dim: int
-    layout: str  #: how the folder holds them, in words
+    layout: str  #: the layout of the folder, in words
 
 
 def vector_size(path: Path) -> VectorSize | None:
-    """Size of a folder of vectors, or None for a folder of none of the layouts of `storage.vectors`.
+    """Return the size of a folder of vectors, or None if the folder has none of the layouts of `storage.vectors`.
 
     Raises BadInput for a file whose header cannot be read.
     """

@@ -2,14 +2,17 @@
 
 Layouts, each in one folder:
   image.npy + text.npy                           two arrays
-  img_emb/img_emb_*.npy + text_emb/text_emb_*.npy  clip-retrieval's, in numeric order, with metadata/metadata_*.parquet
+  img_emb/img_emb_*.npy + text_emb/text_emb_*.npy
+                                                 the output of clip-retrieval: parts in numeric order, with
+                                                 metadata/metadata_*.parquet
   *.parquet with columns image_embedding, text_embedding
   image + text                                   two Zarr arrays; the folder may be a Zarr group
-Optional beside them: metadata.parquet (or metadata/*.parquet), one row per pair: key, image_path, group, caption.
-Caption row j belongs to image row j, or to the image row in the metadata's integer column `image_row`.
+The folder may also hold metadata.parquet (or metadata/*.parquet) with one row per pair. Its columns are key,
+image_path, group, caption and image_row; all are optional. Caption row j belongs to image row j, or to the image row
+that the integer column `image_row` states.
 
-Rows are numbered from 0. No value is cast unless a check has let it through, and files are joined by position only
-where their numbers of rows agree.
+Rows are numbered from 0. A value is cast only after it has been checked. Files are joined by position only if they have
+equally many rows.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ PARTS = ("img_emb", "text_emb", "metadata")  # folders of clip-retrieval's layou
 
 
 class Parts:
-    """Arrays of rows in several files, read as one array without being copied into one."""
+    """Arrays of rows in several files, which are read like one array. They are not copied into one array."""
 
     def __init__(self, files: Sequence[Path], arrays: Sequence[Array]) -> None:
         self.files, self.arrays = files, arrays
@@ -47,7 +50,7 @@ class Parts:
         return self.shape[0]
 
     def __getitem__(self, rows: Array | slice) -> Array:
-        """Rows by their numbers, or by a slice."""
+        """Return the rows with the given numbers, or the rows of a slice."""
         wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else rows
         found = np.empty((len(wanted), self.shape[1]), self.dtype)
         for number, mine, of_part in self._split(wanted):
@@ -62,7 +65,7 @@ class Parts:
         return [(self.files[number], of_part) for number, _, of_part in self._split(rows)]
 
     def _split(self, rows: Array) -> Iterator[tuple[int, Array, Array]]:
-        """(number, places in `rows`, rows in the part) of each part that holds some of the rows."""
+        """Yield (part number, positions in `rows`, row numbers in the part) for each part with some of the rows."""
         part = np.searchsorted(self.starts, rows, side="right") - 1
         for number in np.unique(part).tolist():
             mine = np.flatnonzero(part == number)
@@ -81,19 +84,19 @@ class Vectors(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """What a folder holds, before captions are given to images."""
+    """The contents of a folder, before each caption is assigned to its image."""
 
     image: Array | Parts
     text: Array | Parts
     metadata: Metadata | None
-    sizes: dict[str, tuple[int, int]]  #: {part: rows of images, rows of texts}; one part in most layouts
+    sizes: dict[str, tuple[int, int]]  #: {part: (image rows, text rows)}; most layouts have one part
 
 
 def open_vectors(path: Path) -> Vectors:
     """Read a folder of vectors, and check every value in it.
 
-    Raises BadInput for an unknown layout, for one whose parts do not fit together, and for a row that is zero or not
-    finite.
+    Raises BadInput for an unknown layout, for a layout whose parts do not fit together, and for a row that is zero or
+    not finite.
     """
     vectors = open_unchecked(path)
     for name, array in (("image", vectors.image), ("text", vectors.text)):
@@ -104,7 +107,7 @@ def open_vectors(path: Path) -> Vectors:
 
 
 def open_unchecked(path: Path) -> Vectors:
-    """Read a folder of vectors as `open_vectors` does, without a search for rows that are zero or not finite."""
+    """Read a folder of vectors as `open_vectors` does, but do not check for rows that are zero or not finite."""
     if not path.is_dir():
         raise BadInput(f"embeddings:{path}: no such folder")
     image, text, metadata, sizes = _layout(path)
@@ -129,14 +132,18 @@ def open_unchecked(path: Path) -> Vectors:
 
 
 def first_bad(block: Array) -> int | None:
-    """The first row of a block that is zero or not finite, or None."""
+    """Return the number of the first row of a block that is zero or not finite, or None."""
     largest = np.abs(block).max(axis=1)
     bad = np.flatnonzero(~np.isfinite(largest) | (largest == 0))
     return int(bad[0]) if bad.size else None
 
 
 def unit(block: Array) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Rows divided by their norms. No finite row is too large or too small: each is scaled before its norm is taken."""
+    """Divide each row by its norm.
+
+    Each row is first divided by its largest absolute value, so that the norm of a finite row does not overflow or
+    underflow.
+    """
     rows = block.astype(np.float64)
     rows /= np.abs(rows).max(axis=1, keepdims=True)
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
@@ -166,7 +173,10 @@ def _whole(image: Array, text: Array, metadata: Metadata | None) -> _Layout:
 
 
 def _clip_retrieval(path: Path) -> _Layout:
-    """Numbered parts. Raises BadInput unless every part is there of images, texts and metadata, of the same rows."""
+    """Read numbered parts of images, texts and metadata. The metadata may be absent as a whole.
+
+    Raises BadInput if one of these lacks a part, or if a part has different numbers of texts and of metadata rows.
+    """
     files = {name: _numbered(path / name, ".parquet" if name == "metadata" else ".npy") for name in PARTS}
     if not files["metadata"]:
         del files["metadata"]
@@ -192,7 +202,10 @@ def _clip_retrieval(path: Path) -> _Layout:
 
 
 def _numbered(folder: Path, suffix: str) -> dict[int, Path]:
-    """{number: file} of the parts in a folder, in numeric order; the number is the last one in the file's name."""
+    """Return {part number: file} of a folder, in numeric order. The part number is the last number in the file name.
+
+    Raises BadInput if two files have the same part number.
+    """
     files: dict[int, Path] = {}
     for file in sorted(folder.glob(f"*{suffix}"), key=_number):
         number = _number(file)[0]
@@ -203,7 +216,7 @@ def _numbered(folder: Path, suffix: str) -> dict[int, Path]:
 
 
 def _joined(files: dict[int, Path], arrays: dict[int, Array]) -> Array | Parts:
-    """Parts as one array. Raises BadInput where their dimensions differ."""
+    """Return the parts as one array. Raises BadInput if their dimensions differ."""
     first = next(iter(arrays))
     for number, array in arrays.items():
         if array.ndim != 2 or array.shape[1] != arrays[first].shape[1]:
@@ -232,7 +245,7 @@ def _zarr(path: Path) -> Array:
 
 
 def _parquet(path: Path, tables: list[Path]) -> _Layout:
-    """Tables of pairs: each row holds an image, its caption, and their metadata."""
+    """Read tables of pairs. Each row holds the vectors of an image and of its caption, and their metadata."""
     read, arrays = [], {"image": list[Array](), "text": list[Array]()}
     for file in tables:
         table = read_table(file)
@@ -247,7 +260,11 @@ def _parquet(path: Path, tables: list[Path]) -> _Layout:
 
 
 def _rows(file: Path, column: pl.Series) -> Array:
-    """The vectors in a column of lists, [rows, dim]. Raises BadInput, with the row, where one is empty or shorter."""
+    """Return the vectors in a column of lists: [rows, dim].
+
+    Raises BadInput for a column of another type. Raises BadInput, with the row, for a vector that is empty, differs in
+    length from the vector of row 0, or holds an empty number.
+    """
     kind = column.dtype
     inner = kind.inner if isinstance(kind, pl.List | pl.Array) else None
     if inner is None or not (inner.is_float() or inner.is_integer()):
@@ -267,7 +284,7 @@ def _rows(file: Path, column: pl.Series) -> Array:
 
 
 def _columns(file: Path) -> set[str]:
-    """Names of the columns of a Parquet file."""
+    """Return the names of the columns of a Parquet file."""
     try:
         with file.open("rb") as opened:
             return set(pl.read_parquet_schema(opened))
@@ -276,7 +293,7 @@ def _columns(file: Path) -> set[str]:
 
 
 def _metadata(path: Path) -> Metadata | None:
-    """The metadata beside the vectors, or None without any."""
+    """Return the metadata beside the vectors, or None if there is none."""
     files = sorted((path / "metadata").glob("*.parquet"), key=_number) or [*path.glob("metadata.parquet")]
     return metadata_of(files, [read_table(file) for file in files]) if files else None
 
@@ -287,7 +304,7 @@ def _number(path: Path) -> tuple[int, str]:
 
 
 def _checked_rows(metadata: Metadata, images: int) -> Array:
-    """The column `image_row`. Raises BadInput, with file and row, for a number that is no row of an image."""
+    """Return the column `image_row`. Raises BadInput, with file and row, for a number that is no image row."""
     column = metadata.columns["image_row"]
     if (row := first_true((column < 0) | (column >= images))) is not None:
         raise BadInput(f"{metadata.place(row)}: image_row must lie in 0 to {images - 1}, is {column[row]}")
@@ -295,7 +312,7 @@ def _checked_rows(metadata: Metadata, images: int) -> Array:
 
 
 def _check_sizes(path: Path, sizes: dict[str, tuple[int, int]], images: int) -> None:
-    """Raise BadInput where images and captions, which are joined by position, differ in number."""
+    """Raise BadInput if there are not equally many images and captions. They are joined by position."""
     for part, (image, text) in sizes.items():
         if image != text:
             raise BadInput(
@@ -305,7 +322,10 @@ def _check_sizes(path: Path, sizes: dict[str, tuple[int, int]], images: int) -> 
 
 
 def _of_images(path: Path, metadata: Metadata | None, image_row: Array, count: int) -> tuple[list[str], list[str]]:
-    """Keys and groups of the images. Raises BadInput where the rows of an image disagree, or two images share a key."""
+    """Return the keys and groups of the images.
+
+    Raises BadInput if the metadata rows of one image state different values, or if two images have the same key.
+    """
     rows, first_of, of = np.unique(image_row, return_index=True, return_inverse=True)
     lists = []
     for name in ("key", "group"):

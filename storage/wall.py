@@ -1,13 +1,15 @@
-"""The second protection against ad-hoc SQL that writes: a thread in which the kernel allows files to be read only.
+"""The second protection against ad-hoc SQL that writes: a thread that the kernel lets read files but not write.
 
-The first, `storage.guard`, judges statements before they run and may overlook one. The kernel refuses the write itself,
-whatever the statement was. Landlock is used where the kernel has it (Linux 5.13), else a seccomp filter that refuses to
-open a file for writing (Linux 3.5). A limit RLIMIT_FSIZE of 0 was tried and rejected: writes fail, but opening a file
-for output still empties it, and an answer that is redirected to a file fails as well.
+The first protection, `storage.guard`, judges statements before they run and may overlook one that writes. Here the
+kernel refuses the write, whatever the statement is. Landlock is used if the kernel has it (Linux 5.13). Otherwise a
+seccomp filter is used, which refuses to open a file for writing (Linux 3.5). A limit RLIMIT_FSIZE of 0 was tried and
+rejected. With this limit, writes fail, but opening a file for output still empties the file. An answer can then not be
+redirected to a file either.
 
-Either restriction applies to the calling thread and to all threads and processes that this thread starts later, and
-cannot be undone. So a DuckDB connection must be opened after the call, in the same thread: its workers then inherit the
-restriction. Files that are open already, such as standard output, stay writable.
+Either restriction applies to the calling thread and to all threads and processes that this thread starts later. The
+restriction cannot be undone. So a DuckDB connection must be opened after the call of `forbid_writing`, in the same
+thread. The workers of the connection then inherit the restriction. Files that are already open, such as standard
+output, stay writable.
 """
 
 from __future__ import annotations
@@ -30,13 +32,13 @@ PR_SET_SECCOMP, SECCOMP_MODE_FILTER, PR_SET_NO_NEW_PRIVS = 22, 2, 38
 CREATE_RULESET, RESTRICT_SELF = 444, 446  # the same numbers on all architectures
 RULESET_VERSION = 1
 # Bits of linux/landlock.h for access to files, by the Landlock version that added them. Reading (bits 2 and 3) and
-# executing (bit 0) stay allowed.
+# executing (bit 0) remain allowed, so their bits are not listed.
 WRITE, REMOVE, MAKE = 1 << 1, 1 << 4 | 1 << 5, sum(1 << bit for bit in range(6, 13))
-REFER, TRUNCATE, DEVICE = 1 << 13, 1 << 14, 1 << 15  # versions 2, 3 and 5
-NETWORK = 1 << 0 | 1 << 1  # bind and connect with TCP, version 4
+REFER, TRUNCATE, DEVICE = 1 << 13, 1 << 14, 1 << 15  # added in Landlock versions 2, 3 and 5
+NETWORK = 1 << 0 | 1 << 1  # bind and connect with TCP, added in version 4
 
-# By machine (linux/audit.h, asm/unistd.h): its audit number, and the system calls that open files, with the index of
-# the argument that holds the flags: 1 for open, 2 for openat.
+# For each machine: its audit number (linux/audit.h), and {system call that opens files: index of the argument that
+# holds the flags} (asm/unistd.h). The index is 1 for open and 2 for openat.
 MACHINES = {
     "x86_64": (0xC000003E, {2: 1, 257: 2}),
     "aarch64": (0xC00000B7, {56: 2}),
@@ -46,7 +48,7 @@ WRITERS = {
     "x86_64": (85, 76, 77, 82, 264, 316, 83, 258, 84, 86, 265, 88, 266, 87, 263, 133, 259, 90, 91, 268, 452, 425),
     "aarch64": (45, 46, 38, 276, 34, 37, 36, 35, 33, 52, 53, 452, 425),
 }
-OPENAT2 = 437  # a filter cannot read its flags, which lie in memory; it fails as on a kernel without it
+OPENAT2 = 437  # made to fail as on a kernel without it, since a filter cannot read its flags in memory
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -68,7 +70,7 @@ def forbid_writing() -> str:
 
 
 def with_landlock() -> None:
-    """Forbid writing by a Landlock ruleset with no exceptions. Raises OSError where the kernel has no Landlock."""
+    """Forbid writing by a Landlock ruleset with no exceptions. Raises OSError if the kernel has no Landlock."""
     version = _syscall(CREATE_RULESET, None, 0, RULESET_VERSION)
     files = WRITE | REMOVE | MAKE
     files |= (REFER if version >= 2 else 0) | (TRUNCATE if version >= 3 else 0) | (DEVICE if version >= 5 else 0)
@@ -82,7 +84,7 @@ def with_landlock() -> None:
 
 
 def with_seccomp() -> None:
-    """Forbid writing by a filter of system calls. Raises OSError where kernel or machine do not support it."""
+    """Forbid writing by a filter of system calls. Raises OSError if the kernel or the machine does not support it."""
     if platform.system() != "Linux" or platform.machine() not in MACHINES:
         raise OSError(errno.ENOSYS, "no filter is known for this machine")
     code = seccomp_filter(platform.machine())
@@ -93,7 +95,10 @@ def with_seccomp() -> None:
 
 
 def seccomp_filter(machine: str) -> bytes:
-    """A classic BPF program: system calls that write fail with EACCES, openat2 with ENOSYS; all others are allowed."""
+    """Return a classic BPF program that checks system calls.
+
+    Calls that write fail with EACCES. The call openat2 fails with ENOSYS. All other calls are allowed.
+    """
     audit, openers = MACHINES[machine]
     flags = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
     fail, absent, allow = 0x00050000 | errno.EACCES, 0x00050000 | errno.ENOSYS, 0x7FFF0000
@@ -147,11 +152,11 @@ class ReadingThread:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "reading")
-        self.interrupt: Callable[[], None] = lambda: None  #: stops a running call, as `interrupt` of a connection does
+        self.interrupt: Callable[[], None] = lambda: None  #: stops a running call, e.g. a connection's `interrupt`
         self.wall = self.call(forbid_writing)
 
     def call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Run a function in the thread and return its result, or raise its error. Ctrl-C interrupts it."""
+        """Run a function in the thread and return its result, or raise its error. Ctrl-C stops the function."""
         future = self._pool.submit(function, *arguments, **named)
         try:
             return future.result()

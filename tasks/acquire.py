@@ -40,12 +40,13 @@ def fetch(
 ) -> int:
     """Fetch the items of one shard. Returns the number of images fetched.
 
-    The source is not part of the recipe, so its folder may be moved. The digest of the listing identifies the items.
+    The source is not part of the recipe, so the folder of the source may be moved. The digest of the listing
+    identifies the items.
 
-    progress: counts of the shards fetched before this one. When the share of items fetched so far, with this shard, is
-        below `min_success`, TooFewPairs is raised and the shard is not kept.
-    moved: {source key: (cause, detail)} of items that failed here and were fetched in a later shard. In this shard they
-        stay failed.
+    progress: counts of the shards fetched before this one. When the share of items fetched so far, including this
+        shard, is below `min_success`, TooFewPairs is raised and the shard is not kept.
+    moved: {source key: (cause, detail)} of items that failed in this shard and were fetched in a later shard. In this
+        shard they stay failed.
     """
     opened = open_source(source, runtime.store)
     fetched = write_shard(out, runtime.store, listing, opened, image_check(rules["max_pixels"]), moved)
@@ -57,7 +58,7 @@ def fetch(
 
 @stage("duplicates", version="1")
 def duplicates(out: Path, pairs: list[Dataset], runtime: Runtime) -> int:
-    """Write the table of the images whose bytes an earlier image of these shards has. Returns its number of rows."""
+    """Write the table of images with the same bytes as an earlier image of these shards. Returns its number of rows."""
     return write_duplicates(out, runtime.store, pairs)
 
 
@@ -65,7 +66,7 @@ def duplicates(out: Path, pairs: list[Dataset], runtime: Runtime) -> int:
 def distinct(out: Path, pairs: Dataset, dropped: str, table: Dataset, runtime: Runtime) -> int:
     """Write a shard of pairs without its duplicates. Returns the number of images that are left.
 
-    dropped: digest of the shard's part of the table of duplicates, which decides the result.
+    dropped: digest of the rows of this shard in the table of duplicates. Only these rows decide the result.
     """
     originals = read_duplicates(runtime.store, table).get(pairs.digest, {})
     if digest_of_duplicates(originals) != dropped:
@@ -88,7 +89,7 @@ def image_check(max_pixels: int) -> Check:
 def retry(
     scanned: Scan, pairs: list[Dataset], source: dict[str, Any], rules: dict[str, Any], after: float, runtime: Runtime
 ) -> Dataset | None:
-    """Try again to fetch items that failed temporarily. Returns the listing of a new shard, or None if all failed."""
+    """Try again to fetch items that failed temporarily. Returns the listing of a new shard, None if all failed."""
     return failures.retry(
         runtime.store,
         open_source(source, runtime.store),

@@ -1,6 +1,6 @@
 """Analyze: the tables of a study, computed in parts: one per model, per SAE and per pair of seeds, then joined.
 
-A part is computed again where its own data changed, or the version of one of its statistics.
+A part is computed again if its own data changed, or if the version of one of its statistics changed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["analyze", "matching", "measures", "pairs_of_seeds", "space", "versions"]
 
-Entries = list[dict[str, Any]]  #: entries of a run as arguments
+Entries = list[dict[str, Any]]  #: entries of a run, each as a dict
 
 
 @stage("spaces", version="1")
 def space(out: Path, entries: Entries, heldout: float, split: str, statistics: dict[str, str], runtime: Runtime) -> int:
-    """Compute what is said of one model's embeddings without an SAE: modality subspaces and retrieval.
+    """Compute the statistics of one model's embeddings that need no SAE: modality subspaces and retrieval.
 
     entries: the shards of pairs and the model's embeddings. statistics: the versions of the statistics of this part.
     Raises BadInput where the split has no images or no captions.
@@ -48,8 +48,8 @@ def measures(
 ) -> int:
     """Compute the statistics of one SAE.
 
-    entries: the shards of pairs, the model's embeddings, the SAE and its activations. space: the part of the model.
-    path: the folder of the SAE, which the table saes names. statistics: the versions of the statistics of this part.
+    entries: the shards of pairs, the model's embeddings, the SAE and its activations. space: the model's dataset of
+    `space`. path: the folder of the SAE, for the table saes. statistics: the versions of the statistics of this part.
     Raises BadInput for activations that are missing or not above 0. The message names the file and the command to run.
     """
     from analysis.inputs import Analysis
@@ -60,9 +60,9 @@ def measures(
 
 @stage("matchings", version="1")
 def matching(out: Path, entries: Entries, statistics: dict[str, str], runtime: Runtime) -> int:
-    """Match the SAEs of two seeds of a setting with each other, and those of its data diets.
+    """Match the concepts of every two SAEs of two seeds. The SAEs belong to one setting and its data diets.
 
-    entries: the SAEs of both seeds. statistics: the versions of the statistics of this part. Raises BadInput where two
+    entries: the SAEs of both seeds. statistics: the versions of the statistics of this part. Raises BadInput if two
     SAEs differ in width.
     """
     import duckdb
@@ -90,14 +90,14 @@ def _read(entries: Entries) -> list[Entry]:
 
 
 def _computed(per: str, analysis: Analysis, made: Path | None = None) -> int:
-    """Compute the statistics of one part. made: the folder of the part whose tables they need."""
+    """Compute the statistics of one part. made: the folder of another part, if they need its tables."""
     import duckdb
 
     from analysis.inputs import open_part
     from analysis.statistic import compute
     from analysis.tables import read_tables
 
-    with duckdb.connect(config={"threads": 1}) as con:  # one thread: a fixed order of summation, hence equal bytes
+    with duckdb.connect(config={"threads": 1}) as con:  # one thread sums in a fixed order: equal bytes
         open_part(con, analysis)
         if made is not None:
             read_tables(con, made)

@@ -1,4 +1,4 @@
-"""Prefect's side of a stage: its task, whose cache key is the address of its dataset.
+"""The Prefect task of a stage. The task's cache key is the address of its dataset.
 
 Prefect's cache record lies in the dataset's folder.
 """
@@ -54,9 +54,10 @@ class AtAddress(CachePolicy):
 def task_of(
     body: Callable[..., int], dataset_of: Callable[..., Dataset], address_of: Callable[..., Address]
 ) -> Task[..., Dataset]:
-    """The Prefect task of a stage. It takes the arguments of the stage's body, without `out`.
+    """Return the Prefect task of a stage. The task takes the arguments of the stage's body, without `out`.
 
-    `dataset_of` and `address_of` take the same arguments: they make the dataset, and compute its address.
+    `dataset_of` makes the dataset, and `address_of` computes the address of the dataset. Both take the same arguments
+    as the task.
     """
     signature = inspect.signature(body)
     parameters = [p for p in signature.parameters.values() if p.name != "out"]

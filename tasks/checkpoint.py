@@ -11,9 +11,10 @@ CURVE = ("loss", "r2", "l0", "dead_fraction", "rows_per_second")
 
 
 def problem_of(path: str, architecture: str, k: int | None) -> str | None:
-    """Why an SAE's files cannot be imported, in words that name the file and the key or tensor; None if they can be.
+    """Return why the files of an SAE cannot be imported, or None if they can be imported.
 
-    Their dimension is not looked at, since it must fit rows that may not exist yet.
+    The text names the file and the key or tensor. The dimension of the SAE is not checked, since it must fit rows that
+    may not exist yet.
     """
     from sae.interchange import read_checkpoint
     from sae.model import SAEFormatError
@@ -39,9 +40,9 @@ def import_sae(
 ) -> int:
     """Read an SAE from `path` and write it in this project's format. `checkpoint` is the fingerprint of its files.
 
-    Its dimension must be that of the model's rows. If its files hold no threshold, a threshold is calibrated on the
-    training rows. The table of its training curve is empty. Raises SAEFormatError before the dataset is complete if a
-    part of the files is not known, or if what was written is not what was read.
+    The SAE must have the dimension of the model's rows. If its files hold no threshold, a threshold is calibrated on
+    the training rows. The table of its training curve is empty. Raises SAEFormatError before the dataset is complete if
+    a part of the files is not known, or if the SAE that was written differs from the SAE that was read.
     """
     import polars as pl
 

@@ -1,4 +1,4 @@
-"""Check embeddings: measure each shard after it was embedded, and tell what the checks of a model say."""
+"""Check embeddings: measure each shard after it was embedded, and log a summary of the checks of a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ def check_embeddings(out: Path, pairs: Dataset, embeddings: Dataset, runtime: Ru
 
 
 def tell_checks(model: str, checks: Sequence[Dataset], runtime: Runtime) -> None:
-    """Log what the checks of a model say: a warning when its matched pairs are not more alike than shuffled ones."""
+    """Log a summary of the checks of a model.
+
+    The summary is a warning if the model's matched pairs are not more alike than shuffled pairs, or if rows have no
+    embedding although they did not fail.
+    """
     from storage.checks import tell
 
     line, sound = tell(runtime.store, checks)

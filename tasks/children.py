@@ -17,13 +17,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
-DONE, REFUSED, FAILED = "done", "refused", "failed"  # what came of a job: a result, bad input, another error
+DONE, REFUSED, FAILED = "done", "refused", "failed"  # outcomes of a job: a result, bad input, another error
 
 
 class ChildFailed(RuntimeError):
     """A job failed in a child process, or the process died. The message holds the child's error or its exit code.
 
-    errno: of an OSError of the job, else None.
+    errno: the errno of the job's error if the error has one, else None.
     """
 
     def __init__(self, message: str, errno: int | None = None) -> None:
@@ -36,15 +36,15 @@ class ChildLost(ChildFailed):
 
 
 class ChildRefused(ChildFailed):
-    """A job met bad input in its child process. The message is the sentence of the child's error."""
+    """A job met bad input in its child process. The message is that of the error in the child."""
 
     exit_code = 2
 
 
 class Watch(NamedTuple):
-    """A check that a job calls now and then, so that its process ends after the process of the study was killed."""
+    """A check that a job calls from time to time. It ends the job's process after the study's process was killed."""
 
-    parent: int  #: process id
+    parent: int  #: process id of the parent, the study's process
 
     def __call__(self) -> None:
         """End this process if its parent process is gone."""
@@ -59,26 +59,26 @@ class Child(NamedTuple):
     pipe: Connection
 
     def end(self) -> None:
-        """Close the pipe, so that the process ends, and wait up to 10 s. Killing it would leave semaphores behind."""
+        """Close the pipe, so that the process ends, and wait up to 10 s. A kill would leave semaphores behind."""
         self.pipe.close()
         self.process.join(10)
 
 
 class Waiting(list[Child]):
-    """The waiting processes of one pool. After the pool has `ended`, no further process is started."""
+    """The child processes of one pool that wait for a job. Once `ended` is true, no further job is started."""
 
     ended = False
 
 
-_thread = threading.local()  # .idle: waiting processes, shared by the threads of one pool
+_thread = threading.local()  # its attribute `idle`: the waiting processes, shared by the threads of one pool
 
 
 @contextmanager
 def side_by_side(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool with one thread per core, or per job if there are fewer. Its calls of `in_process` share child processes.
+    """Yield a pool of one thread per core or per job, whichever is fewer. Its threads share their child processes.
 
-    A process takes seconds to start, so it is used again for the next job. When the block ends, also by an error or an
-    interrupt, queued jobs are cancelled and running processes terminated.
+    A process takes seconds to start, so it is used again for a later call of `in_process`. When the block ends, also by
+    an error or an interrupt, queued jobs are cancelled and running processes terminated.
     """
     idle = Waiting()
     pool = ThreadPoolExecutor(min(jobs, os.cpu_count() or 1), initializer=setattr, initargs=(_thread, "idle", idle))
@@ -96,9 +96,9 @@ def side_by_side(jobs: int) -> Iterator[ThreadPoolExecutor]:
 def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
     """Return `body(job, watch)`, computed in a child process. Body, job and answer are pickled.
 
-    Raises ChildRefused with the sentence of the body's error if that error has exit code 2, else ChildFailed with the
-    error of the body, or with the exit code if the process died. A process that the kernel kills because memory has
-    run out leaves no other message.
+    If the body raises an error with exit code 2, raises ChildRefused with the message of the error. If the body raises
+    another error, raises ChildFailed with this error. If the process died, raises ChildLost with its exit code (or
+    ChildFailed if the pool has ended). There is no other message when the kernel kills a process for lack of memory.
     """
     idle: Waiting | None = getattr(_thread, "idle", None)
     if idle is not None and idle.ended:
@@ -106,7 +106,7 @@ def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
     child = _take(idle) if idle else None
     if child is None or not child.process.is_alive():
         child = _start()
-    if idle is not None and idle.ended:  # while the process was starting
+    if idle is not None and idle.ended:  # the pool ended while the process was starting
         child.process.kill()
     try:
         child.pipe.send((body, job))
@@ -133,7 +133,7 @@ def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
 def _take(idle: Waiting) -> Child | None:
     try:
         return idle.pop()
-    except IndexError:  # another thread took the last one
+    except IndexError:  # another thread took the last process
         return None
 
 
@@ -149,11 +149,12 @@ def _start() -> Child:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Block SIGINT in this thread, and so in a process that is started from it, from its first instruction on.
+    """Block SIGINT in this thread. A process that this thread starts then blocks it from its first instruction on.
 
-    Ctrl-C goes to the whole process group. The study ends its children itself, and they print nothing.
+    Ctrl-C sends SIGINT to the whole process group. With SIGINT blocked, the children print nothing, and the study ends
+    them itself.
     """
-    resource_tracker.ensure_running()  # which unblocks SIGINT when it starts its own process
+    resource_tracker.ensure_running()  # must run before SIGINT is blocked: starting the tracker unblocks it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -172,7 +173,7 @@ def _serve(parent: int, pipe: Connection) -> None:
             try:
                 body, job = pipe.recv()
             except EOFError:
-                return  # the parent closed the pipe, or is gone
+                return  # the parent closed the pipe or has ended
             try:
                 pipe.send((DONE, body(job, Watch(parent))))
             except Exception as error:

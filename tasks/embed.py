@@ -30,14 +30,14 @@ from vlm.spec import Spec
 COMMITS = TypeAdapter(dict[str, str])
 log = logging.getLogger("bridgescope")
 
-FIRST_BATCH = 16  # images, and captions, on which a cast to bfloat16 is checked
+FIRST_BATCH = 16  # number of images, and of captions, with which a cast to bfloat16 is checked
 LOG_EVERY = 30.0  # seconds between progress lines
 
 
 def model_identity(spec: str, store: Path) -> tuple[str, str]:
     """Return (identity of a model for recipes, spec with which to load it). The model is not loaded.
 
-    The identity of a local folder is the fingerprint of its files, wherever it lies. The identity of a hub repository
+    The identity of a local folder is the fingerprint of its files, whatever its path. The identity of a hub repository
     is its commit, which is resolved once per store and kept in `sources/revisions.json`. Raises BadInput for a folder
     that does not exist.
     """
@@ -54,7 +54,10 @@ def model_identity(spec: str, store: Path) -> tuple[str, str]:
 
 
 def _with_commit(spec: Spec, memo: Path) -> Spec:
-    """hf:REPOSITORY@COMMIT for hf:REPOSITORY[@REVISION], with the commit to which this store first resolved it."""
+    """Turn hf:REPOSITORY[@REVISION] into hf:REPOSITORY@COMMIT.
+
+    COMMIT is the commit to which this store first resolved the repository and revision.
+    """
     from vlm import hub
 
     repository, revision = spec.repository()
@@ -69,11 +72,11 @@ def _with_commit(spec: Spec, memo: Path) -> Spec:
 
 @functools.lru_cache(maxsize=1)
 def load_encoders(model: Dataset | str, spec: str, device: str, dtype: str, store: Path) -> list[Encoder]:
-    """Load a model in float32 on each device that `device` names. `spec` is what `model` is loaded with.
+    """Load a model in float32 on each device that `device` names. `spec` states where `model` is loaded from.
 
-    One model is kept, since the shards of a model are embedded one after another. It is kept by what it is, not by
-    where it lies: a folder that was replaced is loaded anew. `embed` casts the kept encoders in place, so `dtype` is
-    part of the key. Raises BadInput when the folder holds another model by now.
+    The last model is cached, since the shards of a model are embedded one after another. The identity of the model is
+    part of the cache key, so a folder whose files were replaced is loaded again. `embed` casts the cached encoders in
+    place, so `dtype` is part of the key too. Raises BadInput if the folder now holds another model.
     """
     encoders = [vlm.load(spec, device=place) for place in devices(device)]
     if isinstance(model, str) and model_identity(spec, store)[0] != model:
@@ -95,7 +98,7 @@ def embed(
 
     model: the handle or the identity of the model, which is part of the recipe.
     spec: the spec with which the model is loaded, which is not part of the recipe.
-    max_pixels: limit for decoding; at least the limit of `acquire`.
+    max_pixels: an image with more pixels is not decoded. Must be at least the limit of `acquire`.
     """
     encoders = load_encoders(model, spec, runtime.device, dtype, runtime.store)
     captions = captions_of(runtime.store, pairs)
@@ -154,7 +157,7 @@ def _cast(encoders: list[Encoder], store: Path, pairs: Dataset, texts: list[str]
         try:
             images += [vlm.decode(data, max_pixels)] if data is not None else []
         except vlm.DecodeError:
-            continue  # `embed` counts it as failed later
+            continue  # `embed` counts this image as failed later
         if len(images) == FIRST_BATCH:
             break
     try:
@@ -201,7 +204,7 @@ def _summary(shard: int, rows: tuple[int, int], pool: EncoderPool, seconds: floa
 def adopt_vectors(out: Path, pairs: Dataset, rows: str, path: str, runtime: Runtime) -> int:
     """Write the user's own vectors of a shard's pairs, normalised. Returns the number of rows.
 
-    rows: digest of these rows in the folder `path`. Raises BadInput when the folder has changed since it was taken.
+    rows: digest of these rows in the folder `path`. Raises BadInput if the rows have changed since the digest was made.
     """
     from storage.vectors import unit
 
@@ -211,7 +214,7 @@ def adopt_vectors(out: Path, pairs: Dataset, rows: str, path: str, runtime: Runt
         raise BadInput(f"embeddings:{path}: the folder changed while the study was running: run the study again")
     vectors, (image, text) = folder.vectors, place
     ids = read_images(runtime.store, pairs, ["image_id"])["image_id"]
-    shard = int(ids[0]) // SHARD_ROWS if len(ids) else None  # every image of a shard may have been removed
+    shard = int(ids[0]) // SHARD_ROWS if len(ids) else None  # a shard has no images if all were removed
     dim = vectors.image.shape[1]
     write_modality(out, "image", len(image), dim, lambda a, b: unit(vectors.image[image[a:b]]), lambda _: None)
     write_modality(out, "text", len(text), dim, lambda a, b: unit(vectors.text[text[a:b]]), lambda _: None)

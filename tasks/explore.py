@@ -18,7 +18,7 @@ LAYOUT = "layout.npy"
 
 @stage("layouts", version="1")
 def layout(out: Path, sae: Dataset, runtime: Runtime) -> int:
-    """Place the concepts of one SAE in the plane. Returns their number."""
+    """Place the concepts of one SAE in the plane. Returns the number of concepts."""
     from report.explorer import concept_map
     from sae import SAE
 
@@ -38,7 +38,7 @@ def explore(
 ) -> int:
     """Write the explorer's data files of a study.
 
-    layouts: {"model/sae/seed": map} of every SAE that the explorer shows.
+    layouts: {"model/sae/seed": dataset of the map} of every SAE that the explorer shows.
     """
     from report.explorer import write_explorer
     from report.explorer.shares import Dictionary
@@ -53,7 +53,7 @@ def explore(
         bias = {modality: net.decode(no_codes, modality)[0].double().numpy() for modality in ("image", "text")}
         return Dictionary(net.dictionary.double().numpy(), bias)
 
-    with duckdb.connect(config={"threads": 1}) as con:  # one thread: a fixed order of summation, hence equal bytes
+    with duckdb.connect(config={"threads": 1}) as con:  # one thread sums in a fixed order: equal bytes
         create_views(con, runtime.store, handles, config["pairs"]["heldout"])
         places = {key: np.load(runtime.store / dataset.path / LAYOUT) for key, dataset in layouts.items()}
         return write_explorer(out, con, config, runtime.store / page.path, places, dictionary_of)

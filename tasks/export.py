@@ -16,7 +16,7 @@ from tasks.stage import Runtime, stage
 if TYPE_CHECKING:
     from sae import SAE
 
-BLOCK = 8192  # rows encoded at a time, which bounds the memory of the dense codes
+BLOCK = 8192  # rows encoded at a time; this limits the memory of the dense codes
 
 
 @stage("activations", version="1")
@@ -31,7 +31,7 @@ def export(out: Path, sae: Dataset, pairs: Dataset, embeddings: Dataset, shard: 
 
 
 def encode(model: SAE, x: NDArray, ids: Ints, modality: str) -> Activations:
-    """The non-zero codes of the rows `x` (float32 [n, d], one modality). `ids` are the item ids of the rows."""
+    """Return the non-zero codes of the rows `x` (float32 [n, d], one modality). `ids` are the item ids of the rows."""
     items, concepts, values = [ids[:0]], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
     for start in range(0, len(x), BLOCK):
         codes = model.encode(x[start : start + BLOCK], modality).numpy()

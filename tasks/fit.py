@@ -1,4 +1,4 @@
-"""Train one SAE in a child process with one thread, so that its bytes do not depend on what else is trained meanwhile.
+"""Train one SAE in a child process with one thread, so that its bytes do not depend on other trainings.
 
 This module does not import Prefect, so that the process starts quickly.
 """
@@ -26,7 +26,7 @@ class Fit(NamedTuple):
     progress: bool
 
 
-CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a training
+CHECKPOINT_SECONDS = 60.0  # seconds between two checkpoints of a training
 
 
 def fit_in_process(job: Fit) -> int:
@@ -35,7 +35,10 @@ def fit_in_process(job: Fit) -> int:
 
 
 def fit(job: Fit, watch: Watch) -> int:
-    """Train one SAE, from its checkpoint in `job.out` if there is one. Saves SAE and training curve to `job.out`."""
+    """Train one SAE, and save the SAE and its training curve to `job.out`.
+
+    If `job.out` holds a checkpoint, the training continues from this checkpoint.
+    """
     import polars as pl
     import torch
 

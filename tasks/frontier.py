@@ -1,4 +1,7 @@
-"""Frontier: R2 against L0 of every method on the rows of one model. The work is divided among one process per core."""
+"""Frontier: explained variance (R2) and non-zero codes per row (L0) of every method on the rows of one model.
+
+The work is divided among child processes, one per core.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from tasks.stage import Runtime, stage
 if TYPE_CHECKING:
     from sae.frontier import Part
 
-SECONDS = "seconds.parquet"  # a file of its own, outside the digest: times differ between equal runs
+SECONDS = "seconds.parquet"  # not part of the digest, since times differ between equal runs
 ORDER = ["method", "k"]
 
 
@@ -40,13 +43,13 @@ def frontier(
     heldout: float,
     runtime: Runtime,
 ) -> int:
-    """Fit every method on a model's training rows and measure it on the held-out ones: one row per method and k."""
+    """Fit every method on a model's training rows and measure it on the held-out rows: one row per method and k."""
     import polars as pl
 
     from sae.frontier import parts
 
     all_parts = parts(methods, k)
-    count = min(len(all_parts), os.cpu_count() or 1)  # a process takes seconds to start, so each gets many parts
+    count = min(len(all_parts), os.cpu_count() or 1)  # a process takes seconds to start, so it gets many parts
     shared = (runtime.store, pairs, embeddings, heldout, setting)
     jobs = [Measure(*shared, all_parts[i::count], runtime.device) for i in range(count)]
     with side_by_side(count) as pool:

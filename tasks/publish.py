@@ -58,10 +58,12 @@ def publish_study(
 ) -> str:
     """Publish a complete run of a study to a hub repository or into a folder: SAEs, card, statistics and pages.
 
-    run: default: the newest complete one.
+    web: the folder of the built front end.
+    items: if False, no image and no caption is published.
+    run: None: the newest complete run.
 
-    web: the built front end. Without `items` no image and no caption is published. Returns the URL or path. Raises
-    BadInput when the run is not complete, and NotOurs for a folder that holds other files.
+    Returns the URL or path. Raises BadInput if the run is not complete or has no pages, and NotOurs for a folder that
+    holds other files.
     """
     from report.card import study_card
     from report.explorer import unpack
@@ -127,7 +129,10 @@ def _flat(value: Any, place: str = "") -> dict[str, Any]:
 
 
 def figures_of(con: duckdb.DuckDBPyConnection, model: str | None, sae: str | None, seed: int | None) -> dict[str, Any]:
-    """Row of an SAE in the view `saes`, with its stability. Raises BadInput, listing all SAEs, when there is none."""
+    """Return the row of an SAE in the view `saes`, and its stability.
+
+    Raises BadInput, with a list of all SAEs, if there is no such SAE.
+    """
     parameters = {"model": model, "sae": sae, "seed": seed}
     row = _one(con.execute("SELECT * FROM saes WHERE model = $model AND sae = $sae AND seed = $seed", parameters))
     if row is None:

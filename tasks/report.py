@@ -1,4 +1,4 @@
-"""Report: write the page of a study and its figures. They are made from the catalog alone."""
+"""Report: write the page of a study and its figures. Both are made only from the catalog."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def report(out: Path, entries: list[dict[str, Any]], config: dict[str, Any], run
     """Write the page of a study, and its figures as SVG and PNG files."""
     from report import write_report
 
-    with duckdb.connect(config={"threads": 1}) as con:  # one thread: a fixed order of summation, hence equal bytes
+    with duckdb.connect(config={"threads": 1}) as con:  # one thread sums in a fixed order: equal bytes
         create_views(con, runtime.store, [Entry(**entry) for entry in entries], config["pairs"]["heldout"])
         write_report(out, con, config)
     return len(entries)

@@ -1,4 +1,4 @@
-"""Caching: a task's cache key is derived from the address of its dataset. Its record lies in the dataset's folder."""
+"""Caching: the cache key of a task is derived from the address of its dataset, whose folder holds Prefect's record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Runtime(BaseModel):
-    """Options of a task that do not change its result. So they are not part of its recipe, which names the dataset."""
+    """Options of a task that do not change its result. So they are not part of the dataset's recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,13 +54,13 @@ class Stage:
 
     @functools.cached_property
     def task(self) -> Task[..., Dataset]:
-        """The Prefect task. Listing the jobs of a study and looking them up does not need it."""
+        """The Prefect task, made at first use. Listing and looking up the jobs of a study do not need the task."""
         from tasks.cached import task_of
 
         return task_of(self.body, self.make, self.address)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as a name, so that another process uses its own module, with the models that it has loaded."""
+        """Pickle only the name. Another process then uses its own module, and the models that it has loaded."""
         return _stage_named, (self.body.__module__, self.body.__name__)
 
     def address(self, **arguments: Any) -> Address:
@@ -80,13 +80,13 @@ class Stage:
         return complete(store, self.address(**arguments))
 
     def adopt(self, store: Path, **arguments: Any) -> Dataset | None:
-        """Like `lookup`, and mark the dataset as in use by this run, so that `gc` keeps it."""
+        """Do what `lookup` does, and mark the dataset as in use by this run, so that `gc` keeps the dataset."""
         return adopt(store, self.address(**arguments))
 
     def make(self, runtime: Runtime, **arguments: Any) -> Dataset:
         """Return the dataset for these arguments. If it is not complete, make it. Does not need Prefect.
 
-        A failure that may pass is tried again a few times: see `tasks.transient`.
+        After a failure that may be transient, the body is run again a few times: see `tasks.transient`.
         """
         at = self.address(**arguments)
 
@@ -127,7 +127,7 @@ def stage(
         is replaced by its digest.
     volatile: files that hold times and are not part of the digest.
     resumes: an interrupted call leaves its files in `out`, where the next call finds them.
-    on_device: the body computes on `runtime.device`, else on the CPU. threads: the threads that it computes with; None:
-        those of the process. The manifest records both.
+    on_device: if True, the body computes on `runtime.device`, else on the CPU. The manifest records the device.
+    threads: number of threads with which the body computes. None: the number of the process. The manifest records it.
     """
     return lambda body: Stage(body, folder, version, unhashed, volatile, resumes, on_device, threads)

@@ -27,10 +27,11 @@ def sae(
 
 
 def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[ChildFailed | None]:
-    """Make the datasets of several seeds, one per core at a time. Not cached: the task of each seed adopts its dataset.
+    """Make the datasets of several seeds in parallel, one per core.
 
-    A seed that fails does not stop the others. Returns the error of each job, or None. Another exception than
-    ChildFailed, such as a full disk, is raised when all have ended.
+    This function is not cached: the task of each seed adopts its dataset. A seed that fails does not stop the other
+    seeds. Returns for each job its ChildFailed error, or None. Any other exception, such as that of a full disk, is
+    raised when all jobs have ended.
     """
     with side_by_side(len(jobs)) as pool:
         runs = [pool.submit(sae.make, runtime, **job) for job in jobs]

@@ -1,6 +1,7 @@
-"""Failures that may pass: a file system that does not answer for a moment, a child process that was lost.
+"""Transient failures: a file system that does not answer for a moment, or a child process that was lost.
 
-What fails by such a cause is tried again a few times. Bad input, a full disk or a wrong permission is not.
+A call that fails for such a reason is tried again. A call that fails because of bad input, a full disk or a wrong
+permission is not tried again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is a transient failure of the file system or a lost child process."""
+    """Whether an error or one of its causes is a transient failure of the file system, or a lost child process."""
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, ChildLost) or (getattr(link, "exit_code", 1) != 2 and getattr(link, "errno", 0) in ERRNOS):
@@ -31,7 +32,7 @@ def may_pass(error: BaseException) -> bool:
 
 
 def tried_again(call: Callable[[], T], what: str) -> T:
-    """Return `call()`. After an error that may pass, call it again after a pause, three times in all."""
+    """Return `call()`. After a transient error, wait and call it again, at most three times in all."""
     for number, pause in enumerate(PAUSES, start=1):
         try:
             return call()

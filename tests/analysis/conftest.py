@@ -1,4 +1,4 @@
-"""One thread for all tests here, since equal bits need one thread; and a planted study."""
+"""Fixtures with a planted study. The tests of this folder use one thread, so that results are equal bit by bit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def planter() -> ModuleType:
-    """The script that plants activations."""
+    """The module of the script that writes a planted study, that is, a study with known activations."""
     source = Path(__file__).parents[2] / "bench" / "plant_activations.py"
     spec = importlib.util.spec_from_file_location("plant_activations", source)
     assert spec is not None
@@ -40,5 +40,5 @@ def planted(planter: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def store(planted: Path, tmp_path: Path) -> Path:
-    """A copy of the planted study in a store per test."""
+    """A store with a copy of the planted study. Each test has its own store."""
     return shutil.copytree(planted, tmp_path / "store")

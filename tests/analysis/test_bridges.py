@@ -1,4 +1,4 @@
-"""Bridge figures and what chance gives (nulls), terms of matched similarity, and shares of unimodal concepts."""
+"""Bridge figures, their values by chance (nulls), terms of matched similarity, and shares of unimodal concepts."""
 
 import numpy as np
 import pytest
@@ -113,7 +113,7 @@ def test_nulls_are_repeatable_and_leave_alone_what_they_do_not_permute():
     assert all(len(draws) == 5 for draws in nulls.values())
     assert nulls == bridge_nulls(pairs, D, CLASS_LIST, 1, draws=5, seed=7)
     (real,) = figures(pairs.scores([D], CLASS_LIST, 1))
-    # A permuted dictionary leaves the bridges of concepts to themselves as they are, since their cosine |D_i|^2 is 1.
+    # The bridge of a concept with itself is the same with a permuted dictionary, since its cosine |D_i|^2 is always 1.
     own = [one["raw_self_share"] * one["raw_positive"] for one in nulls["dictionary_permuted"]]
     assert own == pytest.approx([real["raw_self_share"] * real["raw_positive"]] * 5)
     assert len({one["raw_total"] for one in nulls["dictionary_permuted"]}) == 5
@@ -148,9 +148,10 @@ def test_unimodal_shares():
 
 
 def test_shuffled_modality_leaves_few_unimodal_concepts_but_not_none():
-    # There are as many images as captions, so a shuffled firing falls on either with probability 1/2. A concept with 30
-    # firings is unimodal (score below .1 or above .9) if at most 2 fall on one modality: probability
-    # 2 (1 + 30 + 435) / 2^30 = 8.7e-7. With 11 firings at most 1 may: 2 (1 + 11) / 2^11 = .0117.
+    # There are as many images as captions, so a shuffled firing falls on an image with probability 1/2. A concept with
+    # 30 firings is unimodal (score below .1 or above .9) if at most 2 firings fall on one of the modalities. The
+    # probability of this is 2 (1 + 30 + 435) / 2^30 = 8.7e-7. A concept with 11 firings is unimodal if at most 1 firing
+    # falls on one of the modalities. The probability of this is 2 (1 + 11) / 2^11 = .0117.
     many, few = (
         np.mean([s["unimodal_share"] for s in shuffled_shares(np.ones(5000), np.full(5000, f), 10**6, 10**6, 20, 0)])
         for f in (30, 11)

@@ -39,7 +39,7 @@ def test_worked_example():
     D = np.array([[1.0, 0], [0.6, 0.8]])
     result = bridges(csr(z_I), csr(z_T), [0, 0, 1], [0, 1, 2], D, ["image", "text"], min_pairs=1)
     # The pair of image 0 and caption 0 has the product 2*3 for concepts (0,1). The pair of image 0 and caption 1 has
-    # 2*1 for concepts (0,0). The third pair has none. Divided by the 3 pairs: G_00 = 2/3, G_01 = 6/3 = 2.
+    # 2*1 for concepts (0,0). The third pair has no product. The means over the 3 pairs are G_00 = 2/3, G_01 = 6/3 = 2.
     # The mean codes over the pairs are (4/3, 1/3) for images and (1/3, 1) for captions.
     # The covariances are G_00 - 4/3 * 1/3 = 2/9 and G_01 - 4/3 * 1 = 2/3.
     # The standard deviations are sqrt(8/9) for image concept 0 (codes 2, 2, 0), sqrt(2/9) for text concept 0 (codes
@@ -54,7 +54,7 @@ def test_worked_example():
     assert rows["covariance_bridge"] == pytest.approx([2 / 9, 0.4])
     assert rows["correlation_bridge"] == pytest.approx([(2 / 9) / (4 / 9), 0.4 / (4 / 3)])
     # The totals also count concepts that never fire together and have no row. Image concept 1 fires with no text
-    # concept, but its covariances with both, -1/3 * 1/3 and -1/3 * 1, are part of the totals.
+    # concept, but its covariances with both text concepts, -1/3 * 1/3 and -1/3 * 1, are part of the totals.
     cells = {(r["class_image"], r["class_text"], r["self"]): r for r in result.totals if r["kind"] == "covariance"}
     assert cells["image", "text", False]["total"] == pytest.approx(0.4)
     assert cells["text", "image", False]["negative"] == pytest.approx(-1 / 9 * 0.6)

@@ -32,7 +32,7 @@ Rows = dict[str, np.ndarray[Any, Any]]
 
 
 def embeddings_of(rows: Rows) -> Any:
-    """In place of the planter's embeddings: given rows."""
+    """Return a function that writes the given rows in place of the planter's embeddings."""
 
     def write(out: Path, *_: Any) -> int:
         for modality, x in rows.items():
@@ -45,7 +45,7 @@ def embeddings_of(rows: Rows) -> Any:
 
 
 def silent(out: Path, *_: Any) -> int:
-    """In place of the planter's activations: none."""
+    """Write an empty file of activations in place of the planter's activations."""
     none = Activations(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
     return write_activations(out / "0.parquet", none, none)
 
@@ -58,7 +58,7 @@ def random_rows(images: int, captions: int, dim: int, shift: float = 0.5) -> Row
 
 SAME = np.random.default_rng(1).standard_normal((60, 16))
 CASES: dict[str, tuple[int, Rows, bool, str | None]] = {
-    # images and captions, their embeddings, whether concepts fire, the start of the warning
+    # number of images and of captions, their embeddings, whether concepts fire, the start of the warning
     "the captions' vectors are the images'": (60, {"image": SAME, "text": SAME}, True, "image and text rows have the"),
     "all vectors are equal": (60, {name: np.ones((60, 16)) for name in ("image", "text")}, True, "image and text rows"),
     "one vector per modality": (60, {"image": np.ones((60, 16)), "text": -np.ones((60, 16))}, True, None),
@@ -78,7 +78,7 @@ def test_figures_without_a_value_are_null_and_end_no_study(
         monkeypatch.setattr(planter, "_activations", silent)
     planted = planter.plant(count, count, 2, 16)
     run = planter.write(planted, tmp_path, 16, dim=rows["image"].shape[1], seeds=2, embedded=True)
-    # With one image, its side of the split is not known beforehand: a heldout of almost 0 holds out none.
+    # A single image may fall on either side of the split. With a heldout of almost 0 it is not held out.
     study = study_of(heldout=0.25 if count > 1 else 1e-9, analyze={"split": "all", "min_pairs": 1})
     given = given_of(tmp_path, run.entries, study)
     with caplog.at_level(logging.WARNING, "bridgescope"):
@@ -98,7 +98,7 @@ def test_figures_without_a_value_are_null_and_end_no_study(
 
 
 def check_answers(store: Path) -> None:
-    """Every macro and headline answers, without a figure that is no number."""
+    """Check that every macro and every headline can be queried, and that no figure is NaN or infinite."""
     assert last_run(store, "paper-scale").of("analyze")
     assert {path.stem for path in (SQL / "macros").glob("*.sql")} == MACROS.keys()
     assert {path.stem for path in (SQL / "headlines").glob("*.sql")} == HEADLINES.keys()

@@ -25,8 +25,8 @@ def column(*values):
 def brute_force(v, train, heldout):
     """Return the best training accuracy of direction v, and the held-out accuracies of all classifiers that reach it.
 
-    All classifiers: images above the threshold or below it, with the threshold midway between two neighbouring
-    projections or below all of them.
+    A classifier takes the rows above a threshold as images, or the rows below it. The threshold lies midway between two
+    neighbouring projections, or below all projections.
     """
     images, texts = (x @ v for x in train)
     values = np.unique(np.concatenate([images, texts]).astype(float))
@@ -44,9 +44,9 @@ def brute_force(v, train, heldout):
 def test_worked_example():
     train = Modalities(column(1, 2, 5), column(0, 2))
     heldout = Modalities(column(0.4, 0.6, 3, 9), column(0, 1, 0.5))
-    # There are 3 images and 2 captions. A threshold with c captions and i images below it scores 3 c - 2 i: 3 if it
-    # lies just above 0, 1 just above 1, and 2 just above 2. The first is best: the threshold is midway between 0 and 1,
-    # with images above. The accuracy is .5 + 3 / (2 * 3 * 2) = .75: all images and one of two captions are right.
+    # There are 3 images and 2 captions. A threshold with c captions and i images below it scores 3 c - 2 i. The score
+    # is 3 just above 0, 1 just above 1, and 2 just above 2. So the best threshold is midway between 0 and 1: images lie
+    # above it. The accuracy is .5 + 3 / (2 * 3 * 2) = .75: all images and one of two captions are classified correctly.
     accuracy = direction_accuracy([[1.0]], train, heldout)
     assert accuracy.train.tolist() == [0.75]
     assert accuracy.threshold.tolist() == [0.5]
@@ -138,12 +138,12 @@ def test_null_of_alignment_in_three_dimensions():
     # length of its projection on a subspace of rank 1, is uniform on [0, 1].
     one = alignment_null(1, 3)
     assert one[:4] == pytest.approx((1 / 2, 1 / 12**0.5, 0.025, 0.975))
-    # For rank 2, |U v| is sqrt(1 - u^2) with u uniform on [0, 1]. Its mean is the area of a quarter circle, pi / 4. It
-    # is below q where u is above sqrt(1 - q^2), so its 2.5 % quantile is sqrt(1 - .975^2).
+    # For rank 2, |U v| is sqrt(1 - u^2) with u uniform on [0, 1]. Its mean is the area of a quarter circle, pi / 4.
+    # |U v| is below q where u is above sqrt(1 - q^2), so the 2.5 % quantile of |U v| is sqrt(1 - .975^2).
     two = alignment_null(2, 3)
     assert two.mean == pytest.approx(np.pi / 4)
     assert two.q025 == pytest.approx((1 - 0.975**2) ** 0.5)
-    # In two dimensions |U v| is |cos| of a uniform angle, with the mean 2 / pi.
+    # In two dimensions |U v| for rank 1 is |cos| of a uniform angle, which has the mean 2 / pi.
     assert alignment_null(1, 2).mean == pytest.approx(2 / np.pi)
     assert alignment_null(3, 3) == (1, 0, 1, 1, 0)
     assert alignment_null(0, 3) == (0, 0, 0, 0, 0)
@@ -162,8 +162,8 @@ def test_null_of_alignment_is_that_of_drawn_vectors(rank, dim):
 
 
 def test_summary_of_three_draws():
-    # The mean is 2, the standard deviation sqrt((1 + 0 + 1) / 2) = 1. The quantiles at 2.5 % and 97.5 % of the range of
-    # two steps lie .05 inside the ends.
+    # The mean is 2, the standard deviation sqrt((1 + 0 + 1) / 2) = 1. The draws range over 2, and 2.5 % of 2 is .05. So
+    # the 2.5 % quantile is 1 + .05 and the 97.5 % quantile is 3 - .05.
     assert summary(np.array([1.0, 2.0, 3.0])) == pytest.approx((2, 1, 1.05, 2.95, 3))
 
 
@@ -181,7 +181,7 @@ def test_null_of_direction_accuracy_where_it_is_known():
     known = norm.cdf(4.0 * np.abs(v[:, 0]) / 2)
     assert accuracy.heldout.mean() == pytest.approx(known.mean(), abs=0.01)
     np.testing.assert_allclose(accuracy.heldout, known, atol=0.05)
-    assert known.mean() > 0.64  # random directions reach this by the gap alone
+    assert known.mean() > 0.64  # the gap alone gives random directions this accuracy
 
 
 def test_matched_directions_share_the_mean_and_spread_of_the_dictionary():
@@ -206,7 +206,7 @@ def test_modality_of_a_dictionary():
     for name in ("mean_gap", "logistic", "lda"):
         assert result.alignment[name][:3] == pytest.approx([1, -1, 0], abs=0.06)
     assert result.alignment["inlp"][:2] == pytest.approx([1, 1], abs=0.01)
-    # Phi(3) = .9987. The concept of the captions is as accurate as that of the images, with the orientation -1.
+    # Phi(3) = .9987. Concept 1 (captions) is as accurate as concept 0 (images), with the orientation -1.
     assert result.accuracy.heldout[:3] == pytest.approx([0.9987, 0.9987, 0.5], abs=0.03)
     assert result.accuracy.orientation[:2].tolist() == [1, -1]
     assert {len(part) for part in result.accuracy} == {8}
@@ -215,7 +215,7 @@ def test_modality_of_a_dictionary():
     for name in spaces:
         assert nulls[f"align_{name}", "floor_random"] == alignment_null(spaces[name].rank, 16)
         assert nulls[f"align_{name}", "floor_matched"].draws == room.DRAWS
-    # Rows drawn like those of D lie nearer to the first axis than random ones, so their chance accuracy is higher.
+    # Rows drawn like those of D lie nearer to the first axis than random directions, so both statistics are higher.
     for statistic in ("align_mean_gap", "direction_accuracy"):
         assert nulls[statistic, "floor_matched"].mean > nulls[statistic, "floor_random"].mean + 0.05
     again = modality(D.astype(np.float32), spaces, train, heldout, seed=0)

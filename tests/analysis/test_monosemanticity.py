@@ -18,7 +18,7 @@ def csr(dense) -> Codes:
 
 
 def random_case(seed, images=14, width=6, dim=5):
-    """Sparse codes and embeddings of any norm. The last concept is dead, the one before it fires on one image."""
+    """Sparse codes and embeddings of any norm. The last concept is dead, the last but one fires on one image."""
     random = np.random.default_rng(seed)
     z = np.where(random.random((images, width)) < 0.4, random.exponential(1, (images, width)), 0).astype(np.float32)
     z[:, -2:] = 0
@@ -27,12 +27,13 @@ def random_case(seed, images=14, width=6, dim=5):
 
 
 def test_worked_example():
-    u = np.array([[1.0, 0], [0, 1], [0.6, 0.8]])  # cosines: 0 of the first two, .6 and .8 with the third
+    u = np.array([[1.0, 0], [0, 1], [0.6, 0.8]])  # cosines: 0 for images 0 and 1, .6 for 0 and 2, .8 for 1 and 2
     z = [[1, 1, 1, 0, 0], [2, 0, 1, 0, 0], [0, 3, 2, 1, 0]]
     result = monosemanticity(csr(z), u, 5)
     # The score is the mean cosine of all pairs of images, weighted by the products of their activations. Concept 0
-    # fires on images 0 and 1 only, whose cosine is 0; concept 1 on images 0 and 2 only, whose cosine is .6. Concept 2
-    # has (1*1*0 + 1*2*.6 + 1*2*.8) / (1 + 2 + 2) = 2.8 / 5. Concept 3 fires once and concept 4 never: no score.
+    # fires only on images 0 and 1, whose cosine is 0. Concept 1 fires only on images 0 and 2, whose cosine is .6.
+    # Concept 2 has the score (1*1*0 + 1*2*.6 + 1*2*.8) / (1 + 2 + 2) = 2.8 / 5. Concept 3 fires once and concept 4
+    # never, so they have no score.
     assert result.score[:3] == pytest.approx([0, 0.6, 0.56], abs=1e-7)
     assert np.isnan(result.score[3:]).all()
     assert result.images.tolist() == [2, 2, 3, 1, 0]

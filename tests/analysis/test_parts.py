@@ -34,7 +34,7 @@ def matched(seed: int, other: int) -> Key:
 
 @pytest.fixture(scope="module")
 def three(planter: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A planted store with three seeds, of which none is analysed."""
+    """A store with a planted study of three seeds. None of them is analysed yet."""
     store = tmp_path_factory.mktemp("three")
     planter.write(planter.plant(300, 900, 5, 32), store, 32, dim=16, seeds=3, embedded=True)
     return store
@@ -50,7 +50,7 @@ def test_a_new_seed_computes_its_own_parts_and_gets_the_bytes_of_a_full_recomput
 ) -> None:
     entries = last_run(seeds, study).entries
     elsewhere = shutil.copytree(seeds, tmp_path / "elsewhere")
-    # Seed 1 is added between the others.
+    # Seed 1 is added to seeds 0 and 2, which are analysed first.
     before = given_of(seeds, entries, study_of([0, 2]))
     assert set(analyse(before)) == {SPACE, measured(0), measured(2), matched(0, 2), Key("analyze")}
     after = given_of(seeds, entries, study_of([0, 1, 2]))
@@ -59,7 +59,7 @@ def test_a_new_seed_computes_its_own_parts_and_gets_the_bytes_of_a_full_recomput
     assert len(analyse(full)) == 1 + 3 + 3 + 1
     assert files_of(after) == files_of(full)
     assert set(files_of(full)) == {f"{name}.parquet" for one in statistics() for name in one.tables}
-    # The rows of the first seeds are those from before the third was added.
+    # The rows of seeds 0 and 2 are the same as before seed 1 was added.
     old, new = tables_of(before), tables_of(after)
     for name in ("concepts", "nulls", "bridges", "floors", "retrieval", "saes"):
         assert new[name].filter(new[name]["seed"].is_in([0, 2]) | new[name]["seed"].is_null()).equals(old[name])
@@ -122,14 +122,14 @@ def test_a_part_reads_embeddings_and_activations_once(seeds: Path, study: str, m
     def checked(con: object, part: analysis.inputs.Analysis) -> None:
         check(con, part)  # type: ignore[arg-type]
         for entry in part.entries:
-            if entry.kind == "export":  # whoever reads it from here on fails
+            if entry.kind == "export":  # the file is deleted, so a second read of it fails
                 reads.append("activations")
                 (part.store / entry.dataset.path / "0.parquet").unlink()
 
     monkeypatch.setattr(storage.rows, "read", counted)
     monkeypatch.setattr(analysis.inputs, "_check_values", checked)
     analyse(given_of(seeds, last_run(seeds, study).entries, study_of([0, 1])))
-    # one shard: the part of the model, and those of the two SAEs
+    # There is one shard. The part of the model reads its embeddings, and the parts of the two SAEs read both.
     assert sorted(reads) == ["activations"] * 2 + ["embeddings"] * 3
 
 
@@ -145,7 +145,7 @@ def test_pairs_of_seeds() -> None:
         ],
         (2, 2): [(("main", 2), ("main-half-a", 2))],
     }
-    # Every two SAEs are in one group, and a new seed changes no group that there was.
+    # Every pair of SAEs is in exactly one group, and a new seed does not change the existing groups.
     more = pairs_of_seeds([*saes, ("main", 1), ("main-half-a", 1)])
     assert sum(map(len, more.values())) == 6 * 5 // 2
     assert {seeds: pairs for seeds, pairs in more.items() if 1 not in seeds} == pairs_of_seeds(saes)

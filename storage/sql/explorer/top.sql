@@ -1,5 +1,5 @@
--- Purpose: the top items of each concept of one SAE by activation, separate for images and captions, of both splits.
--- Inputs:  activations; $model, $sae, $seed, $n (maximum number of items per modality).
+-- Purpose: for each concept of one SAE, the images and the captions of both splits with the highest activations.
+-- Inputs:  activations; $model, $sae, $seed, $n (maximum number of items per concept and modality).
 -- Columns: model, sae, seed; modality; concept_id; item_id; activation.
 SELECT a.model, a.sae, a.seed, a.modality, a.concept_id, a.item_id, a.activation
 FROM activations AS a

@@ -1,12 +1,16 @@
--- Purpose: the words that distinguish the captions of each concept of one SAE from all captions: an automatic name.
--- Inputs:  explorer_top, pairs, caption_words, caption_counts; $model, $sae, $seed, $prior (captions), $least (score), $n (words).
+-- Purpose: the words that distinguish the captions of each concept of one SAE from all captions. They serve as an
+--          automatic name of the concept.
+-- Inputs:  explorer_top, pairs, caption_words, caption_counts; $model, $sae, $seed, $prior (number of captions), $least
+--          (lowest score), $n (maximum number of words per concept).
 -- Columns: concept_id; word; score.
--- Definition: the captions of a concept are the captions among its top items, and the captions of the images among
---          them. The weight of a caption is the sum of these activations, divided by the largest such sum. The odds of
---          a word are those that a caption contains it; score = (log odds in the captions of the concept - log odds in
---          all captions) / standard deviation of this difference. The prior is $prior captions distributed as all
---          captions are (Monroe, Colaresi and Quinn 2008, "Fightin' Words", eqs. 15, 16 and 22, with captions in place
---          of tokens). Words that occur in only one caption of the concept, and scores below $least, are left out.
+-- Definition: the captions of a concept are its top captions and all captions of its top images. For each of these
+--          captions, the activations of the caption and of its image among the top items are added up. The weight of a
+--          caption is this sum divided by the largest sum of the concept. The odds of a word are the odds that a
+--          caption contains the word. score = (log odds in the captions of the concept - log odds in all captions) /
+--          standard deviation of this difference. The prior adds $prior captions with the same share of each word as
+--          all captions (Monroe, Colaresi and Quinn 2008, "Fightin' Words", eqs. 15, 16 and 22, with captions in place
+--          of tokens). Words that occur in only one caption of the concept, and words with a score below $least, are
+--          left out.
 WITH caption_activations AS (
     SELECT t.concept_id, t.item_id AS pair_id, t.activation
     FROM explorer_top AS t

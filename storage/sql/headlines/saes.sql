@@ -1,7 +1,7 @@
 -- Purpose: headline figures per model and SAE setting: means over the seeds.
 -- Inputs:  saes, concepts.
 -- Columns: model, sae; seeds (number of seeds); r2_image, r2_text, l0; k; dead (share of dead concepts); unimodal
---          (unimodal share of the counted concepts of all seeds, NULL without a counted concept).
+--          (share of unimodal concepts among the counted concepts of all seeds; NULL if no concept is counted).
 WITH shares AS (
     SELECT
         model, sae,

@@ -1,8 +1,9 @@
--- Purpose: headline figures of one SAE setting on one model: stability over pairs of seeds and its floors (the
---          stability that chance reaches), for all concepts and for the most energetic ones.
+-- Purpose: headline figures of one SAE setting on one model: the stability over pairs of seeds and its floors (the
+--          stability that chance reaches), for all concepts and for the most energetic concepts.
 -- Inputs:  stability, stability_by_energy; $model, $sae.
--- Columns: stability, floor_random, floor_matched, floor_matched_sd (of all concepts, NULL with one seed); top_stability,
---          top_floor_matched, top_floor_matched_sd (of the top_concepts() most energetic ones, NULL in a narrower SAE).
+-- Columns: stability, floor_random, floor_matched, floor_matched_sd (of all concepts, NULL with one seed);
+--          top_stability, top_floor_matched, top_floor_matched_sd (of the N most energetic concepts, where N is the
+--          macro top_concepts(); NULL for an SAE with fewer than N concepts).
 SELECT
     avg(every.stability) AS stability, avg(every.floor_random) AS floor_random,
     avg(every.floor_matched) AS floor_matched, avg(every.floor_matched_sd) AS floor_matched_sd,

@@ -1,15 +1,15 @@
 -- Purpose: summary figures of the bridges of a setting, and the values that chance gives to them.
 -- Inputs:  m (model), s (sae); bridges, bridge_totals, nulls.
 -- Columns: seed; statistic; figure; images_permuted, images_permuted_sd (mean and sd over draws that permute images
---          among those with the same number of captions), dictionary_permuted, dictionary_permuted_sd (over draws that
---          permute the rows of the dictionary), both_permuted, both_permuted_sd (over draws that permute both). Values
---          of statistic, where <kind> is raw or covariance: <kind>_total, <kind>_positive (sums of all and of the
---          positive bridges); shares of <kind>_positive: <kind>_self_share (bridges of a concept with itself),
---          <kind>_opposite_share (bridges of unimodal concepts of opposite modality), <kind>_top_<n>_share (the n
---          highest stored bridges, n = 10, 100, 1000); top_bridge, top_covariance_bridge, top_correlation_bridge (the
---          highest stored bridge).
--- Definition: DEFINITIONS "Bridge Score". Sums include all pairs of concepts. The highest bridges are found among the
---          stored ones, whose two concepts fire together on at least min_pairs pairs.
+--          among the images with the same number of captions), dictionary_permuted, dictionary_permuted_sd (over draws
+--          that permute the rows of the dictionary), both_permuted, both_permuted_sd (over draws that permute both).
+--          The statistics, where <kind> is raw or covariance: <kind>_total (sum of all bridges), <kind>_positive (sum
+--          of the positive bridges); as shares of <kind>_positive: <kind>_self_share (bridges of a concept with
+--          itself), <kind>_opposite_share (bridges between unimodal concepts of opposite modality),
+--          <kind>_top_<n>_share (the n highest stored bridges, n = 10, 100, 1000); top_bridge, top_covariance_bridge,
+--          top_correlation_bridge (the highest stored raw, covariance and correlation bridge).
+-- Definition: DEFINITIONS "Bridge Score". Sums include all pairs of concepts. The highest bridges are taken from the
+--          stored bridges. A bridge is stored if its two concepts fire together on at least min_pairs pairs.
 CREATE MACRO bridge_figures(m, s) AS TABLE
 WITH sums AS (
     SELECT

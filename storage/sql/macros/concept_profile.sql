@@ -1,9 +1,10 @@
 -- Purpose: all figures of one concept, in one row.
 -- Inputs:  m (model), s (sae), seed, concept; concepts, matches, bridges.
--- Columns: the columns of concepts; energy_rank (1 is the most energetic of its SAE); stability (mean matched cosine to
---          the other seeds, NULL with one seed); strongest_text, strongest_text_bridge (the text concept and the score
---          of the highest bridge in which this concept is the image concept); strongest_image, strongest_image_bridge
---          (the same with this concept as the text concept).
+-- Columns: the columns of concepts; energy_rank (1 is the most energetic concept of the SAE); stability (mean matched
+--          cosine to the other seeds, NULL with one seed); strongest_text, strongest_text_bridge (the text concept and
+--          the score of the highest bridge in which this concept is the image concept); strongest_image,
+--          strongest_image_bridge (the image concept and the score of the highest bridge in which this concept is the
+--          text concept).
 CREATE MACRO concept_profile(m, s, seed, concept) AS TABLE
 WITH ranked AS (
     SELECT concepts.*, row_number() OVER (ORDER BY concepts.energy DESC, concepts.concept_id) AS energy_rank

@@ -1,14 +1,16 @@
--- Purpose: stability between the runs of a setting and the runs of its data diets, and its floors, per diet. A data
---          diet is the same setting trained on other data: another share of images, or half of the images. A floor is
---          the stability that chance reaches.
--- Inputs:  m (model), s (a setting, which is compared with each of its diets, or a diet, which is compared with its
---          setting and the other diets); matches, concepts, nulls.
--- Columns: diet (the other setting); same_seed (the two runs share their initialisation, which raises their stability
---          independently of the data); pairs (number of pairs of runs); stability (mean matched cosine, mean over the
---          pairs), low, high (range over the pairs); energy_weighted (weighted by the energies of run a and of run b,
---          mean of both); alive (without concepts that are dead in either run); floor_random, floor_random_sd,
---          floor_matched, floor_matched_sd (means over the seeds of both settings).
--- Definition: DEFINITIONS "Stability", data diets. stability(m, s) compares the seeds of s with each other.
+-- Purpose: for each data diet of a setting, the stability between the runs of the setting and the runs of the diet, and
+--          its floors. A data diet is the same setting trained on other data: another share of images, or half of the
+--          images. A floor is the stability that chance reaches.
+-- Inputs:  m (model), s (a setting or a data diet: a setting is compared with each of its diets, a diet with its
+--          setting and with the other diets); matches, concepts, nulls.
+-- Columns: diet (the other setting); same_seed (the two runs have the same seed: they share their initialisation, which
+--          raises their stability independently of the data); pairs (number of pairs of runs); stability (mean matched
+--          cosine, averaged over the pairs), low, high (range over the pairs); energy_weighted (mean of two weighted
+--          stabilities: one with the energies of run a, one with the energies of run b); alive (stability without
+--          concepts that are dead in either run); floor_random, floor_random_sd, floor_matched, floor_matched_sd (means
+--          over the seeds of both settings).
+-- Definition: DEFINITIONS "Stability", data diets. The macro stability(m, s) compares the seeds of one setting s with
+--          each other.
 CREATE MACRO diet_stability(m, s) AS TABLE
 WITH matched AS (
     SELECT

@@ -1,13 +1,14 @@
--- Purpose: the n highest bridges added up, as a share of the matched similarity E_P <x_hat_I, x_hat_T>: the mean inner
---          product of the reconstructions of an image and its caption.
+-- Purpose: the sum of the n highest bridges, as a share of the matched similarity E_P <x_hat_I, x_hat_T>. The matched
+--          similarity is the mean inner product of the reconstructions of an image and its caption.
 -- Inputs:  m (model), s (sae); bridges, matched_similarity, bridge_totals.
 -- Columns: seed; n (powers of 2 up to the number of stored bridges, and that number); carried (sum of the n highest raw
 --          bridges); of_matched (carried / matched similarity); of_positive (carried / sum of all positive raw
 --          bridges); covariance_carried (sum of the n highest covariance bridges); covariance_of_gain
 --          (covariance_carried / (matched - shuffled similarity)); covariance_of_positive (covariance_carried / sum of
 --          all positive covariance bridges).
--- Definition: DEFINITIONS "Bridge Score", identities. Shuffled similarity is <E_P x_hat_I, E_P x_hat_T>. Negative
---          bridges lower the total, so of_matched may exceed 1.
+-- Definition: DEFINITIONS "Bridge Score", identities. The shuffled similarity is <E_P x_hat_I, E_P x_hat_T>. E_P: mean
+--          over the counted pairs; x_hat_I, x_hat_T: reconstructions of the image and of the caption. Negative bridges
+--          lower the matched similarity, so of_matched may exceed 1.
 CREATE MACRO matched_share(m, s) AS TABLE
 WITH ranked AS (
     SELECT

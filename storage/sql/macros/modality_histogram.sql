@@ -1,8 +1,8 @@
 -- Purpose: histogram of the modality score, by number of concepts and by their energy, over all seeds of a setting.
--- Inputs:  m (model), s (sae), bins; concepts that `is_counted`.
--- Columns: bin; low, high (bounds of the bin; the last bin includes its upper bound); share (of concepts); energy_share (of
---          their energy); concepts (number of concepts); left_out (number of concepts that are not counted, the same in every
---          row).
+-- Inputs:  m (model), s (sae), bins (number of bins); concepts. Only concepts for which is_counted is true are counted.
+-- Columns: bin; low, high (bounds of the bin; the last bin includes its upper bound); share (share of the counted
+--          concepts); energy_share (share of the energy of the counted concepts); concepts (number of counted concepts
+--          in the bin); left_out (number of concepts of the setting that are not counted, the same in every row).
 CREATE MACRO modality_histogram(m, s, bins) AS TABLE
 WITH counted AS (
     SELECT least(floor(modality_score * bins), bins - 1)::INTEGER AS bin, energy

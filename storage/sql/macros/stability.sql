@@ -1,10 +1,11 @@
--- Purpose: stability between two seeds of a setting, and its floors (the stability that chance reaches), per pair of
---          seeds.
+-- Purpose: for each pair of seeds of a setting, the stability between the two seeds and its floors (the stability that
+--          chance reaches).
 -- Inputs:  m (model), s (sae); matches, concepts, nulls.
--- Columns: seed_a, seed_b; stability (mean matched cosine); energy_weighted (weighted by the energies of seed_a and of
---          seed_b, mean of both); alive (without concepts that are dead in either seed); floor_random, floor_random_sd,
---          floor_matched, floor_matched_sd (of stability, means over both seeds); the same four floors of
---          energy_weighted and of alive: energy_weighted_floor_random ... alive_floor_matched_sd.
+-- Columns: seed_a, seed_b; stability (mean matched cosine); energy_weighted (mean of two weighted stabilities: one with
+--          the energies of seed_a, one with the energies of seed_b); alive (stability without concepts that are dead in
+--          either seed); floor_random, floor_random_sd, floor_matched, floor_matched_sd (of stability, means over both
+--          seeds); energy_weighted_floor_random ... alive_floor_matched_sd (the same four floors of energy_weighted and
+--          of alive).
 -- Definition: DEFINITIONS "Stability".
 CREATE MACRO stability(m, s) AS TABLE
 WITH matched AS (

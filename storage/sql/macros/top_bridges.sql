@@ -1,12 +1,12 @@
 -- Purpose: the highest bridges of one SAE.
 -- Inputs:  m (model), s (sae), seed, n (number of rows), by ('bridge', 'covariance_bridge' or 'correlation_bridge'); bridges,
 --          concepts.
--- Columns: image_concept, text_concept; bridge, covariance_bridge, correlation_bridge; pairs (number on which both
---          fire); coactivation; cosine; image_score, text_score (modality scores of the two concepts).
+-- Columns: image_concept, text_concept; bridge, covariance_bridge, correlation_bridge; pairs (number of pairs on which
+--          both concepts fire); coactivation; cosine; image_score, text_score (modality scores of the two concepts).
 CREATE MACRO top_bridges(m, s, seed, n, "by" := 'bridge') AS TABLE
--- A run may have millions of bridges. So the lowest score of the result is computed first, from the column of scores
--- alone. The other columns are read, and concepts are joined, only for the bridges that reach this score. A NULL score
--- is ordered last.
+-- A run may have millions of bridges. So the query first finds the lowest score of the result, and reads only the
+-- column of scores for this. It reads the other columns and joins the concepts only for bridges that reach this score.
+-- A NULL score is ordered last.
 WITH lowest AS (
     SELECT min(score) AS score
     FROM (

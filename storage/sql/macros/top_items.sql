@@ -1,4 +1,4 @@
--- Purpose: the items with the highest activations of one concept, of both splits.
+-- Purpose: the items of both splits with the highest activations of one concept.
 -- Inputs:  m (model), s (sae), seed, concept, modality ('image' or 'text'), n (number of rows); activations, images, pairs.
 -- Columns: item_id; activation; image_id (of the image, or of the caption's image); source_key; caption (NULL for an image);
 --          split.

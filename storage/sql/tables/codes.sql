@@ -1,4 +1,5 @@
--- Purpose: the codes of one SAE, each with the attributes of its item that the statistics use. All statistics share it.
+-- Purpose: the codes of one SAE. Each code has the attributes of its item that the statistics use. All statistics read
+--          this table.
 -- Inputs:  activations, images, pairs; $model, $sae, $seed; $split ('heldout', 'train' or 'all').
 -- Columns: is_image; item_id; concept_id; activation; jackknife_group (as in group_sizes); counted (the item is in $split);
 --          training (the item is in the training split).

@@ -5,20 +5,23 @@
 --          energy (mean of energy_image and energy_text); energy_image (E_I[z], the mean code over images); energy_text
 --          (E_T[z], over captions);
 --          energy_squared_image, energy_squared_text (E_I[z^2], E_T[z^2]);
---          rate_image, rate_text (share of counted items on which it fires); firings (counted items on which it fires);
+--          rate_image, rate_text (share of counted images and of counted captions on which the concept fires);
+--          firings (number of counted items on which the concept fires);
 --          modality_score (energy_image / (energy_image + energy_text), NULL where both are 0);
 --          modality_auc (area under the ROC curve of z, image against text);
---          direction_accuracy (held-out balanced accuracy of the direction as a classifier of modality);
---          align_mean_gap, align_logistic, align_lda (signed alignment with a modality direction, positive towards images);
---          align_inlp (length of the direction's projection on the modality subspace that INLP finds);
---          monosemanticity (mean cosine of pairs of images on which it fires, weighted by the product of the two
---          activations; NULL with fewer than 2 images);
---          dead (fires on no training row);
+--          direction_accuracy (held-out balanced accuracy of the concept's direction as a classifier of modality);
+--          align_mean_gap, align_logistic, align_lda (signed alignment of the concept's direction with a modality
+--          direction, positive towards images);
+--          align_inlp (length of the projection of the concept's direction on the modality subspace that INLP finds);
+--          monosemanticity (mean cosine of pairs of images on which the concept fires, weighted by the product of the
+--          two activations; NULL with fewer than 2 images);
+--          dead (the concept fires on no training row);
 --          energy_sd, energy_image_sd, energy_text_sd, rate_image_sd, rate_text_sd, modality_score_sd (standard error
 --          by delete-one-group jackknife over 20 groups of images; NULL where leaving out a group makes a denominator
 --          0).
 -- Definition: DEFINITIONS "Per concept", "Uncertainty of per-concept sums". Means are over all counted items, including
---             zeros. Jackknife with g groups: sd^2 = (g - 1) / g * sum of (estimate without one group - mean of these)^2.
+--             zeros. Jackknife with g groups: sd^2 = (g - 1) / g * sum of (estimate without one group - mean
+--             of these estimates)^2.
 WITH whole AS (
     SELECT
         model, sae, seed, split, concept_id,

@@ -4,14 +4,15 @@
 -- Columns: model, sae; claim; figure (mean over seeds, or over ordered pairs of seeds); "null" (mean figure by chance);
 --          low, high (range of the figure over seeds or pairs of seeds);
 --          holds (NULL where the null is unknown; a claim that compares seeds has no row when there is only one seed).
--- Definition: "common" concepts are the fewest that hold half of the energy, "rare" concepts the least energetic half.
---          A figure is beyond chance when its lowest value is above the 97.5 % quantile of the null (for stability: of
---          floor_matched). Shares of unimodal concepts, alignments and accuracies include only the concepts for which
---          is_counted is true. Shares of bridges of opposite modality include all concepts with a modality_class,
---          however seldom they fire, as in bridge_totals. Version 1 of the paper says that concepts are close to the
---          modality subspace; this holds when they are on average nearer to it than 97.5 % of random directions.
---          Version 4 says that they are almost orthogonal to it; this holds otherwise. The answer depends on how the
---          subspace is defined, so each definition has its own rows.
+-- Definition: the "common" concepts are the fewest that hold half of the energy, the "rare" concepts the least
+--          energetic half. A figure is beyond chance when its lowest value is above the 97.5 % quantile of the null.
+--          The null of a stability is floor_matched. Shares of unimodal concepts, alignments and accuracies include
+--          only the concepts for which is_counted is true. Shares of bridges of opposite modality include all concepts
+--          with a modality_class, however seldom they fire, as in bridge_totals. Version 1 of the paper says that
+--          concepts are close to the modality subspace. This claim holds when the concepts are on average nearer to the
+--          subspace than 97.5 % of random directions. Version 4 says that concepts are almost orthogonal to the
+--          subspace. This claim holds when the claim of version 1 does not. The answer depends on the definition of the
+--          subspace, so each definition has its own rows.
 WITH ranked AS (
     SELECT
         model, sae, seed, concept_id,
@@ -54,8 +55,8 @@ bridging AS (
     FROM bridge_totals
     GROUP BY model, sae, seed, kind
 ),
--- how: the condition under which a claim holds: 'above' (the figure is beyond chance), 'most' (beyond chance and more
--- than half), 'within' (not beyond chance)
+-- The column how states when a claim holds: 'above' (when the figure is beyond chance), 'most' (when the figure is
+-- beyond chance and more than half), 'within' (when the figure is not beyond chance).
 measured AS (
     SELECT model, sae, 1 AS place, 'common concepts are stable' AS claim, common AS value,
         'stability_share_50' AS statistic, 'floor_matched' AS "null", 'above' AS how

@@ -2,7 +2,8 @@
 -- Inputs:  images, pairs; $split ('heldout', 'train' or 'all').
 -- Columns: jackknife_group (0 to 19); images, texts (counted items; a caption is in the group of its image).
 -- Definition: DEFINITIONS "Uncertainty of per-concept sums". The jackknife group is made of the low bits of split_u, a
---             hash of the item's group key. The high bits decide the split, so the low bits are uniform on either side.
+--          hash of the item's group key. The split depends on the high bits, so the low bits are uniform in both
+--          splits.
 WITH groups AS (
     SELECT unnest(range(20))::INTEGER AS jackknife_group
 ),

@@ -1,17 +1,18 @@
 -- Purpose: the values that chance gives to every figure, summarised over random draws.
 -- Inputs:  floors (model, sae, seed, "null", draw, concept_id, cosine: the cosine of each concept of a dictionary with
 --          its match among randomly drawn rows), concepts; null_draws (model, sae, seed, statistic, "null", draw,
---          value: figures under a permutation); null_summaries (nulls that are summarised already, with the columns of
---          this table).
+--          value: figures under a permutation); null_summaries (nulls that other code has already summarised, with the
+--          columns of this table).
 -- Columns: model, sae, seed;
---          statistic (for floors: 'stability'; 'stability_energy_weighted'; 'stability_alive' (concepts that fire on a training
---          row); 'stability_top_<K>' (the K most energetic, K = 1, 2, 4 ... and the width); 'stability_share_<P>' (the fewest
---          that hold P % of the energy); 'stability_rare' (the least energetic half); 'stability_common_over_rare'
---          ('stability_share_50' less 'stability_rare'); else the name of the figure);
---          "null" ('floor_random', 'floor_matched', or the name of the permutation); mean, sd, q025, q975 (over the draws; sd
---          with n - 1); draws (number of draws; 0 for a closed form).
--- Definition: DEFINITIONS "Stability". All concepts are matched first; a statistic over some of them then selects
---          from these matches.
+--          statistic (for floors: 'stability'; 'stability_energy_weighted'; 'stability_alive' (of the concepts that
+--          fire on a training row); 'stability_top_<K>' (of the K most energetic concepts, K = 1, 2, 4 ... and the
+--          width); 'stability_share_<P>' (of the fewest concepts that hold P % of the energy); 'stability_rare' (of the
+--          least energetic half of the concepts); 'stability_common_over_rare' ('stability_share_50' less
+--          'stability_rare'). For all other nulls: the name of the figure);
+--          "null" ('floor_random', 'floor_matched', or the name of the permutation); mean, sd, q025, q975 (over the
+--          draws; sd divides by n - 1); draws (number of draws; 0 if the values have a closed form).
+-- Definition: DEFINITIONS "Stability". All concepts are matched first. A statistic over some of the concepts then uses
+--          only the matches of these concepts.
 WITH run AS (
     SELECT
         floors.*, concepts.energy, concepts.dead,

@@ -1,9 +1,10 @@
 -- Purpose: the sparse activations of every SAE.
 -- Inputs:  activation files of one SAE, one per shard, sorted by (modality, concept_id, item_id).
 -- Columns: model, sae, seed; modality ('image' or 'text'); item_id (image_id or pair_id); concept_id; activation (> 0).
--- Notes:   the catalog joins one such SELECT per SAE by UNION ALL. model, sae and seed are constants, so that a query
---          that names them opens the files of that SAE only. The columns carry the name of their table: otherwise a
---          macro with a parameter `modality`, such as top_items, would put this parameter in place of the column.
+-- Notes:   the catalog joins one such SELECT per SAE by UNION ALL. model, sae and seed are constants in each SELECT, so
+--          a query that filters by them opens only the files of one SAE. Every column is written with the name of its
+--          table. Otherwise a macro with a parameter `modality`, such as top_items, would use this parameter in place
+--          of the column.
 SELECT
     $model AS model, $sae AS sae, $seed AS seed,
     file.modality, file.item_id, file.concept_id, file.activation

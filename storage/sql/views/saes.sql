@@ -1,12 +1,12 @@
 -- Purpose: every trained SAE: its setting, and the accuracy and sparsity of its reconstruction of the counted rows.
 -- Inputs:  the run's table saes.
 -- Columns: model; sae (setting); seed; architecture; dim (d); width (C); k (requested codes per row); decoder_bias;
---          image_share (share of images in the training mixture, or 'natural'); data_half (half of the images that it
---          is trained on, 'a' or 'b'; NULL for all); split (of the counted rows); r2, r2_image, r2_text (explained
---          variance; r2 is measured about the mean of both modality means, so it also credits the reconstruction of the
---          gap between them); r2_scalar_mean (R2 as the library overcomplete defines it, about one scalar mean, for
---          comparison only); cosine (of row and reconstruction); l0, l0_image, l0_text (non-zero codes per row); hoyer
---          (Hoyer sparsity of the codes); rows_seen (rows drawn in training); path (folder in the store); dead_fraction
---          (share of concepts that fire on no training row).
+--          image_share (share of images in the training mixture, or 'natural'); data_half (the half of the images on
+--          which the SAE is trained, 'a' or 'b'; NULL if it is trained on all); split (of the counted rows); r2,
+--          r2_image, r2_text (explained variance; r2 is measured about the mean of both modality means, so it also
+--          counts the reconstruction of the gap between the modalities); r2_scalar_mean (R2 about one scalar mean, as
+--          the library `overcomplete` defines it, for comparison only); cosine (of row and reconstruction); l0,
+--          l0_image, l0_text (non-zero codes per row); hoyer (Hoyer sparsity of the codes); rows_seen (rows drawn in
+--          training); path (folder in the store); dead_fraction (share of concepts that fire on no training row).
 -- Definition: DEFINITIONS "Reconstruction and sparsity".
 CREATE VIEW saes AS FROM read_parquet($files, hive_partitioning = false);
