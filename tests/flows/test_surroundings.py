@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from tests_support import RUN, begin, end, write_study
+from tests_support import RUN, begin, end, random_sae, write_study
 
 from flows.failures import explained, is_of_surroundings
 from storage.errors import BadInput
@@ -114,17 +114,17 @@ def test_a_lease_cannot_be_taken_where_nothing_can_be_written(tmp_path: Path) ->
 
 
 def test_a_failed_run_leaves_no_file_of_prefect_in_the_store(study: Path, tmp_path: Path) -> None:
-    (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
+    random_sae(8, 0).save(tmp_path / "narrow")  # found out in the task: the model's rows have 12 dimensions
     text = (
         study.read_text()
         .replace('"vectors"', f'"{study.parent}/vectors"')
         .replace("embeddings:v", f"embeddings:{study.parent}/v")
     )
-    imported = f'[[saes]]\nname = "theirs"\ncheckpoint = "{tmp_path}/broken.safetensors"\n[analyze]'
+    imported = f'[[saes]]\nname = "theirs"\ncheckpoint = "{tmp_path}/narrow"\n[analyze]'
     failing = tmp_path / "failing.toml"
     failing.write_text(text.replace("[analyze]", imported))
     code, errors = end(begin(RUN, failing, tmp_path / "store", os.environ | {"PREFECT_API_URL": ""}))
     assert code in (1, 2), errors
-    assert "broken.safetensors" in errors
+    assert "takes rows of 8 dimensions" in errors
     assert [path.name for path in (tmp_path / "store").iterdir() if path.is_file() and path.suffix != ".lock"] == []
     assert list((tmp_path / "store").glob("saes/*/cached.json")) != []
