@@ -1,4 +1,4 @@
-"""Bridges of every SAE: scores of pairs of an image concept and a text concept, their totals, and three nulls.
+"""Bridges of an SAE: scores of pairs of an image concept and a text concept, the totals of the scores, and three nulls.
 
 The Bridge Score is the co-activation of the two concepts times the cosine of their directions. `matched_similarity`
 splits the similarity of matched pairs into bridges and bias terms. The nulls (levels of chance) permute the images, the
@@ -44,19 +44,19 @@ SIMILARITY: Schema = {**SAE_KEYS, "split": pl.String, "term": pl.String, "value"
 DRAWS = 20  # draws per null
 DECODED = 4096  # pairs decoded at a time
 NULLS = ("images_permuted", "dictionary_permuted", "both_permuted")
-TOPS = (10, 100, 1000)  # for each n, the share of the n highest bridges in the sum of positive bridges is computed
-PERMUTED = 4  # spawn key of the random stream; every module has its own
+TOPS = (10, 100, 1000)  # the values of n in the figures <kind>_top_<n>_share
+PERMUTED = 4  # spawn key of this module's random stream; each module has a different key
 
 
 class Bridges(NamedTuple):
     """The bridges of one SAE, and their totals."""
 
-    rows: dict[str, np.ndarray]  # columns of the view `bridges`, sorted by image_concept, text_concept
-    totals: list[dict[str, Any]]  # rows of `bridge_totals` without keys; sums over all cells, whatever min_pairs is
+    rows: dict[str, np.ndarray]  # columns of the view `bridges`; its rows are sorted by image_concept, text_concept
+    totals: list[dict[str, Any]]  # rows of `bridge_totals` without key columns; the sums do not depend on min_pairs
 
 
 class SAETables(NamedTuple):
-    """Bridges of one SAE and its rows of the other tables."""
+    """The bridges of one SAE, and the rows of this SAE for the three other tables."""
 
     bridges: Bridges
     totals: pl.DataFrame
@@ -81,7 +81,7 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 def of_sae(
     con: duckdb.DuckDBPyConnection, analysis: Analysis, keys: Keys, net: SAE, counted: Counted, draws: int
 ) -> SAETables:
-    """The bridges of one SAE over the counted pairs, their totals, similarity terms, and `draws` draws of each null."""
+    """Compute the tables of one SAE over the counted pairs, with `draws` draws of each null."""
     pairs = pairs_of(con, counted, net.config.width)
     D, classes = net.dictionary.numpy().astype(np.float64), classes_of(con, keys)
     bridges = bridges_of(pairs, D, classes, analysis.min_pairs)
@@ -128,10 +128,11 @@ def bridges(
     """The Bridge Score of every image concept i with every text concept j, over the given pairs.
 
     dictionary: D [C, d], unit rows. classes: the class of each concept, one of CLASSES.
-    G_ij = E_P[z_i z_j] is the co-activation over the pairs. bridge = G_ij <D_i, D_j>. covariance_bridge =
+    E_P is the mean over the pairs; z_i and z_j are the codes of the image and of the caption of a pair.
+    G_ij = E_P[z_i z_j] is the co-activation. bridge = G_ij <D_i, D_j>. covariance_bridge =
     (G_ij - E_P[z_i] E_P[z_j]) <D_i, D_j>. correlation_bridge = covariance_bridge / (sd(z_i) sd(z_j)), NaN where a
     standard deviation is 0. `rows` holds the cells (i, j) where both concepts fire on at least min_pairs pairs.
-    `totals` sums all cells. Source: arXiv 2504.11695, Bridge Score; DEFINITIONS in docs.
+    `totals` holds sums over all cells. Source: arXiv 2504.11695, Bridge Score; DEFINITIONS in docs.
     """
     D = np.asarray(dictionary, np.float64)
     if len(classes) != len(D) or not set(classes) <= set(CLASSES):
@@ -169,7 +170,10 @@ def joined(totals: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def total_rows(totals: np.ndarray) -> list[dict[str, Any]]:
-    """One row per kind, pair of classes, and `self` (i = j or not). Pairs of different classes have no row of i = j."""
+    """One row per kind, pair of classes, and `self`, which is true for the sums over cells with i = j.
+
+    Two different classes have no row where `self` is true, since a concept has only one class.
+    """
     return [
         {
             "class_image": class_image,
@@ -191,7 +195,8 @@ def total_rows(totals: np.ndarray) -> list[dict[str, Any]]:
 def matched_similarity(pairs: PairedCodes, D: np.ndarray, biases: Biases) -> dict[str, float]:
     """The terms of the mean similarity of matched pairs, E_P <x_hat_I, x_hat_T>, where x_hat = z D + b.
 
-    D: [C, d] float64. b_I, b_T: the biases of both modalities.
+    D: [C, d] float64. E_P is the mean over the pairs; z_I, z_T are the codes of a pair's image and caption, and b_I,
+    b_T the biases of the two modalities.
     bridges = E_P <z_I D, z_T D>, the sum of all raw bridges.
     text_on_bias = <b_I, E_P z_T D>. image_on_bias = <E_P z_I D, b_T>. bias = <b_I, b_T>.
     matched = E_P <x_hat_I, x_hat_T>, computed from the decoded rows. It equals the sum of the four terms above.
@@ -225,11 +230,12 @@ def _decoded(codes: Codes, rows: np.ndarray, D: np.ndarray) -> np.ndarray:
 def bridge_nulls(
     pairs: PairedCodes, D: np.ndarray, classes: list[str], min_pairs: int, draws: int, seed: int
 ) -> dict[str, list[dict[str, float]]]:
-    """`figures` under each of NULLS, one dict per draw. D: [C, d] float64, unit rows.
+    """The result of `figures` under each null of NULLS, one dict per draw. D: [C, d] float64, unit rows.
 
     images_permuted: images, each with all its codes, are permuted among images with the same number of captions. If all
-    images have the same number, the expected co-activation is E_P[z_i] E_P[z_j].
-    dictionary_permuted: the rows of D are permuted, the codes are unchanged. both_permuted: both at once.
+    images have equally many captions, the expected co-activation is E_P[z_i] E_P[z_j].
+    dictionary_permuted: the rows of D are permuted, and the codes are unchanged. both_permuted: the images and the rows
+    of D are permuted.
     """
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PERMUTED,)))
     captions = np.bincount(pairs.pair_image, minlength=len(pairs.image.indptr) - 1)
@@ -257,19 +263,20 @@ def permuted_among_equals(captions: np.ndarray, random: np.random.Generator) -> 
 
 
 def figures(blocks: Iterable[list[Scores]]) -> Iterator[dict[str, float]]:
-    """Yield one dict of figures per dictionary, from the blocks of its scores.
+    """Yield one dict of figures per dictionary. blocks: the result of `PairedCodes.scores`.
 
-    For each kind of bridge (raw, covariance): <kind>_total, the sum of all cells; <kind>_positive, the sum of the
-    positive cells. Shares of <kind>_positive: <kind>_self_share (cells with i = j), <kind>_opposite_share (cells of a
-    unimodal image concept and a unimodal text concept), <kind>_top_<n>_share (the n highest cells with enough pairs).
-    The highest cells with enough pairs: top_bridge, top_covariance_bridge, top_correlation_bridge.
+    For each kind of bridge (raw, covariance): <kind>_total is the sum of all cells, and <kind>_positive is the sum of
+    the positive cells. Three figures are shares of <kind>_positive: <kind>_self_share (cells with i = j),
+    <kind>_opposite_share (cells of a unimodal image concept and a unimodal text concept), and <kind>_top_<n>_share (the
+    n highest cells with enough pairs). top_bridge, top_covariance_bridge and top_correlation_bridge are the highest
+    scores of cells with enough pairs.
     """
     parts = [[_part(scores) for scores in block] for block in blocks]
     yield from (_figures(list(parts_of_one)) for parts_of_one in zip(*parts, strict=True))
 
 
 class _Part(NamedTuple):
-    """Totals and highest cells of one block. The figures are computed from these alone."""
+    """The totals and the highest cells of one block. The figures are computed from the `_Part` of every block."""
 
     totals: np.ndarray
     top: list[np.ndarray]

@@ -1,7 +1,8 @@
 """Co-activation of image and text concepts over aligned pairs, and the scores of bridges, block by block.
 
-Each thread computes one block of image concepts at a time, so that the full C x C matrix of scores is never held. Sums
-within a block and the blocks themselves are added in a fixed order, so that any number of threads gives equal bytes.
+Each thread computes one block of image concepts at a time, so the matrix of the scores of all concepts is never in
+memory as a whole. Sums within a block and over blocks are added in a fixed order, so any number of threads gives equal
+bytes.
 """
 
 import copy
@@ -18,7 +19,7 @@ from analysis.coactivation_kernels import by_item_, coactivate_, score_
 
 CLASSES = ("image", "text", "bimodal", "silent")
 KINDS = ("raw", "covariance")
-BLOCK = 128  # image concepts per block: a float64 matrix takes 8 MB at 8,192 concepts, and a thread holds three
+BLOCK = 128  # image concepts per block: a float64 block of 8,192 columns takes 8 MB, and a thread holds three blocks
 ROUNDING = 1e-14  # a variance below this share of the squared mean is a rounding error, and counts as 0
 Block = TypeVar("Block")
 
@@ -32,7 +33,7 @@ class Codes(NamedTuple):
 
 
 class _Index(NamedTuple):
-    """Image codes by concept, pairs by image and text codes by caption: the order in which the kernel reads them."""
+    """Image codes sorted by concept, pairs sorted by image, text codes sorted by caption, as the kernel reads them."""
 
     concept_start: np.ndarray
     concept_items: np.ndarray
@@ -60,10 +61,11 @@ class Scores(NamedTuple):
 
 
 class PairedCodes:
-    """Codes over pairs, checked and indexed once; bridges and their nulls are computed from them."""
+    """The codes of the images and captions of pairs, checked and indexed once for all bridges and their nulls."""
 
     def __init__(self, image: Codes, text: Codes, pair_image: np.ndarray, pair_text: np.ndarray, width: int) -> None:
-        """pair_image, pair_text: [P] rows of `image` and `text`.
+        """pair_image, pair_text [P]: for each pair, its row of `image` and its row of `text`. width: number of
+        concepts.
 
         Raises ValueError where there are no pairs, or a row or a concept is out of range.
         """
@@ -115,10 +117,11 @@ class PairedCodes:
 def coactivation(
     image: Codes, text: Codes, pair_image: np.ndarray, pair_text: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """G [C, C] float64 = E_P[z_i(x_I) z_j(x_T)] and pairs [C, C] int64, the number of pairs on which both fire.
+    """Co-activation G [C, C] float64 of each two concepts i, j, and number of pairs [C, C] int64 on which both fire.
 
-    pair_image, pair_text: [P] rows of `image` and `text`; one image may be in several pairs.
-    Raises ValueError where a row or a concept is out of range.
+    G_ij is the mean over the pairs of z_i z_j, where z_i is the code of the pair's image and z_j of its caption.
+    pair_image, pair_text [P]: for each pair, its row of `image` and its row of `text`; one image may be in several
+    pairs. width: C. Raises ValueError where a row or a concept is out of range.
     """
     index = _index(image, text, pair_image, pair_text, width)
     G, pairs = np.zeros((width, width)), np.zeros((width, width), np.int64)
@@ -133,9 +136,10 @@ def coactivation(
 
 
 def codes_by_item(position: np.ndarray, concept: np.ndarray, value: np.ndarray, items: int) -> Codes:
-    """Sort firings by item into codes of `items` rows. The concepts of one item must ascend; items may be in any order.
+    """Sort firings by item into codes of `items` rows.
 
-    position [nnz] int64: the row of each firing, negative where the item is not counted.
+    In the input, the concepts of one item must ascend; the items may be in any order. position [nnz] int64: the row of
+    each firing, negative where the item is not counted.
     """
     counts = np.bincount(position[position >= 0], minlength=items)
     start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -187,17 +191,20 @@ def _index(image: Codes, text: Codes, pair_image: np.ndarray, pair_text: np.ndar
 
 
 def _captions_of(pair_image: np.ndarray, pair_text: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Start of each image's pairs, [images + 1], and the captions of the pairs sorted by image, [P]."""
+    """Sort pairs by image. Returns the position of each image's first pair [images + 1] and each pair's caption [P]."""
     return _starts(pair_image, images), pair_text[np.argsort(pair_image, kind="stable")]
 
 
 def _starts(keys: np.ndarray, count: int) -> np.ndarray:
-    """Position [count+1] int64 in the sorted keys at which each key starts."""
+    """For each key from 0 to `count`, the position [count+1] int64 in the sorted keys at which the key starts."""
     return np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=count))]).astype(np.int64)
 
 
 def _checked(codes: Codes, name: str, width: int) -> Codes:
-    """The codes in the types of the kernel, which reads without bounds checks. Raises ValueError on invalid codes."""
+    """Convert codes to the array types of the kernel, and raise ValueError if the codes are invalid.
+
+    The check is needed because the kernel reads without bounds checks.
+    """
     indptr = np.ascontiguousarray(codes.indptr, np.int64)
     concepts = np.ascontiguousarray(codes.concepts, np.int32)
     values = np.ascontiguousarray(codes.values, np.float32)
@@ -213,7 +220,10 @@ def _checked(codes: Codes, name: str, width: int) -> Codes:
 
 
 def moments(codes: Codes, pairs_of_item: np.ndarray, width: int) -> Moments:
-    """Mean and standard deviation of each concept's code over the pairs; pairs_of_item [n]: pairs of each item."""
+    """Mean and standard deviation of each concept's code over the pairs.
+
+    pairs_of_item [n]: the number of pairs that contain each item.
+    """
     total = int(pairs_of_item.sum())
     weight = np.repeat(pairs_of_item, np.diff(codes.indptr)).astype(np.float64)
     z = np.asarray(codes.values, np.float64)
@@ -221,6 +231,6 @@ def moments(codes: Codes, pairs_of_item: np.ndarray, width: int) -> Moments:
     squares = np.bincount(codes.concepts, weight * (z - mean[codes.concepts]) ** 2, minlength=width)
     silent = total - np.bincount(codes.concepts, weight, minlength=width)
     variance = (squares + silent * mean**2) / total
-    # The variance of a code that is equal on every pair is a rounding error instead of 0.
+    # The computed variance of a code that is equal on every pair is a rounding error. It is set to 0.
     variance[variance < ROUNDING * mean**2] = 0
     return Moments(mean, np.sqrt(variance))

@@ -24,9 +24,10 @@ def coactivate_(
 ) -> None:
     """Add the co-activation of image concepts start..stop-1 with every text concept to sums and counts.
 
-    concept_start [C+1], concept_items [nnz], concept_values [nnz]: image codes by concept. pair_start [n_I+1],
-    pair_captions [P]: the captions of each image. text_start [n_T+1], text_concepts, text_values: text codes.
-    sums [stop-start, C] float64: sum of z_i z_j. counts [stop-start, C] int64: pairs on which both fire.
+    concept_start [C+1], concept_items [nnz], concept_values [nnz]: image codes sorted by concept. pair_start [n_I+1],
+    pair_captions [P]: the captions of each image. text_start [n_T+1], text_concepts, text_values: text codes sorted by
+    caption. sums [stop-start, C] float64: sum over the pairs of z_i z_j, the codes of image concept i and text concept
+    j. counts [stop-start, C] int64: number of pairs on which both concepts fire.
     sums is float64, since a float32 accumulator is off by 2.7e-5 at 600,000 pairs.
     """
     for i in range(start, stop):
@@ -62,11 +63,12 @@ def score_(
 ) -> None:
     """Turn the sums of `coactivate_` for image concepts start..start+B-1 into bridges, in one pass.
 
-    sums, counts [B, C]: from `coactivate_`. cosine [B, C]: of each image concept i of the block with every concept j.
-    mean_*, deviation_* [C]: mean and standard deviation of the codes over the pairs. classes [C] int8.
-    The N cells of at least min_pairs pairs fill concepts [N, 2] (i, j) and rows [N, 4] (coactivation, bridge,
-    covariance bridge, correlation bridge; the last is NaN where a deviation is 0). Every cell is added to totals [kind
-    (raw, covariance), self (i = j), sign (positive, negative), class of i, class of j].
+    pairs: number of all pairs. sums, counts [B, C]: from `coactivate_`. cosine [B, C]: cosine of each image concept i
+    of the block and every text concept j. mean_*, deviation_* [C]: mean and standard deviation of the codes over the
+    pairs. classes [C] int8: index of each concept's class in CLASSES.
+    The N cells with at least min_pairs pairs fill concepts [N, 2] (i, j) and rows [N, 4] (coactivation, bridge,
+    covariance bridge, correlation bridge; the correlation bridge is NaN where a deviation is 0). Every cell is added to
+    totals [kind (raw, covariance), self (i = j), sign (positive, negative), class of i, class of j].
     """
     row = 0
     for b in range(len(sums)):
@@ -98,7 +100,8 @@ def by_item_(
     """Sort codes by item with a counting sort, which keeps the order within an item.
 
     position [nnz]: the row of each code's item, negative for an item that is not counted. concept, value [nnz]: the
-    codes. start [n+1]: the start of each row in concepts and values, which are filled.
+    concept and the value of each code. start [n+1]: the position in the outputs at which each row starts. Fills the
+    outputs concepts and values.
     """
     free = start[:-1].copy()
     for q in range(len(position)):

@@ -1,4 +1,4 @@
-"""Retrieval between images and captions by a model's embeddings alone, which the interventions are compared with."""
+"""Retrieval between images and captions by a model's embeddings alone, the baseline of interventions on concepts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ log = logging.getLogger("bridgescope")
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The rows of `retrieval` without an SAE, in the gallery of all other rows."""
+    """The rows of `retrieval` that need no SAE. They are measured on the same gallery as the rows of the SAEs."""
     keys = {"model": analysis.model, "sae": None, "seed": None, "split": analysis.split}
     gallery = gallery_of(analysis.counted)
     return {"retrieval": recall_rows(keys, gallery, baselines(gallery, means_of(analysis)))}
 
 
 def means_of(analysis: Analysis) -> Means:
-    """Mean image and mean caption [d] float64 of the training rows. NaN, with a warning, where there are none."""
+    """Mean image and mean caption [d] float64 of the training rows.
+
+    Both means are NaN, with a warning, where a modality has no training rows.
+    """
     train = analysis.side("train")
     if len(train.image) and len(train.text):
         return train.image.mean(0, dtype=np.float64), train.text.mean(0, dtype=np.float64)
@@ -36,8 +39,8 @@ def means_of(analysis: Analysis) -> Means:
 def baselines(gallery: Gallery, means: Means) -> Iterator[Recalls]:
     """Yield the recalls of the interventions that need no SAE: the unchanged embeddings, and mean_removed.
 
-    mean_removed subtracts each modality's training mean [d] from its unit rows and renormalises them; its recalls are
-    NaN where a mean is. Raises ValueError where the shapes do not fit.
+    mean_removed subtracts each modality's training mean [d] from the unit rows of the modality and renormalises the
+    rows. The recalls of mean_removed are NaN where a mean is NaN. Raises ValueError where the shapes do not fit.
     """
     for name, mean, x in zip(("image", "text"), means, (gallery.image, gallery.text), strict=True):
         if np.shape(mean) != np.shape(x)[1:]:

@@ -1,4 +1,4 @@
-"""Floors: the matched cosines that the concepts of an SAE reach with random dictionaries."""
+"""Floors: the cosines that the concepts of an SAE reach when they are matched with random dictionaries."""
 
 from __future__ import annotations
 

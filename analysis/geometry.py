@@ -29,13 +29,13 @@ CONCEPT_GEOMETRY: Schema = {
 }  # fmt: skip
 DRAWS = 1000  # directions per null
 BLOCK = 256  # directions per block: 80 MB of float32 projections at 20,000 rows per modality and split
-MODALITY = 2  # spawn key of the random stream; every module has its own
+MODALITY = 2  # spawn key of this module's random stream; each module has a different key
 
 
 class Accuracy(NamedTuple):
-    """Directions as classifiers: x is an image where orientation * (<x, D_i> - threshold) > 0.
+    """Accuracy of each direction D_i as a classifier of modality; see `direction_accuracy`.
 
-    See `direction_accuracy`.
+    A row x is classified as an image if orientation * (<x, D_i> - threshold) > 0.
     """
 
     heldout: np.ndarray  # [C] float64, balanced accuracy on held-out rows
@@ -48,12 +48,12 @@ class Concepts(NamedTuple):
     """Modality of every concept of one SAE; see `modality`."""
 
     alignment: dict[str, np.ndarray]  # subspace name -> [C] float64
-    accuracy: Accuracy  # [C] each
-    nulls: list[tuple[str, str, Null]]  # statistic, name of the null, its summary
+    accuracy: Accuracy  # of arrays [C]
+    nulls: list[tuple[str, str, Null]]  # name of the statistic, name of the null, summary of the null
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The tables of this statistic; both are empty where no subspace of the model could be fitted."""
+    """The two tables of this statistic. Both are empty where no subspace of the model could be fitted."""
     entry, net = analysis.sae
     fitted = fitted_subspaces(con, net.config.dim)
     if not fitted:
@@ -65,7 +65,10 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 def of_sae(
     keys: Keys, net: SAE, fitted: dict[str, Subspace], train: Modalities, heldout: Modalities
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Columns of `concepts` for one SAE, and their nulls. The SAE's seed is also the seed of the draws."""
+    """The columns that this statistic gives to `concepts`, for one SAE, and the nulls of these columns.
+
+    The SAE's seed is also the seed of the draws.
+    """
     concepts = modality(net.dictionary.numpy(), fitted, train, heldout, keys["seed"] or 0)
     columns: dict[str, Any] = {**keys, "concept_id": np.arange(net.config.width)}
     columns |= {f"align_{name}": values for name, values in concepts.alignment.items()}
@@ -79,10 +82,11 @@ def modality(
 ) -> Concepts:
     """For each unit row of D [C, d]: alignment with every subspace, accuracy as a classifier of modality, and nulls.
 
-    `nulls` holds two nulls for each statistic: floor_random (v uniform on the sphere) and floor_matched (v with the
-    mean and covariance of D's rows). The statistics are align_<subspace>, whose null is that of |U v|, and
-    direction_accuracy. A null is computed from DRAWS directions v, except floor_random of an alignment, which has a
-    closed form. Raises ValueError where widths differ or D has a row that is not of unit norm.
+    The statistics are direction_accuracy and, for each subspace with basis U, align_<subspace>. `nulls` holds two nulls
+    of each statistic, in which a random direction v replaces a concept: in floor_random, v is uniform on the sphere; in
+    floor_matched, v has the mean and covariance of D's rows. The null of an alignment is the distribution of |U v|.
+    Each null is computed from DRAWS directions v, except floor_random of an alignment, which has a closed form.
+    Raises ValueError where widths differ or D has a row that is not of unit norm.
     """
     D = _unit_rows(D, train.image.shape[1])
     matched = matched_directions(D, DRAWS, seed)
@@ -100,12 +104,12 @@ def modality(
 
 
 def direction_accuracy(directions: np.ndarray, train: Modalities, heldout: Modalities) -> Accuracy:
-    """Balanced accuracy of each row v of directions [C, d] as a classifier: x is an image where s (<x, v> - t) > 0.
+    """Balanced accuracy of each row v of directions [C, d] as a classifier of modality.
 
-    Orientation s and threshold t maximise the balanced accuracy on the training rows, exactly over all thresholds. The
-    maximum is .5 + KS / 2, where KS is the Kolmogorov-Smirnov distance of the projections of the two modalities. Of
-    equally good thresholds the lowest is taken. Projections are float32. Raises ValueError where widths differ or a
-    number is not finite.
+    A row x is classified as an image if s (<x, v> - t) > 0. The orientation s (1 or -1) and the threshold t maximise
+    the balanced accuracy on the training rows, exactly over all thresholds. The maximum is .5 + KS / 2, where KS is the
+    Kolmogorov-Smirnov distance between the projections of the two modalities. If several thresholds are equally good,
+    the lowest is taken. Projections are float32. Raises ValueError where widths differ or a number is not finite.
     """
     check(train, "training rows")
     check(heldout, "held-out rows")
@@ -114,7 +118,7 @@ def direction_accuracy(directions: np.ndarray, train: Modalities, heldout: Modal
         raise ValueError(f"directions of shape {v.shape} do not fit rows of width {train.image.shape[1]}")
     workers = os.cpu_count() or 1
     parts = []
-    # A matrix product uses all cores by itself. A kernel uses one core and releases the GIL, so the directions are
+    # A matrix product uses all cores. The compiled functions use one core and release the GIL, so the directions are
     # divided among threads.
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(v), BLOCK):
@@ -125,14 +129,15 @@ def direction_accuracy(directions: np.ndarray, train: Modalities, heldout: Modal
 
 
 def _classified(projections: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]) -> Accuracy:
-    """Accuracy of B directions from their projections [B, n].
+    """Accuracy of B directions.
 
-    projections: of training images, training captions, held-out images and held-out captions.
+    projections: four arrays [B, n], of training images, training captions, held-out images and held-out captions, each
+    with its number of rows n.
     """
     images, texts, *heldout = projections
     for part in (images, texts):
         part.sort(axis=1)
-        # Sorting moves NaN to the end. NaN equals nothing, so the merge of the two lists would not terminate.
+        # Sorting moves NaN to the end. `_best_thresholds_` would not terminate on NaN, which does not equal itself.
         if not np.isfinite(part[:, [0, -1]]).all():
             raise ValueError("a direction holds NaN or infinity")
     gap, threshold = np.empty(len(images), np.int64), np.empty(len(images))
@@ -144,9 +149,9 @@ def _classified(projections: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
 
 
 def alignment_null(rank: int, dim: int) -> Null:
-    """The null of |U v| in closed form: v is a random unit vector in d = `dim` dimensions, U has r = `rank` rows.
+    """The null of |U v| in closed form, where v is a random unit vector in d = `dim` dimensions.
 
-    The rows of U are orthonormal. |U v|^2 ~ Beta(r/2, (d-r)/2), and the mean of |U v| is
+    U has r = `rank` orthonormal rows. |U v|^2 ~ Beta(r/2, (d-r)/2), and the mean of |U v| is
     G((r+1)/2) G(d/2) / (G(r/2) G((d+1)/2)), where G is the gamma function. Raises ValueError unless 0 <= rank <= dim.
     """
     if not 0 <= rank <= dim or dim < 1:
@@ -161,7 +166,7 @@ def alignment_null(rank: int, dim: int) -> Null:
 
 
 def summary(values: np.ndarray) -> Null:
-    """Mean, standard deviation (n - 1) and 95 % range of drawn values [draws]; there must be at least two."""
+    """Mean, standard deviation (divisor draws - 1) and 95 % range of drawn values [draws]; draws must be at least 2."""
     low, high = np.quantile(values, [0.025, 0.975])
     return Null(float(values.mean()), float(values.std(ddof=1)), float(low), float(high), len(values))
 
@@ -172,7 +177,7 @@ def random_directions(dim: int, draws: int, seed: int) -> np.ndarray:
 
 
 def matched_directions(D: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Rows [draws, d] float64 from a Gaussian with the mean and covariance of the rows of D [C, d], normalised."""
+    """Normalised rows [draws, d] float64 of a Gaussian with the mean and covariance of the rows of D [C, d]."""
     D = np.asarray(D, np.float64)
     values, vectors = np.linalg.eigh(np.cov(D.T, bias=True).reshape(D.shape[1], D.shape[1]))
     # eigh, not Cholesky: the covariance is singular when there are fewer concepts than dimensions.
@@ -182,11 +187,11 @@ def matched_directions(D: np.ndarray, draws: int, seed: int) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def _best_thresholds_(images: np.ndarray, texts: np.ndarray, gap: np.ndarray, threshold: np.ndarray) -> None:
-    """The best threshold of each direction, from its projections images [B, n_I] and texts [B, n_T], both ascending.
+    """Find the best threshold of each of B directions by a merge of its projections of images and of captions.
 
-    Merges both lists. With gap(t) = n_I * (captions below t) - n_T * (images below t), an exact integer, the best
-    threshold t is where |gap(t)| is largest. Fills threshold [B] with t, or -inf where the gap is 0, and gap [B] int64
-    with gap(t), whose sign is the orientation.
+    images [B, n_I], texts [B, n_T]: the projections, ascending in each row. The best threshold t maximises |gap(t)|,
+    where gap(t) = n_I * (captions below t) - n_T * (images below t) is an exact integer. Fills gap [B] int64 with
+    gap(t), whose sign is the orientation, and threshold [B] with t, or with -inf where gap(t) is 0.
     """
     for row in range(len(images)):
         x, y = images[row], texts[row]

@@ -1,4 +1,4 @@
-"""Inputs of the statistics of one part: rows, SAEs and codes, each read once and checked before they are used."""
+"""Inputs of the statistics of one part: rows, SAEs and codes. Each input is read once and checked before use."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Analysis:
     """The data of one part of the analysis, and its settings. `analysis.parts` lists the sorts of parts."""
 
     store: Path
-    entries: list[Entry]  #: of the part's own model, SAE or seeds; the part of the study has none
-    out: Path  #: folder of the written tables
+    entries: list[Entry]  #: datasets of the part's model, SAE or pair of seeds; empty for the part of the whole study
+    out: Path  #: folder to which the tables are written
     heldout: float = 0.0
-    split: str = "all"  #: 'heldout', 'train' or 'all'
+    split: str = "all"  #: side of the split that is counted: 'heldout', 'train' or 'all'
     min_pairs: int = 1
     data_half: str | None = None  #: the half of the images on which the SAE was trained
 
@@ -43,7 +43,7 @@ class Analysis:
 
     @functools.cached_property
     def sae(self) -> tuple[Entry, SAE]:
-        """The SAE of a part of one SAE, loaded once. Raises ValueError where the part holds none, or several."""
+        """The SAE of this part, loaded once. Raises ValueError where the part has no SAE, or more than one SAE."""
         (one,) = self.trained()
         return one
 
@@ -55,18 +55,18 @@ class Analysis:
 
     @functools.cached_property
     def embedded(self) -> Rows:
-        """The embeddings of the model, of both sides of the split, read once."""
+        """The embeddings of the model on both sides of the split, read once."""
         pairs = {e.shard: e.dataset for e in self.entries if e.kind == "acquire"}
         embeddings = {e.shard: e.dataset for e in self.entries if e.kind == "embed"}
         return select(self.store, [pairs[shard] for shard in embeddings], list(embeddings.values()), self.heldout)
 
     @functools.cached_property
     def counted(self) -> Rows:
-        """The embeddings of the split that is counted."""
+        """The embeddings on the side of the split that is counted."""
         return self.side(self.split)
 
     def side(self, split: str) -> Rows:
-        """The embeddings of one side of the split, in the order of `embedded`; it may have no rows."""
+        """The embeddings on one side of the split, or all for 'all', in the order of `embedded`. It may be empty."""
         rows = self.embedded
         if split == "all":
             return rows
@@ -77,24 +77,30 @@ class Analysis:
         return Rows(*images, rows.pair_id[keep_text], owner, rows.split_u[keep])
 
     def is_on(self, split: str) -> np.ndarray:
-        """Whether each image of `embedded` is on a side of the split, 'heldout' or 'train': bool [n]."""
+        """For each image of `embedded`, whether the image is on the given side of the split ('heldout' or 'train').
+
+        The result is bool [n].
+        """
         held = self.embedded.split_u < self.heldout
         return held if split == "heldout" else ~held
 
 
 class Biases(NamedTuple):
-    """Vectors added to decoded codes; they are equal unless each modality was centred on its own mean."""
+    """The vector that is added to the decoded codes of each modality.
+
+    Both vectors are equal unless each modality was centred on its own mean.
+    """
 
     image: np.ndarray  # [d] float64
     text: np.ndarray  # [d] float64
 
 
 class Counted(NamedTuple):
-    """The pairs of the split that is counted, and their images."""
+    """The P pairs on the side of the split that is counted, and their images."""
 
     images: Ints  #: ids of the images, ascending
-    texts: Ints  #: ids of the pairs, ascending
-    pair_image: Ints  #: [P] position in `images` of each pair's image
+    texts: Ints  #: [P] ids of the pairs, ascending
+    pair_image: Ints  #: [P] for each pair, the position of its image in `images`
 
 
 def keys_of(entry: Entry) -> Keys:
@@ -103,7 +109,7 @@ def keys_of(entry: Entry) -> Keys:
 
 
 def biases_of(net: SAE) -> Biases:
-    """The vectors that an SAE adds to decoded codes: its bias, and the mean that centring subtracted."""
+    """The vector that an SAE adds to decoded codes, for each modality: bias plus the mean that centring subtracted."""
     zeros = np.zeros((1, net.config.width), np.float32)
     return Biases(*(net.decode(zeros, modality).numpy()[0].astype(np.float64) for modality in ("image", "text")))
 
@@ -111,8 +117,8 @@ def biases_of(net: SAE) -> Biases:
 def open_part(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
     """Create the catalog's views of a part's data. For a part of one SAE, also read its activations into `codes`.
 
-    Raises BadInput where activations are missing or not above 0, or the split is empty. The message names the place and
-    the command to run.
+    Raises BadInput where activations are missing or not above 0, or the counted side of the split has no images or no
+    pairs. The message says what to change or to run.
     """
     create_views(con, analysis.store, analysis.entries, analysis.heldout)
     _check_items(con, analysis.split)
@@ -176,8 +182,8 @@ def counted_pairs(con: duckdb.DuckDBPyConnection, split: str) -> Counted:
 def codes_of(con: duckdb.DuckDBPyConnection, modality: str, items: Ints) -> Codes:
     """The codes of the given items (ascending ids) in compressed rows, one row per item. Reads the table codes.
 
-    The query needs no sort: each file is sorted by concept and holds all firings of its items, so the concepts of an
-    item ascend.
+    The query needs no sort: each file of activations is sorted by concept and holds all firings of its items, so the
+    concepts of an item ascend.
     """
     query = "SELECT item_id, concept_id, activation FROM codes WHERE is_image = $is_image"
     firings = con.execute(query, {"is_image": modality == "image"}).fetchnumpy()

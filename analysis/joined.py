@@ -26,8 +26,8 @@ Source = Callable[..., Iterator[pl.DataFrame]]
 def join(store: Path, parts: Iterable[Entry], out: Path) -> int:
     """Write the tables of a study from its parts, and compute the statistics of the whole study from them.
 
-    Rows are in the order of model, SAE and seed; a model's own rows stand before those of its SAEs. The rows of pairs
-    of seeds are in the order of their columns. Returns the number of rows written.
+    Rows are sorted by model, SAE and seed; the rows of a model without an SAE come before the rows of the model's SAEs.
+    The rows of pairs of seeds are sorted by all columns, from first to last. Returns the number of rows written.
     """
     of_parts = [statistic for statistic in statistics() if statistic.per != "study"]
     count = 0
@@ -44,7 +44,7 @@ def join(store: Path, parts: Iterable[Entry], out: Path) -> int:
 
 
 def _files(store: Path, parts: Iterable[Entry], subjects: set[str], name: str) -> list[Path]:
-    """The files of one table in the parts of some sorts, in the order of their rows."""
+    """The files of one table, from the parts whose sort is in `subjects`, in the order in which they are joined."""
     places = {part.kind: (place, part.per) for place, part in enumerate(PARTS.values())}
     of = [entry for entry in parts if places[entry.kind][1] in subjects]
     of.sort(key=lambda e: (e.model or "", places[e.kind][0], e.sae or "", e.seed or 0, e.other_seed or 0))
@@ -52,7 +52,7 @@ def _files(store: Path, parts: Iterable[Entry], subjects: set[str], name: str) -
 
 
 def _write(maker: Statistic, name: str, files: list[Path], out: Path) -> None:
-    """Write one table from its files in the parts."""
+    """Join the files of one table and write the table."""
     if not files:
         write_table(out, name, empty(maker.tables[name]))
     elif maker.per == "pair":
@@ -67,7 +67,7 @@ def _write(maker: Statistic, name: str, files: list[Path], out: Path) -> None:
 
 
 def _sort(files: list[Path], schema: dict[str, Any], target: Path) -> None:
-    """Write the rows of files in the order of their columns, with a sort that uses the disk where memory is short."""
+    """Write the rows of all files to target, sorted by all columns. The sort uses the disk when memory is short."""
     with tempfile.TemporaryDirectory(dir=target.parent) as spill, duckdb.connect(config={"threads": 1}) as con:
         con.execute(f"SET temp_directory = {literal(spill)}")
         rows = con.sql(f"FROM read_parquet({literal(files)}, hive_partitioning = false) ORDER BY ALL")

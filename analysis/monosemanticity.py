@@ -20,7 +20,7 @@ from storage.rows import Rows
 
 CONCEPTS: Schema = {**SAE_KEYS, "concept_id": pl.Int32, "monosemanticity": pl.Float64}
 COLUMNS = 64  # dimensions per block: 60 MB of float64 rows at 118,000 images
-NONE = float("nan")  # sd and quantiles of the baseline, which has no spread: it is exact over all pairs
+NONE = float("nan")  # stands for the sd and quantiles of the baseline, which is not drawn but exact over all pairs
 
 
 class Monosemanticity(NamedTuple):
@@ -39,7 +39,7 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 
 
 def of_sae(con: duckdb.DuckDBPyConnection, keys: Keys, rows: Rows, width: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The column of `concepts` for one SAE, and its null: the mean cosine over all pairs of images."""
+    """The column monosemanticity of `concepts` for one SAE, and its null: the mean cosine over all pairs of images."""
     order = np.argsort(rows.image_id, kind="stable")
     mono = monosemanticity(codes_of(con, "image", rows.image_id[order]), rows.image[order], width)
     columns = {**keys, "concept_id": np.arange(width), "monosemanticity": mono.score}

@@ -1,6 +1,7 @@
-"""The parts in which a study is analysed, and the declarations of the statistics, read without importing them.
+"""The parts in which a study is analysed, and the declarations of the statistics.
 
-Lists of jobs use this module, so it imports nothing that takes long to load. It computes nothing.
+The code that lists jobs uses this module, so this module imports nothing that takes long to load: it reads each
+declaration from the source of a statistic, without importing the statistic. It computes nothing.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ SAEName = tuple[str, int]  #: name of the setting, and seed
 
 
 class Part(NamedTuple):
-    """One sort of part. A part is a cached task that computes every statistic that is declared `per` its subject."""
+    """One sort of part. A part is a cached task that computes every statistic with the same `per` as the part."""
 
-    per: str  #: what one part is about: a model, an SAE, a pair of seeds, or the whole study
-    kind: str  #: kind of its dataset
-    reads: tuple[str, ...] = ()  #: the parts whose tables its statistics may need
+    per: str  #: the subject of one part: a model, an SAE, a pair of seeds, or the whole study
+    kind: str  #: kind of the dataset that the part makes
+    reads: tuple[str, ...] = ()  #: the sorts of parts whose tables the statistics of this part may need
 
 
-#: In the order in which they are computed. The part of the study joins the tables of all others.
+#: The sorts of parts, in the order in which they are computed. The part of the study joins the tables of the others.
 PARTS = {
     part.per: part
     for part in (
@@ -38,7 +39,7 @@ PARTS = {
 
 
 class Declared(NamedTuple):
-    """What a list of jobs needs to know of a statistic."""
+    """The part of a statistic's declaration that the code that lists jobs needs."""
 
     name: str
     version: str
@@ -48,7 +49,8 @@ class Declared(NamedTuple):
 def declared() -> list[Declared]:
     """The declarations of all statistics, in the order of their modules, read from the source of the modules.
 
-    Raises ValueError that names the file where name, version or part is not a literal, or no part of PARTS.
+    Raises ValueError where name, version or per is not a literal, or per is not a key of PARTS. The message names the
+    file.
     """
     found = []
     for finder, name, _ in pkgutil.iter_modules(analysis.__path__):
@@ -60,7 +62,7 @@ def declared() -> list[Declared]:
 
 
 def _read(file: str, source: str) -> Declared:
-    """The declaration in a source that begins with the call of `Statistic`."""
+    """Read one declaration. source: the text of the file from the call of `Statistic` on."""
     try:
         call = ast.parse(source).body[0].value  # type: ignore[attr-defined]
         given = dict(zip(Declared._fields, call.args[:2], strict=False))
@@ -74,14 +76,16 @@ def _read(file: str, source: str) -> Declared:
 
 
 def versions(per: str | None = None) -> dict[str, str]:
-    """{name: version} of the statistics of one part, or of all parts. The recipe of the part holds it."""
+    """{name: version} of the statistics of one part, or of all parts. The recipe of a part includes these versions."""
     return {statistic.name: statistic.version for statistic in declared() if per in (None, statistic.per)}
 
 
 def pairs_of_seeds(saes: Iterable[SAEName]) -> dict[tuple[int, int], list[tuple[SAEName, SAEName]]]:
-    """{(lower seed, higher seed): pairs of SAEs to match with each other}, for a setting together with its data diets.
+    """{(lower seed, higher seed): pairs of SAEs to match with each other}.
 
-    A new seed adds keys and changes none. Both seeds of a key are equal where two diets of one seed are matched.
+    saes: the SAEs of a setting and of its data diets, which train the same setting on other data. A new seed adds keys
+    and leaves the other keys unchanged. The two seeds of a key are equal for two SAEs that have the same seed and
+    different diets.
     """
     groups: dict[tuple[int, int], list[tuple[SAEName, SAEName]]] = {}
     for a, b in itertools.combinations(sorted(saes), 2):

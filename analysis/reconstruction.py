@@ -28,7 +28,7 @@ BLOCK = 8192  # rows encoded and decoded at a time
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The table saes; dead_fraction comes from the table concepts."""
+    """The table saes. Its column dead_fraction is computed from the table concepts."""
     entry, net = analysis.sae
     figures = {**of_sae(analysis, entry, net, analysis.counted), "dead_fraction": con.execute(DEAD).fetchall()[0][0]}
     return {"saes": table_of_rows([figures], SAES)}

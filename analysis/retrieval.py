@@ -1,6 +1,6 @@
-"""Retrieval: recall at K between images and captions, of the embeddings and after interventions on concepts.
+"""Retrieval: recall at K between images and captions, after interventions on the concepts of an SAE.
 
-Scores are computed in blocks of rows; the full matrix is never held.
+Scores are computed in blocks of rows; the full matrix of scores is never in memory.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ WHERE model = $model AND sae = $sae AND seed = $seed ORDER BY bridge DESC, image
 """
 BLOCK = 1024
 DRAWS = 5  # random sets of concepts per removed set
-ENERGY_OFF = 0.01  # share of the removed energy by which a random set may fall short of it
-RETRIEVAL = 3  # spawn key of the random stream; every module has its own
+ENERGY_OFF = 0.01  # a random set may have less energy than the removed set by this share of the removed set's energy
+RETRIEVAL = 3  # spawn key of this module's random stream; each module has a different key
 
 
 class Gallery(NamedTuple):
@@ -52,7 +52,7 @@ class Gallery(NamedTuple):
 
 
 class Decoder(NamedTuple):
-    """Codes of the gallery's rows, and the dictionary and bias that decode them."""
+    """The codes of the gallery's rows, and the dictionary and bias that decode these codes."""
 
     image: Codes  # n rows
     text: Codes  # m rows
@@ -65,8 +65,8 @@ class ConceptSets(NamedTuple):
 
     unimodal: np.ndarray
     bimodal: np.ndarray
-    aligned: np.ndarray  # most aligned with a modality direction: `most(alignment, count)`
-    bridging: np.ndarray  # image and text concepts of the top-n bridges, as one set
+    aligned: np.ndarray  # the concepts most aligned with the mean gap, chosen by `most`
+    bridging: np.ndarray  # the image concepts and the text concepts of the top bridges, as one set
 
 
 class Recalls(NamedTuple):
@@ -76,7 +76,7 @@ class Recalls(NamedTuple):
     direction: str  # "image_to_text" or "text_to_image"
     recalls: dict[int, float]  # {K: recall at K}, K = 1, 5, 10; mean over the draws
     concepts: float  # number of removed or kept concepts, mean over the draws; NaN for an intervention without concepts
-    energy: float  # share of the removed or kept concepts in the energy of all; mean and NaN as for `concepts`
+    energy: float  # energy of these concepts as a share of the energy of all concepts; mean and NaN as for `concepts`
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
@@ -92,7 +92,10 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 
 
 def gallery_of(rows: Rows) -> Gallery:
-    """The images with the smallest split_u, and all of their captions."""
+    """The GALLERY images with the smallest split_u, and all of their captions.
+
+    split_u is the number that assigns an image to a side of the split.
+    """
     chosen = np.sort(np.argsort(rows.split_u, kind="stable")[:GALLERY])
     position = np.full(len(rows.image), -1)
     position[chosen] = np.arange(len(chosen))
@@ -146,9 +149,10 @@ def recall(
     """Share of queries whose own item is among the K nearest by cosine, in both directions.
 
     image: [n, d], text: [m, d], any norm, normalised here in float32. owner: [m] row of each caption's image.
-    Image to text counts a hit when any of the image's captions is in the top K, over the images that have a caption.
+    Image to text: the queries are the images that have a caption, and a query is a hit when any of its captions is in
+    the top K.
     Ties count against the query: every other item with the same score ranks before the query's own item. So embeddings
-    that have collapsed to one point score 0, not 1. NaN where there is no query.
+    that have collapsed to one point score 0, not 1. A recall is NaN where there is no query.
     Returns {"image_to_text": {K: recall}, "text_to_image": {K: recall}}. Raises ValueError on unusable input.
     """
     owner = np.asarray(owner, np.int64)
@@ -171,11 +175,12 @@ def interventions(
 ) -> Iterator[Recalls]:
     """Yield the recalls in both directions after every intervention on the concepts of an SAE.
 
-    energy: [C], as in the view `concepts`. The order is: reconstructions; without_<set> and random_for_<set>, in turn
-    for the sets unimodal, bimodal and aligned; only_bridging. reconstructions keeps all concepts, only_bridging the set
-    `bridging` (see `kept`). without_<set> removes the set (see `removed`). random_for_<set> removes random concepts of
-    about the same energy (see `equal_energy`) and is averaged over DRAWS draws; `Recalls.energy` tells the energy
-    removed.
+    energy: [C], as in the view `concepts`. The interventions, in this order:
+    reconstructions keeps all concepts (see `kept`).
+    For each of the sets unimodal, bimodal and aligned: without_<set> removes the set (see `removed`). random_for_<set>
+    removes random concepts of about the same energy (see `equal_energy`) and is averaged over DRAWS draws;
+    `Recalls.energy` is the energy that was removed.
+    only_bridging keeps only the set `bridging`.
     Raises ValueError where shapes do not fit or a concept does not exist.
     Source: DEFINITIONS "What concepts do for retrieval".
     """
@@ -201,7 +206,8 @@ def interventions(
 def removed(x: np.ndarray, codes: Codes, dictionary: np.ndarray, S: np.ndarray) -> np.ndarray:
     """x - sum over S of z_i D_i, renormalised: [n, d] float32. Removing nothing gives the unit rows of x [n, d].
 
-    codes: n rows. S: ids of concepts. A row that becomes 0 stays 0. Raises ValueError on unusable input.
+    codes: z, n rows. dictionary: D [C, d]. S: ids of concepts. A row that becomes 0 stays 0. Raises ValueError on
+    unusable input.
     """
     x = unit(x, "x")
     part = _decoded(codes, dictionary, S)
@@ -213,7 +219,8 @@ def removed(x: np.ndarray, codes: Codes, dictionary: np.ndarray, S: np.ndarray) 
 def kept(codes: Codes, dictionary: np.ndarray, bias: np.ndarray, S: np.ndarray) -> np.ndarray:
     """b + sum over S of z_i D_i, renormalised: [n, d] float32. Keeping all concepts gives the reconstructions.
 
-    b is added to every row, so a row on which no concept of S fires is b alone. A row of 0 stays 0.
+    codes: z, n rows. dictionary: D [C, d]. bias: b [d]. S: ids of concepts. b is added to every row, so a row on which
+    no concept of S fires equals b, renormalised. A row of 0 stays 0.
     """
     return unit(_decoded(codes, dictionary, S) + np.asarray(bias, np.float32), "rows of kept concepts")
 
@@ -230,7 +237,7 @@ def equal_energy(energy: np.ndarray, S: np.ndarray, draws: int, seed: int) -> li
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(RETRIEVAL,)))
     chosen = []
     for _ in range(draws):
-        remaining, taken = target * (1 + 1e-12), []  # sums of the same numbers in another order differ by rounding
+        remaining, taken = target * (1 + 1e-12), []  # 1e-12 is for rounding: sums in different orders differ
         for concept in random.permutation(np.flatnonzero(energy > 0)):
             if remaining <= ENERGY_OFF * target:
                 break
@@ -242,7 +249,7 @@ def equal_energy(energy: np.ndarray, S: np.ndarray, draws: int, seed: int) -> li
 
 
 def most(alignment: np.ndarray, count: int) -> np.ndarray:
-    """Ids of the `count` concepts with the largest |alignment| [C]; of equal ones the lower id comes first."""
+    """Ids of the `count` concepts with the largest |alignment| [C]. Of two equal values, the lower id comes first."""
     return np.argsort(-np.abs(alignment), kind="stable")[:count]
 
 
@@ -280,7 +287,7 @@ def _both_kept(decoder: Decoder, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _decoded(codes: Codes, dictionary: np.ndarray, S: np.ndarray) -> np.ndarray:
-    """sum over S of z_i D_i, [n, d] float32."""
+    """sum over the concepts i of S of z_i D_i, [n, d] float32; z are the codes, and D is the dictionary."""
     D = np.asarray(dictionary, np.float32)
     wanted = np.zeros(len(D), np.float32)
     wanted[_concepts(S, len(D), "S")] = 1

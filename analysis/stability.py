@@ -26,7 +26,7 @@ MATCHES: Schema = {
     "model": pl.String, "sae_a": pl.String, "seed_a": pl.Int32, "sae_b": pl.String, "seed_b": pl.Int32,
     "concept_a": pl.Int32, "concept_b": pl.Int32, "cosine": pl.Float32,
 }  # fmt: skip
-FLOOR = 1  # spawn key of the random stream; every module has its own
+FLOOR = 1  # spawn key of this module's random stream; each module has a different key
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
@@ -35,10 +35,10 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 
 
 def write_matches(analysis: Analysis) -> Path:
-    """Write matches.parquet: the exact assignment of the SAEs of two seeds, in both orders, one pair of SAEs at a time.
+    """Write matches.parquet: the exact assignment between the concepts of two SAEs, for each pair of SAEs of two seeds.
 
-    These are the two seeds of a setting, and those of its data diets, which are trained on other data. Raises BadInput
-    where two SAEs differ in width.
+    The SAEs are those of a setting and of its data diets, which train the same setting on other data. Each pair of SAEs
+    has rows in both orders. One pair is computed at a time. Raises BadInput where two SAEs differ in width.
     """
     trained = {(e.sae or "", e.seed or 0): e for e in analysis.entries if e.kind == "train"}
     seeds = sorted({seed for _, seed in trained})
@@ -51,7 +51,10 @@ def write_matches(analysis: Analysis) -> Path:
 
 
 def matches_of_pair(a: Entry, net_a: SAE, b: Entry, net_b: SAE) -> list[pl.DataFrame]:
-    """The rows of `matches` of two SAEs, one table per order. Raises BadInput where they differ in width."""
+    """The rows of `matches` of two SAEs: one table for (a, b) and one for (b, a).
+
+    Raises BadInput where the SAEs differ in width.
+    """
     if net_a.config.width != net_b.config.width:
         raise BadInput(
             f"model {a.model}: SAEs that are matched differ in width: "
@@ -76,16 +79,17 @@ class Match(NamedTuple):
 
 
 def match(D_a: np.ndarray, D_b: np.ndarray) -> Match:
-    """argmax over permutations p of sum_i <D_a[i], D_b[p(i)]>, exact, over all C concepts.
+    """Match the C concepts of two dictionaries one to one, so that the sum of the matched cosines is largest.
 
-    D_a, D_b: [C, d] with unit rows. `cosines.mean()` is the stability. Raises ValueError where shapes differ or a
-    row is not finite. Source: arXiv 2504.11695, stability; Jonker and Volgenant 1987 for the assignment.
+    The result is exact: argmax over permutations p of sum_i <D_a[i], D_b[p(i)]>. D_a, D_b: [C, d] with unit rows.
+    `cosines.mean()` is the stability. Raises ValueError where shapes differ or a row is not finite.
+    Source: arXiv 2504.11695, stability; Jonker and Volgenant 1987 for the assignment.
     """
     D_a, D_b = np.asarray(D_a, np.float32), np.asarray(D_b, np.float32)
     if D_a.ndim != 2 or D_a.shape != D_b.shape:
         raise ValueError(f"dictionaries of shapes {D_a.shape} and {D_b.shape}; two of one shape [C, d] are needed")
     cosines = D_a @ D_b.T
-    if not np.isfinite(cosines).all():  # the solver would not terminate
+    if not np.isfinite(cosines).all():  # the solver does not terminate on NaN or infinity
         raise ValueError("a dictionary holds NaN or infinity")
     permutation, _ = lap.lapjv(1.0 - cosines.astype(np.float64), return_cost=False)
     return Match(permutation.astype(np.int64), cosines[np.arange(len(D_a)), permutation])

@@ -1,4 +1,4 @@
-"""The declaration of a statistic, the ordered list of all of them, and the function that computes those of a part."""
+"""The class that declares a statistic, the ordered list of all statistics, and the function that computes a part."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from analysis.tables import NULL_DRAWS, NULL_SUMMARIES, Schema, empty, write_tab
 from storage.statements import literal
 
 #: Tables of an SAE to which any statistic of the SAE may add rows. A statistic that needs such a table runs after all
-#: that add rows to it.
+#: statistics that add rows to the table.
 SHARED: dict[str, Schema] = {"null_draws": NULL_DRAWS, "null_summaries": NULL_SUMMARIES}
 
 #: A table that a statistic returns: a data frame, the path of a Parquet file, or a relation of the connection.
@@ -27,17 +27,18 @@ Table = pl.DataFrame | Path | duckdb.DuckDBPyRelation
 
 
 class Statistic(NamedTuple):
-    """One statistic. Its module assigns it to the global `STATISTIC`. Its name is that of the module."""
+    """One statistic. It has the name of its module, which assigns it to the global `STATISTIC`."""
 
     name: str
-    version: str  #: changed by hand when the values of a table change; it makes the parts that compute them stale
+    version: str  #: changed by hand when values of a table change; a new version makes the statistic's parts stale
     tables: Mapping[str, Schema]  #: tables that are written; each is a view of the catalog with the same name
     #: Reads the catalog's views and the tables of `needs`. Returns every table of `tables`, `inner` and `adds`.
     make: Callable[[duckdb.DuckDBPyConnection, Analysis], Mapping[str, Table]]
-    needs: tuple[str, ...] = ()  #: tables of other statistics that `make` reads, of its own part or of one it reads
-    inner: Mapping[str, Schema] = {}  #: tables for other statistics, which are no views of the catalog
+    #: Tables of other statistics that `make` reads: statistics of the same part, or of a part that this part reads.
+    needs: tuple[str, ...] = ()
+    inner: Mapping[str, Schema] = {}  #: tables that only other statistics read; they are not views of the catalog
     adds: tuple[str, ...] = ()  #: tables of SHARED to which this statistic adds rows
-    per: str = "sae"  #: the part that computes it, one of PARTS; `make` is called once for each of these
+    per: str = "sae"  #: key of PARTS: the sort of part that computes it; `make` is called once per part of this sort
     pieces: tuple[str, ...] = ()  #: tables that `make` returns as files, since one SAE may have millions of rows
 
     def schemas(self) -> dict[str, Schema]:
@@ -46,11 +47,11 @@ class Statistic(NamedTuple):
 
 
 def statistics() -> list[Statistic]:
-    """All statistics of this package, by name, but each after those whose tables it needs.
+    """All statistics of this package, sorted by name, except that a statistic follows those whose tables it needs.
 
-    Raises ValueError where a statistic does not have the name of its module or is not declared as `declared` reads it,
-    two statistics of one part make the same table, no statistic makes a needed table, or statistics need each other's
-    tables in a circle. The message names the modules.
+    Raises ValueError in these cases: a statistic does not have the name of its module; `declared` cannot
+    read its version and part; two statistics of one part make the same table; a needed table is made by no
+    statistic or cannot be read; statistics need each other's tables in a circle. The message names the modules.
     """
     found: list[Statistic] = []
     for _, name, _ in pkgutil.iter_modules(analysis.__path__):
@@ -70,7 +71,10 @@ def statistics() -> list[Statistic]:
 
 
 def in_order(unordered: Iterable[Statistic]) -> list[Statistic]:
-    """Sort statistics by name, but each after those whose tables it needs. Raises ValueError as `statistics` does."""
+    """Sort statistics by name, except that a statistic follows those whose tables it needs.
+
+    Raises ValueError as `statistics` does.
+    """
     waiting = sorted(unordered, key=lambda statistic: statistic.name)
     makers = _makers(waiting)
     for statistic in waiting:
@@ -89,7 +93,7 @@ def in_order(unordered: Iterable[Statistic]) -> list[Statistic]:
 
 
 def _check_needs(statistic: Statistic, makers: dict[str, dict[str, str]]) -> None:
-    """Raise ValueError where a needed table is made by no statistic, or by none whose part this part can read."""
+    """Raise ValueError where no statistic makes a needed table, or a part that this part cannot read makes it."""
     readable = (statistic.per, *PARTS[statistic.per].reads)
     for name in statistic.needs:
         if name not in makers:
@@ -100,7 +104,7 @@ def _check_needs(statistic: Statistic, makers: dict[str, dict[str, str]]) -> Non
 
 
 def _makers(statistics: list[Statistic]) -> dict[str, dict[str, str]]:
-    """{table: {statistic that makes it or adds rows to it: its part}}."""
+    """{table: {name of a statistic that makes the table or adds rows to it: `per` of that statistic}}."""
     makers: dict[str, dict[str, str]] = {name: {} for name in SHARED}
     for statistic in statistics:
         for name in (*statistic.tables, *statistic.inner):
@@ -119,11 +123,11 @@ def _makers(statistics: list[Statistic]) -> dict[str, dict[str, str]]:
 
 
 def compute(con: duckdb.DuckDBPyConnection, analysis: Analysis, per: str) -> int:
-    """Make the tables of the statistics of one part and write them to `analysis.out`. Returns the rows written.
+    """Make the tables of the statistics of one part and write them to `analysis.out`. Returns the number of rows.
 
-    con: the views of the part's data, and the tables of the parts that it reads. It uses one thread, so that equal
-    inputs give equal bytes. An inner table is written where a statistic of another part needs it. Raises ValueError
-    where a statistic returns other tables or columns than it declares.
+    con: a connection with the views of the part's data and the tables of the parts that this part reads. The connection
+    uses one thread, so that equal inputs give equal bytes. An inner table is written only if a statistic of another
+    part needs it. Raises ValueError where a statistic returns other tables or columns than it declares.
     """
     ordered = statistics()
     needed_later = {name for one in ordered if one.per != per for name in one.needs}
@@ -156,7 +160,10 @@ def _schema_of(table: Table) -> dict[str, pl.DataType]:
 
 
 def _check(statistic: Statistic, name: str, table: Table) -> None:
-    """Raise ValueError where the columns of a table, or the form in which it is returned, are not as declared."""
+    """Raise ValueError where a table has other columns than declared.
+
+    Raise it too where a table of `pieces` is not returned as a file, or any other table is.
+    """
     columns, declared = _schema_of(table), statistic.schemas()[name]
     if list(columns.items()) != list(declared.items()):
         wrong = {column: kind for column, kind in columns.items() if declared.get(column) != kind}

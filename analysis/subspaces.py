@@ -1,6 +1,7 @@
 """Modality subspaces: directions that separate the image embeddings of a model from its caption embeddings.
 
-They are fitted on training rows and measured on held-out rows, without SAEs. Both modalities have the same weight.
+The subspaces are fitted on training rows and measured on held-out rows, without SAEs. Both modalities have the same
+weight.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Subspace(NamedTuple):
     name: str  # one of SUBSPACES
     basis: np.ndarray  # U [r, d] float64, orthonormal rows; the one row of a rank-1 subspace points to the images
     rank: int  # r; 0 where inlp finds no direction that separates the modalities
-    heldout_accuracy: float  # balanced accuracy of the classifier; for inlp, of one fitted after U is projected out
+    heldout_accuracy: float  # balanced accuracy of the classifier; inlp: of the classifier fitted with U projected out
 
 
 class NoSubspaceError(ValueError):
@@ -55,14 +56,14 @@ class NoSubspaceError(ValueError):
 
 
 class _Classifier(NamedTuple):
-    """A linear classifier: x is an image where <x, normal> > threshold."""
+    """A linear classifier: a row x is classified as an image if <x, normal> > threshold."""
 
     normal: np.ndarray  # [d] float64, unit norm
     threshold: float
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The tables of this statistic; both are empty, with a warning, where no subspace can be fitted."""
+    """The two tables of this statistic. Both are empty, with a warning, where no subspace can be fitted."""
     model = analysis.model
     try:
         if analysis.heldout == 0:
@@ -114,7 +115,7 @@ def normal_rows(model: str, fitted: dict[str, Subspace]) -> pl.DataFrame:
 def fitted_subspaces(con: duckdb.DuckDBPyConnection, dim: int) -> dict[str, Subspace]:
     """Read the subspaces of a model, exactly as fitted, from the tables geometry and subspace_normals.
 
-    Empty where none could be fitted.
+    The result is empty where no subspace could be fitted.
     """
     fitted = {}
     for name, rank, accuracy in con.execute("SELECT subspace, rank, heldout_accuracy FROM geometry").fetchall():
@@ -125,19 +126,19 @@ def fitted_subspaces(con: duckdb.DuckDBPyConnection, dim: int) -> dict[str, Subs
 
 
 def smallest(split_u: np.ndarray, limit: int = ROWS) -> np.ndarray:
-    """Positions of the `limit` smallest split_u [n], or of all where there are fewer; ascending, ties in input order.
+    """Positions of the `limit` smallest values of split_u [n], or all positions where n is smaller.
 
-    A caption has the split_u of its image. So an image's captions are chosen together; the limit cuts only those of the
-    last image.
+    The positions are sorted by value; equal values keep the order of the input. A caption has the split_u of its image,
+    so the captions of an image are chosen together; the limit can separate only the captions of the last image.
     """
     return np.argsort(np.asarray(split_u), kind="stable")[:limit]
 
 
 def modalities(image: np.ndarray, text: np.ndarray, where: str) -> Modalities:
-    """Rows image [n_I, d] and text [n_T, d] as float32, checked.
+    """Convert the rows image [n_I, d] and text [n_T, d] to float32, and check them.
 
-    where: name of the rows in errors, as in "heldout rows of clip". Raises NoSubspaceError where a modality has no
-    rows, and ValueError where a row holds NaN or infinity, or widths differ.
+    where: name of the rows in errors, such as "heldout rows of clip". Raises NoSubspaceError where a modality has no
+    rows, and ValueError where a row holds NaN or infinity or the modalities differ in width.
     """
     rows = Modalities(np.asarray(image, np.float32), np.asarray(text, np.float32))
     check(rows, where)
@@ -145,7 +146,10 @@ def modalities(image: np.ndarray, text: np.ndarray, where: str) -> Modalities:
 
 
 def check(rows: Modalities, where: str) -> None:
-    """Raise NoSubspaceError where a modality has no rows, ValueError where a row is not finite, or widths differ."""
+    """Raise NoSubspaceError where a modality has no rows.
+
+    Raise ValueError where a row is not finite or the modalities differ in width.
+    """
     for modality, x in rows._asdict().items():
         if x.ndim != 2 or len(x) == 0:
             raise NoSubspaceError(f"{where}: no {modality} rows; both modalities are needed, as rows [n, d]")
@@ -163,8 +167,8 @@ def subspaces(train: Modalities, heldout: Modalities) -> dict[str, Subspace]:
     normal of Fisher's discriminant with the Ledoit-Wolf within-class covariance. The thresholds of mean_gap and lda lie
     midway between the means. inlp: normals of successive logistic regressions, each fitted after the earlier normals
     are projected out, until held-out balanced accuracy is within CHANCE of .5 or there are RANK normals.
-    Raises NoSubspaceError where the two means coincide or a fit does not converge, and ValueError where widths differ
-    or `check` raises.
+    Raises NoSubspaceError where the two means coincide or a fit does not converge, ValueError where train and heldout
+    differ in width, and the errors of `check`.
     Source: DEFINITIONS "geometry"; for inlp Ravfogel et al. 2020, "Null It Out".
     """
     check(train, "training rows")
@@ -183,7 +187,10 @@ def subspaces(train: Modalities, heldout: Modalities) -> dict[str, Subspace]:
 
 
 def alignment(subspace: Subspace, D: np.ndarray) -> np.ndarray:
-    """Alignment [C] float64 of the unit rows of D [C, d]: U D_i, positive towards images, or |U D_i| for inlp."""
+    """Alignment [C] float64 of each unit row D_i of D [C, d] with the subspace, whose basis is U.
+
+    The alignment is U D_i, which is positive towards images; for inlp it is |U D_i|.
+    """
     parts = np.asarray(D, np.float64) @ subspace.basis.T
     return np.linalg.norm(parts, axis=1) if subspace.name == "inlp" else parts[:, 0]
 
@@ -203,9 +210,9 @@ class _Problem(NamedTuple):
     """Both modalities as one problem of two classes; each class has half of the weight."""
 
     X: np.ndarray  # [n, d] float64, rows minus `centre`
-    y: np.ndarray  # [n] 1 image, -1 text
+    y: np.ndarray  # [n], 1 for an image, -1 for a caption
     weights: np.ndarray  # [n], with sum 1
-    centre: np.ndarray  # [d], midway between the means
+    centre: np.ndarray  # [d], midway between the mean image and the mean caption
     whiten: np.ndarray  # T [d, d]: with w = T v, the Hessian in v of the logistic regression at 0 is the identity
 
 
@@ -222,24 +229,25 @@ def _problem(train: Modalities, means: tuple[np.ndarray, np.ndarray]) -> _Proble
 def _logistic(problem: _Problem, U: np.ndarray) -> _Classifier:
     """Minimise sum_i weights_i log(1 + exp(-y_i (<x_i, w> + c))) + PENALTY / 2 |w|^2 over c and w with U w = 0.
 
-    U: [r, d], orthonormal rows. The result is the same as for rows x_i from which U is projected out. If the first step
-    is smaller than NOISE, these rows do not separate the modalities, and the normal is 0. Raises NoSubspaceError where
-    the minimisation does not converge.
+    x_i and y_i are the rows and labels of `problem`. U: [r, d], orthonormal rows. The result is the same as for rows
+    x_i from which U is projected out. If the first step is smaller than NOISE, no direction outside U separates the
+    modalities, and the normal is 0. Raises NoSubspaceError where the minimisation does not converge.
     """
     X, y, weights, centre, T = problem
-    Q = np.linalg.qr(T.T @ U.T)[0].T  # U w = 0 where v is orthogonal to these rows
+    Q = np.linalg.qr(T.T @ U.T)[0].T  # with w = T v, U w = 0 if and only if v is orthogonal to the rows of Q
 
     def loss(v: np.ndarray) -> tuple[float, np.ndarray]:
         w, c = T @ v[:-1], 2 * v[-1]
         margin = y * (X @ w + c)
         slope = -weights * y * expit(-margin)
         gradient = _outside(T.T @ (X.T @ slope + PENALTY * w), Q)
-        # log(1 + exp(-m)) - log 2 without cancellation, since late normals of inlp lower the loss by only a millionth.
+        # This is log(1 + exp(-margin)) - log 2 in a form without cancellation, which is needed because the late normals
+        # of inlp lower the loss by only a millionth.
         gain = np.log1p(2 * np.sinh(margin / 4) ** 2) - margin / 2
         return float(weights @ gain + PENALTY / 2 * w @ w), np.append(gradient, 2 * slope.sum())
 
-    # One Newton step from 0, where all curvatures are 1. No curvature is larger elsewhere, so the step does not
-    # overshoot. Late normals converge in this step; the first normal needs about ten more.
+    # The start is one Newton step from 0, where all curvatures are 1. The curvature is at most 1 at every point, so the
+    # step does not overshoot. The late normals of inlp converge in this step; the first normal needs about ten more.
     newton = -loss(np.zeros(X.shape[1] + 1))[1]
     steepest = float(np.abs(newton).max())
     if steepest < NOISE:
@@ -261,9 +269,9 @@ def _outside(w: np.ndarray, U: np.ndarray) -> np.ndarray:
 
 
 def _lda(train: Modalities, means: tuple[np.ndarray, np.ndarray]) -> _Classifier:
-    """Fisher's discriminant; the within-class covariance is the mean over both classes, each shrunk separately."""
+    """Fisher's discriminant. The within-class covariance is the mean of two class covariances, shrunk separately."""
     within = (ledoit_wolf(train.image.astype(np.float64))[0] + ledoit_wolf(train.text.astype(np.float64))[0]) / 2
-    # Shrinkage is 0 where a class has one row, or only equal rows; the ridge keeps the matrix invertible.
+    # If a class has one row or only equal rows, its shrinkage is 0. The ridge keeps the matrix invertible in this case.
     ridge = 1e-9 + 1e-6 * np.trace(within) / len(within)
     return _halfway(solve(within + ridge * np.eye(len(within)), means[0] - means[1], assume_a="pos"), means)
 
@@ -275,7 +283,7 @@ def _halfway(normal: np.ndarray, means: tuple[np.ndarray, np.ndarray]) -> _Class
 
 
 def _accuracy(classifier: _Classifier, rows: Modalities) -> float:
-    """Balanced accuracy: the mean of the shares of correctly classified images and captions."""
+    """Balanced accuracy: the mean of the share of images and the share of captions that are classified correctly."""
     images, texts = (x @ classifier.normal > classifier.threshold for x in rows)
     return float(images.mean() + 1 - texts.mean()) / 2
 

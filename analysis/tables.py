@@ -26,13 +26,13 @@ NULL_SUMMARIES: Schema = {
 
 
 class Null(NamedTuple):
-    """Distribution of one figure of one SAE under a null (by chance), summarised."""
+    """Summary of the values that one figure of one SAE takes under a null (by chance)."""
 
     mean: float
     sd: float
     q025: float
     q975: float
-    draws: int  # 0 for a closed form
+    draws: int  # number of draws; 0 where the null is computed in closed form
 
 
 def null_row(keys: dict[str, Any], statistic: str, name: str, null: Null) -> dict[str, Any]:
@@ -41,9 +41,9 @@ def null_row(keys: dict[str, Any], statistic: str, name: str, null: Null) -> dic
 
 
 def table(columns: dict[str, Any], schema: Schema) -> pl.DataFrame:
-    """A table of arrays and constants; a constant is repeated to the length of the arrays, also to 0 rows.
+    """A table whose columns are arrays and constants. NaN becomes NULL.
 
-    NaN becomes NULL.
+    A constant is repeated to the length of the arrays, which may be 0.
     """
     arrays = {name: value for name, value in columns.items() if isinstance(value, np.ndarray)}
     constants = [pl.lit(value, dtype=schema[name]).alias(name) for name, value in columns.items() if name not in arrays]
@@ -52,7 +52,7 @@ def table(columns: dict[str, Any], schema: Schema) -> pl.DataFrame:
 
 
 def table_of_rows(rows: list[dict[str, Any]], schema: Schema) -> pl.DataFrame:
-    """A table of rows. NaN becomes NULL."""
+    """A table of the given rows. NaN becomes NULL."""
     return pl.DataFrame(rows, schema=schema).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
@@ -74,7 +74,7 @@ def open_pieces(out: Path, name: str, schema: Schema) -> pq.ParquetWriter:
 
 
 def add_piece(file: pq.ParquetWriter, rows: pl.DataFrame) -> None:
-    """Append rows, as row groups of their own, to a file of `open_pieces`."""
+    """Append rows, in new row groups, to a file that `open_pieces` opened."""
     file.write_table(rows.to_arrow().cast(file.schema), row_group_size=ROW_GROUP)
 
 
