@@ -1,7 +1,7 @@
 """Immutable datasets: handles, addresses, digests, locks and atomic writes.
 
-A dataset is a folder named by its recipe, a hash of the stage, its version and its arguments. It appears complete, by
-one rename, or not at all.
+A dataset is a folder. Its name is its recipe: a hash of the stage that made it, the stage's version and its arguments.
+The folder gets this name by one rename, once it is complete.
 This module does not depend on the contents of a dataset.
 """
 
@@ -26,7 +26,7 @@ from storage import provenance, uses
 from storage.errors import BadInput
 from storage.manifest import MANIFEST, Damaged, changed_file, digest_of, files_in, read_manifest
 
-PLANNED = "planned:"  # begins the digest of a dataset that a plan has listed and no run has made
+PLANNED = "planned:"  # begins the digest of a dataset that a plan lists before any run has made it
 
 log = logging.getLogger("bridgescope")
 
@@ -37,13 +37,13 @@ class Dataset(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str  #: folder, relative to the store
-    recipe: str  #: hash of the stage, its version and its arguments
-    digest: str  #: sha256 over the bytes of its files; part of the recipes of datasets that are made from this one
+    recipe: str  #: hash of the stage, the stage's version and its arguments
+    digest: str  #: sha256 over the dataset's files; part of the recipes of datasets made from this one
     rows: int
 
     @property
     def is_planned(self) -> bool:
-        """Whether the dataset does not exist yet: `planned` made the handle."""
+        """Whether the function `planned` made the handle, for a dataset that does not exist yet."""
         return self.digest.startswith(PLANNED)
 
 
@@ -52,8 +52,8 @@ class Address(NamedTuple):
 
     stage: str  #: the folder that holds all outputs of this stage
     version: str  #: version of the stage, raised by hand when new code gives another result
-    arguments: dict[str, Any]  #: JSON-ready, every handle replaced by its digest
-    inputs: tuple[Dataset, ...]  #: the handles among the arguments, for the manifest
+    arguments: dict[str, Any]  #: ready for JSON: every handle is replaced by its digest
+    inputs: tuple[Dataset, ...]  #: the handles among the arguments; the manifest records them
 
     @property
     def recipe(self) -> str:
@@ -68,9 +68,10 @@ class Address(NamedTuple):
 
 
 def address(stage: str, version: str, arguments: dict[str, Any]) -> Address:
-    """Return the address of the output of `stage` for `arguments`. Handles are hashed by their digest, not their path.
+    """Return the address of the output of `stage` for `arguments`.
 
-    Raises TypeError when an argument is neither a handle nor JSON.
+    A handle among the arguments is hashed by its digest, not by its path. Raises TypeError when an argument is neither
+    a handle nor a JSON value.
     """
     inputs: list[Dataset] = []
 
@@ -90,15 +91,15 @@ def address(stage: str, version: str, arguments: dict[str, Any]) -> Address:
 
 
 def planned(path: str, rows: int) -> Dataset:
-    """Handle of a dataset that does not exist yet, so that the datasets that would be made from it can be listed."""
+    """Return a handle of a dataset that does not exist yet. A plan needs it to list the datasets made from this one."""
     return Dataset(path=path, recipe=Path(path).name, digest=f"{PLANNED}{path}", rows=rows)
 
 
 def complete(store: Path, at: Address) -> Dataset | None:
     """Return the handle of the dataset at an address, or None.
 
-    None means that the manifest is missing or damaged, that it is the manifest of another dataset, or that a file has
-    another size than it records.
+    None means that the manifest is missing, is damaged or belongs to another dataset, or that the size of a file
+    differs from the size in the manifest.
     """
     try:
         manifest = read_manifest(store / at.path)
@@ -110,7 +111,7 @@ def complete(store: Path, at: Address) -> Dataset | None:
 
 
 def manifest_of(store: Path, dataset: Dataset) -> dict[str, Any]:
-    """Read a dataset's manifest, as a dict. Raises BadInput, naming the file, when it is missing or damaged."""
+    """Read a dataset's manifest as a dict. Raises BadInput, which names the file, when it is missing or damaged."""
     if not (store / dataset.path).is_dir():
         raise BadInput(f"{store / dataset.path} is missing from the store: run the study again to make it")
     return dict(read_manifest(store / dataset.path))
@@ -139,7 +140,7 @@ def verify(store: Path, dataset: Dataset) -> str | None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold `<path>.lock` until the block ends. The kernel releases it when the process dies, even by SIGKILL."""
+    """Hold the lock `<path>.lock` until the block ends. The kernel releases the lock even after SIGKILL."""
     lock = path.with_name(path.name + ".lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +163,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def touch(handle: int) -> None:
-    """Give a file a later time than it has, also when the clock was set back."""
+    """Give a file a later modification time than it has now, even if the clock was set back."""
     later = max(time.time_ns(), os.fstat(handle).st_mtime_ns + 1)
     os.utime(handle, ns=(later, later))
 
@@ -177,7 +178,7 @@ def sync(path: Path) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a small text file atomically: a reader sees the old text or the new one, never a part."""
+    """Replace a small text file atomically: a reader sees the whole old text or the whole new text."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(text)
     sync(partial)
@@ -199,9 +200,10 @@ def materialize(
 
     `body` fills an empty folder and returns the number of rows. With `resumes`, the folder still holds the files of an
     interrupted call. The folder gets its final name by one rename, after every byte is synced. Files named in
-    `volatile` hold durations and are left out of the digest. A second process that asks for the same dataset waits
-    until the first has made it, then returns it. `machine` describes what `body` computes on, for the manifest; by
-    default this machine's CPU. Raises BadInput when the store cannot be written.
+    `volatile` hold durations and are left out of the digest. If another process is making the same dataset, the call
+    waits until that process has finished, then returns the dataset. `machine` is the description in the manifest of
+    the machine that `body` computes on; the default is this machine's CPU. Raises BadInput when the store cannot be
+    written.
     """
     final = store / at.path
     uses.note(store, at.path)
@@ -252,9 +254,9 @@ def _install(partial: Path, final: Path) -> None:
 def find_store(option: str | os.PathLike[str] | None = None, *, create: bool = False) -> Path:
     """Return the folder of the store: `option`, else the environment variable BRIDGESCOPE_STORE, else a folder `store`.
 
-    The last is searched in the current folder and its parents; the nearest one counts. With `create`, a missing store
-    is created, without option and variable as `./store`. Raises BadInput when there is no store, or when it cannot be
-    created.
+    The folder `store` is searched for in the current folder, then in its parents; the first one found is returned.
+    With `create`, a missing store is created; without `option` and the variable, it is created as `./store`. Raises
+    BadInput when there is no store, or when it cannot be created.
     """
     named = option or os.environ.get("BRIDGESCOPE_STORE")
     if named:

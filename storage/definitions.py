@@ -14,11 +14,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Definitions(NamedTuple):
-    """The numeric definitions."""
+    """The numbers that `storage/sql/definitions.sql` defines."""
 
-    unimodal_bound: float  #: a concept is unimodal when its modality score is below this, or above one minus this
-    min_firings: int  #: concepts with fewer firings are left out of modality shares
-    top_concepts: int  #: size of the set of most energetic concepts in headlines
+    unimodal_bound: float  #: a concept is unimodal if its modality score is below this bound or above 1 - bound
+    min_firings: int  #: concepts with fewer firings are left out of the shares of modalities
+    top_concepts: int  #: number of "most energetic concepts" that the headlines speak of
 
 
 def define(con: duckdb.DuckDBPyConnection) -> None:
@@ -36,11 +36,11 @@ def definitions() -> Definitions:
 
 
 def is_unimodal(modality_score: Array) -> Array:
-    """The macro `is_unimodal` over an array; a score of NaN is not unimodal."""
+    """Apply the macro `is_unimodal` to an array. A concept with a score of NaN is not unimodal."""
     bound = definitions().unimodal_bound
     return np.asarray((modality_score < bound) | (modality_score > 1 - bound))
 
 
 def is_counted(firings: Array, modality_score: Array) -> Array:
-    """The macro `is_counted` over arrays; a concept with a score of NaN is not counted."""
+    """Apply the macro `is_counted` to arrays. A concept with a score of NaN is not counted."""
     return np.asarray((firings >= definitions().min_firings) & np.isfinite(modality_score))

@@ -16,7 +16,7 @@ class Column(NamedTuple):
 
     name: str
     type: str  #: DuckDB's name of the type
-    doc: str  #: "" when the name is enough
+    doc: str  #: description of the column; "" when its name says enough
 
 
 class View(NamedTuple):
@@ -28,7 +28,7 @@ class View(NamedTuple):
 
 
 def documented(con: duckdb.DuckDBPyConnection) -> list[View]:
-    """Every view of a catalog, with the purpose and columns that the header of its SQL file states."""
+    """Return every view of a catalog, with the purpose and columns from the header of its SQL file."""
     documents = []
     for name in views(con):
         header = header_of(name)
@@ -39,10 +39,10 @@ def documented(con: duckdb.DuckDBPyConnection) -> list[View]:
 
 
 def header_of(view: str) -> dict[str, str]:
-    """The sections (Purpose, Inputs, Columns, ...) in the header of the SQL file that defines a view, or its table.
+    """Return the sections (Purpose, Inputs, Columns, ...) in the header of the SQL file of a view, or of its table.
 
-    Purpose and Columns are empty for a view without a file. Such a view shows a table of an old run whose statistic
-    no longer exists.
+    A view without an SQL file shows a table of an old run, for a statistic that this version no longer computes. Its
+    Purpose and Columns are empty.
     """
     files = (SQL / folder / f"{view}.sql" for folder in ("views", "tables"))
     path = next((file for file in files if file.exists()), None)
@@ -63,10 +63,10 @@ def header_of(view: str) -> dict[str, str]:
 
 
 def columns_of(text: str, names: list[str]) -> dict[str, str]:
-    """The description of each column in the section Columns: the text in brackets, after `:` or after `=`.
+    """Return the description of each column from the text of a section Columns.
 
-    Consecutive names share the text that follows the last of them. A part that does not begin with a column name
-    continues the text of the column before it.
+    A description stands in brackets, after `:` or after `=`. Consecutive names share the description that follows the
+    last name. A part that does not begin with a column name continues the description before it.
     """
     docs = dict.fromkeys(names, "")
     pending: list[str] = []
@@ -88,7 +88,7 @@ def columns_of(text: str, names: list[str]) -> dict[str, str]:
 
 
 def _bare(text: str) -> str:
-    """Remove the brackets that enclose a whole text."""
+    """Remove the outer brackets of a text that is enclosed in brackets as a whole."""
     depth = 0
     for place, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")
@@ -98,7 +98,7 @@ def _bare(text: str) -> str:
 
 
 def _split(text: str, by: str) -> list[str]:
-    """Split a text at the separators that are outside brackets."""
+    """Split a text at each separator `by` that is outside brackets."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter in "([<") - (letter in ")]>")

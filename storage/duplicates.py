@@ -1,7 +1,7 @@
-"""Images of equal bytes: a table of those that are not the first of their bytes, and shards of pairs without them.
+"""Duplicates: images with the same bytes as an earlier image. Makes a table of them, and shards of pairs without them.
 
-Which image is the first depends on all shards. So a shard is fetched with all its images; the table is made from all
-shards, and from the shard and its part of the table a shard is made in which the duplicates have failed.
+Which image comes first depends on all shards. So there are three steps: every shard is fetched with all its images; the
+table is made from all shards; each shard is written again with its duplicates marked as failed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 
 from storage.dataset import Dataset
 
-DUPLICATE = "duplicate"  #: the cause of an image that was dropped, since another has the same bytes
+DUPLICATE = "duplicate"  #: the cause that a shard records for a dropped duplicate
 TABLE = "duplicates.parquet"
 COLUMNS = ("pairs", "image_id", "original")
 FILES = ("images.parquet", "captions.parquet")
 
 
 def write_duplicates(out: Path, store: Path, pairs: Sequence[Dataset]) -> int:
-    """Write the table of the duplicates among the acquired images of all shards. Returns its number of rows.
+    """Write the table of the duplicates among the acquired images of all shards. Returns the number of duplicates.
 
     Columns: pairs (digest of the shard), image_id, original (source key of the first image with these bytes, in the
     order of the shards).
@@ -46,7 +46,7 @@ def write_duplicates(out: Path, store: Path, pairs: Sequence[Dataset]) -> int:
 
 
 def read_duplicates(store: Path, table: Dataset) -> dict[str, dict[int, str]]:
-    """{digest of a shard: {image_id: source key of the first image with the same bytes}} of a written table."""
+    """Read the table, as {digest of a shard: {image_id: source key of the first image with the same bytes}}."""
     import polars as pl
 
     found: dict[str, dict[int, str]] = {}
@@ -56,15 +56,15 @@ def read_duplicates(store: Path, table: Dataset) -> dict[str, dict[int, str]]:
 
 
 def digest_of_duplicates(originals: dict[int, str]) -> str:
-    """Hash of one shard's part of the table, for the recipe of the shard without its duplicates."""
+    """Hash one shard's rows of the table. The hash is part of the recipe of the shard without duplicates."""
     return hashlib.sha256(repr(sorted(originals.items())).encode(errors="surrogatepass")).hexdigest()[:20]
 
 
 def write_distinct(out: Path, store: Path, pairs: Dataset, originals: dict[int, str]) -> int:
-    """Write a shard of pairs in which the duplicates have failed. Returns the number of images that are left.
+    """Write a shard of pairs again, with its duplicates marked as failed. Returns the number of acquired images left.
 
-    A duplicate keeps its row, its id and its captions, but not its bytes. The files of a shard without duplicates are
-    linked, so that they take no space.
+    A duplicate keeps its row, its id and its captions, but not its bytes. Files that do not change are hard links
+    to those of the original shard, so that they take no space.
     """
     import pyarrow.parquet as pq
 
@@ -88,7 +88,7 @@ def write_distinct(out: Path, store: Path, pairs: Dataset, originals: dict[int, 
 
 
 def _failed(original: str | None) -> dict[str, Any]:
-    """The columns that a duplicate of an image has in place of its own. None stands for an image that is none."""
+    """The columns that change when an image is a duplicate of `original`. Empty when `original` is None."""
     if original is None:
         return {}
     return {"error": DUPLICATE, "error_detail": f"same bytes as {original}", "image": None}

@@ -1,7 +1,7 @@
 """Embeddings of one model and one pair shard: two Zarr v3 arrays, written one chunk at a time.
 
-Each array has one writer; a killed process loses at most one chunk. Rows follow the rows of the pair shard. The row of
-a failed image is NaN, and its number is listed in an attribute.
+Each array has one writer; a killed process loses at most one chunk. The rows have the order of the pair shard. The row
+of a failed image is NaN, and the attribute `failed_rows` lists its number.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class EmbeddingError(ValueError):
 
 
 class Embeddings(NamedTuple):
-    """The arrays of a shard: as stored, or with each row L2-normalised after reading, since float16 rounds norms."""
+    """The arrays of a shard, as stored or L2-normalised by row. Norms of stored rows differ from 1 by rounding."""
 
-    image: NDArray  #: [n, d], float32 if normalised, float16 as stored; NaN in failed rows
-    text: NDArray  #: [m, d], float32 if normalised, float16 as stored
+    image: NDArray  #: n images x d, float32 if normalised, float16 as stored; NaN in failed rows
+    text: NDArray  #: m captions x d, float32 if normalised, float16 as stored
     failed_rows: list[int]  #: image rows without an embedding
 
 
@@ -45,14 +45,14 @@ def write_modality(
 ) -> None:
     """Write the array of one modality in chunks of 1,024 rows, resuming after the last synced chunk.
 
-    `encode(start, stop)` returns float32 [stop - start, dim], NaN for a failed row. `done(rows)` reports progress:
-    first the number of rows that earlier calls wrote, if any, then the number of rows of each chunk. Raises
+    `encode(start, stop)` returns float32 [stop - start, dim], with NaN in failed rows. `done(rows)` reports progress.
+    It is called once with the number of rows that earlier calls wrote, if any, then with the rows of each chunk. Raises
     EmbeddingError for values that float16 cannot hold.
     """
     progress = out / PROGRESS
     finished = read_memo(progress, CHUNKS)
     first = min(finished.get(modality, 0), _chunks_on_disk(out / modality, rows, dim))
-    # A chunk of failed rows alone is stored too, so that a chunk that is missing on disk was never written.
+    # Chunks of only NaN are stored too. So a chunk that is missing on disk was never written.
     if first == 0:
         array = zarr.create_array(
             out / modality, shape=(rows, dim), chunks=(CHUNK, dim), dtype="float16", compressors=None,
@@ -78,7 +78,7 @@ def _chunk(array: Path, number: int) -> Path:
 
 
 def _chunks_on_disk(array: Path, rows: int, dim: int) -> int:
-    """Number of whole chunks of an array [rows, dim], from the first to the first that is missing or cut short."""
+    """Count the whole chunks of an array [rows, dim] that precede the first missing or truncated chunk."""
     try:
         if zarr.open_array(array, mode="r").shape != (rows, dim):
             return 0
@@ -92,13 +92,13 @@ def _chunks_on_disk(array: Path, rows: int, dim: int) -> int:
 
 
 def written_rows(out: Path, modality: str, rows: np.ndarray[Any, np.dtype[np.int64]]) -> NDArray:
-    """Read rows that are written already, as float32 [len(rows), d], to copy them to later rows of equal content."""
+    """Read rows already written, as float32 [len(rows), d]. Callers copy them to later rows with the same content."""
     array = zarr.open_array(out / modality, mode="r")
     return np.asarray(array.oindex[rows, :], dtype=np.float32)
 
 
 def failed_rows(out: Path) -> list[int]:
-    """Image rows that were written as NaN. Raises EmbeddingError when rows that were written are gone."""
+    """List the image rows that were written as NaN. Raises EmbeddingError when a chunk is missing from the disk."""
     image = zarr.open_array(out / "image", mode="r")
     rows, dim = image.shape
     if (there := _chunks_on_disk(out / "image", rows, dim)) < -(-rows // CHUNK):
@@ -118,14 +118,14 @@ def finish(out: Path, attributes: dict[str, Any]) -> None:
 
 
 def read_attributes(store: Path, dataset: Dataset) -> dict[str, Any]:
-    """The attributes of a dataset's arrays: model identity, preprocessing, shard, failed_rows."""
+    """Read the attributes of a dataset's arrays: model identity, preprocessing, shard, failed_rows."""
     return dict(zarr.open_array(store / dataset.path / "image", mode="r").attrs)
 
 
 def read(store: Path, dataset: Dataset, normalised: bool = True) -> Embeddings:
-    """Read a shard's embeddings, L2-normalised in float32. Without `normalised`: as stored, at half the memory.
+    """Read a shard's embeddings as L2-normalised float32, or, without `normalised`, as float16 at half the memory.
 
-    Raises EmbeddingError when the row of an item that did not fail is missing, or when a row is zero.
+    Raises EmbeddingError when a row is zero, or when a row is NaN and its item did not fail.
     """
     failed = [int(row) for row in read_attributes(store, dataset)["failed_rows"]]
     image, text = (_read(store / dataset.path / name, normalised) for name in ("image", "text"))

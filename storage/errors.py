@@ -4,6 +4,6 @@ from __future__ import annotations
 
 
 class BadInput(ValueError):
-    """Invalid input: the message names the value, its place and what is allowed. The command exits with 2."""
+    """Invalid input. The message names the value, its place and what is allowed. The command exits with status 2."""
 
     exit_code = 2

@@ -1,4 +1,4 @@
-"""Failures of acquiring pairs: their counts by cause, their likely reason, and their retries in later runs."""
+"""Images that could not be acquired: counts by cause, the likely reason, and retries in later runs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from storage.listing import Attempt, append_shard, read_attempts, read_listing, 
 from storage.pairs import Check, read_failures, read_images
 from storage.sources import Source, SourceError, is_transient
 
-MOST_TRIES = 3  # per item, over all runs
+MOST_TRIES = 3  # tries of one item, summed over all runs
 
-#: (start of a cause, its likely reason). The message shows the first entry that fits the most frequent cause.
+#: (start of a cause, likely reason). A message gives the reason of the first entry that fits the most frequent cause.
 LIKELY = (
     ("DNS failure", "names do not resolve: is the network up, and is the resolver (or a proxy) set for this machine?"),
     ("connection failed", "servers cannot be reached: is the network up, or is a firewall or proxy in between?"),
@@ -48,16 +48,16 @@ class Tally(NamedTuple):
 
     images: int  #: distinct items that were requested
     causes: Counter[str]  #: causes of the items that failed
-    duplicates: int  #: images whose bytes equal those of another image, whether they were kept or dropped
-    torn: int  #: digests whose images are on both sides of the split, because their group keys differ
+    duplicates: int  #: images with the same bytes as an earlier image, kept or dropped
+    torn: int  #: digests whose images differ in split number, since they have different group keys
 
     @property
     def failed(self) -> int:
-        """Number of items that failed, without dropped duplicates."""
+        """Number of items that failed; dropped duplicates do not count as failed."""
         return self.causes.total() - self.causes[DUPLICATE]
 
     def told(self) -> str:
-        """Describe in one line how many images were acquired, and the causes of the others by frequency."""
+        """Return one line: how many images were acquired, and the causes of all failures, the most frequent first."""
         acquired = self.images - self.causes.total()
         share = f" ({acquired / self.images:.1%})" if self.images else ""
         line = f"{acquired:,} of {self.images:,} images came through{share}"
@@ -80,7 +80,9 @@ def _too_few(images: int, failed: int, min_success: float) -> bool:
 
 
 class Progress:
-    """Counts of the shards that were fetched so far in a run. They are kept in memory, so that each shard is read once.
+    """Counts of acquired and failed items in the shards that a run has fetched so far.
+
+    The counts stay in memory, so that each shard is read only once.
 
     An item that failed in one shard and was acquired in another counts as acquired.
     """
@@ -99,9 +101,9 @@ class Progress:
                 self.failed.pop(key, None)
 
     def check(self, store: Path, shard: Dataset, min_success: float) -> None:
-        """Raise TooFewPairs when the share of acquired items, with those of this shard, is below `min_success`.
+        """Raise TooFewPairs when the share of acquired items would be below `min_success` with this shard added.
 
-        The shard is not added.
+        The shard is not added to the counts.
         """
         acquired, failed = _outcomes(store, shard)
         new = sum(key not in self.failed for key in failed) - sum(key in self.failed for key in acquired)
@@ -115,7 +117,7 @@ class Progress:
 
 
 def _outcomes(store: Path, shard: Dataset) -> tuple[list[str], dict[str, str]]:
-    """(keys of the acquired items of a shard, {key: cause} of those that failed)."""
+    """Return the keys of a shard's acquired items, and {key: cause} of its failed items."""
     rows = read_images(store, shard, ["source_key", "error"])
     failed = rows.filter(pl.col("error").is_not_null())
     return rows.filter(pl.col("error").is_null())["source_key"].to_list(), dict(failed.iter_rows())
@@ -128,7 +130,7 @@ def likely(causes: Counter[str]) -> str:
 
 
 def tally(store: Path, pairs: Sequence[Dataset]) -> Tally:
-    """Count the acquired and failed items of these shards. An item that moved to a later shard counts there only."""
+    """Count the acquired and failed items of these shards. An item that moved counts only in its later shard."""
     if not pairs:
         return Tally(0, Counter(), 0, 0)
     rows = pl.concat([read_images(store, shard, ["source_key", "sha256", "split_u", "error"]) for shard in pairs])
@@ -140,7 +142,7 @@ def tally(store: Path, pairs: Sequence[Dataset]) -> Tally:
 
 
 def moved(store: Path, source: str, shard: int, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """{source_key: (cause, detail)} of the items that failed in this shard and were acquired in a later one."""
+    """Return {source_key: (cause, detail)} of items that failed in `shard` and were acquired in a later shard."""
     attempts = read_attempts(store, source) if keys else {}
     causes: dict[str, tuple[str, str]] = {}
     for key in keys:
@@ -162,9 +164,9 @@ def retry(
 ) -> Dataset | None:
     """Retry the items whose cause is transient and whose pause is over, at most `most` of them.
 
-    Returns the listing of a new shard with the items that succeeded. Returns None when no item succeeded; then only the
-    ledger of attempts has changed. An item is tried MOST_TRIES times in all. The pause is `retry_after` seconds after
-    the first failure and doubles with each further one.
+    Returns the listing of a new shard with the items that succeeded. When no item succeeded, returns None and changes
+    only the ledger of attempts. An item is tried at most MOST_TRIES times, summed over all runs. The pause is
+    `retry_after` seconds after the first failure and doubles with each further failure.
     """
     now = time.time()
     failed = {row["source_key"]: row for row in read_failures(store, pairs).iter_rows(named=True)}
@@ -189,7 +191,7 @@ def retry(
 
 
 def is_retry_due(store: Path, recipe: str, pairs: Sequence[Dataset], retry_after: float) -> bool:
-    """Whether `retry` would try an item again, or count the first failure of one. Changes nothing."""
+    """Whether `retry` would try any item again, or record the first failure of any item. Changes nothing."""
     failed = read_failures(store, pairs)
     known = read_attempts(store, recipe) if failed.height else {}
     for key, cause in failed.select("source_key", "cause").iter_rows():
@@ -214,7 +216,7 @@ def _try_again(
     attempts: dict[str, Attempt],
     now: float,
 ) -> list[str]:
-    """Read the items that are due. Returns the keys of those that succeeded, and counts the attempts of the others."""
+    """Read the items `due`. Returns the keys of those that succeeded, and adds a try to `attempts` for each other."""
     if not due:
         return []
     listed = pl.concat([read_listing(store, listing) for listing in listings])

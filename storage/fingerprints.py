@@ -1,4 +1,6 @@
-"""Fingerprints of files and folders: what they hold, wherever they lie. Digests are kept in a memo by size and time.
+"""Fingerprints of files and folders. A fingerprint depends on the content, not on the path of the file or folder.
+
+A memo caches the digests of files by size and time of the last change.
 
 This module imports neither numpy nor zarr, so that `bridgescope status` starts quickly.
 """
@@ -16,10 +18,10 @@ from storage.memo import read_memo, update_memo
 
 
 class Stamped(NamedTuple):
-    """The digest of a file that had this size and time."""
+    """The digest of a file, with the size and time that the file had when it was read."""
 
     size: int
-    time: int  #: of the last change, in nanoseconds
+    time: int  #: time of the last change, in nanoseconds
     sha256: str
 
 
@@ -27,19 +29,19 @@ FILES = TypeAdapter(dict[str, Stamped])
 
 
 def files_of(path: Path) -> list[Path]:
-    """All files below a folder, sorted, or the file itself."""
+    """Return all files below a folder, sorted. For the path of a file, return that file alone."""
     return [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
 
 
 def stamp(path: Path) -> str:
-    """Hash over the names, sizes and times of a folder's files, or of one file. Their bytes are not read."""
+    """Hash the names, sizes and times of a folder's files, or of one file, without reading their bytes."""
     stats = [(file.relative_to(path).as_posix(), file.stat()) for file in files_of(path)]
     text = json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def fingerprint(path: Path, memo: Path) -> str:
-    """Sha256 over the names and bytes of a folder's files, or of one file. `memo` caches digests by size and time."""
+    """Hash the names and bytes of a folder's files, or of one file, with sha256. The file `memo` caches the digests."""
     known = read_memo(memo, FILES)
     total, seen = hashlib.sha256(), dict[str, Stamped]()
     for file in files_of(path):

@@ -1,10 +1,11 @@
-"""Keys of the study file in the first edition. They are written and hashed always, also at their default.
+"""The keys that a study file had in its first edition. Records and recipes always contain these keys.
 
-A key that is not listed was added later. It is left out of records and recipes while it is at its default, so that a
-new key moves the address of no dataset. Nothing is ever added here. Keys of SAEs: `sae.settings.FIRST_EDITION`.
+A key that is missing from this list was added later. Records and recipes leave it out while it has its default, so that
+a new key changes the address of no existing dataset. So no key is ever added to this list. The keys of SAEs are in
+`sae.settings.FIRST_EDITION`.
 """
 
-#: {class of a section: its own keys, without those that it inherits}
+#: {class of a section: the keys that the class defines, without inherited keys}
 FIRST_EDITION = {
     "Study": "name pairs models saes diets frontier analyze runtime",
     "Model": "name spec dtype",
@@ -27,5 +28,5 @@ FIRST_EDITION = {
 
 
 def first_edition(section: type) -> frozenset[str]:
-    """The keys of a section, own and inherited, that the first edition had."""
+    """Return the keys that a section had in the first edition, including inherited keys."""
     return frozenset(key for cls in section.__mro__ for key in FIRST_EDITION.get(cls.__name__, "").split())

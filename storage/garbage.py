@@ -1,7 +1,7 @@
 """Garbage: datasets that no retained run refers to, and unfinished folders of interrupted processes.
 
-Only two kinds of folders are deleted: datasets, as identified by their manifest, and folders that have the name of a
-dataset with the suffix `.partial` or `.old`.
+Only two kinds of folders are deleted: datasets, which their manifest identifies, and folders with the name of a dataset
+and the suffix `.partial` or `.old`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Item(NamedTuple):
 
     path: str  #: relative to the store
     bytes: int
-    why: str  #: the dataset's entry and run, or the state of an unfinished folder
+    why: str  #: why it can be deleted: the state of an unfinished folder, or a run that lists it
 
 
 class Drop(NamedTuple):
@@ -45,29 +45,30 @@ class Garbage(NamedTuple):
     """The folders that a collection would delete, and those that it leaves."""
 
     items: list[Item]
-    kept: int  #: number of datasets that a retained run refers to
-    in_use: list[Item]  #: in no retained run, but made or adopted by a run that has a lease, or being made
-    leases: list[Lease]  #: the runs that protect the items of `in_use`
-    stamps: dict[str, int | None]  #: {path of an item: `storage.lease.stamp` of its dataset as the search began}
-    damaged: list[str]  #: sentences on folders that are named like datasets and whose manifest is damaged; these stay
+    kept: int  #: number of datasets that stay because a retained run or a source refers to them
+    in_use: list[Item]  #: in no retained run, but protected by a lease or locked by a process
+    leases: list[Lease]  #: leases of the runs that protect the items of `in_use`
+    stamps: dict[str, int | None]  #: {path of an item: `storage.lease.stamp` of its dataset when the search began}
+    damaged: list[str]  #: one sentence per folder with a damaged manifest; such folders are not deleted
     dropped: tuple[Path, ...] = ()  #: folders of the runs of a dropped variant
 
     def kept_for(self, lease: Lease) -> int:
-        """The number of folders that stay because the run of a lease uses them."""
+        """Number of folders that stay because the run with this lease uses them."""
         return sum(_base(item.path) in lease.uses for item in self.in_use)
 
 
 def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False, drop: Drop | None = None) -> Garbage:
     """Look for garbage. Deletes nothing.
 
-    The retained runs of a study are, for each of its variants, the `keep` newest complete runs and all runs after them;
-    while the study runs, all of its runs are retained. With `interrupted`, runs that failed or were interrupted are
-    not retained. No run of the variant `drop` is retained. Raises BadInput when a run cannot be read, since its
-    references are then unknown, and when there is no such variant.
+    For each variant of a study, the `keep` newest complete runs and all runs after them are retained. While a study is
+    running, all its runs are retained. With `interrupted`, runs that failed or were interrupted are not retained. No
+    run of the variant `drop` is retained. Raises BadInput when a run cannot be read, since its datasets are then
+    unknown, and when the variant `drop` does not exist.
     """
     if keep < 1:
         raise BadInput(f"--keep {keep}: at least 1, the newest complete run of each study")
-    # In this order: a run that uses a folder later changes its stamp, an earlier one has a lease, or else a record.
+    # The order matters: folders and stamps, then leases, then records. A run that uses a folder after its stamp was
+    # read changes the stamp. A run that used the folder before has a lease, or, once it has ended, a record.
     datasets, damaged = _folders(store)
     stamps = {folder.relative_to(store).as_posix(): stamp(folder.with_suffix("")) for folder in datasets}
     begun = [lease for lease in leases(store) if lease.live or not interrupted]
@@ -109,7 +110,7 @@ def collect(store: Path, garbage: Garbage) -> list[Item]:
     with locked(store / "studies" / "garbage"):
         for item in garbage.items:
             folder = store / item.path
-            # A run that began after the search, and has perhaps ended, may have adopted the dataset.
+            # A run may have adopted the dataset since the search, and may even have ended.
             with unused(folder.with_suffix(""), garbage.stamps[item.path]) as free:
                 if not free or not folder.exists():
                     continue
@@ -125,9 +126,9 @@ def collect(store: Path, garbage: Garbage) -> list[Item]:
 
 
 def _retained(runs: list[Run], keep: int, interrupted: bool) -> list[Run]:
-    """For each variant, the newest `keep` complete runs and all runs after the newest complete one.
+    """For each variant, return the newest `keep` complete runs and all runs after the newest complete run.
 
-    With `interrupted`, of the latter only runs of one stage that ended.
+    With `interrupted`, only those later runs are returned that ended as runs of one stage ("partial").
     """
     retained: list[Run] = []
     for variant in dict.fromkeys(run.variant for run in runs):
@@ -139,24 +140,24 @@ def _retained(runs: list[Run], keep: int, interrupted: bool) -> list[Run]:
 
 
 def _variants(store: Path) -> list[str]:
-    """Every variant in the store, as STUDY:VARIANT."""
+    """Return every variant in the store, as STUDY:VARIANT."""
     return [f"{study}:{variant}" for study in studies(store) for variant in variants(store, study)]
 
 
 def _listed(store: Path) -> set[str]:
-    """Paths of the listings that the next scan of each source reads. Raises BadInput for a damaged manifest."""
+    """Return paths of the listings that the next scan of each source reads. Raises BadInput for a damaged manifest."""
     return {shard.path for path in store.glob("sources/*/manifest.json") for shard in read_shards(path)}
 
 
 def damaged_folders(store: Path) -> list[str]:
-    """A sentence for each folder that is named like a dataset and whose manifest is damaged."""
+    """Return one sentence for each folder that is named like a dataset and has a damaged manifest."""
     return _folders(store)[1]
 
 
 def _folders(store: Path) -> tuple[list[Path], list[str]]:
-    """All datasets (folders named by their recipe, confirmed by the manifest) and all their `.partial` and `.old`.
+    """Return all folders of datasets, and one sentence for each folder with a damaged manifest.
 
-    Beside them a sentence for each folder whose manifest is damaged.
+    A dataset is a folder whose name and manifest agree on its recipe. Folders `.partial` and `.old` are included.
     """
     folders, damaged = [], []
     for folder in sorted(store.glob("*/*")):
@@ -178,12 +179,12 @@ def _folders(store: Path) -> tuple[list[Path], list[str]]:
 
 
 def _base(path: str) -> str:
-    """The path of the dataset to which a folder belongs: its own without `.partial` or `.old`."""
+    """Return the path of a dataset from the path of its folder, which may end in `.partial` or `.old`."""
     return path.removesuffix(".partial").removesuffix(".old")
 
 
 def _size(folder: Path) -> int:
-    """Total bytes of the files below a folder, which another process may be changing."""
+    """Return the total size of the files below a folder, in bytes. Another process may remove files meanwhile."""
     total = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):

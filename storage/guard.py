@@ -1,9 +1,8 @@
-"""The guard of ad-hoc SQL. It accepts one statement that only reads, and judges it by its parse tree.
+"""The guard of ad-hoc SQL. It accepts a query of one statement that only reads, as the parse tree of the query shows.
 
 DuckDB's `read_only` is not enough: it lets COPY write files, and a COPY inside a CTE has the type SELECT. So the guard
 walks the whole tree and refuses every node, relation or function that is not listed in `storage/allowed/`. It never
-runs the query. `storage.wall` is the second protection: it makes the kernel refuse writes, if the guard has missed
-something.
+runs the query. `storage.wall` is the second protection: it makes the kernel refuse writes that the guard has missed.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from storage.statements import SQL
 
 ALLOWED = "one SELECT, EXPLAIN, DESCRIBE or SHOW statement"
 
-# The options of EXPLAIN are listed by name. Otherwise the pattern could take an option for the start of the statement,
-# or the start of the statement for an option.
+# The options of EXPLAIN are listed by name. Otherwise the pattern could mistake an option for the start of the
+# explained statement, or the start of that statement for an option.
 _OPTION = r"(?:(?:analyze|verbose)(?:\s+(?:true|false|on|off))?|format\s+\w+)"
 EXPLAIN = re.compile(
     rf"\s*explain\b(?:\s+(?:analyze|verbose)\b)*(?:\s*\(\s*{_OPTION}(?:\s*,\s*{_OPTION})*\s*\))?\s*", re.IGNORECASE
 )
 
-SHOWN = ("tables", "__show_tables_expanded")  #: relation names that SHOW TABLES and SHOW ALL TABLES have in the tree
-NAME = re.compile(r"[\w $-]+")  # names of views; file names do not match, since they have a dot or a slash
+SHOWN = ("tables", "__show_tables_expanded")  #: what SHOW TABLES and SHOW ALL TABLES read, as named in the tree
+NAME = re.compile(r"[\w $-]+")  # matches names of views; file names have a dot or a slash and do not match
 SYSTEM = re.compile(r"(pg|duckdb|pragma|sqlite)_", re.IGNORECASE)
 WRITES = ("copy", "insert", "update", "delete", "merge")  #: writing statements that DuckDB 2.0 accepts inside a CTE
 ENDS_PIVOT = ("using", "group", "order", "limit", "offset", "union", "except", "intersect", ";")
@@ -40,8 +39,8 @@ ENDS_PIVOT = ("using", "group", "order", "limit", "offset", "union", "except", "
 def check(con: duckdb.DuckDBPyConnection, query: str) -> str:
     """Return the text of the one statement of a query. Raises BadInput unless the statement only reads.
 
-    Costs .5 to 2.3 ms for the queries of `tests/storage/honest.sql`. An EXPLAIN is judged by the statement that it
-    explains, since EXPLAIN ANALYZE runs this statement.
+    The check takes 0.5 to 2.3 ms for each query of `tests/storage/honest.sql`. EXPLAIN is judged by the statement that
+    it explains, since EXPLAIN ANALYZE runs that statement.
     """
     try:
         query.encode()
@@ -65,7 +64,7 @@ def check(con: duckdb.DuckDBPyConnection, query: str) -> str:
 
 
 def _one_statement(con: duckdb.DuckDBPyConnection, query: str) -> tuple[str, str]:
-    """The type and the text of the only statement of a query, without the semicolon and comments that follow it."""
+    """Return the type and text of a query's only statement, without the semicolon and comments after the statement."""
     try:
         statements = con.extract_statements(query)
     except duckdb.Error as error:
@@ -82,7 +81,7 @@ def _one_statement(con: duckdb.DuckDBPyConnection, query: str) -> tuple[str, str
 
 
 def _tree(con: duckdb.DuckDBPyConnection, text: str) -> Any:
-    """The parsed statement as DuckDB serializes it."""
+    """Parse a statement. Returns the tree as DuckDB serializes it to JSON."""
     try:
         ((serialized,),) = con.execute("SELECT json_serialize_sql(?)", [text]).fetchall()
         tree = json.loads(serialized)
@@ -98,7 +97,7 @@ def _tree(con: duckdb.DuckDBPyConnection, text: str) -> Any:
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every object of a tree, at every depth."""
+    """Yield every JSON object of a tree, at every depth."""
     rest = [tree]
     while rest:
         node = rest.pop()
@@ -110,7 +109,7 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def _judge(node: dict[str, Any]) -> None:
-    """Raise BadInput unless one node of a tree is allowed."""
+    """Raise BadInput unless this node of a parse tree is allowed."""
     kind = node.get("type")
     if isinstance(kind, str) and kind not in _listed("nodes"):
         raise BadInput(f"{kind.removesuffix('_QUERY_NODE')} is not allowed here: {ALLOWED}")
@@ -140,25 +139,25 @@ def _refuse_function(name: str) -> None:
 
 @functools.cache
 def _listed(name: str) -> frozenset[str]:
-    """The words of a list in `storage/allowed/`."""
+    """Return the words in the list `storage/allowed/<name>.txt`."""
     lines = (Path(__file__).parent / "allowed" / f"{name}.txt").read_text().splitlines()
     return frozenset(word for line in lines if not line.startswith("# ") for word in line.split())
 
 
 @functools.cache
 def functions() -> frozenset[str]:
-    """Names of the functions that may be called: those of `functions.txt` and the macros of the catalog."""
+    """Return the names of the allowed functions: the list `functions.txt` and the macros of the catalog."""
     files = [SQL / "definitions.sql", *(SQL / "macros").glob("*.sql")]
     macros = [name for file in files for name in re.findall(r"^CREATE .*?MACRO (\w+)", file.read_text(), re.MULTILINE)]
     return _listed("functions").union(name.lower() for name in macros)
 
 
 def _with_values(text: str) -> str:
-    """Return the text with `IN (NULL)` added behind each column of a PIVOT that lists no values.
+    """Return the text with `IN (NULL)` added after each column of a PIVOT that lists no values.
 
-    DuckDB turns a PIVOT without values into two statements, the first of which finds the values, and does not serialize
-    them. With a list of values it is one SELECT, whose other parts are unchanged and can be judged. Raises BadInput for
-    a text that contains one of the words WRITES.
+    DuckDB turns a PIVOT without values into two statements, and cannot serialize them. A PIVOT with values is one
+    SELECT, which can be judged; the added values leave its other parts unchanged. Raises BadInput for a text that
+    contains one of the words WRITES.
     """
     tokens = _tokens(text)
     for _, word, *_ in tokens:
@@ -176,7 +175,7 @@ def _with_values(text: str) -> str:
 
 
 def _tokens(text: str) -> list[tuple[int, str, int, int]]:
-    """Tokens of a query without comments: depth in parentheses, word in lower case, start and end in bytes."""
+    """Return (depth in parentheses, word in lower case, first byte, end byte) of each token that is not a comment."""
     raw = text.encode()
     starts = duckdb.tokenize(text)
     stops = [start for start, _ in starts[1:]] + [len(raw)]
@@ -192,7 +191,7 @@ def _tokens(text: str) -> list[tuple[int, str, int, int]]:
 
 
 def _unlisted(tokens: list[tuple[int, str, int, int]], place: int) -> Iterator[tuple[int, int]]:
-    """Yield start and end, in bytes, of each column without values in the ON clause of the PIVOT at token `place`."""
+    """Yield the start and end byte of each column without values in the ON clause of the PIVOT at token `place`."""
     depth = tokens[place][0]
     clause, listed = False, False
     column = list[tuple[int, int]]()

@@ -1,4 +1,4 @@
-"""What is damaged in a store: datasets, records of runs, and the files of sources. Reads all of it, changes nothing."""
+"""Find damaged datasets, records of runs and files of sources in a store. Reads every file, and changes none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from storage.runs import Run, numbers, read_run
 
 
 def readable_runs(store: Path, study: str) -> tuple[list[Run], list[str]]:
-    """(the runs of a study that can be read, in the order of their numbers; a sentence for each that cannot)."""
+    """Return the readable runs of a study, in the order of their numbers, and one sentence for each unreadable run."""
     runs, damaged = [], []
     for number in numbers(store, study):
         try:
@@ -24,7 +24,7 @@ def readable_runs(store: Path, study: str) -> tuple[list[Run], list[str]]:
 
 
 def current(runs: list[Run]) -> list[Run]:
-    """Of each variant the newest complete run and those after it, or all of them when none is complete."""
+    """For each variant, return the newest complete run and the runs after it; all runs if none is complete."""
     kept: list[Run] = []
     for variant in dict.fromkeys(run.variant for run in runs):
         own = [run for run in runs if run.variant == variant]
@@ -34,14 +34,14 @@ def current(runs: list[Run]) -> list[Run]:
 
 
 def damaged_datasets(store: Path, runs: list[Run]) -> list[str]:
-    """A sentence for each dataset of some runs that is missing or whose bytes have changed."""
+    """Return one sentence for each dataset of these runs that is missing or has changed bytes."""
     datasets = {(entry.dataset.path, entry.dataset.digest): entry.dataset for run in runs for entry in run.entries}
     problems = [verify(store, dataset) for dataset in datasets.values()]
     return [f"{problem}: delete its folder and run again" for problem in problems if problem is not None]
 
 
 def damaged_sources(store: Path) -> list[str]:
-    """A sentence for each file below `sources/` that is not the JSON that this project writes."""
+    """Return one sentence for each JSON file below `sources/` that this project cannot read."""
     damaged = []
     for path in sorted((*store.glob("sources/*.json"), *store.glob("sources/*/*.json"))):
         try:

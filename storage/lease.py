@@ -1,7 +1,8 @@
 """Leases protect the datasets of unfinished runs from garbage collection: `studies/<name>/running/*.lease`.
 
-Each unfinished run has one such file and holds a lock on it, which the kernel releases when the process dies. The file
-`*.uses` beside it lists the datasets that the run makes or adopts; a lease protects these, whatever any clock says.
+Each unfinished run has one lease file and holds a lock on it. The kernel releases the lock when the process dies. The
+file `*.uses` beside the lease lists the datasets that the run makes or adopts (takes from an earlier run). The lease
+protects these datasets; their times do not matter, since clocks can be wrong.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from storage.errors import BadInput
 
 
 class Lease(NamedTuple):
-    """A run that has begun and not finished."""
+    """The lease of a run that has begun and not finished."""
 
     path: Path
     study: str
-    holder: str  #: process and host
-    uses: frozenset[str]  #: paths of the datasets that the run has made or adopted, and of those it was making
-    live: bool  #: its process is alive; otherwise the run was interrupted
+    holder: str  #: process and host of the run
+    uses: frozenset[str]  #: paths of the datasets that the run has made, adopted or begun to make
+    live: bool  #: whether the process of the run is alive; if not, the run was interrupted
 
 
 def leases(store: Path, study: str = "*") -> list[Lease]:
-    """The leases of all runs that have begun and not finished, by path. Changes nothing."""
+    """Return the leases of all unfinished runs, sorted by path. Changes nothing."""
     held = []
     for path in sorted(store.glob(f"studies/{study}/running/*.lease")):
         try:
             handle = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:  # the run has ended since the glob
+        except FileNotFoundError:  # the run ended after the search for leases
             continue
         try:
             live = not _try_lock(handle, fcntl.LOCK_SH)
@@ -51,9 +52,9 @@ def leases(store: Path, study: str = "*") -> list[Lease]:
 def running(store: Path, study: str) -> Iterator[Path]:
     """Hold a lease on the datasets that a run of `study` makes or adopts inside the block. Yields the lease's file.
 
-    The lease takes over the datasets of interrupted runs of the study. It is removed when the block ends without an
-    error. After an error it stays, unlocked, so that garbage collection keeps the run's datasets until the study runs
-    again.
+    The lease also takes over the datasets of interrupted runs of the study. It is removed when the block ends without
+    an error. After an error the lease file stays, without its lock. Garbage collection then keeps the run's datasets
+    until the study runs again.
     """
     folder = store / "studies" / study / "running"
     path = folder / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.lease"
@@ -79,7 +80,7 @@ def running(store: Path, study: str) -> Iterator[Path]:
 
 
 def _new_lease(path: Path) -> int:
-    """Make a lease's file and return its handle. The file is locked before it has its name, so it never looks dead."""
+    """Make a lease file and return its handle. It is locked before it gets its name, so its run never looks dead."""
     partial = path.with_suffix(".partial")
     handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     try:
@@ -97,17 +98,18 @@ def _uses_of(lease: Path) -> Path:
 
 
 def _remove(lease: Path) -> None:
-    """Remove a lease, then its uses: a kill in between leaves no lease without its uses."""
+    """Remove a lease file, then its `*.uses` file. In this order, a kill leaves no lease without its uses."""
     lease.unlink(missing_ok=True)
     _uses_of(lease).unlink(missing_ok=True)
 
 
 def adopt(store: Path, at: Address) -> Dataset | None:
-    """Return the dataset at an address if it is complete, and mark it as in use; else return None.
+    """Return the dataset at an address and mark it as in use. Returns None when the dataset is not complete.
 
-    Garbage collection keeps a marked dataset while the caller's lease is held.
+    Garbage collection keeps a marked dataset while the caller holds its lease.
 
-    Also returns None while another process is making or deleting the dataset; `materialize` then waits for its lock.
+    Also returns None while another process is making or deleting the dataset. The caller then calls `materialize`,
+    which waits for the other process.
     """
     lock = lock_of(store / at.path)
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +127,7 @@ def adopt(store: Path, at: Address) -> Dataset | None:
 
 
 def stamp(folder: Path) -> int | None:
-    """A number that differs after each use of the dataset, whatever the clock does; None if it has no lock file."""
+    """Return a number that changes with each use of a dataset, whatever the clock shows; None without a lock file."""
     try:
         return lock_of(folder).stat().st_mtime_ns
     except FileNotFoundError:
@@ -133,7 +135,7 @@ def stamp(folder: Path) -> int | None:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process holds the dataset's lock: it is making the dataset, or taking it into use."""
+    """Whether a process holds the lock of the dataset, because it is making, adopting or deleting the dataset."""
     try:
         handle = os.open(lock_of(folder), os.O_RDONLY)
     except FileNotFoundError:
@@ -146,11 +148,11 @@ def is_held(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def unused(folder: Path, known: int | None) -> Iterator[bool]:
-    """Hold a dataset's lock. Yields False if another process holds it, or if its stamp is no longer `known`."""
+    """Hold the lock of a dataset. Yields False if another process holds it, or if the stamp is no longer `known`."""
     exclusive = os.O_EXCL if known is None else 0
     try:
         handle = os.open(lock_of(folder), os.O_RDWR | os.O_CREAT | exclusive, 0o644)
-    except FileExistsError:  # it had no lock file: somebody has used it since
+    except FileExistsError:  # `known` is None, and a process has made a lock file since
         yield False
         return
     try:
@@ -160,7 +162,7 @@ def unused(folder: Path, known: int | None) -> Iterator[bool]:
 
 
 def lock_of(folder: Path) -> Path:
-    """Path of the lock file of a dataset's folder, the same that `storage.dataset.locked` uses."""
+    """Return the path of a dataset's lock file, which `storage.dataset.locked` uses too."""
     return folder.with_name(f"{folder.name}.lock")
 
 

@@ -1,7 +1,7 @@
-"""The scan of a source: it gives each item a shard and a row, once, and reports changes since the last scan.
+"""The scan of a source. It gives each item a shard and a row, which never change, and reports what is new.
 
-A listing is an immutable dataset with one row per item of a shard. The manifest of a source names its listings. It is a
-small file that is replaced by one rename.
+A listing is an immutable dataset with one row per item of a shard. The manifest of a source is a small file that names
+the source's listings. A scan replaces the manifest by one rename.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from storage.manifest import Damaged
 from storage.memo import read_memo, update_memo
 from storage.sources import Dropped, Item, Source
 
-SHARD_ROWS = 2**20  # ids are shard number x 2^20 + row
+SHARD_ROWS = 2**20  # the id of an item is shard number x 2^20 + row
 SCHEMA: dict[str, Any] = {
     "row": pl.Int32,
     "source_key": pl.String,
@@ -42,7 +42,7 @@ class Attempt(NamedTuple):
     tries: int
     at: float  #: time of the last try, in seconds since the epoch
     cause: str
-    #: {shard: [cause, detail]} of the shards where it failed before it was acquired in a later one
+    #: {shard: [cause, detail]} of the shards in which the item failed before a later shard acquired it
     left: dict[str, list[str]]
 
 
@@ -52,19 +52,19 @@ ATTEMPTS = TypeAdapter(dict[str, Attempt])
 class Scan(NamedTuple):
     """The result of a scan."""
 
-    listings: list[Dataset]  #: one per shard, in the order of shard numbers
+    listings: list[Dataset]  #: one listing per shard, in the order of shard numbers
     dropped: list[Dropped]  #: items that the source holds but does not offer for the study
-    new: int  #: number of shards that the last scan did not have
+    new: int  #: number of shards that did not exist at the last scan
     changed: int  #: number of shards whose listing differs from the last scan
-    source: str  #: recipe of the source; its folder holds the manifest and the ledger of attempts
-    moved: dict[int, list[str]]  #: {shard: keys} of items that failed there and were acquired in a later shard
+    source: str  #: recipe of the source, the name of the folder with its manifest and ledger of attempts
+    moved: dict[int, list[str]]  #: {shard: keys of the items that failed in it and were acquired in a later shard}
 
 
 def scan(store: Path, source: Source, shard_size: int) -> Scan:
     """List a source and assign every item its shard and row.
 
     An item that was listed before keeps its place, a new item goes into a new shard, and the row of a removed item is
-    never used again. A shard whose items did not change has the same listing, byte for byte.
+    never used again. A shard whose items did not change keeps its listing, byte for byte.
     """
     listing = source.list()
     if not listing.items:
@@ -91,18 +91,18 @@ def scan(store: Path, source: Source, shard_size: int) -> Scan:
 
 
 class Foreseen(NamedTuple):
-    """A shard as the next scan will list it."""
+    """A shard, as the next scan would list it."""
 
-    listing: Dataset  #: a planned dataset, where the store does not hold this listing
+    listing: Dataset  #: handle of the listing, a planned one if the store does not hold the listing
     images: int
     captions: int
     locators: list[str]
 
 
 def foresee(store: Path, source: Source, shard_size: int) -> list[Foreseen]:
-    """List a source as `scan` does, and write nothing. One entry per shard.
+    """List a source as `scan` does, but write nothing. Returns one entry per shard.
 
-    Raises BadInput where `scan` would.
+    Raises BadInput for the same reasons as `scan`.
     """
     listing = source.list()
     if not listing.items:
@@ -124,24 +124,24 @@ def _address(source: Source, shard_size: int) -> Address:
 
 
 def _home(shards: list[list[dict[str, Any]]]) -> dict[str, int]:
-    """{source_key: shard}: the last shard that lists each item. Scans update the item in this shard only."""
+    """Return {source_key: number of the last shard with the item}. Scans update an item only in its last shard."""
     return {row["source_key"]: shard for shard, rows in enumerate(shards) for row in rows}
 
 
 def _shards(folder: Path) -> list[Dataset]:
-    """The listings named in a source's manifest."""
+    """Return the listings that the manifest of a source names; none if there is no manifest."""
     manifest = folder / "manifest.json"
     return read_shards(manifest) if manifest.exists() else []
 
 
 class _SourceManifest(BaseModel):
-    """What is read of a source's manifest; it also says what the source is."""
+    """The part of a source's manifest that is read back. The manifest also describes the source, for people."""
 
     shards: list[Dataset]
 
 
 def read_shards(manifest: Path) -> list[Dataset]:
-    """Read the listings that a source's manifest names. Raises Damaged when it cannot be read."""
+    """Read the listings that the manifest of a source names. Raises Damaged when the manifest cannot be read."""
     try:
         return _SourceManifest.model_validate_json(manifest.read_bytes(), strict=True).shards
     except (OSError, ValidationError) as error:
@@ -158,7 +158,7 @@ def _record(folder: Path, listings: list[Dataset], known: dict[str, Any]) -> Non
 
 
 def append_shard(store: Path, source: str, keys: Sequence[str]) -> Dataset:
-    """Put items whose retry succeeded into a new shard, with new ids. Later scans keep them there.
+    """Put items whose retry succeeded into a new shard, with new ids. Later scans keep the items in this shard.
 
     `source` is the recipe of the source, as in `Scan.source`. Raises BadInput when the source has no manifest.
     """
@@ -184,22 +184,22 @@ def append_shard(store: Path, source: str, keys: Sequence[str]) -> Dataset:
 def read_attempts(store: Path, source: str) -> dict[str, Attempt]:
     """Read the source's ledger of attempts: {source_key: Attempt} of the items that failed by a transient cause.
 
-    It is a memo: where it is lost, the items are tried again from the first attempt on.
+    The ledger is a memo. If it is lost, the count of attempts starts again at the first.
     """
     return read_memo(store / "sources" / source / "attempts.json", ATTEMPTS)
 
 
 def write_attempts(store: Path, source: str, attempts: Mapping[str, Attempt]) -> None:
-    """Replace the source's ledger of attempts. It belongs to no dataset, so a failed retry changes no dataset."""
+    """Replace the source's ledger of attempts. The ledger is no dataset, so a failed retry changes no dataset."""
     gone = read_attempts(store, source).keys() - attempts.keys()
     update_memo(store / "sources" / source / "attempts.json", ATTEMPTS, attempts, gone)
 
 
 def assign(before: list[list[dict[str, Any]]], items: list[Item], shard_size: int) -> list[list[dict[str, Any]]]:
-    """Assign every item a shard and a row. Earlier assignments are kept. A pure function of its arguments.
+    """Assign every item a shard and a row. Earlier assignments are kept. This is a pure function.
 
-    An item that is listed in two shards failed in the first and was acquired in the last. Only its row in the last
-    shard is updated.
+    `before` holds the rows of each shard at the last scan. An item in two shards failed in the first and was acquired
+    in the last. Only its row in the last shard is updated.
     """
     offered = {item.source_key: item for item in items}
     if len(offered) != len(items):
@@ -220,7 +220,10 @@ def assign(before: list[list[dict[str, Any]]], items: list[Item], shard_size: in
 
 
 def _updated(rows: list[dict[str, Any]], offered: dict[str, Item], moved: set[str]) -> list[dict[str, Any]]:
-    """Update a shard's rows from the source. Rows and caption rows keep their numbers; new captions are appended."""
+    """Update the rows of a shard from the items `offered`, except the keys `moved`, which a later shard holds.
+
+    Rows and caption rows keep their numbers. New captions are appended.
+    """
     free = 1 + max((caption["row"] for row in rows for caption in row["captions"]), default=-1)
     updated = []
     for row in rows:
@@ -260,12 +263,12 @@ def _rows(store: Path, listing: Dataset) -> list[dict[str, Any]]:
 
 
 def read_listing(store: Path, listing: Dataset) -> pl.DataFrame:
-    """Read the rows of one shard's listing, including removed ones."""
+    """Read the rows of one shard's listing, including the rows of removed items."""
     return pl.read_parquet(store / listing.path / "listing.parquet", glob=False)
 
 
 def _write(store: Path, number: int, rows: list[dict[str, Any]]) -> Dataset:
-    """Write a listing."""
+    """Write the listing of shard `number`."""
 
     def body(out: Path) -> int:
         table = pl.DataFrame(rows, schema=SCHEMA).with_columns(shard=pl.lit(number, pl.Int32))
@@ -276,13 +279,13 @@ def _write(store: Path, number: int, rows: list[dict[str, Any]]) -> Dataset:
 
 
 def _address_of_rows(number: int, rows: list[dict[str, Any]]) -> Address:
-    """Address of a listing. It depends on the content alone, so a source that is moved keeps its listings."""
+    """Return the address of a listing. It depends only on the shard's number and rows, not on the source's place."""
     content = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
     return address("listings", "2", {"shard": number, "content": content})
 
 
 def write_ledger(store: Path, dropped: list[Dropped], failed: pl.DataFrame) -> Dataset:
-    """Write the ledger: every item of the source that is not in the study, with its cause."""
+    """Write the ledger, which lists every item of the source that is not in the study, with the cause."""
     rows = [{"source_key": d.source_key, "shard": None, "cause": d.cause, "detail": d.detail} for d in dropped]
     ledger = pl.concat([pl.DataFrame(rows, schema=DROPPED), failed.cast(DROPPED)])  # type: ignore[arg-type]
     ledger = ledger.sort("cause", "source_key")

@@ -1,6 +1,7 @@
-"""The manifest of a dataset, `dataset.json`: what the dataset is, what it was made from, and by what.
+"""The manifest of a dataset, `dataset.json`. It describes the dataset, its inputs, and what code and machine made it.
 
-It is written last, so that a folder that holds one is complete. It may be damaged: `read_manifest` then says how.
+The manifest is written last, so a folder with a manifest is complete. If the manifest is damaged, `read_manifest` says
+how.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from storage.errors import BadInput
 
 MANIFEST = "dataset.json"
 RECORD = "cached.json"  # Prefect's cache record of the task; kept in the folder, so that it is deleted with it
-#: Errors of the process, not of the store: they do not mean that a file is damaged.
+#: Errors of the process, such as too many open files. They do not mean that a file of the store is damaged.
 NOT_OF_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
 
 
 class Damaged(BadInput):
-    """A file of the store is missing, or is not what was written. The message names the file."""
+    """A file of the store is missing or differs from what was written. The message names the file."""
 
 
 def _inside(name: str) -> str:
@@ -35,25 +36,25 @@ def _inside(name: str) -> str:
 class Manifest(BaseModel):
     """The contents of `dataset.json`."""
 
-    model_config = ConfigDict(extra="allow", strict=True)  # other keys: those of later versions
+    model_config = ConfigDict(extra="allow", strict=True)  # later versions may add keys
 
     stage: str  #: the folder that holds all outputs of the stage
     version: str
     recipe: str
     arguments: dict[str, Any]
-    inputs: list[dict[str, Any]]  #: handles of the datasets that it was made from
+    inputs: list[dict[str, Any]]  #: handles of the datasets that this dataset was made from
     digest: str
     rows: Annotated[int, Field(ge=0)]
-    files: dict[Annotated[str, AfterValidator(_inside)], int]  #: {name: bytes}
+    files: dict[Annotated[str, AfterValidator(_inside)], int]  #: {name of a file: its size in bytes}
     volatile: list[str]  #: files that hold durations and are not part of the digest
     seconds: float
     libraries: dict[str, str]
-    code: dict[str, Any] | None = None  #: `storage.provenance.code`; added after version 0.1, as is `machine`
-    machine: dict[str, Any] | None = None  #: `storage.provenance.machine`
+    code: dict[str, Any] | None = None  #: `storage.provenance.code`; None in version 0.1
+    machine: dict[str, Any] | None = None  #: `storage.provenance.machine`; None in version 0.1
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a dataset's folder. Raises Damaged when it is missing or is not a manifest."""
+    """Read the manifest in the folder of a dataset. Raises Damaged when `dataset.json` is missing or not a manifest."""
     path = folder / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_bytes())
@@ -68,7 +69,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def changed_file(folder: Path, manifest: Manifest) -> str | None:
-    """Compare the sizes of a dataset's files with its manifest. Returns a description of a difference, or None."""
+    """Compare the sizes of a dataset's files with the manifest. Returns the first difference in words, or None."""
     for name, size in manifest.files.items():
         try:
             found = (folder / name).stat().st_size

@@ -1,6 +1,6 @@
 """Memos: small JSON files of the store that save work, such as the digests of files by size and time.
 
-A memo may be lost without harm. A damaged one counts as empty; where it cannot be written, nothing is remembered.
+A memo may be lost without harm. A damaged memo counts as empty. A memo that cannot be written stays as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def read_memo(path: Path, kind: TypeAdapter[dict[str, T]]) -> dict[str, T]:
-    """Read the entries of a memo. One that is missing, damaged or not of this kind has none."""
+    """Read the entries of a memo. A memo that is missing, damaged or of another kind has no entries."""
     try:
         return kind.validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -42,9 +42,9 @@ def update_memo(
 ) -> dict[str, T]:
     """Add the entries `new` to a memo and delete the entries `gone`. Returns all its entries.
 
-    The entries of other processes stay; with `first_stays` they also win over a new entry of the same key. The file is
-    replaced by one rename, under a lock, and only when its entries change. In a store that cannot be written nothing
-    is written.
+    Entries that other processes added stay. For a key that exists, the new entry replaces the old one; with
+    `first_stays`, the old one stays. The file is replaced by one rename, under a lock, and only when its entries
+    change. If the store cannot be written, the file stays as it is.
     """
 
     def changed(known: dict[str, T]) -> dict[str, T]:

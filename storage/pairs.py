@@ -1,6 +1,7 @@
 """Pair shards: `images.parquet` and `captions.parquet`, with ids, split numbers and the original image bytes.
 
-Images are written by row group: a shard of any size takes the memory of a few dozen images.
+Images are written one row group at a time. So a shard of any size needs only the memory of one row group (GROUP_BYTES)
+and of a few dozen images.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ CAPTIONS = {"pair_id": pl.Int64, "image_id": pl.Int64, "caption": pl.String, "so
 GROUP_ROWS = 1024
 GROUP_BYTES = 32 << 20  # a row group is closed at this size, even with fewer rows
 
-Check = Callable[[bytes], tuple[int, int]]  # returns width and height of an image, or raises SourceError
+Check = Callable[[bytes], tuple[int, int]]  # of an image's bytes: returns width and height, or raises SourceError
 
 
 def write_shard(
@@ -53,9 +54,9 @@ def write_shard(
 ) -> int:
     """Fetch the items of a listing and write the shard's two tables. Returns the number of acquired images.
 
-    A failed item keeps its row and id, with the cause in `error`. `check` decodes the bytes once, in threads, so that
-    images that cannot be embedded fail here. `moved` holds {source_key: (cause, detail)} of items that were acquired in
-    a later shard; their rows here stay failed.
+    A failed item keeps its row and id, with the cause in `error`. `check` decodes each image once, in threads, so that
+    an image that cannot be decoded fails before the embedding. `moved` holds {source_key: (cause, detail)} of items
+    that a later shard has acquired; the rows of these items stay failed in this shard.
     """
     rows = read_listing(store, listing).filter(~pl.col("removed"))
     first = rows["shard"][0] * SHARD_ROWS if rows.height else 0
@@ -75,7 +76,7 @@ class ImageWriter:
         self.path, self.rows, self.size = path, list[dict[str, Any]](), 0
 
     def __enter__(self) -> ImageWriter:
-        # Encoded images do not compress, and statistics or dictionaries of them are of no use.
+        # Encoded images are neither compressed further nor given a dictionary or statistics, which would be of no use.
         plain = [name for name in IMAGES.names if name != "image"]
         codecs = dict.fromkeys(plain, "zstd") | {"image": "none"}
         self.writer = pq.ParquetWriter(
@@ -100,7 +101,7 @@ class ImageWriter:
 
 
 def _captions(rows: pl.DataFrame, first: int) -> pl.DataFrame:
-    """The caption rows of a listing's rows."""
+    """Return the captions of a listing's rows. `first` is the id of the shard's row 0."""
     return (
         rows.select(pl.col("row").alias("of"), "captions")
         .explode("captions")
@@ -123,8 +124,8 @@ def _described(
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Yield each row of a listing with its columns of `images.parquet`, in order.
 
-    Images are decoded in threads. An image that the source reports by `arrived` is decoded at once. All others are
-    decoded in order, a few rows ahead of the yielded row.
+    Images are decoded in threads. An image that the source reports by `arrived` is decoded at once. All other images
+    are decoded in order, a few rows ahead of the row that is yielded.
     """
     listed = rows.select("source_key", "group_key", "row", "locator").to_dicts()
     requested = [row for row in listed if row["source_key"] not in moved]
@@ -145,7 +146,7 @@ def _described(
                 yield _with_bytes(*pending.popleft())
         while pending:
             yield _with_bytes(*pending.popleft())
-        next(reading, None)  # exhausts the source's generator, which then releases its locks and threads
+        next(reading, None)  # runs the source's generator to its end, where it releases its locks and threads
 
 
 def _with_bytes(
@@ -156,7 +157,7 @@ def _with_bytes(
 
 
 def _describe(data: bytes | SourceError | None, row: dict[str, Any], check: Check) -> dict[str, Any]:
-    """The columns of an image row that depend on its bytes, without the bytes."""
+    """Return the columns of an image row except its id, its key and its bytes."""
     columns: dict[str, Any] = dict.fromkeys(IMAGES.names[2:])
     if isinstance(data, bytes):
         columns["sha256"] = hashlib.sha256(data).hexdigest()
@@ -172,7 +173,7 @@ def _describe(data: bytes | SourceError | None, row: dict[str, Any], check: Chec
 
 
 def read_images(store: Path, pairs: Dataset, columns: list[str] | None = None) -> pl.DataFrame:
-    """Read the image rows of a shard, including failed ones, in the order of the embedding rows."""
+    """Read the image rows of a shard, including failed images, in the order of the embedding rows."""
     return pl.read_parquet(store / pairs.path / "images.parquet", columns=columns, glob=False)
 
 
@@ -182,7 +183,7 @@ def read_captions(store: Path, pairs: Dataset, columns: list[str] | None = None)
 
 
 def read_failures(store: Path, pairs: Sequence[Dataset]) -> pl.DataFrame:
-    """Failed items of these shards (source_key, shard, cause, detail), without those acquired in a later shard."""
+    """Return the items that failed in these shards and were acquired in none: source_key, shard, cause, detail."""
     shards = [read_images(store, shard, ["image_id", "source_key", "error", "error_detail"]) for shard in pairs]
     if not shards:
         return pl.DataFrame(schema=DROPPED)

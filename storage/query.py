@@ -20,9 +20,9 @@ from storage.guard import check
 def answer(con: duckdb.DuckDBPyConnection, query: str, style: str, out: TextIO) -> None:
     """Check a query, run it and write its rows: 'table' (for people), 'csv', 'json', 'jsonl' or 'parquet'.
 
-    'json' is one array of objects and 'jsonl' one object per line. In these and in 'parquet' a column name that occurs
-    twice becomes `seed` and `seed_1`, as in DuckDB. Raises BadInput, with DuckDB's own words, for a query that is not
-    allowed, not valid, or that fails while it runs.
+    'json' is one array of objects; 'jsonl' is one object per line. In 'json', 'jsonl' and 'parquet', two columns named
+    `seed` become `seed` and `seed_1`, as in DuckDB. Raises BadInput for a query that is not allowed, and, with DuckDB's
+    message, for a query that is not valid or fails.
     """
     text = check(con, query)
     try:
@@ -93,7 +93,7 @@ def distinct(names: Iterable[str]) -> list[str]:
 
 
 def json_value(value: Any) -> Any:
-    """Convert a DuckDB value for JSON: NaN and infinities become null, decimals numbers, and bytes base64."""
+    """Convert a DuckDB value for JSON. NaN and infinity become null, decimals become numbers, bytes become base64."""
     if isinstance(value, decimal.Decimal):
         value = float(value)
     if isinstance(value, float):
@@ -108,6 +108,6 @@ def json_value(value: Any) -> Any:
 
 
 def views(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Names of the catalog's views."""
+    """Return the names of the catalog's views."""
     rows = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY view_name").fetchall()
     return [str(row[0]) for row in rows]

@@ -1,4 +1,4 @@
-"""The record of a run while it goes on: entries and failures are appended as jobs end, so that a kill loses none."""
+"""The record of a run in progress. Each entry or failure is appended when its job ends, so a kill loses none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from storage.runs import ENDED, ENTRIES, FAILURES, RUN, Entry, Failure, Key, Run
 
 
 class Record:
-    """The folder of a run that goes on. It is made, and gets its number, with the first entry or failure."""
+    """The folder of a run in progress. The first entry or failure creates the folder and gives it its number."""
 
     def __init__(self, store: Path, run: Run) -> None:
         self.store, self.run = store, run
@@ -27,7 +27,7 @@ class Record:
         self._append(ENTRIES, [entry.model_dump(mode="json") for entry in entries])
 
     def fail(self, stage: str, key: Key, cause: str, error: BaseException) -> Failure:
-        """Append a failure, and write the traceback of its error into a file of its own."""
+        """Append a failure, and write the traceback of `error` to a separate file."""
         texts = self._begun() / "failures"
         texts.mkdir(exist_ok=True)
         text = texts / f"{len(self.failures) + 1}.txt"
@@ -39,7 +39,7 @@ class Record:
         return failure
 
     def end(self, how: str, seconds: float, missing: list[str]) -> Run:
-        """Write how the run ended, and return it as it is read from now on. A run without entries stays unwritten."""
+        """Write how the run ended, and return the run. A run without entries and failures leaves no folder."""
         ended: dict[str, Any] = {"ended": how, "seconds": round(seconds, 3), "missing": missing}
         if self.folder is not None:
             sync(self.folder / ENTRIES if self.entries else self.folder)
@@ -48,13 +48,13 @@ class Record:
         return self.run.model_copy(update={**ended, **lists})
 
     def _append(self, name: str, lines: list[dict[str, Any]]) -> None:
-        """Append lines to a file, which a kill may cut short; `end` syncs it, since a power cut is rarer still."""
+        """Append lines to a file, whose last line a kill can cut short. `end` syncs the entries."""
         if lines:
             with open(self._begun() / name, "a", encoding="utf-8") as file:
                 file.write("".join(json.dumps(line) + "\n" for line in lines))
 
     def _begun(self) -> Path:
-        """The folder of the run. The first call makes it, with the next free number, by one rename."""
+        """Return the folder of the run. The first call makes the folder by one rename, with the next free number."""
         if self.folder is None:
             folder = folder_of(self.store, self.run.study)
             folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ class Record:
 
 
 def write_run(store: Path, run: Run) -> Run:
-    """Write a whole run at once, with the next number, as a run that has ended."""
+    """Write all of a run that has ended, under the next free number."""
     record = Record(store, run)
     record.add(*run.entries)
     return record.end(run.ended or "complete", run.seconds, run.missing)

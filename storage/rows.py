@@ -1,4 +1,4 @@
-"""The items on one side of a study's split: embeddings of all shards, ids, split numbers, and each caption's image."""
+"""The items on one side of a study's split: their embeddings, ids and split numbers, and the image of each caption."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 class Rows(NamedTuple):
     """Counted items of one model: the acquired and embedded items on the requested side of the split."""
 
-    image: NDArray  #: [n, d], float32 unit rows if normalised, float16 as stored
-    text: NDArray  #: [m, d], float32 unit rows if normalised, float16 as stored
-    image_id: Ints  #: [n]
-    pair_id: Ints  #: [m]
-    owner: Ints  #: [m]: the row of `image` to which each caption belongs
-    split_u: np.ndarray[Any, np.dtype[np.float64]]  #: [n]
+    image: NDArray  #: n images x d, float32 unit rows if normalised, float16 as stored
+    text: NDArray  #: m captions x d, float32 unit rows if normalised, float16 as stored
+    image_id: Ints  #: [n], id of each image
+    pair_id: Ints  #: [m], id of each caption
+    owner: Ints  #: [m], the row of each caption's image in `image`
+    split_u: np.ndarray[Any, np.dtype[np.float64]]  #: [n], split number of each image, in [0, 1)
 
 
 def select(
@@ -39,10 +39,10 @@ def select(
 ) -> Rows:
     """Read shards and keep the items of a split: 'heldout' (split_u < heldout), 'train' (the others) or 'all'.
 
-    `half` ('a' or 'b') keeps one of two disjoint halves of these images. `pairs` and `embeddings` hold one dataset per
-    shard, in the same order. Without `normalised`, the rows are float16 as stored, at half the memory; SAE training
-    normalises them per batch. Failed images and their captions are left out. Raises EmbeddingError when a shard's pairs
-    and embeddings differ in rows, or when the requested side of the split is empty.
+    `half` ('a' or 'b') keeps only one of two disjoint halves of these images. `pairs` and `embeddings` hold one dataset
+    per shard, in the same order. Without `normalised`, the rows stay in float16, at half the memory; the training of
+    SAEs then normalises each batch. Failed images and their captions are left out. Raises EmbeddingError when a shard's
+    pairs and embeddings differ in rows, or when the requested side of the split is empty.
     """
     parts = [_shard(store, p, e, heldout, split, half, normalised) for p, e in zip(pairs, embeddings, strict=True)]
     image, text, image_id, pair_id, caption_of, split_u = (np.concatenate(part) for part in zip(*parts, strict=True))

@@ -1,11 +1,12 @@
-"""Runs: the folder `studies/<name>/runs/<n>/` lists the datasets of one run, and says how the run ended.
+"""Runs. The folder `studies/<name>/runs/<n>/` lists the datasets of run `n`, and says how the run ended.
 
-A run exists from its first finished dataset. `storage.record` writes it; this module reads it.
+`storage.record` writes the folder, from the first dataset or failure on. This module reads it.
 
     run.json        the study's configuration, the variant, the libraries, and the options of the run
-    entries.jsonl   one line per dataset, appended when it is finished; of two lines of one key the later counts
+    entries.jsonl   one line per dataset, appended when it is finished; a later line replaces one of the same key
     failures.jsonl  one line per failed job; `failures/<i>.txt` holds its traceback
-    ended.json      how the run ended, and when; missing while it runs, and after it was killed
+    ended.json      how the run ended, its duration and the missing stages; no such file while the run goes on or
+                    after it was killed
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from storage.dataset import Dataset
 from storage.errors import BadInput
 
-LISTED = ("scan", "ledger")  #: kinds that no cached task makes: every run of the stage acquire makes them again
-BASE = "base"  #: the variant of the first configuration that runs under a study's name
+LISTED = ("scan", "ledger")  #: kinds that every run of the stage acquire makes again, without a cached task
+BASE = "base"  #: name of a study's first variant
 
 RUN, ENTRIES, FAILURES, ENDED = "run.json", "entries.jsonl", "failures.jsonl", "ended.json"
 
 
 class Key(NamedTuple):
-    """The place of a dataset in a study: its kind, model, SAE, seed and shard. A pair of seeds has two seeds."""
+    """The place of a dataset in a study: its kind, model, SAE, seed and shard. Some datasets compare two seeds."""
 
     kind: str
     model: str | None = None
@@ -45,7 +46,7 @@ class Key(NamedTuple):
 
 
 class Entry(BaseModel):
-    """One dataset of a study with its key."""
+    """One dataset of a study and its key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,16 +55,16 @@ class Entry(BaseModel):
     sae: str | None = None
     seed: int | None = None
     shard: int | None = None
-    other_seed: int | None = None  #: the higher one of a pair of seeds
+    other_seed: int | None = None  #: the higher seed, for a dataset that compares two seeds
     dataset: Dataset
-    inputs: list[Dataset] = []  #: the datasets that the task read
+    inputs: list[Dataset] = []  #: the datasets from which this dataset was made
     seconds: float = 0.0  #: duration of the task in this run
     cached: bool = False
 
     @model_validator(mode="before")
     @classmethod
     def _kind_was_called_stage(cls, values: Any) -> Any:
-        """Accept `stage` for the kind, as in runs of version 0.1 and in the arguments of tasks."""
+        """Accept the name `stage` for `kind`. Runs of version 0.1 and arguments of tasks use that name."""
         if isinstance(values, dict) and "stage" in values and "kind" not in values:
             return {"kind": values["stage"], **{name: value for name, value in values.items() if name != "stage"}}
         return values
@@ -79,15 +80,15 @@ class Entry(BaseModel):
         return self.kind not in LISTED
 
     def argument(self) -> dict[str, Any]:
-        """This entry as an argument of a task. The kind is called `stage` there, as in the recipes of old stores."""
+        """Return this entry as an argument of a task. The kind is called `stage`, as in old recipes."""
         kind, model, sae, seed, shard, other_seed = self.key
         at = {"model": model, "sae": sae, "seed": seed, "shard": shard}
-        pair = {"other_seed": other_seed} if other_seed is not None else {}  # old recipes do not have it
+        pair = {"other_seed": other_seed} if other_seed is not None else {}  # old recipes lack the key
         return {"stage": kind, **at, **pair, "dataset": self.dataset}
 
 
 class State(dict[Key, Entry]):
-    """The entries of a study by key, in the order in which they were added. Only `add` adds to it."""
+    """The entries of a study by key, in the order in which they were added. Use only `add` to change it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,17 +101,17 @@ class State(dict[Key, Entry]):
             self._of_kind.setdefault(entry.kind, {})[entry.key] = entry
 
     def of(self, kind: str, **wanted: Any) -> list[Entry]:
-        """The entries of a kind, narrowed by model, sae, seed or shard. Time is linear in the entries of the kind."""
+        """Return the entries of a kind with the wanted model, sae, seed or shard. Takes time linear in their number."""
         return narrowed(self._of_kind.get(kind, {}).values(), kind, **wanted)
 
     def dataset(self, kind: str, **at: Any) -> Dataset | None:
-        """The handle of the dataset at a place, or None."""
+        """Return the handle of the dataset with this key, or None."""
         entry = self.get(Key(kind, **at))
         return entry.dataset if entry else None
 
 
 class Failure(BaseModel):
-    """A job of a run that failed, with its key."""
+    """A failed job of a run. Its key is the key of the dataset that the job would have made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -121,12 +122,12 @@ class Failure(BaseModel):
     seed: int | None = None
     shard: int | None = None
     other_seed: int | None = None
-    cause: str  #: one sentence
+    cause: str  #: cause of the failure, in one sentence
     traceback: str  #: file of the traceback, relative to the store
 
     @property
     def key(self) -> Key:
-        """The place in the study of the dataset that the job would have made."""
+        """The key of the dataset that the job would have made."""
         return Key(self.kind, self.model, self.sae, self.seed, self.shard, self.other_seed)
 
 
@@ -136,22 +137,22 @@ class Run(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     study: str
-    number: int = 0  #: 0 until it is written
-    variant: str = BASE  #: name of the configuration among those that ran under the study's name
+    number: int = 0  #: 0 until the run is written
+    variant: str = BASE  #: name of the run's configuration; a study can have several
     config: dict[str, Any]
     entries: list[Entry] = []
-    started: str  #: UTC, ISO 8601
+    started: str  #: start of the run, UTC, ISO 8601
     seconds: float = 0.0
     versions: dict[str, str]
-    options: dict[str, Any] = {}  #: what the run was told: only, force, set, upstream
-    #: complete: the run holds every dataset of its study. partial: it was a run of one stage, and datasets of later
-    #: stages have to be made again. None: the run has not ended, or was killed.
+    options: dict[str, Any] = {}  #: options of the command: only, force, set, upstream
+    #: "complete": the run holds every dataset of its study. "partial": the run was limited to one stage, and datasets
+    #: of later stages must be made again. None: the run has not ended, or was killed.
     ended: Literal["complete", "partial", "failed", "interrupted"] | None = None
-    missing: list[str] = []  #: stages with datasets that the run does not hold, in order; stated when the run ends
+    missing: list[str] = []  #: stages of which the run lacks datasets, in order; known when the run ends
     failures: list[Failure] = []
 
     def of(self, kind: str, **wanted: Any) -> list[Entry]:
-        """The entries of a kind, narrowed by model, sae, seed or shard, in the order of the run."""
+        """Return the entries of a kind with the wanted model, sae, seed or shard, in the order of the run."""
         return narrowed(self.entries, kind, **wanted)
 
     @property
@@ -165,7 +166,7 @@ class Run(BaseModel):
         return f"run {self.number} of {self.started}{variant}{state}"
 
     def absent(self) -> str:
-        """One sentence that says what the run does not hold and how to make it. Empty for a complete run."""
+        """Return a sentence on which stages lack datasets and how to make them. Empty for a complete run."""
         if self.is_complete:
             return ""
         stages = ", ".join(self.missing) or "what comes after"
@@ -173,7 +174,7 @@ class Run(BaseModel):
 
 
 def narrowed(entries: Iterable[Entry], kind: str, **wanted: Any) -> list[Entry]:
-    """The entries of a kind whose model, sae, seed or shard have the wanted values, in the order of `entries`."""
+    """Return the entries of a kind with the wanted model, sae, seed or shard, in the order of `entries`."""
     return [
         entry
         for entry in entries
@@ -181,15 +182,16 @@ def narrowed(entries: Iterable[Entry], kind: str, **wanted: Any) -> list[Entry]:
     ]
 
 
-#: Kinds whose inputs may be datasets of earlier runs: a demo model keeps the pairs of its first run, and an SAE with
-#: `retrain` keeps its shards.
+#: Kinds of datasets whose inputs may come from earlier runs. A demo model ("features") keeps the pairs of its first
+#: run; an SAE ("train") with the key `retrain` can keep the shards on which it was trained.
 KEPT = ("features", "train")
 
 
 def closure(entries: Iterable[Entry]) -> list[Entry]:
-    """The entries whose inputs, and the inputs of those, are all among the entries themselves, in their order.
+    """Return the entries whose inputs are datasets of other returned entries, in the order of `entries`.
 
-    A dataset that was made from inputs of another run is left out. Inputs of the kinds in KEPT are not compared.
+    An entry is left out if an input, or an input of an input, belongs to another run. Entries of the kinds in KEPT are
+    never left out.
     """
     listed = list(entries)
     while True:
@@ -220,7 +222,7 @@ def folder_of(store: Path, study: str) -> Path:
 
 
 def _files(folder: Path) -> dict[int, Path]:
-    """{number: folder of the run, or the file of a run of version 0.1}."""
+    """Return {number of a run: its folder, or its file if the run is of version 0.1}."""
     if not folder.is_dir():
         return {}
     named = [path for path in folder.iterdir() if path.stem.isdecimal() and path.suffix in ("", ".json")]
@@ -228,7 +230,7 @@ def _files(folder: Path) -> dict[int, Path]:
 
 
 def path_of(store: Path, study: str, number: int) -> Path:
-    """The folder of a run, or the file of a run of version 0.1. Raises BadInput when no run has that number."""
+    """Return the folder of a run; the file of a run of version 0.1. Raises BadInput when no run has this number."""
     path = _files(folder_of(store, study)).get(number)
     if path is None:
         raise BadInput(f"study {study!r} has no run {number}: it has {numbers(store, study) or 'none'}")
@@ -236,9 +238,9 @@ def path_of(store: Path, study: str, number: int) -> Path:
 
 
 def read_run(store: Path, study: str, number: int, *, head: bool = False) -> Run:
-    """Read one run, also one that has not ended. With `head`, its entries and failures are left out.
+    """Read a run, even if it has not ended. With `head`, the entries and failures are left out.
 
-    Raises BadInput when no run has that number, or it cannot be read.
+    Raises BadInput when no run has this number, or when the run cannot be read.
     """
     path = path_of(store, study, number)
     try:
@@ -254,7 +256,7 @@ def read_run(store: Path, study: str, number: int, *, head: bool = False) -> Run
 
 
 def _head(folder: Path) -> Run:
-    """A run without its entries and failures: configuration, variant, and how it ended."""
+    """Read a run without its entries and failures: configuration, variant and how the run ended."""
     values = json.loads((folder / RUN).read_text())
     ended = folder / ENDED
     return Run.model_validate({**values, **(json.loads(ended.read_text()) if ended.exists() else {})})
@@ -267,7 +269,7 @@ def _of_folder(folder: Path) -> Run:
 
 
 def _lines(path: Path) -> Iterator[Any]:
-    """The values of a file of JSON lines. A last line that a kill or a power cut has cut short is left out."""
+    """Yield the value of each line of a JSON Lines file. An incomplete last line, as after a kill, is left out."""
     lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
     for number, line in enumerate(lines[:-1], start=2):
         try:
@@ -278,7 +280,7 @@ def _lines(path: Path) -> Iterator[Any]:
 
 
 def _of_version_0_1(path: Path) -> Run:
-    """A run of version 0.1: one file, written when the run had ended. A run of one stage held older datasets too."""
+    """Read a run of version 0.1, which is one file. A run of one stage also lists datasets of older runs."""
     values = json.loads(path.read_text())
     run = Run.model_validate({**values, "entries": closure(map(Entry.model_validate, values["entries"]))})
     whole = len(run.entries) == len(values["entries"]) and bool(run.of("explorer") or run.of("report"))
@@ -286,7 +288,7 @@ def _of_version_0_1(path: Path) -> Run:
 
 
 def heads(store: Path, study: str, variant: str | None = None) -> Iterator[Run]:
-    """The runs of a study, or of one of its variants, the newest first, without their entries and failures."""
+    """Yield the runs of a study or variant without their entries and failures, the newest run first."""
     for number in reversed(numbers(store, study)):
         run = read_run(store, study, number, head=True)
         if variant in (None, run.variant):
@@ -294,13 +296,13 @@ def heads(store: Path, study: str, variant: str | None = None) -> Iterator[Run]:
 
 
 def last_run(store: Path, study: str, variant: str | None = None) -> Run | None:
-    """The newest run of a study, or of one of its variants, however it ended; None before the first."""
+    """Return the newest run of a study or variant, however it ended; None if there is no run."""
     newest = next(heads(store, study, variant), None)
     return read_run(store, study, newest.number) if newest else None
 
 
 def newest_complete(store: Path, study: str, variant: str | None = None) -> Run | None:
-    """The newest complete run of a study, or of one of its variants; None when there is none."""
+    """Return the newest complete run of a study or variant; None if no run is complete."""
     newest = next((run for run in heads(store, study, variant) if run.is_complete), None)
     return read_run(store, study, newest.number) if newest else None
 
@@ -311,9 +313,9 @@ def variants(store: Path, study: str) -> list[str]:
 
 
 def shown_run(store: Path, study: str, number: int | None = None, variant: str | None = None) -> Run:
-    """The run that results are read from: run `number`, else the newest complete one, else the newest.
+    """Return the run to show results of: run `number`, or else the newest complete run, or else the newest run.
 
-    Raises BadInput when the study has no such run, and lists what it has.
+    Raises BadInput, which lists the existing runs, variants or studies, when there is no such run.
     """
     if number is not None:
         run = read_run(store, study, number)
@@ -329,9 +331,10 @@ def shown_run(store: Path, study: str, number: int | None = None, variant: str |
 
 
 def known_run(store: Path, study: str, variant: str | None = None) -> Run | None:
-    """The newest run of a study or variant, with the entries of older runs that it has no entry for.
+    """Return the newest run of a study or variant, with entries of older runs added for keys that it lacks.
 
-    Runs are merged back to the newest complete one: after an interrupted run this tells what was made before it.
+    Older runs are read back to the newest complete run. So after an interrupted run, the datasets of the runs before it
+    are known too.
     """
     merged: dict[Key, Entry] = {}
     newest: Run | None = None

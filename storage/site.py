@@ -1,6 +1,6 @@
-"""A web site's files as one archive, since a store handles one file better than thousands of small ones.
+"""The files of a web site, stored as one zip, since a store handles one file better than thousands of small files.
 
-Files are read by name, without unpacking. This module does not depend on their contents.
+A file of the site is read by its name, without unpacking the zip. This module does not depend on their contents.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 SITE = "site.zip"
 PACKED = (".json", ".svg")  # types that deflate shrinks; pictures are compressed already
-EPOCH = (1980, 1, 1, 0, 0, 0)  # modification time of every file, so that equal sites give equal archives
+EPOCH = (1980, 1, 1, 0, 0, 0)  # modification time of every file: sites with equal files are then zips with equal bytes
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # the last 32 bits are an IPv4 a
 class PrivateAddressError(OSError):
     """A host resolves to an address of a private network, or of this machine.
 
-    Its message is always the same: aiohttp's connector reports the errors of a host's addresses as one only if they are
-    equal.
+    The message is always the same. If a host has several addresses, aiohttp merges their errors into one only when the
+    messages are equal.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class PrivateAddressError(OSError):
 
 
 def is_public(text: str) -> bool:
-    """Whether an address is on the public internet. An IPv6 address that contains an IPv4 address is judged by that."""
+    """Whether an address is on the public internet. An IPv4 address inside an IPv6 address decides."""
     try:
         ip: Address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -40,8 +40,8 @@ def is_public(text: str) -> bool:
 def socket_factory(allow_private: bool) -> Callable[[Any], socket.socket]:
     """Return the function that creates a connection pool's sockets and refuses private addresses.
 
-    It checks the address of the connection itself, after every resolution and redirect, so a name cannot change its
-    address between check and use.
+    The function checks the address to which the socket will connect, after every name resolution and redirect. So a
+    name cannot get another address between check and use.
     """
 
     def make(info: Any) -> socket.socket:

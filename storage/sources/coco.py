@@ -1,6 +1,6 @@
 """COCO's official layout: captions_<subset>.json with a folder or a zip of images, local or at a URL.
 
-Archives are downloaded once, checked when their digest is known, and read in place, without unpacking.
+Archives are downloaded once, checked if their digest is known, and read without unpacking.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from storage.sources.section import DownloadsSection, Size, is_url, resolved
 from storage.sources.tables import stamp
 
 SITE = "http://images.cocodataset.org"
-#: digests of the archives at SITE, as published by mirrors
+#: digests of the archives at SITE; mirrors of COCO publish them
 DIGESTS = {
     "train2017.zip": "md5:cced6f7f71b7629ddf16f17bbcfab6b2",
     "val2017.zip": "md5:442b8da7639aecaf257c1dceb8ba8c80",
     "annotations_trainval2017.zip": "md5:f4bbac642086de4f52a3fdda2de5fa2c",
 }
-#: the subsets at SITE: images, captions, bytes of the images, bytes of the downloads
+#: {subset at SITE: number of images, number of captions, bytes of the images, bytes of the downloads}
 SIZES = {
     "val2017": Size(5_000, 25_014, 816_000_000, 1_070_000_000),
     "train2017": Size(118_287, 591_753, 19_300_000_000, 19_600_000_000),
@@ -57,12 +57,12 @@ class CocoSection(DownloadsSection):
         return {"subset": self.subset, "at": [resolved(place) for place in places if place is not None]}
 
     def remote(self) -> str | None:
-        """The site or the archives at URLs."""
+        """The URL of the site or of an archive; None if all files are local."""
         places = (self.path if None in (self.annotations, self.images) else "", self.annotations, self.images)
         return next((place for place in places if place and is_url(place)), None)
 
     def known_size(self) -> Size | None:
-        """The size of a subset of COCO's own site."""
+        """The size of the subset, if the files come from COCO's own site."""
         return SIZES.get(self.subset) if self.path == SITE and not (self.annotations or self.images) else None
 
     def reader(self, own: Path, identity: dict[str, Any]) -> Source:
@@ -82,7 +82,7 @@ class CocoSection(DownloadsSection):
 
 
 class Coco(Source):
-    """Source of COCO's images, each with its captions (mostly five). The key of an image is its number.
+    """Source of COCO's images, each with its captions (mostly five). The key of an image is its number in COCO.
 
     Args:
         path: the folder that holds annotations and images, or the site that serves them.
@@ -137,7 +137,7 @@ class Coco(Source):
         return Listing(items, dropped)
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
-        """Read each image when its turn comes."""
+        """Read the images one by one, in the order of the locators."""
         return self._pictures().read(locators)
 
     def _annotation_places(self) -> Sequence[str]:
@@ -155,7 +155,7 @@ class Coco(Source):
         return [f"{self.path}/{name}" for name in (subset, f"images/{subset}", f"{subset}.zip", f"zips/{subset}.zip")]
 
     def _at(self, stated: str | None, usual: Sequence[str], key: str, digest: str) -> Path:
-        """Path of the annotations or images on disk. A URL is downloaded first."""
+        """Return the path of the annotations or images on disk. If they are at a URL, download them first."""
         places = [stated] if stated else usual
         for place in places:
             if is_url(place):
@@ -182,7 +182,7 @@ class _Folder:
         self.root, self.memo, self.max_bytes = root, memo, max_bytes
 
     def prints(self, names: Sequence[str]) -> dict[str, str]:
-        """{name: sha256} of the files that exist."""
+        """Return {name: sha256} of the named files that exist."""
         files = {name: file for name in names if (file := confined(self.root, name)) and file.is_file()}
         return dict(zip(files, digests([*files.values()], self.memo), strict=True))
 
@@ -199,7 +199,7 @@ class _Zip:
         self.path, self.max_bytes = path, max_bytes
 
     def prints(self, names: Sequence[str]) -> dict[str, str]:
-        """{name: CRC and size} of the members that exist, from the zip's table of contents."""
+        """Return {name: CRC and size} of the named members that exist, as the zip's table of contents gives them."""
         with _opened(self.path) as archive:
             members = _members(archive, self.path)
         return {name: f"{members[name].CRC:08x}-{members[name].file_size}" for name in names if name in members}
@@ -222,7 +222,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """{file name: member} of the pictures, whatever the folder in front of the name."""
+    """Return {file name without its folder: member} of the pictures in a zip."""
     listed = archive.infolist()
     if len(listed) > MAX_MEMBERS:
         raise BadInput(f"{path} lists {len(listed):,} members, allowed are {MAX_MEMBERS:,}")
@@ -230,22 +230,22 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes | SourceError:
-    """Read a member's bytes. Reading stops at the limit, whatever size the header states."""
+    """Read a member's bytes. Reading stops at `max_bytes`, even if the header states a smaller size."""
     if info.flag_bits & 1:
         return SourceError("encrypted", info.filename)
     try:
         with archive.open(info) as member:
             data = member.read(max_bytes + 1)
             if len(data) <= max_bytes:
-                data += member.read(1)  # zipfile compares the checksum when it reads the member's end
+                data += member.read(1)  # makes zipfile compare the checksum, which it does at the member's end
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
-        # the item is counted under this cause; zipfile raises NotImplementedError for a compression it cannot read
+        # All these errors count as one cause. A compression that zipfile cannot read is a NotImplementedError.
         return SourceError("corrupt archive member", f"{info.filename}: {error}")
     return SourceError("too large", f"more than the {max_bytes:,} bytes allowed") if len(data) > max_bytes else data
 
 
 def _captions_json(path: Path, subset: str) -> bytes:
-    """The bytes of captions_<subset>.json, alone or in a zip."""
+    """Return the bytes of captions_<subset>.json; `path` is this file, or a zip that contains it."""
     if not zipfile.is_zipfile(path):
         return path.read_bytes()
     name = f"captions_{subset}.json"
@@ -260,7 +260,7 @@ def _captions_json(path: Path, subset: str) -> bytes:
 
 
 def _parse(data: bytes, path: Path) -> tuple[dict[int, str], dict[int, list[Caption]]]:
-    """{image id: file name} and {image id: captions}. The key of a caption is its own id."""
+    """Return {image id: file name} and {image id: captions}. The key of a caption is its id in COCO."""
     try:
         content = json.loads(data)
         names = {int(image["id"]): str(image["file_name"]) for image in content["images"]}

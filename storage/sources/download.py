@@ -1,8 +1,8 @@
-"""Concurrent downloads over http and https: streamed to disk, retried after transient errors, checked when a digest
-is known.
+"""Concurrent downloads over http and https. They are streamed to disk, retried after transient errors, and checked
+against a digest if it is known.
 
-Never connects to an address that the policy forbids, never follows a redirect to another scheme, and never keeps more
-bytes than the policy allows.
+A download never connects to an address that the policy forbids, never follows a redirect to a scheme other than http
+and https, and never keeps more bytes than the policy allows.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ USER_AGENT = "bridgescope (pairs for a study of embeddings)"
 REDIRECTS = 5
 REDIRECTING = (301, 302, 303, 307, 308)
 FORBIDDING = ("noai", "noimageai")
-RESUMED_BYTES = 8 << 20  # a body of at least this size is resumed even after a kill; a smaller one only within the run
-LOG_SECONDS = 30.0  # between two log lines about a long download
+RESUMED_BYTES = 8 << 20  # smaller bodies can be resumed after an error, but not after a kill
+LOG_SECONDS = 30.0  # seconds between two log lines on a long download
 
 
 class Wanted(NamedTuple):
     """A response body to download: its URL, the path of its file, and its digest if known."""
 
     url: str
-    path: Path  #: path of the complete body; when the file exists, the body is not requested
+    path: Path  #: path of the complete body; if this file exists, the body is not requested
     digest: str = ""  #: "sha256:..." or "md5:..." in hexadecimal, "" when no digest is known
 
 
@@ -53,19 +53,19 @@ class Policy(NamedTuple):
     """Concurrency, limits and permissions of downloads."""
 
     concurrency: int = 64
-    timeout: float = 15.0  #: seconds for a whole body; 0 sets no limit except STALL_SECONDS
-    tries: int = 3  #: per run, for a body that fails by a transient cause
-    back_off: float = 0.5  #: seconds before the second try, doubled with each further try; a random factor of .5 to 1.5
-    longest_wait: float = 30.0  #: seconds; when a server asks for a longer pause, the body fails until a later run
+    timeout: float = 15.0  #: seconds for a whole body; with 0, only STALL_SECONDS limits the time
+    tries: int = 3  #: number of tries per run, for a body that fails by a transient cause
+    back_off: float = 0.5  #: seconds before the second try, doubled for each further try, times a random 0.5 to 1.5
+    longest_wait: float = 30.0  #: seconds; if a server asks for a longer pause, the body fails in this run
     max_bytes: int = 32 << 20
     allow_private_addresses: bool = False
     respect_noai: bool = True
 
 
-STALL_SECONDS = 60.0  # a download without a time limit fails after this time without a byte
+STALL_SECONDS = 60.0  # a download fails when no byte arrives for this time
 
 
-Pending = concurrent.futures.Future[SourceError | None]  # result of one body: None once it is complete at its path
+Pending = concurrent.futures.Future[SourceError | None]  # one body's result: its error, or None
 
 
 class _Refused(SourceError):
@@ -79,11 +79,11 @@ class _Refused(SourceError):
 def download(
     wanted: Sequence[Wanted], policy: Policy, arrived: Callable[[int], None] | None = None
 ) -> Iterator[SourceError | None]:
-    """Download bodies, `policy.concurrency` at a time. Yields for each body, in order, None when it is complete at its
-    path, else its error. `arrived` is called with the place of each body as soon as it is complete.
+    """Download bodies, `policy.concurrency` at a time. Yields one result per body, in the order of `wanted`.
 
-    Downloads run in a thread of their own, ahead of the caller; bodies that finish early wait on disk, not in memory.
-    Raises OSError when the disk cannot be written.
+    A result is None when the body is complete at its path, else its error. `arrived` is called with the index of each
+    body as soon as the body is complete. Downloads run in a separate thread, ahead of the caller; bodies that finish
+    early wait on disk, not in memory. Raises OSError when the disk cannot be written.
     """
     futures: list[Pending] = [concurrent.futures.Future() for _ in wanted]
     todo = [place for place, one in enumerate(wanted) if not one.path.exists()]
@@ -107,7 +107,7 @@ def download(
 
 
 def download_file(url: str, path: Path, policy: Policy, *, digest: str = "", max_bytes: int = 1 << 40) -> Path:
-    """Download one large file, resuming an interrupted call. Raises BadInput with the cause."""
+    """Download one large file, or resume its interrupted download. Raises BadInput, with the cause, when this fails."""
     whole = policy._replace(timeout=0.0, max_bytes=max_bytes, concurrency=1)
     if path.exists():
         return path
@@ -120,7 +120,7 @@ def download_file(url: str, path: Path, policy: Policy, *, digest: str = "", max
 
 
 class _Crew:
-    """The workers of one `download`, on an event loop in their own thread."""
+    """The workers of one call of `download`. They share an event loop in a separate thread."""
 
     def __init__(
         self,
@@ -136,11 +136,11 @@ class _Crew:
         self._stopped = False
 
     def run(self) -> None:
-        """Work until all futures are set. An error that stops the work is set on the remaining futures."""
+        """Work until all futures have a result. An error that stops the work is set on the remaining futures."""
         try:
             asyncio.run(self._work())
         except asyncio.CancelledError:
-            pass  # the caller has stopped reading the remaining futures
+            pass  # the caller does not want the remaining results
         except BaseException as error:
             cause = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
             for future in self.futures:
@@ -148,7 +148,7 @@ class _Crew:
                     future.set_exception(cause)
 
     def stop(self) -> None:
-        """End the work, from another thread."""
+        """Stop the workers. Called from another thread."""
         self._stopped = True
         if self._loop is not None and self._task is not None and not self._loop.is_closed():
             with contextlib.suppress(RuntimeError):  # the loop may close between the check and the call
@@ -158,7 +158,7 @@ class _Crew:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         if self._stopped:
             return
-        # The lowest place comes first, so that a retry that the reader waits for goes ahead of later bodies.
+        # The body with the lowest index comes first: a retry goes ahead of later bodies, since the reader waits for it.
         queue: asyncio.PriorityQueue[tuple[int, int]] = asyncio.PriorityQueue()
         for place in self.todo:
             queue.put_nowait((place, 1))
@@ -189,11 +189,11 @@ class _Crew:
                 task.cancel()
 
     def _wait(self, error: SourceError | None, tries: int) -> float | None:
-        """Seconds until the next try; None when there is no next try."""
+        """Return the seconds until the next try of a body; None if there is no next try in this run."""
         if error is None or not is_transient(error.cause) or tries >= self.policy.tries:
             return None
         if error.cause == "timeout" and self.policy.timeout:
-            return None  # another try would block a worker for as long again; a later run tries again
+            return None  # a next try could block a worker as long as this one; a later run makes it
         wait = self.policy.back_off * 2 ** (tries - 1) * random.uniform(0.5, 1.5)  # noqa: S311
         asked = error.retry_after if isinstance(error, _Refused) else None
         wait = wait if asked is None else asked + wait
@@ -212,7 +212,7 @@ def _session(policy: Policy, connections: int) -> aiohttp.ClientSession:
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=total, sock_connect=stall, sock_read=stall),
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-        auto_decompress=False,  # a few compressed bytes could expand without bound
+        auto_decompress=False,  # a small compressed body could expand to any size
         cookie_jar=aiohttp.DummyCookieJar(),
     )
 
@@ -264,7 +264,7 @@ async def _get(session: aiohttp.ClientSession, wanted: Wanted, policy: Policy) -
 
 
 def _url(text: str, *, relative: bool = False) -> URL:
-    """Parse a URL. Quotes it only where necessary, since a server may check a signature over the URL as written."""
+    """Parse a URL. Special characters are quoted only if necessary, since the URL may be signed."""
     from yarl import URL
 
     ready = text.isascii() and text.isprintable() and " " not in text
@@ -277,7 +277,7 @@ def _url(text: str, *, relative: bool = False) -> URL:
 
 
 async def _receive(response: aiohttp.ClientResponse, partial: _Partial, start: int, policy: Policy) -> None:
-    """Stream a response to disk, check it, and rename the file to its final path."""
+    """Stream the body of a response to disk, check the body, and rename the file to its final path."""
     headers = response.headers
     if response.status == 416:
         partial.delete()
@@ -313,7 +313,7 @@ async def _receive(response: aiohttp.ClientResponse, partial: _Partial, start: i
 
 
 class _Partial:
-    """An incomplete body on disk: its bytes in `<path>.part`, and its ETag or Last-Modified in `<path>.note`."""
+    """An incomplete body on disk. `<path>.part` holds its bytes, `<path>.note` its header ETag or Last-Modified."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.path = wanted.path
@@ -322,7 +322,7 @@ class _Partial:
         self.sum = hashlib.new(self.algorithm or "sha256", usedforsecurity=False)
 
     def resumable(self) -> tuple[int, dict[str, str]]:
-        """Number of bytes on disk, and the headers that request the rest of the same version."""
+        """Return the number of bytes on disk, and the headers that request the rest of the same version of the body."""
         try:
             validator = self.note.read_text()
             with self.file.open("rb") as file:
@@ -335,10 +335,10 @@ class _Partial:
 
     @contextlib.contextmanager
     def open(self, start: int, headers: Mapping[str, str], expected: int) -> Iterator[IO[bytes]]:
-        """Open the file to append to. After an error, the bytes on disk are kept if the server supports resuming."""
+        """Open the file to write from byte `start` on. After an error, it stays if the server supports resuming."""
         etag = headers.get("ETag", "")
         # A weak ETag does not guarantee equal bytes, so it is not used. Last-Modified is used only without an ETag,
-        # since two versions of the same second share it.
+        # since two versions from the same second have the same Last-Modified.
         validator = headers.get("Last-Modified", "") if not etag else "" if etag.startswith("W/") else etag
         if headers.get("Accept-Ranges", "").lower() == "none":
             validator = ""
@@ -377,7 +377,10 @@ def discard(path: Path) -> None:
 
 
 def _forbidding_directive(headers: Mapping[str, str]) -> str:
-    """The forbidding directive of X-Robots-Tag, or "". The header may occur several times and name a crawler."""
+    """Return the directive of the header X-Robots-Tag that forbids the use of an image, or "".
+
+    The header may occur several times, and a directive may begin with the name of a crawler.
+    """
     values = headers.getall("X-Robots-Tag", []) if hasattr(headers, "getall") else []
     for value in values:
         for directive in value.lower().split(","):
@@ -387,7 +390,7 @@ def _forbidding_directive(headers: Mapping[str, str]) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that Retry-After requests, as a number or as a date; None without it."""
+    """Return the seconds that the header Retry-After asks for, as a number or a date; None without the header."""
     value = headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value)

@@ -1,4 +1,7 @@
-"""The user's own vectors as pairs (`embeddings:PATH`): keys and captions from the folder's metadata, no pictures."""
+"""The user's own vectors (`embeddings:PATH`) as a source of pairs without pictures.
+
+Keys and captions come from the metadata of the folder.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from storage.sources.section import PairsSection, resolved
 
 
 class EmbeddingsSection(PairsSection):
-    """The user's own vectors as pairs: keys and captions from the folder's metadata."""
+    """The section of a study file for the user's own vectors."""
 
     paths: ClassVar[tuple[str, ...]] = ("path",)
 
@@ -22,12 +25,12 @@ class EmbeddingsSection(PairsSection):
     path: str = Field(description="the folder, relative to the study file")
 
     def open(self, store: Path) -> Source:
-        """Open the source. Its identity is its place, which stays the same when the folder grows."""
+        """Open the source. Its identity is the path of the folder, which stays the same when the folder grows."""
         return EmbeddingsFolder(Path(self.path), {"at": resolved(self.path)})
 
 
 class EmbeddingsFolder(Source):
-    """A folder of vectors as a source of pairs. The key of a caption is its row."""
+    """A folder of vectors as a source of pairs. The key of a caption is the row of its vector."""
 
     name = "embeddings"
 
@@ -37,7 +40,7 @@ class EmbeddingsFolder(Source):
     def list(self) -> Listing:
         """List the images in the order of their keys, each with its captions.
 
-        Raises BadInput for an unknown layout, and for one whose parts do not fit together.
+        Raises BadInput for a folder of an unknown layout, and for a folder whose files do not fit together.
         """
         from storage.fingerprints import stamp
         from storage.vector_shards import open_folder

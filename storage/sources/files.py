@@ -1,4 +1,4 @@
-"""Reading of local files for sources: names confined to their folder, bounded sizes, cached digests."""
+"""Reading of local files for sources: names must stay inside a folder, sizes are limited, digests are cached."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # polars takes a fifth of a second to import
 
 log = logging.getLogger("bridgescope")
 
-DIGESTS = ("path", "size", "mtime_ns", "sha256")  # columns of a memo of digests
+DIGESTS = ("path", "size", "mtime_ns", "sha256")  # columns of a memo, the file that caches digests
 PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif", "jfif"})
 
 
@@ -33,7 +33,7 @@ def confined(root: Path, name: str) -> Path | None:
         return None
     try:
         path = (root / name).resolve()
-    except OSError:  # a loop of links
+    except OSError:  # the links form a loop
         return None
     return path if path.is_relative_to(root) and path != root else None
 
@@ -53,7 +53,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes | SourceError:
 
 
 def digests(files: Sequence[Path], memo: Path) -> list[str]:
-    """The sha256 of each file, "" for an unreadable one. The file `memo` caches digests by path, size and time."""
+    """Return the sha256 of each file, "" if it is unreadable. The file `memo` caches digests by path, size and time."""
     known = _known(memo)
 
     def one(file: Path) -> tuple[str, int, int, str]:
@@ -80,7 +80,7 @@ def digests(files: Sequence[Path], memo: Path) -> list[str]:
 
 
 def _known(memo: Path) -> dict[tuple[str, int, int], str]:
-    """{(path, size, time): sha256} of a memo of digests. One that is missing or damaged has none."""
+    """Read a memo of digests: {(path, size, time): sha256}. Empty if the memo is missing or damaged."""
     table = _read(memo)
     if table is None or table.columns != list(DIGESTS):
         return {}
@@ -88,9 +88,10 @@ def _known(memo: Path) -> dict[tuple[str, int, int], str]:
 
 
 def indexed(file: Path, memo: Path, key: str, build: Callable[[Path], pl.DataFrame]) -> pl.DataFrame:
-    """Return the index of an archive, cached in the folder `memo` by path, size and time of the archive.
+    """Return the index of an archive. The folder `memo` caches it by the archive's path, size and time.
 
-    `key` identifies the options of `build`. An index that is damaged is built again. Raises the errors of `build`.
+    `build` makes the index; `key` identifies the options of `build`. A damaged index is built again. Raises the errors
+    of `build`.
     """
     stat = file.stat()
     name = hashlib.sha256(f"{file} {stat.st_size} {stat.st_mtime_ns} {key}".encode()).hexdigest()[:24]
@@ -104,7 +105,7 @@ def indexed(file: Path, memo: Path, key: str, build: Callable[[Path], pl.DataFra
 
 
 def _read(path: Path) -> pl.DataFrame | None:
-    """A table of a memo, or None when it is missing or damaged."""
+    """Read a cached table. Returns None when the table is missing or damaged."""
     import polars as pl
 
     try:

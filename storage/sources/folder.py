@@ -1,4 +1,4 @@
-"""Images in a folder, with captions in a table (CSV, JSONL, Parquet) or in a .txt file beside each image."""
+"""Images in a folder. Captions are in a table (CSV, JSONL, Parquet), or in a .txt file beside each image."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from storage.sources.tables import (
 )
 
 MAX_CAPTION_FILE = 1 << 20
-Captioned = dict[str, tuple[str, list[Any]]]  # {image: (group, texts)}
+Captioned = dict[str, tuple[str, list[Any]]]  # {path of an image below the folder: (group, captions)}
 
 
 class FolderSection(FilesSection):
-    """Images in a folder, with a table of captions, or a .txt file beside each image."""
+    """The section of a study file for images in a folder."""
 
     paths: ClassVar[tuple[str, ...]] = ("path",)
 
@@ -65,8 +65,8 @@ class Folder(Source):
     Args:
         path: the folder.
         memo: file that caches the digests of the images, by path, size and time.
-        table: name of the table below the folder; default: the only table there, else .txt files with one caption per
-            line.
+        table: name of the table in the folder. Default: the only table in the folder. Without a table, captions are
+            read from .txt files, one caption per line.
         image_column, caption_column, group_column: columns of the table; default: the usual names.
         max_image_bytes: larger files fail.
         identity: identity of the source in the store.
@@ -137,7 +137,7 @@ class Folder(Source):
         return tables[0] if tables else None
 
     def _from_table(self, path: Path) -> Captioned:
-        """{image: (group, texts)} of a table. Rows that name the same image are one item."""
+        """Return {image: (group, captions)} from a table. Rows that name the same image are one item."""
         table = read_table(path)
         image = column(table, self.columns[0], IMAGE_COLUMNS, "image_column", path)
         caption = column(table, self.columns[1], CAPTION_COLUMNS, "caption_column", path)
@@ -151,7 +151,7 @@ class Folder(Source):
 
 
 def _sidecars(root: Path, dropped: list[Dropped]) -> Captioned:
-    """{image: ("", texts)} of all images below the folder, from the .txt file of the same name."""
+    """Return {image: ("", captions)} of all images below the folder. A caption file is IMAGE.txt for IMAGE.jpg."""
     captioned: Captioned = {}
     for file in sorted(root.rglob("*")):
         if not is_picture(file.name) or not file.is_file():

@@ -22,17 +22,17 @@ from storage.sources.files import indexed
 from storage.sources.section import FilesSection, resolved
 from storage.sources.tables import captions_of, stamp, texts_of
 
-if TYPE_CHECKING:  # both take a third of a second to import
+if TYPE_CHECKING:  # polars and pyarrow take a third of a second to import
     import polars as pl
     import pyarrow as pa
 
-ROWS_AT_ONCE = 32  # images in memory while a file is read
+ROWS_AT_ONCE = 32  # number of images in memory while a file is read
 Pictures = list[bytes | None]
 INDEX: dict[str, Any] = {"sha256": str, "size": int, "group": str, "texts": list[str]}
 
 
 class HuggingFaceSection(FilesSection):
-    """Parquet files of a dataset on the Hugging Face hub."""
+    """The section of a study file for Parquet files of a dataset on the Hugging Face hub."""
 
     paths: ClassVar[tuple[str, ...]] = ("repo",)
 
@@ -46,7 +46,7 @@ class HuggingFaceSection(FilesSection):
 
     @classmethod
     def is_path(cls, value: Any) -> TypeGuard[str]:
-        """Whether `repo` is a folder: a name on the hub begins with neither . nor /."""
+        """Whether `repo` is a folder. A folder begins with . or /, a name on the hub does not."""
         return super().is_path(value) and value.startswith((".", "/"))
 
     def place(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class HuggingFaceSection(FilesSection):
         return {"repo": resolved(self.repo) if os.path.isabs(self.repo) else self.repo, "image": self.image_column}
 
     def remote(self) -> str | None:
-        """The repository, unless it is a folder."""
+        """The repository on the hub; None if `repo` is a folder."""
         return None if os.path.isabs(self.repo) else self.repo
 
     def reader(self, own: Path, identity: dict[str, Any]) -> Source:
@@ -73,12 +73,13 @@ class HuggingFaceSection(FilesSection):
 
 
 class HuggingFace(Source):
-    """Source of the rows of a dataset's Parquet files. The key of an image is the digest of its bytes: rows with equal
-    images are one item with several captions.
+    """Source of the rows of a dataset's Parquet files.
+
+    The key of an image is the digest of its bytes. So rows with equal images are one item with several captions.
 
     Args:
         repo: OWNER/NAME on the hub, or a folder by its absolute path.
-        downloads: folder of the files' indices.
+        downloads: folder that caches the indices of the files.
         revision: branch, tag or commit.
         files: pattern of the files, relative to the dataset ("data/train-*.parquet").
         image_column, caption_column, group_column: columns of the files.
@@ -132,7 +133,7 @@ class HuggingFace(Source):
         return Listing(items, dropped)
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
-        """Yield the images. A file is read once if its locators are in row order; else row groups are read again."""
+        """Yield the images. If the locators of a file are not in row order, row groups are read more than once."""
         root = self._root()
         reader: _Reader | None = None
         for locator in locators:
@@ -149,7 +150,7 @@ class HuggingFace(Source):
                 yield data
 
     def _root(self) -> Path:
-        """The folder of the dataset's files: local, or the hub's snapshot in the cache."""
+        """Return the folder of the dataset's files: the local folder `repo`, or the hub's snapshot in the cache."""
         if os.path.isabs(self.repo):
             if not Path(self.repo).is_dir():
                 raise BadInput(f"pairs.repo: {self.repo}: no such folder")
@@ -210,7 +211,7 @@ class HuggingFace(Source):
 
 
 class _Reader:
-    """Forward reader of the image column of one file, with a few rows in memory."""
+    """Reader of the image column of one file, from front to back, with a few rows in memory."""
 
     def __init__(self, path: Path, column: str) -> None:
         import pyarrow.parquet as pq
@@ -224,7 +225,7 @@ class _Reader:
         self.batches: Iterator[pa.RecordBatch] = iter(())
 
     def at(self, row: int) -> bytes | None:
-        """The image bytes of a row; None for a row without an image, or beyond the last row."""
+        """Return the image bytes of a row; None if the row has no image or does not exist."""
         if row >= self.starts[-1]:
             return None
         if not self.first <= row < self.stop:
@@ -238,7 +239,7 @@ class _Reader:
 
 
 def _bytes_of(column: Any, path: Path, name: str) -> Pictures:
-    """The encoded pictures of a column, which is binary or a struct with the field `bytes`."""
+    """Return the encoded pictures in a column. The column is binary, or a struct with the field `bytes`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

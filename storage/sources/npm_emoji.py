@@ -36,7 +36,7 @@ INTEGRITY = {
 }
 IMAGE_MEMBER = re.compile(r"package/assets/([0-9A-Fa-f_-]+)\.webp")
 METADATA_MEMBER = "package/en/data.json"
-MAX_IMAGE_BYTES = 4 << 20  # the largest image of the default package has 29 kB
+MAX_IMAGE_BYTES = 4 << 20  # the largest image of the default package is 29 kB
 MAX_METADATA_BYTES = 64 << 20
 MAX_UNPACKED_BYTES = 1 << 30  # stops a decompression bomb; the default packages hold 18 and 50 MB
 NPM_SECONDS = 600
@@ -46,7 +46,7 @@ _SKIN_TONES = frozenset({"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"})
 
 
 class NpmEmojiSection(PairsSection):
-    """Emoji images with their labels and tags, from two npm packages."""
+    """The section of a study file for emoji pictures from two npm packages."""
 
     source: Literal["npm-emoji"]
     images: str = Field(IMAGES, description="npm package of the images, with its version")
@@ -63,7 +63,7 @@ class Member(NamedTuple):
 
     name: str
     data: bytes | None  #: None when the member is refused
-    refusal: str  #: why the member is refused, "" when it is not
+    refusal: str  #: the reason to refuse the member, or ""
 
 
 class MemberDigest(NamedTuple):
@@ -71,10 +71,10 @@ class MemberDigest(NamedTuple):
 
     name: str
     sha256: str | None  #: None when the member is refused
-    refusal: str  #: why the member is refused, "" when it is not
+    refusal: str  #: the reason to refuse the member, or ""
 
 
-DIGESTS = TypeAdapter(dict[str, list[MemberDigest]])  # of a memo: {digest of the tarball: its picture files}
+DIGESTS = TypeAdapter(dict[str, list[MemberDigest]])  # type of a memo: {digest of a tarball: its picture files}
 
 
 def normalise(hexcode: str) -> str:
@@ -83,14 +83,14 @@ def normalise(hexcode: str) -> str:
 
 
 def group_of(hexcode: str) -> str:
-    """The base hexcode, without skin tones (DEFINITIONS, Split)."""
+    """Return a hexcode without skin tones. Emoji that differ only in skin tone are one group (DEFINITIONS, Split)."""
     return "-".join([p for p in hexcode.split("-") if p not in _SKIN_TONES] or [hexcode])
 
 
 def captions_of(hexcode: str, label: str, tags: Sequence[str]) -> tuple[Caption, ...]:
-    """The label, and the label with its tags in brackets: "locked (closed, lock, private)".
+    """Return two captions: the label, and the label with its tags in brackets, as "locked (closed, lock, private)".
 
-    A tag equal to the label is left out. Without any other tag there is no second caption.
+    A tag equal to the label is left out. If no other tag is left, there is only the first caption.
     """
     label = " ".join(label.split())
     once = dict.fromkeys(" ".join(tag.split()) for tag in tags)
@@ -107,7 +107,7 @@ class NpmEmoji(Source):
     Args:
         downloads: folder of the two tarballs; created when missing.
         images, metadata: packages as NAME@VERSION, with exact versions.
-        limit: number of items to keep, in the order of the keys; the others do not count as dropped.
+        limit: number of items to keep, in the order of their keys; items beyond the limit do not count as dropped.
 
     Raises `BadInput` for a package that is not named as NAME@VERSION, or a limit below 1.
     """
@@ -135,7 +135,7 @@ class NpmEmoji(Source):
     def list(self) -> Listing:
         """Join pictures and labels on the hexcode.
 
-        Every picture file and every row of the metadata is part of an item or is one `Dropped`.
+        Each picture file and each row of the metadata becomes part of an item, or one `Dropped`.
         Raises `BadInput` when a package is neither in `downloads` nor available through npm.
         """
         pictures, dropped = _pictures(self._digests())
@@ -147,7 +147,7 @@ class NpmEmoji(Source):
                 dropped.append(Dropped(Path(locator).stem, "no label in the metadata"))
                 continue
             captions = captions_of(hexcode, *labels[hexcode])
-            # The fingerprint does not contain the package version, so a new version refetches only the changed items.
+            # The fingerprint leaves out the version of the package. So after a new version, only changed items are new.
             print_of = hashlib.sha256(json.dumps([digest, captions]).encode()).hexdigest()[:16]
             items.append(Item(hexcode, group_of(hexcode), locator, captions, print_of))
         dropped += [
@@ -160,7 +160,7 @@ class NpmEmoji(Source):
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """Yield the bytes of each picture, in order, or its `SourceError`.
 
-        Reads the tarball once (0.3 s) for any number of pictures, and holds those pictures in memory (5 kB each).
+        The tarball is read once (0.3 s) for any number of pictures. The requested pictures stay in memory (5 kB each).
         """
         wanted = set(locators)
         members = {m.name: m for m in self._members(self.images, MAX_IMAGE_BYTES, wanted.__contains__)}
@@ -174,7 +174,7 @@ class NpmEmoji(Source):
                 yield member.data
 
     def _digests(self) -> Sequence[MemberDigest]:
-        """The digest of every picture file. It is remembered beside the tarball, which takes half a second to read."""
+        """Return the digest of every picture file. A memo beside the tarball caches them; they take 0.5 s."""
         memo = self._tarball(self.images).with_suffix(".members.json")
         integrity = _sha512(self._tarball(self.images))
         if (known := read_memo(memo, DIGESTS).get(integrity)) is not None:
@@ -188,7 +188,7 @@ class NpmEmoji(Source):
         return found
 
     def _members(self, package: str, max_bytes: int, wanted: Callable[[str], bool]) -> Iterator[Member]:
-        """Read the members whose name is `wanted`. Refuses links, paths out of the package and oversized members."""
+        """Read the members with `wanted(name)`. Refuses links, paths out of the package and oversized members."""
         tarball = self._tarball(package)
         unpacked = 0
         try:
@@ -218,7 +218,7 @@ class NpmEmoji(Source):
 
 
 def _pictures(members: Iterable[MemberDigest]) -> tuple[dict[str, tuple[str, str]], list[Dropped]]:
-    """{hexcode: (locator, sha256 of the bytes)} of the base emoji, and all other files as dropped."""
+    """Return {hexcode: (locator, sha256 of the bytes)} of emoji without skin tone, and all other files as dropped."""
     pictures: dict[str, tuple[str, str]] = {}
     dropped = []
     for member in sorted(members, key=lambda m: m.name):
@@ -232,7 +232,7 @@ def _pictures(members: Iterable[MemberDigest]) -> tuple[dict[str, tuple[str, str
             dropped.append(Dropped(key, "not named by a hexcode"))
         elif len(parts) > 1 and _SKIN_TONES.intersection(parts):
             dropped.append(Dropped(key, "skin-tone variant"))
-        elif hexcode in pictures:  # some have two files, such as 0023-fe0f-20e3 and 23-20e3: the first by name is kept
+        elif hexcode in pictures:  # a second file, as 23-20e3 after 0023-fe0f-20e3: the first by name stays
             dropped.append(Dropped(key, "second file of the same emoji", pictures[hexcode][0]))
         else:
             pictures[hexcode] = (member.name, member.sha256)
@@ -240,7 +240,7 @@ def _pictures(members: Iterable[MemberDigest]) -> tuple[dict[str, tuple[str, str
 
 
 def _labels(members: Iterable[Member], package: str) -> dict[str, tuple[str, list[str]]]:
-    """{hexcode: (label, tags)}, from the metadata member."""
+    """Return {hexcode: (label, tags)} from the metadata file of the package."""
     member = next(iter(members), None)
     if member is None or member.data is None:
         raise BadInput(f"{package} holds no readable {METADATA_MEMBER}: name a version of emojibase-data")
@@ -257,7 +257,7 @@ def _file_name(package: str) -> str:
 
 
 def _refusal(info: tarfile.TarInfo, max_bytes: int) -> str:
-    """The reason to refuse a member, or "". Nothing is unpacked; the check keeps unsafe names out of locators."""
+    """The reason to refuse a member, or "". Members are not unpacked, but unsafe names must not get into locators."""
     if not info.isreg():
         return "not a regular file"
     if info.name.startswith("/") or "\\" in info.name or ".." in info.name.split("/"):
@@ -266,18 +266,18 @@ def _refusal(info: tarfile.TarInfo, max_bytes: int) -> str:
 
 
 def _sha512(path: Path) -> str:
-    """The file's digest in the format of package lock files: sha512-BASE64."""
+    """Return the sha512 of a file in the format of package lock files: sha512-BASE64."""
     with path.open("rb") as file:
         return "sha512-" + base64.b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
 
 
 def _recorded(path: Path) -> Path:
-    """Path of the file with the digest that npm reported for an unpinned version."""
+    """Return the path of the file with the digest that npm reported. INTEGRITY lacks the digest of such a package."""
     return path.with_name(path.name + ".integrity")
 
 
 def _is_intact(path: Path, package: str) -> bool:
-    """Whether the tarball exists and has the published digest."""
+    """Whether the tarball exists and has the digest in INTEGRITY, or else the digest that npm reported."""
     try:
         expected = INTEGRITY.get(package) or _recorded(path).read_text().strip()
         return _sha512(path) == expected

@@ -17,7 +17,7 @@ from storage.sources.section import PairsSection
 
 
 def _sections() -> dict[str, type[PairsSection]]:
-    """{name: section} of the package's modules, in the order of their file names."""
+    """Return {name of a source: its section} from all modules of the package, in the order of their file names."""
     sections = {}
     for entry in pkgutil.iter_modules(sources.__path__):
         module = importlib.import_module(f"{sources.__name__}.{entry.name}")
@@ -48,8 +48,11 @@ def open_source(section: dict[str, Any], store: Path) -> Source:
 
 
 def located(section: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    """Return a section of a study file with `change` applied to every local path. URLs and names on the hub stay as
-    they are. Values that are not strings stay too: the validation refuses them."""
+    """Return a section of a study file with `change` applied to every local path.
+
+    URLs and names on the Hugging Face hub stay as they are. Values that are not strings stay too; the validation of the
+    section refuses them later.
+    """
     source = section.get("source")
     changed = dict(section)
     if not isinstance(source, str) or source not in SECTIONS:

@@ -1,6 +1,6 @@
-"""Sections [pairs] of a study file: the keys that sources share, and the opening of a source from its section.
+"""The section [pairs] of a study file: the keys that all sources share, and how a source is opened from its section.
 
-Each source declares its own section beside its reader; `storage.sources.registry` collects them.
+The module of each source declares the section of that source; `storage.sources.registry` collects the sections.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from storage.first_edition import first_edition
 from storage.sources import Arrived, Listing, Source, SourceError
 from storage.sources.download import Policy
 
-MAX_PIXELS = 89_478_485  # equals the default of `vlm.decode`; reading a study file must not import `vlm`
-#: Keys that decide which images are acquired, and so the content of a shard.
+MAX_PIXELS = 89_478_485  # the default of `vlm.decode`, repeated since reading a study file must not import `vlm`
+#: Keys that decide which images are acquired. So they decide the content of a shard.
 RULES = ("duplicates", "max_pixels", "max_image_bytes", "allow_private_addresses", "respect_noai")
-#: Keys that change the course of acquiring, not its result.
+#: Keys that change how images are acquired, but not the content of a shard.
 HOW = ("concurrency", "timeout", "tries", "min_success", "retry_after")
 
 
@@ -30,14 +30,14 @@ class Size(NamedTuple):
 
     images: int
     captions: int
-    bytes: int  #: of all images
-    downloads: int = 0  #: bytes that are downloaded and kept beside the datasets
+    bytes: int  #: total size of the images
+    downloads: int = 0  #: bytes of the downloaded files that stay in the store beside the datasets
 
 
 class Section(BaseModel):
     """A part of a study file. It is immutable and refuses unknown keys.
 
-    A key that is not of the first edition is left out of what `model_dump` returns while it is at its default.
+    `model_dump` leaves out a key that was added after the first edition, while the key has its default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,12 +53,12 @@ class Section(BaseModel):
 
 
 class PairsSection(Section):
-    """Keys of every source."""
+    """The keys that every source has."""
 
-    #: Keys that may hold a local path. Paths in a study file are relative to the file.
+    #: Keys that may hold a local path. A path in a study file is relative to the folder of the study file.
     paths: ClassVar[tuple[str, ...]] = ()
     if TYPE_CHECKING:
-        source: str  # each source's section declares it as a Literal of its name
+        source: str  # the section of each source declares this key as a Literal: the name of the source
 
     heldout: float = Field(0.2, ge=0, lt=1, description="share of images never trained on")
     shard_size: int = Field(
@@ -85,11 +85,11 @@ class PairsSection(Section):
         return isinstance(value, str) and "://" not in value
 
     def remote(self) -> str | None:
-        """What a listing downloads, where it downloads more than tables; None for a source that is listed at once."""
+        """The place from which listing the source downloads large files; None if listing it downloads none."""
         return None
 
     def known_size(self) -> Size | None:
-        """What a source that `remote` names holds, where this is known without a download."""
+        """The content of a source whose `remote` is not None; None if it is unknown before the download."""
         return None
 
     @abstractmethod
@@ -98,7 +98,7 @@ class PairsSection(Section):
 
 
 class FilesSection(PairsSection):
-    """Keys of every source of the user's own images."""
+    """The keys that every source of the user's own images has."""
 
     id: str | None = Field(
         None, min_length=1, max_length=200, description="name of the source in the store; default: its path or URL"
@@ -107,23 +107,23 @@ class FilesSection(PairsSection):
     max_image_bytes: int = Field(32 << 20, ge=1, description="larger image files fail")
 
     def open(self, store: Path) -> Source:
-        """Open the source, cut at the limit. Its downloads and caches are in a folder named by its identity."""
+        """Open the source, cut at the limit. Downloads and caches are in a folder named by a hash of the identity."""
         identity = self.identity()
         digest = hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:12]
         source = self.reader(store / "downloads" / self.source / digest, identity)
         return source if self.limit is None else First(source, self.limit)
 
     def identity(self) -> dict[str, Any]:
-        """The identity of the source in the store: `id` from the study file, else its place. Growth does not change it.
+        """The identity of the source in the store: the key `id`, else the place. Growth does not change it.
 
-        The ids of items are assigned per identity. The datasets do not depend on the identity, since a listing is
-        addressed by its content.
+        Items get their ids within one identity. Datasets do not depend on the identity, since the address of a listing
+        depends only on its content.
         """
         return {"id": self.id} if self.id else self.place()
 
     @abstractmethod
     def place(self) -> dict[str, Any]:
-        """Location of the source, JSON-ready, made of keys that stay the same when it grows."""
+        """The location of the source, ready for JSON. It stays the same when the source grows."""
 
     @abstractmethod
     def reader(self, own: Path, identity: dict[str, Any]) -> Source:
@@ -131,7 +131,7 @@ class FilesSection(PairsSection):
 
 
 class DownloadsSection(FilesSection):
-    """Keys of every source whose files may be at URLs."""
+    """The keys that every source whose files may be at URLs has."""
 
     concurrency: int = Field(64, ge=1, le=1024, description="downloads at once")
     timeout: float = Field(15, gt=0, le=86400, description="seconds for one image")
@@ -152,7 +152,7 @@ class DownloadsSection(FilesSection):
 
 
 class First(Source):
-    """The first `limit` items of a source. The limit is not part of the identity: a raised limit counts as growth."""
+    """The first `limit` items of a source. The limit is no part of the identity, so a higher limit counts as growth."""
 
     def __init__(self, source: Source, limit: int) -> None:
         self.source, self.limit = source, limit
@@ -164,23 +164,23 @@ class First(Source):
         return listing._replace(items=listing.items[: self.limit])
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
-        """The source's own `read`."""
+        """Call `read` of the source without the limit."""
         return self.source.read(locators, arrived)
 
     def release(self, locators: Sequence[str]) -> None:
-        """The source's own `release`."""
+        """Call `release` of the source without the limit."""
         self.source.release(locators)
 
 
 def source_of(pairs: PairsSection) -> dict[str, Any]:
-    """The keys that this source has beyond those of `PairsSection`, in the form that tasks receive."""
+    """Return the keys of a section that `PairsSection` does not have, in the form that tasks receive."""
     return pairs.model_dump(exclude=set(PairsSection.model_fields))
 
 
 def rules_of(pairs: PairsSection) -> dict[str, Any]:
-    """The keys that decide which images are acquired. They are part of the recipe of a shard.
+    """Return the keys that decide which images are acquired. They are part of the recipe of a shard.
 
-    Duplicates are dropped from a shard after it was fetched, so for fetching they are always kept.
+    `duplicates` is always "keep" in the result, since duplicates are dropped only after a shard was fetched.
     """
     return {**pairs.model_dump(include=set(RULES)), "duplicates": "keep"}
 
@@ -191,5 +191,5 @@ def is_url(text: str) -> bool:
 
 
 def resolved(place: str) -> str:
-    """A URL unchanged, or a path made absolute with its links resolved."""
+    """Return a URL unchanged. Return a path as an absolute path, with its links resolved."""
     return place if is_url(place) else os.path.realpath(place)

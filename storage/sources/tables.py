@@ -1,4 +1,4 @@
-"""Tables of pairs in CSV, JSONL and Parquet, and the treatment of captions that sources share."""
+"""Reading of tables of pairs (CSV, JSONL, Parquet), and the functions for captions that sources share."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ GROUP_COLUMNS = ("group", "group_key")
 
 
 def captions_of(key: str, texts: Iterable[Any]) -> tuple[Caption, ...]:
-    """Captions of the item `key`. The key of a caption depends on its text, not on the other captions.
+    """Return the captions of the item `key`. The key of a caption depends on its text, not on its row in the table.
 
-    Texts are stripped of surrounding blanks. Empty texts and values that are not strings are left out. Equal texts are
-    separate captions.
+    Blanks around a text are removed. Empty texts and values that are not strings are left out. Equal texts are separate
+    captions, whose keys are numbered.
     """
     captions: list[Caption] = []
     seen: dict[str, int] = {}
@@ -39,12 +39,12 @@ def captions_of(key: str, texts: Iterable[Any]) -> tuple[Caption, ...]:
 
 
 def stamp(digest: str, captions: Sequence[Caption]) -> str:
-    """An item's fingerprint, made from the digest of its bytes and from its captions. Its path is not part of it."""
+    """Return the fingerprint of an item, made from the digest of its bytes and its captions, but not from its path."""
     return hashlib.sha256(json.dumps([digest, captions]).encode()).hexdigest()[:16]
 
 
 def texts_of(value: Any) -> list[Any]:
-    """Return the value of a caption column, one text or a list of texts, as a list."""
+    """Return the value of a caption column as a list. The value is one text, or a list of texts."""
     import polars as pl
 
     return list(value) if isinstance(value, (list, tuple, pl.Series)) else [value]
@@ -53,7 +53,7 @@ def texts_of(value: Any) -> list[Any]:
 def read_table(path: Path) -> pl.DataFrame:
     """Read a table, or all tables of a folder, concatenated. CSV and TSV need a header line; their columns are text.
 
-    Raises BadInput for a file that has none of the extensions TABLES, or cannot be read.
+    Raises BadInput for a file that has none of the extensions TABLES, or that cannot be read.
     """
     import polars as pl
 
@@ -68,7 +68,7 @@ def read_table(path: Path) -> pl.DataFrame:
                 separator = "\t" if path.suffix.lower() == ".tsv" else ","
                 return pl.read_csv(path, separator=separator, infer_schema=False, glob=False)
             case ".jsonl" | ".ndjson":
-                with path.open("rb") as opened:  # polars takes a path for a pattern
+                with path.open("rb") as opened:  # an open file, since polars would read a path as a pattern
                     return pl.read_ndjson(opened, infer_schema_length=None)
             case ".parquet":
                 return pl.read_parquet(path, glob=False)
@@ -80,7 +80,7 @@ def read_table(path: Path) -> pl.DataFrame:
 
 
 def column(table: pl.DataFrame, named: str | None, usual: Sequence[str], key: str, where: Path) -> str:
-    """Return the column that the study names, else the first usual one. Raises BadInput when there is none."""
+    """Return the column that the study names, else the first existing column of `usual`. Raises BadInput for none."""
     for name in [named] if named else usual:
         if name in table.columns:
             return name
@@ -89,7 +89,7 @@ def column(table: pl.DataFrame, named: str | None, usual: Sequence[str], key: st
 
 
 def optional(table: pl.DataFrame, named: str | None, usual: Sequence[str], key: str, where: Path) -> str | None:
-    """As `column`, but return None when the study names no column and no usual one exists."""
+    """Return the same as `column`, but None when the study names no column and no column of `usual` exists."""
     if named is None and not set(usual) & set(table.columns):
         return None
     return column(table, named, usual, key, where)

@@ -1,4 +1,4 @@
-"""A table of URLs and captions (CSV, JSONL, Parquet) as in img2dataset. The pictures are downloaded from the web."""
+"""A table of URLs and captions (CSV, JSONL, Parquet), as for img2dataset. The pictures are downloaded from the web."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 class UrlsSection(DownloadsSection):
-    """A table of URLs and captions."""
+    """The section of a study file for a table of URLs and captions."""
 
     paths: ClassVar[tuple[str, ...]] = ("path",)
 
@@ -64,7 +64,7 @@ class UrlsSection(DownloadsSection):
 
 
 class Urls(Source):
-    """Source of pictures at URLs. The key of an image is the digest of its URL: rows with equal URLs are one item.
+    """Source of pictures at URLs. The key of an image is the digest of its URL, so rows with equal URLs are one item.
 
     Args:
         path: the table, or a folder of tables.
@@ -119,7 +119,7 @@ class Urls(Source):
         return Listing(sorted(items), dropped)
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
-        """Download concurrently and yield in order. Pictures on disk are not downloaded again."""
+        """Download pictures concurrently and yield them in order. Pictures on disk are not downloaded again."""
         wanted = [self._wanted(locator) for locator in locators]
 
         def notify(place: int) -> None:
@@ -135,18 +135,18 @@ class Urls(Source):
                     yield one.path.read_bytes()
 
     def release(self, locators: Sequence[str]) -> None:
-        """Remove the downloaded pictures, complete or incomplete."""
+        """Remove the downloaded files of these pictures, complete or incomplete."""
         with locked(self.downloads):
             for locator in locators:
                 discard(self._wanted(locator).path)
 
     def _wanted(self, locator: str) -> Wanted:
         url, known = json.loads(locator)
-        # The file is named by URL and expected digest: a corrected digest in the table starts a new download.
+        # The name is a hash of URL and expected digest. So a corrected digest in the table starts a new download.
         name = hashlib.sha256(locator.encode()).hexdigest()[:32]
         return Wanted(url, self.downloads / name[:2] / name, f"sha256:{known}" if known else "")
 
 
 def _sum(value: Any) -> str:
-    """An expected sha256 in lower case; "" for any other value."""
+    """Return the value in lower case if it is a sha256, else ""."""
     return value.lower() if isinstance(value, str) and _SHA256.fullmatch(value) else ""

@@ -1,6 +1,6 @@
 """Tar shards in WebDataset's format, local or at URLs. Members with the same name up to the first dot are one sample.
 
-Shards are downloaded once and kept. Members are read in place, without unpacking; links and unsafe names are refused.
+Shards are downloaded once and kept. Members are read without unpacking; links and unsafe names are refused.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def expand(pattern: str) -> list[str]:
-    """Expand braces: "{000..002}" is a range, "{a,b}" a list. Raises BadInput for more than MAX_SHARDS names."""
+    """Expand the braces in a pattern to names. "{000..002}" is a range; "{a,b}" is a list.
+
+    Raises BadInput for more than MAX_SHARDS names.
+    """
     start, end = pattern.find("{"), pattern.find("}")
     if start < 0 or end < start:
         return [pattern]
@@ -63,7 +66,7 @@ def expand(pattern: str) -> list[str]:
 
 
 class WebDatasetSection(DownloadsSection):
-    """Tar shards in WebDataset's format."""
+    """The section of a study file for tar shards in WebDataset's format."""
 
     paths: ClassVar[tuple[str, ...]] = ("shards",)
 
@@ -77,11 +80,11 @@ class WebDatasetSection(DownloadsSection):
         return [shards] if isinstance(shards, str) else shards
 
     def place(self) -> dict[str, Any]:
-        """The folder of the first shard. When shards are added to this folder, the source stays the same."""
+        """The folder of the first shard. The folder stays the same when shards are added."""
         return {"below": resolved(self.shards[0].partition("{")[0].rpartition("/")[0])}
 
     def remote(self) -> str | None:
-        """The first shard at a URL."""
+        """The first of the shards that is a URL; None if all are paths."""
         return next(filter(is_url, self.shards), None)
 
     def reader(self, own: Path, identity: dict[str, Any]) -> Source:
@@ -97,12 +100,12 @@ class WebDatasetSection(DownloadsSection):
 
 
 class WebDataset(Source):
-    """Source of the samples in tar shards. The key of an image is made of its shard and the sample's key.
+    """Source of the samples in tar shards. The key of an image is SHARD/KEY, with the key of its sample.
 
     Args:
-        shards: paths or URLs, with braces or (paths only) wildcards.
-        downloads: folder of the downloaded shards and the indices of all shards.
-        caption: the member that holds the caption: an extension ("txt"), or "json:KEY".
+        shards: paths or URLs. Both may contain braces; paths may also contain wildcards.
+        downloads: folder of the downloaded shards, and of the indices of all shards.
+        caption: where a sample holds its caption: extension of a member ("txt"), or a key in its JSON ("json:KEY").
         policy: limits of the downloads.
         max_image_bytes: larger images fail.
         identity: identity of the source in the store.
@@ -143,7 +146,7 @@ class WebDataset(Source):
         return Listing([*items.values()], dropped)
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
-        """Yield each image, read at its offset from the index."""
+        """Yield each image. The index of its shard gives the offset at which the image is read."""
         import polars as pl
 
         files = self._files([])
@@ -156,7 +159,7 @@ class WebDataset(Source):
             if shard not in places:
                 index = self._index(files[shard]).filter(pl.col("cause").is_null())
                 rows = index.select("image", "offset", "size").iter_rows()
-                places = {shard: {name: (offset, size) for name, offset, size in rows}}  # keeps the shard in use only
+                places = {shard: {name: (offset, size) for name, offset, size in rows}}  # of one shard only
             offset, size = places[shard].get(image, (0, -1))
             yield self._read(files[shard], image, offset, size)
 
@@ -171,7 +174,7 @@ class WebDataset(Source):
         return data if len(data) == size else SourceError("corrupt archive member", f"{image}: the shard ends early")
 
     def _files(self, dropped: Drops) -> dict[str, Path]:
-        """{name: path} of all shards. Shards at URLs are downloaded first."""
+        """Return {name: path} of all shards. Shards at URLs are downloaded first, or added to `dropped`."""
         places = [place for pattern in self.shards for place in expand(pattern)]
         local = [place for place in places if not is_url(place)]
         paths = [path for place in local for path in _matching(Path(place))]
@@ -188,7 +191,8 @@ class WebDataset(Source):
             if error is None:
                 paths.append(one.path)
             elif is_transient(error.cause):
-                # Without this error, the samples of a shard that is unavailable for now would count as removed.
+                # Without this error, the samples of a shard that is only temporarily unavailable would count as
+                # removed.
                 raise BadInput(f"pairs.shards: {one.url} cannot be had for now: {error}")
             else:
                 dropped.append(Dropped(one.url, error.cause, error.detail))
@@ -212,7 +216,7 @@ class WebDataset(Source):
             raise BadInput(f"{path} is no readable tar without compression ({error})") from error
 
     def _indexing(self, path: Path) -> pl.DataFrame:
-        """Read a shard once. Returns, for each sample, the offset, size and digest of the image, and the captions."""
+        """Make the index of a shard in one pass: offset, size and digest of each sample's image, and its captions."""
         import polars as pl
 
         rows = []
@@ -249,7 +253,7 @@ class WebDataset(Source):
 
 
 def refused(info: tarfile.TarInfo) -> str:
-    """The reason to refuse a member, or ""."""
+    """Return the reason to refuse a member, or ""."""
     if not info.isreg() or info.issparse():
         return "not a regular file"
     if info.name.startswith("/") or "\\" in info.name or ".." in info.name.split("/"):
@@ -258,7 +262,10 @@ def refused(info: tarfile.TarInfo) -> str:
 
 
 def _matching(place: Path) -> list[Path]:
-    """The files that a path names, sorted. A part of the path that exists as it is written is no pattern."""
+    """Return the files that a path with wildcards names, sorted.
+
+    A part of the path that exists as a file or folder is not read as a wildcard, even if it contains * ? or [.
+    """
     root = Path(place.anchor)
     for number, part in enumerate(parts := place.parts[1 if place.anchor else 0 :]):
         if (root / part).exists():
@@ -276,11 +283,14 @@ def _sum(archive: tarfile.TarFile, info: tarfile.TarInfo) -> str:
 
 
 def _texts(archive: tarfile.TarFile, info: tarfile.TarInfo, inside: str) -> list[str]:
-    """The captions in a member: its whole text, or the values at a key of its JSON. Empty when it has neither."""
+    """Return the captions in a member: its whole text, or the values at the key `inside` of its JSON.
+
+    Empty when the text or the key cannot be read.
+    """
     member = archive.extractfile(info) if info.size <= MAX_TEXT_BYTES else None
     try:
         text = member.read().decode("utf-8-sig") if member else ""
         values = texts_of(json.loads(text)[inside]) if inside else [text]
     except (UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError):
-        return []  # the sample is then dropped as "no caption", and counted
+        return []  # a sample without captions is dropped, with the cause "no caption"
     return [value for value in values if isinstance(value, str)]

@@ -1,6 +1,6 @@
--- Purpose: find invalid activations: those that are not finite numbers above 0. Shows the first shard that has any.
--- Inputs:  codes (of one SAE); $shard_rows (the id of an item is its shard x $shard_rows + its row).
--- Columns: shard; rows (number of such activations in the shard); concept_id, item_id, activation (of the first of them).
+-- Purpose: find invalid activations, which are not finite numbers above 0. Shows the first shard that has any.
+-- Inputs:  codes (of one SAE); $shard_rows (the id of an item is: number of its shard x $shard_rows + its row).
+-- Columns: shard; rows (number of invalid activations in the shard); concept_id, item_id, activation (the first).
 --          No row when all activations are valid.
 SELECT
     item_id // $shard_rows AS shard, count(*) AS rows,

@@ -1,7 +1,7 @@
 -- Purpose: the distinct words of every caption.
 -- Inputs:  pairs.
--- Columns: pair_id; word (lower case; letters, digits and marks, with apostrophes and hyphens inside; 2 to 40
---          characters, not only digits).
+-- Columns: pair_id; word (in lower case, 2 to 40 characters: letters, digits and marks, with apostrophes and hyphens
+--          between them, but not digits alone).
 SELECT DISTINCT pair_id, word
 FROM (
     SELECT pair_id, unnest(regexp_extract_all(lower(caption), '[\p{L}\p{N}][\p{L}\p{M}\p{N}]*(?:[''’-][\p{L}\p{M}\p{N}]+)*')) AS word

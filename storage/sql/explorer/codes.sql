@@ -1,5 +1,5 @@
--- Purpose: the codes of one SAE on the shown items of one modality. In a large study, only on the items that are among
---          the top items of a concept of this SAE.
+-- Purpose: the codes (activations) of one SAE on the shown items of one modality. In a large study, items that are not
+--          among the top items of any concept of this SAE are left out.
 -- Inputs:  activations, shown_images, explorer_top, images, pairs; $model, $sae, $seed, $modality, $small (number of images
 --          above which a study is large).
 -- Columns: block (number of the data file that holds the item); item_id; concept_id; activation. Ordered by block and

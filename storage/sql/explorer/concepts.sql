@@ -1,7 +1,7 @@
 -- Purpose: all concepts of one SAE, in the order of concept_id.
 -- Inputs:  concepts, matches; $model, $sae, $seed.
--- Columns: concept_id; the columns of concepts that the explorer shows; stability (mean matched cosine to the other seeds
---          of the setting, NULL with one seed).
+-- Columns: concept_id; the columns of concepts that the explorer shows; stability (mean cosine to the matched
+--          concepts in the other seeds of the same model and SAE, NULL with one seed).
 SELECT
     c.concept_id, c.energy, c.energy_image, c.energy_text, c.rate_image, c.rate_text, c.firings,
     c.modality_score, c.modality_auc, c.direction_accuracy,

@@ -1,8 +1,9 @@
--- Purpose: histogram of the activations of each concept of one SAE, separate for images and captions.
--- Inputs:  activations, images, pairs; $model, $sae, $seed, $split (of the counted items, or 'all'), $bins.
--- Columns: concept_id; highest (largest activation on any item of either split; the bins are $bins equal parts of 0 to
---          highest); bin (from 0; NULL for a concept that fires on no counted item); image, text (number of counted
---          images and captions in the bin). Empty bins have no row.
+-- Purpose: histograms of the activations of each concept of one SAE, one for images and one for captions.
+-- Inputs:  activations, images, pairs; $model, $sae, $seed, $split (side whose items are
+--          counted, or 'all'), $bins (number of bins).
+-- Columns: concept_id; highest (largest activation on any item of the study; the bins divide the range from 0 to
+--          highest into $bins equal parts); bin (number from 0; NULL for a concept that fires on no counted item);
+--          image, text (number of counted images and captions in the bin). Empty bins have no row.
 WITH fired AS (
     SELECT a.concept_id, a.modality, a.item_id, a.activation, max(a.activation) OVER (PARTITION BY a.concept_id) AS highest
     FROM activations AS a

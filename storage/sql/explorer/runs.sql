@@ -1,9 +1,9 @@
 -- Purpose: all SAEs of the catalog, with the figures that the explorer lists.
 -- Inputs:  saes, matches, nulls, bridges; $most (maximum number of bridges per SAE).
 -- Columns: model, sae, seed; concepts (number of concepts), dim, k, architecture; r2, r2_image, r2_text, l0,
---          dead_fraction, split as in the view saes; stability (mean matched cosine to the other seeds of the setting,
---          NULL with one seed); floor_random, floor_matched (stability that chance reaches: mean over the draws of each
---          floor); bridges (number of bridges that are shown).
+--          dead_fraction, split (all as in the view saes); stability (mean cosine to the matched concepts in the other
+--          seeds of the same model and SAE, NULL with one seed); floor_random, floor_matched (stability reached by
+--          chance: mean over the draws of each of two floors); bridges (number of bridges that the explorer shows).
 SELECT
     s.model, s.sae, s.seed, s.width AS concepts, s.dim, s.k, s.architecture,
     s.r2, s.r2_image, s.r2_text, s.l0, s.dead_fraction, s.split,

@@ -1,5 +1,5 @@
--- Purpose: the images that the explorer shows. A small study shows all images; a larger one shows those that are among
---          the top items of a concept, or whose captions are.
+-- Purpose: the images that the explorer shows. Of a small study, all images. Of a larger study, the images that
+--          are top items of a concept, and the images with a caption that is a top item.
 -- Inputs:  images, pairs, explorer_top; $small (largest number of images of a small study), $block (images per file).
 -- Columns: image_id; block (number of the file that holds it and its captions).
 WITH wanted AS (
