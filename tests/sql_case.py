@@ -1,4 +1,4 @@
-"""Random sparse studies as tables in memory, with the same study in dense numpy, for the tests of SQL."""
+"""Random sparse studies for the tests of SQL, each as tables in memory and as dense numpy arrays."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ KEYS = {"model": "m", "sae": "s", "seed": 0}
 
 
 class Case(NamedTuple):
-    """A study of one SAE with n images, m captions and C concepts: dense codes, and a catalog with the same firings."""
+    """A study of one SAE with n images, m captions and C concepts. `con` has the same firings in tables."""
 
     con: duckdb.DuckDBPyConnection
     z_image: np.ndarray[Any, Any]  # [n, C]
     z_text: np.ndarray[Any, Any]  # [m, C]
-    owner: np.ndarray[Any, Any]  # [m] image of each caption
-    heldout: np.ndarray[Any, Any]  # [n] bool
-    split_u: np.ndarray[Any, Any]  # [n]
-    dictionary: np.ndarray[Any, Any]  # [C, 5]
+    owner: np.ndarray[Any, Any]  # [m] row of each caption's image
+    heldout: np.ndarray[Any, Any]  # [n] bool: whether an image is held out
+    split_u: np.ndarray[Any, Any]  # [n] in [0, 1); images below .5 are held out
+    dictionary: np.ndarray[Any, Any]  # [C, 5] rows of norm 1
 
 
 def random_case(seed: int, images: int = 60, width: int = 9) -> Case:
     """A study in which concept 0 is dead, 1 fires on images only, 2 on captions only, 3 on training rows only.
 
-    Activations are multiples of 1/4, so that ties occur. Images have no caption, one or several; some captions repeat.
+    Activations are multiples of 1/4, so that ties occur. An image has any number of captions, also none.
     """
     random = np.random.default_rng(seed)
     owner = np.sort(random.integers(0, images, 2 * images))
@@ -37,7 +37,7 @@ def random_case(seed: int, images: int = 60, width: int = 9) -> Case:
         np.where(random.random((n, width)) < 0.3, random.integers(1, 6, (n, width)) / 4, 0).astype(np.float32)
         for n in (images, len(owner))
     ]
-    z[1][1::7] = z[1][0::7][: len(z[1][1::7])]  # repeated captions have the same codes
+    z[1][1::7] = z[1][0::7][: len(z[1][1::7])]  # some captions have the same codes as another caption
     u = np.array([split_u(f"{seed}-{i}") for i in range(images)])
     heldout = u < 0.5
     z[0][:, [0, 2]] = 0

@@ -1,6 +1,6 @@
-"""Adding a source, an architecture, a statistic and a stage to a copy of the checkout, as CONTRIBUTING describes it.
+"""Adding a source, an architecture, a statistic and a stage to a copy of the checkout, as CONTRIBUTING describes.
 
-A study in the copy uses all four. They must appear in its study file, its tables, its page and its explorer.
+A study in the copy uses all four. They must appear in the study's file, tables, page and explorer.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ def touched(checkout: Path) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def folder(checkout: Path, touched: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished study that uses all additions, run by the code of the copy."""
+    """The folder of a finished study that uses all additions and was run by the code of the copy."""
     folder = tmp_path_factory.mktemp("grown")
     build("clip", folder / "clip")
     (folder / "grown.toml").write_text(STUDY)
@@ -273,7 +273,7 @@ def folder(checkout: Path, touched: dict[str, int], tmp_path_factory: pytest.Tem
 
 
 def command(checkout: Path, *arguments: str) -> tuple[int, str]:
-    """Exit code and output of the command line of the copy."""
+    """Run a command with the code of the copy. Returns its exit code and output."""
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments],
         cwd=checkout, env={**os.environ, "PYTHONPATH": str(checkout)}, capture_output=True, text=True, check=False,

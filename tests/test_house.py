@@ -1,4 +1,4 @@
-"""The rooms (top-level packages): no import circles, and every room is type-checked, packaged and in the image."""
+"""The rooms (top-level packages) have no import circles. Each is type-checked, packaged and in the Docker image."""
 
 import re
 import tomllib
@@ -13,7 +13,7 @@ ROOMS = PROJECT["tool"]["importlinter"]["root_packages"]
 
 
 def test_there_is_no_import_circle() -> None:
-    """Imports inside functions and for types count too."""
+    """Imports inside functions and imports for type checking count too."""
     graph = grimp.build_graph(*ROOMS, cache_dir=None)
     imports = networkx.DiGraph(
         (module, imported) for module in graph.modules for imported in graph.find_modules_directly_imported_by(module)

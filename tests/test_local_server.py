@@ -1,4 +1,4 @@
-"""`make stop` ends the processes that it started and no other, whatever process id is written down."""
+"""`make stop` ends the local server and worker and no other process, whatever process id a .pid file holds."""
 
 from __future__ import annotations
 

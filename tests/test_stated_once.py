@@ -1,4 +1,4 @@
-"""Definitions, architectures and stages are stated in one place each, and read from there."""
+"""Each definition, architecture and stage is stated in one place, and other code reads it there."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ KINDS = (".py", ".sql", ".ts", ".j2")
 
 
 def sources() -> dict[str, str]:
-    """Every file of the rooms with its text, without files that npm installed or built."""
+    """The text of every source file of the rooms (top-level packages) by path, without what npm installed or built."""
     files = (path for room in ROOMS for path in (ROOT / room).rglob("*") if path.suffix in KINDS)
     kept = (path for path in files if not {"node_modules", "dist"} & set(path.parts))
     return {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted(kept)}
 
 
 def holding(pattern: str) -> list[str]:
-    """The files whose text matches."""
+    """The files whose text matches the pattern."""
     return [name for name, text in sources().items() if re.search(pattern, text)]
 
 
@@ -31,12 +31,12 @@ DEFINITIONS = ["storage/sql/definitions.sql"]
 @pytest.mark.parametrize(
     ("pattern", "files"),
     [
-        (r"\b(modality_)?scores?\b\s*[<>]=?\s*(1 - )?0?\.[19]\b", []),  # the bounds of "unimodal", as numbers
+        (r"\b(modality_)?scores?\b\s*[<>]=?\s*(1 - )?0?\.[19]\b", []),  # the bounds of "unimodal" written as numbers
         (r"[<>]\s*(1 - )?unimodal_bound", DEFINITIONS),
         (r"(?i)\bunimodal(_bound\(\))?\s*(=|AS)\s*0?\.\d", DEFINITIONS),
-        (r"\bfirings\s*(>=|<)\s*10\b", []),  # the least number of firings
+        (r"\bfirings\s*(>=|<)\s*10\b", []),  # the least number of firings, written as a number
         (r"(?i)\bmin_firings(\(\))?\s*(=|AS)\s*\d", DEFINITIONS),
-        (r"- own - i\b", DEFINITIONS),  # the chance of a hit in retrieval
+        (r"- own - i\b", DEFINITIONS),  # the formula for the chance of a hit in retrieval
     ],
 )
 def test_a_definition_stands_in_the_definitions_alone(pattern: str, files: list[str]) -> None:
@@ -44,7 +44,7 @@ def test_a_definition_stands_in_the_definitions_alone(pattern: str, files: list[
 
 
 def literals(text: str) -> list[set[str]]:
-    """The strings of every list, tuple, set, dict and Literal of a Python file, at any depth."""
+    """The strings in each list, tuple, set, dict and `Literal[...]` of a Python file, at any depth."""
     nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, (ast.List, ast.Tuple, ast.Set, ast.Dict))]
     return [
         {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)} for node in nodes

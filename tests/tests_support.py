@@ -1,4 +1,4 @@
-"""A small study of vectors, and views of a finished run that several tests use."""
+"""A small study of vectors, and helpers for several tests that run it and read its results."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ min_pairs = 2
 
 
 def write_study(folder: Path, images: int = 2200, dim: int = 12) -> Path:
-    """Write a study file and vectors. Images are sparse sums of 20 directions.
+    """Write a study file and vectors. The vectors of images are sparse sums of 20 directions.
 
-    Each image has two captions, which keep each of its directions with probability .7.
+    Each image has two captions. A caption keeps each direction of its image with probability .7.
     """
     rng = np.random.default_rng(7)
     atoms = rng.standard_normal((20, dim))
@@ -62,7 +62,7 @@ def write_study(folder: Path, images: int = 2200, dim: int = 12) -> Path:
 
 
 def grow(vectors: Path) -> None:
-    """Append ten images with one caption each."""
+    """Append ten images with one caption each to a folder of vectors."""
     rng = np.random.default_rng(1)
     metadata = pl.read_parquet(vectors / "metadata.parquet")
     images = int(metadata["image_row"].max()) + 1  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ def begin(code: str, study: Path, store: Path, environment: dict[str, str]) -> s
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Exit code and standard error of a process."""
+    """Wait for the end of a process. Returns its exit code and standard error."""
     _, errors = process.communicate(timeout=300)
     return process.returncode, errors
 

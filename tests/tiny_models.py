@@ -1,8 +1,8 @@
-"""Checkpoints of the four families with a few thousand random weights, in the hub's file layout.
+"""Checkpoints of the four model families with a few thousand random weights, in the file layout of the hub.
 
-They are built from the families' own configuration classes. The tokenizers need no network: the merges of CLIP's come
-with open_clip, the sentencepiece model of SigLIP's is trained here on a few captions, and so is the Gemma-like BPE of
-SigLIP2's.
+They are built from the families' own configuration classes. The tokenizers need no network. The merges of CLIP's
+tokenizer come with open_clip. The sentencepiece model of SigLIP's tokenizer and the Gemma-like BPE of SigLIP2's
+tokenizer are trained here on a few captions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "nu
 
 
 def build(family: str, folder: Path, seed: int = 0) -> Path:
-    """Write a checkpoint of "clip", "siglip", "siglip2" (fixed), "naflex" or "aimv2" into a folder."""
+    """Write a checkpoint of "clip", "siglip", "siglip2" (fixed resolution), "naflex" or "aimv2" into a folder."""
     import torch
 
     torch.manual_seed(seed)
@@ -130,7 +130,10 @@ def _clip_tokenizer(folder: Path, merges: int = 600) -> int:
 
 
 def _sentencepiece(folder: Path) -> int:
-    """Write a unigram tokenizer like SigLIP's, with end of text 1 and unknown 2. Returns the size of the vocabulary."""
+    """Write a unigram tokenizer like SigLIP's. Returns the size of the vocabulary.
+
+    The id of the end of text is 1, the id of the unknown token 2.
+    """
     import sentencepiece
     from transformers import SiglipTokenizer
 

@@ -39,7 +39,7 @@ class Web:
         return f"http://{host}:{self.port}{path}"
 
     def counts(self) -> Counter[str]:
-        """Requests by path."""
+        """The number of requests for each path."""
         return Counter(path for path, _ in self.asked)
 
     def serve(self, path: str, body: bytes = BODY, **headers: str) -> str:
@@ -59,7 +59,7 @@ class Web:
         return self(path)
 
     def tear(self, path: str, body: bytes = BODY, at: int = 5000, **headers: str) -> str:
-        """Add a path that resets the connection in the middle of its first answer, and supports ranges."""
+        """Add a path that resets the connection in the middle of the first answer. Later answers support ranges."""
         return self.in_turn(path, lambda h: h.torn(body, at, **headers), lambda h: h.ranged(body, **headers))
 
 
@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def ranged(self, body: bytes, **headers: str) -> None:
-        """Send the requested range if the version matches, else the whole body, as servers do."""
+        """Send the requested range if the version (ETag) matches, else the whole body, as servers do."""
         asked = self.headers.get("Range", "")
         if asked and self.headers.get("If-Range") == headers.get("ETag"):
             start = int(asked.removeprefix("bytes=").rstrip("-"))
@@ -102,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, body, **headers)
 
     def torn(self, body: bytes, at: int, **headers: str) -> None:
-        """Send a part, then reset the connection."""
+        """Send the first `at` bytes of the body, then reset the connection."""
         self.head(200, len(body), **headers)
         self.wfile.write(body[:at])
         self.wfile.flush()
@@ -118,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def drip(self, seconds: float) -> None:
-        """Send single bytes at intervals, without an end."""
+        """Send single bytes at intervals for some seconds, and never the whole body."""
         self.head(200, 10_000)
         until = time.monotonic() + seconds
         with contextlib.suppress(OSError):
@@ -129,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def endless(self, chunks: int) -> None:
-        """Send chunks of 64 kB without a length."""
+        """Send `chunks` chunks of 64 KiB, without a Content-Length."""
         self.head(200, None, Transfer_Encoding="chunked")
         with contextlib.suppress(OSError):
             for _ in range(chunks):
@@ -152,7 +152,7 @@ def serving() -> Iterator[Web]:
         request_queue_size = 128
 
         def handle_error(self, *_: object) -> None:
-            """Ignore clients that disconnect, which tests do on purpose."""
+            """Ignore clients that disconnect: some tests disconnect on purpose."""
 
     server = Server(("127.0.0.1", 0), handler)
     web.port = server.server_address[1]

@@ -1,7 +1,8 @@
 """Encoders of vision-language models behind one interface, and the decoding of pictures for them.
 
-It imports nothing else of the project, so that notebooks can use it alone. Each public name is imported when it is
-first used, and torch when a model is loaded: reading a study file imports `vlm.spec`, which should not wait for torch.
+This package imports no other package of the project, so that notebooks can use it without the rest. Each public name
+is imported when it is first used, and torch is imported when a model is loaded. So reading a study file, which imports
+`vlm.spec`, does not wait for torch.
 """
 
 from importlib import import_module

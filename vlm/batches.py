@@ -1,10 +1,10 @@
 """Embedding of images and captions in batches: workers run the model while threads decode ahead. Both are timed.
 
-Decoding runs in threads, because Pillow releases the interpreter's lock (134 images/s of 640 x 480 on one core, 277 on
-two), while processes would have to send the pixels back. There is one worker per GPU. A CPU has one worker per core,
-each with one thread. A single worker that splits every operation over all cores would wait at each operation for the
-core that is decoding (ViT-B-32, two cores, float32: 13.2 images/s instead of 16.2). Every chunk of rows is divided into
-batches anew, so that a shard resumed at a chunk runs the same batches as an uninterrupted one.
+Decoding runs in threads, because Pillow releases the interpreter's lock (134 images/s of 640 x 480 pixels on one core,
+277 on two cores). Processes would have to send the pixels back. There is one worker per GPU. A CPU has one worker per
+core, each with one thread. A single worker that splits every operation over all cores would wait at each operation for
+the core that is decoding (ViT-B-32, two cores, float32: 13.2 images/s instead of 16.2). No batch crosses the end of a
+chunk of rows, so a shard that is resumed at a chunk runs the same batches as an uninterrupted shard.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ log = logging.getLogger("bridgescope")
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
-#: Images per batch by default: on a CPU more than 16 per core gain nothing, an accelerator needs many.
+#: Images per batch by default. On a CPU, more than 16 images per core gain nothing. A GPU needs many images.
 CPU_BATCH, GPU_BATCH = 16, 256
-CAPTIONS_PER_IMAGE = 4  # a batch has 4 captions in place of an image: a caption has fewer tokens than an image patches
+CAPTIONS_PER_IMAGE = 4  # captions have fewer tokens than images have patches, so a batch holds 4 times as many
 
 
 def devices(device: str) -> list[str]:
@@ -65,11 +65,11 @@ class Later(NamedTuple):
 
 
 class EncoderPool:
-    """Encoders, each with a worker thread of its own, and threads that decode for them. It is a context manager.
+    """Worker threads that run encoders, and threads that decode pictures for them. The pool is a context manager.
 
     Args:
         encoders: one per device. A single one on a CPU is shared by as many workers as torch has threads.
-        batch_size: images per batch, or "auto"; a batch of captions has four times as many.
+        batch_size: images per batch, or "auto". A batch of captions holds four times as many captions.
     """
 
     def __init__(self, encoders: Sequence[Encoder], batch_size: int | str = "auto") -> None:
@@ -81,7 +81,7 @@ class EncoderPool:
         self.encoders = [encoder for encoder in encoders for _ in range(shared)]
         self.batch_size = (CPU_BATCH if on_cpu else GPU_BATCH) if batch_size == "auto" else int(batch_size)
         self.forwarded = 0  #: rows that went through a model
-        #: seconds spent on (or waiting for) decoding, and in the model: the mean over workers
+        #: mean seconds per worker: `read` in decoding or waiting for it, `forward` in the model
         self.seconds = {"read": 0.0, "forward": 0.0}
         self._lock = threading.Lock()
         self._idle: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
@@ -97,7 +97,7 @@ class EncoderPool:
     def __enter__(self) -> EncoderPool:
         import torch
 
-        if self._one_thread_each:  # threads that start from now on inherit this
+        if self._one_thread_each:  # threads that start later inherit this number
             torch.set_num_threads(1)
         return self
 
@@ -109,11 +109,11 @@ class EncoderPool:
         torch.set_num_threads(self._threads)
 
     def decode(self, work: Callable[[], Any]) -> Future[Any] | Later:
-        """Run some work in a decoding thread. Without decoding ahead, the worker that asks for its result runs it."""
+        """Run some work in a decoding thread. Without decoding ahead, the worker that wants the result does."""
         return self._decode.submit(work) if self._decode_ahead else Later(work)
 
     def forward(self, work: Callable[[Encoder], Array]) -> Future[Array]:
-        """Run some work on the encoder of the next free worker; work begins in the order of these calls."""
+        """Run some work on the encoder of the next free worker. Work begins in the order of the calls of `forward`."""
         return self._forward.submit(self._with_encoder, work)
 
     def _with_encoder(self, work: Callable[[Encoder], Array]) -> Array:
@@ -124,7 +124,7 @@ class EncoderPool:
             self._idle.put(encoder)
 
     def spent(self, part: str, since: float, rows: int = 0) -> None:
-        """Add the seconds since `since` to a part, and `rows` to the rows that went through a model."""
+        """Add the seconds since `since` to `seconds[part]`, and `rows` to `forwarded`."""
         with self._lock:
             self.seconds[part] += (time.perf_counter() - since) / len(self.encoders)
             self.forwarded += rows
@@ -136,12 +136,13 @@ class _Batch(NamedTuple):
 
 
 class _Batches(ABC):
-    """The rows of a shard in batches, which the pool's workers run ahead of the caller of `encode`.
+    """The rows of a shard in batches. The pool's workers run batches before the caller of `encode` asks for them.
 
     Args:
-        first_of: int64 [n]: for each row the number of the first row with the same content, mostly the row itself. Only
-            first rows are encoded.
-        earlier: takes numbers of rows in earlier chunks that later rows repeat, and returns their float32 embeddings.
+        first_of: int64 [n]: for each row, the number of the first row with the same content. For most rows this is the
+            row itself. Only first rows are encoded.
+        earlier: a function from row numbers to float32 embeddings. It is called for rows of earlier chunks that later
+            rows repeat.
         chunk: rows per call of `encode`; no batch crosses the end of a chunk.
         done: called with the number of rows whenever rows are finished.
     """
@@ -156,7 +157,7 @@ class _Batches(ABC):
     ) -> None:
         self.pool, self.first_of, self.earlier, self.chunk, self.done = pool, first_of, earlier, chunk, done
         self.dim = pool.encoders[0].dim
-        self.largest = pool.batch_size  #: most rows of a batch that fit the device, as far as is known
+        self.largest = pool.batch_size  #: largest number of rows in a batch; shrinks if memory runs out
         self._waiting: deque[_Batch] = deque()
         self._source: Iterator[_Batch] | None = None
         self._lock = threading.Lock()
@@ -188,11 +189,11 @@ class _Batches(ABC):
         return out
 
     def _size(self, most: int) -> int:
-        """Rows per batch, at most `most`. A small shard is divided evenly among the workers, to keep all busy."""
+        """Rows per batch, at most `most`. A small shard is divided evenly, to keep all workers busy."""
         return max(1, min(most, -(-len(self.first_of) // len(self.pool.encoders))))
 
     def _fill(self) -> bool:
-        """Submit batches until three per worker are waiting, or none is left. Returns whether any is waiting."""
+        """Submit batches until three per worker are waiting, or none is left. Returns whether a batch is waiting."""
         assert self._source is not None
         while len(self._waiting) < 3 * len(self.pool.encoders):
             batch = next(self._source, None)
@@ -202,7 +203,7 @@ class _Batches(ABC):
         return bool(self._waiting)
 
     def _forward(self, encoder: Encoder, rows: int, run: Callable[[slice], Array]) -> Array:
-        """Run rows through the model; a batch that its device cannot hold is halved, and so are all later batches."""
+        """Run rows through the model. A batch that does not fit the device is halved, and so are all later batches."""
         began = time.perf_counter()
         parts: list[Array] = []
         at = 0
@@ -223,7 +224,7 @@ class _Batches(ABC):
         import torch
 
         with self._lock:
-            if size <= self.largest:  # else another worker has halved it meanwhile
+            if size <= self.largest:  # otherwise another worker has already halved `largest`
                 self.largest = size // 2
                 log.warning("%s: out of memory with %d rows a batch: going on with %d", device, size, self.largest)
         if device.startswith("cuda"):
@@ -269,7 +270,7 @@ class ImageBatches(_Batches):
             try:
                 return preprocess(decode(data, self.max_pixels))
             except DecodeError:
-                return None  # its row stays NaN and is listed in the attribute failed_rows
+                return None  # the image's row stays NaN and is listed in the attribute failed_rows
 
         return self.pool.decode(work)
 

@@ -1,4 +1,4 @@
-"""Checkpoint folders: the files that change embeddings, and the hashes that identify them. Loads no weights."""
+"""Checkpoint folders: the files that change embeddings, and the hashes of these files. No weights are loaded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
-#: The files of a checkpoint, besides weights, that change embeddings; others (manifests, notes) do not.
+#: The files of a checkpoint, besides weights, that change embeddings. Other files (manifests, notes) do not.
 SETTING_FILES = (
     "config.json",
     "preprocessor_config.json",
@@ -32,7 +32,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def file_hashes(folder: Path, more: Iterable[str] = ()) -> dict[str, str]:
-    """Sha256 of a folder's weights and of the settings that change embeddings, by file name."""
+    """Sha256, by file name, of a folder's weights, of the settings that change embeddings, and of the files `more`."""
     names = [*SETTING_FILES, *more]
     files = [*weight_files(folder), *(folder / name for name in names if (folder / name).is_file())]
     return {path.name: _sha256(path) for path in files}

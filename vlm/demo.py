@@ -1,8 +1,8 @@
 """The demo's model: two frozen towers whose weights come in Python packages, joined by two trained projections (LiT).
 
-The image tower is EfficientNet-Lite0 (ImageNet), the text tower all-MiniLM-L6-v2. Texts must call the model a small
-aligned encoder for clip-art-like pictures, never "CLIP". It is written as an ordinary open_clip `local-dir:`
-checkpoint. None of this needs a network.
+The image tower is EfficientNet-Lite0 (ImageNet), and the text tower is all-MiniLM-L6-v2. Texts about the model must
+call it a small aligned encoder for clip-art-like pictures, never "CLIP". The model is written as an ordinary open_clip
+`local-dir:` checkpoint. Training, writing and loading the model need no network.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ PREPROCESS: dict[str, Any] = {
 BATCH = 128
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.1
-DROPOUT = 0.2  # of image features; without it the projections overfit 1,500 pictures
+DROPOUT = 0.2  # share of image features set to 0; without dropout the projections overfit 1,500 pictures
 
 
 class Projections(NamedTuple):
     """The linear maps from the towers' features into the joint space, without biases, as `align` learns them."""
 
-    image: np.ndarray  #: float32 [d, 1280]
+    image: np.ndarray  #: float32 [d, 1280], with d dimensions of the joint space
     text: np.ndarray  #: float32 [d, 384]
     scale: float  #: factor of the cosines in the model's own logits
     bias: float | None  #: added to the logits; None for softmax
@@ -69,7 +69,7 @@ def tower_features(
 
     Args:
         images: bytes of n image files, read a batch at a time.
-        progress: called with "images" or "captions" and how many are done.
+        progress: called with "images" or "captions", and with the number that are done.
 
     Returns (float32 [n, 1280], float32 [m, 384]), not normalised: exactly the input of a checkpoint's projections.
     Raises `SpecError` when the weights' packages are not installed, `vlm.DecodeError` for bytes that are no picture.
@@ -95,12 +95,12 @@ def align(
     """Train the two projections contrastively on frozen features (LiT, arXiv 2111.07991).
 
     Args:
-        image_features: [n, p]; caption_features: [m, q]; as from `tower_features`.
+        image_features: [n, p]; caption_features: [m, q]; both as `tower_features` returns them.
         owner: [m], the row of each caption's image. Images without a caption are left out.
         variant: a key of `vlm.zoo.VARIANTS`, with softmax loss (CLIP, arXiv 2103.00020) or sigmoid loss (SigLIP, arXiv
             2303.15343).
 
-    An epoch shows each image once, with one of its captions drawn at random. It runs on one thread (2 s for 1,482
+    An epoch shows each image once, with one of its captions drawn at random. Training runs on one thread (2 s for 1,482
     images and 20 epochs), so that equal input and an equal seed give equal bytes.
     Raises `SpecError` for an unknown variant, `ValueError` for shapes that do not fit or fewer than two images with
     captions.
@@ -125,10 +125,12 @@ def align(
 
 
 def _rescaled(features: np.ndarray) -> torch.Tensor:
-    """Rows rescaled to the norm sqrt(width): entries of about 1 suit the initialisation of linear layers.
+    """Rows rescaled to the norm sqrt(width).
 
-    Rows are not standardised, because that would close the gap between the modalities. The projections have no bias, so
-    that the factor cancels when embeddings are normalised: a checkpoint needs no such step.
+    Their entries are then about 1, which suits the initialisation of linear layers.
+
+    Rows are not standardised, because standardising would close the gap between the modalities. A checkpoint need not
+    rescale: the projections have no bias, so the factor cancels when embeddings are normalised.
     """
     import torch
 
@@ -176,7 +178,7 @@ def _train(
 
 
 def _initial(width: int, draw: torch.Generator) -> torch.Tensor:
-    """A projection [DIM, width], initialised as torch's linear layers are: uniform within 1 / sqrt(width)."""
+    """A projection [DIM, width], initialised as torch's linear layers are: uniform within +-1 / sqrt(width)."""
     import torch
 
     return (torch.empty(DIM, width).uniform_(-1, 1, generator=draw) / math.sqrt(width)).requires_grad_()
@@ -185,7 +187,8 @@ def _initial(width: int, draw: torch.Generator) -> torch.Tensor:
 def contrastive_loss(logits: torch.Tensor, kind: str) -> torch.Tensor:
     """The loss of a batch from its logits [B, B], with the matching pairs on the diagonal.
 
-    "softmax": mean cross-entropy over rows and columns (CLIP). "sigmoid": -sum log sigmoid(+-logit) / B (SigLIP).
+    "softmax": mean cross-entropy over rows and columns (CLIP). "sigmoid": -sum log sigmoid(s * logit) / B, where s is 1
+    on the diagonal and -1 elsewhere (SigLIP).
     """
     import torch
     from torch.nn.functional import cross_entropy, logsigmoid
@@ -198,10 +201,11 @@ def contrastive_loss(logits: torch.Tensor, kind: str) -> torch.Tensor:
 
 
 def write_checkpoint(folder: Path, projections: Projections) -> None:
-    """Write an open_clip `local-dir:` checkpoint (106 MB): towers, projections, tokenizer. Equal input, equal bytes.
+    """Write an open_clip `local-dir:` checkpoint (106 MB) with towers, projections and tokenizer.
 
-    The folder can be moved, because it holds no absolute path: its text tower is named ".", and `vlm.open_clip` puts
-    the folder's path in place of any name.
+    Equal input gives equal bytes.
+    The folder can be moved, because its files hold no absolute path. They name the text tower ".", and `vlm.open_clip`
+    puts the folder's path in place of this name.
     Raises `SpecError` when the weights' packages are not installed.
     """
     import torch
@@ -247,7 +251,7 @@ def _model_config(dim: int, bias: float | None, text_model: str) -> dict[str, An
 
 
 def _model(dim: int, bias: float | None) -> Any:
-    """The open_clip model with both towers' weights, its projections still random."""
+    """The open_clip model with the weights of both towers. Its projections are still random."""
     from open_clip.model import CustomTextCLIP
 
     model = CustomTextCLIP(**_model_config(dim, bias, str(_text_folder())))
@@ -272,7 +276,7 @@ def _towers() -> OpenClipEncoder:
 def _image_weights() -> dict[str, torch.Tensor]:
     """EfficientNet-Lite0's weights under timm's names, without the classifier.
 
-    The package has other names for the layers but the same order: 296 tensors, mapped one to one.
+    The package has other names for the layers, but lists them in the same order: 296 tensors are mapped one to one.
     """
     import timm
     import torch

@@ -1,6 +1,6 @@
-"""The interface of vision-language encoders of any library, which turn pictures and strings into unit vectors.
+"""The interface of vision-language encoders of any library. Encoders turn pictures and strings into unit vectors.
 
-It knows nothing of stores, shards or pairs.
+This module knows nothing of stores, shards or pairs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vlm.spec import SpecError
 
-if TYPE_CHECKING:  # torch takes seconds to import; `import vlm` must not
+if TYPE_CHECKING:  # importing torch takes seconds; importing vlm must not
     import numpy as np
     import torch
     from PIL import Image
@@ -26,8 +26,8 @@ TEXT_BATCH = 64
 class Tokens(NamedTuple):
     """Tokenized captions, the input of a text tower."""
 
-    inputs: dict[str, torch.Tensor]  #: each [B, L]: token ids, and a mask if the family's tower takes one
-    lengths: torch.Tensor  #: int64 [B]: tokens that matter; L if the tower attends to its padding
+    inputs: dict[str, torch.Tensor]  #: [B captions, L tokens] each: token ids, and a mask if the tower takes a mask
+    lengths: torch.Tensor  #: int64 [B]: tokens before the padding; L if the tower attends to its padding
     truncated: torch.Tensor  #: bool [B]: captions longer than the context, truncated by the tokenizer
 
     def batch(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -50,8 +50,8 @@ class Encoder(ABC):
     """
 
     dim: int
-    #: JSON-ready, without paths: the model, its preprocessing and its tokenizer, and the versions of the libraries
-    #: that change results
+    #: What identifies the encoder, JSON-ready and without paths: the model, its preprocessing, its tokenizer, and the
+    #: versions of the libraries that change results.
     identity: dict[str, Any]
     device: str  #: a torch device name: "auto" is resolved, so that a fall-back to the CPU is visible
     model: Any
@@ -68,7 +68,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Tokenize strings with the family's own padding, truncation, lower-casing and end-of-text token."""
+        """Tokenize strings with the padding, truncation, lower-casing and end-of-text token of the model's family."""
 
     @abstractmethod
     def token_features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -115,7 +115,7 @@ class Encoder(ABC):
         return unit_rows(self.text_features(texts), "captions")
 
     def cast(self, dtype: str) -> None:
-        """Cast the weights, and record the dtype in the identity. (Autocast would cast them at every call.)"""
+        """Cast the weights, and record the dtype in the identity. (Autocast would cast the weights at every call.)"""
         import torch
 
         self.dtype = getattr(torch, dtype)
@@ -142,7 +142,7 @@ def resolve_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):  # unknown name, absent device, torch built without it
+    except (RuntimeError, AssertionError, NotImplementedError):  # the device is unknown, absent or not built into torch
         there = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise SpecError(f"device {device!r} is not on this machine: allowed are {', '.join(there)}") from None
     return device

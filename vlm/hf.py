@@ -1,8 +1,8 @@
 """Encoders from transformers: CLIP, SigLIP, SigLIP2 (fixed resolution and NaFlex) and AIMv2's `lit` checkpoint.
 
 Each family has its own image processor and tokenizer, configured by the checkpoint's files. A hub repository is first
-resolved to a commit, whose files lie in a cache folder, so that a hub model and a folder of the same files are loaded
-the same way. Remote code is never run.
+resolved to a commit, and the files of this commit are put into a cache folder. So a hub model is loaded in the same way
+as any folder of the same files. Code from the hub is never run.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ LIT = "hf:apple/aimv2-large-patch14-224-lit"
 
 
 class Family(NamedTuple):
-    """How a family treats text. For pictures the families differ by their processors alone."""
+    """How a family of models treats text. For pictures, families differ only in their image processors."""
 
     model: str  #: the name of the class in transformers
-    causal: bool  #: no token attends to a later one: padding can be removed without any change
-    lower: bool  #: trained on lower-cased text; CLIP's tokenizer lower-cases by itself
-    context: int  #: context length in tokens, where the checkpoint's configuration states none
-    #: AIMv2's text tower gets an explicit causal mask. Its modules are not marked as causal, and transformers drops a
-    #: mask of ones. So in a batch without padding tokens would attend to later ones, but not in a batch with padding.
+    causal: bool  #: no token attends to a later token, so padding can be removed without any change
+    lower: bool  #: text must be lower-cased first; CLIP's tokenizer lower-cases by itself
+    context: int  #: context length in tokens, used if the checkpoint's configuration states none
+    #: AIMv2's text tower gets an explicit causal mask, since its modules are not marked as causal and transformers
+    #: drops a mask of ones. Without the explicit mask, tokens would attend to later tokens in a batch that has no
+    #: padding, but not in a batch that has padding.
     own_mask: bool = False
 
 
@@ -56,8 +57,8 @@ class HFEncoder(Encoder):
         model: float32 on the CPU; it is moved, cast and set to evaluation mode.
         family: how its text tower treats captions.
         image_processor: turns pictures into the input of the image tower.
-        tokenizer: the checkpoint's own; its `model_input_names` say whether the tower gets a mask.
-        source: the JSON-ready part of the identity that says which weights these are.
+        tokenizer: the checkpoint's tokenizer; its `model_input_names` say whether the text tower gets a mask.
+        source: the JSON-ready part of the identity that says which weights the model has.
         device: a torch device; "auto" is already resolved.
         dtype: "float32" or "bfloat16".
     """
@@ -81,7 +82,7 @@ class HFEncoder(Encoder):
         positions = getattr(model.config.text_config, "max_position_embeddings", family.context)
         self.context = min(int(tokenizer.model_max_length), int(positions))
         self.lower = family.lower and tokenizer.init_kwargs.get("do_lower_case") is not False
-        # SigLIP was trained without a mask, and its released tokenizers return none.
+        # SigLIP was trained without a mask, and its released tokenizers return no mask.
         self.masked = not family.own_mask and "attention_mask" in tokenizer.model_input_names
         self.dim = int(self.token_features(self.tokenize([""]).inputs).shape[1])
         self.identity = {
@@ -156,7 +157,7 @@ class HFEncoder(Encoder):
         import torch
 
         moved = {name: values.to(self.device) for name, values in inputs.items()}
-        if self.family.own_mask:  # [B, 1, L, L]: each token attends to itself and those before it
+        if self.family.own_mask:  # mask [B, 1, L, L]: each token attends to itself and to earlier tokens
             rows, width = moved["input_ids"].shape
             seen = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()
             moved["attention_mask"] = seen.expand(rows, 1, width, width)
@@ -165,7 +166,7 @@ class HFEncoder(Encoder):
 
 
 def pooled(features: Any) -> torch.Tensor:
-    """The embeddings [B, dim] in the result of `get_image_features`: a tensor in transformers 4, an object in 5."""
+    """The embeddings [B, dim] from what `get_image_features` returns: a tensor in transformers 4, an object in 5."""
     return getattr(features, "pooler_output", features)
 
 
@@ -186,7 +187,7 @@ def load_hf(spec: Spec, device: str, dtype: str) -> HFEncoder:
     try:
         model = _model(folder, family)
         processor, tokenizer = _processors(folder)
-    except Exception as error:  # safetensors, the unpickler and the tokenizers each raise their own
+    except Exception as error:  # safetensors, the unpickler and the tokenizers each raise their own errors
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SpecError(f"model spec {spec}: transformers cannot load it: {reason}") from error
     return HFEncoder(model, family, processor, tokenizer, {**source, "model": model_type}, place, dtype)
@@ -210,7 +211,7 @@ def _family(folder: Path, spec: str) -> tuple[str, Family]:
 
 
 def _model(folder: Path, family: Family) -> Any:
-    """The model with all its weights. Raises ValueError if the files lack one: transformers would make it random."""
+    """Load the model with all its weights. Raises ValueError if one is missing: transformers would make it random."""
     import torch
     import transformers
 
@@ -240,7 +241,7 @@ def _processors(folder: Path) -> tuple[Any, Any]:
     settings = folder / "tokenizer_config.json"
     wanted = json.loads(settings.read_text()).get("tokenizer_class") if settings.is_file() else None
     if wanted == "SiglipTokenizer" and type(tokenizer).__name__ != wanted:
-        # Without sentencepiece another class reads the files, and keeps the punctuation that SigLIP removes.
+        # Without sentencepiece another tokenizer class is used, which keeps the punctuation that SigLIP removes.
         raise ImportError("SigLIP's tokenizer needs sentencepiece and protobuf: pip install sentencepiece protobuf")
     return image_processor, tokenizer
 

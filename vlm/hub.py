@@ -1,7 +1,7 @@
-"""Models on the Hugging Face hub: finds a repository's commit, and fetches its files into the local cache.
+"""Models on the Hugging Face hub: finds the commit of a repository, and fetches its files into the local cache.
 
-Only the files that a model needs are fetched: settings, tokenizer, safetensors (else `.bin`, read with weights_only).
-Code is never fetched.
+Only the files that a model needs are fetched: settings, tokenizer and safetensors. If there are no safetensors, `.bin`
+weights are fetched, which are read with weights_only. Code is never fetched.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from vlm.spec import SpecError
 COMMIT = re.compile(r"[0-9a-f]{40}")
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 OLD_WEIGHTS = ["pytorch_model*.bin", "pytorch_model*.json"]
-SECONDS = 20.0  # a hub that has not answered by then counts as out of reach
+SECONDS = 20.0  # a hub that does not answer within this time counts as out of reach
 
 
 def resolve(repository: str, revision: str | None = None) -> str:
-    """The current commit of a repository's revision (default: its main branch), from the hub, else from the cache.
+    """The current commit of a repository's revision (default: the main branch), from the hub, or else from the cache.
 
-    Raises `SpecError` when the hub has no such repository or revision, or is out of reach with nothing cached.
+    Raises `SpecError` when the hub has no such repository or revision, or when the hub is out of reach and the revision
+    is not cached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -32,7 +33,7 @@ def resolve(repository: str, revision: str | None = None) -> str:
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SpecError(f"model hf:{repository}: the hub has no such model or revision: {reason}") from error
-    except Exception as error:  # without a network each HTTP library raises its own errors: use the cache
+    except Exception as error:  # each HTTP library raises its own errors without a network; try the cache
         cached = _cached(repository, revision)
         if cached is None:
             raise out_of_reach(f"hf:{repository}", error) from error
@@ -40,7 +41,7 @@ def resolve(repository: str, revision: str | None = None) -> str:
 
 
 def snapshot(repository: str, commit: str) -> Path:
-    """The cache folder of a commit's files, which are fetched if absent. Raises `SpecError` if that fails."""
+    """The cache folder with a commit's files. Absent files are fetched. Raises `SpecError` if fetching fails."""
     from huggingface_hub import snapshot_download
 
     cached = _cached(repository, commit)
@@ -56,7 +57,7 @@ def snapshot(repository: str, commit: str) -> Path:
 
 
 def out_of_reach(model: str, error: Exception) -> SpecError:
-    """The error for a model that is neither cached nor reachable: names the model, the cache and what to set."""
+    """The error for a model that is neither cached nor reachable. It names the model, the cache and what to set."""
     from huggingface_hub import constants
 
     offline = "HF_HUB_OFFLINE is set, so the hub is not asked" if constants.HF_HUB_OFFLINE else "the hub did not answer"

@@ -1,11 +1,11 @@
-"""The encoder that a spec names: finds the library that loads it."""
+"""Loads the encoder that a spec names, with the library for this kind of spec."""
 
 from __future__ import annotations
 
 from vlm.encoder import DTYPES, Encoder
 from vlm.spec import Spec, SpecError, forms
 
-LOADED = ("open_clip", "hf")  # kinds of specs
+LOADED = ("open_clip", "hf")  # kinds of specs that `load` accepts
 
 
 def load(spec: str, device: str = "auto", dtype: str = "float32") -> Encoder:
@@ -18,7 +18,8 @@ def load(spec: str, device: str = "auto", dtype: str = "float32") -> Encoder:
         dtype: "float32" or "bfloat16". bfloat16 casts the weights once; autocast would cast them at every call (15.0
             images/s instead of 38.1, ViT-B-32 on a CPU with AVX512-BF16).
 
-    Raises `SpecError` for anything else, and for a folder, a pre-trained tag or a repository that does not exist.
+    Raises `SpecError` for any other spec, device or dtype, and for a folder, a pre-trained tag or a repository that
+    does not exist.
     """
     if dtype not in DTYPES:
         raise SpecError(f"dtype {dtype!r} of model {spec!r}: allowed are {', '.join(DTYPES)}")

@@ -1,8 +1,8 @@
 """Encoders from open_clip: its own pre-trained models, and `local-dir:` checkpoints such as the demo's.
 
-open_clip's own functions load the models. In addition, captions are padded only to the longest of their batch where
-that changes no result, and convolutional towers run channels-last on a CPU. A `local-dir:` checkpoint never needs the
-network.
+open_clip's own functions load the models. In addition, captions are padded only to the longest caption of their batch
+if this changes no result, and convolutional towers run channels-last on a CPU. A `local-dir:` checkpoint never needs
+the network.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 CONFIG_FILE = "open_clip_config.json"
 LIBRARIES = ("open_clip_torch", "torch", "torchvision", "timm", "transformers", "tokenizers", "pillow")
 #: Largest number of pictures in a forward pass of a convolutional tower on a CPU; larger batches are split. The
-#: activations of 64 pictures do not fit the cache: EfficientNet-Lite0 on two cores embeds 79 images/s with 8 at a time,
-#: 60 with 32 and 42 with 64. Fewer than 32 are not used, because the threads then synchronise so often that another
-#: busy process slows them down: to 5 images/s with 8 at a time, but only to 40 with 32.
+#: activations of 64 pictures do not fit the cache: EfficientNet-Lite0 on two cores embeds 79 images/s with 8 pictures
+#: at a time, 60 with 32 and 42 with 64. The number is not below 32, because with few pictures the threads synchronise
+#: so often that another busy process slows them down: to 5 images/s with 8 pictures, but only to 40 images/s with 32.
 CACHE_BATCH = 32
 
 
@@ -37,7 +37,7 @@ class OpenClipEncoder(Encoder):
         model: from `open_clip.create_model`, float32 on the CPU; it is moved, cast and set to evaluation mode.
         transform: the evaluation preprocessing, PIL picture to tensor [3, H, W].
         tokenizer: strings to token ids [B, context length]; a keyword `context_length` asks for another length.
-        source: the JSON-ready part of the identity that says which weights these are.
+        source: the JSON-ready part of the identity that says which weights the model has.
         device: a torch device; "auto" is already resolved.
         dtype: "float32" or "bfloat16".
     """
@@ -59,9 +59,9 @@ class OpenClipEncoder(Encoder):
         self.transform, self.tokenizer = transform, tokenizer
         self.text_length = exact_text_length(model)
         self.channels_last = device == "cpu" and is_convolutional(model.visual)
-        if self.channels_last:  # three times as fast
+        if self.channels_last:  # channels-last is three times as fast
             self.model.visual.to(memory_format=torch.channels_last)
-        with torch.inference_mode():  # an empty caption gives the width of the joint space for any class
+        with torch.inference_mode():  # encoding an empty caption gives the width of the joint space for any model class
             self.dim = int(self.model.encode_text(tokenizer([""]).to(device)).shape[1])
         self.identity = {
             **source,
@@ -94,8 +94,8 @@ class OpenClipEncoder(Encoder):
         return Tokens({"ids": ids}, lengths, self._truncated(texts, ids))
 
     def _truncated(self, texts: Sequence[str], ids: torch.Tensor) -> torch.Tensor:
-        """Which captions were truncated, bool [B]. The tokenizers do not report it, so captions that fill the context
-        are tokenized again with a context that is one token longer."""
+        """Which captions were truncated, bool [B]. The tokenizers do not report truncation, so captions that
+        fill the context are tokenized again with a context that is one token longer."""
         import torch
 
         cut = torch.zeros(len(ids), dtype=torch.bool)
@@ -121,7 +121,8 @@ class OpenClipEncoder(Encoder):
 def causal_text_features(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
     """Run a causal text tower on fewer tokens than its context length: [B, L] -> [B, dim].
 
-    The steps are those of open_clip's forward, which slices neither the mask nor (in class CLIP) the positions.
+    The steps are those of open_clip's forward. That method cannot be called with fewer tokens: it slices neither the
+    mask nor (in class CLIP) the positions.
     """
     import torch
 
@@ -176,7 +177,7 @@ def exact_text_length(model: Any) -> Callable[[torch.Tensor], torch.Tensor] | No
 
 
 def is_convolutional(visual: Any) -> bool:
-    """Whether an image tower is made of convolutions; a vision transformer has a single one, for its patches."""
+    """Whether an image tower is made of convolutions; a vision transformer has one convolution, for its patches."""
     import torch
 
     return sum(isinstance(module, torch.nn.Conv2d) for module in visual.modules()) > 2
@@ -211,7 +212,7 @@ def load_open_clip(spec: Spec, device: str, dtype: str) -> OpenClipEncoder:
 
 
 def _pretrained(spec: Spec) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
-    """(name, tag, options of create_model, source) of NAME/PRETRAINED."""
+    """The tuple (name, tag, options of create_model, source) for a spec NAME/PRETRAINED."""
     import open_clip
 
     name, tag = spec.pretrained()
@@ -228,12 +229,12 @@ def _pretrained(spec: Spec) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
 
 
 def _local_dir(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(options of create_model, source) of a checkpoint folder.
+    """The tuple (options of create_model, source) for a checkpoint folder.
 
-    A Hugging Face text tower names its architecture by `hf_model_name`, which open_clip reads as a hub repository or a
-    path from the working directory. Here it is always set to the checkpoint's folder, whose config.json states the
-    architecture, so that folders can be moved. The changed `text_cfg` is passed to open_clip as a keyword argument,
-    which overrides the file.
+    A Hugging Face text tower names its architecture by `hf_model_name`, which open_clip reads as a hub repository or as
+    a path relative to the working directory. So that folders can be moved, this function always sets `hf_model_name` to
+    the checkpoint's folder, whose config.json states the architecture. The changed `text_cfg` is passed to open_clip as
+    a keyword argument, which overrides the file.
     """
     spec = f"model spec {Spec.of_folder('open_clip', folder)}"
     if not folder.is_dir():

@@ -1,6 +1,6 @@
 """Decoding of a file's bytes into an RGB picture, the same for every model.
 
-Never guesses: a picture that cannot be decoded whole raises `DecodeError`, with a cause that can be counted.
+Nothing is guessed: a picture that cannot be decoded whole raises `DecodeError`, with a cause that can be counted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import warnings
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-#: Pillow's limit against decompression bombs. Above it Pillow only warns, up to twice the size; here it is an error.
+#: Pillow's limit against decompression bombs. Up to twice this limit Pillow only warns; here more pixels are an error.
 MAX_PIXELS = 89_478_485
 _ORIENTATION = 0x0112  # EXIF tag; the values 5 to 8 are quarter turns
 _QUARTER_TURNS = (5, 6, 7, 8)
@@ -49,8 +49,9 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height in pixels of the picture that `decode` would return, with the same errors, in less time.
 
-    The whole file is decoded, a JPEG at an eighth of its size. Its entropy-coded data is still read to the end, so that
-    a truncated or corrupt file is detected. Only the transforms, three quarters of the time, are left out.
+    The whole file is decoded, but a JPEG at an eighth of its size. The entropy-coded data of the JPEG is still read to
+    the end, so that a truncated or corrupt file is detected. Only the transforms are left out, which take three
+    quarters of the time.
     """
     image = _opened(data, max_pixels)
     width, height = image.size
@@ -71,12 +72,12 @@ def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 
 def _opened(data: bytes, max_pixels: int) -> Image.Image:
-    """The picture, opened and within the size limit; only its header is read."""
+    """Open a picture and check it against the size limit. Only its header is read."""
     if not data:
         raise DecodeError("empty file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's warning of large pictures: an error below
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures; the check below raises an error
             image = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise DecodeError("too many pixels", str(error)) from None
@@ -91,7 +92,7 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """The picture in RGB, its transparent parts blended with white."""
+    """The picture in RGB, with its transparent parts blended with white."""
     if image.mode.startswith(("I", "F")):
         return _from_deep_grey(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -102,7 +103,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """8-bit grey of a 16-bit picture; Pillow's own conversion clips at 255 and leaves mostly white.
+    """Convert a 16-bit picture to 8-bit grey. Pillow's own conversion clips at 255 and makes most pixels white.
 
     Values of mode I;16 reach 65,535 and are always scaled. Mode I may hold 8-bit values: a picture of this mode is
     scaled only when one of its values is above 255.

@@ -18,7 +18,7 @@ LOWEST_COSINE = 0.999
 def cast_checked(encoder: Encoder, images: Sequence[Image.Image], texts: Sequence[str], name: str) -> float:
     """Cast a float32 encoder to bfloat16 in place. Returns the lowest cosine between an embedding before and after.
 
-    Raises `SpecError` when it is under 0.999: the study must then use dtype = "float32".
+    Raises `SpecError` when this cosine is under 0.999: the study must then use dtype = "float32".
     """
     before = _encoded(encoder, images, texts)
     encoder.cast("bfloat16")

@@ -1,6 +1,6 @@
 """Model specs, the strings that name a model. Only this file takes them apart and puts them together.
 
-Imports no model library, because every check of a study file imports this module.
+This module imports no model library, because every check of a study file imports this module.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PATH_STARTS = ("/", "./", "../", "~")
 
 
 class SpecError(ValueError):
-    """A model spec, device or dtype that cannot be used: the message names it and what is allowed."""
+    """A model spec, device or dtype that cannot be used. The message names the value and the allowed values."""
 
     exit_code = 2
 
@@ -33,12 +33,12 @@ class SpecError(ValueError):
 class Spec(NamedTuple):
     """A model spec, `KIND:REST`."""
 
-    kind: str  #: a key of `FORMS`, once checked
+    kind: str  #: a key of `FORMS`, if `check` passes
     rest: str
 
     @classmethod
     def parse(cls, text: str) -> Spec:
-        """Take a spec apart; a short name gives the spec that it stands for. Accepts any text: see `check`."""
+        """Take a spec apart; a short name gives the spec that it stands for. Accepts any text; `check` does not."""
         kind, _, rest = (ZOO[text].spec if text in ZOO else text).partition(":")
         return cls(kind, rest)
 
@@ -70,7 +70,7 @@ class Spec(NamedTuple):
 
     @property
     def path(self) -> str | None:
-        """The path on this machine that the spec names, as written; None when it names none."""
+        """The path on this machine that the spec names, as written; None when the spec names no path."""
         if self.is_vectors:
             return self.rest
         if self.kind in ("open_clip", "hf") and self.rest.startswith(LOCAL_DIR):
@@ -82,14 +82,14 @@ class Spec(NamedTuple):
         return self._replace(rest=path) if self.is_vectors else Spec.of_folder(self.kind, path)
 
     def repository(self) -> tuple[str, str | None]:
-        """(repository, revision or None) of hf:REPOSITORY[@REVISION]. Raises `SpecError` for a malformed name."""
+        """The tuple (repository, revision or None) of hf:REPOSITORY[@REVISION]. Raises `SpecError` for a bad name."""
         repository, _, revision = self.rest.partition("@")
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
             raise SpecError(f"model spec {self}: must be {' or '.join(FORMS['hf'])}")
         return repository, revision or None
 
     def pretrained(self) -> tuple[str, str]:
-        """(name, tag) of open_clip:NAME/PRETRAINED; the tag is empty when the spec has none."""
+        """The tuple (name, tag) of open_clip:NAME/PRETRAINED; the tag is empty when the spec has none."""
         name, _, tag = self.rest.partition("/")
         return name, tag
 
@@ -100,7 +100,7 @@ def forms(*kinds: str) -> tuple[str, ...]:
 
 
 def relocated(text: str, change: Callable[[str], str]) -> str:
-    """A spec of a study file with its path changed. A spec without a path, or one that is not valid, stays as it is.
+    """A spec of a study file with its path changed. A spec without a path, or an invalid spec, stays as it is.
 
     `hf:/PATH` and `hf:~/PATH` mean the same from every folder and stay as they are too.
     """

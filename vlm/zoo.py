@@ -35,7 +35,7 @@ class Variant(NamedTuple):
     loss: str  #: "softmax" (CLIP's) or "sigmoid" (SigLIP's)
     epochs: int
     scale: float  #: factor of the cosines: fixed for softmax, the initial value for sigmoid
-    bias: float | None  #: initial value of what is added to the logits, for sigmoid only
+    bias: float | None  #: initial value of the number added to the logits, for sigmoid only
 
 
 #: The softmax variant has the scale of 100 (a temperature of .01) that CLIP's training ends with. Learning the scale

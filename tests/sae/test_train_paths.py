@@ -1,4 +1,4 @@
-"""Gradients on the dense and the sparse path of training, against a plain float64 reference and each other."""
+"""Gradients of the dense and the sparse training path, compared with a plain float64 reference and with each other."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def rows():
 
 
 def start(settings, sparse, shaken=True) -> tuple[Trainer, torch.Tensor]:
-    """Return a trainer and a batch. Its weights are perturbed, since many initial weights are equal or 0."""
+    """Return a trainer and a batch. If `shaken`, the weights get noise, since many weights start equal or 0."""
     trainer = Trainer(rows(), settings, 0, sparse)
     random = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def start(settings, sparse, shaken=True) -> tuple[Trainer, torch.Tensor]:
 
 
 def reference(x, weights, settings, variance, dead):
-    """Return the loss and the kept codes by the formulas of the papers, without any shortcut."""
+    """Return the loss and the kept codes, computed by the papers' formulas without any shortcut."""
     pre = (x - weights.bias) @ weights.encoder.T + weights.encoder_bias
     order = pre.flatten().argsort(descending=True)
     kept = torch.zeros(pre.numel(), dtype=torch.bool)
@@ -109,7 +109,7 @@ def test_sparse_gradients_are_those_of_the_reference(architecture, decoder_bias,
     loss, codes, expected = reference_gradients(x, trainer, settings, dead)
     atoms = trainer.weights.dictionary.detach().double().clone()
     along = (expected["dictionary"] * atoms).sum(1, keepdim=True)
-    expected["dictionary"] = expected["dictionary"] - along * atoms  # the step removes the part along the atom
+    expected["dictionary"] = expected["dictionary"] - along * atoms  # the step removes the part along each atom
     done = trainer.sparse.step_(x, trainer.variance, 0.0, 1, dead)
     assert done.loss == pytest.approx(loss, rel=1e-5)
     assert done.kept == int((codes > 0).sum()) == 3 * len(x)
@@ -139,7 +139,7 @@ def test_a_trainer_that_gathers_agrees_with_one_that_does_not():
     trainers[1].gathers = True
     for trainer in trainers:
         for step in range(6):
-            trainer.any_dead = step > 3  # a step with AuxK takes the dense path
+            trainer.any_dead = step > 3  # switches on AuxK, and steps with AuxK take the dense path
             trainer.silent_C[:4] = trainer.window
             trainer.step_(trainer.rows.take(np.arange(step, 180, 3)), 3e-3)
     for first, second in zip(trainers[0].weights, trainers[1].weights, strict=True):
@@ -147,8 +147,9 @@ def test_a_trainer_that_gathers_agrees_with_one_that_does_not():
 
 
 def test_gradient_of_the_jump_is_the_pseudo_gradient_of_the_whole_loss():
-    # d loss / d theta_i is -1/bandwidth times the sum, over the rows near theta_i, of
-    # theta_i * d loss / d z_i + penalty / B.
+    # theta_i is the threshold of concept i, z_i its code, and B the number of rows in the batch. d loss / d theta_i is
+    # -1/bandwidth times the sum of theta_i * d loss / d z_i + penalty / B over the rows whose pre-activation lies
+    # within bandwidth / 2 of theta_i.
     settings = setting("jumprelu", auxk=0.0)
     trainer, x = start(settings, sparse=False)
     result = forward(x, trainer.weights, settings, trainer.variance, torch.tensor(PENALTY), None)
@@ -179,7 +180,7 @@ def test_paths_agree_after_several_steps(architecture, encoder_dtype):
     for name, first, second in zip(Weights._fields, dense.weights, sparse.weights, strict=True):
         if encoder_dtype == "float32":
             np.testing.assert_allclose(first.detach().numpy(), second.detach().numpy(), atol=2e-5, err_msg=name)
-        else:  # autograd rounds the encoder's gradient to bfloat16 too, so a borderline code may differ between paths
+        else:  # autograd also rounds the encoder's gradient to bfloat16, so borderline codes may differ between paths
             assert float((first - second).norm()) <= 0.01 * float(second.norm()), name
 
 
@@ -268,8 +269,8 @@ def test_rule_chooses_the_sparse_path_above_ten_concepts_a_code_on_a_cpu():
 @pytest.mark.parametrize("cut", [0.0, 0.3, 5.0])
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
 def test_selection_is_exact_whatever_the_guess(architecture, cut):
-    # `cut` is the guess: only pre-activations above it are candidates. A cut above all of them must be detected. The
-    # values are multiples of .1, so ties are frequent.
+    # `cut` is the guess: only pre-activations above `cut` are candidates. The selection must notice when no
+    # pre-activation is above `cut`. The pre-activations are multiples of .1, so ties are frequent.
     trainer, _ = start(setting(architecture), sparse=True)
     step = trainer.sparse
     random = np.random.default_rng(1)
@@ -289,7 +290,7 @@ def test_selection_is_exact_whatever_the_guess(architecture, cut):
     if architecture == "topk":
         assert ((codes > 0).sum(1) == 3).all()
     order = np.concatenate([np.flatnonzero(codes[:, c]) for c in range(40)])
-    assert np.array_equal(kept.rows, order)  # by concept, then row
+    assert np.array_equal(kept.rows, order)  # sorted by concept, then by row
     assert np.array_equal(kept.codes[kept.places], codes[kept.rows, kept.concepts[kept.places]])
 
 
@@ -357,8 +358,8 @@ def test_every_architecture_trains_saves_and_loads(architecture, changes, tmp_pa
 
 
 def test_centring_removes_the_gap_and_r2_is_in_the_original_space():
-    # Images lie about +m and texts about -m. This gap is two thirds of the variance of the uncentred rows. With
-    # centring the training removes it, but the R2 of the curve still counts it and equals the R2 of the decoded rows.
+    # Images lie about +m and texts about -m. This gap is two thirds of the variance of the uncentred rows. Centring
+    # removes the gap. The R2 of the curve must still count the gap, and must equal the R2 of the decoded rows.
     random = np.random.default_rng(0)
     m = np.full(12, 0.5, np.float32)
     image, text = (0.25 * random.standard_normal((400, 12)).astype(np.float32) + s * m for s in (1, -1))
@@ -376,7 +377,7 @@ def test_centring_removes_the_gap_and_r2_is_in_the_original_space():
     middle = sum(rows.mean(0) for rows in x.values()) / 2
     r2 = 1 - error / sum((rows - middle).square().sum() for rows in x.values())
     assert trained.curve[-1]["r2"] == pytest.approx(float(r2), abs=0.02)
-    assert float(r2) > 0.85  # the gap alone explains two thirds, three codes explain more
+    assert float(r2) > 0.85  # the gap explains two thirds, and the three codes of a row explain more
 
 
 @pytest.mark.parametrize("architecture", ["relu", "jumprelu"])

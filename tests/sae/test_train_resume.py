@@ -1,4 +1,4 @@
-"""Checkpoints: a training that is killed and resumed ends with the bytes of an uninterrupted one."""
+"""Checkpoints: a training that is killed and resumed gives the same bytes as an uninterrupted training."""
 
 import importlib
 import json
@@ -66,7 +66,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, nam
     resumed = sae.train(
         *data, settings, 7, on_step=lambda step, *_: steps.append(step), checkpoint=Checkpoint(tmp_path, steps=9)
     )
-    assert steps[0] == 37  # the last checkpoint before the kill holds step 36
+    assert steps[0] == 37  # the last checkpoint before the kill was written after step 36
     assert not (tmp_path / FILE).exists()
     whole = sae.train(*data, settings, 7)
     resumed.sae.save(tmp_path / "resumed")
@@ -123,7 +123,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(data,
 
 
 def test_a_checkpoint_with_settings_that_were_not_set_goes_on(data, tmp_path):
-    """Checkpoints of version 0.1 also contain settings that are None, which newer checkpoints leave out."""
+    """Checkpoints of version 0.1 also contain the settings that are None. Newer checkpoints leave them out."""
     settings = SETTINGS["sparse"]
     with pytest.raises(KeyboardInterrupt):
         sae.train(*data, settings, 0, on_step=stop_at(20), checkpoint=Checkpoint(tmp_path, steps=10))

@@ -1,4 +1,4 @@
-"""Mistakes of other libraries, one test per mistake: each fails on the behaviour described in its comment."""
+"""Mistakes of other libraries. Each test describes a mistake in a comment, and fails if this package makes it."""
 
 import json
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +24,7 @@ def settings(**changes) -> sae.Settings:
 
 
 def mixtures(rows, seed, shift=0.0, dim=32):
-    """Rows [rows, dim], each a sum of four of 48 atoms. All are shifted by `shift` times their spread."""
+    """Rows [rows, dim]. Each row is a sum of four of 48 atoms. All rows are shifted by `shift` times their spread."""
     atoms = np.random.default_rng(0).standard_normal((48, dim))
     atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
     random = np.random.default_rng(seed)
@@ -57,8 +57,8 @@ def test_threshold_is_set_after_a_short_training_too(data, heldout):
 
 
 def test_threshold_does_not_lag_behind_the_weights(data, heldout):
-    # In another library the threshold is a running mean of past thresholds, which gives L0 7.7 for k = 8. With the high
-    # learning rate here such a mean would be wrong. The stored threshold is that of the final weights.
+    # In another library the threshold is a running mean of past thresholds, which gives L0 = 7.7 for k = 8. With the
+    # high learning rate of this test such a mean would be wrong. The stored threshold must fit the final weights.
     trained = sae.train(*data, settings(learning_rate=1e-2), seed=0)
     both = np.concatenate(data)
     assert l0(trained.sae, both) == pytest.approx(K, rel=1e-3)
@@ -66,7 +66,7 @@ def test_threshold_does_not_lag_behind_the_weights(data, heldout):
 
 
 def test_threshold_is_part_of_the_weights_and_loading_leaves_nothing_stale(data, tmp_path):
-    # In another library the state dict lacks the threshold. In another, loading new weights does not replace the
+    # In one library the state dict lacks the threshold. In another library, loading new weights does not replace the
     # dictionary that was cached for evaluation.
     net = sae.train(*data, settings(epochs=1), seed=0).sae
     net.save(tmp_path)
@@ -83,15 +83,15 @@ def test_threshold_is_part_of_the_weights_and_loading_leaves_nothing_stale(data,
 
 
 def test_k_counts_codes_a_row_not_a_batch(data):
-    # In another library top_k = 20 keeps 20 codes of a whole batch, so the mean L0 is .01.
+    # In another library top_k = 20 keeps 20 codes in a whole batch, not in each row, so the mean L0 is .01.
     for architecture in ("topk", "batchtopk", "matryoshka"):
         curve = sae.train(*data, settings(architecture=architecture, epochs=1), seed=0).curve
         assert curve[-1]["l0"] == pytest.approx(K)
 
 
 def test_a_concept_is_dead_within_the_first_epoch_and_is_trained_at_once(data):
-    # In another library a concept counts as dead after 10 million rows without firing. A training on 2,000 rows reaches
-    # that after 5,000 epochs, so AuxK has no effect.
+    # In another library a concept counts as dead after 10 million rows without firing. A training on 2,000 rows sees
+    # 10 million rows only after 5,000 epochs, so AuxK has no effect.
     rows = training_rows(*data, 0.5, "cpu")
     trainer = Trainer(rows, settings(), 0)
     with torch.no_grad():
@@ -101,9 +101,9 @@ def test_a_concept_is_dead_within_the_first_epoch_and_is_trained_at_once(data):
     for step in range(8):  # half an epoch
         trainer.step_(rows.take(np.arange(step * 128, step * 128 + 128)), 1e-3)
     assert trainer.dead()[:8].all()
-    assert torch.allclose(trainer.weights.dictionary[:8].detach(), first, atol=1e-6)  # they had no gradient yet
+    assert torch.allclose(trainer.weights.dictionary[:8].detach(), first, atol=1e-6)  # these atoms had no gradient yet
     with torch.no_grad():
-        trainer.weights.encoder_bias[:8] = -0.1  # positive on some rows, but never among the strongest
+        trainer.weights.encoder_bias[:8] = -0.1  # some pre-activations are positive, none is among the strongest
     trainer.sparse.refold_()
     trainer.any_dead = True
     trainer.step_(rows.take(np.arange(1024, 1152)), 1e-3)
@@ -112,9 +112,9 @@ def test_a_concept_is_dead_within_the_first_epoch_and_is_trained_at_once(data):
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_auxk_reaches_the_encoder_with_the_right_sign(data, sparse):
-    # In other libraries AuxK's gradient does not reach the encoder, or its target has the wrong sign. Steps along the
-    # gradient of the whole loss must lower the AuxK loss, and must move the encoder rows of dead concepts that have a
-    # positive pre-activation on some row.
+    # In other libraries AuxK's gradient does not reach the encoder, or AuxK's target has the wrong sign. Here training
+    # steps must lower the AuxK loss. They must also move the encoder rows of the dead concepts that have a positive
+    # pre-activation on some row.
     rows = training_rows(*data, 0.5, "cpu")
     trainer = Trainer(rows, settings(auxk=1.0), 0, sparse)
     dead, x = torch.arange(64) < 16, rows.take(np.arange(512))
@@ -142,15 +142,15 @@ def test_training_goes_on_for_all_the_epochs_that_were_asked_for(data):
     # In another library the data loader ends after one pass, and the training ends with it, without a warning.
     steps = []
     trained = sae.train(*data, settings(epochs=3), seed=0, on_step=lambda step, *_: steps.append(step))
-    assert len(steps) == 3 * 16  # 2,000 rows in batches of 128: 16 per pass
+    assert len(steps) == 3 * 16  # 2,000 rows in batches of 128 rows make 16 steps per epoch
     assert trained.sae.config.rows_seen == 6000
     assert trained.curve[-1]["epoch"] == 3
 
 
 def test_decoder_bias_at_the_median_keeps_uncentred_rows_alive():
     # In another library the decoder bias starts at 0. On rows whose mean is five times their spread, 87 % of the
-    # concepts are then dead, and R2 is .15. auxk = 0 switches off AuxK and restarts, so only the initialisation is
-    # tested.
+    # concepts are then dead, and R2 is .15. auxk = 0 switches off AuxK and the restarts of dead concepts, so only the
+    # initialisation is tested.
     x = mixtures(1000, 1, shift=5.0), mixtures(1000, 2, shift=5.0)
     with_bias = sae.train(*x, settings(auxk=0.0), seed=0).curve[-1]
     assert with_bias["dead_fraction"] < 0.05
@@ -158,10 +158,10 @@ def test_decoder_bias_at_the_median_keeps_uncentred_rows_alive():
 
 
 def test_r2_is_about_the_mean_and_no_mean_of_ratios():
-    # In another library the variance is taken about 0; predicting the mean (5, 0) of the rows (5, 1) and (5, -1) would
-    # then give R2 1 - 1/26 = .96. About the mean it is 0.
-    # In yet another library R2 is a mean of ratios, row by row. Rows with the squares 1 and 9 and the errors 0 and 1
-    # would give 1 - (0 + 1/9)/2. The R2 of all rows together is 1 - (0 + 1)/(1 + 9).
+    # In one library the variance is taken about 0. Predicting the mean (5, 0) for the rows (5, 1) and (5, -1) would
+    # then give R2 = 1 - 1/26 = .96. With the variance about the mean, R2 is 0.
+    # In another library R2 is the mean over rows of 1 - error / square. Rows with the squares 1 and 9 and the squared
+    # errors 0 and 1 would give R2 = 1 - (0 + 1/9)/2. The R2 of all rows together is 1 - (0 + 1)/(1 + 9).
     x = np.array([[5.0, 1.0], [5.0, -1.0]])
     sums = Reconstruction()
     sums.update(x, np.array([[5.0, 0.0], [5.0, 0.0]]), np.ones((2, 1)))
@@ -178,7 +178,7 @@ def _dictionary(job):
 
 
 def test_seeds_side_by_side_give_what_each_gives_alone(data):
-    # In another library several seeds run in a loop. Here each seed has its own process with one thread.
+    # In another library several seeds run one after the other. Here each seed has its own process with one thread.
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         together = list(pool.map(_dictionary, [(data, 0), (data, 1)]))
     for seed in (0, 1):

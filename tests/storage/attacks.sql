@@ -1,4 +1,4 @@
--- One attack per line. {store} is the path of the store, {table} that of a Parquet file that DuckDB may read.
+-- One attack per line. {store} is the path of the store, {table} the path of a Parquet file that DuckDB may read.
 COPY (SELECT 1) TO '{table}'
 COPY saes TO '{table}' (FORMAT parquet)
 COPY saes TO '{store}/x.csv' (HEADER)

@@ -1,4 +1,4 @@
-"""A site on loopback."""
+"""The fixture `web`: a real HTTP server on loopback."""
 
 from __future__ import annotations
 

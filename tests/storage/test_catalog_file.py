@@ -1,4 +1,4 @@
-"""The catalog file for DuckDB's own shell: replaced whole, read-only, and never beside another file's log."""
+"""The catalog file for DuckDB's own shell is replaced as a whole, is read-only, and never meets an older file's log."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from storage.catalog import refresh_catalog_file, write_catalog_file
 from storage.dataset import address, materialize
 from storage.runs import Entry, Run
 
-#: A session that writes into the catalog and is killed, which leaves its log.
+#: A session that writes into the catalog file and is killed, so that its write-ahead log stays behind.
 KILLED = """
 import duckdb, os, signal, sys
 con = duckdb.connect(sys.argv[1])
 con.execute("CREATE TABLE my_notes AS SELECT 1 AS note")
 os.kill(os.getpid(), signal.SIGKILL)
 """
-#: The shell of a user who may not write the store; root may open any file.
+#: The shell of a user who may not write the store. Root gives up its rights first, since root may open any file.
 NOBODY = """
 import duckdb, os, sys
 if os.getuid() == 0:
@@ -90,7 +90,7 @@ def test_a_damaged_or_older_file_is_thrown_away(tmp_path: Path, run: Run, junk: 
     assert count(file) == 1
     before = file.stat().st_ino
     refresh_catalog_file(store, run)
-    assert file.stat().st_ino == before  # fresh: nothing is written
+    assert file.stat().st_ino == before  # the file is up to date, so nothing is written
     refresh_catalog_file(store, run.model_copy(update={"number": 2}))
     assert file.stat().st_ino != before
     assert sorted(path.name for path in file.parent.iterdir()) == [
@@ -112,7 +112,7 @@ def test_a_moved_store_with_a_lost_file_keeps_its_other_commands(
 
 
 def test_a_shell_that_would_write_is_refused_and_one_that_reads_is_not(run: Run) -> None:
-    with tempfile.TemporaryDirectory() as folder:  # other users cannot read pytest's own folders
+    with tempfile.TemporaryDirectory() as folder:  # other users cannot read the folders that pytest makes
         os.chmod(folder, 0o755)
         store = Path(folder) / "store"
         dataset = materialize(store, address("saes", "1", {}), training)

@@ -1,4 +1,4 @@
-"""Checks of embeddings: counts and norms worked by hand, and pairs that belong together or do not."""
+"""Checks of embeddings: counts and norms worked out by hand, and captions of the right and of the wrong images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from storage.listing import SHARD_ROWS
 
 
 def shard(store: Path, image: np.ndarray, text: np.ndarray, owner: list[int], number: int = 0) -> Dataset:
-    """Write a shard of pairs and its embeddings, check it, and return the checks."""
+    """Write a shard of pairs and its embeddings, check the embeddings, and return the dataset of checks."""
     pairs, embedded, out = (store / f"{name}{number}" for name in ("pairs", "embeddings", "checks"))
     pairs.mkdir()
     out.mkdir()
@@ -39,10 +39,10 @@ def test_counts_norms_and_equal_rows_by_hand(tmp_path: Path) -> None:
     assert {key: of_image[key] for key in ("shard", "modality", "rows", "failed", "nan")} == {
         "shard": 2, "modality": "image", "rows": 4, "failed": 1, "nan": 0,
     }  # fmt: skip
-    # Norms 5, 2 and 2; two of the three rows are equal.
+    # The three rows without NaN have the norms 5, 2 and 2. Two of these rows are equal.
     assert (of_image["norm_min"], of_image["norm_mean"], of_image["norm_max"]) == (2, 3, 5)
     assert (of_image["equal_share"], of_text["equal_share"]) == (pytest.approx(2 / 3), 1)
-    # Images 0, 1, 2 count: image 0 has cosine .6 to its caption, the others 1. A failed image is left out.
+    # Image 0 has the cosine .6 to its caption; images 1 and 2 have the cosine 1. Image 3 failed and is left out.
     assert (of_image["images_with_captions"], of_image["matched"]) == (3, pytest.approx((0.6 + 1 + 1) / 3))
     assert of_text["matched"] == of_image["matched"]
 

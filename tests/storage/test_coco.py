@@ -1,4 +1,4 @@
-"""COCO's layout: local, zipped, and from a server; harmful members of archives are counted, never unpacked."""
+"""COCO's layout in folders, in archives and on a server. Harmful members of archives are counted, never unpacked."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes
 
 
 def official(root: Path, form: str) -> Path:
-    """Write the official layout below a folder: as plain files, or both parts as archives of the site."""
+    """Write COCO's official layout into a folder: as plain files, or as the two archives that COCO's site offers."""
     if form == "folder":
         (root / "annotations").mkdir(parents=True)
         (root / "val2017").mkdir()
@@ -122,7 +122,7 @@ def test_fingerprints_follow_the_images(tmp_path: Path) -> None:
 
 
 def hostile(tmp_path: Path, members: dict[str, bytes], names: list[str]) -> Coco:
-    """A COCO source with a zip of `members` as pictures, and captions for the files `names`."""
+    """A COCO source whose archive of pictures has the given members, with one caption for each file in `names`."""
     root = tmp_path / "coco"
     root.mkdir()
     captions = {

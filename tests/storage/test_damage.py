@@ -1,4 +1,4 @@
-"""Damaged stores: doctor lists every damaged thing with its path and goes on, gc names it, nothing dies of it."""
+"""Damaged stores: `doctor` lists the path of all that is damaged and goes on, `gc` names the path, nothing crashes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def made(store: Path, seed: int = 1) -> Dataset:
 
 
 def changed(**keys: object) -> Callable[[bytes], bytes]:
-    """A manifest with other values; None leaves a key out."""
+    """A function that changes the values of keys in a manifest's bytes. The value None removes a key."""
 
     def change(data: bytes) -> bytes:
         values = {**json.loads(data), **keys}
@@ -73,7 +73,7 @@ def test_a_damaged_manifest_is_told_in_words(tmp_path: Path, kind: str, capsys: 
     assert f"left alone: {dataset.path}: " in output
     assert (tmp_path / dataset.path / "weights").exists()
     assert not (tmp_path / sound.path).exists()
-    assert made(tmp_path) == dataset  # the next run makes it again
+    assert made(tmp_path) == dataset  # the next run makes the dataset again
 
 
 def test_verify_says_which_file_changed(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_damaged_manifest_of_a_source_is_listed_and_stops_gc(
     assert "not sound: sources/fingerprints.json: " in output
     assert f"not sound: sources/{'a' * 20}/manifest.json: " in output
     assert "the next run numbers the items anew" in output
-    assert main(["gc", "--store", str(tmp_path), "--yes"]) == 2  # which listings it names is not known
+    assert main(["gc", "--store", str(tmp_path), "--yes"]) == 2  # the listings that the manifest names are unknown
     assert str(manifest) in capsys.readouterr().err
     assert (tmp_path / dataset.path).exists()
 

@@ -1,4 +1,4 @@
-"""Addresses, atomic writes, adoption and locks, with real processes and a real SIGKILL."""
+"""Datasets: addresses, atomic writes, locks and the reuse of finished datasets, with real processes and SIGKILL."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_address_depends_on_digests_not_on_where_inputs_lie() -> None:
         ("export", "1", {"model": "m", "seed": 0}),  # another stage with the same arguments
         ("train", "2", {"model": "m", "seed": 0}),  # another version
         ("train", "1", {"model": "m", "seed": 1}),  # another value
-        ("train", "1", {"model": handle("d"), "seed": 0}),  # a handle instead of a name
+        ("train", "1", {"model": handle("d"), "seed": 0}),  # a dataset's handle instead of a model's name
     ],
 )
 def test_address_changes_with_stage_version_and_arguments(stage: str, version: str, arguments: dict) -> None:
@@ -184,7 +184,7 @@ def test_a_second_process_waits_says_for_whom_and_adopts(tmp_path: Path) -> None
     first.stdout.readline()
     second = start(tmp_path, "second", 0)
     out, err = second.communicate(timeout=60)
-    assert out == "done\n"  # the body did not run
+    assert out == "done\n"  # the second process did not run its body
     assert f"waiting for process {first.pid}" in err
     assert first.wait() == 0
     assert (tmp_path / address("things", "1", {}).path / "by").read_text() == "first"

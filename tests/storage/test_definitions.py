@@ -1,4 +1,4 @@
-"""The shared definitions: numbers worked by hand, and equality in SQL and in Python."""
+"""The shared definitions give numbers worked out by hand, and the same numbers in SQL and in Python."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def test_a_concept_counts_from_ten_firings_on_and_with_a_score(con: duckdb.DuckD
     [
         (1, 2, 10, 2 / 10),
         (3, 1, 7, 3 / 7),
-        (2, 2, 5, 1 - (3 / 5) * (2 / 4)),  # 1 - C(3, 2) / C(5, 2)
+        (2, 2, 5, 1 - (3 / 5) * (2 / 4)),  # 1 - C(3, 2) / C(5, 2), where C(n, k) is the binomial coefficient
         (10, 1, 4, 1.0),  # more draws than items
-        (3, 3, 5, 1.0),  # more draws than the two items that are not its own
+        (3, 3, 5, 1.0),  # more draws than the two items that are no hits
     ],
 )
 def test_chance_of_a_hit(con: duckdb.DuckDBPyConnection, k: int, own: int, total: int, chance: float) -> None:
@@ -58,9 +58,10 @@ def test_chance_of_a_hit(con: duckdb.DuckDBPyConnection, k: int, own: int, total
 
 
 def test_chance_of_retrieval_follows_the_captions_of_the_gallery() -> None:
-    """The gallery has two of the three held-out images, one with one caption and one with two.
+    """The gallery holds two of the three held-out images. One image has one caption, the other has two captions.
 
-    At k = 1 the chance is the mean of 1/3 and 2/3 from image to text, and 1/2 from text to image. At k = 5 it is 1.
+    At k = 1 the chance from image to text is the mean of 1/3 and 2/3. The chance from text to image is 1/2. At k = 5
+    both chances are 1.
     """
     con = duckdb.connect()
     define(con)

@@ -1,4 +1,4 @@
-"""Descriptions of views in the explorer: read completely from the headers of their SQL files."""
+"""The explorer's descriptions of views are read completely from the headers of the views' SQL files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads from a real server that fails in the ways of the web."""
+"""Downloads from a real HTTP server that fails as servers on the web do."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_less_than_promised_is_cut_short(web: Web, tmp_path: Path) -> None:
 def test_a_slow_body_times_out_though_it_never_falls_silent(web: Web, tmp_path: Path) -> None:
     web.routes["/a"] = lambda h: h.drip(3)
     assert cause(web("/a"), tmp_path, POLICY._replace(timeout=0.3)) == "timeout"
-    assert web.counts() == {"/a": 1}  # not retried in the same run, but by a later one
+    assert web.counts() == {"/a": 1}  # this run asks once; a later run may ask again
     assert is_transient("timeout")
 
 
@@ -198,13 +198,13 @@ def test_private_addresses_are_refused_before_a_byte_is_sent(web: Web, tmp_path:
 
 
 def test_a_redirect_to_a_private_address_is_refused(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # 127.0.0.1 stands for a public host, 127.0.0.2 for a private one: both reach this server.
+    # 127.0.0.1 stands for a public address, 127.0.0.2 for a private address. The server listens on 127.0.0.1 only.
     monkeypatch.setattr(addresses_module, "is_public", lambda address: address == "127.0.0.1")
     web.serve("/b")
     url = web.refuse("/a", 302, Location=web("/b", "127.0.0.2"))
     assert cause(url, tmp_path, POLICY._replace(allow_private_addresses=False)) == "private address"
     assert web.counts() == {"/a": 1}
-    with socket.create_server(("127.0.0.2", 0)):  # the address exists, but no server listens there
+    with socket.create_server(("127.0.0.2", 0)):  # 127.0.0.2 exists, but no server listens at the URL's port
         assert cause(url, tmp_path, POLICY._replace(tries=1)) == "connection failed"
 
 
@@ -214,7 +214,7 @@ def test_a_name_that_changes_its_address_gains_nothing(
     real, answers = socket.getaddrinfo, iter(["93.184.216.34"])
 
     def rebinding(host: object, *args: object, **kwargs: object):
-        # The first answer, which a check before connecting would see, is a public address. All later ones are private.
+        # The first answer is public, which is what a check before connecting would see. All later answers are private.
         asked = host if host != "rebind.example" else next(answers, "127.0.0.1")
         return real(asked, *args, **kwargs)
 
@@ -319,7 +319,7 @@ def test_a_reader_that_stops_early_ends_the_thread(web: Web, tmp_path: Path) -> 
 
 
 def test_a_disk_that_cannot_be_written_is_no_failed_item(web: Web, tmp_path: Path) -> None:
-    (tmp_path / "body.part").mkdir()  # a folder at the path of the file
+    (tmp_path / "body.part").mkdir()  # a folder at the path where the partial file is written
     with pytest.raises(IsADirectoryError):
         next(download([Wanted(web.serve("/a"), tmp_path / "body")], POLICY))
 

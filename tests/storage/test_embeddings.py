@@ -1,4 +1,4 @@
-"""Embeddings in Zarr: resumed by whole chunks after a real SIGKILL, and checked for completeness."""
+"""Embeddings in Zarr: writing resumes at a whole chunk after a real SIGKILL, and reading checks for missing chunks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_rows_come_back_normalised_and_in_order(tmp_path: Path) -> None:
     write(tmp_path / "e", 2500)
     finish(tmp_path / "e", {"failed_rows": [], "shard": 0})
     back = read(tmp_path, HERE)
-    np.testing.assert_allclose(back.image, values(0, 2500), atol=1e-3)  # float16
+    np.testing.assert_allclose(back.image, values(0, 2500), atol=1e-3)  # stored as float16
     np.testing.assert_allclose(np.linalg.norm(back.text, axis=1), 1, atol=1e-6)
     assert zarr.open_array(tmp_path / "e" / "image").chunks == (CHUNK, 2)
 

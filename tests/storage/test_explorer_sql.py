@@ -1,4 +1,4 @@
-"""The statements behind the explorer's data files, on tables small enough to work by hand."""
+"""The SQL statements that make the explorer's data files, on tables small enough to check by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CAPTIONS = ["red cat", "red cat", "red dog", "blue dog"]
 
 @pytest.fixture
 def con() -> duckdb.DuckDBPyConnection:
-    """Four images with one caption each, the first two held out; two concepts."""
+    """A catalog with two concepts, and with four images of one caption each. Images 0 and 1 are held out."""
     z_image = [[1.0, 0.0], [0.25, 0.0], [0.5, 2.0], [0.0, 2.0]]
     z_text = [[0.25, 0.0], [0.0, 0.0], [0.5, 0.0], [0.0, 0.0]]
     connection = catalog(z_image, z_text, [0, 1, 2, 3], [0.1, 0.2, 0.7, 0.8])
@@ -30,7 +30,7 @@ def rows(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> list[tuple
 
 
 def fill_top(con: duckdb.DuckDBPyConnection, *firings: tuple[str, int, int, float]) -> None:
-    """Fill explorer_top with (modality, concept, item, activation)."""
+    """Fill the table explorer_top with rows (modality, concept, item, activation)."""
     con.execute(f"CREATE OR REPLACE TABLE explorer_top AS {statement('explorer/top', **KEYS, n=0)}")
     for modality, concept, item, activation in firings:
         con.execute("INSERT INTO explorer_top VALUES ('m', 's', 0, ?, ?, ?, ?)", [modality, concept, item, activation])
@@ -43,7 +43,7 @@ def fill_words(con: duckdb.DuckDBPyConnection) -> None:
 
 def test_top_items_are_the_strongest_of_each_modality(con: duckdb.DuckDBPyConnection) -> None:
     top = sorted(row[3:] for row in rows(con, "top", **KEYS, n=2))
-    # Concept 1 has the same activation on images 2 and 3. Both are in its top 2; the top 1 is the smaller id.
+    # Concept 1 has the same activation on images 2 and 3. Its top 2 is both images, its top 1 the smaller id, image 2.
     assert top == [
         ("image", 0, 0, 1.0), ("image", 0, 2, 0.5), ("image", 1, 2, 2.0), ("image", 1, 3, 2.0),
         ("text", 0, 0, 0.25), ("text", 0, 2, 0.5),
@@ -53,14 +53,14 @@ def test_top_items_are_the_strongest_of_each_modality(con: duckdb.DuckDBPyConnec
 
 
 def test_histograms_count_the_split_in_equal_parts_of_the_whole_range(con: duckdb.DuckDBPyConnection) -> None:
-    # The largest activation of concept 0 is 1, so each of the four bins is .25 wide. On held-out items it fires on
-    # image 0 at 1 (the last bin, which includes its upper end), and on image 1 and caption 0 at .25 (bin 1). Concept 1
-    # fires on training images only, up to 2, so it has no bin.
+    # The largest activation of concept 0 is 1, so each of its four bins is .25 wide. Of the held-out items, image 0 has
+    # the activation 1, which belongs to the last bin (bin 3). Image 1 and caption 0 have .25, which belongs to bin 1.
+    # Concept 1 has a largest activation of 2, but fires on training images only, so no bin of it is filled.
     assert rows(con, "histograms", **KEYS, split="heldout", bins=4) == [
         (0, 1.0, 1, 1, 1), (0, 1.0, 3, 1, 0), (1, 2.0, None, 0, 0),
     ]  # fmt: skip
-    # With the training items, concept 0 also fires on image 2 and caption 2 at .5 (bin 2), and concept 1 on two images
-    # at its maximum.
+    # With the training items, concept 0 also fires at .5 (bin 2) on image 2 and on caption 2. Concept 1 fires on two
+    # images at its largest activation (bin 3).
     assert rows(con, "histograms", **KEYS, split="all", bins=4) == [
         (0, 1.0, 1, 1, 1), (0, 1.0, 2, 1, 1), (0, 1.0, 3, 1, 0), (1, 2.0, 3, 2, 0),
     ]  # fmt: skip
@@ -73,28 +73,29 @@ def test_words_are_letters_once_a_caption(con: duckdb.DuckDBPyConnection) -> Non
     words = con.execute(
         "SELECT pair_id, list(word ORDER BY word) FROM caption_words GROUP BY ALL ORDER BY ALL"
     ).fetchall()
-    # one letter, digits alone, and 41 letters are no words
+    # A single letter, a number, and a run of 41 letters are no words.
     assert words[:2] == [(0, ["café-bar", "dogs", "it's"]), (1, ["bold", "三つ星"])]
     assert dict(con.execute("FROM caption_counts").fetchall())["dog"] == 2
 
 
 def test_distinctive_words_by_hand(con: duckdb.DuckDBPyConnection) -> None:
     fill_words(con)
-    # y is the weight of the captions of a concept that contain a word, n the weight of all captions of the concept.
-    # Concept 0 fires on captions 0 and 1 at 2 and 1, so they weigh 1 and .5: n = 1.5. In all there are 4 captions. The
-    # prior weighs as much as 2 captions.
+    # n is the weight of all captions of a concept, y the weight of the concept's captions that contain a word. Concept
+    # 0 fires at 2 on caption 0 and at 1 on caption 1, so these captions weigh 1 and .5, and n is 1.5. The catalog has 4
+    # captions. The prior weighs as much as 2 captions.
     fill_top(con, ("text", 0, 0, 2.0), ("text", 0, 1, 1.0), ("image", 1, 2, 3.0), ("image", 1, 3, 3.0))
     words = rows(con, "words", **KEYS, prior=2, least=0.5, n=8)
     # cat has y = 1.5 and is in 2 of 4 captions, so its prior is 1. The log-odds ratio is
-    # ln((1.5 + 1) / (1.5 + 2 - 1.5 - 1)) - ln((2 + 1) / (4 + 2 - 2 - 1)) = ln(2.5 / 1) - ln(3 / 3), its variance
-    # 1 / 2.5 + 1 / 3.
+    # ln((1.5 + 1) / (1.5 + 2 - 1.5 - 1)) - ln((2 + 1) / (4 + 2 - 2 - 1)) = ln(2.5 / 1) - ln(3 / 3). The variance of
+    # this ratio is 1 / 2.5 + 1 / 3.
     cat = math.log(2.5) / math.sqrt(1 / 2.5 + 1 / 3)
     # red has y = 1.5 and is in 3 of 4 captions, so its prior is 1.5. The log-odds ratio is
-    # ln(3 / .5) - ln(4.5 / 1.5), its variance 1 / 3 + 1 / 4.5.
+    # ln(3 / .5) - ln(4.5 / 1.5). The variance of this ratio is 1 / 3 + 1 / 4.5.
     red = (math.log(6) - math.log(3)) / math.sqrt(1 / 3 + 1 / 4.5)
-    # Concept 1 has the captions of its two images, both of weight 1. dog has y = 2 and is in 2 of 4 captions. The
-    # log-odds ratio is ln(3 / 1) - ln(3 / 3), its variance 1 / 3 + 1 / 3.
-    # red and blue are each in only one caption of the concept, so they are left out.
+    # Concept 1 fires on images 2 and 3, so the captions of these two images count, each with weight 1. dog has y = 2
+    # and is in 2 of 4 captions. The log-odds ratio is ln(3 / 1) - ln(3 / 3). The variance of this ratio is
+    # 1 / 3 + 1 / 3.
+    # red and blue are each in only one caption of concept 1, so they are left out.
     dog = math.log(3) / math.sqrt(2 / 3)
     assert [(concept, word) for concept, word, _ in words] == [(0, "cat"), (0, "red"), (1, "dog")]
     assert [score for *_, score in words] == pytest.approx([cat, red, dog])
@@ -104,8 +105,8 @@ def test_distinctive_words_by_hand(con: duckdb.DuckDBPyConnection) -> None:
 
 def test_a_caption_counts_by_itself_and_by_its_image(con: duckdb.DuckDBPyConnection) -> None:
     fill_words(con)
-    # Caption 0 and its image both have the activation 1, which sums to 2, the largest. Caption 1 has 1. So the captions
-    # weigh 1 and .5, and the score of cat is that of test_distinctive_words_by_hand.
+    # Caption 0 and its image have the activation 1 each. Their sum is 2, the largest sum of all captions. Caption 1 has
+    # the sum 1. So captions 0 and 1 weigh 1 and .5, and cat has the same score as in test_distinctive_words_by_hand.
     fill_top(con, ("text", 0, 0, 1.0), ("image", 0, 0, 1.0), ("text", 0, 1, 1.0))
     (_, word, score), *_ = rows(con, "words", **KEYS, prior=2, least=0.5, n=8)
     assert (word, score) == ("cat", pytest.approx(math.log(2.5) / math.sqrt(1 / 2.5 + 1 / 3)))
@@ -121,7 +122,7 @@ def test_a_word_of_every_caption_says_nothing(con: duckdb.DuckDBPyConnection) ->
 def test_a_small_study_shows_all_images_and_a_large_one_those_of_top_lists(con: duckdb.DuckDBPyConnection) -> None:
     fill_top(con, ("text", 0, 3, 1.0), ("image", 0, 1, 1.0))
     assert rows(con, "shown_images", small=4, block=3) == [(0, 0), (1, 0), (2, 0), (3, 1)]
-    assert rows(con, "shown_images", small=3, block=1) == [(1, 0), (3, 1)]  # image 3 by its caption
+    assert rows(con, "shown_images", small=3, block=1) == [(1, 0), (3, 1)]  # image 3 is there for its caption
 
 
 def test_codes_are_those_of_what_is_shown(con: duckdb.DuckDBPyConnection) -> None:
@@ -130,7 +131,7 @@ def test_codes_are_those_of_what_is_shown(con: duckdb.DuckDBPyConnection) -> Non
     codes = rows(con, "codes", **KEYS, modality="image", small=4)
     assert codes == [(0, 0, 0, 1.0), (0, 1, 0, 0.25), (1, 2, 1, 2.0), (1, 2, 0, 0.5), (1, 3, 1, 2.0)]
     assert rows(con, "codes", **KEYS, modality="text", small=4) == [(0, 0, 0, 0.25), (1, 2, 0, 0.5)]
-    # A large study has codes only of items in a top list of this SAE.
+    # A large study has codes only for the items in a top list of this SAE.
     assert rows(con, "codes", **KEYS, modality="image", small=3) == [(1, 2, 1, 2.0), (1, 2, 0, 0.5)]
     assert rows(con, "codes", **KEYS, modality="text", small=3) == [(0, 0, 0, 0.25)]
 

@@ -1,4 +1,4 @@
-"""Images in a folder with captions in a table or beside them. Captions and names are data, whatever they contain."""
+"""Folders of images, with captions in a table or in files beside the images. Captions and names are only data."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_rows_that_name_one_image_are_one_item(tmp_path: Path, form: str) -> Non
             table.write_parquet(path)
     listing = source(folder).list()
     assert [(i.source_key, i.group_key, [c.text for c in i.captions]) for i in listing.items] == [
-        ("a.jpg", "g", ["one", "one"]),  # equal captions stay two captions
+        ("a.jpg", "g", ["one", "one"]),  # two equal captions are both kept
         ("b.jpg", "h", ["two"]),
     ]
     assert Counter(d.cause for d in listing.dropped) == {"no caption": 1, "no such file": 1}

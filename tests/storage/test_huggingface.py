@@ -1,4 +1,4 @@
-"""A dataset's Parquet files: from a folder, and from the hub's cache without a network."""
+"""Parquet files of a Hugging Face dataset, read from a folder, or without a network from the hub's cache."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def table(rows: list[tuple[bytes | None, object]], kind: pa.DataType = STRUCT) -
 
 
 def put(folder: Path) -> Path:
-    """Write two files, with an image in two rows and a row without bytes."""
+    """Write a train split of two Parquet files. One image is in two rows, and one row has no image bytes."""
     (folder / "data").mkdir(parents=True)
     first = [(png(n), f"grey {n}") for n in range(100)]
     second = [(png(7), "seven again"), (None, "nothing"), (png(200), "light")]
@@ -69,7 +69,7 @@ def check(reader: HuggingFace) -> None:
     assert Counter(d.cause for d in listing.dropped) == {"no bytes in the table": 1}
     locators = [item.locator for item in listing.items]
     assert list(reader.read(locators)) == [*(png(n) for n in range(100)), png(200)]
-    wanted = [locators[n] for n in (90, 3, 100, 41, 40, 39, 3)]  # in mixed order over files and row groups
+    wanted = [locators[n] for n in (90, 3, 100, 41, 40, 39, 3)]  # not in the order of files and row groups
     assert list(reader.read(wanted)) == [png(n) for n in (90, 3, 200, 41, 40, 39, 3)]
 
 

@@ -1,4 +1,4 @@
-"""Identity and folder of each source: a change here orphans the listings and downloads of finished stores."""
+"""Identity and folder of each source. A change of either orphans the listings and downloads of finished stores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from storage.sources.registry import SECTIONS, open_source
 from storage.sources.section import First, rules_of, source_of
 
 COLUMNS = {"image_column": "picture", "caption_column": "words", "group_column": "set"}
-#: (section, identity, folder of the source below the store, digest of the section as flows dump it)
+#: For each source: its section [pairs], its identity, its folder below the store, the digest of the dumped section.
 PINNED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
     (
         {"source": "npm-emoji"},
@@ -145,7 +145,7 @@ def test_identity_folder_and_dicts_of_a_section_stay(
     reader: Any = opened.source if isinstance(opened, First) else opened
     kept = reader.memo if keys["source"] == "folder" else reader.downloads
     assert kept == Path("/store") / folder
-    # The digest depends on the order of the keys too, since a run's configuration is written in that order.
+    # The digest also depends on the order of the keys, since a run's configuration is written in the order of its keys.
     written = json.dumps([section.model_dump(mode="json"), source_of(section), rules_of(section)])
     assert hashlib.sha256(written.encode()).hexdigest()[:12] == digest
 

@@ -1,4 +1,4 @@
-"""Leases, with real processes: what a run uses stays, whatever the clock says, and nothing else does."""
+"""Leases, with real processes: gc keeps the datasets that a run uses, whatever the clock says, and no others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from storage.lease import adopt, leases, lock_of, running
 
 HOUR, DAY = 3600.0, 86400.0
 
-# Stops between the making of the lease's file and its lock, until a line comes in; then holds the lease.
+# A run that makes the lease's file, waits for a line on stdin before it locks the file, and then holds the lease.
 SLOW_START = """
 import fcntl, sys
 from pathlib import Path
@@ -35,7 +35,7 @@ with running(Path(sys.argv[1]), "shared"):
     print("running", flush=True)
     sys.stdin.readline()
 """
-# Adopts seed 1, starts to make seed 2, and then waits.
+# A run that adopts the dataset of seed 1, starts to make the dataset of seed 2, and then waits.
 HALF = """
 import sys
 from pathlib import Path
@@ -62,7 +62,7 @@ def write(out: Path) -> int:
 
 @pytest.fixture
 def begin() -> Iterator[object]:
-    """Start programs on a store. They are killed when the test ends."""
+    """A function that starts a program on a store. The programs are killed when the test ends."""
     started: list[subprocess.Popen[str]] = []
 
     def start(code: str, store: Path) -> subprocess.Popen[str]:
@@ -100,7 +100,7 @@ def test_a_run_that_begins_while_another_opens_its_lease_takes_nothing_from_it(t
 def test_what_a_live_run_adopts_after_the_clock_was_set_back_stays(tmp_path: Path) -> None:
     materialize(tmp_path, at(7), write)
     with running(tmp_path, "mine") as lease:
-        later = time.time() + HOUR  # the lease's time, when the clock goes back by an hour after the run began
+        later = time.time() + HOUR  # as if the clock was set back by an hour after the run began
         os.utime(lease, (later, later))
         assert adopt(tmp_path, at(7))
         found = find_garbage(tmp_path)
@@ -117,7 +117,7 @@ def test_a_use_after_the_search_is_seen_whatever_the_clock_says(tmp_path: Path) 
     found = find_garbage(tmp_path)
     with running(tmp_path, "short"):
         assert isinstance(adopt(tmp_path, at(1)), Dataset)
-    assert collect(tmp_path, found) == []  # the run has ended, and its record may name the dataset
+    assert collect(tmp_path, found) == []  # a run used the dataset after the search and may have recorded it
     assert len(collect(tmp_path, find_garbage(tmp_path))) == 1
 
 
@@ -131,7 +131,7 @@ def test_a_dead_lease_keeps_what_its_own_run_used_and_nothing_else(tmp_path: Pat
     assert not dead.live
     ago = time.time() - 30 * DAY
     os.utime(dead.path, (ago, ago))
-    materialize(tmp_path, at(3), write)  # of another study, since then: no lease, no record
+    materialize(tmp_path, at(3), write)  # made after the kill; no lease or record names it
     (tmp_path / f"{at(4).path}.partial").mkdir()
     found = find_garbage(tmp_path)
     assert sorted(item.path for item in found.items) == sorted([at(3).path, f"{at(4).path}.partial"])

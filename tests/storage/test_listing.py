@@ -1,4 +1,4 @@
-"""Ids are assigned once: an item keeps its shard and row, however a source orders its items and however it grows."""
+"""Ids are assigned once: an item keeps its shard and row when its source lists items in another order or grows."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_moved_item_leaves_its_old_row_alone_and_is_kept_current_in_the_new_on
         for old, now in zip(shard, rows, strict=True):
             left = shard is not new and old["source_key"] in moved
             assert (now == old) if left else (now["row"] == old["row"] and now["fingerprint"] != old["fingerprint"])
-    # An item that the source no longer lists is marked as removed in the shard that it was moved to.
+    # A moved item that the source no longer lists is marked as removed in its new shard, not in its old shard.
     after = assign([*first, new], [item("other")], 4)
     assert all(row["removed"] == (row["source_key"] not in moved) for rows in after[: len(first)] for row in rows)
     assert all(row["removed"] for row in after[len(first)])
@@ -138,7 +138,7 @@ def test_a_shard_keeps_failed_items_with_their_cause(tmp_path: Path) -> None:
     assert images["error"].to_list() == [None, "gone", "does not decode"]
     assert images["image"].to_list() == [b"file-a", None, None]
     assert images["group_key"][0] == "g"
-    assert images["group_key"][2] == images["sha256"][2]  # without a group of its own: the checksum of its bytes
+    assert images["group_key"][2] == images["sha256"][2]  # the default group is the checksum of the bytes
     assert read_captions(tmp_path, shard)["pair_id"].to_list() == [0, 1, 2, 3, 4, 5]
     ledger = write_ledger(tmp_path, source.dropped, read_failures(tmp_path, [shard]))
     causes = pl.read_parquet(tmp_path / ledger.path / "ledger.parquet")

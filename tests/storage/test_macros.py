@@ -1,4 +1,4 @@
-"""Stability, bridges and findings in SQL, on tables small enough to work by hand."""
+"""Stability, bridges and findings in SQL, on tables small enough to check by hand."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from storage.definitions import define
 from storage.statements import SQL
 
 RUN = "model VARCHAR, sae VARCHAR, seed INTEGER"
-ENERGY = {0: [5.0, 3.0, 1.0, 1.0], 1: [1.0, 1.0, 2.0, 6.0]}  # of concepts 0 to 3, by seed
+ENERGY = {0: [5.0, 3.0, 1.0, 1.0], 1: [1.0, 1.0, 2.0, 6.0]}  # energies of concepts 0 to 3, by seed
 # Concept i of seed 0 is matched with concept 3 - i of seed 1, with the cosine COSINE[i].
 COSINE = [0.9, 0.7, 0.3, 0.1]
 
 
 @pytest.fixture
 def con() -> duckdb.DuckDBPyConnection:
-    """Two seeds of the SAE `main`, and one of its diet `main-share0`, a training with another share of images.
+    """A catalog with two seeds of the SAE `main`, and one seed of `main-share0`.
 
-    Each has four concepts, and two draws of its floors (the stability that chance reaches).
+    `main-share0` is a diet of `main`: an SAE trained with another share of images. Each seed of each SAE has four
+    concepts, and two draws of its floors (the stability that chance reaches).
     """
     con = duckdb.connect(config={"threads": 1})
     define(con)
@@ -59,7 +60,7 @@ def con() -> duckdb.DuckDBPyConnection:
 
 
 def fill_bridges(con: duckdb.DuckDBPyConnection) -> None:
-    """Four stored bridges of seed 0, their totals, the terms of matched similarity, and one null."""
+    """Store four bridges of seed 0 of `main`, their totals, the terms of matched similarity, and two nulls."""
     con.execute(f"""CREATE TABLE bridges ({RUN}, split VARCHAR, image_concept INTEGER, text_concept INTEGER,
         pairs BIGINT, coactivation DOUBLE, cosine DOUBLE, bridge DOUBLE, covariance_bridge DOUBLE,
         correlation_bridge DOUBLE)""")
@@ -102,13 +103,13 @@ def null(con: duckdb.DuckDBPyConnection, statistic: str, name: str = "floor_matc
 
 
 def test_nulls_of_stability(con: duckdb.DuckDBPyConnection) -> None:
-    # The first draw of floor_matched has the cosines 0, .1, .2 and .3, the second has .2 more for each, so the mean of
-    # both draws is .1 above the first. The energies of the concepts are 5, 3, 1 and 1.
+    # The first draw of floor_matched has the cosines 0, .1, .2 and .3. The second draw adds .2 to each cosine, so the
+    # mean of both draws is .1 above the first draw. The energies of concepts 0 to 3 are 5, 3, 1 and 1.
     assert null(con, "stability")["mean"] == pytest.approx((0.15 + 0.35) / 2)
     assert null(con, "stability")["sd"] == pytest.approx(0.2 / np.sqrt(2))
     weighted = (5 * 0 + 3 * 0.1 + 0.2 + 0.3) / 10
     assert null(con, "stability_energy_weighted")["mean"] == pytest.approx(weighted + 0.1)
-    assert null(con, "stability_alive")["mean"] == pytest.approx(0.1 + 0.1)  # without concept 3
+    assert null(con, "stability_alive")["mean"] == pytest.approx(0.1 + 0.1)  # concept 3 is dead and left out
     assert null(con, "stability_top_1")["mean"] == pytest.approx(0 + 0.1)
     assert null(con, "stability_top_2")["mean"] == pytest.approx(0.05 + 0.1)
     assert null(con, "stability_top_4")["mean"] == pytest.approx(0.15 + 0.1)
@@ -120,7 +121,7 @@ def test_nulls_of_stability(con: duckdb.DuckDBPyConnection) -> None:
     assert null(con, "stability_rare")["mean"] == pytest.approx(0.25 + 0.1)
     assert null(con, "stability_common_over_rare")["mean"] == pytest.approx(-0.25)
     assert (null(con, "stability")["q025"], null(con, "stability")["q975"]) == pytest.approx((0.155, 0.345))
-    # Seed 1 has another order of energies: its concept 3 has the most.
+    # In seed 1 the energies have another order: concept 3 has the largest energy.
     assert rows(con, "FROM nulls WHERE seed = 1 AND statistic = 'stability_top_1' AND \"null\" = 'floor_matched'")[0][
         "mean"
     ] == pytest.approx(0.3 + 0.1)
@@ -137,11 +138,12 @@ def test_stability(con: duckdb.DuckDBPyConnection) -> None:
     (row,) = rows(con, "FROM stability('m', 'main')")
     assert row["stability"] == pytest.approx(0.5)
     # Weighted by the energies of seed 0, stability is (5 * .9 + 3 * .7 + .3 + .1) / 10 = .7. In seed 1 the concepts 3,
-    # 2, 1 and 0 have the energies 6, 2, 1 and 1: (6 * .9 + 2 * .7 + .3 + .1) / 10 = .72. The mean is .71.
+    # 2, 1 and 0 have the energies 6, 2, 1 and 1. Weighted by these energies, stability is
+    # (6 * .9 + 2 * .7 + .3 + .1) / 10 = .72. The mean of .7 and .72 is .71.
     assert row["energy_weighted"] == pytest.approx(0.71)
     assert row["alive"] == pytest.approx((0.9 + 0.7 + 0.3) / 3)  # concept 3 of seed 0 is dead
     assert (row["floor_random"], row["floor_matched"]) == pytest.approx((0.1, 0.25))
-    # The floor of living concepts is .2 for seed 0, whose concept 3 is dead, and .25 for seed 1, which has no dead one.
+    # The floor of living concepts is .2 for seed 0, where concept 3 is dead, and .25 for seed 1, where none is dead.
     assert row["alive_floor_matched"] == pytest.approx(0.225)
     assert row["energy_weighted_floor_random"] == pytest.approx(0.1)
 
@@ -149,17 +151,17 @@ def test_stability(con: duckdb.DuckDBPyConnection) -> None:
 def test_stability_by_energy_and_by_share(con: duckdb.DuckDBPyConnection) -> None:
     by_k = {row["k"]: row for row in rows(con, "FROM stability_by_energy('m', 'main')")}
     assert list(by_k) == [1, 2, 4]
-    assert by_k[1]["stability"] == pytest.approx(0.9)  # the concept with most energy, in both directions
+    assert by_k[1]["stability"] == pytest.approx(0.9)  # of the concept with the largest energy in each seed
     assert by_k[2]["stability"] == pytest.approx(0.8)
     assert by_k[2]["energy_share"] == pytest.approx(0.8)
     by_share = {row["percent"]: row for row in rows(con, "FROM stability_by_energy_share('m', 'main')")}
     assert list(by_share) == list(range(10, 101, 10))
     assert by_share[50]["concepts"] == 1
-    # 60 % of the energy lies in concepts 0 and 1 of seed 0 (stability .8), and in concept 3 alone of seed 1 (.9).
+    # 60 % of the energy takes concepts 0 and 1 of seed 0 (stability .8), but only concept 3 of seed 1 (stability .9).
     assert by_share[60]["concepts"] == pytest.approx(1.5)
     assert (by_share[60]["low"], by_share[60]["stability"], by_share[60]["high"]) == pytest.approx((0.8, 0.85, 0.9))
     assert by_share[100]["stability"] == pytest.approx(0.5)
-    # The floors of these concepts are .05 + .1 for seed 0 and .3 + .1 for seed 1.
+    # The mean floor of these concepts is .05 + .1 in seed 0 and .3 + .1 in seed 1.
     assert by_share[60]["floor_matched"] == pytest.approx((0.15 + 0.4) / 2)
 
 
@@ -167,7 +169,7 @@ def test_diet_stability_separates_the_same_seed_from_others(con: duckdb.DuckDBPy
     other, same = rows(con, "FROM diet_stability('m', 'main') ORDER BY same_seed")
     assert (same["diet"], same["pairs"], other["pairs"]) == ("main-share0", 1, 1)
     assert (same["stability"], other["stability"]) == pytest.approx((0.25, 0.125))
-    assert same["energy_weighted"] == pytest.approx(0.35)  # .7 / 2: cosines are halved, energies equal
+    assert same["energy_weighted"] == pytest.approx(0.35)  # half of .7: the cosines are halved, the energies are equal
     assert same["alive"] == pytest.approx((0.9 + 0.7 + 0.3) / 6)
     assert same["floor_matched"] == pytest.approx(0.25)
 
@@ -201,8 +203,8 @@ def test_matched_share(con: duckdb.DuckDBPyConnection) -> None:
     assert [row["n"] for row in (one, two, four)] == [1, 2, 4]
     assert (one["carried"], two["carried"], four["carried"]) == (4, 7, 6)
     assert (two["of_matched"], two["of_positive"]) == pytest.approx((7 / 16, 0.7))
-    # The two highest covariance bridges sum to 2 + 1 = 3. Matched less shuffled similarity is 16 - 13 = 3, so their
-    # share is 1. All positive covariance bridges sum to 4, so their share of these is .75.
+    # The two highest covariance bridges sum to 2 + 1 = 3. Matched minus shuffled similarity is 16 - 13 = 3, so the two
+    # bridges carry a share of 1. All positive covariance bridges sum to 4, and the two bridges are .75 of this sum.
     assert (two["covariance_of_gain"], two["covariance_of_positive"]) == pytest.approx((1, 0.75))
 
 
@@ -219,24 +221,24 @@ def test_top_bridges_by_each_score(con: duckdb.DuckDBPyConnection) -> None:
 def test_concept_profile(con: duckdb.DuckDBPyConnection) -> None:
     (profile,) = rows(con, "FROM concept_profile('m', 'main', 0, 0)")
     assert (profile["energy_rank"], profile["strongest_text"], profile["strongest_text_bridge"]) == (1, 3, 4.0)
-    assert profile["stability"] == pytest.approx(0.9)  # to the other seed, not to the diet
+    assert profile["stability"] == pytest.approx(0.9)  # stability against the other seed, not against the diet
     assert profile["strongest_image"] is None
 
 
 def test_findings(con: duckdb.DuckDBPyConnection) -> None:
     fill(con, "findings")
     claims = {row["claim"]: row for row in rows(con, "FROM findings WHERE sae = 'main'")}
-    common = claims["common concepts are stable"]  # in each seed one concept holds half of the energy
+    common = claims["common concepts are stable"]  # in each seed one concept holds at least half of the energy
     assert common["figure"] == pytest.approx(0.9)
     assert common["null"] == pytest.approx((0.1 + 0.4) / 2)
     assert common["holds"] is True
     rare = claims["rare concepts are not stable"]
-    # The rare concepts of seed 0 are 2 and 3, with the cosines .3 and .1: .2 on average. Those of seed 1 are 0 and 1,
-    # with the cosines .1 and .3: .2 too.
+    # The rare concepts of seed 0 are 2 and 3, with the cosines .3 and .1. The rare concepts of seed 1 are 0 and 1, with
+    # the cosines .1 and .3. The mean is .2 for both seeds.
     assert rare["figure"] == pytest.approx(0.2)
     assert rare["holds"] is True  # .2 is not above the floor, which is .35 for seed 0
     assert claims["common concepts are more stable than rare ones"]["figure"] == pytest.approx(0.7)
-    # Of the scores 1, .95, .5 and 0 three are unimodal. This catalog has no null of their share, so holds is NULL.
+    # Three of the scores 1, .95, .5 and 0 are unimodal. The catalog has no null for this share, so `holds` is NULL.
     usage = claims["most concepts serve one modality"]
     assert (usage["figure"], usage["null"], usage["holds"]) == (0.75, None, None)
     lda_v1 = claims["v1: concepts lie close to the modality subspace, lda"]
@@ -247,4 +249,4 @@ def test_findings(con: duckdb.DuckDBPyConnection) -> None:
     assert (bridging["figure"], bridging["null"]) == pytest.approx((0.7, 0.5))
     assert bridging["holds"] is True  # .7 lies above the 97.5 % quantile .595 of .4, .5, .6
     of_diet = {row["claim"] for row in rows(con, "FROM findings WHERE sae = 'main-share0'")}
-    assert not any("stable" in claim for claim in of_diet)  # it has one seed; stability needs two
+    assert not any("stable" in claim for claim in of_diet)  # the diet has one seed, and stability needs two seeds

@@ -1,4 +1,4 @@
-"""Memos: torn, damaged, shared and read-only ones cost work and nothing else."""
+"""Memos: a torn, damaged, shared or read-only memo costs repeated work and nothing else."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_what_another_process_wrote_stays_and_can_win(tmp_path: Path) -> None:
 
 @pytest.fixture
 def without_rights() -> Iterator[Path]:
-    """A folder, in a process that may write only where everybody may: the rights of root are laid down."""
+    """A folder for a test that gives up the rights of root. The fixture takes them back when the test ends."""
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o755)
         yield Path(name)
@@ -106,7 +106,7 @@ def _look(folder: Path, memo: Path, results) -> None:
     try:
         for _ in range(40):
             for file in folder.iterdir():
-                os.utime(file)  # every call has something to write
+                os.utime(file)  # the new time makes every call write the memo
             fingerprint(folder, memo)
         results.put("sound")
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The emoji source, on small tarballs written here; one test uses the real npm."""
+"""The emoji source, on small tarballs that the tests write. One test uses the real npm."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ def picture(colour: str) -> bytes:
 
 
 def put(downloads: Path, package: str, members: dict[str, bytes], links: dict[str, str] | None = None) -> Path:
-    """Write a tarball as npm leaves it, with its checksum beside it."""
+    """Write a package's tarball as npm downloads it, and the tarball's checksum in a file beside it."""
     downloads.mkdir(exist_ok=True)
     path = downloads / f"{package.replace('@', '-')}.tgz"
     with tarfile.open(path, "w:gz") as archive:
@@ -152,7 +152,7 @@ def test_a_bomb_is_not_unpacked(downloads: Path, no_npm: None, monkeypatch: pyte
 def test_a_corrupt_tarball_is_noticed(downloads: Path, no_npm: None, damage) -> None:
     tarball = downloads / "emoji-pictures-1.0.0.tgz"
     tarball.write_bytes(damage(tarball.read_bytes()))
-    with pytest.raises(BadInput, match=r"install Node\.js with npm"):  # it needs to be fetched again
+    with pytest.raises(BadInput, match=r"install Node\.js with npm"):  # the tarball must be fetched again with npm
         source(downloads).list()
 
 
@@ -214,5 +214,5 @@ def test_npm_fetches_the_default_metadata_once(tmp_path: Path, monkeypatch: pyte
     tarball.write_bytes(b"half a downl")
     first = NpmEmoji(tmp_path, images=IMAGES).list()
     assert first.items[1].captions[0].text == "grinning face"
-    monkeypatch.setenv("PATH", "")  # both are verified: neither npm nor the network is needed
+    monkeypatch.setenv("PATH", "")  # both tarballs are verified, so neither npm nor the network is needed
     assert NpmEmoji(tmp_path, images=IMAGES).list() == first

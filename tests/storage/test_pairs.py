@@ -1,4 +1,4 @@
-"""Pair shards are written while they are read: a shard of any size needs the memory of a few images."""
+"""A shard of pairs is written while its source is read, so a shard of any size needs the memory of a few images."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def peak(folder: Path, count: int) -> int:
 def test_memory_does_not_grow_with_the_shard(tmp_path: Path) -> None:
     small, large = peak(tmp_path / "small", 48), peak(tmp_path / "large", 144)
     assert (tmp_path / "large" / "out" / "images.parquet").stat().st_size > 144 << 20
-    assert large - small < 50  # the whole shard would take 96 MiB more
+    assert large - small < 50  # holding whole shards would take 96 MiB more
 
 
 class EarlySource(Source):
-    """A source of fixed bodies. Before it yields them in order, it reports those at the places `early` as arrived."""
+    """A source of fixed bodies. It reports the bodies at the places `early` as arrived, then yields all in order."""
 
     name = "given"
 

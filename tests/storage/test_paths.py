@@ -1,4 +1,4 @@
-"""A path is the name of one file: signs that are patterns elsewhere, and neighbours that such a pattern would match."""
+"""A path names one file only, even if its signs could be read as a pattern that matches a neighbour."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from storage.sources.webdataset import _matching
 from storage.statements import exact
 from storage.vectors import open_vectors
 
-#: (a name, another that it matches as a pattern)
+#: Pairs of names: read as a pattern, the first name would match the second.
 NAMES = [("v [1]", "v 1"), ("v*", "v1"), ("v?", "v1"), ("k=3", "k"), ("it's #%20 {a,b}", "it's a"), ("v\\[1]", "v1")]
 
 
@@ -75,7 +75,7 @@ def test_the_catalog_reads_the_store_that_is_named(tmp_path: Path, names: tuple[
     for guarded in (False, True):
         with open_catalog(store, run=run, guarded=guarded) as con:
             assert con.execute("SELECT image_id, count(*) FROM pairs GROUP BY ALL").fetchall() == [(0, 1)]
-    # DuckDB's own shell takes a backslash in the path of a database for a slash, so the file is opened elsewhere.
+    # DuckDB takes a backslash in a database's path for a slash, so the test opens a copy with a plain name.
     written = shutil.copy(write_catalog_file(store, run), tmp_path / "copy.duckdb")
     with duckdb.connect(str(written), read_only=True) as con:
         assert con.execute("SELECT image_id FROM images").fetchall() == [(0,)]

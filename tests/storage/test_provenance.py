@@ -1,4 +1,4 @@
-"""What made a dataset: commit, libraries and machine, in its manifest and in no recipe."""
+"""A manifest records the commit, the libraries and the machine that made a dataset. A recipe records none of these."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from storage.provenance import LIBRARIES, machine
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("flows", "explorer", "tasks", "analysis", "report", "vlm", "sae", "storage")
-#: Libraries that schedule, serve, download, draw or check, and change no number.
+#: Libraries that change no result: they schedule, serve, download, draw or check.
 NO_RESULT = {
     "prefect", "ray", "starlette", "uvicorn", "httpx", "aiohttp", "sqlalchemy", "huggingface-hub", "tqdm", "pydantic",
     "pydantic-core", "matplotlib", "jinja2", "markupsafe", "threadpoolctl", "websockets", "prefect-ray", "anyio",
@@ -32,7 +32,7 @@ print(json.dumps([str(ROOT), code(), code() is code()]))
 
 
 def imported() -> set[str]:
-    """Top-level names of everything that a module of the rooms imports, anywhere in it."""
+    """Names of the libraries that the rooms (the project's packages) import, also inside functions."""
     names: set[str] = set()
     for path in (path for room in ROOMS for path in (ROOT / room).rglob("*.py") if "node_modules" not in path.parts):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -63,7 +63,7 @@ def test_a_manifest_says_what_made_the_dataset_and_a_recipe_does_not(tmp_path: P
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with the room `storage` alone, in one commit."""
+    """A git checkout of one commit that holds only the package `storage`."""
     copy = tmp_path / "checkout"
     shutil.copytree(ROOT / "storage", copy / "storage", ignore=shutil.ignore_patterns("__pycache__"))
     (copy / ".gitignore").write_text("__pycache__\n")
@@ -80,7 +80,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def asked(checkout: Path, **environment: str) -> dict[str, object]:
-    """What a process that runs the code of a checkout says of it."""
+    """What `provenance.code` returns in a process that runs the code of a checkout."""
     import json
 
     settings = {**os.environ, "PYTHONPATH": str(checkout), **environment}
@@ -95,7 +95,7 @@ def asked(checkout: Path, **environment: str) -> dict[str, object]:
 
 def test_the_code_is_known_by_commit_and_a_changed_or_new_file_makes_it_dirty(checkout: Path) -> None:
     commit = git(checkout, "rev-parse", "HEAD")
-    elsewhere = {"GIT_DIR": str(ROOT / ".git")}  # as in a hook of another repository
+    elsewhere = {"GIT_DIR": str(ROOT / ".git")}  # git sets GIT_DIR like this in a hook of another repository
     assert asked(checkout, **elsewhere) | {"version": ""} == {"version": "", "commit": commit, "dirty": False}
     (checkout / "notes.md").write_text("not code")
     assert asked(checkout)["dirty"] is False
@@ -110,7 +110,7 @@ def test_the_code_is_known_by_commit_and_a_changed_or_new_file_makes_it_dirty(ch
 def test_without_git_or_a_checkout_the_version_alone_is_known(checkout: Path, tmp_path: Path) -> None:
     assert asked(checkout, PATH=str(tmp_path / "empty"))["commit"] is None
     shutil.rmtree(checkout / ".git")
-    git(tmp_path, "init", "-q")  # a repository around it is not that of the code
+    git(tmp_path, "init", "-q")  # a repository around the checkout is not the code's repository
     made = asked(checkout)
     assert (made["commit"], made["dirty"]) == (None, None)
     assert made["version"]

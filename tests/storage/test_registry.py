@@ -1,4 +1,4 @@
-"""From [pairs] to a source: the registry finds every source by its file, and growth does not change its identity."""
+"""The registry turns the section [pairs] into a source. One file adds a source, and growth keeps its identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The split is a function of the group alone."""
+"""The split of an item depends only on its group."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ def test_another_salt_gives_another_number() -> None:
 
 def test_the_held_out_share_is_what_was_asked_for() -> None:
     held = sum(split_u(str(i)) < 0.2 for i in range(20_000)) / 20_000
-    assert abs(held - 0.2) < 0.0085  # 3 sd of a binomial
+    assert abs(held - 0.2) < 0.0085  # 3 standard deviations of a binomial share
 
 
 def test_halves_are_disjoint_whole_and_independent_of_the_split() -> None:
     groups = [f"group {i}" for i in range(4000)]
     in_a = [in_half(group, "a") for group in groups]
     assert [in_half(group, "b") for group in groups] == [not a for a in in_a]
-    # The halves are 4,000 fair coins: the sd of their share is .008. Among the 20 % that are held out it is .018.
+    # Each of 4,000 groups falls into one of two halves like a fair coin. The share of half a has the standard deviation
+    # .008 among all groups, and .018 among the 20 % of the groups that are held out.
     assert abs(sum(in_a) / len(groups) - 0.5) < 0.04
     held = [a for group, a in zip(groups, in_a, strict=True) if split_u(group) < 0.2]
     assert abs(sum(held) / len(held) - 0.5) < 0.09

@@ -151,7 +151,7 @@ def test_every_failure_is_counted_by_its_cause(web: Web, acquired: Acquired) -> 
     ledger = write_ledger(acquired.store, scanned.dropped, failures)
     assert ledger.rows == 13
     assert counted.told().startswith("12 of 25 images came through (48.0%); 1 ")
-    # Rows and captions of failed items are stored; their partial downloads are not.
+    # The store keeps the rows and captions of failed items, but not their partial downloads.
     assert acquired.images(shards).height == 25
     assert read_captions(acquired.store, shards[0]).height == 25
     assert not [path for path in (acquired.store / "downloads").rglob("*") if path.is_file() and path.suffix != ".lock"]
@@ -162,7 +162,7 @@ def test_ids_and_bytes_stay_together_whatever_fails_around_them(web: Web, acquir
     for n in (0, 5, 11):
         web.refuse(f"/{n}.jpg", 404)
     acquired.write(*rows)
-    _, shards = acquired.run(min_success=0.0)  # keys depend on the server's port, so one shard may hold all three
+    _, shards = acquired.run(min_success=0.0)  # keys depend on the port, so one shard may hold all three failures
     images = acquired.images(shards)
     captions = pl.concat([read_captions(acquired.store, shard) for shard in shards])
     joined = images.join(captions, on="image_id")
@@ -192,7 +192,7 @@ def test_a_failed_item_that_succeeds_later_is_stored_in_a_new_shard(web: Web, ac
     ]
     assert read_captions(acquired.store, third[2])["caption"].to_list() == ["number 2"]
     old = acquired.images(first).filter(pl.col("source_key") == failed)
-    assert old.select("error", "image").rows() == [("HTTP 503", None)]  # row, id and cause are kept
+    assert old.select("error", "image").rows() == [("HTTP 503", None)]  # the old shard keeps the row, id and cause
     counted = tally(acquired.store, third)
     assert (counted.images, counted.causes) == (8, Counter())
     assert acquired.run()[1] == third  # another run changes nothing
@@ -210,7 +210,7 @@ def test_a_shard_made_again_leaves_out_what_moved_on(web: Web, acquired: Acquire
     assert len(shards) == 2
     shutil.rmtree(acquired.store / shards[0].path)
     _, again = acquired.run()
-    assert again == shards  # equal bytes, although the server would now answer for the old shard too
+    assert again == shards  # equal bytes, although the server now has the item that failed in the old shard
     assert acquired.images(again).filter(pl.col("error").is_null())["source_key"].is_unique().all()
 
 
@@ -255,7 +255,7 @@ def test_the_pause_before_a_try_doubles(web: Web, acquired: Acquired, monkeypatc
     for now in (1_000_000.0, 1_000_599.0, 1_000_600.0, 1_001_799.0, 1_001_800.0, 9_000_000.0):  # noqa: B007
         acquired.run(retry_after=600)
         asked.append(web.counts()["/1.jpg"])
-    # The first try fails at 0 s. The second is due 600 s later, the third 1,200 s after that. There is no fourth.
+    # The first try fails at 0 s. The second try is due at 600 s, the third at 1,800 s. There is no fourth try.
     assert asked == [1, 1, 2, 2, 3, 3]
 
 
@@ -272,7 +272,7 @@ def test_too_few_stop_with_the_likely_cause_and_what_came_is_not_asked_for_again
         web.serve(f"/{n}.jpg", picture((n, n, n)))
     _, shards = acquired.run()
     assert tally(acquired.store, shards).causes == Counter()
-    assert len(shards) == 1  # the first run kept nothing: its failures get no new shard
+    assert len(shards) == 1  # the first run made no shard, so its failures need no second shard
     assert web.counts()["/3.jpg"] == 1
 
 
@@ -317,7 +317,7 @@ def test_growth_makes_new_shards_and_removed_and_changed_pairs_touch_only_theirs
     _, grown = acquired.run()
     assert grown[:2] == first
     assert len(grown) == 3
-    assert web.counts().total() - asked == 4  # the new ones only
+    assert web.counts().total() - asked == 4  # only the new images are fetched
     changed = {**rows[1], "caption": "other words"}
     acquired.write(rows[0], changed, *rows[2:6], *rows[7:])  # one image changed in shard 0, one removed in shard 1
     _, third = acquired.run()
@@ -385,7 +385,7 @@ def test_every_shard_is_read_once_for_the_counts_of_a_run(web: Web, acquired: Ac
         progress.add(acquired.store, shard)
     with pytest.raises(TooFewPairs, match="8 of 9 images"):
         progress.check(acquired.store, shards[-1], 0.99)
-    assert (progress.acquired, len(progress.failed)) != (8, 1)  # a check counts nothing
+    assert (progress.acquired, len(progress.failed)) != (8, 1)  # `check` adds nothing to the counts
     progress.add(acquired.store, shards[-1])
     assert (progress.acquired, Counter(progress.failed.values())) == (8, tally(acquired.store, shards).causes)
 

@@ -1,4 +1,4 @@
-"""Rows of a shard in a folder of vectors: joined by key in any order of rows, digested by themselves, remembered."""
+"""A shard's rows in a folder of vectors: they are found by key in any order of rows, digested, and remembered."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DIM = 3
 
 
 class Pairs:
-    """Images with captions, each with a vector that tells which it is."""
+    """Images with captions. Each image and each caption has its own random vector, which identifies it."""
 
     def __init__(self, captions: list[list[str]]) -> None:
         self.keys = [f"k{n:03}" for n in range(len(captions))]
@@ -40,7 +40,7 @@ class Pairs:
         self.text = rng.standard_normal((len(self.captions), DIM)).astype(np.float32)
 
     def write(self, folder: Path, images: list[int], captions: list[int], **columns: Any) -> Path:
-        """Write a folder of vectors with some of the images and captions, in the given orders."""
+        """Write a folder with the vectors of some images and captions, in the given orders."""
         folder.mkdir(parents=True)
         np.save(folder / "image.npy", self.image[images])
         np.save(folder / "text.npy", self.text[captions])
@@ -57,7 +57,7 @@ class Pairs:
 
 
 def acquire(store: Path, folder: Path, shard_size: int = 4) -> list[Dataset]:
-    """The shards of pairs of a folder of vectors, as the stage acquire makes them."""
+    """Make the shards of pairs of a folder of vectors, as the stage acquire does."""
     store.mkdir(exist_ok=True)
     source = EmbeddingsFolder(folder, {"at": str(folder)})
     shards = []
@@ -71,7 +71,7 @@ def acquire(store: Path, folder: Path, shard_size: int = 4) -> list[Dataset]:
 
 
 def embedded(store: Path, shard: Dataset, folder: Path) -> dict[str, list[float]]:
-    """{key of an image, or `image: caption`: its embedding} of a shard."""
+    """The embeddings of a shard by name: an image's key, or `key: caption` for a caption."""
     (rows,) = digests(store, folder, [shard])
     made = adopt_vectors.make(Runtime(store=store), pairs=shard, rows=rows, path=str(folder))
     vectors, images, captions = read(store, made), read_images(store, shard), read_captions(store, shard)
@@ -109,7 +109,7 @@ def test_rows_in_any_order_belong_to_their_images_and_captions(texts: list[list[
         wanted = expected(pairs)
         assert found.keys() == wanted.keys()
         for key, row in wanted.items():
-            np.testing.assert_allclose(found[key], row, atol=2e-3)  # float16
+            np.testing.assert_allclose(found[key], row, atol=2e-3)  # stored as float16
 
 
 @settings(max_examples=25, deadline=None)
@@ -131,7 +131,7 @@ def test_a_row_that_is_missing_is_bad_input(texts: list[list[str]], random, an_i
             lost = captions.pop(random.randrange(len(captions)))
             image, text = pairs.captions[lost]
             says = f"1 captions of pairs.path are missing in the folder, the first is {text!r} of the image"
-            if all(pairs.captions[row][0] != image for row in captions):  # the folder no longer names the image either
+            if all(pairs.captions[row][0] != image for row in captions):  # no other caption names the image
                 says = f"images of pairs.path are missing in the folder, the first is 'k{image:03}'"
         two = pairs.write(store / "two", images, captions)
         with pytest.raises(BadInput) as raised:

@@ -1,4 +1,4 @@
-"""Vectors of the user's own: every layout gives equal rows, and every contradiction is an error."""
+"""The user's own vectors: every layout gives the same rows, and every contradiction is an error."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_missing_part_of_clip_retrieval_is_named(tmp_path: Path, folder: str) 
 def test_parts_of_unlike_rows_or_dimensions_are_named(tmp_path: Path) -> None:
     clip_retrieval(tmp_path)
     np.save(tmp_path / "text_emb" / "text_emb_0.npy", TEXT[:1])
-    np.save(tmp_path / "text_emb" / "text_emb_1.npy", TEXT[1:])  # as many in all
+    np.save(tmp_path / "text_emb" / "text_emb_1.npy", TEXT[1:])  # the number of rows in all parts stays the same
     with pytest.raises(BadInput, match="part 0: 1 text rows, but the metadata has 2"):
         open_vectors(tmp_path)
     shutil.rmtree(tmp_path / "metadata")

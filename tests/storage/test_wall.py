@@ -1,6 +1,6 @@
-"""The second wall around ad-hoc SQL, a kernel restriction of writing: real attempts to write, without the guard.
+"""The second wall around ad-hoc SQL: the kernel stops a process from writing. The tests write without the guard.
 
-They run in a process of their own, since the restriction cannot be undone.
+The attempts run in a separate process, since the restriction cannot be undone.
 """
 
 from __future__ import annotations

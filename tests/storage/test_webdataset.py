@@ -1,4 +1,4 @@
-"""Tar shards: grouped by key, read in place; links, unusual names and truncated shards are counted or reported."""
+"""Tar shards are grouped by key and read in place. Links, odd names and truncated shards are counted or reported."""
 
 from __future__ import annotations
 
@@ -115,12 +115,12 @@ def test_links_and_members_that_would_climb_out_are_refused(tmp_path: Path) -> N
 
 
 def test_a_sparse_member_that_claims_a_terabyte_is_refused(tmp_path: Path) -> None:
-    # GNU sparse: a header that claims 2^40 bytes, of which none is stored.
+    # The header of this GNU sparse member claims 2^40 bytes, of which none is stored.
     info = tarfile.TarInfo("bomb.jpg")
     info.type = tarfile.GNUTYPE_SPARSE
     head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
-    head[386:410] = b"%011o\0" % 0 + b"%011o\0" % 0  # one hole at 0
-    head[483:495] = b"\x80" + (1 << 40).to_bytes(11, "big")  # the real size, in base 256
+    head[386:410] = b"%011o\0" % 0 + b"%011o\0" % 0  # one hole at offset 0
+    head[483:495] = b"\x80" + (1 << 40).to_bytes(11, "big")  # the claimed size, in base 256
     head[148:156] = b" " * 8
     head[148:156] = b"%06o\0 " % sum(head[:512])
     whole = bytes(head) + tarred({"bomb.txt": b"x", "ok.jpg": b"ok", "ok.txt": b"fine"})

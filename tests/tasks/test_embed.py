@@ -87,7 +87,7 @@ def test_rows_follow_the_shard_and_failures_repeats_and_cuts_are_logged(
     encoder = vlm.load(f"hf:local-dir:{checkpoint}")
     for row in (0, 2, 4, 6):
         alone = encoder.encode_images([vlm.decode(images[row])])[0]
-        np.testing.assert_allclose(vectors.image[row], alone, atol=2e-3)  # float16
+        np.testing.assert_allclose(vectors.image[row], alone, atol=2e-3)  # stored as float16
     np.testing.assert_allclose(vectors.text, encoder.encode_texts(captions), atol=2e-3)
     assert vectors.failed_rows == attributes["failed_rows"] == [1, 3, 5]
     assert np.array_equal(vectors.image[0], vectors.image[4])
@@ -131,7 +131,7 @@ def test_kill_9_repeats_one_chunk_and_ends_with_the_same_bytes(
     assert killed.returncode == -9, killed.stderr
     with caplog.at_level(logging.INFO, "bridgescope"):
         resumed = make(killed_store, pairs, checkpoint)
-    # All 40 distinct pictures occur in the first chunk, which was on disk. So only the captions are forwarded.
+    # All 40 distinct pictures occur in the first chunk, which the killed process had written. So only captions are run.
     assert "2100 images, 2100 captions, 2100 rows forward" in caplog.text
     whole = make(whole_store, pairs, checkpoint)
     assert resumed.digest == whole.digest
@@ -227,7 +227,7 @@ def test_a_recipe_hashes_the_bytes_of_a_folder_and_the_commit_of_a_repository(
     # The branch moves; this store keeps the revision that it resolved first.
     (cache / "models--openai--clip-vit-base-patch16" / "refs" / "main").write_text("f" * 40)
     assert model_identity("hf:openai/clip-vit-base-patch16", tmp_path) == (pinned, pinned)
-    # A torn memo counts as empty: the branch is resolved again, and the memo is whole again.
+    # A torn memo counts as empty: the branch is resolved again, and a whole memo is written.
     (cache / "models--openai--clip-vit-base-patch16" / "refs" / "main").write_text(COMMIT)
     (tmp_path / "sources" / "revisions.json").write_text('{"openai/clip')
     assert model_identity("hf:openai/clip-vit-base-patch16", tmp_path) == (pinned, pinned)

@@ -1,4 +1,4 @@
-"""What may pass is tried again, a few times: real errors of the file system, and a real process that is killed."""
+"""Work is tried again a few times after an error that may pass: a file-system error, or the death of a process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lost_once(mark: Path, watch: Watch) -> int:
-    """Killed in its first process, as by the kernel when memory runs out."""
+    """Kill the first process that runs this function, as the kernel does when memory runs out."""
     if not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)

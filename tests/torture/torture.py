@@ -1,7 +1,8 @@
 """Kill a study at random times with SIGKILL and run it again; its tables must equal those of an uninterrupted run.
 
-A cycle starts with an empty store. It kills the run and all of its processes several times, then runs it to its end.
-Tables are equal if EXCEPT ALL is empty in both directions. The columns of seconds and paths are not compared.
+A cycle starts with an empty store. It kills a run and all processes of this run several times, then runs the study to
+its end. Two tables are equal if EXCEPT ALL is empty in both directions. The columns `seconds` and `path` are not
+compared.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def start(study: Path, store: Path, home: Path) -> subprocess.Popen[bytes]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL a run and all its child processes."""
+    """Kill a run and all its child processes with SIGKILL."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -89,7 +90,7 @@ def differences(reference: Path, store: Path) -> list[str]:
 
 
 def cycle(study: Path, reference: Path, store: Path, home: Path, kills: int, takes: float, rng: random.Random) -> str:
-    """Kill `kills` times, then run to the end and compare. Returns one line; raises SystemExit if tables differ."""
+    """Kill a run `kills` times, run the study to its end and compare. Returns one line, or raises SystemExit."""
     landed = 0
     while landed < kills:
         process = start(study, store, home)

@@ -1,4 +1,4 @@
-"""Pictures drawn here and one demo checkpoint, built once for all tests of the folder."""
+"""Drawn pictures and one checkpoint of the demo's model, built once for all tests of this folder."""
 
 import io
 from pathlib import Path

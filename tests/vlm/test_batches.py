@@ -26,7 +26,7 @@ from vlm.spec import SpecError
 class Shades(Encoder):
     """An encoder with known embeddings (cos g/100, sin g/100), where g is a picture's grey or a caption's length.
 
-    It records its batches, and runs out of memory above a number of rows.
+    It records its batches, and runs out of memory when a batch has more than `room` rows.
     """
 
     def __init__(self, room: int = 1000, device: str = "cpu") -> None:
@@ -59,7 +59,7 @@ class Shades(Encoder):
 
     def cast(self, dtype: str) -> None:
         self.identity = {"dtype": dtype}
-        self.noise = 0.05  # turns every embedding by .05, to the cosine .99875
+        self.noise = 0.05  # turns every embedding by .05 radians; the cosine of this angle is .99875
 
 
 def expected(value: float) -> np.ndarray:
@@ -133,7 +133,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_those_after_it_stay_so(caplog: 
         batches = ImageBatches(pool, read_from(images), unrepeated(images), none_earlier, chunk=64)
         rows = batches.encode(0, 40)
     np.testing.assert_allclose(rows, np.stack([expected(grey) for grey in range(40)]), atol=1e-6)
-    # Batches of 16, 8 and 4 do not fit; 2 do.
+    # Batches of 16, 8 and 4 rows do not fit; batches of 2 rows fit.
     assert batches.largest == 2
     assert max(len(batch) for batch in encoder.batches) == 2
     assert [record.args[1:] for record in caplog.records] == [(16, 8), (8, 4), (4, 2)]
@@ -162,7 +162,7 @@ def test_several_devices_have_one_worker_each() -> None:
     for encoder in (here, there):
 
         def features(batch: torch.Tensor, encoder: Shades = encoder) -> torch.Tensor:
-            assert encoder.busy.acquire(blocking=False)  # never two at once on one device
+            assert encoder.busy.acquire(blocking=False)  # one device never runs two batches at once
             meet.wait()  # both devices work at the same time
             encoder.busy.release()
             return encoder._record(batch)
@@ -200,7 +200,7 @@ def test_a_cpu_has_a_worker_a_core_and_gives_the_threads_back() -> None:
 def test_captions_go_shortest_first_and_come_back_in_order() -> None:
     captions = ["aaaa", "a", "aaa", "aaaaa", "aa", "a" * 12, "aaaaaaa"]
     encoder = Shades()
-    with EncoderPool([encoder], 1) as pool:  # 4 captions per batch
+    with EncoderPool([encoder], 1) as pool:  # a batch size of 1 image means 4 captions
         batches = TextBatches(pool, lambda a, b: captions[a:b], unrepeated(captions), none_earlier, chunk=5)
         rows = np.concatenate([batches.encode(*at) for at in chunks(7, 5)])
     np.testing.assert_allclose(rows, np.stack([expected(len(text)) for text in captions]), atol=1e-6)
@@ -218,7 +218,7 @@ def test_truncated_captions_are_counted_over_the_whole_shard_when_resumed(start:
         )
         for at in chunks(6, 2, start):
             batches.encode(*at)
-        assert batches.truncated() == 4  # both b, c and e
+        assert batches.truncated() == 4  # the captions b (twice), c and e
 
 
 def test_bfloat16_that_moves_an_embedding_too_far_is_refused() -> None:

@@ -16,7 +16,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def random_pairs(seed: int = 0, n: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features in which image and caption of a pair are maps of the same hidden vector."""
+    """Features of images and captions, and owners. An image and its captions are linear maps of one hidden vector."""
     draw = np.random.default_rng(seed)
     hidden = draw.normal(size=(n, 8))
     images = hidden @ draw.normal(size=(8, 1280))
@@ -91,8 +91,8 @@ def test_losses_by_hand() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
     # The softmax loss of each row and of each column is -log(e^2 / (e^2 + 1)) = log(1 + e^-2).
     assert float(demo.contrastive_loss(logits, "softmax")) == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-6)
-    # The sigmoid loss of a pair is log(1 + e^-2) on the diagonal and log(1 + e^0) = log 2 off it. There are two of
-    # each, and the sum is divided by B = 2.
+    # The sigmoid loss of a pair is log(1 + e^-2) on the diagonal and log(1 + e^0) = log 2 off the diagonal. There are
+    # two pairs on the diagonal and two off it, and the sum of their losses is divided by B = 2.
     expected = math.log(1 + math.exp(-2)) + math.log(2)
     assert float(demo.contrastive_loss(logits, "sigmoid")) == pytest.approx(expected, rel=1e-6)
 

@@ -1,4 +1,4 @@
-"""The four families in transformers: equal to the library's own forward, offline, and never partly loaded."""
+"""The four families of transformers: encoders equal its own forward, work offline, and are never loaded in part."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def expected(checkpoints: dict[str, Path]) -> dict[str, tuple[np.ndarray, np.nda
 
 
 def by_the_library(folder: Path, family: str) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings by transformers' own classes, used as documented by the families: one item at a time.
+    """Embeddings by transformers' own classes, one item at a time, as the documentation of each family shows.
 
     AIMv2's captions are encoded in one batch. A single caption has no padding, and without padding transformers does
     not mask later tokens in this causal tower.
@@ -58,7 +58,7 @@ def by_the_library(folder: Path, family: str) -> tuple[np.ndarray, np.ndarray]:
     model = AutoModel.from_pretrained(folder).eval()
     processor, tokenizer = AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     padding = {"padding": True} if family in ("clip", "aimv2") else {"padding": "max_length", "max_length": 64}
-    lower = family in ("siglip2", "naflex")  # trained on lower-cased text, which transformers 4 leaves to the caller
+    lower = family in ("siglip2", "naflex")  # trained on lower-cased text; with transformers 4 the caller lower-cases
     with torch.inference_mode():
         image = [pooled(model.get_image_features(**processor(images=i, return_tensors="pt"))) for i in IMAGES]
         texts = [text.lower() if lower else text for text in TEXTS]
@@ -74,7 +74,7 @@ def test_embeddings_equal_the_librarys_own_forward(family: str, encoders, expect
     image, text = expected[family]
     np.testing.assert_allclose(encoders[family].encode_images(IMAGES), image, atol=1e-5)
     np.testing.assert_allclose(encoders[family].encode_texts(TEXTS), text, atol=1e-5)
-    assert np.linalg.norm(image[0] - image[1]) > 0.01  # the weights affect the output
+    assert np.linalg.norm(image[0] - image[1]) > 0.01  # the weights are large enough to affect the output
     assert np.linalg.norm(text[0] - text[1]) > 0.01
 
 

@@ -19,7 +19,7 @@ TEXTS = ["a cat", "a photograph of a small brown dog that runs over wet grass", 
 
 
 def tiny(custom_text: bool = False, **text_cfg) -> OpenClipEncoder:
-    """CLIP's classes at a few thousand parameters, with CLIP's own tokenizer."""
+    """A model of open_clip's CLIP classes with a few thousand parameters, and with CLIP's own tokenizer."""
     from open_clip import SimpleTokenizer
     from open_clip.model import CLIP, CustomTextCLIP
     from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -69,7 +69,8 @@ def test_other_captions_in_the_list_make_no_difference() -> None:
 
 
 def test_captions_that_do_not_fit_are_cut_and_counted(built) -> None:
-    # CLIP's context is 77: start, 75 words of one token each, end. MiniLM's checkpoint has the same length.
+    # CLIP's context of 77 tokens holds the start, 75 words of one token each, and the end. The demo's checkpoint, with
+    # MiniLM, has the same context length.
     texts = ["a cat", "cat " * 75, "cat " * 76, ""]
     for encoder in (tiny(), vlm.load(f"open_clip:local-dir:{built.folder}")):
         assert encoder.tokenize(texts).truncated.tolist() == [False, False, True, False]
@@ -114,7 +115,7 @@ def test_a_moved_checkpoint_loads_without_the_network_as_the_same_model(
 
     here = vlm.load(f"open_clip:local-dir:{built.folder}")
     shutil.copytree(built.folder, tmp_path / "other" / "place")
-    (tmp_path / "other" / "place" / "manifest.json").write_text("{}")  # belongs to the store, not to the model
+    (tmp_path / "other" / "place" / "manifest.json").write_text("{}")  # the store's file, not the model's
     monkeypatch.chdir(tmp_path / "other")
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)

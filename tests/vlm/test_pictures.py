@@ -57,7 +57,7 @@ def test_cmyk_becomes_rgb() -> None:
 
 def test_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    exif[0x0112] = 6  # EXIF orientation: turn by 90 degrees clockwise
     assert decode(encoded(Image.new("RGB", (6, 2)), "jpeg", exif=exif)).size == (2, 6)
 
 
@@ -93,7 +93,7 @@ def test_what_is_no_picture_has_a_cause(data: bytes, cause: str) -> None:
     assert caught.value.cause == cause
 
 
-@pytest.mark.parametrize("side", [9_500, 20_000])  # just above the limit, and above Pillow's own limit
+@pytest.mark.parametrize("side", [9_500, 20_000])  # just above MAX_PIXELS, and above the limit where Pillow raises
 def test_a_pixel_bomb_is_not_decoded(side: int) -> None:
     bomb = encoded(Image.new("1", (side, side)), "png")
     assert len(bomb) < 100_000
@@ -170,7 +170,7 @@ def test_measuring_agrees_with_decoding(name: str) -> None:
 
 def test_a_dark_sixteen_bit_picture_stays_dark() -> None:
     image = decode(encoded(Image.fromarray(np.full((2, 2), 200, np.uint16)), "png"))
-    assert image.getpixel((0, 0)) == (0, 0, 0)  # 200 of 65,535, not of 255
+    assert image.getpixel((0, 0)) == (0, 0, 0)  # the grey is 200 of 65,535, not 200 of 255
 
 
 def test_the_limit_of_pixels_is_the_study_s() -> None:

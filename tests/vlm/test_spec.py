@@ -1,4 +1,4 @@
-"""A spec is parsed and formatted in one place, and its errors name it."""
+"""A spec is parsed and formatted in one place, and error messages name the spec."""
 
 from pathlib import Path
 
