@@ -9,10 +9,10 @@ from flows.config import Study
 from flows.differences import differences
 from flows.jobs import STEPS, Given, Job
 from flows.stages import STAGES
-from flows.variants import variant_of
+from flows.variants import known_run, variant_of
 from storage.dataset import manifest_of
 from storage.errors import BadInput
-from storage.runs import Entry, Key, Run, State, known_run, last_run, newest_complete, variants
+from storage.runs import Entry, Key, Run, State, last_run, newest_complete, variants
 
 
 class Status(NamedTuple):
@@ -77,8 +77,8 @@ def runs_of(study: Study, store: Path) -> tuple[Run | None, Run | None]:
     """
     variant = variant_of(store, study)
     if variant is None:
-        return None, known_run(store, study.name)
-    return last_run(store, study.name, variant), known_run(store, study.name, variant)
+        return None, known_run(store, study)
+    return last_run(store, study.name, variant), known_run(store, study, variant)
 
 
 def summary(store: Path, study: Study, own: Run | None) -> list[str]:

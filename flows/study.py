@@ -21,13 +21,13 @@ from flows.published import publish_report
 from flows.server import begin, deployed, prefect_ready
 from flows.stages import STAGES
 from flows.upstream import upstream_of
-from flows.variants import name_variant, told
+from flows.variants import known_run, name_variant, told
 from storage.catalog import refresh_catalog_file, write_catalog_file
 from storage.errors import BadInput
 from storage.lease import leases, running
 from storage.provenance import library_versions
 from storage.record import Record
-from storage.runs import ENDED, Entry, Run, State, heads, known_run, newest_complete
+from storage.runs import ENDED, Entry, Run, State, heads, newest_complete
 from tasks.stage import Runtime
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def run_study(
         for other in leases(store, study.name):
             if other.live and other.path != own:
                 log.warning("%s runs this study too: a dataset that both need is made once, by the first", other.holder)
-        last = known_run(store, study.name, named) or known_run(store, study.name)
+        last = known_run(store, study, named)
         state = upstream_of(study, store, last, only, upstream, narrow) if only else State()
         run = Run(
             study=study.name,

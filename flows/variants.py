@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from flows.config import Study
 from flows.differences import differences
 from storage.errors import BadInput
-from storage.runs import BASE, Run, heads
-from storage.sources.section import HOW
+from storage.runs import BASE, LISTED, Entry, Key, Run, heads, read_run
+from storage.sources.section import HOW, RULES
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,79}")
 
@@ -45,6 +45,44 @@ def variant_of(store: Path, study: Study) -> str | None:
         if identity(run.config) == own:
             return name
     return None
+
+
+def known_run(store: Path, study: Study, variant: str | None = None) -> Run | None:
+    """What earlier runs of a study made: the newest run, with entries of older runs added for keys that it lacks.
+
+    The runs are those of `variant` that listed the same items, else those of the newest variant that did. Older runs
+    are read back to the newest complete one, so that after an interrupted run the datasets of the runs before it are
+    known too. When no run listed the same items, the newest run is returned without its shards: the shards of two
+    sources are never mixed. None if the study has not run.
+    """
+    runs = list(heads(store, study.name))
+    items = _items(study.model_dump(mode="json"))
+    same = [run for run in runs if _items(run.config) == items]
+    if not same:
+        return _without_shards(read_run(store, study.name, runs[0].number)) if runs else None
+    chosen = variant if any(run.variant == variant for run in same) else same[0].variant
+    merged: dict[Key, Entry] = {}
+    newest: Run | None = None
+    for head in (run for run in same if run.variant == chosen):
+        run = read_run(store, study.name, head.number)
+        newest = newest or run
+        merged = {**{entry.key: entry for entry in run.entries}, **merged}
+        if run.is_complete:
+            break
+    assert newest is not None
+    return newest.model_copy(update={"entries": list(merged.values())})
+
+
+def _items(config: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a configuration that decide which items its source lists, and the shard of each."""
+    others = ("heldout", "licence", *RULES)
+    return {key: value for key, value in identity(config)["pairs"].items() if key not in others}
+
+
+def _without_shards(run: Run) -> Run:
+    """A run without the entries that are shards of pairs, or of a model's embeddings, and without its ledger."""
+    kept = [entry for entry in run.entries if entry.shard is None and entry.kind not in LISTED]
+    return run.model_copy(update={"entries": kept})
 
 
 def name_variant(store: Path, study: Study, given: str | None, changes: list[str]) -> str:

@@ -328,20 +328,3 @@ def shown_run(store: Path, study: str, number: int | None = None, variant: str |
     if variant is not None and numbers(store, study):
         raise BadInput(f"study {study!r} has no variant {variant!r}: it has {', '.join(variants(store, study))}")
     raise BadInput(f"study {study!r} has not run in {store}: it holds {', '.join(studies(store)) or 'no study'}")
-
-
-def known_run(store: Path, study: str, variant: str | None = None) -> Run | None:
-    """Return the newest run of a study or variant, with entries of older runs added for keys that it lacks.
-
-    Older runs are read back to the newest complete run. So after an interrupted run, the datasets of the runs before it
-    are known too.
-    """
-    merged: dict[Key, Entry] = {}
-    newest: Run | None = None
-    for head in heads(store, study, variant):
-        run = read_run(store, study, head.number)
-        newest = newest or run
-        merged = {**{entry.key: entry for entry in run.entries}, **merged}
-        if run.is_complete:
-            break
-    return newest.model_copy(update={"entries": list(merged.values())}) if newest else None
