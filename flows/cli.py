@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows import cli_look, cli_sql
 from flows.stages import STAGES
@@ -97,6 +97,32 @@ def parser() -> argparse.ArgumentParser:
     chosen.add_argument("--variant", metavar="NAME", help="the newest complete run of this variant of the study")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
+    _add_run(commands, common)
+
+    status = commands.add_parser("status", parents=[common], help="which datasets are fresh, stale or missing, and why")
+    status.add_argument("study", metavar="STUDY.toml")
+    status.add_argument("--set", action="append", metavar="KEY=VALUE", help="as in run")
+    status.set_defaults(command=status_command)
+
+    cli_sql.add(commands, [common, chosen])
+
+    _add_showing(commands, [common, chosen])
+    _add_gc(commands, common)
+
+    diff = commands.add_parser("diff", parents=[common], help="compare two runs: settings, datasets, figures")
+    diff.add_argument("study", metavar="STUDY", help="a study file, or the name of a study that has run")
+    diff.add_argument("a", nargs="?", metavar="A", help="number of a run, or a variant (default: the newest but one)")
+    diff.add_argument("b", nargs="?", metavar="B", help="number of a run, or a variant (default: the newest)")
+    diff.set_defaults(command=diff_command)
+
+    doctor = commands.add_parser("doctor", parents=[common], help="show versions and devices, and check the store")
+    doctor.set_defaults(command=doctor_command)
+    cli_look.add(commands, common)
+    return top
+
+
+def _add_run(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the parser of `run`."""
     run = commands.add_parser("run", parents=[common], help="run a study; complete datasets are not made again")
     run.add_argument("study", metavar="STUDY.toml")
     run.add_argument("--only", metavar="STAGE", help=f"one stage alone: {', '.join(STAGES)}")
@@ -116,21 +142,17 @@ def parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(command=run_command)
 
-    status = commands.add_parser("status", parents=[common], help="which datasets are fresh, stale or missing, and why")
-    status.add_argument("study", metavar="STUDY.toml")
-    status.add_argument("--set", action="append", metavar="KEY=VALUE", help="as in run")
-    status.set_defaults(command=status_command)
 
-    cli_sql.add(commands, [common, chosen])
-
+def _add_showing(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    """Add the parsers of the commands that show a run: `report`, `explore` and `publish`."""
     report = commands.add_parser(
-        "report", parents=[common, chosen], help="make the page of a study, or show that of a run, and print its path"
+        "report", parents=parents, help="make the page of a study, or show that of a run, and print its path"
     )
     report.add_argument("study", metavar="STUDY.toml")
     report.set_defaults(command=report_command)
 
     explore = commands.add_parser(
-        "explore", parents=[common, chosen], help="serve the explorer of a study on this machine, read-only"
+        "explore", parents=parents, help="serve the explorer of a study on this machine, read-only"
     )
     explore.add_argument("study", metavar="STUDY.toml", nargs="?", help="default: the store's only study")
     explore.add_argument("--port", type=int, metavar="N", help="default: 8765, or a free port when that is in use")
@@ -138,7 +160,7 @@ def parser() -> argparse.ArgumentParser:
     explore.set_defaults(command=explore_command)
 
     publish = commands.add_parser(
-        "publish", parents=[common, chosen], help="publish SAEs, model card, statistics and the explorer's pages"
+        "publish", parents=parents, help="publish SAEs, model card, statistics and the explorer's pages"
     )
     publish.add_argument("study", metavar="STUDY.toml")
     publish.add_argument(
@@ -147,6 +169,9 @@ def parser() -> argparse.ArgumentParser:
     publish.add_argument("--no-items", action="store_true", help="without images and captions")
     publish.set_defaults(command=publish_command)
 
+
+def _add_gc(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the parser of `gc`."""
     gc = commands.add_parser("gc", parents=[common], help="list folders that no retained run refers to; --yes deletes")
     gc.add_argument("--keep", type=int, default=1, metavar="N", help="complete runs to retain per study (default: 1)")
     gc.add_argument("--interrupted", action="store_true", help="also datasets that interrupted runs had finished")
@@ -155,17 +180,6 @@ def parser() -> argparse.ArgumentParser:
     sure.add_argument("--dry-run", action="store_true", help="only list them (the default)")
     sure.add_argument("--yes", action="store_true", help="delete them")
     gc.set_defaults(command=gc_command)
-
-    diff = commands.add_parser("diff", parents=[common], help="compare two runs: settings, datasets, figures")
-    diff.add_argument("study", metavar="STUDY", help="a study file, or the name of a study that has run")
-    diff.add_argument("a", nargs="?", metavar="A", help="number of a run, or a variant (default: the newest but one)")
-    diff.add_argument("b", nargs="?", metavar="B", help="number of a run, or a variant (default: the newest)")
-    diff.set_defaults(command=diff_command)
-
-    doctor = commands.add_parser("doctor", parents=[common], help="show versions and devices, and check the store")
-    doctor.set_defaults(command=doctor_command)
-    cli_look.add(commands, common)
-    return top
 
 
 def run_command(arguments: argparse.Namespace) -> int:

@@ -251,6 +251,27 @@ def _train(course: Course, cluster: Cluster | None) -> Iterator[Outcome]:
             yield _outcome(job, apart, partial(run_job, job, options, refresh=runtime.force))
 
 
+def _record(stage: str, course: Course, outcomes: Iterator[Outcome], entries: list[Entry]) -> None:
+    """Add each outcome, as it comes, to the record of the run: entries also to the state and to `entries`.
+
+    Raises JobsFailed after the last outcome if one of them was a failure.
+    """
+    failed = 0
+    for outcome in outcomes:
+        if isinstance(outcome, Failed):
+            failed += 1
+            course.errors.append(outcome)
+            sentence = sentence_of(outcome.error, course.runtime.store)
+            failure = course.record.fail(stage, outcome.key, sentence, outcome.error)
+            log.error("failed: %s: %s (%s)", failure.key, failure.cause, failure.traceback)
+            continue
+        course.given.state.add(outcome)
+        course.record.add(outcome)
+        entries.append(outcome)
+    if failed:
+        raise JobsFailed(f"{failed} jobs of {stage} failed")
+
+
 def _is_due(job: Job, runtime: Runtime) -> bool:
     """Return True when the dataset of this job must be made: it is incomplete, or `runtime.force` is set."""
     return runtime.force or job.lookup(runtime.store) is None
@@ -277,25 +298,7 @@ def run_stage(stage: str, course: Course) -> list[Entry]:
         "train": lambda: _train(course, cluster),
     }
     entries: list[Entry] = []
-
-    def body() -> None:
-        failed = 0
-        for outcome in runners.get(stage, steps)():
-            if isinstance(outcome, Failed):
-                failed += 1
-                course.errors.append(outcome)
-                failure = course.record.fail(
-                    stage, outcome.key, sentence_of(outcome.error, runtime.store), outcome.error
-                )
-                log.error("failed: %s: %s (%s)", failure.key, failure.cause, failure.traceback)
-                continue
-            given.state.add(outcome)
-            course.record.add(outcome)
-            entries.append(outcome)
-        if failed:
-            raise JobsFailed(f"{failed} jobs of {stage} failed")
-
-    here = Here(body)
+    here = Here(lambda: _record(stage, course, runners.get(stage, steps)(), entries))
 
     # Prefect pickles the flow with every task that it submits to a cluster. So the flow refers only to `here`, which
     # is empty when pickled.

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-import zarr
 
 from storage.dataset import Dataset
-from storage.embeddings import NDArray, read_attributes
+from storage.embeddings import NDArray, open_array, read_attributes
 from storage.listing import SHARD_ROWS
 from storage.pairs import read_captions, read_images
 
@@ -58,7 +57,7 @@ class Alignment(NamedTuple):
 
 def write_checks(out: Path, store: Path, pairs: Dataset, embeddings: Dataset) -> int:
     """Check one shard of embeddings and write the table. Returns its number of rows, one per modality."""
-    image, text = (np.asarray(zarr.open_array(store / embeddings.path / name, mode="r")[:]) for name in MODALITIES)
+    image, text = (np.asarray(open_array(store / embeddings.path / name)[:]) for name in MODALITIES)
     failed = np.array(read_attributes(store, embeddings)["failed_rows"], np.int64)
     ids = read_images(store, pairs, ["image_id"])["image_id"].to_numpy()
     owner = np.searchsorted(ids, read_captions(store, pairs, ["image_id"])["image_id"].to_numpy())

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import zarr
 from pydantic import TypeAdapter
 
 from storage.dataset import Dataset, sync, write_atomically
 from storage.memo import read_memo
+
+if TYPE_CHECKING:
+    import zarr
 
 CHUNK = 1024  # rows per chunk, the unit of resuming
 BLOCK = 16_384  # rows processed at a time, so that temporary arrays stay small
@@ -40,6 +42,13 @@ class Embeddings(NamedTuple):
     failed_rows: list[int]  #: image rows without an embedding
 
 
+def open_array(path: Path, mode: Literal["r", "r+"] = "r", **options: Any) -> zarr.Array[Any]:
+    """Open a Zarr array. zarr is imported here, since its import takes .3 s and lists of jobs need no array."""
+    import zarr
+
+    return zarr.open_array(path, mode=mode, **options)
+
+
 def write_modality(
     out: Path, modality: str, rows: int, dim: int, encode: Callable[[int, int], NDArray], done: Callable[[int], None]
 ) -> None:
@@ -54,12 +63,14 @@ def write_modality(
     first = min(finished.get(modality, 0), _chunks_on_disk(out / modality, rows, dim))
     # Chunks of only NaN are stored too. So a chunk that is missing on disk was never written.
     if first == 0:
+        import zarr
+
         array = zarr.create_array(
             out / modality, shape=(rows, dim), chunks=(CHUNK, dim), dtype="float16", compressors=None,
             fill_value=np.nan, zarr_format=3, overwrite=True, config={"write_empty_chunks": True},
         )  # fmt: skip
     else:
-        array = zarr.open_array(out / modality, mode="r+", config={"write_empty_chunks": True})
+        array = open_array(out / modality, mode="r+", config={"write_empty_chunks": True})
         done(min(first * CHUNK, rows))
     for chunk in range(first, -(-rows // CHUNK)):
         start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, rows)
@@ -80,7 +91,7 @@ def _chunk(array: Path, number: int) -> Path:
 def _chunks_on_disk(array: Path, rows: int, dim: int) -> int:
     """Count the whole chunks of an array [rows, dim] that precede the first missing or truncated chunk."""
     try:
-        if zarr.open_array(array, mode="r").shape != (rows, dim):
+        if open_array(array, mode="r").shape != (rows, dim):
             return 0
     except (OSError, ValueError, KeyError, TypeError):  # there is no array, or its description is damaged
         return 0
@@ -93,13 +104,13 @@ def _chunks_on_disk(array: Path, rows: int, dim: int) -> int:
 
 def written_rows(out: Path, modality: str, rows: np.ndarray[Any, np.dtype[np.int64]]) -> NDArray:
     """Read rows already written, as float32 [len(rows), d]. Callers copy them to later rows with the same content."""
-    array = zarr.open_array(out / modality, mode="r")
+    array = open_array(out / modality, mode="r")
     return np.asarray(array.oindex[rows, :], dtype=np.float32)
 
 
 def failed_rows(out: Path) -> list[int]:
     """List the image rows that were written as NaN. Raises EmbeddingError when a chunk is missing from the disk."""
-    image = zarr.open_array(out / "image", mode="r")
+    image = open_array(out / "image", mode="r")
     rows, dim = image.shape
     if (there := _chunks_on_disk(out / "image", rows, dim)) < -(-rows // CHUNK):
         raise EmbeddingError(f"{out}: chunk {there} of the images is gone since it was written: run again")
@@ -112,14 +123,14 @@ def failed_rows(out: Path) -> list[int]:
 
 def finish(out: Path, attributes: dict[str, Any]) -> None:
     """Write the attributes and remove the progress file, as the last step before the folder gets its name."""
-    zarr.open_array(out / "image", mode="r+").attrs.update(attributes)
-    zarr.open_array(out / "text", mode="r+").attrs.update(attributes)
+    open_array(out / "image", mode="r+").attrs.update(attributes)
+    open_array(out / "text", mode="r+").attrs.update(attributes)
     (out / PROGRESS).unlink(missing_ok=True)
 
 
 def read_attributes(store: Path, dataset: Dataset) -> dict[str, Any]:
     """Read the attributes of a dataset's arrays: model identity, preprocessing, shard, failed_rows."""
-    return dict(zarr.open_array(store / dataset.path / "image", mode="r").attrs)
+    return dict(open_array(store / dataset.path / "image", mode="r").attrs)
 
 
 def read(store: Path, dataset: Dataset, normalised: bool = True) -> Embeddings:
@@ -138,7 +149,7 @@ def read(store: Path, dataset: Dataset, normalised: bool = True) -> Embeddings:
 
 
 def _read(path: Path, normalised: bool) -> NDArray:
-    rows = np.asarray(zarr.open_array(path, mode="r")[:])
+    rows = np.asarray(open_array(path, mode="r")[:])
     if normalised:
         rows = rows.astype(np.float32)
     for start in range(0, len(rows), BLOCK):

@@ -45,8 +45,8 @@ class Key(NamedTuple):
         return " ".join(part for part in parts if part)
 
 
-class Entry(BaseModel):
-    """One dataset of a study and its key."""
+class Placed(BaseModel):
+    """A line of a run's record, with the fields of the key that it is about."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,6 +56,16 @@ class Entry(BaseModel):
     seed: int | None = None
     shard: int | None = None
     other_seed: int | None = None  #: the higher seed, for a dataset that compares two seeds
+
+    @property
+    def key(self) -> Key:
+        """The place in the study."""
+        return Key(self.kind, self.model, self.sae, self.seed, self.shard, self.other_seed)
+
+
+class Entry(Placed):
+    """One dataset of a study and its key."""
+
     dataset: Dataset
     inputs: list[Dataset] = []  #: the datasets from which this dataset was made
     seconds: float = 0.0  #: duration of the task in this run
@@ -68,11 +78,6 @@ class Entry(BaseModel):
         if isinstance(values, dict) and "stage" in values and "kind" not in values:
             return {"kind": values["stage"], **{name: value for name, value in values.items() if name != "stage"}}
         return values
-
-    @property
-    def key(self) -> Key:
-        """The place of this dataset in its study."""
-        return Key(self.kind, self.model, self.sae, self.seed, self.shard, self.other_seed)
 
     @property
     def is_task(self) -> bool:
@@ -110,25 +115,12 @@ class State(dict[Key, Entry]):
         return entry.dataset if entry else None
 
 
-class Failure(BaseModel):
+class Failure(Placed):
     """A failed job of a run. Its key is the key of the dataset that the job would have made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     stage: str  #: name of the stage
-    kind: str
-    model: str | None = None
-    sae: str | None = None
-    seed: int | None = None
-    shard: int | None = None
-    other_seed: int | None = None
     cause: str  #: cause of the failure, in one sentence
     traceback: str  #: file of the traceback, relative to the store
-
-    @property
-    def key(self) -> Key:
-        """The key of the dataset that the job would have made."""
-        return Key(self.kind, self.model, self.sae, self.seed, self.shard, self.other_seed)
 
 
 class Run(BaseModel):
