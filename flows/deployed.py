@@ -27,7 +27,7 @@ from storage.runs import Run, heads, read_run
 
 log = logging.getLogger("bridgescope")
 
-LANDED = "landed.json"  # file of a study: digest of the manifest that the event was last sent for
+LANDED = "landed-{variant}.json"  # file of a study: digest of the manifest that the event was last sent for
 TAKEN_WITHIN = 60.0  # seconds to wait for an event; Prefect's server stores its events every 5 s
 PAIRS_LANDED = "pairs landed"  # event that the flow `acquire` sends when the manifest of its source has changed
 
@@ -63,7 +63,14 @@ def _run(file: str, only: str | None, force: bool, changes: list[str], upstream:
     _tag(f"study:{study.name}")
     log.info("study %s, store %s", study.name, store)
     finished = run_study(
-        study, store, only=only, force=force, upstream=upstream, progress=False, on_stage_done=_log_stage
+        study,
+        store,
+        only=only,
+        force=force,
+        upstream=upstream,
+        changes=changes,
+        progress=False,
+        on_stage_done=_log_stage,
     )
     made = sum(done.tasks - done.cached for done in finished.stages)
     cached = sum(done.cached for done in finished.stages)
@@ -90,7 +97,7 @@ def _whole(study: StudyFile, force: bool = False, set: Changes = []) -> None:  #
 def _acquire(study: StudyFile, force: bool = False, set: Changes = []) -> None:  # noqa: B006
     done = _run(study, "acquire", force, set).run
     store, now = find_store(), manifest_digest(done)
-    landed = store / "studies" / done.study / LANDED
+    landed = store / "studies" / done.study / LANDED.format(variant=done.variant)
     with locked(landed):  # if two runs see the same change, only the first sends the event
         if now in (_announced(landed), _of_the_last_whole_run(store, done)):
             log.info("no new pairs: the manifest is %s as before", now)
@@ -108,7 +115,9 @@ def _announced(landed: Path) -> str | None:
 
 def _of_the_last_whole_run(store: Path, done: Run) -> str | None:
     """Digest of the manifest that the newest complete run of all stages used. The pairs of that run need no event."""
-    whole = (run for run in heads(store, done.study) if run.is_complete and run.options.get("only") is None)
+    whole = (
+        run for run in heads(store, done.study, done.variant) if run.is_complete and run.options.get("only") is None
+    )
     newest = next(whole, None)
     return manifest_digest(read_run(store, done.study, newest.number)) if newest is not None else None
 

@@ -71,7 +71,7 @@ def _garbage(store: Path) -> list[str]:
     """Lines on unfinished and unreferenced folders."""
     try:
         garbage = find_garbage(store)
-    except BadInput as error:
+    except (BadInput, OSError) as error:
         return [f"garbage: not searched for: {error}"]
     lines = []
     unfinished = sum(item.why == "half made" for item in (*garbage.items, *garbage.in_use))

@@ -81,7 +81,7 @@ def sqlite_file(url: str) -> Path | None:
     """Path of the SQLite file of a connection URL; None for a database of another kind or in memory."""
     kind, _, path = url.partition(":///")
     path = path.partition("?")[0]
-    return Path(path) if kind.startswith("sqlite") and path and ":memory:" not in path else None
+    return Path(path).absolute() if kind.startswith("sqlite") and path and ":memory:" not in path else None
 
 
 def check_home(home: Path) -> None:

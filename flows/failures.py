@@ -53,7 +53,7 @@ def is_of_surroundings(error: BaseException, store: Path | None = None) -> bool:
     for link in chain(error):
         if (failed := _of_system(link)) is not None:
             number, path = failed
-            return number in EVERYWHERE or path is None or _is_in(path, store)
+            return number in EVERYWHERE or (path is not None and _is_in(path, store))
     return explained(error) is not None
 
 

@@ -54,7 +54,7 @@ def _acquired(given: Given, scanned: Scan) -> bool:
     ledger = write_ledger(store, scanned.dropped, read_failures(store, shards))
     if given.last is None or [entry.dataset for entry in given.last.of("ledger")] != [ledger]:
         return False
-    given.state.add(Entry(kind="ledger", dataset=ledger))
+    given.state.add(Entry(kind="ledger", dataset=ledger, inputs=shards))
     failures.tally(store, shards).check(pairs.min_success)
     return True
 

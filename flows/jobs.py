@@ -46,9 +46,12 @@ class Job(NamedTuple):
     key: Key
     stage: Stage
     inputs: dict[str, Any] | None
+    problem: Exception | None = None  #: bad input that was met while the job was listed; `inputs` is then None
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of the task. Raises BadInput while a dataset that the job depends on is missing."""
+        """Arguments of the task. Raises `problem`, or BadInput while a dataset that the job depends on is missing."""
+        if self.problem is not None:
+            raise self.problem
         if self.inputs is None:
             raise BadInput(f"{self.key}: what it is made from is missing: run the stages before it")
         return self.inputs
@@ -98,6 +101,15 @@ def jobs_of(stage: str, given: Given) -> Iterator[Job]:
     """
     for step in STEPS[stage]:
         yield from step(given)
+
+
+def current_ledger(last: Run, state: State) -> list[Entry]:
+    """The ledger of the last run, in a list, if it was written for the shards of `state`; else an empty list.
+
+    Runs of version 0.1 do not record the shards of a ledger.
+    """
+    shards = {entry.dataset.path for entry in state.of("acquire")}
+    return [entry for entry in last.of("ledger") if {handle.path for handle in entry.inputs} in (set(), shards)]
 
 
 @step_of("acquire")
@@ -189,11 +201,17 @@ def _pairs_of_last_run(given: Given, name: str, variant: str) -> list[Dataset] |
 def embeddings(given: Given) -> list[Job]:
     """One job per model and shard of pairs."""
     shards = given.state.of("acquire")
-    return [
-        Job(Key("embed", model.name, shard=shard.shard), stage, inputs)
-        for model in given.study.models
-        for shard, (stage, inputs) in zip(shards, _embedded(given, model, shards), strict=True)
-    ]
+    jobs = []
+    for model in given.study.models:
+        keys = [Key("embed", model.name, shard=shard.shard) for shard in shards]
+        try:
+            tasks = _embedded(given, model, shards)
+            jobs += [Job(key, stage, inputs) for key, (stage, inputs) in zip(keys, tasks, strict=True)]
+        except Exception as error:
+            if getattr(error, "exit_code", 1) != 2:
+                raise
+            jobs += [Job(key, embed, None, error) for key in keys]  # the other models go on
+    return jobs
 
 
 def _embedded(given: Given, model: Model, shards: list[Entry]) -> list[tuple[Stage, dict[str, Any] | None]]:
@@ -247,7 +265,11 @@ def saes(given: Given) -> list[Job]:
                 if isinstance(setting, SAESetting):
                     options: dict[str, Any] = {"setting": setting.setting(), "seed": seed}
                 else:
-                    options = _imported(setting, given.store)
+                    try:
+                        options = _imported(setting, given.store)
+                    except BadInput as error:
+                        jobs.append(Job(key, stage, None, error))  # the other SAEs go on
+                        continue
                 rows = {**_shards(given, model.name), "heldout": given.study.pairs.heldout}
                 job = Job(key, stage, {**rows, **options})
                 jobs.append(job._replace(inputs={**job.arguments(), **_training_shards(given, job)}))

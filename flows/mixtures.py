@@ -54,8 +54,10 @@ def _recorded(manifest: Manifest) -> dict[str, Any]:
     """What can make two datasets of equal arguments differ: the version of the stage, libraries, device and CPU."""
     machine = manifest.machine or {}
     device = machine.get("gpu", machine.get("device"))
+    code = manifest.code or {}
     return {
         "version of the stage": manifest.version,
+        **({"code of the trainer and the encoders": code["results"]} if code.get("results") else {}),
         **manifest.libraries,
         **({"device": str(device).partition(":")[0]} if device else {}),
         **({"CPU": machine["cpu"]} if "cpu" in machine and device == "cpu" else {}),

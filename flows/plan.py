@@ -71,18 +71,6 @@ class Plan(NamedTuple):
             )
 
 
-def check_disk(
-    study: Study, store: Path, *, only: str | None = None, force: bool = False, narrow: Narrow = WHOLE
-) -> None:
-    """Raise BadInput, before anything runs, when the disk of the store is too small for a run of the study.
-
-    The source is listed only if no run has listed it. Nothing is checked for a source of unknown size.
-    """
-    if study.pairs.remote() and study.pairs.known_size() is None and runs_of(study, store)[1] is None:
-        return
-    plan(study, store, only=only, force=force, narrow=narrow, anew=False).check(store)
-
-
 def plan(
     study: Study,
     store: Path,
@@ -141,15 +129,15 @@ def _walk(stage: str, given: Given, sizes: Sizes, *, force: bool) -> tuple[list[
     """
     made: list[Job] = []
     adopted: list[Job] = []
-    paths: set[str] = set()
+    known: dict[str, Dataset] = {}  # by path
     for step in STEPS[stage]:
         for job in step(given):
             path = _path(job)
-            shared = not force and path in paths
+            shared = not force and path in known
             found = None if force or shared else job.lookup(given.store)
             (adopted if found or shared else made).append(job)
-            paths.add(path)
-            given.state.add(_entry(job, found or planned(path, _rows(job, sizes))))
+            known[path] = known[path] if shared else found or planned(path, _rows(job, sizes))
+            given.state.add(_entry(job, known[path]))
     return made, adopted
 
 

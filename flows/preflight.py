@@ -6,26 +6,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows.config import ImportedSAE, Study
+from flows.narrow import WHOLE, Narrow
 from storage.errors import BadInput
 from tasks.checkpoint import problem_of
 from tasks.weights import check_weights
 
 
-def look(study: Study, store: Path) -> None:
-    """Look at every model, folder of vectors and checkpoint that the study names.
+def look(study: Study, store: Path, narrow: Narrow = WHOLE) -> None:
+    """Look at every model, folder of vectors and checkpoint that the study names, and that `narrow` leaves in.
 
     Raises BadInput with one line per problem, so that one broken model does not hide the next. Checkpoints are read
     whole, but no weights of models are loaded.
     """
-    problems = [*_problems_of_models(study, store), *_problems_of_checkpoints(study)]
+    problems = [*_problems_of_models(study, store, narrow), *_problems_of_checkpoints(study, narrow)]
     if problems:
         raise BadInput("\n".join(problems))
 
 
-def _problems_of_models(study: Study, store: Path) -> Iterator[str]:
+def _problems_of_models(study: Study, store: Path, narrow: Narrow) -> Iterator[str]:
     from tasks.embed import model_identity
 
-    for model in study.models:
+    for model in (model for model in study.models if narrow.model in (None, model.name)):
         spec = model.parsed_spec
         try:
             if spec.is_vectors:
@@ -48,9 +49,9 @@ def _look_at_vectors(folder: Path) -> None:
     open_folder(folder, stamp(folder))
 
 
-def _problems_of_checkpoints(study: Study) -> Iterator[str]:
+def _problems_of_checkpoints(study: Study, narrow: Narrow) -> Iterator[str]:
     for setting in study.saes:
-        if not isinstance(setting, ImportedSAE):
+        if not isinstance(setting, ImportedSAE) or narrow.sae not in (None, setting.name):
             continue
         if not Path(setting.checkpoint).exists():
             yield f"sae {setting.name}: checkpoint {setting.checkpoint}: no such file or folder"

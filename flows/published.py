@@ -12,7 +12,7 @@ from storage.site import SITE
 
 
 def publish_report(store: Path, run: Run, *, anyway: bool = False) -> Path | None:
-    """Copy the run's page and the explorer's data to `report/<study>/`, unless a newer run was copied there.
+    """Copy the run's page and the explorer's data to `report/<study>/`, unless they are there or a newer run's are.
 
     anyway: copy them even over the page and data of a newer run.
 
@@ -24,9 +24,14 @@ def publish_report(store: Path, run: Run, *, anyway: bool = False) -> Path | Non
         return None
     final = store / "report" / run.study
     partial, aside = final.with_name(f"{run.study}.partial"), final.with_name(f"{run.study}.old")
-    shown = store / "studies" / run.study / "published"  #: file with the number of the run whose page was copied last
+    shown = (
+        store / "studies" / run.study / "published"
+    )  #: file with the number of the run that was copied last, and its digests
+    digests = " ".join(entry.dataset.digest for entry in (*reports, *run.of("explorer")))
     with locked(final):
-        if not anyway and final.exists() and shown.exists() and int(shown.read_text()) > run.number:
+        number, _, there = shown.read_text().partition(" ") if final.exists() and shown.exists() else ("0", "", "")
+        if there == digests or (int(number) > run.number and not anyway):
+            write_atomically(shown, f"{max(int(number), run.number)} {there}")
             return final / "index.html"
         for leftover in (partial, aside):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -38,7 +43,7 @@ def publish_report(store: Path, run: Run, *, anyway: bool = False) -> Path | Non
             os.rename(final, aside)
         os.rename(partial, final)
         shutil.rmtree(aside, ignore_errors=True)
-        write_atomically(shown, str(run.number))
+        write_atomically(shown, f"{run.number} {digests}")
     return final / "index.html"
 
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from flows.config import Study
 from flows.costs import STARTUP, Cost, Work, cost
 from flows.sizes import Sizes, sizes_of_run
@@ -76,8 +74,9 @@ def rates(store: Path, study: str) -> Rates:
 
 def _factor(kind: str, table: list[Cost], took: list[Cost]) -> Factor:
     seconds = sum(each.seconds for each in took) / side_by_side(kind, len(took))
+    planned = sum(each.bytes for each in table)
     return Factor(
-        sum(each.bytes for each in took) / sum(each.bytes for each in table),
+        sum(each.bytes for each in took) / planned if planned else 1.0,
         seconds / seconds_of(kind, table),
     )
 
@@ -99,7 +98,7 @@ def _runs(store: Path, study: str) -> Iterator[tuple[Run, Sizes]]:
             try:
                 run = read_run(store, name, number)
                 sizes = sizes_of_run(store, Study.model_validate(run.config), run)
-            except (BadInput, ValidationError):
+            except (BadInput, OSError, ValueError, KeyError, IndexError):  # some of its files may be damaged
                 continue
             if sizes is not None:
                 yield run, sizes

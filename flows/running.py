@@ -71,7 +71,9 @@ class Course(NamedTuple):
         After a failure and in a narrowed run, jobs with missing inputs are left out too.
         """
         wanted = [job for job in jobs if self.narrow.includes(job.key)]
-        return [job for job in wanted if job.inputs is not None] if self.errors or self.narrow != WHOLE else wanted
+        if not self.errors and self.narrow == WHOLE:
+            return wanted
+        return [job for job in wanted if job.inputs is not None or job.problem is not None]
 
 
 Outcome = Entry | Failed
@@ -163,6 +165,9 @@ def _side_by_side(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluste
     for job in jobs:
         if apart.gave_up(job):
             continue
+        if job.problem is not None:
+            yield apart.failed(job, job.problem)
+            continue
         waiting.append((job, cluster.submit(stage, *_task(job, runtime)) if _is_due(job, runtime) else None))
         while len(waiting) > cluster.ahead(stage):
             yield from outcomes()
@@ -229,7 +234,8 @@ def _acquire(course: Course) -> Iterator[Outcome]:
     for step in STEPS["acquire"][1:]:  # the steps that read all fetched shards
         yield from (run_job(job, runtime) for job in step(given))
     acquired = [e.dataset for e in given.state.of("acquire")]
-    yield Entry(kind="ledger", dataset=ledger(scanned.dropped, acquired, pairs.min_success, runtime))
+    written = ledger(scanned.dropped, acquired, pairs.min_success, runtime)
+    yield Entry(kind="ledger", dataset=written, inputs=acquired)
 
 
 def _train(course: Course, cluster: Cluster | None) -> Iterator[Outcome]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from flows.config import Study
 from flows.differences import differences
-from flows.jobs import STEPS, Given, Job
+from flows.jobs import STEPS, Given, Job, current_ledger
 from flows.stages import STAGES
 from flows.variants import known_run, variant_of
 from storage.dataset import manifest_of
@@ -35,17 +35,22 @@ def status(study: Study, store: Path) -> list[Status]:
     before = {entry.key: entry for entry in last.entries}
     failed = {failure.key: failure for failure in own.failures} if own else {}
     given = Given(study, State(), last, store)
-    given.state.add(*last.of("scan"), *last.of("ledger"))
+    given.state.add(*last.of("scan"))
     rows = []
-    for job in (job for stage in STAGES for step in STEPS[stage] for job in step(given)):
-        dataset = job.lookup(store)
-        if dataset is not None:
-            given.state.add(job.entry(dataset))
-            rows.append(Status(job.key, "fresh", ""))
-        elif own is not None and job.key in failed:
-            rows.append(Status(job.key, "missing", f"failed in run {own.number}: {failed[job.key].cause}"))
-        else:
-            rows.append(_unfinished(job, before.get(job.key), store))
+    for stage in STAGES:
+        for job in (job for step in STEPS[stage] for job in step(given)):
+            dataset = job.lookup(store)
+            if dataset is not None:
+                given.state.add(job.entry(dataset))
+                rows.append(Status(job.key, "fresh", ""))
+            elif job.problem is not None:
+                rows.append(Status(job.key, "missing", str(job.problem)))
+            elif own is not None and job.key in failed:
+                rows.append(Status(job.key, "missing", f"failed in run {own.number}: {failed[job.key].cause}"))
+            else:
+                rows.append(_unfinished(job, before.get(job.key), store))
+        if stage == "acquire":
+            given.state.add(*current_ledger(last, given.state))
     return rows
 
 

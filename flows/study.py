@@ -27,7 +27,7 @@ from storage.errors import BadInput
 from storage.lease import leases, running
 from storage.provenance import library_versions
 from storage.record import Record
-from storage.runs import ENDED, Entry, Run, State, heads, newest_complete
+from storage.runs import ENDED, Entry, Run, State, newest_complete
 from tasks.stage import Runtime
 
 if TYPE_CHECKING:
@@ -63,14 +63,13 @@ class Finished(NamedTuple):
 
 
 class RunFailed(RuntimeError):
-    """Several jobs of a run failed, and the other jobs have ended. The message has one line per failure."""
+    """Jobs of a run failed, and the other jobs have ended. The message has one line per failure."""
 
-    def __init__(self, run: Run, errors: list[Exception]) -> None:
+    def __init__(self, run: Run, exit_code: int = 1) -> None:
         lines = [f"{failure.key}: {failure.cause} (traceback: {failure.traceback})" for failure in run.failures]
-        super().__init__("\n".join([f"{len(lines)} jobs failed, the others ended:", *lines]))
-        self.run = run
-        #: 2 when every failure is bad input, else 1
-        self.exit_code = min(getattr(error, "exit_code", 1) for error in errors)
+        count = "1 job" if len(lines) == 1 else f"{len(lines)} jobs"
+        super().__init__("\n".join([f"{count} failed, the others ended:", *lines]))
+        self.run, self.exit_code = run, exit_code
 
 
 def run_study(
@@ -107,7 +106,7 @@ def run_study(
     if not os.access(store, os.W_OK):
         raise BadInput(f"the store {store} is not writable")
     if only in (None, "embed", "train"):
-        look(study, store)
+        look(study, store, narrow)
     named = name_variant(store, study, variant, list(changes))
     if (sentence := told(store, study, named)) is not None:
         log.warning("%s", sentence)
@@ -149,30 +148,18 @@ def _look_ahead(given: Given, force: bool) -> Ahead:
 def _nothing_new(given: Given, record: Record, state: State) -> Finished:
     """Record a run whose datasets are all complete. Its `Finished` lists no stage."""
     began = time.perf_counter()
-    shown = _is_shown(given, state)
     record.add(*state.values())
     run = record.end("complete", time.perf_counter() - began, [])
-    if shown:
-        refresh_catalog_file(given.store, run)
-    else:
-        _show(given.store, run)
+    refresh_catalog_file(given.store, run)
+    publish_report(given.store, run)
     return Finished(run, [], 0.0)
-
-
-def _is_shown(given: Given, state: State) -> bool:
-    """Whether the catalog file and the published page already show these datasets, and need not be made again."""
-    newest = next(heads(given.store, given.study.name), None)
-    if newest is None or given.last is None or newest.number != given.last.number or not newest.is_complete:
-        return False
-    page = given.store / "report" / given.study.name / "index.html"
-    return page.exists() and {e.key: e.dataset for e in given.last.entries} == {k: e.dataset for k, e in state.items()}
 
 
 def _show(store: Path, run: Run) -> None:
     """Make a run the one that users see: write the study's catalog file from it, and publish its page."""
     if run.is_complete or newest_complete(store, run.study) is None:
         write_catalog_file(store, run)
-    publish_report(store, run)
+        publish_report(store, run)
 
 
 def _run_study(course: Course, only: str | None, on_stage_done: Callable[[StageDone], None]) -> Finished:
@@ -205,7 +192,9 @@ def _run_study(course: Course, only: str | None, on_stage_done: Callable[[StageD
             stage_table(store, study.name, stage, stage_entries, done[-1].seconds)
             on_stage_done(done[-1])
         missing = _adopt_rest(course)
-        how = "failed" if course.errors else "partial" if missing else "complete"
+        # A dataset that --upstream chose is not what the configuration makes, so its run is not complete.
+        whole = not missing and record.run.options["upstream"] is None
+        how = "failed" if course.errors else "complete" if whole else "partial"
         ended.append(record.end(how, time.perf_counter() - began, missing))
         _show(store, ended[0])
         report_page(store, ended[0], entries)
@@ -230,12 +219,18 @@ def _recorded(record: Record, began: float) -> Iterator[None]:
 
 
 def _failure(run: Run, errors: list[Failed]) -> Exception:
-    """The exception for the failed jobs of a run. For a single failed job it is the job's exception, with a note."""
-    if len(errors) > 1:
-        return RunFailed(run, [failed.error for failed in errors])
-    (failure,), ((key, error),) = run.failures, errors
-    error.add_note(f"failed: {key} (traceback: {failure.traceback}); the jobs that do not hang on it have ended")
-    return error
+    """The exception for the failed jobs of a run: RunFailed, with exit code 1 when jobs beside them have ended well.
+
+    When no job of the failed kinds ended well, and every failure is bad input, the exit code is 2. A single failure is
+    then the job's own exception.
+    """
+    kinds = {failure.kind for failure in run.failures}
+    if any(entry.kind in kinds for entry in run.entries):
+        return RunFailed(run)
+    if len(errors) == 1:
+        errors[0].error.add_note(f"failed: {errors[0].key} (traceback: {run.failures[0].traceback})")
+        return errors[0].error
+    return RunFailed(run, min(getattr(failed.error, "exit_code", 1) for failed in errors))
 
 
 def _adopt_rest(course: Course) -> list[str]:

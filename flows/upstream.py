@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.config import Study
-from flows.jobs import STEPS, Given
+from flows.jobs import STEPS, Given, current_ledger
 from flows.narrow import WHOLE, Narrow
 from flows.stages import before
 from storage.errors import BadInput
@@ -30,7 +30,7 @@ def upstream_of(
         raise BadInput(
             f"--only {only}: the study {study.name!r} has no pairs yet: run it with --only acquire, or whole"
         )
-    state.add(*last.of("scan"), *last.of("ledger"))
+    state.add(*last.of("scan"))
     given = Given(study, state, last, store)
     for stage in before(only):
         for step in STEPS[stage]:
@@ -41,11 +41,18 @@ def upstream_of(
                 dataset = job.stage.adopt(store, **job.inputs) if job.inputs is not None else None
                 if dataset is None and not narrow.includes(job.key):
                     continue
+                if job.problem is not None:
+                    raise BadInput(f"--only {only}: {job.key}: {job.problem}")
                 if dataset is None:
                     raise BadInput(
                         f"--only {only}: {job.key} is missing or stale: run --only {stage} first, or the whole study"
                     )
                 state.add(job.entry(dataset))
+        if stage == "acquire":
+            ledger = current_ledger(last, state)
+            if not ledger and chosen is None:
+                raise BadInput(f"--only {only}: the ledger is older than the pairs: run --only acquire first")
+            state.add(*ledger)
     if chosen is not None and chosen not in state.values():
         raise BadInput(f"--upstream {recipe}: is {chosen.key}, which the study as it is now does not have")
     return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from flows.config import Study
 from flows.differences import differences
 from storage.errors import BadInput
-from storage.runs import BASE, LISTED, Entry, Key, Run, heads, read_run
+from storage.runs import BASE, Entry, Key, Run, heads, read_run
 from storage.sources.section import HOW, RULES
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,79}")
@@ -52,14 +53,14 @@ def known_run(store: Path, study: Study, variant: str | None = None) -> Run | No
 
     The runs are those of `variant` that listed the same items, else those of the newest variant that did. Older runs
     are read back to the newest complete one, so that after an interrupted run the datasets of the runs before it are
-    known too. When no run listed the same items, the newest run is returned without its shards: the shards of two
-    sources are never mixed. None if the study has not run.
+    known too. When no run listed the same items, the newest run is returned without entries: neither the shards, nor
+    the models and SAEs of another source are those of this one. None if the study has not run.
     """
     runs = list(heads(store, study.name))
     items = _items(study.model_dump(mode="json"))
     same = [run for run in runs if _items(run.config) == items]
     if not same:
-        return _without_shards(read_run(store, study.name, runs[0].number)) if runs else None
+        return runs[0].model_copy(update={"entries": []}) if runs else None
     chosen = variant if any(run.variant == variant for run in same) else same[0].variant
     merged: dict[Key, Entry] = {}
     newest: Run | None = None
@@ -77,12 +78,6 @@ def _items(config: dict[str, Any]) -> dict[str, Any]:
     """The keys of a configuration that decide which items its source lists, and the shard of each."""
     others = ("heldout", "licence", *RULES)
     return {key: value for key, value in identity(config)["pairs"].items() if key not in others}
-
-
-def _without_shards(run: Run) -> Run:
-    """A run without the entries that are shards of pairs, or of a model's embeddings, and without its ledger."""
-    kept = [entry for entry in run.entries if entry.shard is None and entry.kind not in LISTED]
-    return run.model_copy(update={"entries": kept})
 
 
 def name_variant(store: Path, study: Study, given: str | None, changes: list[str]) -> str:
@@ -105,8 +100,8 @@ def name_variant(store: Path, study: Study, given: str | None, changes: list[str
     origin = newest.get(BASE) or next(iter(newest.values()))
     named = changes or _changed(origin.config, study.model_dump(mode="json"))
     name = _readable(named)
-    taken = [other for other in newest if other == name or re.fullmatch(re.escape(name) + r"\+\d+", other)]
-    return f"{name}+{len(taken) + 1}" if taken else name
+    numbered = (f"{name}+{number}" for number in itertools.count(2))
+    return next(other for other in itertools.chain([name], numbered) if other not in newest)
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -181,8 +183,9 @@ def refresh_catalog_file(store: Path, run: Run) -> None:
 
 
 def _place(store: Path, run: Run) -> str:
-    """The contents of `catalog.root`: the store and the run that the catalog file was written for."""
-    return f"{store}\nrun {run.number}\n"
+    """The contents of `catalog.root`: the store, and a hash of the datasets that the catalog file was written for."""
+    text = json.dumps([heldout_of(run), sorted([str(entry.key), entry.dataset.path] for entry in run.entries)])
+    return f"{store}\n{hashlib.sha256(text.encode()).hexdigest()}\n"
 
 
 def _log_of(file: Path) -> Path:

@@ -76,6 +76,8 @@ def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False, drop:
     used, names, folders = _listed(store), dict[str, str](), list[Path]()
     if drop is not None and drop.variant not in variants(store, drop.study):
         raise BadInput(f"--drop {drop}: no such variant; there are {', '.join(_variants(store)) or 'none'}")
+    if drop is not None and any(lease.live and lease.study == drop.study for lease in begun):
+        raise BadInput(f"--drop {drop}: the study {drop.study!r} is being run: wait until it has ended")
     for study in studies(store):
         runs = [read_run(store, study, number) for number in numbers(store, study)]
         is_running = any(lease.study == study for lease in begun)
@@ -120,8 +122,10 @@ def collect(store: Path, garbage: Garbage) -> list[Item]:
                     os.rename(folder, aside)
                 shutil.rmtree(aside)
                 deleted.append(item)
-        for folder in garbage.dropped:
-            folder.unlink() if folder.is_file() else shutil.rmtree(folder)
+        for run in garbage.dropped:
+            aside = run.with_suffix(".old")  # renamed first, so that no run is seen without its entries
+            os.rename(run, aside)
+            aside.unlink() if aside.is_file() else shutil.rmtree(aside)
     return deleted
 
 

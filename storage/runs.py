@@ -11,7 +11,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +22,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from storage.dataset import Dataset
 from storage.errors import BadInput
+from storage.manifest import read_manifest
+
+log = logging.getLogger("bridgescope")
 
 LISTED = ("scan", "ledger")  #: kinds that every run of the stage acquire makes again, without a cached task
 BASE = "base"  #: name of a study's first variant
@@ -304,6 +309,26 @@ def variants(store: Path, study: str) -> list[str]:
     return list(dict.fromkeys(reversed([run.variant for run in heads(store, study)])))
 
 
+def remade(store: Path, run: Run) -> Entry | None:
+    """The first entry whose dataset was made again since, with other bytes, so that the run shows it no longer.
+
+    None if there is no such entry. A dataset that is missing or damaged is not compared.
+    """
+    for entry in run.entries:
+        with contextlib.suppress(BadInput):
+            if read_manifest(store / entry.dataset.path).digest != entry.dataset.digest:
+                return entry
+    return None
+
+
+def _stands(store: Path, run: Run) -> bool:
+    """Whether the run's datasets are those that it made or found. A warning says which was made again."""
+    entry = remade(store, run)
+    if entry is not None:
+        log.warning("run %d is not shown: %s was made again since, with other bytes", run.number, entry.key)
+    return entry is None
+
+
 def shown_run(store: Path, study: str, number: int | None = None, variant: str | None = None) -> Run:
     """Return the run to show results of: run `number`, or else the newest complete run, or else the newest run.
 
@@ -313,10 +338,17 @@ def shown_run(store: Path, study: str, number: int | None = None, variant: str |
         run = read_run(store, study, number)
         if variant not in (None, run.variant):
             raise BadInput(f"run {number} of study {study!r} is of the variant {run.variant!r}, not {variant!r}")
+        if (entry := remade(store, run)) is not None:
+            raise BadInput(f"run {number} of study {study!r}: {entry.key} was made again since, with other bytes")
         return run
-    run_or_none = newest_complete(store, study, variant) or last_run(store, study, variant)
-    if run_or_none is not None:
-        return run_or_none
+    complete = newest_complete(store, study, variant)
+    if complete is not None and _stands(store, complete):
+        return complete
+    newest = last_run(store, study, variant)
+    if newest is not None and newest == complete:
+        raise BadInput(f"no run of study {study!r} can be shown: bridgescope run STUDY.toml")
+    if newest is not None:
+        return newest
     if variant is not None and numbers(store, study):
         raise BadInput(f"study {study!r} has no variant {variant!r}: it has {', '.join(variants(store, study))}")
     raise BadInput(f"study {study!r} has not run in {store}: it holds {', '.join(studies(store)) or 'no study'}")

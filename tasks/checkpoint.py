@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from storage.dataset import Dataset
+from storage.errors import BadInput
+from storage.fingerprints import fingerprint
 from tasks.stage import Runtime, stage
 
 CURVE = ("loss", "r2", "l0", "dead_fraction", "rows_per_second")
@@ -42,7 +44,8 @@ def import_sae(
 
     The SAE must have the dimension of the model's rows. If its files hold no threshold, a threshold is calibrated on
     the training rows. The table of its training curve is empty. Raises SAEFormatError before the dataset is complete if
-    a part of the files is not known, or if the SAE that was written differs from the SAE that was read.
+    a part of the files is not known, or if the SAE that was written differs from the SAE that was read. Raises BadInput
+    if the files are no longer those of the fingerprint.
     """
     import polars as pl
 
@@ -54,6 +57,8 @@ def import_sae(
     imported = load_checkpoint(
         path, dim=rows.image.shape[1], architecture=architecture, k=k or 0, rows=(rows.image, rows.text)
     )
+    if fingerprint(Path(path), runtime.store / "sources" / "fingerprints.json") != checkpoint:
+        raise BadInput(f"{path}: the checkpoint changed while the study was running: run the study again")
     imported.save(out)
     if difference := SAE.load(out).difference(imported):
         raise SAEFormatError(f"{path}: the SAE changed while it was written: {difference}")

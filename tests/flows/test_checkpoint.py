@@ -12,7 +12,7 @@ from tests_support import computed, random_sae, write_study
 import sae
 from flows.config import load_study
 from flows.status import status
-from flows.study import Finished, run_study
+from flows.study import Finished, RunFailed, run_study
 from sae.hub import from_hub
 from sae.interchange import to_overcomplete, to_saelens
 from storage import open_catalog
@@ -97,7 +97,7 @@ def test_other_bytes_are_another_sae_and_equal_ones_are_not_read_twice(
 def test_a_checkpoint_that_does_not_fit_is_bad_input(finished: tuple[Path, Path], tmp_path: Path) -> None:
     study, store = finished
     to_saelens(random_sae(8, 0), tmp_path / "narrow")
-    with pytest.raises(sae.model.SAEFormatError, match="takes rows of 8 dimensions, the model's have 12"):
+    with pytest.raises(RunFailed, match="takes rows of 8 dimensions, the model's have 12"):
         run(study, store, f"saes.lens.checkpoint={tmp_path / 'narrow'}", only="train")
     with pytest.raises(BadInput, match=r"sae lens: checkpoint .*nowhere: no such file or folder"):
         run(study, store, f"saes.lens.checkpoint={tmp_path / 'nowhere'}", only="train")

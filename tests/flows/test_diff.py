@@ -36,7 +36,7 @@ def test_diff_names_settings_pairs_and_datasets_and_puts_the_figures_side_by_sid
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert lines[0].startswith("small: run 2 of ")
     assert "saes.main.k 3 -> 4" in lines
-    assert "shard 0: changed, 400 -> 410 images" in lines  # vectors that grew are a new source, so they are listed anew
+    assert "shard 1: new, 10 images" in lines
     assert "train: 2 with other bytes (of 2)" in lines
     assert "export: 2 with other bytes (of 2)" in lines
     # The printed figures are those of the catalog.

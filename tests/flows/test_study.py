@@ -74,7 +74,7 @@ def test_a_second_run_in_a_moved_store_does_nothing_again(copy: tuple[Path, Path
     again = run(study, store)
     assert computed(again.run) == []
     assert again.run.number == 2
-    assert (store / "studies" / "small" / "catalog.root").read_text() == f"{store}\nrun 2\n"
+    assert (store / "studies" / "small" / "catalog.root").read_text().startswith(f"{store}\n")
 
 
 def test_a_study_with_nothing_to_do_says_so_without_prefect(copy: tuple[Path, Path], tmp_path: Path) -> None:

@@ -7,15 +7,17 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests_support import random_sae, write_study
 
+import tasks.train
 from flows.cli import main
 from flows.config import load_study
 from flows.study import RunFailed, run_study
 from sae.interchange import to_saelens
-from storage.errors import BadInput
-from storage.runs import Run, closure, last_run, newest_complete, read_run, variants
+from storage.runs import Run, closure, last_run, newest_complete, numbers, read_run, variants
+from tasks.fit import Fit, fit_in_process
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -159,8 +161,7 @@ def test_a_job_that_fails_is_listed_and_stops_no_other(
     to_saelens(random_sae(8, 0), first.with_name("narrow"))  # the model's rows have 12 dimensions
     with pytest.raises(RunFailed, match=r"2 jobs failed, the others ended:\ntrain own one seed 0: ") as failed:
         run_study(load_study(study), store, progress=False)
-    assert failed.value.exit_code == 2  # both failures are bad input
-    assert RunFailed(failed.value.run, [BadInput("x"), ValueError("y")]).exit_code == 1
+    assert failed.value.exit_code == 1
     run = last_run(store, "small")
     assert run is not None
     assert (run.ended, run.missing) == ("failed", ["train", "export", "analyze", "report"])
@@ -182,6 +183,76 @@ def test_a_job_that_fails_is_listed_and_stops_no_other(
     assert "--sae none: the study 'small' has sae main, one, two" in capsys.readouterr().err
     assert main(["run", str(study), "--store", str(store), "--seed", "1"]) == 2
     assert "--seed 1: goes with --only STAGE" in capsys.readouterr().err
+
+
+def test_bad_input_that_lets_no_job_of_a_stage_end_well_ends_with_2(tmp_path: Path) -> None:
+    study, store = write_study(tmp_path, images=100), tmp_path / "store"
+    store.mkdir()
+    study.write_text(study.read_text().partition("[[saes]]")[0] + NARROW)
+    to_saelens(random_sae(8, 0), tmp_path / "narrow")
+    with pytest.raises(RunFailed) as failed:
+        run_study(load_study(study), store, progress=False)
+    assert failed.value.exit_code == 2
+    assert failed.value.run.of("embed")
+
+
+def test_a_folder_of_vectors_that_cannot_be_embedded_hides_no_other_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, store = write_study(tmp_path, images=100), tmp_path / "store"
+    text = study.read_text().replace("epochs = 4", "epochs = 1").replace("seeds = [0, 1]", "seeds = [0]")
+    study.write_text(text.replace("[[saes]]", '[[models]]\nname = "two"\nspec = "embeddings:two"\n[[saes]]'))
+    shutil.copytree(tmp_path / "vectors", tmp_path / "two")
+    rows = np.load(tmp_path / "two" / "image.npy")
+    rows[7] = 0  # found when the rows are read, not when the folder is looked at
+    np.save(tmp_path / "two" / "image.npy", rows)
+    assert main(["run", str(study), "--store", str(store)]) == 1
+    errors = capsys.readouterr().err
+    assert "1 job failed, the others ended:\nembed two shard 0: " in errors
+    run = last_run(store, "small")
+    assert run is not None
+    assert [entry.model for entry in run.of("export")] == ["own"]
+    assert main(["status", str(study), "--store", str(store)]) == 0
+    assert "fresh    export own main seed 0 shard 0" in capsys.readouterr().out
+    assert main(["run", str(study), "--store", str(store), "--only", "export", "--model", "own"]) == 0
+
+
+def test_a_run_whose_dataset_was_made_again_with_other_bytes_is_not_shown(
+    copy: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another(job: Fit) -> int:
+        return fit_in_process(job._replace(seed=job.seed + 100))
+
+    study, store = copy
+    monkeypatch.setattr(tasks.train, "fit_in_process", another)  # as another machine or library trains
+    run_study(load_study(study), store, progress=False, only="train", force=True)
+    monkeypatch.setattr("explorer.built_site", lambda: Path(__file__).parent)
+    publish = ["publish", str(study), "--store", str(store), "--to", str(tmp_path / "out")]
+    for more in ([], ["--run", "1"]):
+        assert main([*publish, *more]) == 2
+    assert "train own main seed 0 was made again since, with other bytes" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(["sql", "select * from concepts", "--store", str(store)]) == 2
+    assert "export, analyze, report of run 2 is missing or stale" in capsys.readouterr().err
+
+
+def test_the_page_of_the_newest_run_comes_back_after_that_of_another_was_shown(
+    copy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, store = copy
+    page = store / "report" / "small" / "index.html"
+    first = page.read_text()
+    assert main(["run", str(study), "--store", str(store), "--set", "saes.main.k=4"]) == 0
+    assert page.read_text() != first
+    assert main(["report", str(study), "--store", str(store), "--run", "1"]) == 0
+    assert page.read_text() == first
+    assert main(["run", str(study), "--store", str(store), "--set", "saes.main.k=4"]) == 0
+    assert page.read_text() != first
+    # A number is given once, also after the run that had it was dropped.
+    assert main(["gc", "--store", str(store), "--yes", "--drop", "small:saes.main.k=4"]) == 0
+    assert main(["run", str(study), "--store", str(store)]) == 0
+    assert page.read_text() == first
+    assert numbers(store, "small") == [1, 4]
 
 
 def test_every_model_is_looked_at_before_work_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,8 @@ def test_a_damaged_or_older_file_is_thrown_away(tmp_path: Path, run: Run, junk: 
     refresh_catalog_file(store, run)
     assert file.stat().st_ino == before  # the file is up to date, so nothing is written
     refresh_catalog_file(store, run.model_copy(update={"number": 2}))
+    assert file.stat().st_ino == before  # another run of the same datasets
+    refresh_catalog_file(store, run.model_copy(update={"config": {"pairs": {"heldout": 0.3}}}))
     assert file.stat().st_ino != before
     assert sorted(path.name for path in file.parent.iterdir()) == [
         "catalog.duckdb",
