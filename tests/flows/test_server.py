@@ -43,6 +43,7 @@ def test_jobs_are_listed_and_looked_up_without_prefect_and_torch() -> None:
     assert "torch" not in done.stdout
 
 
+@pytest.mark.slow
 def test_two_first_servers_share_a_new_folder_and_are_reached_beside_a_proxy(
     own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

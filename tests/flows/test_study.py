@@ -129,6 +129,7 @@ def test_a_lost_file_is_made_again(copy: tuple[Path, Path]) -> None:
     assert path.exists()
 
 
+@pytest.mark.slow
 def test_one_more_seed_trains_one_sae_and_runtime_settings_make_nothing_stale(copy: tuple[Path, Path]) -> None:
     study, store = copy
     assert computed(run(study, store, "runtime.embed_batch_size=32").run) == []
@@ -137,6 +138,7 @@ def test_one_more_seed_trains_one_sae_and_runtime_settings_make_nothing_stale(co
     assert [entry for entry in computed(again.run) if entry[0] == "export"] == [("export", 2), ("export", 2)]
 
 
+@pytest.mark.slow
 def test_data_diets_are_trained_and_matched_with_their_setting(copy: tuple[Path, Path]) -> None:
     study, store = copy
     again = run(study, store, "diets.image_share=[1]", "diets.halves=true", "saes.main.seeds=[0]")

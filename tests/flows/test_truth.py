@@ -94,6 +94,7 @@ def test_a_run_of_one_stage_shows_nothing_that_was_made_from_other_datasets(
     assert l0(store, capsys)[0] == "5"
 
 
+@pytest.mark.slow
 def test_a_changed_configuration_is_a_variant_with_a_name_and_runs_of_its_own(
     copy: tuple[Path, Path], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -236,6 +237,7 @@ def test_a_run_whose_dataset_was_made_again_with_other_bytes_is_not_shown(
     assert "export, analyze, report of run 2 is missing or stale" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_page_of_the_newest_run_comes_back_after_that_of_another_was_shown(
     copy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
