@@ -92,7 +92,7 @@ def _entry(items: list[Any], parts: list[str], change: str) -> tuple[int, int]:
 
 
 def _put(place: Place, last: str, value: Any, change: str) -> None:
-    """Set the value at the last part of a key."""
+    """Set `value` in `place`, under `last`, the last part of the key of a change."""
     if isinstance(place, dict):
         place[last] = value
     elif any(isinstance(item, dict) for item in place):

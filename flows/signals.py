@@ -68,6 +68,16 @@ class _Arrivals:
         self.first = self.first or signum
         raise Ended(signal.Signals(signum).name)
 
+    @staticmethod
+    def unraisable(found: sys.UnraisableHookArgs) -> None:
+        """Hook for exceptions that Python cannot raise. It prints none that the handler of a signal raised.
+
+        A signal may arrive while Python runs a finalizer, where Python prints and drops the exception of the handler.
+        The thread that watches the signals then ends the process.
+        """
+        if found.exc_type.__name__ not in ("Ended", "TerminationSignal"):  # the second is that of Prefect's own handler
+            sys.__unraisablehook__(found)
+
     def end_now(self) -> None:
         """End this process, its child processes and Prefect's own server at once. Finished datasets are kept."""
         with self.one:
@@ -96,6 +106,7 @@ def ending() -> Iterator[None]:
     arrivals = _Arrivals()
     before = [(signum, signal.signal(signum, arrivals.raise_)) for signum in ENDING]
     wakeup_before = signal.set_wakeup_fd(arrivals.writing.fileno(), warn_on_full_buffer=False)
+    hook_before, sys.unraisablehook = sys.unraisablehook, arrivals.unraisable
     threading.Thread(target=arrivals.watch, daemon=True, name="signals").start()
     try:
         yield
@@ -106,6 +117,7 @@ def ending() -> Iterator[None]:
             arrivals.end_now()
         raise
     finally:
+        sys.unraisablehook = hook_before
         signal.set_wakeup_fd(wakeup_before)
         for signum, handler in before:
             signal.signal(signum, handler)

@@ -49,7 +49,7 @@ def batch_topk(pre_BC: Tensor, k: int) -> Tensor:
 
 
 class _Jump(torch.autograd.Function):
-    """Codes a H(a - theta) and counts H(a - theta) of pre-activations a, where H is the step function.
+    """Codes `a * H(a - theta)` and counts `H(a - theta)` of pre-activations `a`, where H is the step function.
 
     The pseudo-gradients are those of arXiv 2407.14435, equations 10 and 11. The kernel is the box of height 1 on
     (-1/2, 1/2), in units of BANDWIDTH.

@@ -66,11 +66,12 @@ def codes_of(weights: Weights, pre_BC: Tensor, settings: Settings) -> tuple[Tens
 def forward(
     x_BD: Tensor, weights: Weights, settings: Settings, variance: float, penalty: Tensor, dead_C: Tensor | None
 ) -> Forward:
-    """The loss: mean squared error over the variance of the training rows (about 1 - R2), plus penalty and AuxK.
+    """The loss of a batch, with its error and codes.
 
-    variance: of the training rows, summed over d. penalty: [], weight of the penalty, used if the architecture has one.
-    dead_C: [C] bool, None while no concept is dead.
+    The loss is the squared error per row divided by `variance` (about 1 - R2), plus the weighted penalty and AuxK.
     Matryoshka sums the errors of its nested dictionaries, each of which contains all narrower ones.
+    variance: variance of the training rows, summed over the d dimensions. penalty: [], weight of the sparsity penalty;
+    architectures without a penalty ignore it. dead_C: [C] bool, True for dead concepts; None while no concept is dead.
     """
     scale = 1 / (len(x_BD) * variance)
     pre_BC = weights.pre_activations(x_BD, getattr(torch, settings.encoder_dtype))

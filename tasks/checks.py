@@ -23,8 +23,8 @@ def check_embeddings(out: Path, pairs: Dataset, embeddings: Dataset, runtime: Ru
 def tell_checks(model: str, checks: Sequence[Dataset], runtime: Runtime) -> None:
     """Log a summary of the checks of a model.
 
-    The summary is a warning if the model's matched pairs are not more alike than shuffled pairs, or if rows have no
-    embedding although they did not fail.
+    The summary is a warning if the model's matched pairs are not more alike than shuffled pairs, or if an image or
+    caption that is not recorded as failed has no embedding.
     """
     from storage.checks import tell
 

@@ -33,7 +33,7 @@ class Family(NamedTuple):
     """How a family of models treats text. For pictures, families differ only in their image processors."""
 
     model: str  #: the name of the class in transformers
-    causal: bool  #: no token attends to a later token, so padding can be removed without any change
+    causal: bool  #: no token attends to a later token, so removing the padding after a text changes no embedding
     lower: bool  #: text must be lower-cased first; CLIP's tokenizer lower-cases by itself
     context: int  #: context length in tokens, used if the checkpoint's configuration states none
     #: AIMv2's text tower gets an explicit causal mask, since its modules are not marked as causal and transformers

@@ -38,7 +38,7 @@ def test_diff_names_settings_pairs_and_datasets_and_puts_the_figures_side_by_sid
     assert "saes.main.k 3 -> 4" in lines
     assert "shard 1: new, 10 images" in lines
     assert "train: 2 with other bytes (of 2)" in lines
-    assert "export: 2 with other bytes (of 2)" in lines
+    assert "export: 2 new, 2 with other bytes (of 4)" in lines
     # The printed figures are those of the catalog.
     shown = next(line.split() for line in lines if line.startswith("own main r2_image"))[3:]
     means = []

@@ -119,3 +119,24 @@ def test_every_stage_ends_in_time_and_the_study_is_completed_at_last(tmp_path: P
     again = begin(file, store)
     _, errors = again.process.communicate(timeout=240)
     assert again.process.returncode == 0, errors
+
+
+FINALIZER = """
+import os, signal, time
+from flows.signals import ending
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)  # the handler raises here, where Python drops the exception
+with ending():
+    last = Last()
+    del last
+    time.sleep(60)
+"""
+
+
+def test_a_signal_that_arrives_in_a_finalizer_ends_the_process_and_prints_no_traceback() -> None:
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", FINALIZER], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (143, "interrupted: run the same command again to go on\n")
+    assert time.monotonic() - began < WITHIN

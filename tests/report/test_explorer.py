@@ -250,8 +250,8 @@ def test_shares_add_up_to_one_wherever_there_is_a_reconstruction(concepts: Any, 
 
 
 def test_small_dictionaries_lie_along_their_principal_axes() -> None:
-    # The three atoms lie on a line. The first coordinate of the map runs along it, and the second is 0. Signs are
-    # chosen such that the largest coordinate is positive.
+    # The three directions lie on a line. The first coordinate of the map runs along this line, and the second is 0. The
+    # sign of an axis is chosen such that the coordinate farthest from 0 is positive.
     places = concept_map(np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [4.0, 0.0, 0.0]]))
     assert places[:, 0].tolist() == pytest.approx([-1.0, -0.5, 1.0])
     assert places[:, 1].tolist() == pytest.approx([0.0, 0.0, 0.0])

@@ -162,7 +162,8 @@ def test_ids_and_bytes_stay_together_whatever_fails_around_them(web: Web, acquir
     for n in (0, 5, 11):
         web.refuse(f"/{n}.jpg", 404)
     acquired.write(*rows)
-    _, shards = acquired.run(min_success=0.0)  # keys depend on the port, so one shard may hold all three failures
+    # Items are sorted by a hash of their URL, which contains a random port, so one shard may hold all three failures.
+    _, shards = acquired.run(min_success=0.0)
     images = acquired.images(shards)
     captions = pl.concat([read_captions(acquired.store, shard) for shard in shards])
     joined = images.join(captions, on="image_id")
