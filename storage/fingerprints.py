@@ -45,13 +45,18 @@ def fingerprint(path: Path, memo: Path) -> str:
     known = read_memo(memo, FILES)
     total, seen = hashlib.sha256(), dict[str, Stamped]()
     for file in files_of(path):
-        stat, name = file.stat(), str(file)
+        stat, name = file.stat(), _text(str(file))
         entry = known.get(name)
         if entry is None or entry[:2] != (stat.st_size, stat.st_mtime_ns):
             with open(file, "rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
             entry = Stamped(stat.st_size, stat.st_mtime_ns, digest)
         seen[name] = entry
-        total.update(f"{file.relative_to(path).as_posix()} {entry.sha256}\n".encode())
-    update_memo(memo, FILES, seen, gone={name for name in known if name.startswith(f"{path}/")} - seen.keys())
+        total.update(f"{file.relative_to(path).as_posix()} {entry.sha256}\n".encode(errors="surrogateescape"))
+    update_memo(memo, FILES, seen, gone={name for name in known if name.startswith(_text(f"{path}/"))} - seen.keys())
     return total.hexdigest()
+
+
+def _text(name: str) -> str:
+    """Return the name of a file as text for a memo, in which bytes that are not UTF-8 are escaped."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # these modules, and zarr, take most of a second to import
 class Digest(NamedTuple):
     """The digest of the rows of one shard."""
 
-    read: str  #: hash over the row numbers, and over the names, sizes and times of the files that hold the rows
+    read: str  #: hash over the row numbers in their order, and over the files that hold the rows: name, size, time
     sha256: str
 
 
@@ -70,8 +70,15 @@ def digests(store: Path, path: Path, pairs: Sequence[Dataset]) -> list[str]:
             place = folder.place(store, shard)
             read, old = folder.read(place), before.get(shard.digest)
             found[shard.digest] = old if old and old.read == read else Digest(read, folder.digest(place))
+        if stamp(path) != now:
+            raise BadInput(f"embeddings:{path}: the folder changed while it was read: run the study again")
         update_memo(memo, FOLDERS, {name: Known(now, found)})
     return [found[shard.digest].sha256 for shard in pairs]
+
+
+def forget(store: Path, path: Path) -> None:
+    """Delete what the memo knows of a folder, so that the next run reads all rows again."""
+    update_memo(store / "sources" / "vectors.json", FOLDERS, {}, {str(path.resolve())})
 
 
 @functools.lru_cache(maxsize=2)
@@ -189,15 +196,14 @@ class Folder:
         from storage.vectors import Parts
 
         total = hashlib.sha256()
-        for array, rows in ((self.vectors.image, place.image), (self.vectors.text, place.text)):
-            pieces = array.pieces(rows) if isinstance(array, Parts) else [(self.stamp, rows)]
-            for file, of_file in pieces:
-                total.update(f"{file if isinstance(file, str) else stamp(file)} {len(of_file)}\n".encode())
-                total.update(of_file.tobytes())
+        for name, array, rows in (("image", self.vectors.image, place.image), ("text", self.vectors.text, place.text)):
+            files = array.stamps(rows) if isinstance(array, Parts) else [(0, self.stamp)]
+            total.update(f"{name} {len(rows)} {files}\n".encode())
+            total.update(rows.tobytes())
         return total.hexdigest()[:20]
 
     def digest(self, place: Place) -> str:
-        """Return the sha256 over the rows of a shard.
+        """Return the sha256 over the rows of a shard. It does not depend on the type in which a file stores the rows.
 
         Raises BadInput, with the row, for a vector that is zero or not finite.
         """
@@ -207,10 +213,14 @@ class Folder:
 
         total = hashlib.sha256()
         for name, array, rows in (("image", self.vectors.image, place.image), ("text", self.vectors.text, place.text)):
-            total.update(f"{name} {array.dtype.str} {len(rows)} {array.shape[1]}\n".encode())
+            total.update(f"{name} {len(rows)} {array.shape[1]}\n".encode())
             for start in range(0, len(rows), BLOCK):
                 block = array[rows[start : start + BLOCK]]
                 if (row := first_bad(block)) is not None:
                     raise BadInput(f"embeddings:{self.path}: {name} row {rows[start + row]} is zero or not finite")
-                total.update(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
+                with np.errstate(over="ignore"):
+                    narrow = block.astype(np.float32)
+                exact = bool((narrow == block).all())  # so equal values in another type have the same digest
+                kept = np.ascontiguousarray(narrow if exact else block.astype(np.float64))
+                total.update(kept.reshape(-1).view(np.uint8).data)
         return total.hexdigest()

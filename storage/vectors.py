@@ -30,6 +30,7 @@ import zarr
 
 from storage.errors import BadInput
 from storage.fingerprints import fingerprint as fingerprint
+from storage.fingerprints import stamp
 from storage.vector_metadata import Metadata, first_true, metadata_of, read_table
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -41,7 +42,8 @@ class Parts:
     """Arrays of rows in several files, which are read like one array. They are not copied into one array."""
 
     def __init__(self, files: Sequence[Path], arrays: Sequence[Array]) -> None:
-        self.files, self.arrays = files, arrays
+        self.arrays = arrays
+        self.read = [stamp(file) for file in files]  # before any value is read, so that a later change is noticed
         self.starts = np.cumsum([0, *(len(array) for array in arrays)])
         self.shape = (int(self.starts[-1]), arrays[0].shape[1])
         self.ndim, self.dtype = 2, np.result_type(*arrays)
@@ -51,7 +53,7 @@ class Parts:
 
     def __getitem__(self, rows: Array | slice) -> Array:
         """Return the rows with the given numbers, or the rows of a slice."""
-        wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else rows
+        wanted = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
         found = np.empty((len(wanted), self.shape[1]), self.dtype)
         for number, mine, of_part in self._split(wanted):
             found[mine] = self.arrays[number][of_part]
@@ -60,9 +62,9 @@ class Parts:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.asarray(self[:], dtype)
 
-    def pieces(self, rows: Array) -> list[tuple[Path, Array]]:
-        """The files that hold some rows, each with the numbers of these rows in it."""
-        return [(self.files[number], of_part) for number, _, of_part in self._split(rows)]
+    def stamps(self, rows: Array) -> list[tuple[int, str]]:
+        """For each part with some of the rows: the number of its first row, and the stamp of its file."""
+        return [(int(self.starts[number]), self.read[number]) for number, _, _ in self._split(rows)]
 
     def _split(self, rows: Array) -> Iterator[tuple[int, Array, Array]]:
         """Yield (part number, positions in `rows`, row numbers in the part) for each part with some of the rows."""

@@ -19,7 +19,7 @@ from storage.listing import SHARD_ROWS
 from storage.memo import read_memo, update_memo
 from storage.pairs import read_images
 from storage.streams import captions_of, first_images, first_of, image_bytes
-from storage.vector_shards import open_folder
+from storage.vector_shards import forget, open_folder
 from tasks.progress import bar
 from tasks.stage import Runtime, stage
 from vlm.batches import EncoderPool, ImageBatches, TextBatches, devices
@@ -211,6 +211,7 @@ def adopt_vectors(out: Path, pairs: Dataset, rows: str, path: str, runtime: Runt
     folder = open_folder(Path(path), stamp(Path(path)))
     place = folder.place(runtime.store, pairs)
     if folder.digest(place) != rows:
+        forget(runtime.store, Path(path))
         raise BadInput(f"embeddings:{path}: the folder changed while the study was running: run the study again")
     vectors, (image, text) = folder.vectors, place
     ids = read_images(runtime.store, pairs, ["image_id"])["image_id"]

@@ -233,6 +233,86 @@ def test_digests_are_remembered_by_file_and_a_new_part_reads_no_other(
     assert list(json.loads(memo.read_text())) == [str(folder)]
 
 
+def write_part(folder: Path, number: int, kind: str = "<f4", keys: int | None = None) -> None:
+    """Write one part of a folder in clip-retrieval's layout, with values that every type of number holds exactly.
+
+    keys: the number of the part whose names the metadata has; default: its own.
+    """
+    rng = np.random.default_rng(number)
+    for name in ("img_emb", "text_emb", "metadata"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for name in ("img_emb", "text_emb"):
+        values = rng.integers(1, 9, (4, DIM)).astype(kind)
+        np.save(folder / name / f"{name}_{number}.npy", values)
+    names = [f"{4 * (number if keys is None else keys) + row:03}.jpg" for row in range(4)]
+    pl.DataFrame({"image_path": names, "caption": names}).write_parquet(
+        folder / "metadata" / f"metadata_{number}.parquet"
+    )
+
+
+def test_names_that_change_places_between_parts_change_the_digest(tmp_path: Path) -> None:
+    """The same rows of the same files are read, in another order."""
+    folder, store = tmp_path / "vectors", tmp_path / "store"
+    write_part(folder, 0, keys=1)
+    write_part(folder, 1, keys=0)
+    shards = acquire(store, folder, shard_size=8)
+    wrong = digests(store, folder, shards)
+    swapped = {n: (folder / "metadata" / f"metadata_{n}.parquet").read_bytes() for n in (0, 1)}
+    for n in (0, 1):
+        (folder / "metadata" / f"metadata_{n}.parquet").write_bytes(swapped[1 - n])
+    right = digests(store, folder, acquire(store, folder, shard_size=8))
+    assert right != wrong
+    assert digests(tmp_path / "new", folder, acquire(tmp_path / "new", folder, shard_size=8)) == right
+
+
+def test_a_part_of_another_type_changes_no_digest_of_other_rows(tmp_path: Path) -> None:
+    folder, store = tmp_path / "vectors", tmp_path / "store"
+    write_part(folder, 0, "<f2")
+    shards = acquire(store, folder)
+    before = digests(store, folder, shards)
+    write_part(folder, 1, "<f8")
+    shards = acquire(store, folder)
+    (store / "sources" / "vectors.json").unlink()
+    assert digests(store, folder, shards)[:1] == before
+    adopt_vectors.make(Runtime(store=store), pairs=shards[0], rows=before[0], path=str(folder))
+
+
+def test_a_part_that_is_replaced_while_digests_are_made_leaves_no_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, store = tmp_path / "vectors", tmp_path / "store"
+    write_part(folder, 0)
+    write_part(folder, 1)
+    shards = acquire(store, folder)
+    digest = vector_shards.Folder.digest
+
+    def replacing(self: Any, place: Any) -> str:
+        other = np.full((4, DIM), 7, "<f4")
+        np.save(folder / "new.npy", other)
+        (folder / "new.npy").rename(folder / "img_emb" / "img_emb_1.npy")
+        return digest(self, place)
+
+    monkeypatch.setattr(vector_shards.Folder, "digest", replacing)
+    with pytest.raises(BadInput, match="the folder changed while it was read"):
+        digests(store, folder, shards)
+    monkeypatch.undo()
+    after = digests(store, folder, shards)
+    assert after == digests(tmp_path / "new", folder, acquire(tmp_path / "new", folder))
+
+
+def test_a_digest_that_turned_out_wrong_is_forgotten(tmp_path: Path) -> None:
+    pairs = Pairs([["a"], ["b"]])
+    folder, store = pairs.write(tmp_path / "one", [0, 1], [0, 1]), tmp_path / "store"
+    (shard,) = acquire(store, folder)
+    (rows,) = digests(store, folder, [shard])
+    memo = store / "sources" / "vectors.json"
+    memo.write_text(memo.read_text().replace(rows, "0" * 64))
+    (wrong,) = digests(store, folder, [shard])
+    with pytest.raises(BadInput, match="run the study again"):
+        adopt_vectors.make(Runtime(store=store), pairs=shard, rows=wrong, path=str(folder))
+    assert digests(store, folder, [shard]) == [rows]
+
+
 def test_a_folder_that_changed_since_its_digest_was_taken_is_not_embedded(tmp_path: Path) -> None:
     pairs = Pairs([["a"], ["b"]])
     folder = pairs.write(tmp_path / "one", [0, 1], [0, 1])
