@@ -14,6 +14,7 @@ from sae.architectures import ARCHITECTURES
 from sae.model import MEANS, SAE, Config, SAEFormatError
 
 Tensors = dict[str, Tensor]
+EVEN = 1e-3  # largest difference of the norms of atoms, as a share of the largest norm, at which they count as equal
 
 
 class Linear(NamedTuple):
@@ -57,6 +58,21 @@ def fold(linear: Linear, architecture: str, k: int, preprocessing: str, where: s
         )
     except SAEFormatError as error:
         raise SAEFormatError(f"{where}: {str(error).removeprefix('SAE: ')}") from error
+
+
+def even_norms(decoder: Tensor, architecture: str, where: Path | str) -> None:
+    """Raise SAEFormatError unless all atoms [C, d] have the same norm, and one above 0.
+
+    Such norms are needed where the other library ranks its codes before they are multiplied by the norms of the atoms:
+    after folding, other codes would be the largest.
+    """
+    norm = decoder.norm(dim=1)
+    least, most = float(norm.min()), float(norm.max())
+    if most - least > EVEN * most or most == 0:
+        raise SAEFormatError(
+            f"{where}: a {architecture} SAE that ranks codes before the norms of its atoms cannot be folded: the norms "
+            f"are {least:.3g} to {most:.3g}, and must be equal and above 0"
+        )
 
 
 def checked(tensors: Tensors, shapes: dict[str, str], where: Path) -> Tensors:

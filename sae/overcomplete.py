@@ -18,7 +18,18 @@ from torch.nn.functional import normalize
 
 from sae.architectures import ARCHITECTURES
 from sae.calibration import calibrate
-from sae.foreign import Linear, Tensors, checked, fold, is_topk, nothing_more, refuse_unknown, whole_bias, whole_number
+from sae.foreign import (
+    Linear,
+    Tensors,
+    checked,
+    even_norms,
+    fold,
+    is_topk,
+    nothing_more,
+    refuse_unknown,
+    whole_bias,
+    whole_number,
+)
 from sae.model import SAE, SAEFormatError, pre_activations, read_json, unreadable
 from sae.rows import Matrix
 
@@ -111,6 +122,8 @@ def from_overcomplete(
             f"{file}: holds no k, the number of codes per row of a topk SAE: give k (in a study: saes.k)"
         )
     kept = whole_number(k, 0, width, "the given k", file)
+    if row.selection == "row" or (row.threshold == "calibrated" and threshold is None):
+        even_norms(linear.decoder, architecture, file)
     if row.threshold == "calibrated" and threshold is None:
         if rows is None or not kept:
             raise SAEFormatError(f"{file}: a state dict of BatchTopKSAE has no threshold: give it, or k and rows")

@@ -15,13 +15,23 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sae.architectures import ARCHITECTURES
-from sae.foreign import Linear, Tensors, checked, fold, is_topk, nothing_more, refuse_unknown, whole_bias, whole_number
+from sae.foreign import (
+    Linear,
+    Tensors,
+    checked,
+    even_norms,
+    fold,
+    is_topk,
+    nothing_more,
+    refuse_unknown,
+    whole_bias,
+    whole_number,
+)
 from sae.model import SAE, SAEFormatError, read_json, read_safetensors
 
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
 VERSION = "6.0.0"  # version of the layout that is written; older versions of SAELens expect other keys
-EVEN = 1e-3  # largest difference of the norms of atoms at which they count as equal
 #: (architecture, activation function) in cfg.json -> the architecture of this project with the same rule. The first
 #: function of an architecture is its default.
 RULES = {pair: row.name for row in ARCHITECTURES.values() for pair in row.saelens}
@@ -217,6 +227,5 @@ def _ranks(entries: dict[str, Any], rule: str, decoder: Tensor, where: Path) -> 
     by_norm = _flag(entries, "rescale_acts_by_decoder_norm", False, where)
     if by_norm and rule != "topk":
         raise SAEFormatError(f"{where}: rescale_acts_by_decoder_norm is true; it can be read for topk alone")
-    norm = decoder.norm(dim=1)
-    if rule == "topk" and not by_norm and float(norm.max() - norm.min()) > EVEN:
-        raise SAEFormatError(f"{where}: a topk SAE that ranks codes before the norms of its atoms cannot be folded")
+    if rule == "topk" and not by_norm:
+        even_norms(decoder, rule, where)

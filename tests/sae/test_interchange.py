@@ -198,6 +198,28 @@ def test_what_saelens_has_and_we_do_not_is_refused(tmp_path, changes, says):
         from_saelens(saelens_folder(tmp_path / "a", BY_HAND, **changes))
 
 
+def test_uneven_or_silent_atoms_of_a_topk_sae_are_refused_however_small_they_are(tmp_path):
+    """Row (1, .5) has the pre-activations 1 and .5. The library keeps the first; folding by the norms would keep the
+    second."""
+    uneven = state(**{"dictionary._weights": torch.tensor([[1e-4, 0.0], [0.0, 9e-4]])})
+    torch.save(uneven, tmp_path / "uneven.pt")
+    silent = state(**{"dictionary._weights": torch.tensor([[0.0, 0.0], [3.0, 4.0]])})
+    torch.save(silent, tmp_path / "silent.pt")
+    says = "ranks codes before the norms of its atoms cannot be folded"
+    with pytest.raises(SAEFormatError, match=says):
+        from_overcomplete(tmp_path / "uneven.pt", architecture="topk", k=1, normalization="identity")
+    with pytest.raises(SAEFormatError, match=says):
+        from_overcomplete(tmp_path / "uneven.pt", k=1, rows=(rows(dim=2), rows(dim=2)), normalization="identity")
+    with pytest.raises(SAEFormatError, match=says):
+        from_overcomplete(tmp_path / "silent.pt", architecture="topk", k=1)
+    assert from_overcomplete(tmp_path / "uneven.pt", architecture="topk", k=1).config.k == 1  # l2 makes the norms even
+    assert from_overcomplete(tmp_path / "silent.pt", architecture="relu").config.architecture == "relu"
+    small = {**BY_HAND, "W_dec": [[1e-4, 0.0], [0.0, 9e-4]]}
+    del small["threshold"]
+    with pytest.raises(SAEFormatError, match=says):
+        from_saelens(saelens_folder(tmp_path / "a", small, architecture="topk", k=1))
+
+
 def test_broken_files_are_named(tmp_path):
     folder = saelens_folder(tmp_path / "a", {"W_enc": BY_HAND["W_enc"]})
     with pytest.raises(SAEFormatError, match=r"missing tensor b_enc, W_dec, b_dec, threshold; it has W_enc"):
