@@ -103,16 +103,25 @@ class State(dict[Key, Entry]):
     def __init__(self) -> None:
         super().__init__()
         self._of_kind: dict[str, dict[Key, Entry]] = {}
+        self._of_sae: dict[tuple[Any, ...], dict[Key, Entry]] = {}  # by kind, model, SAE and seed
 
     def add(self, *entries: Entry) -> None:
         """Add entries. An entry replaces the one with the same key."""
         for entry in entries:
             self[entry.key] = entry
             self._of_kind.setdefault(entry.kind, {})[entry.key] = entry
+            self._of_sae.setdefault((entry.kind, entry.model, entry.sae, entry.seed), {})[entry.key] = entry
 
     def of(self, kind: str, **wanted: Any) -> list[Entry]:
-        """Return the entries of a kind with the wanted model, sae, seed or shard. Takes time linear in their number."""
-        return narrowed(self._of_kind.get(kind, {}).values(), kind, **wanted)
+        """Return the entries of a kind with the wanted model, sae, seed or shard.
+
+        Takes time linear in the number of entries of the kind, or of the SAE where `wanted` names one SAE.
+        """
+        if wanted.keys() >= {"model", "sae", "seed"}:
+            held = self._of_sae.get((kind, wanted["model"], wanted["sae"], wanted["seed"]), {})
+        else:
+            held = self._of_kind.get(kind, {})
+        return narrowed(held.values(), kind, **wanted)
 
     def dataset(self, kind: str, **at: Any) -> Dataset | None:
         """Return the handle of the dataset with this key, or None."""
