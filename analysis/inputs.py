@@ -15,8 +15,10 @@ from analysis.coactivation import Codes, codes_by_item
 from analysis.tables import fill
 from sae import SAE
 from storage.catalog import create_views, frame
+from storage.embeddings import read_attributes
 from storage.errors import BadInput
 from storage.listing import SHARD_ROWS
+from storage.pairs import read_images
 from storage.rows import Ints, Rows, select
 from storage.runs import Entry
 from storage.statements import statement
@@ -59,6 +61,16 @@ class Analysis:
         pairs = {e.shard: e.dataset for e in self.entries if e.kind == "acquire"}
         embeddings = {e.shard: e.dataset for e in self.entries if e.kind == "embed"}
         return select(self.store, [pairs[shard] for shard in embeddings], list(embeddings.values()), self.heldout)
+
+    def failed(self) -> list[int]:
+        """The ids of the images that the model could not embed."""
+        pairs = {e.shard: e.dataset for e in self.entries if e.kind == "acquire"}
+        embeddings = {e.shard: e.dataset for e in self.entries if e.kind == "embed"}
+        ids: list[int] = []
+        for shard, dataset in embeddings.items():
+            if rows := read_attributes(self.store, dataset)["failed_rows"]:
+                ids += read_images(self.store, pairs[shard], ["image_id"])["image_id"].gather(rows).to_list()
+        return ids
 
     @functools.cached_property
     def counted(self) -> Rows:
@@ -121,6 +133,12 @@ def open_part(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
     pairs. The message says what to change or to run.
     """
     create_views(con, analysis.store, analysis.entries, analysis.heldout)
+    if failed := analysis.failed():
+        # An image that was acquired, but could not be embedded, has no codes. It would count as an image without any
+        # active concept, and so would its captions.
+        con.execute("ALTER VIEW images RENAME TO acquired_images")
+        con.execute("CREATE TABLE failed_images AS SELECT unnest(?::BIGINT[]) AS image_id", [failed])
+        con.execute("CREATE VIEW images AS FROM acquired_images ANTI JOIN failed_images USING (image_id)")
     _check_items(con, analysis.split)
     trained = [entry for entry in analysis.entries if entry.kind == "train"]
     for entry in trained:

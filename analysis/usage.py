@@ -129,7 +129,7 @@ def shuffled_shares(
 
 STATISTIC = Statistic(
     name="usage",
-    version="1",
+    version="2",
     needs=("concept_geometry", "concept_monosemanticity"),
     tables={"concepts": CONCEPTS, "concept_groups": GROUPS},
     adds=("null_draws",),

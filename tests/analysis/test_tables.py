@@ -12,6 +12,7 @@ import duckdb
 import polars as pl
 import pytest
 import torch
+import zarr
 
 from analysis import bridges, floors
 from analysis.inputs import Analysis, open_part
@@ -79,6 +80,24 @@ def with_another_sae(store: Path, analysis: Analysis, name: str, seed: int, widt
         exported.model_copy(update={"sae": name, "seed": seed}),
     ]
     return dataclasses.replace(analysis, entries=[*analysis.entries, *more])
+
+
+def test_an_image_that_could_not_be_embedded_is_not_counted_and_neither_are_its_captions(store: Path) -> None:
+    analysis = analysis_of(store)
+    embedded = next(entry for entry in analysis.entries if entry.kind == "embed")
+    all_images = opened(analysis).execute("FROM images SELECT image_id ORDER BY image_id").fetchall()
+    captions = opened(analysis).execute("SELECT count(*) FROM pairs").fetchone()
+    (of_failed,) = opened(analysis).execute("SELECT count(*) FROM pairs WHERE image_id = ?", all_images[3]).fetchone()
+    array = zarr.open_array(store / embedded.dataset.path / "image", mode="r+")
+    array[3] = float("nan")
+    array.attrs["failed_rows"] = [3]
+    con = opened(analysis)
+    assert con.execute("FROM images SELECT image_id ORDER BY image_id").fetchall() == all_images[:3] + all_images[4:]
+    assert con.execute("SELECT count(*) FROM pairs").fetchone() == (captions[0] - of_failed,)
+    assert of_failed > 0
+    fill(con, "group_sizes", split="all")
+    sums = con.execute("SELECT sum(images), sum(texts) FROM group_sizes").fetchone()
+    assert sums == (len(analysis.counted.image), len(analysis.counted.text))
 
 
 def test_bridges_of_a_planted_study(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
