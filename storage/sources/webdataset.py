@@ -19,10 +19,11 @@ from pydantic import Field, field_validator
 from storage.dataset import locked
 from storage.errors import BadInput
 from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError, is_transient
+from storage.sources.captions import EMPTY, Texts, captions_of, left_out, texts_of
 from storage.sources.download import Policy, Wanted, download
 from storage.sources.files import indexed, is_picture
 from storage.sources.section import DownloadsSection, is_url, resolved
-from storage.sources.tables import captions_of, stamp, texts_of
+from storage.sources.tables import stamp
 
 if TYPE_CHECKING:  # polars takes a fifth of a second to import
     import polars as pl
@@ -37,6 +38,7 @@ INDEX: dict[str, Any] = {
     "size": int,
     "sha256": str,
     "texts": list[str],
+    "left_out": list[list[str]],
     "cause": str,
 }
 Drops = list[Dropped]
@@ -133,7 +135,8 @@ class WebDataset(Source):
         for name, path in self._files(dropped).items():
             for row in self._index(path).iter_rows(named=True):
                 key = f"{name}/{row['key']}"
-                captions = captions_of(key, row["texts"] or [])
+                captions = captions_of(key, row["texts"])
+                dropped += left_out(key, row["left_out"])
                 if row["cause"] is not None:
                     dropped.append(Dropped(key, row["cause"]))
                 elif not captions:
@@ -229,7 +232,7 @@ class WebDataset(Source):
                 stem, _, extension = base.partition(".")
                 key = f"{folder}/{stem}" if folder else stem
                 if row.get("key") != key:
-                    row = dict.fromkeys(INDEX) | {"key": key, "texts": []}
+                    row = dict.fromkeys(INDEX) | {"key": key, "texts": [], "left_out": []}
                     rows.append(row)
                 self._member(archive, info, extension, row)
         for row in rows:
@@ -249,7 +252,9 @@ class WebDataset(Source):
             row |= {"image": info.name, "offset": info.offset_data, "size": info.size}
             row["sha256"] = _sum(archive, info) if info.size <= self.max_image_bytes else f"{info.size} bytes"
         elif not is_image:
-            row["texts"] += _texts(archive, info, inside)
+            found = _texts(archive, info, inside)
+            row["texts"] += found.texts
+            row["left_out"] += map(list, found.left_out)
 
 
 def refused(info: tarfile.TarInfo) -> str:
@@ -282,15 +287,17 @@ def _sum(archive: tarfile.TarFile, info: tarfile.TarInfo) -> str:
     return hashlib.sha256(member.read() if member else b"").hexdigest()
 
 
-def _texts(archive: tarfile.TarFile, info: tarfile.TarInfo, inside: str) -> list[str]:
-    """Return the captions in a member: its whole text, or the values at the key `inside` of its JSON.
-
-    Empty when the text or the key cannot be read.
-    """
-    member = archive.extractfile(info) if info.size <= MAX_TEXT_BYTES else None
+def _texts(archive: tarfile.TarFile, info: tarfile.TarInfo, inside: str) -> Texts:
+    """Return the captions in a member: its whole text, or the values at the key `inside` of its JSON."""
+    if info.size > MAX_TEXT_BYTES:
+        return Texts([], [("caption file too large", f"{info.name}: {info.size:,} bytes")])
+    member = archive.extractfile(info)
+    data = member.read() if member else b""
+    if not inside:
+        return texts_of(data)
     try:
-        text = member.read().decode("utf-8-sig") if member else ""
-        values = texts_of(json.loads(text)[inside]) if inside else [text]
-    except (UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError):
-        return []  # a sample without captions is dropped, with the cause "no caption"
-    return [value for value in values if isinstance(value, str)]
+        return texts_of(json.loads(data)[inside])
+    except (ValueError, RecursionError) as error:
+        return Texts([], [("caption file is not JSON", f"{info.name}: {error}")])
+    except (KeyError, TypeError):
+        return Texts([], [(EMPTY, f"{info.name} has no key {inside!r}")])
