@@ -18,7 +18,14 @@ ADVICE = {
     "their column",
     "path out of the folder": "names of images must stay below pairs.path",
     "no caption": "pairs.caption_column names the column of captions; without a table, the captions of IMAGE.jpg are "
-    "the lines of IMAGE.txt",
+    "the lines of IMAGE.txt; in tars, pairs.caption names the extension of the captions",
+    "no image in the sample": "the image and the caption of a sample have one name up to the first dot, as 0000.jpg "
+    "and 0000.txt; pairs.image_member names the extension of the images",
+    "several images in the sample": 'pairs.image_member names the extension of the images, as "jpg" or "depth.png"',
+    "several samples of that key": "an archive holds a file twice, and it is unclear which caption belongs to which "
+    "image: write the shard anew with each file once",
+    "sample inside another sample": "names of one sample are equal up to the first dot, so that photo.jpg and "
+    'photo.1.jpg belong together; with pairs.key_ends = "last dot" they are two samples',
     EMPTY: "pairs.caption_column names the column of captions",
     NO_TEXT: "a caption is a text or a list of texts: set pairs.caption_column to a column that holds these",
     "no bytes in the table": "the table holds the images' paths alone: write it with the images in it, or set "

@@ -111,7 +111,8 @@ def indexed(file: Path, memo: Path, key: str, build: Callable[[Path], pl.DataFra
     of `build`.
     """
     stat = file.stat()
-    name = hashlib.sha256(f"{file} {stat.st_size} {stat.st_mtime_ns} {key}".encode()).hexdigest()[:24]
+    state = f"{file} {stat.st_size} {stat.st_mtime_ns} {key}"
+    name = hashlib.sha256(state.encode(errors="surrogateescape")).hexdigest()[:24]
     path = memo / f"{name}.parquet"
     table = _read(path)
     if table is None:
