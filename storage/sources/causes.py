@@ -24,6 +24,7 @@ ADVICE = {
     "several images in the sample": 'pairs.image_member names the extension of the images, as "jpg" or "depth.png"',
     "several samples of that key": "an archive holds a file twice, and it is unclear which caption belongs to which "
     "image: write the shard anew with each file once",
+    "archive without an end": "a shard may be cut short: compare its size with the original, or write it again",
     "sample inside another sample": "names of one sample are equal up to the first dot, so that photo.jpg and "
     'photo.1.jpg belong together; with pairs.key_ends = "last dot" they are two samples',
     EMPTY: "pairs.caption_column names the column of captions",

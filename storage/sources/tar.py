@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
+from storage.sources.archive import Member, members_of, read_member
 from storage.sources.captions import EMPTY, Texts, shown, texts_of
 from storage.sources.files import is_picture, key_of, locator_of
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # polars takes a fifth of a second to import
 
 MAX_TEXT_BYTES = 1 << 20
 VERSION = 2  # an index that an earlier version wrote has other columns and other samples
-BLOCK = 512  # bytes; headers of members begin at its multiples
 INDEX: dict[str, Any] = {
     "key": str,  # None for what concerns the whole shard
     "image": str,
@@ -36,8 +35,7 @@ INDEX: dict[str, Any] = {
     "detail": str,
 }
 NO_IMAGE, SEVERAL, COPIES = "no image in the sample", "several images in the sample", "several samples of that key"
-DOTS, AFTER_END = "sample inside another sample", "data after the end of the archive"
-NO_LABEL = "label is no text"
+DOTS, NO_LABEL = "sample inside another sample", "label is no text"
 #: Extensions that are taken first: a photo is taken, and not its raw or HEIC file beside it.
 USUAL = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif", "jfif"})
 SHOWN_NAMES = 6  # names of members in the detail of a cause
@@ -52,16 +50,6 @@ class Options(NamedTuple):
     image_member: str | None = None  #: extension of the image; None for the extension of a picture
     labels: tuple[str, ...] = ()  #: extensions, or "json:KEY", beside ".cls"
     key_ends: KeyEnds | None = None
-
-
-class Member(NamedTuple):
-    """One file in an archive."""
-
-    name: str
-    offset: int
-    size: int
-    refusal: str  #: the reason to refuse the member, or ""
-    number: int  #: its number among the members
 
 
 class Part(NamedTuple):
@@ -84,67 +72,12 @@ def index_of(path: Path, options: Options) -> pl.DataFrame:
 
     reader = _Reader(options)
     with path.open("rb") as file:
-        members, junk = _members(file)
+        members, remarks = members_of(file)
         samples, inside = _samples(members, options)
         aside = _aside(samples, options)
         rows = [reader.row(file, key, sample, aside, key in inside) for key, sample in samples.items()]
-    if junk is not None:
-        rows.append(_empty_row(None) | {"cause": AFTER_END, "detail": f"from byte {junk:,}"})
+    rows += [_empty_row(None) | {"cause": cause, "detail": detail} for cause, detail in remarks]
     return pl.DataFrame(rows, schema=INDEX)
-
-
-def refused(info: tarfile.TarInfo) -> str:
-    """Return the reason to refuse a member, or ""."""
-    if not info.isreg() or info.issparse():
-        return "not a regular file"
-    if info.name.startswith("/") or "\\" in info.name or "\0" in info.name or ".." in info.name.split("/"):
-        return "path out of the archive"
-    return ""
-
-
-def _members(file: IO[bytes]) -> tuple[list[Member], int | None]:
-    """Return the members of the archives in a file, and the place of data after the last archive that is no archive.
-
-    Archives that were written one after the other, as by `cat a.tar b.tar`, count as one. What macOS adds to an archive
-    is left out. Raises tarfile.ReadError where a header is damaged: after that place, nothing could be found.
-    """
-    found: list[Member] = []
-    start: int | None = 0
-    while start is not None:
-        file.seek(start)
-        archive = tarfile.open(fileobj=file, mode="r:", encoding="utf-8")  # noqa: SIM115  # closed by the caller
-        count = 0
-        while (info := archive.next()) is not None:
-            if info.size < 0 or archive.offset <= info.offset:  # else the next header would be read again, for ever
-                raise tarfile.ReadError(f"the header at byte {info.offset:,} is damaged")
-            archive.members.clear()  # type: ignore[attr-defined]
-            count += 1
-            if not info.isdir() and not _of_macos(info.name):
-                found.append(Member(info.name, info.offset_data, info.size, refused(info), len(found)))
-        follows = _data_after(file, archive.offset)
-        if follows is not None and follows == archive.offset:
-            if count or start == 0:
-                raise tarfile.ReadError(f"the header at byte {follows:,} is damaged")
-            return found, follows
-        start = follows
-    return found, None
-
-
-def _of_macos(name: str) -> bool:
-    """Whether macOS added a member for itself: its attributes of a file, or of a folder."""
-    *folders, base = name.split("/")
-    return base.startswith("._") or base == ".DS_Store" or "__MACOSX" in folders
-
-
-def _data_after(file: IO[bytes], offset: int) -> int | None:
-    """Return the first block from `offset` on that is not all zeros. None if there is none."""
-    file.seek(offset)
-    while data := file.read(1 << 20):
-        zeros = len(data) - len(data.lstrip(b"\0"))
-        if zeros < len(data):
-            return offset + zeros - zeros % BLOCK
-        offset += len(data)
-    return None
 
 
 def _samples(members: Sequence[Member], options: Options) -> tuple[dict[str, Sample], set[str]]:
@@ -308,7 +241,7 @@ class _Reader:
             image = images[0].member
             row |= {"image": locator_of(image.name), "offset": image.offset, "size": image.size}
             small = image.size <= self.options.max_image_bytes
-            row["sha256"] = hashlib.sha256(_read(file, image)).hexdigest() if small else f"{image.size} bytes"
+            row["sha256"] = hashlib.sha256(read_member(file, image)).hexdigest() if small else f"{image.size} bytes"
         for text in texts:
             if not text.refusal:
                 found = self._texts(file, text)
@@ -333,7 +266,7 @@ class _Reader:
         name = key_of(text.name)
         if text.size > MAX_TEXT_BYTES:
             return Texts([], [("caption file too large", f"{name}: {text.size:,} bytes")])
-        data = _read(file, text)
+        data = read_member(file, text)
         if not self.inside:
             return texts_of(data)
         try:
@@ -350,7 +283,7 @@ class _Reader:
             cause = member.refusal and f"label {member.refusal}"
             row["left_out"].append([cause or "label file too large", f"{name}: {member.size:,} bytes"])
             return
-        value: Any = _read(file, member)
+        value: Any = read_member(file, member)
         if inside:
             try:
                 value = json.loads(value)
@@ -390,11 +323,3 @@ def _names(parts: Sample) -> str:
     """Return the names of members for the ledger, without their folders."""
     names = [key_of(part.member.name.rpartition("/")[2]) for part in parts]
     return ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
-
-
-def _read(file: IO[bytes], member: Member) -> bytes:
-    file.seek(member.offset)
-    data = file.read(member.size)
-    if len(data) < member.size:
-        raise tarfile.ReadError(f"the archive ends within {key_of(member.name)}")
-    return data

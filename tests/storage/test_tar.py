@@ -290,6 +290,13 @@ def test_an_archive_that_ends_early_is_refused(tmp_path: Path, length: int) -> N
         opened(WHOLE[:length], tmp_path).list()
 
 
+def test_an_archive_without_its_end_is_counted(tmp_path: Path) -> None:
+    """It may have been cut between two members, or its writer was never closed."""
+    listing = opened(WHOLE[: 512 * 4], tmp_path).list()
+    assert [item.source_key for item in listing.items] == ["s/a"]
+    assert listing.dropped == [Dropped("s", "archive without an end", "it may be cut short after byte 2,048")]
+
+
 def test_a_damaged_header_is_refused_and_a_negative_size_does_not_hang(tmp_path: Path) -> None:
     torn = bytearray(WHOLE)
     torn[1024:1030] = b"\xff" * 6
