@@ -15,6 +15,7 @@ import tarfile
 from collections import Counter
 from pathlib import Path
 
+import duckdb
 import pyarrow
 import pytest
 from hypothesis import given
@@ -22,11 +23,13 @@ from hypothesis import strategies as st
 from web_support import Web
 
 from storage.errors import BadInput
+from storage.listing import write_labels
 from storage.sources import Label, SourceError, compressed
 from storage.sources.download import Policy
 from storage.sources.registry import open_source
 from storage.sources.tar import Options
 from storage.sources.webdataset import WebDataset, expand
+from storage.statements import statement
 
 POLICY = Policy(allow_private_addresses=True, back_off=0.01, timeout=5, tries=2)
 
@@ -299,6 +302,18 @@ def test_the_section_passes_its_keys(tmp_path: Path) -> None:
     assert listing.labels == [Label("s/a", "cls", "3"), Label("s/a", "kind", "p"), Label("s/a", "kind", "7")]
     with pytest.raises(ValueError, match="neither an extension nor"):
         open_source({**section, "labels": ["a b"]}, tmp_path / "store")
+    # The view of labels joins them to the images that were acquired.
+    (tmp_path / "store").mkdir(exist_ok=True)
+    labels = write_labels(tmp_path / "store", [*listing.labels, Label("s/gone", "cls", "4")])
+    assert labels is not None
+    with duckdb.connect() as con:
+        con.execute("CREATE VIEW images AS SELECT 7 AS image_id, 's/a' AS source_key")
+        con.execute(statement("views/labels", labels=[tmp_path / "store" / labels.path / "labels.parquet"]))
+        assert con.execute("FROM labels ORDER BY ALL").fetchall() == [
+            (7, "cls", "3"),
+            (7, "kind", "7"),
+            (7, "kind", "p"),
+        ]
 
 
 def test_braces() -> None:
