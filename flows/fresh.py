@@ -9,7 +9,7 @@ from flows.config import Study
 from flows.jobs import STEPS, Given, Job
 from flows.stages import STAGES
 from storage import failures
-from storage.listing import Scan, write_ledger
+from storage.listing import Scan, write_labels, write_ledger
 from storage.pairs import read_failures
 from storage.runs import Entry, Run, State
 from storage.sources.section import source_of
@@ -54,7 +54,11 @@ def _acquired(given: Given, scanned: Scan) -> bool:
     ledger = write_ledger(store, scanned.dropped, read_failures(store, shards))
     if given.last is None or [entry.dataset for entry in given.last.of("ledger")] != [ledger]:
         return False
+    labels = write_labels(store, scanned.labels)
+    if [entry.dataset for entry in given.last.of("labels")] != ([] if labels is None else [labels]):
+        return False
     given.state.add(Entry(kind="ledger", dataset=ledger, inputs=shards))
+    given.state.add(*given.last.of("labels"))
     failures.tally(store, shards).check(pairs.min_success)
     return True
 

@@ -104,12 +104,13 @@ def jobs_of(stage: str, given: Given) -> Iterator[Job]:
 
 
 def current_ledger(last: Run, state: State) -> list[Entry]:
-    """The ledger of the last run, in a list, if it was written for the shards of `state`; else an empty list.
+    """The ledger of the last run, and its labels if it has any, if the ledger was written for the shards of `state`.
 
     Runs of version 0.1 do not record the shards of a ledger.
     """
     shards = {entry.dataset.path for entry in state.of("acquire")}
-    return [entry for entry in last.of("ledger") if {handle.path for handle in entry.inputs} in (set(), shards)]
+    ledger = [entry for entry in last.of("ledger") if {handle.path for handle in entry.inputs} in (set(), shards)]
+    return [*ledger, *last.of("labels")] if ledger else []
 
 
 @step_of("acquire")

@@ -27,7 +27,7 @@ from flows.records import keeping_records
 from flows.stages import STAGES
 from storage import failures, uses
 from storage.dataset import Dataset, manifest_of
-from storage.listing import Scan
+from storage.listing import Scan, write_labels
 from storage.record import Record
 from storage.runs import Entry, Key
 from storage.sources.section import rules_of, source_of
@@ -236,6 +236,9 @@ def _acquire(course: Course) -> Iterator[Outcome]:
     acquired = [e.dataset for e in given.state.of("acquire")]
     written = ledger(scanned.dropped, acquired, pairs.min_success, runtime)
     yield Entry(kind="ledger", dataset=written, inputs=acquired)
+    labels = write_labels(runtime.store, scanned.labels)
+    if labels is not None:
+        yield Entry(kind="labels", dataset=labels)
 
 
 def _train(course: Course, cluster: Cluster | None) -> Iterator[Outcome]:

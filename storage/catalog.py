@@ -49,6 +49,8 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         con.execute(statement("views/pairs", captions=paths("acquire", "captions.parquet")))
     if ledger := paths("ledger", "ledger.parquet"):
         con.execute(statement("views/ledger", ledger=ledger))
+    if labels := paths("labels", "labels.parquet"):
+        con.execute(statement("views/labels", labels=labels))
     for view, kind, name in (("training", "train", "training.parquet"), ("activations", "export", "{shard}.parquet")):
         keys = dict.fromkeys((e.model, e.sae, e.seed) for e in entries if e.kind == kind)
         selects = [

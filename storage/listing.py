@@ -19,7 +19,9 @@ from storage.dataset import Address, Dataset, address, complete, locked, materia
 from storage.errors import BadInput
 from storage.manifest import Damaged
 from storage.memo import read_memo, update_memo
-from storage.sources import Dropped, Item, Source
+from storage.sources import Dropped, Item, Label, Source
+from storage.sources.captions import clean
+from storage.sources.causes import nothing_offered
 
 SHARD_ROWS = 2**20  # the id of an item is shard number x 2^20 + row
 SCHEMA: dict[str, Any] = {
@@ -33,6 +35,7 @@ SCHEMA: dict[str, Any] = {
         pl.Struct({"row": pl.Int32, "source_key": pl.String, "text": pl.String, "removed": pl.Boolean})
     ),
 }
+LABELS: dict[str, Any] = {"source_key": pl.String, "name": pl.String, "label": pl.String}
 DROPPED: dict[str, Any] = {"source_key": pl.String, "shard": pl.Int32, "cause": pl.String, "detail": pl.String}
 
 
@@ -57,6 +60,7 @@ class Scan(NamedTuple):
     new: int  #: number of shards that did not exist at the last scan
     changed: int  #: number of shards whose listing differs from the last scan
     source: str  #: recipe of the source, the name of the folder with its manifest and ledger of attempts
+    labels: Sequence[Label]  #: labels that the source gives its items
     moved: dict[int, list[str]]  #: {shard: keys of the items that failed in it and were acquired in a later shard}
 
 
@@ -68,7 +72,7 @@ def scan(store: Path, source: Source, shard_size: int) -> Scan:
     """
     listing = source.list()
     if not listing.items:
-        raise BadInput(f"the source {source.name!r} holds no image-text pairs: {source.identity}")
+        raise nothing_offered(source.name, source.identity, listing.dropped)
     at = _address(source, shard_size)
     folder = store / at.path
     with locked(folder):
@@ -86,6 +90,7 @@ def scan(store: Path, source: Source, shard_size: int) -> Scan:
         new=len(listings) - len(before),
         changed=sum(old.digest != now.digest for old, now in kept),
         source=at.recipe,
+        labels=listing.labels,
         moved={shard: keys for shard, keys in moved.items() if keys},
     )
 
@@ -106,7 +111,7 @@ def foresee(store: Path, source: Source, shard_size: int) -> list[Foreseen]:
     """
     listing = source.list()
     if not listing.items:
-        raise BadInput(f"the source {source.name!r} holds no image-text pairs: {source.identity}")
+        raise nothing_offered(source.name, source.identity, listing.dropped)
     folder = store / _address(source, shard_size).path
     shards = assign([_rows(store, shard) for shard in _shards(folder)], listing.items, shard_size)
     foreseen = []
@@ -286,7 +291,9 @@ def _address_of_rows(number: int, rows: list[dict[str, Any]]) -> Address:
 
 def write_ledger(store: Path, dropped: list[Dropped], failed: pl.DataFrame) -> Dataset:
     """Write the ledger, which lists every item of the source that is not in the study, with the cause."""
-    rows = [{"source_key": d.source_key, "shard": None, "cause": d.cause, "detail": d.detail} for d in dropped]
+    rows = [
+        {"source_key": clean(d.source_key), "shard": None, "cause": d.cause, "detail": clean(d.detail)} for d in dropped
+    ]
     ledger = pl.concat([pl.DataFrame(rows, schema=DROPPED), failed.cast(DROPPED)])  # type: ignore[arg-type]
     ledger = ledger.sort("cause", "source_key")
     content = hashlib.sha256(ledger.write_json().encode()).hexdigest()
@@ -296,3 +303,20 @@ def write_ledger(store: Path, dropped: list[Dropped], failed: pl.DataFrame) -> D
         return ledger.height
 
     return materialize(store, address("ledgers", "1", {"content": content}), body)
+
+
+def write_labels(store: Path, labels: Sequence[Label]) -> Dataset | None:
+    """Write the table of labels, sorted, each label of an item once. Returns None if there are no labels.
+
+    The address of the table is a hash of its content, so a changed label makes no shard of pairs anew.
+    """
+    if not labels:
+        return None
+    table = pl.DataFrame(labels, schema=LABELS, orient="row").unique().sort("name", "label", "source_key")
+    content = hashlib.sha256(table.write_json().encode()).hexdigest()
+
+    def body(out: Path) -> int:
+        table.write_parquet(out / "labels.parquet")
+        return table.height
+
+    return materialize(store, address("labels", "1", {"content": content}), body)

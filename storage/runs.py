@@ -26,7 +26,7 @@ from storage.manifest import read_manifest
 
 log = logging.getLogger("bridgescope")
 
-LISTED = ("scan", "ledger")  #: kinds that every run of the stage acquire makes again, without a cached task
+LISTED = ("scan", "ledger", "labels")  #: kinds that every run of the stage acquire makes again, without a cached task
 BASE = "base"  #: name of a study's first variant
 
 RUN, ENTRIES, FAILURES, ENDED = "run.json", "entries.jsonl", "failures.jsonl", "ended.json"

@@ -34,11 +34,20 @@ class Dropped(NamedTuple):
     detail: str = ""
 
 
+class Label(NamedTuple):
+    """One label of an item, as a source lists it. An item may have any number of labels of the same name."""
+
+    source_key: str  #: key of the item
+    name: str  #: what the label says: the name of its column, or "category"
+    label: str
+
+
 class Listing(NamedTuple):
     """Everything that a source holds: the items that it offers, in an order of its choice, and the dropped items."""
 
     items: list[Item]
     dropped: list[Dropped]
+    labels: Sequence[Label] = ()  #: labels of items, also of items that are not offered
 
 
 #: Causes of failure that a later try can get past. Statuses HTTP 5xx count too (see `is_transient`). An item that

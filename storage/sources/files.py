@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from storage.dataset import locked
 from storage.sources import SourceError
@@ -27,13 +28,29 @@ def is_picture(name: str) -> bool:
     return name.rpartition(".")[2].lower() in PICTURES
 
 
+def key_of(name: str) -> str:
+    """Return the key of a file's name. In a name that is not UTF-8, the key shows the wrong bytes as "\\xe9"."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def locator_of(name: str) -> str:
+    """Return a text in UTF-8 from which `name_of` returns the name, whatever the bytes of the name are."""
+    key = key_of(name)
+    return name if key == name else f"\0{quote_from_bytes(name.encode(errors='surrogateescape'))}"
+
+
+def name_of(locator: str) -> str:
+    """Return the name of a file from its locator."""
+    return os.fsdecode(unquote_to_bytes(locator[1:])) if locator.startswith("\0") else locator
+
+
 def confined(root: Path, name: str) -> Path | None:
     """Path of the file `name` below the resolved path `root`. None when the name or a link leads out of `root`."""
     if not name or "\0" in name:
         return None
     try:
         path = (root / name).resolve()
-    except OSError:  # the links form a loop
+    except (OSError, ValueError):  # the links form a loop, or the file system cannot encode the name
         return None
     return path if path.is_relative_to(root) and path != root else None
 
@@ -94,7 +111,8 @@ def indexed(file: Path, memo: Path, key: str, build: Callable[[Path], pl.DataFra
     of `build`.
     """
     stat = file.stat()
-    name = hashlib.sha256(f"{file} {stat.st_size} {stat.st_mtime_ns} {key}".encode()).hexdigest()[:24]
+    state = f"{file} {stat.st_size} {stat.st_mtime_ns} {key}"
+    name = hashlib.sha256(state.encode(errors="surrogateescape")).hexdigest()[:24]
     path = memo / f"{name}.parquet"
     table = _read(path)
     if table is None:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from storage.errors import BadInput
 from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError
+from storage.sources.captions import Texts, captions_of, left_out, texts_of
 from storage.sources.files import confined, digests, is_picture, read_bounded
 from storage.sources.section import FilesSection, resolved
 from storage.sources.tables import (
@@ -17,16 +18,14 @@ from storage.sources.tables import (
     GROUP_COLUMNS,
     IMAGE_COLUMNS,
     TABLES,
-    captions_of,
     column,
     optional,
     read_table,
     stamp,
-    texts_of,
 )
 
 MAX_CAPTION_FILE = 1 << 20
-Captioned = dict[str, tuple[str, list[Any]]]  # {path of an image below the folder: (group, captions)}
+Captioned = dict[str, tuple[str, Texts]]  # {path of an image below the folder: (group, captions)}
 
 
 class FolderSection(FilesSection):
@@ -109,8 +108,9 @@ class Folder(Source):
                 files[name] = file
         items = []
         for name, digest in zip(files, digests([*files.values()], self.memo), strict=True):
-            group, texts = captioned[name]
+            group, (texts, left) = captioned[name]
             captions = captions_of(name, texts)
+            dropped += left_out(name, left)
             if captions:
                 items.append(Item(name, group, name, captions, stamp(digest, captions)))
             else:
@@ -145,8 +145,10 @@ class Folder(Source):
         captioned: Captioned = {}
         groups = table[group].to_list() if group else [None] * table.height
         for name, value, of in zip(table[image].to_list(), table[caption].to_list(), groups, strict=True):
-            _, texts = captioned.setdefault(str(name or ""), ("" if of is None else str(of), []))
-            texts.extend(texts_of(value))
+            _, texts = captioned.setdefault(str(name or ""), ("" if of is None else str(of), Texts([], [])))
+            found = texts_of(value)
+            texts.texts.extend(found.texts)
+            texts.left_out.extend(found.left_out)
         return captioned
 
 
@@ -162,8 +164,5 @@ def _sidecars(root: Path, dropped: list[Dropped]) -> Captioned:
             cause = "no caption" if data.cause == "no such file" else f"caption file {data.cause}"
             dropped.append(Dropped(name, cause, data.detail))
             continue
-        try:
-            captioned[name] = ("", list(data.decode("utf-8-sig").splitlines()))
-        except UnicodeDecodeError as error:
-            dropped.append(Dropped(name, "caption file is not UTF-8", str(error)))
+        captioned[name] = ("", texts_of([line for line in data.splitlines() if line.strip()]))
     return captioned

@@ -18,9 +18,10 @@ from pydantic import Field
 
 from storage.errors import BadInput
 from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError
+from storage.sources.captions import Texts, captions_of, left_out, texts_of
 from storage.sources.files import indexed
 from storage.sources.section import FilesSection, resolved
-from storage.sources.tables import captions_of, stamp, texts_of
+from storage.sources.tables import stamp
 
 if TYPE_CHECKING:  # polars and pyarrow take a third of a second to import
     import polars as pl
@@ -28,7 +29,7 @@ if TYPE_CHECKING:  # polars and pyarrow take a third of a second to import
 
 ROWS_AT_ONCE = 32  # number of images in memory while a file is read
 Pictures = list[bytes | None]
-INDEX: dict[str, Any] = {"sha256": str, "size": int, "group": str, "texts": list[str]}
+INDEX: dict[str, Any] = {"sha256": str, "size": int, "group": str, "texts": list[str], "left_out": list[list[str]]}
 
 
 class HuggingFaceSection(FilesSection):
@@ -110,22 +111,25 @@ class HuggingFace(Source):
         """List the rows, in the order of the files. Raises BadInput for files that are unavailable or lack a column."""
         groups: dict[str, str] = {}
         places: dict[str, str] = {}
-        texts: dict[str, list[str]] = {}
+        texts: dict[str, Texts] = {}
         dropped = []
         root = self._root()
         for path in self._paths(root):
             name = path.relative_to(root).as_posix()
-            for row, (digest, _, group, own) in enumerate(self._index(path).iter_rows()):
+            for row, (digest, _, group, own, left) in enumerate(self._index(path).iter_rows()):
                 if digest is None:
                     dropped.append(Dropped(f"{name}:{row}", "no bytes in the table"))
                     continue
                 places.setdefault(digest, json.dumps([name, row]))
                 groups.setdefault(digest, group or "")
-                texts.setdefault(digest, []).extend(own or [])
+                found = texts.setdefault(digest, Texts([], []))
+                found.texts.extend(own)
+                found.left_out.extend(left)
         items = []
         for digest, locator in places.items():
             key = digest[:24]
-            captions = captions_of(key, texts[digest])
+            captions = captions_of(key, texts[digest].texts)
+            dropped += left_out(key, texts[digest].left_out)
             if captions:
                 items.append(Item(key, groups[digest], locator, captions, stamp(digest, captions)))
             else:
@@ -203,10 +207,12 @@ class HuggingFace(Source):
                 pictures = _bytes_of(batch.column(image), path, image)
                 groups = batch.column(group).to_pylist() if group else [None] * len(batch)
                 for data, value, of in zip(pictures, batch.column(caption).to_pylist(), groups, strict=True):
-                    texts = [text for text in texts_of(value) if isinstance(text, str)]
+                    texts = texts_of(value)
                     digest = None if data is None else hashlib.sha256(data).hexdigest()
                     size = 0 if data is None else len(data)
-                    rows.append((digest, size, None if of is None else str(of), texts))
+                    rows.append(
+                        (digest, size, None if of is None else str(of), texts.texts, list(map(list, texts.left_out)))
+                    )
         return pl.DataFrame(rows, schema=INDEX, orient="row")
 
 

@@ -10,9 +10,9 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeGuard
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from storage.first_edition import first_edition
 from storage.sources import Arrived, Listing, Source, SourceError
@@ -23,6 +23,10 @@ MAX_PIXELS = 89_478_485  # the default of `vlm.decode`, repeated since reading a
 RULES = ("duplicates", "max_pixels", "max_image_bytes", "allow_private_addresses", "respect_noai")
 #: Keys that change how images are acquired, but not the content of a shard.
 HOW = ("concurrency", "timeout", "tries", "min_success", "retry_after")
+
+
+#: Type of a key that names one column or several.
+Columns = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
 class Size(NamedTuple):

@@ -1,12 +1,12 @@
-"""Reading of tables of pairs (CSV, JSONL, Parquet), and the functions for captions that sources share."""
+"""Reading of tables of pairs (CSV, JSONL, Parquet), and the fingerprint of an item."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from storage.errors import BadInput
 from storage.sources import Caption
@@ -20,34 +20,9 @@ CAPTION_COLUMNS = ("caption", "captions", "text", "title", "CAPTION", "TEXT")
 GROUP_COLUMNS = ("group", "group_key")
 
 
-def captions_of(key: str, texts: Iterable[Any]) -> tuple[Caption, ...]:
-    """Return the captions of the item `key`. The key of a caption depends on its text, not on its row in the table.
-
-    Blanks around a text are removed. Empty texts and values that are not strings are left out. Equal texts are separate
-    captions, whose keys are numbered.
-    """
-    captions: list[Caption] = []
-    seen: dict[str, int] = {}
-    for text in texts:
-        if not isinstance(text, str) or not text.strip():
-            continue
-        text = text.strip()
-        seen[text] = seen.get(text, 0) + 1
-        digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
-        captions.append(Caption(f"{key}#{digest}" + (f"-{seen[text]}" if seen[text] > 1 else ""), text))
-    return tuple(captions)
-
-
 def stamp(digest: str, captions: Sequence[Caption]) -> str:
     """Return the fingerprint of an item, made from the digest of its bytes and its captions, but not from its path."""
     return hashlib.sha256(json.dumps([digest, captions]).encode()).hexdigest()[:16]
-
-
-def texts_of(value: Any) -> list[Any]:
-    """Return the value of a caption column as a list. The value is one text, or a list of texts."""
-    import polars as pl
-
-    return list(value) if isinstance(value, (list, tuple, pl.Series)) else [value]
 
 
 def read_table(path: Path) -> pl.DataFrame:

@@ -13,17 +13,16 @@ from pydantic import Field
 
 from storage.dataset import locked
 from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError
+from storage.sources.captions import Texts, captions_of, left_out, texts_of
 from storage.sources.download import Policy, Wanted, discard, download
 from storage.sources.section import DownloadsSection, resolved
 from storage.sources.tables import (
     CAPTION_COLUMNS,
     GROUP_COLUMNS,
-    captions_of,
     column,
     optional,
     read_table,
     stamp,
-    texts_of,
 )
 
 URL_COLUMNS = ("url", "URL", "image_url")
@@ -100,18 +99,21 @@ class Urls(Source):
         group = optional(table, self.columns[2], GROUP_COLUMNS, "group_column", self.path)
         digest = optional(table, self.columns[3], DIGEST_COLUMNS, "sha256_column", self.path)
         columns = [table[name].to_list() if name else [None] * table.height for name in (url, caption, group, digest)]
-        listed: dict[str, tuple[str, str, list[Any]]] = {}
+        listed: dict[str, tuple[str, str, Texts]] = {}
         dropped = []
         for row, (at, value, of, known) in enumerate(zip(*columns, strict=True)):
             if not isinstance(at, str) or not at.strip():
                 dropped.append(Dropped(f"row {row}", "no URL"))
                 continue
-            _, _, texts = listed.setdefault(at.strip(), ("" if of is None else str(of), _sum(known), []))
-            texts.extend(texts_of(value))
+            _, _, texts = listed.setdefault(at.strip(), ("" if of is None else str(of), _sum(known), Texts([], [])))
+            found = texts_of(value)
+            texts.texts.extend(found.texts)
+            texts.left_out.extend(found.left_out)
         items = []
         for at, (of, known, texts) in listed.items():
             key = hashlib.sha256(at.encode(errors="surrogatepass")).hexdigest()[:24]
-            captions = captions_of(key, texts)
+            captions = captions_of(key, texts.texts)
+            dropped += left_out(key, texts.left_out)
             if captions:
                 items.append(Item(key, of, json.dumps([at, known]), captions, stamp(f"{at} {known}", captions)))
             else:

@@ -1,44 +1,44 @@
 """Tar shards in WebDataset's format, local or at URLs. Members with the same name up to the first dot are one sample.
 
-Shards are downloaded once and kept. Members are read without unpacking; links and unsafe names are refused.
+Shards are downloaded once and kept; compressed shards are unpacked once. `storage.sources.tar` reads the samples.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, TypeAdapter, field_validator
 
 from storage.dataset import locked
 from storage.errors import BadInput
-from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError, is_transient
+from storage.memo import read_memo, update_memo
+from storage.sources import Arrived, Dropped, Item, Label, Listing, Source, SourceError, is_transient
+from storage.sources.captions import captions_of, left_out
+from storage.sources.compressed import stem_of, unpacked
 from storage.sources.download import Policy, Wanted, download
-from storage.sources.files import indexed, is_picture
-from storage.sources.section import DownloadsSection, is_url, resolved
-from storage.sources.tables import captions_of, stamp, texts_of
+from storage.sources.files import indexed, key_of, locator_of
+from storage.sources.section import Columns, DownloadsSection, is_url, resolved
+from storage.sources.tables import stamp
+from storage.sources.tar import COPIES, VERSION, KeyEnds, Options, index_of
 
 if TYPE_CHECKING:  # polars takes a fifth of a second to import
     import polars as pl
 
 MAX_SHARDS = 1_000_000
-MAX_TEXT_BYTES = 1 << 20
 SHARDS_AT_ONCE = 4
-INDEX: dict[str, Any] = {
-    "key": str,
-    "image": str,
-    "offset": int,
-    "size": int,
-    "sha256": str,
-    "texts": list[str],
-    "cause": str,
-}
+NAMES = TypeAdapter(dict[str, str])  # {path or URL of a shard: its name}
+#: What reading a damaged tar raises. Headers may claim any size, and any number of headers for one member.
+UNREADABLE = (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError, MemoryError)
+_MEMBER = r"^[A-Za-z0-9._-]+(:.+)?$"
 Drops = list[Dropped]
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
@@ -72,12 +72,32 @@ class WebDatasetSection(DownloadsSection):
 
     source: Literal["webdataset"]
     shards: list[str] = Field(min_length=1, description="paths or URLs; {000..123} is a range, * a wildcard in paths")
-    caption: str = Field("txt", pattern=r"^[A-Za-z0-9._-]+(:.+)?$", description='an extension, or "json:KEY"')
+    caption: str = Field("txt", pattern=_MEMBER, description='an extension, or "json:KEY"')
+    image_member: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$",
+        description='extension of the image in a sample, as "jpg" or "depth.png"; default: that of a picture, without '
+        "a dot if a sample has several",
+    )
+    labels: Columns = Field([], description='extensions of members that label images, or "json:KEY"; .cls always does')
+    key_ends: KeyEnds | None = Field(
+        None,
+        description="where the key in a member's name ends; default: at the first dot, and at the last dot for names "
+        "with more dots that have captions of their own",
+    )
 
     @field_validator("shards", mode="before")
     @classmethod
     def _one(cls, shards: Any) -> Any:
         return [shards] if isinstance(shards, str) else shards
+
+    @field_validator("labels")
+    @classmethod
+    def _members(cls, labels: list[str]) -> list[str]:
+        for label in labels:
+            if not re.match(_MEMBER, label):
+                raise ValueError(f'{label!r} is neither an extension nor "json:KEY"')
+        return labels
 
     def place(self) -> dict[str, Any]:
         """The folder of the first shard. The folder stays the same when shards are added."""
@@ -93,9 +113,8 @@ class WebDatasetSection(DownloadsSection):
             self.shards,
             own,
             identity=identity,
-            caption=self.caption,
+            options=Options(self.caption, self.max_image_bytes, self.image_member, tuple(self.labels), self.key_ends),
             policy=self.policy(),
-            max_image_bytes=self.max_image_bytes,
         )
 
 
@@ -104,10 +123,9 @@ class WebDataset(Source):
 
     Args:
         shards: paths or URLs. Both may contain braces; paths may also contain wildcards.
-        downloads: folder of the downloaded shards, and of the indices of all shards.
-        caption: where a sample holds its caption: extension of a member ("txt"), or a key in its JSON ("json:KEY").
+        downloads: folder of the downloaded shards, of unpacked shards, and of the indices of all shards.
+        options: where a sample holds its image, its captions and its labels, and the limit for images.
         policy: limits of the downloads.
-        max_image_bytes: larger images fail.
         identity: identity of the source in the store.
     """
 
@@ -119,31 +137,36 @@ class WebDataset(Source):
         downloads: Path,
         *,
         identity: dict[str, Any],
-        caption: str = "txt",
+        options: Options | None = None,
         policy: Policy | None = None,
-        max_image_bytes: int = 32 << 20,
     ) -> None:
-        self.shards, self.downloads, self.identity, self.caption = shards, downloads, identity, caption
-        self.policy, self.max_image_bytes = policy or Policy(), max_image_bytes
+        self.shards, self.downloads, self.identity = shards, downloads, identity
+        self.options, self.policy = options or Options(), policy or Policy()
 
     def list(self) -> Listing:
         """List the samples, shard by shard. Raises BadInput for a shard that is unreadable or unavailable for now."""
         items: dict[str, Item] = {}
-        dropped: list[Dropped] = []
+        dropped: Drops = []
+        labels: list[Label] = []
         for name, path in self._files(dropped).items():
-            for row in self._index(path).iter_rows(named=True):
-                key = f"{name}/{row['key']}"
-                captions = captions_of(key, row["texts"] or [])
+            index = self._index(path)
+            if index.is_empty():
+                dropped.append(Dropped(name, "empty shard", key_of(path.name)))
+            for row in index.iter_rows(named=True):
+                key = name if row["key"] is None else f"{name}/{row['key']}"
+                captions = captions_of(key, row["texts"])
+                dropped += left_out(key, row["left_out"])
+                labels += [Label(key, of, label) for of, label in row["labels"]]
                 if row["cause"] is not None:
-                    dropped.append(Dropped(key, row["cause"]))
+                    dropped.append(Dropped(key, row["cause"], row["detail"]))
                 elif not captions:
                     dropped.append(Dropped(key, "no caption"))
                 elif key in items:
-                    dropped.append(Dropped(key, "second sample of that key"))
+                    dropped.append(Dropped(key, COPIES))
                 else:
                     locator = json.dumps([name, row["image"]], ensure_ascii=False)
                     items[key] = Item(key, "", locator, captions, stamp(row["sha256"], captions))
-        return Listing([*items.values()], dropped)
+        return Listing([*items.values()], dropped, labels)
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """Yield each image. The index of its shard gives the offset at which the image is read."""
@@ -161,23 +184,26 @@ class WebDataset(Source):
                 rows = index.select("image", "offset", "size").iter_rows()
                 places = {shard: {name: (offset, size) for name, offset, size in rows}}  # of one shard only
             offset, size = places[shard].get(image, (0, -1))
-            yield self._read(files[shard], image, offset, size)
+            yield self._read(unpacked(files[shard], self.downloads / "unpacked"), image, offset, size)
 
     def _read(self, path: Path, image: str, offset: int, size: int) -> bytes | SourceError:
         if size < 0:
             return SourceError("not in the archive", image)
-        if size > self.max_image_bytes:
-            return SourceError("too large", f"{size:,} bytes, allowed are {self.max_image_bytes:,}")
-        with path.open("rb") as file:
-            file.seek(offset)
-            data = file.read(size)
+        if size > self.options.max_image_bytes:
+            return SourceError("too large", f"{size:,} bytes, allowed are {self.options.max_image_bytes:,}")
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                data = file.read(size)
+        except OSError as error:
+            return SourceError("cannot be read", f"{image}: {error.strerror}")
         return data if len(data) == size else SourceError("corrupt archive member", f"{image}: the shard ends early")
 
     def _files(self, dropped: Drops) -> dict[str, Path]:
         """Return {name: path} of all shards. Shards at URLs are downloaded first, or added to `dropped`."""
         places = [place for pattern in self.shards for place in expand(pattern)]
         local = [place for place in places if not is_url(place)]
-        paths = [path for place in local for path in _matching(Path(place))]
+        paths = [(os.path.abspath(path), path) for place in local for path in _matching(Path(place))]
         remote = [place for place in places if is_url(place)]
         wanted = []
         for url in remote:
@@ -189,76 +215,66 @@ class WebDataset(Source):
             errors = list(download(wanted, slow))
         for one, error in zip(wanted, errors, strict=True):
             if error is None:
-                paths.append(one.path)
+                paths.append((one.url, one.path))
             elif is_transient(error.cause):
                 # Without this error, the samples of a shard that is only temporarily unavailable would count as
                 # removed.
                 raise BadInput(f"pairs.shards: {one.url} cannot be had for now: {error}")
             else:
                 dropped.append(Dropped(one.url, error.cause, error.detail))
-        files: dict[str, Path] = {}
-        for path in paths:
-            if path.stem in files:
-                raise BadInput(f"pairs.shards: two shards are named {path.stem}: {files[path.stem]} and {path}")
-            files[path.stem] = path
+        files = named(paths, self.downloads / "names.json")
         if not files:
             why = f": {dropped[0].cause} {dropped[0].detail}" if dropped else ""
             raise BadInput(f"pairs.shards: {', '.join(self.shards)}: no shard is there{why}")
         return files
 
     def _index(self, path: Path) -> pl.DataFrame:
-        options = f"{self.caption} {self.max_image_bytes}"
-        try:
-            return indexed(path, self.downloads / "index", options, self._indexing)
-        except FileNotFoundError:
-            raise BadInput(f"pairs.shards: {path}: no such file") from None
-        except (tarfile.TarError, OSError) as error:
-            raise BadInput(f"{path} is no readable tar without compression ({error})") from error
+        def build(tar: Path) -> pl.DataFrame:
+            try:
+                return index_of(tar, self.options)
+            except UNREADABLE as error:
+                raise BadInput(f"{path} is no readable tar ({error}): it may be cut short; write it again") from error
 
-    def _indexing(self, path: Path) -> pl.DataFrame:
-        """Make the index of a shard in one pass: offset, size and digest of each sample's image, and its captions."""
-        import polars as pl
-
-        rows = []
-        with tarfile.open(path, "r:") as archive:
-            row: dict[str, Any] = {}
-            for info in archive:
-                if info.isdir():
-                    continue
-                folder, _, base = info.name.rpartition("/")
-                stem, _, extension = base.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                if row.get("key") != key:
-                    row = dict.fromkeys(INDEX) | {"key": key, "texts": []}
-                    rows.append(row)
-                self._member(archive, info, extension, row)
-        for row in rows:
-            if row["cause"] is None and row["image"] is None:
-                row["cause"] = "no image in the sample"
-        return pl.DataFrame(rows, schema=INDEX)
-
-    def _member(self, archive: tarfile.TarFile, info: tarfile.TarInfo, extension: str, row: dict[str, Any]) -> None:
-        """Add the content of one member to the row of its sample."""
-        wanted, _, inside = self.caption.partition(":")
-        is_image = is_picture(extension)
-        if not is_image and extension.lower() != wanted:
-            return
-        if refusal := refused(info):
-            row["cause"] = refusal
-        elif is_image and row["image"] is None:
-            row |= {"image": info.name, "offset": info.offset_data, "size": info.size}
-            row["sha256"] = _sum(archive, info) if info.size <= self.max_image_bytes else f"{info.size} bytes"
-        elif not is_image:
-            row["texts"] += _texts(archive, info, inside)
+        key = repr((VERSION, *self.options))
+        return indexed(unpacked(path, self.downloads / "unpacked"), self.downloads / "index", key, build)
 
 
-def refused(info: tarfile.TarInfo) -> str:
-    """Return the reason to refuse a member, or ""."""
-    if not info.isreg() or info.issparse():
-        return "not a regular file"
-    if info.name.startswith("/") or "\\" in info.name or ".." in info.name.split("/"):
-        return "path out of the archive"
-    return ""
+def named(shards: Sequence[tuple[str, Path]], memo: Path) -> dict[str, Path]:
+    """Return {name: path} of shards, in their order. Each shard is given as its path or URL, and the path of its file.
+
+    The name of a shard is that of its file, without extensions. If another shard has this name, the folder stands
+    before it (b/00000). A shard keeps the name that it once got: the names are in the file `memo`, so that a folder
+    that is added later changes no keys. Raises BadInput for a shard that is named twice.
+    """
+    places = dict.fromkeys(locator_of(place) for place, _ in shards)
+    known = read_memo(memo, NAMES)
+    names: dict[str, str] = {}  # {name: place}
+    for place in places:
+        if place in known:
+            names.setdefault(known[place], place)
+    settled = {place: name for name, place in names.items()}
+    files: dict[str, Path] = {}
+    for given, path in shards:
+        place = locator_of(given)
+        name = settled.get(place) or next((one for one in _candidates(given, path) if one not in names), None)
+        if name is None or name in files:
+            name = name or key_of(stem_of(path))
+            raise BadInput(f"pairs.shards: two shards are named {name}: {files.get(name)} and {path}")
+        files[name] = path
+        names[name], settled[place] = place, name
+    update_memo(memo, NAMES, {place: name for name, place in names.items()})
+    return files
+
+
+def _candidates(place: str, path: Path) -> Iterator[str]:
+    """Yield the names that a shard may have: NAME, FOLDER/NAME, FOLDER/FOLDER/NAME and so on."""
+    stem = key_of(stem_of(path))
+    yield stem
+    split = urlsplit(place)
+    folders = [split.netloc, *split.path.split("/")[:-1]] if is_url(place) else place.split("/")[:-1]
+    folders = [key_of(folder) for folder in folders if folder]
+    for depth in range(1, len(folders) + 1):
+        yield "/".join([*folders[-depth:], stem])
 
 
 def _matching(place: Path) -> list[Path]:
@@ -275,22 +291,3 @@ def _matching(place: Path) -> list[Path]:
         else:
             return [place]
     return [root]
-
-
-def _sum(archive: tarfile.TarFile, info: tarfile.TarInfo) -> str:
-    member = archive.extractfile(info)
-    return hashlib.sha256(member.read() if member else b"").hexdigest()
-
-
-def _texts(archive: tarfile.TarFile, info: tarfile.TarInfo, inside: str) -> list[str]:
-    """Return the captions in a member: its whole text, or the values at the key `inside` of its JSON.
-
-    Empty when the text or the key cannot be read.
-    """
-    member = archive.extractfile(info) if info.size <= MAX_TEXT_BYTES else None
-    try:
-        text = member.read().decode("utf-8-sig") if member else ""
-        values = texts_of(json.loads(text)[inside]) if inside else [text]
-    except (UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError):
-        return []  # a sample without captions is dropped, with the cause "no caption"
-    return [value for value in values if isinstance(value, str)]

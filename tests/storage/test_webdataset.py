@@ -1,22 +1,35 @@
-"""Tar shards are grouped by key and read in place. Links, odd names and truncated shards are counted or reported."""
+"""Tar shards are grouped by key and read in place. Links, odd names and truncated shards are counted or reported.
+
+The samples within one archive are tested in test_tar.py.
+"""
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
+import os
 import tarfile
 from collections import Counter
 from pathlib import Path
 
+import duckdb
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from web_support import Web
 
 from storage.errors import BadInput
-from storage.sources import SourceError
+from storage.listing import write_labels
+from storage.sources import Label, SourceError, compressed
 from storage.sources.download import Policy
+from storage.sources.registry import open_source
+from storage.sources.tar import Options
 from storage.sources.webdataset import WebDataset, expand
+from storage.statements import statement
 
 POLICY = Policy(allow_private_addresses=True, back_off=0.01, timeout=5, tries=2)
 
@@ -47,7 +60,7 @@ def put(folder: Path) -> Path:
 
 
 def source(shards: list[str], downloads: Path, **options: object) -> WebDataset:
-    return WebDataset(shards, downloads, identity={"at": "test"}, policy=POLICY, **options)  # type: ignore[arg-type]
+    return WebDataset(shards, downloads, identity={"at": "test"}, policy=POLICY, options=Options(**options))  # type: ignore[arg-type]
 
 
 def check(reader: WebDataset) -> None:
@@ -96,7 +109,11 @@ def test_captions_in_json(tmp_path: Path) -> None:
     (tmp_path / "s.tar").write_bytes(tarred(members))
     listing = source([str(tmp_path / "s.tar")], tmp_path / "downloads", caption="json:caption").list()
     assert [(item.source_key, [c.text for c in item.captions]) for item in listing.items] == [("s/a", ["x", "y"])]
-    assert Counter(d.cause for d in listing.dropped) == {"no caption": 2}
+    assert Counter(d.cause for d in listing.dropped) == {
+        "no caption": 2,
+        "caption file is not JSON": 1,
+        "caption is no text": 1,
+    }
 
 
 def test_links_and_members_that_would_climb_out_are_refused(tmp_path: Path) -> None:
@@ -146,11 +163,11 @@ def test_large_images_are_counted_and_a_changed_shard_is_indexed_anew(tmp_path: 
 @pytest.mark.parametrize("content", [b"", b"no tar at all" * 100, b"\x1f\x8b\x08 compressed"])
 def test_a_file_that_is_no_tar_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "s.tar").write_bytes(content)
-    with pytest.raises(BadInput, match=r"s.tar is no readable tar without compression"):
+    with pytest.raises(BadInput, match=r"s.tar is no readable tar"):
         source([str(tmp_path / "s.tar")], tmp_path / "downloads").list()
 
 
-def test_missing_and_equally_named_shards_are_refused(tmp_path: Path) -> None:
+def test_missing_shards_and_shards_named_twice_are_refused(tmp_path: Path) -> None:
     folder = put(tmp_path / "data")
     with pytest.raises(BadInput, match="no such file"):
         source([f"{folder}/{{000..002}}.tar"], tmp_path / "downloads").list()
@@ -158,6 +175,145 @@ def test_missing_and_equally_named_shards_are_refused(tmp_path: Path) -> None:
         source([f"{folder}/x*.tar"], tmp_path / "downloads").list()
     with pytest.raises(BadInput, match="two shards are named 000"):
         source([f"{folder}/000.tar", f"{folder}/0*0.tar"], tmp_path / "downloads").list()
+    with pytest.raises(BadInput, match="cannot be read: Is a directory"):
+        source([str(folder)], tmp_path / "downloads").list()
+
+
+def keys(reader: WebDataset) -> list[tuple[str, str]]:
+    """The key of each item with the caption, after a check that the image has the caption's bytes."""
+    items = reader.list().items
+    assert list(reader.read([item.locator for item in items])) == [item.captions[0].text.encode() for item in items]
+    return [(item.source_key, item.captions[0].text) for item in items]
+
+
+def one(path: Path, text: str) -> None:
+    """Write a shard of one sample, whose image has the caption's bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tarred({"k.jpg": text.encode(), "k.txt": text.encode()}))
+
+
+def test_shards_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for place in ("b/0", "c/0", "x/b/0"):
+        one(tmp_path / f"{place}.tar", place)
+    downloads = tmp_path / "downloads"
+    assert keys(source([f"{tmp_path}/b/*.tar"], downloads)) == [("0/k", "b/0")]
+    # Folders that sort before and after the first one are added; a new folder has the name of an old one.
+    grown = source([f"{tmp_path}/x/b/0.tar", f"{tmp_path}/?/0.tar"], downloads)
+    assert keys(grown) == [("b/0/k", "x/b/0"), ("0/k", "b/0"), ("c/0/k", "c/0")]
+    before = dict(keys(grown))
+    one(tmp_path / "a/0.tar", "a/0")
+    after = dict(keys(grown))
+    assert after.items() >= before.items()
+    assert len(after) == 4
+    # In a new store, and after a loss of the memo, the first shard of a name keeps the bare name.
+    (downloads / "names.json").write_text("{")
+    assert keys(source([f"{tmp_path}/?/0.tar"], downloads))[0] == ("0/k", "a/0")
+    assert keys(source([f"{tmp_path}/?/0.tar"], tmp_path / "new"))[0] == ("0/k", "a/0")
+
+
+def test_a_moved_folder_of_shards_keeps_its_keys(tmp_path: Path) -> None:
+    one(tmp_path / "old/0.tar", "x")
+    assert keys(source([f"{tmp_path}/old/0.tar"], tmp_path / "downloads")) == [("0/k", "x")]
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert keys(source([f"{tmp_path}/new/0.tar"], tmp_path / "downloads")) == [("0/k", "x")]
+
+
+def test_shards_of_one_name_at_urls(web: Web, tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        web.serve(f"/{place}/0.tar", tarred({"k.jpg": place.encode(), "k.txt": place.encode()}))
+    assert keys(source([web("/{a,b}/0.tar")], tmp_path / "downloads")) == [("0/k", "a"), ("b/0/k", "b")]
+
+
+def zstd(data: bytes) -> bytes:
+    packed: bytes = pyarrow.compress(data, "zstd", asbytes=True)
+    return packed
+
+
+PACKED = {
+    "tar.gz": gzip.compress, "tgz": gzip.compress, "tar.bz2": bz2.compress, "tar.xz": lzma.compress, "tar.zst": zstd,
+    "tar": gzip.compress, "TAR.GZ": gzip.compress,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_compressed_shards_are_unpacked_once(tmp_path: Path, ending: str) -> None:
+    pack, downloads = PACKED[ending], tmp_path / "downloads"
+    for name, members in {"000": ZERO, "001": ONE}.items():
+        (tmp_path / f"{name}.{ending}").write_bytes(pack(tarred(members)))
+    check(source([f"{tmp_path}/*.{ending}"], downloads))
+    copies = {path: path.stat().st_ino for path in downloads.glob("unpacked/*/*")}
+    assert len(copies) == 2
+    check(source([f"{tmp_path}/*.{ending}"], downloads))
+    assert {path: path.stat().st_ino for path in downloads.glob("unpacked/*/*")} == copies
+    (tmp_path / f"000.{ending}").write_bytes(pack(tarred({"k.jpg": b"new", "k.txt": b"new"})))
+    (next(iter(copies)).parent / "killed.partial").write_bytes(b"half")
+    assert ("000/k", "new") in keys(source([f"{tmp_path}/000.{ending}"], downloads))
+    assert len(list(downloads.glob("unpacked/*/*.tar"))) == 2  # the copy of the earlier state is gone
+    plain = {f"{name}/k" for name in ("000",)}
+    assert {key for key, _ in keys(source([f"{tmp_path}/000.{ending}"], downloads))} == plain
+
+
+def test_a_tar_without_compression_keeps_its_name(tmp_path: Path) -> None:
+    one(tmp_path / "0.tar.gz", "x")  # as before compressed shards were read
+    (tmp_path / "BZh9.tar").write_bytes(tarred({"BZh91.jpg": b"y", "BZh91.txt": b"y"}))
+    shards = [f"{tmp_path}/0.tar.gz", f"{tmp_path}/BZh9.tar"]
+    assert keys(source(shards, tmp_path / "downloads")) == [("0.tar/k", "x"), ("BZh9/BZh91", "y")]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstd])
+def test_damaged_compression_and_bombs_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: type[bytes]
+) -> None:
+    path, downloads = tmp_path / "s.tar.gz", tmp_path / "downloads"
+    data = pack(tarred({"a.jpg": os.urandom(5000), "a.txt": b"x"}))
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(BadInput, match=r"s.tar.gz is no readable tar: its compression \(\w+\) is damaged"):
+        source([str(path)], downloads).list()
+    monkeypatch.setattr(compressed, "ALWAYS_ALLOWED", 1 << 16)
+    path.write_bytes(pack(bytes(8 << 20)))
+    with pytest.raises(BadInput, match=r"s.tar.gz: unpacks to more than 65,536 bytes|to more than \d\d\d,\d\d\d bytes"):
+        source([str(path)], downloads).list()
+    assert not list(downloads.glob("unpacked/*/*"))
+
+
+def test_an_index_of_an_earlier_version_is_not_read(tmp_path: Path) -> None:
+    """The earlier version named the index by the path, size, time and these options."""
+    import polars as pl
+
+    from storage.sources.files import indexed
+
+    path = put(tmp_path / "data") / "000.tar"
+    old = pl.DataFrame({"key": ["0001"], "image": ["0001.jpg"], "offset": [0], "size": [4], "cause": [None]})
+    indexed(path, tmp_path / "downloads/index", f"txt {32 << 20}", lambda _: old)
+    assert keys_only(source([str(path)], tmp_path / "downloads")) == ["000/0001", "000/0002"]
+
+
+def keys_only(reader: WebDataset) -> list[str]:
+    return [item.source_key for item in reader.list().items]
+
+
+def test_the_section_passes_its_keys(tmp_path: Path) -> None:
+    members = {"a.x.jpg": b"x", "a.y.jpg": b"y", "a.txt": b"t", "a.json": b'{"kind": ["p", 7, null]}', "a.cls": b"3\n"}
+    (tmp_path / "s.tar").write_bytes(tarred(members))
+    section = {"source": "webdataset", "shards": [f"{tmp_path}/s.tar"], "image_member": "y.jpg", "labels": "json:kind"}
+    reader = open_source(section, tmp_path / "store")
+    listing = reader.list()
+    assert list(reader.read([item.locator for item in listing.items])) == [b"y"]
+    assert listing.labels == [Label("s/a", "cls", "3"), Label("s/a", "kind", "p"), Label("s/a", "kind", "7")]
+    with pytest.raises(ValueError, match="neither an extension nor"):
+        open_source({**section, "labels": ["a b"]}, tmp_path / "store")
+    # The view of labels joins them to the images that were acquired.
+    (tmp_path / "store").mkdir(exist_ok=True)
+    labels = write_labels(tmp_path / "store", [*listing.labels, Label("s/gone", "cls", "4")])
+    assert labels is not None
+    with duckdb.connect() as con:
+        con.execute("CREATE VIEW images AS SELECT 7 AS image_id, 's/a' AS source_key")
+        con.execute(statement("views/labels", labels=[tmp_path / "store" / labels.path / "labels.parquet"]))
+        assert con.execute("FROM labels ORDER BY ALL").fetchall() == [
+            (7, "cls", "3"),
+            (7, "kind", "7"),
+            (7, "kind", "p"),
+        ]
 
 
 def test_braces() -> None:
