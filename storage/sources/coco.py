@@ -145,13 +145,13 @@ class Coco(Source):
             else:
                 items.append(Item(key, "", locator_of(name), own, stamp(prints[name], own)))
         labels, unlabelled = self._labels(found, names)
-        return Listing(items, dropped + unlabelled, labels)
+        return Listing(items, [*dropped, *unlabelled], labels)
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """Read the images one by one, in the order of the locators."""
         return self._pictures().read([name_of(locator) for locator in locators])
 
-    def _labels(self, captions: Json, names: dict[Id, str]) -> tuple[list[Label], list[Dropped]]:
+    def _labels(self, captions: Json, names: dict[Id, str]) -> tuple[Sequence[Label], Sequence[Dropped]]:
         """Return the categories of the images, and what gives no label. None if there is no file of objects.
 
         An index caches them, since the file of COCO's training images takes ten seconds to read.

@@ -96,10 +96,10 @@ def parse_categories(data: bytes, where: str, names: dict[Id, str]) -> tuple[lis
     content = _content(data, where, "objects", ("annotations", "categories"), parse_float=_id_or_half)
     dropped: list[Dropped] = []
     images = content.get("images")
-    for number, name in (_names(images, where, []) if isinstance(images, list) else {}).items():
-        if names.get(number, name) != name:
+    for image, name in (_names(images, where, []) if isinstance(images, list) else {}).items():
+        if names.get(image, name) != name:
             raise BadInput(
-                f"{where}: the image {key_of_id(number)} is {_shown(name)} here and {_shown(names[number])} beside the "
+                f"{where}: the image {key_of_id(image)} is {_shown(name)} here and {_shown(names[image])} beside the "
                 "captions: mend the file, or move it away to do without labels"
             )
     categories = _categories(content["categories"], where, dropped)
