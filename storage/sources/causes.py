@@ -29,8 +29,19 @@ ADVICE = {
     'photo.1.jpg belong together; with pairs.key_ends = "last dot" they are two samples',
     EMPTY: "pairs.caption_column names the column of captions",
     NO_TEXT: "a caption is a text or a list of texts: set pairs.caption_column to a column that holds these",
-    "no bytes in the table": "the table holds the images' paths alone: write it with the images in it, or set "
+    "no bytes in the table": "the table holds the images' paths alone: write it with the images in it (by the library "
+    "datasets: map(datasets.table.embed_table_storage, batched=True) in the format arrow, or push_to_hub), or set "
     'pairs.source = "folder" to read images that lie beside it',
+    "no image of that name": "pairs.images names the folder or zip with the images that the annotations list",
+    "several images of that name": "pairs.images names a zip or folder with one image of a name; in a zip, the folder "
+    "pairs.subset comes first",
+    "caption of an unlisted image": "image_id of an annotation is the id of an entry of images",
+    "image without an id": "the id of an entry of images is a number or a text",
+    "image without a file name": "the file_name of an entry of images is a text",
+    "annotation without the key caption": "pairs.annotations names captions_<subset>.json",
+    "annotation without an image id": "image_id of an annotation is the id of an entry of images",
+    "group is no text": "pairs.group_column names a column of texts or numbers",
+    "label is no text": "pairs.labels names columns of texts, lists of texts, or numbers",
 }
 MOST_CAUSES = 8  # causes that the error lists
 

@@ -1,26 +1,31 @@
 """COCO's official layout: captions_<subset>.json with a folder or a zip of images, local or at a URL.
 
+The categories of the objects in instances_<subset>.json beside the captions become labels of the images.
+
 Archives are downloaded once, checked if their digest is known, and read without unpacking.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from storage.errors import BadInput
-from storage.sources import Arrived, Caption, Dropped, Item, Listing, Source, SourceError
+from storage.sources import Arrived, Dropped, Item, Label, Listing, Source, SourceError
+from storage.sources.captions import clean
+from storage.sources.coco_annotations import Id, key_of_id, parse_captions, parse_categories, sort_key
+from storage.sources.coco_files import Folder, Json, Zip, find_captions
 from storage.sources.download import Policy, download_file
-from storage.sources.files import confined, digests, is_picture, read_bounded
+from storage.sources.files import indexed, key_of, locator_of, name_of
 from storage.sources.section import DownloadsSection, Size, is_url, resolved
 from storage.sources.tables import stamp
+
+if TYPE_CHECKING:  # polars takes a fifth of a second to import
+    import polars as pl
 
 SITE = "http://images.cocodataset.org"
 #: digests of the archives at SITE; mirrors of COCO publish them
@@ -34,8 +39,9 @@ SIZES = {
     "val2017": Size(5_000, 25_014, 816_000_000, 1_070_000_000),
     "train2017": Size(118_287, 591_753, 19_300_000_000, 19_600_000_000),
 }
-MAX_CAPTIONS_BYTES = 2 << 30
-MAX_MEMBERS = 20_000_000
+NO_IMAGE, SEVERAL = "no image of that name", "several images of that name"  # causes
+#: columns of the index of labels, which also holds what gives no label (source_key, cause, detail)
+LABELS: dict[str, Any] = {"is_dropped": bool, "source_key": str, "name": str, "label": str}
 
 
 class CocoSection(DownloadsSection):
@@ -118,27 +124,54 @@ class Coco(Source):
         self.policy, self.max_image_bytes = policy or Policy(), max_image_bytes
 
     def list(self) -> Listing:
-        """List the images that exist and have captions. Raises BadInput when a file is missing or cannot be read."""
-        captions_at = self._at(self.annotations, self._annotation_places(), "annotations", self.sums[0])
-        names, captions = _parse(_captions_json(captions_at, self.subset), captions_at)
-        prints = self._pictures().prints(list(names.values()))
-        items, dropped = [], []
-        for image_id, name in sorted(names.items()):
-            own = tuple(sorted(captions.pop(image_id, [])))
-            key = f"{image_id:012d}"
-            if name not in prints:
-                dropped.append(Dropped(key, "no image of that name", name))
+        """List the images that exist and have captions, and the categories of instances_*.json beside the captions.
+
+        Raises BadInput when a file is missing, cannot be read or gives one id to several images.
+        """
+        at = self._at(self.annotations, self._annotation_places(), "annotations", self.sums[0])
+        found = find_captions(at, self.subset)
+        names, captions, dropped = parse_captions(found.read(), found.where)
+        prints, several = self._pictures().prints([*names.values()])
+        items = []
+        for number in sorted(names, key=sort_key):
+            name, own, key = names[number], tuple(captions.get(number, ())), key_of_id(number)
+            shown = key_of(name)
+            if name in several:
+                dropped.append(Dropped(key, SEVERAL, f"{shown}: {several[name]}"))
+            elif name not in prints:
+                dropped.append(Dropped(key, NO_IMAGE, shown))
             elif not own:
-                dropped.append(Dropped(key, "no caption", name))
+                dropped.append(Dropped(key, "no caption", shown))
             else:
-                items.append(Item(key, "", name, own, stamp(prints[name], own)))
-        for image_id, left in captions.items():
-            dropped += [Dropped(caption.source_key, "caption of an unlisted image", str(image_id)) for caption in left]
-        return Listing(items, dropped)
+                items.append(Item(key, "", locator_of(name), own, stamp(prints[name], own)))
+        labels, unlabelled = self._labels(found, names)
+        return Listing(items, [*dropped, *unlabelled], labels)
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """Read the images one by one, in the order of the locators."""
-        return self._pictures().read(locators)
+        return self._pictures().read([name_of(locator) for locator in locators])
+
+    def _labels(self, captions: Json, names: dict[Id, str]) -> tuple[Sequence[Label], Sequence[Dropped]]:
+        """Return the categories of the images, and what gives no label. None if there is no file of objects.
+
+        An index caches them, since the file of COCO's training images takes ten seconds to read.
+        """
+        import polars as pl
+
+        objects = captions.beside("captions_", "instances_")
+        if objects is None:
+            return [], []
+
+        def build(path: Path) -> pl.DataFrame:
+            labels, dropped = parse_categories(objects.read(), objects.where, names)
+            rows = [(False, *label) for label in labels] + [(True, *one) for one in dropped]
+            return pl.DataFrame([(flag, *map(clean, texts)) for flag, *texts in rows], schema=LABELS, orient="row")
+
+        digest = hashlib.sha256(repr(sorted(names.items(), key=repr)).encode()).hexdigest()
+        index = indexed(objects.path, self.downloads / "labels", f"{objects.member} {digest}", build)
+        rows = index.rows()
+        labels = [Label(*texts) for is_dropped, *texts in rows if not is_dropped]
+        return labels, [Dropped(*texts) for is_dropped, *texts in rows if is_dropped]
 
     def _annotation_places(self) -> Sequence[str]:
         year = self.subset[-4:]
@@ -167,107 +200,9 @@ class Coco(Source):
                 return Path(place)
         raise BadInput(f"pairs.{key}: none of these is there: {', '.join(places)}")
 
-    def _pictures(self) -> _Folder | _Zip:
+    def _pictures(self) -> Folder | Zip:
         at = self._at(self.images, self._image_places(), "images", self.sums[1])
         if at.is_dir():
             memo = self.downloads / f"digests-{hashlib.sha256(str(at.resolve()).encode()).hexdigest()[:12]}.parquet"
-            return _Folder(at.resolve(), memo, self.max_image_bytes)
-        return _Zip(at, self.max_image_bytes)
-
-
-class _Folder:
-    """Images in a folder."""
-
-    def __init__(self, root: Path, memo: Path, max_bytes: int) -> None:
-        self.root, self.memo, self.max_bytes = root, memo, max_bytes
-
-    def prints(self, names: Sequence[str]) -> dict[str, str]:
-        """Return {name: sha256} of the named files that exist."""
-        files = {name: file for name in names if (file := confined(self.root, name)) and file.is_file()}
-        return dict(zip(files, digests([*files.values()], self.memo), strict=True))
-
-    def read(self, names: Sequence[str]) -> Iterator[bytes | SourceError]:
-        for name in names:
-            file = confined(self.root, name)
-            yield SourceError("path out of the folder") if file is None else read_bounded(file, self.max_bytes)
-
-
-class _Zip:
-    """Images in any folder of a zip. Members are read one by one, each up to the size limit."""
-
-    def __init__(self, path: Path, max_bytes: int) -> None:
-        self.path, self.max_bytes = path, max_bytes
-
-    def prints(self, names: Sequence[str]) -> dict[str, str]:
-        """Return {name: CRC and size} of the named members that exist, as the zip's table of contents gives them."""
-        with _opened(self.path) as archive:
-            members = _members(archive, self.path)
-        return {name: f"{members[name].CRC:08x}-{members[name].file_size}" for name in names if name in members}
-
-    def read(self, names: Sequence[str]) -> Iterator[bytes | SourceError]:
-        with _opened(self.path) as archive:
-            members = _members(archive, self.path)
-            for name in names:
-                if name in members:
-                    yield _read_member(archive, members[name], self.max_bytes)
-                else:
-                    yield SourceError("not in the archive", name)
-
-
-def _opened(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise BadInput(f"{path} is neither a folder nor a readable zip ({error})") from error
-
-
-def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Return {file name without its folder: member} of the pictures in a zip."""
-    listed = archive.infolist()
-    if len(listed) > MAX_MEMBERS:
-        raise BadInput(f"{path} lists {len(listed):,} members, allowed are {MAX_MEMBERS:,}")
-    return {info.filename.rpartition("/")[2]: info for info in listed if is_picture(info.filename)}
-
-
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes | SourceError:
-    """Read a member's bytes. Reading stops at `max_bytes`, even if the header states a smaller size."""
-    if info.flag_bits & 1:
-        return SourceError("encrypted", info.filename)
-    try:
-        with archive.open(info) as member:
-            data = member.read(max_bytes + 1)
-            if len(data) <= max_bytes:
-                data += member.read(1)  # makes zipfile compare the checksum, which it does at the member's end
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
-        # All these errors count as one cause. A compression that zipfile cannot read is a NotImplementedError.
-        return SourceError("corrupt archive member", f"{info.filename}: {error}")
-    return SourceError("too large", f"more than the {max_bytes:,} bytes allowed") if len(data) > max_bytes else data
-
-
-def _captions_json(path: Path, subset: str) -> bytes:
-    """Return the bytes of captions_<subset>.json; `path` is this file, or a zip that contains it."""
-    if not zipfile.is_zipfile(path):
-        return path.read_bytes()
-    name = f"captions_{subset}.json"
-    with _opened(path) as archive:
-        for info in archive.infolist():
-            if info.filename.rpartition("/")[2] == name:
-                data = _read_member(archive, info, MAX_CAPTIONS_BYTES)
-                if isinstance(data, SourceError):
-                    raise BadInput(f"{path}: {name}: {data}")
-                return data
-    raise BadInput(f"{path} holds no {name}: is pairs.subset = {subset!r} right?")
-
-
-def _parse(data: bytes, path: Path) -> tuple[dict[int, str], dict[int, list[Caption]]]:
-    """Return {image id: file name} and {image id: captions}. The key of a caption is its id in COCO."""
-    try:
-        content = json.loads(data)
-        names = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
-        captions: dict[int, list[Caption]] = {}
-        for row in content["annotations"]:
-            if text := str(row["caption"]).strip():
-                captions.setdefault(int(row["image_id"]), []).append(Caption(f"{int(row['id']):012d}", text))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadInput(f"{path}: not COCO's captions ({type(error).__name__}: {error})") from error
-    return names, captions
+            return Folder(at.resolve(), memo, self.max_image_bytes)
+        return Zip(at, self.subset, self.max_image_bytes)

@@ -24,7 +24,8 @@ from pydantic import Field, TypeAdapter
 
 from storage.errors import BadInput
 from storage.memo import read_memo, update_memo
-from storage.sources import Arrived, Caption, Dropped, Item, Listing, Source, SourceError
+from storage.sources import Arrived, Caption, Dropped, Item, Label, Listing, Source, SourceError
+from storage.sources.labels import label_texts
 from storage.sources.section import PairsSection
 
 IMAGES = "@lobehub/fluent-emoji-3d@1.1.0"
@@ -36,6 +37,7 @@ INTEGRITY = {
 }
 IMAGE_MEMBER = re.compile(r"package/assets/([0-9A-Fa-f_-]+)\.webp")
 METADATA_MEMBER = "package/en/data.json"
+NAMES_MEMBER = "package/en/messages.json"  # the names of groups and subgroups
 MAX_IMAGE_BYTES = 4 << 20  # the largest image of the default package is 29 kB
 MAX_METADATA_BYTES = 64 << 20
 MAX_UNPACKED_BYTES = 1 << 30  # stops a decompression bomb; the default packages hold 18 and 50 MB
@@ -139,7 +141,10 @@ class NpmEmoji(Source):
         Raises `BadInput` when a package is neither in `downloads` nor available through npm.
         """
         pictures, dropped = _pictures(self._digests())
-        labels = _labels(self._members(self.metadata, MAX_METADATA_BYTES, METADATA_MEMBER.__eq__), self.metadata)
+        wanted = {METADATA_MEMBER, NAMES_MEMBER}
+        members = {m.name: m for m in self._members(self.metadata, MAX_METADATA_BYTES, wanted.__contains__)}
+        rows = _rows(members.get(METADATA_MEMBER), self.metadata)
+        labels = {hexcode: (row["label"], [*row.get("tags", ())]) for hexcode, row in rows.items()}
         items = []
         for hexcode in sorted(pictures):
             locator, digest = pictures[hexcode]
@@ -155,7 +160,10 @@ class NpmEmoji(Source):
             for hexcode, (label, _) in sorted(labels.items())
             if hexcode not in pictures
         ]
-        return Listing(items[: self.limit], dropped)
+        names = _group_names(members.get(NAMES_MEMBER))
+        offered = items[: self.limit]
+        groups = [label for item in offered for label in _groups(item.source_key, rows[item.source_key], names)]
+        return Listing(offered, dropped, groups)
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """Yield the bytes of each picture, in order, or its `SourceError`.
@@ -239,16 +247,39 @@ def _pictures(members: Iterable[MemberDigest]) -> tuple[dict[str, tuple[str, str
     return pictures, dropped
 
 
-def _labels(members: Iterable[Member], package: str) -> dict[str, tuple[str, list[str]]]:
-    """Return {hexcode: (label, tags)} from the metadata file of the package."""
-    member = next(iter(members), None)
+def _rows(member: Member | None, package: str) -> dict[str, dict[str, Any]]:
+    """Return {hexcode: row} from the metadata file of the package, whose rows have a hexcode, a label and tags."""
     if member is None or member.data is None:
         raise BadInput(f"{package} holds no readable {METADATA_MEMBER}: name a version of emojibase-data")
     try:
-        rows = json.loads(member.data)
-        return {normalise(row["hexcode"]): (row["label"], [*row.get("tags", ())]) for row in rows}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"{METADATA_MEMBER} of {package} is not a list of hexcode, label, tags") from error
+        rows = {normalise(row["hexcode"]): row for row in json.loads(member.data)}
+        if all(isinstance(text, str) for row in rows.values() for text in (row["label"], *row.get("tags", ()))):
+            return rows
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise BadInput(f"{METADATA_MEMBER} of {package} is not a list of hexcode, label, tags")
+
+
+def _group_names(member: Member | None) -> dict[str, dict[Any, str]]:
+    """Return {"group" or "subgroup": {number: name}} from the package's file of messages; {} without a readable one."""
+    try:
+        messages = json.loads(member.data or b"") if member else {}
+        return {
+            kind: {row["order"]: row["message"] for row in messages[f"{kind}s"] if isinstance(row["message"], str)}
+            for kind in ("group", "subgroup")
+        }
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _groups(key: str, row: dict[str, Any], names: dict[str, dict[Any, str]]) -> list[Label]:
+    """Return the group and the subgroup of an emoji. A number without a name is its own label."""
+    labels = []
+    for kind in ("group", "subgroup"):
+        number = row.get(kind)
+        name = names.get(kind, {}).get(number, number) if isinstance(number, int) else number
+        labels += [Label(key, kind, label) for label, wrong in label_texts(name) if not wrong]
+    return labels
 
 
 def _file_name(package: str) -> str:

@@ -71,6 +71,7 @@ def check(coco: Coco) -> None:
         "no caption": 1,
         "no image of that name": 1,
         "caption of an unlisted image": 1,
+        "caption is empty": 1,
     }
     read = list(coco.read([item.locator for item in listing.items]))
     assert read == [PICTURES[item.locator] for item in listing.items]

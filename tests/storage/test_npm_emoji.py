@@ -183,6 +183,39 @@ def test_metadata_of_another_shape_is_bad_input(downloads: Path, no_npm: None) -
         source(downloads).list()
 
 
+NAMES = {
+    "groups": [{"key": "smileys-emotion", "message": "smileys & emotion", "order": 0}],
+    "subgroups": [{"key": "face-smiling", "message": "smiling", "order": 0}],
+}
+
+
+@pytest.mark.parametrize(
+    ("messages", "group", "subgroup"),
+    [(json.dumps(NAMES).encode(), "smileys & emotion", "smiling"), (b"{", "0", "0"), (None, "0", "0")],
+)
+def test_groups_are_labels_and_change_nothing_else(
+    downloads: Path, no_npm: None, messages: bytes | None, group: str, subgroup: str
+) -> None:
+    before = source(downloads).list()
+    rows = [ROWS[0] | {"group": 0, "subgroup": 0}, ROWS[1] | {"group": 8, "subgroup": None}, *ROWS[2:]]
+    members = {"package/en/data.json": json.dumps(rows).encode()}
+    put(downloads, METADATA, members | ({} if messages is None else {"package/en/messages.json": messages}))
+    after = source(downloads).list()
+    assert (after.items, after.dropped, list(before.labels)) == (before.items, before.dropped, [])
+    assert [tuple(label) for label in after.labels] == [
+        ("1f600", "group", group),
+        ("1f600", "subgroup", subgroup),
+        ("2764", "group", "8"),
+    ]
+
+
+@pytest.mark.parametrize("label", [None, 7, ["a"]])
+def test_labels_that_are_no_texts_are_bad_input(downloads: Path, no_npm: None, label: object) -> None:
+    put(downloads, METADATA, {"package/en/data.json": json.dumps([ROWS[0] | {"label": label}]).encode()})
+    with pytest.raises(BadInput, match="not a list of hexcode, label, tags"):
+        source(downloads).list()
+
+
 @pytest.mark.parametrize(
     ("hexcode", "group"),
     [
