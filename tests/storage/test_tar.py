@@ -347,7 +347,7 @@ def check_pairs(members: Members, options: dict[str, Any]) -> None:
     assert len(written - out) <= len(dropped)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_samples_in_any_order_come_out_whole_or_are_counted(data: st.DataObject) -> None:
     last = data.draw(st.booleans())
@@ -365,7 +365,7 @@ def test_samples_in_any_order_come_out_whole_or_are_counted(data: st.DataObject)
     check_pairs(members, {"key_ends": "last dot"} if last else {})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_complete_samples_of_any_names_are_never_mixed(data: st.DataObject) -> None:
     stems = data.draw(st.sets(st.sampled_from(PLAIN_STEMS + DOTTED_STEMS + NESTED_STEMS)))
@@ -377,7 +377,7 @@ def test_complete_samples_of_any_names_are_never_mixed(data: st.DataObject) -> N
     check_pairs(data.draw(st.permutations(members)), {})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_samples_that_were_appended_again_are_never_mixed(data: st.DataObject) -> None:
     members = []
@@ -387,3 +387,17 @@ def test_samples_that_were_appended_again_are_never_mixed(data: st.DataObject) -
             extensions = [e for e in extensions if e != "depth.png"]
             members += [(f"{stem}.{extension}", content(stem, extension, turn)) for extension in extensions]
     check_pairs(members, {})
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, len(WHOLE) - 1), st.binary(min_size=1, max_size=20), st.integers(0, len(WHOLE)))
+def test_a_damaged_archive_is_read_or_refused_in_words(place: int, junk: bytes, cut: int) -> None:
+    data = WHOLE[:place] + junk + WHOLE[place + len(junk) :]
+    with tempfile.TemporaryDirectory() as folder:
+        reader = opened(data[: max(cut, place + 1)], Path(folder))
+        said, images = "", []
+        try:
+            images = list(reader.read([item.locator for item in reader.list().items]))
+        except BadInput as error:
+            said = str(error)
+    assert "s.tar is no readable tar" in said if said else all(isinstance(image, bytes) for image in images)
