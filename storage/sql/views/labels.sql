@@ -4,5 +4,4 @@
 CREATE VIEW labels AS
 SELECT images.image_id, listed.name, listed.label
 FROM read_parquet($labels, hive_partitioning = false) AS listed
-JOIN images USING (source_key)
-WHERE images.error IS NULL;
+JOIN images USING (source_key);
