@@ -48,7 +48,8 @@ def select(
     image, text, image_id, pair_id, caption_of, split_u = (np.concatenate(part) for part in zip(*parts, strict=True))
     if split != "all" and (len(image) == 0 or len(text) == 0):
         raise EmbeddingError(
-            f"no {'images' if len(image) == 0 else 'captions'} in the split {split!r} (heldout = {heldout})"
+            f"no {'images' if len(image) == 0 else 'captions'} in the split {split!r} (heldout = {heldout}): set "
+            "another pairs.heldout, or take more pairs"
         )
     order = np.argsort(image_id, kind="stable")
     owner = order[np.searchsorted(image_id[order], caption_of)]

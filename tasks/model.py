@@ -8,6 +8,7 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from storage.dataset import Dataset
+from storage.errors import BadInput
 from storage.pairs import read_captions, read_images
 from tasks.progress import bar
 from tasks.stage import Runtime, stage
@@ -40,9 +41,18 @@ def features(out: Path, pairs: list[Dataset], heldout: float, runtime: Runtime) 
 
 @stage("models", version="1")
 def demo_model(out: Path, features: Dataset, variant: str, seed: int, runtime: Runtime) -> int:
-    """Train the two projections of one variant and write an open_clip checkpoint."""
+    """Train the two projections of one variant and write an open_clip checkpoint.
+
+    Raises BadInput for fewer than two training images with captions.
+    """
     from vlm.demo import align, write_checkpoint
 
     towers = load_file(runtime.store / features.path / "features.safetensors")
+    captioned = len(set(towers["owner"].tolist()))
+    if captioned < 2:
+        raise BadInput(
+            f"demo:{variant} needs two training images with captions, and there are {captioned}: set another "
+            "pairs.heldout, or take more pairs"
+        )
     write_checkpoint(out, align(towers["image"], towers["text"], towers["owner"], variant, seed))
     return features.rows

@@ -38,6 +38,7 @@ INTEGRITY = {
 IMAGE_MEMBER = re.compile(r"package/assets/([0-9A-Fa-f_-]+)\.webp")
 METADATA_MEMBER = "package/en/data.json"
 NAMES_MEMBER = "package/en/messages.json"  # the names of groups and subgroups
+KEYS_MEMBER = "package/meta/groups.json"  # {number: key}; in messages.json of version 17.0.0, two subgroups share one
 MAX_IMAGE_BYTES = 4 << 20  # the largest image of the default package is 29 kB
 MAX_METADATA_BYTES = 64 << 20
 MAX_UNPACKED_BYTES = 1 << 30  # stops a decompression bomb; the default packages hold 18 and 50 MB
@@ -141,7 +142,7 @@ class NpmEmoji(Source):
         Raises `BadInput` when a package is neither in `downloads` nor available through npm.
         """
         pictures, dropped = _pictures(self._digests())
-        wanted = {METADATA_MEMBER, NAMES_MEMBER}
+        wanted = {METADATA_MEMBER, NAMES_MEMBER, KEYS_MEMBER}
         members = {m.name: m for m in self._members(self.metadata, MAX_METADATA_BYTES, wanted.__contains__)}
         rows = _rows(members.get(METADATA_MEMBER), self.metadata)
         labels = {hexcode: (row["label"], [*row.get("tags", ())]) for hexcode, row in rows.items()}
@@ -160,7 +161,7 @@ class NpmEmoji(Source):
             for hexcode, (label, _) in sorted(labels.items())
             if hexcode not in pictures
         ]
-        names = _group_names(members.get(NAMES_MEMBER))
+        names = _group_names(members.get(NAMES_MEMBER), members.get(KEYS_MEMBER))
         offered = items[: self.limit]
         groups = [label for item in offered for label in _groups(item.source_key, rows[item.source_key], names)]
         return Listing(offered, dropped, groups)
@@ -260,15 +261,23 @@ def _rows(member: Member | None, package: str) -> dict[str, dict[str, Any]]:
     raise BadInput(f"{METADATA_MEMBER} of {package} is not a list of hexcode, label, tags")
 
 
-def _group_names(member: Member | None) -> dict[str, dict[Any, str]]:
-    """Return {"group" or "subgroup": {number: name}} from the package's file of messages; {} without a readable one."""
+def _group_names(messages: Member | None, meta: Member | None) -> dict[str, dict[Any, str]]:
+    """Return {"group" or "subgroup": {number: name}} from the package's file of messages; {} without a readable one.
+
+    Messages whose key is another than `meta` gives the number are left out.
+    """
     try:
-        messages = json.loads(member.data or b"") if member else {}
-        return {
-            kind: {row["order"]: row["message"] for row in messages[f"{kind}s"] if isinstance(row["message"], str)}
-            for kind in ("group", "subgroup")
-        }
-    except (ValueError, KeyError, TypeError):
+        named, keyed = (json.loads(member.data or b"{}") if member else {} for member in (messages, meta))
+        names: dict[str, dict[Any, str]] = {}
+        for kind in ("group", "subgroup"):
+            keys = keyed.get(f"{kind}s", {})
+            names[kind] = {
+                row["order"]: row["message"]
+                for row in named.get(f"{kind}s", ())
+                if isinstance(row["message"], str) and keys.get(f"{row['order']}", row["key"]) == row["key"]
+            }
+        return names
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 

@@ -185,8 +185,12 @@ def test_metadata_of_another_shape_is_bad_input(downloads: Path, no_npm: None) -
 
 NAMES = {
     "groups": [{"key": "smileys-emotion", "message": "smileys & emotion", "order": 0}],
-    "subgroups": [{"key": "face-smiling", "message": "smiling", "order": 0}],
+    "subgroups": [
+        {"key": "face-smiling", "message": "smiling", "order": 0},
+        {"key": "face-other", "message": "a wrong number", "order": 0},
+    ],
 }
+KEYS = {"groups": {"0": "smileys-emotion"}, "subgroups": {"0": "face-smiling"}}
 
 
 @pytest.mark.parametrize(
@@ -199,6 +203,7 @@ def test_groups_are_labels_and_change_nothing_else(
     before = source(downloads).list()
     rows = [ROWS[0] | {"group": 0, "subgroup": 0}, ROWS[1] | {"group": 8, "subgroup": None}, *ROWS[2:]]
     members = {"package/en/data.json": json.dumps(rows).encode()}
+    members |= {"package/meta/groups.json": json.dumps(KEYS).encode()}
     put(downloads, METADATA, members | ({} if messages is None else {"package/en/messages.json": messages}))
     after = source(downloads).list()
     assert (after.items, after.dropped, list(before.labels)) == (before.items, before.dropped, [])
