@@ -48,6 +48,7 @@ class Failed(NamedTuple):
 
     key: Key
     error: Exception
+    known: bool = False  #: whether the error is bad input that was met before any work of the job
 
 
 class JobsFailed(RuntimeError):
@@ -117,7 +118,7 @@ class Apart:
         if isinstance(error, ClusterError) or is_of_surroundings(error, self.store):
             raise error
         self.causes.setdefault(job.key._replace(shard=None), []).append(str(error))
-        return Failed(job.key, error)
+        return Failed(job.key, error, known=error is job.problem)
 
     def gave_up(self, job: Job) -> bool:
         """Whether two shards of the same model or SAE have failed with the same message."""

@@ -221,12 +221,12 @@ def _recorded(record: Record, began: float) -> Iterator[None]:
 def _failure(run: Run, errors: list[Failed]) -> Exception:
     """The exception for the failed jobs of a run: RunFailed, with exit code 1 when jobs beside them have ended well.
 
-    When no job of the failed kinds ended well, and every failure is bad input, the exit code is 2. A single failure is
-    then the job's own exception.
+    The exit code is 2 when every failure is bad input, and either was met before the work of the job, or no job of the
+    failed kinds ended well. In the latter case, a single failure is the job's own exception.
     """
     kinds = {failure.kind for failure in run.failures}
     if any(entry.kind in kinds for entry in run.entries):
-        return RunFailed(run)
+        return RunFailed(run, 2 if all(failed.known for failed in errors) else 1)
     if len(errors) == 1:
         errors[0].error.add_note(f"failed: {errors[0].key} (traceback: {run.failures[0].traceback})")
         return errors[0].error

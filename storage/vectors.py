@@ -185,7 +185,7 @@ def _clip_retrieval(path: Path) -> _Layout:
     for (name, numbers), (other, others) in itertools.permutations(((n, f.keys()) for n, f in files.items()), 2):
         if missing := sorted(others - numbers):
             raise BadInput(
-                f"embeddings:{path}: {name} has no part {missing[0]}, which {other} has: "
+                f"embeddings:{path}: {name}_{missing[0]} is missing, the part {missing[0]} that {other} has: "
                 f"parts must have the same numbers in {', '.join(files)}"
             )
     if not files["img_emb"]:

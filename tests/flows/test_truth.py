@@ -207,7 +207,7 @@ def test_a_folder_of_vectors_that_cannot_be_embedded_hides_no_other_model(
     rows = np.load(tmp_path / "two" / "image.npy")
     rows[7] = 0  # found when the rows are read, not when the folder is looked at
     np.save(tmp_path / "two" / "image.npy", rows)
-    assert main(["run", str(study), "--store", str(store)]) == 1
+    assert main(["run", str(study), "--store", str(store)]) == 2
     errors = capsys.readouterr().err
     assert "1 job failed, the others ended:\nembed two shard 0: " in errors
     run = last_run(store, "small")

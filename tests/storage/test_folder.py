@@ -73,7 +73,7 @@ def test_rows_that_name_one_image_are_one_item(tmp_path: Path, form: str) -> Non
         ("a.jpg", "g", ["one", "one"]),  # two equal captions are both kept
         ("b.jpg", "h", ["two"]),
     ]
-    assert Counter(d.cause for d in listing.dropped) == {"no caption": 1, "no such file": 1}
+    assert Counter(d.cause for d in listing.dropped) == {"caption is empty": 1, "no caption": 1, "no such file": 1}
     assert len({c.source_key for i in listing.items for c in i.captions}) == 3
 
 

@@ -109,7 +109,7 @@ def test_lists_as_img2dataset_takes_them(tmp_path: Path) -> None:
         "http://a/1": digest.lower(),
         "http://a/2": "",
     }
-    assert Counter(d.cause for d in listing.dropped) == {"no URL": 1, "no caption": 1}
+    assert Counter(d.cause for d in listing.dropped) == {"no URL": 1, "caption is empty": 1, "no caption": 1}
 
 
 def test_a_folder_of_lists_is_one_list(tmp_path: Path) -> None:

@@ -177,7 +177,9 @@ def test_metadata_in_parts_of_which_one_differs_is_named(tmp_path: Path) -> None
 def test_a_missing_part_of_clip_retrieval_is_named(tmp_path: Path, folder: str) -> None:
     clip_retrieval(tmp_path)
     next((tmp_path / folder).glob("*_1.*")).unlink()
-    with pytest.raises(BadInput, match=f"{folder} has no part 1, which .* has: parts must have the same numbers"):
+    with pytest.raises(
+        BadInput, match=f"{folder}_1 is missing, the part 1 that .* has: parts must have the same numbers"
+    ):
         open_vectors(tmp_path)
 
 
