@@ -40,7 +40,9 @@ LIKELY = (
 
 
 class TooFewPairs(RuntimeError):
-    """The share of images that were acquired is below `pairs.min_success`."""
+    """The share of images that were acquired is below `pairs.min_success`. The message says what to change."""
+
+    exit_code = 2
 
 
 class Tally(NamedTuple):

@@ -61,9 +61,9 @@ def read_bounded(path: Path, max_bytes: int) -> bytes | SourceError:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
     except FileNotFoundError:
-        return SourceError("no such file", path.name)
+        return SourceError("no such file", key_of(path.name))
     except OSError as error:
-        return SourceError("cannot be read", f"{path.name}: {error.strerror}")
+        return SourceError("cannot be read", f"{key_of(path.name)}: {error.strerror}")
     if len(data) > max_bytes:
         return SourceError("too large", f"more than the {max_bytes:,} bytes allowed")
     return data
