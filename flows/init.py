@@ -182,7 +182,7 @@ def _relative(path: str, target: Path) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A string or a list of strings as TOML. JSON is written, since TOML has the same escapes in basic strings."""
+    """A string, a list of strings, or a truth value as TOML. JSON is written, since TOML has its escapes and words."""
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

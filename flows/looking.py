@@ -10,8 +10,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from storage.errors import BadInput
+from storage.sources.delimited import Form, names_a_picture
 from storage.sources.files import is_picture
-from storage.sources.tables import CAPTION_COLUMNS, GROUP_COLUMNS, IMAGE_COLUMNS, TABLES, read_table
+from storage.sources.layouts import table_in
+from storage.sources.section import is_url
+from storage.sources.tables import (
+    CAPTION_COLUMNS,
+    GROUP_COLUMNS,
+    IMAGE_COLUMNS,
+    NAMED_TABLES,
+    TABLES,
+    Table,
+    read_table,
+)
+from storage.sources.urls import URL_COLUMNS
 from storage.vector_size import VectorSize, vector_size
 
 FIRST = 5  # number of names or columns that a message shows
@@ -46,7 +58,7 @@ def look(path: Path) -> Found:
         seen = f"it holds {', '.join(names[:FIRST])}" if names else "it is empty" if place.is_dir() else "it is a file"
         raise BadInput(
             f"{path}: not recognised: {seen}. Known are a folder of pictures with a table of captions or a .txt file "
-            "beside each, a table of URLs or paths with captions (CSV, TSV, JSONL, Parquet), WebDataset tars, COCO's "
+            "beside each, a table of URLs or paths with captions (CSV, TSV, JSON, Parquet), WebDataset tars, COCO's "
             "captions_*.json with pictures, Parquet files with pictures, and folders of vectors (image.npy and "
             "text.npy, img_emb/ and text_emb/, Zarr, Parquet). Other layouts: write a study file with pairs.source"
         )
@@ -56,12 +68,10 @@ def look(path: Path) -> Found:
 def _file(file: Path) -> Found | None:
     if file.suffix.lower() == ".tar":
         return _of_tars([file])
-    if file.suffix.lower() in TABLES:
-        return _table(file)
     if file.suffix == ".json" and file.name.startswith("captions_"):
         folder = file.parent.parent if file.parent.name == "annotations" else file.parent
         return _of_annotations(folder, file)
-    return None
+    return _table(file) if file.suffix.lower() in TABLES + NAMED_TABLES else None
 
 
 def _vectors(folder: Path) -> Found | None:
@@ -167,6 +177,9 @@ def _parquet_pictures(folder: Path) -> Found | None:
         return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
     pictures = [name for name in schema.names if holds_pictures(schema.field(name).type)]
+    with pq.ParquetFile(files[0]) as file:
+        first: dict[str, Any] = next((batch.to_pylist()[0] for batch in file.iter_batches(1, columns=pictures)), {})
+    pictures = [name for name in pictures if not _is_path(first.get(name))]
     if not pictures:
         return None
     caption = _caption_column(schema.names, files[0])
@@ -176,12 +189,15 @@ def _parquet_pictures(folder: Path) -> Found | None:
     return Found("huggingface", keys, f"Parquet files with pictures in the column {image}")
 
 
+def _is_path(value: Any) -> bool:
+    """Whether the value of a column of pictures is a path without bytes, as the library datasets may write it."""
+    return isinstance(value, dict) and not value.get("bytes") and isinstance(value.get("path"), str)
+
+
 def _folder(folder: Path) -> Found | None:
-    tables = sorted(one for one in folder.iterdir() if one.suffix.lower() in TABLES)
-    if len(tables) > 1:
-        raise BadInput(f"{folder}: holds several tables ({', '.join(one.name for one in tables[:FIRST])}): name one")
-    if tables:
-        return _table(tables[0])
+    table = table_in(folder)
+    if table is not None:
+        return _table(table)
     pictures = [one for one in folder.rglob("*") if is_picture(one.name) and one.is_file()]
     if not pictures:
         return None
@@ -196,31 +212,44 @@ def _folder(folder: Path) -> Found | None:
 def _table(file: Path) -> Found:
     """Recognise a table of captions with the URLs or the paths of their images."""
     table = read_table(file)
-    caption = _caption_column(table.columns, file)
+    keys: dict[str, Any] = {}
+    if table.headed and any(map(names_a_picture, table.columns)):
+        table, keys = read_table(file, Form(header=False)), {"header": False}
+    first = {name: _first_text(table, name) for name in table.columns}
+    caption = _longest_text(table, first) if keys else _caption_column(table.columns, file)
     groups = _named(table.columns, GROUP_COLUMNS, ())
-    first = {name: next((value for value in table[name].to_list() if value), None) for name in table.columns}
-    urls = [
-        name for name, value in first.items() if isinstance(value, str) and value.startswith(("http://", "https://"))
-    ]
-    keys: dict[str, Any]
+    urls = [name for name, text in first.items() if is_url(text)]
     if urls:
-        url = next((name for name in ("url", "URL", "image_url") if name in urls), urls[0])
-        keys = {"path": str(file)} | ({} if url in ("url", "URL", "image_url") else {"url_column": url})
+        url = _usual(urls, URL_COLUMNS) or urls[0]
+        keys |= {"path": str(file)} | ({} if url in URL_COLUMNS else {"url_column": url})
         found = Found("urls", keys, f"{file.name}: URLs in the column {url}")
     else:
-        paths = [name for name, value in first.items() if isinstance(value, str) and is_picture(value)]
+        paths = [name for name, text in first.items() if is_picture(text)]
         if not paths:
             raise BadInput(
                 f"{file}: its columns are {', '.join(table.columns[: 2 * FIRST])}, and none holds URLs or names of "
                 "pictures: write a study file and set pairs.url_column or pairs.image_column"
             )
-        image = next((name for name in IMAGE_COLUMNS if name in paths), paths[0])
-        keys = {"path": str(file.parent), "table": file.name}
+        image = _usual(paths, IMAGE_COLUMNS) or paths[0]
+        keys |= {"path": str(file.parent), "table": file.name}
         keys |= {} if _usual(table.columns, IMAGE_COLUMNS) == image else {"image_column": image}
         found = Found("folder", keys, f"{file.name}: names of pictures in the column {image}")
     if _usual(table.columns, CAPTION_COLUMNS) != caption:
         found.keys["caption_column"] = caption
     return found._replace(why=found.why + (f", groups in {groups}" if groups else ""))
+
+
+def _first_text(table: Table, name: str) -> str:
+    """The first text in a column, or the first path of an object; "" if there is none."""
+    value = next((value for value in table[name] if value), None)
+    value = value.get("path") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else ""
+
+
+def _longest_text(table: Table, first: dict[str, str]) -> str:
+    """The column with the longest texts at the beginning, of a table without names of columns."""
+    others = [name for name, text in first.items() if not names_a_picture(text)] or table.columns
+    return max(others, key=lambda name: sum(len(value or "") for value in table[name][:MEMBERS]))
 
 
 def _caption_column(columns: Sequence[str], file: Path) -> str:

@@ -14,9 +14,19 @@ from storage.sources.captions import EMPTY, NO_TEXT
 
 #: {cause: what to do when items are left out by this cause}. A cause may be missing: then it speaks for itself.
 ADVICE = {
-    "no such file": "names of images are looked up below pairs.path and beside the table; pairs.image_column names "
-    "their column",
+    "no such file": "names of images are looked up below pairs.path, beside the table and in the folders there; "
+    "pairs.images names their folder, and pairs.image_column their column",
     "path out of the folder": "names of images must stay below pairs.path",
+    "no image name": "pairs.image_column names the column of the images' file names",
+    "image name is no text": "pairs.image_column names the column of the images' file names",
+    "image is in the table": 'pairs.source = "huggingface" reads Parquet files with pictures in them',
+    "several files of this name": "pairs.images names the folder of the images below pairs.path",
+    "no URL": "pairs.url_column names the column of URLs",
+    "line has more fields than columns": "a field that holds the separator must stand in double quotes; "
+    "pairs.separator and pairs.quoting say how the table is written",
+    "no JSON object": "a file of JSON lines has one object a line",
+    "group is no text": "pairs.group_column names a column of texts or numbers",
+    "label is no text": "pairs.labels names columns of texts, lists of texts, or numbers",
     "no caption": "pairs.caption_column names the column of captions; without a table, the captions of IMAGE.jpg are "
     "the lines of IMAGE.txt",
     EMPTY: "pairs.caption_column names the column of captions",

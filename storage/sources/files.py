@@ -61,9 +61,9 @@ def read_bounded(path: Path, max_bytes: int) -> bytes | SourceError:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
     except FileNotFoundError:
-        return SourceError("no such file", path.name)
+        return SourceError("no such file", key_of(path.name))
     except OSError as error:
-        return SourceError("cannot be read", f"{path.name}: {error.strerror}")
+        return SourceError("cannot be read", f"{key_of(path.name)}: {error.strerror}")
     if len(data) > max_bytes:
         return SourceError("too large", f"more than the {max_bytes:,} bytes allowed")
     return data
@@ -76,13 +76,13 @@ def digests(files: Sequence[Path], memo: Path) -> list[str]:
     def one(file: Path) -> tuple[str, int, int, str]:
         try:
             stat = file.stat()
-            key = (str(file), stat.st_size, stat.st_mtime_ns)
+            key = (locator_of(str(file)), stat.st_size, stat.st_mtime_ns)
             if key in known:
                 return *key, known[key]
             with file.open("rb") as opened:
                 return *key, hashlib.file_digest(opened, "sha256").hexdigest()
         except OSError:
-            return str(file), -1, 0, ""
+            return locator_of(str(file)), -1, 0, ""
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = list(pool.map(one, files))

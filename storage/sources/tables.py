@@ -1,23 +1,73 @@
-"""Reading of tables of pairs (CSV, JSONL, Parquet), and the fingerprint of an item."""
+"""Reading of tables of pairs (CSV, TSV, JSON lines, JSON, Parquet), and the fingerprint of an item."""
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from storage.errors import BadInput
-from storage.sources import Caption
-
-if TYPE_CHECKING:  # polars takes a fifth of a second to import
-    import polars as pl
+from storage.sources import Caption, Dropped
+from storage.sources.annotations import is_token, parse_document, parse_lines, parse_token
+from storage.sources.captions import clean, shown
+from storage.sources.delimited import Form, Parsed, names_a_picture, parse, separator_of, utf8
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-IMAGE_COLUMNS = ("file_name", "image", "image_path", "path", "filename", "filepath")
-CAPTION_COLUMNS = ("caption", "captions", "text", "title", "CAPTION", "TEXT")
+NAMED_TABLES = (".json", ".token", ".txt")  # read where the study names the file, or where `table_in` recognises it
+IMAGE_COLUMNS = ("file_name", "image", "image_path", "path", "filename", "filepath", "image_name")
+CAPTION_COLUMNS = ("caption", "captions", "text", "title", "CAPTION", "TEXT", "comment")
 GROUP_COLUMNS = ("group", "group_key")
+USUAL = Form()
+SHOWN_COLUMNS, SHOWN_FIELD, SHOWN_ROW = 20, 60, 400  # columns, and characters of a field and of a row, in an error
+
+
+class Table:
+    """A table of one file or of several. Rows count through all files; `columns` are those of all files.
+
+    Args:
+        parts: each file with its content.
+        headed: whether the columns have the names of a header line, as opposed to keys or numbers.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Path, Parsed]], headed: bool) -> None:
+        self.parts, self.headed = parts, headed
+        self.columns = list(dict.fromkeys(name for _, part in parts for name in part.columns))
+        self.starts = [0]
+        for _, part in parts:
+            self.starts.append(self.starts[-1] + part.rows)
+        self.height = self.starts[-1]
+
+    def __getitem__(self, name: str) -> list[Any]:
+        """Return the values of a column, in the order of the rows; None in the rows of a file without the column."""
+        import polars as pl
+
+        values: list[Any] = []
+        for _, part in self.parts:
+            held = part.columns.get(name, [None] * part.rows)
+            values += held.to_list() if isinstance(held, pl.Series) else held
+        return values
+
+    def place(self, row: int) -> str:
+        """Return the file and the line of a row, for the ledger and for errors."""
+        number = bisect.bisect_right(self.starts, row) - 1
+        file, part = self.parts[number]
+        return f"{clean(file.name)}: {part.unit} {part.numbers[row - self.starts[number]]}"
+
+    def left_out(self) -> list[Dropped]:
+        """Return the rows that could not be read."""
+        return [
+            Dropped(f"{clean(file.name)}: {part.unit} {number}", cause, detail)
+            for file, part in self.parts
+            for number, cause, detail in part.left_out
+        ]
+
+    def first_row(self) -> dict[str, Any]:
+        """Return the values of the first row; none for a table without rows."""
+        first = next((part for _, part in self.parts if part.rows), None)
+        return {name: values[0] for name, values in first.columns.items()} if first else {}
 
 
 def stamp(digest: str, captions: Sequence[Caption]) -> str:
@@ -25,46 +75,104 @@ def stamp(digest: str, captions: Sequence[Caption]) -> str:
     return hashlib.sha256(json.dumps([digest, captions]).encode()).hexdigest()[:16]
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    """Read a table, or all tables of a folder, concatenated. CSV and TSV need a header line; their columns are text.
+def read_table(path: Path, form: Form = USUAL) -> Table:
+    """Read a table, or all tables of a folder, one after the other. `form` concerns CSV and TSV, whose values are text.
 
-    Raises BadInput for a file that has none of the extensions TABLES, or that cannot be read.
+    A JSON file must hold one of the layouts of `storage.sources.annotations`. Rows that cannot be read are left out and
+    listed by `Table.left_out`. Raises BadInput for a file that is no table, that cannot be read, or that has no row
+    which can be read.
     """
-    import polars as pl
-
+    files = [path]
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in TABLES)
         if not files:
             raise BadInput(f"{path}: holds no table; tables end in {', '.join(TABLES)}")
-        return pl.concat([read_table(file) for file in files], how="diagonal_relaxed")
+    parts = [(file, _read(file, form)) for file in files]
+    return Table(parts, form.header and files[0].suffix.lower() in (".csv", ".tsv", ".txt"))
+
+
+def _read(path: Path, form: Form) -> Parsed:
+    suffix = path.suffix.lower()
+    if suffix not in TABLES + NAMED_TABLES:
+        raise BadInput(f"{path}: no table; tables end in {', '.join(TABLES)}")
     try:
-        match path.suffix.lower():
-            case ".csv" | ".tsv":
-                separator = "\t" if path.suffix.lower() == ".tsv" else ","
-                return pl.read_csv(path, separator=separator, infer_schema=False, glob=False)
-            case ".jsonl" | ".ndjson":
-                with path.open("rb") as opened:  # an open file, since polars would read a path as a pattern
-                    return pl.read_ndjson(opened, infer_schema_length=None)
-            case ".parquet":
-                return pl.read_parquet(path, glob=False)
+        parsed = _parquet(path) if suffix == ".parquet" else _text(path, utf8(path.read_bytes()), form)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise BadInput(f"{path}: cannot be read as {path.suffix[1:]}: {str(error).splitlines()[0]}") from None
-    raise BadInput(f"{path}: no table; tables end in {', '.join(TABLES)}")
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read as {suffix[1:]}: {error.strerror}") from None
+    if parsed is None:
+        raise BadInput(f"{path}: cannot be read as {suffix[1:]}: it is empty")
+    if parsed.left_out and not parsed.rows:
+        number, cause, detail = parsed.left_out[0]
+        raise BadInput(f"{path}: cannot be read as {suffix[1:]}: no row can be read; {number}: {cause}: {detail}")
+    return parsed
 
 
-def column(table: pl.DataFrame, named: str | None, usual: Sequence[str], key: str, where: Path) -> str:
-    """Return the column that the study names, else the first existing column of `usual`. Raises BadInput for none."""
+def _text(path: Path, data: bytes, form: Form) -> Parsed | None:
+    match path.suffix.lower():
+        case ".json":
+            return parse_document(path, data)
+        case ".jsonl" | ".ndjson":
+            return parse_lines(data) if data.strip() else None
+        case ".token" | ".txt" if is_token(data):
+            return parse_token(data)
+        case ".csv":
+            return parse(data, form, form.separator or separator_of(data, ","))
+        case _:
+            return parse(data, form, form.separator or separator_of(data, "\t"))
+
+
+def _parquet(path: Path) -> Parsed:
+    import polars as pl
+
+    try:
+        frame = pl.read_parquet(path, glob=False)
+    except pl.exceptions.PolarsError as error:
+        raise BadInput(f"{path}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
+    return Parsed({name: frame[name] for name in frame.columns}, frame.height, "row", range(1, frame.height + 1), [])
+
+
+def column(table: Table, named: str | None, usual: Sequence[str], key: str, where: Path) -> str:
+    """Return the column that the study names, else the first existing column of `usual`.
+
+    Raises BadInput for none; the error says which columns there are, and whether the header line is missing.
+    """
     for name in [named] if named else usual:
         if name in table.columns:
             return name
+        if name.strip() in table.columns:
+            return name.strip()
+    columns = ", ".join(_field(name) for name in table.columns[:SHOWN_COLUMNS])
+    if len(table.columns) > SHOWN_COLUMNS:
+        columns += f" and {len(table.columns) - SHOWN_COLUMNS} more"
+    if table.headed and any(map(names_a_picture, table.columns)):
+        numbers = [number for number, name in enumerate(table.columns, 1) if names_a_picture(name)]
+        raise BadInput(
+            f"{where}: there is no header line; the first line is data: {columns}. Set pairs.header = false, and name "
+            f'columns by their numbers, from "1" to "{len(table.columns)}": column "{numbers[0]}" holds URLs or names '
+            "of pictures (pairs.url_column or pairs.image_column); pairs.caption_column is the number of the captions"
+        )
     wanted = repr(named) if named else f"named {', '.join(usual)}"
-    raise BadInput(f"{where}: there is no column {wanted}; set pairs.{key} to one of {', '.join(table.columns)}")
+    told = f"{where}: there is no column {wanted}; set pairs.{key} to one of {columns}"
+    row = ", ".join(f"{_field(name)} = {_field(value)}" for name, value in table.first_row().items())
+    if row:
+        told += f". The first row is {row[:SHOWN_ROW]}"
+    if table.headed:
+        told += ". A file whose first line is no header line needs pairs.header = false"
+    if key == "caption_column" and "conversations" in table.columns:
+        told += ". Conversations are questions and answers, not captions: add a column with a caption of each image"
+    raise BadInput(told)
 
 
-def optional(table: pl.DataFrame, named: str | None, usual: Sequence[str], key: str, where: Path) -> str | None:
+def optional(table: Table, named: str | None, usual: Sequence[str], key: str, where: Path) -> str | None:
     """Return the same as `column`, but None when the study names no column and no column of `usual` exists."""
     if named is None and not set(usual) & set(table.columns):
         return None
     return column(table, named, usual, key, where)
+
+
+def _field(value: Any) -> str:
+    """Return the beginning of a name or value for an error."""
+    text = clean(value) if isinstance(value, str) and value.isprintable() else shown(value)
+    return text[:SHOWN_FIELD] + ("..." if len(text) > SHOWN_FIELD else "")

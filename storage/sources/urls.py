@@ -1,4 +1,4 @@
-"""A table of URLs and captions (CSV, JSONL, Parquet), as for img2dataset. The pictures are downloaded from the web."""
+"""A table of URLs and captions (CSV, TSV, JSON, Parquet), as for img2dataset. The pictures are downloaded."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from storage.dataset import locked
-from storage.sources import Arrived, Dropped, Item, Listing, Source, SourceError
-from storage.sources.captions import Texts, captions_of, left_out, texts_of
+from storage.sources import Arrived, Dropped, Item, Label, Listing, Source, SourceError
+from storage.sources.captions import captions_of, left_out, shown
+from storage.sources.delimited import Form
 from storage.sources.download import Policy, Wanted, discard, download
+from storage.sources.rows import Columned, ColumnName, Rows, TableSection, add_row, rows_of
 from storage.sources.section import DownloadsSection, resolved
 from storage.sources.tables import (
     CAPTION_COLUMNS,
     GROUP_COLUMNS,
+    USUAL,
     column,
     optional,
     read_table,
@@ -30,17 +33,19 @@ DIGEST_COLUMNS = ("sha256",)
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
-class UrlsSection(DownloadsSection):
+class UrlsSection(DownloadsSection, TableSection):
     """The section of a study file for a table of URLs and captions."""
 
     paths: ClassVar[tuple[str, ...]] = ("path",)
 
     source: Literal["urls"]
-    path: str = Field(description="CSV, TSV, JSONL or Parquet, or a folder of these; relative to the study file")
-    url_column: str | None = Field(None, description="default: url, URL, image_url")
-    caption_column: str | None = Field(None, description="default: caption, captions, text, title, TEXT")
-    group_column: str | None = Field(None, description="images of one group stay on one side of the split")
-    sha256_column: str | None = Field(
+    path: str = Field(
+        description="CSV, TSV, JSON lines, JSON or Parquet, or a folder of these; relative to the study file"
+    )
+    url_column: ColumnName | None = Field(None, description="default: url, URL, image_url")
+    caption_column: ColumnName | None = Field(None, description="default: caption, captions, text, title, TEXT")
+    group_column: ColumnName | None = Field(None, description="images of one group stay on one side of the split")
+    sha256_column: ColumnName | None = Field(
         None, description="the expected sha256 of the image; default: sha256, if that column exists"
     )
 
@@ -58,6 +63,9 @@ class UrlsSection(DownloadsSection):
             caption_column=self.caption_column,
             group_column=self.group_column,
             sha256_column=self.sha256_column,
+            labels=self.labels,
+            splits=self.splits,
+            form=self.form(),
             policy=self.policy(),
         )
 
@@ -69,6 +77,9 @@ class Urls(Source):
         path: the table, or a folder of tables.
         downloads: folder of the pictures that are downloaded and not yet in a shard.
         url_column, caption_column, group_column, sha256_column: columns of the table; default: the usual names.
+        labels: columns of the table that label images.
+        splits: values of the table's column `split` whose rows are taken; none: all rows.
+        form: how a CSV or TSV file is written.
         policy: limits of the downloads.
         identity: identity of the source in the store.
     """
@@ -85,40 +96,53 @@ class Urls(Source):
         caption_column: str | None = None,
         group_column: str | None = None,
         sha256_column: str | None = None,
+        labels: Sequence[str] = (),
+        splits: Sequence[str] = (),
+        form: Form = USUAL,
         policy: Policy | None = None,
     ) -> None:
         self.path, self.downloads, self.identity = path, downloads, identity
         self.columns = (url_column, caption_column, group_column, sha256_column)
+        self.labels, self.splits, self.form = labels, splits, form
         self.policy = policy or Policy()
 
     def list(self) -> Listing:
         """List the rows of the table, without any download. Raises BadInput for a table that cannot be read."""
-        table = read_table(self.path)
-        url = column(table, self.columns[0], URL_COLUMNS, "url_column", self.path)
-        caption = column(table, self.columns[1], CAPTION_COLUMNS, "caption_column", self.path)
-        group = optional(table, self.columns[2], GROUP_COLUMNS, "group_column", self.path)
+        table = read_table(self.path, self.form)
+        columns = Columned(
+            column(table, self.columns[0], URL_COLUMNS, "url_column", self.path),
+            column(table, self.columns[1], CAPTION_COLUMNS, "caption_column", self.path),
+            optional(table, self.columns[2], GROUP_COLUMNS, "group_column", self.path),
+            self.labels,
+            self.splits,
+        )
         digest = optional(table, self.columns[3], DIGEST_COLUMNS, "sha256_column", self.path)
-        columns = [table[name].to_list() if name else [None] * table.height for name in (url, caption, group, digest)]
-        listed: dict[str, tuple[str, str, Texts]] = {}
-        dropped = []
-        for row, (at, value, of, known) in enumerate(zip(*columns, strict=True)):
-            if not isinstance(at, str) or not at.strip():
-                dropped.append(Dropped(f"row {row}", "no URL"))
+        digests = table[digest] if digest else None
+        dropped = table.left_out()
+        known: dict[str, str] = {}  # {URL: expected sha256}
+        rows: dict[str, Rows] = {}
+        for row in rows_of(table, columns, self.path):
+            url = row.key.strip() if isinstance(row.key, str) else ""
+            if not url:
+                told = "" if row.key is None or isinstance(row.key, str) else shown(row.key)
+                dropped.append(Dropped(table.place(row.number), "no URL", told))
                 continue
-            _, _, texts = listed.setdefault(at.strip(), ("" if of is None else str(of), _sum(known), Texts([], [])))
-            found = texts_of(value)
-            texts.texts.extend(found.texts)
-            texts.left_out.extend(found.left_out)
+            if url not in known:
+                known[url] = _sum(digests[row.number]) if digests else ""
+            dropped += add_row(rows, url, row, self.labels)
         items = []
-        for at, (of, known, texts) in listed.items():
-            key = hashlib.sha256(at.encode(errors="surrogatepass")).hexdigest()[:24]
-            captions = captions_of(key, texts.texts)
-            dropped += left_out(key, texts.left_out)
+        labels = []
+        for url, (group, (texts, left), labelled) in rows.items():
+            key = hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()[:24]
+            captions = captions_of(key, texts)
+            dropped += left_out(key, left)
+            labels += [Label(key, name, label) for name, label in labelled]
             if captions:
-                items.append(Item(key, of, json.dumps([at, known]), captions, stamp(f"{at} {known}", captions)))
+                locator = json.dumps([url, known[url]])
+                items.append(Item(key, group, locator, captions, stamp(f"{url} {known[url]}", captions)))
             else:
-                dropped.append(Dropped(key, "no caption", at))
-        return Listing(sorted(items), dropped)
+                dropped.append(Dropped(key, "no caption", url))
+        return Listing(sorted(items), dropped, labels)
 
     def read(self, locators: Sequence[str], arrived: Arrived | None = None) -> Iterator[bytes | SourceError | None]:
         """Download pictures concurrently and yield them in order. Pictures on disk are not downloaded again."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from storage.errors import BadInput
@@ -73,7 +76,8 @@ def test_rows_that_name_one_image_are_one_item(tmp_path: Path, form: str) -> Non
         ("a.jpg", "g", ["one", "one"]),  # two equal captions are both kept
         ("b.jpg", "h", ["two"]),
     ]
-    assert Counter(d.cause for d in listing.dropped) == {"no caption": 1, "no such file": 1}
+    causes = Counter(d.cause for d in listing.dropped)
+    assert causes == {"caption is empty": 1, "no caption": 1, "no such file": 1}
     assert len({c.source_key for i in listing.items for c in i.captions}) == 3
 
 
@@ -95,7 +99,7 @@ def test_captions_are_data(tmp_path: Path, form: str) -> None:
     assert [c for (c,) in texts(folder).values()] == HOSTILE
 
 
-@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/hostname", "sub/../../secret.jpg", "link.jpg", "a\0.jpg", ""])
+@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/hostname", "sub/../../secret.jpg", "link.jpg", "a\0.jpg", "."])
 def test_names_that_lead_out_of_the_folder_are_dropped(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "data"
     put(folder, "ok.jpg")
@@ -156,3 +160,185 @@ def test_which_table_must_be_clear(tmp_path: Path) -> None:
         source(folder, table="../memo.csv").list()
     with pytest.raises(BadInput, match="no such folder"):
         source(tmp_path / "none").list()
+
+
+def causes(folder: Path, **options: object) -> list[tuple[str, str]]:
+    return [(one.source_key, one.cause) for one in source(folder, **options).list().dropped]
+
+
+def test_names_are_looked_up_below_the_folder_and_beside_the_table(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    put(folder, "top.jpg", "sub/beside.jpg", "sub/pictures/deep.jpg", "images/0.jpg", "other/two.jpg", "images/two.jpg")
+    absolute = str(folder / "images" / "0.jpg")
+    names = ["top.jpg", "./top.jpg", "beside.jpg", "deep.jpg", "0.jpg", "images/0.jpg", absolute, "two.jpg", " 0.jpg "]
+    names += ["../images/two.jpg", "none.jpg", "n" * 300 + ".jpg"]
+    table = pl.DataFrame({"file_name": names, "caption": [f"caption {n}" for n in range(len(names))]})
+    table.write_csv(folder / "sub" / "t.csv")
+    listing = source(folder, table="sub/t.csv").list()
+    assert {item.source_key: [c.text for c in item.captions] for item in listing.items} == {
+        "top.jpg": ["caption 0"],
+        "./top.jpg": ["caption 1"],
+        "sub/beside.jpg": ["caption 2"],
+        "sub/pictures/deep.jpg": ["caption 3"],
+        "images/0.jpg": ["caption 4", "caption 5", "caption 8"],
+        absolute: ["caption 6"],
+        "sub/../images/two.jpg": ["caption 9"],
+    }
+    assert listing.dropped == [
+        ("two.jpg", "several files of this name", "images/two.jpg, other/two.jpg"),
+        ("none.jpg", "no such file", ""),
+        ("n" * 300 + ".jpg", "no such file", ""),
+    ]
+    read = list(source(folder).read([item.locator for item in listing.items]))
+    assert all(isinstance(data, bytes) for data in read)
+    assert "two.jpg" not in dict(causes(folder, table="sub/t.csv", images="other"))
+    with pytest.raises(BadInput, match=r"pairs.images = 'none'"):
+        source(folder, table="sub/t.csv", images="none").list()
+
+
+def test_a_wrong_folder_of_images_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    put(folder, "a/b/0.png")
+    (folder / "c.csv").write_text("file_name,caption\n0.png,one\n")
+    assert causes(folder) == [("0.png", "no such file")]
+    assert texts(folder, images="a/b") == {"a/b/0.png": ["one"]}
+
+
+def test_names_that_are_no_text_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    put(folder, "42", "42.0", "x.jpg", "None")
+    rows = [{"image": value, "caption": "x"} for value in (42, 42.0, None, "", {"path": "x.jpg"}, {"k": "x.jpg"}, True)]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert list(texts(folder)) == ["42", "x.jpg"]
+    assert causes(folder) == [
+        ("t.jsonl: line 2", "image name is no text"),
+        ("t.jsonl: line 3", "no image name"),
+        ("t.jsonl: line 4", "no image name"),
+        ("t.jsonl: line 6", "image name is no text"),
+        ("t.jsonl: line 7", "image name is no text"),
+    ]
+
+
+def test_paths_of_parquet_files_without_bytes_are_names(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    put(folder, "x.jpg")
+    images = [{"bytes": None, "path": "x.jpg"}, {"bytes": b"png", "path": "x.jpg"}, {"bytes": None, "path": None}]
+    pq.write_table(pa.table({"image": images, "caption": ["one", "two", "three"]}), folder / "t.parquet")
+    assert texts(folder) == {"x.jpg": ["one"]}
+    assert causes(folder) == [
+        ("t.parquet: row 2", "image is in the table"),
+        ("t.parquet: row 3", "image name is no text"),
+    ]
+
+
+def test_names_that_are_not_utf_8_are_shown_escaped(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    put(folder, "0.png")
+    (folder / "0.txt").write_text("plain")
+    name = os.fsdecode(b"caf\xe9 \xc3\xa9")
+    for suffix, content in ((".png", b"picture"), (".txt", b"odd"), (".jpg", b"other")):
+        (folder / f"{name}{suffix}").write_bytes(content)
+    (folder / f"{name} 2.png").write_bytes(b"x")
+    listing = source(folder).list()
+    assert texts(folder) == {"0.png": ["plain"], "caf\\xe9 é.png": ["odd"], "caf\\xe9 é.jpg": ["odd"]}
+    assert list(source(folder).read([item.locator for item in listing.items])) == [
+        b"picture 0.png",
+        b"other",
+        b"picture",
+    ]
+    assert listing.dropped == [("caf\\xe9 é 2.png", "no caption", "caf\\xe9 é 2.txt")]
+    json.dumps(listing, ensure_ascii=False).encode()  # every key and locator is UTF-8
+    assert source(folder).list() == listing  # the second time from the memo of digests
+
+
+def of_img2dataset(folder: Path) -> None:
+    put(folder, "00000/000000000.jpg", "00000/000000001.jpg")
+    for name, caption in (("000000000", "one"), ("000000001", "two")):
+        (folder / "00000" / f"{name}.txt").write_text(caption)
+        (folder / "00000" / f"{name}.json").write_text(json.dumps({"caption": caption, "key": name}))
+    keys = ["000000000", "000000001", "000000002"]
+    table = {"url": keys, "caption": ["one", "two", "three"], "key": keys, "status": ["success"] * 3}
+    pl.DataFrame({**table, "error_message": [None] * 3}).write_parquet(folder / "00000.parquet")
+    pl.DataFrame({**table, "error_message": [None] * 3}).write_parquet(folder / "00001.parquet")
+    (folder / "00000_stats.json").write_text('{"count": 3}')
+
+
+def test_the_files_that_img2dataset_writes_by_default(tmp_path: Path) -> None:
+    of_img2dataset(folder := tmp_path / "data")
+    expected = {"00000/000000000.jpg": ["one"], "00000/000000001.jpg": ["two"]}
+    assert texts(folder) == expected
+    (folder / "t.csv").write_text("file_name,caption\n00000/000000000.jpg,from the table\n")
+    assert texts(folder) == {"00000/000000000.jpg": ["from the table"]}
+    assert texts(folder, table=False) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("captions.txt", "image,caption\n0.jpg,A dog .\n"),
+        ("results_20130124.token", "0.jpg#0\tA dog .\n"),
+        ("results.csv", "image_name| comment_number| comment\n0.jpg| 0| A dog .\n"),
+        ("dataset_flickr30k.json", '{"images": [{"filename": "0.jpg", "sentences": [{"raw": "A dog ."}]}]}'),
+        ("blip.json", ' [{"image": "0.jpg", "caption": "A dog ."}]'),
+    ],
+)
+def test_known_layouts_are_found(name: str, content: str, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    put(folder, "Images/0.jpg")
+    (folder / "about.json").write_text('{"licence": "none"}')
+    (folder / name).write_text(content)
+    assert texts(folder) == {"Images/0.jpg": ["A dog ."]}
+    (folder / "Images" / "0.txt").write_text("beside")  # captions beside the pictures were read first, and still are
+    assert texts(folder) == {"Images/0.jpg": ["A dog ." if name == "results.csv" else "beside"]}
+
+
+def test_splits_choose_rows_and_labels_name_what_the_table_says(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    put(folder, "0.jpg", "1.jpg", "2.jpg")
+    rows = [
+        {"image": "0.jpg", "caption": "a", "split": "train", "tags": ["x", "y"], "year": 1999},
+        {"image": "0.jpg", "caption": "b", "split": "train", "tags": ["y", {"k": 1}], "year": None},
+        {"image": "1.jpg", "caption": "c", "split": "val", "tags": [], "year": 2000},
+        {"image": "2.jpg", "caption": "d", "split": None},
+    ]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    listing = source(folder, labels=["tags", "year"]).list()
+    assert listing.labels == [
+        ("0.jpg", "tags", "x"),
+        ("0.jpg", "tags", "y"),
+        ("0.jpg", "year", "1999"),
+        ("1.jpg", "year", "2000"),
+    ]
+    assert listing.dropped == [("0.jpg", "label is no text", "tags: dict {'k': 1}")]
+    assert list(texts(folder, splits=["val", "test"])) == ["1.jpg"]
+    with pytest.raises(BadInput, match=r"pairs.splits = \['tests'\].*split holds train, val"):
+        source(folder, splits=["tests"]).list()
+    with pytest.raises(BadInput, match=r"no column 'tag'; set pairs.labels to one of image"):
+        source(folder, labels=["tag"]).list()
+    with pytest.raises(BadInput, match="is read without one"):
+        source(folder, table=False, labels=["tags"]).list()
+
+
+def test_a_group_that_is_no_text_is_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    put(folder, "0.jpg", "1.jpg", "2.jpg")
+    rows = [{"image": f"{n}.jpg", "caption": "x", "group": group} for n, group in enumerate(["g", {"g": 1}, 7])]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    listing = source(folder).list()
+    assert [(item.source_key, item.group_key) for item in listing.items] == [("0.jpg", "g"), ("2.jpg", "7")]
+    assert listing.dropped == [("1.jpg", "group is no text", "dict {'g': 1}")]
+
+
+def test_a_folder_without_pictures_and_table_says_what_it_holds(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    put(folder, "a.pdf", "sub/b.PDF", "notes")
+    with pytest.raises(BadInput, match=r"neither pictures nor a table.*2 .pdf, 1 files without an ext.*webdataset"):
+        source(folder).list()
+
+
+def test_undecodable_and_wide_caption_files(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    put(folder, "a.jpg", "b.jpg")
+    (folder / "a.txt").write_bytes("café\nzwei\n".encode("utf-16"))
+    (folder / "b.txt").write_bytes(b"caf\xe9\n")
+    assert texts(folder) == {"a.jpg": ["café", "zwei"], "b.jpg": ["caf\ufffd"]}

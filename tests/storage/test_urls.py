@@ -10,11 +10,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 from web_support import Web, picture
 
 from storage import failures
 from storage.dataset import Dataset
 from storage.duplicates import digest_of_duplicates, read_duplicates
+from storage.errors import BadInput
 from storage.failures import Progress, Tally, TooFewPairs, likely, tally
 from storage.listing import Scan, read_attempts, scan, write_ledger
 from storage.pairs import read_captions, read_failures, read_images
@@ -109,7 +111,7 @@ def test_lists_as_img2dataset_takes_them(tmp_path: Path) -> None:
         "http://a/1": digest.lower(),
         "http://a/2": "",
     }
-    assert Counter(d.cause for d in listing.dropped) == {"no URL": 1, "no caption": 1}
+    assert Counter(d.cause for d in listing.dropped) == {"no URL": 1, "no caption": 1, "caption is empty": 1}
 
 
 def test_a_folder_of_lists_is_one_list(tmp_path: Path) -> None:
@@ -117,6 +119,33 @@ def test_a_folder_of_lists_is_one_list(tmp_path: Path) -> None:
     (tmp_path / "b.tsv").write_text("url\tcaption\nhttp://a/2\tthree\n")
     items = Urls(tmp_path, tmp_path, identity={}).list().items
     assert {c.text for item in items for c in item.captions} == {"one, two", "three"}
+
+
+def test_a_list_without_a_header_line_and_with_labels(tmp_path: Path) -> None:
+    file = tmp_path / "cc3m.tsv"
+    file.write_text('a "bus" station\thttp://a/1\tx\nyoung girl\t\ty\nyoung girl\thttp://a/2\n')
+    with pytest.raises(BadInput, match=r"no header line.*pairs.header = false"):
+        Urls(file, tmp_path, identity={}).list()
+    options = {"url_column": 2, "caption_column": "1", "labels": "3", "header": False}
+    section = UrlsSection.model_validate({"source": "urls", "path": str(file), **options})
+    listing = open_source(source_of(section), tmp_path).list()
+    assert {c.text for item in listing.items for c in item.captions} == {'a "bus" station', "young girl"}
+    assert listing.labels == [(key("http://a/1"), "3", "x")]
+    assert listing.dropped == [("cc3m.tsv: line 2", "no URL", "")]
+
+
+def test_lists_of_two_kinds_are_one_list(tmp_path: Path) -> None:
+    pl.DataFrame({"url": ["http://a/1"], "caption": ["one"]}).write_parquet(tmp_path / "a.parquet")
+    pl.DataFrame({"url": ["http://a/1"], "caption": [["two", "zwei"]]}).write_parquet(tmp_path / "b.parquet")
+    (item,) = Urls(tmp_path, tmp_path, identity={}).list().items
+    assert [c.text for c in item.captions] == ["one", "two", "zwei"]
+
+
+@pytest.mark.parametrize("separator", ["ab", "a", '"', "\n", "é", ""])
+def test_a_separator_is_one_sign(separator: str) -> None:
+    with pytest.raises(ValidationError, match="one ASCII sign"):
+        UrlsSection(source="urls", path="x", separator=separator)
+    assert UrlsSection(source="urls", path="x", separator="\\t").separator == "\t"
 
 
 def test_every_failure_is_counted_by_its_cause(web: Web, acquired: Acquired) -> None:

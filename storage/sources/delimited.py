@@ -1,0 +1,330 @@
+"""Tables of delimited text (CSV, TSV). A fault of a line costs at most this line, which is counted with its number.
+
+Polars parses a table that has no fault. Any other table is parsed line by line, by rules that keep a stray quote as
+text. The two parsers agree on tables without a fault.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from storage.sources.captions import shown
+from storage.sources.files import is_picture
+from storage.sources.section import is_url
+
+if TYPE_CHECKING:  # numpy and polars take a fifth of a second to import
+    import numpy as np
+    import polars as pl
+
+TOO_MANY_FIELDS = "line has more fields than columns"
+HEAD = 1 << 20  # bytes in which the first line must end
+MARKS = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+Quoting = Literal["csv", "none"]
+Record = tuple[int, list[str | None], int]  # number of the first line, fields, place behind the last line
+
+
+class Form(NamedTuple):
+    """How a table of delimited text is written."""
+
+    header: bool = True  #: whether the first line names the columns; else their names are "1", "2", ...
+    separator: str | None = None  #: one ASCII character; None: by the file's extension and its first line
+    #: "csv": fields may stand in double quotes; "none": a quote is text; None: "csv", and for tabs "none", unless the
+    #: quotes in the file make sense only as CSV's
+    quoting: Quoting | None = None
+
+
+class Parsed(NamedTuple):
+    """The content of a file with a table."""
+
+    columns: Mapping[str, Sequence[Any] | pl.Series]  #: values of each column
+    rows: int
+    unit: str  #: what `numbers` count: "line", "row" or "entry"
+    numbers: Sequence[int]  #: the number of each row in the file, from 1
+    left_out: list[tuple[int, str, str]]  #: (number, cause, detail) of each row that cannot be read
+
+
+def utf8(data: bytes) -> bytes:
+    """Return a text's bytes in UTF-8 without a byte order mark, with lines that end in "\\n" or "\\r\\n".
+
+    UTF-16 is recognised by its byte order mark. Bytes that are not UTF-8 are kept.
+    """
+    if data.startswith(codecs.BOM_UTF8):
+        data = data[len(codecs.BOM_UTF8) :]
+    for mark, encoding in MARKS:
+        if data.startswith(mark):
+            data = data[len(mark) :].decode(encoding, "replace").encode()
+    return data.replace(b"\r", b"\n") if b"\r" in data[:HEAD] and b"\n" not in data else data
+
+
+def lossy(data: bytes) -> bytes:
+    """Return the bytes with U+FFFD in place of what is not UTF-8; the same object if all of it is."""
+    if data.isascii():
+        return data
+    text = data.decode(errors="replace")
+    return text.encode() if "\ufffd" in text else data
+
+
+def parse(data: bytes, form: Form, separator: str) -> Parsed | None:
+    """Return the content of a table of delimited text, with columns of texts. None for a file without any line.
+
+    `data` is what `utf8` returned. An empty field without quotes is None. Short lines are filled with None; lines with
+    more fields than columns are left out.
+    """
+    blank = len(data) - len(data.lstrip(b"\r\n"))
+    skipped, data = data.count(b"\n", 0, blank), data[blank:]
+    if data.endswith((b"\n\n", b"\n\r\n")):
+        data = data.rstrip(b"\r\n")
+    head = data[:HEAD].decode(errors="replace")
+    if not head:
+        return None
+    quoting = form.quoting or (_quoting_of_tabs(data, head, form.header) if separator == "\t" else "csv")
+    quoted = quoting == "csv"
+    _, first, end = next(_records(head, separator, quoted, None))
+    names = _unique(first) if form.header else [f"{number}" for number in range(1, len(first) + 1)]
+    if form.header:
+        start = _behind(data, head.count("\n", 0, end))
+        skipped += data.count(b"\n", 0, start)
+        data = data[start:]
+    frame = _strict(data, separator, quoted, names)
+    if frame is None and (valid := lossy(data)) is not data:
+        data = valid
+        frame = _strict(data, separator, quoted, names)
+    if frame is None:
+        return _tolerant(data.decode(errors="replace"), separator, quoted, names, skipped)
+    columns = {name: frame[name] for name in names}
+    lines = _lines(data)
+    if frame.height == lines:
+        return Parsed(columns, frame.height, "line", range(skipped + 1, skipped + 1 + lines), [])
+    return Parsed(columns, frame.height, "row", range(1, frame.height + 1), [])
+
+
+def separator_of(data: bytes, usual: str) -> str:
+    """Return the separator in the first line of a table: `usual` if it occurs there, else the most frequent one."""
+    line = data[:HEAD].lstrip(b"\r\n").partition(b"\n")[0].decode(errors="replace")
+    return usual if usual in line else max(";|\t,", key=lambda sign: (line.count(sign), sign == usual))
+
+
+def names_a_picture(field: str) -> bool:
+    """Whether a field holds the URL or the file name of a picture, perhaps in quotes."""
+    field = field.strip(' \r"')
+    return is_url(field) or is_picture(field)
+
+
+def _behind(data: bytes, lines: int) -> int:
+    """Return the place behind the first `lines` line ends. For none, the data is one line, and its end is returned."""
+    place = 0
+    for _ in range(lines):
+        place = data.index(b"\n", place) + 1
+    return place or len(data)
+
+
+def _unique(fields: Sequence[str | None]) -> list[str]:
+    """Return the names of the columns from the fields of the first line. The name of a second column gets a suffix."""
+    names: list[str] = []
+    repeats: dict[str, int] = {}
+    for field in fields:
+        name = unique = (field or "").strip()
+        while unique in names:
+            unique = f"{name}_duplicated_{repeats.setdefault(name, 0)}"
+            repeats[name] += 1
+        names.append(unique)
+    return names
+
+
+def _lines(data: bytes) -> int:
+    return data.count(b"\n") + (bool(data) and not data.endswith(b"\n"))
+
+
+def _strict(data: bytes, separator: str, quoted: bool, names: Sequence[str]) -> pl.DataFrame | None:
+    """Parse lines without a fault by polars. None for lines that have a fault, or that polars reads in another way."""
+    import polars as pl
+
+    schema = dict.fromkeys(names, pl.String)
+    if not data:
+        return pl.DataFrame(schema=schema)
+    spans = None
+    if quoted and b'"' in data:
+        spans = _spans(data, separator)
+        if spans is None:
+            return None
+    try:
+        frame = pl.read_csv(
+            data,
+            has_header=False,
+            schema=schema,
+            separator=separator,
+            quote_char=None if spans is None else '"',
+            infer_schema=False,
+        )
+    except pl.exceptions.PolarsError:
+        return None
+    inside = 0
+    if spans is not None and frame.height != _lines(data):
+        inside, broken = _broken(data, spans)
+        if any(_rows_of_their_own(lines, separator, len(names)) for lines in _records_at(data, broken)):
+            return None
+    return frame if frame.height + inside == _lines(data) else None
+
+
+def _spans(data: bytes, separator: str) -> np.ndarray | None:
+    """Return the places of the opening and the closing quote of each quoted field, shape (quotes / 2, 2).
+
+    A field with n doubled quotes has n + 1 spans. None if a quote does not stand at the beginning or the end of a field
+    and is not doubled either.
+    """
+    import numpy as np
+
+    signs = np.frombuffer(data, np.uint8)
+    places = np.flatnonzero(signs == ord('"'))
+    if len(places) % 2:
+        return None
+    opening, closing = places[::2], places[1::2]
+    doubled = closing[:-1] + 1 == opening[1:]
+    before, after = signs[opening - 1], signs[np.minimum(closing + 1, len(signs) - 1)]
+    behind = signs[np.minimum(closing + 2, len(signs) - 1)]
+    begins = (opening == 0) | (before == ord(separator)) | (before == ord("\n"))
+    last = closing + 1 >= len(signs)
+    carriage = (after == ord("\r")) & ((behind == ord("\n")) | (closing + 2 >= len(signs)))
+    ends = last | (after == ord(separator)) | (after == ord("\n")) | carriage
+    begins[1:] |= doubled
+    ends[:-1] |= doubled
+    return np.stack([opening, closing], axis=1) if begins.all() and ends.all() else None
+
+
+def _broken(data: bytes, spans: np.ndarray) -> tuple[int, np.ndarray]:
+    """Return the number of line ends in quotes, and the spans that hold them."""
+    import numpy as np
+
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    inside = np.diff(np.searchsorted(ends, spans), axis=1)[:, 0]
+    return int(inside.sum()), spans[inside > 0]
+
+
+def _records_at(data: bytes, spans: np.ndarray) -> Iterator[Iterator[str]]:
+    """Yield the lines in which each span lies."""
+    for opening, closing in spans.tolist():
+        start = data.rfind(b"\n", 0, opening) + 1
+        end = data.find(b"\n", closing)
+        yield iter(data[start : len(data) if end < 0 else end].decode(errors="replace").split("\n"))
+
+
+def _rows_of_their_own(lines: Iterator[str], separator: str, width: int | None) -> bool:
+    """Whether the lines of a record look like rows that stray quotes joined.
+
+    They do when the first line and a further one have a field for each column, and both name a picture in one column.
+    """
+    first = next(lines).split(separator)
+    named = [place for place, field in enumerate(first) if names_a_picture(field)]
+    if len(first) != width or not named:
+        return False
+    others = (line.split(separator) for line in lines)
+    return any(len(one) == width and any(names_a_picture(one[place]) for place in named) for one in others)
+
+
+def _quoting_of_tabs(data: bytes, head: str, header: bool) -> Quoting:
+    """Return how a table with tabs is quoted. Such a table has no quoting, unless its quotes make sense only as CSV's.
+
+    They do when each quote is one of a well-formed quoted field, and besides a column's name is quoted, or a quote in a
+    field is doubled, or a field holds tabs or line ends that would give a line another number of fields than the first.
+    """
+    import numpy as np
+
+    spans = _spans(data, "\t") if b'"' in data else None
+    if spans is None or not len(spans):
+        return "none"
+    first = head.partition("\n")[0].split("\t")
+    if header and any(name.startswith('"') for name in first):
+        return "csv"
+    width = len(first)
+    _, broken = _broken(data, spans)
+    if any(_rows_of_their_own(lines, "\t", width) for lines in _records_at(data, broken)):
+        return "none"
+    doubled = (spans[:-1, 1] + 1 == spans[1:, 0]).any()
+    tabs = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\t"))
+    holding = spans[np.diff(np.searchsorted(tabs, spans), axis=1)[:, 0] > 0]
+    torn = any(_is_torn(lines, width) for lines in _records_at(data, broken))
+    wide = any(line.count("\t") + 1 > width for lines in _records_at(data, holding) for line in lines)
+    return "csv" if doubled or torn or wide else "none"
+
+
+def _is_torn(lines: Iterator[str], width: int) -> bool:
+    """Whether lines with tabs, which are no rows of their own, can only be the lines of one record."""
+    fields = [line.split("\t") for line in lines]
+    return any(len(one) != width for one in fields) or any(map(names_a_picture, fields[0]))
+
+
+def _tolerant(text: str, separator: str, quoted: bool, names: Sequence[str], skipped: int) -> Parsed:
+    """Parse any lines. `skipped` is the number of lines of the file before the text."""
+    width = len(names)
+    rows: list[list[str | None]] = []
+    numbers: list[int] = []
+    left_out: list[tuple[int, str, str]] = []
+    for number, fields, _ in _records(text, separator, quoted, width):
+        while len(fields) > width and fields[-1] is None:
+            fields.pop()
+        if len(fields) > width:
+            told = f"{len(fields)} in place of {width}: {shown(separator.join(field or '' for field in fields))}"
+            left_out.append((skipped + number, TOO_MANY_FIELDS, told))
+            continue
+        rows.append(fields + [None] * (width - len(fields)))
+        numbers.append(skipped + number)
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(names)}
+    return Parsed(columns, len(rows), "line", numbers, left_out)
+
+
+def _records(text: str, separator: str, quoted: bool, width: int | None) -> Iterator[Record]:
+    """Yield the records of a text. A field is quoted if it is a well-formed quoted field; any other quote is text.
+
+    `width` is the number of columns, by which rows that stray quotes seem to join are told from fields with line ends.
+    """
+    field = re.compile(rf'"([^"]*+(?:""[^"]*+)*+)"(?={re.escape(separator)}|\r?\n|\r?\Z)')
+    start, number = 0, 1
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        if not quoted or text.find('"', start, end) < 0:
+            fields = [one or None for one in text[start:end].removesuffix("\r").split(separator)]
+        else:
+            fields, end = _with_quotes(text, start, end, field, separator, width)
+        yield number, fields, end + 1
+        number += text.count("\n", start, end + 1)
+        start = end + 1
+
+
+def _with_quotes(
+    text: str, start: int, end: int, field: re.Pattern[str], separator: str, width: int | None
+) -> tuple[list[str | None], int]:
+    """Return the fields of the record at `start`, and the place where its last line ends. `end`: of its first line."""
+    fields: list[str | None] = []
+    at = start
+    while True:
+        match = field.match(text, at)
+        last = end
+        if match and match.end() > end:
+            last = text.find("\n", match.end())
+            last = len(text) if last < 0 else last
+            if _rows_of_their_own(_split(text, start, last), separator, width):
+                match, last = None, end
+        if match:
+            fields.append(match[1].replace('""', '"'))
+            at, end = match.end(), last
+        else:
+            stop = text.find(separator, at, end)
+            literal = text[at:end].removesuffix("\r") if stop < 0 else text[at:stop]
+            fields.append(literal or None)
+            at = end if stop < 0 else stop
+        if at >= end or text[at] != separator:
+            return fields, end
+        at += 1
+
+
+def _split(text: str, start: int, end: int) -> Iterator[str]:
+    """Yield the lines of a part of a text."""
+    while start <= end:
+        stop = text.find("\n", start, end)
+        stop = end if stop < 0 else stop
+        yield text[start:stop]
+        start = stop + 1

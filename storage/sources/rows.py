@@ -1,0 +1,164 @@
+"""The rows of a table of pairs: keys of the study file that say how to read them, and what the rows of an item hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date, time
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from storage.errors import BadInput
+from storage.sources import Dropped
+from storage.sources.captions import EMPTY, Texts, clean, shown, texts_of
+from storage.sources.delimited import Form, Quoting
+from storage.sources.section import Columns, FilesSection
+from storage.sources.tables import Table, column
+
+SPLIT = "split"  # the column by which `pairs.splits` chooses rows
+NO_GROUP, NO_LABEL = "group is no text", "label is no text"  # causes
+EXACT = 2**53  # a float below it holds a whole number exactly
+
+
+def _sign(value: str) -> str:
+    if len(value) != 1 or not value.isascii() or value.isalnum() or value in '"\r\n':
+        raise ValueError("a separator is one ASCII sign, and no letter, digit or double quote")
+    return value
+
+
+#: Type of a key that names a column, by its name or by its number in a file without a header line.
+ColumnName = Annotated[str, BeforeValidator(lambda value: f"{value}" if type(value) is int else value)]
+Separator = Annotated[str, BeforeValidator(lambda value: "\t" if value == "\\t" else value), AfterValidator(_sign)]
+
+
+class TableSection(FilesSection):
+    """The keys that every source with a table has."""
+
+    header: bool = Field(
+        True,
+        description="whether the first line of a CSV or TSV file names the columns; if false, the other keys name a "
+        'column by its number, "1" for the first',
+    )
+    separator: Separator | None = Field(
+        None,
+        description='sign between the fields of a CSV or TSV file, such as "|"; default: tab for .tsv; for .csv comma, '
+        "or the sign ; | or tab if the first line has no comma",
+    )
+    quoting: Quoting | None = Field(
+        None,
+        description="csv: fields may stand in double quotes; none: a quote is text; default: csv, and for tables with "
+        "tabs none, unless their quotes make sense as CSV's alone",
+    )
+    labels: Columns = Field([], description="columns of the table that label images: texts, lists of texts, numbers")
+    splits: Columns = Field([], description="take only rows whose column `split` holds one of these; default: all rows")
+
+    def form(self) -> Form:
+        """How the section says that a table is written."""
+        return Form(self.header, self.separator, self.quoting)
+
+
+class Rows(NamedTuple):
+    """What the rows of one item hold."""
+
+    group: str
+    texts: Texts
+    labels: dict[tuple[str, str], None]  #: (column, label), each once
+
+
+class Row(NamedTuple):
+    """The values of one row of a table."""
+
+    number: int  #: from 0, through all files of the table
+    key: Any  #: value of the column of images or URLs
+    caption: Any
+    group: Any
+    labels: Sequence[Any]
+
+
+class Columned(NamedTuple):
+    """The columns of a table that a source reads."""
+
+    key: str  #: the column of images or URLs
+    caption: str
+    group: str | None
+    labels: Sequence[str]
+    splits: Sequence[str]  #: values of the column `split`; none: all rows
+
+
+def rows_of(table: Table, columns: Columned, where: Path) -> Iterator[Row]:
+    """Yield each row that is in one of the splits.
+
+    Raises BadInput for a column of labels that does not exist, and for splits of which the table has no row.
+    """
+    for name in columns.labels:
+        column(table, name, (), "labels", where)
+    labels = zip(*(table[name] for name in columns.labels), strict=True) if columns.labels else [()] * table.height
+    groups = table[columns.group] if columns.group else [None] * table.height
+    chosen: Sequence[bool] = [True] * table.height
+    if columns.splits:
+        column(table, SPLIT, (), "splits", where)
+        splits = table[SPLIT]
+        chosen = [split in columns.splits for split in splits]
+        if not any(chosen):
+            held = ", ".join(dict.fromkeys(split for split in splits if isinstance(split, str)))
+            raise BadInput(f"{where}: pairs.splits = {list(columns.splits)}: its column {SPLIT} holds {held}")
+    keys, captions = table[columns.key], table[columns.caption]
+    for row, (take, *values) in enumerate(zip(chosen, keys, captions, groups, labels, strict=True)):
+        if take:
+            yield Row(row, *values)
+
+
+def add_row(rows: dict[str, Rows], key: str, row: Row, names: Sequence[str]) -> list[Dropped]:
+    """Add a row to the rows of the item `key`. `names` are the columns of its labels.
+
+    Returns what the ledger lists of its group and its labels.
+    """
+    held = rows.get(key)
+    if held is None:
+        group = group_of(row.group)
+        if group is None:
+            return [Dropped(key, NO_GROUP, shown(row.group))]
+        held = rows[key] = Rows(group, Texts([], []), {})
+    found = texts_of(row.caption)
+    held.texts.texts.extend(found.texts)
+    held.texts.left_out.extend(found.left_out)
+    dropped = []
+    for name, value in zip(names, row.labels, strict=True):
+        for label, wrong in label_texts(value):
+            if wrong:
+                dropped.append(Dropped(key, NO_LABEL, f"{name}: {wrong}"))
+            else:
+                held.labels[name, label] = None
+    return dropped
+
+
+def group_of(value: Any) -> str | None:
+    """Return the group that a value names: a text, or the text of a number or date; "" for null; None for the rest."""
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if isinstance(value, str):
+        return clean(value)
+    return str(value) if isinstance(value, (int, float, date, time, Decimal)) else None
+
+
+def label_texts(value: Any) -> list[tuple[str, str]]:
+    """Return the labels in a value, each as (label, ""), and what is no label as ("", type and value).
+
+    Labels are texts, numbers (42 and 42.0 give "42", 0.5 gives "0.5"), true and false, and lists of these. Null and
+    blank texts give no label.
+    """
+    if isinstance(value, bool):
+        return [("true" if value else "false", "")]
+    if isinstance(value, int):
+        return [(f"{value}", "")]
+    if isinstance(value, float) and value == value:
+        if value.is_integer():
+            return [(f"{int(value)}", "")] if abs(value) < EXACT else [("", shown(value))]
+        return [(repr(value), "")]
+    if isinstance(value, (list, tuple)):
+        return [label for one in value for label in label_texts(one)]
+    found = texts_of(value)
+    wrong = [("", detail) for cause, detail in found.left_out if cause != EMPTY]
+    return [(text, "") for text in found.texts] + wrong
