@@ -42,10 +42,12 @@ class Table:
 
     def __getitem__(self, name: str) -> list[Any]:
         """Return the values of a column, in the order of the rows; None in the rows of a file without the column."""
+        import polars as pl
+
         values: list[Any] = []
         for _, part in self.parts:
             held = part.columns.get(name, [None] * part.rows)
-            values += held if isinstance(held, list) else held.to_list()  # type: ignore[union-attr]
+            values += held.to_list() if isinstance(held, pl.Series) else held
         return values
 
     def place(self, row: int) -> str:
