@@ -92,6 +92,7 @@ def _of_one_kind(data: bytes) -> pa.Table | None:
         if dates:  # pyarrow takes texts that look like dates for dates
             texts = pa.schema([(name, pa.string()) for name in dates])
             table = pa_json.read_json(pa.BufferReader(data), options, pa_json.ParseOptions(explicit_schema=texts))
+        table.validate(full=True)  # pyarrow makes broken arrays of lists that hold nothing but nulls
     except pa.ArrowException:
         return None
     return None if any(_holds_dates(field.type) for field in table.schema) or not table.num_columns else table

@@ -50,8 +50,6 @@ ADVICE = {
     "image without a file name": "the file_name of an entry of images is a text",
     "annotation without the key caption": "pairs.annotations names captions_<subset>.json",
     "annotation without an image id": "image_id of an annotation is the id of an entry of images",
-    "group is no text": "pairs.group_column names a column of texts or numbers",
-    "label is no text": "pairs.labels names columns of texts, lists of texts, or numbers",
 }
 MOST_CAUSES = 8  # causes that the error lists
 
