@@ -24,6 +24,7 @@ from flows import server
 SECONDS_TO_END = 2.0  # time to record the run as interrupted and to tell the server
 ONE_PRESS = 0.3  # seconds after the first signal in which another SIGINT counts as the same press of Ctrl-C
 INTERRUPTED = "interrupted: run the same command again to go on"
+PREFECT_SERVICES = "prefect._internal.concurrency"  # the logger of the threads that send events and logs to the server
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -44,7 +45,7 @@ class _Arrivals:
         """Wait for the first signal. Then end the process after SECONDS_TO_END, or sooner when Ctrl-C comes again."""
         if (first := self._next(None)) is None:
             return
-        self.first = self.first or first
+        self._begin(first)
         arrived = time.monotonic()
         # A repeated signal need not come from the user: Prefect passes SIGTERM on to this process, and `timeout` sends
         # each signal twice at once. Neither ends the wait.
@@ -63,9 +64,14 @@ class _Arrivals:
             if not data or data[0] in ENDING:
                 return data[0] if data else None
 
+    def _begin(self, signum: int) -> None:
+        """Record the first signal. Prefect's services, which the end of the run stops, no longer log that they failed."""
+        self.first = self.first or signum
+        logging.getLogger(PREFECT_SERVICES).setLevel(logging.CRITICAL + 1)
+
     def raise_(self, signum: int, frame: FrameType | None) -> None:
         """Handler of the signals, which Python calls in the main thread. Raises Ended."""
-        self.first = self.first or signum
+        self._begin(signum)
         raise Ended(signal.Signals(signum).name)
 
     @staticmethod
