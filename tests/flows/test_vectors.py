@@ -55,8 +55,13 @@ def test_vectors_in_another_order_are_those_of_the_same_pairs_and_growth_makes_n
     reordered(own, tmp_path / "mixed", mixed=True)
     names = study_file.read_text() + "".join(MODEL.format(name=name) for name in ("other", "mixed"))
     study_file.write_text(names)
-    with caplog.at_level(logging.INFO, "bridgescope"):
-        run = embed(study_file, store)
+    logger = logging.getLogger("bridgescope")
+    logger.addHandler(caplog.handler)  # since Prefect replaces the handlers of the root at its first flow
+    try:
+        with caplog.at_level(logging.INFO, "bridgescope"):
+            run = embed(study_file, store)
+    finally:
+        logger.removeHandler(caplog.handler)
     made = {name: [e.dataset.digest for e in run.of("embed", model=name)] for name in ("own", "other", "mixed")}
     assert made["own"] == made["other"]
     assert len({*made["own"], *made["mixed"]}) == 4
