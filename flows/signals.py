@@ -65,7 +65,7 @@ class _Arrivals:
                 return data[0] if data else None
 
     def _begin(self, signum: int) -> None:
-        """Record the first signal. Prefect's services, which the end of the run stops, no longer log that they failed."""
+        """Record the first signal. Prefect's services, which the end of the run stops, then log no failure."""
         self.first = self.first or signum
         logging.getLogger(PREFECT_SERVICES).setLevel(logging.CRITICAL + 1)
 

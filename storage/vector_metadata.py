@@ -10,6 +10,8 @@ import polars as pl
 
 from storage.errors import BadInput
 
+COLUMNS = ("key", "image_path", "group", "caption", "image_row")  # the columns that are read
+ROW = "row number"
 KEYS = ("key", "image_path")  # the names of images are in the first of these columns that a table has
 
 
@@ -29,12 +31,29 @@ class Metadata(NamedTuple):
         raise IndexError(row)
 
 
-def read_table(file: Path) -> pl.DataFrame:
-    """Read a Parquet file. Raises BadInput when it cannot be read as Parquet."""
+def columns_of(file: Path) -> set[str]:
+    """Return the names of the columns of a Parquet file. Raises BadInput when it cannot be read as Parquet."""
     try:
-        return pl.read_parquet(file, glob=False)
+        with file.open("rb") as opened:
+            return set(pl.read_parquet_schema(opened))
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise BadInput(f"{file}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+        raise BadInput(f"{file}: cannot be read as Parquet: {_line(error)}") from error
+
+
+def read_table(file: Path, columns: Sequence[str]) -> pl.DataFrame:
+    """Read those of the given columns that a Parquet file has. The values of its other columns are not read.
+
+    Without any of them, the result has a row number alone, so that its height is that of the file. Raises BadInput
+    when the file cannot be read as Parquet.
+    """
+    held = columns_of(file)
+    try:
+        if wanted := [name for name in columns if name in held]:
+            return pl.read_parquet(file, columns=wanted, glob=False)
+        rows = pl.scan_parquet(file, glob=False).select(pl.len()).collect().item()
+        return pl.DataFrame({ROW: range(rows)})
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise BadInput(f"{file}: cannot be read as Parquet: {_line(error)}") from error
 
 
 def metadata_of(files: Sequence[Path], tables: Sequence[pl.DataFrame]) -> Metadata:
@@ -65,7 +84,7 @@ def _typed(file: Path, table: pl.DataFrame) -> dict[str, pl.Series]:
     if "group" in table.columns:
         columns["group"] = _names(file, table["group"]).fill_null("")
     if "caption" in table.columns:
-        columns["caption"] = _texts(file, table["caption"]).fill_null("")
+        columns["caption"] = _captions(file, table["caption"]).fill_null("")
     return {name: column.rename(name) for name, column in columns.items()}
 
 
@@ -92,7 +111,25 @@ def _texts(file: Path, column: pl.Series) -> pl.Series:
     """Return a column of texts, which may hold nulls. Raises BadInput for a column of another type."""
     if column.dtype in (pl.String, pl.Null, pl.Categorical, pl.Enum):
         return column.cast(pl.String)
-    raise BadInput(f"{file}: the column `{column.name}` holds {_named(column.dtype)}: text is needed")
+    raise BadInput(
+        f"{file}: the column `{column.name}` holds {_named(column.dtype)}: text is needed: write the column as text"
+    )
+
+
+def _captions(file: Path, column: pl.Series) -> pl.Series:
+    """Return a column of captions, with nulls. A list of one text is that text.
+
+    Raises BadInput, with the row, for a list of several texts, and for a column of another type.
+    """
+    if not (isinstance(column.dtype, pl.List | pl.Array) and column.dtype.inner in (pl.String, pl.Null)):
+        return _texts(file, column)
+    lists = column.cast(pl.List(pl.String))
+    if (row := first_true((lists.list.len() > 1).fill_null(False))) is not None:
+        raise BadInput(
+            f"{file}: row {row}: `{column.name}` holds {lists.list.len()[row]} texts: a text vector belongs to one "
+            "caption: write one row for each, and the row of its image in `image_row`"
+        )
+    return lists.list.first()
 
 
 def _names(file: Path, column: pl.Series) -> pl.Series:
@@ -114,3 +151,7 @@ def first_true(true: pl.Series) -> int | None:
     """Return the number of the first row in which `true` is true, or None."""
     rows = true.arg_true()
     return int(rows[0]) if len(rows) else None
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0]

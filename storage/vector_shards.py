@@ -66,6 +66,8 @@ def digests(store: Path, path: Path, pairs: Sequence[Dataset]) -> list[str]:
     if missing := [shard for shard in pairs if shard.digest not in found]:
         folder = open_folder(path, now)
         folder.check_images(store, missing)
+        if not folder.vectors.is_named:
+            folder.check_unnamed(store, pairs)
         for shard in missing:
             place = folder.place(store, shard)
             read, old = folder.read(place), before.get(shard.digest)
@@ -117,7 +119,21 @@ class Folder:
         if missing:
             raise BadInput(
                 f"embeddings:{self.path}: {len(missing)} of the {len(keys)} images of pairs.path are missing in the "
-                f"folder, the first is {missing[0]!r}"
+                f"folder, the first is {missing[0]!r}: every image of the pairs needs a vector in each folder"
+            )
+
+    def check_unnamed(self, store: Path, pairs: Sequence[Dataset]) -> None:
+        """Raise BadInput if a folder without keys has more images than the pairs.
+
+        Its images then have their row numbers as keys, which name the images of the pairs by position alone.
+        """
+        from storage.pairs import read_images
+
+        images, held = sum(read_images(store, one, ["image_id"]).height for one in pairs), len(self.vectors.keys)
+        if images != held:
+            raise BadInput(
+                f"embeddings:{self.path}: has {held} images without keys, the pairs have {images}: a metadata.parquet "
+                "with the column `key` must say which image is which; if the folder has grown, run `acquire` again"
             )
 
     def place(self, store: Path, pairs: Dataset) -> Place:
@@ -140,7 +156,10 @@ class Folder:
         image = np.array([self.row_of.get(key, -1) for key in images["source_key"].to_list()], np.int64)
         if (image < 0).any():
             missing = images["source_key"][int(np.flatnonzero(image < 0)[0])]
-            raise BadInput(f"embeddings:{self.path}: the image {missing!r} of the pairs is missing in the folder")
+            raise BadInput(
+                f"embeddings:{self.path}: the image {missing!r} of the pairs is missing in the folder: every image of "
+                "the pairs needs a vector in each folder"
+            )
         row_of_id = images.select("image_id", image=pl.Series(image, dtype=pl.Int64))
         wanted = captions.join(row_of_id, on="image_id", how="left", maintain_order="left")
         wanted = wanted.select("image", text=pl.col("caption").fill_null(""))
@@ -155,7 +174,8 @@ class Folder:
             first = joined.filter(pl.col("row").is_null()).row(0, named=True)
             raise BadInput(
                 f"embeddings:{self.path}: {joined['row'].null_count()} captions of pairs.path are missing in the "
-                f"folder, the first is {first['text']!r} of the image {self.vectors.keys[first['image']]!r}"
+                f"folder, the first is {first['text']!r} of the image {self.vectors.keys[first['image']]!r}: captions "
+                "are found by their exact text, and every caption of the pairs needs a vector in each folder"
             )
         return Place(image, joined["row"].to_numpy())
 
@@ -217,7 +237,7 @@ class Folder:
             for start in range(0, len(rows), BLOCK):
                 block = array[rows[start : start + BLOCK]]
                 if (row := first_bad(block)) is not None:
-                    raise BadInput(f"embeddings:{self.path}: {name} row {rows[start + row]} is zero or not finite")
+                    raise self.vectors.bad(self.path, name, int(rows[start + row]))
                 with np.errstate(over="ignore"):
                     narrow = block.astype(np.float32)
                 exact = bool((narrow == block).all())  # so equal values in another type have the same digest

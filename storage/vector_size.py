@@ -27,14 +27,14 @@ def vector_size(path: Path) -> VectorSize | None:
         if (path / "image.npy").is_file() and (path / "text.npy").is_file():
             return _of_shapes(_npy(path / "image.npy"), _npy(path / "text.npy"), "image.npy and text.npy")
         if (path / "img_emb").is_dir() and (path / "text_emb").is_dir():
-            parts = [[_npy(file) for file in sorted((path / name).glob("*.npy"))] for name in ("img_emb", "text_emb")]
+            parts = [[_npy(file) for file in _named(path / name, ".npy")] for name in ("img_emb", "text_emb")]
             if all(parts):
                 image, text = ((sum(shape[0] for shape in shapes), shapes[0][1]) for shapes in parts)
                 return _of_shapes(image, text, "img_emb/ and text_emb/ of clip-retrieval")
         if (path / "image" / "zarr.json").is_file() or (path / "image" / ".zarray").is_file():
             return _of_shapes(_zarr(path / "image"), _zarr(path / "text"), "the Zarr arrays image and text")
-        return _parquet(path)
-    except (OSError, ValueError, KeyError, IndexError) as error:
+        return _parquet(path) or _npz(path)
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise BadInput(f"embeddings:{path}: cannot be read: {error}") from error
 
 
@@ -42,10 +42,28 @@ def _of_shapes(image: tuple[int, ...], text: tuple[int, ...], layout: str) -> Ve
     return VectorSize(image[0], text[0], image[1], layout)
 
 
-def _npy(file: Path) -> tuple[int, ...]:
-    import numpy as np
+def _named(folder: Path, suffix: str) -> list[Path]:
+    return sorted(file for file in folder.glob(f"*{suffix}") if not file.name.startswith("."))
 
-    return tuple(np.load(file, mmap_mode="r", allow_pickle=False).shape)
+
+def _npy(file: Path) -> tuple[int, ...]:
+    from storage.vector_arrays import read_npy
+
+    return tuple(read_npy(file).shape)
+
+
+def _npz(path: Path) -> VectorSize | None:
+    """Return the size of a folder with one .npz, or with image.npz and text.npz. Their arrays are read for this."""
+    from storage.vector_arrays import read_npz
+
+    files = _named(path, ".npz")
+    if [file.name for file in files] == ["image.npz", "text.npz"]:
+        image, text = (read_npz(file, file.stem)[0] for file in files)
+    elif len(files) == 1:
+        image, text = read_npz(files[0], "image", "text")
+    else:
+        return None
+    return _of_shapes(image.shape, text.shape, " and ".join(file.name for file in files))
 
 
 def _zarr(folder: Path) -> tuple[int, ...]:
@@ -58,15 +76,17 @@ def _parquet(path: Path) -> VectorSize | None:
     import pyarrow.parquet as pq
 
     rows, dim = 0, 0
-    for file in sorted(path.glob("*.parquet")):
+    for file in _named(path, ".parquet"):
         try:
             with pq.ParquetFile(file) as table:
                 if not {"image_embedding", "text_embedding"} <= set(table.schema_arrow.names):
                     continue
                 rows += table.metadata.num_rows
                 if not dim and table.metadata.num_rows:
-                    first = next(table.iter_batches(1, columns=["image_embedding"]))
-                    dim = len(first.column(0)[0].as_py())
+                    first = next(table.iter_batches(1, columns=["image_embedding"])).column(0)[0].as_py()
+                    if not isinstance(first, list):
+                        raise BadInput(f"{file}: row 0: `image_embedding` is no list of numbers")
+                    dim = len(first)
         except pa.ArrowException as error:
             raise BadInput(f"{file}: not a readable Parquet file: {error}") from error
     return VectorSize(rows, rows, dim, "Parquet with the columns image_embedding and text_embedding") if dim else None

@@ -1,4 +1,4 @@
-"""The user's own vectors, named as `embeddings:PATH` in a study file: .npy, Parquet or Zarr, read into one form.
+"""The user's own vectors, named as `embeddings:PATH` in a study file: .npy, .npz, Parquet or Zarr.
 
 Layouts, each in one folder:
   image.npy + text.npy                           two arrays
@@ -7,71 +7,35 @@ Layouts, each in one folder:
                                                  metadata/metadata_*.parquet
   *.parquet with columns image_embedding, text_embedding
   image + text                                   two Zarr arrays; the folder may be a Zarr group
+  image.npz + text.npz, or one .npz              one array in each, or the arrays image and text
 The folder may also hold metadata.parquet (or metadata/*.parquet) with one row per pair. Its columns are key,
 image_path, group, caption and image_row; all are optional. Caption row j belongs to image row j, or to the image row
 that the integer column `image_row` states.
 
 Rows are numbered from 0. A value is cast only after it has been checked. Files are joined by position only if they have
-equally many rows.
+equally many rows. Of a table, only the columns that are used are read.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import polars as pl
-import zarr
 
 from storage.errors import BadInput
 from storage.fingerprints import fingerprint as fingerprint
-from storage.fingerprints import stamp
-from storage.vector_metadata import Metadata, first_true, metadata_of, read_table
+from storage.vector_arrays import Array, joined, read_npy, read_npz, read_zarr, vectors_in
+from storage.vector_arrays import Parts as Parts
+from storage.vector_metadata import COLUMNS, Metadata, columns_of, first_true, metadata_of, read_table
 
-Array = np.ndarray[Any, np.dtype[Any]]
 BLOCK = 16_384  # rows that are read at a time
 PARTS = ("img_emb", "text_emb", "metadata")  # folders of clip-retrieval's layout
-
-
-class Parts:
-    """Arrays of rows in several files, which are read like one array. They are not copied into one array."""
-
-    def __init__(self, files: Sequence[Path], arrays: Sequence[Array]) -> None:
-        self.arrays = arrays
-        self.read = [stamp(file) for file in files]  # before any value is read, so that a later change is noticed
-        self.starts = np.cumsum([0, *(len(array) for array in arrays)])
-        self.shape = (int(self.starts[-1]), arrays[0].shape[1])
-        self.ndim, self.dtype = 2, np.result_type(*arrays)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: Array | slice) -> Array:
-        """Return the rows with the given numbers, or the rows of a slice."""
-        wanted = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
-        found = np.empty((len(wanted), self.shape[1]), self.dtype)
-        for number, mine, of_part in self._split(wanted):
-            found[mine] = self.arrays[number][of_part]
-        return found
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return np.asarray(self[:], dtype)
-
-    def stamps(self, rows: Array) -> list[tuple[int, str]]:
-        """For each part with some of the rows: the number of its first row, and the stamp of its file."""
-        return [(int(self.starts[number]), self.read[number]) for number, _, _ in self._split(rows)]
-
-    def _split(self, rows: Array) -> Iterator[tuple[int, Array, Array]]:
-        """Yield (part number, positions in `rows`, row numbers in the part) for each part with some of the rows."""
-        part = np.searchsorted(self.starts, rows, side="right") - 1
-        for number in np.unique(part).tolist():
-            mine = np.flatnonzero(part == number)
-            yield number, mine, rows[mine] - self.starts[number]
+EMBEDDINGS = ("image_embedding", "text_embedding")  # columns of vectors in Parquet
+OTHER_TABLES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".feather", ".arrow"})
 
 
 class Vectors(NamedTuple):
@@ -83,6 +47,18 @@ class Vectors(NamedTuple):
     keys: list[str]  #: n unique names of the images
     groups: list[str]  #: n group keys, "" where the metadata has none
     captions: list[str]  #: m texts, "" where the metadata has none
+    files: tuple[Path, Path]  #: the file or folder of `image` and of `text`, the first one of several
+    tables: list[Path]  #: files of the metadata, whose rows are together the rows of `text`
+    is_named: bool  #: whether the metadata states keys; else an image has the number of its row as its key
+
+    def bad(self, path: Path, modality: str, row: int) -> BadInput:
+        """Return the error for a row of one modality ("image", "text") that is zero or not finite."""
+        array, file = (self.image, self.files[0]) if modality == "image" else (self.text, self.files[1])
+        file, of_file = array.place(row) if isinstance(array, Parts) else (file, row)
+        return BadInput(
+            f"embeddings:{path}: {modality} row {row} is zero or not finite ({file}: row {of_file}): embed it again, "
+            "or leave the pair out of all files"
+        )
 
 
 class _Layout(NamedTuple):
@@ -90,6 +66,7 @@ class _Layout(NamedTuple):
 
     image: Array | Parts
     text: Array | Parts
+    files: tuple[Path, Path]  #: see `Vectors`
     metadata: Metadata | None
     sizes: dict[str, tuple[int, int]]  #: {part: (image rows, text rows)}; most layouts have one part
 
@@ -104,7 +81,7 @@ def open_vectors(path: Path) -> Vectors:
     for name, array in (("image", vectors.image), ("text", vectors.text)):
         for start in range(0, len(array), BLOCK):
             if (row := first_bad(array[start : start + BLOCK])) is not None:
-                raise BadInput(f"embeddings:{path}: {name} row {start + row} is zero or not finite")
+                raise vectors.bad(path, name, start + row)
     return vectors
 
 
@@ -112,17 +89,24 @@ def open_unchecked(path: Path) -> Vectors:
     """Read a folder of vectors as `open_vectors` does, but do not check for rows that are zero or not finite."""
     if not path.is_dir():
         raise BadInput(f"embeddings:{path}: no such folder")
-    image, text, metadata, sizes = _layout(path)
-    for name, array in (("image", image), ("text", text)):
-        if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating) or 0 in array.shape:
+    image, text, files, metadata, sizes = _layout(path)
+    for name, array, file in (("image", image, files[0]), ("text", text, files[1])):
+        if not _is_matrix(array):
             raise BadInput(
-                f"embeddings:{path}: {name} must be floating point [rows, dim], is {array.dtype} {array.shape}"
+                f"embeddings:{path}: {name} must be floating point [rows, dim], is {array.dtype} {array.shape} "
+                f"({file}): save it as float32 or float16, one row for each vector"
             )
     if image.shape[1] != text.shape[1]:
-        raise BadInput(f"embeddings:{path}: image rows have {image.shape[1]} dimensions, text rows {text.shape[1]}")
+        raise BadInput(
+            f"embeddings:{path}: image rows have {image.shape[1]} dimensions, text rows {text.shape[1]} ({files[0]}, "
+            f"{files[1]}): both must come from one model"
+        )
     columns = metadata.columns if metadata is not None else {}
     if metadata is not None and sum(metadata.rows) != len(text):
-        raise BadInput(f"embeddings:{path}: {len(text)} text rows, but the metadata has {sum(metadata.rows)}")
+        raise BadInput(
+            f"embeddings:{path}: {len(text)} text rows, but the metadata has {sum(metadata.rows)} "
+            f"({metadata.files[0]}): it must have one row for each text vector, in the same order"
+        )
     if metadata is not None and "image_row" in columns:
         image_row = _checked_rows(metadata, len(image))
     else:
@@ -130,7 +114,14 @@ def open_unchecked(path: Path) -> Vectors:
         image_row = np.arange(len(text))
     keys, groups = _of_images(path, metadata, image_row, len(image))
     captions = columns["caption"].to_list() if "caption" in columns else [""] * len(text)
-    return Vectors(image, text, image_row, keys, groups, captions)
+    tables = metadata.files if metadata is not None else []
+    return Vectors(image, text, image_row, keys, groups, captions, files, tables, "key" in columns)
+
+
+def _is_matrix(array: Array | Parts) -> bool:
+    """Whether an array has rows of floating point numbers of at most 64 bits."""
+    kind = array.dtype
+    return array.ndim == 2 and np.issubdtype(kind, np.floating) and kind.itemsize <= 8 and 0 not in array.shape
 
 
 def first_bad(block: Array) -> int | None:
@@ -153,25 +144,35 @@ def unit(block: Array) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 def _layout(path: Path) -> _Layout:
     if (path / "image.npy").exists():
-        return _whole(_npy(path / "image.npy"), _npy(path / "text.npy"), _metadata(path))
+        return _whole(path, "image.npy", "text.npy", read_npy(path / "image.npy"), read_npy(path / "text.npy"))
     if (path / "img_emb").is_dir():
         return _clip_retrieval(path)
     if (path / "image" / "zarr.json").exists() or (path / "image" / ".zarray").exists():
-        return _whole(_zarr(path / "image"), _zarr(path / "text"), _metadata(path))
-    tables = [file for file in sorted(path.glob("*.parquet"), key=_number) if file.name != "metadata.parquet"]
+        return _whole(path, "image", "text", read_zarr(path / "image"), read_zarr(path / "text"))
+    tables = [file for file in _files(path, ".parquet") if file.name != "metadata.parquet"]
     whole = path / "metadata.parquet"
     if not tables and whole.exists():
         tables = [whole]
-    if tables and _columns(tables[0]) >= {f"{name}_embedding" for name in ("image", "text")}:
+    if tables and columns_of(tables[0]) >= {*EMBEDDINGS}:
         return _parquet(path, tables)
+    archives = _files(path, ".npz")
+    if [file.name for file in archives] == ["image.npz", "text.npz"]:
+        arrays = [read_npz(file, modality)[0] for file, modality in zip(archives, ("image", "text"), strict=True)]
+        return _whole(path, "image.npz", "text.npz", *arrays)
+    if len(archives) == 1:
+        return _whole(path, archives[0].name, archives[0].name, *read_npz(archives[0], "image", "text"))
+    held = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
     raise BadInput(
         f"embeddings:{path}: found no image.npy, img_emb/*.npy, Zarr array image, "
-        "or Parquet with columns image_embedding and text_embedding"
+        "or Parquet with columns image_embedding and text_embedding, and no .npz with the arrays image and text; "
+        f"the folder holds {held}: name the files in one of these ways"
     )
 
 
-def _whole(image: Array, text: Array, metadata: Metadata | None) -> _Layout:
-    return _Layout(image, text, metadata, {"": (len(image), len(text))} if image.ndim and text.ndim else {})
+def _whole(path: Path, image_name: str, text_name: str, image: Array, text: Array) -> _Layout:
+    """Return a layout of two arrays with the metadata beside them."""
+    sizes = {"": (len(image), len(text))} if image.ndim and text.ndim else {}
+    return _Layout(image, text, (path / image_name, path / text_name), _metadata(path), sizes)
 
 
 def _clip_retrieval(path: Path) -> _Layout:
@@ -182,25 +183,28 @@ def _clip_retrieval(path: Path) -> _Layout:
     files = {name: _numbered(path / name, ".parquet" if name == "metadata" else ".npy") for name in PARTS}
     if not files["metadata"]:
         del files["metadata"]
-    for (name, numbers), (other, others) in itertools.permutations(((n, f.keys()) for n, f in files.items()), 2):
-        if missing := sorted(others - numbers):
+    for (name, numbers), (other, others) in itertools.permutations(files.items(), 2):
+        if missing := sorted(others.keys() - numbers.keys()):
+            wanted = others[missing[0]].stem.replace(other, name)
             raise BadInput(
-                f"embeddings:{path}: {name}_{missing[0]} is missing, the part {missing[0]} that {other} has: "
-                f"parts must have the same numbers in {', '.join(files)}"
+                f"embeddings:{path}: {wanted} is missing, the part {missing[0]} that {other} has "
+                f"({others[missing[0]]}): parts must have the same numbers in {', '.join(files)}"
             )
     if not files["img_emb"]:
         raise BadInput(f"embeddings:{path}: img_emb/ and text_emb/ must both hold .npy files")
-    images, texts = ({number: _npy(file) for number, file in files[name].items()} for name in PARTS[:2])
-    image, text = _joined(files["img_emb"], images), _joined(files["text_emb"], texts)
+    images, texts = ({number: read_npy(file) for number, file in files[name].items()} for name in PARTS[:2])
+    of_images, of_texts = (list(files[name].values()) for name in PARTS[:2])
+    image, text = joined(of_images, list(images.values())), joined(of_texts, list(texts.values()))
     metadata = _metadata(path)
     sizes = {f"part {number}: ": (len(images[number]), len(texts[number])) for number in images}
     if metadata is not None and "metadata" in files:
         for number, rows in zip(texts, metadata.rows, strict=True):
             if rows != len(texts[number]):
                 raise BadInput(
-                    f"embeddings:{path}: part {number}: {len(texts[number])} text rows, but the metadata has {rows}"
+                    f"embeddings:{path}: part {number}: {len(texts[number])} text rows, but the metadata has {rows} "
+                    f"({files['metadata'][number]}): it must have one row for each text vector, in the same order"
                 )
-    return _Layout(image, text, metadata, sizes)
+    return _Layout(image, text, (of_images[0], of_texts[0]), metadata, sizes)
 
 
 def _numbered(folder: Path, suffix: str) -> dict[int, Path]:
@@ -209,100 +213,92 @@ def _numbered(folder: Path, suffix: str) -> dict[int, Path]:
     Raises BadInput if two files have the same part number.
     """
     files: dict[int, Path] = {}
-    for file in sorted(folder.glob(f"*{suffix}"), key=_number):
+    for file in _files(folder, suffix):
         number = _number(file)[0]
         if number in files:
-            raise BadInput(f"{folder}: {files[number].name} and {file.name} are both part {number}")
+            raise BadInput(f"{folder}: {files[number].name} and {file.name} are both part {number}: keep one of them")
         files[number] = file
     return files
 
 
-def _joined(files: dict[int, Path], arrays: dict[int, Array]) -> Array | Parts:
-    """Return the parts as one array. Raises BadInput if their dimensions differ."""
-    first = next(iter(arrays))
-    for number, array in arrays.items():
-        if array.ndim != 2 or array.shape[1] != arrays[first].shape[1]:
-            raise BadInput(
-                f"{files[number]}: its shape is {array.shape}, that of {files[first].name} {arrays[first].shape}: "
-                "all parts must be [rows, dim] of one dim"
-            )
-    return arrays[first] if len(arrays) == 1 else Parts(list(files.values()), list(arrays.values()))
-
-
-def _npy(file: Path) -> Array:
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{file}: cannot be read as .npy: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise BadInput(f"{file}: cannot be read as .npy: it is an archive of several arrays")
-    return array
-
-
-def _zarr(path: Path) -> Array:
-    try:
-        return np.asarray(zarr.open_array(path, mode="r")[:])
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise BadInput(f"{path}: cannot be read as a Zarr array: {error}") from error
-
-
 def _parquet(path: Path, tables: list[Path]) -> _Layout:
     """Read tables of pairs. Each row holds the vectors of an image and of its caption, and their metadata."""
-    read, arrays = [], {"image": list[Array](), "text": list[Array]()}
+    read, arrays = [], {name: list[Array]() for name in EMBEDDINGS}
     for file in tables:
-        table = read_table(file)
+        table = read_table(file, (*EMBEDDINGS, *COLUMNS))
         for name, parts in arrays.items():
-            if f"{name}_embedding" not in table.columns:
-                raise BadInput(f"{file}: has no column {name}_embedding, which {tables[0].name} has")
-            parts.append(_rows(file, table[f"{name}_embedding"]))
+            if name not in table.columns:
+                raise BadInput(f"{file}: has no column {name}, which {tables[0].name} has")
+            parts.append(vectors_in(file, table[name]))
         read.append(table)
-    image, text = (_joined(dict(enumerate(tables)), dict(enumerate(parts))) for parts in arrays.values())
+    image, text = (joined(tables, parts) for parts in arrays.values())
     metadata = metadata_of(tables, read)
-    return _Layout(image, text, metadata if metadata.columns else _metadata(path), {"": (len(image), len(text))})
-
-
-def _rows(file: Path, column: pl.Series) -> Array:
-    """Return the vectors in a column of lists: [rows, dim].
-
-    Raises BadInput for a column of another type. Raises BadInput, with the row, for a vector that is empty, differs in
-    length from the vector of row 0, or holds an empty number.
-    """
-    kind = column.dtype
-    inner = kind.inner if isinstance(kind, pl.List | pl.Array) else None
-    if inner is None or not (inner.is_float() or inner.is_integer()):
-        raise BadInput(f"{file}: the column `{column.name}` holds {kind}: lists of floating point numbers are needed")
-    lists = column.cast(pl.List(inner))
-    lengths = lists.list.len()
-    if (row := first_true(lengths.is_null() | (lengths == 0))) is not None:
-        raise BadInput(f"{file}: row {row}: `{column.name}` is empty: every row needs a vector")
-    dim = int(lengths[0]) if len(lengths) else 0
-    if (row := first_true(lengths != dim)) is not None:
-        raise BadInput(f"{file}: row {row}: `{column.name}` has {lengths[row]} numbers, row 0 has {dim}")
-    flat = lists.explode() if dim else pl.Series(dtype=inner)
-    if (place := first_true(flat.is_null())) is not None:
-        raise BadInput(f"{file}: row {place // dim}: `{column.name}` holds an empty number")
-    array = flat.to_numpy()
-    return (array if inner.is_float() else array.astype(np.float32)).reshape(len(lengths), dim)
-
-
-def _columns(file: Path) -> set[str]:
-    """Return the names of the columns of a Parquet file."""
-    try:
-        with file.open("rb") as opened:
-            return set(pl.read_parquet_schema(opened))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise BadInput(f"{file}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+    if not metadata.columns:
+        beside = _metadata(path)
+        metadata = metadata if beside is None else beside
+    elif lost := sorted(
+        {name for file in _tables(path) for name in columns_of(file) & {*COLUMNS}} - {*read[0].columns}
+    ):
+        raise BadInput(
+            f"{_tables(path)[0]}: its column `{lost[0]}` is not read, since {tables[0].name} holds metadata too: put "
+            f"`{lost[0]}` into the table of the vectors"
+        )
+    return _Layout(image, text, (tables[0], tables[0]), metadata, {"": (len(image), len(text))})
 
 
 def _metadata(path: Path) -> Metadata | None:
-    """Return the metadata beside the vectors, or None if there is none."""
-    files = sorted((path / "metadata").glob("*.parquet"), key=_number) or [*path.glob("metadata.parquet")]
-    return metadata_of(files, [read_table(file) for file in files]) if files else None
+    """Return the metadata beside the vectors, or None if there is none.
+
+    Raises BadInput if two tables have the same place in the order, and for metadata in a format that is not read.
+    """
+    files = _tables(path)
+    if not files:
+        _refuse_other_tables(path)
+        return None
+    for one, other in itertools.pairwise(files):
+        if _unpadded(one) == _unpadded(other):
+            raise BadInput(f"{one.parent}: {one.name} and {other.name} have the same number: keep one of them")
+    return metadata_of(files, [read_table(file, COLUMNS) for file in files])
 
 
-def _number(path: Path) -> tuple[int, str]:
-    numbers = re.findall(r"\d+", path.stem)
-    return (int(numbers[-1]) if numbers else -1, path.name)
+def _tables(path: Path) -> list[Path]:
+    """Return the files of the metadata beside the vectors, in their order."""
+    return _files(path / "metadata", ".parquet") or [*path.glob("metadata.parquet")]
+
+
+def _refuse_other_tables(path: Path) -> None:
+    """Raise BadInput for metadata that is no Parquet: names and captions in it would be lost without a word."""
+    for file in sorted([*path.glob("metadata.*"), *path.glob("metadata/*")]):
+        if file.suffix.lower() not in OTHER_TABLES or not file.is_file():
+            continue
+        if file.suffix.lower() == ".json" and not _is_list(file):
+            continue  # settings of the program that wrote the vectors
+        raise BadInput(
+            f"{file}: metadata is read from Parquet alone: write it as metadata.parquet with the columns "
+            f"{', '.join(COLUMNS)} (all optional), one row for each text vector"
+        )
+
+
+def _is_list(file: Path) -> bool:
+    """Whether a JSON file holds a list."""
+    with file.open("rb") as opened:
+        return opened.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    """Return the files with a suffix, in numeric order. Hidden files, as macOS writes them (._NAME), are left out."""
+    return sorted((file for file in folder.glob(f"*{suffix}") if not file.name.startswith(".")), key=_number)
+
+
+def _number(path: Path) -> tuple[int, tuple[int, ...], str]:
+    """Order files by the last number in their names, then by all numbers (part-2-of-12, part-10-of-12)."""
+    numbers = tuple(int(number) for number in re.findall(r"[0-9]+", path.stem))
+    return (numbers[-1] if numbers else -1, numbers, path.name)
+
+
+def _unpadded(path: Path) -> str:
+    """Return the name of a file with its numbers written without leading zeros."""
+    return re.sub(r"[0-9]+", lambda number: f"{int(number[0])}", path.name)
 
 
 def _checked_rows(metadata: Metadata, images: int) -> Array:
@@ -349,6 +345,14 @@ def _of_images(path: Path, metadata: Metadata | None, image_row: Array, count: i
         if (other := seen.setdefault(key, row)) != row:
             raise BadInput(
                 f"embeddings:{path}: the column `key` (or `image_path`) has equal values for two images: "
-                f"image rows {other} and {row} are both {key!r}"
+                f"image rows {other} and {row} are both {key!r}{_stated_in(metadata, image_row, (other, row))}: the "
+                "keys of images must be unique; captions of one image need a column image_row with its row"
             )
     return keys, groups
+
+
+def _stated_in(metadata: Metadata | None, image_row: Array, images: Sequence[int]) -> str:
+    """Return the places in the metadata that name some images, as text for a message."""
+    rows = [np.flatnonzero(image_row == image) for image in images]
+    places = [metadata.place(int(of_image[0])) for of_image in rows if metadata is not None and len(of_image)]
+    return f" ({', '.join(places)})" if places else ""

@@ -134,7 +134,9 @@ def metadata(path: Path, file: str = "metadata.parquet", **columns: object) -> N
         ({"image_row": [0, 0, 1, 1], "key": ["x", "y", "z", "z"]}, "row 1: key is 'y', but image row 0 has 'x'"),
         ({"image_row": [0, 0, 1, 1], "group": ["g", "g", "g", "h"]}, "row 3: group is 'h', but image row 1 has 'g'"),
         ({"caption": [1, 2, 3, 4]}, "`caption` holds whole numbers: text is needed"),
-        ({"caption": [["a", "b"]] * 4}, "`caption` holds values of the type List"),
+        ({"caption": [["a"], None, ["a", "b"], []]}, "row 2: `caption` holds 2 texts: a text vector belongs to one"),
+        ({"caption": [[1], [2], [3], [4]]}, "`caption` holds values of the type List"),
+        ({"caption": [{"raw": "a"}] * 4}, "`caption` holds values of the type Struct"),
     ],
 )
 def test_metadata_that_is_not_as_it_must_be_is_named_with_its_row(tmp_path: Path, columns: dict, says: str) -> None:
@@ -178,7 +180,7 @@ def test_a_missing_part_of_clip_retrieval_is_named(tmp_path: Path, folder: str) 
     clip_retrieval(tmp_path)
     next((tmp_path / folder).glob("*_1.*")).unlink()
     with pytest.raises(
-        BadInput, match=f"{folder}_1 is missing, the part 1 that .* has: parts must have the same numbers"
+        BadInput, match=f"{folder}_1 is missing, the part 1 that .* has .*: parts must have the same numbers"
     ):
         open_vectors(tmp_path)
 
