@@ -7,7 +7,7 @@ of a failed image is NaN, and the attribute `failed_rows` lists its number.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -119,6 +119,14 @@ def failed_rows(out: Path) -> list[int]:
         for start in range(0, rows, CHUNK)
         for row in np.flatnonzero(np.isnan(np.asarray(image[start : start + CHUNK, 0])))
     ]
+
+
+def failures_attribute(causes: Mapping[int, tuple[str, str]]) -> dict[str, Any]:
+    """The attribute `failures`, [[row, cause, detail]], of images that were acquired and not embedded.
+
+    It is left out if there are none, as in the datasets of earlier versions.
+    """
+    return {"failures": [[row, *causes[row]] for row in sorted(causes)]} if causes else {}
 
 
 def finish(out: Path, attributes: dict[str, Any]) -> None:
