@@ -92,6 +92,17 @@ def formats() -> tuple[str, ...]:
     return tuple(found)
 
 
+def open_raster(data: bytes) -> Image.Image:
+    """Open a picture of one of `formats()`; no other format is tried. Raises the errors of `PIL.Image.open`."""
+    return Image.open(io.BytesIO(data), formats=formats())
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A loaded picture, turned as its EXIF orientation says. A picture with broken EXIF is not turned."""
+    turn = _orientation(image)
+    return image.transpose(_TURNS[turn]) if turn in _TURNS else image
+
+
 def _whole(data: bytes, max_pixels: int, draft: bool) -> tuple[Image.Image, tuple[int, int]]:
     """The picture, and its size as `decode` returns it. With `draft`, the picture itself may be smaller than that."""
     try:
@@ -136,7 +147,7 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures; the check below raises an error
-            image = Image.open(io.BytesIO(data), formats=formats())
+            image = open_raster(data)
     except Image.DecompressionBombError as error:
         raise DecodeError("too many pixels", str(error)) from None
     except UnidentifiedImageError:

@@ -21,11 +21,24 @@ log = logging.getLogger("bridgescope")
 
 DIGESTS = ("path", "size", "mtime_ns", "sha256")  # columns of a memo, the file that caches digests
 PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif", "jfif"})
+#: Extensions of pictures that are seldom read (HEIC) or never (SVG). They are listed, so that no such file vanishes,
+#: but never take the place of a file in PICTURES.
+RARE = frozenset(
+    {
+        "heic", "heif", "hif", "jxl", "svg", "svgz", "eps", "wmf", "emf", "exr", "hdr", "psd", "tga", "ico", "icns",
+        "qoi", "pcx", "dds", "dib", "sgi", "jpe", "mpo", "apng", "pnm", "pbm", "j2k", "jpf", "jpx", "jxr", "djvu",
+    }
+)  # fmt: skip
 
 
 def is_picture(name: str) -> bool:
     """Whether a file has the extension of a picture. Its content is checked only when it is decoded."""
-    return name.rpartition(".")[2].lower() in PICTURES
+    return name.rpartition(".")[2].lower() in PICTURES | RARE
+
+
+def is_rare(name: str) -> bool:
+    """Whether a file has the extension of a picture that is seldom or never read."""
+    return name.rpartition(".")[2].lower() in RARE
 
 
 def key_of(name: str) -> str:
