@@ -50,6 +50,16 @@ def test_captions_beside_the_images_are_one_a_line(tmp_path: Path) -> None:
     assert source(folder).list().dropped == [("c.webp", "no caption", "c.txt")]
 
 
+def test_rare_formats_are_listed_but_never_beside_a_usual_one(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    put(folder, "a.HEIC", "a.jpg", "b.heic", "c.svg", "d.eps")
+    for name in "abc":
+        (folder / f"{name}.txt").write_text(name)
+    assert texts(folder) == {"a.jpg": ["a"], "b.heic": ["b"], "c.svg": ["c"]}
+    dropped = [("a.HEIC", "another format of an image", "a.jpg"), ("d.eps", "no caption", "d.txt")]
+    assert source(folder).list().dropped == dropped
+
+
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "parquet"])
 def test_rows_that_name_one_image_are_one_item(tmp_path: Path, form: str) -> None:
     folder = tmp_path / "data"
