@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from storage.checks import failures_of
 from storage.dataset import Dataset, locked, manifest_of, sync, write_atomically
 from storage.definitions import define
+from storage.embeddings import failures_of
 from storage.errors import BadInput
 from storage.runs import Entry, Run, narrowed, shown_run, studies
 from storage.statements import SQL, exact, literal, statement

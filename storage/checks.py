@@ -14,12 +14,11 @@ import numpy as np
 import polars as pl
 
 from storage.dataset import Dataset
-from storage.embeddings import NDArray, open_array, read_attributes
+from storage.embeddings import FAILURES, NDArray, failures_of, open_array, read_attributes
 from storage.listing import DROPPED, SHARD_ROWS
 from storage.pairs import read_captions, read_images
 
 TABLE = "checks.parquet"
-FAILURES = "failures.parquet"  # there only if a shard has such images
 SCHEMA: dict[str, Any] = {
     "shard": pl.Int32,
     "modality": pl.String,
@@ -82,12 +81,6 @@ def _write_failures(out: Path, store: Path, pairs: Dataset, failures: Sequence[S
         shards = (images["image_id"] // SHARD_ROWS).alias("shard")
         table = [images["source_key"], shards, pl.Series("cause", causes), pl.Series("detail", details)]
         pl.DataFrame(table).cast(DROPPED).write_parquet(out / FAILURES)  # type: ignore[arg-type]
-
-
-def failures_of(store: Path, checks: Sequence[Dataset]) -> list[Path]:
-    """Return the tables of images that were acquired and not embedded, of those shards that have such images."""
-    paths = [store / each.path / FAILURES for each in checks]
-    return [path for path in paths if path.exists()]
 
 
 def _of_rows(array: NDArray, failed: np.ndarray[Any, Any]) -> dict[str, Any]:

@@ -151,7 +151,8 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise DecodeError("too many pixels", str(error)) from None
     except UnidentifiedImageError:
-        raise DecodeError("not an image", f"{len(data)} bytes") from None
+        cause = "not an image" if known is None else "corrupt image"
+        raise DecodeError(cause, f"{len(data)} bytes" if known is None else f"{known}, {len(data)} bytes") from None
     except Exception as error:  # the format plugins raise many kinds of errors on a broken header
         raise _failure(error) from None
     _checked(image.size, max_pixels)

@@ -12,7 +12,17 @@ from storage.errors import BadInput
 from storage.sources import Arrived, Dropped, Item, Label, Listing, Source, SourceError
 from storage.sources.captions import captions_of, clean, left_out, shown, texts_of
 from storage.sources.delimited import Form, utf8
-from storage.sources.files import confined, digests, is_picture, is_rare, key_of, locator_of, name_of, read_bounded
+from storage.sources.files import (
+    confined,
+    digests,
+    is_picture,
+    is_rare,
+    key_of,
+    locator_of,
+    name_of,
+    not_read,
+    read_bounded,
+)
 from storage.sources.layouts import bases_of, below, contents, find, is_file, table_in
 from storage.sources.rows import Columned, ColumnName, Rows, TableSection, add_row, rows_of
 from storage.sources.section import resolved
@@ -215,6 +225,8 @@ class Folder(Source):
                 dropped.append(Dropped(key, cause, key_of(data.detail)))
             elif is_rare(file.name) and file.with_suffix("") in usual:
                 dropped.append(Dropped(key, FORMATS, key_of(usual[file.with_suffix("")].name)))
+            elif unread := not_read(name):  # files that a table names are judged by their bytes instead
+                dropped.append(unread)
             elif inside is None:
                 dropped.append(Dropped(key, "path out of the folder"))
             elif key in placed:
