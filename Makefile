@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-explorer bench-plan bench-analyze bench-sources golden clean
+.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-explorer bench-plan bench-analyze bench-sources golden clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -94,6 +94,11 @@ test-ray: .venv-ray/installed
 CYCLES ?= 20
 torture: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/torture.py --cycles $(CYCLES)
+
+# Acquires and embeds COUNT mutated pictures under a limit of memory: every one must be embedded or counted.
+COUNT ?= 10000
+torture-pictures: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/pictures.py --count $(COUNT)
 
 # Prints bytes, FLOPs and GPU-hours of studies of three sizes, each with its formula.
 scaling: .venv/installed

@@ -6,9 +6,10 @@ import base64
 import io
 
 import duckdb
-from PIL import Image, ImageOps
+from PIL import Image
 
 from report.queries import Answer, pictures
+from vlm.pictures import open_raster, upright
 
 SIDE, QUALITY = 96, 72  # longer side in pixels (sharp at 48 CSS pixels on a dense screen); WebP quality (about 2 kB)
 
@@ -25,10 +26,11 @@ def webp(encoded: bytes, side: int, quality: int) -> bytes | None:
     Transparent pictures are put on white, as pictures are before a model embeds them. The rotation in EXIF is applied.
     """
     try:
-        with Image.open(io.BytesIO(encoded)) as picture:
+        with open_raster(encoded) as picture:
             picture.draft("RGB", (side * 2, side * 2))  # decodes a large JPEG at a fraction of its size
-            layer = ImageOps.exif_transpose(picture).convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            picture.load()
+            layer = upright(picture).convert("RGBA")
+    except Exception:  # the decoders raise many kinds of errors; a page without one picture is better than no page
         return None
     layer.thumbnail((side, side), Image.Resampling.LANCZOS)
     flat = Image.new("RGB", layer.size, "white")

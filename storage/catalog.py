@@ -16,6 +16,7 @@ import duckdb
 
 from storage.dataset import Dataset, locked, manifest_of, sync, write_atomically
 from storage.definitions import define
+from storage.embeddings import failures_of
 from storage.errors import BadInput
 from storage.runs import Entry, Run, narrowed, shown_run, studies
 from storage.statements import SQL, exact, literal, statement
@@ -48,7 +49,9 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         con.execute(statement("views/image_bytes", images=images))
         con.execute(statement("views/pairs", captions=paths("acquire", "captions.parquet")))
     if ledger := paths("ledger", "ledger.parquet"):
-        con.execute(statement("views/ledger", ledger=ledger))
+        failed = failures_of(store, [entry.dataset for entry in entries if entry.kind == "checks"])
+        files.extend(failed)
+        con.execute(statement("views/ledger", ledger=ledger, failures=failed or ledger, failed=len(failed)))
     if labels := paths("labels", "labels.parquet"):
         con.execute(statement("views/labels", labels=labels))
     for view, kind, name in (("training", "train", "training.parquet"), ("activations", "export", "{shard}.parquet")):

@@ -5,6 +5,7 @@ The checks read embeddings as stored. They raise no errors; the table shows what
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from storage.dataset import Dataset
-from storage.embeddings import NDArray, open_array, read_attributes
-from storage.listing import SHARD_ROWS
+from storage.embeddings import FAILURES, NDArray, failures_of, open_array, read_attributes
+from storage.listing import DROPPED, SHARD_ROWS
 from storage.pairs import read_captions, read_images
 
 TABLE = "checks.parquet"
@@ -58,7 +59,9 @@ class Alignment(NamedTuple):
 def write_checks(out: Path, store: Path, pairs: Dataset, embeddings: Dataset) -> int:
     """Check one shard of embeddings and write the table. Returns its number of rows, one per modality."""
     image, text = (np.asarray(open_array(store / embeddings.path / name)[:]) for name in MODALITIES)
-    failed = np.array(read_attributes(store, embeddings)["failed_rows"], np.int64)
+    attributes = read_attributes(store, embeddings)
+    failed = np.array(attributes["failed_rows"], np.int64)
+    _write_failures(out, store, pairs, attributes.get("failures", []))
     ids = read_images(store, pairs, ["image_id"])["image_id"].to_numpy()
     owner = np.searchsorted(ids, read_captions(store, pairs, ["image_id"])["image_id"].to_numpy())
     shared = {"shard": int(ids[0]) // SHARD_ROWS if len(ids) else None, **_columns(alignment(image, text, owner))}
@@ -68,6 +71,16 @@ def write_checks(out: Path, store: Path, pairs: Dataset, embeddings: Dataset) ->
     ]
     pl.DataFrame(rows, SCHEMA).write_parquet(out / TABLE)
     return len(rows)
+
+
+def _write_failures(out: Path, store: Path, pairs: Dataset, failures: Sequence[Sequence[Any]]) -> None:
+    """Write a table of the images that were acquired and not embedded, like the ledger. Nothing if there are none."""
+    if failures:
+        rows, causes, details = zip(*failures, strict=True)
+        images = read_images(store, pairs, ["image_id", "source_key"])[[int(row) for row in rows]]
+        shards = (images["image_id"] // SHARD_ROWS).alias("shard")
+        table = [images["source_key"], shards, pl.Series("cause", causes), pl.Series("detail", details)]
+        pl.DataFrame(table).cast(DROPPED).write_parquet(out / FAILURES)  # type: ignore[arg-type]
 
 
 def _of_rows(array: NDArray, failed: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -137,6 +150,10 @@ def tell(store: Path, checks: Sequence[Dataset]) -> tuple[str, bool]:
     nan = int(table["nan"].sum())
     if nan:
         parts.append(f"{nan:,} rows without an embedding that never failed")
+    lost = [cause for path in failures_of(store, checks) for cause in pl.read_parquet(path, glob=False)["cause"]]
+    if lost:
+        causes = ", ".join(f"{count:,} {cause}" for cause, count in Counter(lost).most_common())
+        parts.append(f"{len(lost):,} images were acquired but not embedded: {causes} (the view ledger lists them)")
     found = pooled(table)
     if found is not None:
         parts.append(
@@ -145,7 +162,7 @@ def tell(store: Path, checks: Sequence[Dataset]) -> tuple[str, bool]:
         )
     if found is not None and not found.is_above:
         parts[-1] += ": matched pairs are not more alike than shuffled ones: do images and captions belong together?"
-    return "; ".join(parts), nan == 0 and (found is None or found.is_above)
+    return "; ".join(parts), nan == 0 and not lost and (found is None or found.is_above)
 
 
 def _told(modality: str, shards: pl.DataFrame) -> str:

@@ -7,7 +7,7 @@ of a failed image is NaN, and the attribute `failed_rows` lists its number.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -24,6 +24,8 @@ CHUNK = 1024  # rows per chunk, the unit of resuming
 BLOCK = 16_384  # rows processed at a time, so that temporary arrays stay small
 PROGRESS = "progress.json"  # number of complete chunks on disk; removed when the dataset is finished
 CHUNKS = TypeAdapter(dict[str, int])
+#: In the checks of a shard: the table of its images that were acquired and not embedded. Missing if there are none.
+FAILURES = "failures.parquet"
 LARGEST = 65504.0  # the largest float16
 NDArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -119,6 +121,20 @@ def failed_rows(out: Path) -> list[int]:
         for start in range(0, rows, CHUNK)
         for row in np.flatnonzero(np.isnan(np.asarray(image[start : start + CHUNK, 0])))
     ]
+
+
+def failures_attribute(causes: Mapping[int, tuple[str, str]]) -> dict[str, Any]:
+    """The attribute `failures`, [[row, cause, detail]], of images that were acquired and not embedded.
+
+    It is left out if there are none, as in the datasets of earlier versions.
+    """
+    return {"failures": [[row, *causes[row]] for row in sorted(causes)]} if causes else {}
+
+
+def failures_of(store: Path, checks: Sequence[Dataset]) -> list[Path]:
+    """Return the tables of images that were acquired and not embedded, of those shards that have such images."""
+    paths = [store / each.path / FAILURES for each in checks]
+    return [path for path in paths if path.exists()]
 
 
 def finish(out: Path, attributes: dict[str, Any]) -> None:

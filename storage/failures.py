@@ -34,7 +34,17 @@ LIKELY = (
     ("too large", "the images are larger than pairs.max_image_bytes"),
     ("too many pixels", "the images have more pixels than pairs.max_pixels"),
     ("wrong hash", "the images are not those for which the list states digests"),
-    ("not an image", "the server sends pages in place of images: a login or consent page, or the list's links are old"),
+    (
+        "not an image",
+        "the bytes are of another kind: pages in place of images (a login or consent page, old links), or other files",
+    ),
+    (
+        "format not read",
+        "the images are in formats that are not read: for HEIC, pip install 'bridgescope[heic]'; convert SVG, EPS, PDF "
+        "and JPEG XL to PNG or JPEG",
+    ),
+    ("corrupt image", "the files are damaged, or were cut short when they were copied"),
+    ("out of memory", "the images take more memory to decode than there is: lower pairs.max_pixels"),
     ("TLS failure", "certificates are not valid: is the clock right, and does a proxy intercept connections?"),
 )
 

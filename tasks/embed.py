@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter
 
 import vlm
 from storage.dataset import Dataset
-from storage.embeddings import CHUNK, failed_rows, finish, write_modality, written_rows
+from storage.embeddings import CHUNK, failed_rows, failures_attribute, finish, write_modality, written_rows
 from storage.errors import BadInput
 from storage.fingerprints import fingerprint, stamp
 from storage.listing import SHARD_ROWS
@@ -133,15 +134,19 @@ def embed(
         write_modality(out, "image", rows[0], dim, pictures.encode, lambda _: None)
         write_modality(out, "text", rows[1], dim, texts.encode, lambda _: None)
         truncated = texts.truncated()
-    failed = failed_rows(out)
+        failed = failed_rows(out)
+        causes = pictures.failures(failed)
     finish(
         out,
         {
             "model": encoders[0].identity, "dtype": dtype, "shard": shard, "failed_rows": failed,
-            "truncated_captions": truncated,
+            "truncated_captions": truncated, **failures_attribute(causes),
         },
     )  # fmt: skip
     _summary(shard, rows, pool, time.perf_counter() - began, len(failed), truncated)
+    if causes:
+        told = ", ".join(f"{count} {cause}" for cause, count in Counter(cause for cause, _ in causes.values()).items())
+        log.warning("shard %d: %d images were acquired but not embedded: %s", shard, len(causes), told)
     return sum(rows) - len(failed)
 
 
@@ -155,7 +160,10 @@ def _cast(encoders: list[Encoder], store: Path, pairs: Dataset, texts: list[str]
     images = []
     for data in image_bytes(store, pairs):
         try:
-            images += [vlm.decode(data, max_pixels)] if data is not None else []
+            if data is not None:
+                picture = vlm.decode(data, max_pixels)
+                encoders[0].prepared(picture)
+                images.append(picture)
         except vlm.DecodeError:
             continue  # `embed` counts this image as failed later
         if len(images) == FIRST_BATCH:

@@ -9,6 +9,7 @@ chunk of rows, so a shard that is resumed at a chunk runs the same batches as an
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import queue
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vlm.encoder import is_out_of_memory
 from vlm.pictures import MAX_PIXELS, DecodeError, decode
 
 if TYPE_CHECKING:
@@ -42,16 +44,6 @@ def devices(device: str) -> list[str]:
 
     count = torch.cuda.device_count()
     return [f"cuda:{number}" for number in range(count)] if device in ("auto", "cuda") and count > 1 else [device]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that a batch was too large for its device."""
-    import torch
-
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    words = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 class Later(NamedTuple):
@@ -248,6 +240,22 @@ class ImageBatches(_Batches):
     ) -> None:
         super().__init__(pool, first_of, earlier, **options)
         self.read, self.max_pixels = read, max_pixels
+        self._failures: dict[int, DecodeError] = {}  # of this call, by the first row with the same bytes
+
+    def failures(self, rows: Sequence[int]) -> dict[int, tuple[str, str]]:
+        """{row: (cause, detail)} of those of the failed rows whose bytes are in the shard.
+
+        Rows that an interrupted call has encoded are decoded again, which gives their cause.
+        """
+        found: dict[int, tuple[str, str]] = {}
+        for row in rows:
+            first = int(self.first_of[row])
+            if first not in self._failures and (data := next(self.read(first))) is not None:
+                self._prepared(first, data)
+                self._failures.setdefault(first, DecodeError("failed in an interrupted run"))
+            if first in self._failures:
+                found[row] = (self._failures[first].cause, self._failures[first].detail)
+        return found
 
     def _batches(self, start: int) -> Iterator[_Batch]:
         stream = self.read(start)
@@ -258,21 +266,18 @@ class ImageBatches(_Batches):
             for row in range(begin, end):
                 data = next(stream)
                 if data is not None and self.first_of[row] == row:
-                    fresh.append((row, self._decoded(data)))
+                    fresh.append((row, self.pool.decode(functools.partial(self._prepared, row, data))))
                 if fresh and (len(fresh) == size or row == end - 1):
                     yield self._batch(fresh)
                     fresh = []
 
-    def _decoded(self, data: bytes) -> Future[Any] | Later:
-        preprocess = self.pool.encoders[0].preprocess
-
-        def work() -> Any:
-            try:
-                return preprocess(decode(data, self.max_pixels))
-            except DecodeError:
-                return None  # the image's row stays NaN and is listed in the attribute failed_rows
-
-        return self.pool.decode(work)
+    def _prepared(self, row: int, data: bytes) -> Any:
+        """The input of the model for an image. None if the image fails: its row stays NaN and its cause is kept."""
+        try:
+            return self.pool.encoders[0].prepared(decode(data, self.max_pixels))
+        except DecodeError as error:
+            self._failures[row] = error
+            return None
 
     def _batch(self, fresh: list[tuple[int, Future[Any] | Later]]) -> _Batch:
         def work(encoder: Encoder) -> Array:

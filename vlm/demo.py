@@ -267,6 +267,7 @@ def _towers() -> OpenClipEncoder:
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     model = _model(DIM, None)
+    model.visual.preprocess_cfg = PREPROCESS  # open_clip's own loading sets it too
     model.visual.head = torch.nn.Identity()
     model.text.proj = torch.nn.Identity()
     tokenizer = HFTokenizer(str(_text_folder()), context_length=77)

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vlm.pictures import DecodeError, reason
 from vlm.spec import SpecError
 
 if TYPE_CHECKING:  # importing torch takes seconds; importing vlm must not
@@ -21,6 +22,7 @@ DTYPES = ("float32", "bfloat16")
 IMAGE_BATCH = 64
 #: Captions in one forward pass; they are sorted by length, so that few are padded.
 TEXT_BATCH = 64
+PLAIN = (640, 480)  # size of a picture that every preprocessing must manage
 
 
 class Tokens(NamedTuple):
@@ -74,6 +76,20 @@ class Encoder(ABC):
     def token_features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """The text tower's projected output for `Tokens.batch`, not normalised: float32 [B, dim] on the CPU."""
 
+    def prepared(self, image: Image.Image) -> Any:
+        """`preprocess`, for a picture from outside. Raises `DecodeError` if it fails for this picture alone.
+
+        If it fails for a plain grey picture too, then the model or the machine is at fault, and that error is raised.
+        """
+        from PIL import Image
+
+        try:
+            return self.preprocess(image)
+        except Exception as error:  # the processors of the libraries raise many kinds of errors
+            self.preprocess(Image.new("RGB", PLAIN, "grey"))
+            cause = "out of memory" if is_out_of_memory(error) else "cannot be preprocessed"
+            raise DecodeError(cause, f"{image.width} x {image.height}: {reason(error)}") from error
+
     def collate(self, pictures: Sequence[Any]) -> Any:
         """Stack preprocessed pictures into one batch."""
         import torch
@@ -121,6 +137,16 @@ class Encoder(ABC):
         self.dtype = getattr(torch, dtype)
         self.model = self.model.to(dtype=self.dtype)
         self.identity = {**self.identity, "dtype": dtype}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that a batch was too large for its device."""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    words = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def unit_rows(features: torch.Tensor, what: str) -> np.ndarray:

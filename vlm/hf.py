@@ -7,8 +7,9 @@ as any folder of the same files. Code from the hub is never run.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,7 @@ from vlm import hub
 from vlm.checkpoint import file_hashes, library_versions, weight_files
 from vlm.encoder import Encoder, Tokens, resolve_device
 from vlm.spec import Spec, SpecError
+from vlm.thin import Crop, centre, whole
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +81,7 @@ class HFEncoder(Encoder):
         self.model = model.to(device=device, dtype=self.dtype).eval()
         self.model.requires_grad_(False)
         self.image_processor, self.tokenizer = image_processor, tokenizer
+        self.bounded = _bounded(image_processor)
         positions = getattr(model.config.text_config, "max_position_embeddings", family.context)
         self.context = min(int(tokenizer.model_max_length), int(positions))
         self.lower = family.lower and tokenizer.init_kwargs.get("do_lower_case") is not False
@@ -102,7 +105,7 @@ class HFEncoder(Encoder):
 
     def preprocess(self, image: Image.Image) -> Any:
         rgb = image if image.mode == "RGB" else image.convert("RGB")
-        given = self.image_processor(images=rgb, return_tensors="pt")
+        given = self.image_processor(images=self.bounded(rgb), return_tensors="pt")
         values = {name: given[name][0] for name in self.image_processor.model_input_names}
         return values if len(values) > 1 else values["pixel_values"]
 
@@ -163,6 +166,19 @@ class HFEncoder(Encoder):
             moved["attention_mask"] = seen.expand(rows, 1, width, width)
         with torch.inference_mode():
             return pooled(self.model.get_text_features(**moved)).float().cpu()
+
+
+def _bounded(processor: Any) -> Callable[[Image.Image], Image.Image]:
+    """What an extremely thin picture goes through before this image processor; see `vlm.thin`.
+
+    CLIP's and AIMv2's processors resize the shortest side and crop. SigLIP's resize to a fixed size, and NaFlex to a
+    bounded number of patches.
+    """
+    given = processor.to_dict()
+    edge, window = (given.get("size") or {}).get("shortest_edge"), given.get("crop_size") or {}
+    if not (edge and given.get("do_resize") and given.get("do_center_crop")):
+        return whole
+    return functools.partial(centre, crop=Crop((edge, edge), (window["width"], window["height"])))
 
 
 def pooled(features: Any) -> torch.Tensor:

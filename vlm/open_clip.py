@@ -7,6 +7,7 @@ the network.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from vlm.checkpoint import WEIGHT_SUFFIXES, file_hashes, library_versions, weigh
 from vlm.encoder import Encoder, Tokens, resolve_device
 from vlm.hub import COMMIT, out_of_reach
 from vlm.spec import LOCAL_DIR, Spec, SpecError
+from vlm.thin import Crop, centre, whole
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +59,7 @@ class OpenClipEncoder(Encoder):
         self.model = model.to(device=device, dtype=self.dtype).eval()
         self.model.requires_grad_(False)
         self.transform, self.tokenizer = transform, tokenizer
+        self.bounded = _bounded(getattr(model.visual, "preprocess_cfg", {}))
         self.text_length = exact_text_length(model)
         self.channels_last = device == "cpu" and is_convolutional(model.visual)
         if self.channels_last:  # channels-last is three times as fast
@@ -73,7 +76,7 @@ class OpenClipEncoder(Encoder):
         }
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
-        return self.transform(image if image.mode == "RGB" else image.convert("RGB"))
+        return self.transform(self.bounded(image if image.mode == "RGB" else image.convert("RGB")))
 
     def image_features(self, batch: torch.Tensor) -> torch.Tensor:
         import torch
@@ -116,6 +119,17 @@ class OpenClipEncoder(Encoder):
             if self.text_length and causal and ids.shape[1] < tower.attn_mask.shape[0]:
                 return causal_text_features(tower, ids).float().cpu()
             return self.model.encode_text(ids).float().cpu()
+
+
+def _bounded(settings: dict[str, Any]) -> Callable[[Image.Image], Image.Image]:
+    """What an extremely thin picture goes through before the preprocessing of these settings; see `vlm.thin`."""
+    size, mode = settings.get("size"), settings.get("resize_mode", "shortest")
+    if size is None or mode == "squash":
+        return whole
+    height, width = (size, size) if isinstance(size, int) else size
+    if mode == "longest":
+        return functools.partial(whole, longest=min(height, width))
+    return functools.partial(centre, crop=Crop((width, height), (width, height)))
 
 
 def causal_text_features(tower: Any, tokens: torch.Tensor) -> torch.Tensor:

@@ -52,7 +52,11 @@ class Listing(NamedTuple):
 
 #: Causes of failure that a later try can get past. Statuses HTTP 5xx count too (see `is_transient`). An item that
 #: failed by any other cause is not requested again.
-TRANSIENT = frozenset({"DNS failure", "connection failed", "timeout", "cut short", "HTTP 408", "HTTP 425", "HTTP 429"})
+TRANSIENT = frozenset(
+    {
+        "DNS failure", "connection failed", "timeout", "cut short", "HTTP 408", "HTTP 425", "HTTP 429", "out of memory",
+    }
+)  # fmt: skip
 
 
 def is_transient(cause: str) -> bool:

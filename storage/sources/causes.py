@@ -17,6 +17,7 @@ ADVICE = {
     "no such file": "names of images are looked up below pairs.path, beside the table and in the folders there; "
     "pairs.images names their folder, and pairs.image_column their column",
     "path out of the folder": "names of images must stay below pairs.path",
+    "format not read": "HEIC needs the extra heic (pip install 'bridgescope[heic]'); convert other formats to PNG",
     "no image name": "pairs.image_column names the column of the images' file names",
     "image name is no text": "pairs.image_column names the column of the images' file names",
     "image is in the table": 'pairs.source = "huggingface" reads Parquet files with pictures in them',

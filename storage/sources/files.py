@@ -7,12 +7,13 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from storage.dataset import locked
-from storage.sources import SourceError
+from storage.sources import Dropped, SourceError
 
 if TYPE_CHECKING:  # polars takes a fifth of a second to import
     import polars as pl
@@ -21,11 +22,31 @@ log = logging.getLogger("bridgescope")
 
 DIGESTS = ("path", "size", "mtime_ns", "sha256")  # columns of a memo, the file that caches digests
 PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif", "jfif"})
+#: Extensions of pictures that are seldom used, and of those that are read only with the package pillow-heif, or never.
+#: They are listed, so that no such file vanishes, but never take the place of a file in PICTURES.
+SELDOM = frozenset({"psd", "tga", "ico", "icns", "qoi", "pcx", "dds", "dib", "sgi", "jpe", "mpo", "apng", "pnm", "pbm"})
+HEIF = frozenset({"heic", "heif", "hif"})
+NEVER = frozenset({"jxl", "jxr", "svg", "svgz", "eps", "wmf", "emf", "exr", "hdr", "djvu"})
+RARE = SELDOM | HEIF | NEVER
+NOT_READ = "format not read"  # the cause, also of files whose bytes have such a format
 
 
 def is_picture(name: str) -> bool:
     """Whether a file has the extension of a picture. Its content is checked only when it is decoded."""
-    return name.rpartition(".")[2].lower() in PICTURES
+    return name.rpartition(".")[2].lower() in PICTURES | RARE
+
+
+def is_rare(name: str) -> bool:
+    """Whether a file has the extension of a picture that is seldom or never read."""
+    return name.rpartition(".")[2].lower() in RARE
+
+
+def not_read(name: str) -> Dropped | None:
+    """How the ledger counts a file whose format is not read, by its extension. None for every other file."""
+    extension = name.rpartition(".")[2].lower()
+    if extension in HEIF and find_spec("pillow_heif") is None:
+        return Dropped(key_of(name), NOT_READ, "HEIC: pip install 'bridgescope[heic]'")
+    return Dropped(key_of(name), NOT_READ, extension.upper()) if extension in NEVER else None
 
 
 def key_of(name: str) -> str:

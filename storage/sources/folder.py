@@ -12,7 +12,17 @@ from storage.errors import BadInput
 from storage.sources import Arrived, Dropped, Item, Label, Listing, Source, SourceError
 from storage.sources.captions import captions_of, clean, left_out, shown, texts_of
 from storage.sources.delimited import Form, utf8
-from storage.sources.files import confined, digests, is_picture, key_of, locator_of, name_of, read_bounded
+from storage.sources.files import (
+    confined,
+    digests,
+    is_picture,
+    is_rare,
+    key_of,
+    locator_of,
+    name_of,
+    not_read,
+    read_bounded,
+)
 from storage.sources.layouts import bases_of, below, contents, find, is_file, table_in
 from storage.sources.rows import Columned, ColumnName, Rows, TableSection, add_row, rows_of
 from storage.sources.section import resolved
@@ -31,6 +41,7 @@ MAX_CAPTION_FILE = 1 << 20
 NO_NAME, NAME_NO_TEXT = "no image name", "image name is no text"  # causes
 Ledger = list[Dropped]
 EMBEDDED, SEVERAL = "image is in the table", "several files of this name"
+FORMATS = "another format of an image"  # the cause of photo.heic beside photo.jpg
 
 
 class FolderSection(TableSection):
@@ -200,8 +211,10 @@ class Folder(Source):
             )
         placed: dict[str, Placed] = {}
         rows: dict[str, Rows] = {}
-        for file in sorted((root / below(root, self.images)).rglob("*")):
-            if not is_picture(file.name) or not is_file(file):
+        files = [file for file in sorted((root / below(root, self.images)).rglob("*")) if is_picture(file.name)]
+        usual = {file.with_suffix(""): file for file in files if not is_rare(file.name)}
+        for file in files:
+            if not is_file(file):
                 continue
             name = file.relative_to(root).as_posix()
             key = key_of(name)
@@ -210,6 +223,10 @@ class Folder(Source):
             if isinstance(data, SourceError):
                 cause = "no caption" if data.cause == "no such file" else f"caption file {data.cause}"
                 dropped.append(Dropped(key, cause, key_of(data.detail)))
+            elif is_rare(file.name) and file.with_suffix("") in usual:
+                dropped.append(Dropped(key, FORMATS, key_of(usual[file.with_suffix("")].name)))
+            elif unread := not_read(name):  # files that a table names are judged by their bytes instead
+                dropped.append(unread)
             elif inside is None:
                 dropped.append(Dropped(key, "path out of the folder"))
             elif key in placed:

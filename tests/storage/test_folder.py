@@ -50,6 +50,25 @@ def test_captions_beside_the_images_are_one_a_line(tmp_path: Path) -> None:
     assert source(folder).list().dropped == [("c.webp", "no caption", "c.txt")]
 
 
+def test_rare_formats_are_counted_and_never_read_beside_a_usual_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data"
+    put(folder, "a.HEIC", "a.jpg", "b.heic", "c.svg", "d.eps", "e.psd")
+    for name in "abce":
+        (folder / f"{name}.txt").write_text(name)
+    monkeypatch.setattr("storage.sources.files.find_spec", lambda name: None)  # as if pillow-heif were not installed
+    assert texts(folder) == {"a.jpg": ["a"], "e.psd": ["e"]}
+    assert source(folder).list().dropped == [
+        ("a.HEIC", "another format of an image", "a.jpg"),
+        ("b.heic", "format not read", "HEIC: pip install 'bridgescope[heic]'"),
+        ("c.svg", "format not read", "SVG"),
+        ("d.eps", "no caption", "d.txt"),
+    ]
+    monkeypatch.setattr("storage.sources.files.find_spec", lambda name: object())
+    assert texts(folder) == {"a.jpg": ["a"], "b.heic": ["b"], "e.psd": ["e"]}
+
+
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "parquet"])
 def test_rows_that_name_one_image_are_one_item(tmp_path: Path, form: str) -> None:
     folder = tmp_path / "data"

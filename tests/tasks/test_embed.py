@@ -7,8 +7,10 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -20,13 +22,21 @@ from safetensors.torch import load_file, save_file
 from tiny_models import CAPTIONS, build, hub_cache
 
 import vlm
+from storage.catalog import create_views
+from storage.checks import tell
 from storage.dataset import Dataset
 from storage.embeddings import read, read_attributes
 from storage.errors import BadInput
+from storage.listing import write_ledger
 from storage.pairs import CAPTIONS as CAPTION_COLUMNS
-from storage.pairs import IMAGES
+from storage.pairs import IMAGES, read_failures
+from storage.runs import Entry
+from storage.sources import Dropped
+from tasks.checks import check_embeddings
 from tasks.embed import embed, load_encoders, model_identity
 from tasks.stage import Runtime
+from vlm.batches import EncoderPool, ImageBatches
+from vlm.hf import HFEncoder
 from vlm.pictures import MAX_PIXELS
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
@@ -97,6 +107,71 @@ def test_rows_follow_the_shard_and_failures_repeats_and_cuts_are_logged(
     log = " ".join(record.getMessage() for record in caplog.records)
     assert "7 images, 9 captions, 10 rows forward" in log  # 3 distinct pictures, 7 distinct captions
     assert "3 images failed, 1 captions cut" in log
+
+
+def failing(only: bytes | None, error: type[Exception]) -> Callable[..., object]:
+    """A `preprocess` that fails for every picture, or only for that of the bytes `only`."""
+    bad = None if only is None else vlm.decode(only).tobytes()
+    sound = HFEncoder.preprocess
+
+    def preprocess(self: HFEncoder, image: Image.Image) -> object:
+        if bad is None or image.tobytes() == bad:
+            raise error("sinks")
+        return sound(self, image)
+
+    return preprocess
+
+
+@pytest.mark.parametrize(("error", "cause"), [(KeyError, "cannot be preprocessed"), (MemoryError, "out of memory")])
+def test_an_acquired_image_that_is_not_embedded_has_its_cause(
+    tmp_path: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: type[Exception],
+    cause: str,
+) -> None:
+    monkeypatch.setattr(HFEncoder, "preprocess", failing(picture(1), error))
+    images = [picture(0), picture(1), None, picture(2)[:60], picture(1)]
+    pairs = shard(tmp_path, images, CAPTIONS)
+    dataset = make(tmp_path, pairs, checkpoint)
+    attributes = read_attributes(tmp_path, dataset)
+    assert attributes["failed_rows"] == [1, 2, 3, 4]  # row 2 was not acquired, so acquire knows its cause
+    causes = [[row, cause] for row, cause, _ in attributes["failures"]]
+    assert causes == [[1, cause], [3, "corrupt image"], [4, cause]]
+    assert f"3 images were acquired but not embedded: 2 {cause}, 1 corrupt image" in caplog.text
+    checks = check_embeddings.make(Runtime(store=tmp_path), pairs=pairs, embeddings=dataset)
+    line, sound = tell(tmp_path, [checks])
+    assert not sound
+    assert f"3 images were acquired but not embedded: 2 {cause}, 1 corrupt image" in line
+    ledger = write_ledger(tmp_path, [Dropped("gone", "HTTP 404", "")] * 2, read_failures(tmp_path, []))
+    entries = [Entry(kind="ledger", dataset=ledger)]
+    entries += [Entry(kind="checks", model=name, shard=1, dataset=checks) for name in ("one", "two")]
+    with duckdb.connect() as con:
+        create_views(con, tmp_path, entries, 0.0)
+        rows = con.execute("SELECT source_key, shard, cause FROM ledger ORDER BY ALL").fetchall()
+    lost = [("1", 1, cause), ("3", 1, "corrupt image"), ("4", 1, cause)]
+    assert rows == [*lost, *[("gone", None, "HTTP 404")] * 2]
+
+
+def test_an_error_of_the_machine_stays_one(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HFEncoder, "preprocess", failing(None, MemoryError))
+    with pytest.raises(MemoryError):
+        make(tmp_path, shard(tmp_path, [picture(0)], CAPTIONS[:1]), checkpoint)
+
+
+def test_the_causes_of_rows_before_an_interruption_are_found_again(checkpoint: Path) -> None:
+    images = [picture(0)[:60], picture(0), b"<html>", None, picture(0)[:60]]
+    encoders = [vlm.load(f"hf:local-dir:{checkpoint}")]
+    first_of = np.array([0, 1, 2, 3, 0])
+    with EncoderPool(encoders) as pool:
+        batches = ImageBatches(pool, lambda start: iter(images[start:]), first_of, lambda rows: np.empty((0, 1)))
+        found = batches.failures([0, 2, 3, 4])
+    assert {row: cause for row, (cause, _) in found.items()} == {
+        0: "corrupt image",
+        2: "not an image",
+        4: "corrupt image",
+    }
 
 
 KILLED = """
