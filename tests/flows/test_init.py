@@ -151,7 +151,7 @@ def test_width_and_epochs_fit_the_size() -> None:
         ({"list.csv": b"ref,words\nx,y\n"}, ["found no captions", "ref, words", "pairs.caption_column"]),
         ({"list.csv": b"ref,caption\nx,y\n"}, ["ref, caption", "pairs.url_column or pairs.image_column"]),
         ({"p.png": picture(1)}, ["1 pictures (p.png", "file_name and caption"]),
-        ({"a.csv": b"url,caption\n", "b.csv": b"url,caption\n"}, ["several tables (a.csv, b.csv)"]),
+        ({"a.csv": b"url,caption\n", "b.csv": b"url,caption\n"}, ["several tables: name one of a.csv, b.csv"]),
         ({"a.tar": b"no tar"}, ["a.tar: cannot be read as a tar"]),
         ({"image.npy": b"no", "text.npy": b"no"}, ["cannot be read"]),
         ({"t.csv": b"file_name,caption\nmissing.png,a\n"}, ["holds 0 pairs", "1 no such file", "missing.png"]),
