@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # numpy and polars take a fifth of a second to import
 
 TOO_MANY_FIELDS = "line has more fields than columns"
 HEAD = 1 << 20  # bytes in which the first line must end
+BLOCK = 1 << 20  # bytes that are searched at once, so that they stay in the processor's cache
 MARKS = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 Quoting = Literal["csv", "none"]
 Data = bytes | mmap.mmap  # a file that is parsed as it is stays where it is
@@ -114,16 +115,15 @@ def parse(data: Data, form: Form, separator: str, path: Path | None = None) -> P
         start = _behind(data, skipped + lines)
         skipped += lines
     body = Body(data, path if isinstance(data, mmap.mmap) else None, start, skipped)
-    frame = _strict(body, separator, quoted, names)
-    if frame is None and (valid := lossy(data)) != data[:]:
+    read = _strict(body, separator, quoted, names)
+    if read is None and (valid := lossy(data)) != data[:]:
         body = Body(valid, None, _behind(valid, skipped) if form.header else blank, skipped)
-        frame = _strict(body, separator, quoted, names)
-    if frame is None:
+        read = _strict(body, separator, quoted, names)
+    if read is None:
         return _tolerant(body.data[body.start :].decode(errors="replace"), separator, quoted, names, skipped)
-    columns = {name: frame[name] for name in names}
-    if frame.height == count_lines(body.data, body.start):
-        return Parsed(columns, frame.height, "line", range(skipped + 1, skipped + 1 + frame.height), [])
-    return Parsed(columns, frame.height, "row", range(1, frame.height + 1), [])
+    frame, exact = read
+    numbers = range(skipped + 1, skipped + 1 + frame.height) if exact else range(1, frame.height + 1)
+    return Parsed({name: frame[name] for name in names}, frame.height, "line" if exact else "row", numbers, [])
 
 
 def separator_of(data: Data, usual: str) -> str:
@@ -165,24 +165,37 @@ def _unique(fields: Sequence[str | None]) -> list[str]:
 
 def count_lines(data: Data, start: int) -> int:
     """Return the number of lines behind the byte `start`."""
+    return _scan(data, start, quotes=False)[0]
+
+
+def _scan(data: Data, start: int, quotes: bool) -> tuple[int, np.ndarray]:
+    """Return the number of lines behind the byte `start`, and the places of their quotes, block by block."""
     import numpy as np
 
-    if start >= len(data):
-        return 0
-    ends = int(np.count_nonzero(np.frombuffer(data, np.uint8, offset=start) == ord("\n")))
-    return ends + (data[-1:] != b"\n")
+    signs = np.frombuffer(data, np.uint8)
+    ends = 0
+    places = [np.empty(0, np.int64)]
+    for first in range(start, len(signs), BLOCK):
+        block = signs[first : first + BLOCK]
+        ends += int(np.count_nonzero(block == ord("\n")))
+        if quotes:
+            places.append(first + np.flatnonzero(block == ord('"')))
+    return ends + (start < len(signs) and data[-1:] != b"\n"), np.concatenate(places)
 
 
-def _strict(body: Body, separator: str, quoted: bool, names: Sequence[str]) -> pl.DataFrame | None:
-    """Parse lines without a fault by polars. None for lines that have a fault, or that polars reads in another way."""
+def _strict(body: Body, separator: str, quoted: bool, names: Sequence[str]) -> tuple[pl.DataFrame, bool] | None:
+    """Parse lines without a fault by polars. None for lines that have a fault, or that polars reads in another way.
+
+    Returns the rows, and whether each is a line.
+    """
     import polars as pl
 
     schema = dict.fromkeys(names, pl.String)
     if body.start >= len(body.data):
-        return pl.DataFrame(schema=schema)
-    quoted = quoted and body.data.find(b'"', body.start) >= 0
-    spans = _spans(body.data, separator, body.start) if quoted else None
-    if quoted and spans is None:
+        return pl.DataFrame(schema=schema), True
+    lines, quotes = _scan(body.data, body.start, quoted)
+    spans = _spans(body.data, quotes, separator, body.start)
+    if spans is None:
         return None
     try:
         frame = pl.read_csv(
@@ -191,40 +204,36 @@ def _strict(body: Body, separator: str, quoted: bool, names: Sequence[str]) -> p
             skip_lines=body.skipped if body.path else 0,
             schema=schema,
             separator=separator,
-            quote_char='"' if quoted else None,
+            quote_char='"' if len(spans) else None,
             infer_schema=False,
             glob=False,
         )
     except pl.exceptions.PolarsError:
         return None
-    lines = count_lines(body.data, body.start)
     if frame.height == lines:
-        return frame
-    if spans is None:
-        return None
+        return frame, True
     inside, broken = _broken(body.data, spans)
     if any(_rows_of_their_own(one, separator, len(names)) for one in _records_at(body.data, broken)):
         return None
-    return frame if frame.height + inside == lines else None
+    return (frame, False) if frame.height + inside == lines else None
 
 
-def _spans(data: Data, separator: str, start: int = 0) -> np.ndarray | None:
-    """Return the places of the opening and closing quote of each quoted field behind `start`, shape (quotes / 2, 2).
+def _spans(data: Data, places: np.ndarray, separator: str, start: int = 0) -> np.ndarray | None:
+    """Return the places of the opening and the closing quote of each quoted field, shape (quotes / 2, 2).
 
-    A field with n doubled quotes has n + 1 spans. None if a quote does not stand at the beginning or the end of a field
-    and is not doubled either.
+    `places` are those of the quotes behind the byte `start`, where a line begins. A field with n doubled quotes has
+    n + 1 spans. None if a quote does not stand at the beginning or the end of a field and is not doubled either.
     """
     import numpy as np
 
-    signs = np.frombuffer(data, np.uint8)
-    places = start + np.flatnonzero(signs[start:] == ord('"'))
     if len(places) % 2:
         return None
+    signs = np.frombuffer(data, np.uint8)
     opening, closing = places[::2], places[1::2]
     doubled = closing[:-1] + 1 == opening[1:]
     before, after = signs[opening - 1], signs[np.minimum(closing + 1, len(signs) - 1)]
     behind = signs[np.minimum(closing + 2, len(signs) - 1)]
-    begins = (opening == 0) | (before == ord(separator)) | (before == ord("\n"))
+    begins = (opening == start) | (before == ord(separator)) | (before == ord("\n"))
     last = closing + 1 >= len(signs)
     carriage = (after == ord("\r")) & ((behind == ord("\n")) | (closing + 2 >= len(signs)))
     ends = last | (after == ord(separator)) | (after == ord("\n")) | carriage
@@ -274,7 +283,7 @@ def _quoting_of_tabs(data: Data, head: str, header: bool) -> Quoting:
     quote = data.find(b'"')
     if quote < 0 or data[max(quote - 1, 0) : quote] not in (b"", b"\t", b"\n"):
         return "none"
-    spans = _spans(data, "\t")
+    spans = _spans(data, _scan(data, 0, quotes=True)[1], "\t")
     if spans is None:
         return "none"
     first = head.partition("\n")[0].split("\t")

@@ -84,9 +84,9 @@ def test_both_parsers_agree_on_what_the_strict_one_takes(text: str, separator: s
     if first is None:
         return
     names = [str(number) for number in range(len(first[1]))]
-    frame = _strict(Body(text.encode(), None, 0, 0), separator, quoted, names)
-    if frame is not None:
-        assert frame.rows() == rows_in(_tolerant(text, separator, quoted, names, 0))
+    read = _strict(Body(text.encode(), None, 0, 0), separator, quoted, names)
+    if read is not None:
+        assert read[0].rows() == rows_in(_tolerant(text, separator, quoted, names, 0))
 
 
 @fast
