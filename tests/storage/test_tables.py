@@ -370,6 +370,12 @@ def test_captions_and_counted_values_are_the_values_of_the_rows(tmp_path: Path, 
     assert len(listing.items) + causes["no caption"] == len(urls)
 
 
+@settings(max_examples=300, deadline=None)
+@given(value=st.one_of(st.text(), st.lists(st.sampled_from([*'[]"a ,', "\x1c", "\x85", "é"]), max_size=8).map("".join)))
+def test_the_short_way_for_plain_texts_gives_what_the_long_one_does(value: str) -> None:
+    assert texts_of(value) == texts_of([value])
+
+
 def test_groups_and_labels_are_exact() -> None:
     nan = float("nan")
     assert [group_of(value) for value in ("g", 5, 5.0, None, nan, True)] == ["g", "5", "5.0", "", "", "True"]
