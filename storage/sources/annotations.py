@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage.errors import BadInput
 from storage.sources.captions import shown
-from storage.sources.delimited import Form, Parsed, lossy, parse
+from storage.sources.delimited import HEAD, Data, Form, Parsed, count_lines, parse
 
 if TYPE_CHECKING:  # pyarrow takes a fifth of a second to import
     import pyarrow as pa
@@ -25,25 +25,24 @@ KNOWN = (
 )
 
 
-def parse_lines(data: bytes) -> Parsed:
+def parse_lines(data: Data) -> Parsed:
     """Return the content of a file with one JSON object a line. Values keep their kinds; what is no object is left out.
 
-    `data` is what `delimited.utf8` returned. Pyarrow parses the lines if each column holds values of one kind.
+    `data` is what `delimited.content` returned. Pyarrow parses the lines if each column holds values of one kind.
     """
-    table = _of_one_kind(lossy(data))
+    table = _of_one_kind(data)
     if table is None:
-        return _line_by_line(data.decode(errors="replace"))
+        return _line_by_line(data[:].decode(errors="replace"))
     import polars as pl
 
-    lines = data.count(b"\n") + (not data.endswith(b"\n"))
-    exact = table.num_rows == lines
+    exact = table.num_rows == count_lines(data, 0)
     columns = {name: pl.Series(pl.from_arrow(table.column(name))) for name in table.column_names}
     return Parsed(columns, table.num_rows, "line" if exact else "row", range(1, table.num_rows + 1), [])
 
 
-def parse_document(path: Path, data: bytes) -> Parsed:
+def parse_document(path: Path, data: Data) -> Parsed:
     """Return the table in a JSON document, or in one JSON object a line. Raises BadInput for another document."""
-    text = data.decode(errors="replace")
+    text = data[:].decode(errors="replace")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -59,14 +58,14 @@ def parse_document(path: Path, data: bytes) -> Parsed:
     return _table_of(value, "entry", range(1, len(value) + 1))
 
 
-def is_token(data: bytes) -> bool:
+def is_token(data: Data) -> bool:
     """Whether a text is laid out like Flickr8k.token.txt and results_20130124.token: IMAGE.jpg#0, a tab, a caption."""
-    return bool(_TOKEN.match(data))
+    return bool(_TOKEN.match(data[:HEAD]))
 
 
-def parse_token(data: bytes) -> Parsed | None:
+def parse_token(data: Data, path: Path) -> Parsed | None:
     """Return the content of Flickr's .token files: the columns file_name and caption. None for an empty file."""
-    parsed = parse(data, Form(header=False, quoting="none"), "\t")
+    parsed = parse(data, Form(header=False, quoting="none"), "\t", path)
     if parsed is None:
         return None
     first, second = (parsed.columns.get(name, [None] * parsed.rows) for name in ("1", "2"))
@@ -80,7 +79,7 @@ def looks_like_captions(head: bytes) -> bool:
     return bool(re.match(rb"\[\s*\{", head)) or (head.startswith(b"{") and b'"sentences"' in head)
 
 
-def _of_one_kind(data: bytes) -> pa.Table | None:
+def _of_one_kind(data: Data) -> pa.Table | None:
     """Parse JSON lines by pyarrow. None for a fault, and for columns with values of several kinds."""
     import pyarrow as pa
     from pyarrow import json as pa_json
@@ -92,7 +91,7 @@ def _of_one_kind(data: bytes) -> pa.Table | None:
         if dates:  # pyarrow takes texts that look like dates for dates
             texts = pa.schema([(name, pa.string()) for name in dates])
             table = pa_json.read_json(pa.BufferReader(data), options, pa_json.ParseOptions(explicit_schema=texts))
-        table.validate(full=True)  # pyarrow makes broken arrays of lists that hold nothing but nulls
+        table.validate(full=True)  # texts are UTF-8; no array is broken, as pyarrow's lists of nulls are
     except pa.ArrowException:
         return None
     return None if any(_holds_dates(field.type) for field in table.schema) or not table.num_columns else table

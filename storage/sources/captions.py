@@ -32,6 +32,8 @@ def texts_of(value: Any) -> Texts:
     texts are left out as EMPTY; numbers, dates and other objects as NO_TEXT. Lone surrogates and bytes that are not
     UTF-8 become U+FFFD.
     """
+    if type(value) is str and value.isascii() and (text := value.strip()) and text[-1] != "]":  # most values are such
+        return Texts([text], [])
     found = Texts([], [])
     _add(value, found, DEPTH)
     return found

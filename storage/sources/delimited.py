@@ -7,8 +7,12 @@ text. The two parsers agree on tables without a fault.
 from __future__ import annotations
 
 import codecs
+import mmap
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from storage.sources.captions import shown
@@ -21,8 +25,10 @@ if TYPE_CHECKING:  # numpy and polars take a fifth of a second to import
 
 TOO_MANY_FIELDS = "line has more fields than columns"
 HEAD = 1 << 20  # bytes in which the first line must end
+BLOCK = 4 << 20  # bytes that one thread searches at once
 MARKS = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 Quoting = Literal["csv", "none"]
+Data = bytes | mmap.mmap  # a file that is parsed as it is stays where it is
 Record = tuple[int, list[str | None], int]  # number of the first line, fields, place behind the last line
 
 
@@ -46,62 +52,83 @@ class Parsed(NamedTuple):
     left_out: list[tuple[int, str, str]]  #: (number, cause, detail) of each row that cannot be read
 
 
+class Body(NamedTuple):
+    """The lines of a table behind its header line."""
+
+    data: Data  #: with the lines before the body
+    path: Path | None  #: the file that holds `data`, if polars may read it
+    start: int  #: bytes before the body
+    skipped: int  #: lines before the body, also those of the file that `data` lacks
+
+
+def content(path: Path) -> Data:
+    """Return the content of a file as `utf8` would; a mapping of the file where `utf8` changes nothing.
+
+    Raises OSError.
+    """
+    with path.open("rb") as file:
+        try:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):  # the file is empty, or no regular one
+            return utf8(file.read())
+    head = data[:HEAD]
+    marked = head.startswith((codecs.BOM_UTF8, *(mark for mark, _ in MARKS)))
+    return utf8(data[:]) if marked or _ends_blank(data) or (b"\r" in head and data.find(b"\n") < 0) else data
+
+
 def utf8(data: bytes) -> bytes:
     """Return a text's bytes in UTF-8 without a byte order mark, with lines that end in "\\n" or "\\r\\n".
 
-    UTF-16 is recognised by its byte order mark. Bytes that are not UTF-8 are kept.
+    UTF-16 is recognised by its byte order mark. Bytes that are not UTF-8 are kept. Blank lines at the end are left out.
     """
     if data.startswith(codecs.BOM_UTF8):
         data = data[len(codecs.BOM_UTF8) :]
     for mark, encoding in MARKS:
         if data.startswith(mark):
             data = data[len(mark) :].decode(encoding, "replace").encode()
-    return data.replace(b"\r", b"\n") if b"\r" in data[:HEAD] and b"\n" not in data else data
+    data = data.replace(b"\r", b"\n") if b"\r" in data[:HEAD] and b"\n" not in data else data
+    return data.rstrip(b"\r\n") if _ends_blank(data) else data
 
 
-def lossy(data: bytes) -> bytes:
-    """Return the bytes with U+FFFD in place of what is not UTF-8; the same object if all of it is."""
-    if data.isascii():
-        return data
-    text = data.decode(errors="replace")
-    return text.encode() if "\ufffd" in text else data
+def lossy(data: Data) -> bytes:
+    """Return the bytes with U+FFFD in place of what is not UTF-8."""
+    return data[:].decode(errors="replace").encode()
 
 
-def parse(data: bytes, form: Form, separator: str) -> Parsed | None:
+def parse(data: Data, form: Form, separator: str, path: Path | None = None) -> Parsed | None:
     """Return the content of a table of delimited text, with columns of texts. None for a file without any line.
 
-    `data` is what `utf8` returned. An empty field without quotes is None. Short lines are filled with None; lines with
-    more fields than columns are left out.
+    `data` is what `utf8` or `content` returned, of the file `path`. An empty field without quotes is None. Short lines
+    are filled with None; lines with more fields than columns are left out.
     """
-    blank = len(data) - len(data.lstrip(b"\r\n"))
-    skipped, data = data.count(b"\n", 0, blank), data[blank:]
-    if data.endswith((b"\n\n", b"\n\r\n")):
-        data = data.rstrip(b"\r\n")
-    head = data[:HEAD].decode(errors="replace")
-    if not head:
+    head = data[:HEAD]
+    blank = len(head) - len(head.lstrip(b"\r\n"))
+    text = head[blank:].decode(errors="replace")
+    if not text:
         return None
-    quoting = form.quoting or (_quoting_of_tabs(data, head, form.header) if separator == "\t" else "csv")
+    quoting = form.quoting or (_quoting_of_tabs(data, text, form.header) if separator == "\t" else "csv")
     quoted = quoting == "csv"
-    _, first, end = next(_records(head, separator, quoted, None))
+    _, first, end = next(_records(text, separator, quoted, None))
     names = _unique(first) if form.header else [f"{number}" for number in range(1, len(first) + 1)]
+    skipped = head.count(b"\n", 0, blank)
+    start = blank
     if form.header:
-        start = _behind(data, head.count("\n", 0, end))
-        skipped += data.count(b"\n", 0, start)
-        data = data[start:]
-    frame = _strict(data, separator, quoted, names)
-    if frame is None and (valid := lossy(data)) is not data:
-        data = valid
-        frame = _strict(data, separator, quoted, names)
-    if frame is None:
-        return _tolerant(data.decode(errors="replace"), separator, quoted, names, skipped)
-    columns = {name: frame[name] for name in names}
-    lines = _lines(data)
-    if frame.height == lines:
-        return Parsed(columns, frame.height, "line", range(skipped + 1, skipped + 1 + lines), [])
-    return Parsed(columns, frame.height, "row", range(1, frame.height + 1), [])
+        lines = text.count("\n", 0, end)
+        start = _behind(data, skipped + lines)
+        skipped += lines
+    body = Body(data, path if isinstance(data, mmap.mmap) else None, start, skipped)
+    read = _strict(body, separator, quoted, names)
+    if read is None and (valid := lossy(data)) != data[:]:
+        body = Body(valid, None, _behind(valid, skipped) if form.header else blank, skipped)
+        read = _strict(body, separator, quoted, names)
+    if read is None:
+        return _tolerant(body.data[body.start :].decode(errors="replace"), separator, quoted, names, skipped)
+    frame, exact = read
+    numbers = range(skipped + 1, skipped + 1 + frame.height) if exact else range(1, frame.height + 1)
+    return Parsed({name: frame[name] for name in names}, frame.height, "line" if exact else "row", numbers, [])
 
 
-def separator_of(data: bytes, usual: str) -> str:
+def separator_of(data: Data, usual: str) -> str:
     """Return the separator in the first line of a table: `usual` if it occurs there, else the most frequent one."""
     line = data[:HEAD].lstrip(b"\r\n").partition(b"\n")[0].decode(errors="replace")
     return usual if usual in line else max(";|\t,", key=lambda sign: (line.count(sign), sign == usual))
@@ -113,11 +140,15 @@ def names_a_picture(field: str) -> bool:
     return is_url(field) or is_picture(field)
 
 
-def _behind(data: bytes, lines: int) -> int:
+def _ends_blank(data: Data) -> bool:
+    return data[-2:] == b"\n\n" or data[-3:] == b"\n\r\n"
+
+
+def _behind(data: Data, lines: int) -> int:
     """Return the place behind the first `lines` line ends. For none, the data is one line, and its end is returned."""
     place = 0
     for _ in range(lines):
-        place = data.index(b"\n", place) + 1
+        place = data.find(b"\n", place) + 1
     return place or len(data)
 
 
@@ -134,67 +165,91 @@ def _unique(fields: Sequence[str | None]) -> list[str]:
     return names
 
 
-def _lines(data: bytes) -> int:
-    return data.count(b"\n") + (bool(data) and not data.endswith(b"\n"))
+def count_lines(data: Data, start: int) -> int:
+    """Return the number of lines behind the byte `start`."""
+    return _scan(data, start, quotes=False)[0]
 
 
-def _strict(data: bytes, separator: str, quoted: bool, names: Sequence[str]) -> pl.DataFrame | None:
-    """Parse lines without a fault by polars. None for lines that have a fault, or that polars reads in another way."""
-    import polars as pl
-
-    schema = dict.fromkeys(names, pl.String)
-    if not data:
-        return pl.DataFrame(schema=schema)
-    spans = None
-    if quoted and b'"' in data:
-        spans = _spans(data, separator)
-        if spans is None:
-            return None
-    try:
-        frame = pl.read_csv(
-            data,
-            has_header=False,
-            schema=schema,
-            separator=separator,
-            quote_char=None if spans is None else '"',
-            infer_schema=False,
-        )
-    except pl.exceptions.PolarsError:
-        return None
-    inside = 0
-    if spans is not None and frame.height != _lines(data):
-        inside, broken = _broken(data, spans)
-        if any(_rows_of_their_own(lines, separator, len(names)) for lines in _records_at(data, broken)):
-            return None
-    return frame if frame.height + inside == _lines(data) else None
-
-
-def _spans(data: bytes, separator: str) -> np.ndarray | None:
-    """Return the places of the opening and the closing quote of each quoted field, shape (quotes / 2, 2).
-
-    A field with n doubled quotes has n + 1 spans. None if a quote does not stand at the beginning or the end of a field
-    and is not doubled either.
-    """
+def _scan(data: Data, start: int, quotes: bool) -> tuple[int, np.ndarray]:
+    """Return the number of lines behind the byte `start`, and the places of their quotes, block by block."""
     import numpy as np
 
     signs = np.frombuffer(data, np.uint8)
-    places = np.flatnonzero(signs == ord('"'))
+
+    def search(first: int) -> tuple[int, np.ndarray]:
+        block = signs[first : min(first + BLOCK, len(signs))]
+        ends = int(np.count_nonzero(block == ord("\n")))
+        return ends, first + np.flatnonzero(block == ord('"')) if quotes else np.empty(0, np.int64)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy holds no lock while it searches
+        found = list(pool.map(search, range(start, len(signs), BLOCK)))
+    last = start < len(signs) and data[-1:] != b"\n"
+    places = np.concatenate([np.empty(0, np.int64), *(places for _, places in found)])
+    return sum(ends for ends, _ in found) + last, places
+
+
+def _strict(body: Body, separator: str, quoted: bool, names: Sequence[str]) -> tuple[pl.DataFrame, bool] | None:
+    """Parse lines without a fault by polars. None for lines that have a fault, or that polars reads in another way.
+
+    Returns the rows, and whether each is a line.
+    """
+    import polars as pl
+
+    schema = dict.fromkeys(names, pl.String)
+    if body.start >= len(body.data):
+        return pl.DataFrame(schema=schema), True
+    lines, quotes = _scan(body.data, body.start, quoted)
+    spans = _spans(body.data, quotes, separator, body.start)
+    if spans is None:
+        return None
+    try:
+        frame = pl.read_csv(
+            body.path or body.data[body.start :],
+            has_header=False,
+            skip_lines=body.skipped if body.path else 0,
+            schema=schema,
+            separator=separator,
+            quote_char='"' if len(spans) else None,
+            infer_schema=False,
+            glob=False,
+        )
+    except pl.exceptions.PolarsError:
+        return None
+    if frame.height == lines:
+        return frame, True
+    inside, broken = _broken(body.data, spans)
+    if any(_rows_of_their_own(one, separator, len(names)) for one in _records_at(body.data, broken)):
+        return None
+    return (frame, False) if frame.height + inside == lines else None
+
+
+def _spans(data: Data, places: np.ndarray, separator: str, start: int = 0) -> np.ndarray | None:
+    """Return the places of the opening and the closing quote of each quoted field, shape (quotes / 2, 2).
+
+    `places` are those of the quotes behind the byte `start`, where a line begins. A field with n doubled quotes has
+    n + 1 spans. None if a quote does not stand at the beginning or the end of a field and is not doubled either.
+    """
+    import numpy as np
+
     if len(places) % 2:
         return None
+    signs = np.frombuffer(data, np.uint8)
     opening, closing = places[::2], places[1::2]
     doubled = closing[:-1] + 1 == opening[1:]
-    before, after = signs[opening - 1], signs[np.minimum(closing + 1, len(signs) - 1)]
-    behind = signs[np.minimum(closing + 2, len(signs) - 1)]
-    begins = (opening == 0) | (before == ord(separator)) | (before == ord("\n"))
-    last = closing + 1 >= len(signs)
-    carriage = (after == ord("\r")) & ((behind == ord("\n")) | (closing + 2 >= len(signs)))
-    ends = last | (after == ord(separator)) | (after == ord("\n")) | carriage
+    before, after = signs.take(opening - 1, mode="clip"), signs.take(closing + 1, mode="clip")
+    begins = (opening == start) | (before == ord(separator)) | (before == ord("\n"))
+    ends = (after == ord(separator)) | (after == ord("\n"))
+    if len(closing):
+        ends[-1] |= closing[-1] + 1 == len(signs)
     begins[1:] |= doubled
     ends[:-1] |= doubled
-    return np.stack([opening, closing], axis=1) if begins.all() and ends.all() else None
+    rest = np.flatnonzero(~ends)
+    behind = signs.take(closing[rest] + 2, mode="clip")
+    ends[rest] = (after[rest] == ord("\r")) & ((behind == ord("\n")) | (closing[rest] + 2 == len(signs)))
+    return places.reshape(-1, 2) if begins.all() and ends.all() else None
 
 
-def _broken(data: bytes, spans: np.ndarray) -> tuple[int, np.ndarray]:
+def _broken(data: Data, spans: np.ndarray) -> tuple[int, np.ndarray]:
     """Return the number of line ends in quotes, and the spans that hold them."""
     import numpy as np
 
@@ -203,7 +258,7 @@ def _broken(data: bytes, spans: np.ndarray) -> tuple[int, np.ndarray]:
     return int(inside.sum()), spans[inside > 0]
 
 
-def _records_at(data: bytes, spans: np.ndarray) -> Iterator[Iterator[str]]:
+def _records_at(data: Data, spans: np.ndarray) -> Iterator[Iterator[str]]:
     """Yield the lines in which each span lies."""
     for opening, closing in spans.tolist():
         start = data.rfind(b"\n", 0, opening) + 1
@@ -224,7 +279,7 @@ def _rows_of_their_own(lines: Iterator[str], separator: str, width: int | None) 
     return any(len(one) == width and any(names_a_picture(one[place]) for place in named) for one in others)
 
 
-def _quoting_of_tabs(data: bytes, head: str, header: bool) -> Quoting:
+def _quoting_of_tabs(data: Data, head: str, header: bool) -> Quoting:
     """Return how a table with tabs is quoted. Such a table has no quoting, unless its quotes make sense only as CSV's.
 
     They do when each quote is one of a well-formed quoted field, and besides a column's name is quoted, or a quote in a
@@ -232,8 +287,11 @@ def _quoting_of_tabs(data: bytes, head: str, header: bool) -> Quoting:
     """
     import numpy as np
 
-    spans = _spans(data, "\t") if b'"' in data else None
-    if spans is None or not len(spans):
+    quote = data.find(b'"')
+    if quote < 0 or data[max(quote - 1, 0) : quote] not in (b"", b"\t", b"\n"):
+        return "none"
+    spans = _spans(data, _scan(data, 0, quotes=True)[1], "\t")
+    if spans is None:
         return "none"
     first = head.partition("\n")[0].split("\t")
     if header and any(name.startswith('"') for name in first):

@@ -13,7 +13,7 @@ from storage.errors import BadInput
 from storage.sources import Caption, Dropped
 from storage.sources.annotations import is_token, parse_document, parse_lines, parse_token
 from storage.sources.captions import clean, shown
-from storage.sources.delimited import Form, Parsed, names_a_picture, parse, separator_of, utf8
+from storage.sources.delimited import HEAD, Data, Form, Parsed, content, names_a_picture, parse, separator_of
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 NAMED_TABLES = (".json", ".token", ".txt")  # read where the study names the file, or where `table_in` recognises it
@@ -96,7 +96,7 @@ def _read(path: Path, form: Form) -> Parsed:
     if suffix not in TABLES + NAMED_TABLES:
         raise BadInput(f"{path}: no table; tables end in {', '.join(TABLES)}")
     try:
-        parsed = _parquet(path) if suffix == ".parquet" else _text(path, utf8(path.read_bytes()), form)
+        parsed = _parquet(path) if suffix == ".parquet" else _text(path, content(path), form)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
     except OSError as error:
@@ -109,18 +109,18 @@ def _read(path: Path, form: Form) -> Parsed:
     return parsed
 
 
-def _text(path: Path, data: bytes, form: Form) -> Parsed | None:
+def _text(path: Path, data: Data, form: Form) -> Parsed | None:
     match path.suffix.lower():
         case ".json":
             return parse_document(path, data)
         case ".jsonl" | ".ndjson":
-            return parse_lines(data) if data.strip() else None
+            return parse_lines(data) if data[:HEAD].strip() else None
         case ".token" | ".txt" if is_token(data):
-            return parse_token(data)
+            return parse_token(data, path)
         case ".csv":
-            return parse(data, form, form.separator or separator_of(data, ","))
+            return parse(data, form, form.separator or separator_of(data, ","), path)
         case _:
-            return parse(data, form, form.separator or separator_of(data, "\t"))
+            return parse(data, form, form.separator or separator_of(data, "\t"), path)
 
 
 def _parquet(path: Path) -> Parsed:

@@ -91,7 +91,44 @@ def vectors(at: Path) -> Path:
     return at
 
 
+def a_list_without_a_header_line(at: Path) -> Path:
+    lines = [f'picture "{i}" of six\thttp://127.0.0.1:9/{i}.png\n' for i in range(6)]
+    (at / "Train_GCC-training.tsv").write_text("".join(lines))
+    return at
+
+
+def files_of_img2dataset(at: Path) -> Path:
+    (at / "00000").mkdir()
+    for i in range(6):
+        (at / "00000" / f"{i:09d}.png").write_bytes(picture(i))
+        (at / "00000" / f"{i:09d}.txt").write_text(f"picture {i}")
+    rows = {"url": ["http://a/b"], "caption": ["x"], "key": ["0"], "status": ["success"], "error_message": [None]}
+    pl.DataFrame(rows).write_parquet(at / "00000.parquet")
+    return at
+
+
+def parquet_with_paths_of_pictures(at: Path) -> Path:
+    for i in range(6):
+        (at / f"p{i}.png").write_bytes(picture(i))
+    pictures = [{"bytes": None, "path": f"p{i}.png"} for i in range(6)]
+    pl.DataFrame({"image": pictures, "text": [f"picture {i}" for i in range(6)]}).write_parquet(at / "t.parquet")
+    return at
+
+
+def karpathy(at: Path) -> Path:
+    (at / "Images").mkdir()
+    for i in range(6):
+        (at / "Images" / f"p{i}.png").write_bytes(picture(i))
+    images = [{"filename": f"p{i}.png", "sentences": [{"raw": "one"}, {"raw": "two"}]} for i in range(6)]
+    (at / "dataset_flickr8k.json").write_text(json.dumps({"images": images}))
+    return at
+
+
 KINDS = {
+    a_list_without_a_header_line: ("urls", 6, 6),
+    files_of_img2dataset: ("folder", 6, 6),
+    parquet_with_paths_of_pictures: ("folder", 6, 6),
+    karpathy: ("folder", 6, 12),
     a_folder_with_a_table: ("folder", 6, 12),
     a_folder_with_sidecars: ("folder", 6, 12),
     a_list_of_urls: ("urls", 6, 6),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from storage.errors import BadInput
 from storage.sources.captions import EMPTY, NO_TEXT, texts_of
-from storage.sources.delimited import Form, Parsed, _records, _strict, _tolerant, lossy, parse, separator_of, utf8
+from storage.sources.delimited import Body, Form, Parsed, _records, _strict, _tolerant, lossy, parse, separator_of, utf8
 from storage.sources.rows import group_of, label_texts
 from storage.sources.tables import column, read_table
 from storage.sources.urls import Urls
@@ -84,15 +84,15 @@ def test_both_parsers_agree_on_what_the_strict_one_takes(text: str, separator: s
     if first is None:
         return
     names = [str(number) for number in range(len(first[1]))]
-    frame = _strict(text.encode(), separator, quoted, names)
-    if frame is not None:
-        assert frame.rows() == rows_in(_tolerant(text, separator, quoted, names, 0))
+    read = _strict(Body(text.encode(), None, 0, 0), separator, quoted, names)
+    if read is not None:
+        assert read[0].rows() == rows_in(_tolerant(text, separator, quoted, names, 0))
 
 
 @fast
 @given(text=lines)
 def test_without_quoting_every_line_is_a_row_or_counted(text: str) -> None:
-    parsed = parse(("file_name\tcaption\n" + text).encode(), Form(quoting="none"), "\t")
+    parsed = parse(utf8(("file_name\tcaption\n" + text).encode()), Form(quoting="none"), "\t")
     assert parsed is not None
     kept = text.rstrip("\r\n")
     there = kept.count("\n") + 1 if kept else 0
@@ -151,7 +151,7 @@ def test_bytes_that_are_not_utf_8_become_replacement_signs(tmp_path: Path) -> No
     assert read(tmp_path, "t.csv", b"f,c\n0,caf\xe9\n1,na\xc3\xafve\n") == [("0", "caf\ufffd"), ("1", "naïve")]
     assert read(tmp_path, "t.tsv", b'f\tc\n0\tcaf\xe9\n1\t"x\n') == [("0", "caf\ufffd"), ("1", '"x')]
     assert read(tmp_path, "t.jsonl", b'{"f": "caf\xe9"}\n') == [("caf\ufffd",)]
-    assert lossy(good := "é\ufffd".encode()) == good
+    assert lossy("é\ufffd".encode() + b"\xff") == "é\ufffd\ufffd".encode()
 
 
 def test_without_a_header_line_columns_are_numbered_from_one(tmp_path: Path) -> None:
@@ -368,6 +368,12 @@ def test_captions_and_counted_values_are_the_values_of_the_rows(tmp_path: Path, 
     assert causes["no URL"] == len(rows) - len(there)
     urls = {url for url, _ in rows if isinstance(url, str) and url}
     assert len(listing.items) + causes["no caption"] == len(urls)
+
+
+@settings(max_examples=300, deadline=None)
+@given(value=st.one_of(st.text(), st.lists(st.sampled_from([*'[]"a ,', "\x1c", "\x85", "é"]), max_size=8).map("".join)))
+def test_the_short_way_for_plain_texts_gives_what_the_long_one_does(value: str) -> None:
+    assert texts_of(value) == texts_of([value])
 
 
 def test_groups_and_labels_are_exact() -> None:
