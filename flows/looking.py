@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from storage.errors import BadInput
+from storage.sources.compressed import DAMAGED, ending_of, reading
 from storage.sources.delimited import Form, names_a_picture
 from storage.sources.files import is_picture
 from storage.sources.layouts import table_in
@@ -66,7 +67,7 @@ def look(path: Path) -> Found:
 
 
 def _file(file: Path) -> Found | None:
-    if file.suffix.lower() == ".tar":
+    if ending_of(file.name):
         return _of_tars([file])
     if file.suffix == ".json" and file.name.startswith("captions_"):
         folder = file.parent.parent if file.parent.name == "annotations" else file.parent
@@ -110,32 +111,33 @@ def _first_picture(folder: Path) -> Path | None:
 
 
 def _tars(folder: Path) -> Found | None:
-    tars = sorted(folder.glob("*.tar"))
+    tars = sorted(file for file in folder.iterdir() if ending_of(file.name) and not file.name.startswith("."))
     return _of_tars(tars) if tars else None
 
 
 def _of_tars(tars: Sequence[Path]) -> Found:
     try:
         caption = _caption_of_tar(tars[0])
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, *DAMAGED) as error:
         raise BadInput(f"{tars[0]}: cannot be read as a tar: {error}") from error
     few = len(tars) <= FEW_SHARDS
-    shards = [str(tar) for tar in tars] if few else [str(tars[0].parent / "*.tar")]
+    endings = sorted({ending_of(tar.name) for tar in tars})
+    shards = [str(tar) for tar in tars] if few else [str(tars[0].parent / f"*{ending}") for ending in endings]
     keys = {"shards": shards} | ({} if caption == "txt" else {"caption": caption})
     return Found("webdataset", keys, f"{len(tars)} WebDataset tars, captions in {caption}")
 
 
 def _caption_of_tar(tar: Path) -> str:
-    """The value of the key `caption` for a tar: a file extension, or json:KEY.
+    """Return the value of the key `caption` for a tar: a file extension, or json:KEY.
 
     Raises BadInput when no member of the tar looks like a caption.
     """
     extensions: Counter[str] = Counter()
     keys: list[str] = []
-    with tarfile.open(tar) as archive:
+    with reading(tar) as content, tarfile.open(fileobj=content, mode="r|") as archive:
         for _, member in zip(range(MEMBERS), archive, strict=False):
-            extension = member.name.rpartition("/")[2].partition(".")[2].lower()
-            if not member.isfile() or not extension:
+            stem, _, extension = member.name.rpartition("/")[2].lower().rpartition(".")
+            if not member.isfile() or not stem or stem.startswith("._"):
                 continue
             extensions[extension] += 1
             data = archive.extractfile(member) if extension == "json" and not keys and member.size < 1 << 20 else None

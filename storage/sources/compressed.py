@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import lzma
 import os
 import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +28,8 @@ KINDS = {
     "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
 }
 _ENDING = re.compile(r"\.(tar\.(gz|bz2|xz|zst|zstd)|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
+#: What is raised for damaged content while it is unpacked
+DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
 
 
 def compression(path: Path) -> str | None:
@@ -33,6 +37,27 @@ def compression(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(16)
     return next((kind for kind, magic in KINDS.items() if magic.match(head)), None)
+
+
+def ending_of(name: str) -> str:
+    """Return the extension, or the two extensions, of a file that is named as a tar (".tar", ".tar.gz"), else ""."""
+    found = _ENDING.search(name)
+    return found[0] if found else Path(name).suffix if name.lower().endswith(".tar") else ""
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[Any]:
+    """Open a file to read its content without compression from its beginning. Raises OSError.
+
+    Reads raise one of DAMAGED.
+    """
+    kind = compression(path)
+    with path.open("rb") as raw:
+        if kind is None:
+            yield raw
+        else:
+            with _opened(raw, kind) as stream:
+                yield stream
 
 
 def stem_of(path: Path) -> str:
@@ -106,6 +131,6 @@ def _opened(raw: IO[bytes], kind: str) -> Any:
 def _chunk(stream: Any, path: Path, kind: str) -> bytes:
     try:
         data: bytes = stream.read(CHUNK)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+    except DAMAGED as error:
         raise BadInput(f"{path} is no readable tar: its compression ({kind}) is damaged: {error}") from error
     return data

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from datetime import date, time
 from decimal import Decimal
 from typing import Any
 
-from storage.sources.captions import EMPTY, clean, texts_of
+from storage.sources.captions import EMPTY, clean, shown, texts_of
 
 NO_GROUP, NO_LABEL = "group is no text", "label is no text"  # the causes why a value names no group or no label
 EXACT = 2**53  # a float below it holds a whole number exactly
@@ -24,15 +25,17 @@ def group_of(value: Any) -> str | None:
 def label_texts(value: Any) -> list[tuple[str, str]]:
     """Return the labels in a value, each as (label, ""), and what is no label as ("", type and value).
 
-    Labels are texts, numbers (42 and 42.0 give "42", 0.5 gives "0.5"), true and false, and lists of these. Null and
-    blank texts give no label.
+    Labels are texts, finite numbers (42 and 42.0 give "42", 0.5 gives "0.5"), true and false, and lists of these. Null
+    and blank texts give no label. A whole number that a float may not hold exactly is none either: it is reported.
     """
     if isinstance(value, bool):
         return [("true" if value else "false", "")]
     if isinstance(value, int):
         return [(f"{value}", "")]
-    if isinstance(value, float) and value == value:
-        return [(f"{int(value)}" if value.is_integer() and abs(value) < EXACT else repr(value), "")]
+    if isinstance(value, float) and math.isfinite(value):
+        if value.is_integer():
+            return [(f"{int(value)}", "")] if abs(value) < EXACT else [("", shown(value))]
+        return [(repr(value), "")]
     if isinstance(value, (list, tuple)):
         return [label for one in value for label in label_texts(one)]
     found = texts_of(value)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import date, time
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -12,14 +10,13 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from storage.errors import BadInput
 from storage.sources import Dropped
-from storage.sources.captions import EMPTY, Texts, clean, shown, texts_of
+from storage.sources.captions import Texts, shown, texts_of
 from storage.sources.delimited import Form, Quoting
+from storage.sources.labels import NO_GROUP, NO_LABEL, group_of, label_texts
 from storage.sources.section import Columns, FilesSection
 from storage.sources.tables import Table, column
 
 SPLIT = "split"  # the column by which `pairs.splits` chooses rows
-NO_GROUP, NO_LABEL = "group is no text", "label is no text"  # causes
-EXACT = 2**53  # a float below it holds a whole number exactly
 
 
 def _sign(value: str) -> str:
@@ -132,33 +129,3 @@ def add_row(rows: dict[str, Rows], key: str, row: Row, names: Sequence[str]) -> 
             else:
                 held.labels[name, label] = None
     return dropped
-
-
-def group_of(value: Any) -> str | None:
-    """Return the group that a value names: a text, or the text of a number or date; "" for null; None for the rest."""
-    if value is None or (isinstance(value, float) and value != value):
-        return ""
-    if isinstance(value, str):
-        return clean(value)
-    return str(value) if isinstance(value, (int, float, date, time, Decimal)) else None
-
-
-def label_texts(value: Any) -> list[tuple[str, str]]:
-    """Return the labels in a value, each as (label, ""), and what is no label as ("", type and value).
-
-    Labels are texts, numbers (42 and 42.0 give "42", 0.5 gives "0.5"), true and false, and lists of these. Null and
-    blank texts give no label.
-    """
-    if isinstance(value, bool):
-        return [("true" if value else "false", "")]
-    if isinstance(value, int):
-        return [(f"{value}", "")]
-    if isinstance(value, float) and value == value:
-        if value.is_integer():
-            return [(f"{int(value)}", "")] if abs(value) < EXACT else [("", shown(value))]
-        return [(repr(value), "")]
-    if isinstance(value, (list, tuple)):
-        return [label for one in value for label in label_texts(one)]
-    found = texts_of(value)
-    wrong = [("", detail) for cause, detail in found.left_out if cause != EMPTY]
-    return [(text, "") for text in found.texts] + wrong

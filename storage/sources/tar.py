@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 from storage.sources.archive import Member, members_of, read_member
-from storage.sources.captions import EMPTY, Texts, shown, texts_of
-from storage.sources.files import is_picture, key_of, locator_of
+from storage.sources.captions import EMPTY, Texts, texts_of
+from storage.sources.files import PICTURES, is_picture, key_of, locator_of
+from storage.sources.labels import NO_LABEL, label_texts
 
 if TYPE_CHECKING:  # polars takes a fifth of a second to import
     import polars as pl
@@ -35,9 +35,7 @@ INDEX: dict[str, Any] = {
     "detail": str,
 }
 NO_IMAGE, SEVERAL, COPIES = "no image in the sample", "several images in the sample", "several samples of that key"
-DOTS, NO_LABEL = "sample inside another sample", "label is no text"
-#: Extensions that are taken first: a photo is taken, and not its raw or HEIC file beside it.
-USUAL = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif", "jfif"})
+DOTS = "sample inside another sample"
 SHOWN_NAMES = 6  # names of members in the detail of a cause
 KeyEnds = Literal["first dot", "last dot"]
 
@@ -254,11 +252,14 @@ class _Reader:
                     self._label(file, part.member, inside, inside or where, row)
 
     def _images(self, pictures: Sample, aside: set[str]) -> Sample:
-        """Return the pictures that may be the image. An extension without a dot comes before "depth.png"."""
+        """Return the pictures that may be the image.
+
+        An extension without a dot comes before "depth.png", and a photo before its raw or HEIC file.
+        """
         if self.options.image_member is not None:
             return pictures
         plain = [part for part in pictures if "." not in part.extension]
-        usual = [part for part in plain if part.extension in USUAL]
+        usual = [part for part in plain if part.extension in PICTURES]
         return usual or plain or [part for part in pictures if part.extension not in aside]
 
     def _texts(self, file: IO[bytes], text: Member) -> Texts:
@@ -291,28 +292,9 @@ class _Reader:
                 row["left_out"].append(["label file is not JSON", f"{name}: {error}"])
                 return
             value = value.get(inside) if isinstance(value, dict) else None
-        labels, wrong = labels_of(value)
-        row["labels"] += [[called, label] for label in labels]
-        row["left_out"] += [[NO_LABEL, f"{name}: {one}"] for one in wrong]
-
-
-def labels_of(value: Any) -> tuple[list[str], list[str]]:
-    """Return the labels in a value, and the types and values of what is no label.
-
-    Labels are texts, numbers (7 and 7.0 give "7"), true and false, and lists of these. Null and blank texts give no
-    label.
-    """
-    if isinstance(value, bool):
-        return ["true" if value else "false"], []
-    if isinstance(value, int):
-        return [f"{value:d}"], []
-    if isinstance(value, float) and math.isfinite(value):
-        return [f"{value:.0f}" if value.is_integer() and abs(value) < 2**53 else repr(value)], []
-    if isinstance(value, list):
-        found = [labels_of(one) if not isinstance(one, list) else ([], [shown(one)]) for one in value]
-        return [label for labels, _ in found for label in labels], [one for _, wrong in found for one in wrong]
-    texts = texts_of(value)
-    return texts.texts, [detail for cause, detail in texts.left_out if cause != EMPTY]
+        found = label_texts(value)
+        row["labels"] += [[called, label] for label, _ in found if label]
+        row["left_out"] += [[NO_LABEL, f"{name}: {wrong}"] for label, wrong in found if not label]
 
 
 def _empty_row(key: str | None) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
@@ -58,6 +59,24 @@ def tars(at: Path) -> Path:
                     member = tarfile.TarInfo(name)
                     member.size = len(data)
                     archive.addfile(member, io.BytesIO(data))
+    return at
+
+
+def compressed_tars(at: Path) -> Path:
+    """Tars with gzip and zstd, from macOS, with dots in the keys of their samples."""
+    import pyarrow
+
+    for shard, name in enumerate(("00000.tar.gz", "00001.tar.zst")):
+        held = io.BytesIO()
+        with tarfile.open(fileobj=held, mode="w") as archive:
+            for i in range(3):
+                for of, data in ((f"._a.{i}.png", b"x"), (f"a.{i}.png", picture(10 * shard + i)), (f"a.{i}.txt", b"a")):
+                    member = tarfile.TarInfo(of)
+                    member.size = len(data)
+                    archive.addfile(member, io.BytesIO(data))
+        zstd = pyarrow.Codec("zstd")
+        data = gzip.compress(held.getvalue()) if shard == 0 else zstd.compress(held.getvalue(), asbytes=True)
+        (at / name).write_bytes(data)
     return at
 
 
@@ -133,6 +152,7 @@ KINDS = {
     a_folder_with_sidecars: ("folder", 6, 12),
     a_list_of_urls: ("urls", 6, 6),
     tars: ("webdataset", 6, 6),
+    compressed_tars: ("webdataset", 6, 6),
     coco: ("coco", 6, 12),
     parquet_with_pictures: ("huggingface", 6, 6),
     vectors: ("embeddings", 6, 6),
@@ -190,6 +210,7 @@ def test_width_and_epochs_fit_the_size() -> None:
         ({"p.png": picture(1)}, ["1 pictures (p.png", "file_name and caption"]),
         ({"a.csv": b"url,caption\n", "b.csv": b"url,caption\n"}, ["several tables", "a.csv, b.csv"]),
         ({"a.tar": b"no tar"}, ["a.tar: cannot be read as a tar"]),
+        ({"a.tgz": b"\x1f\x8bcut"}, ["a.tgz: cannot be read as a tar"]),
         ({"image.npy": b"no", "text.npy": b"no"}, ["cannot be read"]),
         ({"t.csv": b"file_name,caption\nmissing.png,a\n"}, ["holds 0 pairs", "1 no such file", "missing.png"]),
         ({}, ["it is empty"]),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from storage.errors import BadInput
 from storage.sources.captions import EMPTY, NO_TEXT, texts_of
 from storage.sources.delimited import Body, Form, Parsed, _records, _strict, _tolerant, lossy, parse, separator_of, utf8
-from storage.sources.rows import group_of, label_texts
+from storage.sources.labels import group_of, label_texts
 from storage.sources.tables import column, read_table
 from storage.sources.urls import Urls
 
@@ -384,4 +384,7 @@ def test_groups_and_labels_are_exact() -> None:
         ("dog", ""), ("42", ""), ("42", ""), ("0.5", ""), ("true", ""),
     ]  # fmt: skip
     assert label_texts('["a", "b"]') == [("a", ""), ("b", "")]
-    assert [text for text, _ in label_texts({"k": 1}) + label_texts(1e20)] == ["", ""]
+    assert label_texts([[1], ("a", [True])]) == [("1", ""), ("a", ""), ("true", "")]
+    wrong = [{"k": 1}, 1e20, float("inf")]
+    assert [(text, bool(detail)) for text, detail in label_texts(wrong)] == [("", True)] * 3
+    assert label_texts(nan) == []

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from storage.errors import BadInput
 from storage.sources import Dropped, Listing
-from storage.sources.tar import Options, labels_of
+from storage.sources.tar import Options
 from storage.sources.webdataset import WebDataset
 
 Members = Sequence[tuple[str, bytes]]
@@ -247,14 +247,6 @@ def test_labels(tmp_path: Path) -> None:
     assert {(one.source_key, one.cause) for one in listing.dropped if "label" in one.cause} == {
         ("s/a", "label is no text"), ("s/b", "label file is not JSON"), ("s/c", "label file too large"),
     }  # fmt: skip
-
-
-def test_values_of_labels() -> None:
-    values = [True, 7, 7.0, 0.5, "x", None, "  ", ["a", 1], [[1]], {"k": 1}, float("inf"), float("nan")]
-    assert [labels_of(value)[0] for value in values] == [
-        ["true"], ["7"], ["7"], ["0.5"], ["x"], [], [], ["a", "1"], [], [], [], [],
-    ]  # fmt: skip
-    assert [len(labels_of(value)[1]) for value in values] == [0] * 8 + [1, 1, 1, 0]
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
