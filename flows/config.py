@@ -222,6 +222,8 @@ class Study(Section):
                 raise ValueError(f"frontier: k is {max(self.frontier.k)}, more than the width {width}")
             if self.pairs.heldout == 0:
                 raise ValueError("frontier: is measured on held-out rows, and pairs.heldout is 0")
+        if self.pairs.heldout == 0 and self.analyze.split == "heldout":
+            raise ValueError('analyze: split is "heldout", and pairs.heldout is 0: set analyze.split = "all"')
         return self
 
     def settings(self) -> list[SAESetting | ImportedSAE]:

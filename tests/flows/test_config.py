@@ -167,8 +167,14 @@ def test_paths_are_relative_to_the_study_file(
 
 
 def test_whole_numbers_are_taken_where_a_number_is_needed(study_file: Path) -> None:
-    study = load_study(study_file, ["saes.main.learning_rate=1", "pairs.heldout=0", "saes.main.retrain=2"])
+    changed = ["saes.main.learning_rate=1", "pairs.heldout=0", "saes.main.retrain=2", "analyze.split=all"]
+    study = load_study(study_file, changed)
     assert (study.saes[0].learning_rate, study.pairs.heldout, study.saes[0].retrain) == (1.0, 0.0, 2.0)
+
+
+def test_held_out_pairs_are_needed_where_they_are_analyzed(study_file: Path) -> None:
+    with pytest.raises(BadInput, match=r'split is "heldout", and pairs.heldout is 0: set analyze.split = "all"'):
+        load_study(study_file, ["pairs.heldout=0", "analyze.split=heldout"])
 
 
 def test_set_changes_an_item_of_a_list(study_file: Path) -> None:
