@@ -167,12 +167,14 @@ def subspaces(train: Modalities, heldout: Modalities) -> dict[str, Subspace]:
     normal of Fisher's discriminant with the Ledoit-Wolf within-class covariance. The thresholds of mean_gap and lda lie
     midway between the means. inlp: normals of successive logistic regressions, each fitted after the earlier normals
     are projected out, until held-out balanced accuracy is within CHANCE of .5 or there are RANK normals.
-    Raises NoSubspaceError where the two means coincide or a fit does not converge, ValueError where train and heldout
-    differ in width, and the errors of `check`.
+    Raises NoSubspaceError where the two means coincide, where a modality has one training row, and where a fit does not
+    converge; ValueError where train and heldout differ in width, and the errors of `check`.
     Source: DEFINITIONS "geometry"; for inlp Ravfogel et al. 2020, "Null It Out".
     """
     check(train, "training rows")
     check(heldout, "held-out rows")
+    if min(map(len, train)) < 2:
+        raise NoSubspaceError("a modality has one training row: the spread within it is not known")
     if train.image.shape[1] != heldout.image.shape[1]:
         raise ValueError(f"training rows of width {train.image.shape[1]}, held-out rows of {heldout.image.shape[1]}")
     means = train.image.mean(0, dtype=np.float64), train.text.mean(0, dtype=np.float64)

@@ -228,6 +228,8 @@ def test_modalities_of_one_mean_have_no_subspace():
     rows = modalities([[1, 0], [-1, 0]], [[0, 1], [0, -1]], "rows")
     with pytest.raises(ValueError, match="the same mean"):
         subspaces(rows, rows)
+    with pytest.raises(ValueError, match="one training row"):
+        subspaces(rows._replace(text=rows.text[:1]), rows)
     with pytest.raises(ValueError, match="training rows of width 8, held-out rows of 2"):
         subspaces(clouds(0), rows)
     with pytest.raises(ValueError, match="held-out rows: 1 text rows hold NaN"):
