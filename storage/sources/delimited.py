@@ -198,22 +198,28 @@ def _strict(body: Body, separator: str, quoted: bool, names: Sequence[str]) -> t
     schema = dict.fromkeys(names, pl.String)
     if body.start >= len(body.data):
         return pl.DataFrame(schema=schema), True
-    lines, quotes = _scan(body.data, body.start, quoted)
-    spans = _spans(body.data, quotes, separator, body.start)
+
+    def searched() -> tuple[int, np.ndarray | None]:
+        lines, quotes = _scan(body.data, body.start, quoted)
+        return lines, _spans(body.data, quotes, separator, body.start)
+
+    with ThreadPoolExecutor(1) as beside:  # polars leaves the cores idle for a part of its time
+        search = beside.submit(searched)
+        try:
+            frame = pl.read_csv(
+                body.path or body.data[body.start :],
+                has_header=False,
+                skip_lines=body.skipped if body.path else 0,
+                schema=schema,
+                separator=separator,
+                quote_char='"' if quoted else None,
+                infer_schema=False,
+                glob=False,
+            )
+        except pl.exceptions.PolarsError:
+            return None
+        lines, spans = search.result()
     if spans is None:
-        return None
-    try:
-        frame = pl.read_csv(
-            body.path or body.data[body.start :],
-            has_header=False,
-            skip_lines=body.skipped if body.path else 0,
-            schema=schema,
-            separator=separator,
-            quote_char='"' if len(spans) else None,
-            infer_schema=False,
-            glob=False,
-        )
-    except pl.exceptions.PolarsError:
         return None
     if frame.height == lines:
         return frame, True
