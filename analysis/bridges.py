@@ -132,7 +132,7 @@ def bridges(
     G_ij = E_P[z_i z_j] is the co-activation. bridge = G_ij <D_i, D_j>. covariance_bridge =
     (G_ij - E_P[z_i] E_P[z_j]) <D_i, D_j>. correlation_bridge = covariance_bridge / (sd(z_i) sd(z_j)), NaN where a
     standard deviation is 0. `rows` holds the cells (i, j) where both concepts fire on at least min_pairs pairs.
-    `totals` holds sums over all cells. Source: arXiv 2504.11695, Bridge Score; DEFINITIONS in docs.
+    `totals` holds sums over all cells. Source: arXiv 2504.11695, Bridge Score; docs/definitions.md, "Bridge Score".
     """
     D = np.asarray(dictionary, np.float64)
     if len(classes) != len(D) or not set(classes) <= set(CLASSES):
@@ -201,7 +201,7 @@ def matched_similarity(pairs: PairedCodes, D: np.ndarray, biases: Biases) -> dic
     text_on_bias = <b_I, E_P z_T D>. image_on_bias = <E_P z_I D, b_T>. bias = <b_I, b_T>.
     matched = E_P <x_hat_I, x_hat_T>, computed from the decoded rows. It equals the sum of the four terms above.
     shuffled = <E_P x_hat_I, E_P x_hat_T>, the expected similarity of pairs drawn at random. matched - shuffled is the
-    sum of all covariance bridges. Source: DEFINITIONS "Bridge Score", identities.
+    sum of all covariance bridges. Source: docs/definitions.md, "Identities of bridges".
     """
     mean_I, mean_T = pairs.moments_image.mean @ D, pairs.moments_text.mean @ D
     raw = matched = 0.0

@@ -55,7 +55,7 @@ def monosemanticity(codes: Codes, image: np.ndarray, width: int) -> Monosemantic
     computed in float64. codes: the codes of n images. image [n, d]: the embeddings of these images, of any norm above
     0, from the model itself or from another encoder. Raises ValueError where the numbers of embeddings and codes
     differ, an activation is not finite, or an embedding is 0 or not finite.
-    Source: DEFINITIONS "monosemanticity", after arXiv 2504.02821.
+    Source: docs/definitions.md, "Monosemanticity", after arXiv 2504.02821.
     """
     indptr, concepts, values = codes
     u = np.asarray(image)

@@ -26,7 +26,7 @@ RETRIEVAL_TABLE: Schema = {
     "captions": pl.Int64, "r1": pl.Float64, "r5": pl.Float64, "r10": pl.Float64, "concepts": pl.Float64,
     "energy_share": pl.Float64,
 }  # fmt: skip
-GALLERY = 1000  # number of images, from DEFINITIONS
+GALLERY = 1000  # number of images (docs/definitions.md, "Retrieval")
 ALIGNED = 32  # size of the set of concepts most aligned with the mean gap; at most an eighth of the dictionary
 BRIDGES = 100  # number of top bridges whose concepts the intervention `only_bridging` keeps
 CONCEPTS = """
@@ -44,7 +44,7 @@ RETRIEVAL = 3  # spawn key of this module's random stream; each module has a dif
 
 
 class Gallery(NamedTuple):
-    """The images and captions among which recall is measured, as DEFINITIONS defines them."""
+    """The images and captions among which recall is measured (docs/definitions.md, "Retrieval")."""
 
     image: np.ndarray  # [n, d]
     text: np.ndarray  # [m, d]
@@ -182,7 +182,7 @@ def interventions(
     `Recalls.energy` is the energy that was removed.
     only_bridging keeps only the set `bridging`.
     Raises ValueError where shapes do not fit or a concept does not exist.
-    Source: DEFINITIONS "What concepts do for retrieval".
+    Source: docs/definitions.md, "Retrieval".
     """
     energy = np.asarray(energy, np.float64)
     width = len(decoder.dictionary)

@@ -169,7 +169,7 @@ def subspaces(train: Modalities, heldout: Modalities) -> dict[str, Subspace]:
     are projected out, until held-out balanced accuracy is within CHANCE of .5 or there are RANK normals.
     Raises NoSubspaceError where the two means coincide, where a modality has one training row, and where a fit does not
     converge; ValueError where train and heldout differ in width, and the errors of `check`.
-    Source: DEFINITIONS "geometry"; for inlp Ravfogel et al. 2020, "Null It Out".
+    Source: docs/definitions.md, "Geometry"; for inlp Ravfogel et al. 2020, "Null It Out".
     """
     check(train, "training rows")
     check(heldout, "held-out rows")

@@ -9,7 +9,7 @@ import hashlib
 
 
 def split_u(group: str, salt: str = "split") -> float:
-    """Return a number in [0, 1), computed from the sha256 of salt and group (DEFINITIONS, Split).
+    """Return a number in [0, 1), computed from the sha256 of salt and group (docs/definitions.md, "Split").
 
     An item is held out when this number is below the study's `heldout`. The number consists of 53 bits of the digest,
     as many as a float64 holds exactly.

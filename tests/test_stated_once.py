@@ -25,22 +25,75 @@ def holding(pattern: str) -> list[str]:
     return [name for name, text in sources().items() if re.search(pattern, text)]
 
 
-DEFINITIONS = ["storage/sql/definitions.sql"]
+SHARED = ["storage/sql/definitions.sql"]
 
 
 @pytest.mark.parametrize(
     ("pattern", "files"),
     [
         (r"\b(modality_)?scores?\b\s*[<>]=?\s*(1 - )?0?\.[19]\b", []),  # the bounds of "unimodal" written as numbers
-        (r"[<>]\s*(1 - )?unimodal_bound", DEFINITIONS),
-        (r"(?i)\bunimodal(_bound\(\))?\s*(=|AS)\s*0?\.\d", DEFINITIONS),
+        (r"[<>]\s*(1 - )?unimodal_bound", SHARED),
+        (r"(?i)\bunimodal(_bound\(\))?\s*(=|AS)\s*0?\.\d", SHARED),
         (r"\bfirings\s*(>=|<)\s*10\b", []),  # the least number of firings, written as a number
-        (r"(?i)\bmin_firings(\(\))?\s*(=|AS)\s*\d", DEFINITIONS),
-        (r"- own - i\b", DEFINITIONS),  # the formula for the chance of a hit in retrieval
+        (r"(?i)\bmin_firings(\(\))?\s*(=|AS)\s*\d", SHARED),
+        (r"- own - i\b", SHARED),  # the formula for the chance of a hit in retrieval
     ],
 )
 def test_a_definition_stands_in_the_definitions_alone(pattern: str, files: list[str]) -> None:
     assert holding(pattern) == files
+
+
+DOCUMENT = (ROOT / "docs" / "definitions.md").read_text()
+HEADINGS = re.findall(r"^##+ (.+)$", DOCUMENT, re.MULTILINE)
+HEADING = r'"([^"]+)"(?: \([^)]*\))?'  # what a heading is cited for may follow it in brackets
+
+
+def citing() -> dict[str, str]:
+    """The text of every source file and document by path, with each comment or docstring joined to one line."""
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    texts = sources() | {path.relative_to(ROOT).as_posix(): path.read_text() for path in documents}
+    return {name: re.sub(r"\n\s*(--|#|//)?\s*", " ", text) for name, text in texts.items()}
+
+
+def cited(text: str) -> list[str]:
+    """The headings of docs/definitions.md that a text cites, as in `docs/definitions.md, "Split", "Nulls" (draws)`."""
+    citations = re.findall(rf"docs/definitions\.md,?((?: {HEADING},?)+)", text)
+    return [heading for whole, _ in citations for heading in re.findall(HEADING, whole)]
+
+
+def test_citations_are_read_with_all_their_headings() -> None:
+    assert cited('see docs/definitions.md, "Split", "Nulls" (draws), "Retrieval". A "word" (docs/definitions.md)') == [
+        "Split", "Nulls", "Retrieval",
+    ]  # fmt: skip
+
+
+def test_every_cited_heading_exists_in_the_definitions() -> None:
+    citations = {name: cited(text) for name, text in citing().items() if name != "CONTRIBUTING.md"}
+    assert sum(map(len, citations.values())) >= 30
+    assert {(name, one) for name, found in citations.items() for one in found if one not in HEADINGS} == set()
+    assert [name for name, text in citing().items() if re.search(r"\bDEFINITIONS\b", text)] == []
+
+
+def test_headings_of_the_definitions_are_unique_and_its_links_lead_to_them() -> None:
+    anchors = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in HEADINGS]
+    assert len(anchors) == len(set(anchors)) >= 25
+    links = re.findall(r"\]\(#([^)]+)\)", DOCUMENT)
+    assert links
+    assert set(links) <= set(anchors)
+
+
+CONSTANT = r"^\| [^|]+ \| ([\d.,]+) \| `([^`]+)`: `(\w+)` \|$"
+
+
+@pytest.mark.parametrize(("value", "file", "name"), re.findall(CONSTANT, DOCUMENT, re.MULTILINE))
+def test_a_constant_of_the_definitions_has_the_value_of_the_code(value: str, file: str, name: str) -> None:
+    (found,) = re.findall(rf"^(?:CREATE .*MACRO )?{name}(?:\(\) AS| =) ([\w.-]+)", sources()[file], re.MULTILINE)
+    assert float(found.rstrip(";")) == float(value.replace(",", ""))
+
+
+def test_the_table_of_constants_is_read_whole() -> None:
+    rows = DOCUMENT.partition("## Constants")[2].strip().splitlines()
+    assert len(re.findall(CONSTANT, DOCUMENT, re.MULTILINE)) == len(rows) - 2 >= 20
 
 
 def literals(text: str) -> list[set[str]]:

@@ -86,7 +86,10 @@ def normalise(hexcode: str) -> str:
 
 
 def group_of(hexcode: str) -> str:
-    """Return a hexcode without skin tones. Emoji that differ only in skin tone are one group (DEFINITIONS, Split)."""
+    """Return a hexcode without skin tones. Emoji that differ only in skin tone are one group.
+
+    Source: docs/definitions.md, "Split".
+    """
     return "-".join([p for p in hexcode.split("-") if p not in _SKIN_TONES] or [hexcode])
 
 

@@ -1,7 +1,8 @@
 -- Purpose: the definitions that tables, pages and programs share. This file is the only one that states them. Every
 --          catalog has them as macros, `storage.definitions` reads them for Python, and the explorer's manifest holds
 --          them for the browser.
--- Definition: DEFINITIONS "Per concept" (unimodal, counted), "Bridge Score" (classes), "What concepts do for retrieval".
+-- Definition: docs/definitions.md, "Modality score" (unimodal, class, counted), "Stability by energy" (top_concepts),
+--          "Totals of bridges" (are_opposite), "Chance of retrieval" (chance_of_hit).
 
 -- A concept is unimodal when its modality score is below this bound (captions) or above 1 - bound (images).
 CREATE OR REPLACE MACRO unimodal_bound() AS 0.1;

@@ -9,7 +9,7 @@
 --          stabilities: one with the energies of run a, one with the energies of run b); alive (stability without
 --          concepts that are dead in either run); floor_random, floor_random_sd, floor_matched, floor_matched_sd (means
 --          over the seeds of both settings).
--- Definition: DEFINITIONS "Stability", data diets. The macro stability(m, s) compares the seeds of one setting s with
+-- Definition: docs/definitions.md, "Data diets". The macro stability(m, s) compares the seeds of one setting s with
 --          each other.
 CREATE MACRO diet_stability(m, s) AS TABLE
 WITH matched AS (

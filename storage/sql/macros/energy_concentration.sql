@@ -3,6 +3,7 @@
 -- Columns: k (1, 2, 4 ... and the width); energy_share (of the top K; mean over seeds), low, high (range over seeds);
 --          image_share, text_share (shares of energy_image and energy_text in the same concepts, means over seeds);
 --          even_share (energy share that K concepts would have if all had equal energy).
+-- Definition: docs/definitions.md, "Per concept".
 CREATE MACRO energy_concentration(m, s) AS TABLE
 WITH run AS (
     SELECT

@@ -6,9 +6,9 @@
 --          bridges); covariance_carried (sum of the n highest covariance bridges); covariance_of_gain
 --          (covariance_carried / (matched - shuffled similarity)); covariance_of_positive (covariance_carried / sum of
 --          all positive covariance bridges).
--- Definition: DEFINITIONS "Bridge Score", identities. The shuffled similarity is <E_P x_hat_I, E_P x_hat_T>. E_P: mean
---          over the counted pairs; x_hat_I, x_hat_T: reconstructions of the image and of the caption. Negative bridges
---          lower the matched similarity, so of_matched may exceed 1.
+-- Definition: docs/definitions.md, "Identities of bridges". The shuffled similarity is <E_P x_hat_I, E_P x_hat_T>. E_P:
+--          mean over the counted pairs; x_hat_I, x_hat_T: reconstructions of the image and of the caption. Negative
+--          bridges lower the matched similarity, so of_matched may exceed 1.
 CREATE MACRO matched_share(m, s) AS TABLE
 WITH ranked AS (
     SELECT

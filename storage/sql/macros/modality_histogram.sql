@@ -3,6 +3,7 @@
 -- Columns: bin; low, high (bounds of the bin; the last bin includes its upper bound); share (share of the counted
 --          concepts); energy_share (share of the energy of the counted concepts); concepts (number of counted concepts
 --          in the bin); left_out (number of concepts of the setting that are not counted, the same in every row).
+-- Definition: docs/definitions.md, "Modality score".
 CREATE MACRO modality_histogram(m, s, bins) AS TABLE
 WITH counted AS (
     SELECT least(floor(modality_score * bins), bins - 1)::INTEGER AS bin, energy

@@ -2,10 +2,11 @@
 -- Inputs:  images, pairs, retrieval.
 -- Columns: direction ('image_to_text' or 'text_to_image'); k (1, 5, 10); chance (probability of a hit among the first k
 --          results).
--- Definition: the gallery has n images and M captions. Text to image: the caption's image is among k random images with
---          probability k / n. Image to text: an image has c captions. At least one of them is among k random captions
---          with probability 1 - C(M - c, k) / C(M, k), where C is the binomial coefficient. This is averaged over the
---          images that have captions. The gallery holds the images of the split with the smallest split_u.
+-- Definition: docs/definitions.md, "Chance of retrieval". The gallery has n images and M captions. Text to image: the
+--          caption's image is among k random images with probability k / n. Image to text: an image has c captions. At
+--          least one of them is among k random captions with probability 1 - C(M - c, k) / C(M, k), where C is the
+--          binomial coefficient. This is averaged over the images that have captions. The gallery holds the images of
+--          the split with the smallest split_u.
 CREATE MACRO retrieval_chance() AS TABLE
 WITH measured AS (
     SELECT any_value(split) AS split, max(gallery) AS gallery FROM retrieval

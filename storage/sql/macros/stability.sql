@@ -6,7 +6,7 @@
 --          either seed); floor_random, floor_random_sd, floor_matched, floor_matched_sd (of stability, means over both
 --          seeds); energy_weighted_floor_random ... alive_floor_matched_sd (the same four floors of energy_weighted and
 --          of alive).
--- Definition: DEFINITIONS "Stability".
+-- Definition: docs/definitions.md, "Stability".
 CREATE MACRO stability(m, s) AS TABLE
 WITH matched AS (
     SELECT matches.seed_a, matches.seed_b, matches.cosine, a.energy, NOT a.dead AND NOT b.dead AS alive

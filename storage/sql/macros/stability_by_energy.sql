@@ -4,7 +4,7 @@
 -- Columns: k; energy_share (of the top K, mean over seeds); stability (mean over ordered pairs of seeds; all concepts are
 --          matched, then the top K of the first seed are kept); low, high (range over the pairs); floor_random,
 --          floor_random_sd, floor_matched, floor_matched_sd (means over seeds).
--- Definition: DEFINITIONS "Stability", by energy.
+-- Definition: docs/definitions.md, "Stability by energy".
 CREATE MACRO stability_by_energy(m, s) AS TABLE
 WITH ranked AS (
     SELECT

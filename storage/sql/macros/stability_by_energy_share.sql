@@ -4,7 +4,7 @@
 -- Columns: percent (of the energy); concepts (number of these concepts, mean over seeds); stability (mean over ordered pairs
 --          of seeds; all concepts are matched, then these concepts of the first seed are kept); low, high (range over the
 --          pairs); floor_random, floor_random_sd, floor_matched, floor_matched_sd (means over seeds).
--- Definition: DEFINITIONS "Stability", by energy.
+-- Definition: docs/definitions.md, "Stability by energy".
 CREATE MACRO stability_by_energy_share(m, s) AS TABLE
 WITH ranked AS (
     SELECT

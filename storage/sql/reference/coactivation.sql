@@ -2,7 +2,8 @@
 -- Inputs:  activations, pairs; $model, $sae, $seed; $split ('heldout', 'train' or 'all').
 -- Columns: image_concept, text_concept; pairs (number of pairs on which both concepts fire); coactivation =
 --          E_P[z_i(image) z_j(text)].
--- Definition: DEFINITIONS "Bridge Score". E_P: mean over the counted pairs; z_i, z_j: codes of the two concepts.
+-- Definition: docs/definitions.md, "Bridge Score". E_P: mean over the counted pairs; z_i, z_j: codes of the two
+--          concepts.
 WITH counted AS (
     SELECT pair_id, image_id FROM pairs WHERE $split = 'all' OR split = $split
 ),

@@ -2,13 +2,13 @@
 --          captions.
 -- Inputs:  codes (of one SAE), group_sizes; $model, $sae, $seed, $width.
 -- Columns: model, sae, seed, concept_id; modality_auc (NULL where a modality has no items).
--- Definition: DEFINITIONS "modality AUC": (wins + ties / 2) / (n_I n_T) over all pairs of an image and a caption, where
---          n_I and n_T are the numbers of images and captions. A pair is a win if the image has the larger activation;
---          two zeros are a tie. Among firing items, wins and ties follow from ranks (Mann and Whitney 1947): rank() is
---          the number of lower items plus 1, and the windowed count is the number of lower and equal items, so their
---          sum is twice the mid-rank. A firing image wins against every silent caption. A silent image and a silent
---          caption tie. All values are integers until the last division, so the result is exact at any number of
---          threads.
+-- Definition: docs/definitions.md, "Modality AUC": (wins + ties / 2) / (n_I n_T) over all pairs of an image and a
+--          caption, where n_I and n_T are the numbers of images and captions. A pair is a win if the image has the
+--          larger activation; two zeros are a tie. Among firing items, wins and ties follow from ranks (Mann and
+--          Whitney 1947): rank() is the number of lower items plus 1, and the windowed count is the number of lower and
+--          equal items, so their sum is twice the mid-rank. A firing image wins against every silent caption. A silent
+--          image and a silent caption tie. All values are integers until the last division, so the result is exact at
+--          any number of threads.
 WITH ranked AS (
     SELECT concept_id, is_image, rank() OVER w + count(*) OVER (w RANGE UNBOUNDED PRECEDING) AS twice_mid_rank
     FROM codes

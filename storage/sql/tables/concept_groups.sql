@@ -5,8 +5,8 @@
 --          text (sums of the code z over the counted images and captions of the group); image_squared, text_squared
 --          (sums of z^2); image_firings, text_firings (number of counted items on which the concept fires);
 --          training_firings (number of training rows of both modalities on which it fires).
--- Definition: DEFINITIONS "Uncertainty of per-concept sums". There is one row per concept and group, even if all its
---          sums are 0.
+-- Definition: docs/definitions.md, "Uncertainty of per-concept sums". There is one row per concept and group, even if
+--          all its sums are 0.
 WITH every AS (
     SELECT unnest(range($width))::INTEGER AS concept_id
 ),

@@ -19,9 +19,9 @@
 --          energy_sd, energy_image_sd, energy_text_sd, rate_image_sd, rate_text_sd, modality_score_sd (standard error
 --          by delete-one-group jackknife over 20 groups of images; NULL where leaving out a group makes a denominator
 --          0).
--- Definition: DEFINITIONS "Per concept", "Uncertainty of per-concept sums". Means are over all counted items, including
---             zeros. Jackknife with g groups: sd^2 = (g - 1) / g * sum of (estimate without one group - mean
---             of these estimates)^2.
+-- Definition: docs/definitions.md, "Per concept", "Uncertainty of per-concept sums". Means are over all counted items,
+--          including zeros. Jackknife with g groups: sd^2 = (g - 1) / g * sum of (estimate without one group - mean of
+--          these estimates)^2.
 WITH whole AS (
     SELECT
         model, sae, seed, split, concept_id,

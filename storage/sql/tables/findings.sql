@@ -4,15 +4,16 @@
 -- Columns: model, sae; claim; figure (mean over seeds, or over ordered pairs of seeds); "null" (mean figure by chance);
 --          low, high (range of the figure over seeds or pairs of seeds);
 --          holds (NULL where the null is unknown; a claim that compares seeds has no row when there is only one seed).
--- Definition: the "common" concepts are the fewest that hold half of the energy, the "rare" concepts the least
---          energetic half. A figure is beyond chance when its lowest value is above the 97.5 % quantile of the null.
---          The null of a stability is floor_matched. Shares of unimodal concepts, alignments and accuracies include
---          only the concepts for which is_counted is true. Shares of bridges of opposite modality include all concepts
---          with a modality_class, however seldom they fire, as in bridge_totals. Version 1 of the paper says that
---          concepts are close to the modality subspace. This claim holds when the concepts are on average nearer to the
---          subspace than 97.5 % of random directions. Version 4 says that concepts are almost orthogonal to the
---          subspace. This claim holds when the claim of version 1 does not. The answer depends on the definition of the
---          subspace, so each definition has its own rows.
+-- Definition: docs/definitions.md, "Findings". The "common" concepts are the fewest that hold half of the energy, the
+--          "rare" concepts the least energetic half. A figure is beyond chance when its lowest value is above the
+--          97.5 % quantile of the null. The null of a stability is floor_matched. Shares of unimodal concepts,
+--          alignments and accuracies include only the concepts for which is_counted is true. Shares of bridges of
+--          opposite modality include all concepts with a modality_class, however seldom they fire, as in bridge_totals.
+--          Version 1 of the paper says that concepts are close to the modality subspace. This claim holds when the
+--          concepts are on average nearer to the subspace than 97.5 % of random directions. Version 4 says that
+--          concepts are almost orthogonal to the subspace. This claim holds when the mean over the seeds does not
+--          exceed that quantile. The answer depends on the definition of the subspace, so each definition has its own
+--          rows.
 WITH ranked AS (
     SELECT
         model, sae, seed, concept_id,

@@ -1,9 +1,9 @@
 -- Purpose: number of counted images and captions in each of the 20 groups that the jackknife omits one by one.
 -- Inputs:  images, pairs; $split ('heldout', 'train' or 'all').
 -- Columns: jackknife_group (0 to 19); images, texts (counted items; a caption is in the group of its image).
--- Definition: DEFINITIONS "Uncertainty of per-concept sums". The jackknife group is made of the low bits of split_u, a
---          hash of the item's group key. The split depends on the high bits, so the low bits are uniform in both
---          splits.
+-- Definition: docs/definitions.md, "Uncertainty of per-concept sums". The jackknife group is made of the low bits of
+--          split_u, a hash of the item's group key. The split depends on the high bits, so the low bits are uniform in
+--          both splits.
 WITH groups AS (
     SELECT unnest(range(20))::INTEGER AS jackknife_group
 ),

@@ -11,8 +11,8 @@
 --          'stability_rare'). For all other nulls: the name of the figure);
 --          "null" ('floor_random', 'floor_matched', or the name of the permutation); mean, sd, q025, q975 (over the
 --          draws; sd divides by n - 1); draws (number of draws; 0 if the values have a closed form).
--- Definition: DEFINITIONS "Stability". All concepts are matched first. A statistic over some of the concepts then uses
---          only the matches of these concepts.
+-- Definition: docs/definitions.md, "Nulls", "Floors of stability". All concepts are matched first. A statistic over
+--          some of the concepts then uses only the matches of these concepts.
 WITH run AS (
     SELECT
         floors.*, concepts.energy, concepts.dead,

@@ -4,6 +4,6 @@
 --          'image', 'text', 'bimodal', or 'silent' on the counted items); self (whether both are the same concept);
 --          kind ('raw' or 'covariance'); total, positive, negative (sum of all scores, of the positive scores, of the
 --          negative scores).
--- Definition: DEFINITIONS "Bridge Score", totals. The sums include all pairs of concepts. They also include the pairs
---          that the view bridges leaves out because their concepts fire together on fewer than min_pairs pairs.
+-- Definition: docs/definitions.md, "Totals of bridges". The sums include all pairs of concepts. They also include the
+--          pairs that the view bridges leaves out because their concepts fire together on fewer than min_pairs pairs.
 CREATE VIEW bridge_totals AS FROM read_parquet($files, hive_partitioning = false);

@@ -4,5 +4,5 @@
 --          the study's min_pairs); coactivation (G = E_P[z_i z_j]); cosine (<D_i, D_j>); bridge (G cosine);
 --          covariance_bridge ((G - E_P[z_i] E_P[z_j]) cosine); correlation_bridge (covariance_bridge / (sd of z_i * sd
 --          of z_j over the pairs), NULL where one sd is 0).
--- Definition: DEFINITIONS "Bridge Score". E_P: mean over the counted pairs; z: codes; D: dictionary.
+-- Definition: docs/definitions.md, "Bridge Score". E_P: mean over the counted pairs; z: codes; D: dictionary.
 CREATE VIEW bridges AS FROM read_parquet($files, hive_partitioning = false);

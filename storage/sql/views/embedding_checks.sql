@@ -7,6 +7,7 @@
 --          these images to their captions); shuffled (mean cosine of these images to the captions of another image of
 --          the shard); difference (matched less shuffled); difference_low, difference_high (bounds of the 95 % interval
 --          of the difference: normal, over images).
+-- Definition: docs/definitions.md, "Checks of embeddings".
 -- Notes:   images_with_captions and the columns after it describe the whole shard, so they are the same for both
 --          modalities. They are NULL with fewer than two images that have captions. The catalog joins one such SELECT
 --          per model by UNION ALL.

@@ -5,5 +5,5 @@
 -- Columns: model, sae, seed; "null" (what is drawn: 'floor_random', uniform unit vectors; 'floor_matched', rows with
 --          the mean and covariance of the dictionary's rows); draw; concept_id; cosine (of the concept and its matched
 --          row).
--- Definition: DEFINITIONS "Stability", floors.
+-- Definition: docs/definitions.md, "Floors of stability".
 CREATE VIEW floors AS FROM read_parquet($files, hive_partitioning = false);

@@ -4,6 +4,6 @@
 --          'image_on_bias' (<E_P z_I D, b_T>), 'bias' (<b_I, b_T>), 'matched' (E_P <x_hat_I, x_hat_T>, the sum of these
 --          four terms), 'shuffled' (<E_P x_hat_I, E_P x_hat_T>; matched less shuffled is the sum of all covariance
 --          bridges); value.
--- Definition: DEFINITIONS "Bridge Score", identities. E_P: mean over the counted pairs; z_I, z_T: codes of the image
---          and of the caption; D: dictionary; b_I, b_T: biases of the two modalities; x_hat = z D + b.
+-- Definition: docs/definitions.md, "Identities of bridges". E_P: mean over the counted pairs; z_I, z_T: codes of the
+--          image and of the caption; D: dictionary; b_I, b_T: biases of the two modalities; x_hat = z D + b.
 CREATE VIEW matched_similarity AS FROM read_parquet($files, hive_partitioning = false);

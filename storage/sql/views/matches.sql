@@ -2,5 +2,6 @@
 --          of the setting). Each pair of runs is stored in both orders.
 -- Inputs:  the run's table matches.
 -- Columns: model; sae_a, seed_a, sae_b, seed_b (the two runs); concept_a, concept_b (matched with each other); cosine.
--- Definition: DEFINITIONS "Stability": the exact assignment with the largest sum of cosines, over all concepts.
+-- Definition: docs/definitions.md, "Stability": the exact assignment with the largest sum of cosines, over all
+--          concepts.
 CREATE VIEW matches AS FROM read_parquet($files, hive_partitioning = false);

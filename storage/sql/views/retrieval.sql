@@ -8,5 +8,5 @@
 --          'only_bridging' (all removed but the concepts of the top bridges and the bias); direction ('image_to_text'
 --          or 'text_to_image'); gallery, captions (number of images and captions in the gallery); r1, r5, r10 (recall);
 --          concepts (number of concepts removed or kept); energy_share (share of the energy that these concepts hold).
--- Definition: DEFINITIONS "What concepts do for retrieval".
+-- Definition: docs/definitions.md, "Retrieval".
 CREATE VIEW retrieval AS FROM read_parquet($files, hive_partitioning = false);

@@ -8,5 +8,5 @@
 --          the library `overcomplete` defines it, for comparison only); cosine (of row and reconstruction); l0,
 --          l0_image, l0_text (non-zero codes per row); hoyer (Hoyer sparsity of the codes); rows_seen (rows drawn in
 --          training); path (folder in the store); dead_fraction (share of concepts that fire on no training row).
--- Definition: DEFINITIONS "Reconstruction and sparsity".
+-- Definition: docs/definitions.md, "Reconstruction and sparsity".
 CREATE VIEW saes AS FROM read_parquet($files, hive_partitioning = false);
