@@ -112,6 +112,8 @@ def ledger(dropped: list[Dropped], pairs: list[Dataset], min_success: float, run
     if tally.causes or tally.duplicates:
         log.info("%s", tally.told())
     if tally.torn:
-        log.warning("%d images lie on both sides of the split, under different group keys", tally.torn)
+        log.warning(
+            "pictures that occur under several group keys, and so perhaps on both sides of the split: %d", tally.torn
+        )
     tally.check(min_success)
     return written
