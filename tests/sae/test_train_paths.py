@@ -104,6 +104,11 @@ def test_dense_gradients_are_those_of_the_reference(architecture, decoder_bias, 
     settings = setting(architecture, decoder_bias=decoder_bias)
     trainer, x = start(settings, sparse=False)
     dead = torch.arange(40) % 3 == 0 if with_dead else None
+    if dead is not None and architecture == "mp":
+        # The product of an atom that the last round took with the last residual is 0, but for rounding, and AuxK has no
+        # derivative there. Concepts that are dead are taken by no round.
+        dead &= (forward(x, trainer.weights, settings, trainer.variance, torch.tensor(0.0), None).codes == 0).all(0)
+        assert dead.any()
     result = forward(x, trainer.weights, settings, trainer.variance, torch.tensor(PENALTY), dead)
     loss, _, expected = reference_gradients(x, trainer, settings, dead)
     if architecture == "jumprelu":
