@@ -107,7 +107,12 @@ class ImportedSAE(Section):
     architecture: ForeignName = Field(
         "batchtopk", description="for a state dict of overcomplete without thresholds; other files name their own"
     )
-    k: int | None = Field(None, ge=1, description="concepts per row, when the file holds neither k nor a threshold")
+    k: int | None = Field(
+        None, ge=1, description="concepts per row, when the file holds neither k nor a threshold; steps of pursuit"
+    )
+    encoder: Literal["own", "pursuit"] = Field(
+        "own", description="how it encodes rows: as its files say, or by matching pursuit with its dictionary, k steps"
+    )
     seeds: list[int] = Field([0], description="a checkpoint is one SAE: its seed is 0")
     retrain: Literal["always", "never"] | Annotated[float, Field(gt=1)] = "always"
 
@@ -260,9 +265,9 @@ class Study(Section):
         return config
 
     def frontier_setting(self) -> dict[str, Any]:
-        """Training settings of the frontier's SAEs: those of the first trained setting, without architecture and k."""
+        """Settings of the frontier's SAEs: those of the first trained setting, without architecture, k and encoder."""
         first = self._trained()[0].setting()
-        own = ("architecture", "k", *PARAMETERS)
+        own = ("architecture", "k", "encoder", *PARAMETERS)
         setting = {name: value for name, value in first.items() if name not in own}
         if self.frontier is not None and self.frontier.width is not None:
             setting["width"] = self.frontier.width

@@ -163,7 +163,7 @@ def _analyze(work: Work) -> Cost:
 
 @formula_of("frontier", startup=4.0)
 def _frontier(work: Work) -> Cost:
-    return Cost(1500 + 180 * work.points, work.points * (0.2 + 0.3 * _steps(work)))
+    return Cost(2500 + 420 * work.points, work.points * (0.2 + 0.3 * _steps(work)))
 
 
 @formula_of("report", startup=12.0)

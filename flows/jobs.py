@@ -290,7 +290,8 @@ def _imported(setting: ImportedSAE, store: Path) -> dict[str, Any]:
     if not path.exists():
         raise BadInput(f"sae {setting.name}: checkpoint {path}: no such file or folder")
     stamp = fingerprint(path, store / "sources" / "fingerprints.json")
-    return {"checkpoint": stamp, "architecture": setting.architecture, "k": setting.k, "path": str(path)}
+    options = {"architecture": setting.architecture, "k": setting.k, "encoder": setting.encoder}
+    return {"checkpoint": stamp, "path": str(path), **options}
 
 
 def _training_shards(given: Given, job: Job) -> dict[str, list[Dataset]]:

@@ -55,5 +55,5 @@ def _problems_of_checkpoints(study: Study, narrow: Narrow) -> Iterator[str]:
             continue
         if not Path(setting.checkpoint).exists():
             yield f"sae {setting.name}: checkpoint {setting.checkpoint}: no such file or folder"
-        elif problem := problem_of(setting.checkpoint, setting.architecture, setting.k):
+        elif problem := problem_of(setting.checkpoint, setting.architecture, setting.k, setting.encoder):
             yield f"sae {setting.name}: {problem}"

@@ -13,9 +13,9 @@ CELLS = 20  # concepts per side of the bridge matrix
 SUBSPACES = ("mean_gap", "logistic", "lda", "inlp")
 
 FRONTIER = """\
-SELECT model, method, k, width, l0, r2_image, r2_text, r2
+SELECT model, method, encoder, k, width, l0, r2_image, r2_text, r2, r2_image_at_k, r2_text_at_k
 FROM frontier
-ORDER BY model, method, width, l0, k"""
+ORDER BY model, encoder, method, width, l0, k"""
 
 SIDE_BY_SIDE = """\
 WITH values_by_seed AS (

@@ -1,7 +1,8 @@
 """The table of methods: for each SAE architecture and baseline its name, how figures draw it, and how it is trained.
 
 The study file, the settings, the report, the import of other libraries' SAEs and the frontier (R2 against L0) read this
-table. Imports no torch. `sae.sparsity.SELECT` maps an architecture's name to the function that selects its codes.
+table. Imports no torch. `sae.sparsity.SELECT` maps the name of an architecture with a linear encoder to the function
+that selects its codes.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ class Architecture(Method):
     #: "row": the k largest codes of each row are kept. "batch": the k*B largest codes of a batch of B rows are kept.
     #: Both can be trained by the sparse step. None: any other rule, trained by the dense step.
     selection: Literal["row", "batch"] | None = None
+    #: Codes are found by matching pursuit with the dictionary itself (`sae.pursuit`), in training and inference, so
+    #: there is no encoder to learn. An SAE of any other architecture has a linear encoder.
+    pursuit: bool = False
     #: Inference keeps the pre-activations above a threshold. It is 0 ("zero"), learned with the weights ("learned"), or
     #: calibrated on all training rows ("calibrated"). "none": no threshold; inference selects codes as training does.
     threshold: Literal["zero", "learned", "calibrated", "none"]
@@ -63,7 +67,8 @@ class Architecture(Method):
 class BaselineRow(Method):
     """A baseline that SAEs are compared with; its class is in `sae.baselines`."""
 
-    one_code: bool = False  # whether a row has one code for every k
+    one_code: bool = False  # whether a row has one code for every k, with the method's own encoder
+    own_encoder: bool = False  # whether the method has an encoder other than matching pursuit
 
 
 def check_prefixes(prefixes: tuple[int, ...], width: int) -> None:
@@ -112,15 +117,21 @@ ARCHITECTURES: dict[str, Architecture] = {
             name="matryoshka", label="Matryoshka", legend=2, colour="fourth", mark="^",
             selection="batch", threshold="calibrated", parameters={"prefixes": PREFIXES},
         ),
+        Architecture(
+            name="mp", label="MP-SAE", legend=5, colour="second", mark="x",
+            pursuit=True, threshold="none",
+        ),
     )
 }  # fmt: skip
 BASELINES: dict[str, BaselineRow] = {
     row.name: row
     for row in (
-        BaselineRow(name="pca", label="PCA", legend=100, colour="ink", mark="s", dash="6 3"),
-        BaselineRow(name="ica", label="ICA", legend=101, colour="ink", mark="D", dash="2 2"),
+        BaselineRow(name="pca", label="PCA", legend=100, colour="ink", mark="s", dash="6 3", own_encoder=True),
+        BaselineRow(name="ica", label="ICA", legend=101, colour="ink", mark="D", dash="2 2", own_encoder=True),
         BaselineRow(name="nmf", label="NMF (±)", legend=102, colour="ink", mark="^", dash="6 2 2 2"),
-        BaselineRow(name="kmeans", label="k-means", legend=103, colour="ink", mark="x", one_code=True),
+        BaselineRow(
+            name="kmeans", label="k-means", legend=103, colour="ink", mark="x", one_code=True, own_encoder=True
+        ),
         BaselineRow(name="spherical", label="spherical k-means", legend=104, colour="muted", mark="v", dash="6 3"),
         BaselineRow(name="random", label="random directions", legend=106, colour="muted", mark="+", dash="6 2 2 2"),
         BaselineRow(name="sample", label="data sample", legend=105, colour="muted", mark="o", dash="2 2"),
@@ -130,6 +141,16 @@ METHODS: dict[str, Method] = {**ARCHITECTURES, **BASELINES}
 PARAMETERS = {name: parameter for row in ARCHITECTURES.values() for name, parameter in row.parameters.items()}
 TOPK_FAMILY = tuple(name for name, row in ARCHITECTURES.items() if row.first_penalty is None)  # keep k codes
 PENALISED = tuple(name for name in ARCHITECTURES if name not in TOPK_FAMILY)
+
+
+ENCODERS = ("own", "pursuit")  # a method's own encoder, and non-negative matching pursuit with its dictionary
+
+
+def encoders_of(method: str) -> tuple[str, ...]:
+    """The encoders with which the frontier measures a method: its own, where it has one, and matching pursuit."""
+    row = METHODS[method]
+    own = row.own_encoder if isinstance(row, BaselineRow) else not ARCHITECTURES[method].pursuit
+    return ENCODERS if own else ("pursuit",)
 
 
 def check_parameters(architecture: str, width: int, values: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Baselines for SAEs: seven older methods that represent a row as a sum of a few directions, with an SAE's interface.
 
-`fit` reads rows in blocks, so that they may be memory-mapped. Only `encode` depends on k.
+`fit` reads rows in blocks, so that they may be memory-mapped. Only `encode` depends on k and on the encoder.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ class Baseline(ABC):
     """A baseline method. `fit` sets the float32 tensors `dictionary` [C, d], whose rows have norm 1, and `bias` [d].
 
     width: number of directions; PCA and ICA have at most d. k: codes per row.
-    Codes are coefficients of unit directions, so that "the k largest" means the same for every method. Codes of PCA and
-    ICA are signed.
+    Codes are coefficients of unit directions, so that "the k largest" means the same for every method. Codes of PCA's
+    and ICA's own encoders are signed. Codes found by matching pursuit are not.
     """
 
-    signed = False
+    signed = False  # whether its own encoder gives codes below 0
+    encoder = "own"  # or "pursuit"
     dictionary: Tensor
     bias: Tensor
 
@@ -57,18 +58,24 @@ class Baseline(ABC):
     def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         """Return the directions [C, d] and the bias [d]. On entry `self.bias` is the mean of both modality means."""
 
-    @abstractmethod
     def encode(self, x: Matrix) -> Tensor:
         """Codes [N, C] of rows x [N, d], at most k of them non-zero in a row. The rows are L2-normalised first."""
+        if self.encoder == "pursuit":
+            return matching_pursuit(self._centred(x), self.dictionary, self.k)
+        return self._own_codes(x)
+
+    @abstractmethod
+    def _own_codes(self, x: Matrix) -> Tensor:
+        """`encode` with the method's own encoder."""
 
     def decode(self, codes: Matrix) -> Tensor:
         """Reconstructions [N, d]: codes @ dictionary + bias."""
         return torch.addmm(self.bias, torch.as_tensor(codes).float(), self.dictionary)
 
-    def with_k(self, k: int) -> Self:
-        """The same fitted method with another number of codes per row."""
+    def encoding(self, encoder: str, k: int | None = None) -> Self:
+        """The same fitted method with an encoder, "own" or "pursuit", and another number of codes per row, if given."""
         other = copy.copy(self)
-        other.k = k
+        other.encoder, other.k = encoder, self.k if k is None else k
         return other
 
     def _centred(self, x: Matrix) -> Tensor:
@@ -86,7 +93,7 @@ class PCA(Baseline):
         top = values.argsort(descending=True)[: self.width]
         return vectors.T[top], self.bias
 
-    def encode(self, x: Matrix) -> Tensor:
+    def _own_codes(self, x: Matrix) -> Tensor:
         return largest(self._centred(x) @ self.dictionary.T, self.k)
 
 
@@ -109,15 +116,17 @@ class ICA(Baseline):
         self.unmixing = (torch.from_numpy(fitted.components_) * directions.norm(dim=1, keepdim=True)).float()
         return directions, self.bias + torch.from_numpy(fitted.mean_).float()
 
-    def encode(self, x: Matrix) -> Tensor:
+    def _own_codes(self, x: Matrix) -> Tensor:
         return largest(self._centred(x) @ self.unmixing.T, self.k)
 
 
 class Pursuit(Baseline):
     """A method whose codes are found by non-negative matching pursuit, after the mean is subtracted from the rows."""
 
-    def encode(self, x: Matrix) -> Tensor:
-        return matching_pursuit(self._centred(x), self.dictionary, self.k)
+    encoder = "pursuit"
+
+    def _own_codes(self, x: Matrix) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no encoder but matching pursuit")
 
 
 class RandomDirections(Pursuit):
@@ -200,17 +209,13 @@ class KMeans(Baseline):
         self.norms = centres.norm(dim=1)
         return centres, torch.zeros_like(self.bias)
 
-    def encode(self, x: Matrix) -> Tensor:
+    def _own_codes(self, x: Matrix) -> Tensor:
         rows = unit(x)
         distance = self.norms.square() - 2 * rows @ (self.dictionary * self.norms[:, None]).T
         nearest = distance.argmin(1)
         codes = torch.zeros(len(rows), len(self.norms))
         codes[torch.arange(len(rows)), nearest] = self.norms[nearest]
         return codes
-
-    def with_k(self, k: int) -> Self:
-        """The same method: k-means has one code per row for every k."""
-        return self
 
 
 #: Name in `sae.architectures` -> class.

@@ -133,6 +133,12 @@ def is_topk(config: Config) -> bool:
     return ARCHITECTURES[config.architecture].selection == "row"
 
 
+def refuse_pursuit(sae: SAE, library: str) -> None:
+    """Raise SAEFormatError for an SAE that encodes by matching pursuit, which the files of a library cannot state."""
+    if sae.pursues:
+        raise SAEFormatError(f"{library}: its files state a linear encoder, and this SAE encodes by matching pursuit")
+
+
 def whole_bias(sae: SAE, modality: str | None) -> Tensor:
     """The decoder bias; plus the mean of the modality, if the SAE subtracts modality means."""
     if not sae.config.centring:

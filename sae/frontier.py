@@ -1,12 +1,18 @@
 """The frontier, R2 against L0: SAEs of every architecture and all baselines, on the same rows, with the same k.
 
+A figure of a method is one of its dictionary and one of its encoder. So every dictionary is measured with the method's
+own encoder, where it has one, and with non-negative matching pursuit. Methods are comparable where they have the same
+encoder and the same L0: each row therefore also holds R2 at an L0 of exactly k.
+
 `storage/sql/views/frontier.sql` says what the columns mean. Rows are in memory or memory-mapped; nothing is written.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,15 +20,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sae.architectures import ARCHITECTURES, METHODS, PARAMETERS
+from sae.architectures import ARCHITECTURES, METHODS, PARAMETERS, encoders_of
 from sae.architectures import BASELINES as BASELINE_ROWS
 from sae.baselines import BASELINES
 from sae.metrics import Reconstruction, combine
+from sae.model import SAE
 from sae.settings import Settings
 from sae.training import OnStep, train
 
 BLOCK = 2048  # rows encoded at a time
 COLUMNS = ("r2", "r2_image", "r2_text", "cosine", "l0")
+AT_K = {name: f"{name}_at_k" for name in ("r2", "r2_image", "r2_text")}  # figure -> its column at an L0 of k
+#: The sparsity of an encoder is changed in these steps until its L0 has passed k: a step is one code per row more, or
+#: STEP of the threshold. R2 at an L0 of k is interpolated between the last two.
+STEPS = (1, 2, 4, 8, 16)
+STEP = 1.05
+FROM_ZERO = 0.1  # a threshold of 0 is raised by STEP of this instead; codes of unit rows are about .1 to .5
 
 
 class Pair(NamedTuple):
@@ -47,7 +60,7 @@ def parts(methods: Iterable[str], k: Sequence[int]) -> list[Part]:
     pieces: list[Part] = []
     for method in methods:
         if method in BASELINES:
-            pieces.append(Part(method, (1,) if BASELINE_ROWS[method].one_code else tuple(k)))
+            pieces.append(Part(method, tuple(k)))
         elif method in ARCHITECTURES:
             pieces += [Part(method, (one,)) for one in k]
         else:
@@ -58,13 +71,13 @@ def parts(methods: Iterable[str], k: Sequence[int]) -> list[Part]:
 def frontier(
     training: Pair, heldout: Pair, methods: Iterable[str], k: Sequence[int], settings: Settings, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """The rows of the table `frontier`, without `model` and `split`: method, k, width, r2, r2_image, r2_text, cosine,
-    l0 and seconds (to fit on the training rows).
+    """The rows of the table `frontier`, without `model` and `split`: method, encoder, k, width, r2, r2_image, r2_text,
+    cosine, l0, r2_at_k, r2_image_at_k, r2_text_at_k and seconds (to fit on the training rows).
 
-    settings: the settings of the SAEs; architecture and k in them are replaced. Baselines have the same width, except
-    that PCA and ICA have at most d directions.
+    settings: the settings of the SAEs; architecture, k and encoder in them are replaced. Baselines have the same width,
+    except that PCA and ICA have at most d directions.
     """
-    return [row for part in parts(methods, k) for row in measure(part, training, heldout, settings, seed)]
+    return along_k([row for part in parts(methods, k) for row in measure(part, training, heldout, settings, seed)])
 
 
 def measure(
@@ -78,19 +91,82 @@ def measure(
 ) -> list[dict[str, Any]]:
     """The table's rows for one part. Its method is fitted on the training rows and measured on the held-out rows."""
     began = time.perf_counter()
+    fitted: Any
     if part.method in ARCHITECTURES:
         (k,) = part.k
         shared = {name: value for name, value in settings if name not in PARAMETERS}
-        chosen = Settings(**shared | {"architecture": part.method, "k": k})
-        fitted: list[tuple[int, Any]] = [(k, train(*training, chosen, seed, device, on_step).sae)]
+        chosen = Settings(**shared | {"architecture": part.method, "k": k, "encoder": "own"})
+        fitted = train(*training, chosen, seed, device, on_step).sae
     else:
-        method = BASELINES[part.method](settings.width, max(part.k), seed).fit(*training)
-        fitted = [(k, method.with_k(k)) for k in part.k]
+        fitted = BASELINES[part.method](settings.width, max(part.k), seed).fit(*training)
     seconds = time.perf_counter() - began
-    return [
-        {"method": part.method, "k": k, "width": len(coder.dictionary), **score(coder, heldout), "seconds": seconds}
-        for k, coder in fitted
-    ]
+    rows = []
+    for encoder in encoders_of(part.method):
+        for k in _ks(part, encoder):
+            figures = figures_at(fitted.encoding(encoder, k), heldout, k)
+            named = {"method": part.method, "encoder": encoder, "k": k, "width": len(fitted.dictionary)}
+            rows.append({**named, **figures, "seconds": seconds})
+    return rows
+
+
+def _ks(part: Part, encoder: str) -> tuple[int, ...]:
+    """The numbers of codes per row with which an encoder of a part is measured."""
+    one_code = part.method in BASELINE_ROWS and BASELINE_ROWS[part.method].one_code
+    return (1,) if one_code and encoder == "own" else part.k
+
+
+def figures_at(coder: Any, rows: Pair, k: int) -> dict[str, float | None]:
+    """The figures of an SAE or a baseline as it is, and the columns of AT_K: R2 where its L0 on these rows is k.
+
+    The figures of AT_K are None where the encoder cannot reach that L0.
+    """
+    measured = score(coder, rows)
+    more, last = measured["l0"] < k, measured
+    if math.isclose(measured["l0"], k, rel_tol=1e-9):
+        return {**measured, **{column: measured[name] for name, column in AT_K.items()}}
+    for step in STEPS:
+        following = score(_denser(coder, step if more else -step), rows)
+        if following["l0"] == last["l0"] or min(following["l0"], last["l0"]) == 0:
+            break
+        if (following["l0"] >= k) == more:
+            return {**measured, **interpolated(last, following, k)}
+        last = following
+    return {**measured, **dict.fromkeys(AT_K.values())}
+
+
+def _denser(coder: Any, step: int) -> Any:
+    """The same SAE or baseline with an encoder that keeps `step` steps more codes, or fewer where step is negative."""
+    if isinstance(coder, SAE) and not coder.pursues and ARCHITECTURES[coder.config.architecture].threshold != "none":
+        factor = STEP**-step
+        raised = torch.where(coder.threshold > 0, coder.threshold * factor, FROM_ZERO * (factor - 1))
+        return coder.with_threshold(raised.clamp_min(0))
+    own = coder.config if isinstance(coder, SAE) else coder
+    return coder.encoding(own.encoder, min(own.k + step, len(coder.dictionary)))
+
+
+def interpolated(one: dict[str, Any], other: dict[str, Any], l0: float) -> dict[str, float | None]:
+    """The columns of AT_K at an L0 between two points: R2 is linear in the logarithm of L0."""
+    share = math.log(l0 / one["l0"]) / math.log(other["l0"] / one["l0"])
+    return {column: one[name] + share * (other[name] - one[name]) for name, column in AT_K.items()}
+
+
+def along_k(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a table, with the columns of AT_K interpolated along k where a row's encoder cannot reach its k.
+
+    The neighbours are the measured points of the same method and encoder at other k. Columns remain None where all
+    points lie on one side: nothing is extrapolated.
+    """
+    whole = []
+    for row in rows:
+        same = [each for each in rows if (each["method"], each["encoder"]) == (row["method"], row["encoder"])]
+        curve = sorted((each for each in same if each["l0"] > 0), key=lambda each: each["l0"])
+        if row["r2_at_k"] is None:
+            for low, high in pairwise(curve):
+                if low["l0"] <= row["k"] <= high["l0"] and low["l0"] < high["l0"]:
+                    row = {**row, **interpolated(low, high, row["k"])}
+                    break
+        whole.append(row)
+    return whole
 
 
 @torch.no_grad()

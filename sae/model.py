@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sae.architectures import ARCHITECTURES, PARAMETERS, check_parameters
+from sae.pursuit import matching_pursuit
 from sae.settings import FIRST_EDITION, NEWER, Settings, Stated
 from sae.sparsity import SELECT, above
 
@@ -79,7 +80,9 @@ class SAE:
     encoder: [C, d]. encoder_bias: [C]. dictionary: [C, d], rows of unit norm, row i the direction of concept i.
     bias: [d], zeros without a decoder bias. threshold: >= 0, one number or [C], one per concept.
     mean_image, mean_text: [d], both or neither: subtracted from rows of that modality first (per-modality centring).
-    The inference rule keeps pre-activations above the threshold; topk has no threshold and selects as in training.
+    The inference rule keeps pre-activations above the threshold; topk has no threshold and selects as in training. An
+    SAE with encoder = "pursuit" in its config, and every mp, finds codes by non-negative matching pursuit with its
+    dictionary instead, k steps a row, after the bias is subtracted.
     Raises SAEFormatError where a shape, a norm or a value differs from this.
     """
 
@@ -98,6 +101,8 @@ class SAE:
         means = {"mean_image": mean_image, "mean_text": mean_text}
         tensors |= {name: mean for name, mean in means.items() if mean is not None}
         _check_tensors(tensors, config, "SAE")
+        if config.encoder == "pursuit" and not 1 <= config.k <= config.width:
+            raise SAEFormatError(f"k is {config.k}; pursuit takes k steps a row, 1 to the width, {config.width}")
         self.encoder = encoder.detach()
         self.encoder_bias = encoder_bias.detach()
         self.dictionary = dictionary.detach()
@@ -121,11 +126,34 @@ class SAE:
         mean_D = self._mean(modality)
         if mean_D is not None:
             x_ND = x_ND - mean_D
+        if self.pursues:
+            return matching_pursuit(x_ND - self.bias, self.dictionary, self.config.k)
         pre_NC = pre_activations(x_ND, self.encoder, self.encoder_bias, self.bias)
         name = self.config.architecture
         if ARCHITECTURES[name].threshold == "none":
             return SELECT[name](pre_NC, self.threshold, self.config).codes
         return above(pre_NC, self.threshold)
+
+    @property
+    def pursues(self) -> bool:
+        """Whether codes are found by matching pursuit with the dictionary, not by the SAE's own encoder."""
+        return self.config.encoder == "pursuit" or ARCHITECTURES[self.config.architecture].pursuit
+
+    def encoding(self, encoder: str, k: int | None = None) -> "SAE":
+        """The same SAE with another `encoder` in its config, and another k where one is given.
+
+        Raises SAEFormatError where pursuit has no number of steps: neither k nor the config's k is above 0.
+        """
+        config = self.config.model_copy(update={"encoder": encoder, "k": self.config.k if k is None else k})
+        return self._with(self.threshold, config)
+
+    def with_threshold(self, threshold: Tensor) -> "SAE":
+        """The same SAE with another threshold of inference, [] or [C]."""
+        return self._with(threshold, self.config)
+
+    def _with(self, threshold: Tensor, config: Config) -> "SAE":
+        means = {name: getattr(self, name) for name in MEANS.values()}
+        return SAE(self.encoder, self.encoder_bias, self.dictionary, self.bias, threshold, config, **means)
 
     @torch.no_grad()
     def decode(self, codes: np.ndarray | Tensor, modality: str | None = None) -> Tensor:
@@ -245,12 +273,15 @@ def _check_config(entries: dict[str, Any], path: Path) -> None:
     is_share = _is_number(share) and 0 <= share <= 1
     need("image_share", is_share or share in ("natural", "unknown"), 'a number from 0 to 1 or "natural" is needed')
     need("architecture", entries["architecture"] in list(ARCHITECTURES), f"known are {', '.join(ARCHITECTURES)}")
-    least, width = int(ARCHITECTURES[entries["architecture"]].threshold == "none"), entries["width"]
-    need("k", least <= entries["k"] <= width, f"{entries['architecture']} needs {least} to the width, {width}")
+    pursues, width = entries.get("encoder") == "pursuit", entries["width"]
+    least = int(ARCHITECTURES[entries["architecture"]].threshold == "none" or pursues)
+    of = "pursuit" if pursues else entries["architecture"]
+    need("k", least <= entries["k"] <= width, f"{of} needs {least} to the width, {width}")
     k_aux = entries.get("k_aux")
     need("k_aux", k_aux is None or (type(k_aux) is int and k_aux >= 1), "a whole number from 1 or null is needed")
     dtypes = get_args(Settings.model_fields["encoder_dtype"].annotation)
-    allowed = {"preprocessing": ("l2", "none"), "encoder_dtype": dtypes}
+    encoders = get_args(Settings.model_fields["encoder"].annotation)
+    allowed = {"preprocessing": ("l2", "none"), "encoder_dtype": dtypes, "encoder": encoders}
     allowed |= dict.fromkeys(("centring", "decoder_bias"), (False, True))
     for key in allowed.keys() & entries.keys():
         fits = entries[key] in allowed[key] and type(entries[key]) is type(allowed[key][0])

@@ -26,6 +26,7 @@ from sae.foreign import (
     fold,
     is_topk,
     nothing_more,
+    refuse_pursuit,
     refuse_unknown,
     whole_bias,
     whole_number,
@@ -53,8 +54,9 @@ def to_overcomplete(sae: SAE, folder: str | Path, modality: str | None = None) -
 
     overcomplete has no decoder bias. The SAE's decoder bias is folded into its encoder bias, so that codes are equal,
     and is stored in model.json as `decoder_bias`, which must be added to reconstructions. overcomplete does not
-    normalise rows: give it rows of unit norm.
+    normalise rows: give it rows of unit norm. Raises SAEFormatError for an SAE that encodes by matching pursuit.
     """
+    refuse_pursuit(sae, "overcomplete")
     bias = whole_bias(sae, modality)
     config = sae.config
     state = {

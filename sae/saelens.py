@@ -23,6 +23,7 @@ from sae.foreign import (
     fold,
     is_topk,
     nothing_more,
+    refuse_pursuit,
     refuse_unknown,
     whole_bias,
     whole_number,
@@ -76,8 +77,10 @@ def to_saelens(sae: SAE, folder: str | Path, modality: str | None = None) -> Non
     """Write `cfg.json` and `sae_weights.safetensors` for SAELens: a TopK SAE for topk, else a JumpReLU SAE.
 
     SAELens does not normalise rows: give it rows of unit norm. An SAE with per-modality centring needs `modality`; the
-    mean of that modality is added to the decoder bias. Raises ValueError if `modality` is needed and not given.
+    mean of that modality is added to the decoder bias. Raises ValueError if `modality` is needed and not given, and
+    SAEFormatError for an SAE that encodes by matching pursuit.
     """
+    refuse_pursuit(sae, "SAELens")
     bias = whole_bias(sae, modality)
     config, width = sae.config, sae.config.width
     entries: dict[str, Any] = {

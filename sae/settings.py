@@ -95,6 +95,11 @@ class Settings(OwnParameters):
     k_aux: int | None = Field(
         None, ge=1, description="dead concepts per row that AuxK uses; default: half the dimension"
     )
+    encoder: Literal["own", "pursuit"] = Field(
+        "own",
+        description="how the trained SAE encodes rows: with its own encoder, or by non-negative matching pursuit with "
+        "its dictionary, k steps a row; training is the same",
+    )
     centring: bool = Field(False, description="subtract each modality's mean from its rows: an ablation")
     # On a CPU that multiplies bfloat16 natively, the sparse step uses this dtype for AuxK too.
     encoder_dtype: Literal["float32", "bfloat16"] = Field(

@@ -101,7 +101,7 @@ def _relu(pre_BC: Tensor) -> Selected:
 # A function of pre-activations [B, C], thresholds theta ([C], or [0] where none are learned) and the settings.
 Select = Callable[[Tensor, Tensor, "Settings"], Selected]
 
-#: Name of an architecture -> how it selects codes in training.
+#: Name of an architecture with a linear encoder -> how it selects codes in training.
 SELECT: dict[str, Select] = {
     "relu": lambda pre_BC, theta_C, settings: _relu(pre_BC),
     "topk": lambda pre_BC, theta_C, settings: Selected(topk(pre_BC, settings.k)),

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sae.architectures import ARCHITECTURES
+from sae.pursuit import dense_codes, selected_atoms, unrolled
 from sae.settings import Settings
 from sae.sparsity import SELECT, topk
 
@@ -73,6 +75,8 @@ def forward(
     variance: variance of the training rows, summed over the d dimensions. penalty: [], weight of the sparsity penalty;
     architectures without a penalty ignore it. dead_C: [C] bool, True for dead concepts; None while no concept is dead.
     """
+    if ARCHITECTURES[settings.architecture].pursuit:
+        return forward_by_pursuit(x_BD, weights, settings, variance, dead_C)
     scale = 1 / (len(x_BD) * variance)
     pre_BC = weights.pre_activations(x_BD, getattr(torch, settings.encoder_dtype))
     codes_BC, penalised = codes_of(weights, pre_BC, settings)
@@ -83,9 +87,35 @@ def forward(
         error = residual_BD.square().sum()
         loss, start = loss + error * scale, stop
     if dead_C is not None:
-        k_aux = settings.k_aux or max(1, x_BD.shape[1] // 2)
-        loss = loss + settings.auxk * aux_loss(pre_BC, residual_BD, dead_C, weights.dictionary, k_aux)
+        loss = loss + _weighted_aux(pre_BC, residual_BD, dead_C, weights, settings)
     return Forward(loss, error.detach(), codes_BC.detach())
+
+
+def forward_by_pursuit(
+    x_BD: Tensor, weights: Weights, settings: Settings, variance: float, dead_C: Tensor | None
+) -> Forward:
+    """`forward` of an architecture whose encoder is matching pursuit with the dictionary, through the unrolled rounds.
+
+    The atoms are selected on rows and atoms that are rounded to the encoder's dtype; all else is float32. AuxK takes
+    the products of dead atoms with the last residual as their pre-activations.
+    """
+    dtype = getattr(torch, settings.encoder_dtype)
+    centred_BD, atoms_CD = x_BD - weights.bias, weights.dictionary
+    rounded_BD, rounded_CD = (part.detach().to(dtype).float() for part in (centred_BD, atoms_CD))
+    index_BK, _ = selected_atoms(rounded_BD, rounded_CD, settings.k)
+    values_BK, residual_BD = unrolled(centred_BD, atoms_CD, index_BK)
+    error = residual_BD.square().sum()
+    loss = error / (len(x_BD) * variance)
+    if dead_C is not None:
+        pre_BC = residual_BD.detach() @ atoms_CD.T
+        loss = loss + _weighted_aux(pre_BC, residual_BD, dead_C, weights, settings)
+    return Forward(loss, error.detach(), dense_codes(index_BK, values_BK.detach(), settings.width))
+
+
+def _weighted_aux(pre_BC: Tensor, residual_BD: Tensor, dead_C: Tensor, weights: Weights, settings: Settings) -> Tensor:
+    """AuxK's part of the loss."""
+    k_aux = settings.k_aux or max(1, residual_BD.shape[1] // 2)
+    return settings.auxk * aux_loss(pre_BC, residual_BD, dead_C, weights.dictionary, k_aux)
 
 
 def aux_loss(pre_BC: Tensor, residual_BD: Tensor, dead_C: Tensor, dictionary_CD: Tensor, k_aux: int) -> Tensor:

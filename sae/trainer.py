@@ -15,6 +15,7 @@ from sae.calibration import calibrate_encoder
 from sae.gathered_step import gathered_gradients_, is_gathering_better
 from sae.initial import initial_weights
 from sae.model import SAE, Config
+from sae.pursuit import matching_pursuit
 from sae.rows import RowsError, TrainingRows
 from sae.settings import Settings
 from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, is_sparse_better
@@ -46,7 +47,7 @@ class Trainer:
         self.variance = rows.mixture().variance if settings.centring else mixture.variance
         self.weights = initial_weights(rows, settings, seed)
         self.draws = torch.Generator().manual_seed(seed)  # draws the rows from which dead concepts are restarted
-        learned = {"encoder", "encoder_bias", "dictionary"}
+        learned = {"dictionary"} if self.architecture.pursuit else {"encoder", "encoder_bias", "dictionary"}
         learned |= {"bias"} if settings.decoder_bias else set()
         learned |= {"theta"} if self.architecture.threshold == "learned" else set()
         self.learned = {name: weight.requires_grad_() for name, weight in self._named() if name in learned}
@@ -175,7 +176,10 @@ class Trainer:
         if self.sparse is not None and len(x_BD) <= len(self.sparse.counts):
             residual_BD, weakest = self.sparse.residual(x_BD)
         else:
-            codes_BC, _ = codes_of(self.weights, self.weights.pre_activations(x_BD), self.settings)
+            if self.architecture.pursuit:
+                codes_BC = matching_pursuit(x_BD - self.weights.bias, self.weights.dictionary, self.settings.k)
+            else:
+                codes_BC, _ = codes_of(self.weights, self.weights.pre_activations(x_BD), self.settings)
             residual_BD = x_BD - codes_BC @ self.weights.dictionary - self.weights.bias
             weakest = float(codes_BC.masked_fill(codes_BC <= 0, torch.inf).amin())
         return residual_BD, weakest if math.isfinite(weakest) else 0.0
@@ -211,6 +215,8 @@ class Trainer:
         settings, rows = self.settings, self.rows
         encoder, encoder_bias, dictionary, bias, theta = (weight.detach() for weight in self.weights)
         threshold = torch.zeros((), device=rows.device)
+        if self.architecture.pursuit:
+            encoder = dictionary.clone()  # not used: pursuit multiplies rows with the dictionary
         if self.architecture.threshold == "learned":
             threshold = theta
         elif self.architecture.threshold == "calibrated":

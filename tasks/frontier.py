@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sae.frontier import Part
 
 SECONDS = "seconds.parquet"  # not part of the digest, since times differ between equal runs
-ORDER = ["method", "k"]
+ORDER = ["method", "encoder", "k"]
 
 
 class Measure(NamedTuple):
@@ -32,7 +32,7 @@ class Measure(NamedTuple):
     device: str
 
 
-@stage("frontiers", version="1", volatile=(SECONDS,), on_device=True, threads=1)
+@stage("frontiers", version="2", volatile=(SECONDS,), on_device=True, threads=1)
 def frontier(
     out: Path,
     pairs: list[Dataset],
@@ -43,10 +43,13 @@ def frontier(
     heldout: float,
     runtime: Runtime,
 ) -> int:
-    """Fit every method on a model's training rows and measure it on the held-out rows: one row per method and k."""
+    """Fit every method on a model's training rows and measure it on the held-out rows, with each of its encoders.
+
+    One row per method, encoder and k.
+    """
     import polars as pl
 
-    from sae.frontier import parts
+    from sae.frontier import AT_K, along_k, parts
 
     all_parts = parts(methods, k)
     count = min(len(all_parts), os.cpu_count() or 1)  # a process takes seconds to start, so it gets many parts
@@ -55,14 +58,15 @@ def frontier(
     with side_by_side(count) as pool:
         running = [pool.submit(in_process, measure_parts, job, "frontier") for job in jobs]
         rows = [row for future in running for row in future.result()]
-    table = pl.DataFrame(rows).sort(ORDER).with_columns(split=pl.lit("heldout"))
+    types = dict.fromkeys(AT_K.values(), pl.Float64)  # a column may hold nothing but None
+    table = pl.DataFrame(along_k(rows), schema_overrides=types).sort(ORDER).with_columns(split=pl.lit("heldout"))
     table.select(*ORDER, "seconds").write_parquet(out / SECONDS)
     table.drop("seconds").write_parquet(out / "frontier.parquet")
     return table.height
 
 
 def measure_parts(job: Measure, watch: Watch) -> list[dict[str, Any]]:
-    """Measure the parts of a job, in a child process. Returns one row per method and k."""
+    """Measure the parts of a job, in a child process. Returns one row per method, encoder and k."""
     import torch
 
     from sae import Settings

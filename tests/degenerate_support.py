@@ -22,7 +22,7 @@ MEASURED = {
     "bridges": ("coactivation", "cosine", "bridge", "covariance_bridge", "correlation_bridge"),
     "bridge_totals": ("total", "positive", "negative"),
     "matches": ("cosine",),
-    "frontier": ("r2", "r2_image", "r2_text", "cosine", "l0", "seconds"),
+    "frontier": ("r2", "r2_image", "r2_text", "cosine", "l0", "r2_at_k", "r2_image_at_k", "r2_text_at_k", "seconds"),
     "geometry": ("heldout_accuracy",),
     "nulls": ("mean", "sd", "q025", "q975"),
     "findings": ("figure", "null", "low", "high"),

@@ -306,7 +306,7 @@ def test_the_catalog_answers_for_all_of_them(checkout: Path, folder: Path) -> No
     code, output = command(checkout, "sql", query, "--store", str(folder / "store"), "--format", "json")
     assert code == 0, output
     answer, _ = json.JSONDecoder().raw_decode(output)  # standard error, which names the run, comes after it
-    assert answer == [{"images": 80, "used": ["flattopk"], "spans": 2, "frontier": 1}]
+    assert answer == [{"images": 80, "used": ["flattopk"], "spans": 2, "frontier": 2}]
 
 
 def test_the_stage_is_in_the_status_and_in_the_help(checkout: Path, folder: Path) -> None:

@@ -38,11 +38,16 @@ METHODS = {
     row.name: Method(row.label, PALETTE[row.colour], row.dash, row.mark)
     for row in sorted(architectures.METHODS.values(), key=lambda row: row.legend)
 }
+ENCODERS = {"own": "own encoders", "pursuit": "matching pursuit"}
 DEEPEST = -0.1  # lowest R2 of the axis; lower values are cut off, since they would flatten the other curves
 
 
 def r2_against_l0(answer: Answer, runs: Runs) -> Drawn | None:
-    """R2 within images and within captions against L0 (codes per row), for all methods. None if there are no rows."""
+    """R2 within images and within captions against L0 (codes per row), for all methods. None if there are no rows.
+
+    Each kind of encoder has its own panels, so that the curves of a panel differ in the dictionary alone, or in methods
+    that each use an encoder of their own.
+    """
     models = [model for model in models_of(runs) if answer.of(model=model)]
     if not models:
         return None
@@ -54,21 +59,26 @@ def r2_against_l0(answer: Answer, runs: Runs) -> Drawn | None:
     limits = min(spread, default=1) / 1.15, max(spread, default=1) * 1.15
     panels = []
     for model in models:
-        for column, title in (("r2_image", "images"), ("r2_text", "captions")):
-            rows = [row for row in answer.of(model=model) if row["l0"] and row[column] is not None]
-            best = max(rows, key=lambda row: row[column], default=None)
-            label = f"R squared within {title} of {model} against L0, {len(styles)} methods"
-            if best:
-                label += f"; the highest is {styles[best['method']].name}, {best[column]:.3f} at L0 {best['l0']:.1f}"
-            panels.append(
-                Panel(_lines(rows, column, styles, bottom, limits), f"{model}: {title}", f"{label}.", (4.9, 3.1))
-            )
+        for encoder, by in ENCODERS.items():
+            of_encoder = answer.of(model=model, encoder=encoder)
+            for column, title in (("r2_image", "images"), ("r2_text", "captions")) if of_encoder else ():
+                rows = [row for row in of_encoder if row["l0"] and row[column] is not None]
+                best = max(rows, key=lambda row: row[column], default=None)
+                drawn = len({row["method"] for row in of_encoder})
+                label = f"R squared within {title} of {model} against L0 by {by}, {drawn} methods"
+                if best:
+                    label += (
+                        f"; the highest is {styles[best['method']].name}, {best[column]:.3f} at L0 {best['l0']:.1f}"
+                    )
+                draw = _lines(rows, column, styles, bottom, limits)
+                panels.append(Panel(draw, f"{model}: {title}, {by}", f"{label}.", (4.9, 3.1)))
     cut_off = sorted({styles[row["method"]].name for row in answer.rows if _below(row, bottom)})
     caption = (
         "R² within each modality, about its own mean, on held-out rows, against L0, the mean number of codes that "
-        "are not 0 (log scale). SAEs are solid lines in colour; baselines are grey and black. "
-        "k-means has one code per row; PCA and ICA keep the k largest; NMF, spherical k-means, data sample and random "
-        "directions are encoded by non-negative matching pursuit."
+        "are not 0 (log scale). Methods are comparable within a panel, at equal L0: the panels of own encoders show "
+        "each method with its own encoder (PCA and ICA keep the k largest coefficients, k-means has one code per row), "
+        "the panels of matching pursuit show every dictionary with the same encoder, non-negative matching pursuit. "
+        "SAEs are solid lines in colour; baselines are grey and black."
     )
     caption += f" Points below {short(bottom)} are cut off: {', '.join(cut_off)}." if cut_off else ""
     order = [name for name in METHODS if name in styles] + [name for name in names if name not in METHODS]

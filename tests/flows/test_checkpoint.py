@@ -15,13 +15,28 @@ from flows.status import status
 from flows.study import Finished, RunFailed, run_study
 from sae.hub import from_hub
 from sae.interchange import to_overcomplete, to_saelens
+from sae.pursuit import matching_pursuit
 from storage import open_catalog
 from storage.errors import BadInput
 from storage.runs import last_run
+from tasks.checkpoint import problem_of
 from tasks.publish import publish
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
-SETTINGS = '[[saes]]\nname = "lens"\ncheckpoint = "lens"\n[[saes]]\nname = "bare"\ncheckpoint = "bare.pt"\nk = 2\n'
+SETTINGS = """
+[[saes]]
+name = "lens"
+checkpoint = "lens"
+[[saes]]
+name = "bare"
+checkpoint = "bare.pt"
+k = 2
+[[saes]]
+name = "pursued"
+checkpoint = "lens"
+k = 2
+encoder = "pursuit"
+"""
 
 
 def run(study: Path, store: Path, *changes: str, **options: object) -> Finished:
@@ -56,7 +71,7 @@ def test_what_was_trained_elsewhere_is_analysed_like_the_rest(finished: tuple[Pa
     assert saes[1] == ("lens", 0, "jumprelu", 20, 0)
     assert saes[2][:2] == ("main", 0)
     counts = dict(con.execute("SELECT sae, count(*) FROM concepts GROUP BY sae").fetchall())
-    assert counts == {"bare": 20, "lens": 20, "main": 24}
+    assert counts == {"bare": 20, "lens": 20, "main": 24, "pursued": 20}
     assert con.execute("SELECT DISTINCT sae FROM training").fetchall() == [("main",)]  # imported SAEs have no curve
 
 
@@ -65,6 +80,29 @@ def test_codes_are_those_of_the_file(finished: tuple[Path, Path]) -> None:
     path = store / last_run(store, "small").of("train", sae="lens")[0].dataset.path
     x = torch.nn.functional.normalize(torch.randn(50, 12), dim=1)
     torch.testing.assert_close(sae.SAE.load(path).encode(x), random_sae(12, 0).encode(x), atol=1e-5, rtol=0)
+
+
+def test_an_imported_dictionary_can_be_encoded_by_pursuit(finished: tuple[Path, Path]) -> None:
+    _, store = finished
+    last = last_run(store, "small")
+    net = sae.SAE.load(store / last.of("train", sae="pursued")[0].dataset.path)
+    x = torch.nn.functional.normalize(torch.randn(50, 12), dim=1)
+    expected = matching_pursuit(x - net.bias, random_sae(12, 0).dictionary, 2)
+    torch.testing.assert_close(net.encode(x), expected, atol=1e-5, rtol=0)
+    codes = pl.read_parquet(store / last.of("export", sae="pursued")[0].dataset.path / "0.parquet")
+    assert 0 < len(codes) <= 2 * (500 + 1000)
+    l0 = open_catalog(store).execute("SELECT k, l0 FROM saes WHERE sae = 'pursued'").fetchone()
+    assert l0[0] == 2
+    assert 1 < l0[1] <= 2
+
+
+def test_pursuit_needs_a_number_of_steps(finished: tuple[Path, Path]) -> None:
+    study, _ = finished
+    lens = str(study.parent / "lens")
+    assert problem_of(lens, "batchtopk", 2, "pursuit") is None
+    assert problem_of(lens, "batchtopk", None, "own") is None
+    problem = problem_of(lens, "batchtopk", None, "pursuit")
+    assert problem == f"{lens}: k is 0; pursuit takes k steps a row, 1 to the width, 20: give k (in a study: saes.k)"
 
 
 def test_a_threshold_that_the_file_lacks_is_calibrated_on_training_rows(finished: tuple[Path, Path]) -> None:
@@ -112,5 +150,7 @@ def test_an_sae_is_published_with_the_figures_of_its_run(finished: tuple[Path, P
     assert "setting `main`, seed 0" in card
     assert "Stability" not in card  # stability needs two seeds
     assert from_hub(tmp_path / "repo").config.width == 24
-    with pytest.raises(BadInput, match="no SAE own main 7; the study has own bare 0, own lens 0, own main 0"):
+    with pytest.raises(
+        BadInput, match="no SAE own main 7; the study has own bare 0, own lens 0, own main 0, own pursued 0"
+    ):
         publish(store, None, "own", "main", 7, tmp_path / "repo")

@@ -49,7 +49,7 @@ def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
         ("[analyze]", "[[analyze]]", r"analyze: Input should be an object"),
         ("k = 3", "k = -3", r"small.toml: saes.0.k: .*greater than or equal to 1 \(got -3\)"),
         ("k = 3", "k = 30", "k is 30, more than the width 24"),
-        ("k = 3", 'k = 3\narchitecture = "gated"', "'relu', 'topk', 'batchtopk', 'jumprelu' or 'matryoshka'"),
+        ("k = 3", 'k = 3\narchitecture = "gated"', "'relu', 'topk', 'batchtopk', 'jumprelu', 'matryoshka' or 'mp'"),
         ("k = 3", "k = 3\npenalty = 0.1", "penalty is for relu and jumprelu; batchtopk keeps k codes"),
         ("k = 3", 'k = 3\narchitecture = "relu"\npenalty = -0.1', r"saes.0.penalty: .*greater than or equal to 0"),
         ("k = 3", "k = 3\nprefixes = [8, 24]", "prefixes are for matryoshka"),

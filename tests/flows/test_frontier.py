@@ -37,22 +37,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> 
     return study, folder / "store"
 
 
-def test_the_view_has_a_row_a_method_and_k(finished: tuple[Path, Path]) -> None:
+def test_the_view_has_a_row_a_method_encoder_and_k(finished: tuple[Path, Path]) -> None:
     _, store = finished
     con = open_catalog(store, guarded=True)
-    rows = con.execute("SELECT * FROM frontier ORDER BY method, k").fetchall()
+    rows = con.execute("SELECT * FROM frontier ORDER BY method, encoder, k").fetchall()
     columns = [column[0] for column in con.description]
     assert columns == [
-        "model", "method", "k", "width", "split", "r2", "r2_image", "r2_text", "cosine", "l0", "seconds",
+        "model", "method", "encoder", "k", "width", "split", "r2", "r2_image", "r2_text", "cosine", "l0", "r2_at_k",
+        "r2_image_at_k", "r2_text_at_k", "seconds",
     ]  # fmt: skip
-    assert [row[:5] for row in rows] == [
-        ("own", "batchtopk", 2, 24, "heldout"),
-        ("own", "batchtopk", 3, 24, "heldout"),
-        ("own", "kmeans", 1, 24, "heldout"),
-        ("own", "pca", 2, 12, "heldout"),
-        ("own", "pca", 3, 12, "heldout"),
+    assert [row[:6] for row in rows] == [
+        ("own", method, encoder, k, width, "heldout")
+        for method, width, ks in (("batchtopk", 24, (2, 3)), ("kmeans", 24, (1,)), ("pca", 12, (2, 3)))
+        for encoder, of_encoder in (("own", ks), ("pursuit", (2, 3)))
+        for k in of_encoder
     ]
-    assert all(0 < row[5] < 1 and row[10] > 0 for row in rows)
+    assert all(0 < row[6] < 1 and row[14] > 0 for row in rows)
+    assert all(0 < row[11] < 1 for row in rows if row[2] == "pursuit")
 
 
 def test_the_row_of_the_studys_own_setting_is_its_own_sae(finished: tuple[Path, Path]) -> None:
@@ -61,7 +62,9 @@ def test_the_row_of_the_studys_own_setting_is_its_own_sae(finished: tuple[Path, 
     _, store = finished
     con = open_catalog(store)
     own = con.execute("SELECT r2, l0 FROM saes").fetchone()
-    frontier = con.execute("SELECT r2, l0 FROM frontier WHERE method = 'batchtopk' AND k = 3").fetchone()
+    frontier = con.execute(
+        "SELECT r2, l0 FROM frontier WHERE method = 'batchtopk' AND encoder = 'own' AND k = 3"
+    ).fetchone()
     assert frontier == pytest.approx(own, rel=1e-6)
 
 

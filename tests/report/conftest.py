@@ -47,8 +47,9 @@ TABLES = {
     "matched_similarity": f"{RUN}, split VARCHAR, term VARCHAR, value DOUBLE",
 }
 GEOMETRY = "model VARCHAR, subspace VARCHAR, rank INTEGER, heldout_accuracy DOUBLE"
-FRONTIER = """model VARCHAR, method VARCHAR, k BIGINT, width BIGINT, split VARCHAR, r2 DOUBLE, r2_image DOUBLE,
-    r2_text DOUBLE, cosine DOUBLE, l0 DOUBLE, seconds DOUBLE"""
+FRONTIER = """model VARCHAR, method VARCHAR, encoder VARCHAR, k BIGINT, width BIGINT, split VARCHAR, r2 DOUBLE,
+    r2_image DOUBLE, r2_text DOUBLE, cosine DOUBLE, l0 DOUBLE, r2_at_k DOUBLE, r2_image_at_k DOUBLE,
+    r2_text_at_k DOUBLE, seconds DOUBLE"""
 INTERVENTIONS = (
     "mean_removed", "reconstructions", "without_unimodal", "random_for_unimodal", "without_bimodal",
     "random_for_bimodal", "without_aligned", "random_for_aligned", "only_bridging",
@@ -198,8 +199,10 @@ def _fill_whole(con: duckdb.DuckDBPyConnection, rng: random.Random, runs: list[N
         ranks = {"mean_gap": 1, "logistic": 1, "lda": 1, "inlp": 3}
         _insert(con, "geometry", [(model, name, rank, 1 - rank / 7) for name, rank in ranks.items()])
         for i, method in enumerate(("batchtopk", "topk", "pca", "kmeans", "random", "own-method")):
-            figures = [(k, 0.9 - i / 5, 0.8 - i / 5, 0.7 - i / 5, 0.9, k + 0.1 * i, 1.0) for k in (2, 4)]
-            _insert(con, "frontier", [(model, method, k, WIDTH, "heldout", *rest) for k, *rest in figures])
+            r2 = (0.9 - i / 5, 0.8 - i / 5, 0.7 - i / 5)
+            figures = [(k, WIDTH, "heldout", *r2, 0.9, k + 0.1 * i, *r2, 1.0) for k in (2, 4)]
+            encoders = ("pursuit",) if method == "random" else ("own", "pursuit")
+            _insert(con, "frontier", [(model, method, encoder, *row) for encoder in encoders for row in figures])
     for run in runs:
         directions = [(*run, i, 0.6, 0.9 - i / 8, 0.5, -0.5, abs(0.9 - i / 8)) for i in range(WIDTH)]
         _insert(con, "concept_geometry", directions)

@@ -116,9 +116,9 @@ def test_every_figure_and_table_has_sql_that_runs(page: str, con: duckdb.DuckDBP
         con.execute(statement)
     shown = [tag for tag, attributes in parsed.tags if attributes.get("role") == "img"]
     # Five figures have one panel for each of the 2 models. Two figures (models side by side, energy) have one panel.
-    # Two figures have 4 panels: the bridge matrix has one per model and score, the frontier one per model and modality.
-    # The alignment figure has 8 panels, one per model and subspace.
-    assert len(shown) == 5 * 2 + 2 * 1 + 2 * 4 + 1 * 8
+    # The bridge matrix has 4 panels, one per model and score. Two figures have 8: the alignment one per model and
+    # subspace, the frontier one per model, modality and kind of encoder.
+    assert len(shown) == 5 * 2 + 2 * 1 + 1 * 4 + 2 * 8
 
 
 def test_questions_to_paste_run(page: str, con: duckdb.DuckDBPyConnection) -> None:

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sae.architectures import encoders_of
 from sae.baselines import BASELINES, ICA, PCA, DataSample, KMeans, SphericalKMeans, largest, sample, unit
 from sae.metrics import Reconstruction, combine
 from sae.pursuit import matching_pursuit
@@ -87,7 +88,7 @@ def test_k_means_finds_two_bunches_and_codes_their_norm():
     codes = kmeans.encode(np.concatenate([image, text]))
     torch.testing.assert_close(kmeans.decode(codes), torch.tensor([[1.0, 0.0]] * 5 + [[0.6, 0.8]] * 5))
     torch.testing.assert_close(codes.sum(1), torch.ones(10))
-    assert kmeans.with_k(3).encode(image).count_nonzero(1).max() == 1
+    assert kmeans.encoding("own", 3).encode(image).count_nonzero(1).max() == 1
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -109,10 +110,25 @@ def test_every_method_has_the_interface_of_an_sae(fitted, name):
 def test_more_codes_rebuild_more(fitted, name):
     x = planted(300, 9)
     errors = [
-        float((unit(x) - m.decode(m.encode(x))).square().sum()) for m in (fitted[name].with_k(k) for k in (2, 4, 8))
+        float((unit(x) - m.decode(m.encode(x))).square().sum())
+        for m in (fitted[name].encoding(fitted[name].encoder, k) for k in (2, 4, 8))
     ]
     assert errors[0] > errors[1] > errors[2]
-    assert fitted[name].k == 4  # `with_k` changed a copy, not this object
+    assert fitted[name].k == 4  # `encoding` changed a copy, not this object
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_pursuit_encodes_with_the_dictionary_of_every_method(fitted, name):
+    method, x = fitted[name].encoding("pursuit", 3), planted(50, 9)
+    codes = method.encode(x)
+    assert torch.equal(codes, matching_pursuit(unit(x) - method.bias, method.dictionary, 3))
+    assert encoders_of(name) == (("own", "pursuit") if name in ("pca", "ica", "kmeans") else ("pursuit",))
+    own = fitted[name].encoding("own")
+    if "own" in encoders_of(name):
+        assert not torch.equal(own.encode(x), codes)
+    else:
+        with pytest.raises(NotImplementedError, match="has no encoder but matching pursuit"):
+            own.encode(x)
 
 
 def test_pca_with_every_component_is_exact(rows):

@@ -1,10 +1,33 @@
--- Purpose: explained variance (R2) and non-zero codes per row (L0) of every method on the rows of every model.
+-- Purpose: explained variance (R2) and non-zero codes per row (L0) of every method on the rows of every model, with
+--          the method's own encoder and with matching pursuit.
 -- Inputs:  frontier.parquet and seconds.parquet of one model (the times are in a file of their own, since they differ
 --          between runs with equal results).
--- Columns: model; method (an architecture of SAEs, or a baseline); k (requested codes per row); width (number of
---          directions); split (of the measured rows); r2, r2_image, r2_text, cosine, l0 as in the view saes; seconds
---          (time to fit the method).
+-- Columns: model; method (an architecture of SAEs, or a baseline); encoder (own: the method's own encoder; pursuit:
+--          non-negative matching pursuit with the method's dictionary, k steps a row); k (requested codes per row);
+--          width (number of directions); split (of the measured rows); r2, r2_image, r2_text, cosine, l0 as in the view
+--          saes; r2_at_k, r2_image_at_k, r2_text_at_k (R2 where L0 on the measured rows is exactly k); seconds (time to
+--          fit the method).
 -- Definition: docs/definitions.md, "Frontier".
--- Notes:   the catalog joins one such SELECT per model by UNION ALL.
-SELECT $model AS model, method, k, width, split, r2, r2_image, r2_text, cosine, l0, seconds
-FROM read_parquet($figures, hive_partitioning = false) AS figures JOIN read_parquet($seconds, hive_partitioning = false) AS times USING (method, k)
+-- Notes:   the catalog joins one such SELECT per model by UNION ALL. NMF, spherical k-means, random directions, data
+--          samples and mp have no encoder but pursuit. To compare dictionaries, compare rows of one k with the encoder
+--          pursuit, by r2_at_k; to compare encoders, compare the two rows of a method and k. r2_at_k is interpolated,
+--          linear in log L0, between two points of the same dictionary and encoder: its threshold is moved, or rounds
+--          are added, until L0 passes k; where the encoder cannot reach k, between the method's rows of other k. It is
+--          NULL where both fail, and in tables of earlier versions, which hold one encoder per method.
+SELECT
+    $model AS model, method,
+    coalesce(encoder, CASE WHEN method IN ('nmf', 'spherical', 'random', 'sample') THEN 'pursuit' ELSE 'own' END)
+        AS encoder,
+    k, width, split, r2, r2_image, r2_text, cosine, l0, r2_at_k, r2_image_at_k, r2_text_at_k, seconds
+FROM (
+    FROM read_parquet($figures, hive_partitioning = false)
+    UNION ALL BY NAME
+    SELECT
+        NULL::VARCHAR AS encoder, NULL::DOUBLE AS r2_at_k, NULL::DOUBLE AS r2_image_at_k, NULL::DOUBLE AS r2_text_at_k
+    WHERE false
+) AS figures
+JOIN (
+    SELECT method, k, any_value(seconds) AS seconds
+    FROM read_parquet($seconds, hive_partitioning = false)
+    GROUP BY method, k
+) AS times USING (method, k)
