@@ -101,16 +101,17 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         Architecture(
             name="batchtopk", label="BatchTopK", legend=0, colour="first", mark="o",
-            selection="batch", threshold="calibrated", foreign=True,
+            selection="batch", threshold="calibrated", foreign=True, saelens=(("batchtopk", "relu"),),
         ),
         Architecture(
             name="jumprelu", label="JumpReLU", legend=3, colour="fifth", mark="D",
             first_penalty=1e-2, threshold="learned", parameters={"penalty": PENALTY},
-            saelens=(("jumprelu", "relu"),), overcomplete="JumpSAE",
+            saelens=(("jumprelu", "relu"), ("gated", "relu")), overcomplete="JumpSAE",
         ),
         Architecture(
             name="matryoshka", label="Matryoshka", legend=2, colour="fourth", mark="^",
             selection="batch", threshold="calibrated", parameters={"prefixes": PREFIXES},
+            saelens=(("matryoshka_batchtopk", "relu"),),
         ),
     )
 }  # fmt: skip
