@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sae.architectures import ARCHITECTURES
 from sae.foreign import (
     Linear,
     Tensors,
@@ -33,9 +34,8 @@ WEIGHTS = "ae.pt"
 
 
 class Layout(NamedTuple):
-    """A class of dictionary_learning: the architecture with the same rule, and its tensors."""
+    """The tensors of a class of dictionary_learning."""
 
-    rule: str
     encoder: str  # name of the encoder's matrix
     encoder_bias: str
     decoder: str
@@ -54,20 +54,22 @@ class Layout(NamedTuple):
 
 LAYERS = ("encoder.weight", "encoder.bias", "decoder.weight")
 PARAMETERS = ("W_enc", "b_enc", "W_dec")
-MATRYOSHKA = Layout("matryoshka", *PARAMETERS, "b_dec", buffers=("k", "threshold", "group_sizes"))
-#: dict_class in config.json -> how it is read
+MATRYOSHKA = Layout(*PARAMETERS, "b_dec", buffers=("k", "threshold", "group_sizes"))
+#: dict_class in config.json -> its tensors
 CLASSES = {
-    "AutoEncoder": Layout("relu", *LAYERS, "bias"),
-    "AutoEncoderNew": Layout("relu", *LAYERS, "decoder.bias", subtracts=False),
+    "AutoEncoder": Layout(*LAYERS, "bias"),
+    "AutoEncoderNew": Layout(*LAYERS, "decoder.bias", subtracts=False),
     "GatedAutoEncoder": Layout(
-        "jumprelu", "encoder.weight", "mag_bias", "decoder.weight", "decoder_bias", more=("gate_bias", "r_mag")
+        "encoder.weight", "mag_bias", "decoder.weight", "decoder_bias", more=("gate_bias", "r_mag")
     ),
-    "JumpReluAutoEncoder": Layout("jumprelu", *PARAMETERS, "b_dec", subtracts=False, more=("threshold",)),
-    "AutoEncoderTopK": Layout("topk", *LAYERS, "b_dec", buffers=("k", "threshold")),
-    "BatchTopKSAE": Layout("batchtopk", *LAYERS, "b_dec", buffers=("k", "threshold")),
+    "JumpReluAutoEncoder": Layout(*PARAMETERS, "b_dec", subtracts=False, more=("threshold",)),
+    "AutoEncoderTopK": Layout(*LAYERS, "b_dec", buffers=("k", "threshold")),
+    "BatchTopKSAE": Layout(*LAYERS, "b_dec", buffers=("k", "threshold")),
     "MatryoshkaBatchTopKSAE": MATRYOSHKA,
-    "MatroyshkaBatchTopKSAE": MATRYOSHKA,  # how the versions before 0.1.0 spelled it
+    "MatroyshkaBatchTopKSAE": MATRYOSHKA,
 }
+#: dict_class -> the architecture with the same rule
+RULES = {name: row for row in ARCHITECTURES.values() for name in row.dictionary_learning}
 #: Keys of "trainer" that are read, and those on the training, which do not change the codes of a row.
 READ = frozenset(["activation_dim", "dict_class", "dict_size", "group_sizes", "k"])
 WITHOUT_EFFECT = frozenset([
@@ -97,17 +99,17 @@ def from_dictionary_learning(folder: str | Path, k: int | None = None) -> SAE:
     linear = _linear(layout, read)
     width, dim = linear.decoder.shape
     same_sizes(trainer, {"activation_dim": dim, "dict_size": width}, "trainer.", where, WEIGHTS)
-    kept, prefixes = 0, None
+    row, kept, prefixes = RULES[name], 0, None
     if "k" in layout.buffers:
         stated = {"trainer.k": trainer.get("k"), f"k of {WEIGHTS}": _number(state, "k", file)}
         kept = one_k(stated, k, width, where)
-    if layout.rule == "topk":
-        even_norms(linear.decoder, layout.rule, file)
+    if row.selection == "row":
+        even_norms(linear.decoder, row.name, file)
     elif "threshold" in layout.buffers:
         linear = linear._replace(threshold=_threshold(state, file).expand(width))
-    if layout.rule == "matryoshka":
+    if "group_sizes" in layout.buffers:
         prefixes = _prefixes(state, trainer, width, file, where)
-    return fold(linear, layout.rule, kept, "none", str(folder), prefixes)
+    return fold(linear, row.name, kept, "none", str(folder), prefixes)
 
 
 def _trainer(where: Path) -> tuple[dict[str, Any], Layout]:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sae.architectures import ARCHITECTURES
+from sae.architectures import ARCHITECTURES, Architecture
 from sae.foreign import (
     Linear,
     Tensors,
@@ -39,17 +39,11 @@ VERSION = "6.0.0"  # version of the layout that is written; older versions of SA
 NEWEST = 6  # a later layout may give known keys another meaning
 #: (architecture, activation function) in cfg.json -> the architecture of this project with the same rule. The first
 #: function of an architecture is its default.
-RULES = {pair: row.name for row in ARCHITECTURES.values() for pair in row.saelens}
+RULES = {pair: row for row in ARCHITECTURES.values() for pair in row.saelens}
 LINEAR = {"W_enc": "dC", "b_enc": "C", "W_dec": "Cd", "b_dec": "d"}
-#: architecture in cfg.json -> the axes of its tensors
-SHAPES = {
-    "standard": LINEAR,
-    "topk": LINEAR,
-    "jumprelu": LINEAR | {"threshold": "C"},
-    "gated": {"W_enc": "dC", "W_dec": "Cd", "b_dec": "d", "b_gate": "C", "b_mag": "C", "r_mag": "C"},
-    "batchtopk": LINEAR | {"topk_threshold": ""},
-    "matryoshka_batchtopk": LINEAR | {"topk_threshold": ""},
-}
+GATED = {"W_enc": "dC", "W_dec": "Cd", "b_dec": "d", "b_gate": "C", "b_mag": "C", "r_mag": "C"}
+#: kind of threshold of an architecture -> the axes of the tensor that holds it
+THRESHOLDS = {"learned": {"threshold": "C"}, "calibrated": {"topk_threshold": ""}}
 SCALES = ("scaling_factor", "finetuning_scaling_factor")  # names of the tensor that fine-tuning multiplies codes by
 READ = frozenset([
     "architecture", "activation_fn", "activation_fn_str", "activation_fn_kwargs", "k", "rescale_acts_by_decoder_norm",
@@ -126,24 +120,24 @@ def from_saelens(folder: str | Path, k: int | None = None) -> SAE:
     entries = read_json(where)
     refuse_unknown(entries, READ | WITHOUT_EFFECT, "", where)
     _version(entries, where)
-    architecture, rule = _rule(entries, where)
+    architecture, row = _rule(entries, where)
     scale, preprocessing = _normalisation(entries, folder)
     tensors = read_safetensors(file)
     scaled = _finetuned(tensors, entries, file, where)
-    shapes = dict(SHAPES[architecture])
-    if architecture == "jumprelu" and "log_threshold" in tensors:  # the parameter of trainings, versions 4 to 6
+    shapes = GATED if architecture == "gated" else LINEAR | THRESHOLDS.get(row.threshold, {})
+    if "threshold" in shapes and "log_threshold" in tensors:  # the parameter of trainings, versions 4 to 6
         shapes["log_threshold"] = shapes.pop("threshold")
     read = checked(tensors, shapes | dict.fromkeys(scaled, "C"), file)
     nothing_more(tensors, read, f"a {architecture} SAE has no such tensor, and it may change the codes", file)
     width, dim = read["W_dec"].shape
     same_sizes(entries, {"d_in": dim, "d_sae": width}, "", where, WEIGHTS)
-    linear = _linear(entries, architecture, read, where)._replace(scale=float(dim) ** 0.5 if scale is None else scale)
+    linear = _linear(entries, row, read, where)._replace(scale=float(dim) ** 0.5 if scale is None else scale)
     for name in scaled:  # multiplies codes after they are selected
         linear = linear._replace(decoder=linear.decoder * read[name][:, None])
-    if rule == "topk" and not _flag(entries, "rescale_acts_by_decoder_norm", False, where):
-        even_norms(linear.decoder, rule, where)
-    kept, prefixes = _k(entries, rule, k, width, where), _prefixes(entries, rule, width, where)
-    return fold(linear, rule, kept, preprocessing, str(folder), prefixes)
+    if row.selection == "row" and not _flag(entries, "rescale_acts_by_decoder_norm", False, where):
+        even_norms(linear.decoder, row.name, where)
+    kept, prefixes = _k(entries, row, k, width, where), _prefixes(entries, row, width, where)
+    return fold(linear, row.name, kept, preprocessing, str(folder), prefixes)
 
 
 def _version(entries: dict[str, Any], where: Path) -> None:
@@ -157,13 +151,14 @@ def _version(entries: dict[str, Any], where: Path) -> None:
         raise SAEFormatError(f"{where}: sae_lens_version is {version!r}; versions to {NEWEST} can be read")
 
 
-def _rule(entries: dict[str, Any], where: Path) -> tuple[str, str]:
+def _rule(entries: dict[str, Any], where: Path) -> tuple[str, Architecture]:
     """SAELens's architecture, and this project's one with the same rule for that architecture and activation."""
     architecture = entries.get("architecture", "standard")
-    if architecture not in list(SHAPES):
-        *others, last = SHAPES
+    known = list(dict.fromkeys(name for name, _ in RULES))
+    if architecture not in known:
+        *others, last = known
         raise SAEFormatError(f"{where}: architecture is {architecture!r}; {', '.join(others)} and {last} can be read")
-    allowed = {activation: rule for (of, activation), rule in RULES.items() if of == architecture}
+    allowed = {activation: row for (of, activation), row in RULES.items() if of == architecture}
     stated = {key: entries[key] for key in ("activation_fn_str", "activation_fn") if entries.get(key) is not None}
     for key, activation in stated.items():
         if activation not in list(allowed):
@@ -242,23 +237,25 @@ def _finetuned(tensors: Tensors, entries: dict[str, Any], file: Path, where: Pat
     return []
 
 
-def _linear(entries: dict[str, Any], architecture: str, read: Tensors, where: Path) -> Linear:
+def _linear(entries: dict[str, Any], row: Architecture, read: Tensors, where: Path) -> Linear:
     """The encoder, its bias and the thresholds, by the formula of the architecture."""
     decoder, bias = read["W_dec"], read["b_dec"]
     encoder = read["W_enc"].T.contiguous()
     threshold = torch.zeros(len(decoder))
-    if architecture == "gated":
+    if "r_mag" in read:
         encoder, encoder_bias, threshold = gated(encoder, read["r_mag"], read["b_mag"], read["b_gate"])
     else:
         encoder_bias = read["b_enc"]
-    if architecture == "jumprelu":
-        threshold = read["threshold"] if "threshold" in read else read["log_threshold"].exp()
-    ranked = architecture in ("batchtopk", "matryoshka_batchtopk")
-    if ranked:
+    if "threshold" in read:
+        threshold = read["threshold"]
+    if "log_threshold" in read:
+        threshold = read["log_threshold"].exp()
+    if "topk_threshold" in read:
         threshold = _running_threshold(entries, read["topk_threshold"], decoder, where)
-    elif architecture != "topk" and _flag(entries, "rescale_acts_by_decoder_norm", False, where):
+    if row.selection is None and _flag(entries, "rescale_acts_by_decoder_norm", False, where):
         raise SAEFormatError(
-            f"{where}: rescale_acts_by_decoder_norm is true; an SAE of architecture {architecture} has no such setting"
+            f"{where}: rescale_acts_by_decoder_norm is true; an SAE that keeps no fixed number of codes has no such "
+            "setting"
         )
     if not _flag(entries, "apply_b_dec_to_input", True, where):
         encoder_bias = encoder_bias + encoder @ bias  # this project subtracts the bias from every row first
@@ -279,27 +276,27 @@ def _running_threshold(entries: dict[str, Any], threshold: Tensor, decoder: Tens
     return threshold / norm
 
 
-def _k(entries: dict[str, Any], rule: str, given: int | None, width: int, where: Path) -> int:
+def _k(entries: dict[str, Any], row: Architecture, given: int | None, width: int, where: Path) -> int:
     """Codes per row: `k` of version 6, `activation_fn_kwargs.k` of versions 3 to 5, else, for topk, `given`.
 
-    0 for rules that do not use k, and where a batchtopk training kept a broken number of codes.
+    0 for rules that do not use k, and where the training kept a broken number of codes, such as 2.5.
     """
     options = entries.get("activation_fn_kwargs") or {}
     if not isinstance(options, dict):
         raise SAEFormatError(f"{where}: activation_fn_kwargs is {options!r}; an object is needed")
     refuse_unknown(options, frozenset({"k", "use_sparse_activations"}), "activation_fn_kwargs.", where)
-    if rule in ("batchtopk", "matryoshka"):
+    if row.selection == "batch":
         k = entries.get("k")
         return (
             0 if k is None or (isinstance(k, float) and not k.is_integer()) else whole_number(k, 1, width, "k", where)
         )
     stated = {"k": entries.get("k"), "activation_fn_kwargs.k": options.get("k")}
-    return one_k(stated, given, width, where) if rule == "topk" else 0
+    return one_k(stated, given, width, where) if row.selection == "row" else 0
 
 
-def _prefixes(entries: dict[str, Any], rule: str, width: int, where: Path) -> tuple[int, ...] | None:
+def _prefixes(entries: dict[str, Any], row: Architecture, width: int, where: Path) -> tuple[int, ...] | None:
     """The nested widths of a matryoshka SAE. SAELens adds the whole width if it is not the last one."""
-    if rule != "matryoshka":
+    if "prefixes" not in row.parameters:
         return None
     widths = entries.get("matryoshka_widths")
     if not isinstance(widths, list) or not widths:

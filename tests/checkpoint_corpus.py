@@ -180,7 +180,7 @@ SAELENS = [
     lens("uneven topk", V6 | AS_TOPK | {"k": 3}, W, says="ranks codes before the norms of its atoms"),
     lens("k above the width", V6 | AS_TOPK | {"k": 11}, TOPK, says="k is 11; a whole number from 1 to 10"),
     lens("jumprelu by norm", V6 | {"architecture": "jumprelu", "rescale_acts_by_decoder_norm": True}, JUMP,
-         says="an SAE of architecture jumprelu has no such setting"),
+         says="an SAE that keeps no fixed number of codes has no such"),
     lens("float8", V6 | {"dtype": "float8_e4m3fn"}, W, says="dtype is 'float8_e4m3fn'"),
     Odd("saelens torn file", {"cfg.json": V6, "sae_weights.safetensors": b"\x00\x01"},
          says="not a readable safetensors"),

@@ -189,7 +189,7 @@ def test_pickled_objects_are_never_run(tmp_path, monkeypatch):
     [
         (
             {"architecture": "temporal"},
-            r"cfg.json: architecture is 'temporal'; standard, topk, jumprelu, gated, batchtopk and matry",
+            r"cfg.json: architecture is 'temporal'; standard, topk, batchtopk, jumprelu, gated and matry",
         ),
         ({"normalize_activations": "layer_norm"}, "normalize_activations is 'layer_norm'; none, constant_norm"),
         ({"reshape_activations": "hook_z"}, "reshape_activations is 'hook_z'; none can be read"),
