@@ -9,14 +9,31 @@ import overcomplete.sae
 import pytest
 import sae_lens
 import torch
+from dictionary_learning.dictionary import AutoEncoder, AutoEncoderNew, GatedAutoEncoder, JumpReluAutoEncoder
+from dictionary_learning.trainers.batch_top_k import BatchTopKSAE as LearnedBatchTopK
+from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchTopKSAE
+from dictionary_learning.trainers.top_k import AutoEncoderTopK
 from overcomplete.sae import BatchTopKSAE, JumpSAE, TopKSAE
+from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+from sae_lens.saes.gated_sae import GatedSAE, GatedSAEConfig
 from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
+from sae_lens.saes.matryoshka_batchtopk_sae import (
+    MatryoshkaBatchTopKTrainingSAE,
+    MatryoshkaBatchTopKTrainingSAEConfig,
+)
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from sae_lens.saes.topk_sae import TopKSAE as LensTopKSAE
 from sae_lens.saes.topk_sae import TopKSAEConfig
 
 from sae.architectures import ARCHITECTURES
-from sae.interchange import from_overcomplete, from_saelens, to_overcomplete, to_saelens
+from sae.interchange import (
+    from_dictionary_learning,
+    from_overcomplete,
+    from_saelens,
+    read_checkpoint,
+    to_overcomplete,
+    to_saelens,
+)
 from sae.model import SAE, Config
 
 D, C, K = 32, 96, 5
@@ -67,11 +84,12 @@ def test_overcomplete_loads_what_we_write(tmp_path, architecture):
 
 
 @pytest.mark.parametrize("scaling", ["none", "constant_norm_rescale"])
-@pytest.mark.parametrize("kind", ["standard", "jumprelu", "topk"])
+@pytest.mark.parametrize("kind", ["standard", "jumprelu", "gated", "topk"])
 def test_we_read_what_saelens_saved(tmp_path, kind, scaling):
     classes = {
         "standard": (StandardSAE, StandardSAEConfig, {}),
         "jumprelu": (JumpReLUSAE, JumpReLUSAEConfig, {}),
+        "gated": (GatedSAE, GatedSAEConfig, {}),
         "topk": (LensTopKSAE, TopKSAEConfig, {"k": K, "rescale_acts_by_decoder_norm": True}),
     }
     sae_class, config_class, options = classes[kind]
@@ -122,3 +140,62 @@ def test_a_batch_topk_of_overcomplete_needs_its_running_threshold(tmp_path):
     torch.save(theirs.state_dict(), tmp_path / "sae.pt")
     ours = from_overcomplete(tmp_path / "sae.pt", threshold=float(theirs.running_threshold) - 1e-6)
     torch.testing.assert_close(ours.encode(ROWS), theirs.encode(ROWS)[1].detach(), **CLOSE)
+
+
+@pytest.mark.parametrize("by_norm", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+def test_we_read_a_checkpoint_of_a_batchtopk_training_of_saelens_as_its_inference_model(tmp_path, nested, by_norm):
+    """SAELens saves the inference model of such a training as a JumpReLU SAE. Both files must give the same SAE."""
+    options = {"d_in": D, "d_sae": C, "k": K, "rescale_acts_by_decoder_norm": by_norm}
+    if nested:
+        config = MatryoshkaBatchTopKTrainingSAEConfig(**options, matryoshka_widths=[8, 40, C])
+        training = MatryoshkaBatchTopKTrainingSAE(config)
+    else:
+        training = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**options))
+    scramble(training, seed=9)
+    training.topk_threshold.fill_(1.5)
+    training.save_model(tmp_path / "training")
+    ours = read_checkpoint(tmp_path / "training")
+    training.save_inference_model(tmp_path / "inference")
+    theirs = sae_lens.SAE.load_from_disk(tmp_path / "inference")
+    same(ours, theirs.encode(ROWS), theirs.W_dec, theirs(ROWS))
+    assert ours.config.prefixes == ((8, 40, C) if nested else None)
+    assert read_checkpoint(tmp_path / "inference").config.architecture == "jumprelu"
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        AutoEncoder(D, C), AutoEncoderNew(D, C), GatedAutoEncoder(D, C), JumpReluAutoEncoder(D, C),
+        AutoEncoderTopK(D, C, K), LearnedBatchTopK(D, C, K), MatryoshkaBatchTopKSAE(D, C, K, [8, 32, C - 40]),
+    ],
+    ids=lambda theirs: type(theirs).__name__,
+)  # fmt: skip
+def test_we_read_what_dictionary_learning_saved(tmp_path, theirs):
+    scramble(theirs, seed=10)
+    if isinstance(theirs, AutoEncoderTopK):  # its trainer keeps atoms at norm 1
+        theirs.decoder.weight.data = torch.nn.functional.normalize(theirs.decoder.weight.data, dim=0)
+    if hasattr(theirs, "k"):
+        theirs.threshold.fill_(1.5)
+    torch.save({name: tensor.cpu() for name, tensor in theirs.state_dict().items()}, tmp_path / "ae.pt")
+    entries = {"dict_class": type(theirs).__name__, "activation_dim": D, "dict_size": C, "k": K}
+    (tmp_path / "config.json").write_text(json.dumps({"trainer": entries, "buffer": {"io": "out"}}))
+    decoder = theirs.W_dec if hasattr(theirs, "W_dec") else theirs.decoder.weight.T
+    same(from_dictionary_learning(tmp_path), theirs.encode(ROWS), decoder, theirs(ROWS))
+
+
+def scramble(module, seed):
+    """Draw every parameter of a module; a threshold is not negative."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(torch.rand_like(parameter) if name == "threshold" else torch.randn_like(parameter))
+
+
+def same(ours, codes, decoder, rebuilt):
+    """Check what each code adds to a reconstruction, which does not depend on how norms are shared, and their sum."""
+    codes, decoder, mine = codes.detach(), decoder.detach(), ours.encode(ROWS)
+    assert 0 < int(codes.count_nonzero()) < codes.numel()
+    torch.testing.assert_close(mine, codes * decoder.norm(dim=1), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(ours.dictionary, torch.nn.functional.normalize(decoder, dim=1), **CLOSE)
+    torch.testing.assert_close(ours.decode(mine), rebuilt.detach(), atol=1e-4, rtol=1e-4)

@@ -60,6 +60,7 @@ class Architecture(Method):
     #: (architecture, activation function) of cfg.json in SAELens that have the same rule.
     saelens: tuple[tuple[str, str], ...] = ()
     overcomplete: str = ""  # the class of overcomplete that has the same rule
+    dictionary_learning: tuple[str, ...] = ()  # the classes of dictionary_learning that have the same rule
     parameters: dict[str, Parameter] = field(default_factory=dict)
 
 
@@ -98,24 +99,31 @@ ARCHITECTURES: dict[str, Architecture] = {
             name="relu", label="ReLU + L1", legend=4, colour="sixth", mark="v",
             first_penalty=1e-2, threshold="zero", foreign=True, parameters={"penalty": PENALTY},
             saelens=(("standard", "relu"),), overcomplete="SAE",
+            dictionary_learning=("AutoEncoder", "AutoEncoderNew"),
         ),
         Architecture(
             name="topk", label="TopK", legend=1, colour="second", mark="s",
             selection="row", threshold="none", foreign=True,
             saelens=(("topk", "topk"), ("standard", "topk")), overcomplete="TopKSAE",
+            dictionary_learning=("AutoEncoderTopK",),
         ),
         Architecture(
             name="batchtopk", label="BatchTopK", legend=0, colour="first", mark="o",
-            selection="batch", threshold="calibrated", foreign=True,
+            selection="batch", threshold="calibrated", foreign=True, saelens=(("batchtopk", "relu"),),
+            dictionary_learning=("BatchTopKSAE",),
         ),
         Architecture(
             name="jumprelu", label="JumpReLU", legend=3, colour="fifth", mark="D",
             first_penalty=1e-2, threshold="learned", parameters={"penalty": PENALTY},
-            saelens=(("jumprelu", "relu"),), overcomplete="JumpSAE",
+            saelens=(("jumprelu", "relu"), ("gated", "relu")), overcomplete="JumpSAE",
+            dictionary_learning=("JumpReluAutoEncoder", "GatedAutoEncoder"),
         ),
         Architecture(
             name="matryoshka", label="Matryoshka", legend=2, colour="fourth", mark="^",
             selection="batch", threshold="calibrated", parameters={"prefixes": PREFIXES},
+            saelens=(("matryoshka_batchtopk", "relu"),),
+            # versions before 0.1.0 spelled it Matroyshka
+            dictionary_learning=("MatryoshkaBatchTopKSAE", "MatroyshkaBatchTopKSAE"),
         ),
         Architecture(
             name="mp", label="MP-SAE", legend=5, colour="second", mark="x",

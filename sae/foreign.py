@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sae.architectures import ARCHITECTURES
-from sae.model import MEANS, SAE, Config, SAEFormatError
+from sae.model import MEANS, SAE, Config, SAEFormatError, unreadable
 
 Tensors = dict[str, Tensor]
 EVEN = 1e-3  # largest difference of the norms of atoms, as a share of the largest norm, at which they count as equal
@@ -28,14 +29,16 @@ class Linear(NamedTuple):
     decoder: Tensor  # [C, d]
     bias: Tensor  # [d]
     threshold: Tensor  # [C]
-    scale: float = 1.0  # factor that unit rows are multiplied by before they are encoded
+    scale: float = 1.0  # factor that rows are multiplied by before they are encoded
 
 
-def fold(linear: Linear, architecture: str, k: int, preprocessing: str, where: str) -> SAE:
+def fold(
+    linear: Linear, architecture: str, k: int, preprocessing: str, where: str, prefixes: tuple[int, ...] | None = None
+) -> SAE:
     """The SAE with unit atoms and the same reconstructions.
 
     Each code is multiplied by the norm of its atom, and so are its threshold, encoder row and encoder bias. `scale` is
-    folded in as well. A concept whose atom has norm 0 never fires.
+    folded in as well. A concept whose atom has norm 0 never fires. prefixes: the nested widths of matryoshka.
     """
     norm = linear.decoder.norm(dim=1) / linear.scale
     silent = norm == 0
@@ -45,7 +48,7 @@ def fold(linear: Linear, architecture: str, k: int, preprocessing: str, where: s
     config = Config(
         architecture=architecture, dim=dim, width=width, k=k, decoder_bias=bool((linear.bias != 0).any()),
         image_share="unknown", seed=0, epochs=0, batch_size=0, learning_rate=0.0, auxk=0.0, dead_after_epochs=0.0,
-        rows_seen=0, preprocessing=preprocessing,
+        rows_seen=0, preprocessing=preprocessing, prefixes=prefixes,
     )  # fmt: skip
     try:
         return SAE(
@@ -58,6 +61,16 @@ def fold(linear: Linear, architecture: str, k: int, preprocessing: str, where: s
         )
     except SAEFormatError as error:
         raise SAEFormatError(f"{where}: {str(error).removeprefix('SAE: ')}") from error
+
+
+def gated(encoder: Tensor, r_mag: Tensor, mag_bias: Tensor, gate_bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The encoder [C, d], encoder bias [C] and threshold [C] by which a JumpReLU SAE has the codes of a gated SAE.
+
+    A gated SAE (Rajamanoharan et al. 2024, arXiv 2404.16014) has the code relu(exp(r) p + b_mag) where p + b_gate > 0,
+    for the linear part p. With the pre-activation a = exp(r) p + b_mag, that condition is a > b_mag - exp(r) b_gate.
+    """
+    factor = r_mag.exp()
+    return encoder * factor[:, None], mag_bias, mag_bias - factor * gate_bias
 
 
 def even_norms(decoder: Tensor, architecture: str, where: Path | str) -> None:
@@ -147,3 +160,45 @@ def whole_bias(sae: SAE, modality: str | None) -> Tensor:
         raise ValueError('this SAE centres each modality apart: export it for "image" or for "text"')
     mean: Tensor = getattr(sae, MEANS[modality])
     return sae.bias + mean
+
+
+def read_state_dict(path: Path) -> Tensors:
+    """Tensors by name from a file of torch.save. Raises SAEFormatError for a file whose reading would run code."""
+    try:
+        with unreadable(path):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise SAEFormatError(
+            f"{path}: holds more than tensors, and reading that could run any code: save the state_dict() instead"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise SAEFormatError(f"{path}: not a readable file of torch.save ({error})") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise SAEFormatError(f"{path}: holds no state dict: a dictionary of tensors is needed")
+    return dict(state)
+
+
+def same_sizes(entries: dict[str, Any], sizes: dict[str, int], prefix: str, where: Path, file: str) -> None:
+    """Raise SAEFormatError for a size in a JSON file that is not the size of the tensors of `file`."""
+    for key, size in sizes.items():
+        if entries.get(key) is not None and entries[key] != size:
+            raise SAEFormatError(f"{where}: {prefix}{key} is {entries[key]!r}, but the tensors of {file} have {size}")
+
+
+def one_k(stated: dict[str, Any], given: int | None, width: int, where: Path) -> int:
+    """Codes per row of a topk SAE: the k that the files state under one key or several, else the `given` one.
+
+    stated: {key: value or None}. Raises SAEFormatError where k is not from 1 to the width, where two keys differ, and
+    where there is no k at all.
+    """
+    found = {key: whole_number(value, 1, width, key, where) for key, value in stated.items() if value is not None}
+    if len(set(found.values())) > 1:
+        one, other = list(found)[:2]
+        raise SAEFormatError(f"{where}: {one} is {found[one]}, but {other} is {found[other]}")
+    if found:
+        return next(iter(found.values()))
+    if not given:
+        raise SAEFormatError(
+            f"{where}: holds no k, the number of codes per row of a topk SAE: give k (in a study: saes.k)"
+        )
+    return whole_number(given, 1, width, "the given k", where)

@@ -6,7 +6,6 @@ Every tensor and every key is known here, or the file is refused. Pickled object
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,13 @@ from sae.foreign import (
     fold,
     is_topk,
     nothing_more,
+    read_state_dict,
     refuse_pursuit,
     refuse_unknown,
     whole_bias,
     whole_number,
 )
-from sae.model import SAE, SAEFormatError, pre_activations, read_json, unreadable
+from sae.model import SAE, SAEFormatError, pre_activations, read_json
 from sae.rows import Matrix
 
 WEIGHTS = "state_dict.pt"
@@ -105,7 +105,7 @@ def from_overcomplete(
         raise ValueError(f'normalization is {normalization!r}; "l2" or "identity" can be read')
     path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
-    state = _state_dict(file)
+    state = read_state_dict(file)
     has_thresholds = "thresholds" in state
     linear = _linear(state, NORMALIZATIONS[normalization], file)
     width, dim = linear.decoder.shape
@@ -157,7 +157,7 @@ def _linear(state: Tensors, normalization: Callable[[Tensor], Tensor], file: Pat
         shapes |= dict.fromkeys((NORM + part for part in ("running_mean", "running_var", "weight", "bias")), "C")
     if "thresholds" in state:
         shapes["thresholds"] = "C"
-    nothing_more(state, shapes, "only linear encoders can be taken over", file)
+    nothing_more(state, shapes, "only linear encoders of overcomplete can be taken over", file)
     state = checked(state, shapes, file)
     scale = state["dictionary.multiplier"].exp()
     encoder, encoder_bias = state[weight], state[bias]
@@ -225,19 +225,3 @@ def _calibrated(sae: SAE, rows: tuple[Matrix, Matrix]) -> SAE:
 
     threshold = calibrate(pre, batches, sae.config.k)
     return SAE(sae.encoder, sae.encoder_bias, sae.dictionary, sae.bias, threshold, sae.config)
-
-
-def _state_dict(path: Path) -> Tensors:
-    """Tensors by name from a file of torch.save. Raises SAEFormatError for a file whose reading would run code."""
-    try:
-        with unreadable(path):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise SAEFormatError(
-            f"{path}: holds more than tensors, and reading that could run any code: save the state_dict() instead"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise SAEFormatError(f"{path}: not a readable file of torch.save ({error})") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise SAEFormatError(f"{path}: holds no state dict: a dictionary of tensors is needed")
-    return dict(state)

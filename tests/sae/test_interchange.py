@@ -195,10 +195,13 @@ def test_pickled_objects_are_never_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"architecture": "gated"}, r"cfg.json: architecture is 'gated'; standard, jumprelu and topk can be read"),
-        ({"normalize_activations": "layer_norm"}, "normalize_activations is 'layer_norm'; none and constant_norm"),
+        (
+            {"architecture": "temporal"},
+            r"cfg.json: architecture is 'temporal'; standard, topk, batchtopk, jumprelu, gated and matry",
+        ),
+        ({"normalize_activations": "layer_norm"}, "normalize_activations is 'layer_norm'; none, constant_norm"),
         ({"reshape_activations": "hook_z"}, "reshape_activations is 'hook_z'; none can be read"),
-        ({"architecture": "topk", "k": 1}, "ranks codes before the norms of its atoms"),
+        ({"architecture": "topk", "k": 1}, "cannot read threshold: a topk SAE has no such tensor"),
     ],
 )
 def test_what_saelens_has_and_we_do_not_is_refused(tmp_path, changes, says):
@@ -259,10 +262,14 @@ def test_a_checkpoint_is_known_by_its_files_and_must_fit_the_model(tmp_path):
     assert kind_of(tmp_path / "over" / "state_dict.pt") == "overcomplete"
     with pytest.raises(SAEFormatError, match=r"own: takes rows of 6 dimensions, the model's have 8"):
         load_checkpoint(tmp_path / "own", dim=8)
-    with pytest.raises(SAEFormatError, match=r"no such file or folder; a checkpoint is a folder with sae\.safetensors"):
+    with pytest.raises(
+        SAEFormatError, match=r"no such file or folder; a checkpoint is a folder of bridgescope \(sae\.safetensors"
+    ):
         kind_of(tmp_path / "nowhere")
-    with pytest.raises(SAEFormatError, match="no SAE that can be read"):
+    with pytest.raises(SAEFormatError, match=r"holds several folders of SAEs: name one of them, such as .*lens"):
         kind_of(tmp_path)
+    with pytest.raises(SAEFormatError, match="no SAE that can be read"):
+        kind_of(tmp_path / "own" / "config.json")
 
 
 def test_an_atom_of_norm_zero_never_fires(tmp_path):
@@ -390,9 +397,9 @@ def test_a_topk_sae_without_a_usable_k_is_refused(tmp_path, entries, says):
         ({"architecture": "standard", "activation_fn": "tanh-relu"}, r"cfg.json: activation_fn is 'tanh-relu'"),
         ({"activation_fn_str": "topk"}, r"activation_fn_str is 'topk'; .* architecture jumprelu can be read with relu"),
         ({"activation_fn_str": ["relu"]}, r"activation_fn_str is \['relu'\]"),
-        ({"architecture": "batchtopk"}, r"architecture is 'batchtopk'"),
+        ({"architecture": "batchtopk"}, r"missing tensor topk_threshold"),
         ({"architecture": ["topk"]}, r"architecture is \['topk'\]"),
-        ({"finetuning_scaling_factor": True}, r"cfg.json: finetuning_scaling_factor is True"),
+        ({"finetuning_scaling_factor": True}, r"one tensor, scaling_factor or finetuning_scaling_factor, is needed"),
         ({"normalize_activations": True}, r"normalize_activations is True"),
         ({"normalize_activations": "expected_average_only_in"}, r"is 'expected_average_only_in'"),
         ({"hook_name": "blocks.1.attn.hook_z"}, r"reshape_activations is 'hook_z'"),
