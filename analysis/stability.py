@@ -38,7 +38,7 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 
 
 def write_matches(analysis: Analysis) -> Path:
-    """Write matches.parquet: the exact assignment between the concepts of two SAEs, for each pair of SAEs of two seeds.
+    """Write matches.parquet: the best assignment between the concepts of two SAEs, for each pair of SAEs of two seeds.
 
     The SAEs are those of a setting and of its data diets, which train the same setting on other data. Each pair of SAEs
     has rows in both orders. One pair is computed at a time. Raises BadInput where two SAEs differ in width.
@@ -48,12 +48,12 @@ def write_matches(analysis: Analysis) -> Path:
     with open_pieces(analysis.out, "matches", MATCHES) as file:
         for a, b in pairs_of_seeds(trained)[seeds[0], seeds[-1]]:
             nets = (SAE.load(analysis.store / trained[name].dataset.path) for name in (a, b))
-            for rows in matches_of_pair(trained[a], next(nets), trained[b], next(nets)):
+            for rows in matches_of_pair(trained[a], next(nets), trained[b], next(nets), analysis.device):
                 add_piece(file, rows)
     return analysis.out / "matches.parquet"
 
 
-def matches_of_pair(a: Entry, net_a: SAE, b: Entry, net_b: SAE) -> list[pl.DataFrame]:
+def matches_of_pair(a: Entry, net_a: SAE, b: Entry, net_b: SAE, device: str) -> list[pl.DataFrame]:
     """The rows of `matches` of two SAEs: one table for (a, b) and one for (b, a).
 
     Raises BadInput where the SAEs differ in width.
@@ -64,7 +64,7 @@ def matches_of_pair(a: Entry, net_a: SAE, b: Entry, net_b: SAE) -> list[pl.DataF
             f"{a.dataset.path} ({a.sae}, seed {a.seed}): {net_a.config.width}, "
             f"{b.dataset.path} ({b.sae}, seed {b.seed}): {net_b.config.width}: run the study with --only train"
         )
-    assigned, cosines, *_ = match(net_a.dictionary.numpy(), net_b.dictionary.numpy())
+    assigned, cosines, *_ = match(net_a.dictionary.numpy(), net_b.dictionary.numpy(), device)
     concepts = np.arange(len(assigned))
     return [_matched(a, b, concepts, assigned, cosines), _matched(b, a, assigned, concepts, cosines)]
 
