@@ -7,7 +7,8 @@ rows of the dictionary, or both. `figures` computes the same figures for the stu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import duckdb
@@ -142,7 +143,7 @@ def bridges(
 
 def bridges_of(pairs: PairedCodes, D: np.ndarray, classes: list[str], min_pairs: int) -> Bridges:
     """The result of `bridges` for pairs that are already indexed; D [C, d] float64."""
-    parts = [part for (part,) in pairs.scores([D], classes, min_pairs)]
+    parts = [part for (part,) in pairs.scores(D, [None], classes, min_pairs, lambda scores: scores)]
     concepts = np.concatenate([part.concepts for part in parts])
     rows = np.concatenate([part.rows for part in parts])
     columns = {
@@ -239,12 +240,12 @@ def bridge_nulls(
     """
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PERMUTED,)))
     captions = np.bincount(pairs.pair_image, minlength=len(pairs.image.indptr) - 1)
-    shuffled_rows = [D[random.permutation(len(D))] for _ in range(draws)]
+    orders = [random.permutation(len(D)) for _ in range(draws)]
     drawn: dict[str, list[dict[str, float]]] = {name: [] for name in NULLS}
-    drawn["dictionary_permuted"] = list(figures(pairs.scores(shuffled_rows, classes, min_pairs)))
-    for rows in shuffled_rows:
+    drawn["dictionary_permuted"] = figures(pairs, D, orders, classes, min_pairs)
+    for order in orders:
         shuffled = pairs.with_images(permuted_among_equals(captions, random))
-        images_permuted, both_permuted = figures(shuffled.scores([D, rows], classes, min_pairs))
+        images_permuted, both_permuted = figures(shuffled, D, [None, order], classes, min_pairs)
         drawn["images_permuted"].append(images_permuted)
         drawn["both_permuted"].append(both_permuted)
     return drawn
@@ -262,49 +263,53 @@ def permuted_among_equals(captions: np.ndarray, random: np.random.Generator) -> 
     return image_of
 
 
-def figures(blocks: Iterable[list[Scores]]) -> Iterator[dict[str, float]]:
-    """Yield one dict of figures per dictionary. blocks: the result of `PairedCodes.scores`.
+def figures(
+    pairs: PairedCodes, D: np.ndarray, orders: Sequence[np.ndarray | None], classes: list[str], min_pairs: int
+) -> list[dict[str, float]]:
+    """One dict of figures for each order of the rows of D [C, d]; see `PairedCodes.scores` for the arguments.
 
     For each kind of bridge (raw, covariance): <kind>_total is the sum of all cells, and <kind>_positive is the sum of
     the positive cells. Three figures are shares of <kind>_positive: <kind>_self_share (cells with i = j),
     <kind>_opposite_share (cells of a unimodal image concept and a unimodal text concept), and <kind>_top_<n>_share (the
     n highest cells with enough pairs). top_bridge, top_covariance_bridge and top_correlation_bridge are the highest
-    scores of cells with enough pairs.
+    scores of cells with enough pairs. Only the summaries of blocks are held in memory, not their scores.
     """
-    parts = [[_part(scores) for scores in block] for block in blocks]
-    yield from (_figures(list(parts_of_one)) for parts_of_one in zip(*parts, strict=True))
+    blocks = pairs.scores(D, orders, classes, min_pairs, _summary)
+    return [_figures(one) for one in functools.reduce(lambda whole, block: list(map(_joined, whole, block)), blocks)]
 
 
-class _Part(NamedTuple):
-    """The totals and the highest cells of one block. The figures are computed from the `_Part` of every block."""
+class _Summary(NamedTuple):
+    """The totals and the highest cells of one block or of several blocks."""
 
     totals: np.ndarray
     top: list[np.ndarray]
     correlation: float
 
 
-def _part(scores: Scores) -> _Part:
+def _summary(scores: Scores) -> _Summary:
     top = [_highest(scores.rows[:, 1 + kind], max(TOPS)) for kind in range(len(KINDS))]
     known = scores.rows[:, 3][~np.isnan(scores.rows[:, 3])]
-    return _Part(scores.totals, top, float(known.max(initial=-np.inf)))
+    return _Summary(scores.totals, top, float(known.max(initial=-np.inf)))
 
 
-def _figures(parts: list[_Part]) -> dict[str, float]:
-    totals = joined([part.totals for part in parts])
+def _joined(a: _Summary, b: _Summary) -> _Summary:
+    top = [_highest(np.concatenate(both), max(TOPS)) for both in zip(a.top, b.top, strict=True)]
+    return _Summary(a.totals + b.totals, top, max(a.correlation, b.correlation))
+
+
+def _figures(whole: _Summary) -> dict[str, float]:
     image, text = CLASSES.index("image"), CLASSES.index("text")
     values: dict[str, float] = {}
     for k, kind in enumerate(KINDS):
-        positive = totals[k, :, 0]
-        whole = float(positive.sum())
-        top = _highest(np.concatenate([part.top[k] for part in parts]), max(TOPS))
-        values[f"{kind}_total"] = float(totals[k].sum())
-        values[f"{kind}_positive"] = whole
-        values[f"{kind}_self_share"] = _share(float(positive[1].sum()), whole)
-        values[f"{kind}_opposite_share"] = _share(float(positive[0, image, text] + positive[0, text, image]), whole)
-        values |= {f"{kind}_top_{n}_share": _share(float(top[:n].clip(0).sum()), whole) for n in TOPS}
+        positive, top = whole.totals[k, :, 0], whole.top[k]
+        total = float(positive.sum())
+        values[f"{kind}_total"] = float(whole.totals[k].sum())
+        values[f"{kind}_positive"] = total
+        values[f"{kind}_self_share"] = _share(float(positive[1].sum()), total)
+        values[f"{kind}_opposite_share"] = _share(float(positive[0, image, text] + positive[0, text, image]), total)
+        values |= {f"{kind}_top_{n}_share": _share(float(top[:n].clip(0).sum()), total) for n in TOPS}
         values["top_bridge" if kind == "raw" else "top_covariance_bridge"] = float(top[0]) if len(top) else np.nan
-    best = max(part.correlation for part in parts)
-    values["top_correlation_bridge"] = float(best) if np.isfinite(best) else np.nan
+    values["top_correlation_bridge"] = whole.correlation if np.isfinite(whole.correlation) else np.nan
     return values
 
 

@@ -6,22 +6,21 @@ bytes.
 """
 
 import copy
-import itertools
-import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from analysis.coactivation_kernels import by_item_, coactivate_, score_
+from analysis.workers import cores, in_order
 
 CLASSES = ("image", "text", "bimodal", "silent")
 KINDS = ("raw", "covariance")
-BLOCK = 128  # image concepts per block: a float64 block of 8,192 columns takes 8 MB, and a thread holds three blocks
+BLOCK = 128  # image concepts per block, up to 8,192 concepts
+CELLS = 2**20  # most cells per block: a float64 block takes 8 MB, and a thread holds four of them and its scores
 ROUNDING = 1e-14  # a variance below this share of the squared mean is a rounding error, and counts as 0
 Block = TypeVar("Block")
+Result = TypeVar("Result")
 
 
 class Codes(NamedTuple):
@@ -88,14 +87,30 @@ class PairedCodes:
         other.index = self.index._replace(pair_start=start, pair_captions=captions)
         return other  # each image is in as many pairs as before, so the moments are the same
 
-    def scores(self, dictionaries: Sequence[np.ndarray], classes: list[str], min_pairs: int) -> Iterator[list[Scores]]:
-        """Yield one list per block of image concepts: the scores with each dictionary [C, d] (float64, unit rows)."""
+    def scores(
+        self,
+        D: np.ndarray,
+        orders: Sequence[np.ndarray | None],
+        classes: list[str],
+        min_pairs: int,
+        of: Callable[[Scores], Result],
+    ) -> Iterator[list[Result]]:
+        """Yield one list per block of image concepts: of(scores) with the rows of D in each of the given orders.
+
+        D: the dictionary [C, d] (float64, unit rows). orders: permutations [C] of its rows, or None for D itself. `of`
+        is called in the thread that computed the scores, so that only its results are kept. A permuted dictionary is
+        never in memory: its cosines are those of D, permuted.
+        """  # fmt: skip
         code_of = np.array([CLASSES.index(name) for name in classes], np.int8)
 
-        def of_block(start: int) -> list[Scores]:
-            stop = min(start + BLOCK, self.width)
-            sums, counts = _coactivated(self.index, start, stop, self.width)
-            return [self._scored(start, sums, counts, D[start:stop] @ D.T, code_of, min_pairs) for D in dictionaries]
+        def of_block(start: int) -> list[Result]:
+            rows = slice(start, min(start + block_rows(self.width), self.width))
+            sums, counts = _coactivated(self.index, start, rows.stop, self.width)
+            results = []
+            for order in orders:
+                cosine = D[rows] @ D.T if order is None else np.take(D[order[rows]] @ D.T, order, axis=1)
+                results.append(of(self._scored(start, sums, counts, cosine, code_of, min_pairs)))
+            return results
 
         yield from _in_order(of_block, self.width)
 
@@ -127,7 +142,7 @@ def coactivation(
     G, pairs = np.zeros((width, width)), np.zeros((width, width), np.int64)
 
     def of_block(start: int) -> None:
-        stop = min(start + BLOCK, width)
+        stop = min(start + block_rows(width), width)
         coactivate_(start, stop, *index[:-1], *index.text, G[start:stop], pairs[start:stop])
 
     list(_in_order(of_block, width))
@@ -148,19 +163,14 @@ def codes_by_item(position: np.ndarray, concept: np.ndarray, value: np.ndarray, 
     return Codes(start, concepts, values)
 
 
-def _in_order(of_block: Callable[[int], Block], width: int) -> Iterator[Block]:
-    """Yield `of_block(start)` for every block of image concepts, in the order of the blocks, on one thread per core.
+def block_rows(width: int) -> int:
+    """Image concepts per block: BLOCK, or fewer where a block would have more than CELLS cells."""
+    return max(1, min(BLOCK, CELLS // width))
 
-    At most two blocks per thread are submitted at a time, so that results do not accumulate in memory.
-    """
-    threads = os.cpu_count() or 1
-    starts = iter(range(0, width, BLOCK))
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = deque(pool.submit(of_block, start) for start in itertools.islice(starts, 2 * threads))
-        while waiting:
-            block = waiting.popleft().result()
-            waiting.extend(pool.submit(of_block, start) for start in itertools.islice(starts, 1))
-            yield block
+
+def _in_order(of_block: Callable[[int], Block], width: int) -> Iterator[Block]:
+    """Yield `of_block(start)` for every block of image concepts, in the order of the blocks, on one thread per core."""
+    yield from in_order(of_block, range(0, width, block_rows(width)), cores())
 
 
 def _coactivated(index: _Index, start: int, stop: int, width: int) -> tuple[np.ndarray, np.ndarray]:

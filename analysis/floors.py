@@ -22,7 +22,7 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
     entry, net = analysis.sae
     tables = []
     for null, floor in (("floor_random", floor_random), ("floor_matched", floor_matched)):
-        cosines = floor(net.dictionary.numpy(), DRAWS, entry.seed or 0)
+        cosines = floor(net.dictionary.numpy(), DRAWS, entry.seed or 0, analysis.device)
         draws, width = cosines.shape
         columns = {
             **keys_of(entry), "null": null, "draw": np.repeat(np.arange(draws), width),

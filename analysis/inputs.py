@@ -37,6 +37,7 @@ class Analysis:
     split: str = "all"  #: side of the split that is counted: 'heldout', 'train' or 'all'
     min_pairs: int = 1
     data_half: str | None = None  #: the half of the images on which the SAE was trained
+    device: str = "cpu"  #: where concepts are matched; another device changes cosines by rounding
 
     @property
     def model(self) -> str:

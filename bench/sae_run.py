@@ -188,10 +188,11 @@ def together(spec: Spec) -> dict[str, float]:
     """Train the seeds as the stage train does: in parallel, one core each. Returns what `in_turn` does."""
     from sae import SAE
     from tasks.children import in_process, side_by_side
+    from tasks.devices import processes_on
 
     with tempfile.TemporaryDirectory() as folder:
         jobs = [(spec, seed, f"{folder}/{seed}") for seed in range(spec["seeds"])]
-        with side_by_side(len(jobs)) as pool:
+        with side_by_side(processes_on("cpu", len(jobs))) as pool:
             futures = [pool.submit(in_process, one_seed, job, f"seed {job[1]}") for job in jobs]
             times = [future.result() for future in futures]
         r2 = [held_out(spec, _of(SAE.load(Path(job[2]))))["r2"] for job in jobs]

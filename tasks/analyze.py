@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.parts import pairs_of_seeds, versions
 from storage.dataset import Dataset
 from storage.runs import Entry
+from tasks.devices import device_at_hand
 from tasks.stage import Runtime, stage
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def space(out: Path, entries: Entries, heldout: float, split: str, statistics: d
     return _computed("model", Analysis(runtime.store, _read(entries), out, heldout, split))
 
 
-@stage("measures", version="1")
+@stage("measures", version="1", on_device=True)
 def measures(
     out: Path,
     entries: Entries,
@@ -54,11 +55,12 @@ def measures(
     """
     from analysis.inputs import Analysis
 
-    analysis = Analysis(runtime.store, _read(entries), out, heldout, split, min_pairs, data_half)
+    device = device_at_hand(runtime.device)
+    analysis = Analysis(runtime.store, _read(entries), out, heldout, split, min_pairs, data_half, device)
     return _computed("sae", analysis, runtime.store / space.path)
 
 
-@stage("matchings", version="1")
+@stage("matchings", version="1", on_device=True)
 def matching(out: Path, entries: Entries, statistics: dict[str, str], runtime: Runtime) -> int:
     """Match the concepts of every two SAEs of two seeds. The SAEs belong to one setting and its data diets.
 
@@ -71,7 +73,8 @@ def matching(out: Path, entries: Entries, statistics: dict[str, str], runtime: R
     from analysis.statistic import compute
 
     with duckdb.connect(config={"threads": 1}) as con:
-        return compute(con, Analysis(runtime.store, _read(entries), out), "pair")
+        device = device_at_hand(runtime.device)
+        return compute(con, Analysis(runtime.store, _read(entries), out, device=device), "pair")
 
 
 @stage("tables", version="2")

@@ -74,14 +74,14 @@ _thread = threading.local()  # its attribute `idle`: the waiting processes, shar
 
 
 @contextmanager
-def side_by_side(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool of one thread per core or per job, whichever is fewer. Its threads share their child processes.
+def side_by_side(processes: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of as many threads as processes may run at once. Its threads share their child processes.
 
     A process takes seconds to start, so it is used again for a later call of `in_process`. When the block ends, also by
     an error or an interrupt, queued jobs are cancelled and running processes terminated.
     """
     idle = Waiting()
-    pool = ThreadPoolExecutor(min(jobs, os.cpu_count() or 1), initializer=setattr, initargs=(_thread, "idle", idle))
+    pool = ThreadPoolExecutor(processes, initializer=setattr, initargs=(_thread, "idle", idle))
     try:
         yield pool
     finally:

@@ -11,6 +11,7 @@ from storage.activations import Activations, write_activations
 from storage.dataset import Dataset
 from storage.embeddings import NDArray
 from storage.rows import Ints, select
+from tasks.devices import device_at_hand
 from tasks.stage import Runtime, stage
 
 if TYPE_CHECKING:
@@ -19,13 +20,17 @@ if TYPE_CHECKING:
 BLOCK = 8192  # rows encoded at a time; this limits the memory of the dense codes
 
 
-@stage("activations", version="1")
+@stage("activations", version="1", on_device=True)
 def export(out: Path, sae: Dataset, pairs: Dataset, embeddings: Dataset, shard: int, runtime: Runtime) -> int:
-    """Write the activations of an SAE on one shard."""
+    """Write the activations of an SAE on one shard. The codes are computed on the study's device.
+
+    On another device a code differs by the rounding of float32, and a code that lies as close to the threshold may be
+    there on one device only. Items and concepts have the same order.
+    """
     from sae import SAE
 
     rows = select(runtime.store, [pairs], [embeddings], heldout=0.0)
-    model = SAE.load(runtime.store / sae.path)
+    model = SAE.load(runtime.store / sae.path, device_at_hand(runtime.device))
     image = encode(model, rows.image, rows.image_id, "image")
     return write_activations(out / f"{shard}.parquet", image, encode(model, rows.text, rows.pair_id, "text"))
 
@@ -34,9 +39,9 @@ def encode(model: SAE, x: NDArray, ids: Ints, modality: str) -> Activations:
     """Return the non-zero codes of the rows `x` (float32 [n, d], one modality). `ids` are the item ids of the rows."""
     items, concepts, values = [ids[:0]], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
     for start in range(0, len(x), BLOCK):
-        codes = model.encode(x[start : start + BLOCK], modality).numpy()
-        item, concept = codes.nonzero()
-        items.append(ids[start : start + BLOCK][item])
-        concepts.append(concept.astype(np.int32))
-        values.append(codes[item, concept])
+        codes = model.encode(x[start : start + BLOCK], modality)
+        item, concept = codes.nonzero(as_tuple=True)  # on the device: only the non-zero codes leave it
+        items.append(ids[start : start + BLOCK][item.cpu().numpy()])
+        concepts.append(concept.cpu().numpy().astype(np.int32))
+        values.append(codes[item, concept].cpu().numpy())
     return Activations(np.concatenate(items), np.concatenate(concepts), np.concatenate(values))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from storage.dataset import Dataset
 from tasks.children import Watch, in_process
+from tasks.devices import device_of
 
 
 class Fit(NamedTuple):
@@ -40,7 +41,6 @@ def fit(job: Fit, watch: Watch) -> int:
     If `job.out` holds a checkpoint, the training continues from this checkpoint.
     """
     import polars as pl
-    import torch
 
     import sae
     from storage.rows import select
@@ -51,7 +51,7 @@ def fit(job: Fit, watch: Watch) -> int:
     rows = select(job.store, job.pairs, job.embeddings, job.heldout, "train", half, normalised=False)
     settings = sae.Settings(**setting)
     label = f"train  width {settings.width}, k {settings.k}, seed {job.seed}"
-    device = job.device if job.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(job.device)
     with bar(1, label, "steps", show=job.progress, position=job.seed % 8) as progress:
 
         def on_step(step: int, steps: int, stats: dict[str, float]) -> None:

@@ -1,16 +1,16 @@
 """Frontier: explained variance (R2) and non-zero codes per row (L0) of every method on the rows of one model.
 
-The work is divided among child processes, one per core.
+The work is divided among child processes: one per core of a CPU, or a single one on a GPU.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from storage.dataset import Dataset
 from tasks.children import Watch, in_process, side_by_side
+from tasks.devices import device_of, processes_on
 from tasks.stage import Runtime, stage
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def frontier(
     from sae.frontier import AT_K, along_k, parts
 
     all_parts = parts(methods, k)
-    count = min(len(all_parts), os.cpu_count() or 1)  # a process takes seconds to start, so it gets many parts
+    count = processes_on(runtime.device, len(all_parts))  # a process takes seconds to start, so it gets many parts
     shared = (runtime.store, pairs, embeddings, heldout, setting)
     jobs = [Measure(*shared, all_parts[i::count], runtime.device) for i in range(count)]
     with side_by_side(count) as pool:
@@ -67,15 +67,13 @@ def frontier(
 
 def measure_parts(job: Measure, watch: Watch) -> list[dict[str, Any]]:
     """Measure the parts of a job, in a child process. Returns one row per method, encoder and k."""
-    import torch
-
     from sae import Settings
     from sae.frontier import Pair, measure
     from storage.rows import select
 
     sides = [select(job.store, job.pairs, job.embeddings, job.heldout, side) for side in ("train", "heldout")]
     training, heldout = (Pair(rows.image, rows.text) for rows in sides)
-    device = job.device if job.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(job.device)
     measured = []
     for part in job.parts:
         watch()

@@ -1,4 +1,4 @@
-"""Train: one cached task per SAE. When several seeds are missing, they are trained in parallel first."""
+"""Train: one cached task per SAE. When several seeds are missing, they are trained together first."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from storage.dataset import Dataset
 from tasks.children import ChildFailed, side_by_side
+from tasks.devices import processes_on
 from tasks.fit import Fit, fit_in_process
 from tasks.stage import Runtime, stage
 
@@ -27,13 +28,13 @@ def sae(
 
 
 def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[ChildFailed | None]:
-    """Make the datasets of several seeds in parallel, one per core.
+    """Make the datasets of several seeds: in parallel, one per core, on a CPU, and one after another on a GPU.
 
     This function is not cached: the task of each seed adopts its dataset. A seed that fails does not stop the other
     seeds. Returns for each job its ChildFailed error, or None. Any other exception, such as that of a full disk, is
     raised when all jobs have ended.
     """
-    with side_by_side(len(jobs)) as pool:
+    with side_by_side(processes_on(runtime.device, len(jobs))) as pool:
         runs = [pool.submit(sae.make, runtime, **job) for job in jobs]
         errors = [run.exception() for run in runs]
         if other := [error for error in errors if not isinstance(error, ChildFailed | None)]:

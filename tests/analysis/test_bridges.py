@@ -48,7 +48,7 @@ def pairs_of(z_I, z_T, owner) -> PairedCodes:
 @settings(max_examples=20, deadline=None)
 def test_figures_agree_with_dense_numpy(seed):
     z_I, z_T, owner, D = case(seed)
-    (summary,) = figures(pairs_of(z_I, z_T, owner).scores([D], CLASS_LIST, 3))
+    (summary,) = figures(pairs_of(z_I, z_T, owner), D, [None], CLASS_LIST, 3)
     I, T = z_I[owner].astype(float), z_T.astype(float)  # noqa: E741
     G, cosine = I.T @ T / len(owner), D @ D.T
     scores = {"raw": G * cosine, "covariance": (G - np.outer(I.mean(0), T.mean(0))) * cosine}
@@ -89,7 +89,7 @@ def test_expected_coactivation_of_permuted_images_is_the_product_of_means():
     totals = []
     for _ in range(400):
         shuffled = pairs.with_images(permuted_among_equals(np.full(20, 2), random))
-        (summary,) = figures(shuffled.scores([D], CLASS_LIST, 1))
+        (summary,) = figures(shuffled, D, [None], CLASS_LIST, 1)
         totals.append([summary["raw_total"], summary["covariance_total"]])
     means = (pairs.moments_image.mean @ D) @ (pairs.moments_text.mean @ D)
     error = np.std(totals, 0) / 20
@@ -112,7 +112,7 @@ def test_nulls_are_repeatable_and_leave_alone_what_they_do_not_permute():
     assert list(nulls) == list(NULLS)
     assert all(len(draws) == 5 for draws in nulls.values())
     assert nulls == bridge_nulls(pairs, D, CLASS_LIST, 1, draws=5, seed=7)
-    (real,) = figures(pairs.scores([D], CLASS_LIST, 1))
+    (real,) = figures(pairs, D, [None], CLASS_LIST, 1)
     # The bridge of a concept with itself is the same with a permuted dictionary, since its cosine |D_i|^2 is always 1.
     own = [one["raw_self_share"] * one["raw_positive"] for one in nulls["dictionary_permuted"]]
     assert own == pytest.approx([real["raw_self_share"] * real["raw_positive"]] * 5)
@@ -132,7 +132,7 @@ def test_terms_add_up_to_matched_similarity(seed):
     assert terms["shuffled"] == pytest.approx(x_I.mean(0) @ x_T.mean(0))
     parts = terms["bridges"] + terms["text_on_bias"] + terms["image_on_bias"] + terms["bias"]
     assert parts == pytest.approx(terms["matched"])
-    (summary,) = figures(pairs.scores([D], ["bimodal"] * 6, 1))
+    (summary,) = figures(pairs, D, [None], ["bimodal"] * 6, 1)
     assert summary["raw_total"] == pytest.approx(terms["bridges"])
     assert summary["covariance_total"] == pytest.approx(terms["matched"] - terms["shuffled"])
 
