@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import duckdb
@@ -22,8 +23,10 @@ SAES: Schema = {
     **SAE_KEYS, "architecture": pl.String, "dim": pl.Int64, "width": pl.Int64, "k": pl.Int64,
     "decoder_bias": pl.Boolean, "image_share": pl.String, "data_half": pl.String, "split": pl.String,
     **dict.fromkeys(FIGURES, pl.Float64), "rows_seen": pl.Int64, "path": pl.String, "dead_fraction": pl.Float64,
+    "settings": pl.String,
 }  # fmt: skip
 DEAD = "SELECT avg(dead::INTEGER) FROM concepts"
+UNCOMPARED = ("dim", "seed", "rows_seen")  # entries of an SAE's configuration that are no settings
 BLOCK = 8192  # rows encoded and decoded at a time
 
 
@@ -43,8 +46,14 @@ def of_sae(analysis: Analysis, entry: Entry, net: SAE, rows: Rows) -> dict[str, 
         "k": config.k, "decoder_bias": config.decoder_bias, "image_share": str(config.image_share),
         "data_half": analysis.data_half, "split": analysis.split,
         **sae.metrics.combine(sums["image"], sums["text"]),
-        "rows_seen": config.rows_seen, "path": entry.dataset.path,
+        "rows_seen": config.rows_seen, "path": entry.dataset.path, "settings": _settings(net, analysis.data_half),
     }  # fmt: skip
+
+
+def _settings(net: SAE, data_half: str | None) -> str:
+    """The settings of an SAE as a JSON object, with the keys of config.json: later keys only where they are set."""
+    settings = {name: value for name, value in net.config.model_dump(mode="json").items() if name not in UNCOMPARED}
+    return json.dumps(settings | ({"data_half": data_half} if data_half else {}), sort_keys=True)
 
 
 def _reconstruction(net: SAE, x: NDArray, modality: str) -> sae.metrics.Reconstruction:
@@ -58,7 +67,7 @@ def _reconstruction(net: SAE, x: NDArray, modality: str) -> sae.metrics.Reconstr
 
 STATISTIC = Statistic(
     name="reconstruction",
-    version="1",
+    version="2",
     needs=("concepts",),
     tables={"saes": SAES},
     make=make,

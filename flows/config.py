@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from flows.changes import apply
+from flows.neighbours import FACTORS, neighbours
 from storage.errors import BadInput
 from storage.sources.registry import SECTIONS, AnyPairs, located
 from storage.sources.section import HOW, Section
@@ -23,7 +24,9 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 if TYPE_CHECKING:
     MethodName = str
     ForeignName = str
+    Varied = str
 else:
+    Varied = Literal[tuple(FACTORS)]
     MethodName = Literal[tuple(ARCHITECTURES)] | Literal[tuple(BASELINES)]
     ForeignName = Literal[tuple(name for name, row in ARCHITECTURES.items() if row.foreign)]
 
@@ -203,9 +206,21 @@ class Study(Section):
         ]
     ] = Field(min_length=1)
     diets: Diets = Diets()
+    sensitivity: list[Varied] = Field(
+        [],
+        description=f"of {', '.join(FACTORS)}: keys of which each SAE setting is also trained with other values, one "
+        "at a time: every init, a third and three times the learning rate, half and twice k, half and twice the width",
+    )
     frontier: Frontier | None = None
     analyze: Analyze = Analyze()
     runtime: RuntimeSection = RuntimeSection()
+
+    @field_validator("sensitivity")
+    @classmethod
+    def _once(cls, keys: list[str]) -> list[str]:
+        if len(set(keys)) != len(keys):
+            raise ValueError(f"names a key twice: {keys}")
+        return keys
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -232,20 +247,22 @@ class Study(Section):
         return self
 
     def settings(self) -> list[SAESetting | ImportedSAE]:
-        """All SAE settings of the study file. Each setting that is not imported is followed by its data diets."""
-        return [each for setting in self.saes for each in (setting, *self._diets(setting))]
+        """All SAE settings of the study. Each that is trained is followed by its data diets and its neighbours."""
+        return [setting for family in self.families() for setting in family]
 
-    def diet_of(self) -> dict[str, dict[str, str | None]]:
-        """{name: {'of': name in the study file, 'data_half': half}} of each data diet, halves included."""
-        return {
-            each.name: {"of": setting.name, "data_half": each.data_half}
-            for setting in self._trained()
-            for each in (setting, *self.diets.of(setting))
-            if each.name != setting.name or each.data_half is not None
-        }
+    def families(self) -> list[list[SAESetting | ImportedSAE]]:
+        """The settings whose concepts are matched with each other: a setting with its data diets.
 
-    def _diets(self, setting: SAESetting | ImportedSAE) -> list[SAESetting]:
-        return self.diets.of(setting) if isinstance(setting, SAESetting) else []
+        A neighbour that `sensitivity` adds is a family of its own: its dictionary may have another width.
+        """
+        families: list[list[SAESetting | ImportedSAE]] = []
+        for setting in self.saes:
+            if isinstance(setting, SAESetting):
+                families.append([setting, *self.diets.of(setting)])
+                families += [[near] for near in neighbours(setting, self.sensitivity)]
+            else:
+                families.append([setting])
+        return families
 
     def _trained(self) -> list[SAESetting]:
         return [setting for setting in self.saes if isinstance(setting, SAESetting)]

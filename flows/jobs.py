@@ -371,18 +371,16 @@ def spaces(given: Given) -> list[Job]:
 
 
 def matchings(given: Given) -> list[Job]:
-    """One job per model, setting in the study file and pair of seeds. It also matches the setting's data diets."""
+    """One job per model, family of settings and pair of seeds. A family is a setting with its data diets."""
     study, state, of = given.study, given.state, versions("pair")
-    trained_as = {name: diet["of"] for name, diet in study.diet_of().items()}
     jobs = []
     for model in study.models:
-        for setting in study.saes:
-            family = [each for each in study.settings() if trained_as.get(each.name, each.name) == setting.name]
+        for family in study.families():
             groups = pairs_of_seeds((each.name, seed) for each in family for seed in each.seeds)
             for (seed, other), pairs in groups.items():
                 keys = [Key("train", model.name, *sae) for sae in sorted({sae for pair in pairs for sae in pair})]
                 inputs = {"entries": [state[key].argument() for key in keys if key in state], "statistics": of}
-                key = Key("matching", model.name, setting.name, seed, other_seed=other if other != seed else None)
+                key = Key("matching", model.name, family[0].name, seed, other_seed=other if other != seed else None)
                 jobs.append(Job(key, matching, inputs if all(key in state for key in keys) else None))
     return jobs
 

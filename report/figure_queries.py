@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from report.figures.runs import Runs
-from report.queries import for_each, of_each, union
+from report.queries import for_each, of_each, place_of_statistic, union
 from storage.statements import literal
 
 MARKS = 500  # concepts in the alignment figure: with more, the marks overlap and the SVG takes megabytes
@@ -119,6 +119,12 @@ WHERE {{s}} < diet
     parts = ((own, main), (other, main), (halves, rest))
     selects = [statement for select, settings in parts for statement in of_each(settings, select)]
     return union(selects, "model, sae_a <> sae_b, sae_a, sae_b, same_seed")
+
+
+def sensitivity(main: Runs) -> str:
+    """How far the shares among the headline figures move with each setting, beside how far the seeds move them."""
+    select = "SELECT {m} AS model, {s} AS sae, * FROM sensitivity({m}, {s}) WHERE statistic <> 'l0'"
+    return for_each(main, select, f"sae, model, {place_of_statistic()}, varied, value, other")
 
 
 def alignments(sae: str, subspaces: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ import duckdb
 from report import figure_queries, queries
 from report.drawing import Drawn
 from report.exhibits import Exhibit
-from report.figures import bridges, frontier, modality, models, retrieval, stability, training
+from report.figures import bridges, frontier, modality, models, retrieval, sensitivity, stability, training
 from report.figures.runs import Runs
 from report.queries import ask, has_columns, holds
 from report.sentences import Answers
@@ -25,6 +25,7 @@ TITLES = {
     "energy": "Energy of the most energetic concepts",
     "stability": "Stability of seeds",
     "diets": "Stability under other data",
+    "sensitivity": "Sensitivity to settings",
     "retrieval": "Retrieval under interventions",
     "bridge-matrix": "Concepts with the largest bridges",
     "alignment": "Alignment with the modality subspaces",
@@ -46,6 +47,7 @@ def figures_of_page(con: duckdb.DuckDBPyConnection, answers: Answers, main: Runs
         "energy": models.concentration(ask(con, figure_queries.concentration(main)), main),
         "stability": stability.curves(answers.by_energy, main),
         "diets": stability.diets(ask(con, figure_queries.diets(main, runs)), runs),
+        "sensitivity": sensitivity.moves(ask(con, figure_queries.sensitivity(main)), main),
         "retrieval": retrieval.interventions(answers.interventions, main),
         "matrix": _matrix(con, first),
         "alignment": _alignment(con, first),

@@ -131,6 +131,7 @@ def facts(config: dict[str, Any]) -> list[Fact]:
     for name, key in (("Data diets", "diets"), ("Frontier", "frontier")):
         section = config.get(key) or {}
         lines.append(Fact(name, _listed(section) if any(section.values()) else ""))
+    lines.append(Fact("Sensitivity", _shown(config.get("sensitivity") or [])))
     lines.append(Fact("Analysis", _listed(config.get("analyze", {}))))
     return [fact for fact in lines if fact.value]
 
@@ -161,6 +162,7 @@ def tables_of_page(
         "reconstruction": answers.reconstruction,
         "retrieval": answers.retrieval,
         "stability": ask(con, queries.stability(runs)),
+        "sensitivity": ask(con, queries.sensitivity(main)),
         "totals": answers.totals,
     }
     if holds(con, "findings"):  # the analysis that writes findings also writes the nulls of bridges

@@ -21,6 +21,7 @@ BRIDGE_FIGURES = (
     "raw_opposite_share", "covariance_opposite_share", "raw_self_share", "covariance_self_share",
     "top_bridge", "top_covariance_bridge", "top_correlation_bridge", "raw_total", "covariance_total",
 )  # fmt: skip
+MOVING = ("r2", "l0", "dead_fraction", "unimodal", "stability")  # of the macro `sensitivity`, first to last
 
 
 class Answer(NamedTuple):
@@ -228,6 +229,26 @@ WHERE statistic IN ({_listed(BRIDGE_FIGURES)})
 GROUP BY statistic
 HAVING avg(figure) IS NOT NULL"""
     return for_each(runs, select, f"sae, model, list_position([{_listed(BRIDGE_FIGURES)}], statistic)")
+
+
+def sensitivity(runs: list[tuple[str, str]]) -> str:
+    """The farthest that each headline figure of every (model, sae) moves with each setting that varies.
+
+    times_seeds = how many times the range over seeds it moves.
+    """
+    select = """\
+SELECT
+    {m} AS model, {s} AS sae, statistic, any_value(reference) AS reference, any_value(by_seeds) AS by_seeds, varied,
+    arg_max(value, abs(moved)) AS value, arg_max(figure, abs(moved)) AS figure, arg_max(moved, abs(moved)) AS moved,
+    max(abs(moved)) / nullif(any_value(by_seeds), 0) AS times_seeds
+FROM sensitivity({m}, {s})
+GROUP BY statistic, varied"""
+    return for_each(runs, select, f"sae, model, {place_of_statistic()}, varied")
+
+
+def place_of_statistic() -> str:
+    """The terms of ORDER BY that sort the statistics of the macro `sensitivity`."""
+    return f"list_position([{_listed(MOVING)}], statistic) NULLS LAST, statistic"
 
 
 def top_bridges(model: str, sae: str, seed: int, n: int, by: str) -> str:

@@ -72,6 +72,12 @@ COLUMNS = {
         Column("floor_matched_sd", "its sd", 4), Column("sd_above", "sd above", 1), Column("alive", "alive only", 3),
         Column("energy_weighted", "energy-weighted", 3), Column("floor_energy_weighted", "its floor matched", 3),
     ],
+    "sensitivity": [
+        SAE, MODEL, Column("statistic", "figure", WORDS), Column("reference", "value", 3),
+        Column("by_seeds", "range over seeds", 3), Column("varied", "setting", WORDS),
+        Column("value", "farthest with", WORDS), Column("figure", "its value", 3), Column("moved", "moves", 3),
+        Column("times_seeds", "times the seeds", 1),
+    ],
     "bridge_figures": [
         SAE, MODEL, Column("statistic", "figure", WORDS), Column("figure", "value", SMALL),
         Column("images_permuted", "images permuted", SMALL), Column("images_permuted_sd", "sd", SMALL),
@@ -110,6 +116,12 @@ CAPTIONS = {
         "Mean cosine of concepts under the best one-to-one match. floor random: against random unit vectors. floor "
         "matched: against draws with the mean and covariance of the dictionary. sd above: the distance from floor "
         "matched, in standard deviations of its draws.",
+    ),
+    "sensitivity": (
+        "How far each figure moves with a setting, beside how far the seeds move it",
+        "Other settings of the study that differ from this one in a single key; of the values of a key, the one that "
+        "moves the figure farthest. Values are means over seeds; the stability's range is over pairs of seeds. Times "
+        "the seeds: the distance over the range.",
     ),
     "bridge_figures": (
         "Bridges, with their nulls",

@@ -279,9 +279,8 @@ def _check_config(entries: dict[str, Any], path: Path) -> None:
     need("k", least <= entries["k"] <= width, f"{of} needs {least} to the width, {width}")
     k_aux = entries.get("k_aux")
     need("k_aux", k_aux is None or (type(k_aux) is int and k_aux >= 1), "a whole number from 1 or null is needed")
-    dtypes = get_args(Settings.model_fields["encoder_dtype"].annotation)
-    encoders = get_args(Settings.model_fields["encoder"].annotation)
-    allowed = {"preprocessing": ("l2", "none"), "encoder_dtype": dtypes, "encoder": encoders}
+    named = {key: get_args(Settings.model_fields[key].annotation) for key in ("encoder_dtype", "encoder", "init")}
+    allowed = {"preprocessing": ("l2", "none"), **named}
     allowed |= dict.fromkeys(("centring", "decoder_bias"), (False, True))
     for key in allowed.keys() & entries.keys():
         fits = entries[key] in allowed[key] and type(entries[key]) is type(allowed[key][0])

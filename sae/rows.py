@@ -72,6 +72,13 @@ class TrainingRows:
         x_BD[torch.from_numpy(order).to(self.device)] = self.take(index[order])
         return x_BD
 
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Rows [count, d] of `take`, drawn from the training mixture with replacement; images first."""
+        images = math.floor(count * self.share + 0.5)
+        image = torch.randint(max(self.images, 1), (images,), generator=generator)
+        text = self.images + torch.randint(max(self.texts, 1), (count - images,), generator=generator)
+        return self.take(torch.cat([image, text]).numpy())
+
     def chunks(self, size: int = CHUNK, stride: int = 1) -> Iterator[tuple[int, Tensor]]:
         """Yield (modality, rows [<= size, d] of `take`): all rows in order, or every stride-th of each modality."""
         for modality, part in enumerate(rows[::stride] for rows in self.parts):

@@ -86,6 +86,11 @@ class Settings(OwnParameters):
     batch_size: int = Field(256, ge=2, le=2**24)
     learning_rate: float = Field(1e-3, gt=0, le=1)
     decoder_bias: bool = True
+    init: Literal["within", "random", "data", "differences"] = Field(
+        "within",
+        description="directions that atoms start in: differences of two rows of one modality, random ones, rows, or "
+        "differences of any two rows",
+    )
     image_share: ImageShare = Field(0.5, description="share of images in the training mixture")
     auxk: float = Field(1 / 32, ge=0, allow_inf_nan=False, description="weight of the auxiliary loss; 0 turns it off")
     # A longer time has no effect, since embeddings need only short trainings. A shorter time makes rare concepts dead.

@@ -42,6 +42,14 @@ class StepResult(NamedTuple):
     fired: Tensor  # [C] bool
 
 
+def corrections(learning_rate: float, t: Any) -> tuple[Any, Any]:
+    """Adam's corrections of moments that began at 0, t steps ago: learning rate / (1 - beta1^t), 1 / sqrt(1 - beta2^t).
+
+    t: a number from 1, or an array or tensor of them.
+    """
+    return learning_rate / (1 - BETAS[0] ** t), (1 - BETAS[1] ** t) ** -0.5
+
+
 def is_sparse_better(settings: Settings, device: torch.device) -> bool:
     """Return whether the sparse step is faster: on a CPU with more than 10 concepts per code (2 cores, float32)."""
     selects_k = ARCHITECTURES[settings.architecture].selection is not None
@@ -88,8 +96,13 @@ class SparseStep:
             self.rounded.copy_(weights.encoder.detach())
 
     @torch.no_grad()
-    def step_(self, x_BD: Tensor, variance: float, learning_rate: float, t: int, dead_C: Tensor | None) -> StepResult:
-        """One step: encode, select, reconstruct, gradients, clip, Adam, unit atoms. t counts steps from 1."""
+    def step_(
+        self, x_BD: Tensor, variance: float, learning_rate: float, t: int, dead_C: Tensor | None, born_C: Tensor
+    ) -> StepResult:
+        """One step: encode, select, reconstruct, gradients, clip, Adam, unit atoms.
+
+        t counts steps from 1. born_C: [C] int64, the number of steps before each concept was last started.
+        """
         if len(x_BD) > len(self.counts):
             self._reserve(len(x_BD))
         scale = 1 / (len(x_BD) * variance)
@@ -98,7 +111,7 @@ class SparseStep:
         loss, error, to_codes = self._reconstruct(x_BD, kept, scale)
         auxiliary = self._auxiliary(x_BD, scale, error, dead_C) if dead_C is not None else None
         squares = self._gradients(x_BD, kept, to_codes, auxiliary)
-        self._update_(learning_rate, t, squares)
+        self._update_(learning_rate, t, born_C, squares)
         if auxiliary is not None:
             loss += self.settings.auxk * auxiliary.loss
         return StepResult(loss, error, len(kept.codes), torch.from_numpy(np.diff(kept.concept_start) > 0))
@@ -230,17 +243,19 @@ class SparseStep:
         self.on_part("gradients")
         return total
 
-    def _update_(self, learning_rate: float, t: int, squares: float) -> None:
-        factor = min(1.0, LARGEST_NORM / (squares**0.5 + 1e-6))
-        numbers = (factor, learning_rate / (1 - BETAS[0] ** t), (1 - BETAS[1] ** t) ** -0.5, *BETAS, EPSILON)
-        numbers_32: Any = tuple(np.float32(number) for number in numbers)
+    def _update_(self, learning_rate: float, t: int, born_C: Tensor, squares: float) -> None:
+        factor = np.float32(min(1.0, LARGEST_NORM / (squares**0.5 + 1e-6)))
+        constants: Any = tuple(np.float32(number) for number in (*BETAS, EPSILON))
         parts = {name: self._parts(name) for name in ("encoder", "encoder_bias", "dictionary")}
         if self.settings.decoder_bias:
             at: Any = self._parts("bias")
-            kernels.adam_(*at, *numbers_32)
+            whole: Any = [np.float32(number) for number in corrections(learning_rate, t)]
+            kernels.adam_(*at, factor, *whole, *constants)
+        rates, roots = (number.astype(np.float32) for number in corrections(learning_rate, t - born_C.numpy()))
         self.workers.run(
             kernels.update_, len(self.slot), parts["encoder"], parts["encoder_bias"], parts["dictionary"],
-            _array(self.weights.bias), self.shift.numpy(), self.rounded.view(torch.uint16).numpy(), numbers_32,
+            _array(self.weights.bias), self.shift.numpy(), self.rounded.view(torch.uint16).numpy(), factor, rates,
+            roots, constants,
         )  # fmt: skip
         self.on_part("update")
 

@@ -182,16 +182,21 @@ def update_(
     bias: np.ndarray,
     shift: np.ndarray,
     rounded: np.ndarray,
-    numbers: tuple[np.float32, ...],
+    factor: np.float32,
+    rates: np.ndarray,
+    roots: np.ndarray,
+    constants: tuple[np.float32, ...],
 ) -> None:
     """Adam on concepts start..stop-1, atoms back to unit norm, and shift = encoder_bias - encoder @ bias, in one pass.
 
     rounded [C, d] gets the encoder's bits in bfloat16, as uint16; if it has 0 rows, nothing is written.
-    Each tuple: weight, gradient, first and second moment. numbers: factor of the gradients, learning rate /
-    (1 - beta1^t), 1 / sqrt(1 - beta2^t), beta1, beta2, epsilon. Source: Kingma and Ba, arXiv 1412.6980.
+    Each tuple: weight, gradient, first and second moment. factor: multiplies the gradients. rates, roots [C]: of each
+    concept, learning rate / (1 - beta1^t) and 1 / sqrt(1 - beta2^t), where t counts the concept's own steps.
+    constants: beta1, beta2, epsilon. Source: Kingma and Ba, arXiv 1412.6980.
     """
-    factor, rate, root, beta1, beta2, epsilon = numbers
+    beta1, beta2, epsilon = constants
     for c in range(start, stop):
+        rate, root = rates[c], roots[c]
         w, g, m, v = encoder
         adam_(w[c], g[c], m[c], v[c], factor, rate, root, beta1, beta2, epsilon)
         at = slice(c, c + 1)

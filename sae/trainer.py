@@ -18,14 +18,15 @@ from sae.model import SAE, Config
 from sae.pursuit import matching_pursuit
 from sae.rows import RowsError, TrainingRows
 from sae.settings import Settings
-from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, is_sparse_better
+from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, corrections, is_sparse_better
 from sae.step import codes_of, forward
 
 KEPT = 1.2  # a restarted concept's pre-activation on its row, in units of the batch's weakest code
 # Largest norm of a restarted concept's encoder row: enough to separate two merged concepts. With a longer row a concept
 # also fires on all rows of its modality, and R2 falls (demo, images, k = 8 of 256: .68 with 1.5, .64 with 4).
 LONGEST = 1.5
-AT_ONCE = 16  # at most one concept per 16 rows of a batch is restarted: more would displace living concepts from rows
+AT_ONCE = 4096  # largest number of concepts restarted at once; the cosines of their atoms to each other take 64 MiB
+ROWS_EACH = 4  # rows from which each of them is drawn
 TWINS = 0.5  # cosine above which only one of two restarted concepts is used
 STEERING = 0.03  # a step changes the penalty by at most this factor
 
@@ -59,6 +60,10 @@ class Trainer:
             self.optimiser.state[weight] = {"step": torch.zeros((), device=rows.device), **zeros}
         self.moments = {name: self._moments(weight) for name, weight in self.learned.items()}
         self.silent_C = torch.zeros(settings.width, device=rows.device)  # number of rows since the concept last fired
+        self.born_C = torch.zeros(
+            settings.width, dtype=torch.int64, device=rows.device
+        )  # steps before its last restart
+        self.restarted = self.born_C[:0]  # numbers of the concepts that were restarted
         self.window = settings.dead_after_epochs * rows.count
         self.any_dead = False  # on the host; refreshed at intervals, so that no step waits for the device
         first = (self.architecture.first_penalty or 0.0) if settings.penalty is None else settings.penalty
@@ -94,7 +99,7 @@ class Trainer:
         self.t += 1
         dead_C = self._in_turn(self.dead()) if self.settings.auxk > 0 and self.any_dead else None
         if self.sparse is not None:
-            done = self.sparse.step_(x_BD, self.variance, learning_rate, self.t, dead_C)
+            done = self.sparse.step_(x_BD, self.variance, learning_rate, self.t, dead_C, self.born_C)
             fired_C, sums = done.fired, torch.tensor([done.loss * len(x_BD), done.error, done.kept]).double()
         else:
             fired_C, sums = self._dense_step_(x_BD, learning_rate, dead_C)
@@ -124,18 +129,36 @@ class Trainer:
         if gradient is not None:
             gradient -= (gradient * atoms).sum(1, keepdim=True) * atoms  # a step along an atom changes only its norm
         torch.nn.utils.clip_grad_norm_(self.learned.values(), LARGEST_NORM)
-        self.optimiser.param_groups[0]["lr"] = learning_rate
-        self.optimiser.step()
+        self._adam_(learning_rate)
         atoms /= atoms.norm(dim=1, keepdim=True)
         self.weights.theta.clamp_min_(0)
+
+    def _adam_(self, learning_rate: float) -> None:
+        """A step of Adam in which a restarted concept's moments are corrected by the number of its own steps.
+
+        With the corrections of all other concepts its first steps would be up to 6.6 times as long. torch's fused step
+        has one number of steps for a whole tensor, so the rows of restarted concepts are computed again.
+        """
+        rows = self.restarted
+        again = {name: weight for name, weight in self.learned.items() if name != "bias"} if len(rows) else {}
+        before = {name: weight[rows] for name, weight in again.items()}
+        self.optimiser.param_groups[0]["lr"] = learning_rate
+        self.optimiser.step()
+        rate_K, root_K = corrections(learning_rate, (self.t - self.born_C[rows]).double())
+        for name, weight in again.items():
+            first, second = (moment[rows] for moment in self.moments[name])
+            each = (-1,) + (1,) * (first.ndim - 1)
+            rate, root = rate_K.float().view(each), root_K.float().view(each)
+            weight[rows] = before[name] - rate * first / (second.sqrt() * root + EPSILON)
 
     @torch.no_grad()
     def restart_dead_(self, x_BD: Tensor) -> None:
         """Re-initialise dead concepts from residuals of badly reconstructed rows, and reset their Adam moments.
 
-        Rows are drawn with a probability proportional to their squared error. Of rows with similar residuals only the
-        first is used: concepts restarted along equal residuals would share one activation, and each would fall below
-        the weakest kept code. The remaining dead concepts wait for the next restart.
+        All dead concepts are restarted, up to AT_ONCE. Where the batch has too few rows for them, more rows are drawn
+        from the training mixture. Rows are chosen with a probability proportional to their squared error. Of rows with
+        similar residuals only the first is used: concepts restarted along equal residuals would share one activation,
+        and each would fall below the weakest kept code. The remaining dead concepts wait for the next restart.
 
         The encoder row gets a norm with which the concept is selected on the row that it was restarted from. With
         norm 1 it would never be selected and trained, because the residual that two merged concepts leave is weaker
@@ -149,10 +172,10 @@ class Trainer:
         dead = self.dead().nonzero().flatten()
         if len(dead) == 0:
             return
-        residual_BD, weakest = self._residual(x_BD)
-        error_B = residual_BD.square().sum(1).clamp_min(1e-12).nan_to_num(1.0, 1.0).cpu()  # `train` reports NaN
-        chosen = torch.randperm(len(dead), generator=self.draws)[: max(1, len(x_BD) // AT_ONCE)]
+        chosen = torch.randperm(len(dead), generator=self.draws)[:AT_ONCE]
         dead = dead[chosen.to(dead.device)]
+        x_BD, residual_BD, weakest = self._residuals(x_BD, ROWS_EACH * len(dead))
+        error_B = residual_BD.square().sum(1).clamp_min(1e-12).nan_to_num(1.0, 1.0).cpu()  # `train` reports NaN
         drawn = torch.multinomial(error_B, len(dead), generator=self.draws).to(x_BD.device)
         atoms_KD = normalize(residual_BD[drawn], dim=1)
         first = ~((atoms_KD @ atoms_KD.T).tril(-1) > TWINS).any(1)
@@ -168,8 +191,20 @@ class Trainer:
             if name != "bias":
                 for moment in moments:
                     moment[dead] = 0.0
+        self.born_C[dead] = self.t
+        self.restarted = self.born_C.nonzero().flatten()
         if self.sparse is not None:
             self.sparse.refold_()
+
+    def _residuals(self, x_BD: Tensor, count: int) -> tuple[Tensor, Tensor, float]:
+        """At least `count` rows [N, d], their residuals [N, d], and the mean over batches of the weakest code.
+
+        The rows are those of x_BD, and as many batches drawn from the training mixture as are missing.
+        """
+        missing = max(0, math.ceil(count / len(x_BD)) - 1)
+        batches = [x_BD, *(self.rows.draw(len(x_BD), self.draws) for _ in range(missing))]
+        residuals, weakest = zip(*map(self._residual, batches), strict=True)
+        return torch.cat(batches), torch.cat(residuals), sum(weakest) / len(weakest)
 
     def _residual(self, x_BD: Tensor) -> tuple[Tensor, float]:
         """Residual of rows [B, d], and the weakest code of the batch."""
@@ -189,7 +224,12 @@ class Trainer:
         tensors = dict(self._named())
         for name, (first, second) in self.moments.items():
             tensors |= {f"{name}.first": first, f"{name}.second": second}
-        tensors |= {"silent": self.silent_C, "penalty": self.penalty, "draws": self.draws.get_state()}
+        tensors |= {
+            "silent": self.silent_C,
+            "born": self.born_C,
+            "penalty": self.penalty,
+            "draws": self.draws.get_state(),
+        }
         return tensors, {"t": self.t, "any_dead": self.any_dead}
 
     @torch.no_grad()
@@ -201,6 +241,8 @@ class Trainer:
             first.copy_(tensors[f"{name}.first"])
             second.copy_(tensors[f"{name}.second"])
         self.silent_C.copy_(tensors["silent"])
+        self.born_C.copy_(tensors["born"])
+        self.restarted = self.born_C.nonzero().flatten()
         self.penalty.copy_(tensors["penalty"])
         self.draws.set_state(tensors["draws"])
         self.t, self.any_dead = entries["t"], entries["any_dead"]

@@ -23,7 +23,8 @@ NAMES = "'planted', 'main'"
 MACROS = {
     "bridge_figures": NAMES, "concept_profile": f"{NAMES}, 0, 3", "diet_stability": NAMES,
     "energy_concentration": NAMES, "matched_share": NAMES, "modality_histogram": f"{NAMES}, 10", "nulls_of": NAMES,
-    "retrieval_chance": "", "stability": NAMES, "stability_by_energy": NAMES, "stability_by_energy_share": NAMES,
+    "retrieval_chance": "", "sensitivity": NAMES, "stability": NAMES, "stability_by_energy": NAMES,
+    "stability_by_energy_share": NAMES,
     "top_bridges": f"{NAMES}, 0, 5", "top_items": f"{NAMES}, 0, 3, 'image', 5",
 }  # fmt: skip
 HEADLINES = {"saes": {}, "retrieval": {}, "stability": {"model": "planted", "sae": "main"}}

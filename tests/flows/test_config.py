@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests_support import TEXT
 
-from flows.config import load_study
+from flows.config import SAESetting, load_study
+from flows.neighbours import neighbours
 from storage.errors import BadInput
 from storage.sources.section import HOW, RULES, rules_of, source_of
 
@@ -260,8 +261,56 @@ def test_diets_are_settings_of_their_own(tmp_path: Path) -> None:
     assert [setting.epochs // main.epochs for setting in diets] == [1, 1, 1, 2, 2]
     assert "data_half" not in main.setting()
     assert diets[-1].setting()["data_half"] == "b"
-    assert loaded.diet_of()["main-half-a"] == {"of": "main", "data_half": "a"}
-    assert "main" not in loaded.diet_of()
+    assert loaded.families() == [[main, *diets]]
+
+
+def test_sensitivity_adds_the_neighbours_of_every_setting(tmp_path: Path) -> None:
+    study = tmp_path / "small.toml"
+    study.write_text(
+        'sensitivity = ["init", "learning_rate", "k", "width"]\n' + TEXT + "\n[diets]\nimage_share = [0]\n"
+    )
+    loaded = load_study(study)
+    main, diet, *near = loaded.settings()  # the setting of TEXT has C = 24, k = 3 and the learning rate 5e-3
+    assert diet.name == "main-share0"
+    assert [(each.name, each.init, each.learning_rate, each.k, each.width) for each in near] == [
+        ("main-init-random", "random", 5e-3, 3, 24),
+        ("main-init-data", "data", 5e-3, 3, 24),
+        ("main-init-differences", "differences", 5e-3, 3, 24),
+        ("main-learning_rate-0.00167", "within", 1.67e-3, 3, 24),
+        ("main-learning_rate-0.015", "within", 0.015, 3, 24),
+        ("main-k-1", "within", 5e-3, 1, 24),
+        ("main-k-6", "within", 5e-3, 6, 24),
+        ("main-width-12", "within", 5e-3, 3, 12),
+        ("main-width-48", "within", 5e-3, 3, 48),
+    ]
+    assert {tuple(each.seeds) for each in near} == {tuple(main.seeds)}
+    # Concepts are matched with those of the data diets, but not with those of neighbours, whose width may differ.
+    assert loaded.families() == [[main, diet], *([each] for each in near)]
+
+
+def test_neighbours_stay_within_the_limits_of_a_setting() -> None:
+    keys = ["learning_rate", "k", "width"]
+    narrow = SAESetting(name="n", width=4, k=3, learning_rate=0.5)
+    # Three times the learning rate is above 1, twice k above the width, and half the width below k.
+    assert [each.name for each in neighbours(narrow, keys)] == ["n-learning_rate-0.167", "n-k-1", "n-width-8"]
+    nested = SAESetting(name="n", width=12, k=2, architecture="matryoshka", prefixes=(1, 4, 12))
+    assert [each.prefixes for each in neighbours(nested, ["width"])] == [(1, 2, 6), (2, 8, 24)]
+    for each in neighbours(nested, ["width"]):
+        SAESetting(**each.model_dump())  # is valid
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ('["seed"]', "sensitivity.0: Input should be 'init', 'learning_rate', 'k' or 'width'"),
+        ('["k", "k"]', "sensitivity: names a key twice"),
+    ],
+)
+def test_sensitivity_names_keys_that_can_vary_once(tmp_path: Path, value: str, says: str) -> None:
+    study = tmp_path / "small.toml"
+    study.write_text(f"sensitivity = {value}\n{TEXT}")
+    with pytest.raises(BadInput, match=says):
+        load_study(study)
 
 
 def test_a_setting_that_is_named_like_a_diet_is_refused(tmp_path: Path) -> None:

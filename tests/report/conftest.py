@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +32,7 @@ TABLES = {
         image_share VARCHAR, data_half VARCHAR, split VARCHAR, r2 DOUBLE, r2_image DOUBLE, r2_text DOUBLE,
         r2_scalar_mean DOUBLE,
         cosine DOUBLE, l0 DOUBLE, l0_image DOUBLE, l0_text DOUBLE, hoyer DOUBLE, rows_seen BIGINT, path VARCHAR,
-        dead_fraction DOUBLE""",
+        dead_fraction DOUBLE, settings VARCHAR""",
     "training": f"""{RUN}, step BIGINT, epoch DOUBLE, loss DOUBLE, r2 DOUBLE, l0 DOUBLE, dead_fraction DOUBLE,
         rows_per_second DOUBLE""",
     "activations": f"{RUN}, modality VARCHAR, item_id BIGINT, concept_id INTEGER, activation FLOAT",
@@ -156,7 +157,8 @@ def _fill_run(con: duckdb.DuckDBPyConnection, rng: random.Random, run: Name) -> 
     settings = ("batchtopk", 8, WIDTH, 2, True, "0.5", half, "heldout")
     # r2 (all, image, text, about a scalar mean), cosine, l0 (all, image, text), hoyer
     figures = (0.8, 0.7, 0.6, 0.75, 0.9, 2.05, 2.1, 2.0, 0.5)
-    _insert(con, "saes", [(*run, *settings, *figures, 960, "saes/x", 0.0625)])
+    trained = json.dumps({"k": 2, "width": WIDTH} | ({"data_half": half, "epochs": 6} if half else {}))
+    _insert(con, "saes", [(*run, *settings, *figures, 960, "saes/x", 0.0625, trained)])
     _insert(
         con,
         "training",

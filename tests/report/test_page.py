@@ -239,6 +239,29 @@ def test_a_figure_without_its_rows_is_absent_and_the_others_stay(
     assert there == {*ALWAYS, "diets", "retrieval", "alignment", "frontier"} - {gone}
 
 
+def test_sensitivity_is_shown_when_settings_differ_in_one_key(catalog: Make, config: Make) -> None:
+    con = catalog(models=("one",), saes=("main", "other", "third"))
+    con.execute("""UPDATE saes SET r2 = 0.6 + 0.1 * seed, settings = '{"k": 4, "width": 16}' WHERE sae = 'other'""")
+    con.execute("""UPDATE saes SET settings = '{"k": 2, "width": 16, "init": "random"}' WHERE sae = 'third'""")
+    result = contents(con, config(models=("one",), saes=("main", "other", "third")))
+    drawn = result["figures"]["sensitivity"]
+    assert [panel.title for panel in drawn.panels] == ["one, main", "one, other", "one, third"]
+    # `main` has an R2 of .8 in both seeds, `other` of .6 and .7. They differ in k, and `main` and `third` in init.
+    assert "farthest moves r2, by −0.150 with k = 4" in drawn.panels[0].label.replace("-", "−")
+    assert {key.label for key in drawn.keys} == {"init", "k", "range over seeds"}
+    rows = [[cell.text for cell in row] for row in result["tables"]["sensitivity"].rows]
+    assert ["main", "one", "r2", "0.800", "0.000", "k", "4", "0.650"] in [row[:8] for row in rows]
+    page = rendered(result)
+    assert "Sensitivity to settings" in page
+    assert 'id="figure-sensitivity"' in page
+
+
+def test_without_neighbours_sensitivity_is_absent(catalog: Make, config: Make) -> None:
+    result = contents(catalog(models=("one",), whole=True), config(models=("one",)))
+    assert "sensitivity" not in result["figures"]
+    assert "Sensitivity to settings" not in rendered(result)
+
+
 def test_without_findings_or_geometry_their_tables_are_absent(catalog: Make, config: Make) -> None:
     page = rendered(contents(catalog(models=("one",)), config(models=("one",))))
     assert "In words" not in page

@@ -180,7 +180,7 @@ def test_aux_loss_revives_dead_concepts(data, sparse):
         rows = training_rows(*data, 0.5, "cpu")
         x, trainer = every(rows), Trainer(rows, quick(auxk=auxk), 0, sparse)
         with torch.no_grad():
-            trainer.weights.encoder_bias[:12] -= 0.6
+            trainer.weights.encoder_bias[:12] -= 0.6 * trainer.weights.encoder[:12].norm(dim=1)
         if sparse:
             trainer.sparse.refold_()
         trainer.silent_C[:12], trainer.any_dead = trainer.window, True
@@ -397,6 +397,57 @@ def test_a_training_too_short_to_settle_restarts_nothing(data, monkeypatch):
     monkeypatch.setattr(Trainer, "restart_dead_", restarted)
     curve = sae.train(*data, quick(width=400, k=1, epochs=3), seed=0).curve  # 75 steps are too few for restarts
     assert max(point["dead_fraction"] for point in curve) > 0  # some concepts were dead
+
+
+def test_all_dead_concepts_are_restarted_whatever_the_batch(data):
+    # 20 of 24 concepts are dead and the batch has 32 rows: 48 rows more are drawn from the training rows, since each
+    # concept is drawn from four rows. Of rows with similar residuals one is used, so a few concepts may have to wait.
+    rows = training_rows(*data, 0.5, "cpu")
+    trainer = Trainer(rows, quick(), 0)
+    trainer.silent_C[:] = 0
+    trainer.silent_C[:20] = trainer.window
+    before = trainer.weights.dictionary.detach().clone()
+    trainer.restart_dead_(rows.take(np.arange(284, 316)))
+    changed = (trainer.weights.dictionary != before).any(1)
+    assert changed[:20].sum() > 8  # as many as a sixteenth of the batch would be two
+    assert not changed[20:].any()
+
+
+def test_rows_are_drawn_from_the_mixture(data):
+    rows = training_rows(*data, 0.25, "cpu")
+    x, every_row = rows.draw(200, torch.Generator().manual_seed(0)), every(rows)
+    number = (x @ every_row.T).argmax(1)
+    assert torch.allclose(every_row[number], x, atol=1e-6)
+    assert int((number < 300).sum()) == 50
+    assert len(number.unique()) > 150
+    alone = training_rows(data[0], data[1][:0], 1, "cpu")
+    assert alone.draw(7, torch.Generator()).shape == (7, 12)
+
+
+@pytest.mark.parametrize("path", ["sparse", "dense", "gathered"])
+def test_the_first_steps_of_a_restarted_concept_are_as_long_as_those_of_a_new_one(data, path):
+    # Adam's first step moves every weight by the learning rate, since its moments are corrected for having begun at 0.
+    # With the corrections of step 5,001, which are nearly 1, the first step of moments that begin at 0 would be
+    # .1 / sqrt(.001) = 3.2 times as long, and a later one up to 6.6 times.
+    rows = training_rows(*data, 0.5, "cpu")
+    trainer = Trainer(rows, quick(auxk=0.0), 0, path == "sparse")
+    trainer.gathers = path == "gathered"
+    x = every(rows)
+    trainer.step_(x, 1e-3)
+    tensors, numbers = trainer.state()
+    trainer.restore_(tensors, numbers | {"t": 5000})
+    trainer.silent_C[:] = 0
+    trainer.silent_C[3] = trainer.window
+    trainer.restart_dead_(x)
+    encoder, bias = (weight[3].detach().clone() for weight in trainer.weights[:2])
+    trainer.step_(x, 1e-3)
+    moved = (trainer.weights.encoder[3] - encoder).abs()
+    np.testing.assert_allclose(moved.detach(), 1e-3, rtol=1e-2)
+    assert abs(trainer.weights.encoder_bias[3] - bias).item() == pytest.approx(1e-3, rel=1e-2)
+    for _ in range(40):
+        encoder = trainer.weights.encoder[3].detach().clone()
+        trainer.step_(x, 1e-3)
+        assert (trainer.weights.encoder[3].detach() - encoder).abs().max() < 1.5e-3
 
 
 def test_restart_without_a_dead_concept_changes_nothing(data):

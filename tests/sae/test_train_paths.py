@@ -130,7 +130,7 @@ def test_sparse_gradients_are_those_of_the_reference(architecture, decoder_bias,
     atoms = trainer.weights.dictionary.detach().double().clone()
     along = (expected["dictionary"] * atoms).sum(1, keepdim=True)
     expected["dictionary"] = expected["dictionary"] - along * atoms  # the step removes the part along each atom
-    done = trainer.sparse.step_(x, trainer.variance, 0.0, 1, dead)
+    done = trainer.sparse.step_(x, trainer.variance, 0.0, 1, dead, trainer.born_C)
     assert done.loss == pytest.approx(loss, rel=1e-5)
     assert done.kept == int((codes > 0).sum()) == 3 * len(x)
     assert torch.equal(done.fired, (codes > 0).any(0))
@@ -152,6 +152,26 @@ def test_gathered_gradients_are_those_of_the_reference(architecture, decoder_bia
         np.testing.assert_allclose(
             getattr(trainer.weights, name).grad.numpy(), gradient.numpy(), atol=2e-6, err_msg=name
         )
+
+
+@pytest.mark.parametrize("other", ["sparse", "gathered"])
+@pytest.mark.parametrize("architecture", SPARSE)
+def test_paths_agree_after_a_restart(architecture, other):
+    # The rows that concepts are restarted from depend on rounding, so both trainers go on from one restart.
+    first, second = (start(setting(architecture, auxk=0.0), way)[0] for way in (False, other == "sparse"))
+    second.gathers = other == "gathered"
+    tensors, numbers = first.state()
+    first.restore_(tensors, numbers | {"t": 2000})
+    for step in range(12):
+        if step in (2, 4):
+            first.silent_C[step : step + 3] = first.window
+            first.restart_dead_(first.rows.take(np.arange(0, 180, 3)))
+            second.restore_(*first.state())
+        for trainer in (first, second):
+            trainer.step_(trainer.rows.take(np.arange(step % 3, 180, 3)), 3e-3)
+    assert set(first.born_C.tolist()) == {0, 2002, 2004}
+    for name, one, two in zip(Weights._fields, first.weights, second.weights, strict=True):
+        np.testing.assert_allclose(one.detach().numpy(), two.detach().numpy(), atol=2e-5, err_msg=name)
 
 
 def test_a_trainer_that_gathers_agrees_with_one_that_does_not():
@@ -219,7 +239,7 @@ def test_paths_agree_in_bfloat16(architecture, with_dead, monkeypatch):
     expected = dict(zip(dense.learned, torch.autograd.grad(result.loss, list(dense.learned.values())), strict=True))
     atoms = dense.weights.dictionary.detach()
     expected["dictionary"] = expected["dictionary"] - (expected["dictionary"] * atoms).sum(1, keepdim=True) * atoms
-    done = sparse.sparse.step_(x, sparse.variance, 0.0, 1, dead)
+    done = sparse.sparse.step_(x, sparse.variance, 0.0, 1, dead, sparse.born_C)
     assert done.kept == int((result.codes > 0).sum())
     assert torch.equal(done.fired, (result.codes > 0).any(0))
     assert done.loss == pytest.approx(float(result.loss.detach()), rel=1e-3)

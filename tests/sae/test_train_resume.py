@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import sae
 from sae.checkpoint import FILE, Checkpoint, CheckpointError
+from sae.trainer import Trainer
 from sae.training import TrainingDiverged
 
 KILLED_AT = 41
@@ -90,6 +91,28 @@ def stop_at(last):
             raise KeyboardInterrupt
 
     return on_step
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "jumprelu"])
+def test_a_training_resumed_after_restarts_equals_an_uninterrupted_one(data, tmp_path, architecture, monkeypatch):
+    # The restarted concepts count their own steps, and the checkpoint must keep these counts.
+    settings = SETTINGS["sparse"].model_copy(
+        update={"architecture": architecture, "width": 300, "k": 2, "epochs": 16, "dead_after_epochs": 0.5}
+    )
+    restarts, good = [], Trainer.restart_dead_
+
+    def counted(trainer, x_BD):
+        good(trainer, x_BD)
+        restarts.append((trainer.t, len(trainer.restarted)))
+
+    monkeypatch.setattr(Trainer, "restart_dead_", counted)
+    whole = sae.train(*data, settings, 0).sae
+    assert restarts[0][0] < 140
+    assert restarts[0][1] > 0
+    with pytest.raises(KeyboardInterrupt):
+        sae.train(*data, settings, 0, on_step=stop_at(145), checkpoint=Checkpoint(tmp_path, steps=10))
+    resumed = sae.train(*data, settings, 0, checkpoint=Checkpoint(tmp_path)).sae
+    assert resumed.difference(whole) is None
 
 
 def test_a_checkpoint_of_another_training_is_refused(data, tmp_path):

@@ -122,6 +122,7 @@ def test_every_query_of_the_page_passes(con: duckdb.DuckDBPyConnection) -> None:
         queries.bridge_figures(runs), queries.top_bridges("m", "main", 0, 5, "bridge"),
         queries.top_images("m", "main", 0, [1, 2], 3), queries.top_captions("m", "main", 0, [1, 2], 3),
         queries.pictures([1]), figure_queries.concentration(runs), figure_queries.diets(runs[:1], runs),
+        figure_queries.sensitivity(runs), queries.sensitivity(runs),
         figure_queries.alignments("main", ["lda"]), figure_queries.bridge_matrix("m", "main", 0),
     ]  # fmt: skip
     statements += [sql for _, sql in queries.to_paste("m", "main", 0, 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import duckdb
@@ -52,6 +53,7 @@ def con() -> duckdb.DuckDBPyConnection:
                 insert(con, "floors", ["m", sae, seed, "floor_matched", draw, i, 0.1 * i + 0.2 * draw])
                 insert(con, "floors", ["m", sae, seed, "floor_random", draw, i, 0.1])
     fill_bridges(con)
+    con.execute(f"CREATE TABLE saes ({RUN}, r2 DOUBLE, l0 DOUBLE, dead_fraction DOUBLE, settings VARCHAR)")
     fill(con, "nulls")
     for macro in sorted((SQL / "macros").glob("*.sql")):
         if macro.stem not in ("top_items", "retrieval_chance"):
@@ -250,3 +252,46 @@ def test_findings(con: duckdb.DuckDBPyConnection) -> None:
     assert bridging["holds"] is True  # .7 lies above the 97.5 % quantile .595 of .4, .5, .6
     of_diet = {row["claim"] for row in rows(con, "FROM findings WHERE sae = 'main-share0'")}
     assert not any("stable" in claim for claim in of_diet)  # the diet has one seed, and stability needs two seeds
+
+
+def test_sensitivity_compares_settings_that_differ_in_one_key(con: duckdb.DuckDBPyConnection) -> None:
+    main = {"k": 3, "learning_rate": 0.005, "width": 8}
+    for sae, seed, r2, settings in (
+        ("main", 0, 0.70, main), ("main", 1, 0.74, main),
+        ("main-share0", 0, 0.80, main | {"init": "random"}),  # a later key, which `main` leaves out at its default
+        ("slow", 0, 0.62, main | {"learning_rate": 0.001}),
+        ("slow-and-k", 0, 0.99, main | {"learning_rate": 0.001, "k": 6}),  # two keys: no neighbour of `main`
+        ("wide", 0, 0.72, main | {"width": 16, "prefixes": [2, 16]}),  # nested widths follow the width
+    ):  # fmt: skip
+        insert(con, "saes", ["m", sae, seed, r2, 3.0, 0.1, json.dumps(settings)])
+    insert(con, "saes", ["another model", "slow", 0, 0.1, 3.0, 0.1, json.dumps(main | {"k": 1})])
+    found = rows(con, "FROM sensitivity('m', 'main') WHERE statistic = 'r2'")
+    assert [(row["varied"], row["value"], row["other"]) for row in found] == [
+        ("init", "random", "main-share0"), ("learning_rate", "0.001", "slow"), ("width", "16", "wide"),
+    ]  # fmt: skip
+    one = found[1]
+    assert (one["reference"], one["reference_low"], one["reference_high"]) == pytest.approx((0.72, 0.70, 0.74))
+    assert (one["figure"], one["moved"], one["by_seeds"]) == pytest.approx((0.62, -0.10, 0.04))
+    # All concepts fire 20 times. The scores of the four are 1, .95, .5 and 0, so three are unimodal in each setting.
+    unimodal = rows(con, "FROM sensitivity('m', 'main') WHERE statistic = 'unimodal'")
+    assert [(row["other"], row["reference"], row["moved"]) for row in unimodal] == [("main-share0", 0.75, 0)]
+    # A setting with one seed has no stability, and only `main` has bridges.
+    assert {row["statistic"] for row in rows(con, "FROM sensitivity('m', 'main')")} == {
+        "r2", "l0", "dead_fraction", "unimodal",
+    }  # fmt: skip
+    backwards = rows(con, "FROM sensitivity('m', 'main-share0') WHERE statistic = 'r2'")
+    assert [(row["varied"], row["value"], row["other"]) for row in backwards] == [("init", "default", "main")]
+
+
+def test_sensitivity_counts_stability_and_bridges(con: duckdb.DuckDBPyConnection) -> None:
+    for sae, seed, k in (("main", 0, 3), ("main", 1, 3), ("other", 0, 6), ("other", 1, 6)):
+        insert(con, "saes", ["m", sae, seed, 0.7, 3.0, 0.1, json.dumps({"k": k})])
+    for i, cosine in enumerate((0.9, 0.9, 0.5, 0.5)):
+        insert(con, "matches", ["m", "other", 0, "other", 1, i, i, cosine])
+    for positive, a, b in ((3.0, "image", "text"), (1.0, "image", "image")):
+        insert(con, "bridge_totals", ["m", "other", 0, "heldout", a, b, False, "covariance", positive, positive, 0.0])
+    by = {row["statistic"]: row for row in rows(con, "FROM sensitivity('m', 'main')")}
+    # main: the cosines .9, .7, .3 and .1; of the positive covariance bridges 1 is opposite and 3 are of one concept.
+    assert (by["stability"]["reference"], by["stability"]["figure"]) == pytest.approx((0.5, 0.7))
+    share = by["covariance_opposite_share"]
+    assert (share["reference"], share["figure"], share["moved"]) == pytest.approx((0.25, 0.75, 0.5))

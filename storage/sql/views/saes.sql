@@ -7,6 +7,12 @@
 --          counts the reconstruction of the gap between the modalities); r2_scalar_mean (R2 about one scalar mean, as
 --          the library `overcomplete` defines it, for comparison only); cosine (of row and reconstruction); l0,
 --          l0_image, l0_text (non-zero codes per row); hoyer (Hoyer sparsity of the codes); rows_seen (rows drawn in
---          training); path (folder in the store); dead_fraction (share of concepts that fire on no training row).
+--          training); path (folder in the store); dead_fraction (share of concepts that fire on no training
+--          row); settings (JSON object: how the SAE was trained; keys that were added later are left out while they have
+--          their default value).
 -- Definition: docs/definitions.md, "Reconstruction and sparsity".
-CREATE VIEW saes AS FROM read_parquet($files, hive_partitioning = false);
+CREATE VIEW saes AS
+FROM read_parquet($files, hive_partitioning = false)
+UNION ALL BY NAME
+-- Tables of earlier versions lack the column settings: it is NULL there.
+SELECT NULL::VARCHAR AS settings WHERE false;
