@@ -15,6 +15,7 @@ from sae.calibration import calibrate_encoder
 from sae.gathered_step import gathered_gradients_, is_gathering_better
 from sae.initial import initial_weights
 from sae.model import SAE, Config
+from sae.penalty import kernel_width, steered
 from sae.rows import RowsError, TrainingRows
 from sae.settings import Settings
 from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, is_sparse_better
@@ -26,7 +27,6 @@ KEPT = 1.2  # a restarted concept's pre-activation on its row, in units of the b
 LONGEST = 1.5
 AT_ONCE = 16  # at most one concept per 16 rows of a batch is restarted: more would displace living concepts from rows
 TWINS = 0.5  # cosine above which only one of two restarted concepts is used
-STEERING = 0.03  # a step changes the penalty by at most this factor
 
 
 class Trainer:
@@ -45,6 +45,9 @@ class Trainer:
         self.spread = mixture.variance  # variance of the rows before centring; R2 refers to it
         self.variance = rows.mixture().variance if settings.centring else mixture.variance
         self.weights = initial_weights(rows, settings, seed)
+        if self.architecture.threshold == "learned":
+            width = kernel_width(self.weights, rows, settings.bandwidth)
+            self.weights = self.weights._replace(bandwidth=width)
         self.draws = torch.Generator().manual_seed(seed)  # draws the rows from which dead concepts are restarted
         learned = {"encoder", "encoder_bias", "dictionary"}
         learned |= {"bias"} if settings.decoder_bias else set()
@@ -61,7 +64,8 @@ class Trainer:
         self.window = settings.dead_after_epochs * rows.count
         self.any_dead = False  # on the host; refreshed at intervals, so that no step waits for the device
         first = (self.architecture.first_penalty or 0.0) if settings.penalty is None else settings.penalty
-        self.penalty = torch.tensor(first, device=rows.device)
+        self.first_penalty, self.penalty = first, torch.tensor(first, device=rows.device)
+        self.drift = torch.zeros((), device=rows.device)  # the part of the penalty's change that stays
         self.t = 0  # number of steps taken
         use_sparse = is_sparse_better(settings, rows.device) if sparse is None else sparse
         self.sparse = SparseStep(self.weights, self.moments, settings) if use_sparse else None
@@ -113,8 +117,7 @@ class Trainer:
             fires_BC = result.codes > 0
             codes = fires_BC.sum()
             if self.settings.penalty is None and self.settings.architecture not in TOPK_FAMILY:
-                excess = (codes / (len(x_BD) * self.settings.k)).clamp_min(1e-3).log().clamp(-1, 1)
-                self.penalty *= (STEERING * excess).exp()
+                self.penalty, self.drift = steered(self.first_penalty, self.drift, codes / len(x_BD), self.settings.k)
             return fires_BC.any(0), torch.stack([result.loss.detach() * len(x_BD), result.error, codes]).double()
 
     @torch.no_grad()
@@ -185,7 +188,8 @@ class Trainer:
         tensors = dict(self._named())
         for name, (first, second) in self.moments.items():
             tensors |= {f"{name}.first": first, f"{name}.second": second}
-        tensors |= {"silent": self.silent_C, "penalty": self.penalty, "draws": self.draws.get_state()}
+        tensors |= {"silent": self.silent_C, "penalty": self.penalty, "drift": self.drift}
+        tensors |= {"draws": self.draws.get_state()}
         return tensors, {"t": self.t, "any_dead": self.any_dead}
 
     @torch.no_grad()
@@ -198,6 +202,7 @@ class Trainer:
             second.copy_(tensors[f"{name}.second"])
         self.silent_C.copy_(tensors["silent"])
         self.penalty.copy_(tensors["penalty"])
+        self.drift.copy_(tensors["drift"])
         self.draws.set_state(tensors["draws"])
         self.t, self.any_dead = entries["t"], entries["any_dead"]
         for weight in self.learned.values():
@@ -209,7 +214,7 @@ class Trainer:
     def finish(self) -> SAE:
         """The SAE, with its threshold: learned, calibrated on all training rows weighted as in training, or 0."""
         settings, rows = self.settings, self.rows
-        encoder, encoder_bias, dictionary, bias, theta = (weight.detach() for weight in self.weights)
+        encoder, encoder_bias, dictionary, bias, theta, _ = (weight.detach() for weight in self.weights)
         threshold = torch.zeros((), device=rows.device)
         if self.architecture.threshold == "learned":
             threshold = theta
