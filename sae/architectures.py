@@ -84,6 +84,13 @@ PENALTY = Parameter(
     "weight of the L1 (relu) or L0 (jumprelu) penalty; if it is left out, training adjusts it until L0 is k",
     "penalty is for {owners}; {name} keeps k codes without one",
 )
+BANDWIDTH = Parameter(
+    Annotated[float, Field(gt=0, le=100)],
+    2.0,
+    "width of the kernel through which jumprelu learns its thresholds, in units of the standard deviation of the"
+    " pre-activations at the start",
+    "bandwidth is for {owners}; {name} learns no thresholds",
+)
 PREFIXES = Parameter(
     tuple[Annotated[int, Field(ge=1)], ...] | None,
     None,
@@ -114,7 +121,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         Architecture(
             name="jumprelu", label="JumpReLU", legend=3, colour="fifth", mark="D",
-            first_penalty=1e-2, threshold="learned", parameters={"penalty": PENALTY},
+            first_penalty=1e-2, threshold="learned", parameters={"penalty": PENALTY, "bandwidth": BANDWIDTH},
             saelens=(("jumprelu", "relu"), ("gated", "relu")), overcomplete="JumpSAE",
             dictionary_learning=("JumpReluAutoEncoder", "GatedAutoEncoder"),
         ),

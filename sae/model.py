@@ -131,7 +131,7 @@ class SAE:
         pre_NC = pre_activations(x_ND, self.encoder, self.encoder_bias, self.bias)
         name = self.config.architecture
         if ARCHITECTURES[name].threshold == "none":
-            return SELECT[name](pre_NC, self.threshold, self.config).codes
+            return SELECT[name](pre_NC, self.threshold, self.config, pre_NC.new_zeros(())).codes
         return above(pre_NC, self.threshold)
 
     @property

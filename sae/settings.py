@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
         penalty: float | None = None
         prefixes: tuple[int, ...] | None = None
+        bandwidth: float = 2.0
 else:
     OwnParameters = create_model(
         "OwnParameters",

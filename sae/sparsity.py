@@ -14,8 +14,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     from sae.settings import Settings
 
-BANDWIDTH = 0.03  # kernel width of JumpReLU's gradient; pre-activations of unit rows spread about ten times as wide
-
 
 def relu(pre_BC: Tensor) -> Tensor:
     """Codes [B, C]: every positive pre-activation. An L1 penalty in the loss makes them few.
@@ -52,32 +50,33 @@ class _Jump(torch.autograd.Function):
     """Codes `a * H(a - theta)` and counts `H(a - theta)` of pre-activations `a`, where H is the step function.
 
     The pseudo-gradients are those of arXiv 2407.14435, equations 10 and 11. The kernel is the box of height 1 on
-    (-1/2, 1/2), in units of BANDWIDTH.
+    (-1/2, 1/2), in units of `bandwidth` [].
     """
 
     @staticmethod
-    def forward(ctx: Any, pre_BC: Tensor, theta_C: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(pre_BC, theta_C)
+    def forward(ctx: Any, pre_BC: Tensor, theta_C: Tensor, bandwidth: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(pre_BC, theta_C, bandwidth)
         fires_BC = (pre_BC > theta_C).to(pre_BC.dtype)
         return pre_BC * fires_BC, fires_BC
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         to_codes_BC, to_counts_BC = gradients
-        pre_BC, theta_C = ctx.saved_tensors
-        near_BC = ((pre_BC - theta_C).abs() < BANDWIDTH / 2).to(pre_BC.dtype)
-        to_theta_BC = -near_BC / BANDWIDTH * (theta_C * to_codes_BC + to_counts_BC)
-        return to_codes_BC * (pre_BC > theta_C), to_theta_BC.sum(0)
+        pre_BC, theta_C, bandwidth = ctx.saved_tensors
+        near_BC = ((pre_BC - theta_C).abs() < bandwidth / 2).to(pre_BC.dtype)
+        to_theta_BC = -near_BC / bandwidth * (theta_C * to_codes_BC + to_counts_BC)
+        return to_codes_BC * (pre_BC > theta_C), to_theta_BC.sum(0), None
 
 
-def jumprelu(pre_BC: Tensor, theta_C: Tensor) -> tuple[Tensor, Tensor]:
+def jumprelu(pre_BC: Tensor, theta_C: Tensor, bandwidth: Tensor) -> tuple[Tensor, Tensor]:
     """Codes [B, C] (pre where pre > theta, else 0) and counts [B, C] (1 where pre > theta, else 0). theta [C] >= 0.
 
-    The L0 penalty sums the counts. Codes and counts are differentiable in theta through a kernel. Adam learns theta
-    directly; its logarithm would hardly move.
+    The L0 penalty sums the counts. Codes and counts are differentiable in theta through a kernel of width `bandwidth`
+    []: only pre-activations within half of it of their theta have a gradient. Adam learns theta directly; its logarithm
+    would hardly move.
     Source: Rajamanoharan et al., arXiv 2407.14435.
     """
-    codes_BC, counts_BC = _Jump.apply(pre_BC, theta_C)
+    codes_BC, counts_BC = _Jump.apply(pre_BC, theta_C, bandwidth)
     return codes_BC, counts_BC
 
 
@@ -98,14 +97,15 @@ def _relu(pre_BC: Tensor) -> Selected:
     return Selected(codes_BC, codes_BC)
 
 
-# A function of pre-activations [B, C], thresholds theta ([C], or [0] where none are learned) and the settings.
-Select = Callable[[Tensor, Tensor, "Settings"], Selected]
+# A function of pre-activations [B, C], thresholds theta ([C], or [0] where none are learned), the settings, and the
+# width [] of the kernel through which thresholds are learned.
+Select = Callable[[Tensor, Tensor, "Settings", Tensor], Selected]
 
 #: Name of an architecture with a linear encoder -> how it selects codes in training.
 SELECT: dict[str, Select] = {
-    "relu": lambda pre_BC, theta_C, settings: _relu(pre_BC),
-    "topk": lambda pre_BC, theta_C, settings: Selected(topk(pre_BC, settings.k)),
-    "batchtopk": lambda pre_BC, theta_C, settings: Selected(batch_topk(pre_BC, settings.k)),
-    "jumprelu": lambda pre_BC, theta_C, settings: Selected(*jumprelu(pre_BC, theta_C)),
-    "matryoshka": lambda pre_BC, theta_C, settings: Selected(batch_topk(pre_BC, settings.k)),
+    "relu": lambda pre_BC, theta_C, settings, bandwidth: _relu(pre_BC),
+    "topk": lambda pre_BC, theta_C, settings, bandwidth: Selected(topk(pre_BC, settings.k)),
+    "batchtopk": lambda pre_BC, theta_C, settings, bandwidth: Selected(batch_topk(pre_BC, settings.k)),
+    "jumprelu": lambda pre_BC, theta_C, settings, bandwidth: Selected(*jumprelu(pre_BC, theta_C, bandwidth)),
+    "matryoshka": lambda pre_BC, theta_C, settings, bandwidth: Selected(batch_topk(pre_BC, settings.k)),
 }

@@ -13,6 +13,8 @@ from sae.pursuit import dense_codes, selected_atoms, unrolled
 from sae.settings import Settings
 from sae.sparsity import SELECT, topk
 
+UNIT = torch.ones(())
+
 
 class Weights(NamedTuple):
     """The weights of an SAE in training."""
@@ -22,6 +24,7 @@ class Weights(NamedTuple):
     dictionary: Tensor  # [C, d], unit rows
     bias: Tensor  # [d]; zeros, and not learned, without decoder bias
     theta: Tensor  # [C], learned thresholds; [0] where the architecture learns none
+    bandwidth: Tensor = UNIT  # [], width of the kernel through which thresholds are learned; not learned itself
 
     def pre_activations(self, x_BD: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Pre-activations [B, C] of prepared rows.
@@ -61,7 +64,7 @@ def product(x_BD: Tensor, encoder_CD: Tensor, dtype: torch.dtype) -> Tensor:
 
 def codes_of(weights: Weights, pre_BC: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """Codes [B, C], and what the penalty weighs: mean per row of their sum (relu) or number (jumprelu), or 0."""
-    codes_BC, penalised_BC = SELECT[settings.architecture](pre_BC, weights.theta, settings)
+    codes_BC, penalised_BC = SELECT[settings.architecture](pre_BC, weights.theta, settings, weights.bandwidth)
     return codes_BC, pre_BC.new_zeros(()) if penalised_BC is None else penalised_BC.sum() / len(pre_BC)
 
 

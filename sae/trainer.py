@@ -15,6 +15,7 @@ from sae.calibration import calibrate_encoder
 from sae.gathered_step import gathered_gradients_, is_gathering_better
 from sae.initial import initial_weights
 from sae.model import SAE, Config
+from sae.penalty import kernel_width, steered
 from sae.pursuit import matching_pursuit
 from sae.rows import RowsError, TrainingRows
 from sae.settings import Settings
@@ -28,7 +29,6 @@ LONGEST = 1.5
 AT_ONCE = 4096  # largest number of concepts restarted at once; the cosines of their atoms to each other take 64 MiB
 ROWS_EACH = 4  # rows from which each of them is drawn
 TWINS = 0.5  # cosine above which only one of two restarted concepts is used
-STEERING = 0.03  # a step changes the penalty by at most this factor
 
 
 class Trainer:
@@ -47,6 +47,9 @@ class Trainer:
         self.spread = mixture.variance  # variance of the rows before centring; R2 refers to it
         self.variance = rows.mixture().variance if settings.centring else mixture.variance
         self.weights = initial_weights(rows, settings, seed)
+        if self.architecture.threshold == "learned":
+            width = kernel_width(self.weights, rows, settings.bandwidth)
+            self.weights = self.weights._replace(bandwidth=width)
         self.draws = torch.Generator().manual_seed(seed)  # draws the rows from which dead concepts are restarted
         learned = {"dictionary"} if self.architecture.pursuit else {"encoder", "encoder_bias", "dictionary"}
         learned |= {"bias"} if settings.decoder_bias else set()
@@ -67,7 +70,8 @@ class Trainer:
         self.window = settings.dead_after_epochs * rows.count
         self.any_dead = False  # on the host; refreshed at intervals, so that no step waits for the device
         first = (self.architecture.first_penalty or 0.0) if settings.penalty is None else settings.penalty
-        self.penalty = torch.tensor(first, device=rows.device)
+        self.first_penalty, self.penalty = first, torch.tensor(first, device=rows.device)
+        self.drift = torch.zeros((), device=rows.device)  # the part of the penalty's change that stays
         self.t = 0  # number of steps taken
         use_sparse = is_sparse_better(settings, rows.device) if sparse is None else sparse
         self.sparse = SparseStep(self.weights, self.moments, settings) if use_sparse else None
@@ -119,8 +123,7 @@ class Trainer:
             fires_BC = result.codes > 0
             codes = fires_BC.sum()
             if self.settings.penalty is None and self.settings.architecture not in TOPK_FAMILY:
-                excess = (codes / (len(x_BD) * self.settings.k)).clamp_min(1e-3).log().clamp(-1, 1)
-                self.penalty *= (STEERING * excess).exp()
+                self.penalty, self.drift = steered(self.first_penalty, self.drift, codes / len(x_BD), self.settings.k)
             return fires_BC.any(0), torch.stack([result.loss.detach() * len(x_BD), result.error, codes]).double()
 
     @torch.no_grad()
@@ -224,12 +227,8 @@ class Trainer:
         tensors = dict(self._named())
         for name, (first, second) in self.moments.items():
             tensors |= {f"{name}.first": first, f"{name}.second": second}
-        tensors |= {
-            "silent": self.silent_C,
-            "born": self.born_C,
-            "penalty": self.penalty,
-            "draws": self.draws.get_state(),
-        }
+        tensors |= {"silent": self.silent_C, "born": self.born_C, "penalty": self.penalty, "drift": self.drift}
+        tensors |= {"draws": self.draws.get_state()}
         return tensors, {"t": self.t, "any_dead": self.any_dead}
 
     @torch.no_grad()
@@ -244,6 +243,7 @@ class Trainer:
         self.born_C.copy_(tensors["born"])
         self.restarted = self.born_C.nonzero().flatten()
         self.penalty.copy_(tensors["penalty"])
+        self.drift.copy_(tensors["drift"])
         self.draws.set_state(tensors["draws"])
         self.t, self.any_dead = entries["t"], entries["any_dead"]
         for weight in self.learned.values():
@@ -255,7 +255,7 @@ class Trainer:
     def finish(self) -> SAE:
         """The SAE, with its threshold: learned, calibrated on all training rows weighted as in training, or 0."""
         settings, rows = self.settings, self.rows
-        encoder, encoder_bias, dictionary, bias, theta = (weight.detach() for weight in self.weights)
+        encoder, encoder_bias, dictionary, bias, theta, _ = (weight.detach() for weight in self.weights)
         threshold = torch.zeros((), device=rows.device)
         if self.architecture.pursuit:
             encoder = dictionary.clone()  # not used: pursuit multiplies rows with the dictionary

@@ -108,7 +108,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         """SELECT: dict[str, Select] = {
 """,
         """SELECT: dict[str, Select] = {
-    "flattopk": lambda pre_BC, theta_C, settings: Selected(batch_topk(pre_BC, settings.k) * (1 - settings.flatness)),
+    "flattopk": lambda pre_BC, theta_C, settings, bandwidth: Selected(
+        batch_topk(pre_BC, settings.k) * (1 - settings.flatness)
+    ),
 """,
     ),
 }

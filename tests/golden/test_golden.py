@@ -97,8 +97,8 @@ def other_auxk(patch: pytest.MonkeyPatch) -> None:
         ("sparse", other_noise),
         ("sparse", other_auxk),
         ("restarted", scaled("sae.training", "SETTLED", 2)),
-        ("relu", scaled("sae.trainer", "STEERING", 1.1)),
-        ("jumprelu", scaled("sae.trainer", "STEERING", 1.1)),
+        ("relu", scaled("sae.penalty", "DRIFT", 1.1)),
+        ("jumprelu", scaled("sae.penalty", "DRIFT", 1.1)),
     ],
 )
 def test_a_changed_constant_of_the_trainer_fails(

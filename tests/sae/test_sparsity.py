@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae.sparsity import BANDWIDTH, above, batch_topk, jumprelu, relu, topk
+from sae.sparsity import above, batch_topk, jumprelu, relu, topk
 
 integers = st.integers(-4, 4)  # few values, so that ties are frequent
 
@@ -60,18 +60,18 @@ def test_relu_keeps_everything_positive():
 
 
 def test_jumprelu_of_worked_example():
-    # theta is .5 and the bandwidth .03. Row 0 (.51) is above theta and within .015 of theta. Row 1 (.49) is below theta
+    # theta is .5 and the kernel .03 wide. Row 0 (.51) is above theta and within .015 of it. Row 1 (.49) is below theta
     # and within .015. Row 2 (2) is above theta, but not within .015. So the codes are .51, 0 and 2, and the counts are
     # 1, 0 and 1. The loss is 3 * codes + 7 * counts. So d loss / d pre is 3 where the concept fires, and d loss / d
     # theta is -(1/.03) (.5 * 3 + 7) for each of the two rows within .015: -2 * 8.5 / .03.
     pre = torch.tensor([[0.51], [0.49], [2.0]], requires_grad=True)
     theta = torch.tensor([0.5], requires_grad=True)
-    codes, counts = jumprelu(pre, theta)
+    codes, counts = jumprelu(pre, theta, torch.tensor(0.03))
     assert codes.flatten().tolist() == pytest.approx([0.51, 0, 2])
     assert counts.flatten().tolist() == [1, 0, 1]
     (3 * codes + 7 * counts).sum().backward()
     assert pre.grad.flatten().tolist() == [3, 0, 3]
-    assert float(theta.grad) == pytest.approx(-2 * 8.5 / BANDWIDTH)
+    assert float(theta.grad) == pytest.approx(-2 * 8.5 / 0.03)
 
 
 def test_gradient_flows_through_kept_entries_only():

@@ -11,7 +11,7 @@ from sae.gathered_step import gathered_gradients_, is_gathering_better
 from sae.rows import training_rows
 from sae.settings import Settings
 from sae.sparse_step import is_sparse_better
-from sae.sparsity import BANDWIDTH, batch_topk, topk
+from sae.sparsity import batch_topk, topk
 from sae.step import Weights, forward, product
 from sae.trainer import Trainer
 
@@ -198,8 +198,9 @@ def test_gradient_of_the_jump_is_the_pseudo_gradient_of_the_whole_loss():
         pre = trainer.weights.pre_activations(x)
         residual = x - trainer.weights.bias - result.codes @ trainer.weights.dictionary
         to_codes = -2 * residual @ trainer.weights.dictionary.T / (len(x) * trainer.variance)
-        near = (pre - trainer.weights.theta).abs() < BANDWIDTH / 2
-        expected = -(near * (trainer.weights.theta * to_codes + PENALTY / len(x))).sum(0) / BANDWIDTH
+        bandwidth = trainer.weights.bandwidth
+        near = (pre - trainer.weights.theta).abs() < bandwidth / 2
+        expected = -(near * (trainer.weights.theta * to_codes + PENALTY / len(x))).sum(0) / bandwidth
     assert int(near.sum()) > 20
     np.testing.assert_allclose(gradient.numpy(), expected.numpy(), rtol=1e-4, atol=1e-6)
 

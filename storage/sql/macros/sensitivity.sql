@@ -7,7 +7,7 @@
 --          The statistics: r2, l0, dead_fraction (see saes), unimodal (share of unimodal concepts among those counted),
 --          stability (mean matched cosine; its mean and range are over pairs of seeds), raw_opposite_share and
 --          covariance_opposite_share (see bridge_figures).
--- Definition: DEFINITIONS "Per concept", "Stability", "Bridge Score". The settings that the key `sensitivity` of a study
+-- Definition: docs/definitions.md, "Stability", "Bridge Score". The settings that the key `sensitivity` of a study
 --          adds differ in one setting, and so may settings that are written by hand. Nested widths (prefixes) that
 --          follow a change of width are not counted.
 CREATE MACRO sensitivity(m, s) AS TABLE
