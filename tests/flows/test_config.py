@@ -235,9 +235,19 @@ def test_bad_set_is_bad_input(study_file: Path, change: str, says: str | None) -
 
 
 def test_runtime_names_seeds_and_retrain_are_not_part_of_a_setting(study_file: Path) -> None:
-    setting = load_study(study_file).saes[0].setting()
+    setting = load_study(study_file).saes[0].setting(rows=1000)
     assert not {"name", "seeds", "retrain"} & setting.keys()
     assert {"batch_size", "learning_rate", "decoder_bias", "auxk", "image_share"} <= setting.keys()
+
+
+def test_a_setting_states_numbers_where_the_study_says_auto(tmp_path: Path) -> None:
+    study = tmp_path / "small.toml"
+    text = TEXT.replace("epochs = 4\n", "").replace("batch_size = 64\n", "").replace("5e-3", '"auto"')
+    study.write_text(text + "\n[diets]\nhalves = true\n")
+    main, half, _ = (each.setting(10_000) for each in load_study(study).settings())
+    assert (main["epochs"], main["batch_size"], main["learning_rate"]) == (77, 128, 3.4e-3)
+    assert (half["epochs"], half["batch_size"]) == (154, 128)
+    assert load_study(study).frontier_setting(10_000)["epochs"] == 77
 
 
 def test_diets_are_settings_of_their_own(tmp_path: Path) -> None:
@@ -252,8 +262,8 @@ def test_diets_are_settings_of_their_own(tmp_path: Path) -> None:
     assert [setting.image_share for setting in diets] == [0, 0.25, "natural", 0.5, 0.5]
     # An epoch of half the rows draws half as many rows, so SAEs of data halves are trained for twice the epochs.
     assert [setting.epochs // main.epochs for setting in diets] == [1, 1, 1, 2, 2]
-    assert "data_half" not in main.setting()
-    assert diets[-1].setting()["data_half"] == "b"
+    assert "data_half" not in main.setting(1000)
+    assert diets[-1].setting(1000)["data_half"] == "b"
     assert loaded.diet_of()["main-half-a"] == {"of": "main", "data_half": "a"}
     assert "main" not in loaded.diet_of()
 
