@@ -97,7 +97,7 @@ def bridge_precision(con, sae: tuple[str, str, int], planted: set[tuple[int, int
     model, name, seed = sae
     top = frame(con, f"SELECT image_concept, text_concept FROM top_bridges('{model}', '{name}', {seed}, {BRIDGES})")
     hits = [(atom_of.get(i), atom_of.get(j)) in planted for i, j in top.iter_rows()]
-    return at_least(f"precision of the top {BRIDGES} bridges", float(np.mean(hits)), 0.9)
+    return at_least(f"precision of the top {BRIDGES} bridges", float(np.mean(hits)), 0.7)
 
 
 def figures(store: Path, vectors: Path, study: str) -> list[Bar]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,9 +147,3 @@ def recovered(dictionary: np.ndarray, truth: Truth, found: list[sparse.csr_array
         "score_within": float((errors <= 0.05).mean()) if len(errors) else float("nan"),
         "matched": float(len(errors) / max(1, asked.sum())),
     }
-
-
-def over_seeds(run: Callable[[int], Figures], seeds: int) -> dict[str, list[float]]:
-    """{figure: its values} of `run(seed)` for the seeds from 0."""
-    rows = [run(seed) for seed in range(seeds)]
-    return {name: [row[name] for row in rows] for name in rows[0]}

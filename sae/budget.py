@@ -1,7 +1,7 @@
 """How long and how fast an SAE is trained where the study does not say: batch size, epochs and learning rate.
 
 The rules were found by trainings on planted and real embeddings, which `make bench-sae-quality` runs again (section
-`sweep`). Imports no torch.
+`defaults`). Imports no torch.
 
 batch_size: the power of two nearest to the square root of the training rows, from 32 to 4,096.
 epochs: as many as make about 6,000 steps with this batch size, from 4 to 200.
@@ -60,15 +60,13 @@ def budget(
     draws as many rows in total, and takes as large batches, as a training on all of them.
     """
     rows = max(1, rows)
-    if batch_size == "auto":
-        batch_size = int(_within(2 ** round(math.log2(rows) / 2), BATCHES))
-    if epochs == "auto":
-        epochs = max(1, round(_within(STEPS * batch_size / rows, EPOCHS) / share))
-    steps = epochs * max(1, math.ceil(rows * share / batch_size))
+    batch = int(_within(2 ** round(math.log2(rows) / 2), BATCHES)) if batch_size == "auto" else batch_size
+    passes = max(1, round(_within(STEPS * batch / rows, EPOCHS) / share)) if epochs == "auto" else epochs
+    steps = passes * max(1, math.ceil(rows * share / batch))
     if learning_rate == "auto":
         peak = PEAK * math.sqrt(AT_STEPS / steps) * (AT_WIDTH / max(width, AT_WIDTH)) ** 0.25
         learning_rate = float(f"{_within(peak, PEAKS):.2g}")
-    return Budget(epochs, batch_size, learning_rate)
+    return Budget(passes, batch, learning_rate)
 
 
 def resolved(settings: Settings, rows: int) -> Resolved:
