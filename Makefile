@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo explorer test test-explorer test-slow lint planted check-demo check-docs bench-rerun bench-sae test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-explorer bench-plan bench-analyze bench-sources golden clean
+.PHONY: demo explorer test test-explorer test-slow lint planted vlm-like check-demo check-docs bench-rerun bench-sae bench-sae-quality test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-explorer bench-plan bench-analyze bench-sources golden clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -43,6 +43,12 @@ planted: .venv/installed
 	$(BIN)/python bench/planted.py --to $(STORE)/planted
 	$(BIN)/bridgescope run studies/planted.toml --store $(STORE) --set pairs.path=$(abspath $(STORE))/planted --set models.planted.spec=embeddings:$(abspath $(STORE))/planted
 	$(BIN)/python bench/check_planted.py --store $(STORE) --vectors $(STORE)/planted
+
+# The same with vectors that look like those of a vision-language model.
+vlm-like: .venv/installed
+	$(BIN)/python bench/plant_vlm_like.py --to $(STORE)/vlm_like
+	$(BIN)/bridgescope run studies/vlm_like.toml --store $(STORE) --set pairs.path=$(abspath $(STORE))/vlm_like --set models.planted.spec=embeddings:$(abspath $(STORE))/vlm_like
+	$(BIN)/python -m bench.check_vlm_like --store $(STORE) --vectors $(STORE)/vlm_like
 
 # Prints the demo's figures beside their bars (the bounds that they must meet), from the store that `make demo` filled.
 check-demo: .venv/installed
@@ -138,6 +144,11 @@ bench-rerun: .venv/installed
 # BENCH="--quick" measures each once.
 bench-sae: .venv-peers/installed
 	$(BIN)/python -m bench.bench_sae $(BENCH) $(if $(wildcard $(STORE)/studies/demo),--store $(STORE))
+
+# Quality of SAEs on planted vectors and on the demo, beside its bars and other libraries. Takes hours; QUALITY="--quick"
+# takes small sizes, and QUALITY="--only SECTION" one section.
+bench-sae-quality: .venv-peers/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.sae_quality $(QUALITY) $(if $(wildcard $(STORE)/studies/demo),--store $(STORE))
 
 # Files exchanged with SAELens and overcomplete, loaded by those libraries themselves.
 test-interchange: .venv-peers/installed

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, ValidationError, field_validator, model_validator
 
 from flows.changes import apply
 from flows.neighbours import FACTORS, neighbours
 from storage.errors import BadInput
 from storage.sources.registry import SECTIONS, AnyPairs, located
 from storage.sources.section import HOW, Section
-from tasks.settings import ARCHITECTURES, BASELINES, PARAMETERS, ImageShare, Settings
+from tasks.settings import ARCHITECTURES, BASELINES, PARAMETERS, ImageShare, Settings, budget
 from tasks.specs import FORMS, Spec, forms, relocated
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
@@ -61,6 +61,8 @@ class SAESetting(Settings):
     retrain: Literal["always", "never"] | Annotated[float, Field(gt=1)] = Field(
         "always", description="train again on more rows: always, never, or once the rows have grown by this factor"
     )
+    _times: float = PrivateAttr(1.0)  # what a learning rate that is chosen from the rows is multiplied by
+    _as_wide: int | None = PrivateAttr(None)  # the width for which the learning rate is chosen; None: its own
 
     @model_validator(mode="after")
     def _distinct(self) -> SAESetting:
@@ -68,9 +70,28 @@ class SAESetting(Settings):
             raise ValueError(f"seeds names a seed twice: {self.seeds}")
         return self
 
-    def setting(self) -> dict[str, Any]:
-        """The keys that change the result of a training; part of the recipe (the hash that names a dataset)."""
+    def neighbour(self, times: float = 1.0, **changed: Any) -> SAESetting:
+        """This setting with changed keys, one of which is `name`.
+
+        A learning rate that is "auto" is that of this setting multiplied by `times`, whatever the width.
+        """
+        near = self.model_copy(update=changed)
+        near._times, near._as_wide = times, self.width
+        return near
+
+    def setting(self, rows: int) -> dict[str, Any]:
+        """The keys that change the result of a training; part of the recipe (the hash that names a dataset).
+
+        rows: training rows of both modalities, from which numbers that are "auto" are chosen. So the recipe states
+        numbers. A data half has half of these rows, and draws as many in total as a training on all of them.
+        """
         hashed = self.model_dump(exclude={"name", "seeds", "retrain"})
+        share = 1.0 if self.data_half is None else 0.5
+        width = self.width if self._as_wide is None else self._as_wide
+        chosen = budget(rows, width, self.epochs, self.batch_size, self.learning_rate, share)
+        hashed |= chosen._asdict()
+        if self.learning_rate == "auto":
+            hashed["learning_rate"] = float(f"{chosen.learning_rate * self._times:.3g}")
         if self.data_half is None:
             del hashed["data_half"]  # SAEs that were trained before this key existed keep their addresses
         return hashed
@@ -97,7 +118,8 @@ class Diets(Section):
                 name = f"{setting.name}-natural" if share == "natural" else f"{setting.name}-share{share:g}"
                 diets.append(setting.model_copy(update={"name": name, "image_share": share}))
         for half in ("a", "b") if self.halves else ():
-            update = {"name": f"{setting.name}-half-{half}", "data_half": half, "epochs": 2 * setting.epochs}
+            epochs = "auto" if setting.epochs == "auto" else 2 * setting.epochs
+            update = {"name": f"{setting.name}-half-{half}", "data_half": half, "epochs": epochs}
             diets.append(setting.model_copy(update=update))
         return diets
 
@@ -281,14 +303,16 @@ class Study(Section):
             model["spec"] = relocated(model["spec"], lambda path: Path(path).name)
         return config
 
-    def frontier_setting(self) -> dict[str, Any]:
-        """Settings of the frontier's SAEs: those of the first trained setting, without architecture, k and encoder."""
-        first = self._trained()[0].setting()
-        own = ("architecture", "k", "encoder", *PARAMETERS)
-        setting = {name: value for name, value in first.items() if name not in own}
+    def frontier_setting(self, rows: int) -> dict[str, Any]:
+        """Settings of the frontier's SAEs: those of the first trained setting, without architecture, k and encoder.
+
+        rows: training rows of both modalities, as for `SAESetting.setting`.
+        """
+        first = self._trained()[0]
         if self.frontier is not None and self.frontier.width is not None:
-            setting["width"] = self.frontier.width
-        return setting
+            first = first.model_copy(update={"width": self.frontier.width})
+        own = ("architecture", "k", "encoder", *PARAMETERS)
+        return {name: value for name, value in first.setting(rows).items() if name not in own}
 
 
 def load_study(path: str | Path, changes: list[str] | None = None) -> Study:

@@ -35,9 +35,6 @@ class Settings(NamedTuple):
     shard_size: int
     width: int
     k: int
-    epochs: int
-    batch_size: int
-    learning_rate: str
     min_pairs: int
 
 
@@ -100,25 +97,11 @@ def _seen(found: Found, listing: Listing, images: int, captions: int) -> list[st
 def _settings(images: int, captions: int, dim: int) -> Settings:
     """Settings for data of this size. They agree with those of the studies demo, quick and paper."""
     heldout = 0.2 if images < 50_000 else 0.1
-    rows = max(1, round((1 - heldout) * (images + captions)))
     width = 2 ** round(math.log2(max(16, (1 - heldout) * images / 5)))
     width = max(16, min(width, 4096, 2 ** int(math.log2(8 * dim))))
     k = next(k for most, k in ((64, 4), (256, 8), (1024, 16), (math.inf, 20)) if width <= most)
-    batch, epochs = next(
-        (batch, epochs)
-        for most, batch, epochs in (
-            (2000, 64, 60),
-            (10_000, 256, 60),
-            (100_000, 512, 40),
-            (1e6, 2048, 20),
-            (math.inf, 4096, 5),
-        )
-        if rows <= most
-    )
-    epochs = min(400, max(epochs, math.ceil(1000 * batch / rows)))
-    rate = "2e-3" if width <= 256 else "1e-3"
     shard_size = 1024 if images < 10_000 else 8192
-    return Settings(heldout, shard_size, width, k, epochs, batch, rate, 10 if heldout * captions >= 300 else 2)
+    return Settings(heldout, shard_size, width, k, 10 if heldout * captions >= 300 else 2)
 
 
 def _text(study: str, found: Found, spec: str, seen: list[str], own: Settings, dim: int, target: Path) -> str:
@@ -153,10 +136,9 @@ architecture = "batchtopk"
 # dictionary learns them by heart: R2 rises on the training rows and falls on those held out.
 width = {own.width}
 k = {own.k}                    # concepts per row, on average; more of them raise R2 and make each less specific
-# Enough rounds for at least 1,000 steps; small data needs more rounds than large data.
-epochs = {own.epochs}
-batch_size = {own.batch_size}
-learning_rate = {own.learning_rate}
+epochs = "auto"          # this key and the next two are chosen from the number of rows and the width
+batch_size = "auto"
+learning_rate = "auto"
 decoder_bias = true      # starts at the geometric median: embeddings are not centred, and concepts die without it
 image_share = 0.5        # half of the rows drawn are images, however many captions an image has
 seeds = [0, 1, 2]        # several seeds tell which concepts are stable

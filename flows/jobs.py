@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.config import ImportedSAE, Model, SAESetting, Study
-from flows.retrain import SHARDS, training_shards
+from flows.retrain import SHARDS, shards_of, training_shards
 from flows.stages import STAGES
 from storage.dataset import Dataset
 from storage.duplicates import digest_of_duplicates, read_duplicates
@@ -263,18 +263,28 @@ def saes(given: Given) -> list[Job]:
                 if not whole:
                     jobs.append(Job(key, stage, None))
                     continue
+                shards = _shards(given, model.name)
                 if isinstance(setting, SAESetting):
-                    options: dict[str, Any] = {"setting": setting.setting(), "seed": seed}
+                    options: dict[str, Any] = {"setting": _numbers(given, setting, shards), "seed": seed}
                 else:
                     try:
                         options = _imported(setting, given.store)
                     except BadInput as error:
                         jobs.append(Job(key, stage, None, error))  # the other SAEs go on
                         continue
-                rows = {**_shards(given, model.name), "heldout": given.study.pairs.heldout}
-                job = Job(key, stage, {**rows, **options})
-                jobs.append(job._replace(inputs={**job.arguments(), **_training_shards(given, job)}))
+                job = Job(key, stage, {**shards, "heldout": given.study.pairs.heldout, **options})
+                jobs.append(job._replace(inputs=_trained_on(given, job, setting)))
     return jobs
+
+
+def _numbers(given: Given, setting: SAESetting, shards: dict[str, list[Dataset]]) -> dict[str, Any]:
+    """A setting with the numbers that it leaves to the rows; `shards` are those that the SAE is trained on."""
+    return setting.setting(training_rows(given.study, shards["embeddings"]))
+
+
+def training_rows(study: Study, embeddings: list[Dataset]) -> int:
+    """Number of training rows of both modalities in these shards, up to the chance of the split."""
+    return round((1 - study.pairs.heldout) * sum(shard.rows for shard in embeddings))
 
 
 def _shards(given: Given, model: str) -> dict[str, list[Dataset]]:
@@ -294,14 +304,21 @@ def _imported(setting: ImportedSAE, store: Path) -> dict[str, Any]:
     return {"checkpoint": stamp, "path": str(path), **options}
 
 
-def _training_shards(given: Given, job: Job) -> dict[str, list[Dataset]]:
-    """The shards to train an SAE on, by the key `retrain` of its setting. job: the job that trains on all shards."""
-    retrain = next(setting.retrain for setting in given.study.settings() if setting.name == job.key.sae)
+def _trained_on(given: Given, job: Job, setting: SAESetting | ImportedSAE) -> dict[str, Any]:
+    """The arguments of a job, with the shards to train the SAE on, by the key `retrain` of its setting.
+
+    job: the job that trains on all shards.
+    """
     before = given.last.of("train", model=job.key.model, sae=job.key.sae, seed=job.key.seed) if given.last else []
+    if setting.retrain == "always" or not before:
+        return job.arguments()
     every = {name: job.arguments()[name] for name in SHARDS}
-    if retrain == "always" or not before:
-        return every
-    return training_shards(given.store, retrain, before[0], every, job.stage.address(**job.arguments()))
+    kept = shards_of(before[0])
+    arguments = dict(job.arguments())
+    if isinstance(setting, SAESetting):  # numbers that are left to the rows would differ only because rows were added
+        arguments["setting"] = _numbers(given, setting, kept)
+    chosen = training_shards(given.store, setting.retrain, before[0], every, job.stage.address(**arguments))
+    return {**(arguments if chosen == kept else job.arguments()), **chosen}
 
 
 @step_of("export")
@@ -350,7 +367,7 @@ def frontiers(given: Given) -> list[Job]:
     for model in study.models:
         inputs = {
             **_shards(given, model.name),
-            "setting": study.frontier_setting(),
+            "setting": study.frontier_setting(training_rows(study, _shards(given, model.name)["embeddings"])),
             "methods": study.frontier.methods,
             "k": study.frontier.k,
             "heldout": study.pairs.heldout,

@@ -22,12 +22,15 @@ def neighbours(setting: SAESetting, keys: list[str]) -> list[SAESetting]:
     """
     found = []
     for key in keys:
+        if key == "learning_rate" and setting.learning_rate == "auto":
+            found += [setting.neighbour(factor, name=f"{setting.name}-{key}-x{factor:.3g}") for factor in FACTORS[key]]
+            continue
         for value in _values(setting, key):
             update = {"name": f"{setting.name}-{key}-{_told(value)}", key: value}
             if key == "width" and setting.prefixes is not None:
                 scaled = {max(1, prefix * value // setting.width) for prefix in setting.prefixes}
                 update["prefixes"] = tuple(sorted(scaled))
-            found.append(setting.model_copy(update=update))
+            found.append(setting.neighbour(**update))
     return found
 
 

@@ -25,13 +25,18 @@ def training_shards(
     were added and nothing else changed: if the settings, the split or the embedding model changed, all shards are used.
     before: the SAE's entry in the last run. every: all shards. now: the address of the SAE trained on all shards.
     """
-    half = len(before.inputs) // 2  # the first half of the inputs are the pairs, the second half the embeddings
-    kept = {"pairs": before.inputs[:half], "embeddings": before.inputs[half:]}
+    kept = shards_of(before)
     grown = sum(shard.rows for shard in every["embeddings"]) / max(1, sum(shard.rows for shard in kept["embeddings"]))
     if not isinstance(retrain, str) and grown >= retrain:
         return every
     same = _how(store, before.dataset) == _how_of(now.stage, now.version, now.arguments)
     return kept if same and _embedded_alike(store, kept["embeddings"], every["embeddings"]) else every
+
+
+def shards_of(before: Entry) -> dict[str, list[Dataset]]:
+    """The shards that the SAE of a run's entry was trained on."""
+    half = len(before.inputs) // 2  # the first half of the inputs are the pairs, the second half the embeddings
+    return {"pairs": before.inputs[:half], "embeddings": before.inputs[half:]}
 
 
 def _embedded_alike(store: Path, kept: list[Dataset], now: list[Dataset]) -> bool:

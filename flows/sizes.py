@@ -39,7 +39,7 @@ class Sizes(NamedTuple):
             if model.name == key.model:
                 work = work._replace(dim=self.dims[model.name], spec=model.spec, dtype=model.dtype)
         if key.kind == "frontier" and study.frontier is not None:
-            setting = study.frontier_setting()
+            setting = study.frontier_setting(round(work.trained * work.rows))
             return work._replace(width=setting["width"], epochs=setting["epochs"])
         settings = [setting for setting in study.settings() if key.sae in (None, setting.name)]
         if key.sae is None:
@@ -51,7 +51,7 @@ class Sizes(NamedTuple):
         return work._replace(
             width=_width(settings[0]),
             k=(trained.k if trained else settings[0].k) or 32,
-            epochs=trained.epochs if trained else 0,
+            epochs=trained.setting(round(work.trained * work.rows))["epochs"] if trained else 0,
         )
 
 

@@ -83,9 +83,16 @@ class Settings(OwnParameters):
     k: int = Field(
         ge=1, description="concepts per row, on average; a penalty that is left out is adjusted until L0 is k"
     )
-    epochs: int = Field(20, ge=1, le=10**6, description="an epoch is as many draws as there are training rows")
-    batch_size: int = Field(256, ge=2, le=2**24)
-    learning_rate: float = Field(1e-3, gt=0, le=1)
+    # sae.budget has the rules for "auto".
+    epochs: Annotated[int, Field(ge=1, le=10**6)] | Literal["auto"] = Field(
+        "auto", description="an epoch is as many draws as there are training rows; auto chooses by their number"
+    )
+    batch_size: Annotated[int, Field(ge=2, le=2**24)] | Literal["auto"] = Field(
+        "auto", description="rows per step; auto chooses by the number of training rows"
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = Field(
+        "auto", description="highest rate of the training; auto chooses by the steps and the width"
+    )
     decoder_bias: bool = True
     init: Literal["within", "random", "data", "differences"] = Field(
         "within",

@@ -14,6 +14,7 @@ from torch import Tensor
 from sae import selection_kernels as selection
 from sae import step_kernels as kernels
 from sae.architectures import ARCHITECTURES
+from sae.budget import Resolved
 from sae.settings import Settings
 from sae.step import Weights, has_bfloat16
 from sae.workers import Workers
@@ -63,7 +64,7 @@ class SparseStep:
     on_part(name): called after each part of the step; a benchmark sets it to time the parts.
     """
 
-    def __init__(self, weights: Weights, moments: dict[str, tuple[Tensor, Tensor]], settings: Settings) -> None:
+    def __init__(self, weights: Weights, moments: dict[str, tuple[Tensor, Tensor]], settings: Resolved) -> None:
         self.settings, self.weights, self.moments = settings, weights, moments
         self.workers = Workers()
         self.on_part: Callable[[str], None] = lambda part: None

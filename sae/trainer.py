@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sae.architectures import ARCHITECTURES, TOPK_FAMILY
+from sae.budget import resolved
 from sae.calibration import calibrate_encoder
 from sae.gathered_step import gathered_gradients_, is_gathering_better
 from sae.initial import initial_weights
@@ -38,7 +39,8 @@ class Trainer:
     """
 
     def __init__(self, rows: TrainingRows, settings: Settings, seed: int, sparse: bool | None = None) -> None:
-        self.rows, self.settings, self.seed = rows, settings, seed
+        self.rows, self.seed = rows, seed
+        self.settings = settings = resolved(settings, rows.count)
         self.architecture = ARCHITECTURES[settings.architecture]
         mixture = rows.mixture()
         if mixture.variance < 1e-12:

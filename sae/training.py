@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae.budget import Resolved, resolved
 from sae.checkpoint import Checkpoint
 from sae.model import SAE
 from sae.rows import TrainingRows, batches, training_rows
@@ -51,7 +52,7 @@ class Plan(NamedTuple):
     restart: int  # steps between two restarts of dead concepts; `restarts` leaves out the first and last steps
 
     @classmethod
-    def of(cls, rows: TrainingRows, settings: Settings) -> "Plan":
+    def of(cls, rows: TrainingRows, settings: Resolved) -> "Plan":
         """The schedule for these rows and settings."""
         epoch = math.ceil(rows.count / settings.batch_size)
         steps = settings.epochs * epoch
@@ -118,7 +119,8 @@ def train(
 ) -> Trained:
     """Train one SAE on image rows [n_I, d] and text rows [n_T, d], float16 or float32, in memory or memory-mapped.
 
-    The seed sets the initialisation and the order of rows. `on_step(step, steps, stats)` runs after every step; stats
+    Settings that are "auto" are chosen by the number of rows; the SAE's config states the numbers. The seed sets the
+    initialisation and the order of rows. `on_step(step, steps, stats)` runs after every step; stats
     is the last point of the curve (empty before the first). With `checkpoint` the training resumes from its file, if
     there is one, and rewrites it at intervals; the file is removed at the end. Raises ValueError on unusable rows,
     TrainingDiverged where the loss is not finite (the checkpoint is kept), CheckpointError where the file belongs to
@@ -128,6 +130,7 @@ def train(
     Without it, torch's threads spin while they wait for the next product, on cores that the sparse step could use.
     """
     rows = training_rows(image, text, settings.image_share, device)
+    settings = resolved(settings, rows.count)
     trainer = Trainer(rows, settings, seed)
     plan = Plan.of(rows, settings)
     record = Record(trainer, plan)

@@ -4,6 +4,7 @@ This module does not import torch.
 """
 
 from sae.architectures import ARCHITECTURES, BASELINES, PARAMETERS
+from sae.budget import budget
 from sae.settings import ImageShare, Settings
 
-__all__ = ["ARCHITECTURES", "BASELINES", "PARAMETERS", "ImageShare", "Settings"]
+__all__ = ["ARCHITECTURES", "BASELINES", "PARAMETERS", "ImageShare", "Settings", "budget"]

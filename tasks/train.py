@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
+from sae.budget import RISE, rise
 from storage.dataset import Dataset
 from tasks.children import ChildFailed, side_by_side
 from tasks.devices import processes_on
 from tasks.fit import Fit, fit_in_process
 from tasks.stage import Runtime, stage
+
+log = logging.getLogger("bridgescope")
 
 
 @stage("saes", version="4", volatile=("training.parquet",), resumes=True, on_device=True, threads=1)
@@ -24,7 +30,19 @@ def sae(
 ) -> int:
     """Train one seed of one setting on the training rows of a model's shards."""
     job = Fit(out, runtime.store, pairs, embeddings, setting, seed, heldout, runtime.device, runtime.progress)
-    return fit_in_process(job)
+    rows = fit_in_process(job)
+    _warn_if_short(pl.read_parquet(out / "training.parquet").to_dicts(), setting, seed)
+    return rows
+
+
+def _warn_if_short(curve: list[dict[str, Any]], setting: dict[str, Any], seed: int) -> None:
+    """Log a warning if R2 still rose while the learning rate was constant."""
+    if (risen := rise(curve)) > RISE:
+        log.warning(
+            "width %d, k %d, seed %d: R2 had not flattened: from 40 %% to 80 %% of the training it rose by %.3f; "
+            "more than %d epochs would raise it further",
+            setting["width"], setting["k"], seed, risen, setting["epochs"],
+        )  # fmt: skip
 
 
 def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[ChildFailed | None]:

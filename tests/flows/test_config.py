@@ -242,9 +242,19 @@ def test_bad_set_is_bad_input(study_file: Path, change: str, says: str | None) -
 
 
 def test_runtime_names_seeds_and_retrain_are_not_part_of_a_setting(study_file: Path) -> None:
-    setting = load_study(study_file).saes[0].setting()
+    setting = load_study(study_file).saes[0].setting(rows=1000)
     assert not {"name", "seeds", "retrain"} & setting.keys()
     assert {"batch_size", "learning_rate", "decoder_bias", "auxk", "image_share"} <= setting.keys()
+
+
+def test_a_setting_states_numbers_where_the_study_says_auto(tmp_path: Path) -> None:
+    study = tmp_path / "small.toml"
+    text = TEXT.replace("epochs = 4\n", "").replace("batch_size = 64\n", "").replace("5e-3", '"auto"')
+    study.write_text(text + "\n[diets]\nhalves = true\n")
+    main, half, _ = (each.setting(10_000) for each in load_study(study).settings())
+    assert (main["epochs"], main["batch_size"], main["learning_rate"]) == (77, 128, 3.4e-3)
+    assert (half["epochs"], half["batch_size"]) == (154, 128)
+    assert load_study(study).frontier_setting(10_000)["epochs"] == 77
 
 
 def test_diets_are_settings_of_their_own(tmp_path: Path) -> None:
@@ -259,8 +269,8 @@ def test_diets_are_settings_of_their_own(tmp_path: Path) -> None:
     assert [setting.image_share for setting in diets] == [0, 0.25, "natural", 0.5, 0.5]
     # An epoch of half the rows draws half as many rows, so SAEs of data halves are trained for twice the epochs.
     assert [setting.epochs // main.epochs for setting in diets] == [1, 1, 1, 2, 2]
-    assert "data_half" not in main.setting()
-    assert diets[-1].setting()["data_half"] == "b"
+    assert "data_half" not in main.setting(1000)
+    assert diets[-1].setting(1000)["data_half"] == "b"
     assert loaded.families() == [[main, *diets]]
 
 
@@ -297,6 +307,19 @@ def test_neighbours_stay_within_the_limits_of_a_setting() -> None:
     assert [each.prefixes for each in neighbours(nested, ["width"])] == [(1, 2, 6), (2, 8, 24)]
     for each in neighbours(nested, ["width"]):
         SAESetting(**each.model_dump())  # is valid
+
+
+def test_neighbours_of_a_chosen_learning_rate_differ_in_one_setting() -> None:
+    """The rule chooses a lower rate for a larger width. A neighbour of another width keeps the rate of its setting."""
+    own = SAESetting(name="n", width=256, k=8)
+    stated = own.setting(5000)
+    near = {each.name: each.setting(5000) for each in neighbours(own, ["learning_rate", "width", "k"])}
+    assert near.keys() == {"n-learning_rate-x0.333", "n-learning_rate-x3", "n-width-128", "n-width-512", "n-k-4", "n-k-16"}
+    for name, setting in near.items():
+        key = name.split("-")[1]
+        assert [other for other in stated if setting[other] != stated[other]] == [key]
+    for name, factor in (("n-learning_rate-x0.333", 1 / 3), ("n-learning_rate-x3", 3)):
+        assert near[name]["learning_rate"] == pytest.approx(factor * stated["learning_rate"], rel=0.005)
 
 
 @pytest.mark.parametrize(

@@ -36,12 +36,18 @@ spec = "embeddings:own"
 name = "main"
 width = 16
 k = 2
+epochs = 20
+batch_size = 256
+learning_rate = 1e-3
 seeds = [3]
 [[saes]]
 name = "nested"
 architecture = "matryoshka"
 width = 16
 k = 2
+epochs = 20
+batch_size = 256
+learning_rate = 1e-3
 prefixes = [4, 16]
 seeds = [0]
 [[saes]]
@@ -49,6 +55,9 @@ name = "steered"
 architecture = "jumprelu"
 width = 16
 k = 2
+epochs = 20
+batch_size = 256
+learning_rate = 1e-3
 penalty = 1e-2
 seeds = [0]
 [[saes]]

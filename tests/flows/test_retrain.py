@@ -115,3 +115,21 @@ def test_an_sae_whose_rows_left_the_store_is_not_taken_for_one_of_the_same_model
     (tmp_path / last.of("embed")[0].dataset.path / "dataset.json").unlink()
     state = state_of(tmp_path, 3, model="b")
     assert shards_trained_on(train_job(file, state, last, tmp_path)) == 3
+
+
+def test_numbers_left_to_the_rows_are_those_of_the_rows_that_the_sae_is_trained_on(tmp_path: Path) -> None:
+    file = study(setting={"retrain": 3})
+    last = first_run(tmp_path, file)
+    kept = train_job(file, state_of(tmp_path, 5), last, tmp_path).arguments()["setting"]
+    anew = train_job(file, state_of(tmp_path, 60), last, tmp_path).arguments()["setting"]
+    # Three quarters of 2 and of 60 shards of 100 rows are trained on; sqrt(4,500) is nearest to 64.
+    assert (kept["batch_size"], anew["batch_size"]) == (32, 64)
+    assert (kept["epochs"], anew["epochs"]) == (200, round(6000 * 64 / 4500))
+    assert kept["learning_rate"] > anew["learning_rate"]
+
+
+def test_numbers_that_the_study_states_do_not_depend_on_the_rows(tmp_path: Path) -> None:
+    stated = {"epochs": 20, "batch_size": 256, "learning_rate": 1e-3}
+    for shards in (1, 30):
+        job = train_job(study(setting=stated), state_of(tmp_path, shards), None, tmp_path)
+        assert {name: job.arguments()["setting"][name] for name in stated} == stated

@@ -1,0 +1,94 @@
+"""The measurement of `make bench-sae-quality`: equal L0, and figures of a coder that is the truth itself."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+
+from bench.quality_cases import at_l0, measure, vlm_like
+from bench.sae_quality import SECTIONS, joined, parsed, row, sweep
+from sae.frontier import Pair
+
+
+class Written:
+    """A coder of 2-d rows with given codes: the first |x_0| and the second |x_1|."""
+
+    dictionary = torch.eye(2)
+
+    def encode(self, x):
+        return x.abs()
+
+    def decode(self, codes):
+        return codes
+
+
+class Truth:
+    """A coder that knows the codes of the held-out rows; `measure` encodes images first, then captions, in order."""
+
+    def __init__(self, case):
+        self.dictionary = torch.from_numpy(case.truth.atoms)
+        self.codes = torch.from_numpy(np.concatenate([case.truth.image.toarray(), case.truth.text.toarray()]))
+
+    def encode(self, x):
+        codes, self.codes = self.codes.split([len(x), len(self.codes) - len(x)])
+        return codes
+
+    def decode(self, codes):
+        return codes @ self.dictionary
+
+
+@pytest.fixture(scope="module")
+def case():
+    return vlm_like(200, 32, 64, 6, heldout=1200)
+
+
+def test_the_cut_leaves_k_codes_per_row():
+    # Unit rows (.6, .8), (1, 0), (0, 1), (.8, .6): six codes, of which .6 and .6 are the least. k = 1 leaves four.
+    rows = Pair(np.array([[3, 4], [1, 0]], np.float32), np.array([[0, 2], [4, 3]], np.float32))
+    cut = at_l0(Written(), rows, 1)
+    assert cut.cut == pytest.approx(0.6)
+    kept = cut.encode(torch.tensor([[0.6, 0.8], [1.0, 0.0]]))
+    assert kept.tolist() == [[0, pytest.approx(0.8)], [1, 0]]
+    assert at_l0(Written(), rows, 2).cut == 0
+
+
+def test_the_truth_is_recovered_whole(case):
+    figures = measure(Truth(case), case)
+    assert (figures["mcc"], figures["f1"]) == (pytest.approx(1, abs=1e-6), pytest.approx(1))
+    assert (figures["score_error"], figures["score_within"]) == (pytest.approx(0, abs=1e-6), 1)
+    assert figures["matched"] == 1
+    assert figures["l0"] == pytest.approx((case.truth.image.nnz + case.truth.text.nnz) / 2400)
+
+
+def test_codes_in_another_order_of_rows_are_not_recovered(case):
+    wrong = Truth(case)
+    wrong.codes = wrong.codes.flip(0)
+    assert measure(wrong, case)["mcc"] < 0.5
+
+
+def test_a_row_shows_the_mean_and_the_range_of_the_seeds():
+    values = joined([{"r2": 0.5}, {"r2": 0.7}])["r2"]
+    shown, held, missed = row("R2", values), row("R2", values, 0.55), row("R2", values, 0.55, least=False)
+    assert shown["name"] == "R2 [0.500, 0.700]"
+    assert (shown["value"], shown["bar"]) == (pytest.approx(0.6), "")
+    assert (held["holds"], missed["holds"]) == (True, False)
+
+
+def test_a_sweep_draws_as_many_rows_as_the_defaults(case, monkeypatch):
+    seen = []
+    monkeypatch.setattr("bench.sae_quality.trained", lambda case, seeds, **settings: seen.append(settings) or {})
+    points = sweep(case, argparse.Namespace(factors=[0.5, 1.0], seeds=1))
+    # 400 rows: sqrt(400) is nearest to 16, and the least batch is 32.
+    assert {batch for batch, _ in points} == {16, 32, 64}
+    assert len(points) == 6
+    assert {settings["epochs"] for settings in seen} == {200}
+
+
+def test_sections_and_sizes_are_options():
+    options = parsed(["--quick", "--only", "l0", "--pairs", "100"])
+    assert (options.only, options.pairs, options.dim) == (["l0"], 100, 64)
+    assert parsed([]).pairs == 40_000
+    with pytest.raises(SystemExit):
+        parsed(["--only", "nothing"])
+    assert set(SECTIONS) == {"modality", "jumprelu", "start", "defaults", "l0", "peers"}
