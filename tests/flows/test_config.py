@@ -314,7 +314,14 @@ def test_neighbours_of_a_chosen_learning_rate_differ_in_one_setting() -> None:
     own = SAESetting(name="n", width=256, k=8)
     stated = own.setting(5000)
     near = {each.name: each.setting(5000) for each in neighbours(own, ["learning_rate", "width", "k"])}
-    assert near.keys() == {"n-learning_rate-x0.333", "n-learning_rate-x3", "n-width-128", "n-width-512", "n-k-4", "n-k-16"}
+    assert near.keys() == {
+        "n-learning_rate-x0.333",
+        "n-learning_rate-x3",
+        "n-width-128",
+        "n-width-512",
+        "n-k-4",
+        "n-k-16",
+    }
     for name, setting in near.items():
         key = name.split("-")[1]
         assert [other for other in stated if setting[other] != stated[other]] == [key]
