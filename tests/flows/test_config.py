@@ -349,3 +349,17 @@ def test_a_setting_that_is_named_like_a_diet_is_refused(tmp_path: Path) -> None:
     study.write_text(TEXT + "\n" + other + "\n[diets]\nimage_share = [0]\n")
     with pytest.raises(BadInput, match=r"saes names one thing twice: .*'main-share0'"):
         load_study(study)
+
+
+def test_the_frontier_measures_both_encoders_whatever_the_studys_saes_encode_with(study_file: Path) -> None:
+    text = study_file.read_text()
+    study_file.write_text(
+        text.replace("k = 3", 'k = 3\nencoder = "pursuit"', 1)
+        .replace("[analyze]", "[frontier]\nmethods = ['topk']\nk = [2]\n[analyze]", 1)
+    )  # fmt: skip
+    study = load_study(study_file)
+    assert study.saes[0].setting()["encoder"] == "pursuit"
+    study_file.write_text(study_file.read_text().replace('encoder = "pursuit"', ""))
+    plain = load_study(study_file)
+    assert "encoder" not in plain.saes[0].setting()
+    assert study.frontier_setting() == plain.frontier_setting()
