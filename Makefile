@@ -150,7 +150,7 @@ bench-sae: .venv-peers/installed
 bench-sae-quality: .venv-peers/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.sae_quality $(QUALITY) $(if $(wildcard $(STORE)/studies/demo),--store $(STORE))
 
-# Files exchanged with SAELens and overcomplete, loaded by those libraries themselves.
+# Files of SAELens, dictionary_learning and overcomplete, written and loaded by those libraries themselves.
 test-interchange: .venv-peers/installed
 	OMP_NUM_THREADS=1 PYTHONPATH=. .venv-peers/bin/python -m pytest bench/test_peers.py
 

@@ -134,7 +134,7 @@ class Diets(Section):
 
 
 class ImportedSAE(Section):
-    """An SAE that was trained elsewhere: files of this project or of SAELens, or a state dict of overcomplete."""
+    """An SAE that was trained elsewhere: files of any library in `sae.interchange.FORMATS`."""
 
     name: Name
     checkpoint: str = Field(description="its folder or file, relative to the study file")

@@ -31,6 +31,7 @@ OFF = {
 def from_sparsify(folder: str | Path, k: int | None = None) -> SAE:
     """Read a folder of sparsify, a topk SAE for rows as they are. `k`: used if cfg.json has no k.
 
+    Codes are those of the library's `encode`, also with multi_topk, with which its `forward` returns 4 k codes per row.
     Raises SAEFormatError, naming the file and the key or tensor, for anything that may change the codes: transcoders,
     skip connections, the activation groupmax, and atoms of different norms, since sparsify ranks codes before the norms
     are multiplied in.
