@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo explorer test test-explorer test-slow lint planted vlm-like check-demo check-docs bench-rerun bench-sae bench-sae-quality test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-explorer bench-plan bench-analyze bench-sources golden clean
+.PHONY: demo explorer test test-explorer test-slow lint planted vlm-like check-demo check-docs bench-rerun bench-sae bench-sae-quality test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-floors bench-explorer bench-plan bench-analyze bench-sources golden clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -167,6 +167,11 @@ bench-vectors: .venv/installed
 # Time, memory and correctness of the statistics, beside their bars. Run nothing else meanwhile.
 bench-stats: .venv/installed
 	$(BIN)/python bench/stats.py --work $(STORE)/bench-stats
+
+# Seconds and exactness of the floors of stability and of matching, with bars. Run nothing else meanwhile.
+# FLOORS="--exact-up-to 8192" solves the largest size exactly, too (minutes).
+bench-floors: .venv/installed
+	$(BIN)/python bench/floors.py $(FLOORS)
 
 # What one more seed of the demo costs the stage analyze, beside its bar. Run nothing else meanwhile.
 bench-analyze: .venv/installed

@@ -23,7 +23,7 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 
 STATISTIC = Statistic(
     name="findings",
-    version="1",
+    version="2",
     needs=("concepts", "matches", "bridge_totals", "nulls"),
     tables={"findings": FINDINGS},
     make=make,

@@ -17,7 +17,7 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 
 STATISTIC = Statistic(
     name="nulls",
-    version="1",
+    version="2",
     needs=("floors", "concepts", "null_draws", "null_summaries"),
     tables={"nulls": NULL_SUMMARIES},
     make=make,

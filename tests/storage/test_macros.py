@@ -120,8 +120,9 @@ def test_nulls_of_stability(con: duckdb.DuckDBPyConnection) -> None:
     assert null(con, "stability_share_60")["mean"] == pytest.approx(0.05 + 0.1)
     assert null(con, "stability_share_90")["mean"] == pytest.approx(0.1 + 0.1)
     assert null(con, "stability_share_100")["mean"] == pytest.approx(0.15 + 0.1)
-    assert null(con, "stability_rare")["mean"] == pytest.approx(0.25 + 0.1)
-    assert null(con, "stability_common_over_rare")["mean"] == pytest.approx(-0.25)
+    # Concept 3 is dead. Of the living concepts 0, 1 and 2, the least energetic half is 1 and 2.
+    assert null(con, "stability_rare")["mean"] == pytest.approx(0.15 + 0.1)
+    assert null(con, "stability_common_over_rare")["mean"] == pytest.approx(-0.15)
     assert (null(con, "stability")["q025"], null(con, "stability")["q975"]) == pytest.approx((0.155, 0.345))
     # In seed 1 the energies have another order: concept 3 has the largest energy.
     assert rows(con, "FROM nulls WHERE seed = 1 AND statistic = 'stability_top_1' AND \"null\" = 'floor_matched'")[0][
@@ -235,11 +236,13 @@ def test_findings(con: duckdb.DuckDBPyConnection) -> None:
     assert common["null"] == pytest.approx((0.1 + 0.4) / 2)
     assert common["holds"] is True
     rare = claims["rare concepts are not stable"]
-    # The rare concepts of seed 0 are 2 and 3, with the cosines .3 and .1. The rare concepts of seed 1 are 0 and 1, with
-    # the cosines .1 and .3. The mean is .2 for both seeds.
-    assert rare["figure"] == pytest.approx(0.2)
-    assert rare["holds"] is True  # .2 is not above the floor, which is .35 for seed 0
-    assert claims["common concepts are more stable than rare ones"]["figure"] == pytest.approx(0.7)
+    # Concept 3 of seed 0 is dead. So the rare concepts of seed 0 are 1 and 2, with the cosines .7 and .3 and the mean
+    # .5. The rare concepts of seed 1 are 0 and 1, but concept 0 is matched with the dead concept, which leaves .3.
+    assert (rare["low"], rare["figure"], rare["high"]) == pytest.approx((0.3, 0.4, 0.5))
+    # The draws of the floor are .15 and .35 for seed 0, and .05 and .25 for seed 1.
+    assert rare["null"] == pytest.approx((0.25 + 0.15) / 2)
+    assert rare["holds"] is False  # .4 is above .345, the 97.5 % quantile of seed 0
+    assert claims["common concepts are more stable than rare ones"]["figure"] == pytest.approx((0.4 + 0.6) / 2)
     # Three of the scores 1, .95, .5 and 0 are unimodal. The catalog has no null for this share, so `holds` is NULL.
     usage = claims["most concepts serve one modality"]
     assert (usage["figure"], usage["null"], usage["holds"]) == (0.75, None, None)

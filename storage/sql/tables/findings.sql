@@ -5,8 +5,9 @@
 --          low, high (range of the figure over seeds or pairs of seeds);
 --          holds (NULL where the null is unknown; a claim that compares seeds has no row when there is only one seed).
 -- Definition: docs/definitions.md, "Findings". The "common" concepts are the fewest that hold half of the energy, the
---          "rare" concepts the least energetic half. A figure is beyond chance when its lowest value is above the
---          97.5 % quantile of the null. The null of a stability is floor_matched. Shares of unimodal concepts,
+--          "rare" concepts the least energetic half of those that fire on a training row. Among the rare ones, those
+--          whose match is dead are left out. A figure is beyond chance when its lowest value is above the 97.5 %
+--          quantile of the null. The null of a stability is floor_matched. Shares of unimodal concepts,
 --          alignments and accuracies include only the concepts for which is_counted is true. Shares of bridges of
 --          opposite modality include all concepts with a modality_class, however seldom they fire, as in bridge_totals.
 --          Version 1 of the paper says that concepts are close to the modality subspace. This claim holds when the
@@ -17,20 +18,23 @@
 WITH ranked AS (
     SELECT
         model, sae, seed, concept_id,
-        row_number() OVER ranking > count(*) OVER whole // 2 AS rare,
+        NOT dead AND row_number() OVER of_life > count(*) FILTER (NOT dead) OVER whole // 2 AS rare,
         coalesce(sum(energy) OVER (ranking ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) < sum(energy) OVER whole / 2
             AS common
     FROM concepts
     WINDOW
         whole AS (PARTITION BY model, sae, seed),
+        of_life AS (PARTITION BY model, sae, seed, dead ORDER BY energy DESC, concept_id),
         ranking AS (PARTITION BY model, sae, seed ORDER BY energy DESC, concept_id)
 ),
 pairs_of_seeds AS (
     SELECT
         m.model, m.sae_a AS sae, m.seed_a, m.seed_b,
-        avg(m.cosine::DOUBLE) FILTER (common) AS common, avg(m.cosine::DOUBLE) FILTER (rare) AS rare
+        avg(m.cosine::DOUBLE) FILTER (common) AS common,
+        avg(m.cosine::DOUBLE) FILTER (rare AND NOT b.dead) AS rare
     FROM matches AS m
     JOIN ranked AS r ON r.model = m.model AND r.sae = m.sae_a AND r.seed = m.seed_a AND r.concept_id = m.concept_a
+    JOIN concepts AS b ON b.model = m.model AND b.sae = m.sae_b AND b.seed = m.seed_b AND b.concept_id = m.concept_b
     WHERE m.sae_a = m.sae_b
     GROUP BY m.model, m.sae_a, m.seed_a, m.seed_b
 ),

@@ -7,8 +7,8 @@
 --          statistic (for floors: 'stability'; 'stability_energy_weighted'; 'stability_alive' (of the concepts that
 --          fire on a training row); 'stability_top_<K>' (of the K most energetic concepts, K = 1, 2, 4 ... and the
 --          width); 'stability_share_<P>' (of the fewest concepts that hold P % of the energy); 'stability_rare' (of the
---          least energetic half of the concepts); 'stability_common_over_rare' ('stability_share_50' less
---          'stability_rare'). For all other nulls: the name of the figure);
+--          least energetic half of the concepts that fire on a training row); 'stability_common_over_rare'
+--          ('stability_share_50' less 'stability_rare'). For all other nulls: the name of the figure);
 --          "null" ('floor_random', 'floor_matched', or the name of the permutation); mean, sd, q025, q975 (over the
 --          draws; sd divides by n - 1); draws (number of draws; 0 if the values have a closed form).
 -- Definition: docs/definitions.md, "Nulls", "Floors of stability". All concepts are matched first. A statistic over
@@ -20,11 +20,13 @@ WITH run AS (
         sum(concepts.energy) OVER ranking AS energy_so_far,
         avg(cosine::DOUBLE) OVER ranking AS mean_so_far,
         sum(concepts.energy) OVER whole AS total,
-        count(*) OVER whole AS width
+        count(*) OVER whole AS width,
+        NOT concepts.dead AND row_number() OVER of_life > count(*) FILTER (NOT concepts.dead) OVER whole // 2 AS rare
     FROM floors
     JOIN concepts USING (model, sae, seed, concept_id)
     WINDOW
         whole AS (PARTITION BY model, sae, seed, "null", draw),
+        of_life AS (PARTITION BY model, sae, seed, "null", draw, dead ORDER BY concepts.energy DESC, concept_id),
         ranking AS (
             PARTITION BY model, sae, seed, "null", draw ORDER BY concepts.energy DESC, concept_id
             ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
@@ -43,7 +45,7 @@ whole_run AS (
         avg(cosine::DOUBLE) AS plain,
         sum(cosine * energy) / nullif(sum(energy), 0) AS weighted,
         avg(cosine::DOUBLE) FILTER (NOT dead) AS alive,
-        avg(cosine::DOUBLE) FILTER (rank > width // 2) AS rare
+        avg(cosine::DOUBLE) FILTER (rare) AS rare
     FROM run
     GROUP BY model, sae, seed, "null", draw
 ),
