@@ -249,8 +249,8 @@ class SparseStep:
         parts = {name: self._parts(name) for name in ("encoder", "encoder_bias", "dictionary")}
         if self.settings.decoder_bias:
             at: Any = self._parts("bias")
-            whole: Any = [np.float32(number) for number in corrections(learning_rate, t)]
-            kernels.adam_(*at, factor, *whole, *constants)
+            whole: Any = (factor, *map(np.float32, corrections(learning_rate, t)), *constants)
+            kernels.adam_(*at, *whole)
         rates, roots = (number.astype(np.float32) for number in corrections(learning_rate, t - born_C.numpy()))
         self.workers.run(
             kernels.update_, len(self.slot), parts["encoder"], parts["encoder_bias"], parts["dictionary"],
