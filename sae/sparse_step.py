@@ -249,9 +249,9 @@ class SparseStep:
         constants: Any = tuple(np.float32(number) for number in (*BETAS, EPSILON))
         parts = {name: self._parts(name) for name in ("encoder", "encoder_bias", "dictionary")}
         if self.settings.decoder_bias:
-            adam: Any = kernels.adam_  # its parameters are not typed
-            whole = [np.float32(number) for number in corrections(learning_rate, t)]
-            adam(*self._parts("bias"), factor, *whole, *constants)
+            at: Any = self._parts("bias")
+            whole: Any = (factor, *map(np.float32, corrections(learning_rate, t)), *constants)
+            kernels.adam_(*at, *whole)
         rates, roots = (number.astype(np.float32) for number in corrections(learning_rate, t - born_C.numpy()))
         self.workers.run(
             kernels.update_, len(self.slot), parts["encoder"], parts["encoder_bias"], parts["dictionary"],
