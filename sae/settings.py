@@ -96,6 +96,13 @@ class Settings(OwnParameters):
     k_aux: int | None = Field(
         None, ge=1, description="dead concepts per row that AuxK uses; default: half the dimension"
     )
+    calibration_share: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="share of the groups of images (at most 65,536 rows) that no gradient step uses: the threshold is"
+        " calibrated on them; if it is 0, or they are fewer than 64 rows, on the rows of the gradient steps",
+    )
     centring: bool = Field(False, description="subtract each modality's mean from its rows: an ablation")
     # On a CPU that multiplies bfloat16 natively, the sparse step uses this dtype for AuxK too.
     encoder_dtype: Literal["float32", "bfloat16"] = Field(

@@ -26,6 +26,8 @@ KEPT = 1.2  # a restarted concept's pre-activation on its row, in units of the b
 # also fires on all rows of its modality, and R2 falls (demo, images, k = 8 of 256: .68 with 1.5, .64 with 4).
 LONGEST = 1.5
 AT_ONCE = 16  # at most one concept per 16 rows of a batch is restarted: more would displace living concepts from rows
+# A threshold is calibrated on at most so many rows. Each of them keeps about 1.25 k values in memory.
+CALIBRATED = 2**18
 TWINS = 0.5  # cosine above which only one of two restarted concepts is used
 
 
@@ -33,15 +35,25 @@ class Trainer:
     """Weights, Adam's moments and the record of silent concepts.
 
     sparse: whether the step takes the sparse path of the CPU; None chooses by `is_sparse_better`.
+    held: rows that no step uses; the threshold is calibrated on them. None: on the rows of the steps.
     """
 
-    def __init__(self, rows: TrainingRows, settings: Settings, seed: int, sparse: bool | None = None) -> None:
+    def __init__(
+        self,
+        rows: TrainingRows,
+        settings: Settings,
+        seed: int,
+        sparse: bool | None = None,
+        held: TrainingRows | None = None,
+    ) -> None:
         self.rows, self.settings, self.seed = rows, settings, seed
+        self.held = rows if held is None else held
         self.architecture = ARCHITECTURES[settings.architecture]
         mixture = rows.mixture()
         if mixture.variance < 1e-12:
             raise RowsError("all training rows are equal: there is nothing to learn")
         self.means = rows.centre_() if settings.centring else None
+        self.held.mean = rows.mean
         self.spread = mixture.variance  # variance of the rows before centring; R2 refers to it
         self.variance = rows.mixture().variance if settings.centring else mixture.variance
         self.weights = initial_weights(rows, settings, seed)
@@ -61,7 +73,7 @@ class Trainer:
             self.optimiser.state[weight] = {"step": torch.zeros((), device=rows.device), **zeros}
         self.moments = {name: self._moments(weight) for name, weight in self.learned.items()}
         self.silent_C = torch.zeros(settings.width, device=rows.device)  # number of rows since the concept last fired
-        self.window = settings.dead_after_epochs * rows.count
+        self.window = settings.dead_after_epochs * rows.epoch
         self.any_dead = False  # on the host; refreshed at intervals, so that no step waits for the device
         first = (self.architecture.first_penalty or 0.0) if settings.penalty is None else settings.penalty
         self.first_penalty, self.penalty = first, torch.tensor(first, device=rows.device)
@@ -212,15 +224,24 @@ class Trainer:
 
     @torch.no_grad()
     def finish(self) -> SAE:
-        """The SAE, with its threshold: learned, calibrated on all training rows weighted as in training, or 0."""
+        """The SAE, with its threshold: learned, or calibrated, on rows weighted as in training, or 0.
+
+        Learned thresholds are raised or lowered together until L0 is k, unless the penalty was given.
+        """
         settings, rows = self.settings, self.rows
+        weighted = self.held.thinned(CALIBRATED).weighted
         encoder, encoder_bias, dictionary, bias, theta, _ = (weight.detach() for weight in self.weights)
         threshold = torch.zeros((), device=rows.device)
         if self.architecture.threshold == "learned":
             threshold = theta
+            if settings.penalty is None:
+                highest = theta.max()  # added to each difference, so that none near 0 is negative
+                shift = encoder_bias - encoder @ bias - theta + highest
+                cut = calibrate_encoder(encoder, shift, weighted, settings.k)
+                threshold = (theta + cut - highest).clamp_min(0)
         elif self.architecture.threshold == "calibrated":
-            threshold = calibrate_encoder(encoder, encoder_bias - encoder @ bias, rows.weighted, settings.k)
-        config = Config(**dict(settings), dim=rows.dim, seed=self.seed, rows_seen=settings.epochs * rows.count)
+            threshold = calibrate_encoder(encoder, encoder_bias - encoder @ bias, weighted, settings.k)
+        config = Config(**dict(settings), dim=rows.dim, seed=self.seed, rows_seen=settings.epochs * rows.epoch)
         means = {} if self.means is None else dict(zip(("mean_image", "mean_text"), self.means, strict=True))
         return SAE(encoder, encoder_bias, dictionary, bias, threshold, config, **means)
 
