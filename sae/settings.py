@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         penalty: float | None = None
         prefixes: tuple[int, ...] | None = None
         bandwidth: float = 2.0
+        rescale: bool = True
 else:
     OwnParameters = create_model(
         "OwnParameters",

@@ -16,6 +16,7 @@ from sae.gathered_step import gathered_gradients_, is_gathering_better
 from sae.initial import initial_weights
 from sae.model import SAE, Config
 from sae.penalty import kernel_width, steered
+from sae.rescale import shrinkage_factors
 from sae.rows import RowsError, TrainingRows
 from sae.settings import Settings
 from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, is_sparse_better
@@ -28,6 +29,7 @@ LONGEST = 1.5
 AT_ONCE = 16  # at most one concept per 16 rows of a batch is restarted: more would displace living concepts from rows
 # A threshold is calibrated on at most so many rows. Each of them keeps about 1.25 k values in memory.
 CALIBRATED = 2**18
+RESCALED = 2**16  # rows that the factors of rescaled codes are fitted on, at most
 TWINS = 0.5  # cosine above which only one of two restarted concepts is used
 
 
@@ -241,6 +243,10 @@ class Trainer:
                 threshold = (theta + cut - highest).clamp_min(0)
         elif self.architecture.threshold == "calibrated":
             threshold = calibrate_encoder(encoder, encoder_bias - encoder @ bias, weighted, settings.k)
+        if "rescale" in self.architecture.parameters and settings.rescale:
+            fitted_on = rows.thinned(RESCALED).weighted
+            factor_C = shrinkage_factors(encoder, encoder_bias - encoder @ bias, dictionary, bias, fitted_on)
+            encoder, encoder_bias = encoder * factor_C[:, None], encoder_bias * factor_C
         config = Config(**dict(settings), dim=rows.dim, seed=self.seed, rows_seen=settings.epochs * rows.epoch)
         means = {} if self.means is None else dict(zip(("mean_image", "mean_text"), self.means, strict=True))
         return SAE(encoder, encoder_bias, dictionary, bias, threshold, config, **means)
