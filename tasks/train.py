@@ -11,7 +11,7 @@ from tasks.fit import Fit, fit_in_process
 from tasks.stage import Runtime, stage
 
 
-@stage("saes", version="4", volatile=("training.parquet",), resumes=True, on_device=True, threads=1)
+@stage("saes", version="5", volatile=("training.parquet",), resumes=True, on_device=True, threads=1)
 def sae(
     out: Path,
     pairs: list[Dataset],
