@@ -84,6 +84,13 @@ PENALTY = Parameter(
     "weight of the L1 (relu) or L0 (jumprelu) penalty; if it is left out, training adjusts it until L0 is k",
     "penalty is for {owners}; {name} keeps k codes without one",
 )
+RESCALE = Parameter(
+    bool,
+    True,
+    "multiply each concept's codes after training by a factor, fitted by least squares on the rows on which the concept"
+    " fires, that undoes the shrinkage by the L1 penalty",
+    "rescale is for {owners}; {name} has no penalty that shrinks codes",
+)
 BANDWIDTH = Parameter(
     Annotated[float, Field(gt=0, le=100)],
     2.0,
@@ -104,7 +111,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     for row in (
         Architecture(
             name="relu", label="ReLU + L1", legend=4, colour="sixth", mark="v",
-            first_penalty=1e-2, threshold="zero", foreign=True, parameters={"penalty": PENALTY},
+            first_penalty=1e-2, threshold="zero", foreign=True, parameters={"penalty": PENALTY, "rescale": RESCALE},
             saelens=(("standard", "relu"),), overcomplete="SAE",
             dictionary_learning=("AutoEncoder", "AutoEncoderNew"),
         ),

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sae.model import CONFIG_FILE, SAE, WEIGHTS_FILE, SAEFormatError
+from sae.architectures import ARCHITECTURES
+from sae.model import CONFIG_FILE, SAE, WEIGHTS_FILE, Config, SAEFormatError
 
 CARD = "README.md"
 MANY = "saes"  # folder that holds the SAEs if a repository has several
@@ -156,7 +157,8 @@ def model_card(sae: SAE, figures: Mapping[str, Any], load: str = "") -> str:
         f"# {config.architecture} sparse autoencoder, {config.width} concepts in {config.dim} dimensions", "",
         f"Trained on joint image and text embeddings of `{figures.get('model', 'a vision-language model')}`"
         f" (setting `{figures.get('sae', '-')}`, seed {config.seed}, {config.rows_seen:,} rows seen). Rows are "
-        + ("L2-normalised before they are encoded." if config.preprocessing == "l2" else "encoded as they are."), "",
+        + ("L2-normalised before they are encoded." if config.preprocessing == "l2" else "encoded as they are.")
+        + _rescaling(config), "",
         f"## Measured on the split `{figures.get('split', '-')}`", "",
         *(["| figure | value |", "|---|---|", *measured] if measured else ["Nothing was measured."]), "",
         *_stability(figures),
@@ -168,6 +170,16 @@ def model_card(sae: SAE, figures: Mapping[str, Any], load: str = "") -> str:
         "rebuilt = sae.decode(codes)", "```", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _rescaling(config: Config) -> str:
+    """A sentence on rescaled codes, with a space before it, for SAEs that were trained here and have them."""
+    if config.rows_seen == 0 or "rescale" not in ARCHITECTURES[config.architecture].parameters or not config.rescale:
+        return ""
+    return (
+        " After training each concept's codes were multiplied by a factor, fitted by least squares on the rows on which"
+        " it fires, that undoes the shrinkage by the L1 penalty."
+    )
 
 
 def _stability(figures: Mapping[str, Any]) -> list[str]:

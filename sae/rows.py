@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 Matrix = np.ndarray[Any, Any] | Tensor  # rows [n, d] as callers give them
+Groups = tuple[np.ndarray, np.ndarray]  # the group of each image row and of each text row
 IMAGE, TEXT = 0, 1  # streams of random numbers under one seed
+HELD_BACK = 3  # the stream that draws the groups that are held back; `sae.initial` has stream 2
 CHUNK = 16_384  # rows per part of a pass over all of them
+Chosen = tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]
 
 
 class RowsError(ValueError):
@@ -34,12 +37,15 @@ class TrainingRows:
     """Unit rows of two modalities, images first; row number i < images is an image.
 
     mean: [2, d] float32, subtracted from the rows of each modality; None without centring.
+    chosen: the places in `parts` of the rows that are used, rising; None for all rows.
+    epoch: number of draws in an epoch: all rows of `parts`, chosen or not.
     """
 
-    def __init__(self, parts: tuple[Tensor, Tensor], share: float) -> None:
-        self.parts, self.share = parts, share
-        self.images, self.texts = (len(part) for part in parts)
+    def __init__(self, parts: tuple[Tensor, Tensor], share: float, chosen: Chosen | None = None) -> None:
+        self.parts, self.share, self.chosen = parts, share, chosen
+        self.images, self.texts = (len(part) for part in (parts if chosen is None else chosen))
         self.count, self.dim = self.images + self.texts, int(parts[0].shape[1])
+        self.epoch = len(parts[0]) + len(parts[1])
         self.device = parts[0].device
         self.mean: Tensor | None = None
 
@@ -61,7 +67,8 @@ class TrainingRows:
             (self.parts[1], index[images:] - self.images, slice(images, None), TEXT),
         ):
             if len(where):
-                x_BD[cut] = part.index_select(0, self._numbers(where))
+                places = where if self.chosen is None else self.chosen[modality][where]
+                x_BD[cut] = part.index_select(0, self._numbers(places))
                 self._prepare_(x_BD[cut], modality)
         return x_BD
 
@@ -81,9 +88,13 @@ class TrainingRows:
 
     def chunks(self, size: int = CHUNK, stride: int = 1) -> Iterator[tuple[int, Tensor]]:
         """Yield (modality, rows [<= size, d] of `take`): all rows in order, or every stride-th of each modality."""
-        for modality, part in enumerate(rows[::stride] for rows in self.parts):
-            for start in range(0, len(part), size):
-                x_BD = part[start : start + size].to(torch.float32, copy=True)
+        for modality, part in enumerate(self.parts):
+            places = None if self.chosen is None else self.chosen[modality][::stride]
+            strided = part[::stride] if places is None else part
+            for start in range(0, len(strided) if places is None else len(places), size):
+                cut = slice(start, start + size)
+                rows = strided[cut] if places is None else part.index_select(0, self._numbers(places[cut]))
+                x_BD = rows.to(torch.float32, copy=True)
                 self._prepare_(x_BD, modality)
                 yield modality, x_BD
 
@@ -96,6 +107,16 @@ class TrainingRows:
         for modality, x_BD in self.chunks(2048, stride):
             if weight[modality] > 0:
                 yield x_BD, torch.full((len(x_BD),), weight[modality], dtype=torch.float64, device=self.device)
+
+    def thinned(self, limit: int) -> "TrainingRows":
+        """The same rows, or every n-th of each modality if there are more than `limit` of them."""
+        stride = math.ceil(self.count / limit)
+        if stride <= 1:
+            return self
+        places = self.chosen or (np.arange(self.images), np.arange(self.texts))
+        fewer = TrainingRows(self.parts, self.share, (places[0][::stride], places[1][::stride]))
+        fewer.mean = self.mean
+        return fewer
 
     def centre_(self) -> tuple[Tensor, Tensor]:
         """From now on subtract each modality's mean from its rows. Returns both means [d], 0 if a modality is empty."""
@@ -175,14 +196,40 @@ def walk(seed: int, modality: int, rows: int, start: int, stop: int) -> np.ndarr
     return np.concatenate(permutations)[start - first * rows : stop - first * rows]
 
 
-def batches(seed: int, epoch: int, images: int, texts: int, share: float, batch_size: int) -> Iterator[np.ndarray]:
+def held_back(groups: Groups, share: float, limit: int, least: int, seed: int) -> tuple[Chosen | None, Chosen | None]:
+    """Divide the rows by groups into those that gradient steps use, and those that thresholds are calibrated on.
+
+    groups: the group of each image row [n_I] and of each text row [n_T]; equal numbers are one group. share: the share
+    of the groups that is held back, drawn by the seed. limit: largest number of rows to hold back, on average over
+    draws. Returns the places of both, images and texts; (None, None), which holds nothing back, if fewer than `least`
+    rows would be held back, or if a modality would have no row left on a side.
+    """
+    rows = len(groups[0]) + len(groups[1])
+    share = min(share, limit / max(rows, 1))
+    if share * rows < least:
+        return None, None
+    names, number = np.unique(np.concatenate(groups), return_inverse=True)
+    drawn = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(HELD_BACK,)))
+    held = np.zeros(len(names), bool)
+    held[drawn.permutation(len(names))[: math.ceil(share * len(names))]] = True
+    sides = np.split(held[number], [len(groups[0])])
+    if any(len(side) and (side.all() or not side.any()) for side in sides):
+        return None, None
+    used, kept = ((np.flatnonzero(which[0]), np.flatnonzero(which[1])) for which in ([~s for s in sides], sides))
+    return used, kept
+
+
+def batches(
+    seed: int, epoch: int, images: int, texts: int, share: float, batch_size: int, draws: int | None = None
+) -> Iterator[np.ndarray]:
     """Yield the row numbers of each batch of one epoch: images, then texts offset by `images`.
 
-    An epoch is images + texts draws, whatever the share. Of the first t draws of a training, round(t * share) are
-    images. The number of images in a batch follows from this, and rounding errors do not add up. For given rows, share
-    and batch_size the result depends on (seed, epoch) alone. The last batch may be shorter.
+    An epoch is `draws` draws (by default images + texts), whatever the share. Of the first t draws of a training,
+    round(t * share) are images. The number of images in a batch follows from this, and rounding errors do not add up.
+    For given rows, share, draws and batch_size the result depends on (seed, epoch) alone. The last batch may be
+    shorter.
     """
-    rows = images + texts
+    rows = images + texts if draws is None else draws
     begin = epoch * rows
 
     def drawn(t: int) -> int:

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         penalty: float | None = None
         prefixes: tuple[int, ...] | None = None
         bandwidth: float = 2.0
+        rescale: bool = True
 else:
     OwnParameters = create_model(
         "OwnParameters",
@@ -112,6 +113,13 @@ class Settings(OwnParameters):
         "own",
         description="how the trained SAE encodes rows: with its own encoder, or by non-negative matching pursuit with "
         "its dictionary, k steps a row; training is the same",
+    )
+    calibration_share: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="share of the groups of images (at most 65,536 rows) that no gradient step uses: the threshold is"
+        " calibrated on them; if it is 0, or they are fewer than 64 rows, on the rows of the gradient steps",
     )
     centring: bool = Field(False, description="subtract each modality's mean from its rows: an ablation")
     # On a CPU that multiplies bfloat16 natively, the sparse step uses this dtype for AuxK too.

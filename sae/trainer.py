@@ -18,6 +18,7 @@ from sae.initial import initial_weights
 from sae.model import SAE, Config
 from sae.penalty import kernel_width, steered
 from sae.pursuit import matching_pursuit
+from sae.rescale import shrinkage_factors
 from sae.rows import RowsError, TrainingRows
 from sae.settings import Settings
 from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, corrections, is_sparse_better
@@ -29,6 +30,9 @@ KEPT = 1.2  # a restarted concept's pre-activation on its row, in units of the b
 LONGEST = 1.5
 AT_ONCE = 4096  # largest number of concepts restarted at once; the cosines of their atoms to each other take 64 MiB
 ROWS_EACH = 4  # rows from which each of them is drawn
+# A threshold is calibrated on at most so many rows. Each of them keeps about 1.25 k values in memory.
+CALIBRATED = 2**18
+RESCALED = 2**16  # rows that the factors of rescaled codes are fitted on, at most
 TWINS = 0.5  # cosine above which only one of two restarted concepts is used
 
 
@@ -36,16 +40,26 @@ class Trainer:
     """Weights, Adam's moments and the record of silent concepts.
 
     sparse: whether the step takes the sparse path of the CPU; None chooses by `is_sparse_better`.
+    held: rows that no step uses; the threshold is calibrated on them. None: on the rows of the steps.
     """
 
-    def __init__(self, rows: TrainingRows, settings: Settings, seed: int, sparse: bool | None = None) -> None:
+    def __init__(
+        self,
+        rows: TrainingRows,
+        settings: Settings,
+        seed: int,
+        sparse: bool | None = None,
+        held: TrainingRows | None = None,
+    ) -> None:
         self.rows, self.seed = rows, seed
-        self.settings = settings = resolved(settings, rows.count)
+        self.settings = settings = resolved(settings, rows.epoch)
+        self.held = rows if held is None else held
         self.architecture = ARCHITECTURES[settings.architecture]
         mixture = rows.mixture()
         if mixture.variance < 1e-12:
             raise RowsError("all training rows are equal: there is nothing to learn")
         self.means = rows.centre_() if settings.centring else None
+        self.held.mean = rows.mean
         self.spread = mixture.variance  # variance of the rows before centring; R2 refers to it
         self.variance = rows.mixture().variance if settings.centring else mixture.variance
         self.weights = initial_weights(rows, settings, seed)
@@ -65,11 +79,9 @@ class Trainer:
             self.optimiser.state[weight] = {"step": torch.zeros((), device=rows.device), **zeros}
         self.moments = {name: self._moments(weight) for name, weight in self.learned.items()}
         self.silent_C = torch.zeros(settings.width, device=rows.device)  # number of rows since the concept last fired
-        self.born_C = torch.zeros(
-            settings.width, dtype=torch.int64, device=rows.device
-        )  # steps before its last restart
+        self.born_C = torch.zeros(settings.width, dtype=torch.int64, device=rows.device)  # steps before its last restart
         self.restarted = self.born_C[:0]  # numbers of the concepts that were restarted
-        self.window = settings.dead_after_epochs * rows.count
+        self.window = settings.dead_after_epochs * rows.epoch
         self.any_dead = False  # on the host; refreshed at intervals, so that no step waits for the device
         first = (self.architecture.first_penalty or 0.0) if settings.penalty is None else settings.penalty
         self.first_penalty, self.penalty = first, torch.tensor(first, device=rows.device)
@@ -255,17 +267,30 @@ class Trainer:
 
     @torch.no_grad()
     def finish(self) -> SAE:
-        """The SAE, with its threshold: learned, calibrated on all training rows weighted as in training, or 0."""
+        """The SAE, with its threshold: learned, or calibrated, on rows weighted as in training, or 0.
+
+        Learned thresholds are raised or lowered together until L0 is k, unless the penalty was given.
+        """
         settings, rows = self.settings, self.rows
+        weighted = self.held.thinned(CALIBRATED).weighted
         encoder, encoder_bias, dictionary, bias, theta, _ = (weight.detach() for weight in self.weights)
         threshold = torch.zeros((), device=rows.device)
         if self.architecture.pursuit:
             encoder = dictionary.clone()  # not used: pursuit multiplies rows with the dictionary
         if self.architecture.threshold == "learned":
             threshold = theta
+            if settings.penalty is None:
+                highest = theta.max()  # added to each difference, so that none near 0 is negative
+                shift = encoder_bias - encoder @ bias - theta + highest
+                cut = calibrate_encoder(encoder, shift, weighted, settings.k)
+                threshold = (theta + cut - highest).clamp_min(0)
         elif self.architecture.threshold == "calibrated":
-            threshold = calibrate_encoder(encoder, encoder_bias - encoder @ bias, rows.weighted, settings.k)
-        config = Config(**dict(settings), dim=rows.dim, seed=self.seed, rows_seen=settings.epochs * rows.count)
+            threshold = calibrate_encoder(encoder, encoder_bias - encoder @ bias, weighted, settings.k)
+        if "rescale" in self.architecture.parameters and settings.rescale:
+            fitted_on = rows.thinned(RESCALED).weighted
+            factor_C = shrinkage_factors(encoder, encoder_bias - encoder @ bias, dictionary, bias, fitted_on)
+            encoder, encoder_bias = encoder * factor_C[:, None], encoder_bias * factor_C
+        config = Config(**dict(settings), dim=rows.dim, seed=self.seed, rows_seen=settings.epochs * rows.epoch)
         means = {} if self.means is None else dict(zip(("mean_image", "mean_text"), self.means, strict=True))
         return SAE(encoder, encoder_bias, dictionary, bias, threshold, config, **means)
 

@@ -61,7 +61,8 @@ def fit(job: Fit, watch: Watch) -> int:
             progress.update(step - progress.n)
 
         checkpoint = sae.Checkpoint(job.out, CHECKPOINT_SECONDS)
-        trained = sae.train(rows.image, rows.text, settings, job.seed, device, on_step, checkpoint)
+        groups = rows.split_u, rows.split_u[rows.owner]  # images of one group have the same split number
+        trained = sae.train(rows.image, rows.text, settings, job.seed, device, on_step, checkpoint, groups)
     trained.sae.save(job.out)
     pl.DataFrame(trained.curve).write_parquet(job.out / "training.parquet")
     return len(rows.image) + len(rows.text)

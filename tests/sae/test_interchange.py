@@ -323,6 +323,15 @@ def test_the_card_shows_what_was_measured_and_nothing_else():
     assert "Nothing was measured." in model_card(make(), {})
 
 
+def test_the_card_says_where_codes_were_rescaled():
+    said = "codes were multiplied by a factor"
+    assert said in model_card(make("relu"), {})
+    assert said not in model_card(make("batchtopk"), {})
+    plain = make("relu")
+    plain.config = plain.config.model_copy(update={"rescale": False})
+    assert said not in model_card(plain, {})
+
+
 def topk_tensors(dim=6, width=10, seed=0):
     """Tensors of an SAE of SAELens with unit atoms."""
     g = torch.Generator().manual_seed(seed)

@@ -404,7 +404,7 @@ def test_centring_removes_the_gap_and_r2_is_in_the_original_space():
     random = np.random.default_rng(0)
     m = np.full(12, 0.5, np.float32)
     image, text = (0.25 * random.standard_normal((400, 12)).astype(np.float32) + s * m for s in (1, -1))
-    trained = sae.train(image, text, setting("batchtopk", epochs=8, centring=True), seed=0)
+    trained = sae.train(image, text, setting("batchtopk", epochs=8, centring=True, calibration_share=0.0), seed=0)
     net = trained.sae
     x = {
         name: torch.nn.functional.normalize(torch.from_numpy(v), dim=1)

@@ -59,7 +59,7 @@ def test_threshold_is_set_after_a_short_training_too(data, heldout):
 def test_threshold_does_not_lag_behind_the_weights(data, heldout):
     # In another library the threshold is a running mean of past thresholds, which gives L0 = 7.7 for k = 8. With the
     # high learning rate of this test such a mean would be wrong. The stored threshold must fit the final weights.
-    trained = sae.train(*data, settings(learning_rate=1e-2), seed=0)
+    trained = sae.train(*data, settings(learning_rate=1e-2, calibration_share=0.0), seed=0)
     both = np.concatenate(data)
     assert l0(trained.sae, both) == pytest.approx(K, rel=1e-3)
     assert l0(trained.sae, heldout) == pytest.approx(K, rel=0.1)
@@ -152,7 +152,7 @@ def test_decoder_bias_at_the_median_keeps_uncentred_rows_alive():
     # concepts are then dead, and R2 is .15. auxk = 0 switches off AuxK and the restarts of dead concepts, so only the
     # initialisation is tested: about a tenth of the concepts die (none with AuxK).
     x = mixtures(1000, 1, shift=5.0), mixtures(1000, 2, shift=5.0)
-    with_bias = sae.train(*x, settings(auxk=0.0, learning_rate=1e-3), seed=0).curve[-1]
+    with_bias = sae.train(*x, settings(auxk=0.0, learning_rate=1e-3, calibration_share=0.0), seed=0).curve[-1]
     assert with_bias["dead_fraction"] < 0.15
     assert with_bias["r2"] > 0.4
 
