@@ -33,10 +33,10 @@ from bench.bars import Bar
 from bench.quality_cases import Case, Figures, at_l0, demo, measure, vlm_like
 from sae import Settings, train
 from sae.architectures import ARCHITECTURES
-from sae.budget import budget
+from sae.budget import Budget, budget
 
 ROOT = Path(__file__).parents[1]
-R2_MARGIN, MCC_MARGIN = 0.01, 0.02
+MARGINS = {"r2": 0.01, "mcc": 0.02}  # how far the defaults may be below the best of a sweep
 Options = argparse.Namespace
 Values = dict[str, list[float]]  # {figure: its values over the seeds}
 
@@ -74,6 +74,19 @@ def difference(name: str, ours: list[float], theirs: list[float], bar: float | N
 def planted(options: Options, pairs: int | None = None) -> Case:
     """The planted case with the sizes of the command line."""
     return vlm_like(pairs or options.pairs, options.dim, options.atoms, options.k, options.heldout)
+
+
+def cases(options: Options, sizes: list[int]) -> Iterator[Case]:
+    """The planted cases of these numbers of pairs, and the demo if there is a store."""
+    for pairs in sizes:
+        yield planted(options, pairs)
+    if options.store is not None:
+        yield demo(options.store)
+
+
+def compared(values: Values) -> list[str]:
+    """The figures that are compared: R2, and MCC where there is a truth."""
+    return [name for name in MARGINS if name in values]
 
 
 def modality(options: Options) -> Iterator[Bar]:
@@ -114,13 +127,17 @@ def start(options: Options) -> Iterator[Bar]:
         yield row(f"{case.name}: first logged R2 of {name}", values["first_r2"], -0.5)
 
 
+def chosen(case: Case) -> Budget:
+    """The numbers that a training on this case gets by default."""
+    return budget(len(case.train.image) + len(case.train.text), case.width)
+
+
 def sweep(case: Case, options: Options) -> dict[tuple[int, float], Values]:
     """{(batch size, learning rate): figures} around the defaults: half and twice the batch, rates up to four times off.
 
     Every training draws as many rows as the defaults do.
     """
-    rows = len(case.train.image) + len(case.train.text)
-    own = budget(rows, case.width)
+    own = chosen(case)
     points = {}
     for batch in (own.batch_size // 2, own.batch_size, 2 * own.batch_size):
         for factor in options.factors:
@@ -132,18 +149,17 @@ def sweep(case: Case, options: Options) -> dict[tuple[int, float], Values]:
 
 def defaults(options: Options) -> Iterator[Bar]:
     """The defaults must come within .01 of the R2, and within .02 of the MCC, of the best of the sweep."""
-    for pairs in options.sizes:
-        case = planted(options, pairs)
-        own = budget(2 * pairs, case.width)
+    for case in cases(options, options.sizes):
+        own = chosen(case)
         points = sweep(case, options)
         for (batch, rate), values in points.items():
-            for figure in ("r2", "mcc"):
+            for figure in compared(values):
                 yield row(f"{case.name}: {figure}, batch {batch}, learning rate {rate:.2g}", values[figure])
         mine = points.get((own.batch_size, own.learning_rate)) or trained(case, options.seeds)
         name = f"{case.name}: defaults (batch {own.batch_size}, {own.epochs} epochs, rate {own.learning_rate:g})"
-        for figure, margin in (("r2", R2_MARGIN), ("mcc", MCC_MARGIN)):
+        for figure in compared(mine):
             best = max(points.values(), key=lambda values, figure=figure: np.mean(values[figure]))
-            yield difference(f"{name}, {figure} less the best", mine[figure], best[figure], -margin)
+            yield difference(f"{name}, {figure} less the best", mine[figure], best[figure], -MARGINS[figure])
 
 
 def l0(options: Options) -> Iterator[Bar]:
@@ -158,16 +174,16 @@ def l0(options: Options) -> Iterator[Bar]:
 
 def peer(case: Case, library: str, rate: float, seed: int, options: Options) -> Figures:
     """Figures of another library's SAE, with the batch size and the epochs of this project's defaults."""
-    rows = len(case.train.image) + len(case.train.text)
-    own = budget(rows, case.width)
+    own = chosen(case)
     with tempfile.TemporaryDirectory() as folder:
         files = []
         for name in ("image", "text"):
             files.append(f"{folder}/{name}.npy")
             np.save(files[-1], getattr(case.train, name))
         spec = {
-            "library": library, "train": files, "out": folder, "rows": rows, "dim": int(case.train.image.shape[1]),
-            "width": case.width, "k": case.k, "batch": own.batch_size, "epochs": own.epochs, "learning_rate": rate,
+            "library": library, "train": files, "out": folder, "rows": sum(map(len, case.train)),
+            "dim": int(case.train.image.shape[1]), "width": case.width, "k": case.k,
+            "batch": own.batch_size, "epochs": own.epochs, "learning_rate": rate,
             "seed": seed,
         }  # fmt: skip
         command = [str(options.peers_python), "-m", "bench.quality_peers", json.dumps(spec)]
@@ -181,10 +197,9 @@ def peer(case: Case, library: str, rate: float, seed: int, options: Options) -> 
 
 def peers(options: Options) -> Iterator[Bar]:
     """R2 and MCC must be above those of each library, at the best of the learning rates that are tried with it."""
-    cases = [planted(options)] + ([demo(options.store)] if options.store is not None else [])
-    for case in cases:
+    for case in cases(options, [options.pairs]):
         ours = trained(case, options.seeds)
-        figures = [name for name in ("r2", "mcc") if name in ours]
+        figures = compared(ours)
         for figure in figures:
             yield row(f"{case.name}: {figure} of this project's defaults", ours[figure])
         for library in quality_peers.LIBRARIES:
