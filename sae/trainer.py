@@ -79,7 +79,9 @@ class Trainer:
             self.optimiser.state[weight] = {"step": torch.zeros((), device=rows.device), **zeros}
         self.moments = {name: self._moments(weight) for name, weight in self.learned.items()}
         self.silent_C = torch.zeros(settings.width, device=rows.device)  # number of rows since the concept last fired
-        self.born_C = torch.zeros(settings.width, dtype=torch.int64, device=rows.device)  # steps before its last restart
+        self.born_C = torch.zeros(
+            settings.width, dtype=torch.int64, device=rows.device
+        )  # steps before its last restart
         self.restarted = self.born_C[:0]  # numbers of the concepts that were restarted
         self.window = settings.dead_after_epochs * rows.epoch
         self.any_dead = False  # on the host; refreshed at intervals, so that no step waits for the device

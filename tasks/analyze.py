@@ -34,7 +34,7 @@ def space(out: Path, entries: Entries, heldout: float, split: str, statistics: d
     return _computed("model", Analysis(runtime.store, _read(entries), out, heldout, split))
 
 
-@stage("measures", version="1", on_device=True)
+@stage("measures", version="2", on_device=True)
 def measures(
     out: Path,
     entries: Entries,
@@ -77,7 +77,7 @@ def matching(out: Path, entries: Entries, statistics: dict[str, str], runtime: R
         return compute(con, Analysis(runtime.store, _read(entries), out, device=device), "pair")
 
 
-@stage("tables", version="2")
+@stage("tables", version="3")
 def analyze(out: Path, parts: Entries, statistics: dict[str, str], runtime: Runtime) -> int:
     """Join the tables of all parts of a study, and compute the findings from them. Writes one Parquet file per table.
 
