@@ -28,7 +28,7 @@ KEPT = 1.2  # a restarted concept's pre-activation on its row, in units of the b
 LONGEST = 1.5
 AT_ONCE = 16  # at most one concept per 16 rows of a batch is restarted: more would displace living concepts from rows
 # A threshold is calibrated on at most so many rows. Each of them keeps about 1.25 k values in memory.
-CALIBRATED = 2**18
+CALIBRATED = 2**16
 RESCALED = 2**16  # rows that the factors of rescaled codes are fitted on, at most
 TWINS = 0.5  # cosine above which only one of two restarted concepts is used
 
