@@ -31,7 +31,7 @@ LONGEST = 1.5
 AT_ONCE = 4096  # largest number of concepts restarted at once; the cosines of their atoms to each other take 64 MiB
 ROWS_EACH = 4  # rows from which each of them is drawn
 # A threshold is calibrated on at most so many rows. Each of them keeps about 1.25 k values in memory.
-CALIBRATED = 2**18
+CALIBRATED = 2**16
 RESCALED = 2**16  # rows that the factors of rescaled codes are fitted on, at most
 TWINS = 0.5  # cosine above which only one of two restarted concepts is used
 
