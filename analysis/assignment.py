@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import lap
@@ -22,8 +22,9 @@ from analysis.assignment_kernels import bid_, bound_, candidates_
 
 KEPT = 16_384  # most concepts whose similarities are kept in memory: 1 GB of float32
 BLOCK = 256  # rows whose similarities are computed at a time: 67 MB at 65,536 concepts
-EPSILONS = tuple(10.0**-power for power in range(2, 13))  # the last one bounds the loss of a concept, on average
-WORK = 1000  # most bids per row, in all phases; unrelated dictionaries need 30
+QUICK = (1e-4, 1e-8, 1e-12)  # epsilons of the phases; the last one bounds what a concept loses, on average
+THOROUGH = tuple(10.0**-power for power in range(2, 13))  # for rows of few dimensions, or of many equal cosines
+WORK = 1000  # most bids per row, in all phases of an auction; unrelated dictionaries need 30
 LOOK = 25  # bids that take as long as a look at all columns; unrelated dictionaries need 3 looks per row
 log = logging.getLogger("bridgescope")
 
@@ -69,26 +70,34 @@ def assign(D_a: np.ndarray, D_b: np.ndarray, device: str = "cpu") -> Assignment:
     """Assign the C rows of D_a [C, d] one to one to those of D_b [C, d], so that the sum of their cosines is largest.
 
     Rows are float32 of unit norm. device: where the cosines are computed; another device than the CPU rounds otherwise,
-    by about 1e-7. The sum is the largest one up to C * EPSILONS[-1], less than a sum of float32 numbers is rounded by.
-    Where the auction would take too long, as with hundreds of equal rows, up to KEPT concepts are assigned by Jonker
-    and Volgenant's method, and more concepts keep the assignment of the last finished phase, with a warning that states
-    its gap. Raises ValueError where a row is not finite.
+    by about 1e-7. The sum is the largest one up to C * QUICK[-1], less than a sum of float32 numbers is rounded by.
+    Where the quick phases would take too long, as with hundreds of equal rows, up to KEPT concepts are assigned by
+    Jonker and Volgenant's method, and more concepts in the thorough phases. Where these take too long, the assignment
+    of the last finished phase counts, and a warning states its gap. Raises ValueError where a row is not finite.
     Source: Bertsekas 1988, "The auction algorithm"; Jonker and Volgenant 1987.
     """
     if not (np.isfinite(D_a).all() and np.isfinite(D_b).all()):  # the auction would not end
         raise ValueError("a dictionary holds NaN or infinity")
-    similar = _similarity(D_a, D_b, device)
-    if len(D_a) > KEPT:
-        found = _auction(similar, len(D_a), RECOMPUTED)
-        if found.gap > 2 * EPSILONS[-1]:
-            log.warning("%d concepts are matched within %.1g of the largest mean cosine", len(D_a), found.gap)
+    width, similar = len(D_a), _similarity(D_a, D_b, device)
+    if width > KEPT:
+        found = _auction(similar, width, RECOMPUTED, QUICK, WORK * width)
+        if found is None or not _is_final(found):
+            found = _auction(similar, width, RECOMPUTED, THOROUGH, math.inf)
+        assert found is not None
+        if not _is_final(found):
+            log.warning("%d concepts are matched within %.1g of the largest mean cosine", width, found.gap)
         return found
     S = similar(slice(None))
-    found = _auction(lambda rows: S[rows], len(D_a), IN_MEMORY)
-    if found.gap > 2 * EPSILONS[-1]:
+    found = _auction(lambda rows: S[rows], width, IN_MEMORY, QUICK, WORK * width)
+    if found is None or not _is_final(found):
         permutation = lap.lapjv(1.0 - S.astype(np.float64), return_cost=False)[0].astype(np.int64)
-        found = Assignment(permutation, S[np.arange(len(S)), permutation], 0.0, found.looks)
+        found = Assignment(permutation, S[np.arange(width), permutation], 0.0, 1.0)
     return found
+
+
+def _is_final(found: Assignment) -> bool:
+    """Whether an assignment is that of the last phase. The gap is rounded by less than the last epsilon."""
+    return found.gap <= 2 * QUICK[-1]
 
 
 def _similarity(D_a: np.ndarray, D_b: np.ndarray, device: str) -> Similarity:
@@ -101,11 +110,14 @@ def _similarity(D_a: np.ndarray, D_b: np.ndarray, device: str) -> Similarity:
     return lambda rows: (torch.from_numpy(D_a[rows]).to(device) @ columns).cpu().numpy()
 
 
-def _auction(similar: Similarity, width: int, keep: Candidates) -> Assignment:
-    """Run the phases of the auction. Returns the assignment of the last phase that ended within WORK.
+def _auction(
+    similar: Similarity, width: int, keep: Candidates, epsilons: Sequence[float], budget: float
+) -> Assignment | None:
+    """Run the phases of an auction. Returns the assignment of the last phase that ended within the work allowed.
 
-    The first phase always ends: a row never pays more than a free column's price and the range of the cosines, so that
-    a column gets at most 2 / epsilon bids.
+    budget: the work of the first phase, in bids. The result is None where it does not suffice. All phases together are
+    allowed WORK bids per row. A first phase with a budget of infinity always ends, for a row never pays more than a
+    free column's price and the range of the cosines, so that a column gets at most 2 / epsilon bids.
     """
     most = min(keep.most, width)
     state = _State(
@@ -117,15 +129,14 @@ def _auction(similar: Similarity, width: int, keep: Candidates) -> Assignment:
         number=np.zeros(width, np.int32),
         limit=np.full(width, np.inf),  # every row looks at all columns before its first bid
     )
-    spent, looks = _phase(state, similar, keep, EPSILONS[0], math.inf)
-    found = _assignment(state, looks)
-    for epsilon in EPSILONS[1:]:
-        budget = WORK * width - spent
-        more, looked = _phase(state, similar, keep, epsilon, budget)
-        spent, looks = spent + more, looks + looked
-        if more >= budget:
-            return found._replace(looks=looks / width)
+    found, work, looks = None, 0.0, 0
+    for epsilon in epsilons:
+        spent, looked = _phase(state, similar, keep, epsilon, budget)
+        work, looks = work + spent, looks + looked
+        if spent >= budget:
+            break
         found = _assignment(state, looks)
+        budget = WORK * width - work
     return found
 
 

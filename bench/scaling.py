@@ -30,7 +30,7 @@ SAE_ROWS = 36_238  # rows per second, d = 512, C = 4096, k = 20, batch 2048, 2 c
 ACTIVATION = 5.0  # bytes per non-zero code, Parquet v2, zstd, sorted by concept
 COACTIVATION = 227e6 / 2.75  # products of codes per second, 2 cores: 600 k pairs, 20 codes per item
 INTO_TRAINER = 1_130_000  # rows per second, whole array in memory
-ASSIGN = 2.7  # seconds of one exact assignment, C = 8192
+FLOORS = 91  # seconds of cores for both floors of an SAE, 20 draws each, C = 8192, d = 512 (bench/floors.py)
 
 # The study.
 C, K, SEEDS, BATCH = 8192, 20, 5, 4096
@@ -145,6 +145,12 @@ def rows() -> list[Row]:
             each(lambda s: models * SEEDS * s.captions * K * K * 2 / COACTIVATION / 3600),
             "h",
             f"models x {SEEDS} x pairs x k^2 products x 2 cores / {COACTIVATION / 1e6:.0f} M per second / 3600",
+        ),
+        Row(
+            "core-hours: floors of stability",
+            each(lambda s: sum(SEEDS * FLOORS * dim / 512 for *_, dim in GFLOPS.values()) / 3600),
+            "h",
+            f"models x {SEEDS} x {FLOORS} s x d / 512 / 3600, C = {C}, 20 draws of two floors",
         ),
         Row(
             "core-hours: train, without a GPU",
