@@ -102,6 +102,8 @@ def initial_weights(rows: TrainingRows, settings: Settings, seed: int) -> Weight
     noise = torch.randn(width, rows.dim, generator=torch.Generator().manual_seed(seed)).to(device)
     atoms = normalize(INITS[settings.init](draw, width) + NOISE * normalize(noise, dim=1), dim=1)
     weights = Weights(atoms.clone(), torch.zeros(width, device=device), atoms, bias, torch.zeros(0, device=device))
+    if ARCHITECTURES[settings.architecture].pursuit:
+        return weights  # pursuit reads the dictionary alone, and its codes fit from the start
     weights = _with_few_codes(weights, draw, settings)
     scale = fitted_scale(weights, rows.pick(draw.numbers(SCALE_SAMPLE)), settings)
     encoder, encoder_bias, theta = (part * scale for part in (weights.encoder, weights.encoder_bias, weights.theta))
