@@ -279,6 +279,8 @@ def _check_config(entries: dict[str, Any], path: Path) -> None:
     need("k", least <= entries["k"] <= width, f"{of} needs {least} to the width, {width}")
     k_aux = entries.get("k_aux")
     need("k_aux", k_aux is None or (type(k_aux) is int and k_aux >= 1), "a whole number from 1 or null is needed")
+    held = entries.get("calibration_share", 0.0)
+    need("calibration_share", _is_number(held) and 0 <= held <= 0.5, "a number from 0 to 0.5 is needed")
     named = {key: get_args(Settings.model_fields[key].annotation) for key in ("encoder_dtype", "encoder", "init")}
     allowed = {"preprocessing": ("l2", "none"), **named}
     allowed |= dict.fromkeys(("centring", "decoder_bias"), (False, True))

@@ -358,8 +358,8 @@ def test_the_frontier_measures_both_encoders_whatever_the_studys_saes_encode_wit
         .replace("[analyze]", "[frontier]\nmethods = ['topk']\nk = [2]\n[analyze]", 1)
     )  # fmt: skip
     study = load_study(study_file)
-    assert study.saes[0].setting()["encoder"] == "pursuit"
+    assert study.saes[0].setting(1000)["encoder"] == "pursuit"
     study_file.write_text(study_file.read_text().replace('encoder = "pursuit"', ""))
     plain = load_study(study_file)
-    assert "encoder" not in plain.saes[0].setting()
-    assert study.frontier_setting() == plain.frontier_setting()
+    assert "encoder" not in plain.saes[0].setting(1000)
+    assert study.frontier_setting(1000) == plain.frontier_setting(1000)

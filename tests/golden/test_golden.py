@@ -86,7 +86,7 @@ def other_auxk(patch: pytest.MonkeyPatch) -> None:
     from flows.config import SAESetting
 
     setting = SAESetting.setting
-    patch.setattr(SAESetting, "setting", lambda self: {**setting(self), "auxk": 1 / 24})
+    patch.setattr(SAESetting, "setting", lambda self, rows: {**setting(self, rows), "auxk": 1 / 24})
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,8 @@ def test_equal_saes_have_equal_bytes(folder, tmp_path):
     for name in ("sae.safetensors", "config.json"):
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     entries = json.loads((folder / "config.json").read_text())
-    assert list(entries) == sorted(set(Config.model_fields) - {"k_aux", "encoder", "init"})  # these have their default
+    later = {"k_aux", "encoder", "init", "calibration_share", "bandwidth", "rescale"}  # left out at their defaults
+    assert list(entries) == sorted(set(Config.model_fields) - later)
 
 
 def test_threshold_is_stored_with_the_weights(folder):
@@ -173,6 +174,7 @@ def test_load_names_the_file_and_the_fault_of_weights(folder, change, message):
         (lambda c: c.update(encoder_dtype="int8"), "encoder_dtype is 'int8'"),
         (lambda c: c.update(centring="both"), "centring is 'both'"),
         (lambda c: c.update(prefixes=[1, "all"]), "prefixes"),
+        (lambda c: c.update(calibration_share=0.9), "calibration_share is 0.9; a number from 0 to 0.5"),
     ],
 )
 def test_load_names_the_file_and_the_fault_of_the_config(folder, change, message):

@@ -105,6 +105,7 @@ def test_dense_gradients_are_those_of_the_reference(architecture, decoder_bias, 
     trainer, x = start(settings, sparse=False)
     dead = torch.arange(40) % 3 == 0 if with_dead else None
     if dead is not None and architecture == "mp":
+        x = x[:8]  # so few rows that some concepts are taken by no round
         # The product of an atom that the last round took with the last residual is 0, but for rounding, and AuxK has no
         # derivative there. Concepts that are dead are taken by no round.
         dead &= (forward(x, trainer.weights, settings, trainer.variance, torch.tensor(0.0), None).codes == 0).all(0)
