@@ -111,6 +111,8 @@ def read_npz(file: Path, *modalities: str) -> list[Array]:
                     f"{', '.join(modalities)}, and no other; names and captions belong into metadata.parquet"
                 )
             return [archive[names[0]] for names in chosen]
+    except BadInput:  # which is a ValueError
+        raise
     except UNREADABLE as error:
         raise BadInput(f"{file}: cannot be read as .npz: {_line(error)}") from error
     except TypeError as error:  # the file is an .npy, whose array is no archive
@@ -127,7 +129,7 @@ def read_zarr(path: Path) -> Array:
         )
     try:
         return np.asarray(zarr.open_array(path, mode="r")[:])
-    except (*UNREADABLE, KeyError, TypeError, RuntimeError) as error:
+    except Exception as error:  # zarr and its codecs raise many kinds of errors on broken arrays
         raise BadInput(f"{path}: cannot be read as a Zarr array: {_line(error)}") from error
 
 

@@ -47,6 +47,7 @@ def read_table(file: Path, columns: Sequence[str]) -> pl.DataFrame:
     when the file cannot be read as Parquet.
     """
     held = columns_of(file)
+    _refuse_misspelt(file, held)
     try:
         if wanted := [name for name in columns if name in held]:
             return pl.read_parquet(file, columns=wanted, glob=False)
@@ -54,6 +55,15 @@ def read_table(file: Path, columns: Sequence[str]) -> pl.DataFrame:
         return pl.DataFrame({ROW: range(rows)})
     except (pl.exceptions.PolarsError, OSError) as error:
         raise BadInput(f"{file}: cannot be read as Parquet: {_line(error)}") from error
+
+
+def _refuse_misspelt(file: Path, held: set[str]) -> None:
+    """Raise BadInput for a column such as `Captions` in a table without `caption`: its values would be lost."""
+    for name in sorted(held - {*COLUMNS}):
+        word = name.strip().lower()
+        meant = next((known for known in COLUMNS if known != "group" and word in (known, f"{known}s")), None)
+        if meant is not None and meant not in held:
+            raise BadInput(f"{file}: its column {name!r} is not read: name it `{meant}`, or give it another name")
 
 
 def metadata_of(files: Sequence[Path], tables: Sequence[pl.DataFrame]) -> Metadata:

@@ -39,6 +39,9 @@ def vector_size(path: Path) -> VectorSize | None:
 
 
 def _of_shapes(image: tuple[int, ...], text: tuple[int, ...], layout: str) -> VectorSize:
+    """Return the size. Raises BadInput for arrays that are not [rows, dim]."""
+    if not len(image) == len(text) == 2:
+        raise BadInput(f"the arrays have the shapes {image} and {text}: both must be [rows, dim]")
     return VectorSize(image[0], text[0], image[1], layout)
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 
 from storage.errors import BadInput
 from storage.fingerprints import fingerprint as fingerprint
@@ -109,6 +110,7 @@ def open_unchecked(path: Path) -> Vectors:
         )
     if metadata is not None and "image_row" in columns:
         image_row = _checked_rows(metadata, len(image))
+        _refuse_rows_of_parts(metadata, image, image_row)
     else:
         _check_sizes(path, sizes, len(image))
         image_row = np.arange(len(text))
@@ -216,28 +218,40 @@ def _numbered(folder: Path, suffix: str) -> dict[int, Path]:
     for file in _files(folder, suffix):
         number = _number(file)[0]
         if number in files:
-            raise BadInput(f"{folder}: {files[number].name} and {file.name} are both part {number}: keep one of them")
+            raise BadInput(
+                f"{folder}: {files[number].name} and {file.name} have the same number of a part, which is the last "
+                "number in the name: keep one of them, or name the parts by numbers at the end"
+            )
         files[number] = file
     return files
 
 
 def _parquet(path: Path, tables: list[Path]) -> _Layout:
-    """Read tables of pairs. Each row holds the vectors of an image and of its caption, and their metadata."""
-    read, arrays = [], {name: list[Array]() for name in EMBEDDINGS}
+    """Read tables of pairs. Each row holds the vectors of an image and of its caption, and their metadata.
+
+    Tables without rows are passed over, since the types of their columns say nothing.
+    """
+    read, arrays = list[tuple[Path, pl.DataFrame]](), {name: list[Array]() for name in EMBEDDINGS}
     for file in tables:
         table = read_table(file, (*EMBEDDINGS, *COLUMNS))
-        for name, parts in arrays.items():
+        for name in EMBEDDINGS:
             if name not in table.columns:
                 raise BadInput(f"{file}: has no column {name}, which {tables[0].name} has")
+        if table.height:
+            read.append((file, table))
+    if not read:
+        raise BadInput(f"{tables[0]}: has no rows, as all tables of vectors here: one row for each pair is needed")
+    tables = [file for file, _ in read]
+    for file, table in read:
+        for name, parts in arrays.items():
             parts.append(vectors_in(file, table[name]))
-        read.append(table)
     image, text = (joined(tables, parts) for parts in arrays.values())
-    metadata = metadata_of(tables, read)
+    metadata = metadata_of(tables, [table for _, table in read])
     if not metadata.columns:
         beside = _metadata(path)
         metadata = metadata if beside is None else beside
     elif lost := sorted(
-        {name for file in _tables(path) for name in columns_of(file) & {*COLUMNS}} - {*read[0].columns}
+        {name for file in _tables(path) for name in columns_of(file) & {*COLUMNS}} - {*read[0][1].columns}
     ):
         raise BadInput(
             f"{_tables(path)[0]}: its column `{lost[0]}` is not read, since {tables[0].name} holds metadata too: put "
@@ -307,6 +321,23 @@ def _checked_rows(metadata: Metadata, images: int) -> Array:
     if (row := first_true((column < 0) | (column >= images))) is not None:
         raise BadInput(f"{metadata.place(row)}: image_row must lie in 0 to {images - 1}, is {column[row]}")
     return column.to_numpy()
+
+
+def _refuse_rows_of_parts(metadata: Metadata, image: Array | Parts, image_row: Array) -> None:
+    """Raise BadInput if `image_row` seems to count from 0 in each part, not through all parts.
+
+    Then the rows of every part fit into this part alone, and images of later parts have no captions.
+    """
+    if not isinstance(image, Parts) or len(image.arrays) != len(metadata.rows):
+        return
+    ends = np.cumsum(metadata.rows)
+    parts = zip(np.split(image_row, ends), image.arrays, strict=False)
+    local = [len(rows) > 0 and rows.max() < len(own) for rows, own in parts]
+    if all(local) and len(np.unique(image_row)) < len(image):
+        raise BadInput(
+            f"{metadata.place(int(ends[0]))}: image_row counts from 0 in this file: it must count through all parts, "
+            f"so that the first image of the second part is row {image.starts[1]}"
+        )
 
 
 def _check_sizes(path: Path, sizes: dict[str, tuple[int, int]], images: int) -> None:

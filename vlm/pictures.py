@@ -123,7 +123,8 @@ def _decoded(data: bytes, max_pixels: int, draft: bool) -> tuple[Image.Image, tu
             if draft:
                 image.draft(image.mode, (1, 1))
             drafted = image.size != stated
-            image.seek(0)
+            if image.format != "PSD":  # whose frames count from 1; it opens at all layers joined
+                image.seek(0)
             image.load()
             turn = _orientation(image)
             width, height = stated if drafted else _checked(image.size, max_pixels)

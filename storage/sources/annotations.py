@@ -16,9 +16,11 @@ if TYPE_CHECKING:  # pyarrow takes a fifth of a second to import
     import pyarrow as pa
 
 NO_OBJECT = "no JSON object"
+PIECE = 1 << 20  # bytes in which the beginnings of lines are searched at once
 BLOCK = 16 << 20  # bytes that pyarrow parses at once; a longer line is parsed by Python
 _TOKEN = re.compile(rb"[^\t\r\n]+#\d+\t")  # IMAGE.jpg#0, a tab, the caption
 _BLANK = re.compile(r"\s*")
+DEEP = (b"[" * 64, b"]" * 64, b"}" * 64)  # signs of values in values
 KNOWN = (
     "known are an array of objects with an image and a caption ([{...}, ...]), and Karpathy's files "
     '({"images": [{"filename": ..., "sentences": [{"raw": ...}]}]})'
@@ -84,6 +86,8 @@ def _of_one_kind(data: Data) -> pa.Table | None:
     import pyarrow as pa
     from pyarrow import json as pa_json
 
+    if not _all_begin_objects(data) or any(data.find(signs) >= 0 for signs in DEEP):
+        return None  # pyarrow ends the process at a block that begins with null, and at values in too many values
     options = pa_json.ReadOptions(block_size=BLOCK)
     try:
         table = pa_json.read_json(pa.BufferReader(data), options)
@@ -101,6 +105,21 @@ def _holds_dates(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
     return pa.types.is_temporal(kind) or any(_holds_dates(kind.field(n).type) for n in range(kind.num_fields))
+
+
+def _all_begin_objects(data: Data) -> bool:
+    """Whether each line is empty or begins with "{"."""
+    import numpy as np
+
+    if data[:1] not in (b"{", b"\n"):
+        return False
+    signs = np.frombuffer(data, np.uint8)
+    for start in range(0, len(signs) - 1, PIECE):
+        ends = start + np.flatnonzero(signs[start : min(start + PIECE, len(signs) - 1)] == ord("\n"))
+        begun = signs[ends + 1]
+        if not ((begun == ord("{")) | (begun == ord("\n"))).all():
+            return False
+    return True
 
 
 def _line_by_line(text: str) -> Parsed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from typing import IO, NamedTuple
 
-from storage.sources.files import key_of
+from storage.sources.files import key_of, of_macos
 
 BLOCK = 512  # bytes; headers of members begin at its multiples
 NO_END, AFTER_END = "archive without an end", "data after the end of the archive"  # causes
@@ -47,7 +47,7 @@ def members_of(file: IO[bytes]) -> tuple[list[Member], list[tuple[str, str]]]:
                 raise tarfile.ReadError(f"the header at byte {info.offset:,} is damaged")
             archive.members.clear()  # type: ignore[attr-defined]
             count += 1
-            if not info.isdir() and not _of_macos(info.name):
+            if not info.isdir() and not of_macos(info.name):
                 found.append(Member(info.name, info.offset_data, info.size, refused(info), len(found)))
         follows = _data_after(file, archive.offset)
         if follows is not None and follows == archive.offset:
@@ -67,12 +67,6 @@ def read_member(file: IO[bytes], member: Member) -> bytes:
     if len(data) < member.size:
         raise tarfile.ReadError(f"the archive ends within {key_of(member.name)}")
     return data
-
-
-def _of_macos(name: str) -> bool:
-    """Whether macOS added a member for itself: its attributes of a file, or of a folder."""
-    *folders, base = name.split("/")
-    return base.startswith("._") or base == ".DS_Store" or "__MACOSX" in folders
 
 
 def _data_after(file: IO[bytes], offset: int) -> int | None:

@@ -5,8 +5,10 @@ No value that is not text becomes text here. A number or an object in a column o
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -16,6 +18,8 @@ EMPTY, NO_TEXT = "caption is empty", "caption is no text"  # the causes why a va
 RAW = ("raw", "caption", "text")  # keys of an object that is a caption, as in Karpathy's files and those of the hub
 SHOWN = 80  # characters of a value that the ledger shows
 DEPTH = 4  # levels of lists in lists
+_LITERAL = re.compile(r"""'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+\"""")
+_PRINTED = re.compile(rf"\[\s*(?:{_LITERAL.pattern})(?:(?:\s*,\s*|\s+)(?:{_LITERAL.pattern}))*+\s*\]")
 
 
 class Texts(NamedTuple):
@@ -28,9 +32,9 @@ class Texts(NamedTuple):
 def texts_of(value: Any) -> Texts:
     """Return the captions in a value: one text, bytes in UTF-8, a list of texts, or a list of objects {"raw": text}.
 
-    A text that is a list of texts in JSON counts as this list. Blanks around a text are removed. None, NaN and blank
-    texts are left out as EMPTY; numbers, dates and other objects as NO_TEXT. Lone surrogates and bytes that are not
-    UTF-8 become U+FFFD.
+    A text that is a list of texts in JSON, or as Python prints it, counts as this list. Blanks around a text are
+    removed. None, NaN and blank texts are left out as EMPTY; numbers, dates and other objects as NO_TEXT. Lone
+    surrogates and bytes that are not UTF-8 become U+FFFD.
     """
     if type(value) is str and value.isascii() and (text := value.strip()) and text[-1] != "]":  # most values are such
         return Texts([text], [])
@@ -104,9 +108,19 @@ def _listed(text: str) -> list[Any] | None:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return None
+        return _printed(text)
     texts = [isinstance(one, str) or (isinstance(one, dict) and any(key in one for key in RAW)) for one in value]
     return value if value and all(texts) else None
+
+
+def _printed(text: str) -> list[Any] | None:
+    """Return the list of texts that a text is as Python or numpy print it, with blanks or commas between the texts."""
+    if not _PRINTED.fullmatch(text):
+        return None
+    try:
+        return [ast.literal_eval(one) for one in _LITERAL.findall(text)]
+    except (ValueError, SyntaxError):  # an escape that Python does not know
+        return None
 
 
 def shown(value: Any) -> str:

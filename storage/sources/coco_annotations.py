@@ -121,7 +121,8 @@ def parse_categories(data: bytes, where: str, names: dict[Id, str]) -> tuple[lis
 def _content(data: bytes, where: str, what: str, needed: tuple[str, ...], **options: Any) -> dict[str, Any]:
     """Return the JSON object in a file. Raises BadInput for an object without the lists `needed`."""
     try:
-        content = json.loads(data, **options)
+        text = data.decode(json.detect_encoding(data), "surrogateescape")  # file names keep bytes that are not UTF-8
+        content = json.loads(text, **options)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{where}: not COCO's {what}: it cannot be read as JSON ({error})") from None
     if not isinstance(content, dict):

@@ -49,6 +49,12 @@ def not_read(name: str) -> Dropped | None:
     return Dropped(key_of(name), NOT_READ, extension.upper()) if extension in NEVER else None
 
 
+def of_macos(name: str) -> bool:
+    """Whether macOS added a file for itself, by its path: the attributes of a file, or of a folder."""
+    *folders, base = name.split("/")
+    return base.startswith("._") or base == ".DS_Store" or "__MACOSX" in folders
+
+
 def key_of(name: str) -> str:
     """Return the key of a file's name. In a name that is not UTF-8, the key shows the wrong bytes as "\\xe9"."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -21,6 +21,7 @@ from storage.sources.files import (
     locator_of,
     name_of,
     not_read,
+    of_macos,
     read_bounded,
 )
 from storage.sources.layouts import bases_of, below, contents, find, is_file, table_in
@@ -211,7 +212,11 @@ class Folder(Source):
             )
         placed: dict[str, Placed] = {}
         rows: dict[str, Rows] = {}
-        files = [file for file in sorted((root / below(root, self.images)).rglob("*")) if is_picture(file.name)]
+        files = [
+            file
+            for file in sorted((root / below(root, self.images)).rglob("*"))
+            if is_picture(file.name) and not of_macos(file.relative_to(root).as_posix())
+        ]
         usual = {file.with_suffix(""): file for file in files if not is_rare(file.name)}
         for file in files:
             if not is_file(file):

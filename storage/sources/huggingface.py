@@ -35,6 +35,7 @@ from storage.sources.parquet_layout import (
     named_classes,
     place_of,
     top_column,
+    values_of,
 )
 from storage.sources.section import Columns, FilesSection, resolved
 from storage.sources.tables import stamp
@@ -264,7 +265,7 @@ class HuggingFace(Source):
             rows = []
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted):
                 pictures, paths = _bytes_of(batch.column(image), path, image), _paths_of(batch.column(image))
-                held = {top: batch.column(top).to_pylist() for top, _ in inside.values()}
+                held = {top: values_of(batch.column(top)) for top, _ in inside.values()}
                 for row, (data, where) in enumerate(zip(pictures, paths, strict=True)):
                     values = {name: inner(held[top][row], keys) for name, (top, keys) in inside.items()}
                     labels = {
@@ -281,6 +282,8 @@ class HuggingFace(Source):
         image, caption, group = self.columns
         keys = [(image, "image_column"), (caption, "caption_column"), (group, "group_column")]
         for name, key in [*keys, *((label, "labels") for label in self.labels)]:
+            if name and schema.names.count(top := top_column(schema.names, name)[0]) > 1:
+                raise BadInput(f"pairs.{key}: {path} has several columns of the name {top!r}: rename all but one")
             if name is None or (name in schema.names if key == "image_column" else holds(schema, name)):
                 continue
             likely = caption_like(schema) if key == "caption_column" else []

@@ -9,8 +9,8 @@ from pathlib import Path
 from storage.errors import BadInput
 from storage.sources.annotations import is_token, looks_like_captions
 from storage.sources.delimited import utf8
-from storage.sources.files import confined, is_picture, key_of
-from storage.sources.tables import TABLES
+from storage.sources.files import confined, is_picture, key_of, of_macos
+from storage.sources.tables import is_table
 
 HEAD = 1 << 16  # bytes by which a file is recognised
 IMG2DATASET = {"key", "status", "error_message"}  # columns of the tables that img2dataset writes beside its pictures
@@ -26,7 +26,7 @@ def table_in(folder: Path) -> Path | None:
     files. In a folder without such a file, and without pictures with .txt files, it is captions.txt, a .token file, an
     array of objects in JSON, or one of Karpathy's files. Raises BadInput for several tables.
     """
-    tables = sorted(file for file in folder.iterdir() if file.suffix.lower() in TABLES)
+    tables = sorted(file for file in folder.iterdir() if is_table(file))
     made = [file for file in tables if _is_of_img2dataset(file)]
     if made and has_captioned_picture(folder):
         tables = [file for file in tables if file not in made]
@@ -40,7 +40,10 @@ def table_in(folder: Path) -> Path | None:
 
 def has_captioned_picture(folder: Path) -> bool:
     """Whether a picture below a folder has a .txt file of its own."""
-    return any(is_picture(file.name) and is_file(file.with_suffix(".txt")) for file in folder.rglob("*"))
+    return any(
+        is_picture(file.name) and is_file(file.with_suffix(".txt")) and not of_macos(f"{file.relative_to(folder)}")
+        for file in folder.rglob("*")
+    )
 
 
 def is_file(path: Path) -> bool:
@@ -126,7 +129,8 @@ def _is_of_img2dataset(file: Path) -> bool:
 def _is_known(file: Path) -> bool:
     """Whether a .json, .token or .txt file is laid out as a table of captions."""
     name = file.name.lower()
-    if not is_file(file) or not (name == "captions.txt" or name.endswith((".json", ".token", ".token.txt"))):
+    known = name == "captions.txt" or name.endswith((".json", ".token", ".token.txt"))
+    if not known or of_macos(name) or not is_file(file):
         return False
     try:
         with file.open("rb") as opened:

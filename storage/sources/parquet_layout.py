@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from storage.errors import BadInput
+from storage.sources.captions import clean
 from storage.sources.tables import CAPTION_COLUMNS
 
 if TYPE_CHECKING:  # pyarrow takes a third of a second to import
@@ -98,18 +99,34 @@ def checked_pattern(pattern: str) -> str:
 
 
 def matching(names: Iterable[str], pattern: str) -> list[str]:
-    """Return the names that match a pattern, as `Path.glob` does: * and ? stay within a folder, **/ is any folders."""
+    """Return the names that match a pattern, as `Path.glob` does: * and ? stay within a folder, **/ is any folders.
+
+    Hidden files, as macOS (._NAME) and caches write them, are left out, unless the pattern names one.
+    """
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
-    return [name for name in names if _fits(name.split("/"), parts)]
+    return [name for name in names if _fits(name.split("/"), parts) and not _hidden(name, parts)]
 
 
 def local_files(root: Path, pattern: str) -> list[str]:
-    """Return the Parquet files below a folder that match a pattern, sorted, relative to the folder."""
+    """Return the Parquet files below a folder that match a pattern, sorted, relative to the folder.
+
+    Hidden files are left out as in `matching`. Raises BadInput for a file whose name is not UTF-8.
+    """
     try:
         found = [path for path in root.glob(pattern) if path.suffix == ".parquet" and path.is_file()]
     except (ValueError, NotImplementedError, OSError) as error:
         raise BadInput(f"pairs.files = {pattern!r}: {error}") from None
-    return [path.relative_to(root).as_posix() for path in sorted(found)]
+    names = [path.relative_to(root).as_posix() for path in sorted(found)]
+    if wrong := [name for name in names if clean(name) != name]:
+        raise BadInput(f"pairs.files: the name of {clean(wrong[0])!r} in {root} is not UTF-8: rename the file")
+    return [name for name in names if not _hidden(name, pattern.split("/"))]
+
+
+def _hidden(name: str, parts: Sequence[str]) -> bool:
+    """Whether a file or one of its folders is hidden, and no part of the pattern names hidden ones."""
+    return any(one.startswith(".") for one in name.split("/")) and not any(
+        part.startswith(".") and part != "." for part in parts
+    )
 
 
 def top_column(names: Sequence[str], column: str) -> tuple[str, list[str]]:
@@ -118,6 +135,28 @@ def top_column(names: Sequence[str], column: str) -> tuple[str, list[str]]:
         return column, []
     top, *inside = column.split(".")
     return top, inside
+
+
+def values_of(column: Any) -> list[Any]:
+    """Return the values of a column. A text that is not UTF-8 is returned as bytes.
+
+    A value that Python cannot hold, such as a time in nanoseconds, becomes an object that says why, which is no text.
+    Maps become objects, so that their keys are not taken for texts.
+    """
+    try:
+        return list(column.to_pylist(maps_as_pydicts="lossy"))
+    except (ValueError, OverflowError):
+        return [_value_of(one) for one in column]
+
+
+def _value_of(one: Any) -> Any:
+    """Return one value of a column, as `values_of` does."""
+    try:
+        return one.as_py(maps_as_pydicts="lossy")
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, UnicodeDecodeError) and hasattr(one, "as_buffer"):
+            return one.as_buffer().to_pybytes()
+        return {"cannot be read": str(error)}
 
 
 def inner(value: Any, keys: Sequence[str]) -> Any:

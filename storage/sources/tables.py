@@ -11,9 +11,10 @@ from typing import Any
 
 from storage.errors import BadInput
 from storage.sources import Caption, Dropped
-from storage.sources.annotations import is_token, parse_document, parse_lines, parse_token
+from storage.sources.annotations import is_token, looks_like_captions, parse_document, parse_lines, parse_token
 from storage.sources.captions import clean, shown
 from storage.sources.delimited import HEAD, Data, Form, Parsed, content, names_a_picture, parse, separator_of
+from storage.sources.files import of_macos
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 NAMED_TABLES = (".json", ".token", ".txt")  # read where the study names the file, or where `table_in` recognises it
@@ -70,6 +71,11 @@ class Table:
         return {name: values[0] for name, values in first.columns.items()} if first else {}
 
 
+def is_table(file: Path) -> bool:
+    """Whether a file is named as a table that is read without being named by the study."""
+    return file.suffix.lower() in TABLES and not of_macos(file.name)
+
+
 def stamp(digest: str, captions: Sequence[Caption]) -> str:
     """Return the fingerprint of an item, made from the digest of its bytes and its captions, but not from its path."""
     return hashlib.sha256(json.dumps([digest, captions]).encode()).hexdigest()[:16]
@@ -84,7 +90,7 @@ def read_table(path: Path, form: Form = USUAL) -> Table:
     """
     files = [path]
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in TABLES)
+        files = sorted(filter(is_table, path.iterdir()))
         if not files:
             raise BadInput(f"{path}: holds no table; tables end in {', '.join(TABLES)}")
     parts = [(file, _read(file, form)) for file in files]
@@ -114,6 +120,8 @@ def _text(path: Path, data: Data, form: Form) -> Parsed | None:
         case ".json":
             return parse_document(path, data)
         case ".jsonl" | ".ndjson":
+            if data[:HEAD].lstrip().startswith(b"[") and looks_like_captions(data[:HEAD]):
+                return parse_document(path, data)
             return parse_lines(data) if data[:HEAD].strip() else None
         case ".token" | ".txt" if is_token(data):
             return parse_token(data, path)

@@ -297,3 +297,10 @@ def test_the_annotations_of_a_broken_zip_are_told(tmp_path: Path) -> None:
     (root / "cut.zip").write_bytes(data)
     with pytest.raises(BadInput, match=r"cut\.zip: captions_val2017\.json: corrupt archive member"):
         source(root, annotations=str(root / "cut.zip")).list()
+
+
+def test_bytes_of_a_captions_file_that_are_not_utf_8_become_replacement_signs() -> None:
+    content = {"images": [{"id": 1, "file_name": "é.jpg"}], "annotations": [{"id": 1, "image_id": 1, "caption": "né"}]}
+    found = parse_captions(json.dumps(content, ensure_ascii=False).encode("latin-1"), "c.json")
+    assert found.captions == {1: [("000000000001", "n\ufffd")]}
+    assert found.names == {1: "\udce9.jpg"}

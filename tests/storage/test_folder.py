@@ -361,3 +361,15 @@ def test_undecodable_and_wide_caption_files(tmp_path: Path) -> None:
     (folder / "a.txt").write_bytes("café\nzwei\n".encode("utf-16"))
     (folder / "b.txt").write_bytes(b"caf\xe9\n")
     assert texts(folder) == {"a.jpg": ["café", "zwei"], "b.jpg": ["caf\ufffd"]}
+
+
+def test_what_macos_adds_to_a_folder_is_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    put(folder, "a.jpg", "._a.jpg", "__MACOSX/._a.jpg", "__MACOSX/b.jpg")
+    for name in ("a", "._a", "__MACOSX/._a", "__MACOSX/b"):
+        (folder / f"{name}.txt").write_text("a dog")
+    listing = source(folder).list()
+    assert ([item.source_key for item in listing.items], listing.dropped) == (["a.jpg"], [])
+    (folder / "c.csv").write_text("image,caption\na.jpg,a cat\n")
+    (folder / "._c.csv").write_bytes(b"\0\5\x16\7Mac OS X")
+    assert texts(folder) == {"a.jpg": ["a cat"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -131,3 +132,44 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: dict[str, 
 def test_too_large_is_counted(tmp_path: Path) -> None:
     reader = source(put(tmp_path / "repo"), tmp_path / "downloads", max_image_bytes=10)
     assert {error.cause for error in reader.read([reader.list().items[0].locator])} == {"too large"}
+
+
+@pytest.mark.parametrize(
+    ("captions", "kept", "causes"),
+    [
+        (pa.array([b"one", b"\xff", b"two"]).view(pa.string()), ["one", "\ufffd", "two"], {}),
+        (pa.array([1, 2, None], pa.timestamp("ns")), [], {"caption is no text": 2, "caption is empty": 1}),
+        (pa.array([[("en", "a dog")]] * 3, pa.map_(pa.string(), pa.string())), [], {"caption is no text": 3}),
+    ],
+)
+def test_values_that_python_cannot_hold_are_read_or_counted(
+    tmp_path: Path, captions: pa.Array, kept: list[str], causes: dict[str, int]
+) -> None:
+    images = pa.array([png(shade) for shade in (1, 2, 3)])
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.table({"image": images, "caption": captions}), tmp_path / "data" / "a.parquet")
+    listed = source(tmp_path / "data", tmp_path / "own", files="*.parquet").list()
+    assert [caption.text for item in listed.items for caption in item.captions] == kept
+    found = Counter(one.cause for one in listed.dropped)
+    assert {cause: found[cause] for cause in found if cause != "no caption"} == causes
+
+
+def test_hidden_files_are_left_out_unless_the_pattern_names_them(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    (folder / ".cache").mkdir(parents=True)
+    for name, shade in (("a.parquet", 1), (".cache/a.parquet", 2)):
+        pq.write_table(pa.table({"image": [png(shade)], "caption": [name]}), folder / name)
+    (folder / "._a.parquet").write_bytes(b"macOS")
+    for pattern, kept in (("**/*.parquet", "a.parquet"), (".cache/*.parquet", ".cache/a.parquet")):
+        (item,) = source(folder, tmp_path / "own", files=pattern).list().items
+        assert item.captions[0].text == kept
+
+
+def test_a_column_that_is_there_twice_and_a_name_that_is_not_utf8_are_refused(tmp_path: Path) -> None:
+    table = pa.table([[png(1)], ["one"], ["two"]], names=["image", "caption", "caption"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(BadInput, match=r"a\.parquet has several columns of the name 'caption'"):
+        source(tmp_path, tmp_path / "own", files="*.parquet").list()
+    os.rename(tmp_path / "a.parquet", os.fsencode(tmp_path) + b"/\xe9.parquet")
+    with pytest.raises(BadInput, match="is not UTF-8: rename the file"):
+        source(tmp_path, tmp_path / "own", files="*.parquet").list()

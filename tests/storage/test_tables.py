@@ -388,3 +388,39 @@ def test_groups_and_labels_are_exact() -> None:
     wrong = [{"k": 1}, 1e20, float("inf")]
     assert [(text, bool(detail)) for text, detail in label_texts(wrong)] == [("", True)] * 3
     assert label_texts(nan) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["null", " null", '{"image": "c.png", "caption": "c", "more": ' + "[" * 5000 + "]" * 5000 + "}"]
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_lines_of_json_at_which_pyarrow_would_end_the_process(line: str, first: bool, tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    good = '{"image": "a.png", "caption": "a"}'
+    path.write_text("\n".join([line, good] if first else [good, line]))
+    table = read_table(path)
+    assert table["caption"] == ["a"]
+    assert [(one.source_key, one.cause) for one in table.left_out()] == [
+        (f"c.jsonl: line {1 if first else 2}", "no JSON object")
+    ]
+
+
+def test_an_array_in_a_file_of_json_lines_is_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text('[\n{"image": "a.png", "caption": "a"},\n{"image": "b.png", "caption": "b"}\n]\n')
+    assert read_table(path)["caption"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("value", "held"),
+    [
+        ("['a dog', \"it's\"]", ["a dog", "it's"]),  # as pandas writes lists to CSV
+        ("['a dog' 'a, cat'\n 'b\\'s']", ["a dog", "a, cat", "b's"]),  # as it writes arrays of numpy
+        ("['a dog', 5]", ["['a dog', 5]"]),
+        ("['a' or 'b']", ["['a' or 'b']"]),
+        ("[a dog]", ["[a dog]"]),
+        ("['\\xzz']", ["['\\xzz']"]),
+    ],
+)
+def test_a_list_as_python_prints_it_is_a_list(value: str, held: list[str]) -> None:
+    assert texts_of(value) == (held, [])

@@ -273,6 +273,66 @@ def test_parts_are_ordered_by_all_numbers_and_equal_numbers_are_refused(tmp_path
         open_vectors(tmp_path)
 
 
+@pytest.mark.parametrize("kind", [pa.null(), pa.list_(pa.null()), pa.list_(pa.float32())])
+@pytest.mark.parametrize("name", ["0.parquet", "2.parquet"])
+def test_tables_without_rows_are_passed_over(tmp_path: Path, name: str, kind: pa.DataType) -> None:
+    table = {"image_embedding": [[1.0, 2.0]], "text_embedding": [[3.0, 4.0]], "key": ["a"], "caption": ["one"]}
+    pl.DataFrame(table).write_parquet(tmp_path / "1.parquet")
+    nothing = {**dict.fromkeys(("image_embedding", "text_embedding"), pa.array([], kind)), "key": pa.nulls(0)}
+    pq.write_table(pa.table(nothing), tmp_path / name)
+    vectors = open_vectors(tmp_path)
+    assert (vectors.keys, vectors.captions, vectors.image.shape) == (["a"], ["one"], (1, 2))
+
+
+@pytest.mark.parametrize(("rows", "is_right"), [([2, 3, 4], True), ([0, 1, 2], False), ([1, 1, 0], False)])
+def test_rows_of_images_that_count_from_0_in_each_part_are_refused(
+    tmp_path: Path, rows: list[int], is_right: bool
+) -> None:
+    for folder in ("img_emb", "text_emb", "metadata"):
+        (tmp_path / folder).mkdir()
+    for part, of_part in enumerate(([0, 1], rows)):
+        for folder in ("img_emb", "text_emb"):
+            np.save(tmp_path / folder / f"{folder}_{part}.npy", np.ones((len(of_part), 3), np.float32))
+        pl.DataFrame({"image_row": of_part}).write_parquet(tmp_path / "metadata" / f"metadata_{part}.parquet")
+    if is_right:
+        assert open_vectors(tmp_path).image_row.tolist() == [0, 1, *rows]
+        return
+    with pytest.raises(BadInput, match=r"metadata_1\.parquet: row 0: image_row counts from 0 .* second part is row 2"):
+        open_vectors(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("Captions", "caption"), ("KEY", "key"), ("image_paths", "image_path")])
+def test_a_column_whose_name_is_nearly_right_is_refused_in_place_of_lost(tmp_path: Path, name: str, meant: str) -> None:
+    plain(tmp_path, **{name: ["a", "b"]})
+    with pytest.raises(BadInput, match=rf"its column '{name}' is not read: name it `{meant}`"):
+        open_vectors(tmp_path)
+    plain(tmp_path, **{name: ["a", "b"], meant: ["c", "d"]})
+    assert len(open_vectors(tmp_path).keys) == 2
+
+
+def test_parts_named_with_their_total_are_refused_with_what_to_name(tmp_path: Path) -> None:
+    (tmp_path / "img_emb").mkdir()
+    for number in (1, 2):
+        np.save(tmp_path / "img_emb" / f"img_emb_{number}-of-2.npy", np.ones((2, 3), np.float32))
+    with pytest.raises(BadInput, match=r"img_emb_1-of-2\.npy and img_emb_2-of-2\.npy have the same number of a part"):
+        open_vectors(tmp_path)
+
+
+def test_a_zarr_description_that_is_a_list_is_refused(tmp_path: Path) -> None:
+    for name in ("image", "text"):
+        zarr.save_array(str(tmp_path / name), np.ones((2, 3), np.float32))
+    (tmp_path / "text" / "zarr.json").write_text("[]")
+    with pytest.raises(BadInput, match="text: cannot be read as a Zarr array"):
+        open_vectors(tmp_path)
+
+
+def test_the_size_of_arrays_that_are_no_matrices_says_so(tmp_path: Path) -> None:
+    plain(tmp_path)
+    np.save(tmp_path / "image.npy", np.ones(3, np.float32))
+    with pytest.raises(BadInput, match=r"the arrays have the shapes \(3,\) and \(2, 3\): both must be \[rows, dim\]"):
+        vector_size(tmp_path)
+
+
 def test_equal_keys_are_named_with_their_file(tmp_path: Path) -> None:
     plain(tmp_path, key=["a", "a"])
     with pytest.raises(BadInput, match=r"are both 'a' \(.*metadata\.parquet: row 0, .*metadata\.parquet: row 1\)"):

@@ -346,3 +346,10 @@ def test_whatever_the_bytes_are_both_stages_say_the_same(name: str, draw: st.Dat
         except DecodeError as error:
             outcomes.append(error.cause)
     assert outcomes[0] == outcomes[1]
+
+
+def test_a_psd_is_read_with_its_layers_joined() -> None:
+    header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 4, 5, 8, 3)
+    planes = b"".join(bytes([value]) * 20 for value in (10, 20, 30))
+    image = decode(header + bytes(12) + bytes(2) + planes)
+    assert (image.size, image.getpixel((0, 0))) == ((5, 4), (10, 20, 30))
