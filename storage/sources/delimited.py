@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from storage.errors import BadInput
 from storage.sources.captions import shown
 from storage.sources.files import is_picture
 from storage.sources.section import is_url
@@ -99,13 +100,19 @@ def parse(data: Data, form: Form, separator: str, path: Path | None = None) -> P
     """Return the content of a table of delimited text, with columns of texts. None for a file without any line.
 
     `data` is what `utf8` or `content` returned, of the file `path`. An empty field without quotes is None. Short lines
-    are filled with None; lines with more fields than columns are left out.
+    are filled with None; lines with more fields than columns are left out. Raises BadInput for a first line that is
+    longer than HEAD.
     """
     head = data[:HEAD]
     blank = len(head) - len(head.lstrip(b"\r\n"))
     text = head[blank:].decode(errors="replace")
     if not text:
         return None
+    if len(data) > HEAD and b"\n" not in head[blank:]:
+        raise BadInput(
+            f"{path}: its first line is longer than {HEAD:,} bytes: the first line names the columns, or is a row "
+            "(pairs.header = false); write each row on a line of its own"
+        )
     quoting = form.quoting or (_quoting_of_tabs(data, text, form.header) if separator == "\t" else "csv")
     quoted = quoting == "csv"
     _, first, end = next(_records(text, separator, quoted, None))

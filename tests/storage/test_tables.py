@@ -405,6 +405,13 @@ def test_lines_of_json_at_which_pyarrow_would_end_the_process(line: str, first: 
     ]
 
 
+def test_a_first_line_without_an_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("image,caption," + "x" * (1 << 20) + "\na.png,a\n")
+    with pytest.raises(BadInput, match=r"c\.csv: its first line is longer than 1,048,576 bytes"):
+        read_table(path)
+
+
 def test_an_array_in_a_file_of_json_lines_is_a_table(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     path.write_text('[\n{"image": "a.png", "caption": "a"},\n{"image": "b.png", "caption": "b"}\n]\n')
