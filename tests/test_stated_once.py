@@ -120,8 +120,8 @@ def test_the_stages_are_listed_once() -> None:
 def test_the_architectures_are_listed_once() -> None:
     from sae.architectures import ARCHITECTURES
 
-    # Each architecture is named in the table, and, if its encoder is linear, in sae/sparsity.py, which maps the name to a
-    # function. Benches name those that they compare.
+    # Each architecture is named in the table, and, if its encoder is linear, in sae/sparsity.py, which maps the name to
+    # a function. Benches name those that they compare.
     assert [name for name in listing(set(ARCHITECTURES), 3) if not name.startswith("bench/")] == [
         "sae/architectures.py",
         "sae/sparsity.py",
