@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo explorer test test-explorer test-slow lint planted vlm-like check-demo check-docs bench-rerun bench-sae bench-sae-quality test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-floors bench-explorer bench-plan bench-calibration bench-analyze bench-sources golden clean
+.PHONY: demo explorer test test-explorer test-slow lint planted vlm-like check-demo check-docs bench-rerun bench-sae bench-sae-quality test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-floors bench-frontier bench-explorer bench-plan bench-calibration bench-analyze bench-sources golden clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -172,6 +172,10 @@ bench-stats: .venv/installed
 # FLOORS="--exact-up-to 8192" solves the largest size exactly, too (minutes).
 bench-floors: .venv/installed
 	$(BIN)/python bench/floors.py $(FLOORS)
+
+# R2 at equal L0 of SAEs and baselines with each encoder. IMAGE and TEXT name .npy files whose rows belong together.
+bench-frontier: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.frontier_encoders $(IMAGE) $(TEXT)
 
 # What one more seed of the demo costs the stage analyze, beside its bar. Run nothing else meanwhile.
 bench-analyze: .venv/installed

@@ -25,6 +25,7 @@ from sae.architectures import BASELINES as BASELINE_ROWS
 from sae.baselines import BASELINES
 from sae.metrics import Reconstruction, combine
 from sae.model import SAE
+from sae.rows import Groups
 from sae.settings import Settings
 from sae.training import OnStep, train
 
@@ -88,15 +89,19 @@ def measure(
     seed: int = 0,
     device: str = "cpu",
     on_step: OnStep | None = None,
+    groups: Groups | None = None,
 ) -> list[dict[str, Any]]:
-    """The table's rows for one part. Its method is fitted on the training rows and measured on the held-out rows."""
+    """The table's rows for one part. Its method is fitted on the training rows and measured on the held-out rows.
+
+    groups: the groups of the training rows, for `sae.train`.
+    """
     began = time.perf_counter()
     fitted: Any
     if part.method in ARCHITECTURES:
         (k,) = part.k
         shared = {name: value for name, value in settings if name not in PARAMETERS}
         chosen = Settings(**shared | {"architecture": part.method, "k": k, "encoder": "own"})
-        fitted = train(*training, chosen, seed, device, on_step).sae
+        fitted = train(*training, chosen, seed, device, on_step, groups=groups).sae
     else:
         fitted = BASELINES[part.method](settings.width, max(part.k), seed).fit(*training)
     seconds = time.perf_counter() - began

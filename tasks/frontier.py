@@ -73,12 +73,11 @@ def measure_parts(job: Measure, watch: Watch) -> list[dict[str, Any]]:
 
     sides = [select(job.store, job.pairs, job.embeddings, job.heldout, side) for side in ("train", "heldout")]
     training, heldout = (Pair(rows.image, rows.text) for rows in sides)
+    groups = sides[0].split_u, sides[0].split_u[sides[0].owner]  # images of one group have the same split number
     device = device_of(job.device)
     measured = []
     for part in job.parts:
         watch()
         settings = Settings(**job.setting, k=min(part.k))
-        measured += measure(
-            part, training, heldout, settings, device=device, on_step=lambda step, steps, stats: watch()
-        )
+        measured += measure(part, training, heldout, settings, 0, device, lambda step, steps, stats: watch(), groups)
     return measured
