@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, Protocol, Self, TypeVar, get_args
 
 from tasks.settings import Settings
-
-if TYPE_CHECKING:
-    from flows.config import SAESetting
 
 #: Keys that `sensitivity` can vary, and the factors of their values. `init` is varied over all its values.
 FACTORS = {"init": (), "learning_rate": (1 / 3, 3), "k": (1 / 2, 2), "width": (1 / 2, 2)}
 INITS = get_args(Settings.model_fields["init"].annotation)
+V = TypeVar("V", bound="Varied")
 
 
-def neighbours(setting: SAESetting, keys: list[str]) -> list[SAESetting]:
+class Varied(Protocol):
+    """What is needed of a setting: the keys that are varied, and `neighbour`, which returns it with changed keys."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def k(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def prefixes(self) -> tuple[int, ...] | None: ...
+    @property
+    def learning_rate(self) -> Any: ...
+
+    def neighbour(self, times: float = 1.0, **changed: Any) -> Self:
+        """This setting with changed keys. A learning rate that is "auto" is multiplied by `times`."""
+
+
+def neighbours(setting: V, keys: list[str]) -> list[V]:
     """The settings NAME-KEY-VALUE that differ from `setting` in one of these keys. Values out of limits are left out.
 
     A setting with `prefixes` gets them scaled with its width.
@@ -34,7 +50,7 @@ def neighbours(setting: SAESetting, keys: list[str]) -> list[SAESetting]:
     return found
 
 
-def _values(setting: SAESetting, key: str) -> Iterator[Any]:
+def _values(setting: Varied, key: str) -> Iterator[Any]:
     own = getattr(setting, key)
     if key == "init":
         yield from (init for init in INITS if init != own)

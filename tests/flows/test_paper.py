@@ -71,7 +71,7 @@ def test_the_papers_study_runs_from_pairs_to_page(tmp_path: Path, capfd: pytest.
         assert con.execute("SELECT count(*) FROM images").fetchone() == (IMAGES - 1,)
         assert con.execute("SELECT count(*) FROM pairs").fetchone() == ((IMAGES - 1) * CAPTIONS_EACH,)
         rows = con.execute("SELECT model, count(*) FROM frontier GROUP BY model ORDER BY model").fetchall()
-        assert rows == [(name, 2) for name in sorted(names)]
+        assert rows == [(name, 4) for name in sorted(names)]  # both methods, each with its own encoder and with pursuit
         fired = con.execute("SELECT count(DISTINCT model || modality) FROM activations").fetchone()
         assert fired == (2 * len(names),)
     assert (store / "report" / study["name"] / "index.html").stat().st_size > 10_000
