@@ -28,6 +28,11 @@ PREFECT_SERVICES = "prefect._internal.concurrency"  # the logger of the threads 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
+def _none(record: logging.LogRecord) -> bool:
+    """A filter that no record passes."""
+    return False
+
+
 class Ended(KeyboardInterrupt):
     """Raised in the main thread when a signal ends the study, so that the run is recorded as interrupted."""
 
@@ -65,9 +70,13 @@ class _Arrivals:
                 return data[0] if data else None
 
     def _begin(self, signum: int) -> None:
-        """Record the first signal. Prefect's services, which the end of the run stops, then log no failure."""
+        """Record the first signal. Prefect's services, which the end of the run stops, then log no failure.
+
+        Their logger is of a class of Prefect that asks neither for its level nor whether logging is disabled, only for
+        filters.
+        """
         self.first = self.first or signum
-        logging.getLogger(PREFECT_SERVICES).setLevel(logging.CRITICAL + 1)
+        logging.getLogger(PREFECT_SERVICES).addFilter(_none)
 
     def raise_(self, signum: int, frame: FrameType | None) -> None:
         """Handler of the signals, which Python calls in the main thread. Raises Ended."""

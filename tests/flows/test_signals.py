@@ -140,3 +140,25 @@ def test_a_signal_that_arrives_in_a_finalizer_ends_the_process_and_prints_no_tra
     done = subprocess.run([sys.executable, "-c", FINALIZER], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (143, "interrupted: run the same command again to go on\n")
     assert time.monotonic() - began < WITHIN
+
+
+SERVICE = """
+import os, signal, sys
+from flows.signals import ending
+from prefect._internal.concurrency import logger
+with ending():
+    if sys.argv[1] == "signal":
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+        finally:
+            logger.error("Service failed")
+    logger.error("Service failed")
+"""
+
+
+@pytest.mark.parametrize("ended", ["signal", "no signal"])
+def test_prefects_services_log_a_failure_unless_a_signal_ended_the_run(ended: str) -> None:
+    done = subprocess.run([sys.executable, "-c", SERVICE, ended], capture_output=True, text=True, timeout=60)
+    assert ("Service failed" in done.stderr) == (ended == "no signal"), done.stderr
+    assert done.returncode == (130 if ended == "signal" else 0), done.stderr
