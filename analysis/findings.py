@@ -13,8 +13,8 @@ FINDINGS: Schema = {
     "model": pl.String, "sae": pl.String, "question": pl.String, "claim": pl.String, "statistic": pl.String,
     "figure": pl.Float64, "low": pl.Float64, "high": pl.Float64, "interval_over": pl.String, "null_name": pl.String,
     "null_mean": pl.Float64, "null_low": pl.Float64, "null_high": pl.Float64, "threshold": pl.Float64,
-    "margin": pl.Float64, "rule": pl.String, "seeds": pl.Int32, "answer": pl.String, "verdict": pl.String,
-    "holds": pl.Boolean, "null": pl.Float64, "note": pl.String,
+    "margin": pl.Float64, "rule": pl.String, "bound": pl.Float64, "seeds": pl.Int32, "answer": pl.String,
+    "verdict": pl.String, "holds": pl.Boolean, "null": pl.Float64, "note": pl.String,
 }  # fmt: skip
 
 

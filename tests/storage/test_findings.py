@@ -19,17 +19,19 @@ from storage.definitions import define
 SCHEMAS = {name: schema for one in statistics() for name, schema in one.tables.items()}
 
 
-def recomputed(row: dict[str, Any]) -> str:
-    """The verdict of a row of findings, from its other columns."""
-    low, high, nulls = row["low"], row["high"], [row["null_low"], row["null_mean"], row["null_high"]]
-    if None in (low, high, *nulls):
-        return "undecided"
+def recomputed(row: dict[str, Any]) -> tuple[float | None, str]:
+    """The bound and the verdict of a row of findings, from its other columns."""
+    low, high, threshold = row["low"], row["high"], row["threshold"]
+    if None in (row["null_low"], row["null_mean"], row["null_high"]):
+        return None, "undecided"
     if row["rule"] == "below chance and threshold":
-        bound = min(row["null_low"], row["threshold"])
-        return "holds" if high < bound else "fails" if low >= bound else "undecided"
-    of_null = row["margin"] * row["null_mean"] if row["rule"] == "nearer than the margin" else row["null_high"]
-    bound = max(of_null, of_null if row["threshold"] is None else row["threshold"])
-    return "holds" if low > bound else "fails" if high <= bound else "undecided"
+        bound = min(row["null_low"], threshold)
+        return (
+            bound,
+            "undecided" if low is None else "holds" if high < bound else "fails" if low >= bound else "undecided",
+        )
+    bound = row["margin"] * row["null_mean"] if row["margin"] else max(row["null_high"], threshold or -math.inf)
+    return bound, "undecided" if low is None else "holds" if low > bound else "fails" if high <= bound else "undecided"
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def found(con: duckdb.DuckDBPyConnection, statistic: str, *twins: Twin, sae: str
     fill(con, "findings")
     assert con.table("findings").pl().schema == pl.Schema(FINDINGS)
     rows = con.sql("FROM findings").pl().rows(named=True)
-    assert [recomputed(row) for row in rows] == [row["verdict"] for row in rows]
+    assert [recomputed(row) for row in rows] == [(row["bound"], row["verdict"]) for row in rows]
     assert all(row["holds"] is {"holds": True, "fails": False, "undecided": None}[row["verdict"]] for row in rows)
     (row,) = [row for row in rows if (row["statistic"], row["sae"]) == (statistic, sae)]
     return row
@@ -189,7 +191,7 @@ def test_common_and_rare_concepts_of_pairs_of_seeds(con: duckdb.DuckDBPyConnecti
     assert (row["low"], row["high"]) == pytest.approx((0.92 - reach, 0.92 + reach), abs=1e-5)
     assert (row["null_mean"], row["threshold"]) == pytest.approx((0.52, 0.3 + 1.96 * 0.1))
     assert (row["verdict"], row["interval_over"]) == ("holds", "seeds")
-    assert row["note"] == "the best frozen twin is frozen; the threshold is the upper end of floor_matched"
+    assert row["note"] == "the best frozen twin is frozen; the threshold is the upper end of floor_matched, 0.496"
     rare = found(con, "stability_rare", Twin("m", "frozen", "main", "frozen_decoder"))
     assert (rare["figure"], rare["verdict"], rare["answer"]) == (pytest.approx(0.42), "fails", "open")  # under .496
 

@@ -11,15 +11,17 @@
 --          under it); threshold (a bound that the interval must pass too, NULL without one); margin (factor within which
 --          a figure counts as equal to null_mean, NULL without one);
 --          rule (one of 'above chance', 'above chance and threshold', 'below chance and threshold', 'above chance in
---          every seed', 'nearer than the margin'); seeds (number of seeds); answer (where the interval lies: 'above
---          chance', 'as chance', 'below chance' or 'open'; for the modality subspace 'nearer than chance', 'as chance',
---          'farther than chance' or 'open'); verdict ('holds', 'fails' or 'undecided'); holds (true, false, or NULL if
---          undecided); "null" (the same as null_mean); note (what else a reader needs, such as the twin's name).
--- Definition: docs/definitions.md, "Findings". A verdict follows from the other columns of its row: let b be null_high,
---          or the larger of null_high and threshold (rules 'above ...'). The claim holds if low > b, fails if high <= b.
---          For 'below chance and threshold', b is the smaller of null_low and threshold; the claim holds if high < b and
---          fails if low >= b. For 'nearer than the margin' the claim holds if low > margin * null_mean and fails if
---          high <= margin * null_mean. In all other cases, and if a number is missing, the verdict is 'undecided'.
+--          every seed', 'nearer than the margin'); bound (the number that the whole interval must be above, or below for
+--          'below chance and threshold'; NULL without null_low and null_high); seeds (number of seeds); answer (where the
+--          interval lies: 'above chance', 'as chance', 'below chance' or 'open'; for the modality subspace 'nearer than
+--          chance', 'as chance', 'farther than chance' or 'open'); verdict ('holds', 'fails' or 'undecided'); holds
+--          (true, false, or NULL if undecided); "null" (the same as null_mean); note (what else a reader needs, such as
+--          the twin's name).
+-- Definition: docs/definitions.md, "Findings". A verdict follows from the other columns of its row. The bound is the
+--          larger of null_high and threshold (rules 'above ...'), the smaller of null_low and threshold ('below ...'), or
+--          margin * null_mean ('nearer than the margin'). The claim holds if low > bound and fails if high <= bound; for
+--          'below ...', it holds if high < bound and fails if low >= bound. In all other cases, and if a number is
+--          missing, the verdict is 'undecided'.
 WITH ranked AS (
     SELECT
         model, sae, seed, concept_id,
@@ -289,7 +291,7 @@ of_estimates AS (
         q.rule, e.seeds,
         concat_ws('; ',
             coalesce(c.note, if(q.place BETWEEN 3 AND 7, 'the study has no frozen twin of this setting', NULL)),
-            if(f.threshold IS NULL, NULL, 'the threshold is the upper end of floor_matched'),
+            if(f.threshold IS NULL, NULL, format('the threshold is the upper end of floor_matched, {:.3f}', f.threshold)),
             if(e.interval_over = 'none', 'there are too few seeds for an interval', NULL)) AS note
     FROM questions AS q
     JOIN estimates AS e USING (statistic)
@@ -382,7 +384,7 @@ judged AS (
 )
 SELECT
     model, sae, question, claim, statistic, figure, low, high, interval_over, null_name, null_mean, null_low, null_high,
-    threshold::DOUBLE AS threshold, margin, rule, seeds::INTEGER AS seeds, coalesce(placed, 'open') AS answer,
+    threshold::DOUBLE AS threshold, margin, rule, bound::DOUBLE AS bound, seeds::INTEGER AS seeds, coalesce(placed, 'open') AS answer,
     coalesce(decided, 'undecided') AS verdict, decided = 'holds' AS holds, null_mean AS "null", note
 FROM judged
 ANTI JOIN twins USING (model, sae)
