@@ -10,13 +10,12 @@
 --          part of the best frozen twin); null_mean, null_low, null_high (mean and 95 % range of the same statistic
 --          under it); threshold (a bound that the interval must pass too, NULL without one); margin (factor within which
 --          a figure counts as equal to null_mean, NULL without one);
---          rule (one of 'above chance', 'above chance and threshold', 'below chance and threshold', 'above chance in
---          every seed', 'nearer than the margin'); bound (the number that the whole interval must be above, or below for
---          'below chance and threshold'; NULL without null_low and null_high); seeds (number of seeds); answer (where the
---          interval lies: 'above chance', 'as chance', 'below chance' or 'open'; for the modality subspace 'nearer than
---          chance', 'as chance', 'farther than chance' or 'open'); verdict ('holds', 'fails' or 'undecided'); holds
---          (true, false, or NULL if undecided); "null" (the same as null_mean); note (what else a reader needs, such as
---          the twin's name).
+--          rule (one of 'above chance and threshold', 'below chance and threshold', 'above chance in every seed', 'nearer
+--          than the margin'); bound (the number that the whole interval must be above, or below for 'below chance and
+--          threshold'; NULL without null_low and null_high); seeds (number of seeds); answer (where the interval lies:
+--          'above chance', 'as chance', 'below chance' or 'open'; for the modality subspace 'nearer than chance', 'as
+--          chance', 'farther than chance' or 'open'); verdict ('holds', 'fails' or 'undecided'); holds (true, false, or
+--          NULL if undecided); "null" (the same as null_mean); note (what else a reader needs, such as the twin's name).
 -- Definition: docs/definitions.md, "Findings". A verdict follows from the other columns of its row. The bound is the
 --          larger of null_high and threshold (rules 'above ...'), the smaller of null_low and threshold ('below ...'), or
 --          margin * null_mean ('nearer than the margin'). The claim holds if low > bound and fails if high <= bound; for
