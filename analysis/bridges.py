@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from scipy.sparse import csr_array
 
+from analysis.class_totals import NetTotal, opposite_total
 from analysis.coactivation import CLASSES, KINDS, Codes, PairedCodes, Scores
 from analysis.inputs import (
     Analysis,
@@ -26,6 +27,7 @@ from analysis.inputs import (
     classes_of,
     codes_of,
     counted_pairs,
+    groups_of,
     keys_of,
 )
 from analysis.statistic import Statistic, Table
@@ -42,7 +44,12 @@ TOTALS: Schema = {
     "kind": pl.String, "total": pl.Float64, "positive": pl.Float64, "negative": pl.Float64,
 }  # fmt: skip
 SIMILARITY: Schema = {**SAE_KEYS, "split": pl.String, "term": pl.String, "value": pl.Float64}
-DRAWS = 20  # draws per null
+GROUPS: Schema = {
+    **SAE_KEYS, "split": pl.String, "statistic": pl.String, "jackknife_group": pl.Int32, "value": pl.Float64,
+}  # fmt: skip
+DRAWS = 20  # draws per null of the figures that need the scores of all pairs of concepts
+TOTAL_DRAWS = 200  # draws of the null of NET, which needs no such scores
+NET = "covariance_opposite_total"
 DECODED = 4096  # pairs decoded at a time
 NULLS = ("images_permuted", "dictionary_permuted", "both_permuted")
 TOPS = (10, 100, 1000)  # the values of n in the figures <kind>_top_<n>_share
@@ -57,11 +64,12 @@ class Bridges(NamedTuple):
 
 
 class SAETables(NamedTuple):
-    """The bridges of one SAE, and the rows of this SAE for the three other tables."""
+    """The bridges of one SAE, and the rows of this SAE for the four other tables."""
 
     bridges: Bridges
     totals: pl.DataFrame
     similarity: pl.DataFrame
+    groups: pl.DataFrame
     draws: pl.DataFrame
 
 
@@ -75,6 +83,7 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
         "bridges": analysis.out / "bridges.parquet",
         "bridge_totals": tables.totals,
         "matched_similarity": tables.similarity,
+        "bridge_groups": tables.groups,
         "null_draws": tables.draws,
     }
 
@@ -82,27 +91,40 @@ def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]
 def of_sae(
     con: duckdb.DuckDBPyConnection, analysis: Analysis, keys: Keys, net: SAE, counted: Counted, draws: int
 ) -> SAETables:
-    """Compute the tables of one SAE over the counted pairs, with `draws` draws of each null."""
+    """Compute the tables of one SAE over the counted pairs, with `draws` draws of each null, and TOTAL_DRAWS of NET."""
     pairs = pairs_of(con, counted, net.config.width)
     D, classes = net.dictionary.numpy().astype(np.float64), classes_of(con, keys)
     bridges = bridges_of(pairs, D, classes, analysis.min_pairs)
     terms = matched_similarity(pairs, D, biases_of(net))
-    nulls = bridge_nulls(pairs, D, classes, analysis.min_pairs, draws, keys["seed"] or 0)
+    seed = keys["seed"] or 0
+    nulls = bridge_nulls(pairs, D, classes, analysis.min_pairs, draws, seed)
+    net_total = opposite_total(pairs, D, classes, groups_of(con, counted.images), TOTAL_DRAWS, seed)
     counted_keys = {**keys, "split": analysis.split}
+    left_out = [
+        {**counted_keys, "statistic": NET, "jackknife_group": group, "value": value}
+        for group, value in net_total.without.items()
+    ]
     return SAETables(
         bridges,
         table_of_rows([{**counted_keys, **total} for total in bridges.totals], TOTALS),
         table_of_rows([{**counted_keys, "term": term, "value": value} for term, value in terms.items()], SIMILARITY),
-        table_of_rows(
-            [
-                {**keys, "null": null, "draw": draw, "statistic": name, "value": value}
-                for null, figures_of_draws in nulls.items()
-                for draw, figures_of_draw in enumerate(figures_of_draws)
-                for name, value in figures_of_draw.items()
-            ],
-            NULL_DRAWS,
-        ),
+        table_of_rows(left_out, GROUPS),
+        _draws(keys, nulls, net_total),
     )
+
+
+def _draws(keys: Keys, nulls: dict[str, list[dict[str, float]]], net_total: NetTotal) -> pl.DataFrame:
+    """The rows of null_draws. NET with permuted images has the draws of `net_total` in place of those of `nulls`."""
+    rows = [
+        {**keys, "null": null, "draw": draw, "statistic": name, "value": value}
+        for null, figures_of_draws in nulls.items()
+        for draw, figures_of_draw in enumerate(figures_of_draws)
+        for name, value in figures_of_draw.items()
+        if (null, name) != ("images_permuted", NET)
+    ]
+    named = {**keys, "null": "images_permuted", "statistic": NET}
+    rows += [{**named, "draw": draw, "value": float(value)} for draw, value in enumerate(net_total.draws)]
+    return table_of_rows(rows, NULL_DRAWS)
 
 
 def bridge_rows(keys: Keys, bridges: Bridges) -> pl.DataFrame:
@@ -233,34 +255,22 @@ def bridge_nulls(
 ) -> dict[str, list[dict[str, float]]]:
     """The result of `figures` under each null of NULLS, one dict per draw. D: [C, d] float64, unit rows.
 
-    images_permuted: images, each with all its codes, are permuted among images with the same number of captions. If all
-    images have equally many captions, the expected co-activation is E_P[z_i] E_P[z_j].
+    images_permuted: images, each with all its codes, are permuted among all images. Each draw has marginal means of its
+    own, so the expected covariance is 0, and the expected co-activation is the product of the draw's own means.
     dictionary_permuted: the rows of D are permuted, and the codes are unchanged. both_permuted: the images and the rows
     of D are permuted.
     """
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PERMUTED,)))
-    captions = np.bincount(pairs.pair_image, minlength=len(pairs.image.indptr) - 1)
+    images = len(pairs.image.indptr) - 1
     orders = [random.permutation(len(D)) for _ in range(draws)]
     drawn: dict[str, list[dict[str, float]]] = {name: [] for name in NULLS}
     drawn["dictionary_permuted"] = figures(pairs, D, orders, classes, min_pairs)
     for order in orders:
-        shuffled = pairs.with_images(permuted_among_equals(captions, random))
+        shuffled = pairs.with_images(random.permutation(images))
         images_permuted, both_permuted = figures(shuffled, D, [None, order], classes, min_pairs)
         drawn["images_permuted"].append(images_permuted)
         drawn["both_permuted"].append(both_permuted)
     return drawn
-
-
-def permuted_among_equals(captions: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A random permutation [n] of images within each group of images that have equally many captions.
-
-    captions: number of captions of each image, [n].
-    """
-    by_count = np.argsort(captions, kind="stable")
-    image_of = np.empty(len(captions), np.int64)
-    for group in np.split(by_count, np.flatnonzero(np.diff(captions[by_count])) + 1):
-        image_of[group] = random.permutation(group)
-    return image_of
 
 
 def figures(
@@ -269,9 +279,10 @@ def figures(
     """One dict of figures for each order of the rows of D [C, d]; see `PairedCodes.scores` for the arguments.
 
     For each kind of bridge (raw, covariance): <kind>_total is the sum of all cells, and <kind>_positive is the sum of
-    the positive cells. Three figures are shares of <kind>_positive: <kind>_self_share (cells with i = j),
-    <kind>_opposite_share (cells of a unimodal image concept and a unimodal text concept), and <kind>_top_<n>_share (the
-    n highest cells with enough pairs). top_bridge, top_covariance_bridge and top_correlation_bridge are the highest
+    the positive cells. <kind>_opposite_total and <kind>_opposite_positive are the same sums over the cells of a
+    unimodal image concept and a unimodal text concept, in either role. Three figures are shares of <kind>_positive:
+    <kind>_self_share (cells with i = j), <kind>_opposite_share, and <kind>_top_<n>_share (the n highest cells with
+    enough pairs). top_bridge, top_covariance_bridge and top_correlation_bridge are the highest
     scores of cells with enough pairs. Only the summaries of blocks are held in memory, not their scores.
     """
     blocks = pairs.scores(D, orders, classes, min_pairs, _summary)
@@ -306,7 +317,10 @@ def _figures(whole: _Summary) -> dict[str, float]:
         values[f"{kind}_total"] = float(whole.totals[k].sum())
         values[f"{kind}_positive"] = total
         values[f"{kind}_self_share"] = _share(float(positive[1].sum()), total)
-        values[f"{kind}_opposite_share"] = _share(float(positive[0, image, text] + positive[0, text, image]), total)
+        opposite = whole.totals[k, 0, :, image, text] + whole.totals[k, 0, :, text, image]  # positive, negative
+        values[f"{kind}_opposite_total"] = float(opposite.sum())
+        values[f"{kind}_opposite_positive"] = float(opposite[0])
+        values[f"{kind}_opposite_share"] = _share(float(opposite[0]), total)
         values |= {f"{kind}_top_{n}_share": _share(float(top[:n].clip(0).sum()), total) for n in TOPS}
         values["top_bridge" if kind == "raw" else "top_covariance_bridge"] = float(top[0]) if len(top) else np.nan
     values["top_correlation_bridge"] = whole.correlation if np.isfinite(whole.correlation) else np.nan
@@ -326,9 +340,14 @@ def _share(part: float, whole: float) -> float:
 
 STATISTIC = Statistic(
     name="bridges",
-    version="1",
+    version="2",
     needs=("concepts",),
-    tables={"bridges": BRIDGES, "bridge_totals": TOTALS, "matched_similarity": SIMILARITY},
+    tables={
+        "bridges": BRIDGES,
+        "bridge_totals": TOTALS,
+        "matched_similarity": SIMILARITY,
+        "bridge_groups": GROUPS,
+    },
     adds=("null_draws",),
     make=make,
     pieces=("bridges",),

@@ -79,13 +79,16 @@ class PairedCodes:
     def with_images(self, image_of: np.ndarray) -> "PairedCodes":
         """The same pairs with image r replaced by image image_of[r].
 
-        image_of: a permutation among images with equal numbers of pairs.
+        image_of: a permutation of all images. The moments of the image codes are those of the new pairs, since an image
+        may take the place of one with more or fewer captions.
         """
         other = copy.copy(self)
+        images = len(self.image.indptr) - 1
         other.pair_image = np.asarray(image_of, np.int64)[self.pair_image]
-        start, captions = _captions_of(other.pair_image, self.pair_text, len(self.image.indptr) - 1)
+        start, captions = _captions_of(other.pair_image, self.pair_text, images)
         other.index = self.index._replace(pair_start=start, pair_captions=captions)
-        return other  # each image is in as many pairs as before, so the moments are the same
+        other.moments_image = moments(self.image, np.bincount(other.pair_image, minlength=images), self.width)
+        return other
 
     def scores(
         self,

@@ -9,7 +9,17 @@ import duckdb
 import numpy as np
 
 from analysis.inputs import Analysis
-from analysis.retrieval import RETRIEVAL_TABLE, Gallery, Recalls, averaged, gallery_of, recall_rows, unit
+from analysis.retrieval import (
+    GROUPS,
+    RETRIEVAL_TABLE,
+    Gallery,
+    Recalls,
+    averaged,
+    gallery_of,
+    group_rows,
+    recall_rows,
+    unit,
+)
 from analysis.statistic import Statistic, Table
 
 Means = tuple[np.ndarray, np.ndarray]
@@ -17,10 +27,13 @@ log = logging.getLogger("bridgescope")
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The rows of `retrieval` that need no SAE. They are measured on the same gallery as the rows of the SAEs."""
+    """The rows of both tables that need no SAE. They are measured on the same gallery as the rows of the SAEs."""
     keys = {"model": analysis.model, "sae": None, "seed": None, "split": analysis.split}
     gallery = gallery_of(analysis.counted)
-    return {"retrieval": recall_rows(keys, gallery, baselines(gallery, means_of(analysis)))}
+    return {
+        "retrieval": recall_rows(keys, gallery, baselines(gallery, means_of(analysis))),
+        "retrieval_groups": group_rows({**keys, "intervention": "embeddings"}, gallery, gallery.image, gallery.text),
+    }
 
 
 def means_of(analysis: Analysis) -> Means:
@@ -56,8 +69,8 @@ def baselines(gallery: Gallery, means: Means) -> Iterator[Recalls]:
 
 STATISTIC = Statistic(
     name="embedding_retrieval",
-    version="1",
-    tables={"retrieval": RETRIEVAL_TABLE},
+    version="2",
+    tables={"retrieval": RETRIEVAL_TABLE, "retrieval_groups": GROUPS},
     make=make,
     per="model",
 )

@@ -1,4 +1,4 @@
-"""Findings: each claim of the paper with its figure and its level of chance, computed in SQL."""
+"""Findings: each question with its figure, what it is held against, the rule and the verdict, computed in SQL."""
 
 from __future__ import annotations
 
@@ -10,21 +10,35 @@ from analysis.statistic import Statistic, Table
 from analysis.tables import Schema, fill
 
 FINDINGS: Schema = {
-    "model": pl.String, "sae": pl.String, "claim": pl.String, "figure": pl.Float64, "null": pl.Float64,
-    "low": pl.Float64, "high": pl.Float64, "holds": pl.Boolean,
+    "model": pl.String, "sae": pl.String, "question": pl.String, "claim": pl.String, "statistic": pl.String,
+    "figure": pl.Float64, "low": pl.Float64, "high": pl.Float64, "interval_over": pl.String, "null_name": pl.String,
+    "null_mean": pl.Float64, "null_low": pl.Float64, "null_high": pl.Float64, "threshold": pl.Float64,
+    "margin": pl.Float64, "rule": pl.String, "bound": pl.Float64, "seeds": pl.Int32, "answer": pl.String,
+    "verdict": pl.String, "holds": pl.Boolean, "null": pl.Float64, "note": pl.String,
 }  # fmt: skip
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The table `findings`, made by storage/sql/tables/findings.sql."""
+    """The table `findings`, made by storage/sql/tables/findings.sql from the tables of `needs` and the table twins."""
     fill(con, "findings")
     return {"findings": con.table("findings")}
 
 
 STATISTIC = Statistic(
     name="findings",
-    version="2",
-    needs=("concepts", "matches", "bridge_totals", "nulls"),
+    version="3",
+    needs=(
+        "concepts",
+        "concept_groups",
+        "matches",
+        "bridge_totals",
+        "bridge_groups",
+        "retrieval",
+        "retrieval_groups",
+        "nulls",
+        "geometry",
+        "saes",
+    ),
     tables={"findings": FINDINGS},
     make=make,
     per="study",

@@ -198,6 +198,20 @@ def counted_pairs(con: duckdb.DuckDBPyConnection, split: str) -> Counted:
     return Counted(images, captions["pair_id"].to_numpy(), np.searchsorted(images, captions["image_id"].to_numpy()))
 
 
+def groups_of(con: duckdb.DuckDBPyConnection, images: Ints) -> Ints:
+    """The jackknife group of each of the given images (ascending ids), [n]."""
+    rows = con.execute("SELECT image_id, split_u FROM images ORDER BY image_id").fetchnumpy()
+    return jackknife_groups(rows["split_u"][np.searchsorted(rows["image_id"], images)])
+
+
+def jackknife_groups(split_u: np.ndarray) -> Ints:
+    """The group, 0 to 19, of each image, which the jackknife leaves out as a whole. split_u: [n].
+
+    Source: docs/definitions.md, "Uncertainty of per-concept sums".
+    """
+    return np.floor(np.asarray(split_u) * 2**40).astype(np.int64) % 20
+
+
 def codes_of(con: duckdb.DuckDBPyConnection, modality: str, items: Ints) -> Codes:
     """The codes of the given items (ascending ids) in compressed rows, one row per item. Reads the table codes.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import polars as pl
@@ -23,9 +23,19 @@ from storage.statements import literal
 Source = Callable[..., Iterator[pl.DataFrame]]
 
 
-def join(store: Path, parts: Iterable[Entry], out: Path) -> int:
+class Twin(NamedTuple):
+    """A setting of which a part is never learned, beside the trained setting that it is a null of."""
+
+    model: str
+    sae: str  #: name of the frozen setting
+    twin_of: str  #: name of the trained setting
+    frozen: str  #: 'frozen_decoder', 'soft_frozen_decoder' or 'frozen_encoder'
+
+
+def join(store: Path, parts: Iterable[Entry], out: Path, twins: Iterable[Twin] = ()) -> int:
     """Write the tables of a study from its parts, and compute the statistics of the whole study from them.
 
+    twins: the frozen settings of the study; the statistics of the whole study read them as the table `twins`.
     Rows are sorted by model, SAE and seed; the rows of a model without an SAE come before the rows of the model's SAEs.
     The rows of pairs of seeds are sorted by all columns, from first to last. Returns the number of rows written.
     """
@@ -40,7 +50,15 @@ def join(store: Path, parts: Iterable[Entry], out: Path) -> int:
             written = out / f"{name}.parquet"
             con.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet({literal(written)}, hive_partitioning = false)")
             count += pq.read_metadata(written).num_rows
+        create_twins(con, twins)
         return count + compute(con, Analysis(store, [], out), "study")
+
+
+def create_twins(con: duckdb.DuckDBPyConnection, twins: Iterable[Twin] = ()) -> None:
+    """Create the table `twins` of a connection, with one row per frozen setting."""
+    con.execute("CREATE TEMP TABLE twins (model VARCHAR, sae VARCHAR, twin_of VARCHAR, frozen VARCHAR)")
+    for twin in twins:
+        con.execute("INSERT INTO twins VALUES (?, ?, ?, ?)", twin)
 
 
 def _files(store: Path, parts: Iterable[Entry], subjects: set[str], name: str) -> list[Path]:

@@ -14,7 +14,7 @@ import polars as pl
 from scipy.sparse import csr_array
 
 from analysis.coactivation import Codes
-from analysis.inputs import Analysis, Keys, biases_of, keys_of
+from analysis.inputs import Analysis, Keys, biases_of, jackknife_groups, keys_of
 from analysis.statistic import Statistic, Table
 from analysis.tables import SAE_KEYS, Schema, table_of_rows
 from sae import SAE
@@ -25,6 +25,10 @@ RETRIEVAL_TABLE: Schema = {
     **SAE_KEYS, "split": pl.String, "intervention": pl.String, "direction": pl.String, "gallery": pl.Int64,
     "captions": pl.Int64, "r1": pl.Float64, "r5": pl.Float64, "r10": pl.Float64, "concepts": pl.Float64,
     "energy_share": pl.Float64,
+}  # fmt: skip
+GROUPS: Schema = {
+    **SAE_KEYS, "split": pl.String, "intervention": pl.String, "direction": pl.String, "jackknife_group": pl.Int32,
+    "queries": pl.Int64, "hits": pl.Int64,
 }  # fmt: skip
 GALLERY = 1000  # number of images (docs/definitions.md, "Retrieval")
 ALIGNED = 32  # size of the set of concepts most aligned with the mean gap; at most an eighth of the dictionary
@@ -49,6 +53,7 @@ class Gallery(NamedTuple):
     image: np.ndarray  # [n, d]
     text: np.ndarray  # [m, d]
     owner: np.ndarray  # [m] row of `image` to which each caption belongs
+    group: np.ndarray = np.empty(0, np.int64)  # [n] jackknife group of each image; empty where no interval is needed
 
 
 class Decoder(NamedTuple):
@@ -80,15 +85,20 @@ class Recalls(NamedTuple):
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The rows of `retrieval` of one SAE: recalls among the GALLERY images of the split with the smallest split_u.
+    """The tables of one SAE: recalls among the GALLERY images of the split with the smallest split_u.
 
-    Reads the tables concepts and bridges.
+    `retrieval_groups` has the hits of the reconstructions. Reads the tables concepts and bridges.
     """
     entry, net = analysis.sae
     keys, gallery = keys_of(entry), gallery_of(analysis.counted)
     energy = np.array([e for e, _, _ in con.execute(CONCEPTS, keys).fetchall()])
-    recalls = interventions(gallery, _decoder(net, gallery), energy, sets_of(con, keys), keys["seed"] or 0)
-    return {"retrieval": recall_rows({**keys, "split": analysis.split}, gallery, recalls)}
+    decoder, named = _decoder(net, gallery), {**keys, "split": analysis.split}
+    recalls = interventions(gallery, decoder, energy, sets_of(con, keys), keys["seed"] or 0)
+    rebuilt = _both_kept(decoder, np.arange(net.config.width))
+    return {
+        "retrieval": recall_rows(named, gallery, recalls),
+        "retrieval_groups": group_rows({**named, "intervention": "reconstructions"}, gallery, *rebuilt),
+    }
 
 
 def gallery_of(rows: Rows) -> Gallery:
@@ -100,7 +110,7 @@ def gallery_of(rows: Rows) -> Gallery:
     position = np.full(len(rows.image), -1)
     position[chosen] = np.arange(len(chosen))
     own = position[rows.owner]
-    return Gallery(rows.image[chosen], rows.text[own >= 0], own[own >= 0])
+    return Gallery(rows.image[chosen], rows.text[own >= 0], own[own >= 0], jackknife_groups(rows.split_u[chosen]))
 
 
 def sets_of(con: duckdb.DuckDBPyConnection, keys: Keys) -> ConceptSets:
@@ -143,6 +153,27 @@ def recall_rows(keys: dict[str, Any], gallery: Gallery, recalls: Iterable[Recall
     return table_of_rows(rows, RETRIEVAL_TABLE)
 
 
+def group_rows(keys: dict[str, Any], gallery: Gallery, image: np.ndarray, text: np.ndarray) -> pl.DataFrame:
+    """Rows of the table `retrieval_groups`: queries and hits at K = 1 per jackknife group of the query's image.
+
+    keys: model, sae, seed, split and intervention. image [n, d], text [m, d]: the rows after the intervention.
+    """
+    image, text = unit(image, "image"), unit(text, "text")
+    of_queries = {
+        "image_to_text": gallery.group[np.unique(gallery.owner)],
+        "text_to_image": gallery.group[gallery.owner],
+    }
+    rows = []
+    for direction, ranks in _ranks(image, text, gallery.owner).items():
+        queries, hits = (np.bincount(of_queries[direction], weights) for weights in (None, ranks == 0))
+        rows += [
+            {**keys, "direction": direction, "jackknife_group": int(group), "queries": queries[group],
+             "hits": int(hits[group])}
+            for group in np.flatnonzero(queries)
+        ]  # fmt: skip
+    return table_of_rows(rows, GROUPS)
+
+
 def recall(
     image: np.ndarray, text: np.ndarray, owner: np.ndarray, ks: Sequence[int] = (1, 5, 10)
 ) -> dict[str, dict[int, float]]:
@@ -159,10 +190,9 @@ def recall(
     image, text = unit(image, "image"), unit(text, "text")
     if owner.shape != (len(text),) or (len(owner) and not (owner.min() >= 0 and owner.max() < len(image))):
         raise ValueError(f"owner must name one of {len(image)} image rows for each of {len(text)} captions")
-    ranks = {"image_to_text": _image_ranks(image, text, owner), "text_to_image": _text_ranks(image, text, owner)}
     return {
         direction: {k: float((rank < k).mean()) if len(rank) else float("nan") for k in ks}
-        for direction, rank in ranks.items()
+        for direction, rank in _ranks(image, text, owner).items()
     }
 
 
@@ -304,6 +334,11 @@ def _concepts(S: np.ndarray, width: int, name: str) -> np.ndarray:
     return S
 
 
+def _ranks(image: np.ndarray, text: np.ndarray, owner: np.ndarray) -> dict[str, np.ndarray]:
+    """The rank of each query's own item, from 0, by direction. Queries are in the order of the images or captions."""
+    return {"image_to_text": _image_ranks(image, text, owner), "text_to_image": _text_ranks(image, text, owner)}
+
+
 def _image_ranks(image: np.ndarray, text: np.ndarray, owner: np.ndarray) -> np.ndarray:
     """For each image with a caption: the number of other captions that score at least as high as its best caption."""
     ranks = []
@@ -340,8 +375,8 @@ def unit(rows: np.ndarray, name: str) -> np.ndarray:
 
 STATISTIC = Statistic(
     name="retrieval",
-    version="1",
+    version="2",
     needs=("concepts", "bridges"),
-    tables={"retrieval": RETRIEVAL_TABLE},
+    tables={"retrieval": RETRIEVAL_TABLE, "retrieval_groups": GROUPS},
     make=make,
 )

@@ -8,14 +8,12 @@ from typing import Any
 import duckdb
 
 from report import queries
-from report.claims import SQL as CLAIMS
-from report.claims import Claim, claims, tally
+from report.claims import HEAD, Claim, ask_claims, claims, tally
 from report.figures.runs import Runs
 from report.page import facts, in_study_order
-from report.queries import ask, holds
+from report.queries import ask
 from report.tables import Table, table
 
-CLAIM = ["claim", "model", "figure", "chance", "range", "verdict"]
 WITH_ITEMS = "Thumbnails and captions are part of this publication, under the same licence."
 WITHOUT_ITEMS = (
     "No image and no caption is part of this publication. Concepts are named with words that occur in two or more "
@@ -92,19 +90,24 @@ def limits(config: dict[str, Any], split: str, demo: bool) -> list[str]:
 
 
 def _findings(con: duckdb.DuckDBPyConnection, main: Runs) -> str:
-    if not holds(con, "findings"):
+    answer = ask_claims(con)
+    if not answer.rows:
         return "The study has none."
-    answer = ask(con, CLAIMS)
     parts = []
     for sae in dict.fromkeys(sae for _, sae in main):
         claims_of_sae: list[Claim] = claims(answer, main, sae)
         if claims_of_sae:
             rows = [
-                [claim.text, line.model, line.figure, line.null, line.interval, line.verdict]
+                [claim.text, line.model, line.figure, line.interval, line.null, line.bound, line.verdict]
                 for claim in claims_of_sae
                 for line in claim.models
             ]
-            parts += [f"SAE {_plain(sae)}: {tally(claims_of_sae)}", _grid(CLAIM, rows)]
+            notes = [f"{claim.text}: {note}" for claim in claims_of_sae for note in claim.notes]
+            parts += [
+                f"SAE {_plain(sae)}: {tally(claims_of_sae)}",
+                _grid(list(HEAD), rows),
+                _bullets(list(map(_plain, notes))),
+            ]
     return "\n\n".join(parts)
 
 

@@ -12,8 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from report import figure_queries, queries, sentences, tables
-from report.claims import SQL as CLAIMS
-from report.claims import claims, tally
+from report.claims import HEAD, ask_claims, claims, tally
 from report.drawing import MARKS, Drawn, inline, write_files
 from report.exhibits import Exhibit, exhibit
 from report.figures.runs import Runs
@@ -90,7 +89,7 @@ def contents(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> dict[str
         frontier=ask(con, figure_queries.FRONTIER) if holds(con, "frontier") else Answer("", [], []),
     )
     findings = [(sae, sentences.findings(answers, [model for model, name in main if name == sae], sae)) for sae in saes]
-    answer = ask(con, CLAIMS) if holds(con, "findings") else Answer(CLAIMS, [], [])
+    answer = ask_claims(con)
     exhibits = [exhibit(con, model, sae, sae == saes[0]) for sae in saes for model, name in main if name == sae]
     return {
         "name": config["name"],
@@ -99,6 +98,7 @@ def contents(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> dict[str
         "models": models,
         "saes": saes,
         "claims": [(sae, claims_of_sae) for sae in saes if (claims_of_sae := claims(answer, main, sae))],
+        "claims_head": HEAD,
         "claims_sql": answer.sql,
         "findings": findings,
         "findings_of_models": sentences.of_models(answers, models),

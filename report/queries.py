@@ -18,7 +18,8 @@ Row = dict[str, Any]
 UNIMODAL, MIN_FIRINGS, TOP = definitions()
 BINS = 20
 BRIDGE_FIGURES = (
-    "raw_opposite_share", "covariance_opposite_share", "raw_self_share", "covariance_self_share",
+    "covariance_opposite_total", "covariance_opposite_positive", "raw_opposite_share", "covariance_opposite_share",
+    "raw_self_share", "covariance_self_share",
     "top_bridge", "top_covariance_bridge", "top_correlation_bridge", "raw_total", "covariance_total",
 )  # fmt: skip
 MOVING = ("r2", "l0", "dead_fraction", "unimodal", "stability")  # of the macro `sensitivity`, first to last

@@ -189,11 +189,14 @@ def modality(answers: Answers, models: list[str], sae: str) -> Finding | None:
     )
     conclusion = verdict(
         [share > 0.5 for share in shares.values()],
-        "Most concepts serve one modality.",
-        "Most concepts do not serve one modality alone.",
-        "Whether most concepts serve one modality differs between the models.",
+        "More than half of the concepts are unimodal.",
+        "At most half of the concepts are unimodal.",
+        "Whether more than half of the concepts are unimodal differs between the models.",
     )
-    bound = f"Unimodal: modality score under {UNIMODAL} or over {1 - UNIMODAL}, at least {MIN_FIRINGS} firings."
+    bound = (
+        f"Unimodal: modality score under {UNIMODAL} or over {1 - UNIMODAL}, at least {MIN_FIRINGS} firings. A gap "
+        "between the modalities alone makes concepts unimodal: the claims are held against frozen SAEs."
+    )
     return Finding("Modality", conclusion, listed, bound)
 
 
@@ -228,7 +231,8 @@ def stability(answers: Answers, models: list[str], sae: str, top: int | None) ->
         f"{subject} not found again in other seeds beyond chance.",
         f"{subject} found again in other seeds beyond chance in some models only.",
     )
-    return Finding(topic, conclusion, listed)
+    note = "The floor is that of random dictionaries; the claims are held against the best frozen SAE too."
+    return Finding(topic, conclusion, listed, note)
 
 
 def _at(rows: list[Row], top: int | None) -> Row | None:
@@ -284,7 +288,10 @@ def bridging(answers: Answers, models: list[str], sae: str, kind: str) -> Findin
         f"Most of {total} does not run from unimodal image to unimodal text concepts.",
         f"Whether most of {total} runs from unimodal image to unimodal text concepts differs between the models.",
     )
-    note = f"Shares of the positive {kind} bridge total, mean over seeds. Unimodal as above, for any number of firings."
+    note = (
+        f"Shares of the positive {kind} bridge total, mean over seeds. Unimodal as above, for any number of firings. "
+        "A share says nothing about chance: the claim is judged by the net total."
+    )
     return Finding(f"Bridges, {kind}", conclusion, each(shares, describe), note)
 
 

@@ -126,8 +126,9 @@ CAPTIONS = {
     "bridge_figures": (
         "Bridges, with their nulls",
         "Means over seeds; the nulls are also averaged over their draws. Opposite: bridges between unimodal concepts "
-        "of opposite modality. Self: bridges of a concept with itself. Both are shares of the sum of positive "
-        "bridges. Totals are sums over all cells; top bridges are the largest of those with enough pairs to be stored.",
+        "of opposite modality, as their net total, the positive part of it, and its share of all positive bridges. "
+        "Self: the share of bridges of a concept with itself. Totals are sums over all "
+        "cells; top bridges are the largest of those with enough pairs to be stored.",
     ),
     "totals": (
         "Bridge totals by class of the two concepts",

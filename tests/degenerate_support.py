@@ -25,7 +25,7 @@ MEASURED = {
     "frontier": ("r2", "r2_image", "r2_text", "cosine", "l0", "r2_at_k", "r2_image_at_k", "r2_text_at_k", "seconds"),
     "geometry": ("heldout_accuracy",),
     "nulls": ("mean", "sd", "q025", "q975"),
-    "findings": ("figure", "null", "low", "high"),
+    "findings": ("figure", "null", "low", "high", "null_mean", "null_low", "null_high", "threshold", "margin", "bound"),
     "concepts": ("energy", "energy_image", "energy_text", "modality_score", "align_mean_gap", "align_logistic",
                  "align_lda", "align_inlp", "monosemanticity"),
 }  # fmt: skip

@@ -129,8 +129,9 @@ def test_the_architectures_are_listed_once() -> None:
 
 
 def test_the_statistics_tables_are_listed_by_none() -> None:
+    # Findings read the tables of most other statistics, and declare them as needed.
     tables = {"matches", "bridges", "geometry", "retrieval", "concepts", "findings", "nulls", "saes"}
-    assert listing(tables, 6) == []
+    assert listing(tables, 6) == ["analysis/findings.py"]
 
 
 def test_sources_refuse_the_pictures_that_the_decoder_refuses() -> None:

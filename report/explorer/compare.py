@@ -9,11 +9,10 @@ from zipfile import ZipFile
 
 import duckdb
 
-from report.claims import SQL as CLAIMS
+from report.claims import ask_claims
 from report.explorer.answers import table_of
 from report.figures.runs import Runs
 from report.gallery import FIGURES_INDEX
-from report.queries import holds
 from storage.site import put, put_json
 
 SETTINGS = "FROM saes ORDER BY model, sae, seed"
@@ -25,10 +24,7 @@ def write_compare(site: ZipFile, con: duckdb.DuckDBPyConnection, main: Runs, pag
     main: (model, sae) of each setting in the study file, in the order of the file.
     page: the folder of the study's page, which holds the figures.
     """
-    findings: list[dict[str, Any]] = []
-    if holds(con, "findings"):
-        rows = table_of(con, CLAIMS).to_dicts()
-        findings = [row for run in main for row in rows if (row["model"], row["sae"]) == run]
+    findings = [row for model, sae in main for row in ask_claims(con).of(model=model, sae=sae)]
     settings = table_of(con, SETTINGS).drop("path").to_dicts()
     figures = copy_figures(site, page)
     put_json(site, "data/compare.json", {"findings": findings, "figures": figures, "settings": settings})

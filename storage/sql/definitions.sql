@@ -2,7 +2,7 @@
 --          catalog has them as macros, `storage.definitions` reads them for Python, and the explorer's manifest holds
 --          them for the browser.
 -- Definition: docs/definitions.md, "Modality score" (unimodal, class, counted), "Stability by energy" (top_concepts),
---          "Totals of bridges" (are_opposite), "Chance of retrieval" (chance_of_hit).
+--          "Totals of bridges" (are_opposite), "Chance of retrieval" (chance_of_hit), "Findings" (t_quantile).
 
 -- A concept is unimodal when its modality score is below this bound (captions) or above 1 - bound (images).
 CREATE OR REPLACE MACRO unimodal_bound() AS 0.1;
@@ -29,3 +29,14 @@ CREATE OR REPLACE MACRO top_concepts() AS 32;
 -- Probability that k items, drawn from `total` items without replacement, contain at least one of `own` given items.
 CREATE OR REPLACE MACRO chance_of_hit(k, own, total) AS
     1 - list_product([greatest(total - own - i, 0) / greatest(total - i, 1) FOR i IN range(least(k, total)::BIGINT)]);
+
+-- The 97.5 % quantile of Student's t with df degrees of freedom: half a 95 % interval, in standard errors. Beyond 20
+-- degrees of freedom it is the normal quantile with a correction, exact to .006.
+CREATE OR REPLACE MACRO t_quantile(df) AS CASE
+    WHEN df < 1 THEN NULL
+    WHEN df <= 20 THEN [
+        12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448,
+        2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860
+    ][df]::DOUBLE
+    ELSE 1.96 + 2.4 / df
+END;

@@ -161,7 +161,7 @@ def test_declarations_are_read_without_loading_what_computes() -> None:
     assert {one.name: (one.version, one.per) for one in declared()} == {
         one.name: (one.version, one.per) for one in statistics()
     }
-    assert versions("study") == {"findings": "2"}
+    assert versions("study") == {"findings": "3"}
     assert versions("model").keys() | versions("sae").keys() | versions("pair").keys() < versions().keys()
 
 

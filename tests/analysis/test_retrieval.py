@@ -262,3 +262,19 @@ def test_baselines_without_training_means_are_unknown_and_means_of_another_width
     assert np.isfinite(results["embeddings", "text_to_image"][1])
     with pytest.raises(ValueError, match="mean image of shape"):
         list(baselines(gallery, (np.zeros(4), np.zeros(5))))
+
+
+def test_hits_per_group_add_up_to_the_recall():
+    random = np.random.default_rng(0)
+    image, text = random.standard_normal((30, 3)), random.standard_normal((50, 3))
+    owner, group = np.sort(random.integers(0, 28, 50)), np.arange(30) % 4
+    gallery = retrieval.Gallery(image, text, owner, group)
+    keys = {"model": "m", "sae": "s", "seed": 0, "split": "heldout", "intervention": "reconstructions"}
+    rows = retrieval.group_rows(keys, gallery, image, text)
+    for direction, recalls in retrieval.recall(image, text, owner).items():
+        of = rows.filter(direction=direction)
+        assert of["hits"].sum() / of["queries"].sum() == pytest.approx(recalls[1])
+    # A query of an image is in the image's group if the image has a caption; a caption is in the group of its image.
+    images = rows.filter(direction="image_to_text")["queries"].to_list()
+    assert images == np.bincount(group[np.unique(owner)]).tolist()
+    assert rows.filter(direction="text_to_image")["queries"].to_list() == np.bincount(group[owner]).tolist()

@@ -121,10 +121,23 @@ def test_bridges_of_a_planted_study(store: Path, tmp_path: Path, monkeypatch: py
     covariance = totals.filter(pl.col("kind") == "covariance")["total"].sum()
     assert covariance == pytest.approx(terms["matched"] - terms["shuffled"])
     assert set(draws["null"]) == {"images_permuted", "dictionary_permuted", "both_permuted"}
-    assert draws["draw"].max() == 2
-    # Planted partners fire on the same pairs. With permuted images they do not, so the covariance total is smaller.
-    gain = draws.filter((pl.col("statistic") == "covariance_total") & (pl.col("null") == "images_permuted"))
-    assert abs(gain["value"].mean()) < abs(covariance)
+    net = (pl.col("statistic") == bridges.NET) & (pl.col("null") == "images_permuted")
+    assert draws.filter(~net)["draw"].max() == 2
+    assert draws.filter(net)["draw"].to_list() == list(range(bridges.TOTAL_DRAWS))
+    # The total of opposite classes without the matrix is the one of the matrix, and there is one value per group.
+    opposite = totals.filter(
+        (pl.col("kind") == "covariance")
+        & pl.concat_list("class_image", "class_text").list.sort().list.join(" ").eq("image text")
+    )
+    groups = made["bridge_groups"]
+    assert groups["jackknife_group"].to_list() == list(range(20))
+    # A jackknife estimate differs from the whole by about 1/20 of it.
+    assert groups["value"].mean() == pytest.approx(
+        opposite["total"].sum(), abs=0.1 * abs(opposite["total"].sum()) + 1e-9
+    )
+    # Planted partners fire on the same pairs. With permuted images they do not, so the positive part is smaller.
+    gain = draws.filter((pl.col("statistic") == "covariance_positive") & (pl.col("null") == "images_permuted"))
+    assert gain["value"].max() < totals.filter(pl.col("kind") == "covariance")["positive"].sum()
 
 
 def test_seeds_and_diets_of_one_family_are_matched_both_ways(store: Path, tmp_path: Path) -> None:
@@ -240,7 +253,7 @@ def test_threads_do_not_change_bytes(store: Path, tmp_path: Path, monkeypatch: p
         out.mkdir()
         analysis = analysis_of(store, out=out)
         con = with_concepts(analysis)
-        bridges.make(con, analysis)
+        made = bridges.make(con, analysis)
         concepts = con.execute("FROM concepts ORDER BY concept_id").fetchall()
-        written.append(((out / "bridges.parquet").read_bytes(), concepts))
+        written.append(((out / "bridges.parquet").read_bytes(), made["null_draws"].rows(), concepts))
     assert written[0] == written[1]

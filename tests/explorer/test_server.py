@@ -49,7 +49,7 @@ def test_the_manifest_is_the_stored_one_but_live_and_with_definitions(client: Te
     assert manifest.pop("definitions") == {
         "unimodal": UNIMODAL,
         "min_firings": MIN_FIRINGS,
-        "verdicts": {"holds": "holds", "fails": "does not", "open": "not known"},  # the words of the study's page
+        "verdicts": {"holds": "holds", "fails": "fails", "open": "undecided"},  # the words of the study's page
     }
     stored = json.loads(live.shown.site.read("data/manifest.json"))
     assert stored.pop("live") is False

@@ -13,6 +13,7 @@ import duckdb
 import pytest
 from PIL import Image
 
+from analysis.joined import Twin, create_twins
 from analysis.statistic import create_inner
 from analysis.tables import fill
 from analysis.usage import CountedSAE, fill_concepts
@@ -45,6 +46,9 @@ TABLES = {
     "floors": f'{RUN}, "null" VARCHAR, draw INTEGER, concept_id INTEGER, cosine FLOAT',
     "retrieval": f"""{RUN}, split VARCHAR, intervention VARCHAR, direction VARCHAR, gallery BIGINT, captions BIGINT,
         r1 DOUBLE, r5 DOUBLE, r10 DOUBLE, concepts DOUBLE, energy_share DOUBLE""",
+    "bridge_groups": f"{RUN}, split VARCHAR, statistic VARCHAR, jackknife_group INTEGER, value DOUBLE",
+    "retrieval_groups": f"""{RUN}, split VARCHAR, intervention VARCHAR, direction VARCHAR, jackknife_group INTEGER,
+        queries BIGINT, hits BIGINT""",
     "matched_similarity": f"{RUN}, split VARCHAR, term VARCHAR, value DOUBLE",
 }
 GEOMETRY = "model VARCHAR, subspace VARCHAR, rank INTEGER, heldout_accuracy DOUBLE"
@@ -109,6 +113,7 @@ def small_catalog(
     fill(con, "concepts")
     fill(con, "nulls")
     if whole:
+        create_twins(con, [Twin(model, "main-half-a", "main", "frozen_decoder") for model in models])
         fill(con, "findings")
     for macro in sorted((SQL / "macros").glob("*.sql")):
         con.execute(macro.read_text())
@@ -214,6 +219,15 @@ def _fill_whole(con: duckdb.DuckDBPyConnection, rng: random.Random, runs: list[N
         for null in ("images_permuted", "dictionary_permuted", "both_permuted"):
             drawn = [(*run, "covariance_opposite_share", null, draw, 0.1 + 0.01 * rng.random()) for draw in range(3)]
             _insert(con, "null_draws", drawn)
+            drawn = [(*run, "covariance_opposite_total", null, draw, 0.1 * rng.random()) for draw in range(3)]
+            _insert(con, "null_draws", drawn)
+        for group in range(2):
+            _insert(con, "bridge_groups", [(*run, "heldout", "covariance_opposite_total", group, 2.5)])
+            for direction in ("image_to_text", "text_to_image"):
+                hits = [(*run, "heldout", "reconstructions", direction, group, 10, 6)]
+                if run[1:] == ("main", 0):
+                    hits.append((run[0], None, None, "heldout", "embeddings", direction, group, 10, 7))
+                _insert(con, "retrieval_groups", hits)
         for i, name in enumerate(INTERVENTIONS):
             of = (None, None) if name == "mean_removed" else run[1:]
             if of[0] is None and run[1:] != ("main", 0):

@@ -274,19 +274,33 @@ def test_files_have_the_colours_of_the_light_scheme(page: str) -> None:
     assert {variable: light[variable] for variable in VARIABLES.values()} == {v: c for c, v in VARIABLES.items()}
 
 
-def test_claims_come_first_and_say_what_holds(page: str) -> None:
+def test_claims_come_first_and_show_what_the_verdict_follows_from(page: str) -> None:
     parsed = ParsedPage(page)
     assert next(dict(attributes).get("class") for tag, attributes in parsed.tags if tag == "table") == "claims"
-    # Only concepts 0, 1, 3 and 8 fire on held-out items. Concept 0 has by far the most energy, so only concept 0 is
-    # common, with the cosine .8. Concepts 1, 3 and 8 fire on no training item, so they are dead. The 13 others are
-    # ordered by energy, and those without energy by id. So the rare half is concepts 9 to 15, with the mean cosine .4.
-    # Both .8 and .4 lie above floor_matched, which is drawn between .30 and .32.
-    number, dash = r"\s*(0\.3\d\d)\s*", " – "
-    assert re.search(rf"common concepts are stable\s*one\s*0\.800{number}0\.800{dash}0\.800\s*holds", parsed.text)
-    assert re.search(
-        rf"rare concepts are not stable\s*one\s*0\.400{number}0\.400{dash}0\.400\s*does not\s", parsed.text
-    )
-    assert re.search(r"Of \d+ claims \d+ holds? in every model", parsed.text)
+    shown = re.sub(r"\s+", "|", parsed.text)
+
+    def row(*cells: str) -> str:
+        return r"\|?".join(re.escape(cell).replace(r"\ ", r"\|") for cell in cells)
+
+    # 6 of 7 hits are kept in each group and seed, so the interval has no width. Chance is 1 of 10 over a recall of .7.
+    kept = ("reconstructions keep most of the retrieval R@1, text to image", "one", "0.857", "0.857 – 0.857")
+    assert re.search(row(*kept, "chance 0.143 (0.000 – 0.331)", "> 0.500", "holds: above chance"), shown)
+    # The net total of every seed is .5 * 6 - .5, with and without each group, and the draws lie between 0 and .1.
+    bridging = ("unimodal concepts of opposite modality bridge together", "one", "2.500", "2.500 – 2.500")
+    assert re.search(row(*bridging, "images permuted 0.0"), shown)
+    assert "Rule:|above|chance|in|every|seed." in shown
+    # Two seeds are one pair, which has no interval. The twin main-half-a has the same cosines.
+    stable = ("common concepts are stable", "one", "0.800", "–", "frozen decoder 0.800", "–", "undecided")
+    assert re.search(row(*stable), shown)
+    assert re.search(r"Of\|\d+\|claims\|\d+\|holds?\|in\|every\|model,.*undecided\|in\|one\|model\|or\|more", shown)
+
+
+def test_findings_of_an_older_version_are_left_out(catalog: Make, config: Make) -> None:
+    con = catalog(models=("one",), whole=True)
+    con.execute("ALTER TABLE findings DROP COLUMN verdict")
+    page = rendered(contents(con, config(models=("one",))))
+    assert 'class="claims"' not in page
+    assert "Stability" in page
 
 
 def test_pictures_and_captions_of_the_files_are_text_never_markup(folder: Path) -> None:

@@ -215,11 +215,11 @@ def test_modality_wording_follows_the_shares(catalog: Make) -> None:
         return finding
 
     con.execute("UPDATE concepts SET firings = 12, modality_score = concept_id % 2")
-    assert finding_for().text == "Most concepts serve one modality."
+    assert finding_for().text == "More than half of the concepts are unimodal."
     shares = finding_for().by_model[0][1]
     assert shares.startswith("100\u202f% of 16 concepts are unimodal (50\u202f% image, 50\u202f% text)")
     con.execute("UPDATE concepts SET modality_score = 0.5, firings = 10 - concept_id // 12")
-    assert finding_for().text == "Most concepts do not serve one modality alone."
+    assert finding_for().text == "At most half of the concepts are unimodal."
     assert "0\u202f% of 12 concepts are unimodal" in finding_for().by_model[0][1]
     assert "hold 0\u202f% of the energy" in finding_for().by_model[0][1]
     assert finding_for().by_model[0][1].endswith("4 left out")  # concepts 12 to 15, which fire 9 times each

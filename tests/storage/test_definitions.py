@@ -7,6 +7,7 @@ import math
 import duckdb
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +56,12 @@ def test_a_concept_counts_from_ten_firings_on_and_with_a_score(con: duckdb.DuckD
 def test_chance_of_a_hit(con: duckdb.DuckDBPyConnection, k: int, own: int, total: int, chance: float) -> None:
     ((value,),) = con.execute("SELECT chance_of_hit($1, $2, $3)", [k, own, total]).fetchall()
     assert math.isclose(value, chance)
+
+
+@pytest.mark.parametrize("df", [1, 2, 5, 19, 20, 21, 40, 1000])
+def test_quantile_of_t(con: duckdb.DuckDBPyConnection, df: int) -> None:
+    ((value,),) = con.execute("SELECT t_quantile($1)", [df]).fetchall()
+    assert value == pytest.approx(scipy.stats.t.ppf(0.975, df), abs=0.007)
 
 
 def test_chance_of_retrieval_follows_the_captions_of_the_gallery() -> None:

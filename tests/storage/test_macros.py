@@ -1,4 +1,4 @@
-"""Stability, bridges and findings in SQL, on tables small enough to check by hand."""
+"""Stability and bridges in SQL, on tables small enough to check by hand."""
 
 from __future__ import annotations
 
@@ -196,6 +196,8 @@ def test_bridge_figures_stand_beside_their_nulls(con: duckdb.DuckDBPyConnection)
     assert figures["raw_top_10_share"] == pytest.approx((4 + 3 + 1) / 10)  # a negative bridge has no share
     assert (figures["top_bridge"], figures["top_covariance_bridge"]) == (4, 2)
     assert figures["top_correlation_bridge"] == 0.9
+    assert (figures["raw_opposite_total"], figures["covariance_opposite_total"]) == pytest.approx((7, 0))
+    assert figures["covariance_opposite_positive"] == pytest.approx(1)
     opposite = by_statistic["raw_opposite_share"]
     assert (opposite["images_permuted"], opposite["images_permuted_sd"]) == pytest.approx((0.5, 0.1))
     assert by_statistic["raw_total"]["images_permuted"] is None
@@ -226,35 +228,6 @@ def test_concept_profile(con: duckdb.DuckDBPyConnection) -> None:
     assert (profile["energy_rank"], profile["strongest_text"], profile["strongest_text_bridge"]) == (1, 3, 4.0)
     assert profile["stability"] == pytest.approx(0.9)  # stability against the other seed, not against the diet
     assert profile["strongest_image"] is None
-
-
-def test_findings(con: duckdb.DuckDBPyConnection) -> None:
-    fill(con, "findings")
-    claims = {row["claim"]: row for row in rows(con, "FROM findings WHERE sae = 'main'")}
-    common = claims["common concepts are stable"]  # in each seed one concept holds at least half of the energy
-    assert common["figure"] == pytest.approx(0.9)
-    assert common["null"] == pytest.approx((0.1 + 0.4) / 2)
-    assert common["holds"] is True
-    rare = claims["rare concepts are not stable"]
-    # Concept 3 of seed 0 is dead. So the rare concepts of seed 0 are 1 and 2, with the cosines .7 and .3 and the mean
-    # .5. The rare concepts of seed 1 are 0 and 1, but concept 0 is matched with the dead concept, which leaves .3.
-    assert (rare["low"], rare["figure"], rare["high"]) == pytest.approx((0.3, 0.4, 0.5))
-    # The draws of the floor are .15 and .35 for seed 0, and .05 and .25 for seed 1.
-    assert rare["null"] == pytest.approx((0.25 + 0.15) / 2)
-    assert rare["holds"] is False  # .4 is above .345, the 97.5 % quantile of seed 0
-    assert claims["common concepts are more stable than rare ones"]["figure"] == pytest.approx((0.4 + 0.6) / 2)
-    # Three of the scores 1, .95, .5 and 0 are unimodal. The catalog has no null for this share, so `holds` is NULL.
-    usage = claims["most concepts serve one modality"]
-    assert (usage["figure"], usage["null"], usage["holds"]) == (0.75, None, None)
-    lda_v1 = claims["v1: concepts lie close to the modality subspace, lda"]
-    lda_v4 = claims["v4: concepts are almost orthogonal to the modality subspace, lda"]
-    assert (lda_v1["figure"], lda_v1["null"], lda_v1["holds"], lda_v4["holds"]) == (0.0, 0.1, False, True)
-    assert claims["v1: concepts lie close to the modality subspace, mean_gap"]["figure"] == pytest.approx(0.4)
-    bridging = claims["unimodal concepts of opposite modality bridge together, raw"]
-    assert (bridging["figure"], bridging["null"]) == pytest.approx((0.7, 0.5))
-    assert bridging["holds"] is True  # .7 lies above the 97.5 % quantile .595 of .4, .5, .6
-    of_diet = {row["claim"] for row in rows(con, "FROM findings WHERE sae = 'main-share0'")}
-    assert not any("stable" in claim for claim in of_diet)  # the diet has one seed, and stability needs two seeds
 
 
 def test_sensitivity_compares_settings_that_differ_in_one_key(con: duckdb.DuckDBPyConnection) -> None:

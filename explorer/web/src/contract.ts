@@ -78,7 +78,14 @@ export interface Words {              // data/runs/<key>/words.json, for the sea
 }
 export interface CaptionSearch { id: number[]; caption: string[] }   // data/items/search.json: every caption shown
 export interface Compare {            // data/compare.json
-  findings: { model: string; sae: string; claim: string; figure: number | null; null: number | null; low: number | null; high: number | null; holds: boolean | null }[]
+  findings: {                         // rows of the view `findings`
+    model: string; sae: string; question: string; claim: string; figure: number | null
+    low: number | null; high: number | null; interval_over: string
+    null_name: string; null_mean: number | null; null_low: number | null; null_high: number | null
+    rule: string; threshold: number | null; margin: number | null
+    bound: number | null              // the whole interval must be above it; below it if the rule begins with "below"
+    seeds: number; answer: string; verdict: string; holds: boolean | null; note: string | null
+  }[]
   figures: { id: string; title: string; caption: string; svg: string; png: string; sql: string; table: string | null }[]  // files below figures/
   settings: Record<string, unknown>[] // rows of the view `saes`, as they are
 }

@@ -1,11 +1,12 @@
 -- Purpose: summary figures of the bridges of a setting, and the values that chance gives to them.
 -- Inputs:  m (model), s (sae); bridges, bridge_totals, nulls.
--- Columns: seed; statistic; figure; images_permuted, images_permuted_sd (mean and sd over draws that permute images
---          among the images with the same number of captions), dictionary_permuted, dictionary_permuted_sd (over draws
---          that permute the rows of the dictionary), both_permuted, both_permuted_sd (over draws that permute both).
+-- Columns: seed; statistic; figure; images_permuted, images_permuted_sd (mean and sd over draws that permute all
+--          images), dictionary_permuted, dictionary_permuted_sd (over draws that permute the rows of the dictionary),
+--          both_permuted, both_permuted_sd (over draws that permute both).
 --          The statistics, where <kind> is raw or covariance: <kind>_total (sum of all bridges), <kind>_positive (sum
---          of the positive bridges); as shares of <kind>_positive: <kind>_self_share (bridges of a concept with
---          itself), <kind>_opposite_share (bridges between unimodal concepts of opposite modality),
+--          of the positive bridges); <kind>_opposite_total, <kind>_opposite_positive (the same sums over the bridges
+--          between unimodal concepts of opposite modality); as shares of <kind>_positive: <kind>_self_share (bridges of
+--          a concept with itself), <kind>_opposite_share (bridges between unimodal concepts of opposite modality),
 --          <kind>_top_<n>_share (the n highest stored bridges, n = 10, 100, 1000); top_bridge, top_covariance_bridge,
 --          top_correlation_bridge (the highest stored raw, covariance and correlation bridge).
 -- Definition: docs/definitions.md, "Figures of bridges", "Nulls of bridges". Sums include all pairs of concepts. The
@@ -16,6 +17,7 @@ WITH sums AS (
     SELECT
         seed, kind, sum(total) AS total, sum(positive) AS positive,
         coalesce(sum(positive) FILTER (self), 0) AS own,
+        coalesce(sum(total) FILTER (NOT self AND are_opposite(class_image, class_text)), 0) AS opposite_total,
         coalesce(sum(positive) FILTER (NOT self AND are_opposite(class_image, class_text)), 0) AS opposite
     FROM bridge_totals
     WHERE model = m AND sae = s
@@ -43,6 +45,10 @@ measured AS (
     SELECT seed, kind || '_positive', positive FROM sums
     UNION ALL
     SELECT seed, kind || '_self_share', own / nullif(positive, 0) FROM sums
+    UNION ALL
+    SELECT seed, kind || '_opposite_total', opposite_total FROM sums
+    UNION ALL
+    SELECT seed, kind || '_opposite_positive', opposite FROM sums
     UNION ALL
     SELECT seed, kind || '_opposite_share', opposite / nullif(positive, 0) FROM sums
     UNION ALL

@@ -65,15 +65,16 @@ function findings(compare: Compare, { verdicts }: Definitions): HTMLElement {
           at === 0 && h("th", { scope: "rowgroup", rowspan: rows.length, class: "claim" }, claim),
           h("td", {}, several ? `${finding.model}, ${finding.sae}` : finding.model),
           h("td", { class: "n" }, number(finding.figure)),
-          h("td", { class: "n" }, number(finding.null)),
-          h("td", { class: "n" }, finding.low === null ? "–" : `${number(finding.low)} to ${number(finding.high)}`),
+          h("td", { class: "n" }, between(finding.low, finding.high)),
+          h("td", { title: finding.note ?? "" }, against(finding)),
+          h("td", { class: "n" }, bound(finding)),
           verdict(finding.holds),
         ),
       ),
     ),
   )
-  const head = ["claim", "model", "figure", "chance", "range", "verdict"].map((name, at) =>
-    h("th", { scope: "col", class: at > 1 && at < 5 ? "n" : "" }, name),
+  const head = ["claim", "model", "figure", "95 % interval", "held against", "must be", "verdict"].map((name, at) =>
+    h("th", { scope: "col", class: [2, 3, 5].includes(at) ? "n" : "" }, name),
   )
   return section(
     "Findings",
@@ -81,9 +82,30 @@ function findings(compare: Compare, { verdicts }: Definitions): HTMLElement {
     h(
       "p",
       { class: "muted small" },
-      "Figure: the mean over seeds or pairs of seeds, and their range. Chance: the mean under the claim's null.",
+      "A claim holds if its whole interval is what it must be, fails if no part of it is, and is undecided otherwise. " +
+        "Figure: the mean over seeds or pairs of seeds. Held against: the same figure by chance, or of the best frozen twin, " +
+        "and its 95 % range.",
     ),
   )
+}
+
+type Finding = Compare["findings"][number]
+
+function between(low: number | null, high: number | null): string {
+  return low === null || high === null ? "–" : `${number(low)} to ${number(high)}`
+}
+
+/** What a figure is held against: its name, its mean and its range. */
+function against(finding: Finding): string {
+  const name = finding.null_name.replaceAll("_", " ")
+  if (finding.null_mean === null) return `${name}, not known`
+  const range = finding.null_low === null ? "" : ` (${between(finding.null_low, finding.null_high)})`
+  return `${name} ${number(finding.null_mean)}${range}`
+}
+
+/** What the whole interval must be for the claim to hold. */
+function bound({ rule, bound }: Finding): string {
+  return bound === null ? "–" : `${rule.startsWith("below") ? "<" : ">"} ${number(bound)}`
 }
 
 function runs(manifest: Manifest): HTMLElement {
