@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import polars as pl
@@ -23,16 +23,29 @@ from storage.statements import literal
 Source = Callable[..., Iterator[pl.DataFrame]]
 
 
-def join(store: Path, parts: Iterable[Entry], out: Path) -> int:
+class Twin(NamedTuple):
+    """A frozen twin: an SAE setting that is another one with a part that was never learned."""
+
+    model: str
+    sae: str
+    twin_of: str  #: the setting that it is a twin of
+    frozen: str  #: the part: frozen_decoder, soft_frozen_decoder or frozen_encoder
+
+
+def join(store: Path, parts: Iterable[Entry], out: Path, twins: Iterable[Twin] = ()) -> int:
     """Write the tables of a study from its parts, and compute the statistics of the whole study from them.
 
     Rows are sorted by model, SAE and seed; the rows of a model without an SAE come before the rows of the model's SAEs.
-    The rows of pairs of seeds are sorted by all columns, from first to last. Returns the number of rows written.
+    The rows of pairs of seeds are sorted by all columns, from first to last. Statistics of the whole study can read
+    `twins` as a table of that name. Returns the number of rows written.
     """
     of_parts = [statistic for statistic in statistics() if statistic.per != "study"]
     count = 0
     with duckdb.connect(config={"threads": 1}) as con:
         define(con)
+        con.execute("CREATE TEMP TABLE twins (model VARCHAR, sae VARCHAR, twin_of VARCHAR, frozen VARCHAR)")
+        for twin in twins:
+            con.execute("INSERT INTO twins VALUES (?, ?, ?, ?)", list(twin))
         for name in dict.fromkeys(table for statistic in of_parts for table in statistic.tables):
             makers = [statistic for statistic in of_parts if name in statistic.tables]
             files = _files(store, parts, {statistic.per for statistic in makers}, name)

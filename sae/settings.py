@@ -136,7 +136,7 @@ class Settings(OwnParameters):
     )
     frozen: FrozenName | None = Field(
         None,
-        description="the part that is never learned, for SAEs that trained ones are compared with: frozen_decoder (atoms"
+        description="the part that is never learned, for an SAE that others are compared with: frozen_decoder (atoms"
         " stay at their start), soft_frozen_decoder (atoms stay within a cosine of .8 of it) or frozen_encoder",
     )
     centring: bool = Field(False, description="subtract each modality's mean from its rows: an ablation")

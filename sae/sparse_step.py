@@ -70,10 +70,8 @@ class SparseStep:
     def __init__(self, weights: Weights, moments: dict[str, tuple[Tensor, Tensor]], settings: Resolved) -> None:
         self.settings, self.weights = settings, weights
         self.frozen = tuple(name for name in PARTS if name not in moments)
-        still = {name: getattr(weights, name).detach() for name in self.frozen}
-        self.moments = moments | {
-            name: (torch.zeros_like(part), torch.zeros_like(part)) for name, part in still.items()
-        }
+        still = {name: torch.zeros_like(getattr(weights, name).detach()) for name in self.frozen}
+        self.moments = moments | {name: (zeros, zeros) for name, zeros in still.items()}
         self.workers = Workers()
         self.on_part: Callable[[str], None] = lambda part: None
         width = settings.width
