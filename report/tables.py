@@ -78,6 +78,13 @@ COLUMNS = {
         Column("value", "farthest with", WORDS), Column("figure", "its value", 3), Column("moved", "moves", 3),
         Column("times_seeds", "times the seeds", 1),
     ],
+    "frozen": [
+        SAE, MODEL, Column("figure", "figure", WORDS), Column("trained", "trained", 3),
+        Column("frozen_decoder", "frozen decoder", 3), Column("soft_frozen_decoder", "soft frozen decoder", 3),
+        Column("frozen_encoder", "frozen encoder", 3), Column("frozen_decoder_random", "frozen decoder, random", 3),
+        Column("soft_frozen_decoder_random", "soft frozen decoder, random", 3),
+        Column("frozen_encoder_random", "frozen encoder, random", 3), Column("excess", "excess", 3),
+    ],
     "bridge_figures": [
         SAE, MODEL, Column("statistic", "figure", WORDS), Column("figure", "value", SMALL),
         Column("images_permuted", "images permuted", SMALL), Column("images_permuted_sd", "sd", SMALL),
@@ -122,6 +129,13 @@ CAPTIONS = {
         "Other settings of the study that differ from this one in a single key; of the values of a key, the one that "
         "moves the figure farthest. Values are means over seeds; the stability's range is over pairs of seeds. Times "
         "the seeds: the distance over the range.",
+    ),
+    "frozen": (
+        "Figures of trained SAEs beside those of their frozen twins",
+        "The same settings, rows and seeds, but a part is never learned: the atoms stay at their start, or within a "
+        "cosine of .8 of it, or the encoder stays. Random: atoms that start in random directions. Means over seeds. "
+        "Excess: the share of the way from the best twin to the bound, 1, that the trained SAE has gained; at 0 or "
+        "below, the figure says nothing about what was learned.",
     ),
     "bridge_figures": (
         "Bridges, with their nulls",
