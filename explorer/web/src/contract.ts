@@ -79,6 +79,7 @@ export interface Words {              // data/runs/<key>/words.json, for the sea
 export interface CaptionSearch { id: number[]; caption: string[] }   // data/items/search.json: every caption shown
 export interface Compare {            // data/compare.json
   findings: { model: string; sae: string; claim: string; figure: number | null; null: number | null; low: number | null; high: number | null; holds: boolean | null }[]
+  frozen?: { model: string; sae: string; figure: string; trained: number; best_frozen: number; best_twin: string; excess: number | null }[] // rows of the macro frozen_figures; none without frozen twins
   figures: { id: string; title: string; caption: string; svg: string; png: string; sql: string; table: string | null }[]  // files below figures/
   settings: Record<string, unknown>[] // rows of the view `saes`, as they are
 }
