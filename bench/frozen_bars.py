@@ -35,7 +35,7 @@ def beats_frozen(con: duckdb.DuckDBPyConnection, store: Path, vectors: Path) -> 
     items = counted_items(con, vectors)
     truth = planted_codes(vectors, len(atoms), items)
     query = """SELECT model, coalesce(twin_of, sae) AS setting, sae, list(path ORDER BY seed) AS paths FROM saes
-        GROUP BY ALL ORDER BY twin_of IS NOT NULL, sae"""
+        WHERE coalesce(twin_of, sae) IN (SELECT twin_of FROM saes) GROUP BY ALL ORDER BY ALL"""
     of: dict[tuple[str, str], dict[str, Recovered]] = {}
     for model, setting, name, paths in frame(con, query).iter_rows():
         each = []
