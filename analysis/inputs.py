@@ -67,13 +67,18 @@ class Analysis:
 
     @functools.cached_property
     def judging(self) -> Rows | None:
-        """The rows of the other model that `independent` names, on the counted side; None if it names none."""
+        """The images that the model of `independent` embedded, on the counted side, as stored; None if there is none.
+
+        The captions are left out.
+        """
         pairs = {e.shard: e.dataset for e in self.entries if e.kind == "acquire"}
         embeddings = {e.shard: e.dataset for e in self.independent}
         if not embeddings:
             return None
         shards = [pairs[shard] for shard in embeddings]
-        return select(self.store, shards, list(embeddings.values()), self.heldout, self.split)
+        rows = select(self.store, shards, list(embeddings.values()), self.heldout, self.split, normalised=False)
+        none = np.empty(0, np.int64)
+        return rows._replace(text=np.empty((0, rows.image.shape[1]), rows.text.dtype), pair_id=none, owner=none)
 
     def failed(self) -> list[int]:
         """The ids of the images that the model could not embed."""

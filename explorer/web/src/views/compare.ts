@@ -161,7 +161,7 @@ function frozen(compare: Compare): HTMLElement | false {
       "p",
       { class: "muted small" },
       "A frozen twin is the same setting with a part that is never learned. Excess: the share of the way from the best " +
-        "twin to 1 that training has gained; at 0 or below, the figure says nothing about what was learned.",
+        "twin to 1 that training has gained; at 0 or below, the figure is no evidence of what was learned.",
     ),
   )
 }
