@@ -24,28 +24,25 @@ Source = Callable[..., Iterator[pl.DataFrame]]
 
 
 class Twin(NamedTuple):
-    """A frozen twin: an SAE setting that is another one with a part that was never learned."""
+    """A setting of which a part is never learned, beside the trained setting that it is a null of."""
 
     model: str
-    sae: str
-    twin_of: str  #: the setting that it is a twin of
-    frozen: str  #: the part: frozen_decoder, soft_frozen_decoder or frozen_encoder
+    sae: str  #: name of the frozen setting
+    twin_of: str  #: name of the trained setting
+    frozen: str  #: 'frozen_decoder', 'soft_frozen_decoder' or 'frozen_encoder'
 
 
 def join(store: Path, parts: Iterable[Entry], out: Path, twins: Iterable[Twin] = ()) -> int:
     """Write the tables of a study from its parts, and compute the statistics of the whole study from them.
 
+    twins: the frozen settings of the study; the statistics of the whole study read them as the table `twins`.
     Rows are sorted by model, SAE and seed; the rows of a model without an SAE come before the rows of the model's SAEs.
-    The rows of pairs of seeds are sorted by all columns, from first to last. Statistics of the whole study can read
-    `twins` as a table of that name. Returns the number of rows written.
+    The rows of pairs of seeds are sorted by all columns, from first to last. Returns the number of rows written.
     """
     of_parts = [statistic for statistic in statistics() if statistic.per != "study"]
     count = 0
     with duckdb.connect(config={"threads": 1}) as con:
         define(con)
-        con.execute("CREATE TEMP TABLE twins (model VARCHAR, sae VARCHAR, twin_of VARCHAR, frozen VARCHAR)")
-        for twin in twins:
-            con.execute("INSERT INTO twins VALUES (?, ?, ?, ?)", list(twin))
         for name in dict.fromkeys(table for statistic in of_parts for table in statistic.tables):
             makers = [statistic for statistic in of_parts if name in statistic.tables]
             files = _files(store, parts, {statistic.per for statistic in makers}, name)
@@ -53,7 +50,15 @@ def join(store: Path, parts: Iterable[Entry], out: Path, twins: Iterable[Twin] =
             written = out / f"{name}.parquet"
             con.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet({literal(written)}, hive_partitioning = false)")
             count += pq.read_metadata(written).num_rows
+        create_twins(con, twins)
         return count + compute(con, Analysis(store, [], out), "study")
+
+
+def create_twins(con: duckdb.DuckDBPyConnection, twins: Iterable[Twin] = ()) -> None:
+    """Create the table `twins` of a connection, with one row per frozen setting."""
+    con.execute("CREATE TEMP TABLE twins (model VARCHAR, sae VARCHAR, twin_of VARCHAR, frozen VARCHAR)")
+    for twin in twins:
+        con.execute("INSERT INTO twins VALUES (?, ?, ?, ?)", twin)
 
 
 def _files(store: Path, parts: Iterable[Entry], subjects: set[str], name: str) -> list[Path]:
