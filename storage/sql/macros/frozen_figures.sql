@@ -83,8 +83,8 @@ side_by_side AS (
         max(value) FILTER (kind = 'frozen_decoder_random') AS frozen_decoder_random,
         max(value) FILTER (kind = 'soft_frozen_decoder_random') AS soft_frozen_decoder_random,
         max(value) FILTER (kind = 'frozen_encoder_random') AS frozen_encoder_random,
-        max(value) FILTER (kind <> 'trained') AS best_frozen,
-        arg_max(sae, value) FILTER (kind <> 'trained') AS best_twin
+        max(value) FILTER (sae <> s) AS best_frozen,
+        arg_max(sae, value) FILTER (sae <> s) AS best_twin
     FROM means
     GROUP BY figure
 )
