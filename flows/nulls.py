@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
 from tasks.settings import FROZEN, freezable
 
 if TYPE_CHECKING:
-    from flows.config import SAESetting
-
     NullName = str
 else:
     NullName = Literal[FROZEN]
 Start = Literal["data", "random"]
 
 
-def twins_of(setting: SAESetting, kinds: list[NullName], starts: list[Start]) -> list[SAESetting]:
+class Twinned(Protocol):
+    """What a setting must have for twins: the keys that are read here, and the method that changes keys."""
+
+    @property
+    def name(self) -> str:
+        """The name of the setting."""
+
+    @property
+    def architecture(self) -> str:
+        """The architecture of its SAEs."""
+
+    @property
+    def init(self) -> str:
+        """Where its atoms start."""
+
+    @property
+    def frozen(self) -> str | None:
+        """The part that is never learned, if any."""
+
+    def twin(self, **changed: Any) -> Self:
+        """This setting with changed keys, as a twin."""
+
+
+Setting = TypeVar("Setting", bound=Twinned)
+
+
+def twins_of(setting: Setting, kinds: list[NullName], starts: list[Start]) -> list[Setting]:
     """The settings NAME-KIND, and NAME-KIND-random with atoms that start in random directions.
 
     Their rows, budget, seeds and calibration are those of `setting`. Kinds that its architecture cannot have are left
