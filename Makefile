@@ -42,7 +42,7 @@ test-explorer: .venv/installed $(FRONT)
 planted: .venv/installed
 	$(BIN)/python bench/planted.py --to $(STORE)/planted
 	$(BIN)/bridgescope run studies/planted.toml --store $(STORE) --set pairs.path=$(abspath $(STORE))/planted --set models.planted.spec=embeddings:$(abspath $(STORE))/planted
-	$(BIN)/python bench/check_planted.py --store $(STORE) --vectors $(STORE)/planted
+	$(BIN)/python -m bench.check_planted --store $(STORE) --vectors $(STORE)/planted
 
 # The same with vectors that look like those of a vision-language model.
 vlm-like: .venv/installed

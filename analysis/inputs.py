@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,8 @@ class Analysis:
     split: str = "all"  #: side of the split that is counted: 'heldout', 'train' or 'all'
     min_pairs: int = 1
     data_half: str | None = None  #: the half of the images on which the SAE was trained
+    twin_of: str | None = None  #: the setting whose frozen twin the SAE is
+    independent: list[Entry] = field(default_factory=list)  #: embeddings of the same shards by another model
     device: str = "cpu"  #: where concepts are matched; another device changes cosines by rounding
 
     @property
@@ -62,6 +64,21 @@ class Analysis:
         pairs = {e.shard: e.dataset for e in self.entries if e.kind == "acquire"}
         embeddings = {e.shard: e.dataset for e in self.entries if e.kind == "embed"}
         return select(self.store, [pairs[shard] for shard in embeddings], list(embeddings.values()), self.heldout)
+
+    @functools.cached_property
+    def judging(self) -> Rows | None:
+        """The images that the model of `independent` embedded, on the counted side, as stored; None if there is none.
+
+        The captions are left out.
+        """
+        pairs = {e.shard: e.dataset for e in self.entries if e.kind == "acquire"}
+        embeddings = {e.shard: e.dataset for e in self.independent}
+        if not embeddings:
+            return None
+        shards = [pairs[shard] for shard in embeddings]
+        rows = select(self.store, shards, list(embeddings.values()), self.heldout, self.split, normalised=False)
+        none = np.empty(0, np.int64)
+        return rows._replace(text=np.empty((0, rows.image.shape[1]), rows.text.dtype), pair_id=none, owner=none)
 
     def failed(self) -> list[int]:
         """The ids of the images that the model could not embed."""

@@ -18,7 +18,9 @@ from analysis.statistic import Statistic, Table
 from analysis.tables import NULL_SUMMARIES, SAE_KEYS, Null, Schema, null_row, table, table_of_rows
 from storage.rows import Rows
 
-CONCEPTS: Schema = {**SAE_KEYS, "concept_id": pl.Int32, "monosemanticity": pl.Float64}
+CONCEPTS: Schema = {
+    **SAE_KEYS, "concept_id": pl.Int32, "monosemanticity": pl.Float64, "monosemanticity_independent": pl.Float64,
+}  # fmt: skip
 COLUMNS = 64  # dimensions per block: 60 MB of float64 rows at 118,000 images
 NONE = float("nan")  # stands for the sd and quantiles of the baseline, which is not drawn but exact over all pairs
 
@@ -32,19 +34,31 @@ class Monosemanticity(NamedTuple):
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
-    """The tables of this statistic, over the counted images and the model's own embeddings."""
+    """The tables of this statistic, over the counted images: the model's own embeddings, and another model's."""
     entry, net = analysis.sae
-    concepts, nulls = of_sae(con, keys_of(entry), analysis.counted, net.config.width)
+    concepts, nulls = of_sae(con, keys_of(entry), analysis.counted, net.config.width, analysis.judging)
     return {"concept_monosemanticity": concepts, "null_summaries": nulls}
 
 
-def of_sae(con: duckdb.DuckDBPyConnection, keys: Keys, rows: Rows, width: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The column monosemanticity of `concepts` for one SAE, and its null: the mean cosine over all pairs of images."""
-    order = np.argsort(rows.image_id, kind="stable")
-    mono = monosemanticity(codes_of(con, "image", rows.image_id[order]), rows.image[order], width)
-    columns = {**keys, "concept_id": np.arange(width), "monosemanticity": mono.score}
-    null = null_row(keys, "monosemanticity", "random_pairs", Null(mono.baseline, NONE, NONE, NONE, 0))
-    return table(columns, CONCEPTS), table_of_rows([null], NULL_SUMMARIES)
+def of_sae(
+    con: duckdb.DuckDBPyConnection, keys: Keys, rows: Rows, width: int, judging: Rows | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The scores of `concepts` for one SAE, and their nulls: the mean cosine over all pairs of images.
+
+    rows: the counted items of the SAE's model. judging: those of an independent model, whose embeddings of the images
+    that both models embedded give the column monosemanticity_independent; NULL without them.
+    """
+    columns: Keys = {**keys, "concept_id": np.arange(width), "monosemanticity_independent": np.full(width, np.nan)}
+    nulls = []
+    for name, of in (("monosemanticity", rows), ("monosemanticity_independent", judging)):
+        if of is None:
+            continue
+        both = np.flatnonzero(np.isin(of.image_id, rows.image_id))
+        order = both[np.argsort(of.image_id[both], kind="stable")]
+        mono = monosemanticity(codes_of(con, "image", of.image_id[order]), of.image[order], width)
+        columns[name] = mono.score
+        nulls.append(null_row(keys, name, "random_pairs", Null(mono.baseline, NONE, NONE, NONE, 0)))
+    return table({name: columns[name] for name in CONCEPTS}, CONCEPTS), table_of_rows(nulls, NULL_SUMMARIES)
 
 
 def monosemanticity(codes: Codes, image: np.ndarray, width: int) -> Monosemanticity:
@@ -88,7 +102,7 @@ def monosemanticity(codes: Codes, image: np.ndarray, width: int) -> Monosemantic
 
 STATISTIC = Statistic(
     name="monosemanticity",
-    version="1",
+    version="2",
     tables={},
     inner={"concept_monosemanticity": CONCEPTS},
     adds=("null_summaries",),

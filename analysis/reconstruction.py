@@ -23,7 +23,7 @@ SAES: Schema = {
     **SAE_KEYS, "architecture": pl.String, "dim": pl.Int64, "width": pl.Int64, "k": pl.Int64,
     "decoder_bias": pl.Boolean, "image_share": pl.String, "data_half": pl.String, "split": pl.String,
     **dict.fromkeys(FIGURES, pl.Float64), "rows_seen": pl.Int64, "path": pl.String, "dead_fraction": pl.Float64,
-    "settings": pl.String,
+    "settings": pl.String, "frozen": pl.String, "twin_of": pl.String,
 }  # fmt: skip
 DEAD = "SELECT avg(dead::INTEGER) FROM concepts"
 UNCOMPARED = ("dim", "seed", "rows_seen")  # entries of an SAE's configuration that are no settings
@@ -47,6 +47,7 @@ def of_sae(analysis: Analysis, entry: Entry, net: SAE, rows: Rows) -> dict[str, 
         "data_half": analysis.data_half, "split": analysis.split,
         **sae.metrics.combine(sums["image"], sums["text"]),
         "rows_seen": config.rows_seen, "path": entry.dataset.path, "settings": _settings(net, analysis.data_half),
+        "frozen": config.frozen, "twin_of": analysis.twin_of,
     }  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def _reconstruction(net: SAE, x: NDArray, modality: str) -> sae.metrics.Reconstr
 
 STATISTIC = Statistic(
     name="reconstruction",
-    version="2",
+    version="3",
     needs=("concepts",),
     tables={"saes": SAES},
     make=make,

@@ -27,7 +27,7 @@ CONCEPTS: Schema = {
     "firings": pl.Int64,
     **dict.fromkeys((
         "modality_score", "modality_auc", "direction_accuracy", "align_mean_gap", "align_logistic", "align_lda",
-        "align_inlp", "monosemanticity",
+        "align_inlp", "monosemanticity", "monosemanticity_independent",
     ), pl.Float64),
     "dead": pl.Boolean,
     **dict.fromkeys((
@@ -129,7 +129,7 @@ def shuffled_shares(
 
 STATISTIC = Statistic(
     name="usage",
-    version="2",
+    version="3",
     needs=("concept_geometry", "concept_monosemanticity"),
     tables={"concepts": CONCEPTS, "concept_groups": GROUPS},
     adds=("null_draws",),

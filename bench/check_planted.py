@@ -1,6 +1,6 @@
 """Compare a study of planted vectors with their true dictionary and codes, which bench/planted.py wrote beside them.
 
-python bench/check_planted.py --store DIR --vectors DIR [--study planted]
+python -m bench.check_planted --store DIR --vectors DIR [--study planted]
 
 Prints one line per figure with its bar, writes bench/results/planted.json, and ends with 1 when a bar is not met.
 """
@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from bars import Bar, at_least, at_most, finish
 from scipy.optimize import linear_sum_assignment
 
 from analysis.stability import match
+from bench.bars import Bar, at_least, at_most, finish
+from bench.frozen_bars import beats_frozen
 from sae import SAE
 from storage import open_catalog
 from storage.catalog import frame
@@ -49,7 +50,8 @@ def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
     asked = firings >= FEWEST_FIRINGS
     rows = []
 
-    for model, sae, seed, path in frame(con, "SELECT model, sae, seed, path FROM saes ORDER BY ALL").iter_rows():
+    trained = frame(con, "SELECT model, sae, seed, path FROM saes WHERE twin_of IS NULL ORDER BY ALL")
+    for model, sae, seed, path in trained.iter_rows():
         dictionary = SAE.load(store / path).dictionary.numpy()
         similarity = atoms @ dictionary.T  # the learned dictionary may have more concepts than there are planted atoms
         _, of_atom = linear_sum_assignment(-similarity)
@@ -78,7 +80,7 @@ def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
         for a, b, value in frame(con, f"SELECT seed_a, seed_b, alive FROM stability('{model}', '{sae}')").iter_rows():
             if a == seed:
                 rows.append(at_least(f"stability of seeds {a} and {b}, alive concepts", value, 0.9))
-    return rows
+    return rows + beats_frozen(con, store, vectors)
 
 
 def nulls(con, model: str, sae: str, seed: int, dictionary: np.ndarray) -> list[Bar]:

@@ -12,54 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import torch
 from scipy import sparse
 
 from bench.bars import Bar, at_least, at_most, finish, shown
+from bench.frozen_bars import beats_frozen
+from bench.planted_codes import Codes, counted_items, found_codes, planted_codes
 from bench.recovery import MATCHED, agreement, matched, modality_scores
 from sae import SAE
 from storage import open_catalog
 from storage.catalog import frame
 
 FEWEST_FIRINGS = 100  # modality scores of atoms that fire less often on the counted items are not compared
-BLOCK = 2048
 BRIDGES = 50
-
-Items = dict[str, np.ndarray]  # {modality: numbers of the counted items}
-Codes = dict[str, sparse.csr_array]  # {modality: [items, atoms or concepts]}
-
-
-def counted_items(con, vectors: Path) -> Items:
-    """The items of both modalities that the statistics of the study count, as row numbers of the vectors."""
-    split = frame(con, "SELECT DISTINCT split FROM concepts")["split"].item()
-    side = "" if split == "all" else f" WHERE split = '{split}'"
-    keys = pl.read_parquet(vectors / "metadata.parquet", glob=False).with_row_index("item")
-    images = frame(con, f"SELECT source_key FROM images{side}").join(keys, left_on="source_key", right_on="key")["item"]
-    texts = frame(con, f"SELECT source_key::BIGINT AS item FROM pairs{side}")["item"]
-    return {"image": np.sort(images.to_numpy()).astype(np.int64), "text": np.sort(texts.to_numpy())}
-
-
-def planted_codes(vectors: Path, atoms: int, items: Items) -> Codes:
-    """True codes of the items, [items, A]."""
-    rows = len(np.load(vectors / "image.npy", mmap_mode="r"))
-    table = pl.read_parquet(vectors / "truth" / "codes.parquet", glob=False)
-    codes = {}
-    for modality, counted in items.items():
-        own = table.filter(pl.col("modality") == modality)
-        every = sparse.csr_array((own["activation"], (own["item"], own["atom"])), shape=(rows, atoms))
-        codes[modality] = every[counted]
-    return codes
-
-
-@torch.no_grad()
-def found_codes(net: SAE, vectors: Path, items: Items) -> Codes:
-    """Codes [items, C] of the items by the inference rule of an SAE."""
-    codes = {}
-    for modality, counted in items.items():
-        x = np.load(vectors / f"{modality}.npy", mmap_mode="r")
-        of = [np.asarray(x[counted[start : start + BLOCK]]) for start in range(0, len(counted), BLOCK)]
-        codes[modality] = sparse.vstack([sparse.csr_array(net.encode(rows).numpy()) for rows in of], format="csr")
-    return codes
 
 
 def recovery(atoms: np.ndarray, kinds: np.ndarray, truth: Codes, dictionary: np.ndarray, found: Codes) -> list[Bar]:
@@ -109,7 +73,8 @@ def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
     items = counted_items(con, vectors)
     truth = planted_codes(vectors, len(atoms), items)
     rows = []
-    for model, name, seed, path in frame(con, "SELECT model, sae, seed, path FROM saes ORDER BY ALL").iter_rows():
+    trained = frame(con, "SELECT model, sae, seed, path FROM saes WHERE twin_of IS NULL ORDER BY ALL")
+    for model, name, seed, path in trained.iter_rows():
         net = SAE.load(store / path)
         dictionary = net.dictionary.numpy()
         own = recovery(atoms, kinds, truth, dictionary, found_codes(net, vectors, items))
@@ -118,7 +83,7 @@ def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
             bridge_precision(con, (model, name, seed), planted, dict(zip(right.tolist(), left.tolist(), strict=True)))
         )
         rows += [{**row, "name": f"{name}, seed {seed}: {row['name']}"} for row in own]
-    return rows
+    return rows + beats_frozen(con, store, vectors)
 
 
 def main() -> int:

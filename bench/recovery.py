@@ -1,4 +1,4 @@
-"""How well found codes and atoms agree with planted ones: MCC, F1 of firing, matched cosine, modality scores."""
+"""How well found codes and atoms agree with planted ones: MCC, F1, AUC, matched cosine, modality scores."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import rankdata
 
 MATCHED = 0.8  # cosine from which a concept counts as matched to its atom
 
@@ -16,17 +17,18 @@ class Agreement(NamedTuple):
 
     mcc: float  # mean over the atoms of the absolute correlation with the matched concept
     f1: float  # mean over the same pairs of the F1 score of firing
+    auc: float  # mean over the same pairs of the AUC of the concept's code as a classifier of whether the atom fires
     atoms: int  # atoms that were compared
 
 
 def agreement(planted: sparse.csr_array, found: sparse.csr_array) -> Agreement:
-    """MCC and F1 of codes: planted [n, A] and found [n, C], of the same rows in the same order.
+    """MCC, F1 and AUC of codes: planted [n, A] and found [n, C], of the same rows in the same order.
 
     An atom that never fires on these rows has no correlation and is left out. A concept whose code is constant has the
     correlation 0. The matching is the assignment with the largest sum of absolute correlations; where there are
-    fewer concepts than atoms, the atoms that are left over count 0 in both means. Raises ValueError if no atom fires,
-    or if the numbers of rows differ. Source: Hyvarinen and Morioka 2016, "Unsupervised feature extraction by
-    time-contrastive learning".
+    fewer concepts than atoms, the atoms that are left over count 0 in MCC and F1, and .5 in AUC. Raises ValueError if
+    no atom fires, or if the numbers of rows differ. Source: Hyvarinen and Morioka 2016, "Unsupervised feature
+    extraction by time-contrastive learning".
     """
     if planted.shape[0] != found.shape[0]:
         raise ValueError(f"planted codes have {planted.shape[0]} rows and found codes {found.shape[0]}")
@@ -48,7 +50,29 @@ def agreement(planted: sparse.csr_array, found: sparse.csr_array) -> Agreement:
     counts = [np.asarray(each.sum(0)).ravel() for each in fires]
     f1 = 2 * np.asarray(together).ravel() / (counts[0][left] + counts[1][right])
     atoms = planted.shape[1]
-    return Agreement(float(correlation[left, right].sum() / atoms), float(f1.sum() / atoms), atoms)
+    auc = aucs(planted[:, left], found.tocsc()[:, right])
+    mean_auc = (auc.sum() + 0.5 * (atoms - len(left))) / atoms
+    return Agreement(float(correlation[left, right].sum() / atoms), float(f1.sum() / atoms), float(mean_auc), atoms)
+
+
+def aucs(planted: sparse.csc_array, found: sparse.csc_array) -> np.ndarray:
+    """AUC [P] of each column of found [n, P] as a classifier of whether that column of planted [n, P] is above 0.
+
+    Exact, with half a win for a tie; codes are 0 or above. An atom that fires on every row has .5.
+    """
+    rows = planted.shape[0]
+    scores = np.full(planted.shape[1], 0.5)
+    for pair in range(planted.shape[1]):
+        positive = planted.indices[planted.indptr[pair] : planted.indptr[pair + 1]]
+        at = slice(found.indptr[pair], found.indptr[pair + 1])
+        fires, zeros = found.indices[at], rows - (found.indptr[pair + 1] - found.indptr[pair])
+        rank = zeros + rankdata(found.data[at])
+        inside = np.isin(fires, positive)
+        total = rank[inside].sum() + (len(positive) - inside.sum()) * (zeros + 1) / 2
+        negative = rows - len(positive)
+        if len(positive) and negative:
+            scores[pair] = (total - len(positive) * (len(positive) + 1) / 2) / (len(positive) * negative)
+    return scores
 
 
 def matched(atoms: np.ndarray, dictionary: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -279,7 +279,7 @@ def growth(work: Path) -> Iterator[Bar]:
 
 def planted(work: Path) -> Iterator[Bar]:
     """Run a study of vectors made from a known dictionary, and compare its results with this dictionary."""
-    from check_planted import figures
+    from bench.check_planted import figures
 
     vectors, store = work / "planted-vectors", work / "planted-store"
     if not vectors.exists():

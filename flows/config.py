@@ -23,10 +23,11 @@ from pydantic import (
 
 from flows.changes import apply
 from flows.neighbours import FACTORS, neighbours
+from flows.nulls import NullName, Start, twins_of
 from storage.errors import BadInput
 from storage.sources.registry import SECTIONS, AnyPairs, located
 from storage.sources.section import HOW, Section
-from tasks.settings import ARCHITECTURES, BASELINES, PARAMETERS, ImageShare, Settings, budget
+from tasks.settings import ARCHITECTURES, BASELINES, FROZEN, PARAMETERS, ImageShare, Settings, budget
 from tasks.specs import FORMS, Spec, forms, relocated
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
@@ -71,6 +72,7 @@ class SAESetting(Settings):
         "always", description="train again on more rows: always, never, or once the rows have grown by this factor"
     )
     _times: float = PrivateAttr(1.0)  # what a learning rate that is chosen from the rows is multiplied by
+    _twin_of: str | None = PrivateAttr(None)  # the setting whose frozen twin this one is
     _as_wide: int | None = PrivateAttr(None)  # the width for which the learning rate is chosen; None: its own
 
     @model_validator(mode="after")
@@ -87,6 +89,17 @@ class SAESetting(Settings):
         near = self.model_copy(update=changed)
         near._times, near._as_wide = times, self.width
         return near
+
+    def twin(self, **changed: Any) -> SAESetting:
+        """This setting with changed keys, which `twin_of` of the new setting names."""
+        twin = self.model_copy(update=changed)
+        twin._twin_of = self.name
+        return twin
+
+    @property
+    def twin_of(self) -> str | None:
+        """The name of the setting whose frozen twin this is; None for a setting that is no twin."""
+        return self._twin_of
 
     def setting(self, rows: int) -> dict[str, Any]:
         """The keys that change the result of a training; part of the recipe (the hash that names a dataset).
@@ -184,6 +197,11 @@ class Analyze(Section):
 
     split: Literal["heldout", "train", "all"] = "heldout"
     min_pairs: int = Field(10, ge=1, description="bridges whose concepts fire together on fewer pairs are not stored")
+    independent: Name | None = Field(
+        None,
+        description="a model of the study whose embeddings of the images also score the monosemanticity of the other "
+        "models' concepts; it should share no part with them",
+    )
 
 
 class RuntimeSection(Section):
@@ -242,11 +260,21 @@ class Study(Section):
         description=f"of {', '.join(FACTORS)}: keys of which each SAE setting is also trained with other values, one "
         "at a time: every init, a third and three times the learning rate, half and twice k, half and twice the width",
     )
+    nulls: list[NullName] = Field(
+        [],
+        description=f"of {', '.join(FROZEN)}: each SAE setting is also trained with this part frozen, as NAME-KIND, so "
+        "that its figures can be compared with those of an SAE that did not learn it",
+    )
+    null_starts: list[Start] = Field(
+        ["data"],
+        min_length=1,
+        description="where the atoms of `nulls` start: data, as the setting's own, or random, as NAME-KIND-random",
+    )
     frontier: Frontier | None = None
     analyze: Analyze = Analyze()
     runtime: RuntimeSection = RuntimeSection()
 
-    @field_validator("sensitivity")
+    @field_validator("sensitivity", "nulls", "null_starts")
     @classmethod
     def _once(cls, keys: list[str]) -> list[str]:
         if len(set(keys)) != len(keys):
@@ -255,9 +283,15 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        for kind, names in (("models", [m.name for m in self.models]), ("saes", [s.name for s in self.settings()])):
+        models, settings = [model.name for model in self.models], [setting.name for setting in self.settings()]
+        for kind, names in (("models", models), ("saes", settings)):
             if len(set(names)) != len(names):
                 raise ValueError(f"{kind} names one thing twice: {names}")
+        if self.analyze.independent not in (None, *models):
+            raise ValueError(
+                f"analyze: independent is {self.analyze.independent}, which is no model of the study: "
+                f"{', '.join(models)}"
+            )
         for model in self.models:
             if model.parsed_spec.is_vectors != (self.pairs.source == "embeddings"):
                 raise ValueError(
@@ -278,19 +312,21 @@ class Study(Section):
         return self
 
     def settings(self) -> list[SAESetting | ImportedSAE]:
-        """All SAE settings of the study. Each that is trained is followed by its data diets and its neighbours."""
+        """All SAE settings of the study. Each that is trained is followed by its data diets, neighbours and twins."""
         return [setting for family in self.families() for setting in family]
 
     def families(self) -> list[list[SAESetting | ImportedSAE]]:
         """The settings whose concepts are matched with each other: a setting with its data diets.
 
-        A neighbour that `sensitivity` adds is a family of its own: its dictionary may have another width.
+        A neighbour that `sensitivity` adds is a family of its own: its dictionary may have another width. So is a
+        frozen twin that `nulls` adds: its concepts are no other data's answer to the same training.
         """
         families: list[list[SAESetting | ImportedSAE]] = []
         for setting in self.saes:
             if isinstance(setting, SAESetting):
                 families.append([setting, *self.diets.of(setting)])
                 families += [[near] for near in neighbours(setting, self.sensitivity)]
+                families += [[twin] for twin in twins_of(setting, self.nulls, self.null_starts)]
             else:
                 families.append([setting])
         return families
@@ -320,7 +356,7 @@ class Study(Section):
         first = self._trained()[0]
         if self.frontier is not None and self.frontier.width is not None:
             first = first.model_copy(update={"width": self.frontier.width})
-        own = ("architecture", "k", "encoder", *PARAMETERS)
+        own = ("architecture", "k", "encoder", "frozen", *PARAMETERS)
         return {name: value for name, value in first.setting(rows).items() if name not in own}
 
 

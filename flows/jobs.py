@@ -405,11 +405,16 @@ def matchings(given: Given) -> list[Job]:
 def parts_of_saes(given: Given) -> list[Job]:
     """One job per SAE, which computes its statistics."""
     study, state = given.study, given.state
-    options = {"heldout": study.pairs.heldout, **study.analyze.model_dump(), "statistics": versions("sae")}
+    own_options = study.analyze.model_dump(exclude={"independent"})
+    options = {"heldout": study.pairs.heldout, **own_options, "statistics": versions("sae")}
+    judge = study.analyze.independent
     jobs = []
     for model in study.models:
         pairs, embedded = state.of("acquire"), state.of("embed", model=model.name)
         own = state.dataset("space", model=model.name) if given.is_embedded(model.name) else None
+        judged = [] if judge in (None, model.name) else [e.argument() for e in state.of("embed", model=judge)]
+        if judge not in (None, model.name) and not given.is_embedded(str(judge)):
+            own = None  # the part waits for the embeddings of the other model too
         for setting in study.settings():
             for seed in setting.seeds:
                 at = {"model": model.name, "sae": setting.name, "seed": seed}
@@ -419,6 +424,8 @@ def parts_of_saes(given: Given) -> list[Job]:
                     entries = [e.argument() for e in (*pairs, *embedded, *state.of("train", **at), *exported)]
                     inputs = {"entries": entries, "space": own, "path": trained.path, **options}
                     inputs["data_half"] = getattr(setting, "data_half", None)
+                    inputs["twin_of"] = getattr(setting, "twin_of", None)
+                    inputs["independent"] = judged or None
                 jobs.append(Job(Key("measures", model.name, setting.name, seed), measures, inputs))
     return jobs
 
@@ -429,7 +436,18 @@ def tables(given: Given) -> list[Job]:
     keys = sorted((job.key for job in (*spaces(given), *parts_of_saes(given), *matchings(given))), key=str)
     whole = all(key in given.state for key in keys)
     parts = [given.state[key].argument() for key in keys] if whole else []
-    return [Job(Key("analyze"), analyze, {"parts": parts, "statistics": versions()} if whole else None)]
+    inputs = {"parts": parts, "statistics": versions(), "twins": twins(given.study) or None}
+    return [Job(Key("analyze"), analyze, inputs if whole else None)]
+
+
+def twins(study: Study) -> list[dict[str, str]]:
+    """The frozen twins of the study, a row of the table `twins` each: model, sae, twin_of, frozen."""
+    of_study = [each for each in study.settings() if isinstance(each, SAESetting) and each.twin_of is not None]
+    return [
+        {"model": model.name, "sae": each.name, "twin_of": str(each.twin_of), "frozen": str(each.frozen)}
+        for model in study.models
+        for each in of_study
+    ]
 
 
 def _reported(given: Given) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from storage.statements import statement
 Row = dict[str, Any]
 Setting = tuple[str | None, str | None]  # model, SAE setting
 
+NAMES = 36  # columns for names of models and settings, unless one is longer
 #: columns of the headline queries `saes` and `stability` that `diff` compares between two runs
 SAES = ("r2_image", "r2_text", "l0", "dead", "unimodal")
 STABILITY = ("stability", "floor_random", "floor_matched")
@@ -73,29 +74,33 @@ def _retrieval(con: duckdb.DuckDBPyConnection) -> list[str]:
     lines = ["held-out retrieval, image to caption   R@1 (chance)   R@10 (chance)"]
     for row in _headline(con, "retrieval"):
         of_1, of_10 = (f"{_number(row[f'r{k}'], '.3f')} ({_number(row[f'chance{k}'], '.3f')})" for k in (1, 10))
-        lines.append(f"  {row['model']:36} {of_1}  {of_10}")
+        lines.append(f"  {row['model']:{NAMES}} {of_1}  {of_10}")
     return lines if len(lines) > 1 else [*lines, "  not measured: there are no counted images with captions"]
 
 
 def _saes(con: duckdb.DuckDBPyConnection, settings: list[Setting]) -> list[str]:
-    lines = ["SAEs, mean of seeds                    R2 image  R2 text    L0 (k)   dead  unimodal"]
     of_settings = {(row["model"], row["sae"]): row for row in _headline(con, "saes")}
-    for row in (of_settings[setting] for setting in settings if setting in of_settings):
-        name = f"{row['model']} {row['sae']} ({row['seeds']})"
+    rows = [of_settings[setting] for setting in settings if setting in of_settings]
+    names = [f"{row['model']} {row['sae']} ({row['seeds']})" for row in rows]
+    wide = max([NAMES, *map(len, names)])
+    lines = [f"{'SAEs, mean of seeds':{wide + 3}}R2 image  R2 text    L0 (k)   dead  unimodal"]
+    for name, row in zip(names, rows, strict=True):
         r2 = f"{_number(row['r2_image'], '8.3f')} {_number(row['r2_text'], '8.3f')}"
         share = f"{_number(row['dead'], '6.1%')}  {_number(row['unimodal'], '8.1%')}"
-        lines.append(f"  {name:36} {r2} {_number(row['l0'], '6.1f')} ({row['k']}) {share}")
+        lines.append(f"  {name:{wide}} {r2} {_number(row['l0'], '6.1f')} ({row['k']}) {share}")
     return lines
 
 
 def _stability(con: duckdb.DuckDBPyConnection, settings: list[Setting]) -> list[str]:
-    lines = ["stability of pairs of seeds            all    top 32   floor random  floor matched (sd): all, top 32"]
+    wide = max([NAMES, *(len(f"{model} {sae}") for model, sae in settings)])
+    head = f"{'stability of pairs of seeds':{wide + 3}}all    top 32   floor random"
+    lines = [f"{head}  floor matched (sd): all, top 32"]
     for model, sae in settings:
         name, (row,) = f"{model} {sae}", _headline(con, "stability", model=model, sae=sae)
         if row["stability"] is None:
-            lines.append(f"  {name:36} needs two seeds")
+            lines.append(f"  {name:{wide}} needs two seeds")
             continue
-        head = f"  {name:36} {row['stability']:.3f}"
+        head = f"  {name:{wide}} {row['stability']:.3f}"
         floor = f"{_number(row['floor_matched'], '.3f')} ({_number(row['floor_matched_sd'], '.4f')})"
         floors = f"{_number(row['floor_random'], '.3f')}         {floor}"
         if row["top_stability"] is None:

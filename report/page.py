@@ -131,7 +131,8 @@ def facts(config: dict[str, Any]) -> list[Fact]:
     for name, key in (("Data diets", "diets"), ("Frontier", "frontier")):
         section = config.get(key) or {}
         lines.append(Fact(name, _listed(section) if any(section.values()) else ""))
-    lines.append(Fact("Sensitivity", _shown(config.get("sensitivity") or [])))
+    for name, key in (("Sensitivity", "sensitivity"), ("Frozen nulls", "nulls")):
+        lines.append(Fact(name, _shown(config.get(key) or [])))
     lines.append(Fact("Analysis", _listed(config.get("analyze", {}))))
     return [fact for fact in lines if fact.value]
 
@@ -163,6 +164,7 @@ def tables_of_page(
         "retrieval": answers.retrieval,
         "stability": ask(con, queries.stability(runs)),
         "sensitivity": ask(con, queries.sensitivity(main)),
+        "frozen": ask(con, queries.frozen(main)),
         "totals": answers.totals,
     }
     if holds(con, "findings"):  # the analysis that writes findings also writes the nulls of bridges

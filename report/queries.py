@@ -252,6 +252,15 @@ def place_of_statistic() -> str:
     return f"list_position([{_listed(MOVING)}], statistic) NULLS LAST, statistic"
 
 
+def frozen(runs: list[tuple[str, str]]) -> str:
+    """The figures of every (model, sae) that has frozen twins, beside the figures of the twins."""
+    select = """\
+SELECT {m} AS model, {s} AS sae, *, row_number() OVER () AS place
+FROM frozen_figures({m}, {s})
+WHERE best_frozen IS NOT NULL"""
+    return for_each(runs, select, "sae, model, place")
+
+
 def top_bridges(model: str, sae: str, seed: int, n: int, by: str) -> str:
     """The strongest bridges of one SAE."""
     return f"FROM top_bridges({literal(model)}, {literal(sae)}, {seed}, {n}, by := {literal(by)})"

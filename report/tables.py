@@ -9,6 +9,7 @@ from report.figures.runs import Runs
 from report.queries import MIN_FIRINGS, UNIMODAL, Answer, Row
 from report.sentences import number, percent
 
+FROZEN = ("frozen_decoder", "soft_frozen_decoder", "frozen_encoder")
 WORDS, COUNT, PERCENT, SMALL = "words", "count", "percent", "small"  # forms of a column, or a number of digits
 
 
@@ -78,6 +79,12 @@ COLUMNS = {
         Column("value", "farthest with", WORDS), Column("figure", "its value", 3), Column("moved", "moves", 3),
         Column("times_seeds", "times the seeds", 1),
     ],
+    "frozen": [
+        SAE, MODEL, Column("figure", "figure", WORDS), Column("trained", "trained", 3),
+        *(Column(kind, kind.replace("_", " "), 3) for kind in FROZEN),
+        *(Column(f"{kind}_random", f"{kind.replace('_', ' ')}, random", 3) for kind in FROZEN),
+        Column("excess", "excess", 3),
+    ],
     "bridge_figures": [
         SAE, MODEL, Column("statistic", "figure", WORDS), Column("figure", "value", SMALL),
         Column("images_permuted", "images permuted", SMALL), Column("images_permuted_sd", "sd", SMALL),
@@ -91,6 +98,7 @@ COLUMNS = {
         Column("covariance_range", "over seeds", WORDS), Column("covariance_self", "of it self", PERCENT),
     ],
 }  # fmt: skip
+OPTIONAL = {f"{kind}{start}" for kind in FROZEN for start in ("", "_random")}  # left out where no row has a value
 CAPTIONS = {
     "counts": ("Images and captions", "An image and its captions are on the same side of the split."),
     "dropped": ("Dropped, by cause", "Items of the source that were left out of the study."),
@@ -123,6 +131,13 @@ CAPTIONS = {
         "moves the figure farthest. Values are means over seeds; the stability's range is over pairs of seeds. Times "
         "the seeds: the distance over the range.",
     ),
+    "frozen": (
+        "Figures of trained SAEs beside those of their frozen twins",
+        "The same settings, rows and seeds, but a part is never learned: the atoms stay at their start, or within a "
+        "cosine of .8 of it, or the encoder stays. Random: atoms that start in random directions. Means over seeds. "
+        "Excess: the share of the way from the best twin to the bound, 1, that the trained SAE has gained; at 0 or "
+        "below, the figure is no evidence of what was learned.",
+    ),
     "bridge_figures": (
         "Bridges, with their nulls",
         "Means over seeds; the nulls are also averaged over their draws. Opposite: bridges between unimodal concepts "
@@ -141,9 +156,10 @@ CAPTIONS = {
 
 def table(name: str, answer: Answer, runs: Runs) -> Table:
     """One of the page's tables; rows that name a model and a setting are in the order of the study."""
-    columns = COLUMNS[name]
     caption, note = CAPTIONS[name]
     rows = [_with_ranges(row) for row in _in_order(answer.rows, runs)]
+    known = {key for row in rows for key, value in row.items() if value is not None}
+    columns = [column for column in COLUMNS[name] if column.key in known or column.key not in OPTIONAL]
     head = [Cell(column.heading, column.form != WORDS or column.key.endswith("_range")) for column in columns]
     cells = [[_cell(row[column.key], column) for column in columns] for row in rows]
     return Table(caption, note, head, cells, answer.sql)

@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 
 from sae.architectures import ARCHITECTURES, PARAMETERS, check_parameters
 from sae.pursuit import matching_pursuit
-from sae.settings import FIRST_EDITION, NEWER, Settings, Stated
+from sae.settings import FIRST_EDITION, FROZEN, NEWER, Settings, Stated
 from sae.sparsity import SELECT, above
 
 WEIGHTS_FILE = "sae.safetensors"
@@ -283,6 +283,8 @@ def _check_config(entries: dict[str, Any], path: Path) -> None:
     need("calibration_share", _is_number(held) and 0 <= held <= 0.5, "a number from 0 to 0.5 is needed")
     named = {key: get_args(Settings.model_fields[key].annotation) for key in ("encoder_dtype", "encoder", "init")}
     allowed = {"preprocessing": ("l2", "none"), **named}
+    frozen = entries.get("frozen")
+    need("frozen", frozen is None or frozen in FROZEN, f"{', '.join(FROZEN)} or null are allowed")
     allowed |= dict.fromkeys(("centring", "decoder_bias"), (False, True))
     for key in allowed.keys() & entries.keys():
         fits = entries[key] in allowed[key] and type(entries[key]) is type(allowed[key][0])

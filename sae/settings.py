@@ -30,12 +30,25 @@ FIRST_EDITION = (
 #: Keys of FIRST_EDITION that the oldest config.json files lack: they were added later, before this rule existed.
 NEWER = ("centring", "penalty", "prefixes", "encoder_dtype", "preprocessing")
 
+FROZEN = ("frozen_decoder", "soft_frozen_decoder", "frozen_encoder")  # values of the setting `frozen`
+
+
+def freezable(architecture: str) -> tuple[str, ...]:
+    """The values of `frozen` that an architecture can have.
+
+    An architecture whose encoder is pursuit learns little but its dictionary: without it there is no training.
+    """
+    return ("soft_frozen_decoder",) if ARCHITECTURES[architecture].pursuit else FROZEN
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
 ImageShare = Share | Literal["natural"]
 if TYPE_CHECKING:
     ArchitectureName = str
+    FrozenName = str
 else:
     ArchitectureName = Literal[tuple(ARCHITECTURES)]
+    FrozenName = Literal[FROZEN]
 
 
 class Stated(BaseModel):
@@ -121,6 +134,11 @@ class Settings(OwnParameters):
         description="share of the groups of images (at most 65,536 rows) that no gradient step uses: the threshold is"
         " calibrated on them; if it is 0, or they are fewer than 64 rows, on the rows of the gradient steps",
     )
+    frozen: FrozenName | None = Field(
+        None,
+        description="the part that is never learned, for an SAE that others are compared with: frozen_decoder (atoms"
+        " stay at their start), soft_frozen_decoder (atoms stay within a cosine of .8 of it) or frozen_encoder",
+    )
     centring: bool = Field(False, description="subtract each modality's mean from its rows: an ablation")
     # On a CPU that multiplies bfloat16 natively, the sparse step uses this dtype for AuxK too.
     encoder_dtype: Literal["float32", "bfloat16"] = Field(
@@ -132,6 +150,11 @@ class Settings(OwnParameters):
         if self.k > self.width:
             raise ValueError(f"k is {self.k}, more than the width {self.width}")
         check_parameters(self.architecture, self.width, {name: getattr(self, name) for name in PARAMETERS})
+        if self.frozen is not None and self.frozen not in freezable(self.architecture):
+            raise ValueError(
+                f"frozen is {self.frozen}: {self.architecture} encodes with its dictionary and has no encoder, so "
+                f"{' and '.join(freezable(self.architecture))} is allowed"
+            )
         return self
 
     def nested_widths(self) -> tuple[int, ...]:

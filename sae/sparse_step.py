@@ -20,6 +20,7 @@ from sae.step import Weights, has_bfloat16
 from sae.workers import Workers
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # constants of Adam, as in torch
+PARTS = ("encoder", "encoder_bias", "dictionary")  # tensors with a row per concept, which one loop updates
 LARGEST_NORM = 1.0  # largest norm of all gradients together; above it they are scaled down
 
 
@@ -60,12 +61,17 @@ def is_sparse_better(settings: Settings, device: torch.device) -> bool:
 class SparseStep:
     """The sparse training step and its buffers.
 
-    moments: first and second moment of Adam for each tensor of weights, changed in place like the weights themselves.
+    moments: first and second moment of Adam for each tensor of weights that is learned, changed in place like the
+    weights themselves. Of `encoder`, `encoder_bias` and `dictionary`, a tensor without moments is frozen: its gradient
+    is 0, so that it neither changes (but for the rounding of atoms to unit norm) nor counts in the clipping.
     on_part(name): called after each part of the step; a benchmark sets it to time the parts.
     """
 
     def __init__(self, weights: Weights, moments: dict[str, tuple[Tensor, Tensor]], settings: Resolved) -> None:
-        self.settings, self.weights, self.moments = settings, weights, moments
+        self.settings, self.weights = settings, weights
+        self.frozen = tuple(name for name in PARTS if name not in moments)
+        still = {name: torch.zeros_like(getattr(weights, name).detach()) for name in self.frozen}
+        self.moments = moments | {name: (zeros, zeros) for name, zeros in still.items()}
         self.workers = Workers()
         self.on_part: Callable[[str], None] = lambda part: None
         width = settings.width
@@ -240,6 +246,11 @@ class SparseStep:
         total = float(sum(squares))
         if self.settings.decoder_bias:
             to.bias.sub_(to.encoder_bias @ weights.encoder)
+        for name in self.frozen:
+            getattr(to, name).zero_()
+        if self.frozen:
+            total = sum(float(getattr(to, name).square().sum()) for name in PARTS)
+        if self.settings.decoder_bias:
             total += float(to.bias.square().sum())
         self.on_part("gradients")
         return total
@@ -247,7 +258,7 @@ class SparseStep:
     def _update_(self, learning_rate: float, t: int, born_C: Tensor, squares: float) -> None:
         factor = np.float32(min(1.0, LARGEST_NORM / (squares**0.5 + 1e-6)))
         constants: Any = tuple(np.float32(number) for number in (*BETAS, EPSILON))
-        parts = {name: self._parts(name) for name in ("encoder", "encoder_bias", "dictionary")}
+        parts = {name: self._parts(name) for name in PARTS}
         if self.settings.decoder_bias:
             at: Any = self._parts("bias")
             whole: Any = (factor, *map(np.float32, corrections(learning_rate, t)), *constants)

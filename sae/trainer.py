@@ -33,6 +33,8 @@ ROWS_EACH = 4  # rows from which each of them is drawn
 # A threshold is calibrated on at most so many rows. Each of them keeps about 1.25 k values in memory.
 CALIBRATED = 2**16
 RESCALED = 2**16  # rows that the factors of rescaled codes are fitted on, at most
+FROZEN_DECODERS = ("frozen_decoder", "soft_frozen_decoder")
+LEAST_COSINE = 0.8  # of an atom of a softly frozen decoder with its start
 TWINS = 0.5  # cosine above which only one of two restarted concepts is used
 
 
@@ -68,6 +70,11 @@ class Trainer:
             self.weights = self.weights._replace(bandwidth=width)
         self.draws = torch.Generator().manual_seed(seed)  # draws the rows from which dead concepts are restarted
         learned = {"dictionary"} if self.architecture.pursuit else {"encoder", "encoder_bias", "dictionary"}
+        learned -= {"frozen_decoder": {"dictionary"}, "frozen_encoder": {"encoder", "encoder_bias"}}.get(
+            settings.frozen or "", set()
+        )
+        #: [C, d], the atoms at the start of the training, for a decoder that is frozen, else None
+        self.start = self.weights.dictionary.clone() if settings.frozen in FROZEN_DECODERS else None
         learned |= {"bias"} if settings.decoder_bias else set()
         learned |= {"theta"} if self.architecture.threshold == "learned" else set()
         self.learned = {name: weight.requires_grad_() for name, weight in self._named() if name in learned}
@@ -123,8 +130,28 @@ class Trainer:
             fired_C, sums = done.fired, torch.tensor([done.loss * len(x_BD), done.error, done.kept]).double()
         else:
             fired_C, sums = self._dense_step_(x_BD, learning_rate, dead_C)
+        self._hold_atoms_()
         self.silent_C = torch.where(fired_C, 0.0, self.silent_C + len(x_BD))
         return sums
+
+    @torch.no_grad()
+    def _hold_atoms_(self) -> None:
+        """Put the atoms of a frozen decoder back: to their start, or to a cosine of LEAST_COSINE with it at least.
+
+        An atom beyond that cosine is moved to the nearest unit vector that has it, in the plane of atom and start.
+        Source: Korznikov et al., "Sanity checks for sparse autoencoders", arXiv 2602.14111; its abstract and its
+        figure 1, which states the three frozen parts and the cosine, were read.
+        """
+        if self.start is None:
+            return
+        atoms = self.weights.dictionary
+        if self.settings.frozen == "frozen_decoder":
+            atoms.copy_(self.start)  # scaling to unit norm rounds
+            return
+        cosine_C1 = (atoms * self.start).sum(1, keepdim=True)
+        across_CD = normalize(atoms - cosine_C1 * self.start, dim=1)
+        edge_CD = LEAST_COSINE * self.start + math.sqrt(1 - LEAST_COSINE**2) * across_CD
+        atoms.copy_(torch.where(cosine_C1 < LEAST_COSINE, normalize(edge_CD, dim=1), atoms))
 
     def _dense_step_(self, x_BD: Tensor, learning_rate: float, dead_C: Tensor | None) -> tuple[Tensor, Tensor]:
         """One step by autograd, or by gathers. Returns which concepts fired [C] bool, and the sums of `step_`."""
@@ -186,19 +213,26 @@ class Trainer:
         AuxK alone is not enough. It trains a dead concept only on rows where its pre-activation is positive. While
         other concepts are selected instead, its encoder bias sinks until no such row is left. Adam's second moments
         from before its death also keep its steps small.
+        A restart moves no frozen part. With a frozen encoder nothing is restarted, since the encoder decides what
+        fires. With a frozen decoder, softly or not, a dead concept's atom goes back to its start, and its encoder row
+        lies along it; the row that it is scaled by is the one whose residual has the largest part along the atom.
         Source: Bricken et al. 2023, "Towards monosemanticity", neuron resampling.
         """
         dead = self.dead().nonzero().flatten()
-        if len(dead) == 0:
+        if len(dead) == 0 or self.settings.frozen == "frozen_encoder":
             return
         chosen = torch.randperm(len(dead), generator=self.draws)[:AT_ONCE]
         dead = dead[chosen.to(dead.device)]
         x_BD, residual_BD, weakest = self._residuals(x_BD, ROWS_EACH * len(dead))
-        error_B = residual_BD.square().sum(1).clamp_min(1e-12).nan_to_num(1.0, 1.0).cpu()  # `train` reports NaN
-        drawn = torch.multinomial(error_B, len(dead), generator=self.draws).to(x_BD.device)
-        atoms_KD = normalize(residual_BD[drawn], dim=1)
-        first = ~((atoms_KD @ atoms_KD.T).tril(-1) > TWINS).any(1)
-        dead, drawn, atoms_KD = dead[first], drawn[first], atoms_KD[first]
+        if self.start is not None:
+            atoms_KD = self.start[dead]
+            drawn = (residual_BD @ atoms_KD.T).argmax(0)
+        else:
+            error_B = residual_BD.square().sum(1).clamp_min(1e-12).nan_to_num(1.0, 1.0).cpu()  # `train` reports NaN
+            drawn = torch.multinomial(error_B, len(dead), generator=self.draws).to(x_BD.device)
+            atoms_KD = normalize(residual_BD[drawn], dim=1)
+            first = ~((atoms_KD @ atoms_KD.T).tril(-1) > TWINS).any(1)
+            dead, drawn, atoms_KD = dead[first], drawn[first], atoms_KD[first]
         own_K1 = (atoms_KD * (x_BD[drawn] - self.weights.bias)).sum(1, keepdim=True).clamp_min(1e-6)
         self.weights.dictionary[dead] = atoms_KD
         self.weights.encoder[dead] = atoms_KD * (KEPT * weakest / own_K1).clamp(1, LONGEST)
@@ -288,7 +322,9 @@ class Trainer:
                 threshold = (theta + cut - highest).clamp_min(0)
         elif self.architecture.threshold == "calibrated":
             threshold = calibrate_encoder(encoder, encoder_bias - encoder @ bias, weighted, settings.k)
-        if "rescale" in self.architecture.parameters and settings.rescale:
+        # Codes of a frozen encoder cannot shrink: its atoms fit the codes as they are.
+        can_shrink = settings.frozen != "frozen_encoder"
+        if "rescale" in self.architecture.parameters and settings.rescale and can_shrink:
             fitted_on = rows.thinned(RESCALED).weighted
             factor_C = shrinkage_factors(encoder, encoder_bias - encoder @ bias, dictionary, bias, fitted_on)
             encoder, encoder_bias = encoder * factor_C[:, None], encoder_bias * factor_C

@@ -46,17 +46,21 @@ def measures(
     statistics: dict[str, str],
     runtime: Runtime,
     data_half: str | None = None,
+    twin_of: str | None = None,
+    independent: Entries | None = None,
 ) -> int:
     """Compute the statistics of one SAE.
 
     entries: the shards of pairs, the model's embeddings, the SAE and its activations. space: the model's dataset of
     `space`. path: the folder of the SAE, for the table saes. statistics: the versions of the statistics of this part.
+    twin_of: the setting whose frozen twin the SAE is. independent: embeddings of the same shards by another model.
     Raises BadInput for activations that are missing or not above 0. The message names the file and the command to run.
     """
     from analysis.inputs import Analysis
 
     device = device_at_hand(runtime.device)
-    analysis = Analysis(runtime.store, _read(entries), out, heldout, split, min_pairs, data_half, device)
+    sides = data_half, twin_of, _read(independent or [])
+    analysis = Analysis(runtime.store, _read(entries), out, heldout, split, min_pairs, *sides, device)
     return _computed("sae", analysis, runtime.store / space.path)
 
 
@@ -78,14 +82,17 @@ def matching(out: Path, entries: Entries, statistics: dict[str, str], runtime: R
 
 
 @stage("tables", version="3")
-def analyze(out: Path, parts: Entries, statistics: dict[str, str], runtime: Runtime) -> int:
+def analyze(
+    out: Path, parts: Entries, statistics: dict[str, str], runtime: Runtime, twins: list[dict[str, str]] | None = None
+) -> int:
     """Join the tables of all parts of a study, and compute the findings from them. Writes one Parquet file per table.
 
-    parts: the parts of every model, SAE and pair of seeds. statistics: the versions of all statistics.
+    parts: the parts of every model, SAE and pair of seeds. statistics: the versions of all statistics. twins: rows of
+    `analysis.joined.Twin`, the frozen twins of the study's settings.
     """
-    from analysis.joined import join
+    from analysis.joined import Twin, join
 
-    return join(runtime.store, _read(parts), out)
+    return join(runtime.store, _read(parts), out, [Twin(**twin) for twin in twins or []])
 
 
 def _read(entries: Entries) -> list[Entry]:

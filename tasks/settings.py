@@ -5,6 +5,6 @@ This module does not import torch.
 
 from sae.architectures import ARCHITECTURES, BASELINES, PARAMETERS
 from sae.budget import budget
-from sae.settings import ImageShare, Settings
+from sae.settings import FROZEN, ImageShare, Settings, freezable
 
-__all__ = ["ARCHITECTURES", "BASELINES", "PARAMETERS", "ImageShare", "Settings", "budget"]
+__all__ = ["ARCHITECTURES", "BASELINES", "FROZEN", "PARAMETERS", "ImageShare", "Settings", "budget", "freezable"]

@@ -36,8 +36,8 @@ def sae(
 
 
 def _warn_if_short(curve: list[dict[str, Any]], setting: dict[str, Any], seed: int) -> None:
-    """Log a warning if R2 still rose while the learning rate was constant."""
-    if (risen := rise(curve)) > RISE:
+    """Log a warning if R2 still rose while the learning rate was constant. A frozen twin has its setting's budget."""
+    if setting.get("frozen") is None and (risen := rise(curve)) > RISE:
         log.warning(
             "width %d, k %d, seed %d: R2 had not flattened: from 40 %% to 80 %% of the training it rose by %.3f; "
             "more than %d epochs would raise it further",

@@ -9,6 +9,7 @@ from zipfile import ZipFile
 
 import duckdb
 
+from report import queries
 from report.claims import ask_claims
 from report.explorer.answers import table_of
 from report.figures.runs import Runs
@@ -27,7 +28,9 @@ def write_compare(site: ZipFile, con: duckdb.DuckDBPyConnection, main: Runs, pag
     findings = [row for model, sae in main for row in ask_claims(con).of(model=model, sae=sae)]
     settings = table_of(con, SETTINGS).drop("path").to_dicts()
     figures = copy_figures(site, page)
-    put_json(site, "data/compare.json", {"findings": findings, "figures": figures, "settings": settings})
+    frozen = table_of(con, queries.frozen(main)).drop("place", strict=False).to_dicts()
+    compared = {"findings": findings, "frozen": frozen, "figures": figures, "settings": settings}
+    put_json(site, "data/compare.json", compared)
 
 
 def copy_figures(site: ZipFile, page: Path) -> list[dict[str, Any]]:

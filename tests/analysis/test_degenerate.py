@@ -22,7 +22,8 @@ from storage.statements import SQL, statement
 NAMES = "'planted', 'main'"
 MACROS = {
     "bridge_figures": NAMES, "concept_profile": f"{NAMES}, 0, 3", "diet_stability": NAMES,
-    "energy_concentration": NAMES, "matched_share": NAMES, "modality_histogram": f"{NAMES}, 10", "nulls_of": NAMES,
+    "energy_concentration": NAMES, "frozen_figures": NAMES, "matched_share": NAMES,
+    "modality_histogram": f"{NAMES}, 10", "nulls_of": NAMES,
     "retrieval_chance": "", "sensitivity": NAMES, "stability": NAMES, "stability_by_energy": NAMES,
     "stability_by_energy_share": NAMES,
     "top_bridges": f"{NAMES}, 0, 5", "top_items": f"{NAMES}, 0, 3, 'image', 5",

@@ -1,13 +1,20 @@
 """The monosemanticity score: worked numbers, a dense reference over all pairs, and what must not change it."""
 
+import duckdb
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parts_case import given_of, study_of
 
 from analysis import monosemanticity as room
 from analysis.coactivation import Codes
 from analysis.monosemanticity import monosemanticity
+from flows.jobs import STEPS, parts_of_saes
+from storage.rows import Rows
+from storage.runs import Key, last_run
+from tasks.stage import Runtime
 
 
 def csr(dense) -> Codes:
@@ -105,3 +112,49 @@ def test_input_that_has_no_score(image, width, change, message):
         codes = codes._replace(values=np.array([1.0, change], np.float32))
     with pytest.raises(ValueError, match=message):
         monosemanticity(codes, image, width)
+
+
+def rows_of(images, image_id) -> Rows:
+    none = np.zeros(0, np.int64)
+    empty = np.zeros((0, images.shape[1]))
+    return Rows(images, empty, np.array(image_id, np.int64), none, none, np.zeros(len(image_id)))
+
+
+def test_the_independent_score_takes_the_other_models_embeddings_of_the_images_that_both_embedded():
+    own, other = np.eye(3), np.array([[0.6, 0.8], [1.0, 0.0], [0.0, 1.0]])
+    con = duckdb.connect()
+    # Concept 0 fires on images 7 and 8 with activations 1, and on image 9, which the other model did not embed.
+    con.execute("CREATE TABLE codes (is_image BOOLEAN, item_id BIGINT, concept_id INTEGER, activation FLOAT)")
+    con.execute("INSERT INTO codes VALUES (true, 7, 0, 1), (true, 8, 0, 1), (true, 9, 0, 5), (true, 7, 1, 1)")
+    judging = rows_of(other, [8, 7, 3])  # image 3 has no embedding by the SAE's own model
+    keys = {"model": "m", "sae": "s", "seed": 0}
+    scores, nulls = room.of_sae(con, keys, rows_of(own, [7, 8, 9]), 2, judging)
+    assert scores["monosemanticity"].to_list() == [0, None]
+    assert scores["monosemanticity_independent"].to_list() == [pytest.approx(0.6), None]
+    baselines = dict(nulls.select("statistic", "mean").iter_rows())
+    assert baselines == {"monosemanticity": 0, "monosemanticity_independent": pytest.approx(0.6)}
+    alone, nulls = room.of_sae(con, keys, rows_of(own, [7, 8, 9]), 2)
+    assert alone["monosemanticity_independent"].to_list() == [None, None]
+    assert nulls["statistic"].to_list() == ["monosemanticity"]
+
+
+def test_a_study_hands_over_the_embeddings_of_the_model_that_it_names(store, study):
+    entries = last_run(store, study).entries
+    # The second model has the embeddings of the first, so both scores are equal, and it has no judge but itself.
+    twice = [*entries, *(e.model_copy(update={"model": "judge"}) for e in entries if e.kind == "embed")]
+    models = [{"name": name, "spec": "embeddings:vectors"} for name in ("planted", "judge")]
+    analyze = {"split": "heldout", "min_pairs": 2, "independent": "judge"}
+    case = given_of(store, twice, study_of([0], models=models, analyze=analyze))
+    for step in STEPS["analyze"]:
+        for job in step(case):
+            if job.key.model == "planted":
+                case.state.add(job.entry(job.stage.make(Runtime(store=store), **job.arguments())))
+    measures = case.state.dataset("measures", model="planted", sae="main", seed=0)
+    concepts = pl.read_parquet(store / measures.path / "concepts.parquet")
+    assert concepts["monosemanticity"].count() > 0
+    own, independent = (concepts[f"monosemanticity{end}"].to_numpy() for end in ("", "_independent"))
+    np.testing.assert_allclose(own, independent, atol=1e-6)
+    # Until the second model has embedded every shard, the part waits.
+    waiting = given_of(store, entries, study_of([0], models=models, analyze=analyze))
+    waiting.state.add(case.state[Key("space", "planted")])
+    assert [job.inputs for job in parts_of_saes(waiting)] == [None, None]

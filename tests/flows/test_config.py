@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from tests_support import TEXT
 
 from flows.config import SAESetting, load_study
+from flows.jobs import twins
 from flows.neighbours import neighbours
+from flows.nulls import twins_of
 from storage.errors import BadInput
 from storage.sources.section import HOW, RULES, rules_of, source_of
+from tasks.settings import FROZEN
 
 STUDIES = Path(__file__).parents[2] / "studies"
 
@@ -234,6 +237,8 @@ def test_set_changes_a_value_by_name_or_number(study_file: Path) -> None:
         ("saes.main.k=true", "saes.0.k: Input should be a valid integer"),
         ("name.x=1", "is a value"),
         ("saes.main.knob=1", "unknown key"),
+        ("analyze.independent=other", "analyze: independent is other, which is no model of the study: "),
+        ('nulls=["frozen"]', "nulls.0: Input should be 'frozen_decoder', 'soft_frozen_decoder' or 'frozen_encoder'"),
     ],
 )
 def test_bad_set_is_bad_input(study_file: Path, change: str, says: str | None) -> None:
@@ -296,6 +301,40 @@ def test_sensitivity_adds_the_neighbours_of_every_setting(tmp_path: Path) -> Non
     assert {tuple(each.seeds) for each in near} == {tuple(main.seeds)}
     # Concepts are matched with those of the data diets, but not with those of neighbours, whose width may differ.
     assert loaded.families() == [[main, diet], *([each] for each in near)]
+
+
+def test_nulls_add_the_frozen_twins_of_every_setting(tmp_path: Path) -> None:
+    study = tmp_path / "small.toml"
+    study.write_text('nulls = ["frozen_decoder", "frozen_encoder"]\nnull_starts = ["data", "random"]\n' + TEXT)
+    loaded = load_study(study)
+    main, *found = loaded.settings()
+    assert [(each.name, each.frozen, each.init, each.twin_of) for each in found] == [
+        ("main-frozen_decoder", "frozen_decoder", "within", "main"),
+        ("main-frozen_decoder-random", "frozen_decoder", "random", "main"),
+        ("main-frozen_encoder", "frozen_encoder", "within", "main"),
+        ("main-frozen_encoder-random", "frozen_encoder", "random", "main"),
+    ]
+    # The recipe of a twin is that of its setting but for the frozen part and the start; that of a setting is unchanged.
+    assert found[0].setting(1000) == {**main.setting(1000), "frozen": "frozen_decoder"}
+    assert "frozen" not in main.setting(1000)
+    assert found[0].seeds == main.seeds
+    assert loaded.families() == [[main], *([each] for each in found)]
+    assert twins(loaded)[0] == {
+        "model": loaded.models[0].name, "sae": "main-frozen_decoder", "twin_of": "main", "frozen": "frozen_decoder",
+    }  # fmt: skip
+    assert len(twins(loaded)) == 4 * len(loaded.models)
+    assert "frozen" not in loaded.frontier_setting(1000)
+
+
+def test_twins_that_an_architecture_cannot_have_or_that_would_be_equal_are_left_out() -> None:
+    both = ["data", "random"]
+    pursuit = SAESetting(name="p", width=8, k=2, architecture="mp")
+    assert [each.name for each in twins_of(pursuit, list(FROZEN), ["data"])] == ["p-soft_frozen_decoder"]
+    random = SAESetting(name="r", width=8, k=2, init="random")
+    assert [each.name for each in twins_of(random, ["frozen_encoder"], both)] == ["r-frozen_encoder"]
+    assert [each.name for each in twins_of(random, ["frozen_encoder"], ["random"])] == ["r-frozen_encoder"]
+    frozen = SAESetting(name="f", width=8, k=2, frozen="frozen_encoder")
+    assert twins_of(frozen, list(FROZEN), both) == []
 
 
 def test_neighbours_stay_within_the_limits_of_a_setting() -> None:

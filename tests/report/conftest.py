@@ -33,7 +33,7 @@ TABLES = {
         image_share VARCHAR, data_half VARCHAR, split VARCHAR, r2 DOUBLE, r2_image DOUBLE, r2_text DOUBLE,
         r2_scalar_mean DOUBLE,
         cosine DOUBLE, l0 DOUBLE, l0_image DOUBLE, l0_text DOUBLE, hoyer DOUBLE, rows_seen BIGINT, path VARCHAR,
-        dead_fraction DOUBLE, settings VARCHAR""",
+        dead_fraction DOUBLE, settings VARCHAR, frozen VARCHAR, twin_of VARCHAR""",
     "training": f"""{RUN}, step BIGINT, epoch DOUBLE, loss DOUBLE, r2 DOUBLE, l0 DOUBLE, dead_fraction DOUBLE,
         rows_per_second DOUBLE""",
     "activations": f"{RUN}, modality VARCHAR, item_id BIGINT, concept_id INTEGER, activation FLOAT",
@@ -163,7 +163,7 @@ def _fill_run(con: duckdb.DuckDBPyConnection, rng: random.Random, run: Name) -> 
     # r2 (all, image, text, about a scalar mean), cosine, l0 (all, image, text), hoyer
     figures = (0.8, 0.7, 0.6, 0.75, 0.9, 2.05, 2.1, 2.0, 0.5)
     trained = json.dumps({"k": 2, "width": WIDTH} | ({"data_half": half, "epochs": 6} if half else {}))
-    _insert(con, "saes", [(*run, *settings, *figures, 960, "saes/x", 0.0625, trained)])
+    _insert(con, "saes", [(*run, *settings, *figures, 960, "saes/x", 0.0625, trained, None, None)])
     _insert(
         con,
         "training",
@@ -213,7 +213,7 @@ def _fill_whole(con: duckdb.DuckDBPyConnection, rng: random.Random, runs: list[N
     for run in runs:
         directions = [(*run, i, 0.6, 0.9 - i / 8, 0.5, -0.5, abs(0.9 - i / 8)) for i in range(WIDTH)]
         _insert(con, "concept_geometry", directions)
-        _insert(con, "concept_monosemanticity", [(*run, i, 0.4) for i in range(WIDTH)])
+        _insert(con, "concept_monosemanticity", [(*run, i, 0.4, None) for i in range(WIDTH)])
         for name in ("mean_gap", "logistic", "lda", "inlp"):
             _insert(con, "null_summaries", [(*run, f"align_{name}", "floor_random", 0.28, 0.2, 0.01, 0.7, 0)])
         for null in ("images_permuted", "dictionary_permuted", "both_permuted"):

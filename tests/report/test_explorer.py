@@ -173,6 +173,7 @@ def test_findings_and_the_figures_that_are_there(files: dict[str, Any]) -> None:
     assert files["figures/models.svg"] == b"<svg/>"
     assert {row["model"] for row in compare["findings"]} == {"one", "two"}
     assert {row["sae"] for row in compare["findings"]} == {"main"}
+    assert compare["frozen"] == []
 
 
 def test_equal_catalogs_give_equal_bytes(site: Path, catalog: Make, config: Make, tmp_path: Path) -> None:

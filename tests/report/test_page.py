@@ -256,6 +256,23 @@ def test_sensitivity_is_shown_when_settings_differ_in_one_key(catalog: Make, con
     assert 'id="figure-sensitivity"' in page
 
 
+def test_frozen_twins_stand_beside_the_setting_and_are_absent_without_any(catalog: Make, config: Make) -> None:
+    con = catalog(saes=("main", "main-frozen_encoder"), models=("one",))
+    study = config(models=("one",))
+    assert "frozen" not in contents(con, study)["tables"]
+    con.execute("UPDATE saes SET frozen = 'frozen_encoder', twin_of = 'main', r2_image = 0.4 WHERE sae <> 'main'")
+    shown = contents(con, study)["tables"]["frozen"]
+    rows = [[cell.text for cell in row] for row in shown.rows]
+    heads = [cell.text for cell in shown.head]
+    first = dict(zip(heads, rows[0], strict=True))
+    # R2 of images is .7 for the trained SAE and .4 for its twin: (.7 - .4) / (1 - .4) = .5.
+    assert (first["figure"], first["trained"], first["frozen encoder"], first["excess"]) == (
+        "r2 image", "0.700", "0.400", "0.500",
+    )  # fmt: skip
+    assert "frozen decoder" not in heads  # the study has no such twin
+    assert "Frozen nulls" in rendered(contents(con, study))
+
+
 def test_without_neighbours_sensitivity_is_absent(catalog: Make, config: Make) -> None:
     result = contents(catalog(models=("one",), whole=True), config(models=("one",)))
     assert "sensitivity" not in result["figures"]

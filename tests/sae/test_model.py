@@ -130,7 +130,8 @@ def test_equal_saes_have_equal_bytes(folder, tmp_path):
     for name in ("sae.safetensors", "config.json"):
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     entries = json.loads((folder / "config.json").read_text())
-    later = {"k_aux", "encoder", "init", "calibration_share", "bandwidth", "rescale"}  # left out at their defaults
+    # These are left out at their defaults.
+    later = {"k_aux", "encoder", "init", "calibration_share", "frozen", "bandwidth", "rescale"}
     assert list(entries) == sorted(set(Config.model_fields) - later)
 
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from bench.check_vlm_like import planted_codes, recovery
+from bench.check_vlm_like import recovery
 from bench.plant_vlm_like import PARTNER_COSINE, plant, write
+from bench.planted_codes import planted_codes
 from bench.recovery import agreement, matched, modality_scores, score_errors
 
 DIM, ATOMS = 48, 96
@@ -101,11 +102,14 @@ def test_agreement_of_codes_by_hand():
     assert agreed.atoms == 2
     assert agreed.mcc == pytest.approx((1 + 1 / 3) / 2)
     assert agreed.f1 == pytest.approx((1 + 1 / 2) / 2)
+    # The second atom's concept fires on one of its 2 rows and on one of the 6 others. Of the 12 pairs of a row with and
+    # a row without the atom, the firing row wins 5 and ties with 1, the silent one ties with 5 and loses 1: 5 + 6 / 2.
+    assert agreed.auc == pytest.approx((1 + 8 / 12) / 2)
 
 
 def test_atoms_without_a_concept_count_zero():
     agreed = agreement(csr([[1, 0], [0, 1], [0, 0]]), csr([[1], [0], [0]]))
-    assert (agreed.mcc, agreed.f1) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert (agreed.mcc, agreed.f1, agreed.auc) == pytest.approx((0.5, 0.5, 0.75))
     with pytest.raises(ValueError, match="no planted atom fires"):
         agreement(csr([[0, 0]]), csr([[1, 0]]))
     with pytest.raises(ValueError, match="3 rows"):
@@ -119,7 +123,7 @@ def test_agreement_is_whole_for_the_truth_in_another_order_and_scale(seed, scale
     codes = (random.random((60, 6)) < 0.3) * random.uniform(0.5, 1.5, (60, 6))
     codes[:2] = [[1] * 6, [0] * 6]  # every column fires, and none is constant
     agreed = agreement(csr(codes), csr((codes * scales)[:, order]))
-    assert (agreed.mcc, agreed.f1) == (pytest.approx(1), pytest.approx(1))
+    assert (agreed.mcc, agreed.f1, agreed.auc) == pytest.approx((1, 1, 1))
 
 
 def test_modality_scores_and_their_errors_by_hand():

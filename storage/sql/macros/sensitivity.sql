@@ -8,11 +8,15 @@
 --          stability (mean matched cosine; its mean and range are over pairs of seeds), raw_opposite_share and
 --          covariance_opposite_share (see bridge_figures).
 -- Definition: docs/definitions.md, "Stability", "Bridge Score". The settings that the key `sensitivity` of a study
---          adds differ in one setting, and so may settings that are written by hand. Nested widths (prefixes) that
+--          adds differ in one setting, and so may settings that are written by hand. Frozen SAEs are left out: the macro
+--          frozen_figures compares them. Nested widths (prefixes) that
 --          follow a change of width are not counted.
 CREATE MACRO sensitivity(m, s) AS TABLE
 WITH trained AS (
-    SELECT sae, any_value(settings)::VARCHAR AS settings FROM saes WHERE model = m GROUP BY sae
+    SELECT sae, any_value(settings)::VARCHAR AS settings
+    FROM saes
+    WHERE model = m AND (sae = s OR json_extract_string(settings, 'frozen') IS NULL)
+    GROUP BY sae
 ),
 apart AS (
     SELECT

@@ -15,11 +15,13 @@
 --          align_inlp (length of the projection of the concept's direction on the modality subspace that INLP finds);
 --          monosemanticity (mean cosine of pairs of images on which the concept fires, weighted by the product of the
 --          two activations; NULL with fewer than 2 images);
+--          monosemanticity_independent (the same with the embeddings of the model that the key analyze.independent
+--          names, over the images that both models embedded; NULL if it names none, and for that model's own SAEs);
 --          dead (the concept fires on no training row);
 --          energy_sd, energy_image_sd, energy_text_sd, rate_image_sd, rate_text_sd, modality_score_sd (standard error
 --          by delete-one-group jackknife over 20 groups of images; NULL where leaving out a group makes a denominator
 --          0).
--- Definition: docs/definitions.md, "Per concept", "Uncertainty of per-concept sums". Means are over all counted items,
+-- Definition: docs/definitions.md, "Per concept", "Monosemanticity", "Uncertainty of per-concept sums". Means are over all counted items,
 --          including zeros. Jackknife with g groups: sd^2 = (g - 1) / g * sum of (estimate without one group - mean of
 --          these estimates)^2.
 WITH whole AS (
@@ -75,7 +77,7 @@ SELECT
     (image_firings + text_firings)::BIGINT AS firings,
     energy_image / nullif(energy_image + energy_text, 0) AS modality_score,
     modality_auc, direction_accuracy, align_mean_gap, align_logistic, align_lda, align_inlp, monosemanticity,
-    training_firings = 0 AS dead,
+    monosemanticity_independent, training_firings = 0 AS dead,
     energy_sd, energy_image_sd, energy_text_sd, rate_image_sd, rate_text_sd, modality_score_sd
 FROM means
 JOIN spread USING (model, sae, seed, concept_id)

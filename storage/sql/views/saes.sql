@@ -9,10 +9,12 @@
 --          l0_image, l0_text (non-zero codes per row); hoyer (Hoyer sparsity of the codes); rows_seen (rows drawn in
 --          training); path (folder in the store); dead_fraction (share of concepts that fire on no training
 --          row); settings (JSON object: how the SAE was trained; keys that were added later are left out while they have
---          their default value).
--- Definition: docs/definitions.md, "Reconstruction and sparsity".
+--          their default value); frozen (the part of the SAE that was never learned: 'frozen_decoder',
+--          'soft_frozen_decoder' or 'frozen_encoder'; NULL for a trained SAE); twin_of (the setting of which this one
+--          is the frozen twin that the key nulls of the study added; NULL for any other setting).
+-- Definition: docs/definitions.md, "Reconstruction and sparsity", "Frozen nulls".
 CREATE VIEW saes AS
 FROM read_parquet($files, hive_partitioning = false)
 UNION ALL BY NAME
--- Tables of earlier versions lack the column settings: it is NULL there.
-SELECT NULL::VARCHAR AS settings WHERE false;
+-- Tables of earlier versions lack these columns: they are NULL there.
+SELECT NULL::VARCHAR AS settings, NULL::VARCHAR AS frozen, NULL::VARCHAR AS twin_of WHERE false;

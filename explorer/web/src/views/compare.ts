@@ -24,6 +24,7 @@ export async function compareView(page: Page): Promise<void> {
     ),
     findings(compare, manifest.definitions),
     runs(manifest),
+    frozen(compare),
     charts(page),
     settings(compare),
     figures(compare, manifest, route.params.figure),
@@ -154,6 +155,35 @@ function runs(manifest: Manifest): HTMLElement {
       "p",
       { class: "muted small" },
       "Each name opens the run's map. Only stability above the matched floor is evidence.",
+    ),
+  )
+}
+
+function frozen(compare: Compare): HTMLElement | false {
+  if (!compare.frozen?.length) return false
+  const head = ["figure", "SAE", "trained", "best frozen", "excess", "its twin"]
+  const rows = compare.frozen.map((row) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, row.figure.replaceAll("_", " ")),
+      h("td", {}, `${row.model} · ${row.sae}`),
+      [score(row.trained), score(row.best_frozen), score(row.excess)].map((value) => h("td", { class: "n" }, value)),
+      h("td", {}, row.best_twin),
+    ),
+  )
+  return section(
+    "Beside frozen twins",
+    table(
+      "Beside frozen twins",
+      head.map((name, at) => h("th", { scope: "col", class: at > 1 && at < 5 ? "n" : "" }, name)),
+      [h("tbody", {}, rows)],
+    ),
+    h(
+      "p",
+      { class: "muted small" },
+      "A frozen twin is the same setting with a part that is never learned. Excess: the share of the way from the best " +
+        "twin to 1 that training has gained; at 0 or below, the figure is no evidence of what was learned.",
     ),
   )
 }
