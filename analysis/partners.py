@@ -112,7 +112,9 @@ def _joined(parts: list[tuple[pl.DataFrame, pl.DataFrame]]) -> tuple[pl.DataFram
     return pl.concat([rows for rows, _ in parts]), pl.concat([draws for _, draws in parts])
 
 
-def same_items(items: Items, side_a: str, side_b: str, image_of: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+def same_items(
+    items: Items, side_a: str, side_b: str, image_of: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """For each pair of items that are compared, the item of a and the item of b: two arrays [P] int64.
 
     Images are compared with themselves, captions with themselves, and a caption with its image. image_of: a permutation
