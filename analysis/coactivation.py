@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from analysis.coactivation_kernels import by_item_, coactivate_, score_
+from analysis.coactivation_kernels import by_item_, coactivate_, partners_, score_
 from analysis.workers import cores, in_order
 
 CLASSES = ("image", "text", "bimodal", "silent")
@@ -117,6 +117,43 @@ class PairedCodes:
 
         yield from _in_order(of_block, self.width)
 
+    def correlations(self) -> np.ndarray:
+        """Pearson correlation [C, C] float32 of each two codes over the pairs; NaN where one of them is constant.
+
+        Row i, column j: concept i of the first codes with concept j of the second.
+        """
+        correlations = np.empty((self.width, self.width), np.float32)
+        first, second = self.moments_image, self.moments_text
+
+        def of_block(start: int) -> None:
+            rows = slice(start, min(start + block_rows(self.width), self.width))
+            sums, _ = _coactivated(self.index, start, rows.stop, self.width)
+            covariance = sums / len(self.pair_image) - np.outer(first.mean[rows], second.mean)
+            deviations = np.outer(first.deviation[rows], second.deviation)
+            deviations[deviations == 0] = np.nan
+            correlations[rows] = covariance / deviations
+
+        list(_in_order(of_block, self.width))
+        return correlations
+
+    def best_correlations(self, chosen: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The largest and the second largest correlation [C] float64 of concepts of the first codes.
+
+        They are those of the rows of `correlations`, found without most of its cells. NaN where there are none, and for
+        concepts that are not chosen. chosen: ids of concepts, each once; all by default.
+        """
+        best, second = np.full(self.width, np.nan), np.full(self.width, np.nan)
+        ids = np.arange(self.width) if chosen is None else np.asarray(chosen, np.int64)
+        a, b = self.moments_image, self.moments_text
+        moments_of = (a.mean, b.mean, a.deviation, b.deviation)
+        codes = (*self.index[:-1], *self.index.text)
+
+        def of_part(part: np.ndarray) -> None:
+            partners_(part, len(self.pair_image), *codes, *moments_of, best, second)
+
+        list(in_order(of_part, np.array_split(ids, 4 * cores()), cores()))
+        return best, second
+
     def _scored(
         self, start: int, sums: np.ndarray, counts: np.ndarray, cosine: np.ndarray, code_of: np.ndarray, min_pairs: int
     ) -> Scores:
@@ -192,15 +229,11 @@ def _index(image: Codes, text: Codes, pair_image: np.ndarray, pair_text: np.ndar
     for name, rows, count in (("pair_image", pair_image, images), ("pair_text", pair_text, texts)):
         if len(rows) and not (rows.min() >= 0 and rows.max() < count):
             raise ValueError(f"{name} points outside the {count} rows of codes")
-    by_concept = np.argsort(image.concepts, kind="stable")
+    start = _starts(image.concepts, width)
     items = np.repeat(np.arange(images, dtype=np.int64), np.diff(image.indptr))
-    return _Index(
-        _starts(image.concepts, width),
-        items[by_concept],
-        image.values[by_concept],
-        *_captions_of(pair_image, pair_text, images),
-        text,
-    )
+    sorted_items, sorted_values = np.empty_like(items), np.empty_like(image.values)
+    by_item_(image.concepts, items, image.values, start, sorted_items, sorted_values)  # sorts by concept
+    return _Index(start, sorted_items, sorted_values, *_captions_of(pair_image, pair_text, images), text)
 
 
 def _captions_of(pair_image: np.ndarray, pair_text: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:

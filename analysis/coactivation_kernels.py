@@ -109,3 +109,68 @@ def by_item_(
             at = free[position[q]]
             concepts[at], values[at] = concept[q], value[q]
             free[position[q]] = at + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def partners_(
+    chosen: np.ndarray,
+    pairs: int,
+    concept_start: np.ndarray,
+    concept_items: np.ndarray,
+    concept_values: np.ndarray,
+    pair_start: np.ndarray,
+    pair_captions: np.ndarray,
+    text_start: np.ndarray,
+    text_concepts: np.ndarray,
+    text_values: np.ndarray,
+    mean_a: np.ndarray,
+    mean_b: np.ndarray,
+    deviation_a: np.ndarray,
+    deviation_b: np.ndarray,
+    best: np.ndarray,
+    second: np.ndarray,
+) -> None:
+    """Find the largest and the second largest correlation of the chosen concepts of side a with those of side b.
+
+    The codes of side a stand where `coactivate_` has images, and those of side b where it has captions. mean_*,
+    deviation_* [C]: mean and standard deviation of the codes over the pairs. chosen int64: concepts, each
+    once. Fills best and second [C] float64 at these; both stay as they are for a concept whose codes are constant.
+    Two concepts that never fire together correlate at most 0. So only the concepts that fire together with concept i
+    are looked at, and all concepts only where fewer than two of them correlate at 0 or more.
+    """
+    width = len(mean_b)
+    sums, seen, touched = np.zeros(width), np.full(width, -1), np.empty(width, np.int64)
+    for i in chosen:
+        if deviation_a[i] == 0:
+            continue
+        number = 0
+        for q in range(concept_start[i], concept_start[i + 1]):
+            item = concept_items[q]
+            value = np.float64(concept_values[q])
+            for p in range(pair_start[item], pair_start[item + 1]):
+                caption = pair_captions[p]
+                for s in range(text_start[caption], text_start[caption + 1]):
+                    concept = text_concepts[s]
+                    if seen[concept] != i:
+                        seen[concept] = i
+                        touched[number] = concept
+                        number += 1
+                        sums[concept] = 0.0
+                    sums[concept] += value * text_values[s]
+        first, after = -np.inf, -np.inf
+        for t in range(number):
+            j = touched[t]
+            if deviation_b[j] > 0:
+                r = (sums[j] / pairs - mean_a[i] * mean_b[j]) / (deviation_a[i] * deviation_b[j])
+                after = max(after, min(first, r))
+                first = max(first, r)
+        if after < 0:
+            first, after = -np.inf, -np.inf
+            for j in range(width):
+                if deviation_b[j] > 0:
+                    G = sums[j] / pairs if seen[j] == i else 0.0
+                    r = (G - mean_a[i] * mean_b[j]) / (deviation_a[i] * deviation_b[j])
+                    after = max(after, min(first, r))
+                    first = max(first, r)
+        best[i] = first if first > -np.inf else np.nan
+        second[i] = after if after > -np.inf else np.nan

@@ -81,13 +81,12 @@ class Analysis:
         return rows._replace(text=np.empty((0, rows.image.shape[1]), rows.text.dtype), pair_id=none, owner=none)
 
     def failed(self) -> list[int]:
-        """The ids of the images that the model could not embed."""
+        """The ids of the images that a model of this part could not embed."""
         pairs = {e.shard: e.dataset for e in self.entries if e.kind == "acquire"}
-        embeddings = {e.shard: e.dataset for e in self.entries if e.kind == "embed"}
         ids: list[int] = []
-        for shard, dataset in embeddings.items():
-            if rows := read_attributes(self.store, dataset)["failed_rows"]:
-                ids += read_images(self.store, pairs[shard], ["image_id"])["image_id"].gather(rows).to_list()
+        for embedded in (e for e in self.entries if e.kind == "embed"):
+            if rows := read_attributes(self.store, embedded.dataset)["failed_rows"]:
+                ids += read_images(self.store, pairs[embedded.shard], ["image_id"])["image_id"].gather(rows).to_list()
         return ids
 
     @functools.cached_property
@@ -147,8 +146,9 @@ def biases_of(net: SAE) -> Biases:
 def open_part(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
     """Create the catalog's views of a part's data. For a part of one SAE, also read its activations into `codes`.
 
-    Raises BadInput where activations are missing or not above 0, or the counted side of the split has no images or no
-    pairs. The message says what to change or to run.
+    A part of several SAEs reads the activations of one SAE at a time: see `codes_of_sae`. Raises BadInput where
+    activations are missing or not above 0, or the counted side of the split has no images or no pairs. The message says
+    what to change or to run.
     """
     create_views(con, analysis.store, analysis.entries, analysis.heldout)
     if failed := analysis.failed():
@@ -159,16 +159,20 @@ def open_part(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
         con.execute("CREATE VIEW images AS FROM acquired_images ANTI JOIN failed_images USING (image_id)")
     _check_items(con, analysis.split)
     trained = [entry for entry in analysis.entries if entry.kind == "train"]
-    for entry in trained:
-        _check_exported(entry, analysis.entries)
-        fill(con, "codes", **keys_of(entry), split=analysis.split)
-        _check_values(con, analysis)
+    if len(trained) == 1:
+        _open_codes(con, analysis, trained[0])
 
 
-def _check_exported(sae: Entry, entries: list[Entry]) -> None:
+def _open_codes(con: duckdb.DuckDBPyConnection, analysis: Analysis, sae: Entry) -> None:
+    """Read the activations of an SAE into `codes`. Raises BadInput where they are missing or not above 0."""
+    of_sae = [e for e in analysis.entries if e.kind == "export" and keys_of(e) == keys_of(sae)]
+    _check_exported(sae, {e.shard for e in analysis.entries if e.kind == "acquire"}, {e.shard for e in of_sae})
+    fill(con, "codes", **keys_of(sae), split=analysis.split)
+    _check_values(con, analysis.store, of_sae)
+
+
+def _check_exported(sae: Entry, shards: set[int | None], exported: set[int | None]) -> None:
     """Raise BadInput where a shard has no activations of an SAE."""
-    shards = {e.shard for e in entries if e.kind == "acquire"}
-    exported = {e.shard for e in entries if e.kind == "export"}
     if missing := sorted(shard for shard in shards - exported if shard is not None):
         raise BadInput(
             f"model {sae.model}, SAE {sae.sae}, seed {sae.seed}: no activations of shard "
@@ -191,16 +195,15 @@ def _check_items(con: duckdb.DuckDBPyConnection, split: str) -> None:
             )
 
 
-def _check_values(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> None:
-    """Raise BadInput where a code is not a number above 0."""
+def _check_values(con: duckdb.DuckDBPyConnection, store: Path, exported: list[Entry]) -> None:
+    """Raise BadInput where a code of an SAE is not a number above 0. exported: the SAE's activations."""
     bad = con.execute(statement("checks/codes", shard_rows=SHARD_ROWS)).fetchone()
     if bad is not None:
         shard, rows, concept, item, value = bad
-        folder = next(e.dataset.path for e in analysis.entries if e.kind == "export" and e.shard == shard)
+        folder = next(store / e.dataset.path for e in exported if e.shard == shard)
         raise BadInput(
-            f"{analysis.store / folder / f'{shard}.parquet'}: {rows} activations are not numbers above 0; the first is "
-            f"{value}, of concept {concept} on item {item}: delete the folder {analysis.store / folder} and run the "
-            "study again"
+            f"{folder / f'{shard}.parquet'}: {rows} activations are not numbers above 0; the first is {value}, of "
+            f"concept {concept} on item {item}: delete the folder {folder} and run the study again"
         )
 
 
@@ -244,6 +247,17 @@ def codes_of(con: duckdb.DuckDBPyConnection, modality: str, items: Ints) -> Code
     position[~known] = -1
     concepts, values = np.asarray(firings["concept_id"], np.int32), np.asarray(firings["activation"], np.float32)
     return codes_by_item(position, concepts, values, len(items))
+
+
+def codes_of_sae(con: duckdb.DuckDBPyConnection, analysis: Analysis, sae: Entry, counted: Counted) -> dict[str, Codes]:
+    """The codes of the counted images and captions of one SAE, for a part of several SAEs, by modality.
+
+    Raises BadInput where activations are missing or not above 0.
+    """
+    _open_codes(con, analysis, sae)
+    codes = {"image": codes_of(con, "image", counted.images), "text": codes_of(con, "text", counted.texts)}
+    con.execute("DROP TABLE codes")  # the codes of the next SAE take as much memory
+    return codes
 
 
 def classes_of(con: duckdb.DuckDBPyConnection, keys: Keys) -> list[str]:

@@ -20,6 +20,7 @@ from storage.definitions import define
 from storage.runs import Entry
 from storage.statements import literal
 
+COMPARING = ("pair", "seeds", "models")  #: the sorts of parts that compare SAEs
 Source = Callable[..., Iterator[pl.DataFrame]]
 
 
@@ -37,7 +38,7 @@ def join(store: Path, parts: Iterable[Entry], out: Path, twins: Iterable[Twin] =
 
     twins: the frozen settings of the study; the statistics of the whole study read them as the table `twins`.
     Rows are sorted by model, SAE and seed; the rows of a model without an SAE come before the rows of the model's SAEs.
-    The rows of pairs of seeds are sorted by all columns, from first to last. Returns the number of rows written.
+    Rows that compare two SAEs are sorted by all columns, from first to last. Returns the number of rows written.
     """
     of_parts = [statistic for statistic in statistics() if statistic.per != "study"]
     count = 0
@@ -73,7 +74,7 @@ def _write(maker: Statistic, name: str, files: list[Path], out: Path) -> None:
     """Join the files of one table and write the table."""
     if not files:
         write_table(out, name, empty(maker.tables[name]))
-    elif maker.per == "pair":
+    elif maker.per in COMPARING:
         _sort(files, maker.tables[name], out / f"{name}.parquet")
     elif name in maker.pieces:
         with open_pieces(out, name, maker.tables[name]) as target:

@@ -21,7 +21,9 @@ SAEName = tuple[str, int]  #: name of the setting, and seed
 class Part(NamedTuple):
     """One sort of part. A part is a cached task that computes every statistic with the same `per` as the part."""
 
-    per: str  #: the subject of one part: a model, an SAE, a pair of seeds, or the whole study
+    #: The subject of one part: a model; an SAE; a pair of seeds, of which only dictionaries are read ('pair') or also
+    #: the codes ('seeds'); the SAEs of one setting and seed in all models; or the whole study.
+    per: str
     kind: str  #: kind of the dataset that the part makes
     reads: tuple[str, ...] = ()  #: the sorts of parts whose tables the statistics of this part may need
 
@@ -33,7 +35,9 @@ PARTS = {
         Part("model", "space"),
         Part("sae", "measures", reads=("model",)),
         Part("pair", "matching"),
-        Part("study", "analyze", reads=("model", "sae", "pair")),
+        Part("seeds", "partners"),
+        Part("models", "correspondence"),
+        Part("study", "analyze", reads=("model", "sae", "pair", "seeds", "models")),
     )
 }
 

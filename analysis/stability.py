@@ -103,11 +103,16 @@ def floor_matched(D: np.ndarray, draws: int, seed: int, device: str = "cpu") -> 
     its main directions, whatever they learn. device: see `assign`.
     """
     D = np.asarray(D, np.float32)
+    return _floor(D, rows_like(D), draws, seed, device)
+
+
+def rows_like(D: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The function that turns standard normal rows [n, d] into rows with the mean and covariance of D's rows [C, d]."""
     mean = D.mean(0, dtype=np.float64)
     values, vectors = np.linalg.eigh(np.cov(D.T.astype(np.float64), bias=True).reshape(D.shape[1], D.shape[1]))
     # eigh, not Cholesky: the covariance is singular when there are fewer concepts than dimensions.
     root = np.sqrt(values.clip(0))[:, None] * vectors.T
-    return _floor(D, lambda normal: mean + normal @ root, draws, seed, device)
+    return lambda normal: mean + normal @ root
 
 
 def _floor(

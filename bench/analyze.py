@@ -19,7 +19,14 @@ from typing import Any
 
 from bars import Bar, at_most, finish, shown
 
-PARTS = ("spaces", "measures", "matchings", "tables")  # folders that the stage analyze writes
+PARTS = (
+    "spaces",
+    "measures",
+    "matchings",
+    "partners",
+    "correspondences",
+    "tables",
+)  # folders that the stage analyze writes
 SHARE = 0.6  # of a full analysis
 
 

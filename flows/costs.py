@@ -156,6 +156,22 @@ def _matching(work: Work) -> Cost:
     return Cost(27 * work.width, 0.1 + 2e-11 * work.width**2 * work.dim)
 
 
+def _correlated(work: Work, tables: int) -> Cost:
+    """Each of the compared modalities has a row per concept, a pass over the codes, an assignment, and 20 draws."""
+    codes = work.counted * work.rows * work.k**2
+    return Cost(tables * 60 * work.width, 0.3 + tables * (2e-9 * codes + 3e-8 * work.width**2 + 1e-4 * work.width))
+
+
+@formula_of("partners", startup=1.0)
+def _partners(work: Work) -> Cost:
+    return _correlated(work, 4)
+
+
+@formula_of("correspondence", startup=1.0)
+def _correspondence(work: Work) -> Cost:
+    return _correlated(work, 2)
+
+
 @formula_of("analyze")
 def _analyze(work: Work) -> Cost:
     return Cost(0.92 * _table_bytes(work), 0.5 + 1e-4 * work.width)

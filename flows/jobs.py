@@ -6,6 +6,7 @@ each other. This module runs no task.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from storage.runs import Entry, Key, Run, State
 from storage.sources.section import MAX_PIXELS, rules_of, source_of
 from storage.vector_shards import digests
 from tasks.acquire import distinct, duplicates, fetch
-from tasks.analyze import analyze, matching, measures, pairs_of_seeds, space, versions
+from tasks.analyze import analyze, correspondence, matching, measures, pairs_of_seeds, partners, space, versions
 from tasks.checkpoint import import_sae
 from tasks.checks import check_embeddings
 from tasks.embed import adopt_vectors, embed, model_identity
@@ -354,8 +355,8 @@ def parts_without_codes(given: Given) -> list[Job]:
 
 @step_of("analyze")
 def parts_with_codes_and_frontiers(given: Given) -> list[Job]:
-    """The jobs for each SAE, and for the frontier of each model. These are the long jobs of the stage."""
-    return [*parts_of_saes(given), *frontiers(given)]
+    """The jobs that read codes, and those for the frontier of each model. These are the long jobs of the stage."""
+    return [*parts_of_saes(given), *partners_of_seeds(given), *correspondences(given), *frontiers(given)]
 
 
 def frontiers(given: Given) -> list[Job]:
@@ -430,10 +431,56 @@ def parts_of_saes(given: Given) -> list[Job]:
     return jobs
 
 
+def partners_of_seeds(given: Given) -> list[Job]:
+    """One job per model, setting and pair of seeds, which compares the codes of the two seeds."""
+    jobs = []
+    for model in given.study.models:
+        for setting in given.study.settings():
+            for seed, other in itertools.combinations(sorted(setting.seeds), 2):
+                key = Key("partners", model.name, setting.name, seed, other_seed=other)
+                names = [(model.name, setting.name, each) for each in (seed, other)]
+                jobs.append(Job(key, partners, _compared(given, "seeds", names)))
+    return jobs
+
+
+def correspondences(given: Given) -> list[Job]:
+    """One job per setting and seed, which compares the codes of all models; none for a study of one model."""
+    models = [model.name for model in given.study.models]
+    if len(models) == 1:
+        return []
+    jobs = []
+    for setting in given.study.settings():
+        for seed in setting.seeds:
+            names = [(model, setting.name, seed) for model in models]
+            jobs.append(
+                Job(Key("correspondence", None, setting.name, seed), correspondence, _compared(given, "models", names))
+            )
+    return jobs
+
+
+def _compared(given: Given, per: str, names: list[tuple[str, str, int]]) -> dict[str, Any] | None:
+    """Arguments of a task that compares the codes of SAEs (model, setting, seed). None while one of them is missing."""
+    study, state = given.study, given.state
+    pairs, models = state.of("acquire"), dict.fromkeys(model for model, *_ in names)
+    if not all(given.is_embedded(model) for model in models):
+        return None
+    entries = [*pairs, *(e for model in models for e in state.of("embed", model=model))]
+    for model, setting, seed in names:
+        at = {"model": model, "sae": setting, "seed": seed}
+        trained, exported = state.of("train", **at), state.of("export", **at)
+        if not trained or len(exported) != len(pairs):
+            return None
+        entries += [*trained, *exported]
+    arguments = [e.argument() for e in entries]
+    options = {"heldout": study.pairs.heldout, "split": study.analyze.split, "statistics": versions(per)}
+    return {"entries": arguments, **options}
+
+
 @step_of("analyze")
 def tables(given: Given) -> list[Job]:
     """One job per study, which joins the tables that the other jobs of the stage make."""
-    keys = sorted((job.key for job in (*spaces(given), *parts_of_saes(given), *matchings(given))), key=str)
+    parts_of = (spaces, parts_of_saes, matchings, partners_of_seeds, correspondences)
+    keys = sorted((job.key for jobs in parts_of for job in jobs(given)), key=str)
     whole = all(key in given.state for key in keys)
     parts = [given.state[key].argument() for key in keys] if whole else []
     inputs = {"parts": parts, "statistics": versions(), "twins": twins(given.study) or None}

@@ -167,6 +167,12 @@ def tables_of_page(
         "frozen": ask(con, queries.frozen(main)),
         "totals": answers.totals,
     }
+    if holds(con, "partners", "partner_floors"):
+        shown["partners"] = ask(con, queries.partners(main))
+    if holds(con, "correspondence", "correspondence_floors"):
+        shown["correspondence"] = ask(con, queries.correspondence(list(dict.fromkeys(sae for _, sae in main))))
+    if holds(con, "subspace_matches"):
+        shown["subspace_stability"] = ask(con, queries.subspace_stability(main))
     if holds(con, "findings"):  # the analysis that writes findings also writes the nulls of bridges
         shown["bridge_figures"] = ask(con, queries.bridge_figures(main))
     if holds(con, "geometry"):

@@ -217,6 +217,37 @@ FROM stability({m}, {s}) AS pair"""
     return for_each(runs, select, "sae, model, seed_a, seed_b")
 
 
+def partners(runs: list[tuple[str, str]]) -> str:
+    """How well concepts find partners in another seed, between chance and the ceiling, as means over pairs of seeds."""
+    select = """\
+SELECT
+    {m} AS model, {s} AS sae, modality_a, modality_b, avg(correlation) AS correlation,
+    avg(match_confidence) AS match_confidence, avg(one_to_one) AS one_to_one, avg(ceiling) AS ceiling,
+    avg(figure) AS figure, avg(floor) AS floor, avg(floor_sd) AS floor_sd, avg(place) AS place,
+    min(place) AS low, max(place) AS high
+FROM partner_summary({m}, {s})
+GROUP BY modality_a, modality_b"""
+    return for_each(runs, select, "sae, model, modality_a = modality_b DESC, modality_a, modality_b")
+
+
+def correspondence(saes: list[str]) -> str:
+    """How well concepts find partners in another model, between chance and the ceiling, as means over seeds."""
+    select = """\
+SELECT
+    model_a, model_b, {s} AS sae, modality, avg(correlation) AS correlation,
+    avg(match_confidence) AS match_confidence, avg(one_to_one) AS one_to_one, avg(ceiling) AS ceiling,
+    avg(figure) AS figure, avg(floor) AS floor, avg(floor_sd) AS floor_sd, avg(place) AS place,
+    min(place) AS low, max(place) AS high
+FROM correspondence_summary({s})
+GROUP BY model_a, model_b, modality"""
+    return for_each([("", sae) for sae in saes], select, "sae, model_a, model_b, modality")
+
+
+def subspace_stability(runs: list[tuple[str, str]]) -> str:
+    """How much of a concept lies in the span of its most similar atoms of another seed, with both floors."""
+    return for_each(runs, "SELECT {m} AS model, {s} AS sae, * FROM subspace_stability({m}, {s})", "sae, model, atoms")
+
+
 def bridge_figures(runs: list[tuple[str, str]]) -> str:
     """Statistics of the bridges of every (model, sae) and their values under three nulls, as means over the seeds."""
     select = f"""\

@@ -39,6 +39,12 @@ class Table(NamedTuple):
 
 
 MODEL, SAE = Column("model", "model", WORDS), Column("sae", "SAE", WORDS)
+PLACED = [
+    Column("correlation", "all items", 3), Column("match_confidence", "over second best", 3),
+    Column("one_to_one", "one to one", 3), Column("ceiling", "ceiling", 3), Column("figure", "figure", 3),
+    Column("floor", "floor", 3), Column("floor_sd", "its sd", 4), Column("place", "place", 2),
+    Column("low", "lowest", 2), Column("high", "highest", 2),
+]  # fmt: skip
 COLUMNS = {
     "counts": [
         Column("split", "split", WORDS), Column("images", "images", COUNT), Column("captions", "captions", COUNT),
@@ -72,6 +78,18 @@ COLUMNS = {
         Column("floor_random", "floor random", 3), Column("floor_matched", "floor matched", 3),
         Column("floor_matched_sd", "its sd", 4), Column("sd_above", "sd above", 1), Column("alive", "alive only", 3),
         Column("energy_weighted", "energy-weighted", 3), Column("floor_energy_weighted", "its floor matched", 3),
+    ],
+    "partners": [
+        SAE, MODEL, Column("modality_a", "concepts by", WORDS), Column("modality_b", "partners by", WORDS), *PLACED,
+    ],
+    "correspondence": [
+        SAE, Column("model_a", "model", WORDS), Column("model_b", "partners in", WORDS),
+        Column("modality", "items", WORDS), *PLACED,
+    ],
+    "subspace_stability": [
+        SAE, MODEL, Column("atoms", "atoms", COUNT), Column("projection", "projection", 3), Column("low", "lowest", 3),
+        Column("high", "highest", 3), Column("floor_random", "floor random", 3),
+        Column("floor_matched", "floor matched", 3), Column("floor_matched_sd", "its sd", 4),
     ],
     "sensitivity": [
         SAE, MODEL, Column("statistic", "figure", WORDS), Column("reference", "value", 3),
@@ -124,6 +142,25 @@ CAPTIONS = {
         "Mean cosine of concepts under the best one-to-one match. floor random: against random unit vectors. floor "
         "matched: against draws with the mean and covariance of the dictionary. sd above: the distance from floor "
         "matched, in standard deviations of its draws.",
+    ),
+    "partners": (
+        "Partners in another seed, within a modality and across modalities",
+        "Mean correlation of concepts with the concept of another seed whose codes correlate most with theirs, on the "
+        "same images, the same captions, or images and their captions, weighted by energy, over pairs of seeds. "
+        "Ceiling: two seeds within the modality. Floor: the best of all concepts when one seed sees permuted images. "
+        "Figure, ceiling and floor are of the same items. Place: 0 at the floor, 1 at the ceiling; lowest and highest "
+        "over pairs.",
+    ),
+    "correspondence": (
+        "Partners in another model",
+        "As for two seeds, with concepts of two models that saw the same images and captions. Ceiling: two seeds of "
+        "the first model. Floor: the other model sees permuted images. Lowest and highest place: over seeds.",
+    ),
+    "subspace_stability": (
+        "Concepts in the span of their most similar atoms of another seed",
+        "Mean length of the projection of a concept's unit direction on the span of so many atoms, weighted by energy; "
+        "lowest and highest over pairs of seeds. Compare with the floor of as many atoms of a random dictionary: both "
+        "rise with their number.",
     ),
     "sensitivity": (
         "How far each figure moves with a setting, beside how far the seeds move it",

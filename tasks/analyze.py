@@ -1,4 +1,4 @@
-"""Analyze: the tables of a study, computed in parts: one per model, per SAE and per pair of seeds, then joined.
+"""Analyze: the tables of a study, computed in parts (per model, SAE and pair of seeds, and over models), then joined.
 
 A part is computed again if its own data changed, or if the version of one of its statistics changed.
 """
@@ -17,7 +17,7 @@ from tasks.stage import Runtime, stage
 if TYPE_CHECKING:
     from analysis.inputs import Analysis
 
-__all__ = ["analyze", "matching", "measures", "pairs_of_seeds", "space", "versions"]
+__all__ = ["analyze", "correspondence", "matching", "measures", "pairs_of_seeds", "partners", "space", "versions"]
 
 Entries = list[dict[str, Any]]  #: entries of a run, each as a dict
 
@@ -81,14 +81,42 @@ def matching(out: Path, entries: Entries, statistics: dict[str, str], runtime: R
         return compute(con, Analysis(runtime.store, _read(entries), out, device=device), "pair")
 
 
+@stage("partners", version="1")
+def partners(
+    out: Path, entries: Entries, heldout: float, split: str, statistics: dict[str, str], runtime: Runtime
+) -> int:
+    """Compare the codes of two seeds of one setting.
+
+    entries: the shards of pairs, the model's embeddings, both SAEs and their activations. statistics: the versions of
+    the statistics of this part. Raises BadInput for activations that are missing or not above 0.
+    """
+    from analysis.inputs import Analysis
+
+    return _computed("seeds", Analysis(runtime.store, _read(entries), out, heldout, split))
+
+
+@stage("correspondences", version="1")
+def correspondence(
+    out: Path, entries: Entries, heldout: float, split: str, statistics: dict[str, str], runtime: Runtime
+) -> int:
+    """Compare the codes of all models, of one setting and seed.
+
+    entries: the shards of pairs, and of every model its embeddings, SAE and activations. statistics: the versions of
+    the statistics of this part. Raises BadInput for activations that are missing or not above 0.
+    """
+    from analysis.inputs import Analysis
+
+    return _computed("models", Analysis(runtime.store, _read(entries), out, heldout, split))
+
+
 @stage("tables", version="3")
 def analyze(
     out: Path, parts: Entries, statistics: dict[str, str], runtime: Runtime, twins: list[dict[str, str]] | None = None
 ) -> int:
     """Join the tables of all parts of a study, and compute the findings from them. Writes one Parquet file per table.
 
-    parts: the parts of every model, SAE and pair of seeds. statistics: the versions of all statistics. twins: rows of
-    `analysis.joined.Twin`, the frozen twins of the study's settings.
+    parts: the parts of every model, SAE and pair of seeds, and those over models. statistics: the versions of all
+    statistics. twins: rows of `analysis.joined.Twin`, the frozen twins of the study's settings.
     """
     from analysis.joined import Twin, join
 

@@ -21,6 +21,9 @@ from storage.statements import SQL, statement
 
 NAMES = "'planted', 'main'"
 MACROS = {
+    "partner_summary": "'planted', 'main'",
+    "correspondence_summary": "'main'",
+    "subspace_stability": "'planted', 'main'",
     "bridge_figures": NAMES, "concept_profile": f"{NAMES}, 0, 3", "diet_stability": NAMES,
     "energy_concentration": NAMES, "frozen_figures": NAMES, "matched_share": NAMES,
     "modality_histogram": f"{NAMES}, 10", "nulls_of": NAMES,

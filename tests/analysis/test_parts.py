@@ -10,16 +10,19 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import duckdb
 import pytest
 from parts_case import analyse, files_of, given_of, stale, study_of, tables_of
 
 import analysis as room
 import analysis.inputs
+import analysis.statistic
 import storage.rows
 from analysis.parts import declared, pairs_of_seeds, versions
 from analysis.statistic import statistics
-from storage.runs import Key, last_run
+from storage.runs import Entry, Key, last_run
 
 ROOT = Path(__file__).parents[2]
 SPACE = Key("space", "planted")
@@ -31,6 +34,10 @@ def measured(seed: int) -> Key:
 
 def matched(seed: int, other: int) -> Key:
     return Key("matching", "planted", "main", seed, other_seed=other)
+
+
+def partnered(seed: int, other: int) -> Key:
+    return Key("partners", "planted", "main", seed, other_seed=other)
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +60,15 @@ def test_a_new_seed_computes_its_own_parts_and_gets_the_bytes_of_a_full_recomput
     elsewhere = shutil.copytree(seeds, tmp_path / "elsewhere")
     # Seed 1 is added to seeds 0 and 2, which are analysed first.
     before = given_of(seeds, entries, study_of([0, 2]))
-    assert set(analyse(before)) == {SPACE, measured(0), measured(2), matched(0, 2), Key("analyze")}
+    assert set(analyse(before)) == {
+        SPACE, measured(0), measured(2), matched(0, 2), partnered(0, 2), Key("analyze"),
+    }  # fmt: skip
     after = given_of(seeds, entries, study_of([0, 1, 2]))
-    assert set(analyse(after)) == {measured(1), matched(0, 1), matched(1, 2), Key("analyze")}
+    assert set(analyse(after)) == {
+        measured(1), matched(0, 1), matched(1, 2), partnered(0, 1), partnered(1, 2), Key("analyze"),
+    }  # fmt: skip
     full = given_of(elsewhere, entries, study_of([0, 1, 2]))
-    assert len(analyse(full)) == 1 + 3 + 3 + 1
+    assert len(analyse(full)) == 1 + 3 + 3 + 3 + 1
     assert files_of(after) == files_of(full)
     assert set(files_of(full)) == {f"{name}.parquet" for one in statistics() for name in one.tables}
     # The rows of seeds 0 and 2 are the same as before seed 1 was added.
@@ -91,7 +102,8 @@ def test_a_kill_in_the_last_statistic_of_the_last_part_loses_that_part(seeds: Pa
     assert killed.returncode == -signal.SIGKILL
     assert list(seeds.glob("measures/*.partial"))
     again = given_of(seeds, last_run(seeds, study).entries, study_of([0, 1, 2]))
-    assert analyse(again) == [measured(2), Key("analyze")]
+    pairs = [partnered(0, 1), partnered(0, 2), partnered(1, 2)]  # listed after the parts of SAEs
+    assert analyse(again) == [measured(2), *pairs, Key("analyze")]
 
 
 def test_a_version_makes_stale_the_parts_that_compute_it_and_the_join(
@@ -101,7 +113,12 @@ def test_a_version_makes_stale_the_parts_that_compute_it_and_the_join(
     analyse(given_of(seeds, entries, study_of([0, 1])))
     changed = shutil.copytree(room.__path__[0], tmp_path / "room")
     monkeypatch.setattr(room, "__path__", [str(changed)])
-    computes = {"geometry": {measured(0), measured(1)}, "stability": {matched(0, 1)}, "findings": set()}
+    computes = {
+        "geometry": {measured(0), measured(1)},
+        "stability": {matched(0, 1)},
+        "partners": {partnered(0, 1)},
+        "findings": set(),
+    }
     for name, parts in computes.items():
         source = (changed / f"{name}.py").read_text()
         raised, count = re.subn(r'version="(\d+)"', r'version="\g<1>0"', source)
@@ -115,24 +132,37 @@ def test_a_version_makes_stale_the_parts_that_compute_it_and_the_join(
 
 def test_a_part_reads_embeddings_and_activations_once(seeds: Path, study: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[str] = []
-    read, check = storage.rows.read, analysis.inputs._check_values
+    read, check, compute = storage.rows.read, analysis.inputs._check_values, analysis.statistic.compute
 
     def counted(store: Path, dataset: object, *options: object) -> object:
         reads.append("embeddings")
         return read(store, dataset, *options)  # type: ignore[arg-type]
 
-    def checked(con: object, part: analysis.inputs.Analysis) -> None:
-        check(con, part)  # type: ignore[arg-type]
-        for entry in part.entries:
-            if entry.kind == "export":  # the file is deleted, so a second read of it fails
-                reads.append("activations")
-                (part.store / entry.dataset.path / "0.parquet").unlink()
+    def checked(con: duckdb.DuckDBPyConnection, store: Path, exported: list[Entry]) -> None:
+        check(con, store, exported)
+        ((saes,),) = con.execute("SELECT count(DISTINCT seed) FROM activations").fetchall()
+        for entry in exported:
+            reads.append("activations")
+            file = store / entry.dataset.path / "0.parquet"
+            if saes == 1:  # the file is out of its place until the part ends, so a second read of it fails
+                gone.append((file.rename(file.with_suffix(".gone")), file))
 
+    def computed(*part: Any) -> int:
+        try:
+            return compute(*part)
+        finally:
+            for file, place in gone:
+                file.rename(place)
+            gone.clear()
+
+    gone: list[tuple[Path, Path]] = []
     monkeypatch.setattr(storage.rows, "read", counted)
     monkeypatch.setattr(analysis.inputs, "_check_values", checked)
+    monkeypatch.setattr(analysis.statistic, "compute", computed)
     analyse(given_of(seeds, last_run(seeds, study).entries, study_of([0, 1])))
-    # There is one shard. The part of the model reads its embeddings, and the parts of the two SAEs read both.
-    assert sorted(reads) == ["activations"] * 2 + ["embeddings"] * 3
+    # There is one shard. The part of the model reads its embeddings, and the parts of the two SAEs read both. The part
+    # of both SAEs reads the activations of each.
+    assert sorted(reads) == ["activations"] * 4 + ["embeddings"] * 3
 
 
 def test_pairs_of_seeds() -> None:
@@ -171,7 +201,7 @@ def test_declarations_are_read_without_loading_what_computes() -> None:
         ('Statistic("odd", VERSION, {}, make)', r"analysis/odd\.py: name, version and per of a statistic must be lit"),
         (
             'Statistic("odd", "1", {}, make, per="shard")',
-            r"analysis/odd\.py: .* sae, pair, study, not per 's",
+            r"analysis/odd\.py: .* sae, pair, seeds, models, study, not per 's",
         ),
         ('Statistic("odd")', r"analysis/odd\.py: name, version and per of a statistic must be literals"),
     ],

@@ -79,15 +79,15 @@ def test_each_variant_keeps_its_newest_complete_run_until_it_is_dropped(
     before = sorted(store.glob("*/*/dataset.json"))
     assert main(["gc", "--store", str(store), "--drop", variant]) == 0
     output = capsys.readouterr().out
-    assert "would delete 12 folders" in output
+    assert "would delete 13 folders" in output
     assert "train own main of small, run 2" in output
     assert sorted(store.glob("*/*/dataset.json")) == before
     assert main(["gc", "--store", str(store), "--yes", "--drop", variant]) == 0
     deleted = {path.parent.parent.name for path in set(before) - set(store.glob("*/*/dataset.json"))}
     assert deleted == {
-        "saes", "activations", "measures", "matchings", "tables", "reports", "layouts", "explorers",
+        "saes", "activations", "measures", "matchings", "partners", "tables", "reports", "layouts", "explorers",
     }  # fmt: skip
-    assert len(before) - len(list(store.glob("*/*/dataset.json"))) == 12
+    assert len(before) - len(list(store.glob("*/*/dataset.json"))) == 13
     assert variants(store, "small") == ["base"]
     assert computed(run_study(load_study(study), store, progress=False).run) == []
     assert main(["doctor", "--store", str(store)]) == 0

@@ -103,7 +103,7 @@ def python(code: str, study: Path, store: Path) -> Done:
 
 
 PAGES = ("report", "layout", "explorer")
-TABLES = ("space", "matching", "measures", "analyze")
+TABLES = ("space", "matching", "measures", "partners", "analyze")
 
 
 @pytest.fixture(scope="module")

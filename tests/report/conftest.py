@@ -49,6 +49,18 @@ TABLES = {
     "bridge_groups": f"{RUN}, split VARCHAR, statistic VARCHAR, jackknife_group INTEGER, value DOUBLE",
     "retrieval_groups": f"""{RUN}, split VARCHAR, intervention VARCHAR, direction VARCHAR, jackknife_group INTEGER,
         queries BIGINT, hits BIGINT""",
+    "partners": """model VARCHAR, sae VARCHAR, seed_a INTEGER, seed_b INTEGER, split VARCHAR, modality_a VARCHAR,
+        modality_b VARCHAR, concept_a INTEGER, concept_b INTEGER, correlation FLOAT, match_confidence FLOAT,
+        assigned INTEGER, assigned_correlation FLOAT, sampled_correlation FLOAT, floor FLOAT""",
+    "partner_floors": """model VARCHAR, sae VARCHAR, seed_a INTEGER, seed_b INTEGER, split VARCHAR, modality_a VARCHAR,
+        modality_b VARCHAR, draw INTEGER, value DOUBLE""",
+    "correspondence": """model_a VARCHAR, model_b VARCHAR, sae VARCHAR, seed INTEGER, split VARCHAR, modality_a VARCHAR,
+        modality_b VARCHAR, concept_a INTEGER, concept_b INTEGER, correlation FLOAT, match_confidence FLOAT,
+        assigned INTEGER, assigned_correlation FLOAT, sampled_correlation FLOAT, floor FLOAT""",
+    "correspondence_floors": """model_a VARCHAR, model_b VARCHAR, sae VARCHAR, seed INTEGER, split VARCHAR,
+        modality_a VARCHAR, modality_b VARCHAR, draw INTEGER, value DOUBLE""",
+    "subspace_matches": """model VARCHAR, sae VARCHAR, seed_a INTEGER, seed_b INTEGER, concept_id INTEGER,
+        atoms INTEGER, projection FLOAT""",
     "matched_similarity": f"{RUN}, split VARCHAR, term VARCHAR, value DOUBLE",
 }
 GEOMETRY = "model VARCHAR, subspace VARCHAR, rank INTEGER, heldout_accuracy DOUBLE"
@@ -99,6 +111,17 @@ def small_catalog(
     for (m, s, a), (n, t, b) in itertools.permutations(runs, 2):
         if m == n and (s == t or whole):
             _insert(con, "matches", [(m, s, a, t, b, i, i, 0.8 if i < 8 else 0.4) for i in range(WIDTH)])
+        if (m, s) == (n, t):
+            _insert(con, "subspace_matches", [(m, s, a, b, i, k, 0.5 + k / 40) for i in range(WIDTH) for k in (1, 16)])
+            for sides, height in ((("image", "image"), 0.8), (("image", "text"), 0.5)):
+                figures = (height, 0.1, 0, height, height, 0.2)
+                _insert(con, "partners", [(m, s, a, b, "heldout", *sides, i, 0, *figures) for i in range(WIDTH)])
+                _insert(con, "partner_floors", [(m, s, a, b, "heldout", *sides, draw, 0.2) for draw in range(3)])
+        elif s == t and a == b:
+            figures = (0.4, 0.1, 0, 0.4, 0.4, 0.2)
+            at = (m, n, s, a, "heldout", "image", "image")
+            _insert(con, "correspondence", [(*at, i, 0, *figures) for i in range(WIDTH)])
+            _insert(con, "correspondence_floors", [(*at, draw, 0.2) for draw in range(3)])
     for model in models:
         for direction in ("image_to_text", "text_to_image"):
             _insert(

@@ -9,8 +9,11 @@ import duckdb
 import numpy as np
 import pytest
 
+from analysis.correspondence import CORRESPONDENCE, CORRESPONDENCE_FLOORS
+from analysis.partners import PARTNER_FLOORS, PARTNERS
 from analysis.statistic import create_inner
-from analysis.tables import fill
+from analysis.subspace_stability import SUBSPACE_MATCHES
+from analysis.tables import empty, fill
 from storage.definitions import define
 from storage.statements import SQL
 
@@ -53,12 +56,36 @@ def con() -> duckdb.DuckDBPyConnection:
                 insert(con, "floors", ["m", sae, seed, "floor_matched", draw, i, 0.1 * i + 0.2 * draw])
                 insert(con, "floors", ["m", sae, seed, "floor_random", draw, i, 0.1])
     fill_bridges(con)
+    fill_partners(con)
     con.execute(f"CREATE TABLE saes ({RUN}, r2 DOUBLE, l0 DOUBLE, dead_fraction DOUBLE, settings VARCHAR)")
     fill(con, "nulls")
     for macro in sorted((SQL / "macros").glob("*.sql")):
         if macro.stem not in ("top_items", "retrieval_chance", "frozen_figures"):
             con.execute(macro.read_text())
     return con
+
+
+def fill_partners(con: duckdb.DuckDBPyConnection) -> None:
+    """Store the partners of seed 0 of `main` in seed 1 and in the model n, and projections of its concepts."""
+    schemas = {
+        "partners": PARTNERS, "partner_floors": PARTNER_FLOORS, "correspondence": CORRESPONDENCE,
+        "correspondence_floors": CORRESPONDENCE_FLOORS, "subspace_matches": SUBSPACE_MATCHES,
+    }  # fmt: skip
+    for name, schema in schemas.items():
+        con.register("schema_of_partners", empty(schema).to_arrow())
+        con.execute(f"CREATE TABLE {name} AS FROM schema_of_partners")
+    for i, (within, across) in enumerate(((0.9, 0.6), (0.8, 0.5), (0.4, 0.4), (None, None))):
+        for side, figure in (("image", within), ("text", across)):
+            figures = ["image", side, i, i, figure, 0.1, i, figure, figure, 0.2]
+            insert(con, "partners", ["m", "main", 0, 1, "heldout", *figures])
+        insert(con, "correspondence", ["m", "n", "main", 0, "heldout", "image", "image", *figures[2:]])
+        for m, projection in ((1, 0.5), (2, 0.5 + 0.1 * i)):
+            insert(con, "subspace_matches", ["m", "main", 0, 1, i, m, projection])
+    for draw, value in enumerate((0.1, 0.3)):
+        for side in ("image", "text"):
+            insert(con, "partner_floors", ["m", "main", 0, 1, "heldout", "image", side, draw, value])
+        insert(con, "correspondence_floors", ["m", "n", "main", 0, "heldout", "image", "image", draw, value])
+        insert(con, "null_draws", ["m", "main", 0, "subspace_stability_1", "floor_matched", draw, value])
 
 
 def fill_bridges(con: duckdb.DuckDBPyConnection) -> None:
@@ -149,6 +176,36 @@ def test_stability(con: duckdb.DuckDBPyConnection) -> None:
     # The floor of living concepts is .2 for seed 0, where concept 3 is dead, and .25 for seed 1, where none is dead.
     assert row["alive_floor_matched"] == pytest.approx(0.225)
     assert row["energy_weighted_floor_random"] == pytest.approx(0.1)
+
+
+def mean_by_energy(values: list[float]) -> float:
+    """Mean of the values of the first concepts of seed 0, weighted by their energies."""
+    weights = ENERGY[0][: len(values)]
+    return sum(w * value for w, value in zip(weights, values, strict=True)) / sum(weights)
+
+
+def test_partners_lie_between_floor_and_ceiling(con: duckdb.DuckDBPyConnection) -> None:
+    # The fourth concept has no correlation, so the means are over three concepts. The floor is (.1 + .3) / 2.
+    ceiling, figure = mean_by_energy([0.9, 0.8, 0.4]), mean_by_energy([0.6, 0.5, 0.4])
+    within, across = rows(con, "FROM partner_summary('m', 'main')")
+    for row, own in ((within, ceiling), (across, figure)):
+        assert [row[name] for name in ("correlation", "one_to_one", "figure")] == pytest.approx([own] * 3)
+        assert (row["ceiling"], row["floor"]) == pytest.approx((ceiling, 0.2))
+        assert row["match_confidence"] == pytest.approx(0.1)
+        assert row["place"] == pytest.approx((own - 0.2) / (ceiling - 0.2))
+    assert within["place"] == pytest.approx(1)
+    (other,) = rows(con, "FROM correspondence_summary('main')")
+    assert (other["figure"], other["ceiling"]) == pytest.approx((figure, ceiling))
+    assert other["place"] == pytest.approx(across["place"])
+
+
+def test_subspace_stability_is_weighted_by_energy(con: duckdb.DuckDBPyConnection) -> None:
+    (row,) = rows(con, "FROM subspace_stability('m', 'main')")  # only m = 1 has a floor
+    assert (row["atoms"], row["projection"], row["floor_matched"]) == (1, pytest.approx(0.5), pytest.approx(0.2))
+    con.execute("INSERT INTO nulls SELECT * REPLACE ('subspace_stability_2' AS statistic) FROM nulls "
+                "WHERE statistic = 'subspace_stability_1'")  # fmt: skip
+    _, row = rows(con, "FROM subspace_stability('m', 'main')")
+    assert row["projection"] == pytest.approx(mean_by_energy([0.5, 0.6, 0.7, 0.8]))
 
 
 def test_stability_by_energy_and_by_share(con: duckdb.DuckDBPyConnection) -> None:

@@ -1,0 +1,14 @@
+-- Purpose: the partner of every concept in another model: the concept of the other model's SAE, of the same setting and
+--          seed, whose codes correlate most with its own codes, on the images or the captions that all models embedded.
+--          Each pair of models is stored in both orders.
+-- Inputs:  the run's table correspondence.
+-- Columns: model_a, model_b (the two models); sae, seed; split; modality_a, modality_b ('image' or 'text', both equal: the
+--          items whose codes are compared); concept_a; concept_b (its partner: argmax over j of correlation);
+--          correlation (Pearson correlation of the two codes over the items); match_confidence (correlation less that of
+--          the second best concept); assigned (the concept of model_b in the one-to-one assignment with the largest sum of
+--          correlations), assigned_correlation (the correlation with it); sampled_correlation (the largest correlation
+--          on the images on which the floor is measured: all counted images, or 5,000 of them); floor (the same with
+--          the images permuted, mean over the draws: what chance reaches; NULL for concepts outside the sample of 1,024
+--          on which floors of wider dictionaries are measured). Columns are NULL for a concept whose codes are constant.
+-- Definition: docs/definitions.md, "Correspondence".
+CREATE VIEW correspondence AS FROM read_parquet($files, hive_partitioning = false);

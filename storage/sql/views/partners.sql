@@ -1,0 +1,15 @@
+-- Purpose: the partner of every concept in another seed of its setting: the concept of the other seed whose codes
+--          correlate most with its own codes, on the same items. Where both modalities are equal, the two seeds see the
+--          same images or the same captions; where they differ, the code of an image is compared with that of its
+--          caption. Each pair of seeds is stored in both orders.
+-- Inputs:  the run's table partners.
+-- Columns: model, sae, seed_a, seed_b (the two SAEs); split; modality_a, modality_b ('image' or 'text': the items whose codes
+--          are compared, of seed_a and of seed_b); concept_a; concept_b (its partner: argmax over j of correlation);
+--          correlation (Pearson correlation of the two codes over the items); match_confidence (correlation less that of
+--          the second best concept); assigned (the concept of seed_b in the one-to-one assignment with the largest sum of
+--          correlations), assigned_correlation (the correlation with it); sampled_correlation (the largest correlation
+--          on the images on which the floor is measured: all counted images, or 5,000 of them); floor (the same with
+--          the images permuted, mean over the draws: what chance reaches; NULL for concepts outside the sample of 1,024
+--          on which floors of wider dictionaries are measured). Columns are NULL for a concept whose codes are constant.
+-- Definition: docs/definitions.md, "Partners".
+CREATE VIEW partners AS FROM read_parquet($files, hive_partitioning = false);
