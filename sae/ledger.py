@@ -76,8 +76,8 @@ def offsets(sae: SAE, modality: str) -> tuple[Floats, Floats]:
 def pair_ledger(sae: SAE, image: np.ndarray, text: np.ndarray) -> Ledger:
     """Split the similarity of an image embedding and a caption embedding, each [d], of any norm.
 
-    With x_hat = s + b + m, where s = sum z_i D_i, b is the decoder bias and m the mean of the modality, and the residual
-    e = x - x_hat, the terms beside the pairs of concepts are:
+    With x_hat = s + b + m, where s = sum z_i D_i, b is the decoder bias and m the mean of the modality, and with the
+    residual e = x - x_hat, the terms beside the pairs of concepts are:
     `text_on_bias` <b, s_T>, `image_on_bias` <s_I, b>, `bias` |b|^2; with per-modality centring also `text_on_mean`
     <m_I, s_T>, `image_on_mean` <s_I, m_T>, `bias_on_means` <b, m_T> + <m_I, b>, `means` <m_I, m_T>; and
     `image_residual` <e_I, x_hat_T>, `text_residual` <x_hat_I, e_T>, `residuals` <e_I, e_T>.
