@@ -21,7 +21,9 @@ from storage.statements import SQL, statement
 
 NAMES = "'planted', 'main'"
 MACROS = {
-    "bridge_figures": NAMES, "concept_profile": f"{NAMES}, 0, 3", "diet_stability": NAMES,
+    "bridge_figures": NAMES, "concept_profile": f"{NAMES}, 0, 3",
+    "concept_shift": f"{NAMES}, 0, 'both', (SELECT list(image_id) FROM images), (SELECT list(image_id) FROM pairs)",
+    "diet_stability": NAMES,
     "energy_concentration": NAMES, "matched_share": NAMES, "modality_histogram": f"{NAMES}, 10", "nulls_of": NAMES,
     "retrieval_chance": "", "sensitivity": NAMES, "stability": NAMES, "stability_by_energy": NAMES,
     "stability_by_energy_share": NAMES,
