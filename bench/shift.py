@@ -36,7 +36,7 @@ def simulated(seed: int) -> pl.DataFrame:
     random = np.random.default_rng(seed)
     in_a = random.random(IMAGES) < 0.4
     rate = np.tile(np.exp(random.uniform(np.log(0.02), np.log(0.3), CONCEPTS)), (IMAGES, 1))
-    rate[np.ix_(in_a, range(PLANTED))] = rate[np.ix_(in_a, range(PLANTED))] * 2 + 0.05
+    rate[in_a, :PLANTED] = rate[in_a, :PLANTED] * 2 + 0.05
     codes = np.where(random.random(rate.shape) < rate, random.gamma(2, 0.2, rate.shape), 0)
     with catalog(codes, np.zeros((0, CONCEPTS)), np.zeros(0, np.int64), random.random(IMAGES)) as con:
         con.execute((SQL / "macros" / "concept_shift.sql").read_text())

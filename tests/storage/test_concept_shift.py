@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -12,6 +14,7 @@ from sql_case import catalog
 from storage.definitions import define
 from storage.statements import SQL
 
+Array = np.ndarray[Any, Any]
 MACRO = (SQL / "macros" / "concept_shift.sql").read_text()
 
 
@@ -38,7 +41,7 @@ def test_energies_rates_and_standard_errors_are_those_of_dense_codes(modality: s
         kinds["text"] = (z[1], groups[owner], owner)
     used = [kinds[name] for name in ("image", "text") if modality in (name, "both")]
 
-    def difference(measure, left_out: int = -1):
+    def difference(measure: Callable[[Array], Array], left_out: int = -1) -> Array:
         """Mean over kinds of the mean over a minus the mean over b, without one group of images."""
         return np.mean([
             measure(codes[np.isin(ids, a) & (group != left_out)]).mean(0)
