@@ -60,7 +60,7 @@ def con() -> duckdb.DuckDBPyConnection:
     con.execute(f"CREATE TABLE saes ({RUN}, r2 DOUBLE, l0 DOUBLE, dead_fraction DOUBLE, settings VARCHAR)")
     fill(con, "nulls")
     for macro in sorted((SQL / "macros").glob("*.sql")):
-        if macro.stem not in ("top_items", "retrieval_chance", "frozen_figures"):
+        if macro.stem not in ("concept_shift", "top_items", "retrieval_chance", "frozen_figures"):  # they read items
             con.execute(macro.read_text())
     return con
 
