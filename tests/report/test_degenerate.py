@@ -46,8 +46,7 @@ def test_every_case_is_tried() -> None:
     assert SAYS.keys() == CASES.keys()
 
 
-# A file that another test left open may be collected while this test runs: its ResourceWarning is not of this test.
-@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", CASES)
 def test_everything_is_made_and_says_what_could_not_be_computed(
     catalog: Make, config: Make, tmp_path: Path, name: str
