@@ -150,7 +150,10 @@ def write(planted: Any, folder: Path) -> None:
     pq.write_table(pa.table({"key": keys, "caption": captions}), folder / "metadata.parquet")
 
     np.save(truth / "atoms.npy", planted.atoms)
-    energy = {name: np.asarray(codes.mean(0, dtype=np.float64)) for name, codes in by_modality.items()}
+    atoms = len(planted.atoms)
+    energy = {
+        name: np.bincount(codes.indices, codes.data, atoms) / codes.shape[0] for name, codes in by_modality.items()
+    }
     total = energy["image"] + energy["text"]
     table = {
         "atom": np.arange(len(planted.atoms), dtype=np.int32),
