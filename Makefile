@@ -46,7 +46,7 @@ planted: .venv/installed
 
 # The same with vectors that look like those of a vision-language model.
 vlm-like: .venv/installed
-	$(BIN)/python bench/plant_vlm_like.py --to $(STORE)/vlm_like
+	$(BIN)/python -m bench.plant_vlm_like --to $(STORE)/vlm_like
 	$(BIN)/bridgescope run studies/vlm_like.toml --store $(STORE) --set pairs.path=$(abspath $(STORE))/vlm_like --set models.planted.spec=embeddings:$(abspath $(STORE))/vlm_like
 	$(BIN)/python -m bench.check_vlm_like --store $(STORE) --vectors $(STORE)/vlm_like
 

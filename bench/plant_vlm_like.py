@@ -1,7 +1,7 @@
 """Write paired vectors that look like a vision-language model's, made from a known dictionary.
 
-python bench/plant_vlm_like.py --to DIR [--pairs 40000] [--dim 256] [--atoms 2048] [--l0 14] [--gap 0.6] [--noise 0.25]
-                               [--kept 0.7] [--seed 0]
+python -m bench.plant_vlm_like --to DIR [--pairs 40000] [--dim 256] [--atoms 2048] [--l0 14] [--gap 0.6] [--noise 0.25]
+                                [--kept 0.7] [--seed 0]
 
 They are harder to decompose than those of bench/planted.py. The modalities are separated by a gap, and all rows lie in
 a common cone. There are more atoms than dimensions. Most atoms are rare, activations have a heavy tail, and noise has a
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from scipy import sparse
+
+from bench.planted import write
 
 BLOCK = 4096  # pairs drawn at a time
 PARTNER_COSINE = 0.4
@@ -138,40 +138,6 @@ def draw_block(world: World, kept: float, seed: int, number: int) -> tuple[list[
 
 def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def write(planted: VLMLike, folder: Path) -> None:
-    """Write vectors, metadata and truth into folder (made if absent), in the files that bench/planted.py writes."""
-    truth = folder / "truth"
-    truth.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "image.npy", planted.image)
-    np.save(folder / "text.npy", planted.text)
-    keys = [f"planted-{row:06d}" for row in range(len(planted.image))]
-    fires = (planted.codes_image + planted.codes_text).tocsr()
-    fires.sort_indices()
-    captions = ["atoms " + " ".join(map(str, row)) for row in np.split(fires.indices, fires.indptr[1:-1])]
-    pq.write_table(pa.table({"key": keys, "caption": captions}), folder / "metadata.parquet")
-
-    np.save(truth / "atoms.npy", planted.atoms)
-    by_modality = {"image": planted.codes_image, "text": planted.codes_text}
-    energy = {name: np.asarray(codes.mean(0), np.float64) for name, codes in by_modality.items()}
-    total = energy["image"] + energy["text"]
-    table = {
-        "atom": np.arange(len(planted.atoms), dtype=np.int32),
-        "kind": planted.kinds.tolist(),
-        **{f"energy_{name}": values for name, values in energy.items()},
-        "modality_score": np.divide(energy["image"], total, out=np.full(len(total), np.nan), where=total > 0),
-        **{f"fires_{name}": np.bincount(codes.indices, minlength=len(total)) for name, codes in by_modality.items()},
-    }
-    pq.write_table(pa.table(table), truth / "atoms.parquet")
-    pairs = planted.bridges.astype(np.int32)
-    pq.write_table(pa.table({"image_atom": pairs[:, 0], "text_atom": pairs[:, 1]}), truth / "bridges.parquet")
-    parts = []
-    for name, codes in by_modality.items():
-        item = np.repeat(np.arange(codes.shape[0]), np.diff(codes.indptr))
-        columns = {"modality": [name] * len(item), "item": item, "atom": codes.indices.astype(np.int32)}
-        parts.append(pa.table(columns | {"activation": codes.data}))
-    pq.write_table(pa.concat_tables(parts), truth / "codes.parquet", compression="zstd")
 
 
 def main() -> None:

@@ -9,11 +9,12 @@ points partly the same way and fires on the same pairs. These are the planted br
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy import sparse
 
 PARTNER_COSINE = 0.4
 PARTNER_RATE = 0.9  # share of the pairs in which a text partner fires if and only if its image atom fires
@@ -132,38 +133,45 @@ def _rows(random: np.random.Generator, fires: np.ndarray, D: np.ndarray) -> tupl
     return (x / norms).astype(np.float16), codes / norms
 
 
-def write(planted: Planted, folder: Path) -> None:
-    """Write vectors, metadata and truth into folder (made if absent)."""
+def write(planted: Any, folder: Path) -> None:
+    """Write vectors, metadata and truth into folder (made if absent).
+
+    planted: a named tuple with the fields of Planted; its codes may be sparse arrays.
+    """
     truth = folder / "truth"
     truth.mkdir(parents=True, exist_ok=True)
     np.save(folder / "image.npy", planted.image)
     np.save(folder / "text.npy", planted.text)
     keys = [f"planted-{row:06d}" for row in range(len(planted.image))]
-    fires = (planted.codes_image > 0) | (planted.codes_text > 0)
-    captions = ["atoms " + " ".join(map(str, np.flatnonzero(row))) for row in fires]
+    by_modality = {"image": sparse.csr_array(planted.codes_image), "text": sparse.csr_array(planted.codes_text)}
+    fires = by_modality["image"] + by_modality["text"]
+    fires.sort_indices()
+    captions = ["atoms " + " ".join(map(str, row)) for row in np.split(fires.indices, fires.indptr[1:-1])]
     pq.write_table(pa.table({"key": keys, "caption": captions}), folder / "metadata.parquet")
 
     np.save(truth / "atoms.npy", planted.atoms)
-    energy_image, energy_text = (codes.mean(0, dtype=np.float64) for codes in (planted.codes_image, planted.codes_text))
+    atoms = len(planted.atoms)
+    energy = {
+        name: np.bincount(codes.indices, codes.data, atoms) / codes.shape[0] for name, codes in by_modality.items()
+    }
+    total = energy["image"] + energy["text"]
     table = {
         "atom": np.arange(len(planted.atoms), dtype=np.int32),
         "kind": planted.kinds.tolist(),
-        "energy_image": energy_image,
-        "energy_text": energy_text,
-        "modality_score": energy_image / (energy_image + energy_text),
-        "fires_image": (planted.codes_image > 0).sum(0),
-        "fires_text": (planted.codes_text > 0).sum(0),
+        **{f"energy_{name}": values for name, values in energy.items()},
+        "modality_score": np.divide(energy["image"], total, out=np.full(len(total), np.nan), where=total > 0),
+        **{f"fires_{name}": np.bincount(codes.indices, minlength=len(total)) for name, codes in by_modality.items()},
     }
     pq.write_table(pa.table(table), truth / "atoms.parquet")
     pairs = planted.bridges.astype(np.int32)
     pq.write_table(pa.table({"image_atom": pairs[:, 0], "text_atom": pairs[:, 1]}), truth / "bridges.parquet")
     parts = []
-    for modality, codes in (("image", planted.codes_image), ("text", planted.codes_text)):
-        item, atom = np.nonzero(codes)
-        columns = {"modality": [modality] * len(item), "item": item, "atom": atom.astype(np.int32)}
-        parts.append(pa.table(columns | {"activation": codes[item, atom]}))
     # The codes are written per item, so that scores on held-out rows can be compared with the truth on the same rows.
     # By sampling alone, the truth on all rows differs from it by more than the tolerance of the comparison.
+    for name, codes in by_modality.items():
+        item = np.repeat(np.arange(codes.shape[0]), np.diff(codes.indptr))
+        columns = {"modality": [name] * len(item), "item": item, "atom": codes.indices.astype(np.int32)}
+        parts.append(pa.table(columns | {"activation": codes.data}))
     pq.write_table(pa.concat_tables(parts), truth / "codes.parquet", compression="zstd")
 
 

@@ -111,7 +111,7 @@ def jumprelu(options: Options) -> Iterator[Bar]:
     case = planted(options)
     both = {name: trained(case, options.seeds, architecture=name) for name in ("batchtopk", "jumprelu")}
     for name, values in both.items():
-        for figure in ("r2", "mcc", "l0_own"):
+        for figure in ("r2", "mcc", "l0_own", "dead"):
             yield row(f"{case.name}: {figure} of {name}", values[figure])
     yield difference(
         f"{case.name}: R2 of jumprelu less batchtopk's", both["jumprelu"]["r2"], both["batchtopk"]["r2"], 0

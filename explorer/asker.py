@@ -52,7 +52,7 @@ class Asker:
         finally:
             timer.cancel()
         if not reply:
-            self.process.wait()
+            self._end()
             self.process, self.ready = self._start(), False
             if late.is_set():
                 raise TooLong(f"stopped after {self.seconds:g} s: ask for less, or use bridgescope sql")
@@ -84,4 +84,9 @@ class Asker:
         """End the process, after the answer to the current query."""
         with self.lock:
             self.process.kill()
-            self.process.wait()
+            self._end()
+
+    def _end(self) -> None:
+        """Wait for the process, which is about to end, and close the files through which it was asked."""
+        with contextlib.suppress(BrokenPipeError), self.process:
+            pass  # leaving the context closes both files and waits

@@ -29,11 +29,13 @@ class Baseline(ABC):
 
     width: number of directions; PCA and ICA have at most d. k: codes per row.
     Codes are coefficients of unit directions, so that "the k largest" means the same for every method. Codes of PCA's
-    and ICA's own encoders are signed. Codes found by matching pursuit are not.
+    and ICA's own encoders are signed. Codes found by matching pursuit, for which the bias is subtracted from the rows,
+    are not.
     """
 
     signed = False  # whether its own encoder gives codes below 0
-    encoder = "own"  # or "pursuit"
+    encoders: tuple[str, ...] = ("pursuit",)  # those that it has
+    encoder = "pursuit"  # the one in use
     dictionary: Tensor
     bias: Tensor
 
@@ -60,20 +62,19 @@ class Baseline(ABC):
 
     def encode(self, x: Matrix) -> Tensor:
         """Codes [N, C] of rows x [N, d], at most k of them non-zero in a row. The rows are L2-normalised first."""
-        if self.encoder == "pursuit":
-            return matching_pursuit(self._centred(x), self.dictionary, self.k)
-        return self._own_codes(x)
-
-    @abstractmethod
-    def _own_codes(self, x: Matrix) -> Tensor:
-        """`encode` with the method's own encoder."""
+        return matching_pursuit(self._centred(x), self.dictionary, self.k)
 
     def decode(self, codes: Matrix) -> Tensor:
         """Reconstructions [N, d]: codes @ dictionary + bias."""
         return torch.addmm(self.bias, torch.as_tensor(codes).float(), self.dictionary)
 
     def encoding(self, encoder: str, k: int | None = None) -> Self:
-        """The same fitted method with an encoder, "own" or "pursuit", and another number of codes per row, if given."""
+        """The same fitted method with one of its `encoders`, and another number of codes per row, if given.
+
+        Raises ValueError for an encoder that the method does not have.
+        """
+        if encoder not in self.encoders:
+            raise ValueError(f"{type(self).__name__} has the encoder {' and '.join(self.encoders)}, not {encoder!r}")
         other = copy.copy(self)
         other.encoder, other.k = encoder, self.k if k is None else k
         return other
@@ -82,7 +83,22 @@ class Baseline(ABC):
         return unit(x) - self.bias
 
 
-class PCA(Baseline):
+class Encoding(Baseline):
+    """A baseline that also has an encoder of its own, which it uses unless `encoding` asks for pursuit."""
+
+    encoders = ("own", "pursuit")
+    encoder = "own"
+
+    def encode(self, x: Matrix) -> Tensor:
+        """Codes [N, C] of rows x [N, d] with the encoder in use. The rows are L2-normalised first."""
+        return self._own_codes(x) if self.encoder == "own" else super().encode(x)
+
+    @abstractmethod
+    def _own_codes(self, x: Matrix) -> Tensor:
+        """`encode` with the method's own encoder."""
+
+
+class PCA(Encoding):
     """Principal components about the mean of the two modality means. Codes: the k coefficients largest by magnitude."""
 
     signed = True
@@ -97,7 +113,7 @@ class PCA(Baseline):
         return largest(self._centred(x) @ self.dictionary.T, self.k)
 
 
-class ICA(Baseline):
+class ICA(Encoding):
     """FastICA (Hyvarinen 1999) of a sample of rows, half of each modality.
 
     Codes: each source times the norm of its direction; the k largest by magnitude are kept.
@@ -120,16 +136,7 @@ class ICA(Baseline):
         return largest(self._centred(x) @ self.unmixing.T, self.k)
 
 
-class Pursuit(Baseline):
-    """A method whose codes are found by non-negative matching pursuit, after the mean is subtracted from the rows."""
-
-    encoder = "pursuit"
-
-    def _own_codes(self, x: Matrix) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} has no encoder but matching pursuit")
-
-
-class RandomDirections(Pursuit):
+class RandomDirections(Baseline):
     """Directions drawn uniformly on the sphere, to show what pursuit reaches without a learned dictionary."""
 
     def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
@@ -137,14 +144,14 @@ class RandomDirections(Pursuit):
         return torch.randn(self.width, image.shape[1], generator=generator), self.bias
 
 
-class DataSample(Pursuit):
+class DataSample(Baseline):
     """A sample of training rows minus the mean, half of each modality."""
 
     def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
         return torch.cat(sample(image, text, self.width, self.seed)) - self.bias, self.bias
 
 
-class SphericalKMeans(Pursuit):
+class SphericalKMeans(Baseline):
     """Centres of spherical k-means (Dhillon & Modha 2001) on rows minus the mean, after KMEANS_PASSES passes."""
 
     def _fit(self, image: Matrix, text: Matrix) -> tuple[Tensor, Tensor]:
@@ -160,7 +167,7 @@ class SphericalKMeans(Pursuit):
         return centres, self.bias
 
 
-class NMF(Pursuit):
+class NMF(Baseline):
     """Non-negative factors of rows x (minus the mean) that are split by sign: [max(x, 0), max(-x, 0)].
 
     A direction is a factor's positive half minus its negative half. Codes are found by pursuit: NMF's own codes are
@@ -188,7 +195,7 @@ class NMF(Pursuit):
         return directions, self.bias
 
 
-class KMeans(Baseline):
+class KMeans(Encoding):
     """Minibatch k-means (Sculley 2010). A row is rebuilt as its nearest centre; its only code is the centre's norm."""
 
     norms: Tensor  # [C]

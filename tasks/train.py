@@ -18,7 +18,7 @@ from tasks.stage import Runtime, stage
 log = logging.getLogger("bridgescope")
 
 
-@stage("saes", version="5", volatile=("training.parquet",), resumes=True, on_device=True, threads=1)
+@stage("saes", version="6", volatile=("training.parquet",), resumes=True, on_device=True, threads=1)
 def sae(
     out: Path,
     pairs: list[Dataset],

@@ -96,6 +96,7 @@ analyse(given_of(store, last_run(store, sys.argv[2]).entries, study_of([0, 1, 2]
 """
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_last_statistic_of_the_last_part_loses_that_part(seeds: Path, study: str) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     killed = subprocess.run([sys.executable, "-c", KILLED, str(seeds), study], env=environment, cwd=ROOT, check=False)

@@ -137,3 +137,12 @@ def test_values_become_json_without_loss() -> None:
 def test_csv_quotes_what_must_be(con: duckdb.DuckDBPyConnection) -> None:
     answer = answered(con.cursor(), 'SELECT \'a,b\' AS "x ""y", chr(10) AS line, NULL AS nothing')
     assert as_csv(answer) == '"x ""y",line,nothing\n"a,b","\n",\n'
+
+
+def test_a_closed_asker_leaves_no_file_open(tmp_path: Path) -> None:
+    asker = Asker(tmp_path, "absent", 1)
+    asker.close()
+    assert asker.process.stdin is not None
+    assert asker.process.stdout is not None
+    assert (asker.process.stdin.closed, asker.process.stdout.closed) == (True, True)
+    assert asker.process.returncode is not None

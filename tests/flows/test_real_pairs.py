@@ -55,6 +55,7 @@ def few_emoji(downloads: Path) -> None:
     path.with_name(path.name + ".integrity").write_text(f"sha512-{total}\n")
 
 
+@pytest.mark.slow
 def test_a_study_of_real_pairs_counts_the_broken_picture_and_uses_all_others(tmp_path: Path) -> None:
     store = tmp_path / "store"
     few_emoji(store / "downloads")

@@ -105,6 +105,7 @@ def test_deleting_one_sae_trains_that_one_and_equal_bytes_rerun_nothing_else(cop
     assert computed(again.run) == [("train", 1)]
 
 
+@pytest.mark.slow
 def test_an_sae_with_other_bytes_reruns_just_what_hangs_on_it(
     copy: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

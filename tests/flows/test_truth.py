@@ -58,6 +58,7 @@ def l0(store: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[
     return out.split()[1], errors
 
 
+@pytest.mark.slow
 def test_a_run_of_one_stage_shows_nothing_that_was_made_from_other_datasets(
     copy: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
