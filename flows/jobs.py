@@ -337,7 +337,7 @@ def activations(given: Given) -> list[Job]:
     return jobs
 
 
-ANALYZED = ("acquire", "embed", "train", "export")  #: kinds of dataset that the stage analyze reads
+ANALYZED = ("acquire", "labels", "embed", "train", "export")  #: kinds of dataset that the stage analyze reads
 REPORTED = (*ANALYZED, "ledger", "frontier", "analyze")  #: kinds of dataset that the page and the explorer show
 
 
@@ -381,7 +381,9 @@ def spaces(given: Given) -> list[Job]:
     study, of = given.study, versions("model")
     jobs = []
     for model in study.models:
-        entries = [e.argument() for e in (*given.state.of("acquire"), *given.state.of("embed", model=model.name))]
+        state = given.state
+        of_model = *state.of("acquire"), *state.of("labels"), *state.of("embed", model=model.name)
+        entries = [e.argument() for e in of_model]
         inputs = {"entries": entries, "heldout": study.pairs.heldout, "split": study.analyze.split, "statistics": of}
         jobs.append(Job(Key("space", model.name), space, inputs if given.is_embedded(model.name) else None))
     return jobs
@@ -409,6 +411,7 @@ def parts_of_saes(given: Given) -> list[Job]:
     jobs = []
     for model in study.models:
         pairs, embedded = state.of("acquire"), state.of("embed", model=model.name)
+        shared = *pairs, *state.of("labels"), *embedded
         own = state.dataset("space", model=model.name) if given.is_embedded(model.name) else None
         for setting in study.settings():
             for seed in setting.seeds:
@@ -416,7 +419,7 @@ def parts_of_saes(given: Given) -> list[Job]:
                 trained, exported = state.dataset("train", **at), state.of("export", **at)
                 inputs = None
                 if own and trained and len(exported) == len(pairs):
-                    entries = [e.argument() for e in (*pairs, *embedded, *state.of("train", **at), *exported)]
+                    entries = [e.argument() for e in (*shared, *state.of("train", **at), *exported)]
                     inputs = {"entries": entries, "space": own, "path": trained.path, **options}
                     inputs["data_half"] = getattr(setting, "data_half", None)
                 jobs.append(Job(Key("measures", model.name, setting.name, seed), measures, inputs))
