@@ -71,7 +71,9 @@ def _side(
 ) -> Side:
     """One side of the split. of_image, label: each image with each of its labels, sorted by image."""
     values = {"split": split}
-    images = frame(con, "SELECT image_id FROM images WHERE split = $split ORDER BY image_id", values)["image_id"].to_numpy()
+    images = frame(con, "SELECT image_id FROM images WHERE split = $split ORDER BY image_id", values)[
+        "image_id"
+    ].to_numpy()
     if modality == "image":
         items, image = images, np.arange(len(images))
     else:

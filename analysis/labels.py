@@ -114,9 +114,7 @@ def permuted(sides: Sides, given: LabelledItems, draws: int, seed: int) -> np.nd
     return np.stack(drawn) if drawn else np.empty((0, len(given.kinds), len(sides.train.silent)), np.float32)
 
 
-def _best(
-    sides: Sides, given: LabelledItems, train: np.ndarray | None, heldout: np.ndarray | None
-) -> Iterator[Best]:
+def _best(sides: Sides, given: LabelledItems, train: np.ndarray | None, heldout: np.ndarray | None) -> Iterator[Best]:
     training = label_auc(sides.train, given.train.labelled, train)
     measured = label_auc(sides.heldout, given.heldout.labelled, heldout)
     concepts = np.arange(len(training))
