@@ -22,7 +22,7 @@ class Labelled(NamedTuple):
 
     start: Ints  # [n+1] int64: the labels of image r are labels[start[r]] .. labels[start[r+1]-1], without repeats
     labels: Ints  # int32
-    count: int  # L, number of labels
+    total: int  # L, number of labels
 
     def positives(self, items: Ints, order: Ints) -> Ints:
         """Number of items [L] int64 that have each label. items [n]: number of items of each image.
@@ -32,7 +32,7 @@ class Labelled(NamedTuple):
         taken = np.empty(len(order))
         taken[order] = items
         weight = np.repeat(taken, np.diff(self.start))
-        return np.rint(np.bincount(self.labels, weight, minlength=self.count)).astype(np.int64)
+        return np.rint(np.bincount(self.labels, weight, minlength=self.total)).astype(np.int64)
 
 
 class Ranked(NamedTuple):
@@ -76,13 +76,14 @@ def ranked(codes: Codes, image: Ints, images: int, concepts: Ints, width: int) -
 def label_auc(ranks: Ranked, labelled: Labelled, order: Ints | None = None) -> np.ndarray:
     """AUC [C, L] float64 of each concept's activation as a classifier of each label.
 
-    It is (wins + ties / 2) / (positives * negatives) over all pairs of an item with the label and one without; NaN where
-    a label has no positive or no negative items. order [n]: a permutation, image r takes the labels of image order[r].
+    It is (wins + ties / 2) / (positives * negatives) over all pairs of an item with the label and one without; NaN
+    where a label has no positive or no negative items. order [n]: a permutation, image r takes the labels of image
+    order[r].
     Source: docs/definitions.md, "Labels of concepts"; the rank sum is that of Mann and Whitney.
     """
     if order is None:
         order = np.arange(len(labelled.start) - 1)
-    sums = np.zeros((len(ranks.start) - 1, labelled.count), np.int64)
+    sums = np.zeros((len(ranks.start) - 1, labelled.total), np.int64)
     sum_by_label_(*ranks[:3], np.asarray(order, np.int64), labelled.start, labelled.labels, sums)
     positives = labelled.positives(ranks.items, order)
     negatives = int(ranks.items.sum()) - positives

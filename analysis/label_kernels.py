@@ -1,4 +1,7 @@
-"""Loops over sparse codes and labels, compiled by numba. The functions read and fill plain arrays; callers check them."""
+"""Loops over sparse codes and labels, compiled by numba.
+
+The functions read and fill plain arrays; callers check the input.
+"""
 
 import numba
 import numpy as np

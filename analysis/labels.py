@@ -82,12 +82,12 @@ def of_sae(
             rows, null = _rows(kind, bests[place], nulls[:, place], given), nulls[:, place][:, counts[own]]
             tables.append(table({**keys, "concept_id": own, "modality": modality, **rows}, CONCEPT_LABELS))
             drawn.setdefault(kind.name, []).append(null)
-    rows = [
+    of_draws = [
         {**keys, "null": "labels_permuted", "draw": draw, "statistic": f"label_auc_{name}", "value": value}
         for name, parts in drawn.items()
         for draw, value in enumerate(_means(np.concatenate(parts, axis=1)))
     ]
-    return pl.concat(tables).sort("concept_id", "name"), table_of_rows(rows, NULL_DRAWS)
+    return pl.concat(tables).sort("concept_id", "name"), table_of_rows(of_draws, NULL_DRAWS)
 
 
 def best_labels(sides: Sides, given: LabelledItems) -> list[Best]:

@@ -381,9 +381,7 @@ def spaces(given: Given) -> list[Job]:
     study, of = given.study, versions("model")
     jobs = []
     for model in study.models:
-        state = given.state
-        of_model = *state.of("acquire"), *state.of("labels"), *state.of("embed", model=model.name)
-        entries = [e.argument() for e in of_model]
+        entries = [e.argument() for e in (*given.state.of("acquire"), *given.state.of("embed", model=model.name))]
         inputs = {"entries": entries, "heldout": study.pairs.heldout, "split": study.analyze.split, "statistics": of}
         jobs.append(Job(Key("space", model.name), space, inputs if given.is_embedded(model.name) else None))
     return jobs

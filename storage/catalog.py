@@ -94,7 +94,10 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
             view = f"CREATE VIEW {table} AS FROM read_parquet({literal(parquet)}, hive_partitioning = false)"
             con.execute(statement(f"views/{table}", files=parquet) if has_statement else view)
         for macro in sorted((SQL / "macros").glob("*.sql")):
-            con.execute(macro.read_text())
+            try:
+                con.execute(macro.read_text())
+            except duckdb.CatalogException as error:  # DuckDB refuses a macro over a table that an old run lacks
+                log.debug("the catalog has no macro %s: %s", macro.stem, error)
     return files
 
 

@@ -26,7 +26,7 @@ Entries = list[dict[str, Any]]  #: entries of a run, each as a dict
 def space(out: Path, entries: Entries, heldout: float, split: str, statistics: dict[str, str], runtime: Runtime) -> int:
     """Compute the statistics of one model's embeddings that need no SAE: modality subspaces and retrieval.
 
-    entries: the shards of pairs, the labels if there are any, and the model's embeddings. statistics: the versions of the statistics of this part.
+    entries: the shards of pairs and the model's embeddings. statistics: the versions of the statistics of this part.
     Raises BadInput where the split has no images or no captions.
     """
     from analysis.inputs import Analysis
@@ -50,7 +50,8 @@ def measures(
     """Compute the statistics of one SAE.
 
     entries: the shards of pairs, the labels if there are any, the model's embeddings, the SAE and its activations.
-    space: the model's dataset of `space`. path: the folder of the SAE, for the table saes. statistics: the versions of the statistics of this part.
+    space: the model's dataset of `space`. path: the folder of the SAE, for the table saes. statistics: the versions of
+    the statistics of this part.
     Raises BadInput for activations that are missing or not above 0. The message names the file and the command to run.
     """
     from analysis.inputs import Analysis
