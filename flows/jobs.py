@@ -338,7 +338,7 @@ def activations(given: Given) -> list[Job]:
     return jobs
 
 
-ANALYZED = ("acquire", "embed", "train", "export")  #: kinds of dataset that the stage analyze reads
+ANALYZED = ("acquire", "labels", "embed", "train", "export")  #: kinds of dataset that the stage analyze reads
 REPORTED = (*ANALYZED, "ledger", "frontier", "analyze")  #: kinds of dataset that the page and the explorer show
 
 
@@ -412,6 +412,7 @@ def parts_of_saes(given: Given) -> list[Job]:
     jobs = []
     for model in study.models:
         pairs, embedded = state.of("acquire"), state.of("embed", model=model.name)
+        shared = *pairs, *state.of("labels"), *embedded
         own = state.dataset("space", model=model.name) if given.is_embedded(model.name) else None
         judged = [] if judge in (None, model.name) else [e.argument() for e in state.of("embed", model=judge)]
         if judge not in (None, model.name) and not given.is_embedded(str(judge)):
@@ -422,7 +423,7 @@ def parts_of_saes(given: Given) -> list[Job]:
                 trained, exported = state.dataset("train", **at), state.of("export", **at)
                 inputs = None
                 if own and trained and len(exported) == len(pairs):
-                    entries = [e.argument() for e in (*pairs, *embedded, *state.of("train", **at), *exported)]
+                    entries = [e.argument() for e in (*shared, *state.of("train", **at), *exported)]
                     inputs = {"entries": entries, "space": own, "path": trained.path, **options}
                     inputs["data_half"] = getattr(setting, "data_half", None)
                     inputs["twin_of"] = getattr(setting, "twin_of", None)

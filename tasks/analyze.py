@@ -51,9 +51,10 @@ def measures(
 ) -> int:
     """Compute the statistics of one SAE.
 
-    entries: the shards of pairs, the model's embeddings, the SAE and its activations. space: the model's dataset of
-    `space`. path: the folder of the SAE, for the table saes. statistics: the versions of the statistics of this part.
-    twin_of: the setting whose frozen twin the SAE is. independent: embeddings of the same shards by another model.
+    entries: the shards of pairs, the labels if there are any, the model's embeddings, the SAE and its activations.
+    space: the model's dataset of `space`. path: the folder of the SAE, for the table saes. statistics: the versions of
+    the statistics of this part. twin_of: the setting whose frozen twin the SAE is. independent: embeddings of the same
+    shards by another model.
     Raises BadInput for activations that are missing or not above 0. The message names the file and the command to run.
     """
     from analysis.inputs import Analysis

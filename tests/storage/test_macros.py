@@ -57,6 +57,8 @@ def con() -> duckdb.DuckDBPyConnection:
                 insert(con, "floors", ["m", sae, seed, "floor_random", draw, i, 0.1])
     fill_bridges(con)
     fill_partners(con)
+    con.execute(f"""CREATE TABLE concept_labels ({RUN}, concept_id INTEGER, name VARCHAR, label VARCHAR,
+        above_null BOOLEAN)""")
     con.execute(f"CREATE TABLE saes ({RUN}, r2 DOUBLE, l0 DOUBLE, dead_fraction DOUBLE, settings VARCHAR)")
     fill(con, "nulls")
     for macro in sorted((SQL / "macros").glob("*.sql")):

@@ -1,0 +1,16 @@
+-- Purpose: the label that each concept separates best, one row per concept and name of labels, beside permuted labels.
+-- Inputs:  the run's table concept_labels.
+-- Columns: model, sae, seed, concept_id; modality (of the items that are counted: 'image' where at least half of the
+--          concept's energy is on images, else 'text'; captions have the labels of their image); name (of the labels,
+--          as in the view labels); label (of this name, the label that the concept's activation tells best from the
+--          rest, by AUC on training items); training_auc (that AUC on training items, too high since it chose the
+--          label); auc (how well the activation finds the items with the label among the held-out items: the share of
+--          pairs of an item with the label and one without in which the first has the higher activation, a tie counts
+--          one half; .5 is chance, 1 is perfect); null_mean, null_q975 (mean and 97.5 % quantile of the held-out AUC
+--          when labels are permuted over images and the label is chosen anew); above_null (auc > null_q975);
+--          positives (number of held-out items with the label); draws (number of permutations).
+-- Definition: docs/definitions.md, "Labels of concepts". AUC = (wins + ties / 2) / (positives * negatives). A label counts
+--          where at least 20 items of this modality have it, and as many do not, on either side of the split. Concepts
+--          that fire on no training item of their modality are left out. The table is empty where the source has no
+--          labels or nothing is held out.
+CREATE VIEW concept_labels AS FROM read_parquet($files, hive_partitioning = false);
