@@ -28,7 +28,7 @@ from tiny_models import build
 import sae
 import tasks
 from flows.config import Study, load_study
-from flows.jobs import STEPS, Given
+from flows.jobs import STEPS, Given, correspondences
 from flows.stages import STAGES
 from sae.model import Config
 from storage.dataset import Dataset, address, materialize
@@ -88,6 +88,19 @@ k = [2]
 [analyze]
 split = "all"
 min_pairs = 2
+"""
+#: Two models of the same items. Only what compares models is recorded of this study.
+TWO_MODELS = """
+[[models]]
+name = "other"
+spec = "embeddings:vectors"
+[[saes]]
+name = "main"
+width = 16
+k = 3
+seeds = [0]
+[analyze]
+split = "all"
 """
 PICTURES = """
 name = "pictures"
@@ -201,19 +214,31 @@ def written_down(seed: int, width: int = 16) -> sae.SAE:
 
 
 def told(made: Made, study: Study) -> State:
-    """Store the SAEs of `written_down` with training curves of one point. Returns a state with their entries."""
+    """Store the SAEs of `written_down` with training curves of one point. Returns a state with their entries.
+
+    The SAEs of the second model are those of the seeds from 10 on.
+    """
     state = State()
-    for seed in study.saes[0].seeds:
+    for first, model in enumerate(study.models):
+        for seed in study.saes[0].seeds:
 
-        def body(out: Path, seed: int = seed) -> int:
-            written_down(seed).save(out)
-            point = {"step": 1, "epoch": 1.0, "loss": 0.5, "r2": 0.5, "l0": 3.0, "dead_fraction": 0.0}
-            pl.DataFrame([{**point, "rows_per_second": 1.0}]).write_parquet(out / "training.parquet")
-            return 480
+            def body(out: Path, drawn: int = seed + 10 * first) -> int:
+                written_down(drawn).save(out)
+                point = {"step": 1, "epoch": 1.0, "loss": 0.5, "r2": 0.5, "l0": 3.0, "dead_fraction": 0.0}
+                pl.DataFrame([{**point, "rows_per_second": 1.0}]).write_parquet(out / "training.parquet")
+                return 480
 
-        dataset = materialize(made.store, address("saes", "golden", {"seed": seed}), body)
-        state.add(Entry(kind="train", model="own", sae="main", seed=seed, dataset=dataset))
+            dataset = materialize(made.store, address("saes", "golden", {"seed": seed + 10 * first}), body)
+            state.add(Entry(kind="train", model=model.name, sae="main", seed=seed, dataset=dataset))
     return state
+
+
+def compared(made: Made, study: Study) -> None:
+    """Record what compares the models of a study, and nothing else of it."""
+    unrecorded = Made(made.store)
+    state = unrecorded.study(study, "export", told(made, study))
+    for job in correspondences(Given(study, state, None, made.store)):
+        made.make(job.stage, str(job.key), **job.arguments())
 
 
 def pictures(folder: Path) -> None:
@@ -258,6 +283,7 @@ def make_all(folder: Path) -> dict[str, Figures]:
     written_down(5, width=24).save(folder / "checkpoint")
     made = trainings(folder, TRAINED + IMPORTED)
     (folder / "told.toml").write_text(VECTORS + WRITTEN_DOWN)
+    (folder / "two.toml").write_text(VECTORS + TWO_MODELS)
     pictures(folder / "pictures")
     fixed_clip(folder / "clip")
     (folder / "pictures.toml").write_text(PICTURES)
@@ -269,6 +295,7 @@ def make_all(folder: Path) -> dict[str, Figures]:
     with in_this_process():
         study = load_study(folder / "told.toml")
         made.study(study, "report", told(made, study))
+        compared(made, load_study(folder / "two.toml"))
         state = made.study(load_study(folder / "pictures.toml"), "embed")
         made.study(load_study(folder / "repeated.toml"), "acquire")
         pairs = [e.dataset for e in state.of("acquire")]
