@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from bridges_case import CLASS_LIST, case, pairs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_bridges import CLASS_LIST, case, pairs_of
 
 import analysis.class_totals as room
 from analysis.bridges import figures
