@@ -108,6 +108,16 @@ def test_captions_are_text_never_markup(page: str) -> None:
     assert "<script>alert(1)</script> & \"quotes\" 'single'" in alternatives
 
 
+def test_labels_stand_beside_chance_and_baselines(page: str) -> None:
+    text = " ".join(ParsedPage(page).text.split())
+    # The seeds have a mean AUC of .9 and .8, permuted labels one of .5.
+    assert "main one group 3 0.850 0.800 0.900 0.500 0.500 100 %" in text
+    # All stored bridges but that of concept 0 with itself join two concepts of one label; at random, each of seven
+    # image concepts has the label of one of seven text concepts.
+    assert "main one group bridge 7 100 % 100 % 100 % 14 % 100 %" in text
+    assert "main one image group 1 1 0.700 0.700 0.700 0.600 0.650 0.800 0.850" in text
+
+
 def test_every_figure_and_table_has_sql_that_runs(page: str, con: duckdb.DuckDBPyConnection) -> None:
     parsed = ParsedPage(page)
     assert parsed.without_sql == []
