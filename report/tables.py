@@ -118,7 +118,7 @@ COLUMNS = {
     "probing": [
         SAE, MODEL, Column("modality", "items", WORDS), Column("name", "labels", WORDS),
         Column("labels", "number", COUNT), Column("features", "concepts read", COUNT),
-        Column("concepts", "accuracy", 3), Column("low", "lowest", 3), Column("high", "highest", 3), *BESIDE_TWIN,
+        Column("concepts", "accuracy", 3), Column("low", "lowest", 3), Column("high", "highest", 3), BESIDE_TWIN[0],
         Column("pca", "first components", 3),
         Column("pca_chosen", "chosen components", 3), Column("all_concepts", "all concepts", 3),
         Column("embedding", "embedding", 3),
@@ -215,7 +215,7 @@ CAPTIONS = {
         "Balanced accuracy on held-out items of a linear probe, mean over labels; .5 is chance. The concepts are those "
         "whose mean activation differs most on training items. First components: as many principal components of the "
         "embeddings; chosen components: chosen for each label as concepts are. All concepts and the whole embedding "
-        "are the same in each row of the items. Excess: the share of the way from the best frozen twin to 1.",
+        "are the same in each row of the items.",
     ),
     "bridge_figures": (
         "Bridges, with their nulls",

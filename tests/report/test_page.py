@@ -121,14 +121,14 @@ def test_labels_stand_beside_chance_and_baselines(page: str) -> None:
 def test_every_figure_and_table_has_sql_that_runs(page: str, con: duckdb.DuckDBPyConnection) -> None:
     parsed = ParsedPage(page)
     assert parsed.without_sql == []
-    assert figures(parsed) == {*ALWAYS, "models", "diets", "retrieval", "alignment", "frontier"}
+    assert figures(parsed) == {*ALWAYS, "models", "diets", "retrieval", "alignment", "frontier", "probing"}
     for statement in parsed.statements:
         con.execute(statement)
     shown = [tag for tag, attributes in parsed.tags if attributes.get("role") == "img"]
-    # Five figures have one panel for each of the 2 models. Two figures (models side by side, energy) have one panel.
+    # Six figures have one panel for each of the 2 models. Two figures (models side by side, energy) have one panel.
     # The bridge matrix has 4 panels, one per model and score. Two figures have 8: the alignment one per model and
     # subspace, the frontier one per model, modality and kind of encoder.
-    assert len(shown) == 5 * 2 + 2 * 1 + 1 * 4 + 2 * 8
+    assert len(shown) == 6 * 2 + 2 * 1 + 1 * 4 + 2 * 8
 
 
 def test_questions_to_paste_run(page: str, con: duckdb.DuckDBPyConnection) -> None:
