@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from analysis.stability import match
 from bench.bars import Bar, at_least, at_most, finish
 from bench.frozen_bars import beats_frozen
+from bench.label_bars import labels_found
 from sae import SAE
 from storage import open_catalog
 from storage.catalog import frame
@@ -45,7 +46,8 @@ def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
     """Each measured figure of the planted study, with the bar that it must reach."""
     con = open_catalog(store, study)
     atoms = np.load(vectors / "truth" / "atoms.npy")
-    planted = set(pl.read_parquet(vectors / "truth" / "bridges.parquet", glob=False).iter_rows())
+    bridges = pl.read_parquet(vectors / "truth" / "bridges.parquet", glob=False)
+    planted = set(bridges.iter_rows())
     scores, firings = true_scores(vectors, con, len(atoms))
     asked = firings >= FEWEST_FIRINGS
     rows = []
@@ -76,6 +78,7 @@ def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
         atom_of = {int(concept): atom for atom, concept in enumerate(of_atom)}
         hits = [(atom_of.get(i), atom_of.get(j)) in planted for i, j in top.iter_rows()]
         rows.append(at_least(f"seed {seed}: precision of the top 50 bridges", np.mean(hits), 0.95))
+        rows += labels_found(con, model, sae, seed, of_atom, bridges.to_numpy())
         rows += nulls(con, model, sae, seed, dictionary)
         for a, b, value in frame(con, f"SELECT seed_a, seed_b, alive FROM stability('{model}', '{sae}')").iter_rows():
             if a == seed:

@@ -147,7 +147,12 @@ def write(planted: Any, folder: Path) -> None:
     fires = by_modality["image"] + by_modality["text"]
     fires.sort_indices()
     captions = ["atoms " + " ".join(map(str, row)) for row in np.split(fires.indices, fires.indptr[1:-1])]
-    pq.write_table(pa.table({"key": keys, "caption": captions}), folder / "metadata.parquet")
+    # The labels of a pair: the planted bridges whose image atom fires in its image.
+    of_bridges = by_modality["image"][:, planted.bridges[:, 0]]
+    of_bridges.sort_indices()
+    labels = [list(map(str, row)) for row in np.split(of_bridges.indices, of_bridges.indptr[1:-1])]
+    table = pa.table({"key": keys, "caption": captions, "bridge": pa.array(labels, pa.list_(pa.string()))})
+    pq.write_table(table, folder / "metadata.parquet")
 
     np.save(truth / "atoms.npy", planted.atoms)
     atoms = len(planted.atoms)
@@ -155,14 +160,14 @@ def write(planted: Any, folder: Path) -> None:
         name: np.bincount(codes.indices, codes.data, atoms) / codes.shape[0] for name, codes in by_modality.items()
     }
     total = energy["image"] + energy["text"]
-    table = {
+    of_atoms = {
         "atom": np.arange(len(planted.atoms), dtype=np.int32),
         "kind": planted.kinds.tolist(),
         **{f"energy_{name}": values for name, values in energy.items()},
         "modality_score": np.divide(energy["image"], total, out=np.full(len(total), np.nan), where=total > 0),
         **{f"fires_{name}": np.bincount(codes.indices, minlength=len(total)) for name, codes in by_modality.items()},
     }
-    pq.write_table(pa.table(table), truth / "atoms.parquet")
+    pq.write_table(pa.table(of_atoms), truth / "atoms.parquet")
     pairs = planted.bridges.astype(np.int32)
     pq.write_table(pa.table({"image_atom": pairs[:, 0], "text_atom": pairs[:, 1]}), truth / "bridges.parquet")
     parts = []

@@ -2,10 +2,10 @@
 
 python bench/stats.py [--work DIR] [--only SECTION ...]
 
-Sections: planted, paper, kernel, geometry, stability, adhoc, growth. Each runs in a separate process, so that its peak
-memory is measured alone. Writes bench/results/stats.json, a list of {name, value, unit, bar, holds}; bar is empty for a
-figure that is only printed. Ends with 1 when a bar is not met. Run it while nothing else is running. The synthetic data
-is written to --work at the first run.
+Sections: planted, paper, kernel, geometry, labels, stability, adhoc, growth. Each runs in a separate process, so that
+its peak memory is measured alone. Writes bench/results/stats.json, a list of {name, value, unit, bar, holds}; bar is
+empty for a figure that is only printed. Ends with 1 when a bar is not met. Run it while nothing else is running. The
+synthetic data is written to --work at the first run.
 """
 
 import argparse
@@ -198,6 +198,50 @@ def geometry(work: Path) -> Iterator[Bar]:
     yield row("geometry: one model and SAE", seconds + of_sae + mono, "s", 120)
 
 
+def labels(work: Path) -> Iterator[Bar]:
+    """Time the statistics of labels, of one SAE and of a model, with as many categories as COCO has."""
+    import duckdb
+    import numpy as np
+    import polars as pl
+
+    from analysis import embedding_probing, probing
+    from analysis import labels as of_concepts
+    from analysis.inputs import keys_of
+    from analysis.statistic import create_inner
+    from analysis.tables import fill
+    from analysis.usage import CountedSAE, fill_concepts
+    from storage.catalog import create_views
+    from storage.runs import last_run
+
+    run = last_run(planted_store(work, 600_000), "paper-scale")
+    keys, width, random = keys_of(run.of("train")[0]), 8192, np.random.default_rng(0)
+    with duckdb.connect(config={"threads": 1}) as con:
+        create_views(con, work / "paper-600000", [e for e in run.entries if e.kind != "analyze"], 0.2)
+        create_inner(con)
+        # An image has three categories on average; the rarest is on one image of 600, as in COCO.
+        rates = np.clip(random.lognormal(-3.8, 1, 80), 0.0017, 0.5)
+        image, category = np.nonzero(random.random((118_000, 80)) < rates * 3 / rates.sum())
+        given = pl.DataFrame({"image_id": image, "name": "category", "label": [f"category {c}" for c in category]})
+        con.register("labels", given.to_arrow())
+        fill_concepts(con, [CountedSAE(**keys, width=width)], "heldout")
+        fill(con, "concepts")
+        fill(con, "codes", **keys, split="all")
+        seconds, (best, _) = timed(lambda: of_concepts.of_sae(con, keys, width))
+        yield row("labels: best label of every concept, with permutations", seconds, "s", 20)
+        own, rows = timed(lambda: probing.of_sae(con, keys, width))
+        yield row("labels: probes on concepts", own, "s", 15)
+        drawn = list(probing.drawn_items(con))
+        vectors = [random.standard_normal((20_000, 512)).astype(np.float32) for _ in drawn]
+        of_model, _ = timed(
+            lambda: [embedding_probing.baselines(con, d, x) for d, x in zip(drawn, vectors, strict=True)]
+        )
+        yield row("labels: probes on embeddings, once a model", of_model, "s", 30)
+        yield row("labels: mean AUC of labels without meaning", float(best["auc"].mean()), "")
+        yield row("labels: mean accuracy of probes of them", float(rows["balanced_accuracy"].mean()), "")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    yield row("labels: peak memory", peak, "GB", 6)
+
+
 def stability(work: Path) -> Iterator[Bar]:
     """Time the matching of two related dictionaries: the second is the first with noise, in another order."""
     import numpy as np
@@ -296,7 +340,7 @@ def planted(work: Path) -> Iterator[Bar]:
         yield {**one, "name": f"planted: {one['name']}"}
 
 
-SECTIONS = (planted, paper, kernel, geometry, stability, adhoc, growth)
+SECTIONS = (planted, paper, kernel, geometry, labels, stability, adhoc, growth)
 
 
 def run_section(name: str, work: Path) -> list[Bar]:

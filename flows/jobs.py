@@ -379,10 +379,11 @@ def frontiers(given: Given) -> list[Job]:
 
 def spaces(given: Given) -> list[Job]:
     """One job per model, which computes what needs no SAE."""
-    study, of = given.study, versions("model")
+    study, state, of = given.study, given.state, versions("model")
+    shared = *state.of("acquire"), *state.of("labels")
     jobs = []
     for model in study.models:
-        entries = [e.argument() for e in (*given.state.of("acquire"), *given.state.of("embed", model=model.name))]
+        entries = [e.argument() for e in (*shared, *state.of("embed", model=model.name))]
         inputs = {"entries": entries, "heldout": study.pairs.heldout, "split": study.analyze.split, "statistics": of}
         jobs.append(Job(Key("space", model.name), space, inputs if given.is_embedded(model.name) else None))
     return jobs

@@ -13,7 +13,7 @@ import duckdb
 from report import figure_queries, queries
 from report.drawing import Drawn
 from report.exhibits import Exhibit
-from report.figures import bridges, frontier, modality, models, retrieval, sensitivity, stability, training
+from report.figures import bridges, frontier, modality, models, probing, retrieval, sensitivity, stability, training
 from report.figures.runs import Runs
 from report.queries import ask, has_columns, holds
 from report.sentences import Answers
@@ -30,6 +30,7 @@ TITLES = {
     "bridge-matrix": "Concepts with the largest bridges",
     "alignment": "Alignment with the modality subspaces",
     "frontier": "R² against L0",
+    "probing": "Labels from a few concepts",
     "training": "Training",
 }
 
@@ -53,6 +54,8 @@ def figures_of_page(con: duckdb.DuckDBPyConnection, answers: Answers, main: Runs
         "alignment": _alignment(con, first),
         "frontier": frontier.r2_against_l0(answers.frontier, main),
     }
+    if holds(con, "probing"):
+        figures["probing"] = probing.curves(ask(con, queries.probing(main)), main)
     if holds(con, "training"):
         figures["training"] = training.curves(ask(con, queries.TRAINING), main)
     return {name: drawn for name, drawn in figures.items() if drawn is not None}

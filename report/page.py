@@ -173,6 +173,11 @@ def tables_of_page(
         shown["correspondence"] = ask(con, queries.correspondence(list(dict.fromkeys(sae for _, sae in main))))
     if holds(con, "subspace_matches"):
         shown["subspace_stability"] = ask(con, queries.subspace_stability(main))
+    if holds(con, "concept_labels"):
+        shown["labels"] = ask(con, queries.label_figures(main))
+        shown["bridge_precision"] = ask(con, queries.bridge_precision(main))
+    if holds(con, "probing"):
+        shown["probing"] = ask(con, queries.probing(main))
     if holds(con, "findings"):  # the analysis that writes findings also writes the nulls of bridges
         shown["bridge_figures"] = ask(con, queries.bridge_figures(main))
     if holds(con, "geometry"):

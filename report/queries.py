@@ -22,6 +22,7 @@ BRIDGE_FIGURES = (
     "raw_self_share", "covariance_self_share",
     "top_bridge", "top_covariance_bridge", "top_correlation_bridge", "raw_total", "covariance_total",
 )  # fmt: skip
+LABELLED_BRIDGES = 100  # strongest bridges whose labels are compared
 MOVING = ("r2", "l0", "dead_fraction", "unimodal", "stability")  # of the macro `sensitivity`, first to last
 
 
@@ -290,6 +291,29 @@ SELECT {m} AS model, {s} AS sae, *, row_number() OVER () AS place
 FROM frozen_figures({m}, {s})
 WHERE best_frozen IS NOT NULL"""
     return for_each(runs, select, "sae, model, place")
+
+
+def label_figures(runs: list[tuple[str, str]]) -> str:
+    """Label AUC of every (model, sae), beside permuted labels and the best frozen twin."""
+    return for_each(runs, "SELECT {m} AS model, {s} AS sae, * FROM label_figures({m}, {s})", "sae, model, name")
+
+
+def bridge_precision(runs: list[tuple[str, str]]) -> str:
+    """How often the strongest bridges of every (model, sae) join concepts of one label, as means over seeds."""
+    select = f"""\
+SELECT
+    {{m}} AS model, {{s}} AS sae, name, "by", avg(bridges)::BIGINT AS bridges, avg("precision") AS "precision",
+    min("precision") AS low, max("precision") AS high, avg(chance) AS chance, avg(labelled) AS labelled
+FROM bridge_precision({{m}}, {{s}}, {LABELLED_BRIDGES})
+GROUP BY "by", name"""
+    order = "list_position(['bridge', 'covariance_bridge', 'correlation_bridge'], \"by\")"
+    return for_each(runs, select, f"sae, model, name, {order}")
+
+
+def probing(runs: list[tuple[str, str]]) -> str:
+    """Probes on a few concepts of every (model, sae), beside all concepts, embeddings, components and frozen twins."""
+    select = "SELECT {m} AS model, {s} AS sae, * FROM probing_figures({m}, {s})"
+    return for_each(runs, select, "sae, model, modality, name, features")
 
 
 def top_bridges(model: str, sae: str, seed: int, n: int, by: str) -> str:

@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from report.figures.runs import Runs
-from report.queries import MIN_FIRINGS, UNIMODAL, Answer, Row
+from report.queries import LABELLED_BRIDGES, MIN_FIRINGS, UNIMODAL, Answer, Row
 from report.sentences import number, percent
 
 FROZEN = ("frozen_decoder", "soft_frozen_decoder", "frozen_encoder")
@@ -45,6 +45,7 @@ PLACED = [
     Column("floor", "floor", 3), Column("floor_sd", "its sd", 4), Column("place", "place", 2),
     Column("low", "lowest", 2), Column("high", "highest", 2),
 ]  # fmt: skip
+BESIDE_TWIN = [Column("best_frozen", "best frozen twin", 3), Column("excess", "excess", 3)]
 COLUMNS = {
     "counts": [
         Column("split", "split", WORDS), Column("images", "images", COUNT), Column("captions", "captions", COUNT),
@@ -103,6 +104,25 @@ COLUMNS = {
         *(Column(f"{kind}_random", f"{kind.replace('_', ' ')}, random", 3) for kind in FROZEN),
         Column("excess", "excess", 3),
     ],
+    "labels": [
+        SAE, MODEL, Column("name", "labels", WORDS), Column("concepts", "concepts", 0), Column("auc", "AUC", 3),
+        Column("low", "lowest", 3), Column("high", "highest", 3), Column("null_mean", "permuted", 3),
+        Column("null_q975", "its 97.5 %", 3), Column("above_null", "concepts above", PERCENT), *BESIDE_TWIN,
+    ],
+    "bridge_precision": [
+        SAE, MODEL, Column("name", "labels", WORDS), Column("by", "strongest by", WORDS),
+        Column("bridges", "bridges", COUNT), Column("precision", "of one label", PERCENT),
+        Column("low", "lowest", PERCENT), Column("high", "highest", PERCENT), Column("chance", "chance", PERCENT),
+        Column("labelled", "both have a label", PERCENT),
+    ],
+    "probing": [
+        SAE, MODEL, Column("modality", "items", WORDS), Column("name", "labels", WORDS),
+        Column("labels", "number", COUNT), Column("features", "concepts read", COUNT),
+        Column("concepts", "accuracy", 3), Column("low", "lowest", 3), Column("high", "highest", 3), BESIDE_TWIN[0],
+        Column("pca", "first components", 3),
+        Column("pca_chosen", "chosen components", 3), Column("all_concepts", "all concepts", 3),
+        Column("embedding", "embedding", 3),
+    ],
     "bridge_figures": [
         SAE, MODEL, Column("statistic", "figure", WORDS), Column("figure", "value", SMALL),
         Column("images_permuted", "images permuted", SMALL), Column("images_permuted_sd", "sd", SMALL),
@@ -116,7 +136,8 @@ COLUMNS = {
         Column("covariance_range", "over seeds", WORDS), Column("covariance_self", "of it self", PERCENT),
     ],
 }  # fmt: skip
-OPTIONAL = {f"{kind}{start}" for kind in FROZEN for start in ("", "_random")}  # left out where no row has a value
+#: Columns that are left out where no row has a value.
+OPTIONAL = {*(f"{kind}{start}" for kind in FROZEN for start in ("", "_random")), *(one.key for one in BESIDE_TWIN)}
 CAPTIONS = {
     "counts": ("Images and captions", "An image and its captions are on the same side of the split."),
     "dropped": ("Dropped, by cause", "Items of the source that were left out of the study."),
@@ -174,6 +195,27 @@ CAPTIONS = {
         "cosine of .8 of it, or the encoder stays. Random: atoms that start in random directions. Means over seeds. "
         "Excess: the share of the way from the best twin to the bound, 1, that the trained SAE has gained; at 0 or "
         "below, the figure is no evidence of what was learned.",
+    ),
+    "labels": (
+        "How well concepts tell labels apart, beside permuted labels",
+        "The label of each concept is chosen on training items; its AUC is measured on held-out items: mean over the "
+        "counted concepts, with the lowest and highest mean of a seed. Permuted: the same with labels permuted over "
+        "images and chosen anew. Concepts above: those above the 97.5 % point of their own permutations; 2.5 % is "
+        "chance. Excess: the share of the way from the best frozen twin to 1 that training has gained.",
+    ),
+    "bridge_precision": (
+        "Do the strongest bridges join concepts of one label?",
+        f"Of the {LABELLED_BRIDGES} strongest bridges of each seed by each score, without bridges of a concept with "
+        "itself: the share whose two concepts have the same best label, both above their null; lowest and highest over "
+        "seeds. "
+        "Chance: the same image concepts and text concepts, paired at random.",
+    ),
+    "probing": (
+        "What a few concepts predict of labels",
+        "Balanced accuracy on held-out items of a linear probe, mean over labels; .5 is chance. The concepts are those "
+        "whose mean activation differs most on training items. First components: as many principal components of the "
+        "embeddings; chosen components: chosen for each label as concepts are. All concepts and the whole embedding "
+        "are the same in each row of the items.",
     ),
     "bridge_figures": (
         "Bridges, with their nulls",

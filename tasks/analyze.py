@@ -24,10 +24,10 @@ Entries = list[dict[str, Any]]  #: entries of a run, each as a dict
 
 @stage("spaces", version="1")
 def space(out: Path, entries: Entries, heldout: float, split: str, statistics: dict[str, str], runtime: Runtime) -> int:
-    """Compute the statistics of one model's embeddings that need no SAE: modality subspaces and retrieval.
+    """Compute the statistics of one model's embeddings that need no SAE: modality subspaces, retrieval and probes.
 
-    entries: the shards of pairs and the model's embeddings. statistics: the versions of the statistics of this part.
-    Raises BadInput where the split has no images or no captions.
+    entries: the shards of pairs, the labels if there are any, and the model's embeddings. statistics: the versions of
+    the statistics of this part. Raises BadInput where the split has no images or no captions.
     """
     from analysis.inputs import Analysis
 

@@ -13,6 +13,7 @@ import polars as pl
 
 from report.explorer.answers import rounded, rows_of
 from report.explorer.shares import Dictionary, shares_of_items
+from report.queries import holds
 from storage.site import put_json
 from storage.statements import statement
 
@@ -93,6 +94,7 @@ def _write_details(
     for row in rows_of(con, "matches", **key._asdict()).iter_rows(named=True):
         other = str(key._replace(seed=row["seed"]))
         matches[row["concept_id"]].append({"key": other, "concept": row["concept"], "cosine": row["cosine"]})
+    labels = _labels(con, key)
     blocks: dict[int, Record] = defaultdict(dict)
     silent: Record = {"edges": [], "image": [], "text": []}
     for i in ids:
@@ -102,9 +104,19 @@ def _write_details(
             "histogram": bars.get(i, silent),
             "words": words[i],
             "matches": matches[i],
+            "labels": labels[i],
         }
     for block, details in blocks.items():
         put_json(site, f"{key.folder}/concept/{block}.json", details)
+
+
+def _labels(con: duckdb.DuckDBPyConnection, key: SAEKey) -> dict[int, list[Record]]:
+    """The best label of every concept for each name of labels; none where the run's analysis has no labels."""
+    labels: dict[int, list[Record]] = defaultdict(list)
+    if holds(con, "concept_labels"):
+        for row in rows_of(con, "labels", **key._asdict()).iter_rows(named=True):
+            labels[row.pop("concept_id")].append(row)
+    return labels
 
 
 def _top_items(con: duckdb.DuckDBPyConnection, key: SAEKey) -> dict[str, dict[int, list[Record]]]:

@@ -21,11 +21,12 @@ from storage.statements import SQL, statement
 
 NAMES = "'planted', 'main'"
 MACROS = {
-    "bridge_figures": NAMES, "concept_profile": f"{NAMES}, 0, 3",
+    "bridge_figures": NAMES, "bridge_precision": f"{NAMES}, 10", "concept_profile": f"{NAMES}, 0, 3",
     "concept_shift": f"{NAMES}, 0, 'both', (SELECT list(image_id) FROM images), (SELECT list(image_id) FROM pairs)",
     "correspondence_summary": "'main'", "diet_stability": NAMES, "energy_concentration": NAMES,
-    "frozen_figures": NAMES, "matched_share": NAMES, "modality_histogram": f"{NAMES}, 10", "nulls_of": NAMES,
-    "partner_summary": NAMES, "subspace_stability": NAMES,
+    "frozen_figures": NAMES, "label_figures": NAMES, "matched_share": NAMES,
+    "modality_histogram": f"{NAMES}, 10", "nulls_of": NAMES,
+    "partner_summary": NAMES, "probing_figures": NAMES, "subspace_stability": NAMES,
     "retrieval_chance": "", "sensitivity": NAMES, "stability": NAMES, "stability_by_energy": NAMES,
     "stability_by_energy_share": NAMES,
     "top_bridges": f"{NAMES}, 0, 5", "top_items": f"{NAMES}, 0, 3, 'image', 5",

@@ -61,6 +61,11 @@ TABLES = {
         modality_a VARCHAR, modality_b VARCHAR, draw INTEGER, value DOUBLE""",
     "subspace_matches": """model VARCHAR, sae VARCHAR, seed_a INTEGER, seed_b INTEGER, concept_id INTEGER,
         atoms INTEGER, projection FLOAT""",
+    "concept_labels": f"""{RUN}, concept_id INTEGER, modality VARCHAR, name VARCHAR, label VARCHAR,
+        training_auc DOUBLE, auc DOUBLE, null_mean DOUBLE, null_q975 DOUBLE, above_null BOOLEAN, positives BIGINT,
+        draws INTEGER""",
+    "probing": f"""{RUN}, modality VARCHAR, probe VARCHAR, features INTEGER, name VARCHAR, label VARCHAR,
+        balanced_accuracy DOUBLE, penalty DOUBLE, positives BIGINT, training BIGINT, heldout BIGINT""",
     "matched_similarity": f"{RUN}, split VARCHAR, term VARCHAR, value DOUBLE",
 }
 GEOMETRY = "model VARCHAR, subspace VARCHAR, rank INTEGER, heldout_accuracy DOUBLE"
@@ -222,6 +227,22 @@ def _fill_run(con: duckdb.DuckDBPyConnection, rng: random.Random, run: Name) -> 
         _insert(con, "floors", draws)
 
 
+def _fill_labels(con: duckdb.DuckDBPyConnection, run: Name) -> None:
+    """A label for every two concepts, which a bridge joins, and probes on one concept and on all."""
+    sides = ["text" if i % 2 else "image" for i in range(WIDTH)]
+    figures = (0.95, 0.9 - run[2] / 10, 0.5, 0.6, True, 20, 40)
+    _insert(
+        con, "concept_labels", [(*run, i, sides[i], "group", f"{AWKWARD} {i // 2}", *figures) for i in range(WIDTH)]
+    )
+    _insert(con, "null_draws", [(*run, "label_auc_group", "labels_permuted", draw, 0.5) for draw in range(3)])
+    probes = [("concepts", 1, run, 0.7), ("all_concepts", WIDTH, run, 0.8)]
+    if run[1:] == ("main", 0):
+        without = (run[0], None, None)
+        probes += [("pca", 1, without, 0.6), ("pca_chosen", 1, without, 0.65), ("embedding", 8, without, 0.85)]
+    rows = [(*of, "image", probe, size, "group", "one", value, 0.1, 20, 40, 20) for probe, size, of, value in probes]
+    _insert(con, "probing", rows)
+
+
 def _fill_whole(con: duckdb.DuckDBPyConnection, rng: random.Random, runs: list[Name]) -> None:
     con.execute(f"CREATE TABLE geometry ({GEOMETRY})")
     con.execute(f"CREATE TABLE frontier ({FRONTIER})")
@@ -234,6 +255,7 @@ def _fill_whole(con: duckdb.DuckDBPyConnection, rng: random.Random, runs: list[N
             encoders = ("pursuit",) if method == "random" else ("own", "pursuit")
             _insert(con, "frontier", [(model, method, encoder, *row) for encoder in encoders for row in figures])
     for run in runs:
+        _fill_labels(con, run)
         directions = [(*run, i, 0.6, 0.9 - i / 8, 0.5, -0.5, abs(0.9 - i / 8)) for i in range(WIDTH)]
         _insert(con, "concept_geometry", directions)
         _insert(con, "concept_monosemanticity", [(*run, i, 0.4, None) for i in range(WIDTH)])

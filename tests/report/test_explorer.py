@@ -124,6 +124,9 @@ def test_a_concept_shows_its_strongest_items_its_bars_and_its_matches(files: dic
     assert concept["histogram"]["image"][-1] == 5
     assert sum(concept["histogram"]["text"]) == concept["histogram"]["text"][-1] == 20
     assert concept["matches"] == [{"key": "one/main/1", "concept": 0, "cosine": 0.8}]
+    (label,) = concept["labels"]
+    assert (label["modality"], label["name"], label["label"]) == ("image", "group", f"{AWKWARD} 0")
+    assert (label["auc"], label["null_q975"], label["above_null"]) == (0.9, 0.6, True)
 
 
 def test_shares_of_every_item_add_up_to_one(files: dict[str, Any]) -> None:

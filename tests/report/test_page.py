@@ -108,17 +108,27 @@ def test_captions_are_text_never_markup(page: str) -> None:
     assert "<script>alert(1)</script> & \"quotes\" 'single'" in alternatives
 
 
+def test_labels_stand_beside_chance_and_baselines(page: str) -> None:
+    text = " ".join(ParsedPage(page).text.split())
+    # The seeds have a mean AUC of .9 and .8, permuted labels one of .5.
+    assert "main one group 3 0.850 0.800 0.900 0.500 0.500 100 %" in text
+    # All stored bridges but that of concept 0 with itself join two concepts of one label; at random, each of seven
+    # image concepts has the label of one of seven text concepts.
+    assert "main one group bridge 7 100 % 100 % 100 % 14 % 100 %" in text
+    assert "main one image group 1 1 0.700 0.700 0.700 0.600 0.650 0.800 0.850" in text
+
+
 def test_every_figure_and_table_has_sql_that_runs(page: str, con: duckdb.DuckDBPyConnection) -> None:
     parsed = ParsedPage(page)
     assert parsed.without_sql == []
-    assert figures(parsed) == {*ALWAYS, "models", "diets", "retrieval", "alignment", "frontier"}
+    assert figures(parsed) == {*ALWAYS, "models", "diets", "retrieval", "alignment", "frontier", "probing"}
     for statement in parsed.statements:
         con.execute(statement)
     shown = [tag for tag, attributes in parsed.tags if attributes.get("role") == "img"]
-    # Five figures have one panel for each of the 2 models. Two figures (models side by side, energy) have one panel.
+    # Six figures have one panel for each of the 2 models. Two figures (models side by side, energy) have one panel.
     # The bridge matrix has 4 panels, one per model and score. Two figures have 8: the alignment one per model and
     # subspace, the frontier one per model, modality and kind of encoder.
-    assert len(shown) == 5 * 2 + 2 * 1 + 1 * 4 + 2 * 8
+    assert len(shown) == 6 * 2 + 2 * 1 + 1 * 4 + 2 * 8
 
 
 def test_questions_to_paste_run(page: str, con: duckdb.DuckDBPyConnection) -> None:

@@ -19,6 +19,11 @@ from storage.statements import SQL
 
 RUN = "model VARCHAR, sae VARCHAR, seed INTEGER"
 ENERGY = {0: [5.0, 3.0, 1.0, 1.0], 1: [1.0, 1.0, 2.0, 6.0]}  # energies of concepts 0 to 3, by seed
+#: Macros that read other tables; they have tests of their own.
+ELSEWHERE = (
+    "concept_shift", "top_items", "retrieval_chance", "frozen_figures", "bridge_precision", "label_figures",
+    "probing_figures",
+)  # fmt: skip
 # Concept i of seed 0 is matched with concept 3 - i of seed 1, with the cosine COSINE[i].
 COSINE = [0.9, 0.7, 0.3, 0.1]
 
@@ -57,12 +62,10 @@ def con() -> duckdb.DuckDBPyConnection:
                 insert(con, "floors", ["m", sae, seed, "floor_random", draw, i, 0.1])
     fill_bridges(con)
     fill_partners(con)
-    con.execute(f"""CREATE TABLE concept_labels ({RUN}, concept_id INTEGER, name VARCHAR, label VARCHAR,
-        above_null BOOLEAN)""")
     con.execute(f"CREATE TABLE saes ({RUN}, r2 DOUBLE, l0 DOUBLE, dead_fraction DOUBLE, settings VARCHAR)")
     fill(con, "nulls")
     for macro in sorted((SQL / "macros").glob("*.sql")):
-        if macro.stem not in ("concept_shift", "top_items", "retrieval_chance", "frozen_figures"):  # they read items
+        if macro.stem not in ELSEWHERE:
             con.execute(macro.read_text())
     return con
 

@@ -58,6 +58,9 @@ export interface ConceptDetail {
                                       // 20 equal bins, 21 edges; all three empty when the concept fires on no item at all
   words: { word: string; score: number }[]            // at most 8, the most distinctive first
   matches: { key: string; concept: number; cosine: number }[]       // in every other seed of the setting
+  labels?: {                          // the best label for each name of labels, best first; empty or absent without labels
+    modality: string; name: string; label: string; auc: number | null; null_q975: number | null; above_null: boolean | null
+  }[]
 }
 export type ItemId = number           // image_id or pair_id (a caption); the prefix "i" or "t" tells them apart in addresses
 export interface ItemIndex {          // data/items/index.json: for each item, the n of the file that holds it

@@ -48,6 +48,7 @@ export async function conceptView(page: Page): Promise<void> {
         "div",
         { class: "concept-facts" },
         activations(details),
+        labels(details),
         numbers(concepts, concept),
         stability(page, concepts, concept, details),
         words(details),
@@ -221,6 +222,33 @@ function stability({ manifest, run }: Page, concepts: Concepts, concept: number,
     ),
   )
   return section
+}
+
+function labels(details: ConceptDetail): HTMLElement | null {
+  if (!details.labels?.length) return null
+  const row = (best: NonNullable<ConceptDetail["labels"]>[number]) => {
+    const items = best.modality === "image" ? "images" : "captions"
+    const chance = `permuted labels reach ${score(best.null_q975)}`
+    const verdict = best.above_null ? chance : `no better than chance: ${chance}`
+    return h(
+      "div",
+      {},
+      h(
+        "dt",
+        {},
+        h("bdi", { dir: "auto" }, best.label),
+        h("span", { class: "meaning" }, h("bdi", { dir: "auto" }, best.name), `, on held-out ${items}; ${verdict}`),
+      ),
+      h("dd", {}, score(best.auc)),
+    )
+  }
+  return h(
+    "section",
+    { class: "block" },
+    h("h2", {}, "Best labels"),
+    h("p", { class: "muted" }, "The AUC of the activation as a classifier of the label; .5 is chance."),
+    h("dl", { class: "facts" }, details.labels.map(row)),
+  )
 }
 
 function words(details: ConceptDetail): HTMLElement | null {

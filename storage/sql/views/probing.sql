@@ -1,0 +1,14 @@
+-- Purpose: how well a linear probe predicts each label of held-out items, from a few concepts, from all concepts, or
+--          from the embedding.
+-- Inputs:  the run's table probing.
+-- Columns: model; sae, seed (NULL for the probes on embeddings, which need no SAE); modality ('image' or 'text': the
+--          items; captions have the labels of their image); probe: 'concepts' (the few concepts whose mean activation
+--          differs most between training items with the label and without), 'all_concepts', 'embedding', 'pca' (the first
+--          principal components of the training embeddings), 'pca_chosen' (components chosen as concepts are);
+--          features (number of concepts, dimensions or components that the probe reads); name (of the labels, as in the
+--          view labels); label (which the probe predicts); balanced_accuracy (how well it does on held-out items: the
+--          mean of the share of items with the label that it finds and the share of items without the label that it
+--          refuses; .5 is chance, 1 is perfect); penalty (of the probe's squared weights); positives (number of
+--          held-out items with the label); training, heldout (numbers of items on which the probe is fitted, and scored).
+-- Definition: docs/definitions.md, "Probing". The table is empty where the source has no labels or nothing is held out.
+CREATE VIEW probing AS FROM read_parquet($files, hive_partitioning = false);
