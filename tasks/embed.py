@@ -48,14 +48,14 @@ def model_identity(spec: str, store: Path) -> tuple[str, str]:
         if not folder.is_dir():
             raise BadInput(f"{parsed}: no such folder")
         return str(parsed.with_path(fingerprint(folder, store / "sources" / "fingerprints.json"))), spec
-    if parsed.kind == "open_clip":
+    if not parsed.on_hub:
         return str(parsed), spec
     pinned = str(_with_commit(parsed, store / "sources" / "revisions.json"))
     return pinned, pinned
 
 
 def _with_commit(spec: Spec, memo: Path) -> Spec:
-    """Turn hf:REPOSITORY[@REVISION] into hf:REPOSITORY@COMMIT.
+    """Turn REPOSITORY[@REVISION] in a spec into REPOSITORY@COMMIT.
 
     COMMIT is the commit to which this store first resolved the repository and revision.
     """
@@ -64,11 +64,11 @@ def _with_commit(spec: Spec, memo: Path) -> Spec:
     repository, revision = spec.repository()
     if revision and hub.COMMIT.fullmatch(revision):
         return spec
+    name = f"{repository}@{revision}" if revision else repository
     commits = read_memo(memo, COMMITS)
-    if spec.rest not in commits:
-        commit = hub.resolve(repository, revision)
-        commits = update_memo(memo, COMMITS, {spec.rest: commit}, first_stays=True)
-    return Spec("hf", f"{repository}@{commits[spec.rest]}")
+    if name not in commits:
+        commits = update_memo(memo, COMMITS, {name: hub.resolve(spec)}, first_stays=True)
+    return spec.with_revision(commits[name])
 
 
 @functools.lru_cache(maxsize=1)
