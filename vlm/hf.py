@@ -63,7 +63,7 @@ class HFEncoder(Encoder):
         tokenizer: the checkpoint's tokenizer; its `model_input_names` say whether the text tower gets a mask.
         source: the JSON-ready part of the identity that says which weights the model has.
         device: a torch device; "auto" is already resolved.
-        dtype: "float32" or "bfloat16".
+        dtype: one of `vlm.encoder.DTYPES`.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ class OpenClipEncoder(Encoder):
         tokenizer: strings to token ids [B, context length]; a keyword `context_length` asks for another length.
         source: the JSON-ready part of the identity that says which weights the model has.
         device: a torch device; "auto" is already resolved.
-        dtype: "float32" or "bfloat16".
+        dtype: one of `vlm.encoder.DTYPES`.
     """
 
     def __init__(

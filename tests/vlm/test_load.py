@@ -29,8 +29,8 @@ def test_unknown_model_and_tag_of_open_clip() -> None:
 
 
 def test_unknown_dtype_and_device() -> None:
-    with pytest.raises(vlm.SpecError, match="allowed are float32, bfloat16"):
-        vlm.load("open_clip:ViT-B-32/openai", dtype="float16")
+    with pytest.raises(vlm.SpecError, match="allowed are float32, float16, bfloat16"):
+        vlm.load("open_clip:ViT-B-32/openai", dtype="float64")
     for device in ("cuda:99", "nowhere"):
         with pytest.raises(vlm.SpecError, match=f"device '{device}' is not on this machine: allowed are auto, cpu"):
             vlm.load("open_clip:ViT-B-32/openai", device=device)

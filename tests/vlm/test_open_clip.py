@@ -17,7 +17,7 @@ from tiny_models import build_open_clip
 import vlm
 from storage.errors import BadInput
 from tasks.weights import check_weights
-from vlm.encoder import unit_rows
+from vlm.encoder import DTYPES, unit_rows
 from vlm.open_clip import OpenClipEncoder, exact_text_length
 from vlm.spec import Spec
 
@@ -82,9 +82,9 @@ def test_captions_that_do_not_fit_are_cut_and_counted(built) -> None:
         assert encoder.tokenize(texts).truncated.tolist() == [False, False, True, False]
 
 
-def test_embeddings_are_float32_of_norm_1_in_both_dtypes() -> None:
+def test_embeddings_are_float32_of_norm_1_in_every_dtype() -> None:
     images = [Image.effect_noise((40, 30), 80).convert("RGB") for _ in range(3)]
-    for dtype in ("float32", "bfloat16"):
+    for dtype in DTYPES:
         built_model = tiny()
         encoder = OpenClipEncoder(built_model.model, built_model.transform, built_model.tokenizer, {}, dtype=dtype)
         assert encoder.identity["dtype"] == dtype
