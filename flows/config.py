@@ -46,8 +46,9 @@ class Model(Section):
 
     name: Name
     spec: str = Field(description=f"one of {', '.join(forms(*FORMS))}")
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16 casts the weights and checks the first batch; this key is part of the recipe"
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32",
+        description="float16 and bfloat16 cast the weights and check the first 256 items; part of the recipe",
     )
 
     @field_validator("spec")

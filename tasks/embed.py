@@ -6,8 +6,9 @@ import functools
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
@@ -26,12 +27,15 @@ from tasks.stage import Runtime, stage
 from vlm.batches import EncoderPool, ImageBatches, TextBatches, devices
 from vlm.encoder import Encoder
 from vlm.pictures import MAX_PIXELS
+from vlm.precision import CHECKED, make_ready
 from vlm.spec import Spec
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 COMMITS = TypeAdapter(dict[str, str])
 log = logging.getLogger("bridgescope")
 
-FIRST_BATCH = 16  # number of images, and of captions, with which a cast to bfloat16 is checked
 LOG_EVERY = 30.0  # seconds between progress lines
 
 
@@ -48,14 +52,14 @@ def model_identity(spec: str, store: Path) -> tuple[str, str]:
         if not folder.is_dir():
             raise BadInput(f"{parsed}: no such folder")
         return str(parsed.with_path(fingerprint(folder, store / "sources" / "fingerprints.json"))), spec
-    if parsed.kind == "open_clip":
+    if not parsed.on_hub:
         return str(parsed), spec
     pinned = str(_with_commit(parsed, store / "sources" / "revisions.json"))
     return pinned, pinned
 
 
 def _with_commit(spec: Spec, memo: Path) -> Spec:
-    """Turn hf:REPOSITORY[@REVISION] into hf:REPOSITORY@COMMIT.
+    """Turn REPOSITORY[@REVISION] in a spec into REPOSITORY@COMMIT.
 
     COMMIT is the commit to which this store first resolved the repository and revision.
     """
@@ -64,11 +68,11 @@ def _with_commit(spec: Spec, memo: Path) -> Spec:
     repository, revision = spec.repository()
     if revision and hub.COMMIT.fullmatch(revision):
         return spec
+    name = f"{repository}@{revision}" if revision else repository
     commits = read_memo(memo, COMMITS)
-    if spec.rest not in commits:
-        commit = hub.resolve(repository, revision)
-        commits = update_memo(memo, COMMITS, {spec.rest: commit}, first_stays=True)
-    return Spec("hf", f"{repository}@{commits[spec.rest]}")
+    if name not in commits:
+        commits = update_memo(memo, COMMITS, {name: hub.resolve(spec)}, first_stays=True)
+    return spec.with_revision(commits[name])
 
 
 @functools.lru_cache(maxsize=1)
@@ -103,8 +107,8 @@ def embed(
     """
     encoders = load_encoders(model, spec, runtime.device, dtype, runtime.store)
     captions = captions_of(runtime.store, pairs)
-    if dtype != encoders[0].identity["dtype"]:
-        _cast(encoders, runtime.store, pairs, captions[:FIRST_BATCH].to_list(), spec, max_pixels)
+    for encoder in encoders:
+        _make_ready(encoder, runtime.store, pairs, captions[:CHECKED].to_list(), dtype, spec, max_pixels)
     image_id, same_bytes = first_images(runtime.store, pairs)
     shard, rows = image_id // SHARD_ROWS, (len(same_bytes), len(captions))
     began = time.perf_counter()
@@ -150,32 +154,29 @@ def embed(
     return sum(rows) - len(failed)
 
 
-def _cast(encoders: list[Encoder], store: Path, pairs: Dataset, texts: list[str], spec: str, max_pixels: int) -> None:
-    """Cast the encoders to bfloat16. The cast is checked on the first device, with the first images that decode.
+def _make_ready(
+    encoder: Encoder, store: Path, pairs: Dataset, texts: list[str], dtype: str, spec: str, max_pixels: int
+) -> None:
+    """Let an encoder compute in `dtype`. This is checked with the first captions, and the first images that decode.
 
     On failure the model is removed from the cache, since some of its weights may be cast already.
     """
-    from vlm.precision import cast_checked
 
-    images = []
-    for data in image_bytes(store, pairs):
-        try:
-            if data is not None:
-                picture = vlm.decode(data, max_pixels)
-                encoders[0].prepared(picture)
-                images.append(picture)
-        except vlm.DecodeError:
-            continue  # `embed` counts this image as failed later
-        if len(images) == FIRST_BATCH:
-            break
+    def pictures() -> Iterator[Image.Image]:
+        for data in image_bytes(store, pairs):
+            try:
+                if data is not None:
+                    picture = vlm.decode(data, max_pixels)
+                    encoder.prepared(picture)
+                    yield picture
+            except vlm.DecodeError:
+                continue  # `embed` counts this image as failed later
+
     try:
-        lowest = cast_checked(encoders[0], images, texts, spec)
+        make_ready(encoder, pictures, texts, dtype, spec)
     except Exception:
         load_encoders.cache_clear()
         raise
-    for encoder in encoders[1:]:
-        encoder.cast("bfloat16")
-    log.info("%s in bfloat16: lowest cosine to float32 in the first batch %.5f", spec, lowest)
 
 
 class _ProgressLog:

@@ -5,20 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from storage.errors import BadInput
-from vlm.checkpoint import weight_files
+from vlm.checkpoint import LAYOUTS, CheckpointError, weight_files
 from vlm.spec import Spec
 
 
 def check_weights(spec: Spec) -> None:
-    """Raise BadInput when the folder of a spec is missing, holds no weights, or holds a file that was cut short."""
+    """Raise BadInput when the folder of a spec is missing, lacks weights, or has a file of weights that was cut short.
+
+    Only the files that the library of the spec reads are looked at. Files of torch.save are read when they are loaded.
+    """
     from safetensors import SafetensorError, safe_open
 
     folder = Path(spec.path or "").expanduser()
     if not folder.is_dir():
         raise BadInput(f"{spec}: no such folder")
-    files = weight_files(folder)
-    if not files:
-        raise BadInput(f"{spec}: the folder holds no weights (no .safetensors, .bin, .pth or .pt)")
+    try:
+        files = weight_files(folder, LAYOUTS[spec.kind])
+    except CheckpointError as error:
+        raise BadInput(f"{spec}: {error}") from error
     for path in files:
         if path.suffix != ".safetensors":
             continue

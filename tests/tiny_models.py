@@ -169,3 +169,32 @@ def _gemma_like(folder: Path) -> int:
         padding_side="right", model_max_length=64, model_input_names=["input_ids"], do_lower_case=True,
     ).save_pretrained(folder)  # fmt: skip
     return int(tokenizer.get_vocab_size())
+
+
+OPEN_CLIP_CONFIG = {
+    "model_cfg": {
+        "embed_dim": 16,
+        "vision_cfg": {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32},
+        "text_cfg": {"width": 32, "heads": 2, "layers": 2, "context_length": 77, "vocab_size": 49408},
+    },
+    "preprocess_cfg": {"size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
+}
+
+
+def build_open_clip(folder: Path, config: dict[str, Any] | None = None, seed: int = 0) -> Path:
+    """Write a checkpoint in open_clip's format into a folder: its configuration, and weights as safetensors."""
+    import torch
+    from open_clip.model import CLIP, CustomTextCLIP
+    from safetensors.torch import save_file
+
+    torch.manual_seed(seed)
+    folder.mkdir(parents=True)
+    config = config or OPEN_CLIP_CONFIG
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    model_class = CustomTextCLIP if "hf_model_name" in config["model_cfg"]["text_cfg"] else CLIP
+    model = model_class(**config["model_cfg"])
+    for weights in model.parameters():
+        if weights.ndim > 1:
+            torch.nn.init.normal_(weights, std=0.3)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return folder

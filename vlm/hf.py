@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vlm import hub
-from vlm.checkpoint import file_hashes, library_versions, weight_files
+from vlm.checkpoint import OPEN_CLIP, TRANSFORMERS, CheckpointError, file_hashes, library_versions, weight_files
 from vlm.encoder import Encoder, Tokens, resolve_device
 from vlm.spec import Spec, SpecError
 from vlm.thin import Crop, centre, whole
@@ -28,6 +28,7 @@ IMAGE_SETTINGS = (
     "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
     "image_mean", "image_std", "do_convert_rgb", "patch_size", "max_num_patches",
 )  # fmt: skip
+POSITIONS = "position_ids"  # older checkpoints list the positions 0, 1, 2, ..., which models now make themselves
 LIT = "hf:apple/aimv2-large-patch14-224-lit"
 
 
@@ -62,7 +63,7 @@ class HFEncoder(Encoder):
         tokenizer: the checkpoint's tokenizer; its `model_input_names` say whether the text tower gets a mask.
         source: the JSON-ready part of the identity that says which weights the model has.
         device: a torch device; "auto" is already resolved.
-        dtype: "float32" or "bfloat16".
+        dtype: one of `vlm.encoder.DTYPES`.
     """
 
     def __init__(
@@ -193,14 +194,15 @@ def load_hf(spec: Spec, device: str, dtype: str) -> HFEncoder:
         folder = Path(spec.path).expanduser().absolute()
         if not folder.is_dir():
             raise SpecError(f"model spec {spec}: there is no such folder")
-        source: dict[str, Any] = {"kind": "hf", "files": file_hashes(folder)}
+        source: dict[str, Any] = {"kind": "hf"}
     else:
-        repository, revision = spec.repository()
-        commit = hub.resolve(repository, revision)
-        folder = hub.snapshot(repository, commit)
-        source = {"kind": "hf", "repository": repository, "revision": commit}
-    model_type, family = _family(folder, f"model spec {spec}")
+        commit = hub.resolve(spec)
+        folder = hub.snapshot(spec, commit)
+        source = {"kind": "hf", "repository": spec.repository()[0], "revision": commit}
+    model_type, family = _family(folder, spec)
     try:
+        if spec.path is not None:
+            source["files"] = file_hashes(folder, TRANSFORMERS)
         model = _model(folder, family)
         processor, tokenizer = _processors(folder)
     except Exception as error:  # safetensors, the unpickler and the tokenizers each raise their own errors
@@ -209,25 +211,35 @@ def load_hf(spec: Spec, device: str, dtype: str) -> HFEncoder:
     return HFEncoder(model, family, processor, tokenizer, {**source, "model": model_type}, place, dtype)
 
 
-def _family(folder: Path, spec: str) -> tuple[str, Family]:
+def _family(folder: Path, spec: Spec) -> tuple[str, Family]:
+    """(model type, family) of a checkpoint with weights, from its config.json. Raises `SpecError`."""
+    there = folder if spec.path is not None else "the repository"
     try:
         config = json.loads((folder / "config.json").read_text())
         model_type = str(config["model_type"])
     except FileNotFoundError:
-        raise SpecError(f"{spec}: {folder} holds no config.json") from None
+        instead = f": write {spec.as_kind('open_clip')}" if (folder / OPEN_CLIP.config).is_file() else ""
+        raise SpecError(f"model spec {spec}: {there} holds no config.json{instead}") from None
     except (ValueError, KeyError, TypeError):
-        raise SpecError(f"{spec}: {folder / 'config.json'} is not JSON with a model_type") from None
+        raise SpecError(f"model spec {spec}: the config.json of {there} is not JSON with a model_type") from None
     if model_type.startswith("aimv2") and (model_type != "aimv2" or "text_config" not in config):
-        raise SpecError(f"{spec}: this AIMv2 checkpoint has no text tower and so no joint space; {LIT} has one")
+        raise SpecError(f"model spec {spec}: this AIMv2 checkpoint has no text tower and no joint space; {LIT} has one")
     if model_type not in FAMILIES:
-        raise SpecError(f"{spec}: model type {model_type!r}: allowed are {', '.join(FAMILIES)} (with both towers)")
-    if not weight_files(folder):
-        raise SpecError(f"{spec}: {folder} holds no weights")
+        allowed = ", ".join(FAMILIES)
+        raise SpecError(f"model spec {spec}: model type {model_type!r}: allowed are {allowed} (with both towers)")
+    try:
+        weight_files(folder, TRANSFORMERS)
+    except CheckpointError as error:
+        raise SpecError(f"model spec {spec}: {there}: {error}") from error
     return model_type, FAMILIES[model_type]
 
 
 def _model(folder: Path, family: Family) -> Any:
-    """Load the model with all its weights. Raises ValueError if one is missing: transformers would make it random."""
+    """Load the model with all its weights.
+
+    Raises ValueError for a weight that is missing, which transformers would make random, and for a weight in the file
+    that the model has no place for, which transformers would leave out.
+    """
     import torch
     import transformers
 
@@ -235,7 +247,7 @@ def _model(folder: Path, family: Family) -> Any:
         folder,
         dtype=torch.float32,
         local_files_only=True,
-        use_safetensors=any(folder.glob("*.safetensors")),
+        use_safetensors=any(path.suffix == ".safetensors" for path in weight_files(folder, TRANSFORMERS)),
         trust_remote_code=False,
         attn_implementation="sdpa",
         weights_only=True,
@@ -244,6 +256,9 @@ def _model(folder: Path, family: Family) -> Any:
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(f"the weights lack {len(missing)} tensors, among them {missing[0]}")
+    unused = sorted(name for name in info["unexpected_keys"] if not name.endswith(POSITIONS))
+    if unused:
+        raise ValueError(f"the model has no place for {len(unused)} tensors of the weights, among them {unused[0]}")
     if family.model == "Aimv2Model" and not model.config.vision_config.use_head:
         raise ValueError("its image tower has no head (use_head is false), so it gives no embedding")
     return model

@@ -12,14 +12,16 @@ def load(spec: str, device: str = "auto", dtype: str = "float32") -> Encoder:
     """The encoder that a spec names.
 
     Args:
-        spec: `open_clip:NAME/PRETRAINED`, `open_clip:local-dir:PATH`, `hf:REPOSITORY[@REVISION]`, `hf:local-dir:PATH`
-            (`hf:PATH` too, when PATH starts with /, ./, ../ or ~), or a short name of `vlm.zoo`.
+        spec: `open_clip:NAME/PRETRAINED`, `open_clip:hf-hub:REPOSITORY[@REVISION]`, `open_clip:local-dir:PATH`,
+            `hf:REPOSITORY[@REVISION]`, `hf:local-dir:PATH` (`hf:PATH` too, when PATH starts with /, ./, ../ or ~), or a
+            short name of `vlm.zoo`.
         device: "auto" (CUDA when there is one, else the CPU) or a torch device name.
-        dtype: "float32" or "bfloat16". bfloat16 casts the weights once; autocast would cast them at every call (15.0
-            images/s instead of 38.1, ViT-B-32 on a CPU with AVX512-BF16).
+        dtype: "float32", "float16" or "bfloat16". The weights are cast once; autocast would cast them at every call
+            (15.0 images/s instead of 38.1, ViT-B-32 in bfloat16 on a CPU with AVX512-BF16). `vlm.precision` casts with
+            a check.
 
-    Raises `SpecError` for any other spec, device or dtype, and for a folder, a pre-trained tag or a repository that
-    does not exist.
+    Raises `SpecError` for any other spec, device or dtype, for a folder, a pre-trained tag or a repository that does
+    not exist or gives no access, and for a checkpoint of which not all weights can be loaded.
     """
     if dtype not in DTYPES:
         raise SpecError(f"dtype {dtype!r} of model {spec!r}: allowed are {', '.join(DTYPES)}")

@@ -1,4 +1,4 @@
-"""Encoders from open_clip: its own pre-trained models, and `local-dir:` checkpoints such as the demo's.
+"""Encoders from open_clip: its own pre-trained models, repositories of the hub, and folders such as the demo's.
 
 open_clip's own functions load the models. In addition, captions are padded only to the longest caption of their batch
 if this changes no result, and convolutional towers run channels-last on a CPU. A `local-dir:` checkpoint never needs
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import functools
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vlm.checkpoint import WEIGHT_SUFFIXES, file_hashes, library_versions, weight_files
+from vlm import hub
+from vlm.checkpoint import OPEN_CLIP, TRANSFORMERS, CheckpointError, file_hashes, library_versions, weight_files
 from vlm.encoder import Encoder, Tokens, resolve_device
-from vlm.hub import COMMIT, out_of_reach
 from vlm.spec import LOCAL_DIR, Spec, SpecError
 from vlm.thin import Crop, centre, whole
 
@@ -23,13 +24,22 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-CONFIG_FILE = "open_clip_config.json"
+PICKLED = "open_clip_pytorch_model.bin"  # under this name open_clip reads any file of torch.save, with weights_only
 LIBRARIES = ("open_clip_torch", "torch", "torchvision", "timm", "transformers", "tokenizers", "pillow")
 #: Largest number of pictures in a forward pass of a convolutional tower on a CPU; larger batches are split. The
 #: activations of 64 pictures do not fit the cache: EfficientNet-Lite0 on two cores embeds 79 images/s with 8 pictures
 #: at a time, 60 with 32 and 42 with 64. The number is not below 32, because with few pictures the threads synchronise
 #: so often that another busy process slows them down: to 5 images/s with 8 pictures, but only to 40 images/s with 32.
 CACHE_BATCH = 32
+
+
+class Loaded(NamedTuple):
+    """A model with what goes with it; the first arguments of `OpenClipEncoder`."""
+
+    model: Any
+    transform: Callable[[Image.Image], torch.Tensor]
+    tokenizer: Any
+    source: dict[str, Any]
 
 
 class OpenClipEncoder(Encoder):
@@ -41,7 +51,7 @@ class OpenClipEncoder(Encoder):
         tokenizer: strings to token ids [B, context length]; a keyword `context_length` asks for another length.
         source: the JSON-ready part of the identity that says which weights the model has.
         device: a torch device; "auto" is already resolved.
-        dtype: "float32" or "bfloat16".
+        dtype: one of `vlm.encoder.DTYPES`.
     """
 
     def __init__(
@@ -198,35 +208,24 @@ def is_convolutional(visual: Any) -> bool:
 
 
 def load_open_clip(spec: Spec, device: str, dtype: str) -> OpenClipEncoder:
-    """The encoder of a spec of the kind "open_clip": one of its pre-trained models, or a folder. Raises `SpecError`."""
-    import open_clip
+    """The encoder of a spec of the kind "open_clip". Raises `SpecError`.
 
+    It is one of open_clip's own pre-trained models, a repository of the hub in open_clip's format, or such a folder.
+    """
     place = resolve_device(device)
-    if spec.path is None:
-        name, tag, options, source = _pretrained(spec)
-        try:
-            loaded = Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, tag)))
-            tokenizer = open_clip.get_tokenizer(name)
-        except OSError as error:  # open_clip's error without a network
-            raise out_of_reach(str(spec), error) from error
-        if COMMIT.fullmatch(loaded.parent.name):  # the hub's cache names folders by revision
-            source["revision"] = loaded.parent.name
-        model, _, transform = open_clip.create_model_and_transforms(name, pretrained=tag, **options)
-        return OpenClipEncoder(model, transform, tokenizer, source, place, dtype)
-    folder = Path(spec.path).expanduser().absolute()
-    options, source = _local_dir(folder)
-    name = f"{LOCAL_DIR}{folder}"
-    try:
-        model, _, transform = open_clip.create_model_and_transforms(name, **options)
-        tokenizer = open_clip.get_tokenizer(name)
-    except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SpecError(f"model spec {spec}: open_clip cannot load this folder: {reason}") from error
-    return OpenClipEncoder(model, transform, tokenizer, source, place, dtype)
+    if spec.on_hub:
+        commit = hub.resolve(spec)
+        source: dict[str, Any] = {"kind": "open_clip", "repository": spec.repository()[0], "revision": commit}
+        loaded = _from_folder(spec, hub.snapshot(spec, commit), source)
+    elif spec.path is not None:
+        loaded = _from_folder(spec, Path(spec.path).expanduser().absolute(), {"kind": "open_clip"})
+    else:
+        loaded = _pretrained(spec)
+    return OpenClipEncoder(*loaded, place, dtype)
 
 
-def _pretrained(spec: Spec) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
-    """The tuple (name, tag, options of create_model, source) for a spec NAME/PRETRAINED."""
+def _pretrained(spec: Spec) -> Loaded:
+    """The model, with all that goes with it, of a spec NAME/PRETRAINED."""
     import open_clip
 
     name, tag = spec.pretrained()
@@ -239,35 +238,107 @@ def _pretrained(spec: Spec) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
     # With GELU, weights trained with QuickGELU give slightly wrong embeddings, and open_clip only warns.
     options = {"force_quick_gelu": True} if settings.get("quick_gelu") else {}
     source = {"kind": "open_clip", "model": name, "pretrained": tag, "repository": settings.get("hf_hub", "")}
-    return name, tag, options, source
-
-
-def _local_dir(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The tuple (options of create_model, source) for a checkpoint folder.
-
-    A Hugging Face text tower names its architecture by `hf_model_name`, which open_clip reads as a hub repository or as
-    a path relative to the working directory. So that folders can be moved, this function always sets `hf_model_name` to
-    the checkpoint's folder, whose config.json states the architecture. The changed `text_cfg` is passed to open_clip as
-    a keyword argument, which overrides the file.
-    """
-    spec = f"model spec {Spec.of_folder('open_clip', folder)}"
-    if not folder.is_dir():
-        raise SpecError(f"{spec}: there is no such folder")
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text())
-        text_cfg = dict(config["model_cfg"]["text_cfg"])
-    except FileNotFoundError:
-        raise SpecError(f"{spec}: the folder holds no {CONFIG_FILE}") from None
-    except (ValueError, KeyError, TypeError):
-        raise SpecError(f"{spec}: {CONFIG_FILE} is not JSON with model_cfg.text_cfg") from None
-    if not weight_files(folder):
-        raise SpecError(f"{spec}: the folder holds no weights ({', '.join(WEIGHT_SUFFIXES)})")
+        loaded = Path(open_clip.download_pretrained(settings))
+        tokenizer = open_clip.get_tokenizer(name)
+    except OSError as error:  # open_clip's error without a network
+        raise hub.refused(str(spec), error, settings.get("hf_hub", "").rpartition("/")[0]) from error
+    if hub.COMMIT.fullmatch(loaded.parent.name):  # the hub's cache names folders by revision
+        source["revision"] = loaded.parent.name
+    try:
+        model, _, transform = open_clip.create_model_and_transforms(
+            name, pretrained=tag, require_pretrained=True, **options
+        )
+    except Exception as error:
+        raise _unloadable(spec, error) from error
+    return Loaded(model, transform, tokenizer, source)
+
+
+def _from_folder(spec: Spec, folder: Path, source: dict[str, Any]) -> Loaded:
+    """The model of a checkpoint folder, with all that goes with it. `source` is added to.
+
+    open_clip looks for weights by their names, and makes a random model if it finds none, for example beside the
+    epoch_32.pt of its own training. So it is given a folder that holds the chosen weights alone, under a name that it
+    knows. It refuses weights of which not all fit.
+    """
+    import open_clip
+
+    if not folder.is_dir():
+        raise SpecError(f"model spec {spec}: there is no such folder")
+    text_cfg = _text_config(spec, folder)
+    try:
+        weights = weight_files(folder, OPEN_CLIP)[0]
+    except CheckpointError as error:
+        raise SpecError(f"model spec {spec}: {error}") from error
+    if spec.path is not None:
+        source["files"] = file_hashes(folder, OPEN_CLIP)
+    text_folder = _settings_of(spec, folder, text_cfg, "hf_model_name", source)
+    tokenizer_folder = _settings_of(spec, folder, text_cfg, "hf_tokenizer_name", source)
     options: dict[str, Any] = {}
-    if text_cfg.get("hf_model_name"):
-        if not (folder / "config.json").is_file():
-            raise SpecError(f"{spec}: the text tower's config.json must lie in the folder too (no network is used)")
-        options["text_cfg"] = {**text_cfg, "hf_model_name": str(folder), "hf_model_pretrained": False}
-    return options, {"kind": "open_clip", "files": file_hashes(folder, [CONFIG_FILE])}
+    if text_folder is not None:
+        options["text_cfg"] = {**text_cfg, "hf_model_name": str(text_folder), "hf_model_pretrained": False}
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            (Path(place) / OPEN_CLIP.config).symlink_to((folder / OPEN_CLIP.config).absolute())
+            name = OPEN_CLIP.weights[0] if weights.suffix == ".safetensors" else PICKLED
+            (Path(place) / name).symlink_to(weights.absolute())
+            model, _, transform = open_clip.create_model_and_transforms(
+                f"{LOCAL_DIR}{place}", require_pretrained=True, **options
+            )
+        tokenizer = _tokenizer(text_cfg, tokenizer_folder)
+    except Exception as error:  # open_clip, timm, the unpickler and the tokenizers each raise their own errors
+        raise _unloadable(spec, error) from error
+    return Loaded(model, transform, tokenizer, source)
+
+
+def _unloadable(spec: Spec, error: Exception) -> SpecError:
+    reason = " ".join((str(error).strip() or type(error).__name__).split())[:300]
+    return SpecError(f"model spec {spec}: open_clip cannot load it: {reason}")
+
+
+def _text_config(spec: Spec, folder: Path) -> dict[str, Any]:
+    """`model_cfg.text_cfg` of a folder's configuration. Raises `SpecError`."""
+    try:
+        return dict(json.loads((folder / OPEN_CLIP.config).read_text())["model_cfg"]["text_cfg"])
+    except FileNotFoundError:
+        instead = f": write {spec.as_kind('hf')}" if (folder / TRANSFORMERS.config).is_file() else ""
+        raise SpecError(f"model spec {spec}: the folder holds no {OPEN_CLIP.config}{instead}") from None
+    except (ValueError, KeyError, TypeError):
+        raise SpecError(f"model spec {spec}: {OPEN_CLIP.config} is not JSON with model_cfg.text_cfg") from None
+
+
+def _settings_of(spec: Spec, folder: Path, text_cfg: dict[str, Any], key: str, source: dict[str, Any]) -> Path | None:
+    """The folder with the settings of the text tower, or of its tokenizer, that `text_cfg[key]` names, if any.
+
+    open_clip would read the name as a repository of the hub, or as a path relative to the working directory. Here a
+    checkpoint folder must hold these files itself, so that it can be moved and needs no network. A repository of the
+    hub may name another repository, whose commit is noted in `source`.
+    """
+    name = text_cfg.get(key)
+    if not name:
+        return None
+    if spec.on_hub and name != spec.repository()[0]:
+        found, source[key] = hub.settings(str(name))
+        source[key] = f"{name}@{source[key]}"
+        return found
+    if key == "hf_model_name" and not (folder / "config.json").is_file():
+        raise SpecError(
+            f"model spec {spec}: the text tower's config.json must lie in the folder too (no network is used)"
+        )
+    return folder
+
+
+def _tokenizer(text_cfg: dict[str, Any], folder: Path | None) -> Any:
+    """The tokenizer as `open_clip.get_tokenizer` makes it, from the files of a folder, or CLIP's own without one."""
+    from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
+
+    length = text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH)
+    options = {**text_cfg.get("tokenizer_kwargs", {})}
+    if folder is None:
+        return SimpleTokenizer(context_length=length, **options)
+    options |= {"trust_remote_code": False, "local_files_only": True}
+    mode = text_cfg.get("tokenizer_mode")
+    return HFTokenizer(str(folder), context_length=length, tokenizer_mode=mode, **options)
 
 
 def _tokenizer_settings(tokenizer: Any) -> dict[str, Any]:

@@ -13,13 +13,16 @@ from typing import NamedTuple
 from vlm.zoo import VARIANTS, ZOO
 
 LOCAL_DIR = "local-dir:"
+HF_HUB = "hf-hub:"
 #: The forms of a spec by its kind; a short name of `vlm.zoo.ZOO` is allowed too.
 FORMS = {
     "demo": ("demo:NAME",),
-    "open_clip": ("open_clip:NAME/PRETRAINED", f"open_clip:{LOCAL_DIR}PATH"),
+    "open_clip": (
+        "open_clip:NAME/PRETRAINED", f"open_clip:{HF_HUB}REPOSITORY[@REVISION]", f"open_clip:{LOCAL_DIR}PATH",
+    ),
     "hf": ("hf:REPOSITORY[@REVISION]", f"hf:{LOCAL_DIR}PATH"),
     "embeddings": ("embeddings:PATH",),
-}
+}  # fmt: skip
 #: The rest of an `hf:` spec is a path if it starts with one of these, whether or not the path exists.
 PATH_STARTS = ("/", "./", "../", "~")
 
@@ -57,6 +60,8 @@ class Spec(NamedTuple):
             raise SpecError(f"must be {', '.join(others)} or {last}")
         if self.kind == "demo" and self.rest not in VARIANTS:
             raise SpecError(f"demo models are {' and '.join(f'demo:{name}' for name in VARIANTS)}")
+        if self.on_hub:
+            self.repository()
 
     @property
     def variant(self) -> str | None:
@@ -81,12 +86,36 @@ class Spec(NamedTuple):
         """The same spec with another path; `hf:PATH` becomes `hf:local-dir:PATH`."""
         return self._replace(rest=path) if self.is_vectors else Spec.of_folder(self.kind, path)
 
+    @property
+    def on_hub(self) -> bool:
+        """Whether the spec names a repository of the hub, at some revision."""
+        return (self.kind == "hf" and self.path is None) or (self.kind == "open_clip" and self.rest.startswith(HF_HUB))
+
     def repository(self) -> tuple[str, str | None]:
-        """The tuple (repository, revision or None) of hf:REPOSITORY[@REVISION]. Raises `SpecError` for a bad name."""
-        repository, _, revision = self.rest.partition("@")
+        """The tuple (repository, revision or None) of a spec with `on_hub`. Raises `SpecError` for a bad name.
+
+        It refuses `hf:timm/NAME` too: these repositories are for open_clip, or for timm, which has no text towers.
+        """
+        rest = self.rest.removeprefix(HF_HUB) if self.kind == "open_clip" else self.rest
+        repository, _, revision = rest.partition("@")
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
-            raise SpecError(f"model spec {self}: must be {' or '.join(FORMS['hf'])}")
+            raise SpecError(f"model spec {self}: must be {' or '.join(FORMS[self.kind])}")
+        if self.kind == "hf" and repository.startswith("timm/"):
+            raise SpecError(
+                f"model spec {self}: transformers does not read timm's repositories. Those with a text tower are for "
+                f"open_clip: write {self.as_kind('open_clip')}"
+            )
         return repository, revision or None
+
+    def with_revision(self, commit: str) -> Spec:
+        """The same repository at a commit."""
+        return self._replace(rest=f"{self.rest.partition('@')[0]}@{commit}")
+
+    def as_kind(self, kind: str) -> Spec:
+        """The same repository of the hub, or the same folder, for another library: "hf" or "open_clip"."""
+        if self.path is not None:
+            return Spec.of_folder(kind, self.path)
+        return Spec(kind, (HF_HUB if kind == "open_clip" else "") + self.rest.removeprefix(HF_HUB))
 
     def pretrained(self) -> tuple[str, str]:
         """The tuple (name, tag) of open_clip:NAME/PRETRAINED; the tag is empty when the spec has none."""

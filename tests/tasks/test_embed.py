@@ -38,6 +38,7 @@ from tasks.stage import Runtime
 from vlm.batches import EncoderPool, ImageBatches
 from vlm.hf import HFEncoder
 from vlm.pictures import MAX_PIXELS
+from vlm.precision import LOWEST_COSINE
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 
@@ -213,22 +214,31 @@ def test_kill_9_repeats_one_chunk_and_ends_with_the_same_bytes(
     assert read_attributes(killed_store, resumed)["failed_rows"] == list(range(0, 2100, 50))
 
 
+@pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.999), ("float16", 0.9999)])
 def test_a_cast_that_fails_stops_the_stage_and_one_that_holds_is_logged(
-    tmp_path: Path, checkpoint: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    checkpoint: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+    least: float,
 ) -> None:
-    pairs = shard(tmp_path, [picture(0), picture(1)], CAPTIONS)
-    monkeypatch.setattr("vlm.precision.LOWEST_COSINE", 1.1)
-    with pytest.raises(vlm.SpecError, match=r"of the first batch has cosine 0\.9"):
-        make(tmp_path, pairs, checkpoint, dtype="bfloat16")
+    pairs = shard(tmp_path, [picture(0), b"<html>", picture(1)], CAPTIONS)
+    assert LOWEST_COSINE[dtype] == least
+    monkeypatch.setitem(LOWEST_COSINE, dtype, 1.1)
+    with pytest.raises(vlm.SpecError, match=rf'"{dtype}" an embedding of the first 256 items has cosine [01]\.'):
+        make(tmp_path, pairs, checkpoint, dtype=dtype)
     assert not list((tmp_path / "embeddings").glob("*/dataset.json"))
-    monkeypatch.setattr("vlm.precision.LOWEST_COSINE", 0.9)
+    monkeypatch.setitem(LOWEST_COSINE, dtype, 0.9)
     with caplog.at_level(logging.INFO, "bridgescope"):
-        dataset = make(tmp_path, pairs, checkpoint, dtype="bfloat16")
-    assert "in bfloat16: lowest cosine to float32 in the first batch 0.9" in caplog.text
-    assert read_attributes(tmp_path, dataset)["model"]["dtype"] == "bfloat16"
+        dataset = make(tmp_path, pairs, checkpoint, dtype=dtype)
+    assert f"in {dtype}: lowest cosine to float32 among the first items" in caplog.text
+    assert read_attributes(tmp_path, dataset)["model"]["dtype"] == dtype
     in_float32 = make(tmp_path, pairs, checkpoint)
     assert in_float32.path != dataset.path
-    assert read_attributes(tmp_path, in_float32)["model"]["dtype"] == "float32"
+    attributes = read_attributes(tmp_path, in_float32)["model"]
+    assert attributes["dtype"] == "float32"
+    assert "tf32" not in attributes  # a CPU has none
 
 
 def test_an_image_above_the_default_limit_is_embedded_if_the_study_allows_it(tmp_path: Path, checkpoint: Path) -> None:

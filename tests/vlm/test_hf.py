@@ -22,6 +22,7 @@ import vlm
 from vlm import hub
 from vlm.encoder import Encoder
 from vlm.hf import pooled
+from vlm.spec import Spec
 from vlm.zoo import ZOO
 
 FAMILIES = ("clip", "siglip", "siglip2", "naflex", "aimv2")
@@ -131,7 +132,7 @@ def test_a_short_name_comes_from_the_hubs_cache_at_its_commit(checkpoints, expec
     monkeypatch.setattr(
         "huggingface_hub.constants.HF_HUB_CACHE", hub_cache(tmp_path, repository, checkpoints["siglip2"], COMMIT)
     )
-    assert hub.resolve(repository) == COMMIT
+    assert hub.resolve(Spec.parse("siglip2")) == COMMIT
     for spec in ("siglip2", f"hf:{repository}", f"hf:{repository}@{COMMIT}"):
         encoder = vlm.load(spec)
         assert (encoder.identity["repository"], encoder.identity["revision"]) == (repository, COMMIT)
@@ -186,6 +187,46 @@ def test_weights_that_are_not_all_there_are_refused(checkpoints, tmp_path: Path)
     del weights["visual_projection.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(vlm.SpecError, match=r"lack 1 tensors, among them visual_projection\.weight"):
+        vlm.load(f"hf:local-dir:{folder}")
+
+
+def test_weights_for_which_the_model_has_no_place_are_refused_but_not_positions(checkpoints, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoints["clip"], tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # as the first CLIP checkpoints have them
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert vlm.load(f"hf:local-dir:{folder}").dim == 16
+    weights["text_model.encoder.layers.2.layer_norm1.weight"] = torch.ones(32)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(vlm.SpecError, match=r"no place for 1 tensors of the weights, among them text_model\.encoder\."):
+        vlm.load(f"hf:local-dir:{folder}")
+
+
+def test_weights_beside_those_that_transformers_reads_are_left_alone(checkpoints, expected, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoints["clip"], tmp_path / "model")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").rename(folder / "open_clip_model.safetensors")
+    (folder / "notes.pt").write_bytes(b"no weights")
+    encoder = vlm.load(f"hf:local-dir:{folder}")
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), expected["clip"][1], atol=1e-5)
+    assert "pytorch_model.bin" in encoder.identity["files"]
+    assert not {"open_clip_model.safetensors", "notes.pt"} & set(encoder.identity["files"])
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(vlm.SpecError, match=r"notes\.pt, open_clip_model\.safetensors: name them model\.safetensors"):
+        vlm.load(f"hf:local-dir:{folder}")
+
+
+def test_shards_of_a_folder_must_all_be_there(checkpoints, expected, tmp_path: Path) -> None:
+    from transformers import CLIPModel
+
+    folder = shutil.copytree(checkpoints["clip"], tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    CLIPModel.from_pretrained(checkpoints["clip"]).save_pretrained(folder, max_shard_size="60KB")
+    encoder = vlm.load(f"hf:local-dir:{folder}")
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), expected["clip"][1], atol=1e-5)
+    assert set(encoder.identity["files"]) >= {path.name for path in folder.glob("model*")}
+    next(folder.glob("model-00002-*")).unlink()
+    with pytest.raises(vlm.SpecError, match=r"lacks 1 of \d shards of weights: model-00002-of-"):
         vlm.load(f"hf:local-dir:{folder}")
 
 

@@ -1,6 +1,7 @@
 """The open_clip encoder, on tiny models with random weights and on the demo's checkpoint."""
 
 import json
+import pickle
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from tiny_models import build_open_clip
 
 import vlm
-from vlm.encoder import unit_rows
+from storage.errors import BadInput
+from tasks.weights import check_weights
+from vlm.encoder import DTYPES, unit_rows
 from vlm.open_clip import OpenClipEncoder, exact_text_length
+from vlm.spec import Spec
 
 TEXTS = ["a cat", "a photograph of a small brown dog that runs over wet grass", "", "seven red apples", "a cat"]
 
@@ -76,9 +82,9 @@ def test_captions_that_do_not_fit_are_cut_and_counted(built) -> None:
         assert encoder.tokenize(texts).truncated.tolist() == [False, False, True, False]
 
 
-def test_embeddings_are_float32_of_norm_1_in_both_dtypes() -> None:
+def test_embeddings_are_float32_of_norm_1_in_every_dtype() -> None:
     images = [Image.effect_noise((40, 30), 80).convert("RGB") for _ in range(3)]
-    for dtype in ("float32", "bfloat16"):
+    for dtype in DTYPES:
         built_model = tiny()
         encoder = OpenClipEncoder(built_model.model, built_model.transform, built_model.tokenizer, {}, dtype=dtype)
         assert encoder.identity["dtype"] == dtype
@@ -122,6 +128,64 @@ def test_a_moved_checkpoint_loads_without_the_network_as_the_same_model(
     there = vlm.load("open_clip:local-dir:place")
     assert there.identity == here.identity
     np.testing.assert_array_equal(there.encode_texts(TEXTS), here.encode_texts(TEXTS))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_open_clip(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def trained(checkpoint: Path, folder: Path, prefix: str = "", **more: torch.Tensor) -> Path:
+    """A folder with a file as open_clip's training writes it, epoch_7.pt, in place of safetensors."""
+    folder.mkdir()
+    shutil.copy(checkpoint / "open_clip_config.json", folder)
+    state = load_file(checkpoint / "open_clip_model.safetensors") | more
+    state = {prefix + name: values for name, values in state.items()}
+    torch.save({"epoch": 7, "name": "run", "state_dict": state, "optimizer": {"state": {}}}, folder / "epoch_7.pt")
+    return folder
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_checkpoint_of_open_clips_training_is_loaded(checkpoint: Path, tmp_path: Path, prefix: str) -> None:
+    expected = vlm.load(f"open_clip:local-dir:{checkpoint}").encode_texts(TEXTS)
+    encoder = vlm.load(f"open_clip:local-dir:{trained(checkpoint, tmp_path / 'run', prefix)}")
+    np.testing.assert_array_equal(encoder.encode_texts(TEXTS), expected)
+    assert set(encoder.identity["files"]) == {"open_clip_config.json", "epoch_7.pt"}
+
+
+def test_a_folder_of_several_epochs_does_not_say_which_is_meant(checkpoint: Path, tmp_path: Path) -> None:
+    folder = trained(checkpoint, tmp_path / "run")
+    shutil.copy(folder / "epoch_7.pt", folder / "epoch_8.pt")
+    spec = Spec.of_folder("open_clip", folder)
+    with pytest.raises(vlm.SpecError, match=r"holds epoch_7\.pt, epoch_8\.pt: name one open_clip_model\.safetensors"):
+        vlm.load(str(spec))
+    with pytest.raises(BadInput, match="which weights are meant"):
+        check_weights(spec)
+
+
+def test_weights_of_which_not_all_are_loaded_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    more = trained(checkpoint, tmp_path / "more", **{"visual.adapter.weight": torch.ones(3)})
+    with pytest.raises(vlm.SpecError, match=r"open_clip cannot load it: .*Unexpected key.*visual\.adapter\.weight"):
+        vlm.load(f"open_clip:local-dir:{more}")
+    less = shutil.copytree(checkpoint, tmp_path / "less")
+    weights = load_file(less / "open_clip_model.safetensors")
+    del weights["visual.proj"]
+    save_file(weights, less / "open_clip_model.safetensors")
+    with pytest.raises(vlm.SpecError, match=r"open_clip cannot load it: .*Missing key.*visual\.proj"):
+        vlm.load(f"open_clip:local-dir:{less}")
+
+
+def test_a_pickle_of_open_clip_runs_no_code(checkpoint: Path, tmp_path: Path) -> None:
+    folder = trained(checkpoint, tmp_path / "run")
+    (folder / "epoch_7.pt").write_bytes(pickle.dumps(print, protocol=2))
+    with pytest.raises(vlm.SpecError, match="open_clip cannot load it: Weights only load failed"):
+        vlm.load(f"open_clip:local-dir:{folder}")
+
+
+def test_a_folder_of_transformers_is_told_what_to_write(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(vlm.SpecError, match=rf"holds no open_clip_config\.json: write hf:local-dir:{tmp_path}$"):
+        vlm.load(f"open_clip:local-dir:{tmp_path}")
 
 
 def test_identity_is_json_and_holds_no_path(built) -> None:

@@ -8,7 +8,8 @@ from vlm.spec import FORMS, Spec, SpecError, forms, relocated
 from vlm.zoo import VARIANTS, ZOO
 
 FOLDERS = ("open_clip:local-dir:a/b", "hf:local-dir:/a/b", "hf:./b", "hf:../b", "hf:/a/b", "hf:~/b", "embeddings:a/b")
-REMOTE = ("open_clip:ViT-B-32/openai", "hf:google/siglip", "hf:google/siglip@main", "demo:emoji-clip", *ZOO)
+HUB = ("hf:google/siglip", "hf:google/siglip@main", "open_clip:hf-hub:a/b", "open_clip:hf-hub:a/b@v1")
+REMOTE = ("open_clip:ViT-B-32/openai", *HUB, "demo:emoji-clip", *ZOO)
 
 
 @pytest.mark.parametrize("text", [text for text in (*FOLDERS, *REMOTE) if text not in ZOO])
@@ -31,8 +32,9 @@ def test_the_error_of_an_unknown_spec_lists_every_form(text: str) -> None:
     with pytest.raises(SpecError) as caught:
         Spec.parse(text).check()
     assert str(caught.value) == (
-        "must be demo:NAME, open_clip:NAME/PRETRAINED, open_clip:local-dir:PATH, hf:REPOSITORY[@REVISION], "
-        "hf:local-dir:PATH, embeddings:PATH, clip, siglip, siglip2 or aimv2"
+        "must be demo:NAME, open_clip:NAME/PRETRAINED, open_clip:hf-hub:REPOSITORY[@REVISION], "
+        "open_clip:local-dir:PATH, hf:REPOSITORY[@REVISION], hf:local-dir:PATH, embeddings:PATH, clip, siglip, "
+        "siglip2 or aimv2"
     )
 
 
@@ -85,6 +87,23 @@ def test_a_repository_may_have_a_revision() -> None:
     for rest in ("a/b/c", "some body/model", "@main"):
         with pytest.raises(SpecError, match=rf"model spec hf:{rest}: must be hf:REPOSITORY\[@REVISION\] or hf:local"):
             Spec("hf", rest).repository()
+
+
+def test_a_repository_of_either_library_is_on_the_hub() -> None:
+    assert [text for text in (*FOLDERS, *REMOTE) if Spec.parse(text).on_hub] == [*HUB, *ZOO]
+    assert Spec.parse("open_clip:hf-hub:a/b@v1").repository() == ("a/b", "v1")
+    assert str(Spec.parse("open_clip:hf-hub:a/b@v1").with_revision("f" * 40)) == f"open_clip:hf-hub:a/b@{'f' * 40}"
+    assert str(Spec.parse("hf:a/b").with_revision("f" * 40)) == f"hf:a/b@{'f' * 40}"
+    with pytest.raises(SpecError, match=r"must be open_clip:NAME/PRETRAINED or open_clip:hf-hub:REPOSITORY"):
+        Spec.parse("open_clip:hf-hub:a/b/c").check()
+
+
+def test_a_spec_of_the_other_library_is_told() -> None:
+    assert str(Spec.parse("hf:a/b@v1").as_kind("open_clip")) == "open_clip:hf-hub:a/b@v1"
+    assert str(Spec.parse("open_clip:hf-hub:a/b@v1").as_kind("hf")) == "hf:a/b@v1"
+    assert str(Spec.parse("hf:./a").as_kind("open_clip")) == "open_clip:local-dir:./a"
+    with pytest.raises(SpecError, match=r"open_clip: write open_clip:hf-hub:timm/ViT-B-16-SigLIP$"):
+        Spec.parse("hf:timm/ViT-B-16-SigLIP").check()
 
 
 def test_a_pretrained_model_has_a_name_and_a_tag() -> None:
