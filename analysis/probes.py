@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.sparse import csc_array, csr_array, sparray
 from scipy.special import expit
+from threadpoolctl import threadpool_limits
 
 from analysis.workers import cores, in_order
 
@@ -81,7 +82,8 @@ def few_features(fitted: Items, tested: Items, sizes: Sequence[int], penalty: fl
             accuracies.append(float(balanced_accuracy(scores[:, None], tested.has[:, label, None])[0]))
         return accuracies
 
-    found = list(in_order(of_label, range(fitted.has.shape[1]), cores()))
+    with threadpool_limits(1):  # each label has a thread; threads of small matrix products would wait for each other
+        found = list(in_order(of_label, range(fitted.has.shape[1]), cores()))
     return np.array(found).T.reshape(len(sizes), fitted.has.shape[1])
 
 

@@ -12,6 +12,7 @@ import duckdb
 import numpy as np
 import polars as pl
 from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits
 
 from analysis.inputs import Analysis, Keys, codes_of, groups_of, keys_of
 from analysis.labelled import POSITIVES, Kind, LabelledItems, Side, labelled_items
@@ -160,7 +161,8 @@ def best_penalty(train: Items, group: np.ndarray) -> float:
     fitted, tested = train.of(group >= VALIDATING), train.of(group < VALIDATING)
     if 0 in (len(fitted.has), len(tested.has)):
         return PENALTIES[0]
-    found = list(in_order(lambda penalty: all_features(fitted, tested, penalty), PENALTIES, cores()))
+    with threadpool_limits(1):  # each penalty has a thread
+        found = list(in_order(lambda penalty: all_features(fitted, tested, penalty), PENALTIES, cores()))
     return PENALTIES[int(np.nan_to_num(found).mean(1).argmax())]
 
 

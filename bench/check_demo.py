@@ -36,6 +36,12 @@ ENERGETIC = """
 SELECT stability, floor_matched, floor_matched_sd FROM stability_by_energy($model, $sae) WHERE k = $top
 """
 
+LABELS = "SELECT auc, null_q975, above_null FROM label_figures($model, $sae) WHERE name = 'group'"
+OF_ONE_LABEL = """
+SELECT avg("precision"), avg(chance) FROM bridge_precision($model, $sae, 100)
+WHERE name = 'group' AND "by" = 'covariance_bridge'
+"""
+
 
 def one(con: duckdb.DuckDBPyConnection, query: str, **values: object) -> tuple:
     """The only row of a query's answer."""
@@ -58,6 +64,13 @@ def figures(store: Path, study: str) -> list[Bar]:
             rows.append(at_least(f"{model}: held-out R2 of captions, mean of {seeds} seeds", text, 0.55))
             rows.append(at_most(f"{model}: L0 away from k, as a share of k", off, 0.25))
             rows.append(at_most(f"{model}: dead fraction", dead, 0.05))
+            auc, chance, above = one(con, LABELS, model=model, sae=SAE)
+            name = f"{model}: AUC of groups of emoji {auc:.3f}, above the 97.5 % point of permuted ones"
+            rows.append(at_least(name, auc - chance, 0.02))
+            rows.append(at_least(f"{model}: share of concepts above their own permutations", above, 0.25))
+            agreeing, chance = one(con, OF_ONE_LABEL, model=model, sae=SAE)
+            name = f"{model}: share {agreeing:.2f} of the top 100 covariance bridges joins one group, times chance"
+            rows.append(at_least(name, agreeing / chance, 2))
             (unimodal,) = one(con, UNIMODAL, model=model, sae=SAE)
             bar = at_least if model == "emoji-clip" else at_most
             rows.append(bar(f"{model}: share of unimodal concepts", unimodal, 0.5 if bar is at_least else 0.1))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_case import study
 from scipy.sparse import csr_array
+from sklearn.linear_model import LogisticRegression
 from sql_case import KEYS
 
 from analysis import probing
@@ -52,6 +53,15 @@ def test_both_solvers_find_the_same_probe(seed: int, penalty: float) -> None:
     error = weight * (1 / (1 + np.exp(-(x @ weights[:-1] + weights[-1]))) - has)
     assert np.abs(x.T @ error + penalty * weights[:-1]).max() < 1e-3
     assert abs(error.sum()) < 1e-3
+
+
+def test_the_probe_is_that_of_scikit_learn_with_balanced_classes() -> None:
+    random = np.random.default_rng(8)
+    x = random.exponential(1, (200, 4)) * (random.random((200, 4)) < 0.3)
+    has = x @ np.array([2.0, -1, 0.5, 0]) + random.standard_normal(200) > 1
+    # The peer minimises C * sum of the losses + |weights|^2 / 2, with weights of items that have the mean 1.
+    peer = LogisticRegression(C=1 / (0.05 * 200), class_weight="balanced", tol=1e-8).fit(x, has)
+    assert newton(x, has, 0.05) == pytest.approx([*peer.coef_[0], *peer.intercept_], abs=1e-3)
 
 
 def test_the_features_of_largest_mean_difference_are_chosen() -> None:
