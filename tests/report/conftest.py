@@ -18,7 +18,7 @@ from analysis.statistic import create_inner
 from analysis.tables import fill
 from analysis.usage import CountedSAE, fill_concepts
 from storage.definitions import define
-from storage.statements import SQL
+from storage.macros import create_macros
 
 AWKWARD = "<script>alert(1)</script> & \"quotes\" 'single'"
 WIDTH = 16
@@ -138,8 +138,7 @@ def small_catalog(
     if whole:
         create_twins(con, [Twin(model, "main-half-a", "main", "frozen_decoder") for model in models])
         fill(con, "findings")
-    for macro in sorted((SQL / "macros").glob("*.sql")):
-        con.execute(macro.read_text())
+    create_macros(con)
     return con
 
 

@@ -15,7 +15,7 @@ from analysis.statistic import create_inner
 from analysis.subspace_stability import SUBSPACE_MATCHES
 from analysis.tables import empty, fill
 from storage.definitions import define
-from storage.statements import SQL
+from storage.macros import create_macros
 
 RUN = "model VARCHAR, sae VARCHAR, seed INTEGER"
 ENERGY = {0: [5.0, 3.0, 1.0, 1.0], 1: [1.0, 1.0, 2.0, 6.0]}  # energies of concepts 0 to 3, by seed
@@ -61,9 +61,7 @@ def con() -> duckdb.DuckDBPyConnection:
         above_null BOOLEAN)""")
     con.execute(f"CREATE TABLE saes ({RUN}, r2 DOUBLE, l0 DOUBLE, dead_fraction DOUBLE, settings VARCHAR)")
     fill(con, "nulls")
-    for macro in sorted((SQL / "macros").glob("*.sql")):
-        if macro.stem not in ("concept_shift", "top_items", "retrieval_chance", "frozen_figures"):  # they read items
-            con.execute(macro.read_text())
+    create_macros(con)
     return con
 
 
