@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from storage.runs import Entry
 from storage.statements import statement
 
 Keys = dict[str, Any]
+Encode = Callable[[list[str]], np.ndarray]  #: gives the unit embeddings [n, d] float32 of n texts
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Analysis:
     twin_of: str | None = None  #: the setting whose frozen twin the SAE is
     independent: list[Entry] = field(default_factory=list)  #: embeddings of the same shards by another model
     device: str = "cpu"  #: where concepts are matched; another device changes cosines by rounding
+    encode: Encode | None = None  #: the model's text encoder; None for vectors that were computed elsewhere
 
     @property
     def model(self) -> str:
@@ -61,9 +63,17 @@ class Analysis:
     @functools.cached_property
     def embedded(self) -> Rows:
         """The embeddings of the model on both sides of the split, read once."""
+        return self.embedded_on("all")
+
+    def embedded_on(self, split: str) -> Rows:
+        """Read the embeddings of the model on one side of the split; the other side takes no memory.
+
+        Raises EmbeddingError where the side has no images or no captions.
+        """
         pairs = {e.shard: e.dataset for e in self.entries if e.kind == "acquire"}
         embeddings = {e.shard: e.dataset for e in self.entries if e.kind == "embed"}
-        return select(self.store, [pairs[shard] for shard in embeddings], list(embeddings.values()), self.heldout)
+        shards = [pairs[shard] for shard in embeddings]
+        return select(self.store, shards, list(embeddings.values()), self.heldout, split)
 
     @functools.cached_property
     def judging(self) -> Rows | None:

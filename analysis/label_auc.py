@@ -1,7 +1,8 @@
 """AUC of sparse codes as classifiers of labels: exact, with ties, for all concepts and labels at once.
 
 Only the items on which a concept fires are ranked; all others tie at 0. The sum of the ranks of a label's items, and
-with it the AUC, then needs one addition for each firing and label of its item.
+with it the AUC, then needs one addition for each firing and label of its item. `wins_of` is the reverse: the AUC of
+dense scores as classifiers of the items on which a concept fires.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from analysis.coactivation import Codes
-from analysis.label_kernels import rank_excess_, sum_by_label_
+from analysis.label_kernels import count_wins_, rank_excess_, sum_by_label_
 
 Ints = np.ndarray
 
@@ -91,3 +92,47 @@ def label_auc(ranks: Ranked, labelled: Labelled, order: Ints | None = None) -> n
     twice_wins = sums + positives * (ranks.silent[:, None] - positives)
     possible = 2.0 * positives * negatives
     return np.divide(twice_wins, possible, out=np.full(sums.shape, np.nan), where=possible > 0)
+
+
+class Wins(NamedTuple):
+    """Twice the wins of N classifiers, by group of items: a win is a positive item above a negative one, a tie half.
+
+    All arrays are int64 [N, G].
+    """
+
+    of_positives: Ints  # wins of the positives of a group over all negatives
+    over_negatives: Ints  # wins of all positives over the negatives of a group
+    within: Ints  # wins of the positives of a group over its negatives
+    positives: Ints  # number of positives in each group
+    negatives: Ints
+
+    def auc(self) -> np.ndarray:
+        """AUC [N] of all items; NaN without positives or without negatives."""
+        return _auc(self.of_positives.sum(1), self.positives.sum(1), self.negatives.sum(1))
+
+    def without(self, group: int) -> np.ndarray:
+        """AUC [N] of the items outside a group."""
+        lost = self.of_positives[:, group] + self.over_negatives[:, group] - self.within[:, group]
+        left = (counts.sum(1) - counts[:, group] for counts in (self.positives, self.negatives))
+        return _auc(self.of_positives.sum(1) - lost, *left)
+
+
+def _auc(twice_wins: Ints, positives: Ints, negatives: Ints) -> np.ndarray:
+    possible = 2.0 * positives * negatives
+    return np.divide(twice_wins, possible, out=np.full(len(twice_wins), np.nan), where=possible > 0)
+
+
+def wins_of(scores: np.ndarray, start: Ints, positive: Ints, groups: Ints, total: int) -> Wins:
+    """Count the wins of N rows of scores of n items as classifiers of the positive items.
+
+    scores [N, n] float32. start [N+1]: the positive items of row i are positive[start[i]] .. positive[start[i+1]-1].
+    groups [n]: group of each item, below `total`; with a total of 1, all items are in one group.
+    Source: docs/definitions.md, "Names of concepts".
+    """
+    groups = groups if total > 1 else np.zeros_like(groups)
+    wins = np.zeros((3, len(scores), total), np.int64)
+    count_wins_(np.ascontiguousarray(scores), start, positive, groups, *wins)
+    row = np.repeat(np.arange(len(scores)), np.diff(start))
+    of = groups[positive[start[0] : start[-1]]]
+    positives = np.bincount(row * total + of, minlength=len(scores) * total).reshape(len(scores), total)
+    return Wins(wins[0], wins[1], wins[2], positives, np.bincount(groups, minlength=total) - positives)

@@ -21,8 +21,9 @@ SAEName = tuple[str, int]  #: name of the setting, and seed
 class Part(NamedTuple):
     """One sort of part. A part is a cached task that computes every statistic with the same `per` as the part."""
 
-    #: The subject of one part: a model; an SAE; a pair of seeds, of which only dictionaries are read ('pair') or also
-    #: the codes ('seeds'); the SAEs of one setting and seed in all models; or the whole study.
+    #: The subject of one part: a model; an SAE ('sae', or 'names' for what needs the model's encoder); a pair of seeds,
+    #: of which only dictionaries are read ('pair') or also the codes ('seeds'); the SAEs of one setting and seed in all
+    #: models; or the whole study.
     per: str
     kind: str  #: kind of the dataset that the part makes
     reads: tuple[str, ...] = ()  #: the sorts of parts whose tables the statistics of this part may need
@@ -34,10 +35,11 @@ PARTS = {
     for part in (
         Part("model", "space"),
         Part("sae", "measures", reads=("model",)),
+        Part("names", "names", reads=("sae",)),
         Part("pair", "matching"),
         Part("seeds", "partners"),
         Part("models", "correspondence"),
-        Part("study", "analyze", reads=("model", "sae", "pair", "seeds", "models")),
+        Part("study", "analyze", reads=("model", "sae", "names", "pair", "seeds", "models")),
     )
 }
 

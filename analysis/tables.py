@@ -78,9 +78,11 @@ def add_piece(file: pq.ParquetWriter, rows: pl.DataFrame) -> None:
     file.write_table(rows.to_arrow().cast(file.schema), row_group_size=ROW_GROUP)
 
 
-def read_tables(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Register the tables of a part's folder in a connection, each under the name of its file."""
+def read_tables(con: duckdb.DuckDBPyConnection, folder: Path, names: list[str] | None = None) -> None:
+    """Register the tables of a part's folder in a connection, each under the name of its file. names: only these."""
     for path in sorted(folder.glob("*.parquet")):
+        if names is not None and path.stem not in names:
+            continue
         con.register(path.stem, pl.read_parquet(path, glob=False).to_arrow())
 
 

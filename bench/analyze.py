@@ -22,6 +22,7 @@ from bars import Bar, at_most, finish, shown
 PARTS = (
     "spaces",
     "measures",
+    "names",
     "matchings",
     "partners",
     "correspondences",
@@ -42,7 +43,7 @@ def given_of(study: Any, store: Path) -> Any:
     from storage.runs import State, last_run
 
     last, state = last_run(store, study.name), State()
-    state.add(*(entry for entry in last.entries if entry.kind in ANALYZED))
+    state.add(*(entry for entry in last.entries if entry.kind in (*ANALYZED, "model")))
     return Given(study, state, last, store)
 
 

@@ -151,6 +151,15 @@ def _measures(work: Work) -> Cost:
     return Cost(_table_bytes(work), 1.6 + work.counted * work.rows * (2e-4 + 4e-11 * work.dim * work.width))
 
 
+@formula_of("names", startup=4.0)
+def _names(work: Work) -> Cost:
+    """Words are counted in all captions; each name is encoded as a caption and compared with the held-out items."""
+    caption = next(caption for part, _, caption in EMBED_SECONDS if part in work.spec)
+    encoded = caption * work.width * (BFLOAT16 if work.dtype == "bfloat16" else 1)
+    compared = work.width * (1 - work.trained) * work.rows * (2e-8 + 2e-11 * work.dim)
+    return Cost(80 * work.width, 0.3 + 2e-5 * work.captions + encoded + compared)
+
+
 @formula_of("matching", startup=0.5)
 def _matching(work: Work) -> Cost:
     return Cost(27 * work.width, 0.1 + 2e-11 * work.width**2 * work.dim)

@@ -23,7 +23,7 @@ from storage.runs import Entry, Key, Run, State
 from storage.sources.section import MAX_PIXELS, rules_of, source_of
 from storage.vector_shards import digests
 from tasks.acquire import distinct, duplicates, fetch
-from tasks.analyze import analyze, correspondence, matching, measures, pairs_of_seeds, partners, space, versions
+from tasks.analyze import analyze, correspondence, matching, measures, names, pairs_of_seeds, partners, space, versions
 from tasks.checkpoint import import_sae
 from tasks.checks import check_embeddings
 from tasks.embed import adopt_vectors, embed, model_identity
@@ -225,19 +225,27 @@ def _embedded(given: Given, model: Model, shards: list[Entry]) -> list[tuple[Sta
             return [(adopt_vectors, None)] * len(pairs)
         rows = digests(given.store, Path(path), pairs) if pairs else []
         return [(adopt_vectors, {"pairs": p, "rows": r, "path": path}) for p, r in zip(pairs, rows, strict=True)]
+    encoder = _encoder(given, model)
+    if encoder is None:
+        return [(embed, None)] * len(pairs)
+    # `embed` decodes images up to this size. A study with a lower limit than the default needs no lower limit here:
+    # `acquire` has already refused its larger images.
+    limit = max(given.study.pairs.max_pixels, MAX_PIXELS)
+    return [(embed, {"pairs": each, **encoder, "max_pixels": limit}) for each in pairs]
+
+
+def _encoder(given: Given, model: Model) -> dict[str, Any] | None:
+    """Arguments of a task that loads a model. None while a demo model is missing.
+
+    Raises BadInput for a folder that does not exist.
+    """
     identity: Dataset | str | None
     if model.parsed_spec.variant is not None:
         identity = given.state.dataset("model", model=model.name)
         spec = str(Spec.of_folder("open_clip", given.store / identity.path)) if identity else ""
     else:
         identity, spec = model_identity(model.spec, given.store)
-    if identity is None:
-        return [(embed, None)] * len(pairs)
-    # `embed` decodes images up to this size. A study with a lower limit than the default needs no lower limit here:
-    # `acquire` has already refused its larger images.
-    limit = max(given.study.pairs.max_pixels, MAX_PIXELS)
-    shared = {"model": identity, "spec": spec, "dtype": model.dtype, "max_pixels": limit}
-    return [(embed, {"pairs": each, **shared}) for each in pairs]
+    return {"model": identity, "spec": spec, "dtype": model.dtype} if identity is not None else None
 
 
 @step_of("embed")
@@ -479,9 +487,37 @@ def _compared(given: Given, per: str, names: list[tuple[str, str, int]]) -> dict
 
 
 @step_of("analyze")
+def names_of_saes(given: Given) -> list[Job]:
+    """One job per SAE, which names its concepts and scores the names with the model's encoder, if it has one."""
+    study, state = given.study, given.state
+    options = {"heldout": study.pairs.heldout, "statistics": versions("names")}
+    jobs = []
+    for model in study.models:
+        shared = *state.of("acquire"), *state.of("embed", model=model.name)
+        problem, encoder = None, None
+        if not model.parsed_spec.is_vectors:
+            try:
+                encoder = _encoder(given, model)
+            except Exception as error:
+                if getattr(error, "exit_code", 1) != 2:
+                    raise
+                problem = error  # the other models go on
+        for setting in study.settings():
+            for seed in setting.seeds:
+                at = {"model": model.name, "sae": setting.name, "seed": seed}
+                own = state.dataset("measures", **at)
+                inputs = None
+                if own and (encoder or model.parsed_spec.is_vectors):
+                    entries = [e.argument() for e in (*shared, *state.of("train", **at), *state.of("export", **at))]
+                    inputs = {"entries": entries, "measures": own, **options, **(encoder or {})}
+                jobs.append(Job(Key("names", model.name, setting.name, seed), names, inputs, problem))
+    return jobs
+
+
+@step_of("analyze")
 def tables(given: Given) -> list[Job]:
     """One job per study, which joins the tables that the other jobs of the stage make."""
-    parts_of = (spaces, parts_of_saes, matchings, partners_of_seeds, correspondences)
+    parts_of = (spaces, parts_of_saes, names_of_saes, matchings, partners_of_seeds, correspondences)
     keys = sorted((job.key for jobs in parts_of for job in jobs(given)), key=str)
     whole = all(key in given.state for key in keys)
     parts = [given.state[key].argument() for key in keys] if whole else []

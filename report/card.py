@@ -22,7 +22,8 @@ WITHOUT_ITEMS = (
 LIMITS = (
     "Compare each stability with `floor matched`, which random dictionaries of equal mean and covariance reach.",
     "A large raw bridge often only joins two energetic concepts; covariance and correlation are given for comparison.",
-    "Names of concepts are automatic: the words that distinguish their captions. They are not labels.",
+    "Names of concepts are automatic: words that distinguish their training captions, with a score on held-out items. "
+    "They are not labels.",
     "Concepts describe one model on one set of pairs. Nothing here shows how they apply to others.",
 )
 DEMO = (

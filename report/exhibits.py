@@ -12,7 +12,7 @@ import duckdb
 
 from report import queries
 from report.pictures import thumbnails
-from report.queries import Answer, Row, ask, holds
+from report.queries import Answer, Row, ask, has_columns, holds
 from report.sentences import number
 
 TOP_BRIDGES = (("bridge", 12), ("correlation_bridge", 6))  # first setting: (score that ranks the bridges, number shown)
@@ -25,6 +25,7 @@ class Concept(NamedTuple):
 
     id: int
     score: str  #: modality score of the concept, as text
+    name: str  #: name of the concept with its score, or "no name"; empty in a run of an earlier version
     items: list[Row]  #: the top images (with key, caption, picture) or the top captions (with caption)
 
 
@@ -70,6 +71,13 @@ def exhibit(con: duckdb.DuckDBPyConnection, model: str, sae: str, first: bool) -
     return Exhibit(model, sae, seed, lists)
 
 
+def name_of(row: Row) -> str:
+    """The name of a concept with its score on held-out items; "no name" where it has none."""
+    if row["name"] is None:
+        return "no name"
+    return row["name"] if row["name_score"] is None else f"{row['name']} (score {number(row['name_score'], 2)})"
+
+
 def bridge_list(con: duckdb.DuckDBPyConnection, model: str, sae: str, seed: int, by: str, top: Answer) -> BridgeList:
     """The bridges in `top`, with pictures and captions. top: the answer to `queries.top_bridges`."""
     title = f"Top {len(top.rows)} by {by.replace('_', ' ')}"
@@ -84,6 +92,12 @@ def bridge_list(con: duckdb.DuckDBPyConnection, model: str, sae: str, seed: int,
     if images.rows and holds(con, "image_bytes"):
         read, uris = thumbnails(con, sorted({row["image_id"] for row in images.rows}))
         sql.append(read.sql)
+    names: dict[int, str] = {}
+    if has_columns(con, "concepts", "name", "name_score"):
+        both = {row[side] for row in top.rows for side in ("image_concept", "text_concept")}
+        named = ask(con, queries.names_of(model, sae, seed, sorted(both)))
+        sql.append(named.sql)
+        names = {row["concept_id"]: name_of(row) for row in named.rows}
     shown = [row | {"picture": uris.get(row["image_id"])} for row in images.rows]
     largest = max(abs(row["bridge"] or 0) for row in top.rows)
     digits = min(9, max(2, 2 - math.floor(math.log10(largest)))) if largest > 0 else 4
@@ -92,9 +106,15 @@ def bridge_list(con: duckdb.DuckDBPyConnection, model: str, sae: str, seed: int,
             Concept(
                 row["image_concept"],
                 number(row["image_score"], 2),
+                names.get(row["image_concept"], ""),
                 [item for item in shown if item["concept_id"] == row["image_concept"]],
             ),
-            Concept(row["text_concept"], number(row["text_score"], 2), captions.of(concept_id=row["text_concept"])),
+            Concept(
+                row["text_concept"],
+                number(row["text_score"], 2),
+                names.get(row["text_concept"], ""),
+                captions.of(concept_id=row["text_concept"]),
+            ),
             row["image_concept"] == row["text_concept"],
             row,
         )

@@ -107,6 +107,7 @@ def contents(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> dict[str
         "figures": figures_of_page(con, answers, main, runs),
         "paged": paged_views(con),
         "exhibits": exhibits,
+        "unscored": unscored(con),
         "to_paste": questions(exhibits),
     }
 
@@ -178,6 +179,8 @@ def tables_of_page(
         shown["bridge_precision"] = ask(con, queries.bridge_precision(main))
     if holds(con, "probing"):
         shown["probing"] = ask(con, queries.probing(main))
+    if holds(con, "concept_names"):
+        shown["names"] = ask(con, queries.names(main))
     if holds(con, "findings"):  # the analysis that writes findings also writes the nulls of bridges
         shown["bridge_figures"] = ask(con, queries.bridge_figures(main))
     if holds(con, "geometry"):
@@ -185,6 +188,14 @@ def tables_of_page(
     if holds(con, "ledger"):
         shown["dropped"] = ask(con, queries.DROPPED)
     return {name: tables.table(name, answer, runs) for name, answer in shown.items() if answer.rows}
+
+
+def unscored(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """The models whose encoder could not score any name."""
+    if not holds(con, "concept_names"):
+        return []
+    answer = ask(con, "SELECT model FROM concept_names GROUP BY model HAVING NOT bool_or(is_scored) ORDER BY model")
+    return [row["model"] for row in answer.rows]
 
 
 def paged_views(con: duckdb.DuckDBPyConnection) -> list[tables.Table]:

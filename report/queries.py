@@ -249,6 +249,27 @@ def subspace_stability(runs: list[tuple[str, str]]) -> str:
     return for_each(runs, "SELECT {m} AS model, {s} AS sae, * FROM subspace_stability({m}, {s})", "sae, model, atoms")
 
 
+def names(runs: list[tuple[str, str]]) -> str:
+    """How many concepts of every (model, sae) have a name, and the scores of their words, as means over seeds."""
+    select = """\
+SELECT
+    {m} AS model, {s} AS sae, modality, count(*) / count(DISTINCT seed) AS concepts,
+    avg(coalesce(low > 0.5, false)::INTEGER) FILTER (is_scored) AS named, avg(score) AS score, avg(chance) AS chance
+FROM concept_names
+WHERE model = {m} AND sae = {s}
+GROUP BY modality"""
+    return for_each(runs, select, "sae, model, modality")
+
+
+def names_of(model: str, sae: str, seed: int, concepts: list[int]) -> str:
+    """The names of some concepts of one SAE, with their scores."""
+    return f"""\
+SELECT concept_id, name, name_score
+FROM concepts
+WHERE model = {literal(model)} AND sae = {literal(sae)} AND seed = {seed} AND concept_id IN ({_listed(concepts)})
+ORDER BY concept_id"""
+
+
 def bridge_figures(runs: list[tuple[str, str]]) -> str:
     """Statistics of the bridges of every (model, sae) and their values under three nulls, as means over the seeds."""
     select = f"""\
@@ -371,14 +392,10 @@ def to_paste(model: str, sae: str, seed: int, concept: int) -> list[tuple[str, s
         (
             "Concepts with a modality score near 0.5 that are stable over seeds, by energy",
             f"""\
-SELECT c.concept_id, c.energy, c.modality_score, c.firings, avg(x.cosine) AS stability
-FROM concepts AS c
-JOIN matches AS x
-    ON x.model = c.model AND x.sae_a = c.sae AND x.sae_b = c.sae AND x.seed_a = c.seed AND x.concept_a = c.concept_id
-WHERE c.model = {m} AND c.sae = {s} AND c.seed = {seed} AND c.modality_score BETWEEN 0.4 AND 0.6
-GROUP BY ALL
-HAVING avg(x.cosine) > 0.7
-ORDER BY c.energy DESC
+SELECT concept_id, name, name_score, stability, energy, modality_score, firings
+FROM concepts
+WHERE model = {m} AND sae = {s} AND seed = {seed} AND modality_score BETWEEN 0.4 AND 0.6 AND stability > 0.7
+ORDER BY energy DESC
 LIMIT 20""",
         ),
     ]

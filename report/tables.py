@@ -92,6 +92,10 @@ COLUMNS = {
         Column("high", "highest", 3), Column("floor_random", "floor random", 3),
         Column("floor_matched", "floor matched", 3), Column("floor_matched_sd", "its sd", 4),
     ],
+    "names": [
+        SAE, MODEL, Column("modality", "used most on", WORDS), Column("concepts", "concepts with words", 0),
+        Column("named", "named", PERCENT), Column("score", "score", 3), Column("chance", "chance", 3),
+    ],
     "sensitivity": [
         SAE, MODEL, Column("statistic", "figure", WORDS), Column("reference", "value", 3),
         Column("by_seeds", "range over seeds", 3), Column("varied", "setting", WORDS),
@@ -182,6 +186,13 @@ CAPTIONS = {
         "Mean length of the projection of a concept's unit direction on the span of so many atoms, weighted by energy; "
         "lowest and highest over pairs of seeds. Compare with the floor of as many atoms of a random dictionary: both "
         "rise with their number.",
+    ),
+    "names": (
+        "Names of concepts, scored on held-out items",
+        "Words: those that set the training captions of a concept apart. Score: how well the model's encoder finds the "
+        "held-out items on which the concept fires by the words alone (AUC; .5 is chance, 1 is perfect), mean over "
+        "concepts. Chance: the score of the words of another concept of like energy. Named: share of these concepts "
+        "whose interval lies above .5; the others have no name. Means over seeds.",
     ),
     "sensitivity": (
         "How far each figure moves with a setting, beside how far the seeds move it",

@@ -18,6 +18,7 @@ from storage.dataset import Dataset, locked, manifest_of, sync, write_atomically
 from storage.definitions import define
 from storage.embeddings import failures_of
 from storage.errors import BadInput
+from storage.macros import create_macros
 from storage.runs import Entry, Run, narrowed, shown_run, studies
 from storage.statements import SQL, exact, literal, statement
 
@@ -92,12 +93,13 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
             # A table without a statement of its own is documented in storage/sql/tables.
             has_statement = (SQL / "views" / f"{table}.sql").exists()
             view = f"CREATE VIEW {table} AS FROM read_parquet({literal(parquet)}, hive_partitioning = false)"
-            con.execute(statement(f"views/{table}", files=parquet) if has_statement else view)
-        for macro in sorted((SQL / "macros").glob("*.sql")):
-            try:
-                con.execute(macro.read_text())
-            except duckdb.CatalogException as error:  # DuckDB refuses a macro over a table that an old run lacks
-                log.debug("the catalog has no macro %s: %s", macro.stem, error)
+            joined: dict[str, Any] = {}
+            if table == "concepts":
+                for value, name, count in (("names", "concept_names", "named"), ("matches", "matches", "matched")):
+                    found = paths("analyze", f"{name}.parquet") if name in tables else []
+                    joined |= {value: found or parquet, count: len(found)}
+            con.execute(statement(f"views/{table}", files=parquet, **joined) if has_statement else view)
+        create_macros(con)
     return files
 
 

@@ -10,13 +10,26 @@ import duckdb
 from storage.query import views
 from storage.statements import SQL
 
+#: Columns that mean the same in every view. The header of a view describes such a column only to say something else.
+COMMON = {
+    "model": "name of the model, as the study file gives it",
+    "sae": "name of the SAE setting, as the study file gives it, or of a data diet or frozen twin of it",
+    "seed": "seed of the training, in which alone the SAEs of one setting differ",
+    "split": "side of the split whose items are counted: 'heldout', 'train' or 'all'",
+    "concept_id": "number of the concept in its SAE, from 0; in another seed, the number is another concept's",
+    "image_id": "number of the image in the store",
+    "pair_id": "number of the caption in the store",
+    "jackknife_group": "one of the 20 groups of images, 0 to 19, which intervals leave out one at a time",
+    "draw": "number of the random draw, from 0",
+}
+
 
 class Column(NamedTuple):
     """One column of a view."""
 
     name: str
     type: str  #: DuckDB's name of the type
-    doc: str  #: description of the column; "" when its name says enough
+    doc: str  #: what the column holds, in words, with the formula beside them where there is one
 
 
 class View(NamedTuple):
@@ -34,7 +47,8 @@ def documented(con: duckdb.DuckDBPyConnection) -> list[View]:
         header = header_of(name)
         columns = con.execute(f'DESCRIBE "{name}"').fetchall()
         docs = columns_of(header["Columns"], [row[0] for row in columns])
-        documents.append(View(name, header["Purpose"], [Column(row[0], row[1], docs[row[0]]) for row in columns]))
+        described = [Column(row[0], row[1], docs[row[0]] or COMMON.get(row[0], "")) for row in columns]
+        documents.append(View(name, header["Purpose"], described))
     return documents
 
 

@@ -5,6 +5,7 @@ A part is computed again if its own data changed, or if the version of one of it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ from tasks.stage import Runtime, stage
 if TYPE_CHECKING:
     from analysis.inputs import Analysis
 
-__all__ = ["analyze", "correspondence", "matching", "measures", "pairs_of_seeds", "partners", "space", "versions"]
+__all__ = [
+    "analyze", "correspondence", "matching", "measures", "names", "pairs_of_seeds", "partners", "space", "versions",
+]  # fmt: skip
 
 Entries = list[dict[str, Any]]  #: entries of a run, each as a dict
 
@@ -63,6 +66,46 @@ def measures(
     sides = data_half, twin_of, _read(independent or [])
     analysis = Analysis(runtime.store, _read(entries), out, heldout, split, min_pairs, *sides, device)
     return _computed("sae", analysis, runtime.store / space.path)
+
+
+@stage("names", version="1", unhashed=("spec",), on_device=True)
+def names(
+    out: Path,
+    entries: Entries,
+    measures: Dataset,
+    heldout: float,
+    statistics: dict[str, str],
+    runtime: Runtime,
+    model: Dataset | str | None = None,
+    dtype: str = "float32",
+    spec: str = "",
+) -> int:
+    """Name the concepts of one SAE, and score the names with the model's text encoder.
+
+    entries: the shards of pairs, the model's embeddings, the SAE and its activations. measures: the SAE's dataset of
+    `measures`. statistics: the versions of the statistics of this part. model, dtype, spec: as in `embed`; without a
+    model, as for vectors that were computed elsewhere, names have no score.
+    Raises BadInput for activations that are missing or not above 0, and for a model that was replaced meanwhile.
+    """
+    from analysis.inputs import Analysis
+
+    encode = None if model is None else _text_encoder(model, spec, dtype, runtime)
+    analysis = Analysis(runtime.store, _read(entries), out, heldout, encode=encode)
+    return _computed("names", analysis, runtime.store / measures.path, ["concepts"])
+
+
+def _text_encoder(model: Dataset | str, spec: str, dtype: str, runtime: Runtime) -> Callable[[list[str]], Any]:
+    """The function that embeds texts with a model. The model is loaded when it is first called."""
+
+    def encode(texts: list[str]) -> Any:
+        from tasks.embed import load_encoders
+
+        encoder = load_encoders(model, spec, device_at_hand(runtime.device), dtype, runtime.store)[0]
+        if encoder.identity["dtype"] != dtype:
+            encoder.cast(dtype)
+        return encoder.encode_texts(texts)
+
+    return encode
 
 
 @stage("matchings", version="1", on_device=True)
@@ -128,8 +171,11 @@ def _read(entries: Entries) -> list[Entry]:
     return [Entry(**entry) for entry in entries]
 
 
-def _computed(per: str, analysis: Analysis, made: Path | None = None) -> int:
-    """Compute the statistics of one part. made: the folder of another part, if they need its tables."""
+def _computed(per: str, analysis: Analysis, made: Path | None = None, needed: list[str] | None = None) -> int:
+    """Compute the statistics of one part.
+
+    made: the folder of another part, if they need its tables. needed: the tables to read from it, by default all.
+    """
     import duckdb
 
     from analysis.inputs import open_part
@@ -139,5 +185,5 @@ def _computed(per: str, analysis: Analysis, made: Path | None = None) -> int:
     with duckdb.connect(config={"threads": 1}) as con:  # one thread sums in a fixed order: equal bytes
         open_part(con, analysis)
         if made is not None:
-            read_tables(con, made)
+            read_tables(con, made, needed)
         return compute(con, analysis, per)

@@ -27,7 +27,7 @@ def layout(out: Path, sae: Dataset, runtime: Runtime) -> int:
     return len(places)
 
 
-@stage("explorers", version="2")
+@stage("explorers", version="3")
 def explore(
     out: Path,
     entries: list[dict[str, Any]],

@@ -20,8 +20,6 @@ from storage.statements import statement
 TOP = 24  # items of each modality in a concept's top lists
 BINS = 20  # bars of the activation histogram
 BRIDGES = 20_000  # maximum number of bridges per SAE
-WORDS, NAMED = 8, 3  # distinctive words kept per concept; how many of them form its name
-PRIOR, LEAST = 10, 1.96  # weight of the prior, in captions; z-score from which a word is distinctive (95 %)
 CONCEPT_BLOCK = 64  # concepts per file
 CODE_DIGITS = 4  # significant digits of codes and shares; few, since codes and shares are most of the data
 SMALL = 5000  # a study of at most 5000 images shows all its items; a larger one shows only items in a top list
@@ -53,12 +51,6 @@ def find_top(con: duckdb.DuckDBPyConnection, keys: list[SAEKey]) -> None:
         con.execute(f"INSERT INTO explorer_top {statement('explorer/top', **key._asdict(), n=TOP)}")
 
 
-def find_words(con: duckdb.DuckDBPyConnection) -> None:
-    """Fill the tables caption_words and caption_counts, once for all SAEs."""
-    for name in ("caption_words", "caption_counts"):
-        con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {statement(f'explorer/{name}')}")
-
-
 def write_run(
     site: ZipFile, con: duckdb.DuckDBPyConnection, key: SAEKey, split: str, layout: Any, dictionary: Dictionary
 ) -> None:
@@ -66,12 +58,12 @@ def write_run(
     of = key._asdict()
     concepts = rows_of(con, "concepts", **of)
     words: dict[int, list[Record]] = defaultdict(list)
-    for row in rows_of(con, "words", **of, prior=PRIOR, least=LEAST, n=WORDS).iter_rows(named=True):
-        words[row["concept_id"]].append({"word": row["word"], "score": row["score"]})
+    if holds(con, "concept_words"):  # a run of an earlier version lacks the table
+        for row in rows_of(con, "words", **of).iter_rows(named=True):
+            words[row["concept_id"]].append({"word": row["word"], "score": row["score"]})
     places = rounded(pl.DataFrame({"x": layout[:, 0], "y": layout[:, 1]})).gather(concepts["concept_id"])
-    names = [", ".join(word["word"] for word in words[i][:NAMED]) for i in concepts["concept_id"]]
     columns = concepts.drop("concept_id").to_dict(as_series=False)
-    put_json(site, f"{key.folder}/concepts.json", {**places.to_dict(as_series=False), "name": names, **columns})
+    put_json(site, f"{key.folder}/concepts.json", {**places.to_dict(as_series=False), **columns})
     bridges = rows_of(con, "bridges", **of, most=BRIDGES)
     put_json(site, f"{key.folder}/bridges.json", bridges.to_dict(as_series=False))
     joined = {str(i): " ".join(word["word"] for word in own) for i, own in words.items() if own}

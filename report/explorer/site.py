@@ -39,7 +39,6 @@ def write_explorer(
     runs = shown_runs(con, config)
     keys = [SAEKey(run["model"], run["sae"], run["seed"]) for run in runs]
     concepts.find_top(con, keys)
-    concepts.find_words(con)
     items.find_shown(con)
     with writing(out / SITE) as site:
         put_json(site, "data/manifest.json", manifest(con, config, runs))

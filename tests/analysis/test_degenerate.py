@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 from parts_case import analyse, given_of, study_of, tables_of
@@ -15,6 +16,7 @@ from parts_case import analyse, given_of, study_of, tables_of
 from storage.activations import Activations, write_activations
 from storage.catalog import open_catalog
 from storage.embeddings import finish, write_modality
+from storage.macros import SUBJECTS, all_macros
 from storage.record import write_run
 from storage.runs import Key, last_run
 from storage.statements import SQL, statement
@@ -113,3 +115,11 @@ def check_answers(store: Path) -> None:
         for query in queries:
             for row in con.execute(query).fetchall():
                 assert not [x for x in row if isinstance(x, float) and not math.isfinite(x)], (query, row)
+        for macro in (each for each in all_macros() if each.is_checked):
+            arguments = MACROS[macro.name].split(", ")
+            for place, name in enumerate(macro.names):
+                if name in SUBJECTS:
+                    wrong = [("999" if name in ("seed", "concept") else "'none'") if i == place else given
+                             for i, given in enumerate(arguments)]  # fmt: skip
+                    with pytest.raises(duckdb.InvalidInputException, match=r"^Invalid Input Error: No .* Available: "):
+                        con.execute(f"FROM {macro.name}({', '.join(wrong)})")

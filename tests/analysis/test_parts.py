@@ -32,6 +32,10 @@ def measured(seed: int) -> Key:
     return Key("measures", "planted", "main", seed)
 
 
+def named(seed: int) -> Key:
+    return Key("names", "planted", "main", seed)
+
+
 def matched(seed: int, other: int) -> Key:
     return Key("matching", "planted", "main", seed, other_seed=other)
 
@@ -61,14 +65,14 @@ def test_a_new_seed_computes_its_own_parts_and_gets_the_bytes_of_a_full_recomput
     # Seed 1 is added to seeds 0 and 2, which are analysed first.
     before = given_of(seeds, entries, study_of([0, 2]))
     assert set(analyse(before)) == {
-        SPACE, measured(0), measured(2), matched(0, 2), partnered(0, 2), Key("analyze"),
+        SPACE, measured(0), measured(2), named(0), named(2), matched(0, 2), partnered(0, 2), Key("analyze"),
     }  # fmt: skip
     after = given_of(seeds, entries, study_of([0, 1, 2]))
     assert set(analyse(after)) == {
-        measured(1), matched(0, 1), matched(1, 2), partnered(0, 1), partnered(1, 2), Key("analyze"),
+        measured(1), named(1), matched(0, 1), matched(1, 2), partnered(0, 1), partnered(1, 2), Key("analyze"),
     }  # fmt: skip
     full = given_of(elsewhere, entries, study_of([0, 1, 2]))
-    assert len(analyse(full)) == 1 + 3 + 3 + 3 + 1
+    assert len(analyse(full)) == 1 + 3 + 3 + 3 + 3 + 1
     assert files_of(after) == files_of(full)
     assert set(files_of(full)) == {f"{name}.parquet" for one in statistics() for name in one.tables}
     # The rows of seeds 0 and 2 are the same as before seed 1 was added.
@@ -104,7 +108,7 @@ def test_a_kill_in_the_last_statistic_of_the_last_part_loses_that_part(seeds: Pa
     assert list(seeds.glob("measures/*.partial"))
     again = given_of(seeds, last_run(seeds, study).entries, study_of([0, 1, 2]))
     pairs = [partnered(0, 1), partnered(0, 2), partnered(1, 2)]  # listed after the parts of SAEs
-    assert analyse(again) == [measured(2), *pairs, Key("analyze")]
+    assert analyse(again) == [measured(2), *pairs, *map(named, (0, 1, 2)), Key("analyze")]
 
 
 def test_a_version_makes_stale_the_parts_that_compute_it_and_the_join(
@@ -115,7 +119,9 @@ def test_a_version_makes_stale_the_parts_that_compute_it_and_the_join(
     changed = shutil.copytree(room.__path__[0], tmp_path / "room")
     monkeypatch.setattr(room, "__path__", [str(changed)])
     computes = {
-        "geometry": {measured(0), measured(1)},
+        # The names of an SAE wait for its other tables, which its geometry is a part of.
+        "geometry": {measured(0), measured(1), named(0), named(1)},
+        "names": {named(0), named(1)},
         "stability": {matched(0, 1)},
         "partners": {partnered(0, 1)},
         "findings": set(),
@@ -162,8 +168,9 @@ def test_a_part_reads_embeddings_and_activations_once(seeds: Path, study: str, m
     monkeypatch.setattr(analysis.statistic, "compute", computed)
     analyse(given_of(seeds, last_run(seeds, study).entries, study_of([0, 1])))
     # There is one shard. The part of the model reads its embeddings, and the parts of the two SAEs read both. The part
-    # of both SAEs reads the activations of each.
-    assert sorted(reads) == ["activations"] * 4 + ["embeddings"] * 3
+    # of both SAEs reads the activations of each, and so does the part of the names of each; vectors without an encoder
+    # are not read for names.
+    assert sorted(reads) == ["activations"] * 6 + ["embeddings"] * 3
 
 
 def test_pairs_of_seeds() -> None:
@@ -202,7 +209,7 @@ def test_declarations_are_read_without_loading_what_computes() -> None:
         ('Statistic("odd", VERSION, {}, make)', r"analysis/odd\.py: name, version and per of a statistic must be lit"),
         (
             'Statistic("odd", "1", {}, make, per="shard")',
-            r"analysis/odd\.py: .* sae, pair, seeds, models, study, not per 's",
+            r"analysis/odd\.py: .* sae, names, pair, seeds, models, study, not per 's",
         ),
         ('Statistic("odd")', r"analysis/odd\.py: name, version and per of a statistic must be literals"),
     ],

@@ -133,7 +133,8 @@ def test_the_frontier_runs_beside_the_parts_of_the_saes() -> None:
     demo = load_study(Path(__file__).parents[2] / "studies" / "demo.toml")
     given = Given(demo, State(), None, Path("store"))
     kinds = [{job.key.kind for job in step(given)} for step in STEPS["analyze"]]
-    assert kinds == [{"space", "matching"}, {"measures", "partners", "correspondence", "frontier"}, {"analyze"}]
+    assert kinds == [{"space", "matching"}, {"measures", "partners", "correspondence", "frontier"}, {"names"},
+                     {"analyze"}]  # fmt: skip
 
 
 def test_the_flow_of_a_stage_refers_to_its_body_alone() -> None:

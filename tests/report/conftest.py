@@ -18,7 +18,7 @@ from analysis.statistic import create_inner
 from analysis.tables import fill
 from analysis.usage import CountedSAE, fill_concepts
 from storage.definitions import define
-from storage.statements import SQL
+from storage.macros import create_macros
 
 AWKWARD = "<script>alert(1)</script> & \"quotes\" 'single'"
 WIDTH = 16
@@ -67,6 +67,9 @@ TABLES = {
     "probing": f"""{RUN}, modality VARCHAR, probe VARCHAR, features INTEGER, name VARCHAR, label VARCHAR,
         balanced_accuracy DOUBLE, penalty DOUBLE, positives BIGINT, training BIGINT, heldout BIGINT""",
     "matched_similarity": f"{RUN}, split VARCHAR, term VARCHAR, value DOUBLE",
+    "concept_names": f"""{RUN}, concept_id INTEGER, modality VARCHAR, words VARCHAR, is_scored BOOLEAN, score DOUBLE,
+        low DOUBLE, high DOUBLE, chance DOUBLE, firings BIGINT, items BIGINT""",
+    "concept_words": f"{RUN}, concept_id INTEGER, word VARCHAR, score DOUBLE",
 }
 GEOMETRY = "model VARCHAR, subspace VARCHAR, rank INTEGER, heldout_accuracy DOUBLE"
 FRONTIER = """model VARCHAR, method VARCHAR, encoder VARCHAR, k BIGINT, width BIGINT, split VARCHAR, r2 DOUBLE,
@@ -139,13 +142,35 @@ def small_catalog(
         _fill_whole(con, rng, runs)
     fill_concepts(con, [CountedSAE(*run, WIDTH) for run in runs], "heldout")
     fill(con, "concepts")
+    _name(con)
     fill(con, "nulls")
     if whole:
         create_twins(con, [Twin(model, "main-half-a", "main", "frozen_decoder") for model in models])
         fill(con, "findings")
-    for macro in sorted((SQL / "macros").glob("*.sql")):
-        con.execute(macro.read_text())
+    create_macros(con)
     return con
+
+
+def _name(con: duckdb.DuckDBPyConnection) -> None:
+    """Name every concept but number 1, whose words may be chance, and add the columns that the view `concepts` adds."""
+    con.execute("""INSERT INTO concept_names
+        SELECT model, sae, seed, concept_id, 'image', 'cat, tree, ' || concept_id, true, .7,
+            CASE concept_id WHEN 1 THEN .4 ELSE .6 END, .8, .5, 12, 40
+        FROM concepts""")
+    con.execute("""INSERT INTO concept_words
+        SELECT model, sae, seed, concept_id, unnest(['cat', 'tree']), unnest([4.0, 3.0]) FROM concepts""")
+    con.execute("""CREATE OR REPLACE TEMP TABLE concepts AS
+        SELECT
+            c.*, CASE WHEN n.low > 0.5 THEN n.words END AS name, n.score AS name_score, n.low AS name_score_low,
+            n.high AS name_score_high, n.chance AS name_chance, m.stability
+        FROM concepts AS c
+        JOIN concept_names AS n USING (model, sae, seed, concept_id)
+        LEFT JOIN (
+            SELECT model, sae_a, seed_a, concept_a, avg(cosine::DOUBLE) AS stability
+            FROM matches
+            WHERE sae_a = sae_b
+            GROUP BY model, sae_a, seed_a, concept_a
+        ) AS m ON m.model = c.model AND m.sae_a = c.sae AND m.seed_a = c.seed AND m.concept_a = c.concept_id""")
 
 
 def study(models: Sequence[str] = ("one", "two"), saes: Sequence[str] = ("main",)) -> dict[str, Any]:

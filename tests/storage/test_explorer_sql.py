@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import duckdb
@@ -36,11 +35,6 @@ def fill_top(con: duckdb.DuckDBPyConnection, *firings: tuple[str, int, int, floa
         con.execute("INSERT INTO explorer_top VALUES ('m', 's', 0, ?, ?, ?, ?)", [modality, concept, item, activation])
 
 
-def fill_words(con: duckdb.DuckDBPyConnection) -> None:
-    for name in ("caption_words", "caption_counts"):
-        con.execute(f"CREATE OR REPLACE TABLE {name} AS {statement(f'explorer/{name}')}")
-
-
 def test_top_items_are_the_strongest_of_each_modality(con: duckdb.DuckDBPyConnection) -> None:
     top = sorted(row[3:] for row in rows(con, "top", **KEYS, n=2))
     # Concept 1 has the same activation on images 2 and 3. Its top 2 is both images, its top 1 the smaller id, image 2.
@@ -64,59 +58,6 @@ def test_histograms_count_the_split_in_equal_parts_of_the_whole_range(con: duckd
     assert rows(con, "histograms", **KEYS, split="all", bins=4) == [
         (0, 1.0, 1, 1, 1), (0, 1.0, 2, 1, 1), (0, 1.0, 3, 1, 0), (1, 2.0, 3, 2, 0),
     ]  # fmt: skip
-
-
-def test_words_are_letters_once_a_caption(con: duckdb.DuckDBPyConnection) -> None:
-    con.execute("UPDATE pairs SET caption = 'It''s a CAFÉ-bar: 42 dogs, dogs! ' || repeat('y', 41) WHERE pair_id = 0")
-    con.execute("UPDATE pairs SET caption = '三つ星 <b>bold</b> 1-2' WHERE pair_id = 1")
-    fill_words(con)
-    words = con.execute(
-        "SELECT pair_id, list(word ORDER BY word) FROM caption_words GROUP BY ALL ORDER BY ALL"
-    ).fetchall()
-    # A single letter, a number, and a run of 41 letters are no words.
-    assert words[:2] == [(0, ["café-bar", "dogs", "it's"]), (1, ["bold", "三つ星"])]
-    assert dict(con.execute("FROM caption_counts").fetchall())["dog"] == 2
-
-
-def test_distinctive_words_by_hand(con: duckdb.DuckDBPyConnection) -> None:
-    fill_words(con)
-    # n is the weight of all captions of a concept, y the weight of the concept's captions that contain a word. Concept
-    # 0 fires at 2 on caption 0 and at 1 on caption 1, so these captions weigh 1 and .5, and n is 1.5. The catalog has 4
-    # captions. The prior weighs as much as 2 captions.
-    fill_top(con, ("text", 0, 0, 2.0), ("text", 0, 1, 1.0), ("image", 1, 2, 3.0), ("image", 1, 3, 3.0))
-    words = rows(con, "words", **KEYS, prior=2, least=0.5, n=8)
-    # cat has y = 1.5 and is in 2 of 4 captions, so its prior is 1. The log-odds ratio is
-    # ln((1.5 + 1) / (1.5 + 2 - 1.5 - 1)) - ln((2 + 1) / (4 + 2 - 2 - 1)) = ln(2.5 / 1) - ln(3 / 3). The variance of
-    # this ratio is 1 / 2.5 + 1 / 3.
-    cat = math.log(2.5) / math.sqrt(1 / 2.5 + 1 / 3)
-    # red has y = 1.5 and is in 3 of 4 captions, so its prior is 1.5. The log-odds ratio is
-    # ln(3 / .5) - ln(4.5 / 1.5). The variance of this ratio is 1 / 3 + 1 / 4.5.
-    red = (math.log(6) - math.log(3)) / math.sqrt(1 / 3 + 1 / 4.5)
-    # Concept 1 fires on images 2 and 3, so the captions of these two images count, each with weight 1. dog has y = 2
-    # and is in 2 of 4 captions. The log-odds ratio is ln(3 / 1) - ln(3 / 3). The variance of this ratio is
-    # 1 / 3 + 1 / 3.
-    # red and blue are each in only one caption of concept 1, so they are left out.
-    dog = math.log(3) / math.sqrt(2 / 3)
-    assert [(concept, word) for concept, word, _ in words] == [(0, "cat"), (0, "red"), (1, "dog")]
-    assert [score for *_, score in words] == pytest.approx([cat, red, dog])
-    assert [row[1] for row in rows(con, "words", **KEYS, prior=2, least=1.0, n=8)] == ["cat", "dog"]
-    assert [row[1] for row in rows(con, "words", **KEYS, prior=2, least=0.5, n=1)] == ["cat", "dog"]
-
-
-def test_a_caption_counts_by_itself_and_by_its_image(con: duckdb.DuckDBPyConnection) -> None:
-    fill_words(con)
-    # Caption 0 and its image have the activation 1 each. Their sum is 2, the largest sum of all captions. Caption 1 has
-    # the sum 1. So captions 0 and 1 weigh 1 and .5, and cat has the same score as in test_distinctive_words_by_hand.
-    fill_top(con, ("text", 0, 0, 1.0), ("image", 0, 0, 1.0), ("text", 0, 1, 1.0))
-    (_, word, score), *_ = rows(con, "words", **KEYS, prior=2, least=0.5, n=8)
-    assert (word, score) == ("cat", pytest.approx(math.log(2.5) / math.sqrt(1 / 2.5 + 1 / 3)))
-
-
-def test_a_word_of_every_caption_says_nothing(con: duckdb.DuckDBPyConnection) -> None:
-    con.execute("UPDATE pairs SET caption = 'photo ' || caption")
-    fill_words(con)
-    fill_top(con, ("text", 0, 0, 2.0), ("text", 0, 1, 1.0))
-    assert "photo" not in [row[1] for row in rows(con, "words", **KEYS, prior=2, least=-9.0, n=8)]
 
 
 def test_a_small_study_shows_all_images_and_a_large_one_those_of_top_lists(con: duckdb.DuckDBPyConnection) -> None:

@@ -15,15 +15,10 @@ from analysis.statistic import create_inner
 from analysis.subspace_stability import SUBSPACE_MATCHES
 from analysis.tables import empty, fill
 from storage.definitions import define
-from storage.statements import SQL
+from storage.macros import create_macros
 
 RUN = "model VARCHAR, sae VARCHAR, seed INTEGER"
 ENERGY = {0: [5.0, 3.0, 1.0, 1.0], 1: [1.0, 1.0, 2.0, 6.0]}  # energies of concepts 0 to 3, by seed
-#: Macros that read other tables; they have tests of their own.
-ELSEWHERE = (
-    "concept_shift", "top_items", "retrieval_chance", "frozen_figures", "bridge_precision", "label_figures",
-    "probing_figures",
-)  # fmt: skip
 # Concept i of seed 0 is matched with concept 3 - i of seed 1, with the cosine COSINE[i].
 COSINE = [0.9, 0.7, 0.3, 0.1]
 
@@ -40,12 +35,12 @@ def con() -> duckdb.DuckDBPyConnection:
     create_inner(con)
     con.execute(f"""CREATE TABLE concepts ({RUN}, concept_id INTEGER, energy DOUBLE, energy_image DOUBLE,
         energy_text DOUBLE, firings BIGINT, modality_score DOUBLE, dead BOOLEAN, direction_accuracy DOUBLE,
-        align_mean_gap DOUBLE, align_logistic DOUBLE, align_lda DOUBLE, align_inlp DOUBLE)""")
+        align_mean_gap DOUBLE, align_logistic DOUBLE, align_lda DOUBLE, align_inlp DOUBLE, stability DOUBLE)""")
     scores = [1.0, 0.95, 0.5, 0.0]
     for sae, seed in (("main", 0), ("main", 1), ("main-share0", 0)):
         for i, energy in enumerate(ENERGY[seed]):
             dead = seed == 0 and i == 3
-            values = [energy, 2 * energy, 0.0, 20, scores[i], dead, 0.6, -0.4, 0.2, 0.0, 0.5]
+            values = [energy, 2 * energy, 0.0, 20, scores[i], dead, 0.6, -0.4, 0.2, 0.0, 0.5, 0.9]
             insert(con, "concepts", ["m", sae, seed, i, *values])
     con.execute("""CREATE TABLE matches (model VARCHAR, sae_a VARCHAR, seed_a INTEGER, sae_b VARCHAR, seed_b INTEGER,
         concept_a INTEGER, concept_b INTEGER, cosine FLOAT)""")
@@ -64,9 +59,7 @@ def con() -> duckdb.DuckDBPyConnection:
     fill_partners(con)
     con.execute(f"CREATE TABLE saes ({RUN}, r2 DOUBLE, l0 DOUBLE, dead_fraction DOUBLE, settings VARCHAR)")
     fill(con, "nulls")
-    for macro in sorted((SQL / "macros").glob("*.sql")):
-        if macro.stem not in ELSEWHERE:
-            con.execute(macro.read_text())
+    create_macros(con)
     return con
 
 
@@ -288,7 +281,7 @@ def test_top_bridges_by_each_score(con: duckdb.DuckDBPyConnection) -> None:
 def test_concept_profile(con: duckdb.DuckDBPyConnection) -> None:
     (profile,) = rows(con, "FROM concept_profile('m', 'main', 0, 0)")
     assert (profile["energy_rank"], profile["strongest_text"], profile["strongest_text_bridge"]) == (1, 3, 4.0)
-    assert profile["stability"] == pytest.approx(0.9)  # stability against the other seed, not against the diet
+    assert profile["stability"] == 0.9  # a column of concepts, like all others
     assert profile["strongest_image"] is None
 
 

@@ -36,7 +36,11 @@ export interface ViewDoc { name: string; purpose: string; columns: { name: strin
 
 export interface Concepts {           // data/runs/<key>/concepts.json, columnar; null where not defined (a dead concept)
   x: (number | null)[]; y: (number | null)[]      // the layout of the dictionary, both in [-1, 1], aspect kept
-  name: string[]                      // distinctive words of its captions, "" when there are none; automatic
+  name: string[]                      // distinctive words of its training captions, automatic; "" when there are none, or
+                                      // when they do not find its held-out items better than chance
+  name_score: (number | null)[]       // AUC of the name on held-out items; null when no encoder can score it
+  name_score_low: (number | null)[]   // lower bound of its 95 % interval, null when the concept fires on too few items
+  name_chance: (number | null)[]      // the score of the name of another concept of like energy
   energy: number[]; energy_image: number[]; energy_text: number[]
   rate_image: number[]; rate_text: number[]; firings: number[]
   modality_score: (number | null)[]; modality_auc: (number | null)[]; direction_accuracy: (number | null)[]

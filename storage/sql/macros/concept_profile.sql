@@ -1,10 +1,9 @@
 -- Purpose: all figures of one concept, in one row.
--- Inputs:  m (model), s (sae), seed, concept; concepts, matches, bridges.
--- Columns: the columns of concepts; energy_rank (1 is the most energetic concept of the SAE); stability (mean matched
---          cosine to the other seeds, NULL with one seed); strongest_text, strongest_text_bridge (the text concept and
---          the score of the highest bridge in which this concept is the image concept); strongest_image,
---          strongest_image_bridge (the image concept and the score of the highest bridge in which this concept is the
---          text concept).
+-- Inputs:  m (model), s (sae), seed, concept; concepts, bridges.
+-- Columns: the columns of concepts; energy_rank (place of the concept in its SAE by energy: 1 has the most);
+--          strongest_text, strongest_text_bridge (the text concept and the score of the highest bridge in which this
+--          concept is the image concept); strongest_image, strongest_image_bridge (the image concept and the score of
+--          the highest bridge in which this concept is the text concept).
 CREATE MACRO concept_profile(m, s, seed, concept) AS TABLE
 WITH ranked AS (
     SELECT concepts.*, row_number() OVER (ORDER BY concepts.energy DESC, concepts.concept_id) AS energy_rank
@@ -13,11 +12,6 @@ WITH ranked AS (
 )
 SELECT
     ranked.*,
-    (
-        SELECT avg(matches.cosine) FROM matches
-        WHERE matches.model = m AND matches.sae_a = s AND matches.sae_b = s
-            AND matches.seed_a = seed AND matches.concept_a = concept
-    ) AS stability,
     as_image.text_concept AS strongest_text, as_image.bridge AS strongest_text_bridge,
     as_text.image_concept AS strongest_image, as_text.bridge AS strongest_image_bridge
 FROM ranked

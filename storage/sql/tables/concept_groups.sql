@@ -1,10 +1,12 @@
 -- Purpose: sums per concept and group of images (20 groups). The means of a concept are computed from them, and the
 --          jackknife omits one group at a time.
 -- Inputs:  codes (of one SAE), group_sizes; $model, $sae, $seed, $width, $split.
--- Columns: model, sae, seed, split, concept_id, jackknife_group; images, texts (counted items of the group); image,
---          text (sums of the code z over the counted images and captions of the group); image_squared, text_squared
---          (sums of z^2); image_firings, text_firings (number of counted items on which the concept fires);
---          training_firings (number of training rows of both modalities on which it fires).
+-- Columns: model, sae, seed, split, concept_id, jackknife_group; images, texts (number of counted images, and of
+--          counted captions, in the group); image, text (sum of the concept's activations over these images, and over
+--          these captions; sum of z); image_squared, text_squared (sum of the squared activations over these images,
+--          and over these captions; sum of z^2); image_firings, text_firings (number of these images, and of these
+--          captions, on which the concept fires); training_firings (number of training items of both modalities in the
+--          group on which the concept fires).
 -- Definition: docs/definitions.md, "Uncertainty of per-concept sums". There is one row per concept and group, even if
 --          all its sums are 0.
 WITH every AS (

@@ -2,7 +2,8 @@
 -- Inputs:  concepts, concept_groups, matches, bridge_totals, bridge_groups, retrieval, retrieval_groups, nulls, geometry,
 --          saes; twins (model, sae, twin_of, frozen: the settings of which a part is never learned); the macros of
 --          definitions.sql.
--- Columns: model, sae; question; claim (the statement that holds or fails); statistic (name of the figure); figure (mean
+-- Columns: model, sae; question (what is asked of the setting, one row each); claim (the statement that holds or
+--          fails); statistic (name of the figure); figure (mean
 --          over the seeds or over ordered pairs of seeds; with the rule 'above chance in every seed', of the seed that
 --          decides); low, high (95 % interval of the figure, NULL if it has none); interval_over (what the interval
 --          is made from: 'seeds and image groups', 'seeds', 'image groups' or 'none');
@@ -12,10 +13,10 @@
 --          a figure counts as equal to null_mean, NULL without one);
 --          rule (one of 'above chance and threshold', 'below chance and threshold', 'above chance in every seed', 'nearer
 --          than the margin'); bound (the number that the whole interval must be above, or below for 'below chance and
---          threshold'; NULL without null_low and null_high); seeds (number of seeds); answer (where the interval lies:
+--          threshold'; NULL without null_low and null_high); seeds (number of seeds that are counted); answer (where the interval lies:
 --          'above chance', 'as chance', 'below chance' or 'open'; for the modality subspace 'nearer than chance', 'as
---          chance', 'farther than chance' or 'open'); verdict ('holds', 'fails' or 'undecided'); holds (true, false, or
---          NULL if undecided); "null" (the same as null_mean); note (what else a reader needs, such as the twin's name).
+--          chance', 'farther than chance' or 'open'); verdict (what the rule says of the claim: 'holds', 'fails' or 'undecided'); holds (the verdict as true,
+--          false, or NULL if undecided); "null" (the same as null_mean, under its earlier name); note (what else a reader needs, such as the twin's name).
 -- Definition: docs/definitions.md, "Findings". A verdict follows from the other columns of its row. The bound is the
 --          larger of null_high and threshold (rules 'above ...'), the smaller of null_low and threshold ('below ...'), or
 --          margin * null_mean ('nearer than the margin'). The claim holds if low > bound and fails if high <= bound; for

@@ -9,8 +9,11 @@
 --          width); 'stability_share_<P>' (of the fewest concepts that hold P % of the energy); 'stability_rare' (of the
 --          least energetic half of the concepts that fire on a training row); 'stability_common_over_rare'
 --          ('stability_share_50' less 'stability_rare'). For all other nulls: the name of the figure);
---          "null" ('floor_random', 'floor_matched', or the name of the permutation); mean, sd, q025, q975 (over the
---          draws; sd divides by n - 1); draws (number of draws; 0 if the values have a closed form).
+--          "null" (how chance is made: 'floor_random', dictionaries of random directions; 'floor_matched', dictionaries with
+--          the mean and covariance of the SAE's own; or the name of what is permuted); mean (value of the statistic by
+--          chance, mean over the draws); sd (how much the draws differ: their standard deviation, which divides by n -
+--          1); q025, q975 (bounds between which 95 % of the draws lie: their 2.5 % and 97.5 % quantiles); draws (number
+--          of draws; 0 if the values have a closed form).
 -- Definition: docs/definitions.md, "Nulls", "Floors of stability". All concepts are matched first. A statistic over
 --          some of the concepts then uses only the matches of these concepts.
 WITH run AS (

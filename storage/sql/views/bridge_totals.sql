@@ -1,9 +1,12 @@
 -- Purpose: sums of all bridges, stored or not, by the modality classes of their two concepts.
 -- Inputs:  the run's table bridge_totals.
--- Columns: model, sae, seed, split; class_image, class_text (class of the image concept and of the text concept:
---          'image', 'text', 'bimodal', or 'silent' on the counted items); self (whether both are the same concept);
---          kind ('raw' or 'covariance'); total, positive, negative (sum of all scores, of the positive scores, of the
---          negative scores).
+-- Columns: model, sae, seed, split; class_image (modality class of the concept on the image's side: 'image' or 'text'
+--          for a concept that is used almost on one modality alone, 'bimodal' for one that is used on both, 'silent'
+--          for one that fires on no counted item); class_text (modality class of the concept on the caption's side, in
+--          the same words); self (whether both sides are the same concept); kind ('raw' for the bridges themselves,
+--          'covariance' for what is left of them without the part that two independent concepts would have); total (sum
+--          of all bridges of these classes, what they add to the similarity of an image and its caption); positive (sum
+--          of the bridges above 0 alone); negative (sum of the bridges below 0 alone).
 -- Definition: docs/definitions.md, "Totals of bridges". The sums include all pairs of concepts. They also include the
 --          pairs that the view bridges leaves out because their concepts fire together on fewer than min_pairs pairs.
 CREATE VIEW bridge_totals AS FROM read_parquet($files, hive_partitioning = false);

@@ -1,8 +1,13 @@
 -- Purpose: the bridges: image concepts and text concepts that fire together on pairs, with co-activation and cosine.
 -- Inputs:  the run's table bridges.
--- Columns: model, sae, seed, split; image_concept, text_concept; pairs (number of pairs on which both fire, at least
---          the study's min_pairs); coactivation (G = E_P[z_i z_j]); cosine (<D_i, D_j>); bridge (G cosine);
---          covariance_bridge ((G - E_P[z_i] E_P[z_j]) cosine); correlation_bridge (covariance_bridge / (sd of z_i * sd
---          of z_j over the pairs), NULL where one sd is 0).
+-- Columns: model, sae, seed, split; image_concept (number of the concept that fires on the image of a pair);
+--          text_concept (number of the concept that fires on its caption); pairs (number of pairs on which both fire,
+--          at least the study's min_pairs); coactivation (how strongly the two fire together: mean over the pairs of
+--          the product of the two activations; G = E_P[z_i z_j]); cosine (how nearly the two concepts point in one
+--          direction: 1 for the same direction, 0 for a right angle; <D_i, D_j>); bridge (what the two concepts add to
+--          the similarity of an image and its caption, mean over the pairs; G cosine); covariance_bridge (the same
+--          without the part that the two would add if they fired independently of each other; (G - E_P[z_i] E_P[z_j])
+--          cosine); correlation_bridge (the same for concepts of equal spread, so that strong concepts have no
+--          advantage; covariance_bridge / (sd of z_i * sd of z_j over the pairs), NULL where one sd is 0).
 -- Definition: docs/definitions.md, "Bridge Score". E_P: mean over the counted pairs; z: codes; D: dictionary.
 CREATE VIEW bridges AS FROM read_parquet($files, hive_partitioning = false);

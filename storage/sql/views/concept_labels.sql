@@ -7,8 +7,9 @@
 --          label); auc (how well the activation finds the items with the label among the held-out items: the share of
 --          pairs of an item with the label and one without in which the first has the higher activation, a tie counts
 --          one half; .5 is chance, 1 is perfect); null_mean, null_q975 (mean and 97.5 % quantile of the held-out AUC
---          when labels are permuted over images and the label is chosen anew); above_null (auc > null_q975);
---          positives (number of held-out items with the label); draws (number of permutations).
+--          when labels are permuted over images and the label is chosen anew); above_null (whether auc is more than permuted
+--          labels reach; auc > null_q975);
+--          positives (number of held-out items with the label); draws (number of permutations of the labels).
 -- Definition: docs/definitions.md, "Labels of concepts". AUC = (wins + ties / 2) / (positives * negatives). A label counts
 --          where at least 20 items of this modality have it, and as many do not, on either side of the split. Concepts
 --          that fire on no training item of their modality are left out. The table is empty where the source has no

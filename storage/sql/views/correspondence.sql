@@ -2,13 +2,18 @@
 --          seed, whose codes correlate most with its own codes, on the images or the captions that all models embedded.
 --          Each pair of models is stored in both orders.
 -- Inputs:  the run's table correspondence.
--- Columns: model_a, model_b (the two models); sae, seed; split; modality_a, modality_b ('image' or 'text', both equal: the
---          items whose codes are compared); concept_a; concept_b (its partner: argmax over j of correlation);
---          correlation (Pearson correlation of the two codes over the items); match_confidence (correlation less that of
---          the second best concept); assigned (the concept of model_b in the one-to-one assignment with the largest sum of
---          correlations), assigned_correlation (the correlation with it); sampled_correlation (the largest correlation
---          on the images on which the floor is measured: all counted images, or 5,000 of them); floor (the same with
---          the images permuted, mean over the draws: what chance reaches; NULL for concepts outside the sample of 1,024
---          on which floors of wider dictionaries are measured). Columns are NULL for a concept whose codes are constant.
+-- Columns: model_a, model_b (names of the two models); sae, seed; split; modality_a, modality_b ('image' or 'text',
+--          both equal: the items whose codes are compared); concept_a (number of the concept in the SAE of model_a);
+--          concept_b (number of its partner in the SAE of model_b: the concept that correlates most with it; argmax
+--          over j of correlation); correlation (how alike the concept and its partner fire over the items: 1 always
+--          together in proportion, 0 independently; Pearson correlation of the two codes); match_confidence (by how
+--          much the partner is better than the second best concept: near 0, the choice is arbitrary; correlation less
+--          that of the second best); assigned (number of the concept of model_b that it is paired with when every
+--          concept has one partner of its own; the one-to-one assignment with the largest sum of correlations);
+--          assigned_correlation (how alike it fires with that concept; Pearson correlation); sampled_correlation (the
+--          same as correlation, of the best concept on the images on which the floor is measured: all counted images,
+--          or 5,000 of them); floor (what the best of all concepts reaches by chance, when one side sees the images in
+--          a random order; mean over the draws; NULL for concepts outside the sample of 1,024 on which floors of wider
+--          dictionaries are measured, and, as the columns before it, for a concept whose codes are constant).
 -- Definition: docs/definitions.md, "Correspondence".
 CREATE VIEW correspondence AS FROM read_parquet($files, hive_partitioning = false);

@@ -2,11 +2,15 @@
 --          the method's own encoder and with matching pursuit.
 -- Inputs:  frontier.parquet and seconds.parquet of one model (the times are in a file of their own, since they differ
 --          between runs with equal results).
--- Columns: model; method (an architecture of SAEs, or a baseline); encoder (own: the method's own encoder; pursuit:
---          non-negative matching pursuit with the method's dictionary, k steps a row); k (requested codes per row);
---          width (number of directions); split (of the measured rows); r2, r2_image, r2_text, cosine, l0 as in the view
---          saes; r2_at_k, r2_image_at_k, r2_text_at_k (R2 where L0 on the measured rows is exactly k); seconds (time to
---          fit the method).
+-- Columns: model; method (what found the directions: name of an architecture of SAEs, or of a baseline); encoder (what chooses the codes: 'own', the method's
+--          own encoder; 'pursuit', non-negative matching pursuit with the method's dictionary, k steps a row); k
+--          (number of codes per row that was asked for); width (number of directions in the dictionary); split (side of
+--          the split of the measured rows); r2 (how much of the differences between the rows the reconstruction keeps,
+--          the gap between the modalities included: 1 is all, 0 is no better than the mean); r2_image, r2_text (the
+--          same for images, and for captions, each about its own mean); cosine (how nearly a reconstruction points
+--          where its row does: mean cosine); l0 (number of concepts that fire on a row, on average); r2_at_k,
+--          r2_image_at_k, r2_text_at_k (r2, r2_image and r2_text where exactly k concepts fire on a row, so that
+--          methods can be compared); seconds (time in seconds to fit the method).
 -- Definition: docs/definitions.md, "Frontier".
 -- Notes:   the catalog joins one such SELECT per model by UNION ALL. NMF, spherical k-means, random directions, data
 --          samples and mp have no encoder but pursuit. To compare dictionaries, compare rows of one k with the encoder

@@ -3,13 +3,18 @@
 --          same images or the same captions; where they differ, the code of an image is compared with that of its
 --          caption. Each pair of seeds is stored in both orders.
 -- Inputs:  the run's table partners.
--- Columns: model, sae, seed_a, seed_b (the two SAEs); split; modality_a, modality_b ('image' or 'text': the items whose codes
---          are compared, of seed_a and of seed_b); concept_a; concept_b (its partner: argmax over j of correlation);
---          correlation (Pearson correlation of the two codes over the items); match_confidence (correlation less that of
---          the second best concept); assigned (the concept of seed_b in the one-to-one assignment with the largest sum of
---          correlations), assigned_correlation (the correlation with it); sampled_correlation (the largest correlation
---          on the images on which the floor is measured: all counted images, or 5,000 of them); floor (the same with
---          the images permuted, mean over the draws: what chance reaches; NULL for concepts outside the sample of 1,024
---          on which floors of wider dictionaries are measured). Columns are NULL for a concept whose codes are constant.
+-- Columns: model; sae; seed_a, seed_b (seeds of the two SAEs that are compared); split; modality_a, modality_b ('image'
+--          or 'text': the items on which the concept of seed_a, and that of seed_b, are looked at); concept_a (number
+--          of the concept in seed_a); concept_b (number of its partner in seed_b: the concept that correlates most with
+--          it; argmax over j of correlation); correlation (how alike the concept and its partner fire over the items: 1
+--          always together in proportion, 0 independently; Pearson correlation of the two codes); match_confidence (by
+--          how much the partner is better than the second best concept: near 0, the choice is arbitrary; correlation
+--          less that of the second best); assigned (number of the concept of seed_b that it is paired with when every
+--          concept has one partner of its own; the one-to-one assignment with the largest sum of correlations);
+--          assigned_correlation (how alike it fires with that concept; Pearson correlation); sampled_correlation (the
+--          same as correlation, of the best concept on the images on which the floor is measured: all counted images,
+--          or 5,000 of them); floor (what the best of all concepts reaches by chance, when one side sees the images in
+--          a random order; mean over the draws; NULL for concepts outside the sample of 1,024 on which floors of wider
+--          dictionaries are measured, and, as the columns before it, for a concept whose codes are constant).
 -- Definition: docs/definitions.md, "Partners".
 CREATE VIEW partners AS FROM read_parquet($files, hive_partitioning = false);

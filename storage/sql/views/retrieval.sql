@@ -1,12 +1,15 @@
 -- Purpose: recall of retrieval between images and captions, from the embeddings and after interventions on the
 --          concepts.
 -- Inputs:  the run's table retrieval.
--- Columns: model; sae, seed (NULL for interventions without an SAE); split; intervention: 'embeddings', 'mean_removed'
+-- Columns: model; sae, seed (setting and seed of the SAE, NULL for interventions without an SAE); split; intervention
+--          (what is done to the rows before they are compared: 'embeddings', nothing; 'mean_removed'
 --          (the training mean of each modality removed), 'reconstructions', 'without_unimodal', 'without_bimodal' (the
 --          concepts of this class removed), 'without_aligned' (the concepts most aligned with the mean gap removed),
 --          'random_for_<set>' (random concepts with about the same energy as the set removed, mean over draws),
---          'only_bridging' (all removed but the concepts of the top bridges and the bias); direction ('image_to_text'
---          or 'text_to_image'); gallery, captions (number of images and captions in the gallery); r1, r5, r10 (recall);
---          concepts (number of concepts removed or kept); energy_share (share of the energy that these concepts hold).
+--          'only_bridging' (all removed but the concepts of the top bridges and the bias)); direction (what looks for
+--          what: 'image_to_text' or 'text_to_image'); gallery, captions (number of images, and of captions, among which
+--          a query looks); r1, r5, r10 (share of the queries that find an item of their own among the first 1, 5 or 10;
+--          recall); concepts (number of concepts removed or kept); energy_share (share of the energy that these
+--          concepts hold).
 -- Definition: docs/definitions.md, "Retrieval".
 CREATE VIEW retrieval AS FROM read_parquet($files, hive_partitioning = false);

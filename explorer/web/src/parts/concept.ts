@@ -7,9 +7,25 @@ import { score } from "../format"
 import { href } from "../route"
 import { scheme } from "../theme"
 
-/** The automatic name of a concept, or its number if it has none. */
+/** The automatic name of a concept, or "no name". */
 export function nameOf(concepts: Concepts, concept: number): string {
-  return concepts.name[concept] || `concept ${concept}`
+  return concepts.name[concept] || "no name"
+}
+
+/** Why a concept has its name, or none, with the score of the name. */
+export function aboutName(concepts: Concepts, concept: number): string {
+  const value = concepts.name_score[concept] ?? null
+  const low = concepts.name_score_low[concept] ?? null
+  const chance = concepts.name_chance[concept] ?? null
+  if (concepts.name[concept]) {
+    const origin = "Its name is automatic: words that set its training captions apart"
+    if (value === null) return `${origin}. There is no score: no encoder could be asked.`
+    const other = chance === null ? "" : `; another concept's name reaches ${score(chance)}`
+    return `${origin}. On held-out items they have a score of ${score(value)} (.5 is chance${other}).`
+  }
+  if (value === null) return "It has no name: no words set its training captions apart, or none could be scored."
+  if (low === null) return `It has no name: it fires on too few held-out items to trust the score ${score(value)}.`
+  return `It has no name: the score ${score(value)} of its words on held-out items may be chance (from ${score(low)}).`
 }
 
 /** A dot in the colour of a modality score. */

@@ -7,7 +7,7 @@ import { type Child, h } from "../dom"
 import { counted, number, percent, score } from "../format"
 import { ownRows } from "../map/scales"
 import { HEADING, type Page, runOf } from "../page"
-import { dot, modalityBar, nameOf } from "../parts/concept"
+import { aboutName, dot, modalityBar, nameOf } from "../parts/concept"
 import { bridgeRows } from "../parts/bridge"
 import { empty, failure, loading } from "../parts/notice"
 import { bar, topCaptions, topImages } from "../parts/pictures"
@@ -62,7 +62,6 @@ export async function conceptView(page: Page): Promise<void> {
 
 function heading({ manifest, run }: Page, concepts: Concepts, concept: number): HTMLElement {
   const modality = concepts.modality_score[concept] ?? null
-  const named = concepts.name[concept] !== ""
   const order = [...concepts.energy.keys()].sort((a, b) => (concepts.energy[b] ?? 0) - (concepts.energy[a] ?? 0))
   const at = order.indexOf(concept)
   const beside = (to: number | undefined, words: string, sign: string) =>
@@ -94,9 +93,7 @@ function heading({ manifest, run }: Page, concepts: Concepts, concept: number): 
         "p",
         { class: "muted" },
         `Concept ${concept} of ${run.model}, ${run.sae}, seed ${run.seed}. `,
-        named
-          ? "Its name is automatic: the words that set its captions apart."
-          : "No words set its captions apart, so it has no automatic name.",
+        aboutName(concepts, concept),
       ),
     ),
     h(
@@ -171,6 +168,7 @@ function numbers(concepts: Concepts, concept: number): HTMLElement {
         score(of(concepts.monosemanticity)),
         "mean cosine between the images on which it fires, weighted",
       ),
+      row("name score", score(of(concepts.name_score)), "how well its words find its held-out items; .5 is chance"),
     ),
     h("h3", {}, "Alignment with directions that separate the modalities"),
     h(
