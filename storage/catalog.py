@@ -68,6 +68,14 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         ]
         if selects:
             con.execute(f"CREATE VIEW {view} AS\n" + "\nUNION ALL\n".join(selects))
+    joined = [
+        statement("views/consensus_members", model=model, sae=sae, seed=seed, files=files_of_sae)
+        for model, sae, seed in dict.fromkeys((e.model, e.sae, e.seed) for e in entries if _is_consensus(store, e))
+        if (files_of_sae := paths("train", "consensus.parquet", model=model, sae=sae, seed=seed))
+    ]
+    if joined:
+        con.execute("CREATE VIEW consensus_members AS\n" + "\nUNION ALL\n".join(joined))
+        con.execute(statement("views/consensus"))
     checked = [
         statement("views/embedding_checks", model=model, files=paths("checks", "checks.parquet", model=model))
         for model in dict.fromkeys(e.model for e in entries if e.kind == "checks")
@@ -99,6 +107,11 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
             except duckdb.CatalogException as error:  # DuckDB refuses a macro over a table that an old run lacks
                 log.debug("the catalog has no macro %s: %s", macro.stem, error)
     return files
+
+
+def _is_consensus(store: Path, entry: Entry) -> bool:
+    """Whether an entry is a consensus SAE, which has a table of the concepts that it was made from."""
+    return entry.kind == "train" and (store / entry.dataset.path / "consensus.parquet").exists()
 
 
 def tables_of(store: Path, analyzed: Dataset) -> list[str]:

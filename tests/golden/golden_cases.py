@@ -134,7 +134,7 @@ def in_this_process() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("tasks.fit", "tasks.frontier"):
+        for module in ("tasks.fit", "tasks.frontier", "tasks.consensus"):
             patch.setattr(f"{module}.in_process", lambda body, job, label: body(job, Watch(os.getppid())))
         patch.setattr("report.page.write_files", lambda folder, drawn: [])  # figure files are slow and not compared
         yield
