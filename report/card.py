@@ -13,7 +13,6 @@ from report.figures.runs import Runs
 from report.page import facts, in_study_order
 from report.queries import ask
 from report.tables import Table, table
-from storage.runs import shown_settings
 
 WITH_ITEMS = "Thumbnails and captions are part of this publication, under the same licence."
 WITHOUT_ITEMS = (
@@ -42,7 +41,7 @@ def study_card(
     """
     settings = ask(con, queries.SETTINGS)
     runs = in_study_order(settings, config)
-    named = shown_settings(config)
+    named = [setting["name"] for setting in config["saes"]]
     main = [run for run in runs if run[1] in named]
     split = settings.rows[0]["split"] if settings.rows else config["analyze"]["split"]
     answers = {

@@ -133,6 +133,7 @@ def facts(config: dict[str, Any]) -> list[Fact]:
         lines.append(Fact(name, _listed(section) if any(section.values()) else ""))
     for name, key in (("Sensitivity", "sensitivity"), ("Frozen nulls", "nulls")):
         lines.append(Fact(name, _shown(config.get(key) or [])))
+    lines.append(Fact("Consensus SAEs", "yes" if config.get("consensus") else ""))
     lines.append(Fact("Analysis", _listed(config.get("analyze", {}))))
     return [fact for fact in lines if fact.value]
 
@@ -173,6 +174,8 @@ def tables_of_page(
         shown["correspondence"] = ask(con, queries.correspondence(list(dict.fromkeys(sae for _, sae in main))))
     if holds(con, "subspace_matches"):
         shown["subspace_stability"] = ask(con, queries.subspace_stability(main))
+    if holds(con, "consensus"):
+        shown["consensus"] = ask(con, queries.CONSENSUS)
     if holds(con, "findings"):  # the analysis that writes findings also writes the nulls of bridges
         shown["bridge_figures"] = ask(con, queries.bridge_figures(main))
     if holds(con, "geometry"):

@@ -91,6 +91,13 @@ COLUMNS = {
         Column("high", "highest", 3), Column("floor_random", "floor random", 3),
         Column("floor_matched", "floor matched", 3), Column("floor_matched_sd", "its sd", 4),
     ],
+    "consensus": [
+        SAE, MODEL, Column("width", "concepts of a seed", COUNT), Column("concepts", "shared", COUNT),
+        Column("whole", "by all seeds", PERCENT), Column("cosine", "cosine to merged", 3),
+        Column("r2_image", "R² image", 3), Column("own_r2_image", "of the seeds", 3),
+        Column("r2_text", "R² text", 3), Column("own_r2_text", "of the seeds", 3),
+        Column("l0", "L0", 2), Column("own_l0", "of the seeds", 2),
+    ],
     "sensitivity": [
         SAE, MODEL, Column("statistic", "figure", WORDS), Column("reference", "value", 3),
         Column("by_seeds", "range over seeds", 3), Column("varied", "setting", WORDS),
@@ -161,6 +168,13 @@ CAPTIONS = {
         "Mean length of the projection of a concept's unit direction on the span of so many atoms, weighted by energy; "
         "lowest and highest over pairs of seeds. Compare with the floor of as many atoms of a random dictionary: both "
         "rise with their number.",
+    ),
+    "consensus": (
+        "Concepts that most seeds share",
+        "A consensus SAE has the concepts that at least half of the seeds hold at a cosine of .7 or more, merged; its "
+        "encoder is trained on the same rows. By all seeds: the share of these concepts that every seed holds. Cosine: "
+        "of the seeds' concepts with the merged direction. Of the seeds: means over the SAEs that were joined, which "
+        "have more concepts. Stability compares seeds, so a consensus SAE, which is one, has none.",
     ),
     "sensitivity": (
         "How far each figure moves with a setting, beside how far the seeds move it",

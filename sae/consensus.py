@@ -22,6 +22,7 @@ from sae.step import Weights
 from sae.training import OnStep, train
 
 COSINE = 0.7  # least cosine of a seed's atom with the medoid's atom that it is assigned to, for the seed to hold it
+LEAST_SEEDS = 2  # that hold an atom: half of two seeds is one, which the medoid always is
 FEWEST = 2  # atoms: an SAE has at least two
 
 #: Unit rows [C, d] of two dictionaries -> the row of the second that each row of the first is assigned to, [C] int64,
@@ -80,7 +81,7 @@ def shared_atoms(dictionaries: Sequence[np.ndarray], match: Match, least: float 
     medoid = int(cosine.mean(2, dtype=np.float64).sum(1).argmax())
     holds = (cosine[medoid] >= least).T  # [C, S]
     holds[:, medoid] = True
-    kept = holds.sum(1) >= max(2, math.ceil(seeds / 2))
+    kept = holds.sum(1) >= max(LEAST_SEEDS, math.ceil(seeds / 2))
     concepts = np.where(holds, assigned[medoid].T, -1)[kept]
     each = np.stack([D[seed][concepts[:, seed]] for seed in range(seeds)], axis=1)  # [A, S, d]
     held = (concepts >= 0)[:, :, None]
@@ -120,14 +121,14 @@ def consensus(
             f"{len(shared.atoms)} of {saes[0].config.width} atoms are held by at least half of {len(saes)} seeds at a "
             f"cosine of {COSINE} or more; a consensus SAE needs {FEWEST}: leave `consensus` out of the study file"
         )
-    settings, start = _settings(saes[shared.medoid], shared), _merged(saes, shared)
+    settings, start = settings_of(saes[shared.medoid], shared), merged_weights(saes, shared)
     if ARCHITECTURES[settings.architecture].pursuit:
         return Made(_named(_of_dictionary(saes, settings, start, seed), saes), shared, [])
     trained = train(image, text, settings, seed, device, on_step, checkpoint, groups, start)
     return Made(_named(trained.sae, saes), shared, trained.curve)
 
 
-def _settings(medoid: SAE, shared: Shared) -> Settings:
+def settings_of(medoid: SAE, shared: Shared) -> Settings:
     """The medoid's settings for the shared atoms, with the decoder frozen.
 
     Of nested dictionaries each keeps the shared atoms that lie in it. k is at most the number of atoms.
@@ -143,7 +144,7 @@ def _settings(medoid: SAE, shared: Shared) -> Settings:
     return Settings(**kept | {"frozen": None if row.pursuit else "frozen_decoder"})
 
 
-def _merged(saes: Sequence[SAE], shared: Shared) -> Weights:
+def merged_weights(saes: Sequence[SAE], shared: Shared) -> Weights:
     """The weights from which the encoder is trained: means over the seeds that hold each atom."""
     first = saes[0].config
 
