@@ -65,7 +65,7 @@ def test_a_study_makes_counts_shows_and_publishes_the_consensus_sae(tmp_path: Pa
     foreseen = {line.kind: line.make for line in plan(study, store).lines}
     run = run_study(study, store, progress=False).run
     assert run.is_complete
-    assert nothing_to_do(study, store)
+    assert nothing_to_do(study, store, run) is not None
     assert (foreseen["train"], foreseen["measures"]) == (3, 3) == (len(run.of("train")), len(run.of("measures")))
     con = open_catalog(store)
     (path, width, frozen) = con.execute("SELECT path, width, frozen FROM saes WHERE sae = 'main-consensus'").fetchone()
