@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from flows.changes import apply
+from flows.consensus import ConsensusSAE, consensus
 from flows.neighbours import FACTORS, neighbours
 from flows.nulls import NullName, Start, twins_of
 from storage.errors import BadInput
@@ -172,6 +173,9 @@ class ImportedSAE(Section):
         return seeds
 
 
+AnySetting = SAESetting | ImportedSAE | ConsensusSAE
+
+
 def _sort_of_sae(setting: Any) -> str:
     """Tag of an entry of `saes`: "imported" when it has the key `checkpoint`, else "trained"."""
     keys = setting if isinstance(setting, dict) else getattr(type(setting), "model_fields", {})
@@ -271,6 +275,11 @@ class Study(Section):
         min_length=1,
         description="where the atoms of `nulls` start: data, as the setting's own, or random, as NAME-KIND-random",
     )
+    consensus: bool = Field(
+        False,
+        description="each SAE setting of several seeds also gets one SAE of the atoms that most of its seeds share, "
+        "NAME-consensus",
+    )
     frontier: Frontier | None = None
     analyze: Analyze = Analyze()
     runtime: RuntimeSection = RuntimeSection()
@@ -308,26 +317,35 @@ class Study(Section):
                 raise ValueError(f"frontier: k is {max(self.frontier.k)}, more than the width {width}")
             if self.pairs.heldout == 0:
                 raise ValueError("frontier: is measured on held-out rows, and pairs.heldout is 0")
+        if self.consensus and not any(len(setting.seeds) > 1 for setting in self._trained()):
+            raise ValueError("consensus: joins the seeds of an SAE, and no SAE of the study is trained with several")
         if self.pairs.heldout == 0 and self.analyze.split == "heldout":
             raise ValueError('analyze: split is "heldout", and pairs.heldout is 0: set analyze.split = "all"')
         return self
 
-    def settings(self) -> list[SAESetting | ImportedSAE]:
-        """All SAE settings of the study. Each that is trained is followed by its data diets, neighbours and twins."""
+    def settings(self) -> list[AnySetting]:
+        """All SAE settings of the study.
+
+        Each that is trained is followed by its data diets, neighbours, twins and consensus SAE.
+        """
         return [setting for family in self.families() for setting in family]
 
-    def families(self) -> list[list[SAESetting | ImportedSAE]]:
+    def families(self) -> list[list[AnySetting]]:
         """The settings whose concepts are matched with each other: a setting with its data diets.
 
         A neighbour that `sensitivity` adds is a family of its own: its dictionary may have another width. So is a
-        frozen twin that `nulls` adds: its concepts are no other data's answer to the same training.
+        frozen twin that `nulls` adds: its concepts are no other data's answer to the same training. So is a consensus
+        SAE, which has fewer concepts.
         """
-        families: list[list[SAESetting | ImportedSAE]] = []
+        families: list[list[AnySetting]] = []
         for setting in self.saes:
             if isinstance(setting, SAESetting):
                 families.append([setting, *self.diets.of(setting)])
                 families += [[near] for near in neighbours(setting, self.sensitivity)]
                 families += [[twin] for twin in twins_of(setting, self.nulls, self.null_starts)]
+                if self.consensus:
+                    of = setting.name, setting.seeds, setting.width, setting.k, setting.data_half
+                    families += [[joined] for joined in consensus(*of)]
             else:
                 families.append([setting])
         return families

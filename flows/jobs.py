@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.config import ImportedSAE, Model, SAESetting, Study
+from flows.consensus import ConsensusSAE
 from flows.retrain import SHARDS, shards_of, training_shards
 from flows.stages import STAGES
 from storage.dataset import Dataset
 from storage.duplicates import digest_of_duplicates, read_duplicates
 from storage.errors import BadInput
 from storage.fingerprints import fingerprint
-from storage.runs import Entry, Key, Run, State
+from storage.runs import Entry, Key, Run, State, shown_settings
 from storage.sources.section import MAX_PIXELS, rules_of, source_of
 from storage.vector_shards import digests
 from tasks.acquire import distinct, duplicates, fetch
 from tasks.analyze import analyze, correspondence, matching, measures, names, pairs_of_seeds, partners, space, versions
 from tasks.checkpoint import import_sae
 from tasks.checks import check_embeddings
+from tasks.consensus import consensus
 from tasks.embed import adopt_vectors, embed, model_identity
 from tasks.explore import explore, layout
 from tasks.export import export
@@ -261,11 +263,12 @@ def embedding_checks(given: Given) -> list[Job]:
 
 @step_of("train")
 def saes(given: Given) -> list[Job]:
-    """One job per model, setting and seed."""
+    """One job per model, setting and seed, without the consensus SAEs."""
     jobs = []
+    settings = [setting for setting in given.study.settings() if not isinstance(setting, ConsensusSAE)]
     for model in given.study.models:
         whole = given.is_embedded(model.name)
-        for setting in given.study.settings():
+        for setting in settings:
             for seed in setting.seeds:
                 key = Key("train", model.name, setting.name, seed)
                 stage = sae if isinstance(setting, SAESetting) else import_sae
@@ -283,6 +286,27 @@ def saes(given: Given) -> list[Job]:
                         continue
                 job = Job(key, stage, {**shards, "heldout": given.study.pairs.heldout, **options})
                 jobs.append(job._replace(inputs=_trained_on(given, job, setting)))
+    return jobs
+
+
+@step_of("train")
+def consensus_saes(given: Given) -> list[Job]:
+    """One job per model and setting of several seeds, if the study makes consensus SAEs.
+
+    Its encoder is trained on the shards that the setting's first seed was trained on.
+    """
+    jobs = []
+    for model in given.study.models:
+        for setting in given.study.settings():
+            if not isinstance(setting, ConsensusSAE):
+                continue
+            keys = [Key("train", model.name, setting.of, seed) for seed in setting.of_seeds]
+            seeds = [given.state[key] for key in keys if key in given.state]
+            inputs: dict[str, Any] | None = None
+            if len(seeds) == len(keys) and all(entry.inputs for entry in seeds):
+                options = {"heldout": given.study.pairs.heldout, "data_half": setting.data_half}
+                inputs = {"saes": [entry.dataset for entry in seeds], **shards_of(seeds[0]), **options}
+            jobs += [Job(Key("train", model.name, setting.name, seed), consensus, inputs) for seed in setting.seeds]
     return jobs
 
 
@@ -549,7 +573,7 @@ def _shown(given: Given) -> list[Entry]:
 
     Data diets, which are these settings trained on other data, are left out.
     """
-    named = [setting.name for setting in given.study.saes]
+    named = shown_settings(given.study.shown())
     return [e for e in given.state.of("train") if e.sae in named]
 
 

@@ -21,7 +21,7 @@ from prefect.futures import PrefectFuture
 
 from flows.cluster import Cluster, ClusterError, Here
 from flows.failures import is_of_surroundings, sentence_of
-from flows.jobs import STEPS, Given, Job, fetches, jobs_of
+from flows.jobs import STEPS, Given, Job, fetches, jobs_of, saes
 from flows.narrow import WHOLE, Narrow
 from flows.records import keeping_records
 from flows.stages import STAGES
@@ -245,11 +245,18 @@ def _acquire(course: Course) -> Iterator[Outcome]:
 def _train(course: Course, cluster: Cluster | None) -> Iterator[Outcome]:
     """Train the missing seeds in parallel, then run every job. On a cluster each seed is a task of its own."""
     runtime = course.runtime
-    jobs = course.step(list(jobs_of("train", course.given)))
+    jobs = course.step(saes(course.given))
     missing = [job for job in jobs if job.stage is sae and job.inputs and _is_due(job, runtime)]
     if cluster is not None or len(missing) < 2:
         yield from run_jobs("train", jobs, runtime, cluster)
-        return
+    else:
+        yield from _trained_together(jobs, missing, runtime)
+    for step in STEPS["train"][1:]:  # the steps that read the SAEs of all seeds
+        yield from run_jobs("train", course.step(step(course.given)), runtime, cluster)
+
+
+def _trained_together(jobs: list[Job], missing: list[Job], runtime: Runtime) -> Iterator[Outcome]:
+    """Train the missing SAEs in parallel, then run every job."""
     errors = train_together([job.arguments() for job in missing], runtime)
     failed = {job.key: error for job, error in zip(missing, errors, strict=True) if error is not None}
     adopt, apart = runtime.model_copy(update={"force": False}), Apart(runtime.store)

@@ -134,6 +134,7 @@ def facts(config: dict[str, Any]) -> list[Fact]:
         lines.append(Fact(name, _listed(section) if any(section.values()) else ""))
     for name, key in (("Sensitivity", "sensitivity"), ("Frozen nulls", "nulls")):
         lines.append(Fact(name, _shown(config.get(key) or [])))
+    lines.append(Fact("Consensus SAEs", "yes" if config.get("consensus") else ""))
     lines.append(Fact("Analysis", _listed(config.get("analyze", {}))))
     return [fact for fact in lines if fact.value]
 
@@ -181,6 +182,8 @@ def tables_of_page(
         shown["probing"] = ask(con, queries.probing(main))
     if holds(con, "concept_names"):
         shown["names"] = ask(con, queries.names(main))
+    if holds(con, "consensus"):
+        shown["consensus"] = ask(con, queries.CONSENSUS)
     if holds(con, "findings"):  # the analysis that writes findings also writes the nulls of bridges
         shown["bridge_figures"] = ask(con, queries.bridge_figures(main))
     if holds(con, "geometry"):

@@ -119,6 +119,25 @@ SELECT model, sae, seed, r2_image, r2_text, r2, cosine, l0_image, l0_text, l0, h
 FROM saes
 ORDER BY model, sae, seed"""
 
+CONSENSUS = """\
+SELECT
+    c.model, c.sae, own.width, count(*) AS concepts, avg((c.seeds = own.seeds)::INTEGER) AS whole,
+    avg(c.cosine) AS cosine,
+    any_value(s.r2_image) AS r2_image, own.r2_image AS own_r2_image,
+    any_value(s.r2_text) AS r2_text, own.r2_text AS own_r2_text, any_value(s.l0) AS l0, own.l0 AS own_l0
+FROM consensus AS c
+JOIN saes AS s USING (model, sae, seed)
+JOIN (SELECT DISTINCT model, sae, of_sae FROM consensus_members) AS of USING (model, sae)
+JOIN (
+    SELECT
+        model, sae, count(*) AS seeds, any_value(width) AS width, avg(r2_image) AS r2_image, avg(r2_text) AS r2_text,
+        avg(l0) AS l0
+    FROM saes
+    GROUP BY model, sae
+) AS own ON own.model = c.model AND own.sae = of.of_sae
+GROUP BY ALL
+ORDER BY c.sae, c.model"""
+
 MODALITY_SHARES = """\
 SELECT
     model, sae,

@@ -96,6 +96,13 @@ COLUMNS = {
         SAE, MODEL, Column("modality", "used most on", WORDS), Column("concepts", "concepts with words", 0),
         Column("named", "named", PERCENT), Column("score", "score", 3), Column("chance", "chance", 3),
     ],
+    "consensus": [
+        SAE, MODEL, Column("width", "concepts of a seed", COUNT), Column("concepts", "shared", COUNT),
+        Column("whole", "by all seeds", PERCENT), Column("cosine", "cosine to merged", 3),
+        Column("r2_image", "R² image", 3), Column("own_r2_image", "of the seeds", 3),
+        Column("r2_text", "R² text", 3), Column("own_r2_text", "of the seeds", 3),
+        Column("l0", "L0", 2), Column("own_l0", "of the seeds", 2),
+    ],
     "sensitivity": [
         SAE, MODEL, Column("statistic", "figure", WORDS), Column("reference", "value", 3),
         Column("by_seeds", "range over seeds", 3), Column("varied", "setting", WORDS),
@@ -193,6 +200,13 @@ CAPTIONS = {
         "held-out items on which the concept fires by the words alone (AUC; .5 is chance, 1 is perfect), mean over "
         "concepts. Chance: the score of the words of another concept of like energy. Named: share of these concepts "
         "whose interval lies above .5; the others have no name. Means over seeds.",
+    ),
+    "consensus": (
+        "Concepts that most seeds share",
+        "A consensus SAE has the concepts that at least half of the seeds hold at a cosine of .7 or more, merged; its "
+        "encoder is trained on the same rows. By all seeds: the share of these concepts that every seed holds. Cosine: "
+        "of the seeds' concepts with the merged direction. Of the seeds: means over the SAEs that were joined, which "
+        "have more concepts. Stability compares seeds, so a consensus SAE, which is one, has none.",
     ),
     "sensitivity": (
         "How far each figure moves with a setting, beside how far the seeds move it",

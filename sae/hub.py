@@ -158,7 +158,7 @@ def model_card(sae: SAE, figures: Mapping[str, Any], load: str = "") -> str:
         f"Trained on joint image and text embeddings of `{figures.get('model', 'a vision-language model')}`"
         f" (setting `{figures.get('sae', '-')}`, seed {config.seed}, {config.rows_seen:,} rows seen). Rows are "
         + ("L2-normalised before they are encoded." if config.preprocessing == "l2" else "encoded as they are.")
-        + _rescaling(config), "",
+        + _rescaling(config) + _joined(config), "",
         f"## Measured on the split `{figures.get('split', '-')}`", "",
         *(["| figure | value |", "|---|---|", *measured] if measured else ["Nothing was measured."]), "",
         *_stability(figures),
@@ -179,6 +179,17 @@ def _rescaling(config: Config) -> str:
     return (
         " After training each concept's codes were multiplied by a factor, fitted by least squares on the rows on which"
         " it fires, that undoes the shrinkage by the L1 penalty."
+    )
+
+
+def _joined(config: Config) -> str:
+    """A sentence on the seeds of a consensus SAE, with a space before it; empty for any other SAE."""
+    if config.consensus_of is None:
+        return ""
+    return (
+        f" The consensus of seeds {', '.join(map(str, config.consensus_of))}: its atoms are the normalised means of "
+        "atoms that at least half of these seeds share; they stayed fixed while the encoder was trained, and the rows "
+        "seen are those of this training. Stability between seeds is not defined for it."
     )
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         seed: int
         rows_seen: int
         preprocessing: str = "l2"
+        consensus_of: tuple[int, ...] | None = None
 else:
     _settings = {
         name: (Any, ... if name in FIRST_EDITION and name not in NEWER else field.default)
@@ -59,13 +60,15 @@ else:
         Holds no times, paths or versions, so that equal SAEs have equal files. The settings are those of
         `sae.settings`, without their limits: an imported SAE, whose training is not known, has 0 for its numbers. A
         file may lack keys that have a default. dim: d, length of an embedding. rows_seen: number of rows drawn in the
-        whole training. preprocessing: "l2" if rows are L2-normalised before encoding, or "none".
+        whole training. preprocessing: "l2" if rows are L2-normalised before encoding, or "none". consensus_of: the
+        seeds whose shared atoms a consensus SAE has, else None.
         """,
         dim=int,
         **_settings,
         seed=int,
         rows_seen=int,
         preprocessing=(str, "l2"),
+        consensus_of=(tuple[int, ...] | None, None),
     )
 
 
@@ -145,6 +148,10 @@ class SAE:
         Raises SAEFormatError where pursuit has no number of steps: neither k nor the config's k is above 0.
         """
         config = self.config.model_copy(update={"encoder": encoder, "k": self.config.k if k is None else k})
+        return self.with_config(config)
+
+    def with_config(self, config: Config) -> "SAE":
+        """The same SAE with another config. Raises SAEFormatError where its tensors do not fit it."""
         return self._with(self.threshold, config)
 
     def with_threshold(self, threshold: Tensor) -> "SAE":
@@ -279,6 +286,9 @@ def _check_config(entries: dict[str, Any], path: Path) -> None:
     need("k", least <= entries["k"] <= width, f"{of} needs {least} to the width, {width}")
     k_aux = entries.get("k_aux")
     need("k_aux", k_aux is None or (type(k_aux) is int and k_aux >= 1), "a whole number from 1 or null is needed")
+    seeds = entries.get("consensus_of")
+    is_seeds = seeds is None or (isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds))
+    need("consensus_of", is_seeds, "a list of seeds or null is needed")
     held = entries.get("calibration_share", 0.0)
     need("calibration_share", _is_number(held) and 0 <= held <= 0.5, "a number from 0 to 0.5 is needed")
     named = {key: get_args(Settings.model_fields[key].annotation) for key in ("encoder_dtype", "encoder", "init")}

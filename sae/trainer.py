@@ -22,7 +22,7 @@ from sae.rescale import shrinkage_factors
 from sae.rows import RowsError, TrainingRows
 from sae.settings import Settings
 from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, corrections, is_sparse_better
-from sae.step import codes_of, forward
+from sae.step import Weights, codes_of, forward
 
 KEPT = 1.2  # a restarted concept's pre-activation on its row, in units of the batch's weakest code
 # Largest norm of a restarted concept's encoder row: enough to separate two merged concepts. With a longer row a concept
@@ -43,6 +43,7 @@ class Trainer:
 
     sparse: whether the step takes the sparse path of the CPU; None chooses by `is_sparse_better`.
     held: rows that no step uses; the threshold is calibrated on them. None: on the rows of the steps.
+    start: the weights at the start, which are copied. None: those that the settings name.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Trainer:
         seed: int,
         sparse: bool | None = None,
         held: TrainingRows | None = None,
+        start: Weights | None = None,
     ) -> None:
         self.rows, self.seed = rows, seed
         self.settings = settings = resolved(settings, rows.epoch)
@@ -64,7 +66,10 @@ class Trainer:
         self.held.mean = rows.mean
         self.spread = mixture.variance  # variance of the rows before centring; R2 refers to it
         self.variance = rows.mixture().variance if settings.centring else mixture.variance
-        self.weights = initial_weights(rows, settings, seed)
+        if start is None:
+            self.weights = initial_weights(rows, settings, seed)
+        else:
+            self.weights = Weights(*(weight.to(rows.device, copy=True) for weight in start))
         if self.architecture.threshold == "learned":
             width = kernel_width(self.weights, rows, settings.bandwidth)
             self.weights = self.weights._replace(bandwidth=width)

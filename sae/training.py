@@ -18,6 +18,7 @@ from sae.checkpoint import Checkpoint
 from sae.model import SAE
 from sae.rows import Groups, RowsError, TrainingRows, batches, held_back, training_rows
 from sae.settings import Settings
+from sae.step import Weights
 from sae.trainer import Trainer, learning_rate_at, r2
 
 LOG_POINTS = 50
@@ -120,6 +121,7 @@ def train(
     on_step: OnStep | None = None,
     checkpoint: Checkpoint | None = None,
     groups: Groups | None = None,
+    start: Weights | None = None,
 ) -> Trained:
     """Train one SAE on image rows [n_I, d] and text rows [n_T, d], float16 or float32, in memory or memory-mapped.
 
@@ -133,6 +135,7 @@ def train(
     groups: the group of each image row [n_I] and each text row [n_T], such as the number of the picture that both
     belong to. A share of the groups, `settings.calibration_share`, is drawn by the seed and held back: no gradient
     step uses their rows, and the threshold is calibrated on them. Without `groups` each row is a group of its own.
+    start: the weights at the start; by default those that `settings.init` names.
 
     On a CPU with several threads, OMP_WAIT_POLICY=passive in the environment makes training about a tenth faster.
     Without it, torch's threads spin while they wait for the next product, on cores that the sparse step could use.
@@ -140,7 +143,7 @@ def train(
     whole = training_rows(image, text, settings.image_share, device)
     settings = resolved(settings, whole.count)
     rows, held = split_rows(whole, settings, seed, groups)
-    trainer = Trainer(rows, settings, seed, held=held)
+    trainer = Trainer(rows, settings, seed, held=held, start=start)
     plan = Plan.of(rows, settings)
     record = Record(trainer, plan)
     training = settings.model_dump(mode="json") | {"seed": seed, "images": rows.images, "texts": rows.texts}

@@ -69,6 +69,14 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         ]
         if selects:
             con.execute(f"CREATE VIEW {view} AS\n" + "\nUNION ALL\n".join(selects))
+    joined = [
+        statement("views/consensus_members", model=model, sae=sae, seed=seed, files=files_of_sae)
+        for model, sae, seed in dict.fromkeys((e.model, e.sae, e.seed) for e in entries if _is_consensus(store, e))
+        if (files_of_sae := paths("train", "consensus.parquet", model=model, sae=sae, seed=seed))
+    ]
+    if joined:
+        con.execute("CREATE VIEW consensus_members AS\n" + "\nUNION ALL\n".join(joined))
+        con.execute(statement("views/consensus"))
     checked = [
         statement("views/embedding_checks", model=model, files=paths("checks", "checks.parquet", model=model))
         for model in dict.fromkeys(e.model for e in entries if e.kind == "checks")
@@ -101,6 +109,11 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
             con.execute(statement(f"views/{table}", files=parquet, **joined) if has_statement else view)
         create_macros(con)
     return files
+
+
+def _is_consensus(store: Path, entry: Entry) -> bool:
+    """Whether an entry is a consensus SAE, which has a table of the concepts that it was made from."""
+    return entry.kind == "train" and (store / entry.dataset.path / "consensus.parquet").exists()
 
 
 def tables_of(store: Path, analyzed: Dataset) -> list[str]:

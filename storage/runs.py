@@ -188,6 +188,25 @@ def narrowed(entries: Iterable[Entry], kind: str, **wanted: Any) -> list[Entry]:
     ]
 
 
+def consensus_of(setting: str) -> str:
+    """Name of the consensus SAE of a setting."""
+    return f"{setting}-consensus"
+
+
+def shown_settings(config: dict[str, Any]) -> list[str]:
+    """Names of the SAE settings that a study shows and publishes, from its file as a dict.
+
+    They are the settings of the file, each followed by its consensus SAE if the study makes one. Data diets and others
+    that the study adds to a setting are left out.
+    """
+    names = []
+    for setting in config["saes"]:
+        names.append(setting["name"])
+        if config.get("consensus") and len(setting.get("seeds", [])) > 1:
+            names.append(consensus_of(setting["name"]))
+    return names
+
+
 #: Kinds of datasets whose inputs may come from earlier runs. A demo model ("features") keeps the pairs of its first
 #: run; an SAE ("train") with the key `retrain` can keep the shards on which it was trained.
 KEPT = ("features", "train")

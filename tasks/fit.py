@@ -5,12 +5,21 @@ This module does not import Prefect, so that the process starts quickly.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from storage.dataset import Dataset
 from tasks.children import Watch, in_process
 from tasks.devices import device_of
+
+if TYPE_CHECKING:
+    from storage.rows import Rows
+
+OnStep = Callable[[int, int, dict[str, float]], None]
 
 
 class Fit(NamedTuple):
@@ -44,15 +53,33 @@ def fit(job: Fit, watch: Watch) -> int:
 
     import sae
     from storage.rows import select
-    from tasks.progress import bar
 
     setting = dict(job.setting)
     half = setting.pop("data_half", None)
     rows = select(job.store, job.pairs, job.embeddings, job.heldout, "train", half, normalised=False)
     settings = sae.Settings(**setting)
     label = f"train  width {settings.width}, k {settings.k}, seed {job.seed}"
-    device = device_of(job.device)
-    with bar(1, label, "steps", show=job.progress, position=job.seed % 8) as progress:
+    checkpoint = sae.Checkpoint(job.out, CHECKPOINT_SECONDS)
+    with reporting(label, watch, show=job.progress, position=job.seed % 8) as on_step:
+        trained = sae.train(
+            rows.image, rows.text, settings, job.seed, device_of(job.device), on_step, checkpoint, groups_of(rows)
+        )
+    trained.sae.save(job.out)
+    pl.DataFrame(trained.curve).write_parquet(job.out / "training.parquet")
+    return len(rows.image) + len(rows.text)
+
+
+def groups_of(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """The group of each image and of each caption. Images of one group have the same split number."""
+    return rows.split_u, rows.split_u[rows.owner]
+
+
+@contextmanager
+def reporting(label: str, watch: Watch, *, show: bool, position: int) -> Iterator[OnStep]:
+    """Yield a function to call after each step of a training: it draws the progress bar, and calls `watch`."""
+    from tasks.progress import bar
+
+    with bar(1, label, "steps", show=show, position=position) as progress:
 
         def on_step(step: int, steps: int, stats: dict[str, float]) -> None:
             watch()
@@ -60,9 +87,4 @@ def fit(job: Fit, watch: Watch) -> int:
             progress.set_postfix(stats, refresh=False)
             progress.update(step - progress.n)
 
-        checkpoint = sae.Checkpoint(job.out, CHECKPOINT_SECONDS)
-        groups = rows.split_u, rows.split_u[rows.owner]  # images of one group have the same split number
-        trained = sae.train(rows.image, rows.text, settings, job.seed, device, on_step, checkpoint, groups)
-    trained.sae.save(job.out)
-    pl.DataFrame(trained.curve).write_parquet(job.out / "training.parquet")
-    return len(rows.image) + len(rows.text)
+        yield on_step

@@ -15,7 +15,7 @@ import duckdb
 from storage.catalog import open_catalog, tables_of
 from storage.embeddings import read_attributes
 from storage.errors import BadInput
-from storage.runs import Entry, Run, shown_run
+from storage.runs import Entry, Run, shown_run, shown_settings
 from storage.site import SITE
 from vlm.spec import Spec
 
@@ -92,7 +92,7 @@ def write_saes(folder: Path, store: Path, run: Run, con: duckdb.DuckDBPyConnecti
     from sae import SAE
     from sae.hub import MANY, write_sae
 
-    named = [setting["name"] for setting in run.config["saes"]]
+    named = shown_settings(run.config)
     for entry in run.of("train"):
         if entry.sae in named:
             name = f"{entry.model}/{entry.sae}/{entry.seed}"

@@ -16,6 +16,7 @@ from report.explorer.concepts import SAEKey
 from report.explorer.layout import method_of
 from report.explorer.shares import Dictionary
 from storage.documentation import documented
+from storage.runs import shown_settings
 from storage.site import SITE, put_json, writing
 
 SCHEMA = 1
@@ -53,7 +54,7 @@ def write_explorer(
 def shown_runs(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> list[dict[str, Any]]:
     """The SAEs of the settings in the study file, by model and setting in the order of the file, then by seed."""
     models = [model["name"] for model in config["models"]]
-    saes = [setting["name"] for setting in config["saes"]]
+    saes = shown_settings(config)
     rows = [row for row in rows_of(con, "runs", most=concepts.BRIDGES).to_dicts() if row["sae"] in saes]
     return sorted(rows, key=lambda row: (models.index(row["model"]), saes.index(row["sae"]), row["seed"]))
 

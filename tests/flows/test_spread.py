@@ -129,7 +129,7 @@ def test_shards_that_fail_alike_twice_are_not_tried_further_and_a_full_disk_stop
 
 def test_the_frontier_runs_beside_the_parts_of_the_saes() -> None:
     """A step waits for the step before it. So the long jobs of the stage analyze are in one step and run together."""
-    assert [len(STEPS[stage]) for stage in ("embed", "train", "export")] == [2, 1, 1]  # embed: embeddings, then checks
+    assert [len(STEPS[stage]) for stage in ("embed", "train", "export")] == [2, 2, 1]  # checks; consensus SAEs
     demo = load_study(Path(__file__).parents[2] / "studies" / "demo.toml")
     given = Given(demo, State(), None, Path("store"))
     kinds = [{job.key.kind for job in step(given)} for step in STEPS["analyze"]]

@@ -38,6 +38,7 @@ from storage.runs import Entry, State
 from storage.sources.registry import open_source
 from storage.sources.section import source_of
 from tasks.children import Watch
+from tasks.consensus import consensus
 from tasks.model import demo_model, features
 from tasks.stage import Runtime, Stage
 
@@ -147,7 +148,7 @@ def in_this_process() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("tasks.fit", "tasks.frontier"):
+        for module in ("tasks.fit", "tasks.frontier", "tasks.consensus"):
             patch.setattr(f"{module}.in_process", lambda body, job, label: body(job, Watch(os.getppid())))
         patch.setattr("report.page.write_files", lambda folder, drawn: [])  # figure files are slow and not compared
         yield
@@ -294,8 +295,10 @@ def make_all(folder: Path) -> dict[str, Figures]:
     (folder / "repeated.toml").write_text(REPEATED)
     with in_this_process():
         study = load_study(folder / "told.toml")
-        made.study(study, "report", told(made, study))
+        state = made.study(study, "report", told(made, study))
         compared(made, load_study(folder / "two.toml"))
+        seeds, pairs, rows = ([e.dataset for e in state.of(kind)] for kind in ("train", "acquire", "embed"))
+        made.make(consensus, "consensus", saes=seeds, pairs=pairs, embeddings=rows, heldout=0.25)
         state = made.study(load_study(folder / "pictures.toml"), "embed")
         made.study(load_study(folder / "repeated.toml"), "acquire")
         pairs = [e.dataset for e in state.of("acquire")]

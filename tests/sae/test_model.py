@@ -131,7 +131,7 @@ def test_equal_saes_have_equal_bytes(folder, tmp_path):
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     entries = json.loads((folder / "config.json").read_text())
     # These are left out at their defaults.
-    later = {"k_aux", "encoder", "init", "calibration_share", "frozen", "bandwidth", "rescale"}
+    later = {"k_aux", "encoder", "init", "calibration_share", "frozen", "bandwidth", "rescale", "consensus_of"}
     assert list(entries) == sorted(set(Config.model_fields) - later)
 
 

@@ -9,13 +9,13 @@
 --          covariance_opposite_share (see bridge_figures).
 -- Definition: docs/definitions.md, "Stability", "Bridge Score". The settings that the key `sensitivity` of a study
 --          adds differ in one setting, and so may settings that are written by hand. Frozen SAEs are left out: the macro
---          frozen_figures compares them. Nested widths (prefixes) that
+--          frozen_figures compares them. So are consensus SAEs. Nested widths (prefixes) that
 --          follow a change of width are not counted.
 CREATE MACRO sensitivity(m, s) AS TABLE
 WITH trained AS (
     SELECT sae, any_value(settings)::VARCHAR AS settings
     FROM saes
-    WHERE model = m AND (sae = s OR json_extract_string(settings, 'frozen') IS NULL)
+    WHERE model = m AND (sae = s OR json_extract_string(settings, ['frozen', 'consensus_of']) = [NULL, NULL])
     GROUP BY sae
 ),
 apart AS (
