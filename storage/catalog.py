@@ -101,12 +101,12 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
             # A table without a statement of its own is documented in storage/sql/tables.
             has_statement = (SQL / "views" / f"{table}.sql").exists()
             view = f"CREATE VIEW {table} AS FROM read_parquet({literal(parquet)}, hive_partitioning = false)"
-            joined: dict[str, Any] = {}
+            beside: dict[str, Any] = {}
             if table == "concepts":
                 for value, name, count in (("names", "concept_names", "named"), ("matches", "matches", "matched")):
                     found = paths("analyze", f"{name}.parquet") if name in tables else []
-                    joined |= {value: found or parquet, count: len(found)}
-            con.execute(statement(f"views/{table}", files=parquet, **joined) if has_statement else view)
+                    beside |= {value: found or parquet, count: len(found)}
+            con.execute(statement(f"views/{table}", files=parquet, **beside) if has_statement else view)
         create_macros(con)
     return files
 
