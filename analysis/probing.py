@@ -1,6 +1,9 @@
 """Probing: how well a few concepts of an SAE predict a label, beside all of its concepts.
 
 The statistic `embedding_probing` adds probes on the embeddings of the same items.
+Sources: the features of largest mean difference, as SAEBench's published sparse probing chooses them (its code was read
+in excerpts); probes on embeddings and components as baselines, after arXiv 2502.16681; frozen SAEs as nulls of sparse
+probing, after arXiv 2602.14111. Of both papers, the abstract was read.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ PROBING: Schema = {
     "heldout": pl.Int64,
 }  # fmt: skip
 SIZES = (1, 2, 4, 8, 16)  # numbers of features of the sparse probes
-PENALTY = 0.01  # of the probes on a few features, whose accuracy hardly depends on it
+PENALTY = 0.01  # of the probes on a few features; from .001 to .1, mean accuracies of the demo differ by at most .01
 PENALTIES = (1.0, 0.1, 0.01)  # among which the penalty of a probe on all features is chosen
 ITEMS = 10_000  # most training items, and most held-out items, of one modality
 LABELS = 100  # most labels of one name: those that most training items of the draw have
