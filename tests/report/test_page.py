@@ -267,6 +267,31 @@ def test_sensitivity_is_shown_when_settings_differ_in_one_key(catalog: Make, con
     assert 'id="figure-sensitivity"' in page
 
 
+def test_a_consensus_sae_stands_beside_the_seeds_that_it_was_made_from(catalog: Make, config: Make) -> None:
+    con = catalog(saes=("main", "main-consensus"), models=("one",))
+    study = config(models=("one",)) | {"consensus": True}
+    assert "consensus" not in contents(con, study)["tables"]
+    con.execute("DELETE FROM saes WHERE sae = 'main-consensus' AND seed = 1")
+    con.execute("UPDATE saes SET r2_image = 0.25, l0 = 3.5 WHERE sae = 'main-consensus'")
+    con.execute("UPDATE saes SET r2_image = 0.5 + seed / 5, l0 = 4 + seed WHERE sae = 'main'")
+    con.execute(
+        """CREATE TABLE consensus_members AS
+        SELECT 'one' AS model, 'main-consensus' AS sae, 0 AS seed, concept_id, 'main' AS of_sae, of_seed,
+            7 AS of_concept, 0.9 + of_seed / 20 AS cosine
+        FROM range(4) AS c(concept_id), range(2) AS s(of_seed)
+        WHERE concept_id <> 2 OR of_seed = 0"""  # one seed of two holds concept 2
+    )
+    con.execute((SQL / "views" / "consensus.sql").read_text())
+    assert con.execute("SELECT seeds FROM consensus ORDER BY concept_id").fetchall() == [(2,), (2,), (1,), (2,)]
+    shown = contents(con, study)["tables"]["consensus"]
+    (row,) = [[cell.text for cell in cells] for cells in shown.rows]
+    values = dict(zip([cell.text for cell in shown.head], row, strict=True))
+    assert row[:5] == ["main-consensus", "one", "16", "4", "75\u202f%"]
+    assert values["cosine to merged"] == "0.919"  # three times (0.9 + 0.95) / 2, and 0.9
+    assert row[6:8] == ["0.250", "0.600"]
+    assert row[-2:] == ["3.50", "4.50"]
+
+
 def test_frozen_twins_stand_beside_the_setting_and_are_absent_without_any(catalog: Make, config: Make) -> None:
     con = catalog(saes=("main", "main-frozen_encoder"), models=("one",))
     study = config(models=("one",))
