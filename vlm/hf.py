@@ -17,6 +17,7 @@ from vlm import hub
 from vlm.checkpoint import OPEN_CLIP, TRANSFORMERS, CheckpointError, file_hashes, library_versions, weight_files
 from vlm.encoder import Encoder, Tokens, resolve_device
 from vlm.spec import Spec, SpecError
+from vlm.text_ends import end_texts, stated_settings
 from vlm.thin import BILINEAR, Crop, bounded, centre, squashed, unchanged
 
 if TYPE_CHECKING:
@@ -275,29 +276,12 @@ def _processors(folder: Path) -> tuple[Any, Any]:
 
     image_processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    settings = folder / "tokenizer_config.json"
-    stated = json.loads(settings.read_text()) if settings.is_file() else {}
-    wanted = stated.get("tokenizer_class")
+    wanted = stated_settings(folder).get("tokenizer_class")
     if wanted == "SiglipTokenizer" and type(tokenizer).__name__ != wanted:
         # Without sentencepiece another tokenizer class is used, which keeps the punctuation that SigLIP removes.
         raise ImportError("SigLIP's tokenizer needs sentencepiece and protobuf: pip install sentencepiece protobuf")
-    if stated.get("add_eos_token") and not stated.get("add_bos_token"):
-        _end_texts(tokenizer)
+    end_texts(tokenizer, folder)
     return image_processor, tokenizer
-
-
-def _end_texts(tokenizer: Any) -> None:
-    """Let a tokenizer append the end of text and nothing else, if it does not do so yet.
-
-    The settings of SigLIP2's tokenizer, which is Gemma's, say add_eos_token. transformers 4 goes by them, but
-    transformers 5 by the file tokenizer.json alone, which may be Gemma's own, with a beginning and without an end.
-    """
-    from tokenizers.processors import TemplateProcessing
-
-    eos = str(tokenizer.eos_token)
-    if tokenizer("")["input_ids"] != [tokenizer.eos_token_id] and hasattr(tokenizer, "backend_tokenizer"):
-        special = [(eos, int(tokenizer.eos_token_id))]
-        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {eos}", special_tokens=special)
 
 
 def _image_settings(processor: Any) -> dict[str, Any]:

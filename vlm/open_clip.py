@@ -18,6 +18,7 @@ from vlm import hub
 from vlm.checkpoint import OPEN_CLIP, TRANSFORMERS, CheckpointError, file_hashes, library_versions, weight_files
 from vlm.encoder import Encoder, Tokens, resolve_device
 from vlm.spec import LOCAL_DIR, Spec, SpecError
+from vlm.text_ends import end_texts
 from vlm.thin import BICUBIC, BILINEAR, Crop, centre, fitted, squashed, unchanged
 
 if TYPE_CHECKING:
@@ -343,7 +344,9 @@ def _tokenizer(text_cfg: dict[str, Any], folder: Path | None) -> Any:
         return SimpleTokenizer(context_length=length, **options)
     options |= {"trust_remote_code": False, "local_files_only": True}
     mode = text_cfg.get("tokenizer_mode")
-    return HFTokenizer(str(folder), context_length=length, tokenizer_mode=mode, **options)
+    tokenizer = HFTokenizer(str(folder), context_length=length, tokenizer_mode=mode, **options)
+    end_texts(tokenizer.tokenizer, folder)
+    return tokenizer
 
 
 def _tokenizer_settings(tokenizer: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import CAPTIONS, build
+from tiny_models import CAPTIONS, OPEN_CLIP_CONFIG, build, build_open_clip
 from tokenizers import Tokenizer
 
 import vlm
@@ -57,13 +57,18 @@ def generic(folders: dict[str, Path]) -> dict[str, np.ndarray]:
 def released(folder: Path, built: Path, tokenizer_class: str, ends: str, **more: object) -> Encoder:
     """An encoder of a built checkpoint whose tokenizer has the files of a released one."""
     shutil.copytree(built, folder)
+    as_released(folder, tokenizer_class, ends, **more)
+    return vlm.load(f"hf:{folder}")
+
+
+def as_released(folder: Path, tokenizer_class: str, ends: str, **more: object) -> None:
+    """Change the files of the generic tokenizer in a folder into those of a released one."""
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     split = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
     tokenizer |= {"pre_tokenizer": split, "post_processor": ENDS[ends]}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     settings = {**RELEASED, "tokenizer_class": tokenizer_class, **more}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    return vlm.load(f"hf:{folder}")
 
 
 def expected(built: Path) -> list[list[int]]:
@@ -90,6 +95,18 @@ def test_the_tokens_and_embeddings_are_those_of_the_generic_tokenizer(
     assert tokens.inputs["input_ids"].tolist() == expected(folders[family])
     assert tokens.truncated.tolist() == [text.startswith("wet grass wet") for text in TEXTS]
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), generic[family], atol=1e-6)
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_open_clip_gets_the_same_tokens(folders: dict[str, Path], tmp_path: Path, ends: str) -> None:
+    text_cfg = OPEN_CLIP_CONFIG["model_cfg"]["text_cfg"] | {"context_length": 64, "vocab_size": 256}
+    text_cfg |= {"hf_tokenizer_name": "owner/siglip2", "tokenizer_kwargs": {"clean": "lower"}}
+    config = {**OPEN_CLIP_CONFIG, "model_cfg": {**OPEN_CLIP_CONFIG["model_cfg"], "text_cfg": text_cfg}}
+    folder = build_open_clip(tmp_path / "model", config)
+    shutil.copy(folders["siglip2"] / "tokenizer.json", folder)
+    as_released(folder, "GemmaTokenizer", ends)
+    encoder = vlm.load(f"open_clip:local-dir:{folder}")
+    assert encoder.tokenize(TEXTS).inputs["ids"].tolist() == expected(folders["siglip2"])
 
 
 def test_a_tokenizer_that_does_not_state_an_end_is_left_as_it_is(folders: dict[str, Path], tmp_path: Path) -> None:
