@@ -17,7 +17,8 @@ from vlm import hub
 from vlm.checkpoint import OPEN_CLIP, TRANSFORMERS, CheckpointError, file_hashes, library_versions, weight_files
 from vlm.encoder import Encoder, Tokens, resolve_device
 from vlm.spec import Spec, SpecError
-from vlm.thin import Crop, centre, whole
+from vlm.text_ends import end_texts, stated_settings
+from vlm.thin import BILINEAR, Crop, bounded, centre, squashed, unchanged
 
 if TYPE_CHECKING:
     import torch
@@ -176,10 +177,16 @@ def _bounded(processor: Any) -> Callable[[Image.Image], Image.Image]:
     bounded number of patches.
     """
     given = processor.to_dict()
-    edge, window = (given.get("size") or {}).get("shortest_edge"), given.get("crop_size") or {}
-    if not (edge and given.get("do_resize") and given.get("do_center_crop")):
-        return whole
-    return functools.partial(centre, crop=Crop((edge, edge), (window["width"], window["height"])))
+    size, window = given.get("size") or {}, given.get("crop_size") or {}
+    resample = BILINEAR if given.get("resample") is None else int(given["resample"])
+    if not given.get("do_resize"):
+        return unchanged
+    if size.get("shortest_edge") and given.get("do_center_crop"):
+        edge = size["shortest_edge"]
+        return functools.partial(centre, crop=Crop((edge, edge), (window["width"], window["height"]), resample))
+    if size.get("height") and size.get("width"):
+        return functools.partial(squashed, size=(size["width"], size["height"]), resample=resample)
+    return bounded
 
 
 def pooled(features: Any) -> torch.Tensor:
@@ -269,11 +276,11 @@ def _processors(folder: Path) -> tuple[Any, Any]:
 
     image_processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    settings = folder / "tokenizer_config.json"
-    wanted = json.loads(settings.read_text()).get("tokenizer_class") if settings.is_file() else None
+    wanted = stated_settings(folder).get("tokenizer_class")
     if wanted == "SiglipTokenizer" and type(tokenizer).__name__ != wanted:
         # Without sentencepiece another tokenizer class is used, which keeps the punctuation that SigLIP removes.
         raise ImportError("SigLIP's tokenizer needs sentencepiece and protobuf: pip install sentencepiece protobuf")
+    end_texts(tokenizer, folder)
     return image_processor, tokenizer
 
 

@@ -18,7 +18,8 @@ from vlm import hub
 from vlm.checkpoint import OPEN_CLIP, TRANSFORMERS, CheckpointError, file_hashes, library_versions, weight_files
 from vlm.encoder import Encoder, Tokens, resolve_device
 from vlm.spec import LOCAL_DIR, Spec, SpecError
-from vlm.thin import Crop, centre, whole
+from vlm.text_ends import end_texts
+from vlm.thin import BICUBIC, BILINEAR, Crop, centre, fitted, squashed, unchanged
 
 if TYPE_CHECKING:
     import torch
@@ -133,13 +134,18 @@ class OpenClipEncoder(Encoder):
 
 def _bounded(settings: dict[str, Any]) -> Callable[[Image.Image], Image.Image]:
     """What an extremely thin picture goes through before the preprocessing of these settings; see `vlm.thin`."""
-    size, mode = settings.get("size"), settings.get("resize_mode", "shortest")
-    if size is None or mode == "squash":
-        return whole
-    height, width = (size, size) if isinstance(size, int) else size
+    given, mode = settings.get("size"), settings.get("resize_mode", "shortest")
+    if given is None:
+        return unchanged
+    height, width = (given, given) if isinstance(given, int) else given
+    resample = BILINEAR if settings.get("interpolation") == "bilinear" else BICUBIC
+    if mode == "squash":
+        return functools.partial(squashed, size=(width, height), resample=resample)
     if mode == "longest":
-        return functools.partial(whole, longest=min(height, width))
-    return functools.partial(centre, crop=Crop((width, height), (width, height)))
+        return functools.partial(fitted, longest=min(height, width), resample=resample)
+    if width != height:
+        resample = BICUBIC  # in this case open_clip takes no other filter
+    return functools.partial(centre, crop=Crop((width, height), (width, height), resample, rounds=True))
 
 
 def causal_text_features(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
@@ -338,7 +344,9 @@ def _tokenizer(text_cfg: dict[str, Any], folder: Path | None) -> Any:
         return SimpleTokenizer(context_length=length, **options)
     options |= {"trust_remote_code": False, "local_files_only": True}
     mode = text_cfg.get("tokenizer_mode")
-    return HFTokenizer(str(folder), context_length=length, tokenizer_mode=mode, **options)
+    tokenizer = HFTokenizer(str(folder), context_length=length, tokenizer_mode=mode, **options)
+    end_texts(tokenizer.tokenizer, folder)
+    return tokenizer
 
 
 def _tokenizer_settings(tokenizer: Any) -> dict[str, Any]:
