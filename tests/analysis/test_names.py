@@ -18,6 +18,8 @@ from analysis.names import CONCEPT_NAMES, interval, of_sae
 from analysis.tables import empty, fill
 from storage.rows import Rows
 from storage.statements import statement
+from tasks.analyze import _text_encoder
+from tasks.stage import Runtime
 
 CAPTIONS = ["a red cat", "a red cat sleeps", "a blue dog", "a red dog"]
 
@@ -217,6 +219,37 @@ def test_a_concept_that_never_fires_on_held_out_items_has_no_score() -> None:
     found = of_sae(con, KEYS, named, encoder_of({"a": unit[0], "b": unit[1]}), rows)
     assert found["score"].is_null().to_list() == [False, True]
     assert found["firings"].to_list() == [80, 0]
+    con.execute("INSERT INTO codes SELECT true, i, 1, 1.0, 0, true, false FROM range(400) AS t(i)")
+    found = of_sae(con, KEYS, named, encoder_of({"a": unit[0], "b": unit[1]}), rows)
+    assert found["score"].is_null().to_list() == [False, True]  # nor has one that fires on all of them
+    assert found["firings"].to_list() == [80, 400]
+
+
+class Encoder:
+    """Stands in for a text encoder: the embedding of a text is its length, in the encoder's dtype at that time."""
+
+    def __init__(self) -> None:
+        self.identity = {"dtype": "float32"}
+
+    def cast(self, dtype: str) -> None:
+        self.identity = {"dtype": dtype}
+
+    def encode_texts(self, texts: list[str]) -> list[tuple[int, str]]:
+        return [(len(text), self.identity["dtype"]) for text in texts]
+
+
+def test_texts_are_encoded_in_the_dtype_of_the_embeddings(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[tuple[Any, ...]] = []
+
+    def load(*arguments: Any) -> list[Encoder]:
+        loaded.append(arguments)
+        return [Encoder()]
+
+    monkeypatch.setattr("tasks.embed.load_encoders", load)
+    encode = _text_encoder("hf:model@commit", "hf:model", "bfloat16", Runtime(store=tmp_path, device="cpu"))
+    assert loaded == []  # a study without words loads no model
+    assert encode(["a", "bird"]) == [(1, "bfloat16"), (4, "bfloat16")]
+    assert loaded == [("hf:model@commit", "hf:model", "cpu", "bfloat16", tmp_path)]
 
 
 def test_the_view_of_concepts_shows_names_that_hold(tmp_path: Any) -> None:

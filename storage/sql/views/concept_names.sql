@@ -1,18 +1,18 @@
 -- Purpose: the words that set the captions of each concept apart, and how well the model's encoder finds the concept's
 --          items by them. The column name of the view concepts has the words that hold as a name.
 -- Inputs:  the run's table concept_names.
--- Columns: model, sae, seed, concept_id; modality (of the items that score the words: 'image' where at least half of the
---          concept's energy is on images, else 'text'); words (up to three words that occur more often in the captions of
---          the concept's strongest training items than in all training captions, the most distinctive first); is_scored
---          (whether the model has a text encoder and items are held out, so that words can be scored); score (how well
---          the similarity between the words and an item, as the encoder sees them, tells the held-out items on which the
---          concept fires from the others: the share of pairs of an item on which it fires and one on which it does not
---          in which the first is more similar to the words; .5 is chance, 1 is perfect; AUC of cos(E(words), x)); low,
---          high (bounds of the 95 % interval of score, from leaving out one of 20 groups of images at a time; NULL with
---          fewer than 10 firings, or if all of them are in one group); chance (the same score with the words of the
---          concept next in energy: what the words of other concepts reach); firings (number of these held-out items on
---          which the concept fires); items (number of held-out items of the modality that score the words, at most
---          10,000). All figures are NULL
---          where is_scored is false, and score where the concept fires on no held-out item.
+-- Columns: model, sae, seed, concept_id; modality (of the items that score the words: 'image' where at least half of
+--          the concept's energy is on images, else 'text'); words (up to three words that occur more often in the
+--          captions of the concept's strongest training items than in all training captions, the most distinctive
+--          first); is_scored (whether the model has a text encoder and items are held out, so that words can be scored;
+--          where it is false, all columns after it are NULL); score (how well the similarity between the words and an
+--          item, as the encoder sees them, tells the held-out items on which the concept fires from the others: the
+--          share of pairs of an item on which it fires and one on which it does not in which the first is more similar
+--          to the words; .5 is chance, 1 is perfect; AUC of cos(E(words), x); NULL where the concept fires on none or
+--          all of them); low, high (bounds of the 95 % interval of score, from leaving out one of 20 groups of images
+--          at a time; NULL with fewer than 10 firings, or if all of them are in one group); chance (the same score with
+--          the words of the concept next in energy: what the words of other concepts reach); firings (number of these
+--          held-out items on which the concept fires); items (number of held-out items of the modality that score the
+--          words, at most 10,000).
 -- Definition: docs/definitions.md, "Names of concepts". Concepts without distinctive words have no row.
 CREATE VIEW concept_names AS FROM read_parquet($files, hive_partitioning = false);

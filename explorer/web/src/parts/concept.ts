@@ -23,7 +23,8 @@ export function aboutName(concepts: Concepts, concept: number): string {
     const other = chance === null ? "" : `; another concept's name reaches ${score(chance)}`
     return `${origin}. On held-out items they have a score of ${score(value)} (.5 is chance${other}).`
   }
-  if (value === null) return "It has no name: no words set its training captions apart, or none could be scored."
+  if (value === null)
+    return "It has no name: no words set its training captions apart, or it fires on none or all of the held-out items."
   if (low === null) return `It has no name: it fires on too few held-out items to trust the score ${score(value)}.`
   return `It has no name: the score ${score(value)} of its words on held-out items may be chance (from ${score(low)}).`
 }
