@@ -28,7 +28,7 @@ from tasks.checkpoint import import_sae
 from tasks.checks import check_embeddings
 from tasks.embed import adopt_vectors, embed, model_identity
 from tasks.explore import explore, layout
-from tasks.export import export
+from tasks.export import atoms, export
 from tasks.frontier import frontier
 from tasks.model import demo_model, features
 from tasks.report import report
@@ -323,6 +323,11 @@ def _trained_on(given: Given, job: Job, setting: SAESetting | ImportedSAE) -> di
 
 
 @step_of("export")
+def exports(given: Given) -> list[Job]:
+    """The jobs that write what users and statistics read of an SAE: its activations and its dictionary."""
+    return [*activations(given), *dictionaries(given)]
+
+
 def activations(given: Given) -> list[Job]:
     """One job per SAE and shard of its model."""
     jobs = []
@@ -335,6 +340,18 @@ def activations(given: Given) -> list[Job]:
                     inputs = {"sae": trained, "pairs": pairs, "embeddings": e.dataset, "shard": e.shard}
                     key = Key("export", model.name, setting.name, seed, e.shard)
                     jobs.append(Job(key, export, inputs if trained else None))
+    return jobs
+
+
+def dictionaries(given: Given) -> list[Job]:
+    """One job per SAE, which writes its dictionary as a table."""
+    jobs = []
+    for model in given.study.models:
+        for setting in given.study.settings():
+            for seed in setting.seeds:
+                trained = given.state.dataset("train", model=model.name, sae=setting.name, seed=seed)
+                key = Key("atoms", model.name, setting.name, seed)
+                jobs.append(Job(key, atoms, {"sae": trained} if trained else None))
     return jobs
 
 

@@ -21,6 +21,8 @@ RUN = "model VARCHAR, sae VARCHAR, seed INTEGER"
 ENERGY = {0: [5.0, 3.0, 1.0, 1.0], 1: [1.0, 1.0, 2.0, 6.0]}  # energies of concepts 0 to 3, by seed
 # Concept i of seed 0 is matched with concept 3 - i of seed 1, with the cosine COSINE[i].
 COSINE = [0.9, 0.7, 0.3, 0.1]
+#: Macros over tables that this file does not fill.
+READ_ITEMS = ("concept_shift", "embedding", "frozen_figures", "pair_ledger", "retrieval_chance", "top_items")
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def con() -> duckdb.DuckDBPyConnection:
     con.execute(f"CREATE TABLE saes ({RUN}, r2 DOUBLE, l0 DOUBLE, dead_fraction DOUBLE, settings VARCHAR)")
     fill(con, "nulls")
     for macro in sorted((SQL / "macros").glob("*.sql")):
-        if macro.stem not in ("concept_shift", "top_items", "retrieval_chance", "frozen_figures"):  # they read items
+        if macro.stem not in READ_ITEMS:
             con.execute(macro.read_text())
     return con
 
