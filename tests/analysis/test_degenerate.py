@@ -105,7 +105,7 @@ def test_figures_without_a_value_are_null_and_end_no_study(
 def check_answers(store: Path) -> None:
     """Check that every macro and every headline can be queried, and that no figure is NaN or infinite."""
     assert last_run(store, "paper-scale").of("analyze")
-    pass
+    assert {path.stem for path in (SQL / "macros").glob("*.sql")} == MACROS.keys()
     assert {path.stem for path in (SQL / "headlines").glob("*.sql")} == HEADLINES.keys()
     queries = [f"FROM {name}({arguments})" for name, arguments in MACROS.items()]
     queries += [statement(f"headlines/{name}", **values) for name, values in HEADLINES.items()]

@@ -24,8 +24,8 @@ def axes() -> SAE:
 def test_ranks_worked_by_hand() -> None:
     net = axes()
     image, text = np.array([0.6, 0.8, 0]), np.array([0, 1.0, 0])
-    # Cosines of the image with the captions: .8 (its own), .6, .8 (equal to its own), 0. Without concept 1, the image is
-    # (.6, 0, 0) and its caption is 0, so that the caption (1, 0, 0) comes before it and the other two tie with it.
+    # Cosines of the image with the captions: .8 (its own), .6, .8 (equal to its own), 0. Without concept 1, the image
+    # is (.6, 0, 0) and its caption is 0, so that the caption (1, 0, 0) comes before it and the other two tie with it.
     texts = items_of(net, np.array([4, 5, 6, 7]), np.array([text, [1, 0, 0], text, [0, 0, 1.0]]), "text")
     images = items_of(net, np.array([1, 2]), np.array([image, [0, 1.0, 0]]), "image")
     found = what_if(net, split(net, image, "image"), split(net, text, "text"), {1}, images, texts, (1, 4), draws=3)
