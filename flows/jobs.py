@@ -356,7 +356,8 @@ def dictionaries(given: Given) -> list[Job]:
 
 
 ANALYZED = ("acquire", "labels", "embed", "train", "export")  #: kinds of dataset that the stage analyze reads
-REPORTED = (*ANALYZED, "ledger", "frontier", "analyze")  #: kinds of dataset that the page and the explorer show
+#: kinds of dataset that the page and the explorer show
+REPORTED = (*ANALYZED, "ledger", "frontier", "analyze", "atoms")
 
 
 def entries_of(state: State, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
