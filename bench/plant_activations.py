@@ -28,6 +28,8 @@ from storage.embeddings import finish, write_modality
 from storage.pairs import CAPTIONS, IMAGES
 from storage.record import write_run
 from storage.runs import Entry, Run
+from tasks.export import atoms
+from tasks.stage import Runtime
 
 STUDY, MODEL, SETTING, SEED = "paper-scale", "planted", "main", 0
 COPIED = 0.3  # share of a caption's codes that are partners of its image's concepts
@@ -96,6 +98,8 @@ def write(
         more = {"seed": number} if number != SEED else {}
         dataset = made("saes", lambda out, n=number: _sae(out, planted, width, dim, n, random), **more)
         entries.append(Entry(kind="train", **of, dataset=dataset))
+        table = made("atoms", lambda out, d=dataset: atoms.body(out, d, Runtime(store=store)), **more)
+        entries.append(Entry(kind="atoms", **of, dataset=table))
         dataset = made("activations", lambda out: _activations(out, planted, random), **more)
         entries.append(Entry(kind="export", **of, shard=0, dataset=dataset))
     config = {"name": STUDY, "pairs": {"source": "embeddings", "heldout": 0.0}, "models": [], "saes": []}

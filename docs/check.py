@@ -94,7 +94,7 @@ def all_help() -> str:
     from flows.cli import main
 
     output = io.StringIO()
-    for command in ("run", "status", "sql", "report", "explore", "publish", "gc", "diff", "doctor"):
+    for command in ("run", "status", "sql", "pair", "report", "explore", "publish", "gc", "diff", "doctor"):
         with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
             main([command, "--help"])
     return output.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import mimetypes
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from storage.errors import BadInput
 
 MAX_QUESTION = 100_000  # bytes of a request body that holds text
 MAX_PICTURE = 32 << 20  # bytes of a request body that holds an image
+MAX_PAIR = MAX_PICTURE * 4 // 3 + MAX_QUESTION  # bytes of a request body that holds an image in base64 and a caption
 TYPES = {".js": "text/javascript", ".json": "application/json", ".webp": "image/webp", ".svg": "image/svg+xml"}
 PICTURES = {"PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"}  # formats of images that are served as the source gave them
 
@@ -38,6 +40,7 @@ def application(live: Live, web: Path, port: int) -> Guard:
         Route("/api/sql", handlers.sql, methods=["POST"]),
         Route("/api/sql.csv", handlers.sql_csv, methods=["POST"]),
         Route("/api/encode", handlers.encode, methods=["POST"]),
+        Route("/api/pair", handlers.pair, methods=["POST"]),
         Route("/api/image/{image_id:int}", handlers.image, methods=["GET"]),
         Route("/{name:path}", handlers.file, methods=["GET"]),
     ]
@@ -99,12 +102,13 @@ class Handlers:
         else:
             raise BadInput(f"content type {kind!r}: application/json with a text, or image/*")
         key = request.query_params.get("key", "")
-        try:
-            return JSONResponse(await run_in_threadpool(self.live.shown.encode, key, given))
-        except ValueError as error:  # exit_code 2: a model or an SAE cannot be loaded, and the message says why
-            if getattr(error, "exit_code", 1) == 2:
-                raise BadInput(str(error)) from error
-            raise
+        return JSONResponse(await _loaded(self.live.shown.encode, key, given))
+
+    async def pair(self, request: Request) -> Response:
+        """Split the similarity of an image and a caption, and say what leaving out concepts does to it."""
+        image, caption, left_out = pair_of(await _object(request, MAX_PAIR))
+        key = request.query_params.get("key", "")
+        return JSONResponse(await _loaded(self.live.shown.pairs.pair, key, image, caption, left_out))
 
     async def image(self, request: Request) -> Response:
         """Serve an image as the source gave it, if a browser shows its format as an image."""
@@ -134,15 +138,55 @@ def _file(name: str, data: bytes, tag: str | None) -> Response:
     return Response(data, media_type=kind, headers=headers)
 
 
+def pair_of(body: Any) -> tuple[int | bytes, int | str, list[int]]:
+    """(image, caption, concepts to leave out) of the body of a request for a pair. Raises BadInput for another body."""
+    given = body if isinstance(body, dict) else {}
+    image, caption, left_out = given.get("image"), given.get("caption"), given.get("without", [])
+    whole = isinstance(left_out, list) and all(_is_id(one) for one in left_out)
+    if not whole or not all(isinstance(one, str) or _is_id(one) for one in (image, caption)):
+        raise BadInput(
+            'the body must be {"image": image_id or a picture in base64, "caption": pair_id or a text, '
+            '"without": [concepts]}'
+        )
+    if isinstance(image, str):
+        try:
+            image = base64.b64decode(image, validate=True)
+        except ValueError as error:
+            raise BadInput(f"the image is neither an image_id nor a picture in base64: {error}") from error
+    return image, _whole(caption, "caption") if isinstance(caption, str) else caption, left_out  # type: ignore[return-value]
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+async def _loaded(answer: Callable[..., Any], *arguments: Any) -> Any:
+    """An answer that needs a model or an SAE. Raises BadInput, which says why, when one cannot be loaded."""
+    try:
+        return await run_in_threadpool(answer, *arguments)
+    except ValueError as error:
+        if getattr(error, "exit_code", 1) == 2:
+            raise BadInput(str(error)) from error
+        raise
+
+
 async def _question(request: Request, name: str) -> str:
     """The text under one key of a JSON body. Raises BadInput when the body has no such text."""
-    try:
-        body = json.loads(await _body(request, MAX_QUESTION))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise BadInput(f"the body is not JSON: {error}") from error
+    body = await _object(request, MAX_QUESTION)
     if not isinstance(body, dict) or not isinstance(body.get(name), str):
         raise BadInput(f'the body must be {{"{name}": "..."}}')
-    text = str(body[name])
+    return _whole(body[name], name)
+
+
+async def _object(request: Request, most: int) -> Any:
+    """The JSON body of a request."""
+    try:
+        return json.loads(await _body(request, most))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise BadInput(f"the body is not JSON: {error}") from error
+
+
+def _whole(text: str, name: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -55,7 +55,7 @@ class Encoders:
         """
         with self.lock:
             model, net = key.split("/")[0], self.sae(key)
-            modality, x = self._embedded(model, given)
+            modality, x = self.embedded(model, given)
             codes = net.encode(x[None], modality)[0].double().numpy()
             concepts = np.flatnonzero(codes)
             concepts = concepts[np.argsort(-codes[concepts], kind="stable")]
@@ -69,8 +69,8 @@ class Encoders:
             near = [near for kind in (other, modality) for near in nearest(self.rows(model), kind, x)]
             return Encoded(modality, activated, rest, near)
 
-    def _embedded(self, model: str, given: str | bytes) -> tuple[str, np.ndarray[Any, Any]]:
-        """Modality and embedding, float32 [d], of a caption or an image."""
+    def embedded(self, model: str, given: str | bytes) -> tuple[str, np.ndarray[Any, Any]]:
+        """Modality and embedding, float32 [d], of a caption or an image. The caller holds `lock`."""
         from vlm import DecodeError, decode
 
         encoder = self.model(model)

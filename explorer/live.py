@@ -10,6 +10,7 @@ from typing import Any
 
 from explorer.asker import Asker
 from explorer.encode import Encoded, Encoders
+from explorer.pairs import Pairs
 from report.explorer.release import MANIFEST, handed_out
 from storage.catalog import open_catalog
 from storage.errors import BadInput
@@ -38,6 +39,7 @@ class Shown:
         self.names = frozenset(self.site.namelist())
         self.catalog = open_catalog(store, run=run, guarded=True)
         self.encoders = Encoders(store, run)
+        self.pairs = Pairs(self.encoders)
         self.asker = Asker(store, run.study, run.number)
 
     def read(self, name: str) -> bytes:

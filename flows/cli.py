@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import cli_look, cli_sql
+from flows import cli_look, cli_pair, cli_sql
 from flows.stages import STAGES
 from storage.dataset import find_store
 from storage.errors import BadInput
@@ -105,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     status.set_defaults(command=status_command)
 
     cli_sql.add(commands, [common, chosen])
-
+    cli_pair.add(commands, [common, chosen])
     _add_showing(commands, [common, chosen])
     _add_gc(commands, common)
 

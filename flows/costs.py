@@ -133,6 +133,12 @@ def _export(work: Work) -> Cost:
     return Cost(5 * 1.05 * work.rows * work.k + 1000, 0.05 + work.rows * (1e-5 + 2e-11 * work.dim * work.width))
 
 
+@formula_of("atoms")
+def _atoms(work: Work) -> Cost:
+    """The dictionary is stored in float32."""
+    return Cost(4 * work.width * work.dim + 8 * work.width + 3000, 0.05 + 1e-9 * work.width * work.dim)
+
+
 @formula_of("space", startup=1.0)
 def _space(work: Work) -> Cost:
     return Cost(15_000, 0.3 + 3e-5 * work.counted * work.rows)

@@ -30,7 +30,7 @@ from tasks.checks import check_embeddings
 from tasks.consensus import consensus
 from tasks.embed import adopt_vectors, embed, model_identity
 from tasks.explore import explore, layout
-from tasks.export import export
+from tasks.export import atoms, export
 from tasks.frontier import frontier
 from tasks.model import demo_model, features
 from tasks.report import report
@@ -355,6 +355,11 @@ def _trained_on(given: Given, job: Job, setting: SAESetting | ImportedSAE) -> di
 
 
 @step_of("export")
+def exports(given: Given) -> list[Job]:
+    """The jobs that write what users and statistics read of an SAE: its activations and its dictionary."""
+    return [*activations(given), *dictionaries(given)]
+
+
 def activations(given: Given) -> list[Job]:
     """One job per SAE and shard of its model."""
     jobs = []
@@ -370,8 +375,21 @@ def activations(given: Given) -> list[Job]:
     return jobs
 
 
+def dictionaries(given: Given) -> list[Job]:
+    """One job per SAE, which writes its dictionary as a table."""
+    jobs = []
+    for model in given.study.models:
+        for setting in given.study.settings():
+            for seed in setting.seeds:
+                trained = given.state.dataset("train", model=model.name, sae=setting.name, seed=seed)
+                key = Key("atoms", model.name, setting.name, seed)
+                jobs.append(Job(key, atoms, {"sae": trained} if trained else None))
+    return jobs
+
+
 ANALYZED = ("acquire", "labels", "embed", "train", "export")  #: kinds of dataset that the stage analyze reads
-REPORTED = (*ANALYZED, "ledger", "frontier", "analyze")  #: kinds of dataset that the page and the explorer show
+#: kinds of dataset that the page and the explorer show
+REPORTED = (*ANALYZED, "ledger", "frontier", "analyze", "atoms")
 
 
 def entries_of(state: State, kinds: tuple[str, ...]) -> list[dict[str, Any]]:

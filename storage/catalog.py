@@ -16,7 +16,7 @@ import duckdb
 
 from storage.dataset import Dataset, locked, manifest_of, sync, write_atomically
 from storage.definitions import define
-from storage.embeddings import failures_of
+from storage.embeddings import chunks_of_array, failures_of
 from storage.errors import BadInput
 from storage.macros import create_macros
 from storage.runs import Entry, Run, narrowed, shown_run, studies
@@ -48,14 +48,22 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
     if images := paths("acquire", "images.parquet"):
         con.execute(statement("views/images", images=images, heldout=heldout))
         con.execute(statement("views/image_bytes", images=images))
-        con.execute(statement("views/pairs", captions=paths("acquire", "captions.parquet")))
+        captions = paths("acquire", "captions.parquet")
+        con.execute(statement("views/pairs", captions=captions))
+        con.execute(statement("views/embedding_rows", images=images, captions=captions))
     if ledger := paths("ledger", "ledger.parquet"):
         failed = failures_of(store, [entry.dataset for entry in entries if entry.kind == "checks"])
         files.extend(failed)
         con.execute(statement("views/ledger", ledger=ledger, failures=failed or ledger, failed=len(failed)))
     if labels := paths("labels", "labels.parquet"):
         con.execute(statement("views/labels", labels=labels))
-    for view, kind, name in (("training", "train", "training.parquet"), ("activations", "export", "{shard}.parquet")):
+    of_saes = (
+        ("training", "train", "training.parquet"),
+        ("activations", "export", "{shard}.parquet"),
+        ("atoms", "atoms", "atoms.parquet"),
+        ("sae_offsets", "atoms", "offsets.parquet"),
+    )
+    for view, kind, name in of_saes:
         keys = dict.fromkeys((e.model, e.sae, e.seed) for e in entries if e.kind == kind)
         selects = [
             statement(
@@ -77,6 +85,15 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
     if joined:
         con.execute("CREATE VIEW consensus_members AS\n" + "\nUNION ALL\n".join(joined))
         con.execute(statement("views/consensus"))
+    chunks = []
+    for e in narrowed(entries, "embed"):
+        for modality in ("image", "text"):
+            if found := chunks_of_array(store / e.dataset.path / modality):
+                files.extend(found)
+                at = {"model": e.model, "modality": modality, "shard": e.shard}
+                chunks.append(statement("views/embedding_chunks", **at, files=found))
+    if chunks:
+        con.execute("CREATE VIEW embedding_chunks AS\n" + "\nUNION ALL\n".join(chunks))
     checked = [
         statement("views/embedding_checks", model=model, files=paths("checks", "checks.parquet", model=model))
         for model in dict.fromkeys(e.model for e in entries if e.kind == "checks")

@@ -7,6 +7,7 @@ of a failed image is NaN, and the attribute `failed_rows` lists its number.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -88,6 +89,13 @@ def write_modality(
 
 def _chunk(array: Path, number: int) -> Path:
     return array / "c" / str(number) / "0"
+
+
+def chunks_of_array(array: Path) -> list[Path]:
+    """List the chunks of an array of a shard, in order: files of CHUNK rows of little-endian float16 each."""
+    folder = array / "c"
+    numbers = sorted(int(name) for name in os.listdir(folder)) if folder.is_dir() else []
+    return [_chunk(array, number) for number in numbers]
 
 
 def _chunks_on_disk(array: Path, rows: int, dim: int) -> int:

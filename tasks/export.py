@@ -1,4 +1,4 @@
-"""Export: write the codes of one SAE on one shard, for all items of both splits, as sorted Parquet."""
+"""Export: write the codes of one SAE on one shard, for all items of both splits, and its dictionary, as Parquet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from storage.activations import Activations, write_activations
+from storage.activations import Activations, write_activations, write_atoms
 from storage.dataset import Dataset
 from storage.embeddings import NDArray
 from storage.rows import Ints, select
@@ -33,6 +33,18 @@ def export(out: Path, sae: Dataset, pairs: Dataset, embeddings: Dataset, shard: 
     model = SAE.load(runtime.store / sae.path, device_at_hand(runtime.device))
     image = encode(model, rows.image, rows.image_id, "image")
     return write_activations(out / f"{shard}.parquet", image, encode(model, rows.text, rows.pair_id, "text"))
+
+
+@stage("atoms", version="1")
+def atoms(out: Path, sae: Dataset, runtime: Runtime) -> int:
+    """Write the dictionary of an SAE, own or imported, and what it adds to decoded codes. Returns the width."""
+    from sae import SAE
+    from sae.model import MEANS
+
+    net = SAE.load(runtime.store / sae.path)
+    means = {name: None if (mean := getattr(net, key)) is None else mean.numpy() for name, key in MEANS.items()}
+    write_atoms(out, net.dictionary.numpy(), net.bias.numpy(), means)
+    return int(net.config.width)
 
 
 def encode(model: SAE, x: NDArray, ids: Ints, modality: str) -> Activations:

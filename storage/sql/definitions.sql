@@ -51,3 +51,13 @@ CREATE OR REPLACE MACRO two_sided_p(z) AS erfc_of(1 / (1 + abs(z) / sqrt(8)), z 
 -- The normal variable that is as improbable as a variable t of Student's distribution with df degrees of freedom
 -- (Wallace 1959, Annals of Mathematical Statistics 30).
 CREATE OR REPLACE MACRO normal_of_student(t, df) AS (8 * df + 1) / (8 * df + 3) * sqrt(df * ln(1 + t * t / df));
+
+-- The numbers in the bytes of a little-endian array of float16, as doubles, exactly.
+CREATE OR REPLACE MACRO float16_of(bits) AS (1 - 2 * (bits >> 15)) * CASE (bits >> 10) & 31
+    WHEN 31 THEN CASE WHEN bits & 1023 = 0 THEN 'inf'::DOUBLE ELSE 'nan'::DOUBLE END
+    WHEN 0 THEN (bits & 1023) * 2.0::DOUBLE ** -24
+    ELSE (1024 + (bits & 1023)) * 2.0::DOUBLE ** (((bits >> 10) & 31) - 25)
+END;
+CREATE OR REPLACE MACRO float16s(bytes) AS list_transform(
+    regexp_extract_all(hex(bytes), '.{4}'), lambda h: float16_of(('0x' || h[3:4] || h[1:2])::BIGINT)
+);

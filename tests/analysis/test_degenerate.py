@@ -29,6 +29,7 @@ MACROS = {
     "frozen_figures": NAMES, "label_figures": NAMES, "matched_share": NAMES,
     "modality_histogram": f"{NAMES}, 10", "nulls_of": NAMES,
     "partner_summary": NAMES, "probing_figures": NAMES, "subspace_stability": NAMES,
+    "embedding": "'planted', 'image', 0", "pair_ledger": f"{NAMES}, 0, 0, 0",
     "retrieval_chance": "", "sensitivity": NAMES, "stability": NAMES, "stability_by_energy": NAMES,
     "stability_by_energy_share": NAMES,
     "top_bridges": f"{NAMES}, 0, 5", "top_items": f"{NAMES}, 0, 3, 'image', 5",

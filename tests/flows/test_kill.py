@@ -121,9 +121,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, prefect_server: None
 @pytest.mark.parametrize(
     ("where", "left", "again"),
     [
-        (IN_EMBED, ["embeddings"], {"embed", "checks", "train", "export", *TABLES, *PAGES}),
-        (IN_TRAIN, ["embeddings", "saes"], {"train", "export", *TABLES, *PAGES}),
-        (BEFORE_THE_RECORD, ["embeddings"], {"embed", "checks", "train", "export", *TABLES, *PAGES}),
+        (IN_EMBED, ["embeddings"], {"embed", "checks", "train", "export", "atoms", *TABLES, *PAGES}),
+        (IN_TRAIN, ["embeddings", "saes"], {"train", "export", "atoms", *TABLES, *PAGES}),
+        (BEFORE_THE_RECORD, ["embeddings"], {"embed", "checks", "train", "export", "atoms", *TABLES, *PAGES}),
     ],
     ids=["in embed", "in train", "between a rename and its record"],
 )

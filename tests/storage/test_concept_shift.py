@@ -12,6 +12,8 @@ import pytest
 from sql_case import catalog
 
 from storage.definitions import define
+from storage.errors import BadInput
+from storage.shift import concept_shift
 from storage.statements import SQL
 
 Array = np.ndarray[Any, Any]
@@ -71,3 +73,52 @@ def test_a_planted_shift_is_found_and_comes_first() -> None:
         sets = "(SELECT list(image_id) FROM images WHERE image_id < 100), (SELECT list(image_id) FROM images)"
         first = con.execute(f"SELECT concept_id, shifted FROM concept_shift('m', 's', 0, 'image', {sets})").fetchone()
     assert first == (3, True)
+
+
+def test_few_of_the_concepts_that_are_found_are_false() -> None:
+    """The law of `bench/shift.py` at a small size: 4 of 40 concepts are planted, in 8 simulations."""
+    false, power = [], []
+    for seed in range(8):
+        random = np.random.default_rng(seed)
+        in_a = random.random(500) < 0.4
+        rate = np.tile(random.uniform(0.05, 0.3, 40), (500, 1))
+        rate[in_a, :4] = 2 * rate[in_a, :4] + 0.1
+        z = np.where(random.random(rate.shape) < rate, random.gamma(2, 0.2, rate.shape), 0)
+        with catalog(z, np.zeros((0, 40)), np.zeros(0, np.int64), random.random(500)) as con:
+            con.execute(MACRO)
+            query = "SELECT concept_id, energy_q FROM concept_shift('m', 's', 0, 'image', $a, $b)"
+            rows = con.execute(query, {"a": np.flatnonzero(in_a).tolist(), "b": np.flatnonzero(~in_a).tolist()})
+            found = {concept for concept, q in rows.fetchall() if q <= 0.1}
+        false.append(len([concept for concept in found if concept >= 4]) / max(len(found), 1))
+        power.append(len(found & set(range(4))) / 4)
+    # The mean of 8 simulations has a standard error near .04; without any correction for 40 concepts it is near .5.
+    assert np.mean(false) <= 0.2
+    assert np.mean(power) >= 0.8
+
+
+def test_sets_may_come_from_any_sql() -> None:
+    random = np.random.default_rng(0)
+    z = np.where(random.random((400, 20)) < 0.1, 1.0, 0)
+    z[:100, 3] = random.random(100) < 0.6
+    with catalog(z, z, np.arange(400), random.random(400)) as con:
+        con.execute(MACRO)
+        for modality, key, table in (("image", "image_id", "images"), ("text", "pair_id", "pairs")):
+            found = concept_shift(
+                con, "m/s/0", modality, f"SELECT {key} FROM {table} WHERE {key} < 100;", f"FROM {table} SELECT {key}"
+            )
+            assert found["concept_id"][0] == 3
+            assert found["shifted"][0]
+            assert found["shifted"].sum() <= 3
+        for words, says in (
+            (("m/s/1", "image", "SELECT 1", "SELECT 1"), "no SAE 'm/s/1' in this study; it has m/s/0"),
+            (("m/s/0", "audio", "SELECT 1", "SELECT 1"), "modality is 'audio'"),
+            (("m/s/0", "image", "FROM images", "SELECT 1"), "set a has the columns BIGINT, VARCHAR"),
+            (("m/s/0", "image", "SELECT 'x'", "SELECT 1"), "set a has the columns VARCHAR"),
+            (("m/s/0", "image", "SELECT 1", "SELECT image_id FROM images WHERE false"), "set b selects no item"),
+            (("m/s/0", "image", "SELECT 1", "SELECT nothing FROM images"), "set b: Binder Error"),
+            (("m/s/0", "image", "SELECT 1", "DROP TABLE images"), "not allowed"),
+        ):
+            with pytest.raises(BadInput, match=says):
+                concept_shift(con, *words)
+        with pytest.raises(BadInput, match="level is 1"):
+            concept_shift(con, "m/s/0", "image", "SELECT 1", "SELECT 1", level=1)

@@ -111,6 +111,24 @@ export interface Encoded {            // POST api/encode?key=<run key>; body: JS
   bias: number                        // the share of the decoder's bias
   nearest: { modality: "image" | "text"; item: ItemId; caption: string | null; thumb: string | null; cosine: number }[]
 }                                     // nearest: 12 of the other modality, then 12 of the same
+export interface PairRank { rank: number; tied: number }  // rank: 1 + the items of larger or equal cosine; tied: of equal cosine
+export interface PairOutcome {        // without some concepts: inner product and cosine of the pair, and its two ranks
+  inner: number; similarity: number; caption: PairRank; image: PairRank
+}
+export interface PairRange { mean: number; low: number; high: number }
+export interface PairLedger {         // POST api/pair?key=<run key>; body: JSON {image, caption, without?: number[]}
+  key: string                         // image: an image_id, or a picture in base64; caption: a pair_id, or a text
+  image: number | null; caption: number | null               // ids of items of the study
+  similarity: number                  // the sum of `terms`
+  terms: Record<string, number>       // "concepts" is the sum of `rows`; the others as in docs/definitions.md, "Pair ledger"
+  rows: { image_concept: number; text_concept: number; contribution: number }[]  // the largest absolute value first
+  gallery: { images: number; captions: number; tie: number }  // the held-out items among which ranks are counted
+  before: PairOutcome
+  what_if: {                          // null when no concept is left out
+    concepts: number[]; energy: number; after: PairOutcome; draws: number  // draws: random sets of at most this energy
+    random: Record<"inner" | "similarity" | "caption" | "image" | "energy", PairRange>
+  } | null
+}
 export interface ApiError {           // status 400 (input), 403 (origin), 404 (no such page), 408 (time), 413 (body too large), 500
   error: string
 }
