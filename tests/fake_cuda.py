@@ -7,6 +7,7 @@ the host reads from the device, it gets made-up numbers.
 from __future__ import annotations
 
 import traceback
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -45,11 +46,37 @@ class FakeCuda(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[Wait] = []
+        self.peak = 0  #: largest number of bytes that tensors held on the device at once
+        self._bytes = 0
+        self._storages: dict[int, int] = {}  # number of tensors by storage
         self._pinned: set[int] = set()
         self._held: list[Tensor] = []  # so that the id of a pinned tensor is not used again
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        made = self._run(func, args, kwargs or {})
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, FakeTensor) and tensor.device.type == "cuda":
+                self._count(tensor)
+        return made
+
+    def _count(self, tensor: FakeTensor) -> None:
+        """Count the bytes of a new tensor's storage until the last tensor of this storage is gone."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._storages:
+            self._storages[key] = 0
+            self._bytes += size
+            self.peak = max(self.peak, self._bytes)
+        self._storages[key] += 1
+        weakref.finalize(tensor, self._uncount, key, size)
+
+    def _uncount(self, key: int, size: int) -> None:
+        self._storages[key] -= 1
+        if not self._storages[key]:
+            del self._storages[key]
+            self._bytes -= size
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         leaves = tree_leaves((args, kwargs))
         name = func.overloadpacket.__name__
         if name == "_pin_memory":
