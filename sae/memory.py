@@ -16,7 +16,7 @@ FLOAT = 4  # bytes
 BESIDES = 2**30
 PARTS = 4  # weights, their gradients and two moments
 AGAIN = 6  # multiples of both matrices that the correction of restarted concepts takes
-CODES = {"relu": 8, "topk": 8, "batchtopk": 8, "matryoshka": 8, "jumprelu": 11, "mp": 16}  # tensors [B, C] of a step
+CODES, LEARNED, PURSUED = 8, 11, 16  # tensors [B, C] of a step; with learned thresholds; with pursuit
 #: Rows of the start and the end of a training that are encoded at once, and how many tensors [rows, C] they take.
 START, END = 4096 * 6, 2048 * 6
 RESTARTED, DRAWN = 4096, 4  # concepts that are restarted at once, and rows that each is drawn from
@@ -50,9 +50,10 @@ def memory(settings: Resolved, rows: int, dim: int, row_bytes: int = 2) -> Memor
     width, architecture = settings.width, ARCHITECTURES[settings.architecture]
     batch = min(settings.batch_size, rows)
     matrices = 2 * width * dim * FLOAT
-    step = CODES[settings.architecture] * batch * width * FLOAT + AGAIN * matrices
+    codes = PURSUED if architecture.pursuit else LEARNED if architecture.threshold == "learned" else CODES
+    step = codes * batch * width * FLOAT + AGAIN * matrices
     restarted = min(width, RESTARTED)
-    restart = FLOAT * (3 * restarted * (DRAWN * dim + restarted) + CODES[settings.architecture] * batch * width)
+    restart = FLOAT * (3 * restarted * (DRAWN * dim + restarted) + codes * batch * width)
     start = START * width * FLOAT if architecture.first_penalty is not None else 0
     end = END * width * FLOAT + min(rows, HELD) * settings.k * EACH * 5 // 4
     return Memory(rows * dim * row_bytes, PARTS * matrices, max(step, restart, start, end))
