@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo explorer test test-explorer test-slow lint planted vlm-like check-demo check-docs bench-rerun bench-sae bench-sae-quality test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-floors bench-frontier bench-explorer bench-plan bench-calibration bench-analyze bench-sources golden clean
+.PHONY: demo explorer test test-explorer test-slow lint planted vlm-like check-demo check-docs bench-rerun bench-sae bench-sae-quality test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-floors bench-frontier bench-explorer bench-plan bench-calibration bench-analyze bench-sources bench-gpu golden clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -159,6 +159,12 @@ test-interchange: .venv-peers/installed
 DEVICE ?= cpu
 bench-embed: .venv/installed
 	$(BIN)/python bench/embed.py --device $(DEVICE)
+
+# Rates of embedding and of SAE training on a GPU, beside published rates and bounds. DEVICE=cpu runs a tenth of the size
+# and measures no GPU.
+bench-gpu: DEVICE = cuda
+bench-gpu: .venv/installed
+	$(BIN)/python -m bench.gpu --device $(DEVICE) $(BENCH)
 
 # Seconds to embed vectors at two sizes, and of `status`, with bars. Needs 6 GB of disk. Run nothing else meanwhile.
 bench-vectors: .venv/installed

@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from photos import photo as photo  # for the benches
 from PIL import Image
 
 from storage.dataset import Dataset
@@ -23,18 +24,6 @@ WORDS = [
     "a", "the", "man", "woman", "dog", "cat", "street", "table", "red", "blue", "large", "small", "sitting", "standing",
     "riding", "next", "to", "on", "in", "with", "of", "plate", "food", "train", "bus", "tennis", "ball", "wave",
 ]  # fmt: skip
-
-
-def photo(seed: int) -> bytes:
-    """A JPEG of 640 x 480 with smooth areas and detail as in a photograph, about 60 KB."""
-    draw = np.random.default_rng(seed)
-    ground = Image.fromarray(draw.integers(0, 255, (6, 8, 3), dtype=np.uint8)).resize(
-        (640, 480), Image.Resampling.BICUBIC
-    )
-    detail = Image.fromarray(draw.integers(0, 255, (120, 160, 3), dtype=np.uint8)).resize((640, 480))
-    out = io.BytesIO()
-    Image.blend(ground, detail, 0.25).save(out, "jpeg", quality=90)
-    return out.getvalue()
 
 
 def captions_like_coco(count: int, seed: int = 0) -> list[str]:

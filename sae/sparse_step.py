@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae import selection_kernels as selection
-from sae import step_kernels as kernels
 from sae.architectures import ARCHITECTURES
 from sae.budget import Resolved
 from sae.settings import Settings
@@ -68,6 +66,9 @@ class SparseStep:
     """
 
     def __init__(self, weights: Weights, moments: dict[str, tuple[Tensor, Tensor]], settings: Resolved) -> None:
+        from sae import selection_kernels, step_kernels  # imported here: a GPU needs no numba, which takes long to load
+
+        self.selection, self.kernels = selection_kernels, step_kernels
         self.settings, self.weights = settings, weights
         self.frozen = tuple(name for name in PARTS if name not in moments)
         still = {name: torch.zeros_like(getattr(weights, name).detach()) for name in self.frozen}
@@ -98,7 +99,7 @@ class SparseStep:
         """Recompute what is derived from the weights, after they were changed outside the step."""
         weights = self.weights
         arrays = _array(weights.encoder), _array(weights.encoder_bias), _array(weights.bias), self.shift.numpy()
-        self.workers.run(kernels.fold_, len(self.slot), *arrays)
+        self.workers.run(self.kernels.fold_, len(self.slot), *arrays)
         if self.native:
             self.rounded.copy_(weights.encoder.detach())
 
@@ -147,7 +148,7 @@ class SparseStep:
         k = settings.k if ARCHITECTURES[settings.architecture].selection == "row" else 0
         product = self.product[:batch]
         numbers = product.view(torch.uint16).numpy() if self.native else product.numpy()
-        loop = selection.candidates_of_bfloat16_ if self.native else selection.candidates_
+        loop = self.selection.candidates_of_bfloat16_ if self.native else self.selection.candidates_
         counts, wanted = self.counts[:batch], settings.k * batch
 
         def scan() -> int:
@@ -161,16 +162,16 @@ class SparseStep:
                 self.cut = lower  # the cut of the last batch is too high for this batch
                 total = scan()
         smallest, equal = 0.0, 0
-        values = selection.gather(counts, self.value, total)
+        values = self.selection.gather(counts, self.value, total)
         if k == 0 and total > wanted:
             smallest = float(np.partition(values, total - wanted)[total - wanted])
             equal = wanted - int((values > smallest).sum())
-        selected = selection.compact(counts, self.index, self.value, total, np.float32(smallest), equal)
+        selected = self.selection.compact(counts, self.index, self.value, total, np.float32(smallest), equal)
         if k:
             self.cut = 0.7 * float(values.reshape(batch, -1).min(1).mean()) if total == wanted else 0.0
         else:
             self.cut = 0.95 * smallest
-        kept = Kept(*selected, *selection.by_concept(selected[0], selected[1], settings.width))
+        kept = Kept(*selected, *self.selection.by_concept(selected[0], selected[1], settings.width))
         self.on_part("select")
         return kept
 
@@ -179,7 +180,7 @@ class SparseStep:
         weights = self.weights
         arguments = x_BD.numpy(), _array(weights.dictionary), _array(weights.bias), kept.row_start, kept.concepts
         parts = self.workers.run(
-            kernels.reconstruct_, len(x_BD), *arguments, kept.codes, self.widths, np.float32(scale),
+            self.kernels.reconstruct_, len(x_BD), *arguments, kept.codes, self.widths, np.float32(scale),
             self.residuals, to_codes,
         )  # fmt: skip
         errors, last = (sum(part[i] for part in parts) for i in (0, 1))
@@ -224,7 +225,7 @@ class SparseStep:
         """Codes [B, K] of `concepts` [K], the k strongest of each row, in the dtype of the products."""
         product = self.product[:batch]
         numbers = product.view(torch.uint16).numpy() if self.native else product.numpy()
-        loop = selection.strongest_of_bfloat16_ if self.native else selection.strongest_
+        loop = self.selection.strongest_of_bfloat16_ if self.native else self.selection.strongest_
         codes = np.empty((batch, len(concepts)), np.float32)
         self.workers.run(loop, batch, numbers, self.shift.numpy(), concepts.numpy(), k, codes)
         return torch.from_numpy(codes).to(product.dtype)
@@ -240,7 +241,7 @@ class SparseStep:
             added = auxiliary.encoder.numpy(), auxiliary.bias.numpy(), auxiliary.dictionary.numpy()
         arguments = x_BD.numpy(), _array(weights.dictionary), _array(weights.bias), self.residuals, self.widths
         squares = self.workers.run(
-            kernels.gradients_, len(self.slot), *arguments, kept.codes, to_codes, kept.concept_start, kept.rows,
+            self.kernels.gradients_, len(self.slot), *arguments, kept.codes, to_codes, kept.concept_start, kept.rows,
             kept.places, self.slot, *added, _array(to.encoder), _array(to.encoder_bias), _array(to.dictionary),
         )  # fmt: skip
         total = float(sum(squares))
@@ -262,10 +263,10 @@ class SparseStep:
         if self.settings.decoder_bias:
             at: Any = self._parts("bias")
             whole: Any = (factor, *map(np.float32, corrections(learning_rate, t)), *constants)
-            kernels.adam_(*at, *whole)
+            self.kernels.adam_(*at, *whole)
         rates, roots = (number.astype(np.float32) for number in corrections(learning_rate, t - born_C.numpy()))
         self.workers.run(
-            kernels.update_, len(self.slot), parts["encoder"], parts["encoder_bias"], parts["dictionary"],
+            self.kernels.update_, len(self.slot), parts["encoder"], parts["encoder_bias"], parts["dictionary"],
             _array(self.weights.bias), self.shift.numpy(), self.rounded.view(torch.uint16).numpy(), factor, rates,
             roots, constants,
         )  # fmt: skip

@@ -261,21 +261,22 @@ class Trainer:
         """
         missing = max(0, math.ceil(count / len(x_BD)) - 1)
         batches = [x_BD, *(self.rows.draw(len(x_BD), self.draws) for _ in range(missing))]
-        residuals, weakest = zip(*map(self._residual, batches), strict=True)
-        return torch.cat(batches), torch.cat(residuals), sum(weakest) / len(weakest)
+        residuals, each = zip(*map(self._residual, batches), strict=True)
+        weakest = torch.stack(each).cpu().tolist()  # the host waits once, however many batches there are
+        mean = sum(code if math.isfinite(code) else 0.0 for code in weakest) / len(weakest)
+        return torch.cat(batches), torch.cat(residuals), mean
 
-    def _residual(self, x_BD: Tensor) -> tuple[Tensor, float]:
-        """Residual of rows [B, d], and the weakest code of the batch."""
+    def _residual(self, x_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """Residual of rows [B, d], and the weakest code of the batch [], infinite where there is no code."""
         if self.sparse is not None and len(x_BD) <= len(self.sparse.counts):
             residual_BD, weakest = self.sparse.residual(x_BD)
+            return residual_BD, torch.tensor(weakest)
+        if self.architecture.pursuit:
+            codes_BC = matching_pursuit(x_BD - self.weights.bias, self.weights.dictionary, self.settings.k)
         else:
-            if self.architecture.pursuit:
-                codes_BC = matching_pursuit(x_BD - self.weights.bias, self.weights.dictionary, self.settings.k)
-            else:
-                codes_BC, _ = codes_of(self.weights, self.weights.pre_activations(x_BD), self.settings)
-            residual_BD = x_BD - codes_BC @ self.weights.dictionary - self.weights.bias
-            weakest = float(codes_BC.masked_fill(codes_BC <= 0, torch.inf).amin())
-        return residual_BD, weakest if math.isfinite(weakest) else 0.0
+            codes_BC, _ = codes_of(self.weights, self.weights.pre_activations(x_BD), self.settings)
+        residual_BD = x_BD - codes_BC @ self.weights.dictionary - self.weights.bias
+        return residual_BD, codes_BC.masked_fill(codes_BC <= 0, torch.inf).amin()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that a later step depends on: tensors and numbers."""

@@ -13,6 +13,7 @@ from storage.dataset import Dataset
 from tasks.children import ChildFailed, side_by_side
 from tasks.devices import processes_on
 from tasks.fit import Fit, fit_in_process
+from tasks.memory import tell_memory
 from tasks.stage import Runtime, stage
 
 log = logging.getLogger("bridgescope")
@@ -29,6 +30,7 @@ def sae(
     runtime: Runtime,
 ) -> int:
     """Train one seed of one setting on the training rows of a model's shards."""
+    tell_memory(runtime.store, embeddings, setting, heldout, runtime.device)
     job = Fit(out, runtime.store, pairs, embeddings, setting, seed, heldout, runtime.device, runtime.progress)
     rows = fit_in_process(job)
     _warn_if_short(pl.read_parquet(out / "training.parquet").to_dicts(), setting, seed)

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fake_cuda import fake_cuda
 from tests_support import random_sae
 
+from sae import SAE
+from sae.model import TENSORS
 from storage.dataset import Dataset
 from tasks import export
 from tasks.devices import device_at_hand, device_of, processes_on
@@ -74,3 +77,15 @@ def test_exported_codes_are_those_of_encode_in_order(monkeypatch: pytest.MonkeyP
     assert written.item_id.tolist() == ids[item].tolist()
     assert written.concept_id.tolist() == concept.tolist()
     np.testing.assert_allclose(written.activation, codes[item, concept], rtol=1e-6)
+
+
+def test_export_encodes_on_the_device_and_takes_codes_alone_off_it() -> None:
+    own = random_sae(12, 0)
+    ids, x = np.arange(23) * 7, np.random.default_rng(0).standard_normal((23, 12)).astype(np.float16)
+    with fake_cuda() as device:
+        net = SAE(**{name: getattr(own, name).to("cuda") for name in TENSORS}, config=own.config)
+        before = len(device.waits)
+        written = export.encode(net, x, ids, "image")
+        taken = [wait for wait in device.waits[before:] if wait.operation == "copy from cuda to cpu"]
+    assert len(taken) == 3  # items, concepts and codes of one block
+    assert len(written.item_id) == len(written.concept_id) == len(written.activation) > 0

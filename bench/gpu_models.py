@@ -1,0 +1,155 @@
+"""Encoders at full size with random weights for the GPU bench, and how they are fed. Needs torch and transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from vlm.hf import FAMILIES, HFEncoder, pooled
+
+WORDS = ("a", "the", "man", "woman", "dog", "cat", "street", "table", "on", "in", "with")
+
+
+class Size(NamedTuple):
+    """A model at its released size: the configuration of its towers, where it differs from the family's defaults."""
+
+    name: str
+    family: str  #: a key of vlm.hf.FAMILIES
+    vision: dict[str, Any]
+    text: dict[str, Any]
+    projection: int | None  #: dimensions of the joint space, where the family's configuration has them apart
+    timm: str  #: the same image tower in timm
+    published: dict[str, float]  #: images/s of timm's published inference benchmark, by card
+
+
+SIZES = (
+    Size(
+        "CLIP B/32", "clip", {"patch_size": 32}, {}, 512,
+        "vit_base_patch32_clip_224", {"RTX 4090": 12645, "RTX 3090": 5121},
+    ),
+    Size(
+        "SigLIP B/16-224", "siglip", {}, {}, None,
+        "vit_base_patch16_siglip_224", {"RTX 4090": 3278, "RTX 3090": 1566},
+    ),
+    Size(
+        "CLIP L/14", "clip",
+        {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+         "patch_size": 14},
+        {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}, 768,
+        "vit_large_patch14_clip_224", {"RTX 4090": 805, "RTX 3090": 358},
+    ),
+    Size("AIMv2 L/14", "aimv2", {}, {}, 768, "aimv2_large_patch14_224", {"RTX 4090": 791}),
+    Size(
+        "SigLIP2 so400m-384", "siglip",
+        {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
+         "patch_size": 14, "image_size": 384},
+        {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
+         "vocab_size": 256000},
+        None, "vit_so400m_patch14_siglip_384", {"RTX 4090": 195},
+    ),
+)  # fmt: skip
+
+
+def built(size: Size, device: str, dtype: str, share: float = 1.0) -> HFEncoder:
+    """The encoder with random weights. share: the share of its layers that it keeps, at least one a tower."""
+    import transformers
+
+    torch.manual_seed(0)
+    family = FAMILIES[size.family]
+    config_class = getattr(transformers, family.model.replace("Model", "Config"))
+    towers = {}
+    for tower, given in (("vision_config", size.vision), ("text_config", size.text)):
+        layers = given.get("num_hidden_layers", getattr(config_class(), tower).num_hidden_layers)
+        towers[tower] = {**given, "num_hidden_layers": max(1, round(layers * share))}
+    towers["text_config"] |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}  # those of `_tokenizer`
+    options = {} if size.projection is None else {"projection_dim": size.projection}
+    config = config_class(**towers, **options)
+    with torch.device(device):  # random weights of a large model take long on a CPU
+        model = getattr(transformers, family.model)(config)
+    edge = config.vision_config.image_size
+    if size.family == "siglip":
+        processor = transformers.SiglipImageProcessor(size={"height": edge, "width": edge})
+    else:
+        processor = transformers.CLIPImageProcessor(
+            size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge}
+        )
+    return HFEncoder(model, family, processor, _tokenizer(family.context), {"model": size.name}, device, dtype)
+
+
+def _tokenizer(context: int) -> Any:
+    """A tokenizer of whole words: the released vocabularies come with the checkpoints, and captions are not timed."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = {word: number for number, word in enumerate(("<pad>", "<eos>", *WORDS))}
+    tokenizer = Tokenizer(models.WordLevel(words, "<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", model_max_length=context,
+        model_input_names=["input_ids"],
+    )  # fmt: skip
+
+
+def batch_on_device(encoder: HFEncoder, rows: int) -> torch.Tensor:
+    """Prepared pictures [rows, 3, H, W] of noise, on the device in the encoder's dtype."""
+    edge = encoder.model.config.vision_config.image_size
+    return torch.randn(rows, 3, edge, edge, device=encoder.device, dtype=encoder.dtype)
+
+
+@torch.inference_mode()
+def forward_alone(encoder: HFEncoder, batch: torch.Tensor, times: int) -> None:
+    """Run the image tower on a batch that lies on the device."""
+    for _ in range(times):
+        features = pooled(encoder.model.get_image_features(pixel_values=batch))
+    assert bool(torch.isfinite(features).all())  # waits for the device
+
+
+def timm_forward(size: Size, device: str, dtype: torch.dtype, share: float) -> torch.nn.Module | None:
+    """timm's own model of the same image tower, with random weights; None where timm has none of this name."""
+    try:
+        import timm
+    except ImportError:
+        return None
+    if size.timm not in timm.list_models():
+        return None
+    tower = timm.create_model(size.timm, num_classes=0)
+    if share < 1:
+        tower = timm.create_model(size.timm, num_classes=0, depth=max(1, round(len(tower.blocks) * share)))
+    return tower.to(device=device, dtype=dtype).eval()
+
+
+def embed_from_memory(
+    encoder: HFEncoder, images: Sequence[bytes], batch: int, prepared: torch.Tensor | None = None
+) -> np.ndarray:
+    """Embed JPEGs that lie in memory by the batches that the stage embed runs: float32 [n, dim].
+
+    prepared: [3, H, W] float32, taken for every picture, so that decoding and resizing cost nothing; None decodes.
+    This function alone knows how `vlm.batches` is fed.
+    """
+    from vlm.batches import EncoderPool, ImageBatches
+
+    count = len(images)
+    with EncoderPool([encoder], batch) as pool:
+        shard = ImageBatches(
+            pool, lambda start: iter(images[start:]), np.arange(count), lambda rows: np.empty((0, encoder.dim)),
+            chunk=count,
+        )  # fmt: skip
+        if prepared is not None:
+            shard._prepared = lambda row, data: prepared  # type: ignore[method-assign]
+        return shard.encode(0, count)
+
+
+def decode_alone(encoder: HFEncoder, images: Sequence[bytes]) -> None:
+    """Decode, resize and crop the JPEGs on all cores, and drop the result."""
+    import os
+    from concurrent.futures import ThreadPoolExecutor
+
+    from vlm.pictures import decode
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(lambda data: encoder.prepared(decode(data)).shape, images):
+            pass

@@ -1,0 +1,59 @@
+"""How much memory of a GPU a training takes: estimated from the settings and the rows, before anything is on the GPU.
+
+Imports no torch. The parts of a step are counted in multiples of two sizes: one tensor of pre-activations [B, C], and
+both matrices [C, d]; the multiples are the largest that a count of all tensors shows, rounded up (tests count again).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sae.architectures import ARCHITECTURES
+from sae.budget import Resolved
+
+FLOAT = 4  # bytes
+#: What torch, cuBLAS and the driver hold on a GPU, and gaps between tensors. Assumed, not measured.
+BESIDES = 2**30
+PARTS = 4  # weights, their gradients and two moments
+AGAIN = 6  # multiples of both matrices that the correction of restarted concepts takes
+CODES, LEARNED, PURSUED = 8, 11, 16  # tensors [B, C] of a step; with learned thresholds; with pursuit
+#: Rows of the start and the end of a training that are encoded at once, and how many tensors [rows, C] they take.
+START, END = 4096 * 6, 2048 * 6
+RESTARTED, DRAWN = 4096, 4  # concepts that are restarted at once, and rows that each is drawn from
+HELD, EACH = 2**16, 64  # rows that a threshold is calibrated on, and bytes of each of its 1.25 k codes while sorted
+
+
+class Memory(NamedTuple):
+    """Bytes of a GPU's memory that a training takes."""
+
+    rows: int  #: the training rows, as they are stored
+    weights: int  #: weights, gradients and moments
+    work: int  #: the largest of what a step, a restart, the start and the end take besides
+    besides: int = BESIDES
+
+    @property
+    def total(self) -> int:
+        """All bytes together."""
+        return sum(self)
+
+    def told(self) -> str:
+        """The estimate in words, in GB."""
+        rows, weights, work, besides = (f"{part / 1e9:.1f}" for part in self)
+        return (
+            f"about {self.total / 1e9:.1f} GB ({rows} rows, {weights} weights with gradients and moments, {work} "
+            f"a step, {besides} CUDA itself)"
+        )
+
+
+def memory(settings: Resolved, rows: int, dim: int, row_bytes: int = 2) -> Memory:
+    """The memory of a training on `rows` rows [d] of both modalities, stored in `row_bytes` bytes a number."""
+    width, architecture = settings.width, ARCHITECTURES[settings.architecture]
+    batch = min(settings.batch_size, rows)
+    matrices = 2 * width * dim * FLOAT
+    codes = PURSUED if architecture.pursuit else LEARNED if architecture.threshold == "learned" else CODES
+    step = codes * batch * width * FLOAT + AGAIN * matrices
+    restarted = min(width, RESTARTED)
+    restart = FLOAT * (3 * restarted * (DRAWN * dim + restarted) + codes * batch * width)
+    start = START * width * FLOAT if architecture.first_penalty is not None else 0
+    end = END * width * FLOAT + min(rows, HELD) * settings.k * EACH * 5 // 4
+    return Memory(rows * dim * row_bytes, PARTS * matrices, max(step, restart, start, end))

@@ -1,0 +1,53 @@
+"""The estimated memory of a training on a GPU, beside a count of all tensors on a played device."""
+
+import numpy as np
+import pytest
+from fake_cuda import fake_cuda
+
+import sae
+from sae.architectures import ARCHITECTURES
+from sae.budget import resolved
+from sae.memory import BESIDES, memory
+from sae.rows import training_rows
+from sae.trainer import Trainer
+
+
+def test_the_estimate_worked_by_hand():
+    settings = resolved(sae.Settings(width=8192, k=20, epochs=2, batch_size=1024, learning_rate=1e-3), 10**6)
+    found = memory(settings, 10**6, 768)
+    assert found.rows == 10**6 * 768 * 2
+    assert found.weights == 4 * 2 * 8192 * 768 * 4  # 201 MB
+    # A restart: 8 tensors [1024, 8192], 3 x 4 rows for each of 4,096 concepts, and their cosines three times: 621 MB. A
+    # step has the 8 tensors and six times both matrices, 570 MB.
+    assert found.work == 4 * (8 * 1024 * 8192 + 3 * 4 * 4096 * 768 + 3 * 4096**2)
+    assert found.total == found.rows + found.weights + found.work + BESIDES
+    assert found.told().startswith("about 3.4 GB (1.5 rows, 0.2 weights with gradients and moments, 0.6 a step")
+
+
+FAST = ("batchtopk", "jumprelu", "mp")
+SLOW = [
+    *((name, (512, 4096, 64)) for name in ARCHITECTURES if name not in FAST),
+    *((name, (128, 2048, 512)) for name in ARCHITECTURES),
+]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size"),
+    [*((name, (512, 4096, 64)) for name in FAST), *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)],
+)
+def test_no_training_takes_more_or_less_than_a_quarter(architecture, size):
+    batch, width, dim = size
+    data = [np.random.default_rng(0).standard_normal((1000, dim)).astype(np.float16) for _ in range(2)]
+    settings = resolved(
+        sae.Settings(architecture=architecture, width=width, k=8, epochs=2, batch_size=batch, learning_rate=1e-3), 2000
+    )
+    with fake_cuda() as device:
+        trainer = Trainer(training_rows(*data, 0.5, "cuda"), settings, 0)
+        x_BD = trainer.rows.take(np.arange(1000 - batch // 2, 1000 + batch // 2))
+        trainer.any_dead = True
+        trainer.step_(x_BD, 1e-3)
+        trainer.restart_dead_(x_BD)  # half of all concepts
+        trainer.step_(x_BD, 1e-3)
+        found = memory(settings, 2000, dim)
+        assert device.peak <= found.total - BESIDES
+        assert device.peak >= 0.25 * (found.total - BESIDES)  # half of the concepts were restarted, not all
