@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vlm.checkpoint import WEIGHT_SUFFIXES, file_hashes, library_versions, weight_files
 from vlm.encoder import Encoder, Tokens, resolve_device
 from vlm.hub import COMMIT, out_of_reach
+from vlm.pixels import of_transform
 from vlm.spec import LOCAL_DIR, Spec, SpecError
 from vlm.thin import Crop, centre, whole
 
@@ -60,6 +61,7 @@ class OpenClipEncoder(Encoder):
         self.model.requires_grad_(False)
         self.transform, self.tokenizer = transform, tokenizer
         self.bounded = _bounded(getattr(model.visual, "preprocess_cfg", {}))
+        self.pixels = of_transform(transform, self.preprocess, self.bounded)
         self.text_length = exact_text_length(model)
         self.channels_last = device == "cpu" and is_convolutional(model.visual)
         if self.channels_last:  # channels-last is three times as fast
@@ -85,7 +87,7 @@ class OpenClipEncoder(Encoder):
             return torch.empty(0, self.dim)
         with torch.inference_mode():
             if not self.channels_last:
-                return self.model.encode_image(batch.to(device=self.device, dtype=self.dtype)).float().cpu()
+                return self.model.encode_image(batch.to(device=self.device, dtype=self.dtype)).float()
             parts = batch.to(dtype=self.dtype, memory_format=torch.channels_last).split(CACHE_BATCH)
             return torch.cat([self.model.encode_image(part).float() for part in parts])
 
@@ -117,8 +119,8 @@ class OpenClipEncoder(Encoder):
         causal = getattr(tower, "attn_mask", None) is not None
         with torch.inference_mode():
             if self.text_length and causal and ids.shape[1] < tower.attn_mask.shape[0]:
-                return causal_text_features(tower, ids).float().cpu()
-            return self.model.encode_text(ids).float().cpu()
+                return causal_text_features(tower, ids).float()
+            return self.model.encode_text(ids).float()
 
 
 def _bounded(settings: dict[str, Any]) -> Callable[[Image.Image], Image.Image]:
