@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
 
 from storage.dataset import Dataset
+from tasks.children import Watch, in_process, side_by_side
 from tasks.embed import Wanted, embed, embed_shard
 from tasks.embed_pass import Made
 from tasks.stage import Runtime
@@ -20,6 +25,92 @@ from tasks.stage import Runtime
 log = logging.getLogger("bridgescope")
 
 Job = dict[str, Any]  # the arguments of `embed`
+
+
+def devices(device: str) -> list[str]:
+    """The devices that a study's `device` means: "auto" and "cuda" mean every GPU, any other name one device."""
+    import torch
+
+    count = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    return [f"cuda:{number}" for number in range(count)] if count > 1 else [device]
+
+
+def passes(jobs: Sequence[Job], at_once: int | None, side_by_side: int) -> list[list[Job]]:
+    """The jobs by shard, and at most `at_once` models of a shard in one pass.
+
+    If there are fewer passes than can run beside each other, the models of a shard are divided among them.
+    """
+    shards = [list(same) for _, same in groupby(sorted(jobs, key=_shard), key=_shard)]
+    found = []
+    for same in shards:
+        most = min(at_once or len(same), math.ceil(len(same) * len(shards) / max(side_by_side, len(shards))))
+        found += [same[start : start + most] for start in range(0, len(same), most)]
+    return found
+
+
+def _shard(job: Job) -> str:
+    pairs: Dataset = job["pairs"]
+    return pairs.path
+
+
+class _Pass(NamedTuple):
+    jobs: list[Job]
+    runtime: Runtime
+
+
+def embed_passes(passes: Sequence[Sequence[Job]], runtime: Runtime) -> None:
+    """Run passes: on one device in turn; with several GPUs, in one process per GPU, since threads share one lock."""
+    places = devices(runtime.device)
+    if len(places) < 2:
+        for each in passes:
+            embed_together(each, runtime)
+        return
+    waiting: SimpleQueue[list[Job]] = SimpleQueue()
+    for each in passes:
+        waiting.put(list(each))
+    share = max(1, (os.cpu_count() or 1) // len(places))
+    with ExitStack() as stack:
+        # A pool with one thread for each device: its process serves this device alone, and keeps the models.
+        pools = [stack.enter_context(side_by_side(1)) for _ in places]
+        runtimes = [runtime.model_copy(update={"device": at, "cores": share, "progress": False}) for at in places]
+        runs = [pool.submit(_serve, waiting, each) for pool, each in zip(pools, runtimes, strict=True)]
+        for run in runs:
+            run.result()
+
+
+def _serve(waiting: SimpleQueue[list[Job]], runtime: Runtime) -> None:
+    """Run passes in the process of one device, until none waits."""
+    while True:
+        try:
+            jobs = waiting.get_nowait()
+        except Empty:
+            return
+        try:
+            told = in_process(_in_child, _Pass(jobs, runtime), f"embed on {runtime.device}")
+        except Exception as error:
+            log.debug("%s: a pass failed: %s", runtime.device, error)
+            continue
+        for level, line in told:
+            log.log(level, "%s", line)
+
+
+def _in_child(job: _Pass, watch: Watch) -> list[tuple[int, str]]:
+    """Run a pass. Returns its log lines, which the process of the study prints."""
+    lines: list[tuple[int, str]] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            watch()
+            lines.append((record.levelno, record.getMessage()))
+
+    keep = Keep(logging.INFO)
+    log.addHandler(keep)
+    log.setLevel(logging.INFO)
+    try:
+        embed_together(job.jobs, job.runtime)
+    finally:
+        log.removeHandler(keep)
+    return lines
 
 
 def embed_together(jobs: Sequence[Job], runtime: Runtime) -> None:

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from socket import socketpair
 from typing import TYPE_CHECKING, NamedTuple
@@ -136,6 +137,9 @@ class Processes:
         start = (list(views), layout, rows, slots, size)
         self._started = [self._start(start) for _ in range(count)]
         self.idle = [pipe for _, pipe in self._started]  #: a list, whose `pop` and `append` need no lock
+        self.undo: list[Callable[[], object]] = []  #: called before the end, such as to unlock pages
+        #: End the processes. The shared memory is freed with the last tensor that lies in it.
+        self.close = weakref.finalize(self, _end, self._started, self._file, self.undo)
 
     def _start(self, start: tuple[object, ...]) -> tuple[subprocess.Popen[bytes], Connection]:
         ours, theirs = socketpair()
@@ -163,13 +167,17 @@ class Processes:
         decoded: Decoded = found
         return decoded
 
-    def close(self) -> None:
-        """End the processes. The shared memory is freed with the last tensor that lies in it."""
-        for _, pipe in self._started:
-            pipe.close()
-        for process, _ in self._started:
-            process.wait(10)
-        os.close(self._file)
+
+def _end(
+    started: list[tuple[subprocess.Popen[bytes], Connection]], file: int, undo: list[Callable[[], object]]
+) -> None:
+    for call in undo:
+        call()
+    for _, pipe in started:
+        pipe.close()
+    for process, _ in started:
+        process.wait(10)
+    os.close(file)
 
 
 # The new session keeps Ctrl-C from the process, which its parent ends.

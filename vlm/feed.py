@@ -11,6 +11,7 @@ from the caches (EfficientNet-Lite0 on two cores fell to a quarter of its speed)
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import queue
 import threading
@@ -105,21 +106,19 @@ class Feed:
         self._tokenize = ThreadPoolExecutor(1, thread_name_prefix="tokenize")  # tokenizers bear one thread
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         import torch
 
         for pool in (self._forward, self._decode, self._tokenize):
             pool.shutdown(cancel_futures=True)
+        if kind is not None:  # a process may have died
+            self.close()
         torch.set_num_threads(self._threads)
 
     def close(self) -> None:
         """Free the slots and end the decoding processes. The feed can still be used: both are made again."""
-        import torch
-
         self._slots, self._free = [], queue.SimpleQueue()
         if self._processes is not None:
-            if self.on_cuda:
-                _check(torch.cuda.cudart().cudaHostUnregister(self._processes.memory.data_ptr()))
             self._processes.close()
             self._processes = None
 
@@ -152,6 +151,7 @@ class Feed:
             if self.on_cuda:
                 memory = self._processes.memory
                 _check(torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.numel(), 0))
+                self._processes.undo.append(functools.partial(_unlock, memory.data_ptr()))
         else:
             size = bytes_of(layout, rows) * count
             self._slots = slots_in(torch.zeros(size, dtype=torch.uint8, pin_memory=self.on_cuda), layout, rows, count)
@@ -249,6 +249,12 @@ def _check(result: Any) -> None:
     import torch
 
     torch.cuda.check_error(result)
+
+
+def _unlock(address: int) -> None:
+    import torch
+
+    _check(torch.cuda.cudart().cudaHostUnregister(address))
 
 
 def _views(encoders: Sequence[Encoder]) -> tuple[list[Pixels], list[int]]:

@@ -5,7 +5,6 @@ Several models share one decoding.
 
 from __future__ import annotations
 
-import io
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pytest
 import torch
+from feed_support import BROKEN, embedded, expected, none_earlier, png, read_from, unrepeated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -65,41 +65,6 @@ class Shades(Encoder):
     def cast(self, dtype: str) -> None:
         self.identity = {"dtype": dtype}
         self.noise = 0.05  # turns every embedding by .05 radians; the cosine of this angle is .99875
-
-
-def expected(value: float) -> np.ndarray:
-    return np.array([np.cos(value / 100), np.sin(value / 100)], np.float32)
-
-
-def png(grey: int) -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", (2, 2), (grey, grey, grey)).save(out, "png")
-    return out.getvalue()
-
-
-BROKEN = b"<html>404</html>"
-
-
-def unrepeated(rows: Sequence[object]) -> np.ndarray:
-    return np.arange(len(rows), dtype=np.int64)
-
-
-def none_earlier(rows: np.ndarray) -> np.ndarray:
-    raise AssertionError(f"asked for earlier rows {rows}")
-
-
-def read_from(images: Sequence[bytes | None]):
-    return lambda start: iter(images[start:])
-
-
-def embedded(feed: Feed, images: Sequence[bytes | None], start: int = 0, chunk: int = 64, **options) -> np.ndarray:
-    """The rows of the first model from row `start` on."""
-    target = Target(0, start, none_earlier)
-    pass_ = Images(feed, read_from(images), unrepeated(images), [target], chunk=chunk, **options)
-    rows = [blocks[0] for _, _, blocks in pass_.chunks()]
-    if target.error is not None:
-        raise target.error
-    return np.concatenate(rows)
 
 
 @settings(max_examples=30, deadline=None)
