@@ -137,6 +137,12 @@ def busy_decoding_free(rate: float, count: int, bar: float, runs: int) -> Bar:
     return at_least(f"device played at {rate:,.0f} images/s, decoding free: busy share", best, bar)
 
 
+def photos(count: int) -> list[bytes]:
+    """JPEGs of 640 x 480, drawn in turn from 64. The stage decodes each, since their rows in the shard differ."""
+    drawn = [photo(number) for number in range(64)]
+    return [drawn[number % 64] for number in range(count)]
+
+
 def decode_alone(images: Sequence[bytes], pixels: Pixels, cores: int) -> float:
     """Seconds that decoding and resizing alone take on some cores."""
     layout = layout_of([pixels])
@@ -157,7 +163,7 @@ def decode_alone(images: Sequence[bytes], pixels: Pixels, cores: int) -> float:
 
 def busy_with_jpegs(count: int, runs: int) -> list[Bar]:
     """Rate of the stage with real JPEGs around a device that is never the bound, against decoding alone."""
-    images = [photo(number) for number in range(count)]
+    images = photos(count)
     pixels, cores = preparations()["CLIP"], os.cpu_count() or 1
     torch.set_num_threads(1)
     ratios = []
@@ -182,7 +188,7 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
 
 def four_models(count: int, runs: int) -> list[Bar]:
     """CPU time outside the forward pass of four models on one folder, in one pass and in four runs."""
-    images = [photo(number) for number in range(count)]
+    images = photos(count)
     torch.set_num_threads(1)
     encoders = [Played(11_300, pixels, name) for name, pixels in preparations().items()]
     together = apart = float("inf")
@@ -203,6 +209,6 @@ def rows(runs: int) -> list[Bar]:
     return [
         busy_decoding_free(11_300, 40_960, 0.9, runs),
         busy_decoding_free(40_000, 81_920, 0.6, runs),
-        *busy_with_jpegs(512, runs),
-        *four_models(128, runs),
+        *busy_with_jpegs(1536, runs),
+        *four_models(384, runs),
     ]

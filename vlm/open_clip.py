@@ -19,6 +19,7 @@ from vlm.hub import COMMIT, out_of_reach
 from vlm.pixels import of_transform
 from vlm.spec import LOCAL_DIR, Spec, SpecError
 from vlm.thin import Crop, centre, whole
+from vlm.words import remembering
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +60,7 @@ class OpenClipEncoder(Encoder):
         self.device, self.dtype = device, getattr(torch, dtype)
         self.model = model.to(device=device, dtype=self.dtype).eval()
         self.model.requires_grad_(False)
-        self.transform, self.tokenizer = transform, tokenizer
+        self.transform, self.tokenizer = transform, remembering(tokenizer)
         self.bounded = _bounded(getattr(model.visual, "preprocess_cfg", {}))
         self.pixels = of_transform(transform, self.preprocess, self.bounded)
         self.text_length = exact_text_length(model)
