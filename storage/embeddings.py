@@ -83,7 +83,7 @@ class Writer:
         Raises EmbeddingError for values that float16 cannot hold.
         """
         stop = start + len(block)
-        if np.isinf(block).any() or np.nanmax(np.abs(block), initial=0.0) > LARGEST:
+        if np.nanmax(np.abs(block), initial=0.0) > LARGEST:
             raise EmbeddingError(f"{self.modality} rows {start} to {stop - 1}: values that float16 cannot hold")
         self._array[start:stop] = block.astype(np.float16)
         chunk = start // CHUNK
