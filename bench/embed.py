@@ -1,6 +1,6 @@
 """Rate of embedding, relative to its parts alone and to loops that users write; all ratios are of one run.
 
-    python bench/embed.py [--device cpu] [--only vit,siglip,demo,captions,memory,growth,acquire]
+    python bench/embed.py [--device cpu] [--only busy,vit,siglip,demo,captions,memory,growth,acquire]
 
 Full-size models with random weights; JPEGs of 640 x 480 drawn here. Programs that are compared run in turn, twice, and
 the better time of each counts. Writes bench/results/embed.json; with --only the rows of other parts are kept. Ends with
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -31,12 +32,13 @@ from PIL import Image
 import tasks.embed
 from storage.dataset import Dataset
 from storage.embeddings import read
+from tasks.embed import Loaded, Wanted
 from tasks.stage import Runtime
-from vlm.batches import EncoderPool
 from vlm.encoder import Encoder
+from vlm.feed import Feed
 from vlm.pictures import decode
 
-PARTS = ("vit", "siglip", "demo", "captions", "memory", "growth", "acquire")
+PARTS = ("busy", "vit", "siglip", "demo", "captions", "memory", "growth", "acquire")
 
 
 def fast_bfloat16(device: str) -> bool:
@@ -53,25 +55,35 @@ def fast_bfloat16(device: str) -> bool:
 def stage(store: Path, pairs: Dataset, encoder: Encoder, device: str) -> Dataset:
     """Run the stage embed with a model that is already loaded."""
     dtype = str(encoder.identity["dtype"])
-    load, tasks.embed.load_encoders = tasks.embed.load_encoders, lambda *_: [encoder]  # type: ignore[assignment]
-    try:
+
+    def load(wanted: tuple[Wanted, ...], *_: Any) -> Loaded:
+        return Loaded(Feed([encoder]), {wanted[0]: 0}, {})
+
+    with patch.object(tasks.embed, "load_encoders", load):
         runtime = Runtime(store=store, device=device, progress=False, force=True)
         return tasks.embed.embed.make(runtime, pairs=pairs, model="bench", dtype=dtype, spec="bench")
-    finally:
-        tasks.embed.load_encoders = load
 
 
-def forward_alone(encoder: Encoder, pixels: torch.Tensor, size: int = 16) -> None:
+def stacked(encoder: Encoder, images: Sequence[bytes]) -> dict[str, torch.Tensor]:
+    """The images as a batch of the model's inputs."""
+    given = [encoder.pixels.resize(decode(data)) for data in images]
+    return {name: torch.stack([each[name] for each in given]) for name in given[0]}
+
+
+def forward_alone(encoder: Encoder, inputs: dict[str, torch.Tensor], size: int = 16) -> None:
     """Run the forward pass on tensors in memory, on all cores or the device."""
-    with EncoderPool([encoder]) as pool:
-        for future in [pool.forward(lambda e, part=part: e.encode_pixels(part)) for part in pixels.split(size)]:
+    with Feed([encoder]) as feed:
+        parts = [
+            dict(zip(inputs, each, strict=True)) for each in zip(*(v.split(size) for v in inputs.values()), strict=True)
+        ]
+        for future in [feed.forward(lambda part=part: encoder.encode_pixels(part)) for part in parts]:
             future.result()
 
 
 def decode_alone(encoder: Encoder, images: Sequence[bytes]) -> None:
     """Decode and resize the images on all cores, and drop the result."""
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for future in [pool.submit(lambda data=data: encoder.preprocess(decode(data)) is None) for data in images]:
+        for future in [pool.submit(lambda data=data: encoder.pixels.resize(decode(data)) is None) for data in images]:
             future.result()
 
 
@@ -136,8 +148,8 @@ def images_of(name: str, encoder: Any, count: int, device: str, runs: int, again
             path.write_bytes(data)
         store = Path(folder) / "store"
         pairs = shard(store, images, [], "images")
-        pixels = torch.stack([encoder.preprocess(decode(data)) for data in images])
-        forward_alone(encoder, pixels[:32])
+        pixels = stacked(encoder, images)
+        forward_alone(encoder, stacked(encoder, images[:32]))
         work: list[Callable[[], Any]] = [
             lambda: stage(store, pairs, encoder, device),
             lambda: forward_alone(encoder, pixels),
@@ -292,6 +304,10 @@ def memory(device: str, sizes: tuple[int, int] = (2000, 100_000)) -> list[Bar]:
 
 def measured(part: str, device: str, runs: int) -> list[Bar]:
     """The rows of one part of the table."""
+    if part == "busy":
+        from embed_busy import rows as busy_rows
+
+        return busy_rows(runs)
     if part == "vit":
         return images_of("ViT-B-32", full_size("ViT-B-32", device), 96, device, runs, against_loops=True)
     if part == "siglip":

@@ -216,6 +216,13 @@ class RuntimeSection(Section):
     embed_batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
         "auto", description="images per batch; auto starts with a size for the device; halved when memory runs out"
     )
+    decoders: Literal["auto", "threads", "processes"] = Field(
+        "auto",
+        description="where images are decoded; auto: in processes for a GPU with more than 8 cores, else threads",
+    )
+    models_at_once: int | None = Field(
+        None, ge=1, description="models that embed a shard in one pass, with one decoding; default: all of the study"
+    )
     runner: Literal["threads", "ray"] = Field(
         "threads", description="where tasks run: on this machine, or in parallel on a Ray cluster (the extra `ray`)"
     )

@@ -31,8 +31,9 @@ from storage.listing import Scan, write_labels
 from storage.record import Record
 from storage.runs import Entry, Key
 from storage.sources.section import rules_of, source_of
-from tasks import acquire, train
+from tasks import acquire, together, train
 from tasks.checks import tell_checks
+from tasks.embed import embed
 from tasks.stage import Runtime
 from tasks.train import sae
 
@@ -40,7 +41,7 @@ log = logging.getLogger("bridgescope")
 
 _uncached = task(persist_result=False, cache_policy=NO_CACHE)
 scan, retry, ledger = _uncached(acquire.scan), _uncached(acquire.retry), _uncached(acquire.ledger)
-train_together = _uncached(train.train_together)
+train_together, embed_passes = _uncached(train.train_together), _uncached(together.embed_passes)
 
 
 class Failed(NamedTuple):
@@ -187,7 +188,9 @@ def _task(job: Job, runtime: Runtime) -> tuple[Task[..., Dataset], dict[str, Any
     """
     uses.note(runtime.store, job.stage.address(**job.arguments()).path)
     task = job.stage.task.with_options(task_run_name=str(job.key), refresh_cache=runtime.force)
-    return task, {**job.arguments(), "runtime": runtime.model_copy(update={"progress": False})}
+    # Ray starts as many tasks on a machine as it has room for: each with processes for all cores would be too many.
+    threads = "threads" if runtime.decoders == "auto" else runtime.decoders
+    return task, {**job.arguments(), "runtime": runtime.model_copy(update={"progress": False, "decoders": threads})}
 
 
 def _ended(job: Job, future: PrefectFuture[Dataset], runtime: Runtime) -> Entry:
@@ -268,6 +271,43 @@ def _trained_together(jobs: list[Job], missing: list[Job], runtime: Runtime) -> 
             yield _outcome(job, apart, partial(run_job, job, options, refresh=runtime.force))
 
 
+def _embed(course: Course, cluster: Cluster | None) -> Iterator[Outcome]:
+    """Embed each shard with all models that miss it in one pass, then run every job; and check the embeddings.
+
+    On a cluster each model and shard is a task of its own, which decodes for itself.
+    """
+    given, runtime, (listed, *others) = course.given, course.runtime, STEPS["embed"]
+    jobs = course.step(listed(given))
+    if cluster is not None:
+        yield from run_jobs("embed", jobs, runtime, cluster)
+    else:
+        yield from _in_passes(jobs, runtime, given.study.runtime.models_at_once)
+    for step in others:
+        yield from run_jobs("embed", course.step(step(given)), runtime, cluster)
+
+
+def _in_passes(jobs: list[Job], runtime: Runtime, at_once: int | None) -> Iterator[Outcome]:
+    """Embed shard by shard. A pass leaves out a model that failed in it, whose own job then reports why.
+
+    Where there are several GPUs, as many shards as there are GPUs are embedded beside each other.
+    """
+    apart, adopt = Apart(runtime.store), runtime.model_copy(update={"force": False})
+    shards = list(dict.fromkeys(job.key.shard for job in jobs))
+    side_by_side = together.devices(runtime.device)
+    for start in range(0, len(shards), len(side_by_side)):
+        some = [job for job in jobs if job.key.shard in shards[start : start + len(side_by_side)]]
+        tried = [job for job in some if not apart.gave_up(job)]
+        due = [job for job in tried if job.stage is embed and job.inputs and _is_due(job, runtime)]
+        passes = together.passes([job.arguments() for job in due], at_once, len(side_by_side))
+        if several := [each for each in passes if len(each) > 1 or len(side_by_side) > 1]:
+            embed_passes(several, runtime)
+        for job in tried:  # finds what the passes made, and makes the rest
+            if not apart.gave_up(job):
+                passed = job in due and job.lookup(runtime.store) is not None
+                options = adopt if passed else runtime
+                yield _outcome(job, apart, partial(run_job, job, options, refresh=runtime.force))
+
+
 def _record(stage: str, course: Course, outcomes: Iterator[Outcome], entries: list[Entry]) -> None:
     """Add each outcome, as it comes, to the record of the run: entries also to the state and to `entries`.
 
@@ -312,6 +352,7 @@ def run_stage(stage: str, course: Course) -> list[Entry]:
 
     runners: dict[str, Callable[[], Iterator[Outcome]]] = {
         "acquire": lambda: _acquire(course),
+        "embed": lambda: _embed(course, cluster),
         "train": lambda: _train(course, cluster),
     }
     entries: list[Entry] = []

@@ -52,38 +52,61 @@ def open_array(path: Path, mode: Literal["r", "r+"] = "r", **options: Any) -> za
     return zarr.open_array(path, mode=mode, **options)
 
 
+class Writer:
+    """Writes the array of one modality in chunks of 1,024 rows, after the last synced chunk of an earlier call.
+
+    out: folder of the dataset.
+    """
+
+    def __init__(self, out: Path, modality: str, rows: int, dim: int) -> None:
+        self.out, self.modality, self.rows = out, modality, rows
+        finished = read_memo(out / PROGRESS, CHUNKS).get(modality, 0)
+        self.first = min(finished, _chunks_on_disk(out / modality, rows, dim))  #: number of the first chunk to write
+        # Chunks of only NaN are stored too. So a chunk that is missing on disk was never written.
+        if self.first == 0:
+            import zarr
+
+            self._array = zarr.create_array(
+                out / modality, shape=(rows, dim), chunks=(CHUNK, dim), dtype="float16", compressors=None,
+                fill_value=np.nan, zarr_format=3, overwrite=True, config={"write_empty_chunks": True},
+            )  # fmt: skip
+        else:
+            self._array = open_array(out / modality, mode="r+", config={"write_empty_chunks": True})
+
+    @property
+    def start(self) -> int:
+        """The first row to write."""
+        return min(self.first * CHUNK, self.rows)
+
+    def write(self, start: int, block: NDArray) -> None:
+        """Write the chunk that begins at row `start`: float32 [n, dim], with NaN in failed rows.
+
+        Raises EmbeddingError for values that float16 cannot hold.
+        """
+        stop = start + len(block)
+        if np.nanmax(np.abs(block), initial=0.0) > LARGEST:
+            raise EmbeddingError(f"{self.modality} rows {start} to {stop - 1}: values that float16 cannot hold")
+        self._array[start:stop] = block.astype(np.float16)
+        chunk = start // CHUNK
+        sync(_chunk(self.out / self.modality, chunk))
+        finished = read_memo(self.out / PROGRESS, CHUNKS)
+        write_atomically(self.out / PROGRESS, json.dumps({**finished, self.modality: chunk + 1}))
+
+
 def write_modality(
     out: Path, modality: str, rows: int, dim: int, encode: Callable[[int, int], NDArray], done: Callable[[int], None]
 ) -> None:
-    """Write the array of one modality in chunks of 1,024 rows, resuming after the last synced chunk.
+    """Write the array of one modality with a `Writer`.
 
-    `encode(start, stop)` returns float32 [stop - start, dim], with NaN in failed rows. `done(rows)` reports progress.
-    It is called once with the number of rows that earlier calls wrote, if any, then with the rows of each chunk. Raises
-    EmbeddingError for values that float16 cannot hold.
+    `encode(start, stop)` returns the rows of a chunk. `done(rows)` reports progress. It is called once with the number
+    of rows that earlier calls wrote, if any, then with the rows of each chunk.
     """
-    progress = out / PROGRESS
-    finished = read_memo(progress, CHUNKS)
-    first = min(finished.get(modality, 0), _chunks_on_disk(out / modality, rows, dim))
-    # Chunks of only NaN are stored too. So a chunk that is missing on disk was never written.
-    if first == 0:
-        import zarr
-
-        array = zarr.create_array(
-            out / modality, shape=(rows, dim), chunks=(CHUNK, dim), dtype="float16", compressors=None,
-            fill_value=np.nan, zarr_format=3, overwrite=True, config={"write_empty_chunks": True},
-        )  # fmt: skip
-    else:
-        array = open_array(out / modality, mode="r+", config={"write_empty_chunks": True})
-        done(min(first * CHUNK, rows))
-    for chunk in range(first, -(-rows // CHUNK)):
-        start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, rows)
-        block = encode(start, stop)
-        if np.isinf(block).any() or np.nanmax(np.abs(block), initial=0.0) > LARGEST:
-            raise EmbeddingError(f"{modality} rows {start} to {stop - 1}: values that float16 cannot hold")
-        array[start:stop] = block.astype(np.float16)
-        sync(_chunk(out / modality, chunk))
-        finished[modality] = chunk + 1
-        write_atomically(progress, json.dumps(finished))
+    writer = Writer(out, modality, rows, dim)
+    if writer.start:
+        done(writer.start)
+    for start in range(writer.start, rows, CHUNK):
+        stop = min(start + CHUNK, rows)
+        writer.write(start, encode(start, stop))
         done(stop - start)
 
 

@@ -32,7 +32,7 @@ def image_bytes(store: Path, pairs: Dataset, start: int = 0) -> Iterator[bytes |
         skip = start - first
         for batch in file.iter_batches(READ_AT_ONCE, row_groups=groups, columns=["image"]):
             column = batch.column(0)
-            yield from (column[place].as_py() for place in range(min(skip, len(column)), len(column)))
+            yield from column.slice(min(skip, len(column))).to_pylist()
             skip = max(0, skip - len(column))
 
 

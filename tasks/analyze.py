@@ -98,12 +98,10 @@ def _text_encoder(model: Dataset | str, spec: str, dtype: str, runtime: Runtime)
     """The function that embeds texts with a model. The model is loaded when it is first called."""
 
     def encode(texts: list[str]) -> Any:
-        from tasks.embed import load_encoders
+        from tasks.embed import Wanted, load_encoder
 
-        encoder = load_encoders(model, spec, device_at_hand(runtime.device), dtype, runtime.store)[0]
-        if encoder.identity["dtype"] != dtype:
-            encoder.cast(dtype)
-        return encoder.encode_texts(texts)
+        wanted = Wanted(model, spec, dtype)
+        return load_encoder(wanted, device_at_hand(runtime.device), runtime.store).encode_texts(texts)
 
     return encode
 

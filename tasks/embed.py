@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import TypeAdapter
 
 import vlm
 from storage.dataset import Dataset
-from storage.embeddings import CHUNK, failed_rows, failures_attribute, finish, write_modality, written_rows
+from storage.embeddings import finish, write_modality
 from storage.errors import BadInput
 from storage.fingerprints import fingerprint, stamp
 from storage.listing import SHARD_ROWS
 from storage.memo import read_memo, update_memo
 from storage.pairs import read_images
-from storage.streams import captions_of, first_images, first_of, image_bytes
+from storage.streams import image_bytes
 from storage.vector_shards import forget, open_folder
-from tasks.progress import bar
+from tasks.embed_pass import Ask, Made, run_pass, shard_of
 from tasks.stage import Runtime, stage
-from vlm.batches import EncoderPool, ImageBatches, TextBatches, devices
-from vlm.encoder import Encoder
+from vlm.encoder import Encoder, prepared
+from vlm.feed import Feed
 from vlm.pictures import MAX_PIXELS
 from vlm.precision import CHECKED, make_ready
 from vlm.spec import Spec
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
 
 COMMITS = TypeAdapter(dict[str, str])
 log = logging.getLogger("bridgescope")
-
-LOG_EVERY = 30.0  # seconds between progress lines
 
 
 def model_identity(spec: str, store: Path) -> tuple[str, str]:
@@ -75,18 +71,63 @@ def _with_commit(spec: Spec, memo: Path) -> Spec:
     return spec.with_revision(commits[name])
 
 
-@functools.lru_cache(maxsize=1)
-def load_encoders(model: Dataset | str, spec: str, device: str, dtype: str, store: Path) -> list[Encoder]:
-    """Load a model in float32 on each device that `device` names. `spec` states where `model` is loaded from.
+class Wanted(NamedTuple):
+    """A model that embeds: its identity, the spec with which it is loaded, and the dtype of its weights."""
 
-    The last model is cached, since the shards of a model are embedded one after another. The identity of the model is
+    model: Dataset | str
+    spec: str
+    dtype: str
+
+
+class Loaded(NamedTuple):
+    """The models that could be loaded, and the errors of the others."""
+
+    feed: Feed | None  #: None if no model could be loaded
+    numbers: dict[Wanted, int]  #: of the encoders in the feed
+    errors: dict[Wanted, Exception]
+
+
+def _load(wanted: Wanted, device: str, store: Path) -> Encoder:
+    """Load a model in float32. Raises BadInput if its folder now holds another model."""
+    encoder = vlm.load(wanted.spec, device=device)
+    if isinstance(wanted.model, str) and model_identity(wanted.spec, store)[0] != wanted.model:
+        raise BadInput(f"{wanted.spec}: its files changed while the study was running: run the study again")
+    return encoder
+
+
+@functools.lru_cache(maxsize=1)
+def load_encoder(wanted: Wanted, device: str, store: Path) -> Encoder:
+    """Load a model, with the dtype that is wanted, for texts. The last model is cached. Raises as `embed`."""
+    encoder = _load(wanted, device, store)
+    if encoder.identity["dtype"] != wanted.dtype:
+        encoder.cast(wanted.dtype)
+    return encoder
+
+
+@functools.lru_cache(maxsize=1)
+def load_encoders(
+    wanted: tuple[Wanted, ...],
+    device: str,
+    store: Path,
+    batch_size: int | str = "auto",
+    decoders: str = "auto",
+    cores: int | None = None,
+) -> Loaded:
+    """Load models in float32 on a device, and make their feed.
+
+    The last models are cached, since the shards of a study are embedded one after another. The identity of a model is
     part of the cache key, so a folder whose files were replaced is loaded again. `embed` casts the cached encoders in
-    place, so `dtype` is part of the key too. Raises BadInput if the folder now holds another model.
+    place, so the dtype is part of the key too. The error of a model is BadInput if its folder now holds another model.
     """
-    encoders = [vlm.load(spec, device=place) for place in devices(device)]
-    if isinstance(model, str) and model_identity(spec, store)[0] != model:
-        raise BadInput(f"{spec}: its files changed while the study was running: run the study again")
-    return encoders
+    encoders: dict[Wanted, Encoder] = {}
+    errors: dict[Wanted, Exception] = {}
+    for each in wanted:
+        try:
+            encoders[each] = _load(each, device, store)
+        except Exception as error:
+            errors[each] = error
+    feed = Feed(list(encoders.values()), batch_size, decoders, cores) if encoders else None
+    return Loaded(feed, {each: number for number, each in enumerate(encoders)}, errors)
 
 
 @stage("embeddings", version="2", unhashed=("spec",), resumes=True, on_device=True)
@@ -105,61 +146,43 @@ def embed(
     spec: the spec with which the model is loaded, which is not part of the recipe.
     max_pixels: an image with more pixels is not decoded. Must be at least the limit of `acquire`.
     """
-    encoders = load_encoders(model, spec, runtime.device, dtype, runtime.store)
-    captions = captions_of(runtime.store, pairs)
-    for encoder in encoders:
-        _make_ready(encoder, runtime.store, pairs, captions[:CHECKED].to_list(), dtype, spec, max_pixels)
-    image_id, same_bytes = first_images(runtime.store, pairs)
-    shard, rows = image_id // SHARD_ROWS, (len(same_bytes), len(captions))
-    began = time.perf_counter()
-    with (
-        EncoderPool(encoders, runtime.embed_batch_size) as pool,
-        bar(sum(rows), f"embed  {spec.rpartition('/')[2]} shard {shard}", show=runtime.progress) as progress,
-    ):
-        progress_log = _ProgressLog(shard, sum(rows), progress)
-        pictures = ImageBatches(
-            pool,
-            lambda start: image_bytes(runtime.store, pairs, start),
-            same_bytes,
-            lambda rows: written_rows(out, "image", rows),
-            max_pixels=max_pixels,
-            chunk=CHUNK,
-            done=progress_log,
-        )
-        texts = TextBatches(
-            pool,
-            lambda start, stop: captions[start:stop].to_list(),
-            first_of(captions),
-            lambda rows: written_rows(out, "text", rows),
-            chunk=CHUNK,
-            done=progress_log,
-        )
-        dim = encoders[0].dim
-        write_modality(out, "image", rows[0], dim, pictures.encode, lambda _: None)
-        write_modality(out, "text", rows[1], dim, texts.encode, lambda _: None)
-        truncated = texts.truncated()
-        failed = failed_rows(out)
-        causes = pictures.failures(failed)
-    finish(
-        out,
-        {
-            "model": encoders[0].identity, "dtype": dtype, "shard": shard, "failed_rows": failed,
-            "truncated_captions": truncated, **failures_attribute(causes),
-        },
-    )  # fmt: skip
-    _summary(shard, rows, pool, time.perf_counter() - began, len(failed), truncated)
-    if causes:
-        told = ", ".join(f"{count} {cause}" for cause, count in Counter(cause for cause, _ in causes.values()).items())
-        log.warning("shard %d: %d images were acquired but not embedded: %s", shard, len(causes), told)
-    return sum(rows) - len(failed)
+    found = embed_shard(pairs, {Wanted(model, spec, dtype): out}, runtime, max_pixels)[0]
+    if isinstance(found, Exception):
+        raise found
+    return found.rows
+
+
+def embed_shard(
+    pairs: Dataset, outs: dict[Wanted, Path], runtime: Runtime, max_pixels: int = MAX_PIXELS
+) -> list[Made | Exception]:
+    """Embed a shard with several models in one pass. Returns for each model what was made, or its error."""
+    options = (runtime.embed_batch_size, runtime.decoders, runtime.cores)
+    loaded = load_encoders(tuple(outs), runtime.device, runtime.store, *options)
+    found: dict[Wanted, Made | Exception] = dict(loaded.errors)
+    if loaded.errors:
+        load_encoders.cache_clear()  # an error may pass
+    shard = shard_of(runtime.store, pairs)
+    asks: dict[Wanted, Ask] = {}
+    for each, number in loaded.numbers.items():
+        assert loaded.feed is not None
+        encoder = loaded.feed.encoders[number]
+        try:
+            _make_ready(encoder, runtime.store, pairs, shard.captions[:CHECKED].to_list(), each, max_pixels)
+            asks[each] = Ask(outs[each], number, each.dtype, each.spec.rpartition("/")[2])
+        except Exception as error:
+            found[each] = error
+    if asks and loaded.feed is not None:
+        made = run_pass(loaded.feed, list(asks.values()), shard, runtime, max_pixels)
+        found.update(zip(asks, made, strict=True))
+    return [found[each] for each in outs]
 
 
 def _make_ready(
-    encoder: Encoder, store: Path, pairs: Dataset, texts: list[str], dtype: str, spec: str, max_pixels: int
+    encoder: Encoder, store: Path, pairs: Dataset, texts: list[str], wanted: Wanted, max_pixels: int
 ) -> None:
-    """Let an encoder compute in `dtype`. This is checked with the first captions, and the first images that decode.
+    """Let an encoder compute in its dtype. This is checked with the first captions, and the first images that decode.
 
-    On failure the model is removed from the cache, since some of its weights may be cast already.
+    On failure the models are removed from the cache, since some weights may be cast already.
     """
 
     def pictures() -> Iterator[Image.Image]:
@@ -167,46 +190,16 @@ def _make_ready(
             try:
                 if data is not None:
                     picture = vlm.decode(data, max_pixels)
-                    encoder.prepared(picture)
+                    prepared(encoder.pixels.resize, picture)
                     yield picture
             except vlm.DecodeError:
                 continue  # `embed` counts this image as failed later
 
     try:
-        make_ready(encoder, pictures, texts, dtype, spec)
+        make_ready(encoder, pictures, texts, wanted.dtype, wanted.spec)
     except Exception:
         load_encoders.cache_clear()
         raise
-
-
-class _ProgressLog:
-    """Progress of a shard: a bar in a terminal, else a log line every 30 s with rows/s and the time left."""
-
-    def __init__(self, shard: int, total: int, progress: Any) -> None:
-        self.shard, self.total, self.progress = shard, total, progress
-        self.done, self.began, self.logged = 0, time.perf_counter(), time.perf_counter()
-
-    def __call__(self, rows: int) -> None:
-        self.done += rows
-        self.progress.update(rows)
-        now = time.perf_counter()
-        if self.progress.disable and now - self.logged > LOG_EVERY:
-            self.logged, rate = now, self.done / (now - self.began)
-            left = (self.total - self.done) / rate
-            log.info("shard %d: %d of %d rows, %.1f rows/s, %.0f s left", self.shard, self.done, self.total, rate, left)
-
-
-def _summary(shard: int, rows: tuple[int, int], pool: EncoderPool, seconds: float, failed: int, truncated: int) -> None:
-    """Log the time spent on reading, forward passes and writing, and the numbers of failed images and cut captions."""
-    spent = pool.seconds
-    log.info(
-        "shard %d: %d images, %d captions, %d rows forward in %.1f s (%.1f rows/s): "
-        "read %.1f s, forward %.1f s, write and the rest %.1f s",
-        *(shard, *rows, pool.forwarded, seconds, sum(rows) / max(seconds, 1e-9)),
-        *(spent["read"], spent["forward"], max(0.0, seconds - sum(spent.values()))),
-    )
-    if failed or truncated:
-        log.info("shard %d: %d images failed, %d captions cut to the model's context", shard, failed, truncated)
 
 
 @stage("embeddings", version="2", unhashed=("path",), resumes=True)

@@ -28,6 +28,8 @@ class Runtime(BaseModel):
     store: Path
     device: str = "auto"
     embed_batch_size: int | Literal["auto"] = "auto"
+    decoders: Literal["auto", "threads", "processes"] = "auto"
+    cores: int | None = None  #: cores that decode for this task; None: all
     force: bool = False
     progress: bool = True  #: draw progress bars
 
@@ -88,20 +90,29 @@ class Stage:
 
         After a failure that may be transient, the body is run again a few times: see `tasks.transient`.
         """
-        at = self.address(**arguments)
+        return tried_again(lambda: self.place(runtime, arguments, self.body), self.address(**arguments).path)
 
-        def made() -> Dataset:
-            return materialize(
-                runtime.store,
-                at,
-                lambda out: self.body(out, **arguments, runtime=runtime),
-                volatile=self.volatile,
-                resumes=self.resumes,
-                force=runtime.force,
-                machine=machine(runtime.device if self.on_device else "cpu", self.threads),
-            )
+    def place(
+        self,
+        runtime: Runtime,
+        arguments: dict[str, Any],
+        body: Callable[..., int],
+        share: Callable[[], float] = lambda: 1.0,
+    ) -> Dataset:
+        """Do what `make` does, once, with another body; for stages that make several datasets together.
 
-        return tried_again(made, at.path)
+        share: the part of the time of `body` that this dataset took, asked for when `body` has ended.
+        """
+        return materialize(
+            runtime.store,
+            self.address(**arguments),
+            lambda out: body(out, **arguments, runtime=runtime),
+            volatile=self.volatile,
+            resumes=self.resumes,
+            force=runtime.force,
+            machine=machine(runtime.device if self.on_device else "cpu", self.threads),
+            share=share,
+        )
 
 
 def _stage_named(module: str, name: str) -> Stage:

@@ -1,350 +1,464 @@
-"""Embedding of images and captions in batches: workers run the model while threads decode ahead. Both are timed.
+"""The images and the captions of a shard in batches, for the models of a feed. Rows keep their place.
 
-Decoding runs in threads, because Pillow releases the interpreter's lock (134 images/s of 640 x 480 pixels on one core,
-277 on two cores). Processes would have to send the pixels back. There is one worker per GPU. A CPU has one worker per
-core, each with one thread. A single worker that splits every operation over all cores would wait at each operation for
-the core that is decoding (ViT-B-32, two cores, float32: 13.2 images/s instead of 16.2). No batch crosses the end of a
-chunk of rows, so a shard that is resumed at a chunk runs the same batches as an uninterrupted shard.
+Only the first of equal rows is encoded. No batch crosses the end of a chunk of rows, so a shard that is resumed at a
+chunk runs the same batches as an uninterrupted shard.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-import os
 import queue
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vlm.encoder import is_out_of_memory
+from vlm.decoders import Causes, Decoded, Work, rows_of
+from vlm.encoder import is_out_of_memory, prepared
+from vlm.feed import Array, Feed, Later
 from vlm.pictures import MAX_PIXELS, DecodeError, decode
 
 if TYPE_CHECKING:
-    from vlm.encoder import Encoder
+    import torch
+
+    from vlm.encoder import Encoder, Tokens
 
 log = logging.getLogger("bridgescope")
 
-Array = np.ndarray[Any, np.dtype[np.float32]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
-#: Images per batch by default. On a CPU, more than 16 images per core gain nothing. A GPU needs many images.
-CPU_BATCH, GPU_BATCH = 16, 256
 CAPTIONS_PER_IMAGE = 4  # captions have fewer tokens than images have patches, so a batch holds 4 times as many
+BLOCK = 16  # pictures that a decoding thread or process decodes at a time
+WRITTEN_LATER = 64  # batches whose rows wait to be written
 
 
-def devices(device: str) -> list[str]:
-    """The devices that a study's `device` means: "auto" and "cuda" mean every GPU, any other name one device."""
-    import torch
+class Room:
+    """The largest number of rows that a model runs at a time. It is halved when a device's memory runs out."""
 
-    count = torch.cuda.device_count()
-    return [f"cuda:{number}" for number in range(count)] if device in ("auto", "cuda") and count > 1 else [device]
-
-
-class Later(NamedTuple):
-    """A stand-in for a future: the work is done when its result is asked for."""
-
-    work: Callable[[], Any]
-
-    def result(self) -> Any:
-        """Do the work and return its result."""
-        return self.work()
-
-
-class EncoderPool:
-    """Worker threads that run encoders, and threads that decode pictures for them. The pool is a context manager.
-
-    Args:
-        encoders: one per device. A single one on a CPU is shared by as many workers as torch has threads.
-        batch_size: images per batch, or "auto". A batch of captions holds four times as many captions.
-    """
-
-    def __init__(self, encoders: Sequence[Encoder], batch_size: int | str = "auto") -> None:
-        import torch
-
-        self._threads = torch.get_num_threads()
-        on_cpu = all(encoder.device == "cpu" for encoder in encoders)
-        shared = self._threads if on_cpu and len(encoders) == 1 else 1
-        self.encoders = [encoder for encoder in encoders for _ in range(shared)]
-        self.batch_size = (CPU_BATCH if on_cpu else GPU_BATCH) if batch_size == "auto" else int(batch_size)
-        self.forwarded = 0  #: rows that went through a model
-        #: mean seconds per worker: `read` in decoding or waiting for it, `forward` in the model
-        self.seconds = {"read": 0.0, "forward": 0.0}
-        self._lock = threading.Lock()
-        self._idle: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
-        for encoder in self.encoders:
-            self._idle.put(encoder)
-        self._one_thread_each = on_cpu and len(self.encoders) > 1
-        #: When workers fill every core, decoding ahead gains nothing. More threads than cores evict each other from the
-        #: caches and wait for the interpreter's lock (EfficientNet-Lite0 on two cores fell to a quarter of its speed).
-        self._decode_ahead = not on_cpu or len(self.encoders) < (os.cpu_count() or 1)
-        self._forward = ThreadPoolExecutor(len(self.encoders), thread_name_prefix="forward")
-        self._decode = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
-
-    def __enter__(self) -> EncoderPool:
-        import torch
-
-        if self._one_thread_each:  # threads that start later inherit this number
-            torch.set_num_threads(1)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        import torch
-
-        self._forward.shutdown(cancel_futures=True)
-        self._decode.shutdown(cancel_futures=True)
-        torch.set_num_threads(self._threads)
-
-    def decode(self, work: Callable[[], Any]) -> Future[Any] | Later:
-        """Run some work in a decoding thread. Without decoding ahead, the worker that wants the result does."""
-        return self._decode.submit(work) if self._decode_ahead else Later(work)
-
-    def forward(self, work: Callable[[Encoder], Array]) -> Future[Array]:
-        """Run some work on the encoder of the next free worker. Work begins in the order of the calls of `forward`."""
-        return self._forward.submit(self._with_encoder, work)
-
-    def _with_encoder(self, work: Callable[[Encoder], Array]) -> Array:
-        encoder = self._idle.get()
-        try:
-            return work(encoder)
-        finally:
-            self._idle.put(encoder)
-
-    def spent(self, part: str, since: float, rows: int = 0) -> None:
-        """Add the seconds since `since` to `seconds[part]`, and `rows` to `forwarded`."""
-        with self._lock:
-            self.seconds[part] += (time.perf_counter() - since) / len(self.encoders)
-            self.forwarded += rows
-
-
-class _Batch(NamedTuple):
-    rows: Ints  #: row numbers in the shard, all in one chunk
-    result: Future[Array]
-
-
-class _Batches(ABC):
-    """The rows of a shard in batches. The pool's workers run batches before the caller of `encode` asks for them.
-
-    Args:
-        first_of: int64 [n]: for each row, the number of the first row with the same content. For most rows this is the
-            row itself. Only first rows are encoded.
-        earlier: a function from row numbers to float32 embeddings. It is called for rows of earlier chunks that later
-            rows repeat.
-        chunk: rows per call of `encode`; no batch crosses the end of a chunk.
-        done: called with the number of rows whenever rows are finished.
-    """
-
-    def __init__(
-        self,
-        pool: EncoderPool,
-        first_of: Ints,
-        earlier: Callable[[Ints], Array],
-        chunk: int = 1024,
-        done: Callable[[int], object] = lambda rows: None,
-    ) -> None:
-        self.pool, self.first_of, self.earlier, self.chunk, self.done = pool, first_of, earlier, chunk, done
-        self.dim = pool.encoders[0].dim
-        self.largest = pool.batch_size  #: largest number of rows in a batch; shrinks if memory runs out
-        self._waiting: deque[_Batch] = deque()
-        self._source: Iterator[_Batch] | None = None
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
         self._lock = threading.Lock()
 
-    @abstractmethod
-    def _batches(self, start: int) -> Iterator[_Batch]:
-        """Submit batches to the pool, from row `start` on, in the order of chunks."""
-
-    def encode(self, start: int, stop: int) -> Array:
-        """Embeddings of rows start to stop: float32 [stop - start, dim], NaN for an image that is missing or broken.
-
-        Call it once per chunk, in order; the first call may be for any chunk.
-        """
-        if self._source is None:
-            self.done(start)
-            self._source = self._batches(start)
-        out = np.full((stop - start, self.dim), np.nan, np.float32)
-        while self._fill() and self._waiting[0].rows[0] < stop:
-            batch = self._waiting.popleft()
-            out[batch.rows - start] = batch.result.result()
-            self.done(len(batch.rows))
-        first = self.first_of[start:stop]
-        here = np.flatnonzero((first != np.arange(start, stop)) & (first >= start))
-        before = np.flatnonzero(first < start)
-        out[here] = out[first[here] - start]
-        if len(before):
-            out[before] = self.earlier(first[before])
-        self.done(len(here) + len(before))
-        return out
-
-    def _size(self, most: int) -> int:
-        """Rows per batch, at most `most`. A small shard is divided evenly, to keep all workers busy."""
-        return max(1, min(most, -(-len(self.first_of) // len(self.pool.encoders))))
-
-    def _fill(self) -> bool:
-        """Submit batches until three per worker are waiting, or none is left. Returns whether a batch is waiting."""
-        assert self._source is not None
-        while len(self._waiting) < 3 * len(self.pool.encoders):
-            batch = next(self._source, None)
-            if batch is None:
-                break
-            self._waiting.append(batch)
-        return bool(self._waiting)
-
-    def _forward(self, encoder: Encoder, rows: int, run: Callable[[slice], Array]) -> Array:
-        """Run rows through the model. A batch that does not fit the device is halved, and so are all later batches."""
-        began = time.perf_counter()
+    def run(self, device: str, rows: int, part: Callable[[slice], Array], dim: int) -> Array:
+        """Rows 0 to `rows` by as many calls of `part` as are needed: float32 [rows, dim]."""
         parts: list[Array] = []
         at = 0
         while at < rows:
-            size = min(self.largest, rows - at)
+            size = min(self.rows, rows - at)
             try:
-                parts.append(run(slice(at, at + size)))
+                parts.append(part(slice(at, at + size)))
             except Exception as error:
                 if size == 1 or not is_out_of_memory(error):
                     raise
-                self._shrink(encoder.device, size)
+                self._halve(device, size)
                 continue
             at += size
-        self.pool.spent("forward", began, rows)
-        return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
+        return np.concatenate(parts) if parts else np.empty((0, dim), np.float32)
 
-    def _shrink(self, device: str, size: int) -> None:
+    def _halve(self, device: str, size: int) -> None:
         import torch
 
         with self._lock:
-            if size <= self.largest:  # otherwise another worker has already halved `largest`
-                self.largest = size // 2
-                log.warning("%s: out of memory with %d rows a batch: going on with %d", device, size, self.largest)
+            if size <= self.rows:  # otherwise another worker has already halved it
+                self.rows = size // 2
+                log.warning("%s: out of memory with %d rows a batch: going on with %d", device, size, self.rows)
         if device.startswith("cuda"):
             torch.cuda.empty_cache()  # so that the smaller batch gets contiguous memory
 
 
-class ImageBatches(_Batches):
-    """Encodes the images of a shard. `read(start)` yields their bytes from row `start` on, None for a missing image.
+def _size(feed: Feed, most: int, rows: int) -> int:
+    """Rows per batch, at most `most`. A small shard is divided evenly, to keep all workers busy."""
+    return max(1, min(most, -(-rows // feed.workers)))
 
-    An image of more than `max_pixels` fails like an image that cannot be decoded.
+
+def _repeated(out: Array, start: int, first_of: Ints, earlier: Callable[[Ints], Array]) -> int:
+    """Fill the rows of a chunk that repeat an earlier row. Returns their number.
+
+    out: rows of the chunk that begins at row `start` of the shard, float32 [n, dim]
+    """
+    first = first_of[start : start + len(out)]
+    here = np.flatnonzero((first != np.arange(start, start + len(out))) & (first >= start))
+    before = np.flatnonzero(first < start)
+    out[here] = out[first[here] - start]
+    if len(before):
+        out[before] = earlier(first[before])
+    return len(here) + len(before)
+
+
+class Target:
+    """A model of a feed that embeds the images of a shard.
+
+    Args:
+        number: of the encoder in the feed.
+        start: the first row to embed, the start of a chunk. The rows before were embedded by an interrupted call.
+        earlier: a function from row numbers to float32 embeddings. It is called for rows of earlier chunks that later
+            rows repeat.
+        done: called with a number of rows whenever rows are finished.
+    """
+
+    def __init__(
+        self, number: int, start: int, earlier: Callable[[Ints], Array], done: Callable[[int], object] = lambda _: None
+    ) -> None:
+        self.number, self.start, self.earlier, self.done = number, start, earlier, done
+        self.error: Exception | None = None  #: set when the model failed; the others go on
+        self.failures: dict[int, tuple[str, str]] = {}  #: {first row with these bytes: (cause, detail)}, of this call
+        self.seconds = 0.0  #: that workers spent on the images of this model
+
+
+class _Batch(NamedTuple):
+    rows: Ints  #: row numbers in the shard, all in one chunk
+    result: Future[dict[int, Array | Exception]]  #: by position of the target
+
+
+class Images:
+    """Encodes the images of a shard with several models, in one pass.
+
+    Args:
+        feed: entered as a context manager.
+        read: `read(start)` yields the bytes of images from row `start` on, None for a missing image.
+        first_of: int64 [n]: for each row, the number of the first row with the same content. For most rows this is the
+            row itself. Only first rows are encoded.
+        targets: the models.
+        max_pixels: an image of more pixels fails like an image that cannot be decoded.
+        chunk: rows of a chunk.
     """
 
     def __init__(
         self,
-        pool: EncoderPool,
+        feed: Feed,
         read: Callable[[int], Iterator[bytes | None]],
         first_of: Ints,
-        earlier: Callable[[Ints], Array],
+        targets: Sequence[Target],
         max_pixels: int = MAX_PIXELS,
-        **options: Any,
+        chunk: int = 1024,
     ) -> None:
-        super().__init__(pool, first_of, earlier, **options)
-        self.read, self.max_pixels = read, max_pixels
-        self._failures: dict[int, DecodeError] = {}  # of this call, by the first row with the same bytes
+        self.feed, self.read, self.first_of, self.targets = feed, read, first_of, list(targets)
+        self.max_pixels, self.chunk = max_pixels, chunk
+        self._rooms = [Room(feed.batch_size) for _ in self.targets]
 
-    def failures(self, rows: Sequence[int]) -> dict[int, tuple[str, str]]:
-        """{row: (cause, detail)} of those of the failed rows whose bytes are in the shard.
+    def chunks(self) -> Generator[tuple[int, int, list[Array | None]], None, None]:
+        """Yield (start, stop, rows of each target) of each chunk that some target needs, in order.
 
-        Rows that an interrupted call has encoded are decoded again, which gives their cause.
+        The rows are float32 [stop - start, dim], NaN for an image that is missing or broken; None for a target that
+        has embedded the chunk before, or has failed.
         """
-        found: dict[int, tuple[str, str]] = {}
-        for row in rows:
-            first = int(self.first_of[row])
-            if first not in self._failures and (data := next(self.read(first))) is not None:
-                self._prepared(first, data)
-                self._failures.setdefault(first, DecodeError("failed in an interrupted run"))
-            if first in self._failures:
-                found[row] = (self._failures[first].cause, self._failures[first].detail)
-        return found
-
-    def _batches(self, start: int) -> Iterator[_Batch]:
-        stream = self.read(start)
-        size = self._size(self.pool.batch_size)
-        for begin in range(start, len(self.first_of), self.chunk):
-            fresh: list[tuple[int, Future[Any] | Later]] = []
-            end = min(begin + self.chunk, len(self.first_of))
-            for row in range(begin, end):
-                data = next(stream)
-                if data is not None and self.first_of[row] == row:
-                    fresh.append((row, self.pool.decode(functools.partial(self._prepared, row, data))))
-                if fresh and (len(fresh) == size or row == end - 1):
-                    yield self._batch(fresh)
-                    fresh = []
-
-    def _prepared(self, row: int, data: bytes) -> Any:
-        """The input of the model for an image. None if the image fails: its row stays NaN and its cause is kept."""
+        batches: queue.Queue[_Batch | Exception | None] = queue.Queue(WRITTEN_LATER)
+        stop = threading.Event()
+        reader = threading.Thread(target=self._submit_all, args=(batches, stop), name="read")
+        reader.start()
+        begun: list[_Batch] = []
         try:
-            return self.pool.encoders[0].prepared(decode(data, self.max_pixels))
-        except DecodeError as error:
-            self._failures[row] = error
+            for target in self.targets:
+                target.done(target.start)
+            batch = self._next(batches, begun)
+            for start in range(self._first(), len(self.first_of), self.chunk):
+                end = min(start + self.chunk, len(self.first_of))
+                out = [self._empty(target, start, end) for target in self.targets]
+                while batch is not None and batch.rows[0] < end:
+                    self._place(batch, out, start)
+                    batch = self._next(batches, begun)
+                for target, rows in zip(self.targets, out, strict=True):
+                    if rows is not None and target.error is None:
+                        target.done(_repeated(rows, start, self.first_of, target.earlier))
+                yield start, end, [o if t.error is None else None for t, o in zip(self.targets, out, strict=True)]
+                if all(target.error is not None for target in self.targets):
+                    return
+        finally:
+            stop.set()
+            reader.join()
+            while not batches.empty():
+                left = batches.get()
+                begun += [left] if isinstance(left, _Batch) else []
+            for each in begun:  # their workers use the slots
+                each.result.exception()
+
+    def _first(self) -> int:
+        return min(target.start for target in self.targets)
+
+    def _empty(self, target: Target, start: int, end: int) -> Array | None:
+        if target.start > start or target.error is not None:
             return None
+        return np.full((end - start, self.feed.encoders[target.number].dim), np.nan, np.float32)
 
-    def _batch(self, fresh: list[tuple[int, Future[Any] | Later]]) -> _Batch:
-        def work(encoder: Encoder) -> Array:
+    def _next(self, batches: queue.Queue[_Batch | Exception | None], begun: list[_Batch]) -> _Batch | None:
+        batch = batches.get()
+        if isinstance(batch, Exception):
+            raise batch
+        begun[:] = [each for each in begun if not each.result.done()]
+        begun += [] if batch is None else [batch]
+        return batch
+
+    def _place(self, batch: _Batch, out: list[Array | None], start: int) -> None:
+        """Put the rows of a batch into the rows of its chunk."""
+        for place, found in batch.result.result().items():
+            target, rows = self.targets[place], out[place]
+            if isinstance(found, Exception):
+                target.error = target.error or found
+            elif rows is not None:
+                rows[batch.rows - start] = found
+                target.done(len(batch.rows))
+
+    # In the reading thread
+
+    def _submit_all(self, batches: queue.Queue[_Batch | Exception | None], stop: threading.Event) -> None:
+        """Put every batch into the queue, then None; or an error that ended the reading."""
+        last: Exception | None = None
+        try:
+            for batch in self._batches(stop):
+                _put(batches, batch, stop)
+        except Exception as error:
+            last = error
+        _put(batches, last, stop)
+
+    def _batches(self, stop: threading.Event) -> Iterator[_Batch]:
+        """Submit batches, from the first row that is needed on, in the order of chunks."""
+        first, total = self._first(), len(self.first_of)
+        size = _size(self.feed, self.feed.batch_size, total)
+        stream = self.read(first)
+        for begin in range(first, total, self.chunk):
+            end = min(begin + self.chunk, total)
+            is_first = (self.first_of[begin:end] == np.arange(begin, end)).tolist()
+            opened: _Open | None = None
+            for row in range(begin, end, BLOCK):
+                with self.feed.timed("read"):
+                    given = list(islice(stream, min(BLOCK, end - row)))
+                flags = is_first[row - begin : row - begin + len(given)]
+                fresh = [(row + n, data) for n, data in enumerate(given) if data is not None and flags[n]]
+                while fresh:
+                    if opened is None:
+                        slot = self.feed.take(stop)
+                        if slot is None:
+                            return
+                        opened = _Open(slot, size)
+                    fresh = opened.add(fresh)
+                    self._decode(opened)
+                    if opened.is_full:
+                        yield self._submit(opened, begin)
+                        opened = None
+            if opened is not None:
+                yield self._submit(opened, begin)
+
+    def _decode(self, opened: _Open) -> None:
+        """Submit the pictures that no decoder has yet, if they are a block or the last of the batch."""
+        if len(opened.data) >= BLOCK or opened.is_full:
+            work = Work(opened.slot, opened.places(), opened.data, self.max_pixels)
+            opened.decoding.append(self.feed.decode(work))
+            opened.data = []
+
+    def _submit(self, opened: _Open, chunk: int) -> _Batch:
+        if opened.data:
+            opened.size = len(opened.rows)
+            self._decode(opened)
+        wanted = [place for place, target in enumerate(self.targets) if target.start <= chunk]
+        rows = np.array(opened.rows, np.int64)
+        return _Batch(rows, self.feed.forward(lambda: self._run(opened, rows, wanted)))
+
+    # In a worker
+
+    def _run(self, opened: _Open, rows: Ints, wanted: list[int]) -> dict[int, Array | Exception]:
+        """Embed a batch with each of the wanted targets."""
+        try:
+            failures: dict[int, Causes] = {}
             began = time.perf_counter()
-            pixels = [future.result() for _, future in fresh]
-            self.pool.spent("read", began)
-            sound = [place for place, picture in enumerate(pixels) if picture is not None]
-            out = np.full((len(fresh), self.dim), np.nan, np.float32)
-            out[sound] = self._forward(
-                encoder,
-                len(sound),
-                lambda part: encoder.encode_pixels(encoder.collate([pixels[place] for place in sound[part]])),
-            )
-            return out
+            for each in opened.decoding:
+                failures.update(each.result().failures)
+            if self.feed.decode_ahead:
+                self.feed.spent("wait", time.perf_counter() - began)
+            found: dict[int, Array | Exception] = {}
+            for place in wanted:
+                if self.targets[place].error is None:
+                    try:
+                        found[place] = self._embed(place, opened.slot, rows, failures)
+                    except Exception as error:
+                        found[place] = error
+            return found
+        finally:
+            self.feed.release(opened.slot)
 
-        return _Batch(np.array([row for row, _ in fresh], np.int64), self.pool.forward(work))
+    def _embed(self, place: int, slot: int, rows: Ints, failures: dict[int, Causes]) -> Array:
+        target, began = self.targets[place], time.perf_counter()
+        encoder, view = self.feed.encoders[target.number], self.feed.view_of[target.number]
+        failed = {at: cause for at, causes in failures.items() if (cause := causes.get(None) or causes.get(view))}
+        target.failures.update({int(rows[at]): cause for at, cause in failed.items()})
+        inputs = self.feed.slot(slot)[view]
+        sound = [at for at in range(len(rows)) if at not in failed]
+        inputs = rows_of(inputs, sound if failed else slice(0, len(rows)))
+
+        def part(some: slice) -> Array:
+            return self.feed.rows(encoder.pixel_features, rows_of(inputs, some), "pictures")
+
+        found = self._rooms[place].run(encoder.device, len(sound), part, encoder.dim)
+        self.feed.spent("forward", 0.0, len(sound))
+        target.seconds += time.perf_counter() - began  # of several workers, so a few additions may be lost
+        if not failed:
+            return found
+        out = np.full((len(rows), encoder.dim), np.nan, np.float32)
+        out[sound] = found
+        return out
 
 
-class TextBatches(_Batches):
-    """Encodes the captions of a shard; each chunk is sorted by length, shortest first, so that there is little padding.
+def causes_of(
+    feed: Feed,
+    target: Target,
+    read: Callable[[int], Iterator[bytes | None]],
+    first_of: Ints,
+    rows: Sequence[int],
+    max_pixels: int = MAX_PIXELS,
+) -> dict[int, tuple[str, str]]:
+    """{row: (cause, detail)} of those of a target's failed rows whose bytes are in the shard.
 
-    `captions(start, stop)` returns a range of the captions.
+    Rows that an interrupted call has encoded are decoded again, which gives their cause.
+    """
+    found: dict[int, tuple[str, str]] = {}
+    resize = feed.encoders[target.number].pixels.resize
+    for row in rows:
+        first = int(first_of[row])
+        if first not in target.failures and (data := next(read(first))) is not None:
+            target.failures[first] = ("failed in an interrupted run", "")
+            try:
+                prepared(resize, decode(data, max_pixels))
+            except DecodeError as error:
+                target.failures[first] = (error.cause, error.detail)
+        if first in target.failures:
+            found[row] = target.failures[first]
+    return found
+
+
+class _Open:
+    """A batch that is being filled."""
+
+    def __init__(self, slot: int, size: int) -> None:
+        self.slot, self.size = slot, size
+        self.rows: list[int] = []
+        self.data: list[bytes] = []  # of the last rows, which no decoder has yet
+        self.decoding: list[Future[Decoded] | Later] = []
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.rows) == self.size
+
+    def add(self, given: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+        """Add (row, bytes) of pictures as far as there is room. Returns the others."""
+        room = self.size - len(self.rows)
+        self.rows += [row for row, _ in given[:room]]
+        self.data += [data for _, data in given[:room]]
+        return given[room:]
+
+    def places(self) -> list[int]:
+        """Places in the slot of the pictures that no decoder has yet."""
+        return list(range(len(self.rows) - len(self.data), len(self.rows)))
+
+
+def _put(batches: queue.Queue[Any], item: object, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            return batches.put(item, timeout=0.2)
+        except queue.Full:
+            continue
+
+
+class _Encoding(NamedTuple):
+    rows: Ints
+    result: Future[Array]
+
+
+class Texts:
+    """Encodes the captions of a shard with one model. Each chunk is sorted by length, so that there is little padding.
+
+    Captions are tokenized ahead, in a thread of their own. The arguments are those of `Images`, and
+
+        captions: a function from (start, stop) to a range of the captions.
+        start: the first row to embed, the start of a chunk.
     """
 
     def __init__(
         self,
-        pool: EncoderPool,
+        feed: Feed,
+        encoder: Encoder,
         captions: Callable[[int, int], list[str]],
         first_of: Ints,
         earlier: Callable[[Ints], Array],
-        **options: Any,
+        start: int = 0,
+        chunk: int = 1024,
+        done: Callable[[int], object] = lambda _: None,
     ) -> None:
-        super().__init__(pool, first_of, earlier, **options)
-        self.captions = captions
-        self.largest = CAPTIONS_PER_IMAGE * pool.batch_size
-        self._start: int | None = None
+        self.feed, self.encoder, self.captions = feed, encoder, captions
+        self.first_of, self.earlier, self.start, self.chunk, self.done = first_of, earlier, start, chunk, done
+        self._room = Room(CAPTIONS_PER_IMAGE * feed.batch_size)
         self._too_long = np.zeros(len(first_of), dtype=bool)
 
-    def _batches(self, start: int) -> Iterator[_Batch]:
-        self._start = start
-        size = self._size(CAPTIONS_PER_IMAGE * self.pool.batch_size)
-        for begin in range(start, len(self.first_of), self.chunk):
-            end = min(begin + self.chunk, len(self.first_of))
-            rows = begin + np.flatnonzero(self.first_of[begin:end] == np.arange(begin, end))
-            if not len(rows):
+    def chunks(self) -> Iterator[tuple[int, int, Array]]:
+        """Yield (start, stop, rows) of each chunk, in order; the rows are float32 [stop - start, dim]."""
+        self.done(self.start)
+        source = self._batches()
+        waiting: deque[_Encoding] = deque()
+        for start in range(self.start, len(self.first_of), self.chunk):
+            end = min(start + self.chunk, len(self.first_of))
+            out = np.empty((end - start, self.encoder.dim), np.float32)
+            while self._ahead(source, waiting) and waiting[0].rows[0] < end:
+                batch = waiting.popleft()
+                out[batch.rows - start] = batch.result.result()
+                self.done(len(batch.rows))
+            self.done(_repeated(out, start, self.first_of, self.earlier))
+            yield start, end, out
+
+    def _ahead(self, source: Iterator[_Encoding], waiting: deque[_Encoding]) -> bool:
+        """Submit batches until three per worker are waiting, or none is left. Returns whether a batch is waiting."""
+        while len(waiting) < 3 * self.feed.workers:
+            batch = next(source, None)
+            if batch is None:
+                break
+            waiting.append(batch)
+        return bool(waiting)
+
+    def _batches(self) -> Iterator[_Encoding]:
+        """Submit batches in the order of chunks, shortest captions first. The next chunk is tokenized meanwhile."""
+        size = _size(self.feed, CAPTIONS_PER_IMAGE * self.feed.batch_size, len(self.first_of))
+        starts = iter(range(self.start, len(self.first_of), self.chunk))
+        ahead: deque[Future[tuple[Ints, Tokens | None]]] = deque()
+        while True:
+            while len(ahead) < 2 and (start := next(starts, None)) is not None:
+                ahead.append(self.feed.tokenize(functools.partial(self._tokens, start)))
+            if not ahead:
+                return
+            rows, tokens = ahead.popleft().result()
+            if tokens is None:
                 continue
-            given = self.captions(begin, end)
-            tokens = self.pool.encoders[0].tokenize([given[row - begin] for row in rows])
-            self._too_long[rows] = tokens.truncated.numpy()
             for places in tokens.by_length().split(size):
-                yield self._batch(rows[places.numpy()], tokens.batch(places))
+                yield self._submit(rows[places.numpy()], tokens.batch(places))
 
-    def _batch(self, rows: Ints, inputs: dict[str, Any]) -> _Batch:
-        def work(encoder: Encoder) -> Array:
-            def run(part: slice) -> Array:
-                return encoder.encode_tokens({name: values[part] for name, values in inputs.items()})
+    def _tokens(self, start: int) -> tuple[Ints, Tokens | None]:
+        """(rows of a chunk that repeat no other, their tokens or None if there are none)."""
+        end = min(start + self.chunk, len(self.first_of))
+        rows = start + np.flatnonzero(self.first_of[start:end] == np.arange(start, end))
+        if not len(rows):
+            return rows, None
+        given = self.captions(start, end)
+        tokens = self.encoder.tokenize([given[row - start] for row in rows])
+        self._too_long[rows] = tokens.truncated.numpy()
+        return rows, tokens
 
-            return self._forward(encoder, len(rows), run)
+    def _submit(self, rows: Ints, inputs: dict[str, torch.Tensor]) -> _Encoding:
+        def part(some: slice) -> Array:
+            return self.feed.rows(self.encoder.token_features, rows_of(inputs, some), "captions")
 
-        return _Batch(rows, self.pool.forward(work))
+        def work() -> Array:
+            found = self._room.run(self.encoder.device, len(rows), part, self.encoder.dim)
+            self.feed.spent("forward", 0.0, len(rows))
+            return found
+
+        return _Encoding(rows, self.feed.forward(work))
 
     def truncated(self) -> int:
         """Number of captions of the whole shard that are longer than the model's context. Captions that an interrupted
         call has encoded are tokenized again, not encoded again."""
-        before = len(self.first_of) if self._start is None else self._start
-        for begin in range(0, before, self.chunk):
-            end = min(begin + self.chunk, before)
-            tokens = self.pool.encoders[0].tokenize(self.captions(begin, end))
+        for begin in range(0, self.start, self.chunk):
+            end = min(begin + self.chunk, self.start)
+            tokens = self.encoder.tokenize(self.captions(begin, end))
             self._too_long[begin:end] = tokens.truncated.numpy()
         return int(self._too_long[self.first_of].sum())

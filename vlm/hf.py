@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vlm import hub
 from vlm.checkpoint import OPEN_CLIP, TRANSFORMERS, CheckpointError, file_hashes, library_versions, weight_files
 from vlm.encoder import Encoder, Tokens, resolve_device
+from vlm.pixels import of_processor
 from vlm.spec import Spec, SpecError
 from vlm.text_ends import end_texts, stated_settings
 from vlm.thin import BILINEAR, Crop, bounded, centre, squashed, unchanged
@@ -84,6 +85,7 @@ class HFEncoder(Encoder):
         self.model.requires_grad_(False)
         self.image_processor, self.tokenizer = image_processor, tokenizer
         self.bounded = _bounded(image_processor)
+        self.pixels = of_processor(image_processor, self.preprocess, self.bounded)
         positions = getattr(model.config.text_config, "max_position_embeddings", family.context)
         self.context = min(int(tokenizer.model_max_length), int(positions))
         self.lower = family.lower and tokenizer.init_kwargs.get("do_lower_case") is not False
@@ -111,13 +113,6 @@ class HFEncoder(Encoder):
         values = {name: given[name][0] for name in self.image_processor.model_input_names}
         return values if len(values) > 1 else values["pixel_values"]
 
-    def collate(self, pictures: Sequence[Any]) -> Any:
-        import torch
-
-        if not isinstance(pictures[0], dict):
-            return torch.stack(list(pictures))
-        return {name: torch.stack([picture[name] for picture in pictures]) for name in pictures[0]}
-
     def image_features(self, batch: Any) -> torch.Tensor:
         import torch
 
@@ -127,7 +122,7 @@ class HFEncoder(Encoder):
         moved = {name: values.to(self.device) for name, values in inputs.items()}
         moved["pixel_values"] = moved["pixel_values"].to(self.dtype)
         with torch.inference_mode():
-            return pooled(self.model.get_image_features(**moved)).float().cpu()
+            return pooled(self.model.get_image_features(**moved)).float()
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         import torch
@@ -167,7 +162,7 @@ class HFEncoder(Encoder):
             seen = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()
             moved["attention_mask"] = seen.expand(rows, 1, width, width)
         with torch.inference_mode():
-            return pooled(self.model.get_text_features(**moved)).float().cpu()
+            return pooled(self.model.get_text_features(**moved)).float()
 
 
 def _bounded(processor: Any) -> Callable[[Image.Image], Image.Image]:

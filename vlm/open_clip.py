@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vlm import hub
 from vlm.checkpoint import OPEN_CLIP, TRANSFORMERS, CheckpointError, file_hashes, library_versions, weight_files
 from vlm.encoder import Encoder, Tokens, resolve_device
+from vlm.pixels import of_transform
 from vlm.spec import LOCAL_DIR, Spec, SpecError
 from vlm.text_ends import end_texts
 from vlm.thin import BICUBIC, BILINEAR, Crop, centre, fitted, squashed, unchanged
+from vlm.words import remembering
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +71,9 @@ class OpenClipEncoder(Encoder):
         self.device, self.dtype = device, getattr(torch, dtype)
         self.model = model.to(device=device, dtype=self.dtype).eval()
         self.model.requires_grad_(False)
-        self.transform, self.tokenizer = transform, tokenizer
+        self.transform, self.tokenizer = transform, remembering(tokenizer)
         self.bounded = _bounded(getattr(model.visual, "preprocess_cfg", {}))
+        self.pixels = of_transform(transform, self.preprocess, self.bounded)
         self.text_length = exact_text_length(model)
         self.channels_last = device == "cpu" and is_convolutional(model.visual)
         if self.channels_last:  # channels-last is three times as fast
@@ -96,7 +99,7 @@ class OpenClipEncoder(Encoder):
             return torch.empty(0, self.dim)
         with torch.inference_mode():
             if not self.channels_last:
-                return self.model.encode_image(batch.to(device=self.device, dtype=self.dtype)).float().cpu()
+                return self.model.encode_image(batch.to(device=self.device, dtype=self.dtype)).float()
             parts = batch.to(dtype=self.dtype, memory_format=torch.channels_last).split(CACHE_BATCH)
             return torch.cat([self.model.encode_image(part).float() for part in parts])
 
@@ -128,8 +131,8 @@ class OpenClipEncoder(Encoder):
         causal = getattr(tower, "attn_mask", None) is not None
         with torch.inference_mode():
             if self.text_length and causal and ids.shape[1] < tower.attn_mask.shape[0]:
-                return causal_text_features(tower, ids).float().cpu()
-            return self.model.encode_text(ids).float().cpu()
+                return causal_text_features(tower, ids).float()
+            return self.model.encode_text(ids).float()
 
 
 def _bounded(settings: dict[str, Any]) -> Callable[[Image.Image], Image.Image]:

@@ -16,9 +16,11 @@ from sql_case import KEYS, catalog
 from analysis.label_auc import Wins, wins_of
 from analysis.names import CONCEPT_NAMES, interval, of_sae
 from analysis.tables import empty, fill
+from storage.dataset import Dataset
 from storage.rows import Rows
 from storage.statements import statement
 from tasks.analyze import _text_encoder
+from tasks.embed import load_encoder
 from tasks.stage import Runtime
 
 CAPTIONS = ["a red cat", "a red cat sleeps", "a blue dog", "a red dog"]
@@ -241,15 +243,19 @@ class Encoder:
 def test_texts_are_encoded_in_the_dtype_of_the_embeddings(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[tuple[Any, ...]] = []
 
-    def load(*arguments: Any) -> list[Encoder]:
-        loaded.append(arguments)
-        return [Encoder()]
+    def load(*arguments: Any, **options: Any) -> Encoder:
+        loaded.append((arguments, options))
+        return Encoder()
 
-    monkeypatch.setattr("tasks.embed.load_encoders", load)
-    encode = _text_encoder("hf:model@commit", "hf:model", "bfloat16", Runtime(store=tmp_path, device="cpu"))
+    monkeypatch.setattr("vlm.load", load)
+    load_encoder.cache_clear()
+    model = Dataset(path="models/m", recipe="r", digest="d", rows=1)
+    encode = _text_encoder(model, "hf:model", "bfloat16", Runtime(store=tmp_path, device="cpu"))
     assert loaded == []  # a study without words loads no model
     assert encode(["a", "bird"]) == [(1, "bfloat16"), (4, "bfloat16")]
-    assert loaded == [("hf:model@commit", "hf:model", "cpu", "bfloat16", tmp_path)]
+    assert encode(["b"]) == [(1, "bfloat16")]
+    assert loaded == [(("hf:model",), {"device": "cpu"})]  # and another loads it once
+    load_encoder.cache_clear()
 
 
 def test_the_view_of_concepts_shows_names_that_hold(tmp_path: Any) -> None:

@@ -28,15 +28,13 @@ sys.exit(main(["run", sys.argv[1], "--store", sys.argv[2]]))
 """
 DIE = "import os, signal\ndef die(): os.kill(os.getpid(), signal.SIGKILL)\n"
 IN_EMBED = """
-import tasks.embed
-write = tasks.embed.write_modality
-def dying(out, modality, rows, dim, encode, done):
-    def one_chunk(start, stop):
-        if modality == "image" and start == 1024:
-            die()
-        return encode(start, stop)
-    write(out, modality, rows, dim, one_chunk, done)
-tasks.embed.write_modality = dying
+from storage.embeddings import Writer
+write = Writer.write
+def dying(self, start, block):
+    if self.modality == "image" and start == 1024:
+        die()
+    write(self, start, block)
+Writer.write = dying
 """
 IN_TRAIN = """
 import sys, threading, time
@@ -62,14 +60,12 @@ def dying(store, at, body, **options):
 tasks.stage.materialize = dying
 """
 CHUNKS = """
-import tasks.embed
-write = tasks.embed.write_modality
-def counting(out, modality, rows, dim, encode, done):
-    def one_chunk(start, stop):
-        print("chunk", modality, start)
-        return encode(start, stop)
-    write(out, modality, rows, dim, one_chunk, done)
-tasks.embed.write_modality = counting
+from storage.embeddings import Writer
+write = Writer.write
+def counting(self, start, block):
+    print("chunk", self.modality, start)
+    write(self, start, block)
+Writer.write = counting
 """
 
 

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import CAPTIONS, build, hub_cache
 
 import vlm
+import vlm.pixels
 from storage.catalog import create_views
 from storage.checks import tell
 from storage.dataset import Dataset
@@ -35,8 +36,8 @@ from storage.sources import Dropped
 from tasks.checks import check_embeddings
 from tasks.embed import embed, load_encoders, model_identity
 from tasks.stage import Runtime
-from vlm.batches import EncoderPool, ImageBatches
-from vlm.hf import HFEncoder
+from vlm.batches import Target, causes_of
+from vlm.feed import Feed
 from vlm.pictures import MAX_PIXELS
 from vlm.precision import LOWEST_COSINE
 
@@ -111,16 +112,16 @@ def test_rows_follow_the_shard_and_failures_repeats_and_cuts_are_logged(
 
 
 def failing(only: bytes | None, error: type[Exception]) -> Callable[..., object]:
-    """A `preprocess` that fails for every picture, or only for that of the bytes `only`."""
+    """A resizing that fails for every picture, or only for that of the bytes `only`."""
     bad = None if only is None else vlm.decode(only).tobytes()
-    sound = HFEncoder.preprocess
+    sound = vlm.pixels._by_methods
 
-    def preprocess(self: HFEncoder, image: Image.Image) -> object:
-        if bad is None or image.tobytes() == bad:
+    def resize(*arguments: Image.Image) -> object:
+        if bad is None or arguments[-1].tobytes() == bad:
             raise error("sinks")
-        return sound(self, image)
+        return sound(*arguments)
 
-    return preprocess
+    return resize
 
 
 @pytest.mark.parametrize(("error", "cause"), [(KeyError, "cannot be preprocessed"), (MemoryError, "out of memory")])
@@ -132,7 +133,8 @@ def test_an_acquired_image_that_is_not_embedded_has_its_cause(
     error: type[Exception],
     cause: str,
 ) -> None:
-    monkeypatch.setattr(HFEncoder, "preprocess", failing(picture(1), error))
+    load_encoders.cache_clear()  # the steps of a model are looked up when it is loaded
+    monkeypatch.setattr("vlm.pixels._by_methods", failing(picture(1), error))
     images = [picture(0), picture(1), None, picture(2)[:60], picture(1)]
     pairs = shard(tmp_path, images, CAPTIONS)
     dataset = make(tmp_path, pairs, checkpoint)
@@ -156,18 +158,17 @@ def test_an_acquired_image_that_is_not_embedded_has_its_cause(
 
 
 def test_an_error_of_the_machine_stays_one(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HFEncoder, "preprocess", failing(None, MemoryError))
+    make(tmp_path, shard(tmp_path, [picture(0)], CAPTIONS[:1]), checkpoint)
+    monkeypatch.setattr("vlm.decoders.prepared", failing(None, MemoryError))
     with pytest.raises(MemoryError):
-        make(tmp_path, shard(tmp_path, [picture(0)], CAPTIONS[:1]), checkpoint)
+        make(tmp_path, shard(tmp_path, [picture(1)], CAPTIONS[:1], "e"), checkpoint)
 
 
 def test_the_causes_of_rows_before_an_interruption_are_found_again(checkpoint: Path) -> None:
     images = [picture(0)[:60], picture(0), b"<html>", None, picture(0)[:60]]
-    encoders = [vlm.load(f"hf:local-dir:{checkpoint}")]
-    first_of = np.array([0, 1, 2, 3, 0])
-    with EncoderPool(encoders) as pool:
-        batches = ImageBatches(pool, lambda start: iter(images[start:]), first_of, lambda rows: np.empty((0, 1)))
-        found = batches.failures([0, 2, 3, 4])
+    feed = Feed([vlm.load(f"hf:local-dir:{checkpoint}")])
+    target = Target(0, 5, lambda rows: np.empty((0, 1)))
+    found = causes_of(feed, target, lambda start: iter(images[start:]), np.array([0, 1, 2, 3, 0]), [0, 2, 3, 4])
     assert {row: cause for row, (cause, _) in found.items()} == {
         0: "corrupt image",
         2: "not an image",
@@ -179,15 +180,15 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
-import vlm.batches
 from storage.dataset import Dataset
+from storage.embeddings import Writer
 from test_embed import make
-encode = vlm.batches.ImageBatches.encode
-def dying(self, start, stop):
+write = Writer.write
+def dying(self, start, block):
     if start == 1024:
         os.kill(os.getpid(), signal.SIGKILL)
-    return encode(self, start, stop)
-vlm.batches.ImageBatches.encode = dying
+    write(self, start, block)
+Writer.write = dying
 make(Path(sys.argv[1]), Dataset(path="pairs/d", recipe="d", digest="d", rows=2100), Path(sys.argv[2]))
 """
 
@@ -251,16 +252,6 @@ def test_an_image_above_the_default_limit_is_embedded_if_the_study_allows_it(tmp
     allowed = make(tmp_path, pairs, checkpoint, max_pixels=100_000_000)
     assert read_attributes(tmp_path, allowed)["failed_rows"] == []
     assert allowed.path != refused.path
-
-
-def test_several_devices_give_the_rows_of_one(tmp_path: Path, checkpoint: Path, monkeypatch) -> None:
-    pairs = shard(tmp_path, [picture(seed) for seed in range(70)], CAPTIONS * 20)
-    one = make(tmp_path, pairs, checkpoint)
-    load_encoders.cache_clear()
-    monkeypatch.setattr("tasks.embed.devices", lambda device: ["cpu", "cpu"])
-    two = make(tmp_path, pairs, checkpoint, force=True)
-    load_encoders.cache_clear()
-    assert two.digest == one.digest
 
 
 def test_a_checkpoint_that_was_replaced_is_loaded_anew(tmp_path: Path) -> None:

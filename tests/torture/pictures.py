@@ -113,14 +113,14 @@ def embed(work: Path, limit: float) -> None:
     from storage.dataset import Dataset
     from storage.embeddings import read, read_attributes
     from storage.pairs import read_images
+    from tasks.embed import Wanted, load_encoders, model_identity
     from tasks.embed import embed as embed_stage
-    from tasks.embed import load_encoders, model_identity
     from tasks.stage import Runtime
 
     spec = f"hf:local-dir:{build('clip', work / 'clip')}"
     runtime = Runtime(store=work / "store", device="cpu", progress=False)
     identity, spec = model_identity(spec, runtime.store)
-    load_encoders(identity, spec, "cpu", "float32", runtime.store)
+    load_encoders((Wanted(identity, spec, "float32"),), "cpu", runtime.store, "auto", "auto", None)
     limit_to(limit, beside_libraries=True)
     rows = []
     for shard in (Dataset(**one) for one in json.loads((work / "shards.json").read_text())):

@@ -97,7 +97,6 @@ def test_embeddings_are_float32_of_norm_1_in_every_dtype() -> None:
 def test_nothing_in_nothing_out() -> None:
     encoder = tiny()
     assert encoder.encode_images([]).shape == encoder.encode_texts([]).shape == (0, 16)
-    assert encoder.encode_pixels(torch.empty(0, 3, 32, 32)).shape == (0, 16)
 
 
 def test_an_embedding_without_a_direction_is_an_error() -> None:

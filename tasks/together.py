@@ -1,0 +1,163 @@
+"""Makes the embeddings of several models and one shard in one pass, in which each image is decoded once.
+
+The datasets are those that the models' own jobs make, at the same addresses. So this is a short cut: a model that fails
+here is left to its own job, which reports the error.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from storage.dataset import Dataset
+from tasks.children import Watch, in_process, side_by_side
+from tasks.embed import Wanted, embed, embed_shard
+from tasks.embed_pass import Made
+from tasks.stage import Runtime
+
+log = logging.getLogger("bridgescope")
+
+Job = dict[str, Any]  # the arguments of `embed`
+
+
+def devices(device: str) -> list[str]:
+    """The devices that a study's `device` means: "auto" and "cuda" mean every GPU, any other name one device."""
+    import torch
+
+    count = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    return [f"cuda:{number}" for number in range(count)] if count > 1 else [device]
+
+
+def passes(jobs: Sequence[Job], at_once: int | None, side_by_side: int) -> list[list[Job]]:
+    """The jobs by shard, and at most `at_once` models of a shard in one pass.
+
+    If there are fewer passes than can run beside each other, the models of a shard are divided among them.
+    """
+    shards = [list(same) for _, same in groupby(sorted(jobs, key=_shard), key=_shard)]
+    found = []
+    for same in shards:
+        most = min(at_once or len(same), math.ceil(len(same) * len(shards) / max(side_by_side, len(shards))))
+        found += [same[start : start + most] for start in range(0, len(same), most)]
+    return found
+
+
+def _shard(job: Job) -> str:
+    pairs: Dataset = job["pairs"]
+    return pairs.path
+
+
+class _Pass(NamedTuple):
+    jobs: list[Job]
+    runtime: Runtime
+
+
+def embed_passes(passes: Sequence[Sequence[Job]], runtime: Runtime) -> None:
+    """Run passes: on one device in turn; with several GPUs, in one process per GPU, since threads share one lock."""
+    places = devices(runtime.device)
+    if len(places) < 2:
+        for each in passes:
+            embed_together(each, runtime)
+        return
+    waiting: SimpleQueue[list[Job]] = SimpleQueue()
+    for each in passes:
+        waiting.put(list(each))
+    share = max(1, (os.cpu_count() or 1) // len(places))
+    with ExitStack() as stack:
+        # A pool with one thread for each device: its process serves this device alone, and keeps the models.
+        pools = [stack.enter_context(side_by_side(1)) for _ in places]
+        runtimes = [runtime.model_copy(update={"device": at, "cores": share, "progress": False}) for at in places]
+        runs = [pool.submit(_serve, waiting, each) for pool, each in zip(pools, runtimes, strict=True)]
+        for run in runs:
+            run.result()
+
+
+def _serve(waiting: SimpleQueue[list[Job]], runtime: Runtime) -> None:
+    """Run passes in the process of one device, until none waits."""
+    while True:
+        try:
+            jobs = waiting.get_nowait()
+        except Empty:
+            return
+        try:
+            told = in_process(_in_child, _Pass(jobs, runtime), f"embed on {runtime.device}")
+        except Exception as error:
+            log.debug("%s: a pass failed: %s", runtime.device, error)
+            continue
+        for level, line in told:
+            log.log(level, "%s", line)
+
+
+def _in_child(job: _Pass, watch: Watch) -> list[tuple[int, str]]:
+    """Run a pass. Returns its log lines, which the process of the study prints."""
+    lines: list[tuple[int, str]] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            watch()
+            lines.append((record.levelno, record.getMessage()))
+
+    keep = Keep(logging.INFO)
+    log.addHandler(keep)
+    log.setLevel(logging.INFO)
+    try:
+        embed_together(job.jobs, job.runtime)
+    finally:
+        log.removeHandler(keep)
+    return lines
+
+
+def embed_together(jobs: Sequence[Job], runtime: Runtime) -> None:
+    """Make the datasets of some jobs of `embed` for one shard. Jobs whose dataset is complete are left out.
+
+    A dataset whose model fails stays as an interrupted call leaves it. An error that stops the pass is logged only.
+    """
+    # Locks are taken in the order of addresses: two runs whose studies list the models in another order could
+    # otherwise wait for each other.
+    ordered = sorted(jobs, key=lambda job: embed.address(**job).path)
+    outs: dict[Wanted, Path] = {}
+    made: dict[Wanted, Made | Exception] = {}
+
+    def place(left: list[Job]) -> None:
+        """Open the datasets of the jobs, one within the other, and run the pass in the innermost."""
+        if not left:
+            if outs:
+                limits = [job["max_pixels"] for job in ordered if "max_pixels" in job]
+                options = {"max_pixels": max(limits)} if limits else {}
+                pairs: Dataset = ordered[0]["pairs"]
+                made.update(zip(outs, embed_shard(pairs, outs, runtime, **options), strict=True))
+            return
+        job, rest = left[0], left[1:]
+        wanted, entered = Wanted(job["model"], job["spec"], job["dtype"]), False
+
+        def body(out: Path, **_: Any) -> int:
+            nonlocal entered
+            entered = True
+            outs[wanted] = out
+            place(rest)
+            found = made.get(wanted, RuntimeError("the pass was stopped"))
+            if isinstance(found, Exception):
+                raise found
+            return found.rows
+
+        try:
+            embed.place(runtime, job, body, lambda: _share(made, wanted))
+        except Exception as error:
+            log.debug("%s: not embedded together with other models: %s", job["spec"], error)
+        if not entered:  # another process made the dataset meanwhile, or its folder cannot be written
+            place(rest)
+
+    place(ordered)
+
+
+def _share(made: dict[Wanted, Made | Exception], wanted: Wanted) -> float:
+    """The part of the time of a pass that a model took, by the time that workers spent on each model alone."""
+    seconds = {each: found.seconds for each, found in made.items() if isinstance(found, Made)}
+    total = math.fsum(seconds.values())
+    return seconds[wanted] / total if total else 1.0
