@@ -33,7 +33,7 @@ log = logging.getLogger("bridgescope")
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 CAPTIONS_PER_IMAGE = 4  # captions have fewer tokens than images have patches, so a batch holds 4 times as many
-BLOCK = 16  # pictures that a decoding thread or process decodes at a time
+BLOCK = 32  # pictures that a decoding thread or process decodes at a time
 WRITTEN_LATER = 64  # batches whose rows wait to be written
 
 
