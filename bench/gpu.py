@@ -205,6 +205,7 @@ def training(at: Machine) -> Iterator[Row]:
             dim, width, batch, count = (at.scaled(size, 32) for size in (dim, width, batch, count))
             k, steps = min(k, width // 11), at.scaled(steps, 20)
         rows = drawn(count, dim)
+        fastest = 0.0
         for dtype in ("float32", "bfloat16"):
             for path in ("dense", "gathered") if at.is_gpu else ("sparse",):
                 rate = trained(at, rows, dtype, path, width=width, k=k, batch_size=batch, steps=steps)
@@ -213,8 +214,10 @@ def training(at: Machine) -> Iterator[Row]:
                 yield Row(title, rate, "/s", most, "bound of the step in float32")
                 if at.is_gpu:
                     yield from (Row(title, rate, "/s", each, f"SAELens, {what}") for what, each in SAELENS.items())
-                    if full == SAES[0]:
-                        yield Row(title, rate, "/s", GOAL, "goal on an H100")
+                fastest = max(fastest, rate)
+        if at.is_gpu and full == SAES[0]:
+            bar = 1.0 if "H100" in at.name or "H200" in at.name else None
+            yield Row(f"SAE d={dim} C={width} k={k} B={batch}, fastest: rows/s", fastest, "/s", GOAL, "the goal", bar)
     if at.is_gpu:
         torch.cuda.empty_cache()
 
