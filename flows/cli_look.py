@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 from flows.stages import STAGES
 from storage.dataset import find_store
+
+#: commands that `init` names as the next ones, and what each does
+NEXT = (
+    ("plan", "what a run would make, with bytes and seconds"),
+    ("run", "run the study"),
+    ("explore", "look at its concepts"),
+)
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -30,7 +38,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
     init = commands.add_parser("init", parents=[common], help="write a study file for data of your own")
     init.add_argument("path", metavar="PATH", nargs="?", default=".", help="a folder or a file (default: this folder)")
-    init.add_argument("--model", metavar="SPEC", help="the model (default: clip; for vectors, the vectors)")
+    init.add_argument("--model", metavar="SPEC|DIR", help="a model, or a folder with a checkpoint (default: clip)")
     init.add_argument("--name", metavar="NAME", help="name of the study (default: from the path)")
     init.add_argument("--to", metavar="FILE", help="the study file (default: NAME.toml in the current folder)")
     init.add_argument("--force", action="store_true", help="replace the file if it is there")
@@ -74,5 +82,9 @@ def init_command(arguments: argparse.Namespace) -> int:
         force=arguments.force,
     )
     print("\n".join(written.seen))
-    print(f"wrote {written.path}: read its comments, then: bridgescope plan {written.path}")
+    here = Path.cwd()
+    file = written.path.relative_to(here) if written.path.is_relative_to(here) else written.path
+    print(f"wrote {file}, with the reasons of its settings as comments. Next:")
+    for command, what in NEXT:
+        print(f"  {f'bridgescope {command} {shlex.quote(str(file))}':40}  # {what}")
     return 0
