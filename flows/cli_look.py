@@ -22,7 +22,7 @@ NEXT = (
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the parsers of `plan`, `lineage` and `init`."""
     plan = commands.add_parser("plan", parents=[common], help="what a run would make, with bytes and seconds")
-    plan.add_argument("study", metavar="STUDY.toml")
+    plan.add_argument("study", metavar="STUDY", help="a study file, or the name of a study that has run")
     plan.add_argument("--only", metavar="STAGE", help=f"one stage alone: {', '.join(STAGES)}")
     plan.add_argument("--force", action="store_true", help="as in run")
     plan.add_argument("--model", metavar="NAME", help="as in run")
@@ -47,11 +47,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def plan_command(arguments: argparse.Namespace) -> int:
     """`bridgescope plan` and `bridgescope run --dry-run`: print what a run would do."""
-    from flows.config import load_study
+    from flows.named import named_study
     from flows.narrow import Narrow
     from flows.plan import plan, told
 
-    study = load_study(arguments.study, arguments.set)
+    study = named_study(arguments.study, arguments.store, arguments.set)
     store = find_store(arguments.store, create=True)
     narrow = Narrow(arguments.model, arguments.sae, arguments.seed)
     found = plan(study, store, only=arguments.only, force=arguments.force, narrow=narrow)

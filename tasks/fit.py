@@ -52,7 +52,7 @@ def fit(job: Fit, watch: Watch) -> int:
     settings = sae.Settings(**setting)
     label = f"train  width {settings.width}, k {settings.k}, seed {job.seed}"
     device = device_of(job.device)
-    with bar(1, label, "steps", show=job.progress, position=job.seed % 8) as progress:
+    with bar(1, label, "steps", show=job.progress, position=1 + job.seed % 8) as progress:
 
         def on_step(step: int, steps: int, stats: dict[str, float]) -> None:
             watch()
