@@ -328,3 +328,26 @@ def test_a_study_that_init_wrote_runs(tmp_path: Path, prefect_server: None) -> N
     run = last_run(store, "init")
     assert run is not None
     assert run.of("report")
+
+
+@pytest.mark.slow
+def test_a_new_user_needs_four_commands_and_no_editing(
+    tmp_path: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`init` on pictures with captions and a tiny checkpoint, then `plan`, `run`, and what `explore` opens."""
+    from explorer_support import write_pictured_study
+
+    from explorer.live import Live
+
+    write_pictured_study(tmp_path, images=200)
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "pictures", "--model", "./clip", "--to", "own.toml", "--name", "own"]) == 0
+    assert "bridgescope run own.toml" in capsys.readouterr().out
+    assert main(["plan", "own.toml", "--store", "store"]) == 0
+    assert main(["run", "own.toml", "--store", "store"]) == 0
+    printed = capsys.readouterr()
+    assert "clip main (3)" in printed.out
+    assert not any(word in printed.err for word in ("Traceback", "Prefect", "prefect"))
+    live = Live(tmp_path / "store", "own")
+    assert live.shown.run.is_complete
+    live.close()
