@@ -21,6 +21,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = (
+    "run", "plan", "status", "sql", "pair", "report", "explore", "publish", "mcp", "gc", "diff", "doctor", "lineage",
+    "init",
+)  # fmt: skip
 BRIDGESCOPE = Path(sys.executable).with_name("bridgescope")
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
 RULES = re.compile(r"[─│┌┐└┘├┤┬┴┼]+")
@@ -94,7 +98,7 @@ def all_help() -> str:
     from flows.cli import main
 
     output = io.StringIO()
-    for command in ("run", "status", "sql", "pair", "report", "explore", "publish", "gc", "diff", "doctor"):
+    for command in COMMANDS:
         with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
             main([command, "--help"])
     return output.getvalue()

@@ -27,16 +27,19 @@ class Asker:
         self.lock = threading.Lock()
         self.process, self.ready = self._start(), False
 
-    def ask(self, query: str) -> Answered:
-        """Answer one query. Raises BadInput and TooLong as `explorer.ask.answered` does."""
+    def ask(self, query: str, rows: int | None = None) -> Answered:
+        """Answer one query with up to `rows` rows (None: as many as the asker was made for).
+
+        Raises BadInput and TooLong as `explorer.ask.answered` does.
+        """
         with self.lock:
             if self.process.poll() is not None:
                 self.process, self.ready = self._start(), False
             if not self.ready:  # the time limit of a query does not include the start of the process
                 self.ready = self._line() == READY
-            return self._asked(query)
+            return self._asked(query, self.rows if rows is None else rows)
 
-    def _asked(self, query: str) -> Answered:
+    def _asked(self, query: str, rows: int) -> Answered:
         late = threading.Event()
 
         def end() -> None:
@@ -46,7 +49,7 @@ class Asker:
         timer = threading.Timer(self.seconds + GRACE, end)
         timer.daemon = True
         timer.start()
-        request = {"query": query, "seconds": self.seconds, "rows": self.rows}
+        request = {"query": query, "seconds": self.seconds, "rows": rows}
         try:
             reply = self._exchange(json.dumps(request))
         finally:

@@ -6,17 +6,18 @@ Heavy imports happen in the command that needs them, so that `--help` and `sql` 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
-import re
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import cli_look, cli_pair, cli_sql
+from flows import cli_look, cli_pair, cli_show, cli_sql
 from flows.stages import STAGES
+from flows.terminal import AboveBars
 from storage.dataset import find_store
 from storage.errors import BadInput
 
@@ -24,14 +25,17 @@ if TYPE_CHECKING:
     from flows.study import Finished, StageDone
 
 
+STUDY = "a study file, or the name of a study that has run"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit code."""
     arguments = parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[AboveBars(sys.stderr)])
     logging.getLogger("bridgescope").setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
     try:
         command = arguments.command
-        if command in (run_command, report_command):
+        if command in (run_command, cli_show.report_command):
             from flows.signals import ending
 
             command = ending()(command)
@@ -100,17 +104,17 @@ def parser() -> argparse.ArgumentParser:
     _add_run(commands, common)
 
     status = commands.add_parser("status", parents=[common], help="which datasets are fresh, stale or missing, and why")
-    status.add_argument("study", metavar="STUDY.toml")
+    status.add_argument("study", metavar="STUDY", help=STUDY)
     status.add_argument("--set", action="append", metavar="KEY=VALUE", help="as in run")
     status.set_defaults(command=status_command)
 
     cli_sql.add(commands, [common, chosen])
     cli_pair.add(commands, [common, chosen])
-    _add_showing(commands, [common, chosen])
+    cli_show.add(commands, [common, chosen], STUDY)
     _add_gc(commands, common)
 
     diff = commands.add_parser("diff", parents=[common], help="compare two runs: settings, datasets, figures")
-    diff.add_argument("study", metavar="STUDY", help="a study file, or the name of a study that has run")
+    diff.add_argument("study", metavar="STUDY", help=STUDY)
     diff.add_argument("a", nargs="?", metavar="A", help="number of a run, or a variant (default: the newest but one)")
     diff.add_argument("b", nargs="?", metavar="B", help="number of a run, or a variant (default: the newest)")
     diff.set_defaults(command=diff_command)
@@ -124,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_run(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the parser of `run`."""
     run = commands.add_parser("run", parents=[common], help="run a study; complete datasets are not made again")
-    run.add_argument("study", metavar="STUDY.toml")
+    run.add_argument("study", metavar="STUDY", help=STUDY)
     run.add_argument("--only", metavar="STAGE", help=f"one stage alone: {', '.join(STAGES)}")
     run.add_argument("--force", action="store_true", help="make the outputs again (with --only: of that stage)")
     run.add_argument(
@@ -143,33 +147,6 @@ def _add_run(commands: Any, common: argparse.ArgumentParser) -> None:
     run.set_defaults(command=run_command)
 
 
-def _add_showing(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
-    """Add the parsers of the commands that show a run: `report`, `explore` and `publish`."""
-    report = commands.add_parser(
-        "report", parents=parents, help="make the page of a study, or show that of a run, and print its path"
-    )
-    report.add_argument("study", metavar="STUDY.toml")
-    report.set_defaults(command=report_command)
-
-    explore = commands.add_parser(
-        "explore", parents=parents, help="serve the explorer of a study on this machine, read-only"
-    )
-    explore.add_argument("study", metavar="STUDY.toml", nargs="?", help="default: the store's only study")
-    explore.add_argument("--port", type=int, metavar="N", help="default: 8765, or a free port when that is in use")
-    explore.add_argument("--no-browser", action="store_true", help="only print the address")
-    explore.set_defaults(command=explore_command)
-
-    publish = commands.add_parser(
-        "publish", parents=parents, help="publish SAEs, model card, statistics and the explorer's pages"
-    )
-    publish.add_argument("study", metavar="STUDY.toml")
-    publish.add_argument(
-        "--to", required=True, metavar="DIR | hf:OWNER/NAME", help="a folder, or a repository of the Hugging Face hub"
-    )
-    publish.add_argument("--no-items", action="store_true", help="without images and captions")
-    publish.set_defaults(command=publish_command)
-
-
 def _add_gc(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the parser of `gc`."""
     gc = commands.add_parser("gc", parents=[common], help="list folders that no retained run refers to; --yes deletes")
@@ -186,29 +163,33 @@ def run_command(arguments: argparse.Namespace) -> int:
     """`bridgescope run`: run a study, or one stage of it, and print the results."""
     if arguments.dry_run:
         return cli_look.plan_command(arguments)
-    from flows.config import load_study
+    from flows.named import named_study
 
-    study = load_study(arguments.study, arguments.set)
+    study = named_study(arguments.study, arguments.store, arguments.set)
     if arguments.only is not None and arguments.only not in STAGES:
         raise BadInput(f"--only {arguments.only}: no such stage; stages are {', '.join(STAGES)}")
     store = find_store(arguments.store, create=True)
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if arguments.verbose else "CRITICAL")
     print(f"study {study.name}, store {store}", file=sys.stderr)
-    from flows.narrow import Narrow
-    from flows.study import run_study
+    from tasks.progress import Ticking
 
-    finished = run_study(
-        study,
-        store,
-        only=arguments.only,
-        force=arguments.force,
-        upstream=arguments.upstream,
-        narrow=Narrow(arguments.model, arguments.sae, arguments.seed),
-        variant=arguments.variant,
-        changes=arguments.set or [],
-        on_stage_done=print_stage,
-    )
-    print_finished(finished, store)
+    with contextlib.closing(Ticking("looking at models and source, starting Prefect")) as waiting:
+        from flows.narrow import Narrow
+        from flows.study import run_study
+
+        finished = run_study(
+            study,
+            store,
+            only=arguments.only,
+            force=arguments.force,
+            upstream=arguments.upstream,
+            narrow=Narrow(arguments.model, arguments.sae, arguments.seed),
+            variant=arguments.variant,
+            changes=arguments.set or [],
+            on_begin=waiting.close,
+            on_stage_done=print_stage,
+        )
+    print_finished(finished, store, verbose=arguments.verbose)
     return 0
 
 
@@ -217,33 +198,37 @@ def print_stage(done: StageDone) -> None:
     print(done, file=sys.stderr)
 
 
-def print_finished(finished: Finished, store: Path) -> None:
-    """Print the results of a run and the path of its page."""
+def print_finished(finished: Finished, store: Path, *, verbose: bool = False) -> None:
+    """Print the results of a run and the path of its page. verbose: also the seconds that Prefect took to start."""
     from flows.results import results
+    from flows.useless import warnings_of
 
     run = finished.run
     if finished.stages:
-        start = f"Prefect's own start {finished.prefect_seconds:.1f} s, "
-        print(f"{start}{run} took {run.seconds:.1f} s", file=sys.stderr)
+        if verbose:
+            print(f"Prefect startup: {finished.prefect_seconds:.1f} s", file=sys.stderr)
+        print(f"{run} took {run.seconds:.1f} s", file=sys.stderr)
     else:
         print(f"nothing new: {sum(e.is_task for e in run.entries)} datasets are complete, {run}", file=sys.stderr)
     if not run.is_complete:
         print(run.absent(), file=sys.stderr)
     if run.of("analyze"):
         print(results(store, run))
+        for warning in warnings_of(store, run):
+            print(f"warning: {warning}", file=sys.stderr)
     if run.of("report"):
         print(f"report: {store / 'report' / run.study / 'index.html'}")
 
 
 def status_command(arguments: argparse.Namespace) -> int:
     """`bridgescope status`: print which datasets are fresh, stale or missing."""
-    from flows.config import load_study
     from flows.mixtures import mixtures
+    from flows.named import named_study
     from flows.status import runs_of, status, summary
     from storage.catalog import refresh_catalog_file
     from storage.runs import numbers, shown_run
 
-    study = load_study(arguments.study, arguments.set)
+    study = named_study(arguments.study, arguments.store, arguments.set)
     store = find_store(arguments.store)
     rows = status(study, store)
     if numbers(store, study.name):
@@ -257,94 +242,6 @@ def status_command(arguments: argparse.Namespace) -> int:
     for mixture in mixtures(store, known) if known is not None else []:
         print(f"warning: {mixture}")
     return 0
-
-
-def report_command(arguments: argparse.Namespace) -> int:
-    """`bridgescope report`: make the page of a study again and print its path."""
-    from flows.config import load_study
-
-    store = find_store(arguments.store)
-    study = load_study(arguments.study)
-    if arguments.run is not None or arguments.variant is not None:
-        from flows.published import publish_report
-        from storage.runs import shown_run
-
-        run = shown_run(store, study.name, arguments.run, arguments.variant)
-        page = publish_report(store, run, anyway=True)
-        if page is None:
-            raise BadInput(f"{run} has no page: {run.absent()}")
-    else:
-        from flows.study import run_study
-
-        run = run_study(study, store, only="report").run
-        page = store / "report" / study.name / "index.html"
-    print(f"study {study.name}, {run}", file=sys.stderr)
-    print(page)
-    return 0
-
-
-def explore_command(arguments: argparse.Namespace) -> int:
-    """`bridgescope explore`: serve the explorer of a study on this machine."""
-    from explorer import serve
-
-    store = find_store(arguments.store)
-    name, variant = _chosen(arguments, store)
-    serve(
-        store,
-        name,
-        arguments.port,
-        not arguments.no_browser,
-        _print,
-        number=arguments.run,
-        variant=variant,
-    )
-    return 0
-
-
-def publish_command(arguments: argparse.Namespace) -> int:
-    """`bridgescope publish`: publish a finished study to a folder or a hub repository."""
-    from explorer import built_site
-    from storage.runs import shown_run
-    from tasks.publish import publish_study
-
-    store, web = find_store(arguments.store), built_site()
-    target: str | Path = Path(arguments.to)
-    scheme, colon, repository = arguments.to.partition(":")
-    if scheme == "hf" and colon:
-        if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", repository):
-            raise BadInput(f"--to {arguments.to}: must be a folder, or hf:OWNER/NAME")
-        target = repository
-    name, variant = _chosen(arguments, store)
-    run = shown_run(store, name, arguments.run, variant)
-    print(f"study {name}, {run}", file=sys.stderr)
-    print(publish_study(store, name, target, web, items=not arguments.no_items, run=run))
-    return 0
-
-
-def _chosen(arguments: argparse.Namespace, store: Path) -> tuple[str, str | None]:
-    """(study, variant) that the arguments of a command choose. A variant of None stands for any variant.
-
-    `--variant` and `--run` come first. Otherwise the variant is the one with the configuration of the study file, if
-    that variant has a complete run.
-    """
-    from storage.catalog import the_only_study
-
-    if arguments.study is None:
-        return the_only_study(store), arguments.variant
-    from flows.config import load_study
-    from flows.variants import variant_of
-    from storage.runs import newest_complete
-
-    study = load_study(arguments.study)
-    if arguments.run is not None or arguments.variant is not None:
-        return study.name, arguments.variant
-    variant = variant_of(store, study)
-    return study.name, variant if variant and newest_complete(store, study.name, variant) else None
-
-
-def _print(line: str) -> None:
-    """Print a line and flush, so that a program at the other end of a pipe reads it at once."""
-    print(line, flush=True)
 
 
 def gc_command(arguments: argparse.Namespace) -> int:
@@ -374,9 +271,11 @@ def diff_command(arguments: argparse.Namespace) -> int:
     """`bridgescope diff`: compare two runs of a study."""
     from flows.config import load_study
     from flows.diff import diff, two_runs
+    from flows.named import is_file, name_of
 
     store = find_store(arguments.store)
-    name = load_study(arguments.study).name if arguments.study.endswith(".toml") else arguments.study
+    file = is_file(arguments.study)
+    name = load_study(arguments.study).name if file else name_of(arguments.study, store)
     print("\n".join(diff(store, *two_runs(store, name, arguments.a, arguments.b))))
     return 0
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 from flows.stages import STAGES
 from storage.dataset import find_store
 
+#: commands that `init` names as the next ones, and what each does
+NEXT = (
+    ("plan", "what a run would make, with bytes and seconds"),
+    ("run", "run the study"),
+    ("explore", "look at its concepts"),
+)
+
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the parsers of `plan`, `lineage` and `init`."""
     plan = commands.add_parser("plan", parents=[common], help="what a run would make, with bytes and seconds")
-    plan.add_argument("study", metavar="STUDY.toml")
+    plan.add_argument("study", metavar="STUDY", help="a study file, or the name of a study that has run")
     plan.add_argument("--only", metavar="STAGE", help=f"one stage alone: {', '.join(STAGES)}")
     plan.add_argument("--force", action="store_true", help="as in run")
     plan.add_argument("--model", metavar="NAME", help="as in run")
@@ -30,7 +38,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
     init = commands.add_parser("init", parents=[common], help="write a study file for data of your own")
     init.add_argument("path", metavar="PATH", nargs="?", default=".", help="a folder or a file (default: this folder)")
-    init.add_argument("--model", metavar="SPEC", help="the model (default: clip; for vectors, the vectors)")
+    init.add_argument("--model", metavar="SPEC|DIR", help="a model, or a folder with a checkpoint (default: clip)")
     init.add_argument("--name", metavar="NAME", help="name of the study (default: from the path)")
     init.add_argument("--to", metavar="FILE", help="the study file (default: NAME.toml in the current folder)")
     init.add_argument("--force", action="store_true", help="replace the file if it is there")
@@ -39,11 +47,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def plan_command(arguments: argparse.Namespace) -> int:
     """`bridgescope plan` and `bridgescope run --dry-run`: print what a run would do."""
-    from flows.config import load_study
+    from flows.named import named_study
     from flows.narrow import Narrow
     from flows.plan import plan, told
 
-    study = load_study(arguments.study, arguments.set)
+    study = named_study(arguments.study, arguments.store, arguments.set)
     store = find_store(arguments.store, create=True)
     narrow = Narrow(arguments.model, arguments.sae, arguments.seed)
     found = plan(study, store, only=arguments.only, force=arguments.force, narrow=narrow)
@@ -74,5 +82,9 @@ def init_command(arguments: argparse.Namespace) -> int:
         force=arguments.force,
     )
     print("\n".join(written.seen))
-    print(f"wrote {written.path}: read its comments, then: bridgescope plan {written.path}")
+    here = Path.cwd()
+    file = written.path.relative_to(here) if written.path.is_relative_to(here) else written.path
+    print(f"wrote {file}, with the reasons of its settings as comments. Next:")
+    for command, what in NEXT:
+        print(f"  {f'bridgescope {command} {shlex.quote(str(file))}':40}  # {what}")
     return 0

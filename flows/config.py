@@ -404,6 +404,14 @@ def load_study(path: str | Path, changes: list[str] | None = None) -> Study:
     for change in changes or []:
         apply(data, change)
     _make_absolute(data, file.resolve().parent)
+    return validated(data, file)
+
+
+def validated(data: dict[str, Any], file: str | Path) -> Study:
+    """The study that the contents of a study file describe. Paths must be absolute.
+
+    Raises BadInput with a sentence for each key that is wrong, which begins with `file`.
+    """
     if unusable := list(_unusable(data)):
         raise BadInput("\n".join(f"{file}: {sentence}" for sentence in unusable))
     try:
@@ -435,7 +443,7 @@ def _has_surrogates(text: str) -> bool:
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def _explained(file: Path, data: dict[str, Any], error: ValidationError) -> list[str]:
+def _explained(file: str | Path, data: dict[str, Any], error: ValidationError) -> list[str]:
     """A sentence for each key with an error: file, key, problem, values allowed."""
     problems: dict[str, list[str]] = {}
     for problem in error.errors():

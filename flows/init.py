@@ -14,11 +14,15 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from flows.config import load_study
-from flows.costs import dimension_of
+from flows.init_model import Chosen, choose
 from flows.looking import Found, look
 from storage.errors import BadInput
 from storage.sources import Listing
 from storage.sources.registry import SECTIONS
+from tasks.settings import budget
+from tasks.specs import Spec
+
+FEW_HELDOUT = 200  # with fewer images held out, every figure is coarse
 
 
 class Written(NamedTuple):
@@ -36,6 +40,8 @@ class Settings(NamedTuple):
     width: int
     k: int
     min_pairs: int
+    images: int  #: training images, up to the chance of the split
+    rows: int  #: training rows: images and captions, up to the chance of the split
 
 
 def write_study_file(
@@ -43,8 +49,10 @@ def write_study_file(
 ) -> Written:
     """Look at the data at a path and write a study file for it.
 
-    Raises BadInput for data that is of no known kind or holds no pairs, and for a file that exists, unless `force` is
-    set. Nothing is written before the study file is valid.
+    model: a spec, or a folder that holds a checkpoint; None stands for CLIP, or for the vectors.
+
+    Raises BadInput for data that is of no known kind or holds no pairs, for a model that is not there, and for a file
+    that exists, unless `force` is set. Nothing is written before the study file is valid.
     """
     found = look(path)
     listing = _listed(path, found)
@@ -54,13 +62,24 @@ def write_study_file(
         raise BadInput(f"{target}: exists: --force replaces it, --to FILE names another")
     if not target.parent.is_dir():
         raise BadInput(f"{target}: there is no folder {target.parent}")
-    spec = model or (f"embeddings:{_relative(found.keys['path'], target)}" if found.vectors else "clip")
-    dim = found.vectors.dim if found.vectors else dimension_of(spec)
+    chosen = _model(model, found, target)
     images, captions = len(listing.items), sum(len(item.captions) for item in listing.items)
-    seen = _seen(found, listing, images, captions)
-    text = _text(study, found, spec, seen, _settings(images, captions, dim), dim, target)
+    own = _settings(images, captions, chosen.dim)
+    seen = _seen(found, listing, images, captions, own)
+    text = _text(study, found, chosen, seen, own, target)
     _write(text, target, force=force)
     return Written(target, seen)
+
+
+def _model(model: str | None, found: Found, target: Path) -> Chosen:
+    """The model of the study. Raises BadInput for vectors with an encoder, and for pictures with vectors."""
+    if found.vectors and model is None:
+        return Chosen(Spec("embeddings", found.keys["path"]), found.vectors.dim)
+    chosen = choose(model or "clip", target.parent)
+    if chosen.spec.is_vectors != (found.vectors is not None):
+        takes = "vectors are used as they are: leave it out" if found.vectors else "pictures need an encoder"
+        raise BadInput(f"--model {model}: {takes}")
+    return chosen._replace(dim=found.vectors.dim) if found.vectors else chosen
 
 
 def _listed(path: Path, found: Found) -> Listing:
@@ -81,7 +100,7 @@ def _listed(path: Path, found: Found) -> Listing:
     return listing
 
 
-def _seen(found: Found, listing: Listing, images: int, captions: int) -> list[str]:
+def _seen(found: Found, listing: Listing, images: int, captions: int, own: Settings) -> list[str]:
     """Sentences that tell the user what was found in the data."""
     lines = [
         f"Recognised by {found.why}.",
@@ -91,6 +110,11 @@ def _seen(found: Found, listing: Listing, images: int, captions: int) -> list[st
         lines.append(f"The vectors have {found.vectors.dim} dimensions.")
     causes = Counter(dropped.cause for dropped in listing.dropped)
     lines += [f"Left out: {count:,} items, {cause}." for cause, count in causes.most_common(3)]
+    if images - own.images < FEW_HELDOUT:
+        lines += [
+            f"Little data: only about {images - own.images:,} images are held out, so every figure is coarse.",
+            "Compare each with its chance level; 1,000 images and more give steadier ones.",
+        ]
     return lines
 
 
@@ -101,20 +125,24 @@ def _settings(images: int, captions: int, dim: int) -> Settings:
     width = max(16, min(width, 4096, 2 ** int(math.log2(8 * dim))))
     k = next(k for most, k in ((64, 4), (256, 8), (1024, 16), (math.inf, 20)) if width <= most)
     shard_size = 1024 if images < 10_000 else 8192
-    return Settings(heldout, shard_size, width, k, 10 if heldout * captions >= 300 else 2)
+    kept = 1 - heldout
+    training = round(kept * images), round(kept * (images + captions))
+    return Settings(heldout, shard_size, width, k, 10 if heldout * captions >= 300 else 2, *training)
 
 
-def _text(study: str, found: Found, spec: str, seen: list[str], own: Settings, dim: int, target: Path) -> str:
+def _text(study: str, found: Found, chosen: Chosen, seen: list[str], own: Settings, target: Path) -> str:
     """The text of the study file."""
     pairs = {"source": found.source} | {key: _placed(found, key, value, target) for key, value in found.keys.items()}
     keys = "\n".join(f"{key} = {_toml(value)}" for key, value in pairs.items())
     about = "\n".join(f"# {line}" for line in seen)
-    model = _slug(re.split(r"[/@]", spec.rpartition(":")[2].rstrip("/"))[-1]) if not found.vectors else "own"
+    spec = chosen.spec
+    model = "own" if found.vectors else _slug(re.split(r"[/@]", str(spec).rpartition(":")[2].rstrip("/"))[-1])
     why_model = (
         "# The vectors are used as they are; rows are divided by their norms."
         if found.vectors
         else "# Also siglip, siglip2, aimv2, open_clip:NAME/WEIGHTS, hf:OWNER/NAME. Several models are compared."
     )
+    located = spec if spec.path is None else spec.with_path(_relative(spec.path, target))
     return f"""# Written by `bridgescope init`. What it saw:
 {about}
 name = {_toml(study)}
@@ -127,16 +155,18 @@ shard_size = {own.shard_size}       # images per shard, the unit in which work i
 {why_model}
 [[models]]
 name = {_toml(model)}
-spec = {_toml(spec)}
+spec = {_toml(str(located))}
 
 [[saes]]
 name = "main"
 architecture = "batchtopk"
-# About one concept per 5 training images, and at most 8 per dimension (here {dim}) or 4,096. On few images a wider
-# dictionary learns them by heart: R2 rises on the training rows and falls on those held out.
+# The power of two nearest to one concept per 5 of the {own.images:,} training images, at least 16, and at most 8 per
+# dimension (the model has {chosen.dim}) or 4,096. On few images a wider dictionary learns them by heart: R2 rises on
+# the training rows and falls on those held out.
 width = {own.width}
 k = {own.k}                    # concepts per row, on average; more of them raise R2 and make each less specific
-epochs = "auto"          # this key and the next two are chosen from the number of rows and the width
+{_training(own)}
+epochs = "auto"
 batch_size = "auto"
 learning_rate = "auto"
 decoder_bias = true      # starts at the geometric median: embeddings are not centred, and concepts die without it
@@ -147,6 +177,17 @@ seeds = [0, 1, 2]        # several seeds tell which concepts are stable
 split = "heldout"
 min_pairs = {own.min_pairs}           # bridges between concepts that fire together on fewer pairs are not stored
 """
+
+
+def _training(own: Settings) -> str:
+    """A comment with the numbers that "auto" stands for, for data of this size."""
+    numbers = budget(own.rows, own.width)
+    steps = numbers.epochs * math.ceil(own.rows / numbers.batch_size)
+    return (
+        f'# "auto" is chosen from the training rows and the width when the study runs. For these {own.rows:,} rows:\n'
+        f"# {numbers.epochs} epochs of batches of {numbers.batch_size} (near the square root of the rows) make about "
+        f"{steps:,} steps, with a\n# learning rate of {numbers.learning_rate:g}."
+    )
 
 
 def _placed(found: Found, key: str, value: Any, target: Path) -> Any:
@@ -180,7 +221,7 @@ def _write(text: str, target: Path, *, force: bool) -> None:
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
-        load_study(partial)
+        _check(partial, target)
         if force:
             os.replace(partial, target)
         else:
@@ -193,3 +234,11 @@ def _write(text: str, target: Path, *, force: bool) -> None:
         raise BadInput(f"{target}: cannot be written: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _check(partial: Path, target: Path) -> None:
+    """Read a study file as a run would. Raises BadInput, which names the file that is to be written."""
+    try:
+        load_study(partial)
+    except BadInput as error:
+        raise BadInput(str(error).replace(str(partial), str(target))) from error

@@ -308,13 +308,18 @@ def _in_passes(jobs: list[Job], runtime: Runtime, at_once: int | None) -> Iterat
                 yield _outcome(job, apart, partial(run_job, job, options, refresh=runtime.force))
 
 
-def _record(stage: str, course: Course, outcomes: Iterator[Outcome], entries: list[Entry]) -> None:
+def _record(
+    stage: str, course: Course, outcomes: Iterator[Outcome], entries: list[Entry], ended: Callable[[Outcome], None]
+) -> None:
     """Add each outcome, as it comes, to the record of the run: entries also to the state and to `entries`.
+
+    `ended` is called with each outcome.
 
     Raises JobsFailed after the last outcome if one of them was a failure.
     """
     failed = 0
     for outcome in outcomes:
+        ended(outcome)
         if isinstance(outcome, Failed):
             failed += 1
             course.errors.append(outcome)
@@ -334,8 +339,10 @@ def _is_due(job: Job, runtime: Runtime) -> bool:
     return runtime.force or job.lookup(runtime.store) is None
 
 
-def run_stage(stage: str, course: Course) -> list[Entry]:
+def run_stage(stage: str, course: Course, ended: Callable[[Outcome], None] = lambda outcome: None) -> list[Entry]:
     """Run one stage as a Prefect sub-flow of the same name. Returns its entries, and adds them to state and record.
+
+    `ended` is called with the outcome of each job.
 
     The tasks run on the cluster if three things hold: there is a cluster, the stage is marked as `spread`, and a
     dataset must be made. A job that fails is added to `course.errors` and to the record.
@@ -356,7 +363,7 @@ def run_stage(stage: str, course: Course) -> list[Entry]:
         "train": lambda: _train(course, cluster),
     }
     entries: list[Entry] = []
-    here = Here(lambda: _record(stage, course, runners.get(stage, steps)(), entries))
+    here = Here(lambda: _record(stage, course, runners.get(stage, steps)(), entries, ended))
 
     # Prefect pickles the flow with every task that it submits to a cluster. So the flow refers only to `here`, which
     # is empty when pickled.

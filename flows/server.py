@@ -152,6 +152,7 @@ def begin() -> None:
     """
     global _server
     reach_loopback()
+    os.environ.setdefault("DO_NOT_TRACK", "1")  # else Prefect reports usage, and prints a notice of it in a terminal
     # The server's process reports this failure in a sentence. In this process Prefect need not warn of it too.
     warnings.filterwarnings("ignore", message="Failed to create the Prefect home directory")
     if deployed() or _named() is not None or (_server is not None and _server.alive):

@@ -83,6 +83,7 @@ def run_study(
     variant: str | None = None,
     changes: Sequence[str] = (),
     progress: bool = True,
+    on_begin: Callable[[], None] = lambda: None,
     on_stage_done: Callable[[StageDone], None] = lambda done: None,
 ) -> Finished:
     """Run a study, or one stage of it on the outputs of the stages before it.
@@ -90,7 +91,7 @@ def run_study(
     `force` makes the outputs of the stage (or of every stage) again. `upstream`, with `only`, is the recipe of a
     dataset of an earlier stage to use in place of the newest. `narrow`, with `only`, keeps to one model, SAE or seed.
     `variant` names the configuration, which otherwise gets a name from `changes`, the changes made by --set.
-    `on_stage_done` is called as each stage ends.
+    `on_begin` is called as the first stage begins, and `on_stage_done` as each stage ends.
 
     A job that fails does not stop the others. When all have ended, the exception of a single failure is raised
     unchanged, with a note that names the job. Several failures raise RunFailed. Raises BadInput for an unknown stage, a
@@ -135,7 +136,7 @@ def run_study(
         from flows.running import Course
 
         course = Course(given, runtime, record, cluster, narrow, [], ahead.scanned if ahead is not None else None)
-        return _run_study(course, only, on_stage_done)
+        return _run_study(course, only, on_begin, on_stage_done)
 
 
 def _look_ahead(given: Given, force: bool) -> Ahead:
@@ -162,12 +163,13 @@ def _show(store: Path, run: Run) -> None:
         publish_report(store, run)
 
 
-def _run_study(course: Course, only: str | None, on_stage_done: Callable[[StageDone], None]) -> Finished:
+def _run_study(
+    course: Course, only: str | None, on_begin: Callable[[], None], on_stage_done: Callable[[StageDone], None]
+) -> Finished:
     began = time.perf_counter()
     from prefect import flow, tags
 
     from flows.artifacts import report_page, stage_table
-    from flows.running import run_stage
 
     given, record = course.given, course.record
     study, store = given.study, given.store
@@ -180,12 +182,13 @@ def _run_study(course: Course, only: str | None, on_stage_done: Callable[[StageD
         prefect_seconds.append(time.perf_counter() - began)
         entries: list[Entry] = []
         record.add(*given.state.values())
+        on_begin()
         for stage in STAGES if only is None else (only,):
             if stage != "acquire" and next(jobs_of(stage, given), None) is None:
                 continue  # the stage has no jobs, as `model` in a study without demo models
             stage_began, before = time.perf_counter(), len(course.errors)
             with tags(f"study:{study.name}", f"stage:{stage}"), _progress_bar(stage, given):
-                stage_entries = run_stage(stage, course)
+                stage_entries = _with_bar(stage, course)
             entries.extend(stage_entries)
             seconds, failed = time.perf_counter() - stage_began, len(course.errors) - before
             done.append(_summary(stage, stage_entries, seconds, failed))
@@ -279,6 +282,26 @@ def _progress_bar(stage: str, given: Given) -> AbstractContextManager[None]:
     return progress(
         given.study.name, stage, lambda: sum(job.lookup(given.store) is not None for job in jobs), len(jobs)
     )
+
+
+def _with_bar(stage: str, course: Course) -> list[Entry]:
+    """Run a stage with a bar in the terminal, which counts its datasets and shows the time left.
+
+    Stages whose rows are images and captions also show rows per second.
+    """
+    from flows.running import Outcome, run_stage
+    from tasks.progress import Ticking, drawn
+
+    show = course.runtime.progress and drawn()
+    total = len(course.step(list(jobs_of(stage, course.given)))) if show else None
+    shown = Ticking(f"{stage:8}", total, show=show)
+
+    def ended(outcome: Outcome) -> None:
+        counts = STAGES[stage].bar and isinstance(outcome, Entry) and not outcome.cached
+        shown.step(outcome.dataset.rows if counts and isinstance(outcome, Entry) else 0)
+
+    with contextlib.closing(shown):
+        return run_stage(stage, course, ended)
 
 
 def _summary(stage: str, entries: list[Entry], seconds: float, failed: int) -> StageDone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
@@ -40,6 +41,29 @@ class View(NamedTuple):
     columns: list[Column]
 
 
+class Macro(NamedTuple):
+    """One table macro of the catalog, a function that returns a table."""
+
+    name: str
+    call: str  #: how it is called, such as `stability(m, s)`
+    purpose: str
+    sections: dict[str, str]  #: the other sections of the header of its SQL file: Inputs, Columns, ...
+
+
+def macros(con: duckdb.DuckDBPyConnection) -> list[Macro]:
+    """Return every table macro of a catalog, with the header of its SQL file."""
+    rows = con.execute(
+        "SELECT DISTINCT function_name, parameters FROM duckdb_functions() "
+        "WHERE function_type = 'table_macro' AND NOT internal ORDER BY function_name"
+    ).fetchall()
+    found = []
+    for name, parameters in rows:
+        file = SQL / "macros" / f"{name}.sql"
+        sections = _sections(file) if file.exists() else {}
+        found.append(Macro(name, f"{name}({', '.join(parameters)})", sections.pop("Purpose", ""), sections))
+    return found
+
+
 def documented(con: duckdb.DuckDBPyConnection) -> list[View]:
     """Return every view of a catalog, with the purpose and columns from the header of its SQL file."""
     documents = []
@@ -60,8 +84,11 @@ def header_of(view: str) -> dict[str, str]:
     """
     files = (SQL / folder / f"{view}.sql" for folder in ("views", "tables"))
     path = next((file for file in files if file.exists()), None)
-    if path is None:
-        return {"Purpose": "", "Columns": ""}
+    return {"Purpose": "", "Columns": ""} if path is None else _sections(path)
+
+
+def _sections(path: Path) -> dict[str, str]:
+    """The sections in the header of an SQL file."""
     sections: dict[str, str] = {}
     last = ""
     for line in path.read_text().splitlines():

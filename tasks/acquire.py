@@ -17,6 +17,7 @@ from storage.listing import scan as scan_source
 from storage.pairs import Check, read_failures, write_shard
 from storage.sources import Dropped, SourceError
 from storage.sources.registry import open_source
+from tasks.progress import bar
 from tasks.stage import Runtime, stage
 
 log = logging.getLogger("bridgescope")
@@ -49,7 +50,14 @@ def fetch(
         shard they stay failed.
     """
     opened = open_source(source, runtime.store)
-    fetched = write_shard(out, runtime.store, listing, opened, image_check(rules["max_pixels"]), moved)
+    check = image_check(rules["max_pixels"])
+    with bar(listing.rows, "acquire", "images", show=runtime.progress) as shown:
+
+        def counted(data: bytes) -> tuple[int, int]:
+            shown.update()
+            return check(data)
+
+        fetched = write_shard(out, runtime.store, listing, opened, counted, moved)
     written = Dataset(path=str(out.relative_to(runtime.store)), recipe="", digest="", rows=fetched)
     (progress or Progress()).check(runtime.store, written, min_success)
     opened.release(read_listing(runtime.store, listing)["locator"].to_list())

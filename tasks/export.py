@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from storage.dataset import Dataset
 from storage.embeddings import NDArray
 from storage.rows import Ints, select
 from tasks.devices import device_at_hand
+from tasks.progress import bar
 from tasks.stage import Runtime, stage
 
 if TYPE_CHECKING:
@@ -31,8 +33,10 @@ def export(out: Path, sae: Dataset, pairs: Dataset, embeddings: Dataset, shard: 
 
     rows = select(runtime.store, [pairs], [embeddings], heldout=0.0)
     model = SAE.load(runtime.store / sae.path, device_at_hand(runtime.device))
-    image = encode(model, rows.image, rows.image_id, "image")
-    return write_activations(out / f"{shard}.parquet", image, encode(model, rows.text, rows.pair_id, "text"))
+    with bar(len(rows.image) + len(rows.text), f"export shard {shard}", show=runtime.progress) as progress:
+        image = encode(model, rows.image, rows.image_id, "image", progress.update)
+        text = encode(model, rows.text, rows.pair_id, "text", progress.update)
+    return write_activations(out / f"{shard}.parquet", image, text)
 
 
 @stage("atoms", version="1")
@@ -47,8 +51,13 @@ def atoms(out: Path, sae: Dataset, runtime: Runtime) -> int:
     return int(net.config.width)
 
 
-def encode(model: SAE, x: NDArray, ids: Ints, modality: str) -> Activations:
-    """Return the non-zero codes of the rows `x` (float32 [n, d], one modality). `ids` are the item ids of the rows."""
+def encode(
+    model: SAE, x: NDArray, ids: Ints, modality: str, done: Callable[[int], object] = lambda rows: None
+) -> Activations:
+    """Return the non-zero codes of the rows `x` (float32 [n, d], one modality). `ids` are the item ids of the rows.
+
+    done: called with the number of rows of each block that was encoded.
+    """
     items, concepts, values = [ids[:0]], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
     for start in range(0, len(x), BLOCK):
         codes = model.encode(x[start : start + BLOCK], modality)
@@ -56,4 +65,5 @@ def encode(model: SAE, x: NDArray, ids: Ints, modality: str) -> Activations:
         items.append(ids[start : start + BLOCK][item.cpu().numpy()])
         concepts.append(concept.cpu().numpy().astype(np.int32))
         values.append(codes[item, concept].cpu().numpy())
+        done(len(codes))
     return Activations(np.concatenate(items), np.concatenate(concepts), np.concatenate(values))

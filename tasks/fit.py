@@ -60,7 +60,7 @@ def fit(job: Fit, watch: Watch) -> int:
     settings = sae.Settings(**setting)
     label = f"train  width {settings.width}, k {settings.k}, seed {job.seed}"
     checkpoint = sae.Checkpoint(job.out, CHECKPOINT_SECONDS)
-    with reporting(label, watch, show=job.progress, position=job.seed % 8) as on_step:
+    with reporting(label, watch, show=job.progress, position=1 + job.seed % 8) as on_step:
         trained = sae.train(
             rows.image, rows.text, settings, job.seed, device_of(job.device), on_step, checkpoint, groups_of(rows)
         )

@@ -67,6 +67,7 @@ def publish_study(
     """
     from report.card import study_card
     from report.explorer import unpack
+    from report.explorer.table import write_tables
     from sae.hub import CARD, HEAD, release
 
     run = run or shown_run(store, study)
@@ -78,6 +79,8 @@ def publish_study(
         unpack(site, made.folder, items=items)
         write_saes(made.folder, store, run, con)
         write_statistics(made.folder / "statistics", store, run)
+        if items:
+            write_tables(made.folder / "items", store, run, con, made.folder)
         demo = any(Spec.parse(model["spec"]).variant is not None for model in run.config["models"])
         card = study_card(con, run.config, known_of(store, run), items, demo)
         (made.folder / CARD).write_text("\n".join((*HEAD, card)), encoding="utf-8")

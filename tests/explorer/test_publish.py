@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import io
 import json
 import threading
 import urllib.request
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 import explorer.front
 from flows.cli import main
@@ -55,6 +57,34 @@ def test_several_saes_are_named(site: Path) -> None:
         from_hub(site)
     with pytest.raises(SAEFormatError, match=r"there is no SAE '\.\./x': it has tiny/main/0"):
         from_hub(site, sae="../x")
+
+
+def test_the_table_of_items_has_what_other_viewers_open(site: Path, pictured: tuple[Path, Path]) -> None:
+    table = pl.read_parquet(site / "items" / "tiny.parquet")
+    with open_catalog(pictured[1], "pictures") as con:
+        images, captions = con.execute("SELECT (SELECT count(*) FROM images), count(*) FROM pairs").fetchall()[0]
+        strongest = con.sql(
+            "SELECT modality, item_id, max(activation) AS activation, count(*) AS codes FROM activations "
+            "WHERE sae = 'main' AND seed = 0 GROUP BY ALL"
+        ).pl()
+    assert dict(table["modality"].value_counts().rows()) == {"text": captions, "image": images}
+    shown = table.filter(pl.col("image").is_not_null())
+    assert set(shown["modality"]) == {"image"}
+    for image in shown["image"]:
+        assert Image.open(io.BytesIO(image["bytes"])).format == "WEBP"
+        assert (site / image["path"]).read_bytes() == image["bytes"]
+    joined = table.join(strongest, on=["modality", "item_id"], how="left")
+    assert joined["activations"].list.first().equals(joined["activation"], null_equal=True)
+    assert (joined["concept_ids"].list.len() == joined["codes"].clip(upper_bound=5)).all()
+    assert (joined["concepts"].list.first() == joined["top_concept"]).all()
+    # Principal components: about the mean of each modality, uncorrelated, and the first one is the longest.
+    x, y = (table[f"projection_{axis}"].to_numpy().astype(float) for axis in "xy")
+    for modality in ("image", "text"):
+        own = (table["modality"] == modality).to_numpy()
+        assert abs(x[own].mean()) < 1e-6
+        assert abs(y[own].mean()) < 1e-6
+    assert abs(x @ y) < 1e-5 * (x @ x)
+    assert x @ x > y @ y > 0
 
 
 def test_the_statistics_are_the_tables_and_hold_no_items(site: Path, pictured: tuple[Path, Path]) -> None:
@@ -118,6 +148,7 @@ def test_without_items_nothing_of_a_caption_or_picture_is_left(
     assert len(captions) > 100
     assert [caption for caption in captions if caption.encode() in whole] == []
     assert not (tmp_path / "bare" / "thumbs").exists()
+    assert not (tmp_path / "bare" / "items").exists()
     assert b"WEBP" not in whole
     assert "No image and no caption is part of this publication" in (tmp_path / "bare" / "README.md").read_text()
 

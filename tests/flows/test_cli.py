@@ -239,6 +239,27 @@ def test_several_studies_must_be_named(store: Path, tmp_path: Path, capsys: pyte
     assert ask(tmp_path / "two", "SELECT 1", "--study", "none") == 2
 
 
+def test_a_study_that_has_run_is_known_by_its_name(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its settings are those of its newest run, wherever the study file is."""
+    monkeypatch.chdir(tmp_path)
+    at = ["--store", str(store)]
+    assert main(["status", "small", *at]) == 0
+    assert " fresh, 0 stale, 0 missing" in capsys.readouterr().out
+    assert main(["status", "small", "--set", "saes.main.k=2", *at]) == 0
+    assert "k 3 -> 2" in capsys.readouterr().out
+    assert main(["run", "small", *at]) == 0
+    assert "nothing new" in capsys.readouterr().err
+    assert main(["plan", "small", *at]) == 0
+    assert "0 to make" in capsys.readouterr().out
+    for command in (["status"], ["run"], ["plan"], ["report"], ["explore"], ["diff"], ["publish", "--to", "out"]):
+        assert main([command[0], "smell", *command[1:], *at]) == 2, command
+        assert "smell: no such study file, and no study of this name has run in" in capsys.readouterr().err
+    assert main(["status", "small", "--set", "saes.main.k=0", *at]) == 2
+    assert re.search(r"study small, run \d+: saes.0.k", capsys.readouterr().err)
+
+
 def test_doctor_finds_changed_bytes(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import shutil
 

@@ -243,6 +243,81 @@ def test_init_replaces_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert load_study(file).name == "mine"
 
 
+def checkpoint(at: Path, name: str, config: dict[str, object]) -> Path:
+    """A folder with one weight and the configuration of a checkpoint."""
+    from safetensors.numpy import save_file
+
+    at.mkdir()
+    save_file({"a": np.zeros(1, np.float32)}, at / "model.safetensors")
+    (at / name).write_text(json.dumps(config))
+    return at
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "kind", "dim"),
+    [
+        ("config.json", {"projection_dim": 16, "vision_config": {"hidden_size": 32}}, "hf", 16),
+        ("config.json", {"vision_config": {"hidden_size": 32}}, "hf", 32),
+        ("open_clip_config.json", {"model_cfg": {"embed_dim": 24}}, "open_clip", 24),
+        ("config.json", {"model_type": "clip"}, "hf", 512),  # the table's number for a spec with "clip" in it
+    ],
+)
+def test_a_folder_with_a_checkpoint_is_a_model(
+    name: str, config: dict[str, object], kind: str, dim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path is relative to the current folder on the command line, and to the study file in the file."""
+    data = tmp_path / "data"
+    data.mkdir()
+    a_folder_with_sidecars(data)
+    (tmp_path / "studies").mkdir()
+    folder = checkpoint(tmp_path / "tiny-clip", name, config)
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "data", "--to", "studies/own.toml", "--model", "./tiny-clip"]) == 0
+    text = (tmp_path / "studies" / "own.toml").read_text()
+    assert f'spec = "{kind}:local-dir:../tiny-clip"' in text
+    assert f"(the model has {dim})" in text
+    model = load_study(tmp_path / "studies" / "own.toml").models[0]
+    assert Path(str(model.parsed_spec.path)).resolve() == folder
+    assert model.name == "tiny-clip"
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("nope", "--model nope: no such folder, and no model. A model is one of demo:NAME"),
+        ("hf:local-dir:gone", "there is no folder"),
+        ("./data", "the folder holds no checkpoint"),
+        ("hf:./empty", "the folder holds no weights"),
+        ("embeddings:data", "pictures need an encoder"),
+    ],
+)
+def test_a_model_that_is_not_there_is_a_sentence(
+    model: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("data", "empty"):
+        (tmp_path / name).mkdir()
+    a_folder_with_sidecars(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "data", "--model", model]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "data.toml").exists()
+
+
+def test_comments_state_the_numbers_of_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """1,000 pairs, of which .2 are held out: 1,600 rows in batches of 32, the power of two nearest to 40."""
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    for name in ("image", "text"):
+        np.save(folder / f"{name}.npy", draw.standard_normal((1000, 4)).astype(np.float32))
+    assert main(["init", str(folder), "--to", str(tmp_path / "own.toml")]) == 0
+    printed, text = capsys.readouterr().out, (tmp_path / "own.toml").read_text()
+    assert "Little data" not in printed  # 200 images are held out
+    assert "width = 32\n" in text  # 800 / 5 = 160 concepts would be more than 8 for each of the 4 dimensions
+    assert "For these 1,600 rows:\n# 120 epochs of batches of 32" in text
+    assert "about 6,000 steps" in text  # 120 epochs of 50 batches
+
+
 @pytest.mark.slow
 def test_a_study_that_init_wrote_runs(tmp_path: Path, prefect_server: None) -> None:
     write_study(tmp_path, images=300)
@@ -253,3 +328,26 @@ def test_a_study_that_init_wrote_runs(tmp_path: Path, prefect_server: None) -> N
     run = last_run(store, "init")
     assert run is not None
     assert run.of("report")
+
+
+@pytest.mark.slow
+def test_a_new_user_needs_four_commands_and_no_editing(
+    tmp_path: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`init` on pictures with captions and a tiny checkpoint, then `plan`, `run`, and what `explore` opens."""
+    from explorer_support import write_pictured_study
+
+    from explorer.live import Live
+
+    write_pictured_study(tmp_path, images=200)
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "pictures", "--model", "./clip", "--to", "own.toml", "--name", "own"]) == 0
+    assert "bridgescope run own.toml" in capsys.readouterr().out
+    assert main(["plan", "own.toml", "--store", "store"]) == 0
+    assert main(["run", "own.toml", "--store", "store"]) == 0
+    printed = capsys.readouterr()
+    assert "clip main (3)" in printed.out
+    assert not any(word in printed.err for word in ("Traceback", "Prefect", "prefect"))
+    live = Live(tmp_path / "store", "own")
+    assert live.shown.run.is_complete
+    live.close()
