@@ -159,9 +159,8 @@ def _embedding_of(at: Machine, size: Any, dtype: str, images: list[bytes]) -> It
             spent = seconds_of(at.device, lambda: tower(pixels), rounds)
         yield Row(f"{title} forward alone", forward, "/s", batch / spent, "timm's model, here")
         del tower
-    prepared = pixels[0].float().cpu()
     blank = [b""] * (batch * times)
-    spent = seconds_of(at.device, lambda: models.embed_from_memory(encoder, blank, batch, prepared), rounds)
+    spent = seconds_of(at.device, lambda: models.embed_from_memory(encoder, blank, batch, True), rounds)
     bar = SHARE_OF_FORWARD if at.is_gpu else None
     yield Row(f"{title} decoding free", len(blank) / spent, "/s", forward, "forward alone", bar)
     few = images if at.is_gpu else images[:batch]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from PIL import Image
 
 from vlm.hf import FAMILIES, HFEncoder, pooled
 
@@ -123,24 +126,32 @@ def timm_forward(size: Size, device: str, dtype: torch.dtype, share: float) -> t
 
 
 def embed_from_memory(
-    encoder: HFEncoder, images: Sequence[bytes], batch: int, prepared: torch.Tensor | None = None
+    encoder: HFEncoder, images: Sequence[bytes], batch: int, decoding_free: bool = False
 ) -> np.ndarray:
     """Embed JPEGs that lie in memory by the batches that the stage embed runs: float32 [n, dim].
 
-    prepared: [3, H, W] float32, taken for every picture, so that decoding and resizing cost nothing; None decodes.
-    This function alone knows how `vlm.batches` is fed.
+    decoding_free: one picture at model size is taken for every image, so that decoding and resizing cost nothing.
+    This function alone knows how `vlm.batches` is fed. Raises what the model raised.
     """
-    from vlm.batches import EncoderPool, ImageBatches
+    from vlm.batches import Images, Target
+    from vlm.feed import Feed
 
-    count = len(images)
-    with EncoderPool([encoder], batch) as pool:
-        shard = ImageBatches(
-            pool, lambda start: iter(images[start:]), np.arange(count), lambda rows: np.empty((0, encoder.dim)),
-            chunk=count,
+    given = encoder.pixels
+    target = Target(0, 0, lambda rows: np.empty((0, encoder.dim), np.float32))
+    with contextlib.ExitStack() as stack:
+        if decoding_free:
+            ready = given.resize(Image.new("RGB", (640, 480), "grey"))
+            encoder.pixels = given._replace(resize=lambda picture: ready, key=None)  # without a key, in threads
+            stack.callback(setattr, encoder, "pixels", given)
+            stack.enter_context(patch("vlm.decoders.decode", lambda data, most: None))
+        feed = stack.enter_context(Feed([encoder], batch))
+        shard = Images(
+            feed, lambda start: iter(images[start:]), np.arange(len(images)), [target], chunk=len(images)
         )  # fmt: skip
-        if prepared is not None:
-            shard._prepared = lambda row, data: prepared  # type: ignore[method-assign]
-        return shard.encode(0, count)
+        found = [rows for _, _, (rows,) in shard.chunks() if rows is not None]
+    if target.error is not None:
+        raise target.error
+    return np.concatenate(found)
 
 
 def decode_alone(encoder: HFEncoder, images: Sequence[bytes]) -> None:
@@ -151,5 +162,5 @@ def decode_alone(encoder: HFEncoder, images: Sequence[bytes]) -> None:
     from vlm.pictures import decode
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(lambda data: encoder.prepared(decode(data)).shape, images):
+        for _ in pool.map(lambda data: len(encoder.pixels.resize(decode(data))), images):
             pass
