@@ -130,7 +130,7 @@ def load_encoders(
     return Loaded(feed, {each: number for number, each in enumerate(encoders)}, errors)
 
 
-@stage("embeddings", version="2", unhashed=("spec",), resumes=True, on_device=True)
+@stage("embeddings", version="3", unhashed=("spec",), resumes=True, on_device=True)
 def embed(
     out: Path,
     pairs: Dataset,
