@@ -33,7 +33,7 @@ from vlm.decoders import Work, fill, layout_of, slots_in
 from vlm.encoder import Encoder, Tokens
 from vlm.feed import Feed
 from vlm.pixels import Pixels, of_processor, of_transform
-from vlm.thin import whole
+from vlm.thin import unchanged
 
 DIM = 512
 
@@ -87,7 +87,7 @@ FREE = Pixels(constant, same, "free")
 def preparations() -> dict[str, Pixels]:
     """The preparations of four models: CLIP of open_clip and of transformers, and two SigLIPs of transformers."""
     transform = image_transform_v2(PreprocessCfg(size=224), False)
-    found = {"open_clip CLIP": of_transform(transform, transform, whole)}
+    found = {"open_clip CLIP": of_transform(transform, transform, unchanged)}
     processors = {
         "CLIP": CLIPImageProcessor(),
         "SigLIP": SiglipImageProcessor(),
@@ -99,7 +99,7 @@ def preparations() -> dict[str, Pixels]:
             values: torch.Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
             return values
 
-        found[name] = of_processor(processor, preprocess, whole)
+        found[name] = of_processor(processor, preprocess, unchanged)
     return found
 
 

@@ -14,7 +14,7 @@ from vlm.batches import Images, Target
 from vlm.encoder import Encoder
 from vlm.feed import Feed
 from vlm.pixels import Constants, Pixels, _by_steps, _finish_rows
-from vlm.thin import whole
+from vlm.thin import unchanged
 
 ROWS = Pixels(functools.partial(_by_steps, whole, ()), functools.partial(_finish_rows, Constants((0.0,), (1.0,))), "a")
 

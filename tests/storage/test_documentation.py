@@ -48,11 +48,12 @@ FILES = {
     for kind, names in (
         (pl.String, "source_key group_key error caption modality label name cause detail method encoder split sha256"),
         (pl.Int64, "image_id pair_id item_id width height shard step rows failed nan k images_with_captions"),
-        (pl.Int32, "concept_id"),
+        (pl.Int32, "concept_id of_seed of_concept"),
         (pl.Binary, "image"),
         (pl.Float64, "split_u activation epoch loss r2 l0 dead_fraction rows_per_second norm_min norm_mean norm_max"),
         (pl.Float64, "equal_share matched shuffled difference difference_low difference_high r2_image r2_text cosine"),
         (pl.Float64, "r2_at_k r2_image_at_k r2_text_at_k"),
+        (pl.List(pl.Float32), "direction bias mean"),
     )
     for name in names.split()
 }
@@ -67,13 +68,14 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBP
     for name, schema in {"files": FILES, "seconds": SECONDS, **SCHEMAS}.items():
         pl.DataFrame(schema=schema).write_parquet(folder / f"{name}.parquet")
     values: dict[str, Any] = {"heldout": 0.2, "failed": 0, "model": "m", "sae": "s", "seed": 0}
+    values |= {"modality": "image", "shard": 0}
     values |= {name: [folder / "files.parquet"] for name in ("images", "captions", "ledger", "failures", "labels")}
     values |= {"figures": [folder / "files.parquet"], "seconds": [folder / "seconds.parquet"], "named": 1, "matched": 1}
     values |= {"names": [folder / "concept_names.parquet"], "matches": [folder / "matches.parquet"]}
     with duckdb.connect() as con:
         define(con)
-        # The views of the images come first, since other views read them.
-        for view in sorted({*VIEWS, *SCHEMAS}, key=lambda name: (name != "images", name)):
+        # The views that other views read come first.
+        for view in sorted({*VIEWS, *SCHEMAS}, key=lambda name: (name not in {"images", "consensus_members"}, name)):
             file = [folder / f"{view if view in SCHEMAS else 'files'}.parquet"]
             if view in VIEWS:
                 sql = statement(f"views/{view}", files=file, **values)

@@ -9,7 +9,7 @@ from storage.macros import SUBJECTS, Macro, all_macros, create_macros
 
 #: Parameters that name no model, SAE, seed or concept, so that nothing is checked: numbers of rows or bins, the score
 #: that ranks, lists of items, levels.
-FREE = {"n", "bins", "by", "modality", "a", "b", "level"}
+FREE = {"n", "bins", "by", "modality", "a", "b", "level", "item", "image", "caption"}
 BODY = """-- A comment with a ; in it.
 SELECT concepts.concept_id, concepts.energy
 FROM concepts

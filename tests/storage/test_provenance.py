@@ -22,7 +22,7 @@ ROOMS = ("flows", "explorer", "tasks", "analysis", "report", "vlm", "sae", "stor
 NO_RESULT = {
     "prefect", "ray", "starlette", "uvicorn", "httpx", "aiohttp", "sqlalchemy", "huggingface-hub", "tqdm", "pydantic",
     "pydantic-core", "matplotlib", "jinja2", "markupsafe", "threadpoolctl", "websockets", "prefect-ray", "anyio",
-    "yarl",
+    "yarl", "mcp",
 }  # fmt: skip
 ASK = """
 import json, sys

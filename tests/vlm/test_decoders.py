@@ -16,9 +16,9 @@ from vlm.batches import Images, Target
 from vlm.decoders import Field, Work, bytes_of, fill, layout_of, slots_in
 from vlm.feed import Feed
 from vlm.pixels import Pixels, _by_steps, _finish_rows
-from vlm.thin import whole
+from vlm.thin import unchanged
 
-SMALL = functools.partial(_by_steps, whole, (functools.partial(lambda image: image.resize((2, 1))),))
+SMALL = functools.partial(_by_steps, unchanged, (functools.partial(lambda image: image.resize((2, 1))),))
 
 
 def test_slots_do_not_overlap_and_have_the_stated_size() -> None:

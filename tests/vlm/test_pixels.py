@@ -16,7 +16,7 @@ from transformers import CLIPImageProcessor, Siglip2ImageProcessor, SiglipImageP
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from vlm.pixels import TOLERANCE, Pixels, of_processor, of_transform
-from vlm.thin import whole
+from vlm.thin import unchanged
 
 DRAW = np.random.default_rng(1)
 IMAGES = [Image.fromarray(DRAW.integers(0, 255, shape, dtype=np.uint8)) for shape in ((90, 61, 3), (40, 200, 3))]
@@ -46,7 +46,7 @@ def finished(pixels: Pixels, images: list[Image.Image]) -> Any:
 )
 def test_both_steps_of_a_processor_equal_its_call(processor: Any, way: str) -> None:
     preprocess = functools.partial(by_processor, processor)
-    pixels = of_processor(processor, preprocess, whole)
+    pixels = of_processor(processor, preprocess, unchanged)
     assert pixels.resize.func.__name__ == way  # type: ignore[attr-defined]
     found = finished(pickle.loads(pickle.dumps(pixels)), IMAGES)
     for row, image in enumerate(IMAGES):
@@ -61,7 +61,7 @@ def test_both_steps_of_a_processor_equal_its_call(processor: Any, way: str) -> N
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
 def test_both_steps_of_a_transform_equal_the_transform_to_the_last_bit(mode: str) -> None:
     transform = image_transform_v2(PreprocessCfg(size=32, resize_mode=mode), False)
-    pixels = of_transform(transform, transform, whole)
+    pixels = of_transform(transform, transform, unchanged)
     assert pixels.resize(IMAGES[0])["rows"].dtype == torch.uint8
     assert torch.equal(finished(pixels, IMAGES), torch.stack([transform(image) for image in IMAGES]))
 
@@ -72,7 +72,7 @@ def test_a_transform_of_another_kind_is_called_whole() -> None:
         ToTensor(),
         lambda image: torch.ones(3, 4, 4),
     ):
-        pixels = of_transform(transform, transform, whole)
+        pixels = of_transform(transform, transform, unchanged)
         assert pixels.key is None
         picture = IMAGES[0]
         assert torch.equal(finished(pixels, [picture])[0], transform(picture))
@@ -81,7 +81,7 @@ def test_a_transform_of_another_kind_is_called_whole() -> None:
 def test_equal_keys_mean_equal_resizing() -> None:
     def key(**options: Any) -> str | None:
         transform = image_transform_v2(PreprocessCfg(size=32, **options), False)
-        return of_transform(transform, transform, whole).key
+        return of_transform(transform, transform, unchanged).key
 
     assert key() == key(mean=(0.1, 0.2, 0.3)) is not None
     assert len({key(), key(interpolation="bilinear"), key(resize_mode="squash")}) == 3

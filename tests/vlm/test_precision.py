@@ -37,6 +37,9 @@ class Turning(Encoder):
         numbers = batch if isinstance(batch, torch.Tensor) else next(iter(batch.values()))
         return self._features(numbers)
 
+    def pixel_features(self, inputs: Any) -> torch.Tensor:
+        return self.image_features(self.pixels.finish(inputs))  # its device is played: nothing is copied there
+
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         numbers = torch.tensor([[int(text)] for text in texts])
         return Tokens({"ids": numbers}, torch.ones(len(texts), dtype=torch.int64), torch.zeros(len(texts)).bool())
