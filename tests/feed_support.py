@@ -16,7 +16,9 @@ from vlm.feed import Feed
 from vlm.pixels import Constants, Pixels, _by_steps, _finish_rows
 from vlm.thin import unchanged
 
-ROWS = Pixels(functools.partial(_by_steps, whole, ()), functools.partial(_finish_rows, Constants((0.0,), (1.0,))), "a")
+ROWS = Pixels(
+    functools.partial(_by_steps, unchanged, ()), functools.partial(_finish_rows, Constants((0.0,), (1.0,))), "a"
+)
 
 
 def expected(value: float) -> np.ndarray:

@@ -1,6 +1,6 @@
 -- Purpose: the concepts of the seeds from which each concept of a consensus SAE was made, one row per concept and seed.
 -- Inputs:  consensus.parquet of one consensus SAE.
--- Columns: model, sae, seed (of the consensus SAE); concept_id (its concept); of_sae (the setting whose seeds were
+-- Columns: model, sae, seed, concept_id; of_sae (the setting whose seeds were
 --          joined); of_seed (a seed that holds the concept); of_concept (the concept of that seed); cosine (of the
 --          direction of that concept with the merged direction).
 -- Definition: docs/definitions.md, "Consensus SAE".
