@@ -255,8 +255,10 @@ def test_truncated_captions_are_counted_over_the_whole_shard_when_resumed(start:
 def test_bfloat16_that_moves_an_embedding_too_far_is_refused() -> None:
     images = [Image.new("RGB", (2, 2))]
     with pytest.raises(SpecError, match=r'has cosine 0\.99875 .* use dtype = "float32"') as caught:
-        cast_checked(Shades(), images, ["a"], "shades")
+        cast_checked(Shades(), lambda: iter(images), ["a"], "bfloat16", "shades")
     assert caught.value.exit_code == 2
     mild = Shades()
     mild.cast = lambda dtype: setattr(mild, "noise", 0.04)  # type: ignore[method-assign]
-    assert cast_checked(mild, images, ["a"], "shades") == pytest.approx(np.cos(0.04), abs=1e-6)
+    assert cast_checked(mild, lambda: iter(images), ["a"], "bfloat16", "shades") == pytest.approx(
+        np.cos(0.04), abs=1e-6
+    )
