@@ -22,7 +22,7 @@ def test_diff_names_settings_pairs_and_datasets_and_puts_the_figures_side_by_sid
     study, store = write_study(tmp_path, images=400), tmp_path / "store"
     store.mkdir()
     assert main(["diff", "small", "--store", str(store)]) == 2
-    assert "has 0 runs" in capsys.readouterr().err
+    assert "no study of this name has run in" in capsys.readouterr().err
     run_study(load_study(study), store, progress=False)
     run_study(load_study(study), store, progress=False, only="report", force=True)
     grow(tmp_path / "vectors")

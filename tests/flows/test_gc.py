@@ -79,7 +79,7 @@ def test_each_variant_keeps_its_newest_complete_run_until_it_is_dropped(
     before = sorted(store.glob("*/*/dataset.json"))
     assert main(["gc", "--store", str(store), "--drop", variant]) == 0
     output = capsys.readouterr().out
-    assert "would delete 13 folders" in output
+    assert "would delete 17 folders" in output
     assert "train own main of small, run 2" in output
     assert sorted(store.glob("*/*/dataset.json")) == before
     assert main(["gc", "--store", str(store), "--yes", "--drop", variant]) == 0

@@ -99,7 +99,7 @@ def python(code: str, study: Path, store: Path) -> Done:
 
 
 PAGES = ("report", "layout", "explorer")
-TABLES = ("space", "matching", "measures", "partners", "analyze")
+TABLES = ("space", "matching", "measures", "names", "partners", "analyze")
 
 
 @pytest.fixture(scope="module")

@@ -117,7 +117,7 @@ def test_an_sae_with_other_bytes_reruns_just_what_hangs_on_it(
     shutil.rmtree(store / last_run(store, "small").of("train", seed=1)[0].dataset.path)
     monkeypatch.setattr(tasks.train, "fit_in_process", another)
     again = run(study, store)
-    tables = [("matching", 0), ("measures", 1), ("partners", 0), ("analyze", None)]
+    tables = [("matching", 0), ("measures", 1), ("partners", 0), ("names", 1), ("analyze", None)]
     below = [("export", 1), ("export", 1), ("atoms", 1), *tables, ("report", None), ("layout", 1), ("explorer", None)]
     assert computed(again.run) == [("train", 1), *below]
 

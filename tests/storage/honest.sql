@@ -83,20 +83,20 @@ SELECT name FROM sqlite_master
 WITH "odd name" AS (SELECT 1 AS "a;b") FROM "odd name"
 SELECT 'copy (select 1) to ''/tmp/x''' AS words, $$attach 'x'$$ AS more
 SELECT model, sae, is_counted(firings, modality_score), modality_class(modality_score), unimodal_bound(), min_firings() FROM concepts LIMIT 2
-FROM top_bridges('m', 'main', 0, 3, by := 'correlation_bridge')
-FROM bridge_figures('m', 'main')
-FROM stability('m', 'main')
-FROM stability_by_energy('m', 'main')
-FROM stability_by_energy_share('m', 'main')
-FROM diet_stability('m', 'main')
-FROM sensitivity('m', 'main')
-FROM matched_share('m', 'main')
-FROM energy_concentration('m', 'main')
-FROM modality_histogram('m', 'main', 10)
+FROM top_bridges('tiny', 'main', 0, 3, by := 'correlation_bridge')
+FROM bridge_figures('tiny', 'main')
+FROM stability('tiny', 'main')
+FROM stability_by_energy('tiny', 'main')
+FROM stability_by_energy_share('tiny', 'main')
+FROM diet_stability('tiny', 'main')
+FROM sensitivity('tiny', 'main')
+FROM matched_share('tiny', 'main')
+FROM energy_concentration('tiny', 'main')
+FROM modality_histogram('tiny', 'main', 10)
 FROM retrieval_chance()
-FROM top_items('m', 'main', 0, 1, 'text', 3)
-FROM concept_profile('m', 'main', 0, 1)
-FROM nulls_of('m', 'main')
+FROM top_items('tiny', 'main', 0, 1, 'text', 3)
+FROM concept_profile('tiny', 'main', 0, 1)
+FROM nulls_of('tiny', 'main')
 SELECT is_unimodal(0.05), are_opposite('image', 'text'), chance_of_hit(1, 1, 10), top_concepts()
 FROM ledger
 SELECT image_id, octet_length(image) FROM image_bytes LIMIT 2
