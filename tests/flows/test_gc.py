@@ -70,8 +70,8 @@ def test_each_variant_keeps_its_newest_complete_run_until_it_is_dropped(
 ) -> None:
     study, store = copy
     variant = "small:saes.main.k=4"
-    # Runs 1 and 3 share all datasets. Twelve datasets belong to run 2 alone: two SAEs, two exports, two maps, the parts
-    # of the analysis for both SAEs and for their seeds, the tables, the page and the explorer.
+    # Runs 1 and 3 share all datasets. 17 datasets belong to run 2 alone: two SAEs, two exports, two dictionaries, two
+    # maps, the parts of the analysis for both SAEs, their names and their seeds, the tables, the page and the explorer.
     assert main(["gc", "--store", str(store)]) == 0
     assert "would delete 0 folders" in capsys.readouterr().out
     assert main(["gc", "--store", str(store), "--drop", "small:other"]) == 2
@@ -85,9 +85,10 @@ def test_each_variant_keeps_its_newest_complete_run_until_it_is_dropped(
     assert main(["gc", "--store", str(store), "--yes", "--drop", variant]) == 0
     deleted = {path.parent.parent.name for path in set(before) - set(store.glob("*/*/dataset.json"))}
     assert deleted == {
-        "saes", "activations", "measures", "matchings", "partners", "tables", "reports", "layouts", "explorers",
+        "saes", "activations", "atoms", "measures", "names", "matchings", "partners", "tables", "reports", "layouts",
+        "explorers",
     }  # fmt: skip
-    assert len(before) - len(list(store.glob("*/*/dataset.json"))) == 13
+    assert len(before) - len(list(store.glob("*/*/dataset.json"))) == 17
     assert variants(store, "small") == ["base"]
     assert computed(run_study(load_study(study), store, progress=False).run) == []
     assert main(["doctor", "--store", str(store)]) == 0
