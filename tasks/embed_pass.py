@@ -19,8 +19,9 @@ from storage.listing import SHARD_ROWS
 from storage.streams import captions_of, first_images, first_of, image_bytes
 from tasks.progress import bar
 from tasks.stage import Runtime
-from vlm.batches import Images, Ints, Target, Texts, causes_of
+from vlm.batches import Images, Ints, Target, causes_of
 from vlm.feed import Feed
+from vlm.texts import Texts
 
 log = logging.getLogger("bridgescope")
 

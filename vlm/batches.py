@@ -1,4 +1,4 @@
-"""The images and the captions of a shard in batches, for the models of a feed. Rows keep their place.
+"""The images of a shard in batches, for the models of a feed. Rows keep their place.
 
 Only the first of equal rows is encoded. No batch crosses the end of a chunk of rows, so a shard that is resumed at a
 chunk runs the same batches as an uninterrupted shard.
@@ -6,12 +6,10 @@ chunk runs the same batches as an uninterrupted shard.
 
 from __future__ import annotations
 
-import functools
 import logging
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import islice
@@ -25,14 +23,11 @@ from vlm.feed import Array, Feed, Later
 from vlm.pictures import MAX_PIXELS, DecodeError, decode
 
 if TYPE_CHECKING:
-    import torch
-
-    from vlm.encoder import Encoder, Tokens
+    pass
 
 log = logging.getLogger("bridgescope")
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
-CAPTIONS_PER_IMAGE = 4  # captions have fewer tokens than images have patches, so a batch holds 4 times as many
 BLOCK = 32  # pictures that a decoding thread or process decodes at a time
 WRITTEN_LATER = 64  # batches whose rows wait to be written
 
@@ -71,12 +66,12 @@ class Room:
             torch.cuda.empty_cache()  # so that the smaller batch gets contiguous memory
 
 
-def _size(feed: Feed, most: int, rows: int) -> int:
+def batch_rows(feed: Feed, most: int, rows: int) -> int:
     """Rows per batch, at most `most`. A small shard is divided evenly, to keep all workers busy."""
     return max(1, min(most, -(-rows // feed.workers)))
 
 
-def _repeated(out: Array, start: int, first_of: Ints, earlier: Callable[[Ints], Array]) -> int:
+def fill_repeats(out: Array, start: int, first_of: Ints, earlier: Callable[[Ints], Array]) -> int:
     """Fill the rows of a chunk that repeat an earlier row. Returns their number.
 
     out: rows of the chunk that begins at row `start` of the shard, float32 [n, dim]
@@ -164,7 +159,7 @@ class Images:
                     batch = self._next(batches, begun)
                 for target, rows in zip(self.targets, out, strict=True):
                     if rows is not None and target.error is None:
-                        target.done(_repeated(rows, start, self.first_of, target.earlier))
+                        target.done(fill_repeats(rows, start, self.first_of, target.earlier))
                 yield start, end, [o if t.error is None else None for t, o in zip(self.targets, out, strict=True)]
                 if all(target.error is not None for target in self.targets):
                     return
@@ -218,7 +213,7 @@ class Images:
     def _batches(self, stop: threading.Event) -> Iterator[_Batch]:
         """Submit batches, from the first row that is needed on, in the order of chunks."""
         first, total = self._first(), len(self.first_of)
-        size = _size(self.feed, self.feed.batch_size, total)
+        size = batch_rows(self.feed, self.feed.batch_size, total)
         stream = self.read(first)
         for begin in range(first, total, self.chunk):
             end = min(begin + self.chunk, total)
@@ -360,105 +355,3 @@ def _put(batches: queue.Queue[Any], item: object, stop: threading.Event) -> None
             return batches.put(item, timeout=0.2)
         except queue.Full:
             continue
-
-
-class _Encoding(NamedTuple):
-    rows: Ints
-    result: Future[Array]
-
-
-class Texts:
-    """Encodes the captions of a shard with one model. Each chunk is sorted by length, so that there is little padding.
-
-    Captions are tokenized ahead, in a thread of their own. The arguments are those of `Images`, and
-
-        captions: a function from (start, stop) to a range of the captions.
-        start: the first row to embed, the start of a chunk.
-    """
-
-    def __init__(
-        self,
-        feed: Feed,
-        encoder: Encoder,
-        captions: Callable[[int, int], list[str]],
-        first_of: Ints,
-        earlier: Callable[[Ints], Array],
-        start: int = 0,
-        chunk: int = 1024,
-        done: Callable[[int], object] = lambda _: None,
-    ) -> None:
-        self.feed, self.encoder, self.captions = feed, encoder, captions
-        self.first_of, self.earlier, self.start, self.chunk, self.done = first_of, earlier, start, chunk, done
-        self._room = Room(CAPTIONS_PER_IMAGE * feed.batch_size)
-        self._too_long = np.zeros(len(first_of), dtype=bool)
-
-    def chunks(self) -> Iterator[tuple[int, int, Array]]:
-        """Yield (start, stop, rows) of each chunk, in order; the rows are float32 [stop - start, dim]."""
-        self.done(self.start)
-        source = self._batches()
-        waiting: deque[_Encoding] = deque()
-        for start in range(self.start, len(self.first_of), self.chunk):
-            end = min(start + self.chunk, len(self.first_of))
-            out = np.empty((end - start, self.encoder.dim), np.float32)
-            while self._ahead(source, waiting) and waiting[0].rows[0] < end:
-                batch = waiting.popleft()
-                out[batch.rows - start] = batch.result.result()
-                self.done(len(batch.rows))
-            self.done(_repeated(out, start, self.first_of, self.earlier))
-            yield start, end, out
-
-    def _ahead(self, source: Iterator[_Encoding], waiting: deque[_Encoding]) -> bool:
-        """Submit batches until three per worker are waiting, or none is left. Returns whether a batch is waiting."""
-        while len(waiting) < 3 * self.feed.workers:
-            batch = next(source, None)
-            if batch is None:
-                break
-            waiting.append(batch)
-        return bool(waiting)
-
-    def _batches(self) -> Iterator[_Encoding]:
-        """Submit batches in the order of chunks, shortest captions first. The next chunk is tokenized meanwhile."""
-        size = _size(self.feed, CAPTIONS_PER_IMAGE * self.feed.batch_size, len(self.first_of))
-        starts = iter(range(self.start, len(self.first_of), self.chunk))
-        ahead: deque[Future[tuple[Ints, Tokens | None]]] = deque()
-        while True:
-            while len(ahead) < 2 and (start := next(starts, None)) is not None:
-                ahead.append(self.feed.tokenize(functools.partial(self._tokens, start)))
-            if not ahead:
-                return
-            rows, tokens = ahead.popleft().result()
-            if tokens is None:
-                continue
-            for places in tokens.by_length().split(size):
-                yield self._submit(rows[places.numpy()], tokens.batch(places))
-
-    def _tokens(self, start: int) -> tuple[Ints, Tokens | None]:
-        """(rows of a chunk that repeat no other, their tokens or None if there are none)."""
-        end = min(start + self.chunk, len(self.first_of))
-        rows = start + np.flatnonzero(self.first_of[start:end] == np.arange(start, end))
-        if not len(rows):
-            return rows, None
-        given = self.captions(start, end)
-        tokens = self.encoder.tokenize([given[row - start] for row in rows])
-        self._too_long[rows] = tokens.truncated.numpy()
-        return rows, tokens
-
-    def _submit(self, rows: Ints, inputs: dict[str, torch.Tensor]) -> _Encoding:
-        def part(some: slice) -> Array:
-            return self.feed.rows(self.encoder.token_features, rows_of(inputs, some), "captions")
-
-        def work() -> Array:
-            found = self._room.run(self.encoder.device, len(rows), part, self.encoder.dim)
-            self.feed.spent("forward", 0.0, len(rows))
-            return found
-
-        return _Encoding(rows, self.feed.forward(work))
-
-    def truncated(self) -> int:
-        """Number of captions of the whole shard that are longer than the model's context. Captions that an interrupted
-        call has encoded are tokenized again, not encoded again."""
-        for begin in range(0, self.start, self.chunk):
-            end = min(begin + self.chunk, self.start)
-            tokens = self.encoder.tokenize(self.captions(begin, end))
-            self._too_long[begin:end] = tokens.truncated.numpy()
-        return int(self._too_long[self.first_of].sum())

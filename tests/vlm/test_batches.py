@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import vlm.decoders
-from vlm.batches import Images, Target, Texts
+from vlm.batches import Images, Target
 from vlm.encoder import Encoder, Tokens, is_out_of_memory
 from vlm.feed import Feed
 from vlm.precision import cast_checked
 from vlm.spec import SpecError
+from vlm.texts import Texts
 
 
 class Shades(Encoder):
