@@ -75,15 +75,13 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
             )
             for model, sae, seed in keys
         ]
-        if selects:
-            con.execute(f"CREATE VIEW {view} AS\n" + "\nUNION ALL\n".join(selects))
+        _join(con, view, selects)
     joined = [
         statement("views/consensus_members", model=model, sae=sae, seed=seed, files=files_of_sae)
         for model, sae, seed in dict.fromkeys((e.model, e.sae, e.seed) for e in entries if _is_consensus(store, e))
         if (files_of_sae := paths("train", "consensus.parquet", model=model, sae=sae, seed=seed))
     ]
-    if joined:
-        con.execute("CREATE VIEW consensus_members AS\n" + "\nUNION ALL\n".join(joined))
+    if _join(con, "consensus_members", joined):
         con.execute(statement("views/consensus"))
     chunks = []
     for e in narrowed(entries, "embed"):
@@ -92,14 +90,12 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
                 files.extend(found)
                 at = {"model": e.model, "modality": modality, "shard": e.shard}
                 chunks.append(statement("views/embedding_chunks", **at, files=found))
-    if chunks:
-        con.execute("CREATE VIEW embedding_chunks AS\n" + "\nUNION ALL\n".join(chunks))
+    _join(con, "embedding_chunks", chunks)
     checked = [
         statement("views/embedding_checks", model=model, files=paths("checks", "checks.parquet", model=model))
         for model in dict.fromkeys(e.model for e in entries if e.kind == "checks")
     ]
-    if checked:
-        con.execute("CREATE VIEW embedding_checks AS\n" + "\nUNION ALL\n".join(checked))
+    _join(con, "embedding_checks", checked)
     frontiers = [
         statement(
             "views/frontier",
@@ -109,8 +105,7 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
         )
         for model in dict.fromkeys(e.model for e in entries if e.kind == "frontier")
     ]
-    if frontiers:
-        con.execute("CREATE VIEW frontier AS\n" + "\nUNION ALL\n".join(frontiers))
+    _join(con, "frontier", frontiers)
     if any(entry.kind == "analyze" for entry in entries):
         tables = {table for e in entries if e.kind == "analyze" for table in tables_of(store, e.dataset)}
         for table in sorted(tables):
@@ -126,6 +121,13 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
             con.execute(statement(f"views/{table}", files=parquet, **beside) if has_statement else view)
         create_macros(con)
     return files
+
+
+def _join(con: duckdb.DuckDBPyConnection, view: str, selects: list[str]) -> bool:
+    """Create the view that joins SELECTs by UNION ALL, if there are any. Returns whether there are."""
+    if selects:
+        con.execute(f"CREATE VIEW {view} AS\n" + "\nUNION ALL\n".join(selects))
+    return bool(selects)
 
 
 def _is_consensus(store: Path, entry: Entry) -> bool:
