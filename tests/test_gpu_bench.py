@@ -25,8 +25,9 @@ x = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
 rows = training_rows(x, x, 0.5, "cpu")
 settings = sae.Settings(width=16, k=2, epochs=1, batch_size=32, learning_rate=1e-3)
 Trainer(rows, settings, 0, sparse=False).step_(rows.take(np.arange(32, 96)), 1e-3)
-own = {{name.partition(".")[0] for name, module in sys.modules.items()
-       if str(getattr(module, "__file__", "")).startswith({str(ROOT)!r})}}
+files = {{name: str(getattr(module, "__file__", "")) for name, module in sys.modules.items()}}
+own = {{name.partition(".")[0] for name, file in files.items()  # the environment may lie within the checkout
+       if file.startswith({str(ROOT)!r}) and "site-packages" not in file}}
 print(sorted(own))
 """
 
