@@ -7,7 +7,6 @@ rows of the dictionary, or both. `figures` computes the same figures for the stu
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ import polars as pl
 from scipy.sparse import csr_array
 
 from analysis.class_totals import NetTotal, opposite_total
-from analysis.coactivation import CLASSES, KINDS, Codes, PairedCodes, Scores
+from analysis.coactivation import CLASSES, KINDS, Codes, PairedCodes, Similarity, Summary
 from analysis.inputs import (
     Analysis,
     Biases,
@@ -264,55 +263,37 @@ def bridge_nulls(
     images = len(pairs.image.indptr) - 1
     orders = [random.permutation(len(D)) for _ in range(draws)]
     drawn: dict[str, list[dict[str, float]]] = {name: [] for name in NULLS}
-    drawn["dictionary_permuted"] = figures(pairs, D, orders, classes, min_pairs)
+    similarity = Similarity(D)
+    drawn["dictionary_permuted"] = figures(pairs, similarity, orders, classes, min_pairs)
     for order in orders:
         shuffled = pairs.with_images(random.permutation(images))
-        images_permuted, both_permuted = figures(shuffled, D, [None, order], classes, min_pairs)
+        images_permuted, both_permuted = figures(shuffled, similarity, [None, order], classes, min_pairs)
         drawn["images_permuted"].append(images_permuted)
         drawn["both_permuted"].append(both_permuted)
     return drawn
 
 
 def figures(
-    pairs: PairedCodes, D: np.ndarray, orders: Sequence[np.ndarray | None], classes: list[str], min_pairs: int
+    pairs: PairedCodes, similarity: Similarity, orders: Sequence[np.ndarray | None], classes: list[str], min_pairs: int
 ) -> list[dict[str, float]]:
-    """One dict of figures for each order of the rows of D [C, d]; see `PairedCodes.scores` for the arguments.
+    """One dict of figures for each order of the rows of the dictionary; see `PairedCodes.summaries` for the arguments.
 
     For each kind of bridge (raw, covariance): <kind>_total is the sum of all cells, and <kind>_positive is the sum of
     the positive cells. <kind>_opposite_total and <kind>_opposite_positive are the same sums over the cells of a
     unimodal image concept and a unimodal text concept, in either role. Three figures are shares of <kind>_positive:
     <kind>_self_share (cells with i = j), <kind>_opposite_share, and <kind>_top_<n>_share (the n highest cells with
     enough pairs). top_bridge, top_covariance_bridge and top_correlation_bridge are the highest
-    scores of cells with enough pairs. Only the summaries of blocks are held in memory, not their scores.
+    scores of cells with enough pairs. No matrix of scores is in memory.
     """
-    blocks = pairs.scores(D, orders, classes, min_pairs, _summary)
-    return [_figures(one) for one in functools.reduce(lambda whole, block: list(map(_joined, whole, block)), blocks)]
+    return [_figures(one) for one in pairs.summaries(similarity, orders, classes, min_pairs, max(TOPS))]
 
 
-class _Summary(NamedTuple):
-    """The totals and the highest cells of one block or of several blocks."""
-
-    totals: np.ndarray
-    top: list[np.ndarray]
-    correlation: float
-
-
-def _summary(scores: Scores) -> _Summary:
-    top = [_highest(scores.rows[:, 1 + kind], max(TOPS)) for kind in range(len(KINDS))]
-    known = scores.rows[:, 3][~np.isnan(scores.rows[:, 3])]
-    return _Summary(scores.totals, top, float(known.max(initial=-np.inf)))
-
-
-def _joined(a: _Summary, b: _Summary) -> _Summary:
-    top = [_highest(np.concatenate(both), max(TOPS)) for both in zip(a.top, b.top, strict=True)]
-    return _Summary(a.totals + b.totals, top, max(a.correlation, b.correlation))
-
-
-def _figures(whole: _Summary) -> dict[str, float]:
+def _figures(whole: Summary) -> dict[str, float]:
     image, text = CLASSES.index("image"), CLASSES.index("text")
     values: dict[str, float] = {}
     for k, kind in enumerate(KINDS):
-        positive, top = whole.totals[k, :, 0], whole.top[k]
+        positive = whole.totals[k, :, 0]
+        top = np.sort(whole.top[k][np.isfinite(whole.top[k])])[::-1]
         total = float(positive.sum())
         values[f"{kind}_total"] = float(whole.totals[k].sum())
         values[f"{kind}_positive"] = total
@@ -327,20 +308,13 @@ def _figures(whole: _Summary) -> dict[str, float]:
     return values
 
 
-def _highest(values: np.ndarray, n: int) -> np.ndarray:
-    """The n largest values, or all where there are fewer, in descending order."""
-    if len(values) > n:
-        values = np.partition(values, len(values) - n)[len(values) - n :]
-    return np.sort(values)[::-1]
-
-
 def _share(part: float, whole: float) -> float:
     return part / whole if whole > 0 else float("nan")
 
 
 STATISTIC = Statistic(
     name="bridges",
-    version="2",
+    version="3",
     needs=("concepts",),
     tables={
         "bridges": BRIDGES,

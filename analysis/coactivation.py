@@ -6,18 +6,20 @@ bytes.
 """
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from analysis.coactivation_kernels import by_item_, coactivate_, partners_, score_
+from analysis.coactivation_kernels import by_item_, coactivate_, partners_, score_, summarize_
 from analysis.workers import cores, in_order
 
 CLASSES = ("image", "text", "bimodal", "silent")
 KINDS = ("raw", "covariance")
 BLOCK = 128  # image concepts per block, up to 8,192 concepts
 CELLS = 2**20  # most cells per block: a float64 block takes 8 MB, and a thread holds four of them and its scores
+KEPT = 2**27  # most cosines that are kept: 1 GB, of a dictionary of 11,585 concepts
 ROUNDING = 1e-14  # a variance below this share of the squared mean is a rounding error, and counts as 0
 Block = TypeVar("Block")
 Result = TypeVar("Result")
@@ -57,6 +59,42 @@ class Scores(NamedTuple):
     cosine: np.ndarray  # [N] float64
     rows: np.ndarray  # [N, 4] float64: coactivation, bridge, covariance bridge, correlation bridge
     totals: np.ndarray  # [kind, self, sign, class of i, class of j]: sums over all cells (i, j) of the block
+
+
+class Summary(NamedTuple):
+    """What is kept of the bridges of some image concepts with all text concepts."""
+
+    totals: np.ndarray  # [kind, self, sign, class of i, class of j], as in `Scores`
+    top: (
+        np.ndarray
+    )  # [kind, n]: the highest scores of cells with enough pairs, in any order; -inf where there are fewer
+    correlation: float  # the highest correlation bridge of these cells; -inf where there is none
+
+
+def joined_summary(a: Summary, b: Summary) -> Summary:
+    """The summary of the image concepts of both."""
+    n = a.top.shape[1]
+    both = np.concatenate([a.top, b.top], axis=1)
+    top = np.partition(both, both.shape[1] - n, axis=1)[:, both.shape[1] - n :]
+    return Summary(a.totals + b.totals, top, max(a.correlation, b.correlation))
+
+
+class Similarity:
+    """The cosines between all rows of a dictionary, computed once where they fit in memory."""
+
+    def __init__(self, D: np.ndarray) -> None:
+        """D: [C, d], unit rows. Of more than KEPT cosines, rows are computed when they are asked for."""
+        self.D = np.asarray(D, np.float64)
+        self.kept = self.D @ self.D.T if len(D) ** 2 <= KEPT else None
+
+    def rows(self, concepts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cosines [N, C] with all concepts, and the row of each of the given concepts among them.
+
+        concepts: ids, in an array of any shape, which is the shape of the second result.
+        """
+        if self.kept is not None:
+            return self.kept, concepts
+        return self.D[concepts.ravel()] @ self.D.T, np.arange(concepts.size).reshape(concepts.shape)
 
 
 class PairedCodes:
@@ -116,6 +154,42 @@ class PairedCodes:
             return results
 
         yield from _in_order(of_block, self.width)
+
+    def summaries(
+        self, similarity: "Similarity", orders: Sequence[np.ndarray | None], classes: list[str], min_pairs: int, n: int
+    ) -> list["Summary"]:
+        """Totals and highest cells of all bridges, one summary per order of the rows of the dictionary.
+
+        They are those of `scores`. orders: permutations [C] of the rows, or None for the dictionary itself. n: number
+        of highest cells. One row of scores per thread is in memory.
+        """  # fmt: skip
+        of_orders = np.stack([np.arange(self.width) if order is None else order for order in orders]).astype(np.int64)
+        together = len(of_orders) if similarity.kept is not None else 2
+        return [
+            summary
+            for first in range(0, len(of_orders), together)
+            for summary in self._summaries(similarity, of_orders[first : first + together], classes, min_pairs, n)
+        ]
+
+    def _summaries(
+        self, similarity: "Similarity", orders: np.ndarray, classes: list[str], min_pairs: int, n: int
+    ) -> list["Summary"]:
+        code_of = np.array([CLASSES.index(name) for name in classes], np.int8)
+        image, text = self.moments_image, self.moments_text
+        moments_of = (image.mean, text.mean, image.deviation, text.deviation)
+
+        def of_block(start: int) -> list[Summary]:
+            stop = min(start + block_rows(self.width), self.width)
+            totals = np.zeros((len(orders), len(KINDS), 2, 2, len(CLASSES), len(CLASSES)))
+            top, correlation = np.full((len(orders), len(KINDS), n), -np.inf), np.full(len(orders), -np.inf)
+            summarize_(
+                *(start, stop, len(self.pair_image), *self.index[:-1], *self.index.text),
+                *(*similarity.rows(orders[:, start:stop]), orders, *moments_of),
+                *(code_of, max(min_pairs, 0), totals, top, correlation),
+            )
+            return [Summary(*each) for each in zip(totals, top, correlation, strict=True)]
+
+        return functools.reduce(lambda a, b: list(map(joined_summary, a, b)), _in_order(of_block, self.width))
 
     def correlations(self) -> np.ndarray:
         """Pearson correlation [C, C] float32 of each two codes over the pairs; NaN where one of them is constant.

@@ -89,6 +89,97 @@ def score_(
 
 
 @numba.njit(cache=True, nogil=True)
+def summarize_(
+    start: int,
+    stop: int,
+    pairs: int,
+    concept_start: np.ndarray,
+    concept_items: np.ndarray,
+    concept_values: np.ndarray,
+    pair_start: np.ndarray,
+    pair_captions: np.ndarray,
+    text_start: np.ndarray,
+    text_concepts: np.ndarray,
+    text_values: np.ndarray,
+    cosine: np.ndarray,
+    places: np.ndarray,
+    orders: np.ndarray,
+    mean_image: np.ndarray,
+    mean_text: np.ndarray,
+    deviation_image: np.ndarray,
+    deviation_text: np.ndarray,
+    classes: np.ndarray,
+    min_pairs: int,
+    totals: np.ndarray,
+    top: np.ndarray,
+    correlation: np.ndarray,
+) -> None:
+    """Sum up the bridges of image concepts start..stop-1 for each of R orders of the dictionary, without storing them.
+
+    cosine [N, C] float64: element [places[r, b], orders[r, j]] is the cosine of concepts start+b and j in order r.
+    places [R, stop-start], orders [R, C]. classes [C] int8, the other inputs: as in `coactivate_` and `score_`.
+    Adds every cell to totals [R, kind, self, sign, class of i, class of j], as `score_` does. top [R, kind, n] holds
+    the n largest scores of cells with at least min_pairs pairs, as a heap whose smallest value comes first. correlation
+    [R] holds the largest correlation bridge of these cells. Both begin at -inf. Sums are in memory one row at a time.
+    """
+    width, number = len(mean_text), len(orders)
+    sums, counts = np.empty(width), np.empty(width, np.int32)
+    own_class = np.empty((2, 2, totals.shape[-1]))
+    for i in range(start, stop):
+        sums[:] = 0.0
+        counts[:] = 0
+        for q in range(concept_start[i], concept_start[i + 1]):
+            item = concept_items[q]
+            value = np.float64(concept_values[q])
+            for p in range(pair_start[item], pair_start[item + 1]):
+                caption = pair_captions[p]
+                for s in range(text_start[caption], text_start[caption + 1]):
+                    concept = text_concepts[s]
+                    sums[concept] += value * text_values[s]
+                    counts[concept] += 1
+        for r in range(number):
+            own_class[:] = 0.0
+            row, order = cosine[places[r, i - start]], orders[r]
+            for j in range(width):
+                similarity = row[order[j]]
+                G = sums[j] / pairs
+                bridge = G * similarity
+                covariance = (G - mean_image[i] * mean_text[j]) * similarity
+                if j == i:
+                    totals[r, 0, 1, 0 if bridge >= 0 else 1, classes[i], classes[j]] += bridge
+                    totals[r, 1, 1, 0 if covariance >= 0 else 1, classes[i], classes[j]] += covariance
+                else:
+                    own_class[0, 0 if bridge >= 0 else 1, classes[j]] += bridge
+                    own_class[1, 0 if covariance >= 0 else 1, classes[j]] += covariance
+                if counts[j] >= min_pairs:
+                    if bridge > top[r, 0, 0]:
+                        _replace_smallest(top[r, 0], bridge)
+                    if covariance > top[r, 1, 0]:
+                        _replace_smallest(top[r, 1], covariance)
+                    deviations = deviation_image[i] * deviation_text[j]
+                    if covariance > correlation[r] * deviations and deviations > 0:
+                        correlation[r] = covariance / deviations
+            totals[r, :, 0, :, classes[i], :] += own_class
+
+
+@numba.njit(cache=True, nogil=True)
+def _replace_smallest(heap: np.ndarray, value: float) -> None:
+    """Replace the first and smallest value of a heap by a larger value."""
+    at, size = 0, len(heap)
+    while True:
+        below = 2 * at + 1
+        if below >= size:
+            break
+        if below + 1 < size and heap[below + 1] < heap[below]:
+            below += 1
+        if heap[below] >= value:
+            break
+        heap[at] = heap[below]
+        at = below
+    heap[at] = value
+
+
+@numba.njit(cache=True, nogil=True)
 def by_item_(
     position: np.ndarray,
     concept: np.ndarray,

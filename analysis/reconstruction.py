@@ -8,14 +8,15 @@ from typing import Any
 import duckdb
 import numpy as np
 import polars as pl
+from scipy.sparse import csr_array
 
 import sae
-from analysis.inputs import Analysis, keys_of
+from analysis.inputs import Analysis, biases_of, codes_of, keys_of
 from analysis.statistic import Statistic, Table
 from analysis.tables import SAE_KEYS, Schema, table_of_rows
 from sae import SAE
 from storage.embeddings import NDArray
-from storage.rows import Rows
+from storage.rows import Ints, Rows
 from storage.runs import Entry
 
 FIGURES = ("r2", "r2_image", "r2_text", "r2_scalar_mean", "cosine", "l0", "l0_image", "l0_text", "hoyer")
@@ -27,19 +28,23 @@ SAES: Schema = {
 }  # fmt: skip
 DEAD = "SELECT avg(dead::INTEGER) FROM concepts"
 UNCOMPARED = ("dim", "seed", "rows_seen")  # entries of an SAE's configuration that are no settings
-BLOCK = 8192  # rows encoded and decoded at a time
+BLOCK = 8192  # rows decoded at a time
 
 
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
     """The table saes. Its column dead_fraction is computed from the table concepts."""
     entry, net = analysis.sae
-    figures = {**of_sae(analysis, entry, net, analysis.counted), "dead_fraction": con.execute(DEAD).fetchall()[0][0]}
+    figures = {
+        **of_sae(con, analysis, entry, net, analysis.counted),
+        "dead_fraction": con.execute(DEAD).fetchall()[0][0],
+    }
     return {"saes": table_of_rows([figures], SAES)}
 
 
-def of_sae(analysis: Analysis, entry: Entry, net: SAE, rows: Rows) -> dict[str, Any]:
-    """The row of one SAE: its settings, and how well it rebuilds `rows`."""
-    sums = {name: _reconstruction(net, x, name) for name, x in (("image", rows.image), ("text", rows.text))}
+def of_sae(con: duckdb.DuckDBPyConnection, analysis: Analysis, entry: Entry, net: SAE, rows: Rows) -> dict[str, Any]:
+    """The row of one SAE: its settings, and how well it rebuilds `rows`. Reads the table codes."""
+    items = {"image": (rows.image, rows.image_id), "text": (rows.text, rows.pair_id)}
+    sums = {name: _reconstruction(con, net, name, *of) for name, of in items.items()}
     config = net.config
     return {
         **keys_of(entry), "architecture": config.architecture, "dim": config.dim, "width": config.width,
@@ -57,18 +62,24 @@ def _settings(net: SAE, data_half: str | None) -> str:
     return json.dumps(settings | ({"data_half": data_half} if data_half else {}), sort_keys=True)
 
 
-def _reconstruction(net: SAE, x: NDArray, modality: str) -> sae.metrics.Reconstruction:
+def _reconstruction(
+    con: duckdb.DuckDBPyConnection, net: SAE, modality: str, x: NDArray, ids: Ints
+) -> sae.metrics.Reconstruction:
+    """Sums over the rows x [n, d] of one modality, rebuilt from their codes as they were exported. ids: [n]."""
+    order = np.argsort(ids, kind="stable")
+    codes = codes_of(con, modality, ids[order])
+    z = csr_array((codes.values, codes.concepts, codes.indptr), shape=(len(ids), net.config.width))
+    D, bias = net.dictionary.numpy(), getattr(biases_of(net), modality).astype(np.float32)
     sums = sae.metrics.Reconstruction()
-    for start in range(0, len(x), BLOCK):
-        block = np.asarray(x[start : start + BLOCK])
-        codes = net.encode(block, modality)
-        sums.update(block, net.decode(codes, modality).numpy(), codes.numpy())
+    for start in range(0, len(ids), BLOCK):
+        block = z[start : start + BLOCK]
+        sums.update_sparse(np.asarray(x[order[start : start + BLOCK]]), block @ D + bias, block)
     return sums
 
 
 STATISTIC = Statistic(
     name="reconstruction",
-    version="3",
+    version="4",
     needs=("concepts",),
     tables={"saes": SAES},
     make=make,

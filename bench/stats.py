@@ -2,9 +2,9 @@
 
 python bench/stats.py [--work DIR] [--only SECTION ...]
 
-Sections: planted, paper, kernel, geometry, labels, stability, adhoc, growth. Each runs in a separate process, so that
-its peak memory is measured alone. Writes bench/results/stats.json, a list of {name, value, unit, bar, holds}; bar is
-empty for a figure that is only printed. Ends with 1 when a bar is not met. Run it while nothing else is running. The
+Sections: planted, paper, whole, kernel, geometry, labels, stability, adhoc, growth. Each runs in a separate process, so
+that its peak memory is measured alone. Writes bench/results/stats.json, a list of {name, value, unit, bar, holds}; bar
+is empty for a figure that is only printed. Ends with 1 when a bar is not met. Run it while nothing else is running. The
 synthetic data is written to --work at the first run.
 """
 
@@ -102,6 +102,26 @@ def paper(work: Path) -> Iterator[Bar]:
     yield row("paper scale: both, from Parquet", sum(seconds.values()), "s", 40)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     yield row("paper scale: peak memory", peak, "GB", 6)
+
+
+def whole(work: Path) -> Iterator[Bar]:
+    """Time and memory of all statistics of a model with three SAEs, as a study computes them; see stats_whole.py."""
+    from stats_whole import run
+
+    store = work / "whole-600000"
+    if not (store / "studies").exists():  # in a process of its own, whose memory does not count
+        plant = [sys.executable, str(ROOT / "bench" / "plant_activations.py"), "--store", str(store), "--whole"]
+        subprocess.run(plant, check=True)
+    with tempfile.TemporaryDirectory(dir=work) as out:
+        seconds, done = timed(lambda: run(store, Path(out)))
+    for name in sorted({cost.statistic for cost in done.costs}):
+        own = [cost.seconds for cost in done.costs if cost.statistic == name]
+        yield row(f"whole: {name}, the mean of {len(own)}", sum(own) / len(own), "s")
+    for name, of_step in done.steps.items():
+        yield row(f"whole: step {name}", of_step, "s")
+    yield row("whole: all statistics of one model, three SAEs", seconds, "s", 180)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    yield row("whole: peak memory", peak, "GB", 8)
 
 
 def kernel(work: Path) -> Iterator[Bar]:
@@ -340,7 +360,7 @@ def planted(work: Path) -> Iterator[Bar]:
         yield {**one, "name": f"planted: {one['name']}"}
 
 
-SECTIONS = (planted, paper, kernel, geometry, labels, stability, adhoc, growth)
+SECTIONS = (planted, paper, whole, kernel, geometry, labels, stability, adhoc, growth)
 
 
 def run_section(name: str, work: Path) -> list[Bar]:

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 
@@ -26,20 +27,35 @@ class Reconstruction:
 
     def update(self, x: np.ndarray | Tensor, x_hat: np.ndarray | Tensor, codes: np.ndarray | Tensor) -> None:
         """Add rows x [N, d], their reconstructions x_hat [N, d] and codes [N, C]; batches may be of any size."""
-        x_ND, x_hat_ND, codes_NC = (torch.as_tensor(part).detach().double() for part in (x, x_hat, codes))
-        if x_ND.shape != x_hat_ND.shape or x_ND.shape[0] != codes_NC.shape[0]:
-            raise ValueError(f"x {tuple(x_ND.shape)}, x_hat {tuple(x_hat_ND.shape)}, codes {tuple(codes_NC.shape)}")
+        codes_NC = torch.as_tensor(codes).detach()
+        l1 = torch.linalg.vector_norm(codes_NC, 1, dim=1, dtype=torch.float64)
+        l2 = torch.linalg.vector_norm(codes_NC, 2, dim=1, dtype=torch.float64)
+        self._add(x, x_hat, tuple(codes_NC.shape), int(torch.count_nonzero(codes_NC)), l1, l2)
+
+    def update_sparse(self, x: np.ndarray | Tensor, x_hat: np.ndarray | Tensor, codes: csr_array) -> None:
+        """Do what `update` does, for codes [N, C] in compressed rows. Their memory does not grow with C."""
+        values = abs(codes.astype(np.float64))
+        l1, l2 = values.sum(axis=1), np.sqrt(values.power(2).sum(axis=1))
+        self._add(x, x_hat, codes.shape, int(codes.count_nonzero()), torch.as_tensor(l1), torch.as_tensor(l2))
+
+    def _add(
+        self, x: np.ndarray | Tensor, x_hat: np.ndarray | Tensor, shape: tuple[int, ...], nonzero: int, l1: Tensor,
+        l2: Tensor,
+    ) -> None:  # fmt: skip
+        """Add rows with codes of the given shape [N, C], number of nonzero codes, and norms [N] of each row."""
+        x_ND, x_hat_ND = (torch.as_tensor(part).detach().double() for part in (x, x_hat))
+        if x_ND.shape != x_hat_ND.shape or x_ND.shape[0] != shape[0]:
+            raise ValueError(f"x {tuple(x_ND.shape)}, x_hat {tuple(x_hat_ND.shape)}, codes {shape}")
         if x_ND.shape[0] == 0:
             return
         self._update_spread(x_ND)
         self.error += float((x_ND - x_hat_ND).square().sum())
         self.cosine_sum += float(torch.cosine_similarity(x_ND, x_hat_ND, dim=1, eps=1e-12).sum())
-        self.codes += int((codes_NC != 0).sum())
+        self.codes += nonzero
         # Hoyer sparsity is undefined (0/0) for rows without codes and for a one-concept dictionary: both are left out.
-        l2 = codes_NC.norm(dim=1)
-        width, active = codes_NC.shape[1], l2 > 0
+        width, active = shape[1], l2 > 0
         if width > 1:
-            ratio = codes_NC.abs().sum(1)[active] / l2[active]
+            ratio = l1[active] / l2[active]
             self.hoyer_sum += float(((math.sqrt(width) - ratio) / (math.sqrt(width) - 1)).sum())
             self.hoyer_rows += int(active.sum())
 

@@ -6,6 +6,7 @@ from bridges_case import CLASS_LIST, case, pairs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis import coactivation
 from analysis.bridges import (
     NULLS,
     bridge_nulls,
@@ -13,7 +14,7 @@ from analysis.bridges import (
     figures,
     matched_similarity,
 )
-from analysis.coactivation import CLASSES
+from analysis.coactivation import CLASSES, Similarity
 from analysis.inputs import Biases
 from analysis.usage import shuffled_shares, unimodal_shares
 
@@ -22,7 +23,7 @@ from analysis.usage import shuffled_shares, unimodal_shares
 @settings(max_examples=20, deadline=None)
 def test_figures_agree_with_dense_numpy(seed):
     z_I, z_T, owner, D = case(seed)
-    (summary,) = figures(pairs_of(z_I, z_T, owner), D, [None], CLASS_LIST, 3)
+    (summary,) = figures(pairs_of(z_I, z_T, owner), Similarity(D), [None], CLASS_LIST, 3)
     I, T = z_I[owner].astype(float), z_T.astype(float)  # noqa: E741
     G, cosine = I.T @ T / len(owner), D @ D.T
     scores = {"raw": G * cosine, "covariance": (G - np.outer(I.mean(0), T.mean(0))) * cosine}
@@ -45,6 +46,27 @@ def test_figures_agree_with_dense_numpy(seed):
     assert summary["top_correlation_bridge"] == pytest.approx(np.nanmax(correlation[enough]))
 
 
+@pytest.mark.parametrize("kept", [0, 10_000])
+def test_figures_of_several_orders_are_those_of_permuted_dictionaries(kept, monkeypatch):
+    monkeypatch.setattr(coactivation, "KEPT", kept)  # with 0, no cosine is kept, and two orders are taken at a time
+    z_I, z_T, owner, D = case(6)
+    pairs = pairs_of(z_I, z_T, owner)
+    orders = [None, *(np.random.default_rng(seed).permutation(6) for seed in range(4))]
+    found = figures(pairs, Similarity(D), orders, CLASS_LIST, 2)
+    for one, order in zip(found, orders, strict=True):
+        bridges = bridges_of(pairs, D if order is None else D[order], CLASS_LIST, 2)
+        rows = bridges.rows
+        positive = sum(row["positive"] for row in bridges.totals if row["kind"] == "covariance")
+        assert one["covariance_positive"] == pytest.approx(positive, abs=1e-12)
+        assert one["raw_total"] == pytest.approx(
+            sum(r["total"] for r in bridges.totals if r["kind"] == "raw"), abs=1e-12
+        )
+        highest = np.sort(rows["covariance_bridge"])[::-1][:10].clip(0).sum()
+        assert one["covariance_top_10_share"] == pytest.approx(highest / positive)
+        assert one["top_bridge"] == pytest.approx(rows["bridge"].max())
+        assert one["top_correlation_bridge"] == pytest.approx(np.nanmax(rows["correlation_bridge"]))
+
+
 def test_with_images_is_the_same_as_permuting_from_the_start():
     z_I, z_T, owner, D = case(2)
     image_of = np.random.default_rng(3).permutation(len(z_I))  # also between images of different numbers of captions
@@ -62,7 +84,7 @@ def test_nulls_are_repeatable_and_leave_alone_what_they_do_not_permute():
     assert list(nulls) == list(NULLS)
     assert all(len(draws) == 5 for draws in nulls.values())
     assert nulls == bridge_nulls(pairs, D, CLASS_LIST, 1, draws=5, seed=7)
-    (real,) = figures(pairs, D, [None], CLASS_LIST, 1)
+    (real,) = figures(pairs, Similarity(D), [None], CLASS_LIST, 1)
     # The bridge of a concept with itself is the same with a permuted dictionary, since its cosine |D_i|^2 is always 1.
     own = [one["raw_self_share"] * one["raw_positive"] for one in nulls["dictionary_permuted"]]
     assert own == pytest.approx([real["raw_self_share"] * real["raw_positive"]] * 5)
@@ -82,7 +104,7 @@ def test_terms_add_up_to_matched_similarity(seed):
     assert terms["shuffled"] == pytest.approx(x_I.mean(0) @ x_T.mean(0))
     parts = terms["bridges"] + terms["text_on_bias"] + terms["image_on_bias"] + terms["bias"]
     assert parts == pytest.approx(terms["matched"])
-    (summary,) = figures(pairs, D, [None], ["bimodal"] * 6, 1)
+    (summary,) = figures(pairs, Similarity(D), [None], ["bimodal"] * 6, 1)
     assert summary["raw_total"] == pytest.approx(terms["bridges"])
     assert summary["covariance_total"] == pytest.approx(terms["matched"] - terms["shuffled"])
 

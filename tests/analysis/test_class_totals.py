@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 import analysis.class_totals as room
 from analysis.bridges import figures
 from analysis.class_totals import opposite_total
+from analysis.coactivation import Similarity
 
 NET = "covariance_opposite_total"
 
 
 def net(pairs, D, min_pairs=1):
-    (summary,) = figures(pairs, D, [None], CLASS_LIST, min_pairs)
+    (summary,) = figures(pairs, Similarity(D), [None], CLASS_LIST, min_pairs)
     return summary[NET]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from sae.metrics import Reconstruction, combine
 
@@ -35,6 +36,21 @@ def test_one_modality():
     assert image.result() == pytest.approx({"rows": 2, "r2": 0.75, "cosine": 1, "l0": 2.5, "hoyer": 0.5})
     # The codes (3, 4) have |z|_1/|z|_2 = 7/5, so (2 - 1.4)/1 = .6. The row whose codes are all 0 has no Hoyer sparsity.
     assert text.result() == pytest.approx({"rows": 2, "r2": 0.75, "cosine": 1, "l0": 1, "hoyer": 0.6})
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_sparse_codes_give_the_figures_of_dense_ones(seed):
+    random = np.random.default_rng(seed)
+    x, x_hat = random.standard_normal((2, 9, 3))
+    z = np.where(random.random((9, 5)) < 0.4, random.exponential(1, (9, 5)), 0)
+    z[3] = 0
+    dense, sparse = filled(x, x_hat, z, [4]), Reconstruction()
+    for part in (slice(0, 4), slice(4, 9)):
+        sparse.update_sparse(x[part], x_hat[part], csr_array(z[part]))
+    assert sparse.result() == pytest.approx(dense.result(), rel=1e-12)
+    with pytest.raises(ValueError, match="codes"):
+        sparse.update_sparse(x, x_hat, csr_array(z[:4]))
 
 
 def test_both_modalities():
