@@ -14,11 +14,10 @@ import polars as pl
 from scipy.sparse import csr_array
 
 from analysis.coactivation import Codes
-from analysis.inputs import Analysis, Keys, biases_of, jackknife_groups, keys_of
+from analysis.inputs import Analysis, Keys, biases_of, codes_of, jackknife_groups, keys_of
 from analysis.statistic import Statistic, Table
 from analysis.tables import SAE_KEYS, Schema, table_of_rows
 from sae import SAE
-from storage.embeddings import NDArray
 from storage.rows import Rows
 
 RETRIEVAL_TABLE: Schema = {
@@ -54,6 +53,8 @@ class Gallery(NamedTuple):
     text: np.ndarray  # [m, d]
     owner: np.ndarray  # [m] row of `image` to which each caption belongs
     group: np.ndarray = np.empty(0, np.int64)  # [n] jackknife group of each image; empty where no interval is needed
+    image_id: np.ndarray = np.empty(0, np.int64)  # [n] ascending; empty where no codes are read
+    pair_id: np.ndarray = np.empty(0, np.int64)  # [m] ascending
 
 
 class Decoder(NamedTuple):
@@ -87,12 +88,12 @@ class Recalls(NamedTuple):
 def make(con: duckdb.DuckDBPyConnection, analysis: Analysis) -> dict[str, Table]:
     """The tables of one SAE: recalls among the GALLERY images of the split with the smallest split_u.
 
-    `retrieval_groups` has the hits of the reconstructions. Reads the tables concepts and bridges.
+    `retrieval_groups` has the hits of the reconstructions. Reads the tables codes, concepts and bridges.
     """
     entry, net = analysis.sae
     keys, gallery = keys_of(entry), gallery_of(analysis.counted)
     energy = np.array([e for e, _, _ in con.execute(CONCEPTS, keys).fetchall()])
-    decoder, named = _decoder(net, gallery), {**keys, "split": analysis.split}
+    decoder, named = _decoder(con, net, gallery), {**keys, "split": analysis.split}
     recalls = interventions(gallery, decoder, energy, sets_of(con, keys), keys["seed"] or 0)
     rebuilt = _both_kept(decoder, np.arange(net.config.width))
     return {
@@ -106,11 +107,14 @@ def gallery_of(rows: Rows) -> Gallery:
 
     split_u is the number that assigns an image to a side of the split.
     """
-    chosen = np.sort(np.argsort(rows.split_u, kind="stable")[:GALLERY])
+    chosen = np.argsort(rows.split_u, kind="stable")[:GALLERY]
+    chosen = chosen[np.argsort(rows.image_id[chosen])]
     position = np.full(len(rows.image), -1)
     position[chosen] = np.arange(len(chosen))
-    own = position[rows.owner]
-    return Gallery(rows.image[chosen], rows.text[own >= 0], own[own >= 0], jackknife_groups(rows.split_u[chosen]))
+    texts = np.flatnonzero(position[rows.owner] >= 0)
+    texts = texts[np.argsort(rows.pair_id[texts])]
+    owner, group = position[rows.owner[texts]], jackknife_groups(rows.split_u[chosen])
+    return Gallery(rows.image[chosen], rows.text[texts], owner, group, rows.image_id[chosen], rows.pair_id[texts])
 
 
 def sets_of(con: duckdb.DuckDBPyConnection, keys: Keys) -> ConceptSets:
@@ -128,16 +132,9 @@ def sets_of(con: duckdb.DuckDBPyConnection, keys: Keys) -> ConceptSets:
     )
 
 
-def _decoder(net: SAE, gallery: Gallery) -> Decoder:
-    codes = _codes(net, gallery.image, "image"), _codes(net, gallery.text, "text")
+def _decoder(con: duckdb.DuckDBPyConnection, net: SAE, gallery: Gallery) -> Decoder:
+    codes = codes_of(con, "image", gallery.image_id), codes_of(con, "text", gallery.pair_id)
     return Decoder(*codes, net.dictionary.numpy(), np.stack(biases_of(net)))
-
-
-def _codes(net: SAE, x: NDArray, modality: str) -> Codes:
-    dense = net.encode(x, modality).numpy()
-    row, concept = dense.nonzero()
-    indptr = np.searchsorted(row, np.arange(len(dense) + 1))
-    return Codes(indptr.astype(np.int64), concept.astype(np.int32), dense[row, concept])
 
 
 def recall_rows(keys: dict[str, Any], gallery: Gallery, recalls: Iterable[Recalls]) -> pl.DataFrame:
@@ -375,7 +372,7 @@ def unit(rows: np.ndarray, name: str) -> np.ndarray:
 
 STATISTIC = Statistic(
     name="retrieval",
-    version="2",
+    version="3",
     needs=("concepts", "bridges"),
     tables={"retrieval": RETRIEVAL_TABLE, "retrieval_groups": GROUPS},
     make=make,
