@@ -16,6 +16,8 @@ export interface Manifest {           // data/manifest.json, as a host serves it
   examples: { title: string; query: string }[]
   item_block: number                  // images per file of items/, each with its captions
   concept_block: number               // concepts per file of concept/
+  maps: ItemMap[]                     // maps of the items; none without items
+  firings: boolean                    // whether codes/firings-<n>.bin are there: in studies of at most 5,000 images
   definitions: Definitions            // added when the manifest is served; the dataset does not store them
 }
 export interface Definitions {        // the same as on the study's page
@@ -32,6 +34,17 @@ export interface Run {
   stability: number | null; floor_random: number | null; floor_matched: number | null
   bridges: number                     // rows of bridges.json
 }
+export interface ItemMap {            // one map of the images and captions of a model
+  model: string
+  by: "embeddings" | "codes"          // what was laid out; codes: those of the SAE <sae>, seed <seed>
+  sae: string | null; seed: number | null
+  items: number; images: number       // the images come first, then the captions, both by ascending id
+  layout: "umap" | "umap-sample" | "pca"  // umap-sample: UMAP of `fitted` items, the others interpolated
+  fitted: number
+  file: string                        // int16 x [items], int16 y [items], 32767 for 1; all binary files are little-endian
+  ids: string                         // float64 id [items], then uint8 jackknife group [items]
+}                                     // data/runs/<key>/codes/firings-<n>.bin, <concept_block> concepts: uint32 start
+                                      // [concept_block + 1], uint32 number of the item [firings], float32 activation [firings]
 export interface ViewDoc { name: string; purpose: string; columns: { name: string; type: string; doc: string }[] }
 
 export interface Concepts {           // data/runs/<key>/concepts.json, columnar; null where not defined (a dead concept)

@@ -147,7 +147,8 @@ async function change(manifest: Manifest, from: Run, to: Run): Promise<void> {
     else go({ ...route, argument: String(match), run: to.key })
   } else {
     const { concept: _, ...others } = route.params
-    go({ ...route, run: to.key, params: route.view === "bridges" ? others : route.params })
+    const ofConcepts = route.view === "bridges" || route.view === "items"
+    go({ ...route, run: to.key, params: ofConcepts ? others : route.params })
   }
 }
 

@@ -22,6 +22,12 @@ export const VIEWS = {
     inBar: true,
     load: async (): Promise<View> => (await import("./map/view")).mapView,
   },
+  items: {
+    title: "Items",
+    inBar: true,
+    needs: "items",
+    load: async (): Promise<View> => (await import("./items/view")).itemsView,
+  },
   concept: {
     title: "Concept",
     inBar: false,
