@@ -75,6 +75,7 @@ def manifest(scale: Scale, runs: list[Files]) -> Files:
         "split": "heldout",
         "runs": runs,
         "views": [],
+        "macros": [],
         "examples": [],
         "item_block": ITEM_BLOCK,
         "concept_block": CONCEPT_BLOCK,
@@ -130,7 +131,8 @@ def write_items(to: Path, images: int, captions: list[str]) -> None:
 
 
 def write_item_maps(to: Path, scale: Scale, runs: list[Files]) -> list[Files]:
-    """Write the maps of the items, by embeddings and by codes, and the firings of every run. Returns rows of the manifest.
+    """Write the item maps, by embeddings and by codes, and the firings of every run. Returns rows of the
+    manifest.
 
     The items lie in clusters. A concept fires on the items of one cluster.
     """
@@ -225,7 +227,9 @@ def planted_concepts(random: np.random.Generator, count: int) -> Files:
         "align_mean_gap": alignment, "align_logistic": alignment, "align_lda": alignment, "align_inlp": abs(alignment),
         "monosemanticity": random.uniform(0.2, 0.9, count), "stability": stability,
     }  # fmt: skip
-    return {"name": words, "firings": random.integers(10, 900, count).tolist()} | {
+    labels = [KINDS[i % len(KINDS)] for i in cluster]
+    numbers["label_auc"] = random.uniform(0.5, 1, count)
+    return {"name": words, "label": labels, "firings": random.integers(10, 900, count).tolist()} | {
         name: np.round(values, 6).tolist() for name, values in numbers.items()
     }
 

@@ -16,7 +16,7 @@ from report.explorer.concepts import SAEKey
 from report.explorer.item_maps import ItemMap
 from report.explorer.layout import method_of
 from report.explorer.shares import Dictionary
-from storage.documentation import documented
+from storage.documentation import documented, macros
 from storage.runs import shown_settings
 from storage.site import SITE, put_json, writing
 
@@ -87,6 +87,16 @@ def manifest(con: duckdb.DuckDBPyConnection, config: dict[str, Any], runs: list[
         "views": [
             {"name": view.name, "purpose": view.purpose, "columns": [column._asdict() for column in view.columns]}
             for view in documented(con)
+        ],
+        "macros": [
+            {
+                "name": macro.name,
+                "call": macro.call,
+                "purpose": macro.purpose,
+                "inputs": macro.sections.get("Inputs", ""),
+                "columns": macro.sections.get("Columns", ""),
+            }
+            for macro in macros(con)
         ],
         "examples": [
             {"title": title, "query": query}

@@ -13,10 +13,12 @@ export interface Manifest {           // data/manifest.json, as a host serves it
   split: string                       // the rows that concepts were counted on: "heldout" | "all"
   runs: Run[]                         // one per (model, sae, seed), in the order of the study
   views: ViewDoc[]                    // the catalog's views with the documentation of their columns
+  macros: MacroDoc[]                  // the catalog's table macros: functions that return a table
   examples: { title: string; query: string }[]
   item_block: number                  // images per file of items/, each with its captions
   concept_block: number               // concepts per file of concept/
   maps: ItemMap[]                     // maps of the items; none without items
+  files?: { path: string; bytes: number }[]  // published files of saes/, statistics/ and items/; absent from the live server
   firings: boolean                    // whether codes/firings-<n>.bin are there: in studies of at most 5,000 images
   definitions: Definitions            // added when the manifest is served; the dataset does not store them
 }
@@ -47,6 +49,8 @@ export interface ItemMap {            // one map of the images and captions of a
                                       // [concept_block + 1], uint32 number of the item [firings], float32 activation [firings]
 export interface ViewDoc { name: string; purpose: string; columns: { name: string; type: string; doc: string }[] }
 
+export interface MacroDoc { name: string; call: string; purpose: string; inputs: string; columns: string }
+
 export interface Concepts {           // data/runs/<key>/concepts.json, columnar; null where not defined (a dead concept)
   x: (number | null)[]; y: (number | null)[]      // the layout of the dictionary, both in [-1, 1], aspect kept
   name: string[]                      // distinctive words of its training captions, automatic; "" when there are none, or
@@ -59,6 +63,8 @@ export interface Concepts {           // data/runs/<key>/concepts.json, columnar
   modality_score: (number | null)[]; modality_auc: (number | null)[]; direction_accuracy: (number | null)[]
   align_mean_gap: (number | null)[]; align_logistic: (number | null)[]; align_lda: (number | null)[]; align_inlp: (number | null)[]
   monosemanticity: (number | null)[]
+  label: string[]                     // the label that the concept tells apart best, "" without labels
+  label_auc: (number | null)[]        // its AUC on held-out items
   stability: (number | null)[]        // mean cosine to the matches in the other seeds of the setting
 }
 export interface Bridges {            // data/runs/<key>/bridges.json, columnar, at most 20,000 rows, by |bridge| descending

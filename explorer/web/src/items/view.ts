@@ -263,7 +263,7 @@ class Stage {
       h("h2", { class: "side-title" }, "Light a concept's items"),
       form,
       ...(concept === null
-        ? [h("p", { class: "muted small" }, "The number stands beside the concept's name; its page links here too.")]
+        ? [h("p", { class: "muted small" }, "The number stands beside the concept's name; its page and its card on the map of concepts link here.")]
         : [
             h("p", {}, conceptLink(run, this.concepts, concept)),
             h("button", { class: "button quiet", type: "button", onclick: () => to({ concept: "" }) }, "Light none"),
@@ -540,7 +540,7 @@ function aboutLayout({ by, layout, fitted, items, sae, seed }: ItemMap): HTMLEle
   }[layout]
   const gap =
     by === "embeddings"
-      ? "The mean of each modality is subtracted first, so the modality gap does not split the map in two."
+      ? "The mean of each modality is subtracted, and each item has neighbours of both modalities, so that the modality gap does not split the map in two."
       : `Items with the same concepts (${sae}, seed ${seed}) are neighbours. Nothing is done about the modality gap: images and captions meet where they share concepts.`
   return h(
     "p",

@@ -30,7 +30,7 @@ export class Region {
     const tool = (mode: Mode, label: string, hint: string) => {
       const button = h(
         "button",
-        { type: "button", "data-mode": mode, "aria-pressed": mode === "move", title: hint },
+        { type: "button", "data-mode": mode, "aria-pressed": String(mode === "move"), title: hint },
         label,
       )
       button.addEventListener("click", (event) => {
