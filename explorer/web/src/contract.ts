@@ -118,7 +118,7 @@ export interface Compare {            // data/compare.json
 }
 
 // Live only (bridgescope explore). Answers are JSON, except for CSV and images. Answers to POST are not cached.
-export interface SqlAnswer {          // POST api/sql {query: string}; POST api/sql.csv answers the same question as text/csv
+export interface SqlAnswer {          // POST api/sql {query: string}; POST api/sql.csv and api/sql.parquet answer it as files
   columns: { name: string; type: string }[]
   rows: unknown[][]
   truncated: boolean                  // there are more rows than the limits of the server allow
