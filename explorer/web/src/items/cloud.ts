@@ -2,6 +2,7 @@
 // While the map moves, only the first points are drawn, which are a uniform sample; at rest, the others are added over
 // several frames, so that no frame is long without a GPU. It does not depend on pages, addresses or data files.
 
+import { holds } from "../map/region"
 import { channels, linked } from "../map/webgl"
 import { Grid } from "./grid"
 
@@ -388,17 +389,6 @@ export class Cloud {
 function spread(fingers: ReadonlyMap<number, Point>): number {
   const [a, b] = [...fingers.values()]
   return a && b ? Math.hypot(a.x - b.x, a.y - b.y) : 0
-}
-
-/** Whether a polygon holds a place, by the even-odd rule. */
-export function holds(corners: readonly Point[], x: number, y: number): boolean {
-  let inside = false
-  for (let at = 0, before = corners.length - 1; at < corners.length; before = at++) {
-    const a = corners[at] as Point
-    const b = corners[before] as Point
-    if (a.y > y !== b.y > y && x < ((b.x - a.x) * (y - a.y)) / (b.y - a.y) + a.x) inside = !inside
-  }
-  return inside
 }
 
 /** The numbers 0 to count - 1 in a fixed random order. */

@@ -263,7 +263,13 @@ class Stage {
       h("h2", { class: "side-title" }, "Light a concept's items"),
       form,
       ...(concept === null
-        ? [h("p", { class: "muted small" }, "The number stands beside the concept's name; its page and its card on the map of concepts link here.")]
+        ? [
+            h(
+              "p",
+              { class: "muted small" },
+              "The number stands beside the concept's name; its page and its card on the map of concepts link here.",
+            ),
+          ]
         : [
             h("p", {}, conceptLink(run, this.concepts, concept)),
             h("button", { class: "button quiet", type: "button", onclick: () => to({ concept: "" }) }, "Light none"),

@@ -7,8 +7,14 @@ import type { Page } from "../page"
 import { conceptLink } from "../parts/concept"
 import { empty } from "../parts/notice"
 import { here, href } from "../route"
+import { tickBox } from "./picked"
 
 const AT_ONCE = 100
+
+export interface Ticks {
+  picked: ReadonlySet<number>
+  toggle: (concept: number) => void
+}
 
 const COLUMNS = {
   energy: { title: "energy", write: (value: number | null) => number(value) },
@@ -22,7 +28,13 @@ const COLUMNS = {
 type Column = keyof typeof COLUMNS
 
 /** The concepts that pass the filters, sorted by a column, largest first. A button shows a hundred more at a time. */
-export function conceptTable(page: Page, concepts: Concepts, passing: Uint8Array, sort: string): HTMLElement {
+export function conceptTable(
+  page: Page,
+  concepts: Concepts,
+  passing: Uint8Array,
+  sort: string,
+  ticks: Ticks,
+): HTMLElement {
   const column: Column = sort in COLUMNS ? (sort as Column) : "energy"
   const values = concepts[column]
   const order = [...passing.keys()]
@@ -37,7 +49,16 @@ export function conceptTable(page: Page, concepts: Concepts, passing: Uint8Array
         h(
           "tr",
           {},
-          h("th", { scope: "row" }, conceptLink(page.run, concepts, concept)),
+          h(
+            "th",
+            { scope: "row" },
+            h(
+              "span",
+              { class: "ticked-name" },
+              tickBox(concept, ticks.picked.has(concept), ticks.toggle),
+              conceptLink(page.run, concepts, concept),
+            ),
+          ),
           Object.entries(COLUMNS).map(([name, { write }]) =>
             h("td", { class: "n" }, write(concepts[name as Column][concept] ?? null)),
           ),

@@ -152,3 +152,14 @@ export class Region {
 function corners(a: Place, b: Place): Place[] {
   return [a, { x: b.x, y: a.y }, b, { x: a.x, y: b.y }]
 }
+
+/** Whether a polygon holds a place, by the even-odd rule. */
+export function holds(corners: readonly Place[], x: number, y: number): boolean {
+  let inside = false
+  for (let at = 0, before = corners.length - 1; at < corners.length; before = at++) {
+    const a = corners[at] as Place
+    const b = corners[before] as Place
+    if (a.y > y !== b.y > y && x < ((b.x - a.x) * (y - a.y)) / (b.y - a.y) + a.x) inside = !inside
+  }
+  return inside
+}
