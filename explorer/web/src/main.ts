@@ -13,6 +13,7 @@ import type { Manifest } from "./contract"
 import * as data from "./data"
 import { h } from "./dom"
 import { HEADING, runOf } from "./page"
+import { watchDownloads } from "./parts/downloads"
 import { empty, failure, loading, unmet } from "./parts/notice"
 import { here, href, remember, stepped } from "./route"
 import { type Shell, shell } from "./shell"
@@ -95,6 +96,7 @@ async function start(): Promise<void> {
     return
   }
   const around = shell(manifest)
+  watchDownloads(around.main)
   history.scrollRestoration = "manual"
   addEventListener("scroll", () => scrolled.set(location.hash, scrollY), { passive: true })
   addEventListener("hashchange", () => void draw(manifest, around, stepped()))

@@ -20,9 +20,9 @@ export const COLUMNS: Record<string, Column> = {
   modality: { title: "modality", kind: "modality", values: (c) => c.modality_score, ends: [0, 1] },
   energy: { title: "energy", kind: "up", values: (c) => c.energy },
   stability: { title: "stability", kind: "up", values: (c) => c.stability, ends: [0, 1] },
-  align_mean_gap: { title: "alignment, mean gap", kind: "signed", values: (c) => c.align_mean_gap, ends: [-1, 1] },
-  align_logistic: { title: "alignment, logistic", kind: "signed", values: (c) => c.align_logistic, ends: [-1, 1] },
-  align_lda: { title: "alignment, LDA", kind: "signed", values: (c) => c.align_lda, ends: [-1, 1] },
+  align_mean_gap: { title: "alignment, mean gap", kind: "signed", values: (c) => c.align_mean_gap },
+  align_logistic: { title: "alignment, logistic", kind: "signed", values: (c) => c.align_logistic },
+  align_lda: { title: "alignment, LDA", kind: "signed", values: (c) => c.align_lda },
   align_inlp: { title: "alignment, INLP", kind: "up", values: (c) => c.align_inlp, ends: [0, 1] },
   label_auc: { title: "AUC of the best label", kind: "up", values: (c) => c.label_auc, ends: [0.5, 1] },
   name_score: { title: "score of the name", kind: "up", values: (c) => c.name_score, ends: [0.5, 1] },
@@ -47,8 +47,9 @@ export interface Shown {
 function shownOf(title: string, kind: Kind, values: Values, ends?: readonly [number, number]): Shown {
   const known = values.filter((value) => value !== null).sort((a, b) => a - b)
   const at = (share: number) => known[Math.floor(share * (known.length - 1))] ?? 0
-  const [low, high] = ends ?? [at(0.02), at(0.98)]
-  return { title, kind, values, low, high, write: ends ? score : (value) => number(value, 2) }
+  const largest = known.map(Math.abs).sort((a, b) => a - b)[Math.floor(0.98 * (known.length - 1))] ?? 1
+  const [low, high] = kind === "signed" ? [-largest, largest] : (ends ?? [at(0.02), at(0.98)])
+  return { title, kind, values, low, high, write: ends || kind === "signed" ? score : (value) => number(value, 2) }
 }
 
 /** The column of a name; null for a name of no column. */

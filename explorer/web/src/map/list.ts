@@ -7,7 +7,8 @@ import type { Page } from "../page"
 import { conceptLink } from "../parts/concept"
 import { empty } from "../parts/notice"
 import { here, href } from "../route"
-import { tickBox } from "./picked"
+import { saveCsv } from "../parts/download"
+import { conceptsCsv, tickBox } from "./picked"
 
 const AT_ONCE = 100
 
@@ -78,9 +79,16 @@ export function conceptTable(
       h("a", { href: href({ ...here(), params: { ...here().params, sort: name } }) }, title),
     ),
   )
+  const name = `${page.manifest.study}-${page.run.key.replaceAll("/", "-")}-concepts.csv`
+  const download = () => saveCsv(conceptsCsv(concepts, order), name)
   return h(
     "div",
-    { class: "scroll", tabindex: 0, role: "region", "aria-label": "Concepts" },
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": "Concepts", "data-download": "own" },
+    h(
+      "p",
+      {},
+      h("button", { class: "button small-button", type: "button", onclick: download }, "Download all rows as CSV"),
+    ),
     h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "concept"), heads)), body),
     h("p", {}, more),
   )
