@@ -229,6 +229,8 @@ def planted_concepts(random: np.random.Generator, count: int) -> Files:
     }  # fmt: skip
     labels = [KINDS[i % len(KINDS)] for i in cluster]
     numbers["label_auc"] = random.uniform(0.5, 1, count)
+    numbers["name_score"] = random.uniform(0.6, 1, count)
+    numbers |= {"name_score_low": numbers["name_score"] - 0.05, "name_chance": np.full(count, 0.5)}
     return {"name": words, "label": labels, "firings": random.integers(10, 900, count).tolist()} | {
         name: np.round(values, 6).tolist() for name, values in numbers.items()
     }

@@ -37,7 +37,12 @@ def test_every_view_is_reached_by_clicking(open_page, published):
     page = opened.page
     opened.heading("Map of concepts")
     views = page.get_by_role("navigation", name="Views")
-    assert views.get_by_role("link").all_inner_texts() == ["Map", "Bridges", "Compare"]  # the view SQL needs a server
+    assert views.get_by_role("link").all_inner_texts() == [
+        "Map",
+        "Items",
+        "Bridges",
+        "Compare",
+    ]  # the view SQL needs a server
     views.get_by_role("link", name="Bridges").click()
     opened.heading("Bridges")
     page.locator(".bridge .concept-link").first.click()

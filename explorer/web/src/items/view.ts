@@ -214,7 +214,7 @@ class Stage {
     const { sel, pick } = this.page.route.params
     const item = sel === undefined ? NaN : Number(sel)
     this.selected = Number.isInteger(item) && item >= 0 && item < map.items ? item : null
-    const [size, text] = (pick ?? "").split("~")
+    const [size, text] = (pick ?? "").split("_")
     if (!(this.overflow && pick === undefined))
       this.ticked = new Set(text && Number(size) === map.items ? decoded(text, map.items) : [])
   }
@@ -414,7 +414,7 @@ class Stage {
     this.ticked = next
     const text = encoded([...next].sort((a, b) => a - b))
     this.overflow = next.size > 0 && text === ""
-    note({ pick: text ? `${map.items}~${text}` : "" })
+    note({ pick: text ? `${map.items}_${text}` : "" })
     this.said.textContent = `${counted(next.size, "item")} selected`
     this.mark()
     this.fill()
