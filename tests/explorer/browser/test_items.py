@@ -147,7 +147,7 @@ def test_lasso_and_box_select_and_the_address_keeps_it(open_page, published, sho
     drag(opened, [corners[0], corners[2]])
     assert picked(opened) >= by_lasso
     shot(opened, "items-lasso")
-    page.locator(".ticks input").first.uncheck()
+    page.locator(".ticks input").first.click()  # the list is then drawn again, without this item
     assert page.url != url
     page.get_by_role("button", name="Clear the selection").click()
     opened.until("!location.hash.includes('pick=')")
