@@ -21,6 +21,7 @@ from report.explorer.places import FITTED
 from report.explorer.release import handed_out
 
 MODEL, SETTING, STUDY = "planted", "main", "planted"
+STATISTICS = "statistics/saes.csv"
 CAPTIONS, TOP, BINS = 2, 24, 20  # captions per image; items in a concept's lists; bins of a histogram
 ITEM_BLOCK, CONCEPT_BLOCK, SIDE = 64, 64, 96  # images per file; concepts per file; pixels of a thumbnail's side
 KINDS = ("circle", "square", "ring", "bar")
@@ -53,7 +54,16 @@ def plant(to: Path, scale: Scale) -> None:
     runs = [write_run(to, scale, seed) for seed in range(scale.seeds)]
     write(to, "data/compare.json", {"findings": [], "figures": [], "settings": []})
     maps = write_item_maps(to, scale, runs)
-    write(to, "data/manifest.json", manifest(scale, runs) | {"maps": maps, "firings": scale.mapped == 0})
+    statistics = csv_of(runs)
+    put(to, STATISTICS, statistics)
+    of_site = {"maps": maps, "firings": scale.mapped == 0, "files": [{"path": STATISTICS, "bytes": len(statistics)}]}
+    write(to, "data/manifest.json", manifest(scale, runs) | of_site)
+
+
+def csv_of(runs: list[Files]) -> bytes:
+    """The runs as CSV, in the place of a published table."""
+    rows = [",".join(runs[0]), *(",".join(str(value) for value in run.values()) for run in runs)]
+    return "\n".join(rows).encode()
 
 
 def write(to: Path, name: str, value: Any) -> None:
