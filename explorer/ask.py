@@ -69,7 +69,8 @@ def packed(con: duckdb.DuckDBPyConnection, query: str, seconds: float = SECONDS,
     """
     out = io.BytesIO()
     with _running(con, query, seconds) as answer:
-        batches, rows, size, truncated = answer.to_arrow_reader(BATCH), 0, 0, False
+        batches: Any = answer.to_arrow_reader(BATCH)
+        rows, size, truncated = 0, 0, False
         with pq.ParquetWriter(out, batches.schema, compression="zstd") as file:
             for batch in batches:
                 truncated = rows + batch.num_rows > most or size + batch.nbytes > LETTERS
