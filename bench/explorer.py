@@ -31,7 +31,8 @@ ARGUMENTS = [
 ]  # fmt: skip
 WINDOW = {"width": 1440, "height": 900}
 PAINT, PLANTED_PAINT, FRAME, HOVER, CONCEPT = 2.0, 4.0, 250, 100, 300  # bars: seconds, seconds, then ms
-SITE = 25.0  # MB
+SITE = 30.0  # MB
+ITEMS, SMOOTH, TAB = {100_000: 4.0, 1_000_000: 15.0}, 100_000, 2000.0  # seconds to paint; items; MB
 SCRIPT_SECONDS, STARTS, POINTS = 5.0, 3, 12
 HTTP = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
 
@@ -282,6 +283,49 @@ def planted() -> list[Bar]:
     return rows
 
 
+def opens_items(browser: Browser, address: str) -> float:
+    """Seconds from the start of the navigation to the frame with all items."""
+    with opened(browser, address) as page:
+        return painted(page, "explorer:items")
+
+
+def planted_items(count: int, paint: float) -> list[Bar]:
+    """Rows measured on the map of planted items."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(DIST, folder, dirs_exist_ok=True)
+        plant(Path(folder), Scale(concepts=512, bridges=400, images=256, seeds=1, mapped=count))
+        with serving(HTTP, cwd=folder, stderr=subprocess.DEVNULL) as address, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, "--js-flags=--expose-gc"])
+            name = f"planted {count:,} items"
+            every = f"{address}#/items"
+            rows = [at_most(f"{name}: paint, cold", opens_items(browser, every), paint, "s")]
+            with opened(browser, every) as page:
+                painted(page, "explorer:items")
+                page.wait_for_timeout(1500)
+                before = resident(browser)
+                frames = sorted(moved(page))
+                slowest = at_most if count <= SMOOTH else lambda label, value, bar, unit: shown(label, value, unit)
+                rows += [
+                    slowest(f"{name}: slowest of {len(frames)} frames in 5 s of pan and zoom", frames[-1], FRAME, "ms"),
+                    shown("median frame", statistics.median(frames), "ms"),
+                    at_most(f"{name}: memory of the tab", max(before, resident(browser)), TAB, "MB"),
+                ]
+            browser.close()
+    return rows
+
+
+def resident(browser: Browser) -> float:
+    """MB of memory of the largest process that draws pages, its own and what it shares, from the browser's own list."""
+    session = browser.new_browser_cdp_session()
+    processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
+    sizes = [0.0]
+    for process in processes:
+        if process["type"] == "renderer":
+            status = Path(f"/proc/{process['id']}/status").read_text()
+            sizes.append(float(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1000)  # type: ignore[index]
+    return max(sizes)
+
+
 def size(store: Path, study: str) -> list[Bar]:
     """MB of the published pages that a static host needs to show the demo, without the SAEs and tables beside them."""
     with tempfile.TemporaryDirectory() as folder:
@@ -303,12 +347,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--study", default=str(ROOT / "studies" / "demo.toml"))
-    parser.add_argument("--only", choices=("demo", "planted", "site"), action="append", help="may be repeated")
+    parser.add_argument("--only", choices=("demo", "planted", "items", "site"), action="append", help="may be repeated")
     arguments = parser.parse_args()
     store = arguments.store.resolve()
     parts = {
         "demo": lambda: demo(store, arguments.study),
         "planted": planted,
+        "items": lambda: [row for count, paint in ITEMS.items() for row in planted_items(count, paint)],
         "site": lambda: size(store, arguments.study),
     }
     return finish("explorer", [row for name in arguments.only or parts for row in parts[name]()])

@@ -1,6 +1,6 @@
 """Write the explorer's data files of an invented study, with any number of concepts and bridges, in clusters.
 
-python bench/plant_explorer.py --to DIR [--concepts 8192] [--bridges 20000] [--images 1024] [--seeds 2]
+python bench/plant_explorer.py --to DIR [--concepts 8192] [--bridges 20000] [--images 1024] [--seeds 2] [--mapped 0]
 
 The files serve to measure how fast the map draws and moves at the paper's scale, for which the demo is too small. Their
 types are stated in explorer/web/src/contract.ts.
@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from report.explorer.item_maps import ItemMap, packed, packed_firings, packed_items
+from report.explorer.places import FITTED
 from report.explorer.release import handed_out
 
 MODEL, SETTING, STUDY = "planted", "main", "planted"
+STATISTICS = "statistics/saes.csv"
 CAPTIONS, TOP, BINS = 2, 24, 20  # captions per image; items in a concept's lists; bins of a histogram
 ITEM_BLOCK, CONCEPT_BLOCK, SIDE = 64, 64, 96  # images per file; concepts per file; pixels of a thumbnail's side
 KINDS = ("circle", "square", "ring", "bar")
@@ -33,6 +36,7 @@ class Scale(NamedTuple):
     bridges: int = 20_000
     images: int = 1024
     seeds: int = 2
+    mapped: int = 0  # items on the map; 0: the images and their captions. Items beyond these have no page
 
 
 def plant(to: Path, scale: Scale) -> None:
@@ -49,7 +53,17 @@ def plant(to: Path, scale: Scale) -> None:
     write_items(to, scale.images, captions)
     runs = [write_run(to, scale, seed) for seed in range(scale.seeds)]
     write(to, "data/compare.json", {"findings": [], "figures": [], "settings": []})
-    write(to, "data/manifest.json", manifest(scale, runs))
+    maps = write_item_maps(to, scale, runs)
+    statistics = csv_of(runs)
+    put(to, STATISTICS, statistics)
+    of_site = {"maps": maps, "firings": scale.mapped == 0, "files": [{"path": STATISTICS, "bytes": len(statistics)}]}
+    write(to, "data/manifest.json", manifest(scale, runs) | of_site)
+
+
+def csv_of(runs: list[Files]) -> bytes:
+    """The runs as CSV, in the place of a published table."""
+    rows = [",".join(runs[0]), *(",".join(str(value) for value in run.values()) for run in runs)]
+    return "\n".join(rows).encode()
 
 
 def write(to: Path, name: str, value: Any) -> None:
@@ -71,6 +85,7 @@ def manifest(scale: Scale, runs: list[Files]) -> Files:
         "split": "heldout",
         "runs": runs,
         "views": [],
+        "macros": [],
         "examples": [],
         "item_block": ITEM_BLOCK,
         "concept_block": CONCEPT_BLOCK,
@@ -123,6 +138,47 @@ def write_items(to: Path, images: int, captions: list[str]) -> None:
         write(to, f"data/items/{at}.json", block)
     write(to, "data/items/index.json", index)
     write(to, "data/items/search.json", {"id": list(range(len(captions))), "caption": captions})
+
+
+def write_item_maps(to: Path, scale: Scale, runs: list[Files]) -> list[Files]:
+    """Write the item maps, by embeddings and by codes, and the firings of every run. Returns rows of the
+    manifest.
+
+    The items lie in clusters. A concept fires on the items of one cluster.
+    """
+    random = np.random.default_rng(7)
+    images = scale.mapped // (1 + CAPTIONS) if scale.mapped else scale.images
+    count = scale.mapped or scale.images * (1 + CAPTIONS)
+    ids = np.concatenate([np.arange(images), np.arange(count - images)])
+    clusters = max(8, min(400, count // 200))
+    cluster = random.integers(0, clusters, count)
+    groups = np.concatenate([np.arange(images), np.arange(count - images) // CAPTIONS]) % 20
+    maps = []
+    for sae, seed in ((None, None), (SETTING, 0)):
+        centres = random.uniform(-0.9, 0.9, (clusters, 2))
+        places = np.clip(centres[cluster] + random.normal(0, 0.04, (count, 2)), -1, 1)
+        of = ItemMap(
+            MODEL, sae, seed, ids, images, places, "umap-sample" if scale.mapped else "umap", min(count, FITTED)
+        )
+        put(to, of.file, packed(places))
+        put(to, of.described()["ids"], packed_items(ids, groups))
+        maps.append(of.described())
+    if not scale.mapped:
+        members = [np.flatnonzero(cluster == number) for number in range(clusters)]
+        for run in runs:
+            for first in range(0, scale.concepts, CONCEPT_BLOCK):
+                shown = range(first, min(first + CONCEPT_BLOCK, scale.concepts))
+                item = np.concatenate([members[concept % clusters] for concept in shown])
+                concept = np.concatenate([np.full(len(members[c % clusters]), c) for c in shown])
+                data = packed_firings(concept, item, random.exponential(0.3, len(item)), first)
+                put(to, f"data/runs/{run['key']}/codes/firings-{first // CONCEPT_BLOCK}.bin", data)
+    return maps
+
+
+def put(to: Path, name: str, data: bytes) -> None:
+    """Write one binary file."""
+    (to / name).parent.mkdir(parents=True, exist_ok=True)
+    (to / name).write_bytes(data)
 
 
 def write_run(to: Path, scale: Scale, seed: int) -> Files:
@@ -181,7 +237,11 @@ def planted_concepts(random: np.random.Generator, count: int) -> Files:
         "align_mean_gap": alignment, "align_logistic": alignment, "align_lda": alignment, "align_inlp": abs(alignment),
         "monosemanticity": random.uniform(0.2, 0.9, count), "stability": stability,
     }  # fmt: skip
-    return {"name": words, "firings": random.integers(10, 900, count).tolist()} | {
+    labels = [KINDS[i % len(KINDS)] for i in cluster]
+    numbers["label_auc"] = random.uniform(0.5, 1, count)
+    numbers["name_score"] = random.uniform(0.6, 1, count)
+    numbers |= {"name_score_low": numbers["name_score"] - 0.05, "name_chance": np.full(count, 0.5)}
+    return {"name": words, "label": labels, "firings": random.integers(10, 900, count).tolist()} | {
         name: np.round(values, 6).tolist() for name, values in numbers.items()
     }
 

@@ -39,6 +39,7 @@ def application(live: Live, web: Path, port: int) -> Guard:
     routes = [
         Route("/api/sql", handlers.sql, methods=["POST"]),
         Route("/api/sql.csv", handlers.sql_csv, methods=["POST"]),
+        Route("/api/sql.parquet", handlers.sql_parquet, methods=["POST"]),
         Route("/api/encode", handlers.encode, methods=["POST"]),
         Route("/api/pair", handlers.pair, methods=["POST"]),
         Route("/api/image/{image_id:int}", handlers.image, methods=["GET"]),
@@ -91,6 +92,14 @@ class Handlers:
         headers = {"content-disposition": 'attachment; filename="answer.csv"'}
         headers |= {"x-truncated": "true"} if answer.truncated else {}
         return Response(as_csv(answer), media_type="text/csv; charset=utf-8", headers=headers)
+
+    async def sql_parquet(self, request: Request) -> Response:
+        """Answer a question in SQL as a Parquet file."""
+        answer = await run_in_threadpool(self.live.shown.asker.parquet, await _question(request, "query"))
+        headers = {"content-disposition": 'attachment; filename="answer.parquet"'}
+        headers |= {"x-truncated": "true"} if answer.truncated else {}
+        data = base64.b64decode(answer.parquet)
+        return Response(data, media_type="application/vnd.apache.parquet", headers=headers)
 
     async def encode(self, request: Request) -> Response:
         """Encode a caption or an image: the concepts that it activates and the nearest items."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
 import datetime
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import duckdb
+import pyarrow.parquet as pq
 
 from storage.errors import BadInput
 from storage.guard import check
@@ -22,6 +24,7 @@ from storage.query import views
 SECONDS = 10.0
 ROWS = 10_000
 LETTERS = 32 << 20  # most characters of all values together: a few rows can be large
+BATCH = 2048  # rows of a Parquet answer that are read at a time
 READY = "ready\n"  # printed by the process that answers queries, when it is ready for the first query
 LARGEST = 2**53  # JavaScript rounds integers beyond this value
 
@@ -39,6 +42,13 @@ class Answered(NamedTuple):
     seconds: float
 
 
+class Packed(NamedTuple):
+    """Answer of the catalog to one query, as a Parquet file."""
+
+    parquet: str  #: the file, in base64
+    truncated: bool
+
+
 def answered(con: duckdb.DuckDBPyConnection, query: str, seconds: float = SECONDS, most: int = ROWS) -> Answered:
     """Run one read-only statement on its own connection to a guarded catalog.
 
@@ -46,11 +56,37 @@ def answered(con: duckdb.DuckDBPyConnection, query: str, seconds: float = SECOND
     time limit.
     """
     began = time.perf_counter()
+    with _running(con, query, seconds) as answer:
+        columns = [{"name": str(name), "type": str(kind)} for name, kind, *_ in answer.description or []]
+        rows, truncated = _rows(answer, most)
+    return Answered(columns, rows, truncated, round(time.perf_counter() - began, 4))
+
+
+def packed(con: duckdb.DuckDBPyConnection, query: str, seconds: float = SECONDS, most: int = ROWS) -> Packed:
+    """Run one read-only statement as `answered` does, and return its answer as Parquet, with DuckDB's types.
+
+    The limits are the same: `most` rows, or as many batches of rows as are smaller than LETTERS bytes together.
+    """
+    out = io.BytesIO()
+    with _running(con, query, seconds) as answer:
+        batches: Any = answer.to_arrow_reader(BATCH)
+        rows, size, truncated = 0, 0, False
+        with pq.ParquetWriter(out, batches.schema, compression="zstd") as file:
+            for batch in batches:
+                truncated = rows + batch.num_rows > most or size + batch.nbytes > LETTERS
+                file.write_batch(batch.slice(0, most - rows))
+                rows, size = rows + batch.num_rows, size + batch.nbytes
+                if truncated:
+                    break
+    return Packed(base64.b64encode(out.getvalue()).decode("ascii"), truncated)
+
+
+@contextlib.contextmanager
+def _running(con: duckdb.DuckDBPyConnection, query: str, seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Start a statement and interrupt it at the time limit. What DuckDB raises becomes BadInput or TooLong."""
     with _watched(con, seconds) as late:
         try:
-            answer = con.execute(check(con, query))
-            columns = [{"name": str(name), "type": str(kind)} for name, kind, *_ in answer.description or []]
-            rows, truncated = _rows(answer, most)
+            yield con.execute(check(con, query))
         except duckdb.InterruptException as error:
             raise TooLong(f"stopped after {seconds:g} s: ask for less, or use bridgescope sql") from error
         except duckdb.CatalogException as error:
@@ -59,7 +95,6 @@ def answered(con: duckdb.DuckDBPyConnection, query: str, seconds: float = SECOND
             raise BadInput(f"{str(error).rstrip()}\nViews: {', '.join(views(con))}") from error
         except duckdb.Error as error:
             raise BadInput(str(error).rstrip()) from error
-    return Answered(columns, rows, truncated, round(time.perf_counter() - began, 4))
 
 
 @contextlib.contextmanager

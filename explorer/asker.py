@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
-from explorer.ask import READY, ROWS, SECONDS, Answered, TooLong
+from explorer.ask import READY, ROWS, SECONDS, Answered, Packed, TooLong
 from storage.errors import BadInput
 
 GRACE = 1.0  # seconds between the interruption of a query and the end of its process
@@ -32,14 +33,21 @@ class Asker:
 
         Raises BadInput and TooLong as `explorer.ask.answered` does.
         """
+        return Answered(**self._answer(query, "rows", rows))
+
+    def parquet(self, query: str) -> Packed:
+        """Answer one query with a Parquet file. Raises as `ask` does."""
+        return Packed(**self._answer(query, "parquet", None))
+
+    def _answer(self, query: str, form: str, rows: int | None) -> dict[str, Any]:
         with self.lock:
             if self.process.poll() is not None:
                 self.process, self.ready = self._start(), False
             if not self.ready:  # the time limit of a query does not include the start of the process
                 self.ready = self._line() == READY
-            return self._asked(query, self.rows if rows is None else rows)
+            return self._asked(query, form, self.rows if rows is None else rows)
 
-    def _asked(self, query: str, rows: int) -> Answered:
+    def _asked(self, query: str, form: str, rows: int) -> dict[str, Any]:
         late = threading.Event()
 
         def end() -> None:
@@ -49,7 +57,7 @@ class Asker:
         timer = threading.Timer(self.seconds + GRACE, end)
         timer.daemon = True
         timer.start()
-        request = {"query": query, "seconds": self.seconds, "rows": rows}
+        request = {"query": query, "form": form, "seconds": self.seconds, "rows": rows}
         try:
             reply = self._exchange(json.dumps(request))
         finally:
@@ -60,10 +68,10 @@ class Asker:
             if late.is_set():
                 raise TooLong(f"stopped after {self.seconds:g} s: ask for less, or use bridgescope sql")
             raise BadInput("the question ended the process that answers: it may need more memory than is given to it")
-        answer = json.loads(reply)
+        answer: dict[str, Any] = json.loads(reply)
         if "error" in answer:
             raise TooLong(answer["error"]) if answer["late"] else BadInput(answer["error"])
-        return Answered(**answer)
+        return answer
 
     def _exchange(self, line: str) -> str:
         """Send a line to the process and return its next line; empty when the process ended."""

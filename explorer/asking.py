@@ -11,7 +11,7 @@ import resource
 import sys
 from pathlib import Path
 
-from explorer.ask import READY, TooLong, answered
+from explorer.ask import READY, TooLong, answered, packed
 from storage.catalog import open_catalog
 from storage.errors import BadInput
 from storage.runs import read_run
@@ -34,7 +34,8 @@ def main(store: str, study: str, number: str) -> None:
         request = json.loads(line)
         try:
             with con.cursor() as own:
-                reply = answered(own, request["query"], request["seconds"], request["rows"])._asdict()
+                answer = packed if request["form"] == "parquet" else answered
+                reply = answer(own, request["query"], request["seconds"], request["rows"])._asdict()
         except (BadInput, TooLong) as error:
             reply = {"error": str(error), "late": isinstance(error, TooLong)}
         except MemoryError:

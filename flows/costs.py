@@ -209,6 +209,13 @@ def _layout(work: Work) -> Cost:
     return Cost(16.5 * work.width, 0.4 + 2e-4 * work.width)
 
 
+@formula_of("item_layout", startup=10.0)
+def _item_layout(work: Work) -> Cost:
+    """UMAP is fitted on at most 20,000 items; the others are compared with these."""
+    items = work.images + work.captions
+    return Cost(16 * items + 500, 1.0 + 2.5e-3 * min(items, 20_000) + 4e-4 * max(0, items - 20_000))
+
+
 @formula_of("explorer", startup=4.0)
 def _explorer(work: Work) -> Cost:
     """Thumbnails of the pictures are stored, and data for each concept."""

@@ -29,7 +29,7 @@ from tasks.checkpoint import import_sae
 from tasks.checks import check_embeddings
 from tasks.consensus import consensus
 from tasks.embed import adopt_vectors, embed, model_identity
-from tasks.explore import explore, layout
+from tasks.explore import explore, item_layout, layout
 from tasks.export import atoms, export
 from tasks.frontier import frontier
 from tasks.model import demo_model, features
@@ -599,7 +599,25 @@ def _shown(given: Given) -> list[Entry]:
 def page_and_layouts(given: Given) -> list[Job]:
     """One job for the page of the study, and one per SAE that the explorer shows, for the map of its concepts."""
     layouts = [Job(e.key._replace(kind="layout"), layout, {"sae": e.dataset}) for e in _shown(given)]
-    return [Job(Key("report"), report, _reported(given)), *layouts]
+    return [Job(Key("report"), report, _reported(given)), *layouts, *item_layouts(given)]
+
+
+def item_layouts(given: Given) -> list[Job]:
+    """One job per model, for the map of its items by embeddings, and one per model and setting, by the codes.
+
+    The codes are those of the first seed of the setting.
+    """
+    jobs = []
+    for model in dict.fromkeys(e.model for e in _shown(given)):
+        shards = _shards(given, str(model))
+        jobs.append(Job(Key("item_layout", model), item_layout, {**shards, "codes": []}))
+        of_model = [e for e in _shown(given) if e.model == model]
+        for first in {e.sae: e for e in reversed(of_model)}.values():
+            codes = [e.dataset for e in given.state.of("export", model=model, sae=first.sae, seed=first.seed)]
+            whole = len(codes) == len(shards["pairs"])
+            inputs = {**shards, "codes": codes} if whole else None
+            jobs.append(Job(Key("item_layout", model, first.sae, first.seed), item_layout, inputs))
+    return jobs
 
 
 @step_of("report")
@@ -607,5 +625,10 @@ def explorer_data(given: Given) -> list[Job]:
     """One job per study, which writes the explorer's data."""
     layouts = {f"{e.model}/{e.sae}/{e.seed}": e.dataset for e in given.state.of("layout")}
     page, shared = given.state.dataset("report"), _reported(given)
-    whole = shared is not None and page is not None and len(layouts) == len(_shown(given))
-    return [Job(Key("explorer"), explore, {**(shared or {}), "layouts": layouts, "page": page} if whole else None)]
+    maps = {
+        e.model if e.sae is None else f"{e.model}/{e.sae}/{e.seed}": e.dataset for e in given.state.of("item_layout")
+    }
+    drawn = len(layouts) == len(_shown(given)) and len(maps) == len(item_layouts(given))
+    whole = shared is not None and page is not None and drawn
+    inputs = {**(shared or {}), "layouts": layouts, "items": maps, "page": page} if whole else None
+    return [Job(Key("explorer"), explore, inputs)]

@@ -5,6 +5,7 @@ The cards are made from the tables of the run. No flow calls this module; the co
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 
 import duckdb
 
+from report.explorer.release import MANIFEST
 from storage.catalog import open_catalog, tables_of
 from storage.embeddings import read_attributes
 from storage.errors import BadInput
 from storage.runs import Entry, Run, shown_run, shown_settings
-from storage.site import SITE
+from storage.site import SITE, compact
 from vlm.spec import Spec
 
 STABILITY = """
@@ -81,10 +83,21 @@ def publish_study(
         write_statistics(made.folder / "statistics", store, run)
         if items:
             write_tables(made.folder / "items", store, run, con, made.folder)
+        list_files(made.folder)
         demo = any(Spec.parse(model["spec"]).variant is not None for model in run.config["models"])
         card = study_card(con, run.config, known_of(store, run), items, demo)
         (made.folder / CARD).write_text("\n".join((*HEAD, card)), encoding="utf-8")
     return made.where
+
+
+def list_files(folder: Path) -> None:
+    """State in the manifest of the pages which files of SAEs and which tables were published, with their sizes."""
+    found = [path for name in ("saes", "statistics", "items") for path in sorted((folder / name).rglob("*"))]
+    files = [
+        {"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size} for path in found if path.is_file()
+    ]
+    manifest = folder / MANIFEST
+    manifest.write_bytes(compact({**json.loads(manifest.read_bytes()), "files": files}))
 
 
 def write_saes(folder: Path, store: Path, run: Run, con: duckdb.DuckDBPyConnection) -> None:

@@ -62,13 +62,16 @@ def write_run(
         for row in rows_of(con, "words", **of).iter_rows(named=True):
             words[row["concept_id"]].append({"word": row["word"], "score": row["score"]})
     places = rounded(pl.DataFrame({"x": layout[:, 0], "y": layout[:, 1]})).gather(concepts["concept_id"])
+    labels = _labels(con, key)
+    best = [next(iter(labels[i]), {"label": "", "auc": None}) for i in concepts["concept_id"].to_list()]
     columns = concepts.drop("concept_id").to_dict(as_series=False)
+    columns |= {"label": [row["label"] for row in best], "label_auc": [row["auc"] for row in best]}
     put_json(site, f"{key.folder}/concepts.json", {**places.to_dict(as_series=False), **columns})
     bridges = rows_of(con, "bridges", **of, most=BRIDGES)
     put_json(site, f"{key.folder}/bridges.json", bridges.to_dict(as_series=False))
     joined = {str(i): " ".join(word["word"] for word in own) for i, own in words.items() if own}
     put_json(site, f"{key.folder}/words.json", joined)
-    _write_details(site, con, key, split, concepts["concept_id"].to_list(), words)
+    _write_details(site, con, key, split, concepts["concept_id"].to_list(), words, labels)
     _write_codes(site, con, key, dictionary)
 
 
@@ -79,6 +82,7 @@ def _write_details(
     split: str,
     ids: list[int],
     words: dict[int, list[Record]],
+    labels: dict[int, list[Record]],
 ) -> None:
     top = _top_items(con, key)
     bars = _histograms(con, key, split)
@@ -86,7 +90,6 @@ def _write_details(
     for row in rows_of(con, "matches", **key._asdict()).iter_rows(named=True):
         other = str(key._replace(seed=row["seed"]))
         matches[row["concept_id"]].append({"key": other, "concept": row["concept"], "cosine": row["cosine"]})
-    labels = _labels(con, key)
     blocks: dict[int, Record] = defaultdict(dict)
     silent: Record = {"edges": [], "image": [], "text": []}
     for i in ids:

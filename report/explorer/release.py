@@ -43,7 +43,8 @@ def released(name: str, data: bytes, *, items: bool = True) -> bytes | None:
     that name concepts stay, because each of them occurs in two or more captions. The manifest states `items`.
     """
     if name == MANIFEST:
-        return _changed(data, lambda manifest: handed_out(manifest, items=items))
+        kept = {} if items else {"maps": [], "firings": False}
+        return _changed(data, lambda manifest: handed_out(manifest, items=items, **kept))
     if items:
         return data
     top, *below = name.split("/")

@@ -10,12 +10,13 @@ import duckdb
 import numpy as np
 
 from report import queries
-from report.explorer import compare, concepts, items
+from report.explorer import compare, concepts, item_maps, items
 from report.explorer.answers import rows_of
 from report.explorer.concepts import SAEKey
+from report.explorer.item_maps import ItemMap
 from report.explorer.layout import method_of
 from report.explorer.shares import Dictionary
-from storage.documentation import documented
+from storage.documentation import documented, macros
 from storage.runs import shown_settings
 from storage.site import SITE, put_json, writing
 
@@ -29,24 +30,27 @@ def write_explorer(
     page: Path,
     layouts: dict[str, Any],
     dictionary_of: Callable[[str], Dictionary],
+    maps: list[ItemMap],
 ) -> int:
     """Write `out/site.zip`: `data/`, `thumbs/` and `figures/` of a study. Returns the number of concepts.
 
     con: the study's catalog; config: the study file as a dict; page: the folder of its page; layouts: the map positions
     [C, 2] of every SAE shown, by model/sae/seed; dictionary_of: returns the decoder of such an SAE, and is
-    called once for each. SAEs of data diets (a setting trained on other data) are only listed in the view Compare, and
-    have no files here.
+    called once for each; maps: the maps of the items of every model. SAEs of data diets (a setting trained on other
+    data) are only listed in the view Compare, and have no files here.
     """
     runs = shown_runs(con, config)
     keys = [SAEKey(run["model"], run["sae"], run["seed"]) for run in runs]
     concepts.find_top(con, keys)
     items.find_shown(con)
     with writing(out / SITE) as site:
-        put_json(site, "data/manifest.json", manifest(con, config, runs))
         for key, run in zip(keys, runs, strict=True):
             places = np.asarray(layouts[str(key)], np.float64)
             concepts.write_run(site, con, key, run["split"], places, dictionary_of(str(key)))
         items.write_items(site, con, items.write_thumbnails(site, con))
+        firings = item_maps.write_item_maps(site, con, maps, keys)
+        of_maps = {"maps": [each.described() for each in maps], "firings": firings}
+        put_json(site, "data/manifest.json", manifest(con, config, runs) | of_maps)
         compare.write_compare(site, con, list(dict.fromkeys((key.model, key.sae) for key in keys)), page)
     return sum(run["concepts"] for run in runs)
 
@@ -83,6 +87,16 @@ def manifest(con: duckdb.DuckDBPyConnection, config: dict[str, Any], runs: list[
         "views": [
             {"name": view.name, "purpose": view.purpose, "columns": [column._asdict() for column in view.columns]}
             for view in documented(con)
+        ],
+        "macros": [
+            {
+                "name": macro.name,
+                "call": macro.call,
+                "purpose": macro.purpose,
+                "inputs": macro.sections.get("Inputs", ""),
+                "columns": macro.sections.get("Columns", ""),
+            }
+            for macro in macros(con)
         ],
         "examples": [
             {"title": title, "query": query}

@@ -87,6 +87,15 @@ def test_the_table_of_items_has_what_other_viewers_open(site: Path, pictured: tu
     assert x @ x > y @ y > 0
 
 
+def test_the_pages_list_the_published_files_with_their_sizes(site: Path) -> None:
+    files = json.loads((site / "data" / "manifest.json").read_text())["files"]
+    there = [path for name in ("saes", "statistics", "items") for path in (site / name).rglob("*") if path.is_file()]
+    assert {(file["path"], file["bytes"]) for file in files} == {
+        (path.relative_to(site).as_posix(), path.stat().st_size) for path in there
+    }
+    assert {"statistics/concepts.parquet", "items/tiny.parquet"} <= {file["path"] for file in files}
+
+
 def test_the_statistics_are_the_tables_and_hold_no_items(site: Path, pictured: tuple[Path, Path]) -> None:
     run = last_run(pictured[1], "pictures")
     assert run is not None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
@@ -139,6 +141,23 @@ def test_a_question_is_answered_with_columns_rows_and_time(client: TestClient) -
     text = client.post("/api/sql.csv", json={"query": "SELECT 1 AS a, 'x,\"y' AS b"})
     assert text.headers["content-type"] == "text/csv; charset=utf-8"
     assert text.text == 'a,b\n1,"x,""y"\n'
+
+
+def test_a_question_is_answered_as_parquet_with_its_types_under_the_same_guard(client: TestClient) -> None:
+    query = "SELECT 1::SMALLINT AS a, 'x' AS b, DATE '2020-01-02' AS c, [0.5, NULL] AS d"
+    answer = client.post("/api/sql.parquet", json={"query": query})
+    assert answer.headers["content-type"] == "application/vnd.apache.parquet"
+    table = pq.read_table(io.BytesIO(answer.content))
+    assert [str(field.type) for field in table.schema][:3] == ["int16", "string", "date32[day]"]
+    assert table.to_pylist() == [{"a": 1, "b": "x", "c": datetime.date(2020, 1, 2), "d": [0.5, None]}]
+    assert "x-truncated" not in answer.headers
+    cut = client.post("/api/sql.parquet", json={"query": "FROM range(30000)"})
+    assert pq.read_table(io.BytesIO(cut.content)).num_rows == 10_000
+    assert cut.headers["x-truncated"] == "true"
+    for refused in ("COPY (SELECT 1) TO 'x.parquet'", "FROM read_text('/etc/passwd')", "SELEC"):
+        answer = client.post("/api/sql.parquet", json={"query": refused})
+        assert answer.status_code == 400, refused
+        assert answer.json()["error"]
 
 
 def test_the_examples_of_the_manifest_run(client: TestClient) -> None:

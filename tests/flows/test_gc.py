@@ -79,16 +79,16 @@ def test_each_variant_keeps_its_newest_complete_run_until_it_is_dropped(
     before = sorted(store.glob("*/*/dataset.json"))
     assert main(["gc", "--store", str(store), "--drop", variant]) == 0
     output = capsys.readouterr().out
-    assert "would delete 17 folders" in output
+    assert "would delete 18 folders" in output
     assert "train own main of small, run 2" in output
     assert sorted(store.glob("*/*/dataset.json")) == before
     assert main(["gc", "--store", str(store), "--yes", "--drop", variant]) == 0
     deleted = {path.parent.parent.name for path in set(before) - set(store.glob("*/*/dataset.json"))}
     assert deleted == {
         "saes", "activations", "atoms", "measures", "names", "matchings", "partners", "tables", "reports", "layouts",
-        "explorers",
+        "item_layouts", "explorers",
     }  # fmt: skip
-    assert len(before) - len(list(store.glob("*/*/dataset.json"))) == 17
+    assert len(before) - len(list(store.glob("*/*/dataset.json"))) == 18
     assert variants(store, "small") == ["base"]
     assert computed(run_study(load_study(study), store, progress=False).run) == []
     assert main(["doctor", "--store", str(store)]) == 0

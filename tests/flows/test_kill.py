@@ -98,7 +98,7 @@ def python(code: str, study: Path, store: Path) -> Done:
         return Done(returncode, out.read(), err.read())
 
 
-PAGES = ("report", "layout", "explorer")
+PAGES = ("report", "layout", "item_layout", "explorer")
 TABLES = ("space", "matching", "measures", "names", "partners", "analyze")
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from report.explorer import concept_map, unpack, write_explorer
+from report.explorer import ItemMap, concept_map, unpack, write_explorer
 from report.explorer.layout import in_square, method_of
 from report.explorer.release import handed_out
 from report.explorer.shares import Dictionary, shares, shares_of_items
@@ -56,7 +56,11 @@ def write(folder: Path, con: Any, config: dict[str, Any]) -> Path:
     }
     out = folder / "out"
     out.mkdir()
-    assert write_explorer(out, con, config, folder / "page", layouts, dictionary_of) == WIDTH * len(layouts)
+    ids = [[row[0] for row in con.execute(f"SELECT {name} FROM {table} ORDER BY 1").fetchall()]
+           for name, table in (("image_id", "images"), ("pair_id", "pairs"))]  # fmt: skip
+    map_of = ItemMap("one", None, None, np.concatenate(ids), len(ids[0]), np.zeros((120, 2)), "umap", 120)
+    shown = write_explorer(out, con, config, folder / "page", layouts, dictionary_of, [map_of])
+    assert shown == WIDTH * len(layouts)
     return out / SITE
 
 
@@ -90,6 +94,35 @@ def test_the_manifest_names_the_saes_of_the_study_file_and_no_diets(files: dict[
     views = {view["name"] for view in manifest["views"]}
     assert views == set()  # the small catalog has tables in place of views
     assert (manifest["live"], manifest["items"], manifest["schema"]) == (False, True, 1)
+
+
+def test_the_map_of_items_and_the_firings_agree_with_the_catalog(files: dict[str, Any], catalog: Make) -> None:
+    manifest = files["data/manifest.json"]
+    (described,) = manifest["maps"]
+    assert (described["items"], described["images"], manifest["firings"]) == (120, 40, True)
+    assert len(files[described["file"]]) == 4 * 120
+    ids = np.frombuffer(files[described["ids"]][: 8 * 120], "<f8").astype(int)
+    firings = files[f"data/runs/{KEY}/codes/firings-0.bin"]
+    starts = np.frombuffer(firings[: 4 * 65], "<u4")
+    items = np.frombuffer(firings[4 * 65 : 4 * (65 + starts[-1])], "<u4")
+    found = {(int(i < 40), int(ids[i])) for i in items[starts[3] : starts[4]]}
+    rows = catalog(whole=True).execute(
+        "SELECT modality, item_id FROM activations WHERE model = 'one' AND sae = 'main' AND seed = 0 AND concept_id = 3"
+    )
+    assert found == {(int(modality == "image"), item) for modality, item in rows.fetchall()}
+    assert found
+
+
+def test_the_best_label_of_a_concept_is_a_column(files: dict[str, Any]) -> None:
+    concepts = files[f"data/runs/{KEY}/concepts.json"]
+    assert (concepts["label"][0], concepts["label_auc"][0]) == (f"{AWKWARD} 0", 0.9)
+
+
+def test_macros_are_listed_with_their_documentation(files: dict[str, Any]) -> None:
+    shift = next(macro for macro in files["data/manifest.json"]["macros"] if macro["name"] == "concept_shift")
+    assert shift["call"].startswith("concept_shift(m, s, seed, modality, a, b")
+    assert shift["purpose"].startswith("the concepts that two sets of items use differently")
+    assert "energy_difference" in shift["columns"]
 
 
 def test_concepts_are_columns_of_one_length_in_their_order(files: dict[str, Any], catalog: Make) -> None:

@@ -18,12 +18,38 @@ function channels(hex: string): number[] {
 /** The colour of a modality score in [0, 1]; a faint grey for null. */
 export function modalityColour(score: number | null, scheme: Scheme): string {
   if (score === null) return DEAD[scheme]
-  const stops = STOPS[scheme]
-  const position = Math.min(1, Math.max(0, score)) * (stops.length - 1)
+  return mixed(STOPS[scheme], score)
+}
+
+function mixed(stops: readonly string[], at: number): string {
+  const position = Math.min(1, Math.max(0, at)) * (stops.length - 1)
   const below = Math.min(stops.length - 2, Math.floor(position))
   const [low, high] = [channels(stops[below] as string), channels(stops[below + 1] as string)]
-  const mixed = low.map((value, i) => Math.round(value + ((high[i] as number) - value) * (position - below)))
-  return `#${mixed.map((value) => value.toString(16).padStart(2, "0")).join("")}`
+  const values = low.map((value, i) => Math.round(value + ((high[i] as number) - value) * (position - below)))
+  return `#${values.map((value) => value.toString(16).padStart(2, "0")).join("")}`
+}
+
+// Scales of everything but modality use neither blue nor orange: "up" runs from light to dark (in the dark scheme, from dark
+// to light), which every kind of colour vision orders; "signed" from green by grey to purple.
+const SCALES: Record<"up" | "signed", Record<Scheme, readonly string[]>> = {
+  up: {
+    light: ["#a890a8", "#a24f95", "#7a1f7f", "#4a0f5e", "#24053a"],
+    dark: ["#75657a", "#9a5fa0", "#c774c0", "#e79bd8", "#ffd0f0"],
+  },
+  signed: {
+    light: ["#1b7837", "#5f9a6e", "#85868b", "#9a69aa", "#762a83"],
+    dark: ["#6fdc97", "#86b896", "#a0a3ab", "#bb98cf", "#e2a8f7"],
+  },
+}
+
+/** The colour at a position in [0, 1] of a scale; positions beyond the ends have the colours of the ends. */
+export function scaleColour(scale: "up" | "signed", position: number, scheme: Scheme): string {
+  return mixed(SCALES[scale][scheme], position)
+}
+
+/** The colour of a concept without a value. */
+export function unknownColour(scheme: Scheme): string {
+  return DEAD[scheme]
 }
 
 const LEANING = 0.6 // the page says that a bimodal score above 0.6 or below 0.4 leans to one side

@@ -13,9 +13,13 @@ export interface Manifest {           // data/manifest.json, as a host serves it
   split: string                       // the rows that concepts were counted on: "heldout" | "all"
   runs: Run[]                         // one per (model, sae, seed), in the order of the study
   views: ViewDoc[]                    // the catalog's views with the documentation of their columns
+  macros: MacroDoc[]                  // the catalog's table macros: functions that return a table
   examples: { title: string; query: string }[]
   item_block: number                  // images per file of items/, each with its captions
   concept_block: number               // concepts per file of concept/
+  maps: ItemMap[]                     // maps of the items; none without items
+  files?: { path: string; bytes: number }[]  // published files of saes/, statistics/ and items/; absent from the live server
+  firings: boolean                    // whether codes/firings-<n>.bin are there: in studies of at most 5,000 images
   definitions: Definitions            // added when the manifest is served; the dataset does not store them
 }
 export interface Definitions {        // the same as on the study's page
@@ -32,7 +36,20 @@ export interface Run {
   stability: number | null; floor_random: number | null; floor_matched: number | null
   bridges: number                     // rows of bridges.json
 }
+export interface ItemMap {            // one map of the images and captions of a model
+  model: string
+  by: "embeddings" | "codes"          // what was laid out; codes: those of the SAE <sae>, seed <seed>
+  sae: string | null; seed: number | null
+  items: number; images: number       // the images come first, then the captions, both by ascending id
+  layout: "umap" | "umap-sample" | "pca"  // umap-sample: UMAP of `fitted` items, the others interpolated
+  fitted: number
+  file: string                        // int16 x [items], int16 y [items], 32767 for 1; all binary files are little-endian
+  ids: string                         // float64 id [items], then uint8 jackknife group [items]
+}                                     // data/runs/<key>/codes/firings-<n>.bin, <concept_block> concepts: uint32 start
+                                      // [concept_block + 1], uint32 number of the item [firings], float32 activation [firings]
 export interface ViewDoc { name: string; purpose: string; columns: { name: string; type: string; doc: string }[] }
+
+export interface MacroDoc { name: string; call: string; purpose: string; inputs: string; columns: string }
 
 export interface Concepts {           // data/runs/<key>/concepts.json, columnar; null where not defined (a dead concept)
   x: (number | null)[]; y: (number | null)[]      // the layout of the dictionary, both in [-1, 1], aspect kept
@@ -46,6 +63,8 @@ export interface Concepts {           // data/runs/<key>/concepts.json, columnar
   modality_score: (number | null)[]; modality_auc: (number | null)[]; direction_accuracy: (number | null)[]
   align_mean_gap: (number | null)[]; align_logistic: (number | null)[]; align_lda: (number | null)[]; align_inlp: (number | null)[]
   monosemanticity: (number | null)[]
+  label: string[]                     // the label that the concept tells apart best, "" without labels
+  label_auc: (number | null)[]        // its AUC on held-out items
   stability: (number | null)[]        // mean cosine to the matches in the other seeds of the setting
 }
 export interface Bridges {            // data/runs/<key>/bridges.json, columnar, at most 20,000 rows, by |bridge| descending
@@ -93,13 +112,18 @@ export interface Compare {            // data/compare.json
     bound: number | null              // the whole interval must be above it; below it if the rule begins with "below"
     seeds: number; answer: string; verdict: string; holds: boolean | null; note: string | null
   }[]
-  frozen?: { model: string; sae: string; figure: string; trained: number; best_frozen: number; best_twin: string; excess: number | null }[] // rows of the macro frozen_figures; none without frozen twins
+  frozen?: {
+    model: string; sae: string; figure: string; trained: number; low: number | null; high: number | null
+    frozen_decoder: number | null; soft_frozen_decoder: number | null; frozen_encoder: number | null
+    frozen_decoder_random: number | null; soft_frozen_decoder_random: number | null; frozen_encoder_random: number | null
+    best_frozen: number; best_twin: string; bound: number | null; excess: number | null
+  }[]                                 // rows of the macro frozen_figures; none without frozen twins
   figures: { id: string; title: string; caption: string; svg: string; png: string; sql: string; table: string | null }[]  // files below figures/
   settings: Record<string, unknown>[] // rows of the view `saes`, as they are
 }
 
 // Live only (bridgescope explore). Answers are JSON, except for CSV and images. Answers to POST are not cached.
-export interface SqlAnswer {          // POST api/sql {query: string}; POST api/sql.csv answers the same question as text/csv
+export interface SqlAnswer {          // POST api/sql {query: string}; POST api/sql.csv and api/sql.parquet answer it as files
   columns: { name: string; type: string }[]
   rows: unknown[][]
   truncated: boolean                  // there are more rows than the limits of the server allow

@@ -12,6 +12,7 @@ import type {
   ItemCodes,
   ItemId,
   ItemIndex,
+  ItemMap,
   Items,
   Manifest,
   Run,
@@ -50,6 +51,30 @@ function read<T>(path: string): Promise<T> {
     file = fetchJson(path)
     files.set(path, file)
     file.catch(() => files.delete(path)) // so that "Try again" reads it again
+  }
+  return file as Promise<T>
+}
+
+async function fetchBytes(path: string): Promise<ArrayBuffer> {
+  const answer = await fetch(path).catch((error: unknown) => {
+    throw new DataError(`${path} could not be reached. Is the server still running?`, { cause: error })
+  })
+  if (!answer.ok) throw new DataError(`${path} could not be read: the host answered ${answer.status}.`)
+  return answer.arrayBuffer()
+}
+
+function binary<T>(path: string, form: (bytes: ArrayBuffer) => T): Promise<T> {
+  let file = files.get(path)
+  if (!file) {
+    file = fetchBytes(path.split("/").map(encodeURIComponent).join("/")).then((bytes) => {
+      try {
+        return form(bytes)
+      } catch (error) {
+        throw new DataError(`${path} is shorter than it should be: it may be cut short.`, { cause: error })
+      }
+    })
+    files.set(path, file)
+    file.catch(() => files.delete(path))
   }
   return file as Promise<T>
 }
@@ -127,4 +152,48 @@ export async function encode(run: Run, query: string | File, signal: AbortSignal
       ? await post(path, JSON.stringify({ text: query }), "application/json", signal)
       : await post(path, query, query.type || "application/octet-stream", signal)
   return answer.json()
+}
+
+/** The items of a map: their ids, images first, and the jackknife group of each. */
+export interface MapItems {
+  id: Float64Array
+  group: Uint8Array
+}
+
+export const mapItems = ({ ids, items }: ItemMap) =>
+  binary<MapItems>(ids, (bytes) => ({
+    id: new Float64Array(bytes, 0, items),
+    group: new Uint8Array(bytes, 8 * items, items),
+  }))
+
+/** The places of a map's items, 32767 for 1. */
+export const places = ({ file, items }: ItemMap) =>
+  binary(file, (bytes) => ({ x: new Int16Array(bytes, 0, items), y: new Int16Array(bytes, 2 * items, items) }))
+
+/** The items, by their number on the map, on which a concept fires, and its activations. */
+export interface Firings {
+  item: Uint32Array
+  activation: Float32Array
+}
+
+/** The firings of one concept; only where the manifest says that there are files of firings. */
+export async function firings(of: Manifest, run: Run, concept: number): Promise<Firings> {
+  const size = of.concept_block
+  const path = `data/runs/${run.key}/codes/firings-${Math.floor(concept / size)}.bin`
+  const block = await binary(path, (bytes) => {
+    const start = new Uint32Array(bytes, 0, size + 1)
+    const count = start[size] ?? 0
+    return {
+      start,
+      item: new Uint32Array(bytes, 4 * (size + 1), count),
+      activation: new Float32Array(bytes, 4 * (size + 1 + count), count),
+    }
+  })
+  const [from, to] = [block.start[concept % size] ?? 0, block.start[(concept % size) + 1] ?? 0]
+  return { item: block.item.subarray(from, to), activation: block.activation.subarray(from, to) }
+}
+
+/** Live: the answer to one read-only statement as a Parquet file. */
+export async function sqlParquet(query: string, signal: AbortSignal): Promise<Blob> {
+  return (await post("api/sql.parquet", JSON.stringify({ query }), "application/json", signal)).blob()
 }

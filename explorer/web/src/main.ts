@@ -5,6 +5,7 @@ import "./style/base.css"
 import "./style/parts.css"
 import "./style/shell.css"
 import "./style/map.css"
+import "./style/items.css"
 import "./style/concept.css"
 import "./style/lists.css"
 import "./style/study.css"
@@ -12,12 +13,14 @@ import type { Manifest } from "./contract"
 import * as data from "./data"
 import { h } from "./dom"
 import { HEADING, runOf } from "./page"
+import { watchDownloads } from "./parts/downloads"
 import { empty, failure, loading, unmet } from "./parts/notice"
 import { here, href, remember, stepped } from "./route"
 import { type Shell, shell } from "./shell"
 import { onScheme } from "./theme"
 import { type ViewName, entryOf, viewNames } from "./views"
 
+const KEPT: ReadonlySet<ViewName> = new Set(["map", "items"]) // views that update what they drew
 const AHEAD_AFTER = 500 // milliseconds after the first view is drawn
 
 const scrolled = new Map<string, number>() // scroll position of each address, for Back
@@ -42,7 +45,7 @@ async function draw(manifest: Manifest, around: Shell, forward: boolean): Promis
   const same = shown === route.view
   const first = shown === null
   shown = route.view
-  if (route.view !== "map" || !same) main.className = `page view-${route.view}`
+  if (!KEPT.has(route.view) || !same) main.className = `page view-${route.view}`
   if (!same) main.replaceChildren(loading("the view"))
   const entry = entryOf(route.view)
   const root = same ? ((main.firstElementChild as HTMLElement | null) ?? main) : h("div", { class: "view" })
@@ -57,7 +60,7 @@ async function draw(manifest: Manifest, around: Shell, forward: boolean): Promis
   if (signal.aborted) return
   const heading = document.getElementById(HEADING)
   document.title = [heading?.textContent?.slice(0, 80) ?? entry.title, manifest.study, "bridgescope"].join(" · ")
-  if (!same || route.view !== "map") {
+  if (!same || !KEPT.has(route.view)) {
     scrollTo(0, forward ? 0 : (scrolled.get(location.hash) ?? 0))
     if (!first) heading?.focus({ preventScroll: true })
   }
@@ -93,6 +96,7 @@ async function start(): Promise<void> {
     return
   }
   const around = shell(manifest)
+  watchDownloads(around.main)
   history.scrollRestoration = "manual"
   addEventListener("scroll", () => scrolled.set(location.hash, scrollY), { passive: true })
   addEventListener("hashchange", () => void draw(manifest, around, stepped()))

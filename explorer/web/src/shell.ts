@@ -136,7 +136,7 @@ function runSwitch(manifest: Manifest, run: Run): Child[] & Node[] {
 /** Go to another run and keep the view and the camera. A concept is replaced with its match there, if it has one. */
 async function change(manifest: Manifest, from: Run, to: Run): Promise<void> {
   const route = here()
-  const { sel, ...params } = route.params
+  const { sel, pick: _picked, ...params } = route.params
   if (route.view === "map" && sel !== undefined) {
     const match = await matchOf(manifest, from, to, Number(sel))
     go({ ...route, run: to.key, params: match === null ? params : { ...params, sel: String(match) } })
@@ -147,7 +147,8 @@ async function change(manifest: Manifest, from: Run, to: Run): Promise<void> {
     else go({ ...route, argument: String(match), run: to.key })
   } else {
     const { concept: _, ...others } = route.params
-    go({ ...route, run: to.key, params: route.view === "bridges" ? others : route.params })
+    const ofConcepts = route.view === "bridges" || route.view === "items"
+    go({ ...route, run: to.key, params: ofConcepts ? others : route.params })
   }
 }
 

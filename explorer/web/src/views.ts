@@ -4,7 +4,7 @@
 import type { View } from "./page"
 
 /** A property of the manifest without which a view has nothing to show. */
-export type Need = "live" | "items"
+export type Need = "live" | "items" | "files"
 
 export interface ViewEntry {
   title: string
@@ -21,6 +21,12 @@ export const VIEWS = {
     title: "Map",
     inBar: true,
     load: async (): Promise<View> => (await import("./map/view")).mapView,
+  },
+  items: {
+    title: "Items",
+    inBar: true,
+    needs: "items",
+    load: async (): Promise<View> => (await import("./items/view")).itemsView,
   },
   concept: {
     title: "Concept",
@@ -54,6 +60,12 @@ export const VIEWS = {
     inBar: true,
     needs: "live",
     load: async (): Promise<View> => (await import("./views/try")).tryView,
+  },
+  files: {
+    title: "Files",
+    inBar: true,
+    needs: "files",
+    load: async (): Promise<View> => (await import("./views/files")).filesView,
   },
   search: {
     title: "Search",

@@ -6,7 +6,7 @@ import pytest
 from browser_support import DESKTOP, PHONE, TWICE
 
 VIEWS = ("#/map?sel=20", "#/map?as=list", "#/concept/20", "#/bridges", "#/item/i20", "#/item/t41", "#/compare",
-         "#/search?q=teal", "#/sql", "#/nothing?run=none")  # fmt: skip
+         "#/search?q=teal", "#/files", "#/sql", "#/nothing?run=none")  # fmt: skip
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

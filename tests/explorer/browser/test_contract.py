@@ -137,6 +137,7 @@ def small_manifest() -> dict[str, Any]:
     run |= {"dead_fraction": 0.0, "stability": None, "floor_random": None, "floor_matched": None}
     stored = {"schema": 1, "live": False, "study": "s", "items": True, "title": "t", "split": "all", "runs": [run]}
     stored |= {"pairs": {"images": 1, "captions": 1, "licence": None}, "views": [], "examples": []}
+    stored |= {"macros": [], "maps": [], "firings": False}
     return handed_out({**stored, "item_block": 64, "concept_block": 64})
 
 

@@ -7,7 +7,8 @@ from browser_support import BREAKLESS, HARM, LONG, MARKUP, PHONE, RIGHT_TO_LEFT
 from playwright.sync_api import expect
 
 PLACES = (
-    "#/map?sel=0", "#/map?sel=3", "#/map?as=list", "#/concept/0", "#/concept/1", "#/concept/2", "#/concept/3",
+    "#/map?sel=0", "#/map?sel=3", "#/map?as=list", "#/map?pick=0.1*3",
+    "#/items?concept=0&sel=0&pick=288_0.1.2n.1*3", "#/concept/0", "#/concept/1", "#/concept/2", "#/concept/3",
     "#/bridges?concept=0", "#/bridges?concept=3", "#/item/i0", "#/item/t0", "#/item/t1", "#/item/t2", "#/item/t3",
     "#/search?q=onerror", "#/search?q=xxxxx", f"#/search?q={MARKUP.replace('&', '%26').replace('#', '%23')}",
 )  # fmt: skip

@@ -9,13 +9,13 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-FRAGMENTS = ("#/map?sel=12", "#/concept/12", "#/bridges", "#/compare")
+FRAGMENTS = ("#/map?sel=12", "#/items?concept=12", "#/concept/12", "#/bridges", "#/compare")
 
 
 def test_every_view_opens_over_the_store(open_page, live, shot):
     opened = open_page(live)
     names = opened.page.get_by_role("navigation", name="Views").get_by_role("link").all_inner_texts()
-    assert names == ["Map", "Bridges", "Compare", "SQL", "Try it"]
+    assert names == ["Map", "Items", "Bridges", "Compare", "SQL", "Try it"]
     for fragment in FRAGMENTS:
         opened.visit(fragment)
         opened.heading()
@@ -121,3 +121,43 @@ def test_the_shared_data_is_the_published_data(open_page, live):
     assert manifest["study"] == "demo"
     rows = opened.page.get_by_role("region", name="Runs").locator("tbody tr")
     expect(rows).to_have_count(len(manifest["runs"]))
+
+
+def test_macros_are_listed_with_their_documentation(open_page, live, shot):
+    opened = open_page(live, "#/sql")
+    opened.page.locator("details.macro summary", has_text="concept_shift").click()
+    expect(opened.page.get_by_text("the concepts that two sets of items use differently")).to_be_visible()
+    expect(opened.page.locator("details.macro[open]")).to_contain_text("energy_difference")
+    shot(opened, "live-sql-macro")
+
+
+def test_cells_break_between_words_and_columns_have_one_number_of_decimals(open_page, live):
+    query = "SELECT concept_id, name, energy, modality_score, repeat('long ', 30) AS words FROM concepts LIMIT 20"
+    opened = open_page(live, f"#/sql?q={query}")
+    opened.page.locator(".answer tbody tr").first.wait_for()
+    for column in (3, 4):
+        cells = opened.page.locator(f".answer tbody td:nth-child({column})").all_inner_texts()
+        assert len({len(text.partition(".")[2]) for text in cells if "e" not in text and text != "NULL"}) == 1
+    narrow = opened.page.evaluate(
+        """() => [...document.querySelectorAll('.answer td .cell')].filter((cell) => {
+            const probe = document.createElement('span')
+            probe.style.font = getComputedStyle(cell).font
+            probe.style.position = 'absolute'
+            document.body.append(probe)
+            const wide = (word) => ((probe.textContent = word), probe.offsetWidth)
+            const widest = Math.max(...cell.textContent.split(/[ -]/).map(wide))
+            probe.remove()
+            return cell.clientWidth + 1 < Math.min(widest, 500)
+        }).length"""
+    )
+    assert narrow == 0
+
+
+def test_an_sql_error_keeps_its_lines(open_page, live):
+    opened = open_page(live, "#/sql?q=SELECT nothing_like_it FROM concepts")
+    alert = opened.page.get_by_role("alert").locator("p:not(.notice-title)").first
+    expect(alert).to_contain_text("nothing_like_it")
+    assert "\n" in alert.inner_text()
+    assert alert.evaluate("(element) => getComputedStyle(element).whiteSpace") == "pre-wrap"
+    assert all("400" in error for error in opened.errors), opened.errors
+    opened.errors.clear()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import json
 import re
 
 import numpy as np
-from browser_support import Opened
+import pytest
+from browser_support import DESKTOP, PHONE, Opened
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -178,3 +181,132 @@ def test_the_list_is_sorted_by_the_column_that_is_asked(open_page, published):
     assert len(values) == 100
     page.get_by_role("button", name="Show 60 more").click()
     expect(page.locator(".map-list tbody tr")).to_have_count(160)
+
+
+@pytest.mark.parametrize("size", [PHONE, {"width": 768, "height": 1024}, DESKTOP], ids=lambda size: str(size["width"]))
+def test_a_selection_and_other_columns_open_by_their_address(open_page, published, shot, size):
+    opened = open_page(published, "#/map?colour=stability&size=label_auc&pick=3.1*9", viewport=size)
+    opened.drawn()
+    page = opened.page
+    expect(page.get_by_role("complementary", name="Selection")).to_contain_text("10 concepts selected")
+    expect(page.locator(".legend")).to_contain_text("stability")
+    expect(page.locator(".legend")).to_contain_text("Size: AUC of the best label")
+    opened.settled()
+    opened.fits()
+    assert opened.serious() == []
+    shot(opened, f"map-picked-{size['width']}")
+
+
+def test_no_bridge_is_drawn_until_something_is_selected(open_page, published):
+    opened = open_page(published, "#/map")
+    opened.drawn()
+    expect(opened.page.get_by_role("group", name="Bridges of the whole map").locator("output")).to_have_text("none")
+    assert violet(opened) == 0
+    opened.page.evaluate("location.hash = '#/map?pick=3.1*9'")
+    expect(opened.page.get_by_role("complementary", name="Selection")).to_be_visible()
+    opened.settled()
+    opened.page.wait_for_timeout(500)
+    assert violet(opened) > 50
+
+
+def violet(opened: Opened) -> int:
+    """The number of pixels of the map in about the colour of the lines of selected concepts."""
+    shown = np.asarray(Image.open(io.BytesIO(canvas(opened).screenshot())).convert("RGB"), np.int16)
+    return int((np.abs(shown[80:] - (0x5A, 0x45, 0xB0)).max(2) < 25).sum())  # below the buttons of the lasso
+
+
+def test_lasso_box_and_keys_select_concepts(open_page, published):
+    opened = open_page(published, "#/map")
+    page = opened.page
+    opened.drawn()
+    at = canvas(opened).bounding_box()
+    assert at is not None
+    corners = [(at["x"] + 0.3 * at["width"], at["y"] + 0.2 * at["height"])]
+    corners.append((at["x"] + 0.8 * at["width"], at["y"] + 0.7 * at["height"]))
+    page.get_by_role("button", name="Box", exact=True).click()
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    page.mouse.move(*corners[1], steps=5)
+    page.mouse.up()
+    selection = page.get_by_role("complementary", name="Selection")
+    expect(selection).to_be_visible()
+    boxed = int(selection.get_by_role("heading", level=2).inner_text().split()[0])
+    assert 5 < boxed < 160
+    page.reload()
+    expect(selection).to_contain_text(f"{boxed} concepts selected")
+    page.get_by_role("button", name="Clear the selection").click()
+    expect(selection).to_be_hidden()
+    canvas(opened).focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press(" ")
+    expect(selection).to_contain_text("1 concept selected")
+    page.keyboard.press("b")
+    for _ in range(8):
+        page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Enter")
+    expect(selection).not_to_contain_text("1 concept selected")
+
+
+def test_ticks_of_the_list_are_the_selection_and_leave_as_csv(open_page, published):
+    opened = open_page(published, "#/map?as=list")
+    page = opened.page
+    for row in (0, 2):
+        page.locator(".map-list tbody input").nth(row).check()
+    selection = page.get_by_role("complementary", name="Selection")
+    expect(selection).to_contain_text("2 concepts selected")
+    with page.expect_download() as download:
+        selection.get_by_role("button", name="CSV").click()
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
+    assert len(rows) == 2
+    assert {"concept_id", "energy", "stability", "label"} <= set(rows[0])
+    selection.get_by_role("button", name="As a query").click()
+    text = page.get_by_label("The selection as a query").input_value()
+    assert f"concept_id IN ({rows[0]['concept_id']}, {rows[1]['concept_id']})" in text
+    with page.expect_download() as whole:
+        page.get_by_role("button", name="Download all rows as CSV").click()
+    assert len(whole.value.path().read_text().splitlines()) == 161
+
+
+def test_names_on_the_map_do_not_overlap(open_page, published):
+    opened = open_page(published, "#/map")
+    opened.drawn()
+    boxes = json.loads(opened.page.locator(".map-labels").get_attribute("data-names") or "[]")
+    assert len(boxes) > 5
+    for one, (left, top, right, bottom) in enumerate(boxes):
+        for other in boxes[one + 1 :]:
+            assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+
+
+def test_colour_and_size_are_chosen_and_stand_in_the_address(open_page, published):
+    opened = open_page(published, "#/map")
+    page = opened.page
+    opened.drawn()
+    before = canvas(opened).screenshot()
+    page.get_by_role("combobox", name="Colour").select_option("align_mean_gap")
+    expect(page.locator(".legend")).to_contain_text("alignment, mean gap")
+    page.get_by_role("combobox", name="Size").select_option("stability")
+    assert "colour=align_mean_gap" in page.url
+    assert "size=stability" in page.url
+    assert changed(canvas(opened).screenshot(), before) > 2000
+    page.get_by_role("combobox", name="Colour").select_option("label")
+    page.get_by_role("combobox", name="Label").select_option("ring")
+    expect(page.locator(".legend")).to_contain_text("AUC of ring")
+    expect(page.locator(".legend")).to_contain_text("no value")
+    assert (
+        page.get_by_role("combobox", name="Colour").locator("option", has_text="a query's result").count() == 0
+    )  # this needs a server
+
+
+def test_live_a_query_colours_the_map(open_page, live, shot):
+    opened = open_page(live, "#/map?colour=query")
+    page = opened.page
+    opened.drawn()
+    page.get_by_label("A query that returns").fill(
+        "SELECT concept_id, firings AS how_often FROM concepts WHERE model = 'emoji-clip' AND sae = 'main' AND seed = 0"
+    )
+    page.get_by_role("button", name="Colour by its result").click()
+    expect(page.locator(".legend")).to_contain_text("how_often")
+    shot(opened, "map-query")
+    page.get_by_label("A query that returns").fill("SELECT 1 AS a")
+    page.get_by_role("button", name="Colour by its result").click()
+    expect(page.get_by_role("alert")).to_contain_text("must return the column concept_id")

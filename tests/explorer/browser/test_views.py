@@ -17,6 +17,8 @@ BY_ADDRESS = {
     "caption": ("#/item/t41", "drawn small"),
     "compare": ("#/compare", "Compare"),
     "search": ("#/search?q=crimson", "Search: crimson"),
+    "items": ("#/items?concept=20", "Map of items"),
+    "files": ("#/files", "Files"),
 }
 
 
@@ -37,7 +39,13 @@ def test_every_view_is_reached_by_clicking(open_page, published):
     page = opened.page
     opened.heading("Map of concepts")
     views = page.get_by_role("navigation", name="Views")
-    assert views.get_by_role("link").all_inner_texts() == ["Map", "Bridges", "Compare"]  # the view SQL needs a server
+    assert views.get_by_role("link").all_inner_texts() == [
+        "Map",
+        "Items",
+        "Bridges",
+        "Compare",
+        "Files",
+    ]  # the view SQL needs a server
     views.get_by_role("link", name="Bridges").click()
     opened.heading("Bridges")
     page.locator(".bridge .concept-link").first.click()
@@ -209,3 +217,35 @@ def test_a_site_without_items_says_so_and_asks_for_none(open_page, without_items
         opened.visit(fragment)
         opened.heading()
     assert opened.page.locator("img").count() == 0
+
+
+def test_published_files_are_linked_and_there(open_page, published, shot):
+    opened = open_page(published)
+    opened.page.get_by_role("navigation", name="Views").get_by_role("link", name="Files").click()
+    opened.heading("Files")
+    with opened.page.expect_download() as download:
+        opened.page.get_by_role("link", name="saes.csv").click()
+    assert "planted/main/0" in download.value.path().read_text()
+    shot(opened, "published-files")
+
+
+def test_every_table_and_chart_has_its_download(open_page, published):
+    opened = open_page(published, "#/concept/20")
+    page = opened.page
+    with page.expect_download() as vector:
+        page.get_by_role("button", name="Download this chart as SVG").first.click()
+    text = vector.value.path().read_text()
+    assert text.startswith("<svg")
+    assert "var(--" not in text
+    with page.expect_download() as raster:
+        page.get_by_role("button", name="Download this chart as PNG").first.click()
+    assert raster.value.path().read_bytes()[1:4] == b"PNG"
+    opened.visit("#/compare")
+    with page.expect_download() as rows:
+        page.get_by_role("button", name="Download this table as CSV").first.click()
+    assert "," in rows.value.path().read_text().splitlines()[0]
+    for table in page.locator("table").all():
+        if table.is_visible():
+            assert table.evaluate(
+                "(table) => (table.closest('.scroll') ?? table).nextElementSibling.classList.contains('downloads')"
+            )

@@ -9,6 +9,7 @@ import type { Page } from "../page"
 import { conceptHref, conceptLink, conceptText, modalityBar } from "../parts/concept"
 import { failure, loading } from "../parts/notice"
 import { thumbnail, topCaptions, topImages } from "../parts/pictures"
+import { itemsLink } from "../parts/items"
 import { ownRows } from "./scales"
 
 const CARD_PICTURES = 4
@@ -81,6 +82,7 @@ export async function fillPanel(
         `${percent(concepts.rate_text[concept])} of captions · stability ${score(concepts.stability[concept])}`,
     ),
     h("p", {}, h("a", { class: "button primary", href: conceptHref(run, concept) }, "Open this concept")),
+    h("p", {}, itemsLink(page, concept)),
     body,
   )
   try {

@@ -10,7 +10,7 @@ import { scoreOf, shownOf } from "./place"
 import { type Ranking, SCORES, positionOf, shownAt } from "./scales"
 
 /** The elements of the column. */
-export function sideColumn(filters: Filters, bridges: readonly HTMLElement[]): HTMLElement[] {
+export function sideColumn(filters: Filters, look: HTMLElement, bridges: readonly HTMLElement[]): HTMLElement[] {
   const reset = h("button", { class: "button quiet", type: "button", onclick: filters.reset }, "Reset the filters")
   return [
     h(
@@ -19,6 +19,7 @@ export function sideColumn(filters: Filters, bridges: readonly HTMLElement[]): H
       toggle("Map", ""),
       toggle("List", "list"),
     ),
+    look,
     h(
       "details",
       { class: "map-filters", open: innerWidth > 760 },
@@ -47,7 +48,7 @@ export function bridgeControls(
     type: "range",
     min: 0,
     max: 100,
-    value: Math.round(positionOf(shownOf(route.params, run), run.bridges) * 100),
+    value: Math.round(positionOf(shownOf(route.params), run.bridges) * 100),
     "aria-label": "Bridges of the whole map, strongest first",
   })
   const scores = h(
@@ -61,7 +62,7 @@ export function bridgeControls(
     void bridges.then(
       (all) => {
         const { rows, score } = ranking(all)
-        const shown = Math.min(shownOf(here().params, run), rows.length)
+        const shown = Math.min(shownOf(here().params), rows.length)
         const last = shown > 0 ? Math.abs(all[score][rows[shown - 1] as number] ?? 0) : null
         out.textContent = last === null ? "none" : `${count(shown)}, |${SCORES[score]}| ≥ ${number(last, 2)}`
         slider.setAttribute("aria-valuetext", out.textContent)

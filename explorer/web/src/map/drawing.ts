@@ -3,6 +3,7 @@
 import Graph from "graphology"
 import Sigma from "sigma"
 import { DotLayer, type Instances } from "./dots"
+import { Labels } from "./labels"
 import { type Ends, LineLayer } from "./lines"
 import { channels } from "./webgl"
 
@@ -45,18 +46,17 @@ export interface Events {
 
 // Layouts of all runs lie in [-1, 1]. With this fixed frame, the camera shows the same region when the run changes.
 const FRAME = { x: [-1, 1] as [number, number], y: [-1, 1] as [number, number] }
-const FONT = "system-ui, sans-serif"
 const REACH = 3 // pixels around a dot that still select it
 const MOVING_LINES = 1500 // lines drawn while the camera moves: without a GPU, all of them take half a second per frame
 const NAME_REACH = 150 // a dot up to this many pixels outside the window may have a name that reaches into it
 const RESTS_AFTER = 250 // milliseconds without movement
-const NAMED = 150 // most dots with names, the largest in the window; limited, since sigma also draws them, transparent
+const NAMED = 400 // most dots that may have a name, the largest in the window
 const WITH_WIDTH = 300 // number of strongest edges, whose width shows their weight; the others are thin lines
 
 /**
- * `DotLayer` draws the dots, and `LineLayer` draws the thin edges. Sigma has the camera, and draws the names, the
- * strongest edges and the edges of the selected concept. Its graph holds only the dots with a name or such an edge, and
- * it draws these dots transparent.
+ * `DotLayer` draws the dots, and `LineLayer` draws the thin edges. Sigma has the camera, and draws the
+ * strongest edges and the edges of the selected concepts. Its graph holds only the dots with such an edge, and it draws
+ * these dots transparent. `Labels` writes the names.
  */
 export class Drawing {
   private readonly graph = new Graph({ type: "undirected", multi: true })
@@ -71,6 +71,9 @@ export class Drawing {
   private layer: DotLayer | null = null
   private resting = 0
   private over: number | null = null // the dot under the pointer
+  private named: number[] = [] // the dots that may have a name, most important first
+  private first: readonly number[] = [] // selected dots, named before all others
+  private readonly labels: Labels
 
   constructor(container: HTMLElement, events: Events) {
     this.sigma = new Sigma(this.graph, container, {
@@ -80,12 +83,6 @@ export class Drawing {
           y: { attribute: "y" },
           size: { attribute: "size" },
           color: "#00000000", // transparent, since `DotLayer` draws the dot
-          label: { attribute: "label" },
-          labelColor: { attribute: "labelColor" },
-          labelSize: 12,
-          labelBackgroundColor: { attribute: "labelGround" },
-          labelBackgroundPadding: 1,
-          labelFont: FONT,
           depth: "nodes",
         },
         edges: {
@@ -100,9 +97,7 @@ export class Drawing {
         stagePadding: 36,
         minEdgeThickness: 0.6,
         pickingDownSizingRatio: 64, // not used: see `listen`
-        labelDensity: 0.5,
-        labelGridCellSize: 160,
-        labelRenderedSizeThreshold: 9,
+        renderLabels: false, // see `Labels`
         minCameraRatio: 0.02,
         maxCameraRatio: 2.5,
         doubleClickTimeout: 250,
@@ -110,6 +105,7 @@ export class Drawing {
         allowInvalidContainer: true,
       },
     })
+    this.labels = new Labels(container)
     this.sigma.setCustomBBox(FRAME)
     this.sigma.refresh() // from here on, sigma can convert places to pixels
     this.sigma.addCustomLayerProgram("lines", "edges", (gl) => {
@@ -121,7 +117,10 @@ export class Drawing {
       return this.layer
     })
     this.listen(container, events)
-    this.sigma.on("afterRender", () => events.drawn())
+    this.sigma.on("afterRender", () => {
+      this.write()
+      events.drawn()
+    })
     this.sigma.getCamera().on("updated", () => {
       this.rests()
       events.moved()
@@ -223,13 +222,13 @@ export class Drawing {
   /** Give the same dots and edges other colours. */
   recolour(colours: Colours): void {
     this.colours = colours
-    this.graph.updateEachNodeAttributes((_, attributes) => ({ ...attributes, ...this.ink() }))
     this.graph.updateEachEdgeAttributes((_, attributes) => {
       attributes.color = attributes.depth === "topEdges" ? colours.strong : colours.edge
       return attributes
     })
     this.lines?.outdated()
     this.layer?.outdated()
+    this.sigma.scheduleRender()
   }
 
   /** Show the concepts that pass, without edges. */
@@ -257,7 +256,7 @@ export class Drawing {
     return { places: new Float32Array(places), colours: new Uint8Array(colours) }
   }
 
-  /** Give names to the largest dots in the window, and to those with an edge. */
+  /** Choose the dots that may have a name: the selected ones, then the largest in the window. */
   private name(): void {
     const { width, height } = this.sigma.getDimensions()
     const [one, other] = [
@@ -270,23 +269,36 @@ export class Drawing {
       return isWithin(x, one.x, other.x) && isWithin(y, one.y, other.y)
     }
     const passing = this.bySize.filter((concept) => this.passing[concept])
-    const named = new Set(passing.length > NAMED ? passing.filter(isSeen).slice(0, NAMED) : passing)
-    if (passing[0] !== undefined) named.add(passing[0]) // at least one, since sigma draws no layer for an empty graph
+    this.named = [...new Set([...this.first.filter((concept) => this.has(concept)), ...passing.filter(isSeen)])]
+    this.named = this.named.slice(0, NAMED)
+    const kept = passing[0] // one dot stays in the graph, since sigma draws no layer for an empty graph
     this.graph.forEachNode((node) => {
-      if (!named.has(Number(node)) && !this.graph.degree(node)) this.graph.dropNode(node)
+      if (Number(node) !== kept && !this.graph.degree(node)) this.graph.dropNode(node)
     })
-    for (const concept of named) this.node(concept)
+    if (kept !== undefined) this.node(kept)
+  }
+
+  /** Dots whose names are written before those of all others. */
+  nameFirst(concepts: readonly number[]): void {
+    this.first = concepts
+    this.name()
+    this.sigma.scheduleRender()
+  }
+
+  private write(): void {
+    if (!this.colours) return
+    const dots = this.named.flatMap((concept) => {
+      const at = this.place(concept)
+      return at ? [{ ...at, text: this.all.label[concept] ?? "" }] : []
+    })
+    this.labels.draw(dots, this.colours.label, this.colours.ground)
   }
 
   /** Add a dot to sigma's graph. */
   private node(concept: number): void {
     if (this.graph.hasNode(concept)) return
     const { x, y, radius } = this.dot(concept)
-    this.graph.addNode(concept, { x, y, size: radius, label: this.all.label[concept], ...this.ink() })
-  }
-
-  private ink(): { labelColor: string | undefined; labelGround: string | undefined } {
-    return { labelColor: this.colours?.label, labelGround: this.colours?.ground }
+    this.graph.addNode(concept, { x, y, size: radius })
   }
 
   /** Replace the edges of the whole map, given strongest first. */

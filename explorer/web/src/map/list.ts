@@ -7,8 +7,15 @@ import type { Page } from "../page"
 import { conceptLink } from "../parts/concept"
 import { empty } from "../parts/notice"
 import { here, href } from "../route"
+import { saveCsv } from "../parts/download"
+import { conceptsCsv, tickBox } from "./picked"
 
 const AT_ONCE = 100
+
+export interface Ticks {
+  picked: ReadonlySet<number>
+  toggle: (concept: number) => void
+}
 
 const COLUMNS = {
   energy: { title: "energy", write: (value: number | null) => number(value) },
@@ -22,7 +29,13 @@ const COLUMNS = {
 type Column = keyof typeof COLUMNS
 
 /** The concepts that pass the filters, sorted by a column, largest first. A button shows a hundred more at a time. */
-export function conceptTable(page: Page, concepts: Concepts, passing: Uint8Array, sort: string): HTMLElement {
+export function conceptTable(
+  page: Page,
+  concepts: Concepts,
+  passing: Uint8Array,
+  sort: string,
+  ticks: Ticks,
+): HTMLElement {
   const column: Column = sort in COLUMNS ? (sort as Column) : "energy"
   const values = concepts[column]
   const order = [...passing.keys()]
@@ -37,7 +50,16 @@ export function conceptTable(page: Page, concepts: Concepts, passing: Uint8Array
         h(
           "tr",
           {},
-          h("th", { scope: "row" }, conceptLink(page.run, concepts, concept)),
+          h(
+            "th",
+            { scope: "row" },
+            h(
+              "span",
+              { class: "ticked-name" },
+              tickBox(concept, ticks.picked.has(concept), ticks.toggle),
+              conceptLink(page.run, concepts, concept),
+            ),
+          ),
           Object.entries(COLUMNS).map(([name, { write }]) =>
             h("td", { class: "n" }, write(concepts[name as Column][concept] ?? null)),
           ),
@@ -57,9 +79,16 @@ export function conceptTable(page: Page, concepts: Concepts, passing: Uint8Array
       h("a", { href: href({ ...here(), params: { ...here().params, sort: name } }) }, title),
     ),
   )
+  const name = `${page.manifest.study}-${page.run.key.replaceAll("/", "-")}-concepts.csv`
+  const download = () => saveCsv(conceptsCsv(concepts, order), name)
   return h(
     "div",
-    { class: "scroll", tabindex: 0, role: "region", "aria-label": "Concepts" },
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": "Concepts", "data-download": "own" },
+    h(
+      "p",
+      {},
+      h("button", { class: "button small-button", type: "button", onclick: download }, "Download all rows as CSV"),
+    ),
     h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "concept"), heads)), body),
     h("p", {}, more),
   )

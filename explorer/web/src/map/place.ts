@@ -1,8 +1,7 @@
 // The map's state in the address: the camera, the choice of bridges, and the filters.
 
-import type { Run } from "../contract"
 import type { Camera } from "./drawing"
-import { SCORES, type Score, atFirst } from "./scales"
+import { SCORES, type Score } from "./scales"
 
 type Params = Record<string, string>
 
@@ -13,10 +12,10 @@ export function scoreOf(params: Params): Score {
   return params.score && params.score in SCORES ? (params.score as Score) : "bridge"
 }
 
-/** The number of bridges on the whole map. */
-export function shownOf(params: Params, run: Run): number {
+/** The number of bridges on the whole map: none at first, so that only those of what is selected are drawn. */
+export function shownOf(params: Params): number {
   const asked = Number(params.edges)
-  return params.edges !== undefined && Number.isInteger(asked) && asked >= 0 ? asked : atFirst(run)
+  return params.edges !== undefined && Number.isInteger(asked) && asked >= 0 ? asked : 0
 }
 
 /** The camera of an address; without one, the camera that shows the whole map. */
@@ -35,7 +34,7 @@ export function cameraParams(camera: Camera | undefined): { at: string } {
 
 /** The parameters of an address that the left column controls, as one string to compare. */
 export function narrowing(params: Params): string {
-  const elsewhere = new Set(["sel", "at", "as", "sort"])
+  const elsewhere = new Set(["sel", "at", "as", "sort", "pick"])
   return JSON.stringify(
     Object.entries(params)
       .filter(([name, value]) => !elsewhere.has(name) && value !== "")

@@ -1,6 +1,6 @@
-// Turns a run's numbers into radii (by energy) and edges (by bridge).
+// Turns a run's numbers into radii (by default, of energy) and edges (by bridge).
 
-import type { Bridges, Concepts, Run } from "../contract"
+import type { Bridges } from "../contract"
 import type { Edge } from "./drawing"
 
 export const SCORES = {
@@ -11,6 +11,7 @@ export const SCORES = {
 export type Score = keyof typeof SCORES
 
 const STRONGEST_OF_SELECTED = 40
+const STRONGEST_OF_PICKED = 150
 
 /** Row numbers of bridges, sorted by the absolute value of a score, largest first. */
 export interface Ranking {
@@ -20,16 +21,17 @@ export interface Ranking {
 }
 
 /**
- * Radii in pixels. Area is proportional to energy, and all dots are smaller when there are more concepts. Few concepts
- * hold most of the energy, so the 95th percentile sets the scale. Radii are limited to 1.8 times the radius at that
+ * Radii in pixels. Area is proportional to the value, by default energy, and all dots are smaller when there are more
+ * concepts. Few concepts hold most of the energy, so the 95th percentile sets the scale. Radii are limited to 1.8 times the radius at that
  * percentile, and none is too small to click.
  */
-export function radii(concepts: Concepts): number[] {
-  const alive = concepts.energy.filter((energy) => energy > 0).sort((a, b) => a - b)
+export function radii(values: readonly (number | null)[]): number[] {
+  const sizes = values.map((value) => Math.abs(value ?? 0))
+  const alive = sizes.filter((value) => value > 0).sort((a, b) => a - b)
   const high = alive[Math.floor(0.95 * alive.length)] ?? 1
   const most = Math.max(4.5, Math.min(15, 200 / Math.sqrt(Math.max(alive.length, 1))))
-  return concepts.energy.map((energy) => {
-    const radius = most * Math.sqrt(Math.max(0, energy) / high)
+  return sizes.map((value) => {
+    const radius = most * Math.sqrt(value / high)
     return Math.max(most / 4, 1.5, Math.min(1.8 * most, radius))
   })
 }
@@ -79,7 +81,9 @@ export function positionOf(shown: number, total: number): number {
   return shown <= 0 || total <= 1 ? (shown > 0 ? 1 : 0) : Math.min(1, Math.log(shown) / Math.log(total))
 }
 
-/** The number of bridges on a map at first: enough to see structure, few enough to see dots. */
-export function atFirst(run: Run): number {
-  return Math.min(run.bridges, 150)
+/** The strongest bridges of several concepts, without those to concepts that do not pass the filters. */
+export function ofConcepts(ranked: Ranking, picked: ReadonlySet<number>, passing: Uint8Array): Edge[] {
+  const { of, rows } = ranked
+  const own = rows.filter((row) => picked.has(of.image_concept[row] ?? -1) || picked.has(of.text_concept[row] ?? -1))
+  return edges(ranked, own.slice(0, STRONGEST_OF_PICKED), passing)
 }

@@ -1,6 +1,5 @@
 // The map of a run. Its drawing is kept between visits, so that the reader finds it unchanged.
 
-import { modalityColour } from "../colour"
 import type { Bridges, Concepts, Run } from "../contract"
 import * as data from "../data"
 import { h } from "../dom"
@@ -8,17 +7,23 @@ import { count, counted } from "../format"
 import { HEADING, type Page } from "../page"
 import { nameOf } from "../parts/concept"
 import { empty, failure, loading } from "../parts/notice"
+import { decoded, encoded } from "../parts/selection"
 import { go, here, note } from "../route"
 import { onScheme, scheme } from "../theme"
+import { unknownColour } from "../colour"
 import { fillPanel, hoverCard } from "./card"
+import { LABEL, QUERY, type Shown, coloursOf, columnOf, labelOf, queryOf } from "./columns"
 import { bridgeControls, sideColumn } from "./controls"
 import { type Colours, Drawing } from "./drawing"
 import { type Filters, filters } from "./filters"
 import { step } from "./keys"
-import { legend } from "./legend"
+import { fillLegend } from "./legend"
 import { conceptTable } from "./list"
+import { lookControls } from "./look"
+import { fillPicked } from "./picked"
 import { cameraOf, cameraParams, narrowing, scoreOf, shownOf } from "./place"
-import { type Ranking, ofConcept, radii, ranking, wholeMap } from "./scales"
+import { type Place, Region, holds } from "./region"
+import { type Ranking, ofConcept, ofConcepts, radii, ranking, wholeMap } from "./scales"
 
 const CARD_GAP = 14
 
@@ -38,13 +43,16 @@ class Stage {
     tabindex: 0,
     role: "application",
     "aria-label":
-      "Map of concepts. Arrow keys step from dot to dot, Enter selects, plus and minus zoom, 0 shows all, Escape clears the selection.",
+      "Map of concepts. Arrow keys step from dot to dot, Enter opens, Space selects, B starts a box, plus and minus zoom, 0 shows all, Escape clears the selection.",
   })
   private readonly card = h("div", { class: "map-card", hidden: true })
   private readonly ring = h("div", { class: "map-ring", hidden: true, "aria-hidden": "true" })
   private readonly said = h("p", { class: "visually-hidden", "aria-live": "polite" })
   private readonly side = h("div", { class: "map-side" })
   private readonly panel = h("aside", { class: "map-panel", "aria-label": "Selected concept", hidden: true })
+  private readonly pickedPanel = h("aside", { class: "map-panel", "aria-label": "Selection", hidden: true })
+  private readonly legend = h("dl", { class: "legend", "aria-label": "Legend" })
+  private readonly region: Region
   private readonly list = h("div", { class: "map-list", hidden: true })
   private readonly note = h("p", { class: "map-note", role: "status" })
   private readonly view: HTMLElement
@@ -57,6 +65,12 @@ class Stage {
   private passing: Uint8Array = new Uint8Array()
   private ranked: Ranking | null = null
   private selected: number | null = null
+  private picked = new Set<number>()
+  private isTooLong = false // the selection does not fit into the address
+  private colour!: Shown
+  private size!: Shown
+  private asked = "" // the query whose result is shown
+  private answered: Shown | null = null
   private hovered: number | null = null
   private edged: { ranked: Ranking; shown: number; passing: Uint8Array } | null = null // the state that the drawn edges show
   private narrowed = ""
@@ -76,7 +90,7 @@ class Stage {
         this.canvas,
         this.ring,
         this.card,
-        legend(),
+        this.legend,
         h(
           "div",
           { class: "map-buttons" },
@@ -89,9 +103,16 @@ class Stage {
         this.said,
       ),
       this.panel,
+      this.pickedPanel,
     )
+    this.region = new Region(
+      this.canvas,
+      (outline, add) => this.choose(outline, add),
+      (text) => (this.said.textContent = text),
+    )
+    this.canvas.parentElement?.append(this.region.tools)
     this.canvas.addEventListener("keydown", (event) => this.key(event))
-    onScheme(() => this.run && this.drawing?.recolour(this.colours()))
+    onScheme(() => this.run && this.paint())
   }
 
   async show(page: Page): Promise<void> {
@@ -102,6 +123,7 @@ class Stage {
     else if ((page.route.params.at ?? "") !== cameraParams(this.drawing?.camera()).at)
       this.drawing?.move(cameraOf(page.route.params))
     if (page.signal.aborted || this.run?.key !== page.run.key) return
+    this.fromAddress(page)
     if (narrowing(page.route.params) !== this.narrowed) this.control(page)
     this.select(page.route.params.sel === undefined ? null : Number(page.route.params.sel))
     this.layout()
@@ -135,11 +157,10 @@ class Stage {
       drawn: () => this.drawn(),
     })
     if (first) this.drawing.move(cameraOf(page.route.params))
-    this.drawing.dots(
-      { x: this.concepts.x, y: this.concepts.y, radius: radii(this.concepts), label: this.concepts.name.map(short) },
-      this.colours(),
-    )
+    this.answered = null
+    this.fromAddress(page)
     this.control(page)
+    this.showPicked()
     this.bridges.catch((error: unknown) => {
       this.note.replaceChildren(failure(error, () => ((this.run = null), void this.show(this.page))))
     })
@@ -149,12 +170,119 @@ class Stage {
     const style = getComputedStyle(document.documentElement)
     const value = (name: string) => style.getPropertyValue(name).trim()
     return {
-      dot: this.concepts.modality_score.map((score) => modalityColour(score, scheme())),
+      dot: this.dotColours(),
       label: value("--ink"),
       ground: `${value("--ground")}b8`, // translucent
       edge: value("--edge"),
       strong: value("--accent"),
     }
+  }
+
+  private dotColours(): string[] {
+    const own = coloursOf(this.colour, scheme())
+    return this.picked.size
+      ? own.map((colour, concept) => (this.picked.has(concept) ? colour : unknownColour(scheme())))
+      : own
+  }
+
+  /** Replace all dots, with the sizes that the address asks for. */
+  private dots(): void {
+    const { x, y, name } = this.concepts
+    this.drawing?.dots({ x, y, radius: radii(this.size.values), label: name.map(short) }, this.colours())
+    this.edged = null
+  }
+
+  /** Read from the address what colours and sizes show. */
+  private choosing(): void {
+    const { colour = "", size = "", label = "" } = here().params
+    const modality = columnOf("modality", this.concepts) as Shown
+    this.colour = columnOf(colour, this.concepts) ?? modality
+    if (colour === LABEL && label) this.colour = labelOf(label, this.concepts)
+    if (colour === QUERY && this.answered) this.colour = this.answered
+    this.size = columnOf(size, this.concepts) ?? (columnOf("energy", this.concepts) as Shown)
+    fillLegend(this.legend, this.colour, this.size)
+  }
+
+  private paint(): void {
+    this.drawing?.recolour(this.colours())
+  }
+
+  /** Ask the query of the address, if it colours the map, and then draw its result. */
+  private query(): void {
+    const { colour, cq = "" } = here().params
+    if (colour !== QUERY || !cq || !this.page.manifest.live || (cq === this.asked && this.answered)) return
+    this.asked = cq
+    void queryOf(cq, this.page.run, this.page.signal).then(
+      (shown) => {
+        this.answered = shown
+        this.choosing()
+        this.paint()
+      },
+      (error: unknown) => !this.page.signal.aborted && this.note.replaceChildren(failure(error)),
+    )
+  }
+
+  private fromAddress(page: Page): void {
+    const { pick } = page.route.params
+    if (this.isTooLong && pick === undefined) return
+    const picked = new Set(pick ? decoded(pick, page.run.concepts) : [])
+    if (picked.size === this.picked.size && [...picked].every((concept) => this.picked.has(concept))) return
+    this.picked = picked
+    if (this.run?.key === page.run.key && this.edged) this.showPicked()
+  }
+
+  /** Select the concepts within an outline. */
+  private choose(outline: readonly Place[], add: boolean): void {
+    const found = [...this.passing.keys()].filter((concept) => {
+      const at = this.passing[concept] ? this.drawing?.place(concept) : null
+      return at ? holds(outline, at.x, at.y) : false
+    })
+    this.pick(new Set(add ? [...this.picked, ...found] : found))
+  }
+
+  private toggle(concept: number): void {
+    const next = new Set(this.picked)
+    if (!next.delete(concept)) next.add(concept)
+    this.pick(next)
+  }
+
+  private pick(next: Set<number>): void {
+    this.picked = next
+    const text = encoded([...next].sort((a, b) => a - b))
+    this.isTooLong = next.size > 0 && text === ""
+    note({ pick: text })
+    this.said.textContent = `${counted(next.size, "concept")} selected`
+    this.showPicked()
+  }
+
+  private showPicked(): void {
+    const numbers = [...this.picked].sort((a, b) => a - b)
+    if (numbers.length)
+      fillPicked(
+        this.pickedPanel,
+        this.page,
+        this.concepts,
+        numbers,
+        (concept) => this.toggle(concept),
+        () => this.pick(new Set()),
+        this.isTooLong,
+      )
+    this.panels()
+    this.paint()
+    this.drawing?.nameFirst(numbers)
+    this.drawEdges()
+    for (const box of this.list.querySelectorAll<HTMLInputElement>("input[type=checkbox]"))
+      box.checked = this.picked.has(Number(box.getAttribute("aria-label")?.split(" ").at(-1)))
+  }
+
+  /** Show the panel of the concept, else that of the selection, else none. */
+  private panels(): void {
+    const before = this.panel.hidden && this.pickedPanel.hidden
+    this.panel.hidden = this.selected === null
+    this.pickedPanel.hidden = this.selected !== null || this.picked.size === 0
+    const after = this.panel.hidden && this.pickedPanel.hidden
+    this.view.classList.toggle("with-panel", !after)
+    if (before !== after) this.drawing?.resized()
   }
 
   /** Set the controls from the address, and the map from the controls. */
@@ -168,8 +296,22 @@ class Stage {
     this.filters = filters(this.concepts, page.route.params, changed)
     this.narrowed = narrowing(page.route.params)
     const bridges = bridgeControls(page, this.bridges, (all) => this.ranking(all), changed)
-    this.side.replaceChildren(...sideColumn(this.filters, bridges))
+    const looked = (params: Record<string, string>) => {
+      const sized = here().params.size
+      note(params)
+      this.narrowed = narrowing(here().params)
+      if (params.cq !== undefined) this.answered = null
+      this.choosing()
+      if (here().params.size !== sized) this.dots()
+      else this.paint()
+      this.filter()
+      this.query()
+    }
+    this.side.replaceChildren(...sideColumn(this.filters, lookControls(page, this.concepts, looked), bridges))
+    this.choosing()
+    this.dots()
     this.filter()
+    this.query()
   }
 
   private ranking(all: Bridges): Ranking {
@@ -200,13 +342,17 @@ class Stage {
     void this.bridges.then(
       (all) => {
         const ranked = this.ranking(all)
-        const shown = shownOf(here().params, this.page.run)
+        const shown = shownOf(here().params)
         const drawn = this.edged
         if (drawn?.ranked !== ranked || drawn.shown !== shown || drawn.passing !== this.passing) {
           this.drawing?.edges(wholeMap(ranked, shown, this.passing))
           this.edged = { ranked, shown, passing: this.passing }
         }
-        this.drawing?.selectedEdges(this.selected === null ? [] : ofConcept(ranked, this.selected, this.passing))
+        this.drawing?.selectedEdges(
+          this.selected === null
+            ? ofConcepts(ranked, this.picked, this.passing)
+            : ofConcept(ranked, this.selected, this.passing),
+        )
       },
       () => undefined, // load() shows the error
     )
@@ -219,7 +365,10 @@ class Stage {
     for (const button of this.side.querySelectorAll<HTMLElement>(".toggle button")) {
       button.setAttribute("aria-pressed", String(button.dataset.as === (as ?? "")))
     }
-    if (as === "list" && this.run) this.list.replaceChildren(conceptTable(this.page, this.concepts, this.passing, sort))
+    if (as === "list" && this.run) {
+      const ticks = { picked: this.picked, toggle: (concept: number) => this.toggle(concept) }
+      this.list.replaceChildren(conceptTable(this.page, this.concepts, this.passing, sort, ticks))
+    }
   }
 
   private clicked(concept: number | null): void {
@@ -235,9 +384,7 @@ class Stage {
       concept = null
     if (concept === this.selected && this.panel.dataset.run === this.page.run.key) return
     this.selected = concept
-    const opens = this.panel.hidden !== (concept === null)
-    this.panel.hidden = concept === null
-    this.view.classList.toggle("with-panel", concept !== null)
+    this.panels()
     this.panel.dataset.run = this.page.run.key
     this.panel.dataset.concept = String(concept)
     if (concept !== null && this.concepts) {
@@ -250,7 +397,7 @@ class Stage {
         () => this.clicked(null),
       )
     }
-    if (opens) this.drawing?.resized()
+    this.drawing?.nameFirst(concept === null ? [...this.picked] : [concept])
     this.drawEdges()
   }
 
@@ -305,7 +452,13 @@ class Stage {
   private key(event: KeyboardEvent): void {
     const drawing = this.drawing
     if (!drawing || !this.run || event.altKey || event.ctrlKey || event.metaKey) return
+    if (this.region.key(event)) {
+      event.preventDefault()
+      return
+    }
+    const current = this.hovered ?? this.selected
     const act = {
+      " ": () => current !== null && this.toggle(current),
       "+": () => drawing.zoom(1 / 1.6),
       "=": () => drawing.zoom(1 / 1.6),
       "-": () => drawing.zoom(1.6),
@@ -313,7 +466,7 @@ class Stage {
       Enter: () => this.hovered !== null && this.clicked(this.hovered),
       Escape: () => (this.hovered === null ? this.clicked(null) : this.hover(null)),
     }[event.key]
-    const next = act ? null : step(drawing, this.passing, this.hovered ?? this.selected, event.key, this.canvas)
+    const next = act ? null : step(drawing, this.passing, current, event.key, this.canvas)
     if (!act && next === null) return
     event.preventDefault()
     act?.()

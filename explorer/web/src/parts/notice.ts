@@ -45,6 +45,12 @@ export function withheld(content: string): HTMLElement {
 export function unmet(title: string, need: Need): HTMLElement {
   if (need === "items")
     return empty(`The view ${title} needs captions and images`, "This site was published without captions and images.")
+  if (need === "files")
+    return empty(
+      `The view ${title} is part of published sites`,
+      h("code", {}, "bridgescope publish"),
+      " writes SAEs, tables and pages into one folder.",
+    )
   return empty(
     `The view ${title} needs the live explorer`,
     "This is a published site. ",

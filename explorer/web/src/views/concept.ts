@@ -7,6 +7,7 @@ import { type Child, h } from "../dom"
 import { counted, number, percent, score } from "../format"
 import { ownRows } from "../map/scales"
 import { HEADING, type Page, runOf } from "../page"
+import { itemsLink } from "../parts/items"
 import { aboutName, dot, modalityBar, nameOf } from "../parts/concept"
 import { bridgeRows } from "../parts/bridge"
 import { empty, failure, loading } from "../parts/notice"
@@ -103,6 +104,7 @@ function heading({ manifest, run }: Page, concepts: Concepts, concept: number): 
       h("span", { class: "muted" }, `${at + 1} of ${order.length} by energy`),
       beside(order[at + 1], "Less energetic concept", "›"),
       h("a", { class: "button", href: mapHref(run.key, { sel: String(concept) }) }, "On the map"),
+      itemsLink({ manifest, run }, concept),
     ),
     h(
       "div",

@@ -6,6 +6,7 @@ import * as data from "../data"
 import { clip, h } from "../dom"
 import { count } from "../format"
 import { HEADING, type Page } from "../page"
+import { save } from "../parts/download"
 import { failure } from "../parts/notice"
 import { note } from "../route"
 
@@ -20,6 +21,7 @@ export async function sqlView(page: Page): Promise<void> {
   const ask = h("button", { class: "button primary", type: "button" }, "Ask")
   const stop = h("button", { class: "button", type: "button", hidden: true }, "Stop")
   const csv = h("button", { class: "button", type: "button" }, "Download CSV")
+  const parquet = h("button", { class: "button", type: "button" }, "Download Parquet")
   const answer = h("div", { class: "answer", role: "status" })
   let asking: AbortController | null = null
 
@@ -28,7 +30,7 @@ export async function sqlView(page: Page): Promise<void> {
     const mine = (asking = new AbortController())
     const either = AbortSignal.any([mine.signal, signal])
     note({ q: query.value === first ? "" : query.value })
-    ask.disabled = csv.disabled = true
+    ask.disabled = csv.disabled = parquet.disabled = true
     stop.hidden = false
     answer.setAttribute("aria-busy", "true")
     try {
@@ -37,14 +39,21 @@ export async function sqlView(page: Page): Promise<void> {
       if (!either.aborted) answer.replaceChildren(failure(error))
       else if (!signal.aborted) answer.replaceChildren(h("p", { class: "muted" }, "Stopped."))
     }
-    ask.disabled = csv.disabled = false
+    ask.disabled = csv.disabled = parquet.disabled = false
     stop.hidden = true
     answer.removeAttribute("aria-busy")
   }
   const run = () => during(async (aborted) => answer.replaceChildren(...table(await data.sql(query.value, aborted))))
   ask.addEventListener("click", () => void run())
   stop.addEventListener("click", () => asking?.abort())
-  csv.addEventListener("click", () => void during(async (aborted) => save(await data.sqlCsv(query.value, aborted))))
+  csv.addEventListener(
+    "click",
+    () => void during(async (aborted) => save(await data.sqlCsv(query.value, aborted), "answer.csv")),
+  )
+  parquet.addEventListener(
+    "click",
+    () => void during(async (aborted) => save(await data.sqlParquet(query.value, aborted), "answer.parquet")),
+  )
   query.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return
     event.preventDefault()
@@ -69,7 +78,7 @@ export async function sqlView(page: Page): Promise<void> {
         }),
         h("label", { for: "sql", class: "visually-hidden" }, "Statement"),
         query,
-        h("p", { class: "sql-buttons" }, ask, stop, csv, h("span", { class: "muted" }, "Ctrl + Enter asks")),
+        h("p", { class: "sql-buttons" }, ask, stop, csv, parquet, h("span", { class: "muted" }, "Ctrl + Enter asks")),
         answer,
       ),
       schema(manifest),
@@ -89,7 +98,7 @@ function examples(manifest: Manifest, use: (query: string) => void): HTMLElement
 function schema(manifest: Manifest): HTMLElement {
   return h(
     "aside",
-    { class: "schema", "aria-label": "Views of the catalog" },
+    { class: "schema", "aria-label": "Views and macros of the catalog" },
     h("h2", {}, "Views"),
     manifest.views.map((view) =>
       h(
@@ -111,6 +120,20 @@ function schema(manifest: Manifest): HTMLElement {
         ),
       ),
     ),
+    manifest.macros.length > 0 && h("h2", {}, "Macros"),
+    manifest.macros.length > 0 &&
+      h("p", {}, "A macro is a function that returns a table: ", h("code", {}, "FROM name(arguments)"), "."),
+    manifest.macros.map((macro) =>
+      h(
+        "details",
+        { class: "macro" },
+        h("summary", {}, h("code", {}, macro.name)),
+        h("p", { class: "small" }, h("code", {}, macro.call)),
+        h("p", { class: "small" }, macro.purpose),
+        macro.inputs && h("p", { class: "macro-part" }, h("b", {}, "Reads "), macro.inputs),
+        macro.columns && h("p", { class: "macro-part" }, h("b", {}, "Returns "), macro.columns),
+      ),
+    ),
   )
 }
 
@@ -118,6 +141,7 @@ function table(answer: SqlAnswer): HTMLElement[] {
   const { columns, rows, truncated, seconds } = answer
   const summary = `${count(rows.length)} rows${truncated ? ", cut at the limit" : ""} in ${seconds.toFixed(2)} s`
   const shown = rows.slice(0, SHOWN)
+  const write = columns.map((_, at) => writer(rows.map((row) => row[at])))
   const numeric = columns.map(({ type }) => /INT|DOUBLE|FLOAT|DECIMAL|REAL/i.test(type) && !type.includes("["))
   return [
     h(
@@ -127,7 +151,7 @@ function table(answer: SqlAnswer): HTMLElement[] {
     ),
     h(
       "div",
-      { class: "scroll", tabindex: 0, role: "region", "aria-label": "Answer" },
+      { class: "scroll", tabindex: 0, role: "region", "aria-label": "Answer", "data-download": "own" },
       h(
         "table",
         {},
@@ -149,7 +173,7 @@ function table(answer: SqlAnswer): HTMLElement[] {
             h(
               "tr",
               {},
-              row.map((value, at) => h("td", { class: numeric[at] ? "n" : "" }, cell(value))),
+              row.map((value, at) => h("td", { class: numeric[at] ? "n" : "" }, cell(value, write[at] as Writer))),
             ),
           ),
         ),
@@ -158,18 +182,32 @@ function table(answer: SqlAnswer): HTMLElement[] {
   ]
 }
 
-function cell(value: unknown): HTMLElement | string {
+type Writer = (value: number) => string
+
+const FIGURES = 5 // significant digits of the largest number of a column
+
+/**
+ * How the numbers of a column are written: with one number of decimals, so that they line up. The largest has FIGURES
+ * significant digits; a number that would be 0 then has an exponent. Whole numbers have no decimals.
+ */
+function writer(values: readonly unknown[]): Writer {
+  const numbers = values.filter((value): value is number => typeof value === "number")
+  const whole = numbers.every(Number.isInteger)
+  const largest = Math.max(0, ...numbers.map(Math.abs))
+  const decimals = whole || largest === 0 ? 0 : Math.max(0, Math.min(8, FIGURES - 1 - Math.floor(Math.log10(largest))))
+  return (value) => {
+    if (whole) return String(value)
+    const text = value.toFixed(decimals)
+    return value !== 0 && Number(text) === 0 ? value.toExponential(2) : text
+  }
+}
+
+function cell(value: unknown, write: Writer): HTMLElement | string {
   if (value === null || value === undefined) return h("span", { class: "muted" }, "NULL")
-  if (typeof value === "number") return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(6)))
+  if (typeof value === "number") return h("span", { title: String(value) }, write(value))
   return h(
     "bdi",
     { dir: "auto", class: "said clamp clamp-3 cell" },
     typeof value === "object" ? JSON.stringify(value) : String(value),
   )
-}
-
-function save(blob: Blob): void {
-  const address = URL.createObjectURL(blob)
-  h("a", { href: address, download: "answer.csv" }).click()
-  setTimeout(() => URL.revokeObjectURL(address), 60_000)
 }

@@ -1,0 +1,141 @@
+"""Compute places in the plane for the items of a study: images and captions on one map. Reads and writes no files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from report.explorer.layout import FEWEST, MIN_DISTANCE, NEIGHBOURS, SEED, in_square, principal
+
+NDArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+OWN = NEIGHBOURS // 2  # neighbours of an item in its own modality; the rest are of the other modality
+FITTED = 20_000  # most items that UMAP is fitted on: on one core it takes about a minute for these
+ANCHORS = 5  # fitted items from whose places that of another item is interpolated
+BATCH = 2048  # items placed at a time: their similarities to the fitted items take 160 MB
+TINY = 1e-6  # added to distances, which may be 0
+
+
+class Placed(NamedTuple):
+    """The places of N items."""
+
+    places: NDArray  #: float64 [N, 2] in [-1, 1], both axes on one scale
+    layout: str  #: "umap", "umap-sample" (UMAP of a sample, the other items interpolated) or "pca"
+    fitted: int  #: number of items that the layout was fitted on
+
+
+def place_embeddings(image: NDArray, text: NDArray, most: int = FITTED) -> Placed:
+    """Places of n images and m captions by their embeddings [n, d] and [m, d]: the images first.
+
+    Because of the modality gap, the nearest neighbours of an image are images, and a plain UMAP shows two clouds that
+    say nothing of each other. So the mean of each modality is subtracted, the rows are normalised again, and each item
+    gets neighbours of both modalities (see `both_modalities`). `most`: as in `place`.
+    """
+    parts = [np.asarray(rows, np.float32) - np.asarray(rows, np.float64).mean(0) for rows in (image, text) if len(rows)]
+    rows = np.concatenate(parts).astype(np.float32)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return place(rows, most, images=len(image))
+
+
+def place_codes(codes: sparse.csr_matrix, most: int = FITTED) -> Placed:
+    """Places of N items by their codes [N, C], as they are: items that use the same concepts are neighbours."""
+    lengths = np.sqrt(np.asarray(codes.multiply(codes).sum(axis=1), np.float64)).ravel()
+    return place((sparse.diags(1 / np.where(lengths > 0, lengths, 1)) @ codes).tocsr().astype(np.float32), most)
+
+
+def place(rows: Any, most: int = FITTED, images: int = 0) -> Placed:
+    """Places of N unit rows [N, d], a NumPy array or a sparse matrix in CSR form.
+
+    UMAP with cosine distances, one thread and a fixed seed, of all items up to `most`. Of more items, UMAP is fitted on
+    a random sample of `most`, and each other item is placed at the mean of its five nearest fitted items, weighted by
+    the inverse of their distances. Fewer than 64 items are projected onto their first two principal axes. images: where
+    the captions begin, to give each item neighbours of both modalities; 0: its nearest neighbours whatever they are.
+    """
+    count = rows.shape[0]
+    if count < FEWEST:
+        dense = rows.toarray() if sparse.issparse(rows) else rows
+        return Placed(in_square(principal(dense)), "pca", count)
+    if count <= most:
+        return Placed(in_square(_umap(rows, images)), "umap", count)
+    chosen = np.sort(np.random.default_rng(SEED).choice(count, most, replace=False))
+    anchors = _umap(rows[chosen], int(np.searchsorted(chosen, images)))
+    places = np.empty((count, 2))
+    places[chosen] = anchors
+    others = np.setdiff1d(np.arange(count), chosen, assume_unique=True)
+    similar = _similarities(rows, rows[chosen])
+    for start in range(0, len(others), BATCH):
+        part = others[start : start + BATCH]
+        places[part] = interpolated(similar(part), anchors)
+    return Placed(in_square(places), "umap-sample", most)
+
+
+def interpolated(similarity: NDArray, anchors: NDArray) -> NDArray:
+    """Places [b, 2] of b items with these cosines [b, a] to a placed items [a, 2]."""
+    count = min(ANCHORS, similarity.shape[1])
+    nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
+    cosine = np.take_along_axis(similarity, nearest, axis=1).astype(np.float64)
+    weight = 1 / (np.maximum(1 - cosine, 0) + TINY)
+    return np.asarray((anchors[nearest] * weight[..., None]).sum(1) / weight.sum(1, keepdims=True))
+
+
+def _similarities(rows: Any, anchors: Any) -> Callable[[Any], NDArray]:
+    """A function that returns the cosines of some rows, given by number, to all anchors."""
+    if sparse.issparse(rows):
+        turned = anchors.T.tocsr()
+        return lambda part: np.asarray((rows[part] @ turned).toarray())
+    return lambda part: np.asarray(rows[part] @ anchors.T)
+
+
+def both_modalities(rows: NDArray, images: int) -> tuple[Ints, NDArray]:
+    """Neighbours of n images and m captions, unit rows [n + m, d] with the images first, and their distances.
+
+    Both are [n + m, NEIGHBOURS], by distance: the item itself, its OWN nearest items of its modality, and its nearest
+    items of the other modality. Distances are one minus the cosine. Those to the other modality are larger for every
+    item, by the gap. They are reduced by one number per item, so that the nearest item of the other modality is as far
+    as the nearest of its own.
+    """
+    count = len(rows)
+    found, far = np.empty((count, NEIGHBOURS), np.int64), np.empty((count, NEIGHBOURS))
+    sides = (slice(0, images), slice(images, count))
+    for own, other in (sides, sides[::-1]):
+        for start in range(own.start, own.stop, BATCH):
+            part = np.arange(start, min(start + BATCH, own.stop))
+            near, near_far = _nearest(rows, part, own, OWN + 1)
+            is_self = near == part[:, None]
+            near_far[is_self] = -1  # the item itself comes first
+            order = np.argsort(near_far, axis=1, kind="stable")
+            near, near_far = np.take_along_axis(near, order, 1), np.take_along_axis(near_far, order, 1)
+            near[:, 0], near_far[:, 0] = part, 0
+            across, across_far = _nearest(rows, part, other, NEIGHBOURS - OWN - 1)
+            across_far += near_far[:, 1:2] - across_far[:, :1]
+            both, both_far = np.hstack([near, across]), np.hstack([near_far, across_far])
+            order = np.argsort(both_far[:, 1:], axis=1, kind="stable") + 1
+            found[part, 0], far[part, 0] = part, 0
+            found[part, 1:] = np.take_along_axis(both, order, 1)
+            far[part, 1:] = np.take_along_axis(both_far, order, 1)
+    return found, far
+
+
+def _nearest(rows: NDArray, part: Ints, among: slice, count: int) -> tuple[Ints, NDArray]:
+    """The `count` nearest items of a range for some items, and their distances, both by distance."""
+    distance = np.maximum(1 - np.asarray(rows[part] @ rows[among].T, np.float64), 0)
+    near = np.argpartition(distance, count - 1, axis=1)[:, :count]
+    near = np.take_along_axis(near, np.argsort(np.take_along_axis(distance, near, 1), axis=1, kind="stable"), 1)
+    return near + among.start, np.take_along_axis(distance, near, 1)
+
+
+def _umap(rows: Any, images: int = 0) -> NDArray:
+    import umap
+    from threadpoolctl import threadpool_limits
+
+    fixed: dict[str, Any] = {"n_neighbors": NEIGHBOURS, "min_dist": MIN_DISTANCE, "random_state": SEED, "n_jobs": 1}
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="precomputed_knn")  # without an index, new items cannot be added
+        if min(images, rows.shape[0] - images) > NEIGHBOURS:
+            fixed |= {"precomputed_knn": both_modalities(rows, images), "force_approximation_algorithm": True}
+        places = umap.UMAP(metric="cosine", **fixed).fit_transform(rows)
+    return np.nan_to_num(np.asarray(places, np.float64))  # an item without neighbours, as without codes, has no place
