@@ -106,9 +106,9 @@ class Handlers:
 
     async def pair(self, request: Request) -> Response:
         """Split the similarity of an image and a caption, and say what leaving out concepts does to it."""
-        image, caption, left_out = pair_of(await _object(request, MAX_PAIR))
+        pair = pair_of(await _object(request, MAX_PAIR))
         key = request.query_params.get("key", "")
-        return JSONResponse(await _loaded(self.live.shown.pairs.pair, key, image, caption, left_out))
+        return JSONResponse(await _loaded(self.live.shown.pairs.pair, key, *pair))
 
     async def image(self, request: Request) -> Response:
         """Serve an image as the source gave it, if a browser shows its format as an image."""
@@ -138,22 +138,27 @@ def _file(name: str, data: bytes, tag: str | None) -> Response:
     return Response(data, media_type=kind, headers=headers)
 
 
-def pair_of(body: Any) -> tuple[int | bytes, int | str, list[int]]:
-    """(image, caption, concepts to leave out) of the body of a request for a pair. Raises BadInput for another body."""
+def pair_of(body: Any) -> tuple[int | bytes, int | str, list[int], bool]:
+    """(image, caption, concepts to leave out, whether to count ranks) of the body of a request for a pair.
+
+    Raises BadInput for another body.
+    """
     given = body if isinstance(body, dict) else {}
     image, caption, left_out = given.get("image"), given.get("caption"), given.get("without", [])
-    whole = isinstance(left_out, list) and all(_is_id(one) for one in left_out)
+    ranks = given.get("ranks", True)
+    whole = isinstance(ranks, bool) and isinstance(left_out, list) and all(_is_id(one) for one in left_out)
     if not whole or not all(isinstance(one, str) or _is_id(one) for one in (image, caption)):
         raise BadInput(
             'the body must be {"image": image_id or a picture in base64, "caption": pair_id or a text, '
-            '"without": [concepts]}'
+            '"without": [concepts], "ranks": true or false}'
         )
     if isinstance(image, str):
         try:
             image = base64.b64decode(image, validate=True)
         except ValueError as error:
             raise BadInput(f"the image is neither an image_id nor a picture in base64: {error}") from error
-    return image, _whole(caption, "caption") if isinstance(caption, str) else caption, left_out  # type: ignore[return-value]
+    text = _whole(caption, "caption") if isinstance(caption, str) else caption
+    return image, text, left_out, ranks  # type: ignore[return-value]
 
 
 def _is_id(value: Any) -> bool:
