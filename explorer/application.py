@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from explorer.ask import TooLong, as_csv
 from explorer.guard import Guard
+from storage.user_labels import SHOWN
 from explorer.live import Live
 from report.explorer.release import MANIFEST
 from storage.errors import BadInput
@@ -41,6 +42,7 @@ def application(live: Live, web: Path, port: int) -> Guard:
         Route("/api/sql.csv", handlers.sql_csv, methods=["POST"]),
         Route("/api/encode", handlers.encode, methods=["POST"]),
         Route("/api/pair", handlers.pair, methods=["POST"]),
+        Route("/api/labels", handlers.labels, methods=["POST"]),
         Route("/api/image/{image_id:int}", handlers.image, methods=["GET"]),
         Route("/{name:path}", handlers.file, methods=["GET"]),
     ]
@@ -72,6 +74,8 @@ class Handlers:
         if name in self.front:
             return _file(name, await run_in_threadpool(self.front[name].read_bytes), None)
         manifest = name == MANIFEST
+        if name == SHOWN:  # the labels change while a run is served
+            return _file(name, await run_in_threadpool(self.live.shown.labels), None)
         shown = await run_in_threadpool(self.live.renew) if manifest else self.live.shown
         if name not in shown.names:
             return failed("there is no such page", 404)
@@ -109,6 +113,15 @@ class Handlers:
         pair = pair_of(await _object(request, MAX_PAIR))
         key = request.query_params.get("key", "")
         return JSONResponse(await _loaded(self.live.shown.pairs.pair, key, *pair))
+
+    async def labels(self, request: Request) -> Response:
+        """Give a concept a label of the user's, or remove it. Answers with all labels of the run."""
+        body = await _object(request, MAX_QUESTION)
+        given = body if isinstance(body, dict) else {}
+        key, concept, label = given.get("key"), given.get("concept"), given.get("label")
+        if not isinstance(key, str) or not _is_id(concept) or not isinstance(label, str):
+            raise BadInput('the body must be {"key": "model/sae/seed", "concept": number, "label": "..."}')
+        return JSONResponse(await run_in_threadpool(self.live.shown.label, key, concept, _whole(label, "label")))
 
     async def image(self, request: Request) -> Response:
         """Serve an image as the source gave it, if a browser shows its format as an image."""

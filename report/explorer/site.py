@@ -20,9 +20,9 @@ from storage.documentation import documented
 from storage.rows import Rows
 from storage.runs import shown_settings
 from storage.site import SITE, put_json, writing
+from storage.user_labels import SHOWN
 
 SCHEMA = 1
-LABELS = "data/labels.json"
 
 
 def write_explorer(
@@ -55,7 +55,7 @@ def write_explorer(
             if key.model not in embeddings:
                 embeddings = {key.model: rows_of(key.model)}  # one model at a time in memory
             write_pairs(site, key.folder, dictionary, embeddings[key.model], codes, captions)
-        put_json(site, LABELS, {"labels": []})  # the labels of users are added when the file is served or published
+        put_json(site, SHOWN, {"labels": []})  # the labels of users are added when the file is served or published
         items.write_items(site, con, items.write_thumbnails(site, con))
         compare.write_compare(site, con, list(dict.fromkeys((key.model, key.sae) for key in keys)), page)
     return sum(run["concepts"] for run in runs)

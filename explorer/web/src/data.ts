@@ -63,7 +63,22 @@ function read<T>(path: string): Promise<T> {
 const folder = (run: Run) => `data/runs/${run.key.split("/").map(encodeURIComponent).join("/")}`
 
 export const manifest = () => read<Manifest>("data/manifest.json")
-export const concepts = (run: Run) => read<Concepts>(`${folder(run)}/concepts.json`)
+
+/** Concepts by their names; `automatic` holds the names of the file where users gave others. */
+export interface Named extends Concepts {
+  automatic?: Map<number, string>
+}
+
+/** The concepts of a run. A label that a user gave stands in place of the automatic name. */
+export async function concepts(run: Run): Promise<Named> {
+  const [own, labels] = await Promise.all([read<Concepts>(`${folder(run)}/concepts.json`), userLabels()])
+  const mine = labels.filter(({ key, concept }) => key === run.key && concept in own.name)
+  if (!mine.length) return own
+  const name = [...own.name]
+  for (const { concept, label } of mine) name[concept] = label
+  return { ...own, name, automatic: new Map(mine.map(({ concept }) => [concept, own.name[concept] ?? ""])) }
+}
+
 export const bridges = (run: Run) => read<Bridges>(`${folder(run)}/bridges.json`)
 export const words = (run: Run) => read<Words>(`${folder(run)}/words.json`)
 export const captions = () => read<CaptionSearch>("data/items/search.json")

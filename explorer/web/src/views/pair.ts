@@ -176,8 +176,9 @@ class PairPage {
       const concept = Number(name.replace(/^\D+/, ""))
       const out = this.out.has(concept)
       toggle.setAttribute("aria-pressed", String(out))
-      toggle.setAttribute("aria-label", `Leave out ${clip(nameOf(this.concepts, concept), 60)} #${concept}`)
-      toggle.textContent = out ? "left out" : "leave out"
+      const words = out ? "left out" : "leave out"
+      toggle.setAttribute("aria-label", `${words} ${clip(nameOf(this.concepts, concept), 60)} #${concept}`)
+      toggle.textContent = words
       toggle.closest("li")?.classList.toggle("out", out)
     }
     const left = this.left()
