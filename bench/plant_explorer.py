@@ -26,6 +26,7 @@ MODEL, SETTING, STUDY = "planted", "main", "planted"
 DIM = 64  # of the planted embeddings
 CAPTIONS, TOP, BINS = 2, 24, 20  # captions per image; items in a concept's lists; bins of a histogram
 ITEM_BLOCK, CONCEPT_BLOCK, SIDE = 64, 64, 96  # images per file; concepts per file; pixels of a thumbnail's side
+EMPTY: dict[str, list[float]] = {"concept": [], "correlation": []}
 KINDS = ("circle", "square", "ring", "bar")
 COLOURS = ("crimson", "teal", "goldenrod", "slateblue", "seagreen", "orchid", "tomato", "steelblue")
 Files = dict[str, Any]
@@ -256,6 +257,12 @@ def detail(
         },
         "words": [{"word": word, "score": 1 / at} for at, word in enumerate(name.split(", "), 1)],
         "matches": [{"key": key, "concept": concept, "cosine": stability} for key in others],
+        "levels": [
+            {"level": level, "images": top(images)[:3], "texts": top(images * CAPTIONS)[:3]}
+            for level in (0.75, 0.5, 0.25, 0.0)
+        ],
+        "partners": [],
+        "together": {"images": {"concept": [0, 1], "correlation": [0.5, 0.25]}, "texts": EMPTY},
     }
 
 

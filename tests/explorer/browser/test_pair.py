@@ -96,16 +96,19 @@ def ledger(live: str, key: str, **body: object) -> dict:
 
 
 def test_the_page_and_the_server_split_a_pair_alike(open_page, live, shot):
-    opened = open_page(live, "#/pair/3,3")
+    with urllib.request.urlopen(f"{live}data/items/0.json") as answer:
+        caption = json.loads(answer.read())["images"]["3"]["captions"][1]
+    opened = open_page(live, f"#/pair/3,{caption}")
     page = opened.page
+    expect(page.get_by_text("Computed in this page from published codes")).to_be_visible()
     page.set_default_timeout(90_000)  # the first ranks encode the held-out items
-    answer = ledger(live, "emoji-clip/main/0", image=3, caption=3)
+    answer = ledger(live, "emoji-clip/main/0", image=3, caption=caption)
     assert page.evaluate(SIMILARITY) == pytest.approx(answer["similarity"], abs=1e-5)
     assert page.evaluate(TERMS) == pytest.approx(list(answer["terms"].values()), abs=3e-4)
     concept = answer["codes"]["image"]["concept"][0]
     page.locator(".pair-concepts button").first.click()
     expect(page.locator(".what-if tbody tr")).to_have_count(3, timeout=90_000)
-    left = ledger(live, "emoji-clip/main/0", image=3, caption=3, without=[concept])["what_if"]
+    left = ledger(live, "emoji-clip/main/0", image=3, caption=caption, without=[concept])["what_if"]
     assert page.evaluate(SIMILARITY) == pytest.approx(left["after"]["inner"], abs=3e-4)
     cells = page.locator(".what-if tbody tr").nth(0).locator("td").all_inner_texts()
     assert float(cells[1].replace("−", "-")) == pytest.approx(left["after"]["similarity"], abs=3e-4)

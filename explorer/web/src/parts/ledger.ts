@@ -81,9 +81,9 @@ export function ledgerOf(D: Dictionary, similarity: number, x: Item, y: Item, ou
   // Inner products of the residuals, e = x - reconstruction, with what the other item has.
   const hatImage = (row: number) => decoded(D, x, none, row) + inner(D, b, row) + inner(D, meanImage, row)
   const hatText = (row: number) => decoded(D, y, none, row) + inner(D, b, row) + inner(D, meanText, row)
-  const onText = y.across.map(() => 0)
+  const onText = new Float64Array(y.concept.length)
   y.concept.forEach((concept, n) => (onText[n] = (x.across[n] ?? 0) - hatImage(concept)))
-  const onImage = x.across.map(() => 0)
+  const onImage = new Float64Array(x.concept.length)
   x.concept.forEach((concept, n) => (onImage[n] = (y.across[n] ?? 0) - hatText(concept)))
   const offsetImage = x.bias + x.mean - hatImage(b) - hatImage(meanText)
   const offsetText = y.bias + y.mean - hatText(b) - hatText(meanImage)
