@@ -17,10 +17,10 @@ from starlette.routing import Route
 
 from explorer.ask import TooLong, as_csv
 from explorer.guard import Guard
-from storage.user_labels import SHOWN
 from explorer.live import Live
 from report.explorer.release import MANIFEST
 from storage.errors import BadInput
+from storage.user_labels import SHOWN
 
 MAX_QUESTION = 100_000  # bytes of a request body that holds text
 MAX_PICTURE = 32 << 20  # bytes of a request body that holds an image

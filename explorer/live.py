@@ -10,13 +10,13 @@ from typing import Any
 
 from explorer.asker import Asker
 from explorer.encode import Encoded, Encoders
-from storage.user_labels import read_labels, set_label
 from explorer.pairs import Pairs
 from report.explorer.release import MANIFEST, handed_out
 from storage.catalog import open_catalog
 from storage.errors import BadInput
 from storage.runs import Run, newest_complete, numbers, read_run, shown_run
 from storage.site import SITE, compact
+from storage.user_labels import read_labels, set_label
 
 FIRST_CAPTION = """
 SELECT image_id, arg_min(caption, pair_id) FROM pairs WHERE list_contains(?, image_id) GROUP BY image_id

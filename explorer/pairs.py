@@ -32,8 +32,9 @@ class Pairs:
 
         image: an image_id, or the bytes of a picture. caption: a pair_id, or a text. left_out: concepts to leave out;
         with none, the answer has no comparison with random sets. Without `ranks`, the answer is the ledger alone: ranks
-        need all held-out items to be encoded at the first use of an SAE. Raises BadInput for an SAE, item or concept that the
-        run does not have, for a picture that cannot be read, and for a text or picture where the model has no encoder.
+        need all held-out items to be encoded at the first use of an SAE. Raises BadInput for an SAE, item or concept
+        that the run does not have, for a picture that cannot be read, and for a text or picture where the model has no
+        encoder.
         """
         from sae.ledger import ledger_of, reduced, split
         from sae.what_if import TIE, left, what_if
@@ -121,7 +122,7 @@ def _what_if(found: WhatIf, left_out: Sequence[int], terms: dict[str, float]) ->
     return {
         "before": _outcome(found.before),
         "what_if": {
-            "terms": terms, "concepts": chosen, "energy": found.energy, "after": _outcome(found.after), "draws": len(found.drawn),
-            "random": random,
+            "terms": terms, "concepts": chosen, "energy": found.energy, "after": _outcome(found.after),
+            "draws": len(found.drawn), "random": random,
         },
     }  # fmt: skip

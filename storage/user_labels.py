@@ -45,8 +45,8 @@ def set_label(store: Path, run: Run, key: str, concept: int, label: str, width: 
     """Give a concept a label, or remove its label with an empty one. Returns the labels of the run.
 
     width: number of concepts of the SAE. The file is replaced in one step, so that a reader never sees half of it.
-    Raises BadInput for an SAE or a concept that the run does not have, and for a label that is too long or holds control
-    characters.
+    Raises BadInput for an SAE or a concept that the run does not have, and for a label that is too long or holds
+    control characters.
     """
     datasets = trained(run)
     if key not in datasets:

@@ -86,9 +86,7 @@ def test_a_spoiled_file_of_labels_is_named(client: TestClient, live: Live) -> No
     assert "does not hold labels" in answer.json()["error"]
 
 
-def test_publish_takes_labels_along_when_asked(
-    client: TestClient, live: Live, front: Path, tmp_path: Path
-) -> None:
+def test_publish_takes_labels_along_when_asked(client: TestClient, live: Live, front: Path, tmp_path: Path) -> None:
     from tasks.publish import publish_study
 
     give(client, key=KEY, concept=3, label="dogs")
