@@ -68,7 +68,7 @@ def test_two_runs_stand_side_by_side(open_page, live, shot, size):
     first = page.locator(".side-by-side li").first
     expect(first).to_contain_text("#12")
     expect(first).to_contain_text("chance")
-    page.get_by_label("Beside").select_option("emoji-clip/main/1")
+    page.get_by_label("Concepts of emoji-clip/main/0 beside").select_option("emoji-clip/main/1")
     opened.until("location.hash.includes('with=emoji-clip/main/1')")
     opened.settled()
     page.locator(".side-by-side").scroll_into_view_if_needed()

@@ -9,7 +9,7 @@ import { type Page, runOf } from "../page"
 import { href } from "../route"
 import { conceptLink } from "./concept"
 import { inner } from "./ledger"
-import { failure, loading } from "./notice"
+import { failure } from "./notice"
 import { bar, itemHref, thumbnail } from "./pictures"
 import { whenSeen } from "./seen"
 
@@ -90,7 +90,7 @@ function nearList(page: Page, concepts: Concepts, rows: readonly { concept: numb
 
 /** Concepts whose directions are most like its own. */
 export function similar(page: Page, concepts: Concepts, concept: number): HTMLElement {
-  const place = h("div", {}, loading("similar concepts"))
+  const place = h("div", { class: "similar-place" })
   whenSeen(place, () => {
     void data
       .dictionary(page.run)

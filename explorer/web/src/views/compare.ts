@@ -158,7 +158,7 @@ function sideBySide(page: Page): HTMLElement | false {
   if (!other) return false
   const choice = h(
     "select",
-    { "aria-label": "Beside" },
+    {},
     others.map(({ key }) => h("option", { value: key, selected: key === other.key }, key)),
   )
   choice.addEventListener("change", () => {
