@@ -211,9 +211,12 @@ def planted_concepts(random: np.random.Generator, count: int) -> Files:
         "align_mean_gap": alignment, "align_logistic": alignment, "align_lda": alignment, "align_inlp": abs(alignment),
         "monosemanticity": random.uniform(0.2, 0.9, count), "stability": stability,
     }  # fmt: skip
-    return {"name": words, "firings": random.integers(10, 900, count).tolist()} | {
-        name: np.round(values, 6).tolist() for name, values in numbers.items()
-    }
+    scores = {"name_score": [0.75] * count, "name_score_low": [0.6] * count, "name_chance": [0.5] * count}
+    return (
+        scores
+        | {"name": words, "firings": random.integers(10, 900, count).tolist()}
+        | {name: np.round(values, 6).tolist() for name, values in numbers.items()}
+    )
 
 
 def planted_bridges(random: np.random.Generator, concepts: Files, count: int) -> Files:

@@ -119,7 +119,12 @@ class Handlers:
         body = await _object(request, MAX_QUESTION)
         given = body if isinstance(body, dict) else {}
         key, concept, label = given.get("key"), given.get("concept"), given.get("label")
-        if not isinstance(key, str) or not _is_id(concept) or not isinstance(label, str):
+        if (
+            not isinstance(key, str)
+            or not isinstance(concept, int)
+            or not _is_id(concept)
+            or not isinstance(label, str)
+        ):
             raise BadInput('the body must be {"key": "model/sae/seed", "concept": number, "label": "..."}')
         return JSONResponse(await run_in_threadpool(self.live.shown.label, key, concept, _whole(label, "label")))
 

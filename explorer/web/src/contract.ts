@@ -118,7 +118,10 @@ export interface Compare {            // data/compare.json
     bound: number | null              // the whole interval must be above it; below it if the rule begins with "below"
     seeds: number; answer: string; verdict: string; holds: boolean | null; note: string | null
   }[]
-  frozen?: { model: string; sae: string; figure: string; trained: number; best_frozen: number; best_twin: string; excess: number | null }[] // rows of the macro frozen_figures; none without frozen twins
+  frozen?: { model: string; sae: string; figure: string; trained: number; low: number | null; high: number | null
+    frozen_decoder: number | null; soft_frozen_decoder: number | null; frozen_encoder: number | null
+    frozen_decoder_random: number | null; soft_frozen_decoder_random: number | null; frozen_encoder_random: number | null
+    best_frozen: number; best_twin: string; bound: number; excess: number | null }[] // rows of the macro frozen_figures; none without frozen twins
   figures: { id: string; title: string; caption: string; svg: string; png: string; sql: string; table: string | null }[]  // files below figures/
   settings: Record<string, unknown>[] // rows of the view `saes`, as they are
 }
