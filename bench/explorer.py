@@ -30,7 +30,7 @@ ARGUMENTS = [
     "--disable-background-networking",
 ]  # fmt: skip
 WINDOW = {"width": 1440, "height": 900}
-PAINT, PLANTED_PAINT, FRAME, HOVER, CONCEPT = 2.0, 4.0, 250, 100, 300  # bars: seconds, seconds, then ms
+PAINT, PLANTED_PAINT, FRAME, HOVER, CONCEPT, PAIR = 2.0, 4.0, 250, 100, 300, 300  # bars: seconds, seconds, then ms
 SITE = 30.0  # MB
 ITEMS, SMOOTH, TAB = {100_000: 4.0, 1_000_000: 15.0}, 100_000, 2000.0  # seconds to paint; items; MB
 SCRIPT_SECONDS, STARTS, POINTS = 5.0, 3, 12
@@ -72,6 +72,21 @@ WATCH_PICTURES = """(where) => {
             const none = [...document.querySelectorAll(where + ' p')].some((p) => p.textContent.includes('no image'))
             const there = seen.every((one) => one.complete && one.naturalWidth > 0)
             if (began !== null && (none || seen.length > 0) && there)
+                requestAnimationFrame(() => done(performance.now() - began))
+            else requestAnimationFrame(look)
+        }
+        look()
+    })
+}"""
+
+
+# Measures the time from the click to the frame after the sum of the ledger is shown.
+WATCH_PAIR = """() => {
+    window.pair_ = new Promise((done) => {
+        let began = null
+        document.addEventListener('click', () => { began ??= performance.now() }, {capture: true})
+        const look = () => {
+            if (began !== null && document.querySelector('[data-sum]'))
                 requestAnimationFrame(() => done(performance.now() - began))
             else requestAnimationFrame(look)
         }
@@ -204,6 +219,20 @@ def followed(page: Page, count: int) -> list[float]:
     return took
 
 
+def matched(page: Page, count: int) -> list[float]:
+    """Milliseconds from a click on the link of a pair until its ledger is shown, for the pairs of `count` images."""
+    took = []
+    for image in range(3, 3 + count):
+        page.evaluate(f"location.hash = '#/item/i{image}'")
+        link = page.locator(f".why[href*='/pair/{image},']").first
+        link.wait_for()
+        page.wait_for_load_state("networkidle")
+        page.evaluate(WATCH_PAIR)
+        link.click()
+        took.append(float(page.evaluate("window.pair_")))
+    return took
+
+
 def demo(store: Path, study: str) -> list[Bar]:
     """Rows measured on the demo's store, over the live server."""
     command = [
@@ -230,6 +259,11 @@ def demo(store: Path, study: str) -> list[Bar]:
                 painted(page, "explorer:edges")
                 points = dots(page, POINTS)
                 rows += answered("demo", hovered(page, points), clicked(page, points), followed(page, 6))
+                pairs = matched(page, 6)
+                rows += [
+                    at_most(f"demo: link of a pair to its ledger, slowest of {len(pairs)}", max(pairs), PAIR, "ms"),
+                    shown("demo: link of a pair, median", statistics.median(pairs), "ms"),
+                ]
     return rows
 
 

@@ -14,16 +14,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 from PIL import Image, ImageDraw
 
 from report.explorer.item_maps import ItemMap, packed, packed_firings, packed_items
+from report.explorer.pairs import as_halves, pairs_of
 from report.explorer.places import FITTED
 from report.explorer.release import handed_out
+from report.explorer.shares import Dictionary
+from storage.rows import Rows
 
 MODEL, SETTING, STUDY = "planted", "main", "planted"
 STATISTICS = "statistics/saes.csv"
+DIM = 64  # of the planted embeddings
 CAPTIONS, TOP, BINS = 2, 24, 20  # captions per image; items in a concept's lists; bins of a histogram
 ITEM_BLOCK, CONCEPT_BLOCK, SIDE = 64, 64, 96  # images per file; concepts per file; pixels of a thumbnail's side
+EMPTY: dict[str, list[float]] = {"concept": [], "correlation": []}
 KINDS = ("circle", "square", "ring", "bar")
 COLOURS = ("crimson", "teal", "goldenrod", "slateblue", "seagreen", "orchid", "tomato", "steelblue")
 Files = dict[str, Any]
@@ -52,6 +58,7 @@ def plant(to: Path, scale: Scale) -> None:
     write_thumbs(to / "thumbs", kinds, colours)
     write_items(to, scale.images, captions)
     runs = [write_run(to, scale, seed) for seed in range(scale.seeds)]
+    write(to, "data/labels.json", {"labels": []})
     write(to, "data/compare.json", {"findings": [], "figures": [], "settings": []})
     maps = write_item_maps(to, scale, runs)
     statistics = csv_of(runs)
@@ -198,21 +205,44 @@ def write_run(to: Path, scale: Scale, seed: int) -> Files:
             for i in range(first, min(first + CONCEPT_BLOCK, count))
         }
         write(to, f"{folder}/concept/{first // CONCEPT_BLOCK}.json", block)
+    coded = {}
     for first in range(0, scale.images, ITEM_BLOCK):
         images = range(first, min(first + ITEM_BLOCK, scale.images))
         texts = range(first * CAPTIONS, images.stop * CAPTIONS)
         block = {"images": {str(i): codes(random, count) for i in images}}
-        write(
-            to,
-            f"{folder}/codes/{first // ITEM_BLOCK}.json",
-            block | {"texts": {str(t): codes(random, count) for t in texts}},
-        )
+        coded[first // ITEM_BLOCK] = block | {"texts": {str(t): codes(random, count) for t in texts}}
+        write(to, f"{folder}/codes/{first // ITEM_BLOCK}.json", coded[first // ITEM_BLOCK])
+    write_pairs(to / folder, random, count, coded)
     return {
-        "key": key, "layout": "umap", "model": MODEL, "sae": SETTING, "seed": seed, "concepts": count, "dim": 512,
+        "key": key, "layout": "umap", "model": MODEL, "sae": SETTING, "seed": seed, "concepts": count, "dim": DIM,
         "k": 20, "architecture": "batchtopk", "r2": 0.7, "r2_image": 0.65, "r2_text": 0.6, "l0": 20.0,
         "dead_fraction": 0.0, "stability": float(np.mean(stability)), "floor_random": 0.15, "floor_matched": 0.2,
         "bridges": scale.bridges,
     }  # fmt: skip
+
+
+def write_pairs(folder: Path, random: np.random.Generator, count: int, coded: Files) -> None:
+    """Write a dictionary of random directions, and pairs of items that are their decoded codes and noise."""
+    directions = random.normal(size=(count, DIM))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    bias = random.normal(0, 0.3 / DIM**0.5, DIM)
+    zero = np.zeros(DIM)
+    means = {"image": zero, "text": zero}
+    halves = as_halves(Dictionary(directions, {"image": bias, "text": bias}, bias, means))
+    (folder / "dictionary.bin").write_bytes(halves.tobytes())
+    rows: dict[str, dict[int, np.ndarray]] = {"images": {}, "texts": {}}
+    for block in coded.values():
+        for kind, items in block.items():
+            for item, code in items.items():
+                decoded = np.asarray(code["activation"]) @ directions[code["concept"]] + bias
+                rows[kind][int(item)] = decoded + random.normal(0, 0.5 / DIM**0.5, DIM)
+    image, text = (np.stack(list(rows[kind].values())) for kind in ("images", "texts"))
+    ids, pair_ids = (np.array(list(rows[kind]), np.int64) for kind in ("images", "texts"))
+    owner = pair_ids // CAPTIONS
+    captions = pl.DataFrame({"pair_id": pair_ids, "block": owner // ITEM_BLOCK, "image": owner})
+    embeddings = Rows(image, text, ids, pair_ids, owner, np.zeros(len(ids)))
+    for at, block in pairs_of(halves, embeddings, coded, captions).items():
+        write(folder, f"pairs/{at}.json", block)
 
 
 def planted_concepts(random: np.random.Generator, count: int) -> Files:
@@ -287,6 +317,12 @@ def detail(
         },
         "words": [{"word": word, "score": 1 / at} for at, word in enumerate(name.split(", "), 1)],
         "matches": [{"key": key, "concept": concept, "cosine": stability} for key in others],
+        "levels": [
+            {"level": level, "images": top(images)[:3], "texts": top(images * CAPTIONS)[:3]}
+            for level in (0.75, 0.5, 0.25, 0.0)
+        ],
+        "partners": [],
+        "together": {"images": {"concept": [0, 1], "correlation": [0.5, 0.25]}, "texts": EMPTY},
     }
 
 

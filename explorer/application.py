@@ -20,6 +20,7 @@ from explorer.guard import Guard
 from explorer.live import Live
 from report.explorer.release import MANIFEST
 from storage.errors import BadInput
+from storage.user_labels import SHOWN
 
 MAX_QUESTION = 100_000  # bytes of a request body that holds text
 MAX_PICTURE = 32 << 20  # bytes of a request body that holds an image
@@ -42,6 +43,7 @@ def application(live: Live, web: Path, port: int) -> Guard:
         Route("/api/sql.parquet", handlers.sql_parquet, methods=["POST"]),
         Route("/api/encode", handlers.encode, methods=["POST"]),
         Route("/api/pair", handlers.pair, methods=["POST"]),
+        Route("/api/labels", handlers.labels, methods=["POST"]),
         Route("/api/image/{image_id:int}", handlers.image, methods=["GET"]),
         Route("/{name:path}", handlers.file, methods=["GET"]),
     ]
@@ -73,6 +75,8 @@ class Handlers:
         if name in self.front:
             return _file(name, await run_in_threadpool(self.front[name].read_bytes), None)
         manifest = name == MANIFEST
+        if name == SHOWN:  # the labels change while a run is served
+            return _file(name, await run_in_threadpool(self.live.shown.labels), None)
         shown = await run_in_threadpool(self.live.renew) if manifest else self.live.shown
         if name not in shown.names:
             return failed("there is no such page", 404)
@@ -115,9 +119,23 @@ class Handlers:
 
     async def pair(self, request: Request) -> Response:
         """Split the similarity of an image and a caption, and say what leaving out concepts does to it."""
-        image, caption, left_out = pair_of(await _object(request, MAX_PAIR))
+        pair = pair_of(await _object(request, MAX_PAIR))
         key = request.query_params.get("key", "")
-        return JSONResponse(await _loaded(self.live.shown.pairs.pair, key, image, caption, left_out))
+        return JSONResponse(await _loaded(self.live.shown.pairs.pair, key, *pair))
+
+    async def labels(self, request: Request) -> Response:
+        """Give a concept a label of the user's, or remove it. Answers with all labels of the run."""
+        body = await _object(request, MAX_QUESTION)
+        given = body if isinstance(body, dict) else {}
+        key, concept, label = given.get("key"), given.get("concept"), given.get("label")
+        if (
+            not isinstance(key, str)
+            or not isinstance(concept, int)
+            or not _is_id(concept)
+            or not isinstance(label, str)
+        ):
+            raise BadInput('the body must be {"key": "model/sae/seed", "concept": number, "label": "..."}')
+        return JSONResponse(await run_in_threadpool(self.live.shown.label, key, concept, _whole(label, "label")))
 
     async def image(self, request: Request) -> Response:
         """Serve an image as the source gave it, if a browser shows its format as an image."""
@@ -147,22 +165,27 @@ def _file(name: str, data: bytes, tag: str | None) -> Response:
     return Response(data, media_type=kind, headers=headers)
 
 
-def pair_of(body: Any) -> tuple[int | bytes, int | str, list[int]]:
-    """(image, caption, concepts to leave out) of the body of a request for a pair. Raises BadInput for another body."""
+def pair_of(body: Any) -> tuple[int | bytes, int | str, list[int], bool]:
+    """(image, caption, concepts to leave out, whether to count ranks) of the body of a request for a pair.
+
+    Raises BadInput for another body.
+    """
     given = body if isinstance(body, dict) else {}
     image, caption, left_out = given.get("image"), given.get("caption"), given.get("without", [])
-    whole = isinstance(left_out, list) and all(_is_id(one) for one in left_out)
+    ranks = given.get("ranks", True)
+    whole = isinstance(ranks, bool) and isinstance(left_out, list) and all(_is_id(one) for one in left_out)
     if not whole or not all(isinstance(one, str) or _is_id(one) for one in (image, caption)):
         raise BadInput(
             'the body must be {"image": image_id or a picture in base64, "caption": pair_id or a text, '
-            '"without": [concepts]}'
+            '"without": [concepts], "ranks": true or false}'
         )
     if isinstance(image, str):
         try:
             image = base64.b64decode(image, validate=True)
         except ValueError as error:
             raise BadInput(f"the image is neither an image_id nor a picture in base64: {error}") from error
-    return image, _whole(caption, "caption") if isinstance(caption, str) else caption, left_out  # type: ignore[return-value]
+    text = _whole(caption, "caption") if isinstance(caption, str) else caption
+    return image, text, left_out, ranks  # type: ignore[return-value]
 
 
 def _is_id(value: Any) -> bool:

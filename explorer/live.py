@@ -16,12 +16,14 @@ from storage.catalog import open_catalog
 from storage.errors import BadInput
 from storage.runs import Run, newest_complete, numbers, read_run, shown_run
 from storage.site import SITE, compact
+from storage.user_labels import read_labels, set_label
 
 FIRST_CAPTION = """
 SELECT image_id, arg_min(caption, pair_id) FROM pairs WHERE list_contains(?, image_id) GROUP BY image_id
 """
 CAPTION = "SELECT pair_id, caption FROM pairs WHERE list_contains(?, pair_id)"
 OWNER = "SELECT pair_id, image_id FROM pairs WHERE list_contains(?, pair_id)"
+WIDTH = "SELECT width FROM saes WHERE model = ? AND sae = ? AND seed::VARCHAR = ?"
 
 
 class Shown:
@@ -34,6 +36,7 @@ class Shown:
                 f"run {run.number} of study {run.study!r} has no data for the explorer: bridgescope report STUDY.toml"
                 " makes them"
             )
+        self.store = store
         self.run, self.digest = run, entries[0].dataset.digest
         self.site = zipfile.ZipFile(store / entries[0].dataset.path / SITE)
         self.names = frozenset(self.site.namelist())
@@ -55,6 +58,16 @@ class Shown:
             return None
         rows = self.ask("SELECT image FROM image_bytes WHERE image_id = ?", [image_id])
         return bytes(rows[0][0]) if rows else None
+
+    def labels(self) -> bytes:
+        """The file of the labels that users gave to concepts of this run."""
+        return compact({"labels": read_labels(self.store, self.run)})
+
+    def label(self, key: str, concept: int, label: str) -> dict[str, Any]:
+        """Give a concept a label, or remove it with an empty one. Returns all labels of this run."""
+        model, sae, seed = (*key.split("/"), "", "")[:3]
+        widths = self.ask(WIDTH, [model, sae, seed])
+        return {"labels": set_label(self.store, self.run, key, concept, label, widths[0][0] if widths else 0)}
 
     def encode(self, key: str, given: str | bytes) -> dict[str, Any]:
         """`Encoders.encode`, with a caption and a thumbnail for each of the nearest items."""

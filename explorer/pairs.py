@@ -14,7 +14,7 @@ from storage.catalog import heldout_of
 from storage.errors import BadInput
 
 if TYPE_CHECKING:
-    from sae.ledger import Ledger
+    from sae.ledger import Ledger, Split
     from sae.what_if import Items, Outcome, WhatIf
 
 
@@ -25,14 +25,18 @@ class Pairs:
         self.encoders = encoders
         self.gallery = functools.lru_cache(maxsize=2)(self._gallery)
 
-    def pair(self, key: str, image: int | bytes, caption: int | str, left_out: Sequence[int] = ()) -> dict[str, Any]:
+    def pair(
+        self, key: str, image: int | bytes, caption: int | str, left_out: Sequence[int] = (), ranks: bool = True
+    ) -> dict[str, Any]:
         """The ledger of a pair by the SAE `model/sae/seed`, ready for JSON.
 
         image: an image_id, or the bytes of a picture. caption: a pair_id, or a text. left_out: concepts to leave out;
-        with none, the answer has no comparison with random sets. Raises BadInput for an SAE, item or concept that the
-        run does not have, for a picture that cannot be read, and for a text or picture where the model has no encoder.
+        with none, the answer has no comparison with random sets. Without `ranks`, the answer is the ledger alone: ranks
+        need all held-out items to be encoded at the first use of an SAE. Raises BadInput for an SAE, item or concept
+        that the run does not have, for a picture that cannot be read, and for a text or picture where the model has no
+        encoder.
         """
-        from sae.ledger import ledger_of, split
+        from sae.ledger import ledger_of, reduced, split
         from sae.what_if import TIE, left, what_if
 
         with self.encoders.lock:
@@ -42,13 +46,15 @@ class Pairs:
             x = split(net, self._row(model, "image", image), "image")
             y = split(net, self._row(model, "text", caption), "text")
             own = _id(image), _id(caption)
+            answer = {"key": key, "image": own[0], "caption": own[1], **_ledger(ledger_of(net, x, y))}
+            answer["codes"] = {"image": _codes(x), "text": _codes(y)}
+            if not ranks:
+                return answer | {"gallery": None, "before": None, "what_if": None}
             gallery = self.gallery(key)
-            answer = {
-                "key": key, "image": own[0], "caption": own[1], **_ledger(ledger_of(net, x, y)),
-                "gallery": {"images": len(gallery[0].ids), "captions": len(gallery[1].ids), "tie": TIE},
-            }  # fmt: skip
+            answer["gallery"] = {"images": len(gallery[0].ids), "captions": len(gallery[1].ids), "tie": TIE}
             if left_out:
-                return answer | _what_if(what_if(net, x, y, set(left_out), *gallery, own), left_out)
+                terms = _ledger(ledger_of(net, *(reduced(net, item, left_out) for item in (x, y))))["terms"]
+                return answer | _what_if(what_if(net, x, y, set(left_out), *gallery, own), left_out, terms)
             return answer | {"before": _outcome(left(net, x, y, (), *gallery, own)), "what_if": None}
 
     def _row(self, model: str, modality: str, given: int | str | bytes) -> np.ndarray[Any, Any]:
@@ -90,6 +96,11 @@ def _ledger(ledger: Ledger) -> dict[str, Any]:
     }
 
 
+def _codes(item: Split) -> dict[str, Any]:
+    order = np.argsort(-item.codes, kind="stable")
+    return {"concept": item.concepts[order].tolist(), "activation": item.codes[order].tolist()}
+
+
 def _outcome(outcome: Outcome) -> dict[str, Any]:
     return {
         "inner": outcome.inner, "similarity": outcome.similarity, "caption": outcome.caption._asdict(),
@@ -97,7 +108,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _what_if(found: WhatIf, left_out: Sequence[int]) -> dict[str, Any]:
+def _what_if(found: WhatIf, left_out: Sequence[int], terms: dict[str, float]) -> dict[str, Any]:
     figures: dict[str, Callable[[Outcome], float]] = {
         "inner": lambda one: one.inner, "similarity": lambda one: one.similarity,
         "caption": lambda one: one.caption.rank, "image": lambda one: one.image.rank,
@@ -111,7 +122,7 @@ def _what_if(found: WhatIf, left_out: Sequence[int]) -> dict[str, Any]:
     return {
         "before": _outcome(found.before),
         "what_if": {
-            "concepts": chosen, "energy": found.energy, "after": _outcome(found.after), "draws": len(found.drawn),
-            "random": random,
+            "terms": terms, "concepts": chosen, "energy": found.energy, "after": _outcome(found.after),
+            "draws": len(found.drawn), "random": random,
         },
     }  # fmt: skip

@@ -36,6 +36,9 @@ def add(commands: Any, parents: list[argparse.ArgumentParser], study: str) -> No
         "--to", required=True, metavar="DIR | hf:OWNER/NAME", help="a folder, or a repository of the Hugging Face hub"
     )
     publish.add_argument("--no-items", action="store_true", help="without images and captions")
+    publish.add_argument(
+        "--labels", action="store_true", help="with the labels that users of the explorer gave to concepts"
+    )
     publish.set_defaults(command=publish_command)
 
     mcp = commands.add_parser(
@@ -104,7 +107,7 @@ def publish_command(arguments: argparse.Namespace) -> int:
     web = built_site()
     run = shown_run(store, name, arguments.run, variant)
     print(f"study {name}, {run}", file=sys.stderr)
-    print(publish_study(store, name, target, web, items=not arguments.no_items, run=run))
+    print(publish_study(store, name, target, web, items=not arguments.no_items, run=run, labels=arguments.labels))
     return 0
 
 

@@ -122,6 +122,15 @@ def without(sae: SAE, item: Split, concepts: Collection[int]) -> Floats:
     return np.asarray(item.x - item.codes[out] @ atoms(sae)[item.concepts[out]])
 
 
+def reduced(sae: SAE, item: Split, concepts: Collection[int]) -> Split:
+    """An item split from which concepts are left out: its row is that of `without`, its residual stays.
+
+    The ledger of two such items sums to the inner product of what is left.
+    """
+    kept = ~np.isin(item.concepts, list(concepts))
+    return Split(without(sae, item, concepts), item.concepts[kept], item.codes[kept], item.residual)
+
+
 def energy_in(item: Split, concepts: Collection[int]) -> float:
     """The sum of the activations of some concepts in an item."""
     return float(item.codes[np.isin(item.concepts, list(concepts))].sum())

@@ -87,6 +87,8 @@ def explore(
     from report.explorer import write_explorer
     from report.explorer.shares import Dictionary
     from sae import SAE
+    from sae.ledger import offsets
+    from storage.rows import Rows, select
 
     handles = [Entry(**entry) for entry in entries]
     trained = {f"{e.model}/{e.sae}/{e.seed}": e.dataset for e in handles if e.kind == "train"}
@@ -95,13 +97,20 @@ def explore(
         net = SAE.load(runtime.store / trained[key].path)
         no_codes = np.zeros((1, net.config.width), np.float32)
         bias = {modality: net.decode(no_codes, modality)[0].double().numpy() for modality in ("image", "text")}
-        return Dictionary(net.dictionary.double().numpy(), bias)
+        means = {modality: offsets(net, modality)[1] for modality in bias}
+        return Dictionary(net.dictionary.double().numpy(), bias, offsets(net, "image")[0], means)
+
+    def rows_of(model: str) -> Rows:
+        embeddings = {entry.shard: entry.dataset for entry in handles if entry.kind == "embed" and entry.model == model}
+        pairs = {entry.shard: entry.dataset for entry in handles if entry.kind == "acquire"}
+        shards = [pairs[shard] for shard in embeddings]
+        return select(runtime.store, shards, list(embeddings.values()), heldout=0.0, normalised=False)
 
     with duckdb.connect(config={"threads": 1}) as con:  # one thread sums in a fixed order: equal bytes
         create_views(con, runtime.store, handles, config["pairs"]["heldout"])
         places = {key: np.load(runtime.store / dataset.path / LAYOUT) for key, dataset in layouts.items()}
         maps = [_item_map(runtime.store / dataset.path, key) for key, dataset in items.items()]
-        return write_explorer(out, con, config, runtime.store / page.path, places, dictionary_of, maps)
+        return write_explorer(out, con, config, runtime.store / page.path, places, dictionary_of, rows_of, maps)
 
 
 def _item_map(folder: Path, key: str) -> ItemMap:

@@ -19,6 +19,7 @@ from storage.embeddings import read_attributes
 from storage.errors import BadInput
 from storage.runs import Entry, Run, shown_run, shown_settings
 from storage.site import SITE, compact
+from storage.user_labels import SHOWN, read_labels
 from vlm.spec import Spec
 
 STABILITY = """
@@ -57,12 +58,14 @@ def publish_study(
     items: bool = True,
     private: bool = True,
     run: Run | None = None,
+    labels: bool = False,
 ) -> str:
     """Publish a complete run of a study to a hub repository or into a folder: SAEs, card, statistics and pages.
 
     web: the folder of the built front end.
     items: if False, no image and no caption is published.
     run: None: the newest complete run.
+    labels: if True, the labels that users of the live explorer gave to concepts are published.
 
     Returns the URL or path. Raises BadInput if the run is not complete or has no pages, and NotOurs for a folder that
     holds other files.
@@ -79,6 +82,8 @@ def publish_study(
     with release(target, private=private) as made, open_catalog(store, run=run) as con:
         shutil.copytree(web, made.folder, dirs_exist_ok=True)
         unpack(site, made.folder, items=items)
+        given = read_labels(store, run) if labels else []
+        (made.folder / SHOWN).write_bytes(compact({"labels": given}))
         write_saes(made.folder, store, run, con)
         write_statistics(made.folder / "statistics", store, run)
         if items:

@@ -13,11 +13,14 @@ import polars as pl
 
 from report.explorer.answers import rounded, rows_of
 from report.explorer.shares import Dictionary, shares_of_items
+from report.explorer.together import together_of
 from report.queries import holds
 from storage.site import put_json
 from storage.statements import statement
 
 TOP = 24  # items of each modality in a concept's top lists
+AT_LEVEL = 3  # items of each modality at each level of a concept's activation
+SAMPLED = 20_000  # items of each modality over which concepts that fire together are found
 BINS = 20  # bars of the activation histogram
 BRIDGES = 20_000  # maximum number of bridges per SAE
 CONCEPT_BLOCK = 64  # concepts per file
@@ -45,16 +48,19 @@ class SAEKey(NamedTuple):
 
 def find_top(con: duckdb.DuckDBPyConnection, keys: list[SAEKey]) -> None:
     """Fill the table explorer_top: the strongest items of every concept of these SAEs."""
-    empty = statement("explorer/top", model="", sae="", seed=0, n=0)
+    empty = statement("explorer/top", model="", sae="", seed=0, n=0, each=0)
     con.execute(f"CREATE OR REPLACE TEMP TABLE explorer_top AS {empty}")
     for key in keys:
-        con.execute(f"INSERT INTO explorer_top {statement('explorer/top', **key._asdict(), n=TOP)}")
+        con.execute(f"INSERT INTO explorer_top {statement('explorer/top', **key._asdict(), n=TOP, each=AT_LEVEL)}")
 
 
 def write_run(
     site: ZipFile, con: duckdb.DuckDBPyConnection, key: SAEKey, split: str, layout: Any, dictionary: Dictionary
-) -> None:
-    """Write all files of one SAE. layout: positions of its concepts on the map, [C, 2]."""
+) -> dict[int, Record]:
+    """Write all files of one SAE. layout: positions of its concepts on the map, [C, 2].
+
+    Returns the codes as they are written, by the number of their file.
+    """
     of = key._asdict()
     concepts = rows_of(con, "concepts", **of)
     words: dict[int, list[Record]] = defaultdict(list)
@@ -72,7 +78,7 @@ def write_run(
     joined = {str(i): " ".join(word["word"] for word in own) for i, own in words.items() if own}
     put_json(site, f"{key.folder}/words.json", joined)
     _write_details(site, con, key, split, concepts["concept_id"].to_list(), words, labels)
-    _write_codes(site, con, key, dictionary)
+    return _write_codes(site, con, key, dictionary)
 
 
 def _write_details(
@@ -84,12 +90,13 @@ def _write_details(
     words: dict[int, list[Record]],
     labels: dict[int, list[Record]],
 ) -> None:
-    top = _top_items(con, key)
+    top, levels = _top_items(con, key), _levels(con, key)
     bars = _histograms(con, key, split)
     matches: dict[int, list[Record]] = defaultdict(list)
     for row in rows_of(con, "matches", **key._asdict()).iter_rows(named=True):
         other = str(key._replace(seed=row["seed"]))
         matches[row["concept_id"]].append({"key": other, "concept": row["concept"], "cosine": row["cosine"]})
+    partners, together = _partners(con, key), _together(con, key, len(ids))
     blocks: dict[int, Record] = defaultdict(dict)
     silent: Record = {"edges": [], "image": [], "text": []}
     for i in ids:
@@ -100,6 +107,9 @@ def _write_details(
             "words": words[i],
             "matches": matches[i],
             "labels": labels[i],
+            "levels": levels[i],
+            "partners": partners[i],
+            "together": together[i],
         }
     for block, details in blocks.items():
         put_json(site, f"{key.folder}/concept/{block}.json", details)
@@ -112,6 +122,42 @@ def _labels(con: duckdb.DuckDBPyConnection, key: SAEKey) -> dict[int, list[Recor
         for row in rows_of(con, "labels", **key._asdict()).iter_rows(named=True):
             labels[row.pop("concept_id")].append(row)
     return labels
+
+
+def _partners(con: duckdb.DuckDBPyConnection, key: SAEKey) -> dict[int, list[Record]]:
+    """The partners of every concept in the other models; none where the run has one model."""
+    partners: dict[int, list[Record]] = defaultdict(list)
+    if holds(con, "correspondence"):
+        for row in rows_of(con, "partners", **key._asdict()).iter_rows(named=True):
+            other = str(key._replace(model=row.pop("model")))
+            partners[row.pop("concept_id")].append({"key": other, **row})
+    return partners
+
+
+def _together(con: duckdb.DuckDBPyConnection, key: SAEKey, width: int) -> dict[int, Record]:
+    """The concepts that fire together with every concept, on images and on captions."""
+    together: dict[int, Record] = defaultdict(dict)
+    for modality in ("image", "text"):
+        answer = con.execute(statement("explorer/sampled", **key._asdict(), modality=modality, most=SAMPLED))
+        item, concept, activation = answer.fetchnumpy().values()
+        found = together_of(np.asarray(item), np.asarray(concept), np.asarray(activation), width)
+        for i, others in enumerate(found):
+            columns = {"concept": [j for j, _ in others], "correlation": [value for _, value in others]}
+            together[i]["images" if modality == "image" else "texts"] = columns
+    return together
+
+
+def _levels(con: duckdb.DuckDBPyConnection, key: SAEKey) -> dict[int, list[Record]]:
+    """Items of every concept at levels of its activation below the top list, the highest level first."""
+    levels: dict[int, list[Record]] = defaultdict(list)
+    answer = rows_of(con, "levels", **key._asdict())
+    for row in rounded(answer, CODE_DIGITS).iter_rows(named=True):
+        own = levels[row["concept_id"]]
+        if not own or own[-1]["level"] != row["level"]:
+            own.append({"level": row["level"], "images": [], "texts": []})
+        items = own[-1]["images" if row["modality"] == "image" else "texts"]
+        items.append({"item": row["item_id"], "activation": row["activation"]})
+    return levels
 
 
 def _top_items(con: duckdb.DuckDBPyConnection, key: SAEKey) -> dict[str, dict[int, list[Record]]]:
@@ -131,13 +177,15 @@ def _histograms(con: duckdb.DuckDBPyConnection, key: SAEKey, split: str) -> dict
     return histograms
 
 
-def _write_codes(site: ZipFile, con: duckdb.DuckDBPyConnection, key: SAEKey, dictionary: Dictionary) -> None:
+def _write_codes(
+    site: ZipFile, con: duckdb.DuckDBPyConnection, key: SAEKey, dictionary: Dictionary
+) -> dict[int, Record]:
     """Write the codes of the items shown, one file per block of images.
 
     In a study of more than SMALL images, only the items in a top list of this SAE have codes. An item on which no
     concept fires has no codes.
     """
-    blocks: dict[int, dict[str, Record]] = defaultdict(lambda: {"images": {}, "texts": {}})
+    blocks: dict[int, Record] = defaultdict(lambda: {"images": {}, "texts": {}})
     for modality, name in (("image", "images"), ("text", "texts")):
         codes = rows_of(con, "codes", **key._asdict(), modality=modality, small=SMALL)
         items, first = np.unique(codes["item_id"].to_numpy(), return_index=True)
@@ -155,3 +203,4 @@ def _write_codes(site: ZipFile, con: duckdb.DuckDBPyConnection, key: SAEKey, dic
             blocks[block][name][str(item)] = {**codes_of, "bias": bias}
     for block, both in blocks.items():
         put_json(site, f"{key.folder}/codes/{block}.json", both)
+    return blocks

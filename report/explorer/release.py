@@ -48,10 +48,12 @@ def released(name: str, data: bytes, *, items: bool = True) -> bytes | None:
     if items:
         return data
     top, *below = name.split("/")
-    if top == "thumbs" or name.startswith("data/items/") or "codes" in below[4:5]:
+    if top == "thumbs" or name.startswith("data/items/") or {"codes", "pairs"} & set(below[4:5]):
         return None
     if "concept" in below[4:5]:
-        return _changed(data, lambda block: {i: {**one, "images": [], "texts": []} for i, one in block.items()})
+        return _changed(
+            data, lambda block: {i: {**one, "images": [], "texts": [], "levels": []} for i, one in block.items()}
+        )
     return data
 
 

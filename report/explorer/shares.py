@@ -16,6 +16,8 @@ class Dictionary(NamedTuple):
 
     concepts: Floats  #: D, [C, d]: one row of norm 1 per concept
     bias: dict[str, Floats]  #: {modality: b, [d]}; b includes the mean of the modality if the SAE centres its rows
+    decoder: Floats  #: the decoder's bias alone, [d]
+    means: dict[str, Floats]  #: {modality: mean, [d]}; 0 if the SAE does not centre its rows
 
 
 def shares(concepts: Floats, bias: Floats, codes: Floats) -> tuple[Floats, float]:

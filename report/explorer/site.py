@@ -11,14 +11,17 @@ import numpy as np
 
 from report import queries
 from report.explorer import compare, concepts, item_maps, items
-from report.explorer.answers import rows_of
+from report.explorer.answers import rows_of as rows_of_statement
 from report.explorer.concepts import SAEKey
 from report.explorer.item_maps import ItemMap
 from report.explorer.layout import method_of
+from report.explorer.pairs import write_pairs
 from report.explorer.shares import Dictionary
 from storage.documentation import documented, macros
+from storage.rows import Rows
 from storage.runs import shown_settings
 from storage.site import SITE, put_json, writing
+from storage.user_labels import SHOWN
 
 SCHEMA = 1
 
@@ -30,6 +33,7 @@ def write_explorer(
     page: Path,
     layouts: dict[str, Any],
     dictionary_of: Callable[[str], Dictionary],
+    rows_of: Callable[[str], Rows],
     maps: list[ItemMap],
 ) -> int:
     """Write `out/site.zip`: `data/`, `thumbs/` and `figures/` of a study. Returns the number of concepts.
@@ -44,9 +48,15 @@ def write_explorer(
     concepts.find_top(con, keys)
     items.find_shown(con)
     with writing(out / SITE) as site:
+        captions = rows_of_statement(con, "captions")
+        embeddings: dict[str, Rows] = {}
         for key, run in zip(keys, runs, strict=True):
-            places = np.asarray(layouts[str(key)], np.float64)
-            concepts.write_run(site, con, key, run["split"], places, dictionary_of(str(key)))
+            places, dictionary = np.asarray(layouts[str(key)], np.float64), dictionary_of(str(key))
+            codes = concepts.write_run(site, con, key, run["split"], places, dictionary)
+            if key.model not in embeddings:
+                embeddings = {key.model: rows_of(key.model)}  # one model at a time in memory
+            write_pairs(site, key.folder, dictionary, embeddings[key.model], codes, captions)
+        put_json(site, SHOWN, {"labels": []})  # the labels of users are added when the file is served or published
         items.write_items(site, con, items.write_thumbnails(site, con))
         firings = item_maps.write_item_maps(site, con, maps, keys)
         of_maps = {"maps": [each.described() for each in maps], "firings": firings}
@@ -59,7 +69,7 @@ def shown_runs(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> list[d
     """The SAEs of the settings in the study file, by model and setting in the order of the file, then by seed."""
     models = [model["name"] for model in config["models"]]
     saes = shown_settings(config)
-    rows = [row for row in rows_of(con, "runs", most=concepts.BRIDGES).to_dicts() if row["sae"] in saes]
+    rows = [row for row in rows_of_statement(con, "runs", most=concepts.BRIDGES).to_dicts() if row["sae"] in saes]
     return sorted(rows, key=lambda row: (models.index(row["model"]), saes.index(row["sae"]), row["seed"]))
 
 

@@ -77,6 +77,21 @@ def test_a_picture_and_a_caption_of_the_users_own(client: TestClient, pictured: 
     assert nothing["random"]["inner"]["low"] == pytest.approx(nothing["after"]["inner"])
 
 
+def test_a_ledger_without_ranks_and_the_terms_of_what_is_left(client: TestClient) -> None:
+    ledger = ask(client, {"image": 3, "caption": 9, "ranks": False}).json()
+    assert (ledger["gallery"], ledger["before"], ledger["what_if"]) == (None, None, None)
+    whole = ask(client, {"image": 3, "caption": 9}).json()
+    assert {name: ledger[name] for name in ("rows", "terms", "codes")} == {
+        name: whole[name] for name in ("rows", "terms", "codes")
+    }
+    assert {row["image_concept"] for row in ledger["rows"]} == set(ledger["codes"]["image"]["concept"])
+    out = ledger["codes"]["image"]["concept"][0]
+    found = ask(client, {"image": 3, "caption": 9, "without": [out]}).json()["what_if"]
+    assert sum(found["terms"].values()) == pytest.approx(found["after"]["inner"], abs=1e-6)
+    rows = [row["contribution"] for row in whole["rows"] if out not in (row["image_concept"], row["text_concept"])]
+    assert found["terms"]["concepts"] == pytest.approx(sum(rows), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [
@@ -84,6 +99,7 @@ def test_a_picture_and_a_caption_of_the_users_own(client: TestClient, pictured: 
         ({"image": True, "caption": 9}, "the body must be"),
         ({"image": 3, "caption": -1}, "the body must be"),
         ({"image": 3, "caption": 9, "without": ["1"]}, "the body must be"),
+        ({"image": 3, "caption": 9, "ranks": 1}, "the body must be"),
         ([], "the body must be"),
         ({"image": "not base64!", "caption": 9}, "neither an image_id nor a picture in base64"),
         ({"image": "AAAA", "caption": 9}, "the picture cannot be read"),

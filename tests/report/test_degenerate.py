@@ -20,6 +20,7 @@ from report.explorer import write_explorer
 from report.explorer.shares import Dictionary
 from report.page import contents
 from report.queries import ask
+from storage.rows import Rows
 from storage.site import SITE
 
 Make = Callable[..., Any]
@@ -67,9 +68,13 @@ def test_everything_is_made_and_says_what_could_not_be_computed(
         for row in ask(con, "SELECT model, sae, seed, width FROM saes").rows
     }
     (tmp_path / "out").mkdir()
-    dictionary = Dictionary(np.eye(16), {"image": np.zeros(16), "text": np.zeros(16)})
+    zeros = {"image": np.zeros(16), "text": np.zeros(16)}
+    dictionary = Dictionary(np.eye(16), zeros, np.zeros(16), zeros)
+    none = np.empty(0, np.int64)
+    rows = Rows(np.empty((0, 16), np.float32), np.empty((0, 16), np.float32), none, none, none, np.empty(0))
     places = {key: np.zeros((width, 2)) for key, width in widths.items()}
-    write_explorer(tmp_path / "out", con, study, tmp_path / "page", places, lambda key: dictionary)
+    page = tmp_path / "page"
+    write_explorer(tmp_path / "out", con, study, page, places, lambda key: dictionary, lambda model: rows)
     with zipfile.ZipFile(tmp_path / "out" / SITE) as site:
         assert len(json.loads(site.read("data/manifest.json"))["runs"]) == sum("/main/" in key for key in widths)
 

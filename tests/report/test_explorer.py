@@ -23,6 +23,7 @@ from report.explorer.shares import Dictionary, shares, shares_of_items
 from report.gallery import FIGURES_INDEX
 from report.pictures import webp
 from report.queries import UNIMODAL
+from storage.rows import Rows
 from storage.site import SITE
 
 Make = Callable[..., Any]
@@ -34,7 +35,15 @@ KEY = "one/main/0"
 def dictionary_of(key: str) -> Dictionary:
     random = np.random.default_rng(sum(key.encode()))
     rows = random.standard_normal((WIDTH, DIM))
-    return Dictionary(rows / np.linalg.norm(rows, axis=1, keepdims=True), {"image": rows[0] / 9, "text": rows[1] / 9})
+    means = {"image": rows[0] / 9 - rows[2] / 9, "text": rows[1] / 9 - rows[2] / 9}
+    bias = {"image": rows[0] / 9, "text": rows[1] / 9}
+    return Dictionary(rows / np.linalg.norm(rows, axis=1, keepdims=True), bias, rows[2] / 9, means)
+
+
+def rows_of(model: str) -> Rows:
+    random = np.random.default_rng(sum(model.encode()))
+    image, text = random.standard_normal((40, DIM)), random.standard_normal((80, DIM))
+    return Rows(image, text, np.arange(40), np.arange(80), np.arange(80) // 2, np.zeros(40))
 
 
 def write(folder: Path, con: Any, config: dict[str, Any]) -> Path:
@@ -59,7 +68,7 @@ def write(folder: Path, con: Any, config: dict[str, Any]) -> Path:
     ids = [[row[0] for row in con.execute(f"SELECT {name} FROM {table} ORDER BY 1").fetchall()]
            for name, table in (("image_id", "images"), ("pair_id", "pairs"))]  # fmt: skip
     map_of = ItemMap("one", None, None, np.concatenate(ids), len(ids[0]), np.zeros((120, 2)), "umap", 120)
-    shown = write_explorer(out, con, config, folder / "page", layouts, dictionary_of, [map_of])
+    shown = write_explorer(out, con, config, folder / "page", layouts, dictionary_of, rows_of, [map_of])
     assert shown == WIDTH * len(layouts)
     return out / SITE
 

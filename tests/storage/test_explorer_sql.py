@@ -30,20 +30,36 @@ def rows(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> list[tuple
 
 def fill_top(con: duckdb.DuckDBPyConnection, *firings: tuple[str, int, int, float]) -> None:
     """Fill the table explorer_top with rows (modality, concept, item, activation)."""
-    con.execute(f"CREATE OR REPLACE TABLE explorer_top AS {statement('explorer/top', **KEYS, n=0)}")
+    con.execute(f"CREATE OR REPLACE TABLE explorer_top AS {statement('explorer/top', **KEYS, n=0, each=0)}")
     for modality, concept, item, activation in firings:
-        con.execute("INSERT INTO explorer_top VALUES ('m', 's', 0, ?, ?, ?, ?)", [modality, concept, item, activation])
+        con.execute(
+            "INSERT INTO explorer_top VALUES ('m', 's', 0, ?, ?, ?, ?, NULL)", [modality, concept, item, activation]
+        )
 
 
 def test_top_items_are_the_strongest_of_each_modality(con: duckdb.DuckDBPyConnection) -> None:
-    top = sorted(row[3:] for row in rows(con, "top", **KEYS, n=2))
+    top = sorted(row[3:7] for row in rows(con, "top", **KEYS, n=2, each=2) if row[7] is None)
     # Concept 1 has the same activation on images 2 and 3. Its top 2 is both images, its top 1 the smaller id, image 2.
     assert top == [
         ("image", 0, 0, 1.0), ("image", 0, 2, 0.5), ("image", 1, 2, 2.0), ("image", 1, 3, 2.0),
         ("text", 0, 0, 0.25), ("text", 0, 2, 0.5),
     ]  # fmt: skip
-    one = sorted(row[3:6] for row in rows(con, "top", **KEYS, n=1))
+    one = sorted(row[3:6] for row in rows(con, "top", **KEYS, n=1, each=1) if row[7] is None)
     assert one == [("image", 0, 0), ("image", 1, 2), ("text", 0, 2)]
+
+
+def test_levels_are_quantiles_of_the_firings_of_a_concept_that_fires_more_often_than_its_top_list(
+    con: duckdb.DuckDBPyConnection,
+) -> None:
+    # Of the three images of concept 0, the median is image 2 (.5) and the weakest is image 1 (.25). Concept 1 and the
+    # captions have two firings each, which the top list holds.
+    levels = {row[7]: row[3:7] for row in rows(con, "top", **KEYS, n=2, each=1) if row[7] is not None}
+    assert levels == {
+        0.75: ("image", 0, 0, 1.0), 0.5: ("image", 0, 2, 0.5), 0.25: ("image", 0, 2, 0.5), 0.0: ("image", 0, 1, 0.25),
+    }  # fmt: skip
+    con.execute(f"CREATE OR REPLACE TABLE explorer_top AS {statement('explorer/top', **KEYS, n=2, each=1)}")
+    assert [row[1] for row in rows(con, "levels", **KEYS)] == [0.75, 0.5, 0.25, 0.0]
+    assert len(rows(con, "top_of", **KEYS)) == 6
 
 
 def test_histograms_count_the_split_in_equal_parts_of_the_whole_range(con: duckdb.DuckDBPyConnection) -> None:

@@ -84,6 +84,16 @@ export interface ConceptDetail {
   labels?: {                          // the best label for each name of labels, best first; empty or absent without labels
     modality: string; name: string; label: string; auc: number | null; null_q975: number | null; above_null: boolean | null
   }[]
+  levels?: {                          // none where every firing is in the top lists; highest level first
+    level: number                     // .75, .5, .25: quantile of the activations on which it fires; 0: the lowest activations
+    images: { item: number; activation: number }[]; texts: { item: number; activation: number }[]     // 3 of each, descending
+  }[]
+  partners?: {                        // in the SAE of the same setting and seed of every other model: highest correlation of codes
+    key: string; modality: string; concept: number; correlation: number; floor: number | null
+  }[]
+  together?: {                        // at most 5 concepts whose codes correlate most with its own, on images and on captions
+    images: { concept: number[]; correlation: number[] }; texts: { concept: number[]; correlation: number[] }
+  }
 }
 export type ItemId = number           // image_id or pair_id (a caption); the prefix "i" or "t" tells them apart in addresses
 export interface ItemIndex {          // data/items/index.json: for each item, the n of the file that holds it
@@ -99,6 +109,21 @@ export interface ItemCodes {          // data/runs/<key>/codes/<n>.json, n as in
   texts: Record<string, { concept: number[]; activation: number[]; share: number[]; bias: number }>
 }                                     // share: activation * <D_c, x_hat> / <x_hat, x_hat>, bias: <b, x_hat> / <x_hat, x_hat>:
                                       // shares and bias add up to 1 (a share may be negative); activation descending
+// data/runs/<key>/dictionary.bin: float16, little-endian, (concepts + 3) rows of `dim` numbers: the direction of each concept,
+// then the decoder's bias, the mean of images and the mean of captions (0 without centring).
+export interface PairItem {           // inner products of an embedding x of norm 1; `own`, `on_text`, `on_image` are 16-bit integers
+  own: string                         // in base64, 32767 for 1: <x, D_c> for the concepts of its codes, in their order
+  bias: number                        // <x, decoder's bias>
+  mean: number                        // <x, mean of the other modality>
+}
+export interface PairBlock {          // data/runs/<key>/pairs/<n>.json, n as in items/: images with their own captions
+  images: Record<string, PairItem>
+  texts: Record<string, PairItem & {
+    similarity: number                // of the caption and its image
+    on_text: string                   // <x_image, D_c> for the concepts of the caption's codes
+    on_image: string                  // <x_text, D_c> for the concepts of the image's codes
+  }>
+}
 export interface Words {              // data/runs/<key>/words.json, for the search of concepts
   [concept: string]: string           // its words joined by spaces
 }
@@ -140,23 +165,29 @@ export interface PairOutcome {        // without some concepts: inner product an
   inner: number; similarity: number; caption: PairRank; image: PairRank
 }
 export interface PairRange { mean: number; low: number; high: number }
-export interface PairLedger {         // POST api/pair?key=<run key>; body: JSON {image, caption, without?: number[]}
+export interface PairLedger {         // POST api/pair?key=<run key>; body: JSON {image, caption, without?: number[], ranks?: boolean}
   key: string                         // image: an image_id, or a picture in base64; caption: a pair_id, or a text
   image: number | null; caption: number | null               // ids of items of the study
   similarity: number                  // the sum of `terms`
   terms: Record<string, number>       // "concepts" is the sum of `rows`; the others as in docs/definitions.md, "Pair ledger"
   rows: { image_concept: number; text_concept: number; contribution: number }[]  // the largest absolute value first
-  gallery: { images: number; captions: number; tie: number }  // the held-out items among which ranks are counted
-  before: PairOutcome
+  codes: Record<"image" | "text", { concept: number[]; activation: number[] }>             // by activation descending
+  gallery: { images: number; captions: number; tie: number } | null  // the held-out items among which ranks are counted
+  before: PairOutcome | null          // gallery, before and what_if are null when `ranks` is false
   what_if: {                          // null when no concept is left out
+    terms: Record<string, number>     // the terms of what is left; their sum is after.inner
     concepts: number[]; energy: number; after: PairOutcome; draws: number  // draws: random sets of at most this energy
     random: Record<"inner" | "similarity" | "caption" | "image" | "energy", PairRange>
   } | null
+}
+export interface UserLabel { key: string; concept: number; label: string; time: string }  // time: ISO 8601, UTC
+export interface UserLabels {         // data/labels.json, also by publish --labels; POST api/labels {key, concept, label}: "" removes it
+  labels: UserLabel[]
 }
 export interface ApiError {           // status 400 (input), 403 (origin), 404 (no such page), 408 (time), 413 (body too large), 500
   error: string
 }
 // GET  api/image/<image_id> -> the image itself (for the view of an item), when the store holds its bytes
-// With items = false there are no items/, codes/ and thumbs/, and the top lists are empty.
+// With items = false there are no items/, codes/, pairs/ and thumbs/, and the top lists are empty.
 // In a study of more than 5,000 images, items/ and thumbs/ hold only the images in a top list and the images of
 // captions in a top list; codes/<n>.json may lack an item that is in items/<n>.json.

@@ -15,10 +15,16 @@ import type {
   ItemMap,
   Items,
   Manifest,
+  PairBlock,
+  PairLedger,
   Run,
   SqlAnswer,
+  UserLabel,
+  UserLabels,
   Words,
 } from "./contract"
+
+import { type Dictionary, halves } from "./parts/ledger"
 
 export type Modality = Encoded["modality"]
 export type Image = Items["images"][string]
@@ -82,7 +88,22 @@ function binary<T>(path: string, form: (bytes: ArrayBuffer) => T): Promise<T> {
 const folder = (run: Run) => `data/runs/${run.key.split("/").map(encodeURIComponent).join("/")}`
 
 export const manifest = () => read<Manifest>("data/manifest.json")
-export const concepts = (run: Run) => read<Concepts>(`${folder(run)}/concepts.json`)
+
+/** Concepts by their names; `automatic` holds the names of the file where users gave others. */
+export interface Named extends Concepts {
+  automatic?: Map<number, string>
+}
+
+/** The concepts of a run. A label that a user gave stands in place of the automatic name. */
+export async function concepts(run: Run): Promise<Named> {
+  const [own, labels] = await Promise.all([read<Concepts>(`${folder(run)}/concepts.json`), userLabels()])
+  const mine = labels.filter(({ key, concept }) => key === run.key && concept in own.name)
+  if (!mine.length) return own
+  const name = [...own.name]
+  for (const { concept, label } of mine) name[concept] = label
+  return { ...own, name, automatic: new Map(mine.map(({ concept }) => [concept, own.name[concept] ?? ""])) }
+}
+
 export const bridges = (run: Run) => read<Bridges>(`${folder(run)}/bridges.json`)
 export const words = (run: Run) => read<Words>(`${folder(run)}/words.json`)
 export const captions = () => read<CaptionSearch>("data/items/search.json")
@@ -121,6 +142,43 @@ export async function codes(run: Run, modality: Modality, id: ItemId): Promise<C
   return (await read<ItemCodes>(`${folder(run)}/codes/${file}.json`))[plural(modality)][id] ?? null
 }
 
+const binaries = new Map<string, Promise<ArrayBuffer>>()
+
+async function fetchBinary(path: string): Promise<ArrayBuffer> {
+  const answer = await fetch(path).catch((error: unknown) => {
+    throw new DataError(`${path} could not be reached. Is the server still running?`, { cause: error })
+  })
+  if (!answer.ok) throw new DataError(`${path} could not be read: the host answered ${answer.status}.`)
+  return answer.arrayBuffer()
+}
+
+/** The directions of a run's concepts, and what its SAE adds to a decoded code. */
+export async function dictionary(run: Run): Promise<Dictionary> {
+  const path = `${folder(run)}/dictionary.bin`
+  const file = binaries.get(path) ?? fetchBinary(path)
+  binaries.set(path, file)
+  file.catch(() => binaries.delete(path))
+  return { rows: halves(await file), dim: run.dim, concepts: run.concepts }
+}
+
+/** What splits the similarity of a caption and its image; null when the site has no codes of one of them. */
+export async function pairData(
+  run: Run,
+  caption: ItemId,
+  image: ItemId,
+): Promise<{ image: PairBlock["images"][string]; text: PairBlock["texts"][string] } | null> {
+  const file = await block("text", caption)
+  if (file === undefined) return null
+  const own = await read<PairBlock>(`${folder(run)}/pairs/${file}.json`)
+  const [x, y] = [own.images[image], own.texts[caption]]
+  return x && y ? { image: x, text: y } : null
+}
+
+/** The labels that users gave to concepts. A host without the file has none. */
+export async function userLabels(): Promise<UserLabel[]> {
+  return (await read<UserLabels>("data/labels.json")).labels
+}
+
 async function post(path: string, body: BodyInit, type: string, signal: AbortSignal): Promise<Response> {
   let answer: Response
   try {
@@ -142,6 +200,35 @@ export async function sql(query: string, signal: AbortSignal): Promise<SqlAnswer
 /** Live: the answer to one read-only statement as CSV. */
 export async function sqlCsv(query: string, signal: AbortSignal): Promise<Blob> {
   return (await post("api/sql.csv", JSON.stringify({ query }), "application/json", signal)).blob()
+}
+
+/** Live: the ledger of a pair. A picture or a text may stand in place of an id. */
+export async function pair(
+  run: Run,
+  image: ItemId | File,
+  caption: ItemId | string,
+  without: readonly number[],
+  ranks: boolean,
+  signal: AbortSignal,
+): Promise<PairLedger> {
+  const given = typeof image === "number" ? image : await base64(image)
+  const body = JSON.stringify({ image: given, caption, without, ranks })
+  return (await post(`api/pair?key=${encodeURIComponent(run.key)}`, body, "application/json", signal)).json()
+}
+
+async function base64(file: File): Promise<string> {
+  const bytes = new Uint8Array(await file.arrayBuffer())
+  let text = ""
+  for (let at = 0; at < bytes.length; at += 0x8000) text += String.fromCharCode(...bytes.subarray(at, at + 0x8000))
+  return btoa(text)
+}
+
+/** Live: set the label that a user gives to a concept; "" removes it. Returns all labels. */
+export async function setLabel(run: Run, concept: number, label: string, signal: AbortSignal): Promise<UserLabel[]> {
+  const body = JSON.stringify({ key: run.key, concept, label })
+  const labels: UserLabels = await (await post("api/labels", body, "application/json", signal)).json()
+  files.set("data/labels.json", Promise.resolve(labels))
+  return labels.labels
 }
 
 /** Live: a caption or an image, encoded by the study's model and an SAE. */

@@ -133,18 +133,25 @@ function runSwitch(manifest: Manifest, run: Run): Child[] & Node[] {
   ]
 }
 
-/** Go to another run and keep the view and the camera. A concept is replaced with its match there, if it has one. */
+/** Go to another run and keep the view and the camera. A concept is replaced with its match or partner there. */
 async function change(manifest: Manifest, from: Run, to: Run): Promise<void> {
   const route = here()
-  const { sel, pick: _picked, ...params } = route.params
+  const { sel, concept, pick: _picked, ...params } = route.params
   if (route.view === "map" && sel !== undefined) {
     const match = await matchOf(manifest, from, to, Number(sel))
-    go({ ...route, run: to.key, params: match === null ? params : { ...params, sel: String(match) } })
-  } else if (route.view === "concept") {
+    go({ ...route, run: to.key, params: match === null ? params : { ...params, sel: String(match.concept) } })
+  } else if (route.view === "concept" && /^\d+$/.test(route.argument)) {
     const match = await matchOf(manifest, from, to, Number(route.argument))
-    if (match === null)
-      go({ view: "map", run: to.key }) // concepts of another model have no match
-    else go({ ...route, argument: String(match), run: to.key })
+    // Without a counterpart the page says so, and where the reader came from.
+    const known = { from: from.key, of: route.argument }
+    if (match === null) go({ view: "concept", argument: "none", run: to.key, params: known })
+    else go({ view: "concept", argument: String(match.concept), run: to.key, params: known })
+  } else if (route.view === "compare" && concept !== undefined) {
+    const match = await matchOf(manifest, from, to, Number(concept))
+    go({ ...route, run: to.key, params: match === null ? params : { ...params, concept: String(match.concept) } })
+  } else if (route.view === "pair") {
+    const { without: _, ...others } = route.params // its concepts are those of the run that is left
+    go({ ...route, run: to.key, params: others })
   } else {
     const { concept: _, ...others } = route.params
     const ofConcepts = route.view === "bridges" || route.view === "items"

@@ -44,6 +44,12 @@ export const VIEWS = {
     needs: "items",
     load: async (): Promise<View> => (await import("./views/item")).itemView,
   },
+  pair: {
+    title: "Pair",
+    inBar: false,
+    needs: "items",
+    load: async (): Promise<View> => (await import("./views/pair")).pairView,
+  },
   compare: {
     title: "Compare",
     inBar: true,

@@ -3,5 +3,5 @@
 -- Columns: modality; concept_id; item_id; activation.
 SELECT t.modality, t.concept_id, t.item_id, t.activation
 FROM explorer_top AS t
-WHERE t.model = $model AND t.sae = $sae AND t.seed = $seed
+WHERE t.model = $model AND t.sae = $sae AND t.seed = $seed AND t.level IS NULL
 ORDER BY t.modality, t.concept_id, t.activation DESC, t.item_id

@@ -36,6 +36,8 @@ TYPES = {  # type of a data file, by the pattern of its name
     rf"{RUN}/words\.json": "Words",
     rf"{RUN}/concept/\d+\.json": "ConceptDetails",
     rf"{RUN}/codes/\d+\.json": "ItemCodes",
+    rf"{RUN}/pairs/\d+\.json": "PairBlock",
+    r"data/labels\.json": "UserLabels",
 }
 
 
@@ -87,7 +89,7 @@ def store() -> Path:
 @pytest.mark.parametrize("items", [True, False], ids=["whole", "no-items"])
 def test_the_data_files_of_the_demo_are_what_the_contract_says(store: Path, tmp_path: Path, items: bool) -> None:
     values = unpacked(store, "demo", tmp_path / "site", items)
-    of_items = {"ItemIndex", "CaptionSearch", "Items", "ItemCodes"}
+    of_items = {"ItemIndex", "CaptionSearch", "Items", "ItemCodes", "PairBlock"}
     assert {kind for _, kind, _ in values} == set(TYPES.values()) - (set() if items else of_items)
     assert complaints(tmp_path / "checked", values) == []
 
@@ -124,6 +126,8 @@ def test_the_answers_of_the_server_are_what_the_contract_says(live: str, tmp_pat
         ("the answer in SQL", "SqlAnswer", asked(live, "api/sql", {"query": every_type})),
         ("an answer without rows", "SqlAnswer", asked(live, "api/sql", {"query": "SELECT 1 AS a WHERE false"})),
         ("a caption", "Encoded", asked(live, f"api/encode?key={key}", {"text": "a red heart"})),
+        ("a pair", "PairLedger", asked(live, f"api/pair?key={key}", {"image": 3, "caption": 3, "without": [1, 2]})),
+        ("a ledger", "PairLedger", asked(live, f"api/pair?key={key}", {"image": 3, "caption": 5, "ranks": False})),
         ("an error", "ApiError", asked(live, "api/sql", {"query": "SELEC"})),
         ("another error", "ApiError", asked(live, "api/encode?key=none", {"text": "a red heart"})),
     ]

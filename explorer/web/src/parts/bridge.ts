@@ -6,6 +6,7 @@ import { h, said } from "../dom"
 import { count, number, score } from "../format"
 import type { Page } from "../page"
 import { conceptLink } from "./concept"
+import { pairLink } from "./pairs"
 import { pictureStrip } from "./pictures"
 import { whenSeen } from "./seen"
 
@@ -72,6 +73,7 @@ export function bridgeRow(
         value("pairs", count(bridges.pairs[row] ?? 0)),
       ),
       imageSide === textSide && h("p", { class: "self" }, "with itself"),
+      manifest.items && example(page, imageSide, textSide),
     ),
     side(textSide, "in captions", manifest.items && sideCaptions(page, textSide)),
   )
@@ -87,4 +89,23 @@ function sideCaptions({ manifest, run }: Page, concept: number): HTMLElement {
       .catch((error: unknown) => list.replaceChildren(h("li", { class: "muted" }, String(error))))
   })
   return list
+}
+
+/** A link to a pair of the study on which both sides of a bridge fire most; nothing where their top items share none. */
+function example({ manifest, run }: Page, imageSide: number, textSide: number): HTMLElement {
+  const place = h("p", { class: "bridge-example" })
+  whenSeen(place, () => {
+    void Promise.all([detail(manifest, run, imageSide), detail(manifest, run, textSide)])
+      .then(async ([own, other]) => {
+        const images = new Set(own?.images.map(({ item }) => item))
+        for (const { item } of other?.texts ?? []) {
+          const image = (await text(item))?.image
+          if (image === undefined || !images.has(image)) continue
+          place.append(pairLink(run, image, item, `A pair of concept ${imageSide} and concept ${textSide}`))
+          return
+        }
+      })
+      .catch((error: unknown) => place.replaceChildren(String(error)))
+  })
+  return place
 }

@@ -2,18 +2,22 @@
 
 import { modalityColour, modalityWord } from "../colour"
 import type { Concepts, Definitions, Run } from "../contract"
+import type { Named } from "../data"
 import { clip, h, styled } from "../dom"
 import { score } from "../format"
 import { href } from "../route"
 import { scheme } from "../theme"
 
-/** The automatic name of a concept, or "no name". */
+/** The label that a user gave to a concept, else its automatic name, or "no name". */
 export function nameOf(concepts: Concepts, concept: number): string {
   return concepts.name[concept] || "no name"
 }
 
 /** Why a concept has its name, or none, with the score of the name. */
-export function aboutName(concepts: Concepts, concept: number): string {
+export function aboutName(concepts: Named, concept: number): string {
+  const automatic = concepts.automatic?.get(concept)
+  if (automatic !== undefined)
+    return `Its name is a label that a user gave. The automatic name is ${automatic ? `“${automatic}”` : "none"}.`
   const value = concepts.name_score[concept] ?? null
   const low = concepts.name_score_low[concept] ?? null
   const chance = concepts.name_chance[concept] ?? null

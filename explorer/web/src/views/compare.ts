@@ -1,13 +1,16 @@
 // Models, settings and seeds side by side: findings beside chance, runs, figures with the SQL of each.
 
-import type { Compare, Concepts, Definitions, Manifest } from "../contract"
+import type { Compare, Concepts, Definitions, Manifest, Run } from "../contract"
 import * as data from "../data"
 import { type Child, h } from "../dom"
 import { number, percent, score } from "../format"
 import { HEADING, type Page } from "../page"
+import { conceptLink } from "../parts/concept"
+import { counterpart } from "../parts/links"
 import { failure, loading } from "../parts/notice"
+import { pictureStrip } from "../parts/pictures"
 import { whenSeen } from "../parts/seen"
-import { href } from "../route"
+import { go, here, href } from "../route"
 
 /** Draw the comparison. */
 export async function compareView(page: Page): Promise<void> {
@@ -23,6 +26,7 @@ export async function compareView(page: Page): Promise<void> {
       "Models, settings and seeds of the study side by side, with the level of chance beside each figure.",
     ),
     findings(compare, manifest.definitions),
+    sideBySide(page),
     runs(manifest),
     frozen(compare),
     charts(page),
@@ -45,49 +49,82 @@ function table(label: string, head: Child[], rows: Child[], kind = ""): HTMLElem
   )
 }
 
+/** One row per question, one cell per model and setting. On a phone a row is a card. */
 function findings(compare: Compare, { verdicts }: Definitions): HTMLElement {
   if (!compare.findings.length) return section("Findings", h("p", { class: "muted" }, "The study has no findings."))
-  const groups = Map.groupBy(compare.findings, (finding) => finding.claim)
-  const several = new Set(compare.findings.map((finding) => finding.sae)).size > 1
-  const verdict = (holds: boolean | null) =>
+  const questions = Map.groupBy(compare.findings, ({ question }) => question)
+  const several = new Set(compare.findings.map(({ sae }) => sae)).size > 1
+  const nameOf = ({ model, sae }: Finding) => (several ? `${model}, ${sae}` : model)
+  const columns = [...new Set(compare.findings.map(nameOf))]
+  const verdict = ({ holds }: Finding) =>
     h(
-      "td",
+      "span",
       { class: holds === null ? "unknown" : holds ? "holds" : "fails" },
       holds === null ? verdicts.open : holds ? `✓ ${verdicts.holds}` : `✗ ${verdicts.fails}`,
     )
-  const body = [...groups].map(([claim, rows]) =>
+  const cell = (finding: Finding | undefined, name: string) =>
     h(
-      "tbody",
+      "td",
+      { "data-name": name },
+      finding
+        ? [
+            h("p", { class: "verdict" }, verdict(finding), ` ${number(finding.figure)}`),
+            h(
+              "p",
+              { class: "muted small" },
+              `interval ${between(finding.low, finding.high)}; ${against(finding)}; must be ${bound(finding)}`,
+            ),
+          ]
+        : "–",
+    )
+  const rows = [...questions].map(([question, of], at) => {
+    const [first] = of
+    const words = `rule-${at}`
+    return h(
+      "tr",
       {},
-      rows.map((finding, at) =>
-        h(
-          "tr",
-          {},
-          at === 0 && h("th", { scope: "rowgroup", rowspan: rows.length, class: "claim" }, claim),
-          h("td", {}, several ? `${finding.model}, ${finding.sae}` : finding.model),
-          h("td", { class: "n" }, number(finding.figure)),
-          h("td", { class: "n" }, between(finding.low, finding.high)),
-          h("td", { title: finding.note ?? "" }, against(finding)),
-          h("td", { class: "n" }, bound(finding)),
-          verdict(finding.holds),
-        ),
+      h(
+        "th",
+        { scope: "row", class: "claim" },
+        first &&
+          h(
+            "button",
+            { class: "rule", type: "button", "aria-describedby": words },
+            question,
+            h("span", { class: "rule-words", id: words, role: "tooltip" }, ruleInWords(first)),
+          ),
       ),
-    ),
-  )
-  const head = ["claim", "model", "figure", "95 % interval", "held against", "must be", "verdict"].map((name, at) =>
-    h("th", { scope: "col", class: [2, 3, 5].includes(at) ? "n" : "" }, name),
-  )
+      columns.map((name) => cell(of.find((finding) => nameOf(finding) === name), name)),
+    )
+  })
+  const head = ["question", ...columns].map((name) => h("th", { scope: "col" }, name))
+  const shown = table("Findings", head, [h("tbody", {}, rows)], "findings")
+  shown.classList.add("findings-scroll")
   return section(
     "Findings",
-    table("Findings", head, body, "findings"),
+    shown,
     h(
       "p",
       { class: "muted small" },
       "A claim holds if its whole interval is what it must be, fails if no part of it is, and is undecided otherwise. " +
-        "Figure: the mean over seeds or pairs of seeds. Held against: the same figure by chance, or of the best frozen twin, " +
-        "and its 95 % range.",
+        "Figure: the mean over seeds or pairs of seeds. Beside it: the same figure by chance, or of the best frozen twin, " +
+        "and its 95 % range. A question shows its rule under the pointer and when it has the focus.",
     ),
   )
+}
+
+/** The claim of a question, and what decides it. */
+function ruleInWords({ claim, rule, threshold, margin, seeds, interval_over, note }: Finding): string {
+  const limits = [
+    threshold === null ? "" : `threshold ${number(threshold)}`,
+    margin === null ? "" : `margin ${number(margin)}`,
+  ].filter(Boolean)
+  return [
+    `Claim: ${claim}.`,
+    `Rule: ${rule}${limits.length ? ` (${limits.join(", ")})` : ""}.`,
+    `Interval over ${interval_over.replaceAll("_", " ")}; ${seeds} ${seeds === 1 ? "seed" : "seeds"}.`,
+    note ? `Note: ${note}.` : "",
+  ].join(" ")
 }
 
 type Finding = Compare["findings"][number]
@@ -107,6 +144,85 @@ function against(finding: Finding): string {
 /** What the whole interval must be for the claim to hold. */
 function bound({ rule, bound }: Finding): string {
   return bound === null ? "–" : `${rule.startsWith("below") ? "<" : ">"} ${number(bound)}`
+}
+
+const AT_ONCE = 10 // concepts of a side-by-side list
+
+/** Concepts of the run shown beside their matches or partners in another run. */
+function sideBySide(page: Page): HTMLElement | false {
+  const { manifest, run, route } = page
+  const others = manifest.runs.filter(
+    (other) => other.key !== run.key && other.sae === run.sae && (other.model === run.model || other.seed === run.seed),
+  )
+  const other = others.find(({ key }) => key === route.params.with) ?? others.find(({ model }) => model !== run.model) ?? others[0]
+  if (!other) return false
+  const choice = h(
+    "select",
+    {},
+    others.map(({ key }) => h("option", { value: key, selected: key === other.key }, key)),
+  )
+  choice.addEventListener("change", () => {
+    go({ ...here(), run: run.key, params: { ...here().params, with: choice.value } })
+  })
+  const list = h("ol", { class: "side-by-side" })
+  const element = section(
+    "Concepts side by side",
+    h("p", { class: "controls" }, h("label", {}, `Concepts of ${run.key} beside `, choice)),
+    h(
+      "p",
+      { class: "muted small" },
+      other.model === run.model
+        ? "The match of a concept in another seed, with the cosine of the two directions."
+        : "The partner of a concept in another model, with the correlation of the two codes on the same items.",
+    ),
+    list,
+  )
+  whenSeen(element, () => {
+    void fillSideBySide(page, other, list).catch((error: unknown) => list.replaceChildren(h("li", {}, failure(error))))
+  })
+  return element
+}
+
+async function fillSideBySide(page: Page, other: Run, list: HTMLElement): Promise<void> {
+  const { manifest, run, route } = page
+  const [own, theirs] = await Promise.all([data.concepts(run), data.concepts(other)])
+  const asked = /^\d+$/.test(route.params.concept ?? "") ? Number(route.params.concept) : null
+  const order = [...own.name.keys()].sort((a, b) => (own.energy[b] ?? 0) - (own.energy[a] ?? 0))
+  if (asked !== null && asked in own.name) order.unshift(...order.splice(order.indexOf(asked), 1))
+  const strip = (of: Run, concept: number) =>
+    manifest.items && pictureStrip(async () => (await data.detail(manifest, of, concept))?.images ?? [], 5)
+  const row = async (concept: number) => {
+    const details = await data.detail(manifest, run, concept)
+    const found = details && counterpart(details, other.key)
+    const floor = details?.partners?.find((one) => one.key === other.key && one.correlation === found?.likeness)?.floor
+    return h(
+      "li",
+      { class: concept === asked ? "asked" : "" },
+      h("div", {}, conceptLink(run, own, concept), strip(run, concept)),
+      h(
+        "div",
+        { class: "likeness" },
+        found ? score(found.likeness) : "none",
+        floor !== undefined && floor !== null && h("span", { class: "muted" }, ` (chance ${score(floor)})`),
+      ),
+      found
+        ? h("div", {}, conceptLink(other, theirs, found.concept), strip(other, found.concept))
+        : h("p", { class: "muted" }, `It has no counterpart in ${other.key}.`),
+    )
+  }
+  const grow = async (from: number): Promise<void> => {
+    list.append(...(await Promise.all(order.slice(from, from + AT_ONCE).map(row))))
+    if (from + AT_ONCE >= order.length) return
+    const more = h("button", { class: "button", type: "button" }, "Show more")
+    const end = h("li", { class: "more" }, more)
+    more.addEventListener("click", () => {
+      end.remove()
+      void grow(from + AT_ONCE).catch((error: unknown) => list.append(h("li", {}, failure(error))))
+    })
+    list.append(end)
+  }
+  list.replaceChildren()
+  await grow(0)
 }
 
 function runs(manifest: Manifest): HTMLElement {

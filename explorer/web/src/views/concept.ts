@@ -10,6 +10,9 @@ import { HEADING, type Page, runOf } from "../page"
 import { itemsLink } from "../parts/items"
 import { aboutName, dot, modalityBar, nameOf } from "../parts/concept"
 import { bridgeRows } from "../parts/bridge"
+import { labelForm } from "../parts/label"
+import { counterpart } from "../parts/links"
+import { frozenTwins, levels, partners, similar, together } from "../parts/near"
 import { empty, failure, loading } from "../parts/notice"
 import { bar, topCaptions, topImages } from "../parts/pictures"
 import { whenSeen } from "../parts/seen"
@@ -22,6 +25,10 @@ export async function conceptView(page: Page): Promise<void> {
   const { manifest, run, route, root, signal } = page
   const concept = Number(route.argument)
   root.replaceChildren(loading("the concept"))
+  if (route.argument === "none") {
+    root.replaceChildren(noCounterpart(page))
+    return
+  }
   const bridges = data.bridges(run)
   bridges.catch(() => undefined) // fillBridges shows the error
   const [concepts, details] = await Promise.all([data.concepts(run), data.detail(manifest, run, concept)])
@@ -34,8 +41,11 @@ export async function conceptView(page: Page): Promise<void> {
   const [pictures, captions] = await Promise.all([topImages(page, details.images), topCaptions(page, details.texts)])
   if (signal.aborted) return
   const strongest = h("section", { class: "block" }, h("h2", {}, "Strongest bridges"), loading("bridges"))
+  const label = concepts.automatic?.has(concept) ? (concepts.name[concept] ?? "") : ""
   root.replaceChildren(
     heading(page, concepts, concept),
+    counterpartNote(page, details) ?? "",
+    labelForm(page, concept, label, () => void conceptView(page)) ?? "",
     h(
       "div",
       { class: "concept-page" },
@@ -44,14 +54,18 @@ export async function conceptView(page: Page): Promise<void> {
         { class: "concept-items" },
         h("section", { class: "block" }, h("h2", {}, "Images on which it fires most"), pictures),
         h("section", { class: "block" }, h("h2", {}, "Captions on which it fires most"), captions),
+        levels(page, details),
       ),
       h(
         "div",
         { class: "concept-facts" },
         activations(details),
         labels(details),
-        numbers(concepts, concept),
+        numbers(page, concepts, concept),
         stability(page, concepts, concept, details),
+        partners(page, concept, details),
+        similar(page, concepts, concept),
+        together(page, concepts, details),
         words(details),
       ),
     ),
@@ -61,7 +75,41 @@ export async function conceptView(page: Page): Promise<void> {
   await fillBridges(strongest, page, concepts, concept, bridges)
 }
 
-function heading({ manifest, run }: Page, concepts: Concepts, concept: number): HTMLElement {
+/** Where the reader came from, when the model, setting or seed was changed. */
+function counterpartNote({ manifest, run, route }: Page, details: ConceptDetail): HTMLElement | null {
+  const from = runOf(manifest, route.params.from ?? null)
+  if (!from || !/^\d+$/.test(route.params.of ?? "")) return null
+  const back = counterpart(details, from.key)
+  const mutual = back?.concept === Number(route.params.of)
+  return h(
+    "p",
+    { class: "counterpart", role: "status" },
+    from.model === run.model ? "The match of " : "The partner of ",
+    h("a", { href: href({ view: "concept", argument: route.params.of ?? "", run: from.key }) }, `concept ${route.params.of} of ${from.key}`),
+    back === null || mutual ? "." : `. Its own counterpart there is another concept, ${back.concept}.`,
+  )
+}
+
+function noCounterpart({ manifest, run, route }: Page): HTMLElement {
+  const from = runOf(manifest, route.params.from ?? null)
+  const of = route.params.of ?? ""
+  const word = from?.model === run.model ? "match" : "partner"
+  return h(
+    "div",
+    {},
+    h("h1", { id: HEADING, tabindex: -1 }, `No ${word} in ${run.key}`),
+    h(
+      "p",
+      { class: "lead" },
+      from ? [h("a", { href: href({ view: "concept", argument: of, run: from.key }) }, `Concept ${of} of ${from.key}`), ` has no ${word} there. `] : "",
+      "Seeds of one setting have matches, and models have partners in the same setting and seed. ",
+      h("a", { href: mapHref(run.key) }, "The map of this run"),
+      ".",
+    ),
+  )
+}
+
+function heading({ manifest, run }: Page, concepts: data.Named, concept: number): HTMLElement {
   const modality = concepts.modality_score[concept] ?? null
   const order = [...concepts.energy.keys()].sort((a, b) => (concepts.energy[b] ?? 0) - (concepts.energy[a] ?? 0))
   const at = order.indexOf(concept)
@@ -141,7 +189,7 @@ function activations(details: ConceptDetail): HTMLElement {
   return section
 }
 
-function numbers(concepts: Concepts, concept: number): HTMLElement {
+function numbers(page: Page, concepts: Concepts, concept: number): HTMLElement {
   const of = (values: readonly (number | null)[]) => values[concept] ?? null
   const row = (name: string, value: Child, meaning: string) =>
     h("div", {}, h("dt", {}, name, h("span", { class: "meaning" }, meaning)), h("dd", {}, value))
@@ -181,6 +229,7 @@ function numbers(concepts: Concepts, concept: number): HTMLElement {
       row("LDA", score(of(concepts.align_lda)), "+ towards images"),
       row("INLP", score(of(concepts.align_inlp)), "length within the subspace"),
     ),
+    frozenTwins(page),
   )
 }
 

@@ -7,6 +7,7 @@ import { counted } from "../format"
 import { HEADING, type Page } from "../page"
 import { codeList } from "../parts/codes"
 import { empty, failure, loading } from "../parts/notice"
+import { pairLink } from "../parts/pairs"
 import { describe, itemHref, thumbnail } from "../parts/pictures"
 
 /** Draw the item in the address: i and the number of an image, or t and the number of a caption. */
@@ -63,6 +64,8 @@ async function imageHead(page: Page, id: ItemId): Promise<HTMLElement | null> {
             "li",
             {},
             h("a", { href: itemHref(run, "text", caption) }, said(captions[at]?.caption ?? `caption ${caption}`, 6)),
+            " ",
+            pairLink(run, id, caption, `Caption ${at + 1}`),
           ),
         ),
       ),
@@ -106,7 +109,8 @@ async function captionHead(page: Page, id: ItemId): Promise<HTMLElement | null> 
         { class: "muted" },
         "Paired with ",
         h("a", { href: itemHref(run, "image", caption.image) }, "its image"),
-        ".",
+        ". ",
+        pairLink(run, caption.image, id, "The caption and its image"),
       ),
     ),
   )

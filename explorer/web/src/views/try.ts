@@ -8,6 +8,8 @@ import { score } from "../format"
 import { HEADING, type Page } from "../page"
 import { codeList } from "../parts/codes"
 import { failure, loading } from "../parts/notice"
+import { keepPicture } from "../parts/own"
+import { pairLink } from "../parts/pairs"
 import { itemHref } from "../parts/pictures"
 import { note } from "../route"
 
@@ -33,7 +35,7 @@ export async function tryView(page: Page): Promise<void> {
     answer.replaceChildren(loading("its concepts"))
     try {
       const [encoded, concepts] = await Promise.all([data.encode(page.run, query, either), data.concepts(page.run)])
-      if (!either.aborted) answer.replaceChildren(...result(page, concepts, encoded))
+      if (!either.aborted) answer.replaceChildren(...result(page, concepts, encoded, typeof query === "string" ? query : ""))
     } catch (error) {
       if (!either.aborted) answer.replaceChildren(failure(error))
     }
@@ -52,6 +54,7 @@ export async function tryView(page: Page): Promise<void> {
       return
     }
     note({ text: "" })
+    keepPicture(given)
     const address = URL.createObjectURL(given)
     const shown = h("img", { src: address, alt: `Your image, ${clip(given.name, 80)}` })
     shown.addEventListener("load", () => URL.revokeObjectURL(address))
@@ -105,7 +108,7 @@ export async function tryView(page: Page): Promise<void> {
   if (route.params.text) tryText()
 }
 
-function result(page: Page, concepts: Concepts, encoded: Encoded): HTMLElement[] {
+function result(page: Page, concepts: Concepts, encoded: Encoded, given: string): HTMLElement[] {
   const { run } = page
   const of = (modality: data.Modality) => encoded.nearest.filter((near) => near.modality === modality)
   const images = h(
@@ -124,6 +127,7 @@ function result(page: Page, concepts: Concepts, encoded: Encoded): HTMLElement[]
             : h("span", { class: "thumb none" }, said(alt, 3)),
           h("span", { class: "activation", "aria-hidden": "true" }, score(cosine)),
         ),
+        encoded.modality === "text" && pairLink(run, item, "own", `Your caption and ${alt}`, { text: given }),
       )
     }),
   )
@@ -140,6 +144,7 @@ function result(page: Page, concepts: Concepts, encoded: Encoded): HTMLElement[]
           said(caption ?? `caption ${item}`, 3),
           h("span", { class: "activation" }, score(cosine)),
         ),
+        encoded.modality === "image" && pairLink(run, "own", item, `Your image and ${clip(caption ?? "", 80)}`),
       ),
     ),
   )
