@@ -33,7 +33,7 @@ def rerun(study: Path, store: Path) -> list[Bar]:
     cached = [entry.seconds for entry in finished.run.entries if entry.cached]
     rows = [
         at_most(f"tasks other than scan and ledger that were not cached, of {len(cached) + len(again)}", len(again), 0),
-        shown("Prefect's own start", finished.prefect_seconds, "s"),
+        shown("Prefect startup", finished.prefect_seconds, "s"),
         shown("median cached task", statistics.median(cached), "s"),
         at_most("slowest cached task", max(cached), TASK, "s"),
     ]

@@ -2,30 +2,46 @@
 
 python docs/check.py [--store DIR [--write]]
 
-Without a store: links and paths in the documents, `make` targets and options of the command line exist. With a store
-that holds the finished demo study, every `$ bridgescope sql ...` and `status` in a console block is run too: it must
-end with 0 and print the columns and the number of lines that the document shows. Numbers may differ, since the last
-digits of a study depend on the machine. `--write` replaces the shown output by the output of the store.
+Without a store:
+
+- links and paths in the documents, `make` targets, commands, options and keys of the study file exist;
+- every key has a description, and every public Python name a docstring;
+- the site builds strictly (docs/site), its links and anchors lead somewhere, and no page asks another host for a file;
+- the tutorial on vectors is followed in an empty folder, up to the plan of its run.
+
+With a store that holds the finished demo study:
+
+- every `$ bridgescope sql ...` and `status` in a console block is run: it must end with 0 and print the columns and the
+  number of lines that the document shows. Numbers may differ, since the last digits of a study depend on the machine;
+- the generated page of the catalog has every view and column of the store, and no other column of these views;
+- the notebook runs, and its outputs have the shapes that its file shows.
+
+`--write` replaces the shown outputs, also those of the notebook, by those of the store.
 """
 
 import argparse
-import contextlib
-import io
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+SITE = Path(__file__).with_name("site")
+sys.path[:0] = [str(ROOT), str(SITE)]
+import built  # noqa: E402
+import commands  # noqa: E402
+import hooks  # noqa: E402
+import notebook  # noqa: E402
+import python_names  # noqa: E402
+import sql_catalog  # noqa: E402
+import study_keys  # noqa: E402
+
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = (
-    "run", "plan", "status", "sql", "pair", "report", "explore", "publish", "mcp", "gc", "diff", "doctor", "lineage",
-    "init",
-)  # fmt: skip
-BRIDGESCOPE = Path(sys.executable).with_name("bridgescope")
+BRIDGESCOPE = (sys.executable, "-m", "flows.cli")
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
 RULES = re.compile(r"[─│┌┐└┘├┤┬┴┼]+")
 
@@ -49,8 +65,13 @@ def run(command: str, store: Path) -> subprocess.CompletedProcess[str] | None:
     words = shlex.split(command)
     if words[0] != "bridgescope" or words[1] not in ("sql", "status"):
         return None
-    environment = {**os.environ, "BRIDGESCOPE_STORE": str(store)}
-    return subprocess.run([BRIDGESCOPE, *words[1:]], env=environment, capture_output=True, text=True, cwd=ROOT)
+    return bridgescope(words[1:], ROOT, store)
+
+
+def bridgescope(words: list[str], folder: Path, store: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder, with a store."""
+    environment = {**os.environ, "BRIDGESCOPE_STORE": str(store), "PYTHONPATH": str(ROOT)}
+    return subprocess.run([*BRIDGESCOPE, *words], env=environment, capture_output=True, text=True, cwd=folder)
 
 
 def wrong_output(document: Path, store: Path) -> Iterator[str]:
@@ -78,30 +99,69 @@ def write_output(document: Path, store: Path) -> None:
     document.write_text(text)
 
 
-def missing_names(document: Path, targets: set[str], options: str) -> Iterator[str]:
-    """Problems with links, make targets and options of a document that do not exist."""
+def missing_names(document: Path, targets: set[str], helps: dict[str, str], keys: set[str]) -> Iterator[str]:
+    """Problems with links, make targets, commands, options and keys of a document that do not exist."""
     text = document.read_text()
     for link in re.findall(r"\]\(([^)#\s]+)", text):
-        if "://" not in link and not (document.parent / link).exists():
+        is_generated = document.parent == ROOT / "docs" and link in hooks.GENERATED
+        if "://" not in link and not is_generated and not (document.parent / link).exists():
             yield f"{document.name}: links to {link}, which does not exist"
     for target in re.findall(r"`make ([a-z-]+)", text) + re.findall(r"^(?:\$ )?make ([a-z-]+)", text, re.MULTILINE):
         if target not in targets:
             yield f"{document.name}: names make {target}, which the Makefile lacks"
-    for command in re.findall(r"bridgescope [a-z]+[^`\n]*", text):
-        for option in re.findall(r"(?<![\w-])--[a-z-]+", command):
-            if option not in options:
-                yield f"{document.name}: names the option {option}, which no command has"
+    code = "\n".join(re.findall(r"^```(?:sh|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    shown = re.findall(r"`bridgescope ([a-z]+)([^`\n]*)", text)
+    for name, rest in shown + re.findall(r"^(?:\$ |\S*bin/)?bridgescope ([a-z]+)([^\n]*)", code, re.MULTILINE):
+        if name not in helps:
+            yield f"{document.name}: names bridgescope {name}, which is no command"
+        else:
+            missing = [one for one in re.findall(r"(?<![\w-])--[a-z-]+", rest) if one not in helps[name]]
+            yield from (f"{document.name}: bridgescope {name} has no option {one}" for one in missing)
+    sections = "|".join(sorted({key.partition(".")[0] for key in keys if "." in key}))
+    for key in re.findall(rf"`((?:{sections})\.[a-z_]+)(?: = [^`]*)?`", text):
+        if key not in keys:
+            yield f"{document.name}: names the key {key}, which a study file lacks"
 
 
-def all_help() -> str:
-    """The output of `--help` of every command."""
-    from flows.cli import main
+def wrong_columns(store: Path) -> Iterator[str]:
+    """Problems with the generated page of the catalog: views and columns that it lacks, or that a store lacks."""
+    from storage import open_catalog
+    from storage.query import views
 
-    output = io.StringIO()
-    for command in COMMANDS:
-        with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
-            main([command, "--help"])
-    return output.getvalue()
+    described = sql_catalog.views()
+    with open_catalog(store, "demo") as con:
+        for name in views(con):
+            columns = {row[0] for row in con.execute(f'DESCRIBE "{name}"').fetchall()}
+            shown = described[name].columns if name in described else {}
+            for column in sorted(columns ^ set(shown)):
+                yield f"sql.md: {name}.{column} is on the page or in the store, and not in both"
+            yield from (f"sql.md: {name}.{column} has no description" for column, doc in shown.items() if not doc)
+
+
+def wrong_tutorial() -> Iterator[str]:
+    """Problems with the tutorial on vectors: its Python, `init` and `plan` are run in an empty folder."""
+    text = (ROOT / "docs" / "tutorial-vectors.md").read_text()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+            if done.returncode:
+                yield f"tutorial-vectors.md: its Python ended with {done.returncode}: {done.stderr.strip()}"
+        for line in re.findall(r"^bridgescope ((?:init|plan) .*)$", text, re.MULTILINE):
+            done = bridgescope(shlex.split(line), folder, folder / "store")
+            if done.returncode:
+                yield f"tutorial-vectors.md: bridgescope {line} ended with {done.returncode}: {done.stderr.strip()}"
+
+
+def wrong_by_itself(targets: set[str]) -> Iterator[str]:
+    """Problems that are found without a store."""
+    helps, keys = commands.helps(), study_keys.keys()
+    for document in DOCUMENTS:
+        yield from missing_names(document, targets, helps, keys)
+    yield from (f"study-keys.md: {key} has no description" for key in study_keys.undescribed())
+    yield from (f"python.md: {name} has no docstring" for name in python_names.undocumented())
+    yield from built.problems()
+    yield from wrong_tutorial()
 
 
 def main() -> int:
@@ -113,12 +173,14 @@ def main() -> int:
     for document in DOCUMENTS if arguments.store and arguments.write else []:
         write_output(document, arguments.store.resolve())
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    options = all_help()
-    wrong = [problem for document in DOCUMENTS for problem in missing_names(document, targets, options)]
+    wrong = list(wrong_by_itself(targets))
     if arguments.store:
-        wrong += [problem for document in DOCUMENTS for problem in wrong_output(document, arguments.store.resolve())]
-    without = "" if arguments.store else ", without their commands"
-    print("\n".join(wrong) or f"{len(DOCUMENTS)} documents checked{without}")
+        store = arguments.store.resolve()
+        wrong += [problem for document in DOCUMENTS for problem in wrong_output(document, store)]
+        wrong += wrong_columns(store)
+        wrong += notebook.run(store, write=arguments.write)
+    without = "" if arguments.store else ", without their commands and the notebook"
+    print("\n".join(wrong) or f"{len(DOCUMENTS)} documents and the site checked{without}")
     return 1 if wrong else 0
 
 

@@ -88,7 +88,7 @@ def _entry(items: list[Any], parts: list[str], change: str) -> tuple[int, int]:
             return names[name], count
     if parts[0].isdecimal() and int(parts[0]) < len(items):
         return int(parts[0]), 1
-    raise BadInput(f"--set {change}: there is no {parts[0]!r}; there are {_told(items)}")
+    raise BadInput(f"--set {change}: no entry named {parts[0]!r}. Available: {_told(items)}.")
 
 
 def _put(place: Place, last: str, value: Any, change: str) -> None:
@@ -103,7 +103,7 @@ def _put(place: Place, last: str, value: Any, change: str) -> None:
     elif last.isdecimal() and int(last) < len(place):
         place[int(last)] = value
     else:
-        raise BadInput(f"--set {change}: there is no entry {last!r}; there are {_told(place)}")
+        raise BadInput(f"--set {change}: no entry {last!r}. Available: {_told(place)}.")
 
 
 def _told(items: list[Any]) -> str:

@@ -44,7 +44,7 @@ def pair_command(arguments: argparse.Namespace) -> int:
         raise BadInput(f"{run} has no SAE: {run.absent()}")
     key = arguments.sae or keys[0]
     if key not in keys:
-        raise BadInput(f"--sae {key}: no such SAE in study {name}; it has {', '.join(keys)}")
+        raise BadInput(f"--sae {key}: no SAE of this name in study {name}. Available: {', '.join(keys)}.")
     print(f"study {name}, {run}, SAE {key}", file=sys.stderr)
     answer = Pairs(Encoders(store, run)).pair(key, image, caption, left_out)
     print(json.dumps(answer, indent=1) if arguments.json else "\n".join(told(answer, arguments.top)))

@@ -45,7 +45,7 @@ else:
 class Model(Section):
     """A vision-language model."""
 
-    name: Name
+    name: Name = Field(description="name of the model in tables, pages and commands")
     spec: str = Field(description=f"one of {', '.join(forms(*FORMS))}")
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float32",
@@ -67,9 +67,11 @@ class Model(Section):
 class SAESetting(Settings):
     """An SAE setting. One SAE is trained per model and seed."""
 
-    name: Name
+    name: Name = Field(description="name of the setting in tables, pages and commands")
     data_half: Literal["a", "b"] | None = Field(None, description="train on one of two disjoint halves of the images")
-    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0, 1, 2], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
+        [0, 1, 2], min_length=1, description="one SAE per seed; stability compares seeds, and needs at least two"
+    )
     retrain: Literal["always", "never"] | Annotated[float, Field(gt=1)] = Field(
         "always", description="train again on more rows: always, never, or once the rows have grown by this factor"
     )
@@ -151,7 +153,7 @@ class Diets(Section):
 class ImportedSAE(Section):
     """An SAE that was trained elsewhere: files of any library in `sae.interchange.FORMATS`."""
 
-    name: Name
+    name: Name = Field(description="name of the SAE in tables, pages and commands")
     checkpoint: str = Field(description="its folder or file, relative to the study file")
     architecture: ForeignName = Field(
         "batchtopk", description="for a state dict of overcomplete without thresholds; other files name their own"
@@ -163,7 +165,9 @@ class ImportedSAE(Section):
         "own", description="how it encodes rows: as its files say, or by matching pursuit with its dictionary, k steps"
     )
     seeds: list[int] = Field([0], description="a checkpoint is one SAE: its seed is 0")
-    retrain: Literal["always", "never"] | Annotated[float, Field(gt=1)] = "always"
+    retrain: Literal["always", "never"] | Annotated[float, Field(gt=1)] = Field(
+        "always", description="has no effect: an imported SAE is never trained"
+    )
 
     @field_validator("seeds")
     @classmethod
@@ -200,7 +204,9 @@ class Frontier(Section):
 class Analyze(Section):
     """Which pairs the statistics count, and which bridges are stored."""
 
-    split: Literal["heldout", "train", "all"] = "heldout"
+    split: Literal["heldout", "train", "all"] = Field(
+        "heldout", description="items that statistics count: held-out ones, those of the training, or all"
+    )
     min_pairs: int = Field(10, ge=1, description="bridges whose concepts fire together on fewer pairs are not stored")
     independent: Name | None = Field(
         None,
@@ -212,7 +218,11 @@ class Analyze(Section):
 class RuntimeSection(Section):
     """How a study is run. No key of this section is part of a recipe (the hash that names a dataset)."""
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="where models and SAEs run: auto (CUDA where there is any), cpu, cuda, or one GPU, such as cuda:1",
+    )
     embed_batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
         "auto", description="images per batch; auto starts with a size for the device; halved when memory runs out"
     )
@@ -258,15 +268,15 @@ class RuntimeSection(Section):
 class Study(Section):
     """A study file with all its sections."""
 
-    name: Name
-    pairs: AnyPairs
-    models: list[Model] = Field(min_length=1)
+    name: Name = Field(description="name of the study, by which commands find it once it has run")
+    pairs: AnyPairs = Field(description="where images and captions, or their vectors, come from")
+    models: list[Model] = Field(min_length=1, description="models whose embeddings are studied, one section each")
     saes: list[
         Annotated[
             Annotated[SAESetting, Tag("trained")] | Annotated[ImportedSAE, Tag("imported")], Discriminator(_sort_of_sae)
         ]
-    ] = Field(min_length=1)
-    diets: Diets = Diets()
+    ] = Field(min_length=1, description="SAEs that are trained or imported, one section per setting")
+    diets: Diets = Field(Diets(), description="also train each setting on other data")
     sensitivity: list[Varied] = Field(
         [],
         description=f"of {', '.join(FACTORS)}: keys of which each SAE setting is also trained with other values, one "
@@ -287,9 +297,9 @@ class Study(Section):
         description="each SAE setting of several seeds also gets one SAE of the atoms that most of its seeds share, "
         "NAME-consensus",
     )
-    frontier: Frontier | None = None
-    analyze: Analyze = Analyze()
-    runtime: RuntimeSection = RuntimeSection()
+    frontier: Frontier | None = Field(None, description="also measure R2 against L0 of other methods")
+    analyze: Analyze = Field(Analyze(), description="which pairs the statistics count")
+    runtime: RuntimeSection = Field(RuntimeSection(), description="how the study is run; changes no result")
 
     @field_validator("sensitivity", "nulls", "null_starts")
     @classmethod

@@ -16,7 +16,7 @@ SELECT
     threshold, margin, bound, seeds, answer, verdict, holds, note
 FROM findings"""
 VERDICTS: dict[bool | None, str] = {True: "holds", False: "fails", None: "undecided"}  # words for the column `holds`
-HEAD = ("claim", "model", "figure", "95 % interval", "held against", "must be", "verdict")
+HEAD = ("claim", "model", "result", "95 % interval", "chance", "must be", "verdict")
 
 
 class ModelClaim(NamedTuple):

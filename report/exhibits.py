@@ -15,7 +15,7 @@ from report.pictures import thumbnails
 from report.queries import Answer, Row, ask, has_columns, holds
 from report.sentences import number
 
-TOP_BRIDGES = (("bridge", 12), ("correlation_bridge", 6))  # first setting: (score that ranks the bridges, number shown)
+TOP_BRIDGES = (("bridge", 6), ("correlation_bridge", 3))  # first setting: (score that ranks the bridges, number shown)
 TOP_BRIDGES_OTHERS = (("bridge", 4), ("correlation_bridge", 2))  # every other setting, in a collapsed section
 IMAGES, CAPTIONS = 6, 5  # number of images and of captions shown per concept
 

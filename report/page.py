@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from report.queries import Answer, ask, holds
 from storage.documentation import header_of
 from storage.query import views
 
+CONTENTS = "<!-- contents -->"  # the template has it where the links to the sections go
 FIRST_ROWS = 20  # number of rows in a plain table; the view may have more
 
 
@@ -60,7 +62,14 @@ def rendered(page: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": sentences.number, "percent": sentences.percent, "panels": panels, "tally": tally}
-    return environment.get_template("template.html.j2").render(marks=MARKS, **page).strip() + "\n"
+    text = environment.get_template("template.html.j2").render(marks=MARKS, **page).strip() + "\n"
+    return text.replace(CONTENTS, with_contents(text), 1)
+
+
+def with_contents(text: str) -> str:
+    """The links to the sections of a page, as list items. Which sections a page has depends on the study."""
+    sections = re.findall(r'<section id="([a-z-]+)">\n<h2>([^<]+)</h2>', text)
+    return "\n".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title in sections)
 
 
 def panels(drawn: Drawn) -> list[tuple[Markup, str]]:

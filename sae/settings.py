@@ -107,7 +107,9 @@ class Settings(OwnParameters):
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = Field(
         "auto", description="highest rate of the training; auto chooses by the steps and the width"
     )
-    decoder_bias: bool = True
+    decoder_bias: bool = Field(
+        True, description="whether the decoder adds a vector, which starts at the geometric median of the rows"
+    )
     init: Literal["within", "random", "data", "differences"] = Field(
         "within",
         description="directions that atoms start in: differences of two rows of one modality, random ones, rows, or "

@@ -75,7 +75,7 @@ def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False, drop:
     leased = {path for lease in begun for path in lease.uses}
     used, names, folders = _listed(store), dict[str, str](), list[Path]()
     if drop is not None and drop.variant not in variants(store, drop.study):
-        raise BadInput(f"--drop {drop}: no such variant; there are {', '.join(_variants(store)) or 'none'}")
+        raise BadInput(f"--drop {drop}: no such variant. Available: {', '.join(_variants(store)) or 'none'}.")
     if drop is not None and any(lease.live and lease.study == drop.study for lease in begun):
         raise BadInput(f"--drop {drop}: the study {drop.study!r} is being run: wait until it has ended")
     for study in studies(store):

@@ -258,7 +258,9 @@ def path_of(store: Path, study: str, number: int) -> Path:
     """Return the folder of a run; the file of a run of version 0.1. Raises BadInput when no run has this number."""
     path = _files(folder_of(store, study)).get(number)
     if path is None:
-        raise BadInput(f"study {study!r} has no run {number}: it has {numbers(store, study) or 'none'}")
+        raise BadInput(
+            f"study {study!r} has no run {number}. Available: {', '.join(map(str, numbers(store, study))) or 'none'}."
+        )
     return path
 
 
@@ -378,5 +380,5 @@ def shown_run(store: Path, study: str, number: int | None = None, variant: str |
     if newest is not None:
         return newest
     if variant is not None and numbers(store, study):
-        raise BadInput(f"study {study!r} has no variant {variant!r}: it has {', '.join(variants(store, study))}")
+        raise BadInput(f"study {study!r} has no variant {variant!r}. Available: {', '.join(variants(store, study))}.")
     raise BadInput(f"study {study!r} has not run in {store}: it holds {', '.join(studies(store)) or 'no study'}")

@@ -42,7 +42,7 @@ def _parts(con: duckdb.DuckDBPyConnection, sae: str) -> tuple[str, str, int]:
     rows = con.execute("SELECT DISTINCT model, sae, seed FROM activations ORDER BY ALL").fetchall()
     found = {f"{model}/{name}/{seed}": (model, name, seed) for model, name, seed in rows}
     if sae not in found:
-        raise BadInput(f"no SAE {sae!r} in this study; it has {', '.join(found)}")
+        raise BadInput(f"No SAE named {sae!r}. Available: {', '.join(found)}.")
     return found[sae]
 
 

@@ -27,6 +27,7 @@ from storage.sources.tables import stamp
 if TYPE_CHECKING:  # polars takes a fifth of a second to import
     import polars as pl
 
+DIGEST = r"^$|^(sha256:[0-9a-fA-F]{64}|md5:[0-9a-fA-F]{32})$"
 SITE = "http://images.cocodataset.org"
 #: digests of the archives at SITE; mirrors of COCO publish them
 DIGESTS = {
@@ -54,8 +55,16 @@ class CocoSection(DownloadsSection):
     subset: str = Field("val2017", pattern=r"^[A-Za-z0-9._-]+$", description="train2017, val2017, ...")
     annotations: str | None = Field(None, description="captions_<subset>.json or a zip with it: a path or a URL")
     images: str | None = Field(None, description="folder or zip of the images: a path or a URL")
-    annotations_digest: str = Field("", pattern=r"^$|^(sha256:[0-9a-fA-F]{64}|md5:[0-9a-fA-F]{32})$")
-    images_digest: str = Field("", pattern=r"^$|^(sha256:[0-9a-fA-F]{64}|md5:[0-9a-fA-F]{32})$")
+    annotations_digest: str = Field(
+        "",
+        pattern=DIGEST,
+        description="sha256:HEX or md5:HEX of the archive of annotations, which a download must have",
+    )
+    images_digest: str = Field(
+        "",
+        pattern=DIGEST,
+        description="sha256:HEX or md5:HEX of the archive of images, which a download must have",
+    )
 
     def place(self) -> dict[str, Any]:
         """The subset, and all paths and URLs that the study names."""

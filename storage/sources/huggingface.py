@@ -67,7 +67,7 @@ class HuggingFaceSection(FilesSection):
     repo: str = Field(description="OWNER/NAME on the hub, or a folder (starting with . or /)")
     revision: str = Field("main", description="branch, tag or commit")
     files: str = Field("**/*.parquet", description="pattern of the files, relative to the dataset")
-    image_column: str = "image"
+    image_column: str = Field("image", description="column of the images")
     caption_column: str = Field("caption", description="a text or a list of texts; a.b is the field b in the column a")
     group_column: str | None = Field(None, description="images of one group stay on one side of the split")
     config: Columns = Field([], description="configs (subsets) of the dataset, one or a list; default: all files")

@@ -58,7 +58,7 @@ def choose(names: Iterable[str], configs: Sequence[str], splits: Sequence[str], 
         missing = [one for one in wanted if one not in held]
         if missing:
             there = ", ".join(map(repr, list(held)[:SHOWN])) or "none"
-            raise BadInput(f"pairs.{key} = {list(wanted)}: {where} has no {missing[0]!r}; there are {there}")
+            raise BadInput(f"pairs.{key} = {list(wanted)}: {where} has no {missing[0]!r}. Available: {there}.")
         if wanted:
             chosen = {name: place for name, place in chosen.items() if _value(place, key) in wanted}
     return list(chosen)

@@ -141,7 +141,10 @@ def test_the_command_prints_the_ledger(pictured: tuple[Path, Path], capsys: pyte
         (["nowhere.png", "9"], "picture nowhere.png: No such file or directory"),
         (["3", "9", "--without", "3,x"], "--without 3,x: 'x' is no concept"),
         (["3", "9", "--without", "16"], "concept 16: tiny/main/0 has the concepts 0 to 15"),
-        (["3", "9", "--sae", "main"], "--sae main: no such SAE in study pictures; it has tiny/main/0, tiny/main/1"),
+        (
+            ["3", "9", "--sae", "main"],
+            "--sae main: no SAE of this name in study pictures. Available: tiny/main/0, tiny/main/1.",
+        ),
         (["3", "9", "--study", "none"], "none"),
     ],
 )

@@ -226,10 +226,10 @@ def test_set_changes_a_value_by_name_or_number(study_file: Path) -> None:
     ("change", "says"),
     [
         ("saes.main", "must be key=value"),
-        ("saes.other.k=1", "there is no 'other'; there are main"),
+        ("saes.other.k=1", "no entry named 'other'. Available: main."),
         ("saes=1", "saes: Input should be a valid array"),
-        ("saes.main.seeds.7=5", r"there is no entry '7'; there are 0 to 1"),
-        ("saes.main.seeds.x=5", r"there is no entry 'x'; there are 0 to 1"),
+        ("saes.main.seeds.7=5", r"no entry '7'. Available: 0 to 1"),
+        ("saes.main.seeds.x=5", r"no entry 'x'. Available: 0 to 1"),
         ("saes.main.seeds.0.y=5", "'0' is a value and has nothing below it"),
         ("saes.main.prefixes.0=5", r"states no prefixes: set it whole"),
         ("saes.main=5", "names a whole entry of a list: set one of its keys"),

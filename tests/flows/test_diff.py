@@ -55,4 +55,4 @@ def test_diff_names_settings_pairs_and_datasets_and_puts_the_figures_side_by_sid
     assert main(["diff", "small", "3", "3", "--store", str(store)]) == 0
     capsys.readouterr()
     assert main(["diff", "small", "1", "3", "--store", str(store)]) == 2
-    assert "has no run 1: it has [3]" in capsys.readouterr().err
+    assert "has no run 1. Available: 3." in capsys.readouterr().err

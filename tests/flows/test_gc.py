@@ -75,7 +75,7 @@ def test_each_variant_keeps_its_newest_complete_run_until_it_is_dropped(
     assert main(["gc", "--store", str(store)]) == 0
     assert "would delete 0 folders" in capsys.readouterr().out
     assert main(["gc", "--store", str(store), "--drop", "small:other"]) == 2
-    assert f"no such variant; there are small:base, {variant}" in capsys.readouterr().err
+    assert f"no such variant. Available: small:base, {variant}." in capsys.readouterr().err
     before = sorted(store.glob("*/*/dataset.json"))
     assert main(["gc", "--store", str(store), "--drop", variant]) == 0
     output = capsys.readouterr().out

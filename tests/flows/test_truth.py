@@ -109,7 +109,7 @@ def test_a_changed_configuration_is_a_variant_with_a_name_and_runs_of_its_own(
     assert variants(store, "small") == ["base", "saes.main.k=4", "wide"]
     assert [l0(store, capsys, "--variant", name)[0] for name in ("base", "saes.main.k=4")] == ["3", "4"]
     assert main(["sql", "select 1", "--store", str(store), "--variant", "none"]) == 2
-    assert "has no variant 'none': it has base, saes.main.k=4, wide" in capsys.readouterr().err
+    assert "has no variant 'none'. Available: base, saes.main.k=4, wide." in capsys.readouterr().err
     # The command `status` with the file shows the configuration that the file holds.
     assert main(["status", str(study), "--store", str(store)]) == 0
     out = capsys.readouterr().out

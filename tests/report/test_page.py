@@ -47,7 +47,7 @@ class ParsedPage(HTMLParser):
         if tag in self.VOID:
             return
         self.open.append(tag)
-        if tag == "figure" or (tag == "div" and dict(attrs).get("class") == "exhibit"):
+        if tag == "figure" or "exhibit" in (dict(attrs).get("class") or "").split():
             self.blocks.append((len(self.open), len(self.statements)))
         if tag == "code" and "details" in self.open:
             self.statements.append("")
@@ -132,7 +132,7 @@ def test_every_figure_and_table_has_sql_that_runs(page: str, con: duckdb.DuckDBP
 
 
 def test_questions_to_paste_run(page: str, con: duckdb.DuckDBPyConnection) -> None:
-    asking = page[page.index("Asking more") :]
+    asking = page[page.index("<h2>Asking more") :]
     statements = re.findall(r"<pre><code>(.*?)</code></pre>", asking, re.S)
     assert len(statements) == 3
     for statement in statements:

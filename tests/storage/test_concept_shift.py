@@ -110,7 +110,7 @@ def test_sets_may_come_from_any_sql() -> None:
             assert found["shifted"][0]
             assert found["shifted"].sum() <= 3
         for words, says in (
-            (("m/s/1", "image", "SELECT 1", "SELECT 1"), "no SAE 'm/s/1' in this study; it has m/s/0"),
+            (("m/s/1", "image", "SELECT 1", "SELECT 1"), "No SAE named 'm/s/1'. Available: m/s/0."),
             (("m/s/0", "audio", "SELECT 1", "SELECT 1"), "modality is 'audio'"),
             (("m/s/0", "image", "FROM images", "SELECT 1"), "set a has the columns BIGINT, VARCHAR"),
             (("m/s/0", "image", "SELECT 'x'", "SELECT 1"), "set a has the columns VARCHAR"),

@@ -84,10 +84,10 @@ def test_configs_and_splits_are_chosen(tmp_path: Path) -> None:
     assert texts(source(repo, splits=["train"]).list()) == ["a/train-0-of-1", "b/train/0000"]
     assert texts(source(repo, config=["default"], splits=["test"]).list()) == ["test"]
     assert texts(source(repo, config=["a", "b"], splits=["test"]).list()) == ["a/test-0-of-1", "b/test/0000"]
-    with pytest.raises(BadInput, match=r"pairs\.config = \['c'\]: .* has no 'c'; there are 'a', 'b', 'default'"):
+    with pytest.raises(BadInput, match=r"pairs\.config = \['c'\]: .* has no 'c'. Available: 'a', 'b', 'default'"):
         source(repo, config=["c"]).list()
     with pytest.raises(
-        BadInput, match=r"pairs\.splits = \['train', 'dev'\]: .* has no 'dev'; there are 'test', 'train'"
+        BadInput, match=r"pairs\.splits = \['train', 'dev'\]: .* has no 'dev'. Available: 'test', 'train'"
     ):
         source(repo, splits=["train", "dev"]).list()
     with pytest.raises(BadInput, match=r"pairs\.splits = \['train'\]"):
@@ -161,7 +161,7 @@ def test_only_files_that_are_read_are_fetched(tmp_path: Path, monkeypatch: pytes
     assert list(one.read([one.list().items[0].locator])) == [png(2)]
     assert asked == [("owner/name", {"repo_type": "dataset", "revision": "main"})]
     assert len(texts(reader().list())) == 5  # also the file at the root
-    with pytest.raises(BadInput, match=r"pairs\.config = \['none'\]: the dataset has no 'none'; there are 'a'"):
+    with pytest.raises(BadInput, match=r"pairs\.config = \['none'\]: the dataset has no 'none'. Available: 'a'"):
         reader(config=["none"]).list()
     with pytest.raises(BadInput, match=r"pairs\.files: 'x/\*' matches no Parquet file in the dataset"):
         reader(files="x/*").list()
