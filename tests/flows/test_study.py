@@ -83,7 +83,7 @@ def test_a_study_with_nothing_to_do_says_so_without_prefect(copy: tuple[Path, Pa
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     code, errors = end(begin(RUN, study, store, environment | {"PREFECT_HOME": str(home)}))
     assert code == 0, errors
-    assert "nothing new: 26 datasets are complete, run 2" in errors
+    assert "nothing new: 28 datasets are complete, run 2" in errors
     assert not home.exists()
     again = last_run(store, "small")
     assert again is not None

@@ -279,7 +279,7 @@ def test_a_mixed_run_of_an_older_version_shows_its_closure_alone(finished: tuple
     run = read_run(store, "small", 1)
     other = run.of("train")[0].dataset.model_copy(update={"path": "saes/f", "digest": "f"})
     mixed = [entry.model_copy(update={"dataset": other}) if entry.kind == "train" else entry for entry in run.entries]
-    of_no_sae = {"scan", "acquire", "ledger", "embed", "checks", "space"}
+    of_no_sae = {"scan", "acquire", "ledger", "embed", "checks", "space", "item_layout"}
     assert {entry.kind for entry in closure(mixed)} == {*of_no_sae, "train"}
     fields = ("study", "number", "config", "started", "seconds", "versions")
     runs = tmp_path / "studies" / "small" / "runs"

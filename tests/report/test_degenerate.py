@@ -74,7 +74,7 @@ def test_everything_is_made_and_says_what_could_not_be_computed(
     rows = Rows(np.empty((0, 16), np.float32), np.empty((0, 16), np.float32), none, none, none, np.empty(0))
     places = {key: np.zeros((width, 2)) for key, width in widths.items()}
     page = tmp_path / "page"
-    write_explorer(tmp_path / "out", con, study, page, places, lambda key: dictionary, lambda model: rows)
+    write_explorer(tmp_path / "out", con, study, page, places, lambda key: dictionary, lambda model: rows, [])
     with zipfile.ZipFile(tmp_path / "out" / SITE) as site:
         assert len(json.loads(site.read("data/manifest.json"))["runs"]) == sum("/main/" in key for key in widths)
 

@@ -184,7 +184,7 @@ def test_headings_descend_one_step_at_a_time_and_ids_are_unique(page: str) -> No
 
 
 def test_self_bridges_are_labelled_as_one_concept(page: str) -> None:
-    assert page.count("<em>the same concept</em>") == 4  # concept 0 is in both lists of both models
+    assert page.count("<em>the same concept</em>") == 2  # concept 0 is in one of the two lists of both models
 
 
 def test_one_seed_says_that_stability_needs_two(catalog: Make, config: Make) -> None:
@@ -402,4 +402,4 @@ def test_a_view_with_a_page_section_is_a_plain_table(
     assert '<p class="note">shares that count up</p>' in section
     assert "FROM &#34;toy&#34; LIMIT 20" in section
     assert page.index("<h2>Asking more</h2>") > start
-    assert page.replace(page[start - len("<section>\n") : page.index("<section>", start)], "") == before
+    assert page.replace(page[start - len("<section>\n") : page.index("<section", start)], "") == before
