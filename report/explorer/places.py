@@ -16,6 +16,7 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 OWN = NEIGHBOURS // 2  # neighbours of an item in its own modality; the rest are of the other modality
 FITTED = 20_000  # most items that UMAP is fitted on: on one core it takes about a minute for these
 ANCHORS = 5  # fitted items from whose places that of another item is interpolated
+EPOCHS = 200  # of the layout's optimisation
 BATCH = 2048  # items placed at a time: their similarities to the fitted items take 160 MB
 TINY = 1e-6  # added to distances, which may be 0
 
@@ -123,9 +124,33 @@ def both_modalities(rows: NDArray, images: int) -> tuple[Ints, NDArray]:
 def _nearest(rows: NDArray, part: Ints, among: slice, count: int) -> tuple[Ints, NDArray]:
     """The `count` nearest items of a range for some items, and their distances, both by distance."""
     distance = np.maximum(1 - np.asarray(rows[part] @ rows[among].T, np.float64), 0)
+    near, far = _lowest(distance, count)
+    return near + among.start, far
+
+
+def _lowest(distance: NDArray, count: int) -> tuple[Ints, NDArray]:
+    """The places of the `count` lowest numbers of each row, and the numbers, in ascending order."""
     near = np.argpartition(distance, count - 1, axis=1)[:, :count]
     near = np.take_along_axis(near, np.argsort(np.take_along_axis(distance, near, 1), axis=1, kind="stable"), 1)
-    return near + among.start, np.take_along_axis(distance, near, 1)
+    return near, np.take_along_axis(distance, near, 1)
+
+
+def nearest_of_all(rows: Any) -> tuple[Ints, NDArray]:
+    """Neighbours [N, NEIGHBOURS] of unit rows [N, d], dense or sparse, and their distances; the item itself is first.
+
+    The distance of two rows without a common entry, such as the codes of items that share no concept, is infinite.
+    """
+    count = rows.shape[0]
+    found, far = np.empty((count, NEIGHBOURS), np.int64), np.empty((count, NEIGHBOURS))
+    similar = _similarities(rows, rows)
+    for start in range(0, count, BATCH):
+        part = np.arange(start, min(start + BATCH, count))
+        distance = np.maximum(1 - np.asarray(similar(part), np.float64), 0)
+        distance[np.arange(len(part)), part] = -1
+        found[part], far[part] = _lowest(distance, NEIGHBOURS)
+    if sparse.issparse(rows):
+        far[far >= 1] = np.inf
+    return found, np.maximum(far, 0)
 
 
 def _umap(rows: Any, images: int = 0) -> NDArray:
@@ -133,9 +158,12 @@ def _umap(rows: Any, images: int = 0) -> NDArray:
     from threadpoolctl import threadpool_limits
 
     fixed: dict[str, Any] = {"n_neighbors": NEIGHBOURS, "min_dist": MIN_DISTANCE, "random_state": SEED, "n_jobs": 1}
+    # Exact neighbours, in place of an approximate search whose sparse form takes longer to compile than to run.
+    both = min(images, rows.shape[0] - images) > NEIGHBOURS
+    fixed["precomputed_knn"] = both_modalities(rows, images) if both else nearest_of_all(rows)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="precomputed_knn")  # without an index, new items cannot be added
-        if min(images, rows.shape[0] - images) > NEIGHBOURS:
-            fixed |= {"precomputed_knn": both_modalities(rows, images), "force_approximation_algorithm": True}
-        places = umap.UMAP(metric="cosine", **fixed).fit_transform(rows)
+        warnings.filterwarnings("ignore", message=".*disconnected")  # items without codes have no neighbours
+        umapped = umap.UMAP(metric="cosine", n_epochs=EPOCHS, force_approximation_algorithm=True, **fixed)
+        places = umapped.fit_transform(rows)
     return np.nan_to_num(np.asarray(places, np.float64))  # an item without neighbours, as without codes, has no place
