@@ -98,8 +98,10 @@ def test_honest_questions_are_answered(canary: Path, asker: Asker, capsys: pytes
     assert contents(canary) == before
 
 
-@pytest.mark.parametrize("path", ["command line", "explorer"])
-def test_the_second_wall_holds_when_the_first_is_switched_off(canary: Path, tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize(("path", "form"), [("command line", ""), ("explorer", "json"), ("explorer", "parquet")])
+def test_the_second_wall_holds_when_the_first_is_switched_off(
+    canary: Path, tmp_path: Path, path: str, form: str
+) -> None:
     shutil.copytree(canary, tmp_path / "store")
     store = tmp_path / "store"
     query = aimed(OVERWRITE, store)
@@ -111,7 +113,7 @@ def test_the_second_wall_holds_when_the_first_is_switched_off(canary: Path, tmp_
 
     def attack(unwalled: bool) -> str:
         program = UNGUARDED.format(asks=asks, command=command, arguments=call, open=unwalled)
-        request = json.dumps({"query": query, "seconds": 10, "rows": 10}) + "\n"
+        request = json.dumps({"query": query, "form": form, "seconds": 10, "rows": 10}) + "\n"
         done = subprocess.run(
             [sys.executable, "-c", program], input=request, capture_output=True, text=True, check=False, env=os.environ
         )
