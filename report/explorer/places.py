@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.linalg import svds
 
 from report.explorer.layout import FEWEST, MIN_DISTANCE, NEIGHBOURS, SEED, in_square, principal
 
@@ -153,6 +154,17 @@ def nearest_of_all(rows: Any) -> tuple[Ints, NDArray]:
     return found, np.maximum(far, 0)
 
 
+def _start(rows: Any) -> NDArray:
+    """Where UMAP begins: the first two principal axes of rows [N, d]. Its own start differs between two processes."""
+    if min(rows.shape) <= 2:
+        axes = principal(rows.toarray() if sparse.issparse(rows) else rows)
+    else:
+        left, length, _ = svds(rows.astype(np.float64), k=2, v0=np.ones(min(rows.shape)))
+        axes = left * length
+        axes -= axes.mean(0)
+    return np.asarray(10 * axes / max(np.abs(axes).max(), TINY), np.float32)
+
+
 def _umap(rows: Any, images: int = 0) -> NDArray:
     import umap
     from threadpoolctl import threadpool_limits
@@ -164,6 +176,8 @@ def _umap(rows: Any, images: int = 0) -> NDArray:
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="precomputed_knn")  # without an index, new items cannot be added
         warnings.filterwarnings("ignore", message=".*disconnected")  # items without codes have no neighbours
-        umapped = umap.UMAP(metric="cosine", n_epochs=EPOCHS, force_approximation_algorithm=True, **fixed)
+        umapped = umap.UMAP(
+            metric="cosine", n_epochs=EPOCHS, init=_start(rows), force_approximation_algorithm=True, **fixed
+        )
         places = umapped.fit_transform(rows)
     return np.nan_to_num(np.asarray(places, np.float64))  # an item without neighbours, as without codes, has no place
