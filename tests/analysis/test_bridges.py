@@ -52,9 +52,11 @@ def test_figures_of_several_orders_are_those_of_permuted_dictionaries(kept, monk
     z_I, z_T, owner, D = case(6)
     pairs = pairs_of(z_I, z_T, owner)
     orders = [None, *(np.random.default_rng(seed).permutation(6) for seed in range(4))]
-    found = figures(pairs, Similarity(D), orders, CLASS_LIST, 2)
+    all_rows = bridges_of(pairs, D, CLASS_LIST, 1).rows
+    least = int(all_rows["pairs"][all_rows["bridge"].argmax()])  # the strongest bridge just has enough pairs
+    found = figures(pairs, Similarity(D), orders, CLASS_LIST, least)
     for one, order in zip(found, orders, strict=True):
-        bridges = bridges_of(pairs, D if order is None else D[order], CLASS_LIST, 2)
+        bridges = bridges_of(pairs, D if order is None else D[order], CLASS_LIST, least)
         rows = bridges.rows
         positive = sum(row["positive"] for row in bridges.totals if row["kind"] == "covariance")
         assert one["covariance_positive"] == pytest.approx(positive, abs=1e-12)
