@@ -9,7 +9,7 @@
 --          a concept with itself), <kind>_opposite_share (bridges between unimodal concepts of opposite modality),
 --          <kind>_top_<n>_share (the n highest stored bridges, n = 10, 100, 1000); top_bridge, top_covariance_bridge,
 --          top_correlation_bridge (the highest stored raw, covariance and correlation bridge).
--- Definition: docs/definitions.md, "Figures of bridges", "Nulls of bridges". Sums include all pairs of concepts. The
+-- Definition: docs/definitions.md, "Results of bridges", "Nulls of bridges". Sums include all pairs of concepts. The
 --          highest bridges are taken from the stored bridges. A bridge is stored if its two concepts fire together on
 --          at least min_pairs pairs.
 CREATE MACRO bridge_figures(m, s) AS TABLE
