@@ -68,10 +68,10 @@ def _step(place: Place, parts: list[str], last: str, change: str) -> tuple[Place
     else:
         following = rest[0] if rest else last
         if part not in place and following.isdecimal():
-            raise BadInput(f"--set {change}: the study file states no {part}: set it whole, as in {part}=[...]")
+            raise BadInput(f"--set {change}: the study file has no {part}: set the whole value, as in {part}=[...]")
         step = place.setdefault(part, {})
     if not isinstance(step, (dict, list)):
-        raise BadInput(f"--set {change}: {part!r} is a value and has nothing below it")
+        raise BadInput(f"--set {change}: {part!r} is a value and has no keys of its own")
     return step, rest
 
 

@@ -113,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
     cli_show.add(commands, [common, chosen], STUDY)
     _add_gc(commands, common)
 
-    diff = commands.add_parser("diff", parents=[common], help="compare two runs: settings, datasets, figures")
+    diff = commands.add_parser("diff", parents=[common], help="compare two runs: settings, datasets, results")
     diff.add_argument("study", metavar="STUDY", help=STUDY)
     diff.add_argument("a", nargs="?", metavar="A", help="number of a run, or a variant (default: the newest but one)")
     diff.add_argument("b", nargs="?", metavar="B", help="number of a run, or a variant (default: the newest)")
@@ -173,7 +173,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     print(f"study {study.name}, store {store}", file=sys.stderr)
     from tasks.progress import Ticking
 
-    with contextlib.closing(Ticking("looking at models and source, starting Prefect")) as waiting:
+    with contextlib.closing(Ticking("checking the models and the source, and starting Prefect")) as waiting:
         from flows.narrow import Narrow
         from flows.study import run_study
 

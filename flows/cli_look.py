@@ -31,7 +31,9 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     plan.add_argument("--set", action="append", metavar="KEY=VALUE", help="as in run")
     plan.set_defaults(command=plan_command)
 
-    lineage = commands.add_parser("lineage", parents=[common], help="what a dataset was made from, and what uses it")
+    lineage = commands.add_parser(
+        "lineage", parents=[common], help="what a dataset was made from, and what was made from it"
+    )
     lineage.add_argument("dataset", metavar="RECIPE|FILE", help="a recipe, its first digits, or a path in the store")
     lineage.add_argument("--json", action="store_true", help="print JSON")
     lineage.set_defaults(command=lineage_command)

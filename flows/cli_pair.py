@@ -22,7 +22,11 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     pair.add_argument("caption", metavar="CAPTION", help="a pair_id of the study, or a text")
     pair.add_argument("--study", metavar="NAME", help="default: the store's only study")
     pair.add_argument("--sae", metavar="MODEL/SAE/SEED", help="default: the first of the study")
-    pair.add_argument("--without", metavar="I,J,...", help="concepts to leave out, beside random ones of equal energy")
+    pair.add_argument(
+        "--without",
+        metavar="I,J,...",
+        help="concepts to leave out; random ones of equal energy are left out for comparison",
+    )
     pair.add_argument("--top", type=int, default=20, metavar="N", help="pairs of concepts to print (default: 20)")
     pair.add_argument("--json", action="store_true", help="print JSON, with all pairs of concepts")
     pair.set_defaults(command=pair_command)
@@ -91,7 +95,7 @@ def told(answer: dict[str, Any], top: int) -> Iterator[str]:
     gallery = answer["gallery"]
     yield (
         f"ranks among {gallery['images']:,} held-out images and their {gallery['captions']:,} captions; cosines within "
-        f"{gallery['tie']:g} are equal, and count against the pair"
+        f"{gallery['tie']:g} count as equal, and against the pair"
     )
     yield from _what_if(answer["before"], answer["what_if"])
 

@@ -24,7 +24,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     sql = commands.add_parser("sql", parents=parents, help="query the catalog; without a query, open a prompt")
     sql.add_argument("query", nargs="?")
     sql.add_argument("--study", metavar="NAME", help="default: the store's only study")
-    sql.add_argument("--format", choices=FORMATS, default="table", help="how the answer is written (default: table)")
+    sql.add_argument("--format", choices=FORMATS, default="table", help="format of the answer (default: table)")
     sql.set_defaults(command=sql_command)
 
 

@@ -205,7 +205,7 @@ class Analyze(Section):
     """Which pairs the statistics count, and which bridges are stored."""
 
     split: Literal["heldout", "train", "all"] = Field(
-        "heldout", description="items that statistics count: held-out ones, those of the training, or all"
+        "heldout", description="items that statistics count: held-out items, training items, or all"
     )
     min_pairs: int = Field(10, ge=1, description="bridges whose concepts fire together on fewer pairs are not stored")
     independent: Name | None = Field(
@@ -279,18 +279,19 @@ class Study(Section):
     diets: Diets = Field(Diets(), description="also train each setting on other data")
     sensitivity: list[Varied] = Field(
         [],
-        description=f"of {', '.join(FACTORS)}: keys of which each SAE setting is also trained with other values, one "
-        "at a time: every init, a third and three times the learning rate, half and twice k, half and twice the width",
+        description=f"keys out of {', '.join(FACTORS)}: each SAE setting is also trained with other values of these "
+        "keys, one key at a time: every init, a third and three times the learning rate, half and twice k, half and "
+        "twice the width",
     )
     nulls: list[NullName] = Field(
         [],
-        description=f"of {', '.join(FROZEN)}: each SAE setting is also trained with this part frozen, as NAME-KIND, so "
-        "that its figures can be compared with those of an SAE that did not learn it",
+        description=f"parts out of {', '.join(FROZEN)}: each SAE setting is also trained with each part frozen, as "
+        "NAME-KIND, so that its results can be compared with those of an SAE that did not learn the part",
     )
     null_starts: list[Start] = Field(
         ["data"],
         min_length=1,
-        description="where the atoms of `nulls` start: data, as the setting's own, or random, as NAME-KIND-random",
+        description="start of the atoms of `nulls`: data (like those of the setting) or random (as NAME-KIND-random)",
     )
     consensus: bool = Field(
         False,
@@ -316,8 +317,8 @@ class Study(Section):
                 raise ValueError(f"{kind} names one thing twice: {names}")
         if self.analyze.independent not in (None, *models):
             raise ValueError(
-                f"analyze: independent is {self.analyze.independent}, which is no model of the study: "
-                f"{', '.join(models)}"
+                f"analyze: independent is {self.analyze.independent}: the study has no such model. Available: "
+                f"{', '.join(models)}."
             )
         for model in self.models:
             if model.parsed_spec.is_vectors != (self.pairs.source == "embeddings"):

@@ -100,7 +100,7 @@ def _acquire(study: StudyFile, force: bool = False, set: Changes = []) -> None: 
     landed = store / "studies" / done.study / LANDED.format(variant=done.variant)
     with locked(landed):  # if two runs see the same change, only the first sends the event
         if now in (_announced(landed), _of_the_last_whole_run(store, done)):
-            log.info("no new pairs: the manifest is %s as before", now)
+            log.info("no new pairs: the manifest is still %s", now)
             return
         log.info("pairs landed: the manifest is %s now", now)
         announce(done.study, {"digest": now, "study": study, "set": set})
@@ -131,7 +131,7 @@ def announce(study: str, payload: dict[str, Any]) -> None:
     )
     EventsWorker.instance().wait_until_empty()
     if event is None:
-        log.warning("Prefect sends no events with these settings: nothing is told that pairs landed")
+        log.warning("Prefect sends no events with these settings: no deployment learns that pairs landed")
         return
     wanted, end = EventFilter(id=EventIDFilter(id=[event.id])), time.monotonic() + TAKEN_WITHIN
     with SyncClientContext.get_or_create() as found:

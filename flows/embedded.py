@@ -1,4 +1,4 @@
-"""The process of Prefect's own server, for a study that is run without `PREFECT_API_URL`.
+"""The process of Prefect's embedded server, for a study that is run without `PREFECT_API_URL`.
 
 `flows.server` starts this process and holds its standard input open. The input ends when the study has ended or was
 killed; then this process ends too. It writes one JSON object per line to standard output: `note`, then `url` or
@@ -30,7 +30,7 @@ OTHER_FOLDER = "set the variable PREFECT_HOME to another folder"
 
 
 class Unusable(Exception):
-    """Prefect's own server cannot run in these surroundings. `exit_code` is 2 when the user must change something."""
+    """Prefect's embedded server cannot run here. `exit_code` is 2 when the user must change something."""
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
@@ -58,7 +58,7 @@ def main() -> None:
     except Unusable as error:
         tell(answers, error=str(error), exit_code=error.exit_code)
     except Exception as error:
-        tell(answers, error=f"Prefect's own server does not start: {type(error).__name__}: {error}", exit_code=1)
+        tell(answers, error=f"Prefect's embedded server does not start: {type(error).__name__}: {error}", exit_code=1)
         raise
 
 

@@ -15,7 +15,7 @@ SYSTEM = {
     errno.EFBIG: ("a file may not grow any more (a limit of this process, or of its disk)", "raise it (ulimit -f)"),
     errno.EROFS: ("the file system is read-only", "mount it for writing"),
     errno.EACCES: ("this user may not read or write it", "change its permissions"),
-    errno.EPERM: ("this user may not do that", "change its permissions, or its owner"),
+    errno.EPERM: ("this user has no permission for this", "change its permissions, or its owner"),
     errno.EMFILE: ("this process has too many open files", "raise the limit (ulimit -n)"),
     errno.ENFILE: ("this machine has too many open files", "end other programs, or raise the limit (fs.file-max)"),
 }
@@ -26,7 +26,10 @@ ERROR = re.compile(r"\[Errno (\d+)\][^:\n]*(?:: ['\"]([^'\"\n]+)['\"])?")  # an 
 #: (part of an error's text, sentence to print), for errors of the Prefect server
 SERVER = (
     ("database is locked", "Prefect's database is locked by another process: wait for it, or use another server"),
-    ("Failed to reach API", "{server} does not answer: start it (make server), or unset PREFECT_API_URL to go without"),
+    (
+        "Failed to reach API",
+        "{server} does not answer: start it (make server), or unset PREFECT_API_URL to run without a server",
+    ),
     ("All connection attempts failed", "{server} does not answer any more: start it again (make server)"),
 )
 

@@ -47,7 +47,7 @@ def foresight(study: Study, store: Path, last: Run | None, *, anew: bool) -> For
     remote = pairs.remote()
     if last is not None and last.of("scan") and (remote or not anew):
         shards = [_scanned(store, entry.shard or 0, entry.dataset) for entry in last.of("scan")]
-        how = f"the source counts as run {last.number} found it"
+        how = f"the size of the source is taken from run {last.number} found it"
         return Foresight(_with_bytes(shards, PICTURE_BYTES), 0, how)
     if remote is None:
         source = open_source(source_of(pairs), store)
@@ -56,11 +56,11 @@ def foresight(study: Study, store: Path, last: Run | None, *, anew: bool) -> For
     size = pairs.known_size()
     if size is None:
         raise BadInput(
-            f"pairs: a listing of the source downloads it from {remote}: bridgescope run STUDY.toml --only acquire "
-            "lists and acquires it; then its size is known"
+            f"pairs: the source can be listed only by downloading it from {remote}: run bridgescope run STUDY.toml "
+            "--only acquire first; its size is then known"
         )
     taken = min(size.images, getattr(pairs, "limit", None) or size.images)
-    return Foresight(_cut(size, taken, pairs.shard_size), size.downloads, "the source counts with its published size")
+    return Foresight(_cut(size, taken, pairs.shard_size), size.downloads, "the size of the source is the published one")
 
 
 def _scanned(store: Path, number: int, listing: Dataset) -> Foreseen:

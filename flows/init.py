@@ -22,7 +22,7 @@ from storage.sources.registry import SECTIONS
 from tasks.settings import budget
 from tasks.specs import Spec
 
-FEW_HELDOUT = 200  # with fewer images held out, every figure is coarse
+FEW_HELDOUT = 200  # with fewer images held out, every result is coarse
 
 
 class Written(NamedTuple):
@@ -104,7 +104,7 @@ def _seen(found: Found, listing: Listing, images: int, captions: int, own: Setti
     """Sentences that tell the user what was found in the data."""
     lines = [
         f"Recognised by {found.why}.",
-        f"{images:,} images with {captions:,} captions, {captions / images:.1f} an image.",
+        f"{images:,} images with {captions:,} captions, {captions / images:.1f} per image.",
     ]
     if found.vectors:
         lines.append(f"The vectors have {found.vectors.dim} dimensions.")
@@ -112,8 +112,8 @@ def _seen(found: Found, listing: Listing, images: int, captions: int, own: Setti
     lines += [f"Left out: {count:,} items, {cause}." for cause, count in causes.most_common(3)]
     if images - own.images < FEW_HELDOUT:
         lines += [
-            f"Little data: only about {images - own.images:,} images are held out, so every figure is coarse.",
-            "Compare each with its chance level; 1,000 images and more give steadier ones.",
+            f"Little data: only about {images - own.images:,} images are held out, so every result is coarse.",
+            "Compare each with its chance level; 1,000 images and more give more reliable results.",
         ]
     return lines
 
@@ -149,7 +149,7 @@ name = {_toml(study)}
 
 [pairs]
 {keys}
-heldout = {own.heldout}           # share of the images that no SAE is trained on; every figure is measured on them
+heldout = {own.heldout}           # share of the images that no SAE is trained on; every result is measured on them
 shard_size = {own.shard_size}       # images per shard, the unit in which work is resumed
 
 {why_model}

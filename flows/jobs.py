@@ -56,7 +56,7 @@ class Job(NamedTuple):
         if self.problem is not None:
             raise self.problem
         if self.inputs is None:
-            raise BadInput(f"{self.key}: what it is made from is missing: run the stages before it")
+            raise BadInput(f"{self.key}: its inputs are missing: run the earlier stages first")
         return self.inputs
 
     def lookup(self, store: Path) -> Dataset | None:

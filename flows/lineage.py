@@ -119,7 +119,9 @@ def _find(store: Path, wanted: str, nodes: dict[str, Node], runs: list[Run]) -> 
         if len(fitting) == 1:
             return fitting[0]
         if fitting:
-            raise BadInput(f"{wanted}: {len(fitting)} datasets begin so: {', '.join(fitting[:5])}; give more digits")
+            raise BadInput(
+                f"{wanted}: {len(fitting)} recipes begin with it: {', '.join(fitting[:5])}; give more digits"
+            )
     for place in (store / wanted, Path(wanted)):
         if place.exists():
             return _of_file(store, place.resolve(), wanted, nodes, runs)

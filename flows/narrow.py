@@ -37,7 +37,8 @@ class Narrow(NamedTuple):
             wanted = getattr(self, option)
             if wanted is not None and wanted not in names:
                 raise BadInput(
-                    f"--{option} {wanted}: the study {study.name!r} has {option} {', '.join(map(str, names))}"
+                    f"--{option} {wanted}: no such {option} in study {study.name}. "
+                    f"Available: {', '.join(map(str, names))}."
                 )
 
 

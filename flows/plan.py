@@ -88,7 +88,7 @@ def plan(
     if only is not None and only not in STAGES:
         raise BadInput(f"--only {only}: no such stage; stages are {', '.join(STAGES)}")
     if narrow != WHOLE and only is None:
-        raise BadInput("--model, --sae and --seed go with --only STAGE")
+        raise BadInput("--model, --sae and --seed are allowed only with --only STAGE")
     narrow.check(study)
     last = runs_of(study, store)[1]
     seen = foresight(study, store, last, anew=anew)

@@ -1,4 +1,4 @@
-"""Prefect's own server, which runs as long as this process, and Prefect's settings for a study.
+"""Prefect's embedded server, which runs as long as this process, and Prefect's settings for a study.
 
 Prefect itself is imported when a study is run, not before.
 """
@@ -41,7 +41,7 @@ log = logging.getLogger("bridgescope")
 
 
 class ServerFailed(RuntimeError):
-    """Prefect's own server cannot run. `exit_code` is 2 when the user must change something, else 1."""
+    """Prefect's embedded server cannot run. `exit_code` is 2 when the user must change something, else 1."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ class ServerFailed(RuntimeError):
 
 
 class Server:
-    """Prefect's own server in a session of its own, so that Ctrl-C in a terminal does not reach it.
+    """Prefect's embedded server in a session of its own, so that Ctrl-C in a terminal does not reach it.
 
     The server ends when its standard input ends: when `stop` closes it, or when this process ends for any reason.
     """
@@ -98,7 +98,7 @@ class Server:
         while not line.endswith(b"\n"):
             if not select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
                 self.stop()
-                raise ServerFailed(f"Prefect's own server does not answer after {START_SECONDS:.0f} s")
+                raise ServerFailed(f"Prefect's embedded server does not answer after {START_SECONDS:.0f} s")
             part = os.read(self.process.stdout.fileno(), 1)
             if not part:
                 raise self._failed_as_it_started()
@@ -113,7 +113,7 @@ class Server:
                 "PREFECT_HOME to another folder",
                 2,
             )
-        return ServerFailed(f"Prefect's own server ended as it started: {words}")
+        return ServerFailed(f"Prefect's embedded server ended as it started: {words}")
 
     def _last_words(self) -> str:
         """The last error that the process printed. If it printed none, its exit code."""
@@ -146,7 +146,7 @@ _server: Server | None = None  # studies that this process runs one after anothe
 
 
 def begin() -> None:
-    """Start Prefect's own server in the background, unless it runs already or another server is named.
+    """Start Prefect's embedded server in the background, unless it runs already or another server is named.
 
     Call this as soon as it is known that a study has work: the start takes seconds, and the caller need not wait.
     """
@@ -161,13 +161,13 @@ def begin() -> None:
 
 
 def kill() -> None:
-    """End Prefect's own server at once, if there is one."""
+    """End Prefect's embedded server at once, if there is one."""
     if _server is not None:
         _server.kill()
 
 
 def own_url() -> str | None:
-    """Address of Prefect's own server, or None while a study uses another server or none."""
+    """Address of Prefect's embedded server, or None while a study uses another server or none."""
     return _server.url if _server is not None and _server.alive else None
 
 
@@ -205,7 +205,7 @@ def _settings_in_use() -> dict[str, str]:
 def prefect_ready() -> Iterator[None]:
     """Wait for Prefect's server, and set Prefect up for a study: no telemetry, no heartbeat, no log lines.
 
-    A flow of `flows.deployed` keeps its log lines. Raises ServerFailed when Prefect's own server does not start.
+    A flow of `flows.deployed` keeps its log lines. Raises ServerFailed when Prefect's embedded server does not start.
     """
     begin()
     from prefect.settings import (

@@ -94,7 +94,7 @@ class _Arrivals:
             sys.__unraisablehook__(found)
 
     def end_now(self) -> None:
-        """End this process, its child processes and Prefect's own server at once. Finished datasets are kept."""
+        """End this process, its child processes and Prefect's embedded server at once. Finished datasets are kept."""
         with self.one:
             print(INTERRUPTED, file=sys.stderr, flush=True)
             sys.stdout.flush()

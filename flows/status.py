@@ -62,7 +62,7 @@ def _unfinished(job: Job, known: Entry | None, store: Path) -> Status:
     if known is None:
         return Status(job.key, "missing", "never made" if job.inputs is not None else "waits for the stages before it")
     if job.inputs is None:
-        return Status(job.key, "stale", "what it is made from is missing or stale")
+        return Status(job.key, "stale", "its inputs are missing or stale")
     at = job.stage.address(**job.inputs)
     if at.path == known.dataset.path:
         return Status(job.key, "missing", f"{at.path} is gone or has lost a file")

@@ -102,7 +102,7 @@ def run_study(
     if only is None:
         for option, value in (("upstream", upstream), *narrow._asdict().items()):
             if value is not None:
-                raise BadInput(f"--{option} {value}: goes with --only STAGE")
+                raise BadInput(f"--{option} {value}: is allowed only with --only STAGE")
     narrow.check(study)
     if not os.access(store, os.W_OK):
         raise BadInput(f"the store {store} is not writable")

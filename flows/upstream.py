@@ -28,7 +28,7 @@ def upstream_of(
         return state
     if last is None or not last.of("scan"):
         raise BadInput(
-            f"--only {only}: the study {study.name!r} has no pairs yet: run it with --only acquire, or whole"
+            f"--only {only}: the study {study.name!r} has no pairs yet: run --only acquire first, or the whole study"
         )
     state.add(*last.of("scan"))
     given = Given(study, state, last, store)

@@ -157,7 +157,7 @@ def whole_bias(sae: SAE, modality: str | None) -> Tensor:
     if not sae.config.centring:
         return sae.bias
     if modality not in MEANS:
-        raise ValueError('this SAE centres each modality apart: export it for "image" or for "text"')
+        raise ValueError('this SAE centres each modality separately: export it for "image" or for "text"')
     mean: Tensor = getattr(sae, MEANS[modality])
     return sae.bias + mean
 

@@ -24,8 +24,8 @@ CARD = "README.md"
 MANY = "saes"  # folder that holds the SAEs if a repository has several
 HEAD = ("---", "library_name: bridgescope", "tags:", "- sparse-autoencoder", "- vision-language", "---")
 FIGURES = {  # columns of the view `saes` -> their names on the card
-    "r2": "R2, both modalities (credits the gap between them)", "r2_image": "R2, images", "r2_text": "R2, captions",
-    "cosine": "mean cosine to the reconstruction", "l0_image": "codes per image", "l0_text": "codes per caption",
+    "r2": "R2, both modalities (counts the gap between them too)", "r2_image": "R2, images", "r2_text": "R2, captions",
+    "cosine": "mean cosine with the reconstruction", "l0_image": "codes per image", "l0_text": "codes per caption",
     "dead_fraction": "concepts that fire on no training row",
 }  # fmt: skip
 Target = str | os.PathLike[str]
@@ -79,7 +79,7 @@ def release(target: Target, *, private: bool = True) -> Iterator[Release]:
             draft.where = _upload(draft.folder, str(target), private)
         return
     if not _replaceable(folder):
-        raise NotOurs(f"{folder} is there and was not published by bridgescope: name a new folder, or an empty one")
+        raise NotOurs(f"{folder} exists and was not published by bridgescope: name a new folder, or an empty one")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial, aside = (folder.with_name(f"{folder.name}.{end}") for end in ("partial", "old"))
     for leftover in (partial, aside):
@@ -139,8 +139,8 @@ def _place(folder: Path, source: str, sae: str | None) -> str:
     if sae is None and len(names) == 1:
         sae = names[0]
     if sae not in names:
-        which = "say which SAE" if sae is None else f"there is no SAE {sae!r}"
-        raise SAEFormatError(f"{source}: {which}: it has {', '.join(names) or 'none'}")
+        problem = "it holds several SAEs: name one" if sae is None else f"no SAE named {sae!r}"
+        raise SAEFormatError(f"{source}: {problem}. Available: {', '.join(names) or 'none'}.")
     return f"{MANY}/{sae}"
 
 
@@ -160,7 +160,7 @@ def model_card(sae: SAE, figures: Mapping[str, Any], load: str = "") -> str:
         + ("L2-normalised before they are encoded." if config.preprocessing == "l2" else "encoded as they are.")
         + _rescaling(config) + _joined(config), "",
         f"## Measured on the split `{figures.get('split', '-')}`", "",
-        *(["| figure | value |", "|---|---|", *measured] if measured else ["Nothing was measured."]), "",
+        *(["| result | value |", "|---|---|", *measured] if measured else ["Nothing was measured."]), "",
         *_stability(figures),
         "## Settings", "", "| setting | value |", "|---|---|",
         *(f"| {name} | {value} |" for name, value in trained.items()), "",

@@ -84,7 +84,7 @@ def kind_of(path: str | Path) -> str:
         return "overcomplete"
     kinds = [row.name for row in FORMATS.values() if _has(path, row.files)]
     if len(kinds) > 1:
-        raise SAEFormatError(f"{path}: holds the files of {' and of '.join(kinds)}: leave those of one of them")
+        raise SAEFormatError(f"{path}: holds the files of {' and of '.join(kinds)}: keep only the files of one of them")
     kinds = kinds or [row.name for row in FORMATS.values() if _has(path, (row.mark,))]
     if kinds:
         return kinds[0]
@@ -140,5 +140,7 @@ def load_checkpoint(
     """
     loaded = read_checkpoint(path, architecture=architecture, k=k, rows=rows)
     if loaded.config.dim != dim:
-        raise SAEFormatError(f"{path}: takes rows of {loaded.config.dim} dimensions, the model's have {dim}")
+        raise SAEFormatError(
+            f"{path}: the SAE takes rows of {loaded.config.dim} dimensions, and the model's rows have {dim}"
+        )
     return loaded

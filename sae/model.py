@@ -85,7 +85,7 @@ class SAE:
     mean_image, mean_text: [d], both or neither: subtracted from rows of that modality first (per-modality centring).
     The inference rule keeps pre-activations above the threshold; topk has no threshold and selects as in training. An
     SAE with encoder = "pursuit" in its config, and every mp, finds codes by non-negative matching pursuit with its
-    dictionary instead, k steps a row, after the bias is subtracted.
+    dictionary instead, k steps per row, after the bias is subtracted.
     Raises SAEFormatError where a shape, a norm or a value differs from this.
     """
 
@@ -105,7 +105,7 @@ class SAE:
         tensors |= {name: mean for name, mean in means.items() if mean is not None}
         _check_tensors(tensors, config, "SAE")
         if config.encoder == "pursuit" and not 1 <= config.k <= config.width:
-            raise SAEFormatError(f"k is {config.k}; pursuit takes k steps a row, 1 to the width, {config.width}")
+            raise SAEFormatError(f"k is {config.k}; pursuit takes k steps per row, 1 to the width, {config.width}")
         self.encoder = encoder.detach()
         self.encoder_bias = encoder_bias.detach()
         self.dictionary = dictionary.detach()
@@ -205,7 +205,7 @@ class SAE:
         if not self.config.centring:
             return None
         if modality is None:
-            raise ValueError('this SAE centres each modality apart: say which one, "image" or "text"')
+            raise ValueError('this SAE centres each modality separately: name one, "image" or "text"')
         mean_D: Tensor = getattr(self, MEANS[modality])
         return mean_D
 

@@ -127,7 +127,7 @@ class Settings(OwnParameters):
     encoder: Literal["own", "pursuit"] = Field(
         "own",
         description="how the trained SAE encodes rows: with its own encoder, or by non-negative matching pursuit with "
-        "its dictionary, k steps a row; training is the same",
+        "its dictionary, k steps per row; training is the same",
     )
     calibration_share: float = Field(
         0.1,

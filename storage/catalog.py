@@ -221,7 +221,7 @@ def refresh_catalog_file(store: Path, run: Run) -> None:
         try:
             write_catalog_file(store, run)
         except BadInput as error:
-            log.warning("%s is not written anew: %s", root.with_suffix(".duckdb"), error)
+            log.warning("%s is not written again: %s", root.with_suffix(".duckdb"), error)
 
 
 def _place(store: Path, run: Run) -> str:

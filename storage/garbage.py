@@ -77,7 +77,7 @@ def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False, drop:
     if drop is not None and drop.variant not in variants(store, drop.study):
         raise BadInput(f"--drop {drop}: no such variant. Available: {', '.join(_variants(store)) or 'none'}.")
     if drop is not None and any(lease.live and lease.study == drop.study for lease in begun):
-        raise BadInput(f"--drop {drop}: the study {drop.study!r} is being run: wait until it has ended")
+        raise BadInput(f"--drop {drop}: the study {drop.study!r} is running: wait until it has ended")
     for study in studies(store):
         runs = [read_run(store, study, number) for number in numbers(store, study)]
         is_running = any(lease.study == study for lease in begun)

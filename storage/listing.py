@@ -153,7 +153,7 @@ def read_shards(manifest: Path) -> list[Dataset]:
         problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
         raise Damaged(
             f"{manifest} is damaged: {problem}. It holds the ids of the source's items: restore it, or delete it, and "
-            "the next run numbers the items anew"
+            "the next run numbers the items again"
         ) from error
 
 

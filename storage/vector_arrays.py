@@ -107,8 +107,8 @@ def read_npz(file: Path, *modalities: str) -> list[Array]:
                 chosen = [archive.files]
             if any(len(names) != 1 for names in chosen) or len(archive.files) != len(modalities):
                 raise BadInput(
-                    f"{file}: holds the arrays {', '.join(archive.files) or '(none)'}: needed is one array for each of "
-                    f"{', '.join(modalities)}, and no other; names and captions belong into metadata.parquet"
+                    f"{file}: holds the arrays {', '.join(archive.files) or '(none)'}: it must hold one array for "
+                    f"each of {', '.join(modalities)}, and no other; names and captions belong into metadata.parquet"
                 )
             return [archive[names[0]] for names in chosen]
     except BadInput:  # which is a ValueError

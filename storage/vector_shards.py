@@ -113,8 +113,9 @@ class Folder:
         missing = [key for key in keys if key not in self.row_of]
         if len(missing) == len(keys) > 0:
             raise BadInput(
-                f"embeddings:{self.path}: names its images otherwise than pairs.path: it has {self.vectors.keys[0]!r}, "
-                f"the pairs have {missing[0]!r}: a metadata.parquet with the column `key` must give the same names"
+                f"embeddings:{self.path}: names its images differently from pairs.path: it has "
+                f"{self.vectors.keys[0]!r}, the pairs have {missing[0]!r}: a "
+                f"metadata.parquet with the column `key` must give the same names"
             )
         if missing:
             raise BadInput(

@@ -65,7 +65,7 @@ def forbid_writing() -> str:
             return name
         except OSError:
             logging.getLogger("bridgescope").debug("%s is not available", name, exc_info=True)
-    logging.getLogger("bridgescope").warning("this system cannot forbid writing: SQL is held by its guard alone")
+    logging.getLogger("bridgescope").warning("this system cannot forbid writing: only the guard restricts SQL")
     return "none"
 
 

@@ -62,9 +62,9 @@ def import_sae(
 
     The SAE must have the dimension of the model's rows. If its files hold no threshold, a threshold is calibrated on
     the training rows. The table of its training curve is empty. With encoder "pursuit" the SAE encodes by matching
-    pursuit with its dictionary, k steps a row (the files' k, where k is None). Raises SAEFormatError before the dataset
-    is complete if a part of the files is not known, or if the SAE that was written differs from the SAE that was read.
-    Raises BadInput if the files are no longer those of the fingerprint.
+    pursuit with its dictionary, k steps per row (the files' k, where k is None). Raises SAEFormatError before the
+    dataset is complete if a part of the files is not known, or if the SAE that was written differs from the SAE that
+    was read. Raises BadInput if the files are no longer those of the fingerprint.
     """
     import polars as pl
 

@@ -30,4 +30,4 @@ def check_weights(spec: Spec) -> None:
             with safe_open(path, "numpy") as opened:
                 opened.keys()
         except (SafetensorError, OSError) as error:
-            raise BadInput(f"{path}: not a whole file of weights: {error}") from error
+            raise BadInput(f"{path}: not a complete file of weights: {error}") from error

@@ -61,7 +61,7 @@ class Room:
         with self._lock:
             if size <= self.rows:  # otherwise another worker has already halved it
                 self.rows = size // 2
-                log.warning("%s: out of memory with %d rows a batch: going on with %d", device, size, self.rows)
+                log.warning("%s: out of memory with %d rows per batch: continuing with %d", device, size, self.rows)
         if device.startswith("cuda"):
             torch.cuda.empty_cache()  # so that the smaller batch gets contiguous memory
 

@@ -106,8 +106,8 @@ def weight_files(folder: Path, layout: Layout) -> list[Path]:
     if not others:
         raise CheckpointError(f"the folder holds no weights ({', '.join(WEIGHT_SUFFIXES)})")
     raise CheckpointError(
-        f"which weights are meant? The folder holds {', '.join(path.name for path in others)}: "
-        f"name {'them' if layout is TRANSFORMERS else 'one'} {layout.weights[0]}"
+        f"it is unclear which weights are meant: the folder holds {', '.join(path.name for path in others)}: "
+        f"rename {'them' if layout is TRANSFORMERS else 'the wanted file'} to {layout.weights[0]}"
     )
 
 

@@ -63,7 +63,7 @@ def snapshot(spec: Spec, commit: str) -> Path:
         if missing:
             raise refused(str(spec), error, repository, missing if folder.is_dir() else None) from error
         if _answer(error, repository):
-            log.warning("model %s: %s. The cache holds it whole and is used", spec, _answer(error, repository))
+            log.warning("model %s: %s. The cache holds the whole model and is used", spec, _answer(error, repository))
         return folder
     _check_layout(spec, names)
     return _fetched(str(spec), repository, commit, files_of(names, layout))
@@ -100,7 +100,7 @@ def refused(model: str, error: BaseException, repository: str = "", missing: str
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return SpecError(
         f"model {model}: {offline}, and {place}. Run once with a network, or let HF_HOME name a folder that holds it; "
-        f"HF_HUB_OFFLINE=1 keeps to the cache. ({reason})"
+        f"with HF_HUB_OFFLINE=1 only the cache is used. ({reason})"
     )
 
 
@@ -116,9 +116,10 @@ def _answer(error: BaseException, repository: str) -> str | None:
         who = "the account of the token has no access to it" if get_token() else "no token is set (HF_TOKEN)"
         if isinstance(link, GatedRepoError):
             page = f"{constants.ENDPOINT}/{repository}".rstrip("/")
-            return f"it is gated, and {who}: accept its conditions at {page}, then set HF_TOKEN to that account's token"
+            accept = f"accept its conditions at {page}, then set HF_TOKEN to that account's token"
+            return f"the model is gated, and {who}: {accept}"
         if isinstance(link, RevisionNotFoundError):
-            return "the hub has no such revision of it"
+            return "the hub has no such revision of the model"
         if isinstance(link, RepositoryNotFoundError):
             return f"the hub has no such model, or it is private and {who}"
         if status == 401:

@@ -69,7 +69,7 @@ def cast_checked(
     if lowest < least:
         raise SpecError(
             f'model {name}: with dtype = "{dtype}" an embedding of the first {CHECKED} items has cosine {lowest:.5f} '
-            f"to itself in float32; at least {least} is needed: {instead}"
+            f"with its own embedding in float32; at least {least} is needed: {instead}"
         )
     return lowest
 

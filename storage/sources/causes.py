@@ -25,7 +25,7 @@ ADVICE = {
     "no URL": "pairs.url_column names the column of URLs",
     "line has more fields than columns": "a field that holds the separator must stand in double quotes; "
     "pairs.separator and pairs.quoting say how the table is written",
-    "no JSON object": "a file of JSON lines has one object a line",
+    "no JSON object": "a file of JSON lines has one object per line",
     "group is no text": "pairs.group_column names a column of texts or numbers",
     "label is no text": "pairs.labels names columns of texts, lists of texts, or numbers",
     "no caption": "pairs.caption_column names the column of captions; without a table, the captions of IMAGE.jpg are "
@@ -34,7 +34,7 @@ ADVICE = {
     "and 0000.txt; pairs.image_member names the extension of the images",
     "several images in the sample": 'pairs.image_member names the extension of the images, as "jpg" or "depth.png"',
     "several samples of that key": "an archive holds a file twice, and it is unclear which caption belongs to which "
-    "image: write the shard anew with each file once",
+    "image: write the shard again with each file once",
     "archive without an end": "a shard may be cut short: compare its size with the original, or write it again",
     "sample inside another sample": "names of one sample are equal up to the first dot, so that photo.jpg and "
     'photo.1.jpg belong together; with pairs.key_ends = "last dot" they are two samples',

@@ -100,7 +100,7 @@ def parse_categories(data: bytes, where: str, names: dict[Id, str]) -> tuple[lis
         if names.get(image, name) != name:
             raise BadInput(
                 f"{where}: the image {key_of_id(image)} is {_shown(name)} here and {_shown(names[image])} beside the "
-                "captions: mend the file, or move it away to do without labels"
+                "captions: mend the file, or move it away to run without labels"
             )
     categories = _categories(content["categories"], where, dropped)
     labels: dict[Label, None] = {}
@@ -242,6 +242,6 @@ def _categories(listed: list[Any], where: str, dropped: list[Dropped]) -> dict[I
         if categories.setdefault(number, own) != own:
             raise BadInput(
                 f"{where}: categories: the id {number!r} is given to {categories[number]} and to {own}: every category "
-                "needs an id of its own; mend the file, or move it away to do without labels"
+                "needs an id of its own; mend the file, or move it away to run without labels"
             )
     return categories

@@ -115,7 +115,7 @@ def download_file(url: str, path: Path, policy: Policy, *, digest: str = "", max
         log.info("downloading %s", url)
         (error,) = download([Wanted(url, path, digest)], whole)
     if error is not None:
-        raise BadInput(f"{url} cannot be had: {error}")
+        raise BadInput(f"{url} cannot be downloaded: {error}")
     return path
 
 

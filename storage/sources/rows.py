@@ -21,7 +21,7 @@ SPLIT = "split"  # the column by which `pairs.splits` chooses rows
 
 def _sign(value: str) -> str:
     if len(value) != 1 or not value.isascii() or value.isalnum() or value in '"\r\n':
-        raise ValueError("a separator is one ASCII sign, and no letter, digit or double quote")
+        raise ValueError("a separator is one ASCII character other than a letter, a digit or a double quote")
     return value
 
 
@@ -40,13 +40,13 @@ class TableSection(FilesSection):
     )
     separator: Separator | None = Field(
         None,
-        description='sign between the fields of a CSV or TSV file, such as "|"; default: tab for .tsv; for .csv comma, '
-        "or the sign ; | or tab if the first line has no comma",
+        description='character between the fields of a CSV or TSV file, such as "|"; default: tab for .tsv; comma for '
+        ".csv, or one of ; | and tab if the first line has no comma",
     )
     quoting: Quoting | None = Field(
         None,
         description="csv: fields may stand in double quotes; none: a quote is text; default: csv, and for tables with "
-        "tabs none, unless their quotes make sense as CSV's alone",
+        "tabs none, unless their quotes are valid only as CSV",
     )
     labels: Columns = Field([], description="columns of the table that label images: texts, lists of texts, numbers")
     splits: Columns = Field([], description="take only rows whose column `split` holds one of these; default: all rows")

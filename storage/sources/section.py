@@ -66,7 +66,10 @@ class PairsSection(Section):
 
     heldout: float = Field(0.2, ge=0, lt=1, description="share of images never trained on")
     shard_size: int = Field(
-        8192, ge=1, le=2**20, description="images per shard; an image gets its shard once, when it is first listed"
+        8192,
+        ge=1,
+        le=2**20,
+        description="images per shard; an image is assigned to a shard once, when it is first listed",
     )
     duplicates: Literal["keep", "drop"] = Field("keep", description="whether images of equal bytes are kept")
     min_success: float = Field(0.5, ge=0, le=1, description="share of images that must be acquired, else the run stops")

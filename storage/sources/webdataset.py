@@ -219,7 +219,7 @@ class WebDataset(Source):
             elif is_transient(error.cause):
                 # Without this error, the samples of a shard that is only temporarily unavailable would count as
                 # removed.
-                raise BadInput(f"pairs.shards: {one.url} cannot be had for now: {error}")
+                raise BadInput(f"pairs.shards: {one.url} cannot be downloaded at the moment: {error}")
             else:
                 dropped.append(Dropped(one.url, error.cause, error.detail))
         files = named(paths, self.downloads / "names.json")

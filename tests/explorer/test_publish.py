@@ -53,9 +53,9 @@ def test_a_published_sae_gives_the_codes_of_the_store(site: Path, pictured: tupl
 
 
 def test_several_saes_are_named(site: Path) -> None:
-    with pytest.raises(SAEFormatError, match="say which SAE: it has tiny/main/0, tiny/main/1"):
+    with pytest.raises(SAEFormatError, match=r"it holds several SAEs: name one. Available: tiny/main/0, tiny/main/1."):
         from_hub(site)
-    with pytest.raises(SAEFormatError, match=r"there is no SAE '\.\./x': it has tiny/main/0"):
+    with pytest.raises(SAEFormatError, match=r"no SAE named '\.\./x'. Available: tiny/main/0"):
         from_hub(site, sae="../x")
 
 

@@ -102,7 +102,7 @@ def test_pursuit_needs_a_number_of_steps(finished: tuple[Path, Path]) -> None:
     assert problem_of(lens, "batchtopk", 2, "pursuit") is None
     assert problem_of(lens, "batchtopk", None, "own") is None
     problem = problem_of(lens, "batchtopk", None, "pursuit")
-    assert problem == f"{lens}: k is 0; pursuit takes k steps a row, 1 to the width, 20: give k (in a study: saes.k)"
+    assert problem == f"{lens}: k is 0; pursuit takes k steps per row, 1 to the width, 20: give k (in a study: saes.k)"
 
 
 def test_a_threshold_that_the_file_lacks_is_calibrated_on_training_rows(finished: tuple[Path, Path]) -> None:
@@ -135,7 +135,7 @@ def test_other_bytes_are_another_sae_and_equal_ones_are_not_read_twice(
 def test_a_checkpoint_that_does_not_fit_is_bad_input(finished: tuple[Path, Path], tmp_path: Path) -> None:
     study, store = finished
     to_saelens(random_sae(8, 0), tmp_path / "narrow")
-    with pytest.raises(RunFailed, match="takes rows of 8 dimensions, the model's have 12"):
+    with pytest.raises(RunFailed, match="the SAE takes rows of 8 dimensions, and the model's rows have 12"):
         run(study, store, f"saes.lens.checkpoint={tmp_path / 'narrow'}", only="train")
     with pytest.raises(BadInput, match=r"sae lens: checkpoint .*nowhere: no such file or folder"):
         run(study, store, f"saes.lens.checkpoint={tmp_path / 'nowhere'}", only="train")

@@ -97,5 +97,5 @@ def test_a_study_makes_counts_shows_and_publishes_the_consensus_sae(tmp_path: Pa
     assert loaded.difference(net) is None
     card = (tmp_path / "published" / "saes" / "own" / "main-consensus" / "0" / "README.md").read_text()
     assert "The consensus of seeds 0, 1:" in card
-    with pytest.raises(BadInput, match="--seed 1: the study 'small' has seed 0"):
+    with pytest.raises(BadInput, match=r"--seed 1: no such seed in study small. Available: 0."):
         Narrow(sae="main-consensus", seed=1).check(study)

@@ -90,7 +90,7 @@ def test_stages_alone_are_the_study_a_changed_manifest_is_a_landing_and_an_upstr
         run_study(other, store, only="embed", upstream=old.recipe, progress=False)
     with pytest.raises(BadInput, match="no run of 'small' made a dataset of that name"):
         run_study(other, store, only="export", upstream="0" * 20, progress=False)
-    with pytest.raises(BadInput, match="goes with --only STAGE"):
+    with pytest.raises(BadInput, match="is allowed only with --only STAGE"):
         run_study(other, store, upstream=old.recipe, progress=False)
 
     # A run of the whole study acquires the new pairs too. The manifest of the pairs changes, but no event is sent.

@@ -136,7 +136,7 @@ def test_a_source_that_is_not_on_disk_is_planned_by_its_published_size(tmp_path:
     assert found.bytes == pytest.approx(816e6 + 1070e6, rel=0.02)
     remote = text.replace('"coco"', '"webdataset"\nshards = "https://example.org/{000..009}.tar"')
     (tmp_path / "w.toml").write_text(remote + 'name = "main"\nwidth = 64\nk = 4\nepochs = 1\n')
-    with pytest.raises(BadInput, match=r"a listing of the source downloads it from .*--only acquire"):
+    with pytest.raises(BadInput, match=r"the source can be listed only by downloading it from .*--only acquire"):
         plan(load_study(tmp_path / "w.toml"), tmp_path)
 
 

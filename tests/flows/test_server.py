@@ -1,4 +1,4 @@
-"""Prefect's own server: real processes, a real proxy address, real databases, and errors that say what stops it."""
+"""Prefect's embedded server: real processes, a real proxy address, real databases, and errors that name the cause."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def test_status_says_what_is_fresh_stale_or_missing_and_why(copy: tuple[Path, Pa
     assert changed["embed own shard 0"].state == "fresh"
     assert changed["train own main seed 0"].state == "stale"
     assert changed["train own main seed 0"].why == "changed: setting.k 3 -> 4"
-    assert changed["analyze"].why == "what it is made from is missing or stale"
+    assert changed["analyze"].why == "its inputs are missing or stale"
     shutil.rmtree(store / last_run(store, "small").of("train", seed=0)[0].dataset.path)
     states = {str(row.key): row for row in status(load_study(study), store)}
     assert (states["train own main seed 0"].state, states["train own main seed 1"].state) == ("missing", "fresh")

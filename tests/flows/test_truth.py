@@ -182,9 +182,9 @@ def test_a_job_that_fails_is_listed_and_stops_no_other(
     assert main([*only, "--sae", "main"]) == 0
     capsys.readouterr()
     assert main([*only, "--sae", "none"]) == 2
-    assert "--sae none: the study 'small' has sae main, one, two" in capsys.readouterr().err
+    assert "--sae none: no such sae in study small. Available: main, one, two." in capsys.readouterr().err
     assert main(["run", str(study), "--store", str(store), "--seed", "1"]) == 2
-    assert "--seed 1: goes with --only STAGE" in capsys.readouterr().err
+    assert "--seed 1: is allowed only with --only STAGE" in capsys.readouterr().err
 
 
 def test_bad_input_that_lets_no_job_of_a_stage_end_well_ends_with_2(tmp_path: Path) -> None:

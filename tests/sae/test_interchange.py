@@ -260,7 +260,7 @@ def test_a_checkpoint_is_known_by_its_files_and_must_fit_the_model(tmp_path):
         torch.testing.assert_close(loaded.encode(rows()), sae.encode(rows()), atol=1e-5, rtol=0)
     assert [kind_of(tmp_path / name) for name in ("own", "lens", "over")] == ["bridgescope", "saelens", "overcomplete"]
     assert kind_of(tmp_path / "over" / "state_dict.pt") == "overcomplete"
-    with pytest.raises(SAEFormatError, match=r"own: takes rows of 6 dimensions, the model's have 8"):
+    with pytest.raises(SAEFormatError, match=r"own: the SAE takes rows of 6 dimensions, and the model's rows have 8"):
         load_checkpoint(tmp_path / "own", dim=8)
     with pytest.raises(
         SAEFormatError, match=r"no such file or folder; a checkpoint is a folder of bridgescope \(sae\.safetensors"

@@ -138,7 +138,7 @@ def test_pursuit_replaces_the_encoder_of_an_sae_and_nothing_else(tmp_path):
     assert not torch.equal(nets[0].encode(TEXT), nets[1].encode(TEXT))
     nets[1].save(tmp_path)
     assert torch.equal(sae.SAE.load(tmp_path).encode(TEXT), nets[1].encode(TEXT))
-    with pytest.raises(SAEFormatError, match=r"k is 0; pursuit takes k steps a row, 1 to the width, 24"):
+    with pytest.raises(SAEFormatError, match=r"k is 0; pursuit takes k steps per row, 1 to the width, 24"):
         nets[0].encoding("pursuit", 0)
     text = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(text.replace('"k": 3', '"k": 0'))

@@ -109,7 +109,7 @@ def test_a_moved_store_with_a_lost_file_keeps_its_other_commands(
     moved = Path(shutil.move(tmp_path / "store", tmp_path / "moved"))
     (moved / run.entries[0].dataset.path / "training.parquet").unlink()
     refresh_catalog_file(moved, run)
-    assert "catalog.duckdb is not written anew" in caplog.text
+    assert "catalog.duckdb is not written again" in caplog.text
     assert "training.parquet is missing" in caplog.text
 
 

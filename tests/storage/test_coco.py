@@ -109,7 +109,7 @@ def test_a_known_sum_is_checked(web: Web, tmp_path: Path) -> None:
     options = {"annotations": str(root / "annotations_trainval2017.zip"), "images": web.serve("/val2017.zip", data)}
     right = f"sha256:{hashlib.sha256(data).hexdigest()}"
     check(source("x", tmp_path / "right", images_digest=right, **options))
-    with pytest.raises(BadInput, match=r"val2017.zip cannot be had: wrong hash"):
+    with pytest.raises(BadInput, match=r"val2017.zip cannot be downloaded: wrong hash"):
         source("x", tmp_path / "wrong", images_digest="sha256:" + "0" * 64, **options).list()
 
 

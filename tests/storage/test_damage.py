@@ -103,7 +103,7 @@ def test_a_damaged_manifest_of_a_source_is_listed_and_stops_gc(
     output = capsys.readouterr().out
     assert "not sound: sources/fingerprints.json: " in output
     assert f"not sound: sources/{'a' * 20}/manifest.json: " in output
-    assert "the next run numbers the items anew" in output
+    assert "the next run numbers the items again" in output
     assert main(["gc", "--store", str(tmp_path), "--yes"]) == 2  # the listings that the manifest names are unknown
     assert str(manifest) in capsys.readouterr().err
     assert (tmp_path / dataset.path).exists()

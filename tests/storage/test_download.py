@@ -355,5 +355,5 @@ def test_a_large_file_goes_on_after_a_kill(web: Web, tmp_path: Path) -> None:
 
 
 def test_a_large_file_that_cannot_be_downloaded_is_an_error(web: Web, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"/gone.zip cannot be had: HTTP 404"):
+    with pytest.raises(BadInput, match=r"/gone.zip cannot be downloaded: HTTP 404"):
         download_file(web("/gone.zip"), tmp_path / "gone.zip", POLICY)

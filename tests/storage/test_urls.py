@@ -143,7 +143,7 @@ def test_lists_of_two_kinds_are_one_list(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("separator", ["ab", "a", '"', "\n", "é", ""])
 def test_a_separator_is_one_sign(separator: str) -> None:
-    with pytest.raises(ValidationError, match="one ASCII sign"):
+    with pytest.raises(ValidationError, match="one ASCII character other than a letter"):
         UrlsSection(source="urls", path="x", separator=separator)
     assert UrlsSection(source="urls", path="x", separator="\\t").separator == "\t"
 

@@ -155,7 +155,7 @@ def test_equal_texts_of_one_image_are_told_apart_by_their_order_and_other_texts_
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        ({"key": None}, "names its images otherwise than pairs.path: it has '000000000000', the pairs have 'k000'"),
+        ({"key": None}, "names its images differently from pairs.path: it has '000000000000', the pairs have 'k000'"),
         (
             {"caption": None},
             "the image 'k000' has 2 captions in the folder and 2 in the pairs, and one of them states no",

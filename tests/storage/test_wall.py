@@ -92,4 +92,4 @@ def test_without_either_wall_it_is_said(monkeypatch: pytest.MonkeyPatch, caplog:
 
     monkeypatch.setattr(wall.platform, "system", lambda: "Darwin")
     assert wall.forbid_writing() == "none"
-    assert "SQL is held by its guard alone" in caplog.text
+    assert "only the guard restricts SQL" in caplog.text

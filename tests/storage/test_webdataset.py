@@ -96,7 +96,7 @@ def test_a_shard_that_is_gone_is_counted_and_one_that_is_away_stops(web: Web, tm
     assert len(listing.items) == 2
     assert listing.dropped[0][:2] == (web("/001.tar"), "HTTP 404")
     web.refuse("/001.tar", 503)
-    with pytest.raises(BadInput, match=r"001.tar cannot be had for now: HTTP 503"):
+    with pytest.raises(BadInput, match=r"001.tar cannot be downloaded at the moment: HTTP 503"):
         source([web("/{000..001}.tar")], tmp_path / "downloads").list()
 
 

@@ -83,7 +83,7 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(hub: Hub, clip: Path, other: P
     for spec, commit in ((f"hf:{NAME}@v1", FIRST), (f"hf:{NAME}@{FIRST}", FIRST), (f"hf:{NAME}", SECOND)):
         assert vlm.load(spec).identity["revision"] == commit
     assert not np.allclose(rows(f"hf:{NAME}@v1"), rows(f"hf:{NAME}"), atol=0.1)
-    assert refusal(f"hf:{NAME}@v2").startswith(f"model hf:{NAME}@v2: the hub has no such revision of it.")
+    assert refusal(f"hf:{NAME}@v2").startswith(f"model hf:{NAME}@v2: the hub has no such revision of the model.")
 
 
 def test_a_repository_that_does_not_exist_is_told_apart_from_one_that_is_gated(hub: Hub, clip: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_repository_that_does_not_exist_is_told_apart_from_one_that_is_gated(h
             f"hf:{name}"
         )
     said = refusal("hf:owner/gated")
-    assert f"it is gated, and no token is set (HF_TOKEN): accept its conditions at {hub.url}/owner/gated" in said
+    assert f"the model is gated, and no token is set (HF_TOKEN): accept its conditions at {hub.url}/owner/gated" in said
     assert "did not answer" not in said
     assert not hub.fetched()
 
@@ -103,7 +103,7 @@ def test_a_gated_repository_with_a_token(hub: Hub, clip: Path, monkeypatch: pyte
     hub.add(NAME, clip, FIRST, gated=True)
     monkeypatch.setenv("HF_TOKEN", STRANGER)
     said = refusal(f"hf:{NAME}")
-    assert "it is gated, and the account of the token has no access to it" in said
+    assert "the model is gated, and the account of the token has no access to it" in said
     assert STRANGER not in said
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
     assert "the hub does not know the token" in refusal(f"hf:{NAME}")
@@ -115,7 +115,7 @@ def test_a_gated_repository_with_a_token(hub: Hub, clip: Path, monkeypatch: pyte
 
 def test_a_gated_repository_is_refused_before_a_run(hub: Hub, clip: Path, tmp_path: Path) -> None:
     hub.add(NAME, clip, FIRST, gated=True)
-    with pytest.raises(vlm.SpecError, match="it is gated"):
+    with pytest.raises(vlm.SpecError, match="the model is gated"):
         model_identity(f"hf:{NAME}", tmp_path)
 
 
@@ -188,7 +188,7 @@ def test_a_hub_that_is_busy_is_told_and_the_cache_is_used(
     with caplog.at_level(logging.WARNING, "bridgescope"):
         np.testing.assert_array_equal(rows(f"hf:{NAME}"), there)
     assert words in caplog.text
-    assert "The cache holds it whole" in caplog.text
+    assert "The cache holds the whole model" in caplog.text
 
 
 @pytest.mark.parametrize("status", [429, 502])
@@ -344,7 +344,7 @@ def test_a_pretrained_model_of_open_clip_that_is_gated_or_lacks_weights_is_refus
     hub: Hub, tagged: str, bio: Path, tmp_path: Path
 ) -> None:
     hub.repositories["owner/bio"].gated = True
-    assert f"model {tagged}: it is gated, and no token is set" in refusal(tagged)
+    assert f"model {tagged}: the model is gated, and no token is set" in refusal(tagged)
     hub.repositories["owner/bio"].gated = False
     folder = shutil.copytree(bio, tmp_path / "part")
     weights = load_file(folder / "open_clip_model.safetensors")

@@ -158,7 +158,7 @@ def test_a_folder_of_several_epochs_does_not_say_which_is_meant(checkpoint: Path
     spec = Spec.of_folder("open_clip", folder)
     with pytest.raises(vlm.SpecError, match=r"holds epoch_7\.pt, epoch_8\.pt: name one open_clip_model\.safetensors"):
         vlm.load(str(spec))
-    with pytest.raises(BadInput, match="which weights are meant"):
+    with pytest.raises(BadInput, match="it is unclear which weights are meant"):
         check_weights(spec)
 
 

@@ -3,7 +3,7 @@
 -- Inputs:  frontier.parquet and seconds.parquet of one model (the times are in a file of their own, since they differ
 --          between runs with equal results).
 -- Columns: model; method (what found the directions: name of an architecture of SAEs, or of a baseline); encoder (what chooses the codes: 'own', the method's
---          own encoder; 'pursuit', non-negative matching pursuit with the method's dictionary, k steps a row); k
+--          own encoder; 'pursuit', non-negative matching pursuit with the method's dictionary, k steps per row); k
 --          (number of codes per row that was asked for); width (number of directions in the dictionary); split (side of
 --          the split of the measured rows); r2 (how much of the differences between the rows the reconstruction keeps,
 --          the gap between the modalities included: 1 is all, 0 is no better than the mean); r2_image, r2_text (the
