@@ -67,7 +67,9 @@ class Asker:
             self.process, self.ready = self._start(), False
             if late.is_set():
                 raise TooLong(f"stopped after {self.seconds:g} s: ask for less, or use bridgescope sql")
-            raise BadInput("the question ended the process that answers: it may need more memory than is given to it")
+            raise BadInput(
+                "the query ended the process that answers queries: it may need more memory than is available"
+            )
         answer: dict[str, Any] = json.loads(reply)
         if "error" in answer:
             raise TooLong(answer["error"]) if answer["late"] else BadInput(answer["error"])

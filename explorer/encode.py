@@ -114,7 +114,7 @@ def spec_of(store: Path, run: Run, name: str) -> str:
     text: str = next(model["spec"] for model in run.config["models"] if model["name"] == name)
     spec = Spec.parse(text)
     if spec.is_vectors:
-        raise BadInput(f"model {name} is vectors that were made elsewhere: there is no encoder to ask")
+        raise BadInput(f"model {name} consists of vectors that were computed elsewhere: it has no encoder")
     if spec.variant is not None:
         return str(Spec.of_folder("open_clip", store / run.of("model", model=name)[0].dataset.path))
     if spec.path is not None:

@@ -86,7 +86,7 @@ def study_card(
 def limits(config: dict[str, Any], split: str, demo: bool) -> list[str]:
     """Limitations of the study's numbers, one sentence each."""
     heldout = config["pairs"]["heldout"]
-    counted = f"Figures are computed on the split {split}; {heldout:.0%} of the images were held out of training."
+    counted = f"Results are computed on the split {split}; {heldout:.0%} of the images were held out of training."
     return [counted, *LIMITS, *([DEMO] if demo else [])]
 
 

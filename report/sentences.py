@@ -195,7 +195,7 @@ def modality(answers: Answers, models: list[str], sae: str) -> Finding | None:
     )
     bound = (
         f"Unimodal: modality score under {UNIMODAL} or over {1 - UNIMODAL}, at least {MIN_FIRINGS} firings. A gap "
-        "between the modalities alone makes concepts unimodal: the claims are held against frozen SAEs."
+        "between the modalities alone makes concepts unimodal: the claims are compared with frozen SAEs."
     )
     return Finding("Modality", conclusion, listed, bound)
 
@@ -231,7 +231,7 @@ def stability(answers: Answers, models: list[str], sae: str, top: int | None) ->
         f"{subject} not found again in other seeds beyond chance.",
         f"{subject} found again in other seeds beyond chance in some models only.",
     )
-    note = "The floor is that of random dictionaries; the claims are held against the best frozen SAE too."
+    note = "The floor is that of random dictionaries; the claims are compared with the best frozen SAE too."
     return Finding(topic, conclusion, listed, note)
 
 

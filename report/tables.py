@@ -41,7 +41,7 @@ class Table(NamedTuple):
 MODEL, SAE = Column("model", "model", WORDS), Column("sae", "SAE", WORDS)
 PLACED = [
     Column("correlation", "all items", 3), Column("match_confidence", "over second best", 3),
-    Column("one_to_one", "one to one", 3), Column("ceiling", "ceiling", 3), Column("figure", "figure", 3),
+    Column("one_to_one", "one to one", 3), Column("ceiling", "ceiling", 3), Column("figure", "result", 3),
     Column("floor", "floor", 3), Column("floor_sd", "its sd", 4), Column("place", "place", 2),
     Column("low", "lowest", 2), Column("high", "highest", 2),
 ]  # fmt: skip
@@ -104,13 +104,13 @@ COLUMNS = {
         Column("l0", "L0", 2), Column("own_l0", "of the seeds", 2),
     ],
     "sensitivity": [
-        SAE, MODEL, Column("statistic", "figure", WORDS), Column("reference", "value", 3),
+        SAE, MODEL, Column("statistic", "result", WORDS), Column("reference", "value", 3),
         Column("by_seeds", "range over seeds", 3), Column("varied", "setting", WORDS),
         Column("value", "farthest with", WORDS), Column("figure", "its value", 3), Column("moved", "moves", 3),
         Column("times_seeds", "times the seeds", 1),
     ],
     "frozen": [
-        SAE, MODEL, Column("figure", "figure", WORDS), Column("trained", "trained", 3),
+        SAE, MODEL, Column("figure", "result", WORDS), Column("trained", "trained", 3),
         *(Column(kind, kind.replace("_", " "), 3) for kind in FROZEN),
         *(Column(f"{kind}_random", f"{kind.replace('_', ' ')}, random", 3) for kind in FROZEN),
         Column("excess", "excess", 3),
@@ -135,7 +135,7 @@ COLUMNS = {
         Column("embedding", "embedding", 3),
     ],
     "bridge_figures": [
-        SAE, MODEL, Column("statistic", "figure", WORDS), Column("figure", "value", SMALL),
+        SAE, MODEL, Column("statistic", "result", WORDS), Column("figure", "value", SMALL),
         Column("images_permuted", "images permuted", SMALL), Column("images_permuted_sd", "sd", SMALL),
         Column("dictionary_permuted", "dictionary permuted", SMALL), Column("dictionary_permuted_sd", "sd", SMALL),
         Column("both_permuted", "both permuted", SMALL), Column("both_permuted_sd", "sd", SMALL),
@@ -180,7 +180,7 @@ CAPTIONS = {
         "Mean correlation of concepts with the concept of another seed whose codes correlate most with theirs, on the "
         "same images, the same captions, or images and their captions, weighted by energy, over pairs of seeds. "
         "Ceiling: two seeds within the modality. Floor: the best of all concepts when one seed sees permuted images. "
-        "Figure, ceiling and floor are of the same items. Place: 0 at the floor, 1 at the ceiling; lowest and highest "
+        "Result, ceiling and floor are of the same items. Place: 0 at the floor, 1 at the ceiling; lowest and highest "
         "over pairs.",
     ),
     "correspondence": (
@@ -209,20 +209,20 @@ CAPTIONS = {
         "have more concepts. Stability compares seeds, so a consensus SAE, which is one, has none.",
     ),
     "sensitivity": (
-        "How far each figure moves with a setting, beside how far the seeds move it",
+        "How far each result moves with a setting, and with the seeds",
         "Other settings of the study that differ from this one in a single key; of the values of a key, the one that "
-        "moves the figure farthest. Values are means over seeds; the stability's range is over pairs of seeds. Times "
+        "moves the result farthest. Values are means over seeds; the stability's range is over pairs of seeds. Times "
         "the seeds: the distance over the range.",
     ),
     "frozen": (
-        "Figures of trained SAEs beside those of their frozen twins",
+        "Results of trained SAEs and of their frozen twins",
         "The same settings, rows and seeds, but a part is never learned: the atoms stay at their start, or within a "
         "cosine of .8 of it, or the encoder stays. Random: atoms that start in random directions. Means over seeds. "
         "Excess: the share of the way from the best twin to the bound, 1, that the trained SAE has gained; at 0 or "
-        "below, the figure is no evidence of what was learned.",
+        "below, the result is no evidence of what was learned.",
     ),
     "labels": (
-        "How well concepts tell labels apart, beside permuted labels",
+        "How well concepts tell labels apart, compared with permuted labels",
         "The label of each concept is chosen on training items; its AUC is measured on held-out items: mean over the "
         "counted concepts, with the lowest and highest mean of a seed. Permuted: the same with labels permuted over "
         "images and chosen anew. Concepts above: those above the 97.5 % point of their own permutations; 2.5 % is "

@@ -121,11 +121,11 @@ def manifest(con: duckdb.DuckDBPyConnection, config: dict[str, Any], runs: list[
 def examples(model: str, sae: str, seed: int) -> list[tuple[str, str]]:
     """Example queries as (title, SQL)."""
     return [
-        ("The study's findings beside what chance gives", "FROM findings"),
+        ("The study's findings and their chance levels", "FROM findings"),
         (f"The strongest bridges of {model}, seed {seed}", queries.top_bridges(model, sae, seed, 20, "bridge")),
         *queries.to_paste(model, sae, seed, 0),
         (
-            "Stability of the most energetic concepts beside chance",
+            "Stability of the most energetic concepts, and its chance level",
             f"FROM stability_by_energy({queries.literal(model)}, {queries.literal(sae)})",
         ),
     ]

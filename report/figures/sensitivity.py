@@ -28,16 +28,16 @@ def moves(answer: Answer, runs: Runs) -> Drawn | None:
         names = list(dict.fromkeys(row["statistic"] for row in rows))
         far = max(rows, key=lambda row: abs(row["moved"]))
         label = (
-            f"How far the figures of {title} move with its settings; farthest moves {far['statistic']}, by "
+            f"How far the results of {title} move with its settings; {far['statistic']} moves farthest, by "
             f"{number(far['moved'])} with {far['varied']} = {far['value']}."
         )
         panels.append(Panel(_moves(rows, names), title, label, (4.9, 1.0 + 0.32 * len(names))))
     if not panels:
         return None
     caption = (
-        "Each mark is one other setting that differs in a single key: its figure, averaged over seeds, less that of "
+        "Each mark is one other setting that differs in a single key: its result, averaged over seeds, minus that of "
         "the setting itself. Band: range over the seeds of the setting itself, to either side. A claim that rests on a "
-        "figure which moves farther than the band is a claim about the setting."
+        "result which moves farther than the band is a claim about the setting."
     )
     shown = {row["varied"] for row in answer.rows}
     marks = [(name.replace("_", " "), _mark(name)) for name in VARIED if name in shown]
@@ -63,7 +63,7 @@ def _moves(rows: list[Row], names: list[str]) -> Draw:
             axes.plot(row["moved"], y, color=colour, marker=marker, markersize=5, linestyle="none")
         axes.axvline(0, color=LINE)
         axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
-        axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="change of the figure")
+        axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="change of the result")
         axes.xaxis.set_major_formatter(FuncFormatter(short))
         axes.tick_params(axis="y", length=0)
 

@@ -70,8 +70,8 @@ function unknownRun(manifest: Manifest, asked: string | null): HTMLElement {
   if (!manifest.runs.length)
     return empty("This study has no SAE yet", "Its run trained no SAE. Open the explorer again after a run that did.")
   return empty(
-    `This study has no run ${asked}`,
-    "It has ",
+    `This study has no SAE ${asked}`,
+    "Available: ",
     manifest.runs.flatMap((run, at) => [
       at ? ", " : "",
       h("a", { href: href({ view: "map", run: run.key }) }, run.key),

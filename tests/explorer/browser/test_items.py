@@ -62,7 +62,7 @@ def test_the_map_opens_by_its_address_at_every_width(open_page, published, shot,
     opened = open_page(published, f"#/items?concept=1&sel=3&pick={ITEMS}_5.1*9", viewport=size)
     drawn(opened)
     expect(opened.page.locator(".map-note")).to_contain_text("96 images, 192 captions")
-    expect(opened.page.locator(".map-note")).to_contain_text("lit")
+    expect(opened.page.locator(".map-note")).to_contain_text("highlighted")
     assert picked(opened) == 10
     expect(opened.page.get_by_role("link", name="Open this item")).to_be_visible()
     opened.settled()
@@ -82,17 +82,17 @@ def test_no_serious_finding(open_page, published, shot, scheme):
 
 def test_a_concept_lights_its_items_by_clicks(open_page, published):
     opened = open_page(published, "#/map?sel=20")
-    opened.page.get_by_role("link", name="Light its items").click()
+    opened.page.get_by_role("link", name="Highlight its items").click()
     opened.heading("Map of items")
     drawn(opened)
     note = opened.page.locator(".map-note")
-    expect(note).to_contain_text(re.compile(r"\d+ lit$"))
+    expect(note).to_contain_text(re.compile(r"\d+ highlighted$"))
     assert "concept=20" in opened.page.url
-    opened.page.get_by_role("button", name="Light none").click()
+    opened.page.get_by_role("button", name="Highlight none").click()
     expect(note).to_have_text("96 images, 192 captions")
     opened.page.get_by_role("spinbutton").fill("7")
-    opened.page.get_by_role("button", name="Light", exact=True).click()
-    expect(note).to_contain_text("lit")
+    opened.page.get_by_role("button", name="Highlight", exact=True).click()
+    expect(note).to_contain_text("highlighted")
     opened.page.get_by_role("combobox", name="Shown").select_option("text")
     expect(note).to_contain_text("192 captions")
     assert "96 images" not in note.inner_text()
@@ -199,7 +199,7 @@ def test_a_site_without_items_has_no_map_of_items(open_page, without_items):
     opened = open_page(without_items, "#/items")
     expect(opened.page.get_by_text("The view Items needs captions and images")).to_be_visible()
     opened.visit("#/map?sel=20")
-    assert opened.page.get_by_role("link", name="Light its items").count() == 0
+    assert opened.page.get_by_role("link", name="Highlight its items").count() == 0
 
 
 def test_the_page_computes_what_the_macro_says(open_page, live):

@@ -171,7 +171,7 @@ def test_missing_concepts_items_and_runs_show_a_message(open_page, published):
     opened.visit("#/item/i999999")
     expect(opened.page.get_by_text("There is no such item here")).to_be_visible()
     opened.visit("#/map?run=other/main/0")
-    expect(opened.page.get_by_text("This study has no run other/main/0")).to_be_visible()
+    expect(opened.page.get_by_text("This study has no SAE other/main/0")).to_be_visible()
     opened.page.get_by_role("link", name="planted/main/1").click()
     opened.heading("Map of concepts")
     opened.visit("#/sql")

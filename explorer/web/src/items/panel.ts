@@ -65,7 +65,7 @@ export function itemCard({ page, map, items, concepts }: Chosen, item: number, w
                 "li",
                 {},
                 conceptLink(page.run, concepts, concept),
-                h("a", { class: "small", href: lightHref(concept) }, "light its items"),
+                h("a", { class: "small", href: lightHref(concept) }, "highlight its items"),
                 h("span", { class: "value" }, number(codes.activation[at])),
               ),
             ),
@@ -228,7 +228,7 @@ async function shifts(
 }
 
 function sharedList({ page, concepts }: Chosen, found: readonly Shift[]): HTMLElement {
-  if (!found.length) return h("p", { class: "muted small" }, "No concept fires on them more than chance would give.")
+  if (!found.length) return h("p", { class: "muted small" }, "No concept fires on them more often than by chance.")
   return h(
     "div",
     {},

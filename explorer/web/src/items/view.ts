@@ -248,10 +248,10 @@ class Stage {
       min: 0,
       max: run.concepts - 1,
       value: route.params.concept ?? "",
-      "aria-label": "Number of the concept whose items are lit",
+      "aria-label": "Number of the concept whose items are highlighted",
       placeholder: "number",
     })
-    const form = h("form", { class: "light-form" }, input, h("button", { class: "button", type: "submit" }, "Light"))
+    const form = h("form", { class: "light-form" }, input, h("button", { class: "button", type: "submit" }, "Highlight"))
     form.addEventListener("submit", (event) => {
       event.preventDefault()
       to({ concept: input.value })
@@ -260,7 +260,7 @@ class Stage {
     this.side.replaceChildren(
       choice("Laid out by", "by", { "": "embeddings", ...(hasCodes ? { codes: "codes" } : {}) }),
       choice("Shown", "show", { "": "images and captions", image: "images", text: "captions" }),
-      h("h2", { class: "side-title" }, "Light a concept's items"),
+      h("h2", { class: "side-title" }, "Highlight a concept's items"),
       form,
       ...(concept === null
         ? [
@@ -272,7 +272,7 @@ class Stage {
           ]
         : [
             h("p", {}, conceptLink(run, this.concepts, concept)),
-            h("button", { class: "button quiet", type: "button", onclick: () => to({ concept: "" }) }, "Light none"),
+            h("button", { class: "button quiet", type: "button", onclick: () => to({ concept: "" }) }, "Highlight none"),
           ]),
       h(
         "button",
@@ -300,7 +300,7 @@ class Stage {
     const parts = [
       show === "text" ? "" : counted(map.images, "image"),
       show === "image" ? "" : counted(texts, "caption"),
-      this.lit ? `${count(this.lit.length)} lit${this.limit ? ` (${this.limit})` : ""}` : "",
+      this.lit ? `${count(this.lit.length)} highlighted${this.limit ? ` (${this.limit})` : ""}` : "",
     ]
     this.note.replaceChildren(parts.filter(Boolean).join(", "))
   }
@@ -547,7 +547,7 @@ function aboutLayout({ by, layout, fitted, items, sae, seed }: ItemMap): HTMLEle
   const gap =
     by === "embeddings"
       ? "The mean of each modality is subtracted, and each item has neighbours of both modalities, so that the modality gap does not split the map in two."
-      : `Items with the same concepts (${sae}, seed ${seed}) are neighbours. Nothing is done about the modality gap: images and captions meet where they share concepts.`
+      : `Items with the same concepts (${sae}, seed ${seed}) are neighbours. The modality gap is not removed: images and captions lie together where they share concepts.`
   return h(
     "p",
     { class: "muted small layout-note" },

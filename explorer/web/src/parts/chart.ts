@@ -96,7 +96,7 @@ export function stabilityChart(runs: readonly Run[], width: number): Element {
         }),
       ],
     },
-    `Stability of ${runs.length} runs beside its floors of chance; the table has the numbers.`,
+    `Stability of ${runs.length} SAEs, next to its floors, the levels that chance reaches; the table has the numbers.`,
   )
 }
 

@@ -23,7 +23,7 @@ export function aboutName(concepts: Named, concept: number): string {
   const chance = concepts.name_chance[concept] ?? null
   if (concepts.name[concept]) {
     const origin = "Its name is automatic: words that set its training captions apart"
-    if (value === null) return `${origin}. There is no score: no encoder could be asked.`
+    if (value === null) return `${origin}. There is no score, since no encoder is available.`
     const other = chance === null ? "" : `; another concept's name reaches ${score(chance)}`
     return `${origin}. On held-out items they have a score of ${score(value)} (.5 is chance${other}).`
   }

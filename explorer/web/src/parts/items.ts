@@ -8,5 +8,5 @@ import { href } from "../route"
 export function itemsLink({ manifest, run }: Pick<Page, "manifest" | "run">, concept: number): HTMLElement | null {
   if (!manifest.items || !manifest.maps.some(({ model }) => model === run.model)) return null
   const address = href({ view: "items", run: run.key, params: { concept: String(concept) } })
-  return h("a", { class: "button", href: address }, "Light its items")
+  return h("a", { class: "button", href: address }, "Highlight its items")
 }

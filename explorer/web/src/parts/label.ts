@@ -41,9 +41,9 @@ export function labelForm({ manifest, run, signal }: Page, concept: number, labe
     h(
       "p",
       { class: "muted small" },
-      "It stands in place of the automatic name, and is kept in the store. ",
+      "It replaces the automatic name, and is kept in the store. ",
       h("code", {}, "bridgescope publish --labels"),
-      " takes it along.",
+      " publishes it too.",
     ),
   )
 }

@@ -32,7 +32,7 @@ export function levels({ manifest, run }: Page, details: ConceptDetail): HTMLEle
       "p",
       { class: "muted small" },
       "Items around the quartiles of its activations, for the modalities in which it fires on more items than the lists " +
-        "above show. The last row holds its weakest firings: an item with a lower activation has none.",
+        "above show. The last row holds its weakest firings.",
     ),
   )
   for (const { level, images, texts } of details.levels) {
@@ -208,7 +208,7 @@ export function frozenTwins({ run }: Page): HTMLElement {
               ),
             ),
           ),
-          h("p", { class: "muted small" }, "Means over concepts. What a frozen twin reaches too was not learned."),
+          h("p", { class: "muted small" }, "Means over concepts. A result that a frozen twin reaches too was not learned."),
         )
       })
       .catch((error: unknown) => place.replaceChildren(failure(error)))

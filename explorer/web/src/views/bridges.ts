@@ -39,7 +39,7 @@ export async function bridgesView(page: Page): Promise<void> {
       { class: "lead" },
       "A bridge joins a concept of an image with a concept of its caption. Its score is how much the two fire together, " +
         "times how alike their directions are. Two energetic concepts often have a large raw score, so the covariance and " +
-        "the correlation stand beside it.",
+        "the correlation are shown next to it.",
     ),
     controls(concepts, draw),
     status,
@@ -135,7 +135,7 @@ function fill(
     list.replaceWith(
       empty(
         "No bridge was stored",
-        "No two concepts fire together on as many pairs as the study demands (analyze.min_pairs).",
+        "No two concepts fire together on enough pairs to be stored (analyze.min_pairs).",
       ),
     )
     return

@@ -23,7 +23,7 @@ export async function compareView(page: Page): Promise<void> {
     h(
       "p",
       { class: "lead" },
-      "Models, settings and seeds of the study side by side, with the level of chance beside each figure.",
+      "Models, settings and seeds of the study side by side, with the chance level of each result.",
     ),
     findings(compare, manifest.definitions),
     sideBySide(page),
@@ -106,9 +106,9 @@ function findings(compare: Compare, { verdicts }: Definitions): HTMLElement {
     h(
       "p",
       { class: "muted small" },
-      "A claim holds if its whole interval is what it must be, fails if no part of it is, and is undecided otherwise. " +
-        "Figure: the mean over seeds or pairs of seeds. Beside it: the same figure by chance, or of the best frozen twin, " +
-        "and its 95 % range. A question shows its rule under the pointer and when it has the focus.",
+      "A claim holds if its whole interval lies on the side that the claim states, fails if no part of it does, and is " +
+        "undecided otherwise. Result: the mean over seeds or pairs of seeds. Next to it: the same result by chance, or of " +
+        "the best frozen twin, and its 95 % range. Point at a question, or move to it with the Tab key, to see its rule.",
     ),
   )
 }
@@ -227,7 +227,7 @@ async function fillSideBySide(page: Page, other: Run, list: HTMLElement): Promis
 
 function runs(manifest: Manifest): HTMLElement {
   const head = [
-    "run",
+    "SAE",
     "concepts",
     "R² image",
     "R² text",
@@ -270,14 +270,14 @@ function runs(manifest: Manifest): HTMLElement {
     h(
       "p",
       { class: "muted small" },
-      "Each name opens the run's map. Only stability above the matched floor is evidence.",
+      "Each name opens the map of the SAE. Only stability above the matched floor is evidence.",
     ),
   )
 }
 
 function frozen(compare: Compare): HTMLElement | false {
   if (!compare.frozen?.length) return false
-  const head = ["figure", "SAE", "trained", "best frozen", "excess", "its twin"]
+  const head = ["result", "SAE", "trained", "best frozen", "excess", "its twin"]
   const rows = compare.frozen.map((row) =>
     h(
       "tr",
@@ -299,7 +299,7 @@ function frozen(compare: Compare): HTMLElement | false {
       "p",
       { class: "muted small" },
       "A frozen twin is the same setting with a part that is never learned. Excess: the share of the way from the best " +
-        "twin to 1 that training has gained; at 0 or below, the figure is no evidence of what was learned.",
+        "twin to 1 that training has gained; at 0 or below, the result is no evidence of what was learned.",
     ),
   )
 }
@@ -320,7 +320,7 @@ function charts(page: Page): HTMLElement {
       h(
         "div",
         {},
-        h("h3", {}, "Stability beside its floors"),
+        h("h3", {}, "Stability and its floors"),
         h("p", { class: "keys" }, key("●", "stability"), key("□", "matched floor"), key("×", "random floor")),
         stability,
       ),

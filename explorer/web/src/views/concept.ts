@@ -103,7 +103,7 @@ function noCounterpart({ manifest, run, route }: Page): HTMLElement {
       { class: "lead" },
       from ? [h("a", { href: href({ view: "concept", argument: of, run: from.key }) }, `Concept ${of} of ${from.key}`), ` has no ${word} there. `] : "",
       "Seeds of one setting have matches, and models have partners in the same setting and seed. ",
-      h("a", { href: mapHref(run.key) }, "The map of this run"),
+      h("a", { href: mapHref(run.key) }, "The map of this SAE"),
       ".",
     ),
   )
@@ -245,7 +245,7 @@ function stability({ manifest, run }: Page, concepts: Concepts, concept: number,
     )
     return section
   }
-  const floor = run.floor_matched === null ? "" : `; the level of chance is ${score(run.floor_matched)}`
+  const floor = run.floor_matched === null ? "" : `; the chance level is ${score(run.floor_matched)}`
   section.append(
     h(
       "p",

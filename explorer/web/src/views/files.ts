@@ -24,7 +24,7 @@ export async function filesView({ manifest, root }: Page): Promise<void> {
   const files = manifest.files ?? []
   root.replaceChildren(
     h("h1", { id: HEADING, tabindex: -1 }, "Files"),
-    h("p", { class: "lead" }, "What was published beside these pages, to take away."),
+    h("p", { class: "lead" }, "Files that were published with these pages, to download."),
     ...Object.entries(FOLDERS).flatMap(([folder, [title, purpose]]) => {
       const own = files.filter(({ path }) => path.startsWith(`${folder}/`))
       if (!own.length) return []

@@ -233,7 +233,7 @@ class PairPage {
         h(
           "li",
           { class: "total" },
-          h("span", { class: "term-name" }, left ? "Inner product of what is left" : "Similarity of the two embeddings"),
+          h("span", { class: "term-name" }, left ? "Inner product of what remains" : "Similarity of the two embeddings"),
           h("span", { class: "value", "data-similarity": ledger.similarity }, four(ledger.similarity)),
         ),
       ),
@@ -244,7 +244,7 @@ class PairPage {
           ? "The inner product of the two embeddings without the concepts that are left out."
           : "The similarity is the cosine of the two embeddings.",
         this.pair.left
-          ? " Computed in this page from published codes; what they round away counts as left out by the SAE."
+          ? " Computed in this page from published codes; their rounding errors are added to the residuals."
           : " Computed by the server.",
       ),
     ]
@@ -355,7 +355,7 @@ class PairPage {
     return h(
       "p",
       { class: "muted small" },
-      "Ranks are among held-out items, by cosine, 1 the nearest. The concepts are left out of all of them too.",
+      "Ranks compare cosines with held-out items; rank 1 is the nearest. The concepts are left out of these items too.",
     )
   }
 
