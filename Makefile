@@ -50,7 +50,7 @@ vlm-like: .venv/installed
 	$(BIN)/bridgescope run studies/vlm_like.toml --store $(STORE) --set pairs.path=$(abspath $(STORE))/vlm_like --set models.planted.spec=embeddings:$(abspath $(STORE))/vlm_like
 	$(BIN)/python -m bench.check_vlm_like --store $(STORE) --vectors $(STORE)/vlm_like
 
-# Prints the demo's figures beside their bars (the bounds that they must meet), from the store that `make demo` filled.
+# Prints the demo's results beside their bars (the bounds that they must meet), from the store that `make demo` filled.
 check-demo: .venv/installed
 	$(BIN)/python bench/check_demo.py --store $(STORE)
 

@@ -2,7 +2,7 @@
 
 The Bridge Score is the co-activation of the two concepts times the cosine of their directions. `matched_similarity`
 splits the similarity of matched pairs into bridges and bias terms. The nulls (levels of chance) permute the images, the
-rows of the dictionary, or both. `figures` computes the same figures for the study's own scores and for every draw.
+rows of the dictionary, or both. `figures` computes the same results for the study's own scores and for every draw.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ SIMILARITY: Schema = {**SAE_KEYS, "split": pl.String, "term": pl.String, "value"
 GROUPS: Schema = {
     **SAE_KEYS, "split": pl.String, "statistic": pl.String, "jackknife_group": pl.Int32, "value": pl.Float64,
 }  # fmt: skip
-DRAWS = 20  # draws per null of the figures that need the scores of all pairs of concepts
+DRAWS = 20  # draws per null of the results that need the scores of all pairs of concepts
 TOTAL_DRAWS = 200  # draws of the null of NET, which needs no such scores
 NET = "covariance_opposite_total"
 DECODED = 4096  # pairs decoded at a time
 NULLS = ("images_permuted", "dictionary_permuted", "both_permuted")
-TOPS = (10, 100, 1000)  # the values of n in the figures <kind>_top_<n>_share
+TOPS = (10, 100, 1000)  # the values of n in the results <kind>_top_<n>_share
 PERMUTED = 4  # spawn key of this module's random stream; each module has a different key
 
 
@@ -276,11 +276,11 @@ def bridge_nulls(
 def figures(
     pairs: PairedCodes, similarity: Similarity, orders: Sequence[np.ndarray | None], classes: list[str], min_pairs: int
 ) -> list[dict[str, float]]:
-    """One dict of figures for each order of the rows of the dictionary; see `PairedCodes.summaries` for the arguments.
+    """One dict of results for each order of the rows of the dictionary; see `PairedCodes.summaries` for the arguments.
 
     For each kind of bridge (raw, covariance): <kind>_total is the sum of all cells, and <kind>_positive is the sum of
     the positive cells. <kind>_opposite_total and <kind>_opposite_positive are the same sums over the cells of a
-    unimodal image concept and a unimodal text concept, in either role. Three figures are shares of <kind>_positive:
+    unimodal image concept and a unimodal text concept, in either role. Three results are shares of <kind>_positive:
     <kind>_self_share (cells with i = j), <kind>_opposite_share, and <kind>_top_<n>_share (the n highest cells with
     enough pairs). top_bridge, top_covariance_bridge and top_correlation_bridge are the highest
     scores of cells with enough pairs. No matrix of scores is in memory.

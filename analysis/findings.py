@@ -1,4 +1,4 @@
-"""Findings: each question with its figure, what it is held against, the rule and the verdict, computed in SQL."""
+"""Findings: each question with its result, its chance level, the rule and the verdict, computed in SQL."""
 
 from __future__ import annotations
 

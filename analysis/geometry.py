@@ -1,6 +1,6 @@
 """Modality of the concepts' directions: alignment with the modality subspaces, accuracy as classifiers, and nulls.
 
-These figures depend on the dictionary and the embeddings, not on activations. The modality of a concept's activations
+These results depend on the dictionary and the embeddings, not on activations. The modality of a concept's activations
 (energies, scores, AUC) is computed in SQL.
 """
 

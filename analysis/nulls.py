@@ -1,4 +1,4 @@
-"""Nulls: the level of chance of every figure, summarised in SQL from the draws and summaries of all statistics."""
+"""Nulls: the chance level of every result, summarised in SQL from the draws and summaries of all statistics."""
 
 from __future__ import annotations
 

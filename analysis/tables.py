@@ -26,7 +26,7 @@ NULL_SUMMARIES: Schema = {
 
 
 class Null(NamedTuple):
-    """Summary of the values that one figure of one SAE takes under a null (by chance)."""
+    """Summary of the values that one result of one SAE takes under a null (by chance)."""
 
     mean: float
     sd: float

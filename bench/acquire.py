@@ -233,7 +233,7 @@ def rows(images: int = 8000, concurrency: int = 64, latency: float = 0.1) -> lis
 
 
 def main() -> None:
-    """Run the benchmark and print one row per measured figure."""
+    """Run the benchmark and print one row per measured result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--concurrency", type=int, default=64)

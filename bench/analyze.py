@@ -3,7 +3,7 @@
 python bench/analyze.py --store DIR [--study studies/demo.toml]
 
 Copies a store with the finished study by hard links, trains one more seed of every setting there, and analyses it
-twice: on the parts of the seeds before, and from nothing. Frontiers are left out. Prints one line per figure, writes
+twice: on the parts of the seeds before, and from nothing. Frontiers are left out. Prints one line per result, writes
 bench/results/analyze.json, and ends with 1 when a bar is not met. Run it while nothing else is running.
 """
 
@@ -112,7 +112,7 @@ def figures(store: Path, study: Any, work: Path) -> list[Bar]:
 
 
 def main() -> int:
-    """Measure, print and write the figures; return 1 when a bar is not met."""
+    """Measure, print and write the results; return 1 when a bar is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--study", type=Path, default=Path(__file__).parents[1] / "studies" / "demo.toml")

@@ -1,4 +1,4 @@
-"""Measured figures with their bars (the bounds that they must meet), which every bench prints and writes to a file."""
+"""Measured results with their bars (the bounds that they must meet), which every bench prints and writes to a file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class Bar(TypedDict):
-    """One row of a table: a figure, its bar, and whether the bar is met."""
+    """One row of a table: a result, its bar, and whether the bar is met."""
 
     name: str
     value: float
     unit: str
-    bar: str  #: the bound as text; "" for a figure that is printed without a bar
+    bar: str  #: the bound as text; "" for a result that is printed without a bar
     holds: bool
 
 
@@ -32,17 +32,17 @@ def _bar(name: str, value: float, bar: float, unit: str, sign: str, compare: Cal
 
 
 def at_least(name: str, value: float, bar: float, unit: str = "") -> Bar:
-    """A figure that must be at least its bar; NaN fails."""
+    """A result that must be at least its bar; NaN fails."""
     return _bar(name, value, bar, unit, ">=", operator.ge)
 
 
 def at_most(name: str, value: float, bar: float, unit: str = "") -> Bar:
-    """A figure that must be at most its bar; NaN fails."""
+    """A result that must be at most its bar; NaN fails."""
     return _bar(name, value, bar, unit, "<=", operator.le)
 
 
 def shown(name: str, value: float, unit: str = "") -> Bar:
-    """A figure without a bar."""
+    """A result without a bar."""
     return {"name": name, "value": float(value), "unit": unit, "bar": "", "holds": True}
 
 

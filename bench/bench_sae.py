@@ -84,7 +84,7 @@ class Bench:
         print(f"  {name} run {repeat + 1}: {', '.join(f'{k} {v:.4g}' for k, v in figures.items())}", file=sys.stderr)
 
     def median(self, name: str, key: str) -> float:
-        """The median of a figure over the runs so far."""
+        """The median of a result over the runs so far."""
         return float(statistics.median(row[key] for row in self.done[name]))
 
 
@@ -231,7 +231,7 @@ def _row(name: str, value: float, unit: str, bar: float | None = None, at_least:
 
 
 def cpu() -> str:
-    """The processor's name, and its instruction sets that affect the figures."""
+    """The processor's name, and its instruction sets that affect the results."""
     lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = fields.get("flags", "").split()

@@ -1,8 +1,8 @@
-"""Compare the figures in the catalog of the demo study with their bars.
+"""Compare the results in the catalog of the demo study with their bars.
 
 python bench/check_demo.py --store DIR [--study demo]
 
-Prints one line per figure with its bar, writes bench/results/demo.json, and ends with 1 when a bar is not met.
+Prints one line per result with its bar, writes bench/results/demo.json, and ends with 1 when a bar is not met.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def one(con: duckdb.DuckDBPyConnection, query: str, **values: object) -> tuple:
 
 
 def figures(store: Path, study: str) -> list[Bar]:
-    """Every figure of the demo study with its bar."""
+    """Every result of the demo study with its bar."""
     rows = []
     with open_catalog(store, study) as con:
         for model in MODELS:
@@ -85,7 +85,7 @@ def figures(store: Path, study: str) -> list[Bar]:
 
 
 def main() -> int:
-    """Print and write the figures; return 1 when a bar is not met."""
+    """Print and write the results; return 1 when a bar is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--study", default="demo")

@@ -2,7 +2,7 @@
 
 python -m bench.check_planted --store DIR --vectors DIR [--study planted]
 
-Prints one line per figure with its bar, writes bench/results/planted.json, and ends with 1 when a bar is not met.
+Prints one line per result with its bar, writes bench/results/planted.json, and ends with 1 when a bar is not met.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def true_scores(vectors: Path, con, atoms: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
-    """Each measured figure of the planted study, with the bar that it must reach."""
+    """Each measured result of the planted study, with the bar that it must reach."""
     con = open_catalog(store, study)
     atoms = np.load(vectors / "truth" / "atoms.npy")
     bridges = pl.read_parquet(vectors / "truth" / "bridges.parquet", glob=False)
@@ -124,7 +124,7 @@ def nulls(con, model: str, sae: str, seed: int, dictionary: np.ndarray) -> list[
 
 
 def main() -> int:
-    """Print and write the figures; return 1 when a bar is not met."""
+    """Print and write the results; return 1 when a bar is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--vectors", type=Path, required=True)

@@ -2,7 +2,7 @@
 
 python -m bench.check_vlm_like --store DIR --vectors DIR [--study vlm_like]
 
-Prints one line per figure with its bar, writes bench/results/vlm_like.json, and ends with 1 when a bar is not met.
+Prints one line per result with its bar, writes bench/results/vlm_like.json, and ends with 1 when a bar is not met.
 A concept counts as matched where its cosine with its atom is at least .8.
 """
 
@@ -27,7 +27,7 @@ BRIDGES = 50
 
 
 def recovery(atoms: np.ndarray, kinds: np.ndarray, truth: Codes, dictionary: np.ndarray, found: Codes) -> list[Bar]:
-    """The figures of one SAE that need no table of the study: MCC, F1, cosines and modality scores.
+    """The results of one SAE that need no table of the study: MCC, F1, cosines and modality scores.
 
     atoms [A, d], kinds [A] and the true codes; the dictionary [C, d] and the codes found on the same items.
     """
@@ -65,7 +65,7 @@ def bridge_precision(con, sae: tuple[str, str, int], planted: set[tuple[int, int
 
 
 def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
-    """Each measured figure of the study, with the bar that it must reach."""
+    """Each measured result of the study, with the bar that it must reach."""
     con = open_catalog(store, study)
     atoms = np.load(vectors / "truth" / "atoms.npy")
     kinds = pl.read_parquet(vectors / "truth" / "atoms.parquet", glob=False)["kind"].to_numpy()
@@ -87,7 +87,7 @@ def figures(store: Path, vectors: Path, study: str) -> list[Bar]:
 
 
 def main() -> int:
-    """Print and write the figures; return 1 when a bar is not met."""
+    """Print and write the results; return 1 when a bar is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--vectors", type=Path, required=True)

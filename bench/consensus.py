@@ -45,7 +45,7 @@ def hits(dictionary: np.ndarray, atoms: np.ndarray) -> np.ndarray:
 
 
 def judge(net: SAE, rows: Rows, atoms: np.ndarray) -> dict[str, float]:
-    """The figures of one SAE on held-out rows, and against the planted atoms."""
+    """The results of one SAE on held-out rows, and against the planted atoms."""
     sums = {}
     for modality, x in rows.items():
         codes = net.encode(x, modality)
@@ -78,7 +78,7 @@ def shown(name: str, figures: dict[str, float]) -> None:
 
 
 def main() -> int:
-    """Train and join every group, and print its figures."""
+    """Train and join every group, and print its results."""
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     defaults = {"pairs": 6000, "dim": 48, "atoms": 256, "width": 384, "k": 6, "groups": 3, "architecture": "batchtopk"}

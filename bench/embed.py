@@ -5,7 +5,7 @@
 Full-size models with random weights; JPEGs of 640 x 480 drawn here. Programs that are compared run in turn, twice, and
 the better time of each counts. Writes bench/results/embed.json; with --only the rows of other parts are kept. Ends with
 1 when a bar is not met. Bars on the speed of bfloat16 apply to devices that multiply it in hardware; elsewhere the
-figure is shown without a bar.
+result is shown without a bar.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def half(
 
 
 def with_hardware(name: str, value: float, bar: float, fast: bool) -> Bar:
-    """A figure with its bar if the device has bfloat16 arithmetic (`fast`), else without a bar."""
+    """A result with its bar if the device has bfloat16 arithmetic (`fast`), else without a bar."""
     return at_least(name, value, bar) if fast else shown(f"{name} (no bfloat16 arithmetic here, so no bar)", value)
 
 

@@ -3,7 +3,7 @@
 python bench/explorer.py --store DIR [--study demo] [--only PART]
 
 Needs the built front end (`make explorer`) and a store with the finished demo. Run it while nothing else is running.
-Prints one line per figure, writes bench/results/explorer.json, and ends with 1 when a bar is not met.
+Prints one line per result, writes bench/results/explorer.json, and ends with 1 when a bar is not met.
 """
 
 import argparse
@@ -377,7 +377,7 @@ def size(store: Path, study: str) -> list[Bar]:
 
 
 def main() -> int:
-    """Measure, print and write the figures; return 1 when a bar is not met."""
+    """Measure, print and write the results; return 1 when a bar is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--study", default=str(ROOT / "studies" / "demo.toml"))

@@ -4,7 +4,7 @@ python bench/floors.py [--widths 2048 4096 8192] [--dim 512] [--exact-up-to 4096
 
 The dictionary has a mean and a decaying spectrum, as trained ones have. The exact solver is Jonker and Volgenant's on
 all cosines, one draw after another, on the same draws: it takes five minutes at 8,192 concepts. Seconds are wall time;
-seconds of cores are the time of all threads, which other programs change less. Prints one line per figure, writes
+seconds of cores are the time of all threads, which other programs change less. Prints one line per result, writes
 bench/results/floors.json, and ends with 1 when a bar is not met. Run it while nothing else is running.
 """
 
@@ -91,7 +91,7 @@ def large(width: int, dim: int) -> Iterator[Bar]:
 
 
 def main() -> int:
-    """Print and write the figures; return 1 when a bar is not met."""
+    """Print and write the results; return 1 when a bar is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", type=int, nargs="*", default=[2048, 4096, 8192])
     parser.add_argument("--dim", type=int, default=512)

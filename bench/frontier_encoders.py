@@ -23,7 +23,7 @@ Figures = dict[tuple[int, str, str], list[tuple[float, float]]]  # (k, encoder, 
 def measure(
     image: np.ndarray, text: np.ndarray, methods: list[str], k: list[int], settings: Settings, seeds: int
 ) -> Figures:
-    """The figures of every method that has an R2 at k."""
+    """The results of every method that has an R2 at k."""
     training = len(image) - len(image) // 4
     sides = Pair(image[:training], text[:training]), Pair(image[training:], text[training:])
     figures: Figures = {}
@@ -36,7 +36,7 @@ def measure(
 
 
 def best(figures: Figures, k: int, encoder: str, is_sae: bool) -> str:
-    """The method of highest mean R2 at k, with its figure."""
+    """The method of highest mean R2 at k, with its result."""
     means = {
         method: fmean(r2 for r2, _ in values)
         for (at, by, method), values in figures.items()

@@ -14,7 +14,7 @@ TOP = 50  # strongest bridges whose labels are compared
 def labels_found(
     con: duckdb.DuckDBPyConnection, model: str, sae: str, seed: int, of_atom: np.ndarray, bridges: np.ndarray
 ) -> list[Bar]:
-    """Figures of the labels of one SAE; none where the study has no labels.
+    """Results of the labels of one SAE; none where the study has no labels.
 
     of_atom [A]: the concept that is matched with each atom. bridges [M, 2]: image atom and text atom of every planted
     bridge, in the order of their numbers, which are the labels.

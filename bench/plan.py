@@ -30,7 +30,7 @@ def stored(store: Path, study: Study) -> int:
 
 
 def compare(name: str, when: str, found: Plan, size: int, seconds: float) -> bool:
-    """Print one line of figures. Returns whether both bars hold."""
+    """Print one line of results. Returns whether both bars hold."""
     by_bytes, by_seconds = found.bytes / size, found.seconds / seconds
     holds = abs(by_bytes - 1) <= 0.2 and 0.5 <= by_seconds <= 2
     print(

@@ -2,7 +2,7 @@
 
 python bench/rerun.py --store DIR [--study studies/demo.toml]
 
-Run it on a store with the finished study, while nothing else is running. Prints one line per figure, writes
+Run it on a store with the finished study, while nothing else is running. Prints one line per result, writes
 bench/results/rerun.json, and ends with 1 when a bar is not met.
 """
 
@@ -98,7 +98,7 @@ def judge(store: Path) -> list[Bar]:
 
 
 def main() -> int:
-    """Measure, print and write the figures; return 1 when a bar is not met."""
+    """Measure, print and write the results; return 1 when a bar is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--study", type=Path, default=Path(__file__).parents[1] / "studies" / "demo.toml")

@@ -1,6 +1,6 @@
 """Quality of SAEs beside its bars: python -m bench.sae_quality [--only SECTION] [--quick] [--seeds N] ...
 
-Every figure is a mean over the seeds, with their range. Within a comparison all SAEs have the same rows and the same
+Every result is a mean over the seeds, with their range. Within a comparison all SAEs have the same rows and the same
 number of draws, and are compared at equal held-out L0: codes below a cut are dropped, so that k are left per row. Cuts
 that the SAEs bring themselves are judged in the section l0. Writes bench/results/sae_quality.json, and ends with 1 when
 a bar is not met.
@@ -38,11 +38,11 @@ from sae.budget import Budget, budget
 ROOT = Path(__file__).parents[1]
 MARGINS = {"r2": 0.01, "mcc": 0.02}  # how far the defaults may be below the best of a sweep
 Options = argparse.Namespace
-Values = dict[str, list[float]]  # {figure: its values over the seeds}
+Values = dict[str, list[float]]  # {name of a result: its values over the seeds}
 
 
 def trained(case: Case, seeds: int, **settings: Any) -> Values:
-    """Figures at equal L0 of SAEs trained with these settings, with `first_r2`, and `l0_own` before the cut."""
+    """Results at equal L0 of SAEs trained with these settings, with `first_r2`, and `l0_own` before the cut."""
     rows = []
     for seed in range(seeds):
         done = train(*case.train, Settings(width=case.width, k=case.k, **settings), seed)
@@ -53,7 +53,7 @@ def trained(case: Case, seeds: int, **settings: Any) -> Values:
 
 
 def joined(rows: list[Figures]) -> Values:
-    """{figure: values} of one dict of figures per seed."""
+    """{name: values} of one dict of results per seed."""
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
@@ -85,7 +85,7 @@ def cases(options: Options, sizes: list[int]) -> Iterator[Case]:
 
 
 def compared(values: Values) -> list[str]:
-    """The figures that are compared: R2, and MCC where there is a truth."""
+    """The results that are compared: R2, and MCC where there is a truth."""
     return [name for name in MARGINS if name in values]
 
 
@@ -173,7 +173,7 @@ def l0(options: Options) -> Iterator[Bar]:
 
 
 def peer(case: Case, library: str, rate: float, seed: int, options: Options) -> Figures:
-    """Figures of another library's SAE, with the batch size and the epochs of this project's defaults."""
+    """Results of another library's SAE, with the batch size and the epochs of this project's defaults."""
     own = chosen(case)
     with tempfile.TemporaryDirectory() as folder:
         files = []

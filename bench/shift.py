@@ -52,7 +52,7 @@ def adjusted(p: np.ndarray) -> np.ndarray:
 
 
 def main(simulations: int) -> None:
-    """Print one line a figure and distribution."""
+    """Print one line per result and distribution."""
     found: dict[str, list[tuple[float, float]]] = {}
     for seed in range(simulations):
         rows = simulated(seed)

@@ -21,7 +21,7 @@ MATCHED, FIRINGS = 0.8, 10
 
 
 def judge(net: SAE, data: dict[str, np.ndarray], start: int) -> dict[str, float]:
-    """Figures of an SAE on the pairs from `start` on, and against the planted concepts."""
+    """Results of an SAE on the pairs from `start` on, and against the planted concepts."""
     sums, codes = {}, {}
     for modality in ("image", "text"):
         rows = data[modality][start:].astype(np.float32)
@@ -44,7 +44,7 @@ def judge(net: SAE, data: dict[str, np.ndarray], start: int) -> dict[str, float]
 
 
 def main() -> None:
-    """Train from every start with every seed, and print a line of figures for each."""
+    """Train from every start with every seed, and print a line of results for each."""
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data")

@@ -4,7 +4,7 @@ python bench/stats.py [--work DIR] [--only SECTION ...]
 
 Sections: planted, paper, whole, kernel, geometry, labels, stability, adhoc, growth. Each runs in a separate process, so
 that its peak memory is measured alone. Writes bench/results/stats.json, a list of {name, value, unit, bar, holds}; bar
-is empty for a figure that is only printed. Ends with 1 when a bar is not met. Run it while nothing else is running. The
+is empty for a result that is only printed. Ends with 1 when a bar is not met. Run it while nothing else is running. The
 synthetic data is written to --work at the first run.
 """
 
@@ -31,7 +31,7 @@ GROWTH = {75_000: 14_750, 150_000: 29_500, 300_000: 59_000, 600_000: 118_000}  #
 
 
 def row(name: str, value: float, unit: str, bar: float | None = None, *, least: bool = False) -> Bar:
-    """One figure. `bar` is its upper bound, or its lower bound with `least`; without a bar, it is only printed."""
+    """One result. `bar` is its upper bound, or its lower bound with `least`; without a bar, it is only printed."""
     if bar is None:
         return bars.shown(name, value, unit)
     return bars.at_least(name, value, bar, unit) if least else bars.at_most(name, value, bar, unit)
@@ -379,7 +379,7 @@ def run_section(name: str, work: Path) -> list[Bar]:
 
 
 def main() -> int:
-    """Run the sections, print and write the figures; return 1 when a bar is not met."""
+    """Run the sections, print and write the results; return 1 when a bar is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [section.__name__ for section in SECTIONS]
     parser.add_argument("--work", type=Path, default=ROOT / "store" / "bench-stats", help="where data is planted")

@@ -2,7 +2,7 @@
 
 python bench/vectors.py --work DIR [--small 100000] [--large 1000000] [--dim 256] [--shards 400]
 
-Run it while nothing else is running. The work folder takes about 6 GB at the default sizes. Prints one line per figure,
+Run it while nothing else is running. The work folder takes about 6 GB at the default sizes. Prints one line per result,
 writes bench/results/vectors.json, and ends with 1 when a bar is not met.
 """
 

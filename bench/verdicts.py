@@ -205,7 +205,7 @@ def figures(draws: int) -> list[Bar]:
 
 
 def main() -> int:
-    """Print and write the figures; return 1 when a bar is not met."""
+    """Print and write the results; return 1 when a bar is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=40)
     return finish("verdicts", figures(parser.parse_args().draws))

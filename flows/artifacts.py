@@ -1,4 +1,4 @@
-"""Artifacts in Prefect's UI: one table per stage, progress bars, and the headline figures of a run.
+"""Artifacts in Prefect's UI: one table per stage, progress bars, and the headline results of a run.
 
 The artifacts are for the operator only and change no dataset.
 """
@@ -85,7 +85,7 @@ def _cause(cause: str, count: int) -> dict[str, Any]:
 
 
 def report_page(store: Path, run: Run, entries: list[Entry]) -> None:
-    """Publish a summary of a run: how many of `entries` it made, the path of its page, and its headline figures.
+    """Publish a summary of a run: how many of `entries` it made, the path of its page, and its headline results.
 
     A run without a page gets no summary.
     """

@@ -101,7 +101,7 @@ def told(answer: dict[str, Any], top: int) -> Iterator[str]:
 
 
 def _what_if(before: dict[str, Any], found: dict[str, Any] | None) -> Iterator[str]:
-    """The figures of a pair, and those without the concepts that were left out, beside random sets."""
+    """The results of a pair, and those without the concepts that were left out, beside random sets."""
     names = {
         "similarity": "similarity", "inner": "inner product", "caption": "rank of the caption",
         "image": "rank of the image",
@@ -127,7 +127,7 @@ def _what_if(before: dict[str, Any], found: dict[str, Any] | None) -> Iterator[s
 
 
 def _shown(figure: float | dict[str, int]) -> str:
-    """A figure, or a rank with its ties."""
+    """A result, or a rank with its ties."""
     if isinstance(figure, dict):
         return f"{figure['rank']:,} ({figure['tied']:,} tied)" if figure["tied"] else f"{figure['rank']:,}"
     return f"{figure:.4f}"

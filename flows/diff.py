@@ -1,4 +1,4 @@
-"""Differences between two runs of a study: settings, pairs, versions, datasets and headline figures."""
+"""Differences between two runs of a study: settings, pairs, versions, datasets and headline results."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _datasets(a: Run, b: Run) -> list[str]:
 
 
 def _figures(store: Path, a: Run, b: Run) -> list[str]:
-    """Table of the headline figures of both runs and their change. A single line when a run has no tables to read."""
+    """Table of the headline results of both runs and their change. A single line when a run has no tables to read."""
     sides: list[dict[str, float]] = []
     for run in (a, b):
         tables = run.of("analyze")

@@ -22,13 +22,13 @@ STABILITY = ("stability", "floor_random", "floor_matched")
 
 
 def results(store: Path, run: Run) -> str:
-    """The headline figures of a run as lines of text: retrieval, SAEs, stability."""
+    """The headline results of a run as lines of text: retrieval, SAEs, stability."""
     with open_catalog(store, run=run) as con:
         return summary(con, _settings(run))
 
 
 def summary(con: duckdb.DuckDBPyConnection, settings: list[Setting]) -> str:
-    """The headline figures of a catalog as lines of text; a dash stands for a figure that could not be computed.
+    """The headline results of a catalog as lines of text; a dash stands for a result that could not be computed.
 
     settings: (model, SAE setting), in the order of the lines.
     """
@@ -36,7 +36,7 @@ def summary(con: duckdb.DuckDBPyConnection, settings: list[Setting]) -> str:
 
 
 def headlines(store: Path, run: Run) -> dict[str, float]:
-    """The headline figures of a run as {name: value}, for comparing runs. Figures that are NULL are left out."""
+    """The headline results of a run as {name: value}, for comparing runs. Results that are NULL are left out."""
     figures: dict[str, float | None] = {}
     with open_catalog(store, run=run) as con:
         for row in _headline(con, "saes"):
@@ -61,7 +61,7 @@ def _known(value: Any) -> Any:
 
 
 def _number(value: float | None, form: str) -> str:
-    """A figure formatted as `form` says, such as "8.3f". An unknown figure becomes a dash of the same width."""
+    """A result formatted as `form` says, such as "8.3f". An unknown result becomes a dash of the same width."""
     return f"{value:{form}}" if value is not None else f"{'-':>{len(f'{0.0:{form}}')}}"
 
 

@@ -35,7 +35,7 @@ DEMO = (
 def study_card(
     con: duckdb.DuckDBPyConnection, config: dict[str, Any], models: dict[str, dict[str, Any]], items: bool, demo: bool
 ) -> str:
-    """The model card as Markdown: the study's data, models, settings, figures, findings, limits, and use.
+    """The model card as Markdown: the study's data, models, settings, results, findings, limits, and use.
 
     con: a catalog; config: the study file as a dict; models: identity and preprocessing of each model; items: whether
     images and captions are published too; demo: whether one of the models is a demo model.

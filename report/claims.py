@@ -1,4 +1,4 @@
-"""The claims table at the top of the page: the figure of each claim, what it is held against, and the verdict."""
+"""The claims table at the top of the page: the result of each claim, its chance level, and the verdict."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ModelClaim(NamedTuple):
     model: str
     figure: str
     interval: str
-    null: str  #: what the figure is held against: its name, its mean and its 95 % range
+    null: str  #: what the result is compared with: its name, its mean and its 95 % range
     bound: str  #: what the whole interval must be for the claim to hold, such as "> 0.500"
     holds: bool | None  #: whether the claim holds; None if it is undecided
     answer: str  #: where the interval lies, in words

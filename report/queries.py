@@ -305,7 +305,7 @@ HAVING avg(figure) IS NOT NULL"""
 
 
 def sensitivity(runs: list[tuple[str, str]]) -> str:
-    """The farthest that each headline figure of every (model, sae) moves with each setting that varies.
+    """The farthest that each headline result of every (model, sae) moves with each setting that varies.
 
     times_seeds = how many times the range over seeds it moves.
     """
@@ -325,7 +325,7 @@ def place_of_statistic() -> str:
 
 
 def frozen(runs: list[tuple[str, str]]) -> str:
-    """The figures of every (model, sae) that has frozen twins, beside the figures of the twins."""
+    """The results of every (model, sae) that has frozen twins, beside the results of the twins."""
     select = """\
 SELECT {m} AS model, {s} AS sae, *, row_number() OVER () AS place
 FROM frozen_figures({m}, {s})

@@ -1,6 +1,6 @@
 """The frontier, R2 against L0: SAEs of every architecture and all baselines, on the same rows, with the same k.
 
-A figure of a method is one of its dictionary and one of its encoder. So every dictionary is measured with the method's
+A result of a method is one of its dictionary and one of its encoder. So every dictionary is measured with the method's
 own encoder, where it has one, and with non-negative matching pursuit. Methods are comparable where they have the same
 encoder and the same L0: each row therefore also holds R2 at an L0 of exactly k.
 
@@ -31,7 +31,7 @@ from sae.training import OnStep, train
 
 BLOCK = 2048  # rows encoded at a time
 COLUMNS = ("r2", "r2_image", "r2_text", "cosine", "l0")
-AT_K = {name: f"{name}_at_k" for name in ("r2", "r2_image", "r2_text")}  # figure -> its column at an L0 of k
+AT_K = {name: f"{name}_at_k" for name in ("r2", "r2_image", "r2_text")}  # result -> its column at an L0 of k
 #: The sparsity of an encoder is changed in these steps until its L0 has passed k: a step is one code per row more, or
 #: STEP of the threshold. R2 at an L0 of k is interpolated between the last two.
 STEPS = (1, 2, 4, 8, 16)
@@ -121,9 +121,9 @@ def _ks(part: Part, encoder: str) -> tuple[int, ...]:
 
 
 def figures_at(coder: Any, rows: Pair, k: int) -> dict[str, float | None]:
-    """The figures of an SAE or a baseline as it is, and the columns of AT_K: R2 where its L0 on these rows is k.
+    """The results of an SAE or a baseline as it is, and the columns of AT_K: R2 where its L0 on these rows is k.
 
-    The figures of AT_K are None where the encoder cannot reach that L0.
+    The results of AT_K are None where the encoder cannot reach that L0.
     """
     measured = score(coder, rows)
     more, last = measured["l0"] < k, measured

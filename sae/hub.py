@@ -41,7 +41,7 @@ def push_to_hub(sae: SAE, target: Target, figures: Mapping[str, Any], *, private
     """Publish an SAE with its model card in a repository `owner/name` or a folder.
 
     figures: the SAE's row of the view `saes`. It may also hold `stability`, with the values that random and matched
-    directions reach, `floor_random` and `floor_matched`. The card shows the figures that are present.
+    directions reach, `floor_random` and `floor_matched`. The card shows the results that are present.
     A target is a folder if it starts with /, . or ~, or is a path object. Returns the SAE's address. Raises NotOurs as
     `release` does.
     """
@@ -145,7 +145,7 @@ def _place(folder: Path, source: str, sae: str | None) -> str:
 
 
 def model_card(sae: SAE, figures: Mapping[str, Any], load: str = "") -> str:
-    """The card, in Markdown: the SAE, its training, its figures on held-out rows, and how to load it."""
+    """The card, in Markdown: the SAE, its training, its results on held-out rows, and how to load it."""
     config = sae.config
     trained = {name: value for name, value in config.model_dump().items() if value is not None and name != "rows_seen"}
     measured = [
@@ -194,7 +194,7 @@ def _joined(config: Config) -> str:
 
 
 def _stability(figures: Mapping[str, Any]) -> list[str]:
-    """The card's lines on stability and its two chance levels; none if one of the three figures is missing."""
+    """The card's lines on stability and its two chance levels; none if one of the three results is missing."""
     names = ("stability", "floor_random", "floor_matched")
     if not all(_is_number(figures.get(name)) for name in names):
         return []

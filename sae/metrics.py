@@ -1,4 +1,4 @@
-"""Quality of reconstructions and sparsity of codes: the figures of the view `saes`.
+"""Quality of reconstructions and sparsity of codes: the results of the view `saes`.
 
 Batches are added to one accumulator per modality. Sums are float64 over all rows; ratios are taken of these sums, never
 averaged over batches.

@@ -34,7 +34,7 @@ class Kept(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """Figures of one training step."""
+    """Results of one training step."""
 
     loss: float
     error: float  # squared error of the batch

@@ -1,4 +1,4 @@
-"""The models side by side: their main figures on one scale, and the share of energy of the top concepts."""
+"""The models side by side: their main results on one scale, and the share of energy of the top concepts."""
 
 from __future__ import annotations
 

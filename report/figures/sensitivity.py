@@ -1,4 +1,4 @@
-"""How far each headline figure moves when one setting of an SAE changes, beside how far the seeds move it."""
+"""How far each headline result moves when one setting of an SAE changes, beside how far the seeds move it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OTHER = (INK, "x")
 
 
 def moves(answer: Answer, runs: Runs) -> Drawn | None:
-    """Distance of every neighbouring setting's figures from those of a setting; None where no setting has neighbours.
+    """Distance of every neighbouring setting's results from those of a setting; None where no setting has neighbours.
 
     answer: rows of the macro `sensitivity` with the columns model and sae before them.
     """

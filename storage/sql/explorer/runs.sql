@@ -1,4 +1,4 @@
--- Purpose: all SAEs of the catalog, with the figures that the explorer lists.
+-- Purpose: all SAEs of the catalog, with the results that the explorer lists.
 -- Inputs:  saes, matches, nulls, bridges; $most (maximum number of bridges per SAE).
 -- Columns: model, sae, seed; concepts (number of concepts), dim, k, architecture; r2, r2_image, r2_text, l0,
 --          dead_fraction, split (all as in the view saes); stability (mean cosine to the matched concepts in the other

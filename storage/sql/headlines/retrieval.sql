@@ -1,4 +1,4 @@
--- Purpose: headline figures per model: the image-to-text recall of the model's embeddings, and the recall of a random
+-- Purpose: headline results per model: the image-to-text recall of the model's embeddings, and the recall of a random
 --          ranking.
 -- Inputs:  retrieval, retrieval_chance.
 -- Columns: model; r1, chance1 (recall at 1, and its value by chance); r10, chance10 (the same at 10).

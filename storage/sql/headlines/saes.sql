@@ -1,4 +1,4 @@
--- Purpose: headline figures per model and SAE setting: means over the seeds.
+-- Purpose: headline results per model and SAE setting: means over the seeds.
 -- Inputs:  saes, concepts.
 -- Columns: model, sae; seeds (number of seeds); r2_image, r2_text, l0; k; dead (share of dead concepts); unimodal
 --          (share of unimodal concepts among the counted concepts of all seeds; NULL if no concept is counted).

@@ -1,4 +1,4 @@
--- Purpose: headline figures of one SAE setting on one model: the stability over pairs of seeds and its floors (the
+-- Purpose: headline results of one SAE setting on one model: the stability over pairs of seeds and its floors (the
 --          stability that chance reaches), for all concepts and for the most energetic concepts.
 -- Inputs:  stability, stability_by_energy; $model, $sae.
 -- Columns: stability, floor_random, floor_matched, floor_matched_sd (of all concepts, NULL with one seed);

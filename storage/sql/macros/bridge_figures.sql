@@ -1,4 +1,4 @@
--- Purpose: summary figures of the bridges of a setting, and the values that chance gives to them.
+-- Purpose: summary results of the bridges of a setting, and the values that chance gives to them.
 -- Inputs:  m (model), s (sae); bridges, bridge_totals, nulls.
 -- Columns: seed; statistic; figure; images_permuted, images_permuted_sd (mean and sd over draws that permute all
 --          images), dictionary_permuted, dictionary_permuted_sd (over draws that permute the rows of the dictionary),

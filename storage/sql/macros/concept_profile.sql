@@ -1,4 +1,4 @@
--- Purpose: all figures of one concept, in one row.
+-- Purpose: all numbers of one concept, in one row.
 -- Inputs:  m (model), s (sae), seed, concept; concepts, bridges.
 -- Columns: the columns of concepts; energy_rank (place of the concept in its SAE by energy: 1 has the most);
 --          strongest_text, strongest_text_bridge (the text concept and the score of the highest bridge in which this

@@ -1,4 +1,4 @@
--- Purpose: the figures of a setting beside those of its frozen twins: the same setting trained with a part that is never
+-- Purpose: the results of a setting and of its frozen twins: the same setting trained with a part that is never
 --          learned. What a twin reaches too was not learned from the data.
 -- Inputs:  m (model), s (SAE setting); saes, concepts, matches, bridge_totals, retrieval.
 -- Columns: figure; trained, low, high (the setting's value: its mean and range over seeds, for stability over pairs of
@@ -6,10 +6,10 @@
 --          stay within a cosine of .8 of their start), frozen_encoder (the twin whose encoder stays at its start), and
 --          frozen_decoder_random, soft_frozen_decoder_random, frozen_encoder_random (the twins that start in random
 --          directions; NULL for a twin that the study does not have); best_frozen, best_twin (the largest of these
---          values, and the setting that has it); bound (the value that the figure cannot exceed); excess (the part of the
+--          values, and the setting that has it); bound (the value that the result cannot exceed); excess (the part of the
 --          way from the best twin to the bound that training has gained: 0 if the twin is as good, below 0 if it is
 --          better; = (trained - best_frozen) / (bound - best_frozen)).
---          The figures: r2_image, r2_text (see saes); retrieval_r1 (recall at 1 of reconstructions, image to text);
+--          The results: r2_image, r2_text (see saes); retrieval_r1 (recall at 1 of reconstructions, image to text);
 --          stability (mean matched cosine); unimodal_share, unimodal_energy_share (share of the counted concepts that
 --          serve one modality, and their share of the energy); monosemanticity, monosemanticity_independent (means over
 --          the concepts that have a score, see concepts); covariance_opposite_share (see bridge_figures).

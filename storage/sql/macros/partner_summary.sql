@@ -1,5 +1,5 @@
 -- Purpose: how well concepts find their partners in another seed, within a modality and across modalities, on one
---          footing: where the figure lies between chance (0) and what two seeds reach within a modality (1).
+--          footing: where the result lies between chance (0) and what two seeds reach within a modality (1).
 -- Inputs:  m (model), s (sae); partners, partner_floors, concepts.
 -- Columns: seed_a, seed_b, modality_a, modality_b (as in partners); correlation (of concepts with their partners, over all
 --          counted items), match_confidence, one_to_one (correlation in the one-to-one assignment); ceiling (of

@@ -1,4 +1,4 @@
--- Purpose: how far each headline figure moves when one setting of an SAE changes, beside how far the seeds move it.
+-- Purpose: how far each headline result moves when one setting of an SAE changes, and how far the seeds move it.
 -- Inputs:  m (model), s (SAE setting); saes, concepts, matches, bridge_totals.
 -- Columns: varied (the one setting in which the two SAE settings differ: init, learning_rate, k, width, or another);
 --          value (of the other setting; 'default' if its configuration does not state it); other (the other setting);

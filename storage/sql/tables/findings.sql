@@ -1,16 +1,16 @@
--- Purpose: one row per question about a setting: its figure, what chance or an unlearned SAE gives, and the verdict.
+-- Purpose: one row per question about a setting: its result, what chance or an unlearned SAE gives, and the verdict.
 -- Inputs:  concepts, concept_groups, matches, bridge_totals, bridge_groups, retrieval, retrieval_groups, nulls, geometry,
 --          saes; twins (model, sae, twin_of, frozen: the settings of which a part is never learned); the macros of
 --          definitions.sql.
 -- Columns: model, sae; question (what is asked of the setting, one row each); claim (the statement that holds or
---          fails); statistic (name of the figure); figure (mean
+--          fails); statistic (name of the result); figure (mean
 --          over the seeds or over ordered pairs of seeds; with the rule 'above chance in every seed', of the seed that
---          decides); low, high (95 % interval of the figure, NULL if it has none); interval_over (what the interval
+--          decides); low, high (95 % interval of the result, NULL if it has none); interval_over (what the interval
 --          is made from: 'seeds and image groups', 'seeds', 'image groups' or 'none');
---          null_name (what the figure is held against: 'chance', 'random directions', 'images permuted', or the frozen
+--          null_name (what the result is compared with: 'chance', 'random directions', 'images permuted', or the frozen
 --          part of the best frozen twin); null_mean, null_low, null_high (mean and 95 % range of the same statistic
 --          under it); threshold (a bound that the interval must pass too, NULL without one); margin (factor within which
---          a figure counts as equal to null_mean, NULL without one);
+--          a result counts as equal to null_mean, NULL without one);
 --          rule (one of 'above chance and threshold', 'below chance and threshold', 'above chance in every seed', 'nearer
 --          than the margin'); bound (the number that the whole interval must be above, or below for 'below chance and
 --          threshold'; NULL without null_low and null_high); seeds (number of seeds that are counted); answer (where the interval lies:
@@ -93,7 +93,7 @@ figures_of_runs AS (
     FROM kept
     GROUP BY model, sae, seed, direction
 ),
--- The same figures with the images of one group left out.
+-- The same results with the images of one group left out.
 without_group AS (
     SELECT
         model, sae, seed, 'retrieval_kept_' || direction AS statistic, jackknife_group,
@@ -124,7 +124,7 @@ without_group AS (
         ON unimodal_share, unimodal_energy_share INTO NAME statistic VALUE value
     )
 ),
--- Figures of one SAE are stored as pairs of a seed with itself, so that leaving out a seed means the same for all.
+-- Results of one SAE are stored as pairs of a seed with itself, so that leaving out a seed means the same for all.
 figures AS (
     SELECT model, sae, statistic, seed AS seed_a, seed AS seed_b, value FROM figures_of_runs WHERE value IS NOT NULL
     UNION ALL
@@ -181,7 +181,7 @@ estimates AS (
     LEFT JOIN by_seeds AS s USING (model, sae, statistic)
     LEFT JOIN by_groups AS g USING (model, sae, statistic)
 ),
--- The frozen twin with the highest figure. It has an interval of its own, which is the 95 % range of the null.
+-- The frozen twin with the highest result. It has an interval of its own, which is the 95 % range of the null.
 frozen AS (
     SELECT
         t.model, t.twin_of AS sae, e.statistic, t.frozen AS null_name, e.figure AS null_mean, e.low AS null_low,

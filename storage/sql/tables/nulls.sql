@@ -1,14 +1,14 @@
--- Purpose: the values that chance gives to every figure, summarised over random draws.
+-- Purpose: the values that chance gives to every result, summarised over random draws.
 -- Inputs:  floors (model, sae, seed, "null", draw, concept_id, cosine: the cosine of each concept of a dictionary with
 --          its match among randomly drawn rows), concepts; null_draws (model, sae, seed, statistic, "null", draw,
---          value: figures under a permutation); null_summaries (nulls that other code has already summarised, with the
+--          value: results under a permutation); null_summaries (nulls that other code has already summarised, with the
 --          columns of this table).
 -- Columns: model, sae, seed;
 --          statistic (for floors: 'stability'; 'stability_energy_weighted'; 'stability_alive' (of the concepts that
 --          fire on a training row); 'stability_top_<K>' (of the K most energetic concepts, K = 1, 2, 4 ... and the
 --          width); 'stability_share_<P>' (of the fewest concepts that hold P % of the energy); 'stability_rare' (of the
 --          least energetic half of the concepts that fire on a training row); 'stability_common_over_rare'
---          ('stability_share_50' less 'stability_rare'). For all other nulls: the name of the figure);
+--          ('stability_share_50' minus 'stability_rare'). For all other nulls: the name of the result);
 --          "null" (how chance is made: 'floor_random', dictionaries of random directions; 'floor_matched', dictionaries with
 --          the mean and covariance of the SAE's own; or the name of what is permuted); mean (value of the statistic by
 --          chance, mean over the draws); sd (how much the draws differ: their standard deviation, which divides by n -

@@ -1,5 +1,5 @@
 // What lies near a concept: items at lower levels of its activation, similar concepts, concepts that fire with it,
-// its partners in other models, and the figures of its setting beside those of frozen twins.
+// its partners in other models, and the results of its setting and of its frozen twins.
 
 import type { ConceptDetail, Concepts } from "../contract"
 import * as data from "../data"
@@ -184,7 +184,7 @@ const FROZEN: Record<string, string> = {
   retrieval_r1: "recall at 1 of reconstructions",
 }
 
-/** Figures of the concept's setting beside its best frozen twin; nothing where the study has no twins. */
+/** Results of the concept's setting and of its best frozen twin; nothing where the study has no twins. */
 export function frozenTwins({ run }: Page): HTMLElement {
   const place = h("div", {})
   whenSeen(place, () => {

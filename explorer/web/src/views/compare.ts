@@ -1,4 +1,4 @@
-// Models, settings and seeds side by side: findings beside chance, runs, figures with the SQL of each.
+// Models, settings and seeds side by side: findings and chance levels, SAEs, figures with the SQL of each.
 
 import type { Compare, Concepts, Definitions, Manifest, Run } from "../contract"
 import * as data from "../data"
@@ -133,7 +133,7 @@ function between(low: number | null, high: number | null): string {
   return low === null || high === null ? "–" : `${number(low)} to ${number(high)}`
 }
 
-/** What a figure is held against: its name, its mean and its range. */
+/** What a result is compared with: its name, its mean and its range. */
 function against(finding: Finding): string {
   const name = finding.null_name.replaceAll("_", " ")
   if (finding.null_mean === null) return `${name}, not known`
