@@ -152,7 +152,7 @@ def _auction(
 
 
 def _phase(state: _State, similar: Similarity, keep: Candidates, epsilon: float, budget: float) -> tuple[float, int]:
-    """Assign all rows anew at the prices so far. Returns the work in bids and the number of looks at all columns.
+    """Assign all rows again at the prices so far. Returns the work in bids and the number of looks at all columns.
 
     Ends early when the work exceeds the budget.
     """

@@ -1,7 +1,7 @@
 """Bridges of an SAE: scores of pairs of an image concept and a text concept, the totals of the scores, and three nulls.
 
 The Bridge Score is the co-activation of the two concepts times the cosine of their directions. `matched_similarity`
-splits the similarity of matched pairs into bridges and bias terms. The nulls (levels of chance) permute the images, the
+splits the similarity of matched pairs into bridges and bias terms. The nulls (chance levels) permute the images, the
 rows of the dictionary, or both. `figures` computes the same results for the study's own scores and for every draw.
 """
 

@@ -99,9 +99,9 @@ def best_labels(sides: Sides, given: LabelledItems) -> list[Best]:
 
 
 def permuted(sides: Sides, given: LabelledItems, draws: int, seed: int) -> np.ndarray:
-    """Held-out AUCs [draws, kinds, C] float32 of the best labels, chosen anew in draws that permute labels over images.
+    """Held-out AUCs [draws, kinds, C] float32 of the best labels, chosen again in draws that permute labels.
 
-    Each draw permutes the images of both sides independently. The labels of an image stay together, so that a label
+    Each draw permutes the labels over the images of both sides independently. The labels of an image stay together, so that a label
     keeps its number of images.
     """
 

@@ -1,8 +1,8 @@
-"""Partners: the concept of another run whose codes correlate most with those of a concept, on the same items.
+"""Partners: the concept of another SAE whose codes correlate most with those of a concept, on the same items.
 
 Within a modality this is a control: two seeds see the same images, so the correlation of an image concept with its
 partner among the other seed's image codes is the ceiling of what image and text concepts can reach with each other.
-Every correlation is the largest of C, so its level of chance lies far above 0: it is measured with permuted images.
+Every correlation is the largest of C, so its chance level lies far above 0: it is measured with permuted images.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def compared(
 ) -> tuple[tuple[pl.DataFrame, pl.DataFrame], tuple[pl.DataFrame, pl.DataFrame]]:
     """The partners of a's concepts in b, and of b's in a: for each, the tables with the columns FIGURES and DRAWN.
 
-    modalities: pairs (modality of a's codes, modality of b's codes). A run of fewer concepts gets silent ones, so that
+    modalities: pairs (modality of a's codes, modality of b's codes). An SAE of fewer concepts gets silent ones, so that
     both have equally many; these are left out of the tables again.
     """
     width = max(a.width, b.width)
@@ -118,7 +118,7 @@ def same_items(
     """For each pair of items that are compared, the item of a and the item of b: two arrays [P] int64.
 
     Images are compared with themselves, captions with themselves, and a caption with its image. image_of: a permutation
-    of the images. Run b then sees image image_of[i], with its captions, in the place of image i: the caption of place r
+    of the images. SAE b then sees image image_of[i], with its captions, in the place of image i: the caption of place r
     among those of image i is compared with that of place r of the other image, modulo the number of these.
     """
     identity = np.arange(items.images)
@@ -142,7 +142,7 @@ def same_items(
 
 
 class _Best(NamedTuple):
-    """What the concepts of one run reach with those of the other. Arrays [C]; NaN, and -1, where there is nothing."""
+    """What the concepts of one SAE reach with those of the other. Arrays [C]; NaN, and -1, where there is nothing."""
 
     partner: np.ndarray
     correlation: np.ndarray
@@ -154,8 +154,8 @@ class _Best(NamedTuple):
 def _best(S: np.ndarray) -> tuple[_Best, _Best]:
     """Partners and the one-to-one assignment, from the correlations S [C, C] float32, by row and by column.
 
-    A code that is constant is not in the assignment. Where the runs have unequal numbers of other codes, some codes of
-    the run that has more of them are assigned to none.
+    A code that is constant is not in the assignment. Where the SAEs have unequal numbers of other codes, some codes of
+    the SAE that has more of them are assigned to none.
     """
     rows, columns = ~np.isnan(S).all(1), ~np.isnan(S).all(0)
     chosen = np.full(len(S), -1)
@@ -279,7 +279,7 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def _rows(side_a: str, side_b: str, best: _Best, floor: _Floor, width: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The rows of both tables, for the concepts of one run."""
+    """The rows of both tables, for the concepts of one SAE."""
     at = {"modality_a": side_a, "modality_b": side_b}
     figures = {
         "concept_a": np.arange(width), "concept_b": best.partner[:width], "correlation": best.correlation[:width],

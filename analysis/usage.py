@@ -1,6 +1,6 @@
 """Usage: mean activations (energies), firing rates and modality of every concept, and the share of unimodal concepts.
 
-These numbers are computed from activations in SQL. The null of the share, its level of chance, assigns each firing to a
+These numbers are computed from activations in SQL. The null of the share (its chance level) assigns each firing to a
 random item of either modality.
 """
 

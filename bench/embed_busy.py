@@ -1,6 +1,6 @@
 """How busy the embedding stage keeps a device, and what several models on one folder save: parts of `bench/embed.py`.
 
-The device is played: its forward pass takes a fixed time per picture, during which no core works, and batches queue
+The device is simulated: its forward pass takes a fixed time per picture, during which no core works, and batches queue
 for it as they do on a GPU. Its busy share is the time of these passes divided by that of the pass over the shard, from
 the first picture to the last written row. The stage then hashes and syncs the files, which is shown apart.
 """
@@ -39,7 +39,7 @@ DIM = 512
 
 
 class Played(Encoder):
-    """A model on a device that is played. It takes `seconds` per picture; all its batches queue for the device."""
+    """A model on a simulated device. It takes `seconds` per picture; all its batches queue for the device."""
 
     def __init__(self, rate: float, pixels: Pixels, name: str = "played") -> None:
         self.dim, self.device, self.dtype = DIM, "played", torch.float32
@@ -107,7 +107,7 @@ def preparations() -> dict[str, Pixels]:
 
 
 def made(store: Path, pairs: Dataset, encoders: Sequence[Encoder], batch: int | str = "auto") -> None:
-    """Run the stage embed, anew, with models that are already loaded, in one pass for all of them."""
+    """Run the stage embed again, with models that are already loaded, in one pass for all of them."""
     loaded = dict(zip([wanted(each) for each in encoders], encoders, strict=True))
     feeds: dict[tuple[Wanted, ...], Loaded] = {}
 
@@ -126,7 +126,7 @@ def wanted(encoder: Encoder) -> Wanted:
 
 
 def busy_decoding_free(rate: float, count: int, bar: float, runs: int) -> list[Bar]:
-    """Busy share of a played device when decoding costs nothing."""
+    """Busy share of a simulated device when decoding costs nothing."""
     shares, rates = [], []
     seconds: list[float] = []
     run_pass = tasks.embed.run_pass
@@ -196,7 +196,7 @@ def busy_with_jpegs(count: int, runs: int) -> list[Bar]:
             alone = decode_alone(images, pixels, cores)
             ratios.append(alone / stage)
             print(f"JPEGs: images/s stage {count / stage:.0f}, decoding alone {count / alone:.0f}", flush=True)
-    return [at_least(f"JPEGs, device played, {cores} cores: images/s against decoding alone", max(ratios), 0.9)]
+    return [at_least(f"JPEGs, simulated device, {cores} cores: images/s against decoding alone", max(ratios), 0.9)]
 
 
 def cpu_seconds(work: Callable[[], Any]) -> float:

@@ -4,8 +4,9 @@
 
 Writes a planted study into FOLDER: 118,000 images and five captions of each, in shards of 8,192 images; one model with
 d = 512 and one SAE with 8,192 concepts, of which 32 fire on an item, under three seeds. Its numbers are random, since
-only the sizes matter. Then asks for the ledgers of random pairs. Printed are the median and the largest of their
-seconds, and how far the sum of a ledger is from the similarity. The first pair stands apart, as it opens the files.
+only the sizes matter. Then asks for the ledgers of random pairs. It prints the median and the largest of their
+seconds, and how far the sum of a ledger is from the similarity. The first pair is shown separately, because it opens
+the files.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def main(folder: Path, images: int = 118_000, pairs: int = 20) -> None:
         total, similarity, rows = con.execute(query, [image, text]).fetchall()[0]
         seconds.append(time.perf_counter() - began)
         errors.append(abs(total - similarity))
-    print(f"{images:,} images, {CAPTIONS * images:,} captions; {rows:,} rows a ledger")
+    print(f"{images:,} images, {CAPTIONS * images:,} captions; {rows:,} rows per ledger")
     print(f"first {seconds[0]:.3f} s, then median {np.median(seconds[1:]):.3f} s, largest {max(seconds[1:]):.3f} s")
     print(f"largest difference between sum and similarity {max(errors):.1e}")
 

@@ -162,7 +162,7 @@ def main() -> None:
     rows = [codes.nnz / codes.shape[0] for codes in (planted.codes_image, planted.codes_text)]
     gap = np.linalg.norm(planted.image.mean(0, np.float64) - planted.text.mean(0, np.float64))
     print(f"{len(planted.image)} pairs, {len(planted.atoms)} atoms, {len(planted.bridges)} bridges -> {folder}")
-    print(f"atoms a row: image {rows[0]:.2f}, text {rows[1]:.2f}; distance of the modality means {gap:.2f}")
+    print(f"atoms per row: image {rows[0]:.2f}, text {rows[1]:.2f}; distance of the modality means {gap:.2f}")
 
 
 if __name__ == "__main__":

@@ -200,7 +200,8 @@ def main() -> None:
     codes_a_row = [(codes > 0).sum(1).mean() for codes in (planted.codes_image, planted.codes_text)]
     print(f"{len(planted.image)} pairs, {len(planted.atoms)} atoms, {len(planted.bridges)} bridges -> {arguments.to}")
     print(
-        f"atoms a row: image {codes_a_row[0]:.2f}, text {codes_a_row[1]:.2f}; highest other cosine {cosines.max():.2f}"
+        f"atoms per row: image {codes_a_row[0]:.2f}, text {codes_a_row[1]:.2f}; "
+        f"highest other cosine {cosines.max():.2f}"
     )
 
 

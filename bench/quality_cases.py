@@ -42,7 +42,7 @@ class Case(NamedTuple):
 def vlm_like(pairs: int, dim: int, atoms: int, k: int, heldout: int = 4000) -> Case:
     """Planted vectors: `pairs` to train on, and `heldout` more. Two atoms fewer than k fire per row on average.
 
-    The SAE has as many concepts as there are atoms. Two of them are spare codes of a row: the means of the modalities
+    The SAE has as many concepts as there are atoms. Two codes per row are spare: the means of the modalities
     differ, and concepts can fire for the gap.
     """
     planted = plant(pairs + heldout, dim, atoms, l0=k - 2.0)

@@ -150,7 +150,7 @@ def kernel(work: Path) -> Iterator[Bar]:
     seconds, index = timed(lambda: room._index(*codes, rows, rows, width))
     yield row("kernel: conversion of the codes to the order of its loops", seconds, "s")
     seconds, sums = timed(lambda: _all_blocks(room, index, width))
-    yield row("kernel: sums and counts of 600,000 pairs, 20 codes a side, 8,192 concepts", seconds, "s", 4)
+    yield row("kernel: sums and counts of 600,000 pairs, 20 codes per side, 8,192 concepts", seconds, "s", 4)
     matrices = [sp.csr_matrix((c.values, c.concepts, c.indptr), shape=(600_000, width)) for c in codes]
     seconds, product = timed(lambda left=matrices[0], right=matrices[1]: left.T.tocsr() @ right)
     yield row("kernel: scipy's sparse product, sums alone", seconds, "s")
@@ -255,7 +255,7 @@ def labels(work: Path) -> Iterator[Bar]:
         of_model, _ = timed(
             lambda: [embedding_probing.baselines(con, d, x) for d, x in zip(drawn, vectors, strict=True)]
         )
-        yield row("labels: probes on embeddings, once a model", of_model, "s", 30)
+        yield row("labels: probes on embeddings, once per model", of_model, "s", 30)
         yield row("labels: mean AUC of labels without meaning", float(best["auc"].mean()), "")
         yield row("labels: mean accuracy of probes of them", float(rows["balanced_accuracy"].mean()), "")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

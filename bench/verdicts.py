@@ -1,4 +1,4 @@
-"""Verdicts on data in which every claim is false by construction: how many findings hold all the same.
+"""Verdicts on data in which every claim is false by construction: how many findings hold nevertheless.
 
 python bench/verdicts.py [--draws 40]
 

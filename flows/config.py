@@ -352,7 +352,7 @@ class Study(Section):
         """The settings whose concepts are matched with each other: a setting with its data diets.
 
         A neighbour that `sensitivity` adds is a family of its own: its dictionary may have another width. So is a
-        frozen twin that `nulls` adds: its concepts are no other data's answer to the same training. So is a consensus
+        frozen twin that `nulls` adds: its training differs in more than the data. So is a consensus
         SAE, which has fewer concepts.
         """
         families: list[list[AnySetting]] = []

@@ -10,7 +10,7 @@ from storage.runs import consensus_of
 class ConsensusSAE(NamedTuple):
     """A setting of one SAE, which is made from the SAEs of all seeds of another setting.
 
-    width and k are those of the other setting: as many atoms at most, and as many codes a row.
+    width and k are those of the other setting: the SAE has at most as many atoms, and as many codes per row.
     """
 
     name: str

@@ -289,7 +289,7 @@ def _embed(course: Course, cluster: Cluster | None) -> Iterator[Outcome]:
 def _in_passes(jobs: list[Job], runtime: Runtime, at_once: int | None) -> Iterator[Outcome]:
     """Embed shard by shard. A pass leaves out a model that failed in it, whose own job then reports why.
 
-    Where there are several GPUs, as many shards as there are GPUs are embedded beside each other.
+    Where there are several GPUs, as many shards as there are GPUs are embedded in parallel.
     """
     apart, adopt = Apart(runtime.store), runtime.model_copy(update={"force": False})
     shards = list(dict.fromkeys(job.key.shard for job in jobs))

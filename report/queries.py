@@ -214,7 +214,7 @@ def histograms(runs: list[tuple[str, str]]) -> str:
 
 
 def stability_by_energy(runs: list[tuple[str, str]]) -> str:
-    """Stability of the K most energetic concepts of every (model, sae), with both floors (the levels of chance)."""
+    """Stability of the K most energetic concepts of every (model, sae), with both floors (the chance levels)."""
     return for_each(runs, "SELECT {m} AS model, {s} AS sae, * FROM stability_by_energy({m}, {s})", "sae, model, k")
 
 

@@ -152,7 +152,7 @@ OPTIONAL = {*(f"{kind}{start}" for kind in FROZEN for start in ("", "_random")),
 CAPTIONS = {
     "counts": ("Images and captions", "An image and its captions are on the same side of the split."),
     "dropped": ("Dropped, by cause", "Items of the source that were left out of the study."),
-    "settings": ("SAE settings, as trained", "d: dimensions of the embeddings. Rows seen: draws of one training run."),
+    "settings": ("SAE settings, as trained", "d: dimensions of the embeddings. Rows seen: draws of one training."),
     "reconstruction": (
         "Reconstruction and sparsity on the counted rows",
         "R² image and R² text are measured about each modality's own mean. R² both is measured about the mean of the "
@@ -225,7 +225,7 @@ CAPTIONS = {
         "How well concepts tell labels apart, compared with permuted labels",
         "The label of each concept is chosen on training items; its AUC is measured on held-out items: mean over the "
         "counted concepts, with the lowest and highest mean of a seed. Permuted: the same with labels permuted over "
-        "images and chosen anew. Concepts above: those above the 97.5 % point of their own permutations; 2.5 % is "
+        "images and chosen again. Concepts above: those above the 97.5 % point of their own permutations; 2.5 % is "
         "chance. Excess: the share of the way from the best frozen twin to 1 that training has gained.",
     ),
     "bridge_precision": (

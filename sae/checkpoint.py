@@ -66,13 +66,13 @@ class Checkpoint:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise CheckpointError(
-                f"{self.path}: not a readable checkpoint ({error}); delete it to begin anew"
+                f"{self.path}: not a readable checkpoint ({error}); delete it to start over"
             ) from error
         training, wanted = _set_values(entries["training"]), _set_values(json.loads(json.dumps(wanted)))
         if training != wanted:
             names = sorted(name for name in training | wanted if training.get(name) != wanted.get(name))
             raise CheckpointError(
-                f"{self.path}: of a training with another {', '.join(names)}; delete it to begin anew"
+                f"{self.path}: of a training with another {', '.join(names)}; delete it to start over"
             )
         return tensors, entries
 

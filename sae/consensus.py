@@ -107,7 +107,7 @@ def consensus(
 
     The dictionary is that of `shared_atoms` and stays as it is. Encoder rows, encoder biases, learned thresholds and
     decoder bias start at the means over the seeds that hold each atom, and are trained as the setting trains them: the
-    loss, the rows, the number of draws and the calibration of the threshold to k codes a row are those of the seeds.
+    loss, the rows, the number of draws and the calibration of the threshold to k codes per row are those of the seeds.
     seed: decides the order of the rows. An SAE that encodes by pursuit with its dictionary has no encoder to train, and
     gets the mean decoder bias. The other arguments are those of `sae.train`. Raises NoConsensus if the SAEs differ in
     architecture, width, dimension or centring, or share fewer than two atoms.

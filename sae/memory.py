@@ -46,7 +46,7 @@ class Memory(NamedTuple):
 
 
 def memory(settings: Resolved, rows: int, dim: int, row_bytes: int = 2) -> Memory:
-    """The memory of a training on `rows` rows [d] of both modalities, stored in `row_bytes` bytes a number."""
+    """The memory of a training on `rows` rows [d] of both modalities, stored in `row_bytes` bytes per number."""
     width, architecture = settings.width, ARCHITECTURES[settings.architecture]
     batch = min(settings.batch_size, rows)
     matrices = 2 * width * dim * FLOAT

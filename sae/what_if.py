@@ -1,6 +1,6 @@
-"""What becomes of a pair when concepts are left out: its similarity, and its ranks among held-out items.
+"""What happens to a pair when concepts are left out: its similarity, and its ranks among held-out items.
 
-Beside it stand random sets of concepts that hold about as much energy of the pair. Computed in float64.
+It is compared with random sets of concepts that hold about as much energy of the pair. Computed in float64.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
 
 
 class WhatIf(NamedTuple):
-    """The outcome for chosen concepts, beside that for no concept and for random sets."""
+    """The outcomes for chosen concepts, for no concept, and for random sets."""
 
     energy: float  #: sum of the activations of the chosen concepts in the image and in the caption
     before: Outcome

@@ -308,7 +308,7 @@ def write_ledger(store: Path, dropped: list[Dropped], failed: pl.DataFrame) -> D
 def write_labels(store: Path, labels: Sequence[Label]) -> Dataset | None:
     """Write the table of labels, sorted, each label of an item once. Returns None if there are no labels.
 
-    The address of the table is a hash of its content, so a changed label makes no shard of pairs anew.
+    The address of the table is a hash of its content, so a changed label leaves the shards of pairs as they are.
     """
     if not labels:
         return None

@@ -1,6 +1,6 @@
 """The labels that users of the explorer give to concepts: one JSON file in the study's folder of the store.
 
-A label belongs to a concept of an SAE, named by `model/sae/seed`. An SAE that is trained anew under the same name has
+A label belongs to a concept of an SAE, named by `model/sae/seed`. An SAE that is trained again under the same name has
 other concepts, so a label also holds the dataset of its SAE, and is shown for no other.
 """
 

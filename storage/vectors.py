@@ -281,7 +281,7 @@ def _tables(path: Path) -> list[Path]:
 
 
 def _refuse_other_tables(path: Path) -> None:
-    """Raise BadInput for metadata that is no Parquet: names and captions in it would be lost without a word."""
+    """Raise BadInput for metadata that is no Parquet: names and captions in it would be lost without a message."""
     for file in sorted([*path.glob("metadata.*"), *path.glob("metadata/*")]):
         if file.suffix.lower() not in OTHER_TABLES or not file.is_file():
             continue

@@ -181,7 +181,7 @@ class _ProgressLog:
 
 
 def _summary(feed: Feed, shard: Shard, models: int, seconds: float) -> None:
-    """Log where the time of a pass went. The parts run beside each other, so they do not add up to the whole.
+    """Log where the time of a pass went. The parts run in parallel, so they do not add up to the whole.
 
     Reading and writing are those of one thread each. Decoding is in seconds of a core. Waiting for pictures, and on a
     CPU the forward passes, are the mean of the workers. On CUDA copying and the forward passes are timed by the device.

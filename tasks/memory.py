@@ -1,4 +1,4 @@
-"""Whether the memory of a GPU suffices for a training, which is said before it starts."""
+"""Check before a training starts whether the memory of its GPU suffices."""
 
 from __future__ import annotations
 

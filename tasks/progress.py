@@ -28,7 +28,7 @@ def drawn() -> bool:
 
 
 class Ticking:
-    """A bar for work that reports few steps, or none: a thread draws it twice a second, so its clock never stands.
+    """A bar for work that reports few steps, or none: a thread draws it twice per second, so its clock keeps running.
 
     Outside a terminal, and when `show` is False, it does nothing.
     """

@@ -1,8 +1,9 @@
 """Decoding of pictures into the slots of a feed: in threads of this process, or in processes that share the slots.
 
 Pillow and torch release the interpreter's lock while they decode and resize, except for 5 to 15 % of the time. So one
-process with threads passes 2,600 to 5,600 pictures a second, whatever its cores. Processes have no such bound. They
-start in seconds, and get the bytes of the pictures through a pipe; the pixels are written into memory that both share.
+process with threads passes 2,600 to 5,600 pictures per second, however many cores it has. Processes have no such
+bound. They start in seconds, and get the bytes of the pictures through a pipe; the pixels are written into memory that
+both share.
 """
 
 from __future__ import annotations

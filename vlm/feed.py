@@ -1,4 +1,4 @@
-"""Keeps a device busy: decoding, copying and the forward passes of one or more models run beside each other.
+"""Keeps a device busy: decoding, copying and the forward passes of one or more models run in parallel.
 
 On an accelerator, two workers take turns: while the batch of one is computed, that of the other is copied and waits,
 so that the device never waits for the host. Pictures are decoded ahead, into slots that are used again (page-locked
@@ -103,7 +103,9 @@ class Feed:
             torch.set_num_threads(1)
         self._forward = ThreadPoolExecutor(self.workers, thread_name_prefix="forward")
         self._decode = ThreadPoolExecutor(self.cores, thread_name_prefix="decode")
-        self._tokenize = ThreadPoolExecutor(1, thread_name_prefix="tokenize")  # tokenizers bear one thread
+        self._tokenize = ThreadPoolExecutor(
+            1, thread_name_prefix="tokenize"
+        )  # tokenizers may be used by one thread only
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:

@@ -20,7 +20,7 @@ def concept_map(dictionary: NDArray) -> NDArray:
     """Points in the plane for C concepts with directions [C, d]: float64 [C, 2] in [-1, 1], both axes on one scale.
 
     UMAP (McInnes, Healy and Melville 2018, arXiv 1802.03426) with cosine distances, one thread and a fixed seed: equal
-    dictionaries give equal points. Neighbourhoods on the map have a meaning; distances have none. Dictionaries of
+    dictionaries give equal points. Neighbours on the map are meaningful; distances are not. Dictionaries of
     fewer than 64 concepts are projected onto their first two principal axes instead.
     """
     directions = np.asarray(dictionary, np.float32)

@@ -1,4 +1,4 @@
-"""Tables in JSON (an object a line, an array of objects, Karpathy's files), and the .token files of Flickr."""
+"""Tables in JSON (one object per line, an array of objects, Karpathy's files), and the .token files of Flickr."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KNOWN = (
 
 
 def parse_lines(data: Data) -> Parsed:
-    """Return the content of a file with one JSON object a line. Values keep their kinds; what is no object is left out.
+    """Return the content of a file with one JSON object per line. Only objects are kept; values keep their kinds.
 
     `data` is what `delimited.content` returned. Pyarrow parses the lines if each column holds values of one kind.
     """
@@ -45,7 +45,7 @@ def parse_lines(data: Data) -> Parsed:
 
 
 def parse_document(path: Path, data: Data) -> Parsed:
-    """Return the table in a JSON document, or in one JSON object a line. Raises BadInput for another document."""
+    """Return the table in a JSON document, or in one JSON object per line. Raises BadInput for another document."""
     text = data[:].decode(errors="replace")
     try:
         value = json.loads(text)

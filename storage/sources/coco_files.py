@@ -82,7 +82,7 @@ class Folder:
         self.root, self.memo, self.max_bytes = root, memo, max_bytes
 
     def prints(self, names: Sequence[str]) -> Prints:
-        """Return {name: sha256} of the named files that exist. A folder holds one file of a name."""
+        """Return {name: sha256} of the named files that exist. A folder holds at most one file of each name."""
         paths = {name: confined(self.root, name) for name in names}
         files = {name: file for name, file in paths.items() if file and os.path.isfile(file)}
         return dict(zip(files, digests([*files.values()], self.memo), strict=True)), {}

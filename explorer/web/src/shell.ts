@@ -133,7 +133,7 @@ function runSwitch(manifest: Manifest, run: Run): Child[] & Node[] {
   ]
 }
 
-/** Go to another run and keep the view and the camera. A concept is replaced with its match or partner there. */
+/** Go to another SAE and keep the view and the camera. A concept is replaced with its match or partner there. */
 async function change(manifest: Manifest, from: Run, to: Run): Promise<void> {
   const route = here()
   const { sel, concept, pick: _picked, ...params } = route.params

@@ -1,4 +1,5 @@
--- Purpose: how often the strongest bridges of a setting join two concepts with the same best label, beside chance.
+-- Purpose: how often the strongest bridges of a setting join two concepts with the same best label, and how often by
+--          chance.
 -- Inputs:  m (model), s (sae), n (number of bridges); bridges, concept_labels.
 -- Columns: seed; name (of the labels); "by" (score that ranks the bridges: 'bridge', 'covariance_bridge' or
 --          'correlation_bridge'); bridges (number of the n strongest that exist; a concept's bridge with itself is left

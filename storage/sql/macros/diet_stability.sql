@@ -1,13 +1,13 @@
--- Purpose: for each data diet of a setting, the stability between the runs of the setting and the runs of the diet, and
+-- Purpose: for each data diet of a setting, the stability between the SAEs of the setting and the SAEs of the diet, and
 --          its floors. A data diet is the same setting trained on other data: another share of images, or half of the
 --          images. A floor is the stability that chance reaches.
 -- Inputs:  m (model), s (a setting or a data diet: a setting is compared with each of its diets, a diet with its
 --          setting and with the other diets); matches, concepts, nulls.
--- Columns: diet (the other setting); same_seed (the two runs have the same seed: they share their initialisation, which
---          raises their stability independently of the data); pairs (number of pairs of runs); stability (mean matched
+-- Columns: diet (the other setting); same_seed (the two SAEs have the same seed: they share their initialisation, which
+--          raises their stability independently of the data); pairs (number of pairs of SAEs); stability (mean matched
 --          cosine, averaged over the pairs), low, high (range over the pairs); energy_weighted (mean of two weighted
---          stabilities: one with the energies of run a, one with the energies of run b); alive (stability without
---          concepts that are dead in either run); floor_random, floor_random_sd, floor_matched, floor_matched_sd (means
+--          stabilities: one with the energies of SAE a, one with the energies of SAE b); alive (stability without
+--          concepts that are dead in either SAE); floor_random, floor_random_sd, floor_matched, floor_matched_sd (means
 --          over the seeds of both settings).
 -- Definition: docs/definitions.md, "Data diets". The macro stability(m, s) compares the seeds of one setting s with
 --          each other.

@@ -1,12 +1,13 @@
 -- Purpose: the results of a setting and of its frozen twins: the same setting trained with a part that is never
---          learned. What a twin reaches too was not learned from the data.
+--          learned. A result that a twin reaches too was not learned from the data.
 -- Inputs:  m (model), s (SAE setting); saes, concepts, matches, bridge_totals, retrieval.
 -- Columns: figure; trained, low, high (the setting's value: its mean and range over seeds, for stability over pairs of
 --          seeds); frozen_decoder (the twin whose atoms stay at their start), soft_frozen_decoder (the twin whose atoms
 --          stay within a cosine of .8 of their start), frozen_encoder (the twin whose encoder stays at its start), and
 --          frozen_decoder_random, soft_frozen_decoder_random, frozen_encoder_random (the twins that start in random
 --          directions; NULL for a twin that the study does not have); best_frozen, best_twin (the largest of these
---          values, and the setting that has it); bound (the value that the result cannot exceed); excess (the part of the
+--          values, and the setting that has it); bound (the value that the result cannot exceed); excess (the part of
+--          the
 --          way from the best twin to the bound that training has gained: 0 if the twin is as good, below 0 if it is
 --          better; = (trained - best_frozen) / (bound - best_frozen)).
 --          The results: r2_image, r2_text (see saes); retrieval_r1 (recall at 1 of reconstructions, image to text);

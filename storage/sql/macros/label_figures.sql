@@ -3,7 +3,7 @@
 -- Inputs:  m (model), s (SAE setting); concept_labels, concepts, nulls, saes.
 -- Columns: name (of the labels); concepts (number of counted concepts that have a best label, mean over seeds); auc, low,
 --          high (mean held-out AUC of the counted concepts and their best labels: mean and range over seeds); null_mean,
---          null_q975 (mean and 97.5 % quantile of that mean AUC when labels are permuted and chosen anew; the largest
+--          null_q975 (mean and 97.5 % quantile of that mean AUC when labels are permuted and chosen again; the largest
 --          quantile over seeds); above_null (share of the concepts whose AUC exceeds the 97.5 % quantile of their own
 --          null; about .025 is chance); best_frozen, best_twin (the largest mean AUC of a frozen twin, and that twin);
 --          excess (the part of the way from the best twin to 1 that training has gained; = (auc - best_frozen) / (1 -

@@ -1,4 +1,5 @@
--- Purpose: results of bridges computed without the images of one group, from which the intervals of the findings follow.
+-- Purpose: results of bridges computed without the images of one group, from which the intervals of the findings
+--          follow.
 -- Inputs:  the run's table bridge_groups.
 -- Columns: model, sae, seed, split; statistic ('covariance_opposite_total': sum of the covariance bridges between
 --          concepts of the class image and concepts of the class text, in either role); jackknife_group (0 to 19, the

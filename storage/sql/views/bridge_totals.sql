@@ -1,7 +1,7 @@
 -- Purpose: sums of all bridges, stored or not, by the modality classes of their two concepts.
 -- Inputs:  the run's table bridge_totals.
 -- Columns: model, sae, seed, split; class_image (modality class of the concept on the image's side: 'image' or 'text'
---          for a concept that is used almost on one modality alone, 'bimodal' for one that is used on both, 'silent'
+--          for a concept that is used on one modality almost alone, 'bimodal' for one that is used on both, 'silent'
 --          for one that fires on no counted item); class_text (modality class of the concept on the caption's side, in
 --          the same words); self (whether both sides are the same concept); kind ('raw' for the bridges themselves,
 --          'covariance' for what is left of them without the part that two independent concepts would have); total (sum

@@ -1,4 +1,5 @@
--- Purpose: the label that each concept separates best, one row per concept and name of labels, beside permuted labels.
+-- Purpose: the label that each concept separates best, one row per concept and name of labels, compared with permuted
+--          labels.
 -- Inputs:  the run's table concept_labels.
 -- Columns: model, sae, seed, concept_id; modality (of the items that are counted: 'image' where at least half of the
 --          concept's energy is on images, else 'text'; captions have the labels of their image); name (of the labels,

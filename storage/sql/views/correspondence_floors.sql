@@ -1,4 +1,4 @@
--- Purpose: the level of chance of correspondence, for every draw: the mean over concepts of the largest correlation when
+-- Purpose: the chance level of correspondence, for every draw: the mean over concepts of the largest correlation when
 --          one of the two models sees permuted images.
 -- Inputs:  the run's table correspondence_floors.
 -- Columns: model_a, model_b (names of the two models); sae, seed; split; modality_a, modality_b ('image' or 'text': the

@@ -8,7 +8,7 @@
 --          shard, bit by bit); images_with_captions (number of images that have captions); matched (how similar these
 --          images are to their own captions: mean cosine); shuffled (how similar they are to the captions of another
 --          image of the shard: mean cosine); difference (how much nearer an image is to its own caption than to
---          another; matched less shuffled); difference_low, difference_high (bounds of the 95 % interval of the
+--          another; matched minus shuffled); difference_low, difference_high (bounds of the 95 % interval of the
 --          difference: normal, over images).
 -- Definition: docs/definitions.md, "Checks of embeddings".
 -- Notes:   images_with_captions and the columns after it describe the whole shard, so they are the same for both

@@ -1,4 +1,5 @@
--- Purpose: the embeddings of every model as the store keeps them: 1,024 rows a chunk. The macro embedding reads one row.
+-- Purpose: the embeddings of every model as the store keeps them: 1,024 rows per chunk. The macro embedding reads one
+--          row.
 -- Inputs:  the chunks of one model, shard and modality, of the Zarr array that has the rows.
 -- Columns: model; modality ('image' or 'text': what the rows embed); shard (number of the shard of pairs, item // 2^20);
 --          chunk (rows 1,024 * chunk to 1,024 * chunk + 1,023 of the shard);

@@ -5,7 +5,7 @@
 --          (<b_I, E_P z_T D>); 'image_on_bias', what the concepts of images add with the constant part of captions
 --          (<E_P z_I D, b_T>); 'bias', what the two constant parts add (<b_I, b_T>); 'matched', the similarity itself,
 --          the sum of these four terms (E_P <x_hat_I, x_hat_T>); 'shuffled', the similarity of images and captions that
---          do not belong together (<E_P x_hat_I, E_P x_hat_T>; matched less shuffled is the sum of all covariance
+--          do not belong together (<E_P x_hat_I, E_P x_hat_T>; matched minus shuffled is the sum of all covariance
 --          bridges)); value (the part's size, a mean over the counted pairs).
 -- Definition: docs/definitions.md, "Identities of bridges". E_P: mean over the counted pairs; z_I, z_T: codes of the
 --          image and of the caption; D: dictionary; b_I, b_T: biases of the two modalities; x_hat = z D + b.

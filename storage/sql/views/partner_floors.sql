@@ -1,4 +1,4 @@
--- Purpose: the level of chance of partners, for every draw: the mean over concepts of the largest correlation when one
+-- Purpose: the chance level of partners, for every draw: the mean over concepts of the largest correlation when one
 --          of the two seeds sees permuted images.
 -- Inputs:  the run's table partner_floors.
 -- Columns: model; sae; seed_a, seed_b (seeds of the two SAEs that are compared); split; modality_a, modality_b ('image'

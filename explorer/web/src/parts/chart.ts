@@ -57,7 +57,7 @@ export function activationHistogram(histogram: ConceptDetail["histogram"], width
   )
 }
 
-/** Stability of each run beside its two floors, the levels that chance reaches. */
+/** Stability of each SAE, next to its two floors, the levels that chance reaches. */
 export function stabilityChart(runs: readonly Run[], width: number): Element {
   const points = runs.flatMap((run) => {
     const label = `${run.model} · ${run.sae} · ${run.seed}`
@@ -105,7 +105,7 @@ export interface ModalityShare {
   scores: readonly (number | null)[]
 }
 
-/** Histogram of modality scores, one panel per run, as shares of the concepts that have a score. */
+/** Histogram of modality scores, one panel per SAE, as shares of the concepts that have a score. */
 export function modalityHistograms(runs: readonly ModalityShare[], width: number): Element {
   const BINS = 20
   const bars = runs.flatMap(({ label, scores }) => {

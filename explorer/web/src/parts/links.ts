@@ -1,4 +1,4 @@
-// Finds what corresponds to a concept in another run: its match in another seed, its partner in another model.
+// Finds what corresponds to a concept in another SAE: its match in another seed, its partner in another model.
 
 import type { ConceptDetail, Manifest, Run } from "../contract"
 import { detail } from "../data"
@@ -11,7 +11,7 @@ export interface Counterpart {
 }
 
 /**
- * The counterpart of a concept in another run; null when there is none. Seeds of one setting have matches; models have
+ * The counterpart of a concept in another SAE; null when there is none. Seeds of one setting have matches; models have
  * partners in the same setting and seed: the one of the modality in which the codes correlate most.
  */
 export async function matchOf(manifest: Manifest, from: Run, to: Run, concept: number): Promise<Counterpart | null> {
@@ -20,7 +20,7 @@ export async function matchOf(manifest: Manifest, from: Run, to: Run, concept: n
   return own ? counterpart(own, to.key) : null
 }
 
-/** The counterpart that a concept's details state for another run. */
+/** The counterpart that a concept's details state for another SAE. */
 export function counterpart(own: ConceptDetail, key: string): Counterpart | null {
   const match = own.matches.find((one) => one.key === key)
   if (match) return { concept: match.concept, likeness: match.cosine, kind: "match" }

@@ -148,7 +148,7 @@ function bound({ rule, bound }: Finding): string {
 
 const AT_ONCE = 10 // concepts of a side-by-side list
 
-/** Concepts of the run shown beside their matches or partners in another run. */
+/** Concepts of the SAE that is shown, next to their matches or partners in another SAE. */
 function sideBySide(page: Page): HTMLElement | false {
   const { manifest, run, route } = page
   const others = manifest.runs.filter(
