@@ -101,8 +101,8 @@ def best_labels(sides: Sides, given: LabelledItems) -> list[Best]:
 def permuted(sides: Sides, given: LabelledItems, draws: int, seed: int) -> np.ndarray:
     """Held-out AUCs [draws, kinds, C] float32 of the best labels, chosen again in draws that permute labels.
 
-    Each draw permutes the labels over the images of both sides independently. The labels of an image stay together, so that a label
-    keeps its number of images.
+    Each draw permutes the labels over the images of both sides independently. The labels of an image stay together,
+    so that a label keeps its number of images.
     """
 
     def draw(number: int) -> np.ndarray:
