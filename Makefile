@@ -15,7 +15,7 @@ STORE ?= store
 
 demo: .venv/installed
 	$(BIN)/bridgescope run studies/demo.toml --store $(STORE)
-	@echo "its concepts and bridges, to look at: make explorer$(if $(filter-out store,$(STORE)), STORE=$(STORE))"
+	@echo "look at its concepts and bridges: make explorer$(if $(filter-out store,$(STORE)), STORE=$(STORE))"
 
 # Builds the explorer's front end, with the versions of its lock file.
 WEB := explorer/web
@@ -50,7 +50,7 @@ vlm-like: .venv/installed
 	$(BIN)/bridgescope run studies/vlm_like.toml --store $(STORE) --set pairs.path=$(abspath $(STORE))/vlm_like --set models.planted.spec=embeddings:$(abspath $(STORE))/vlm_like
 	$(BIN)/python -m bench.check_vlm_like --store $(STORE) --vectors $(STORE)/vlm_like
 
-# Prints the demo's results beside their bars (the bounds that they must meet), from the store that `make demo` filled.
+# Prints the demo's results with their bars (the bounds that they must meet), from the store that `make demo` filled.
 check-demo: .venv/installed
 	$(BIN)/python bench/check_demo.py --store $(STORE)
 
@@ -79,7 +79,7 @@ test: lint
 test-slow: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow
 
-# The golden result of each stage, written anew where the version of the stage was raised.
+# The golden result of each stage, written again where the version of the stage was raised.
 golden: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/golden/write.py
 

@@ -4,7 +4,7 @@ python -m bench.consensus [--pairs 6000 --dim 48 --atoms 256 --width 384 --k 6 -
 
 Trains groups of three seeds on vectors of bench/planted.py, and joins each group. Prints for every SAE its concepts, R2
 and L0 on the fifth of the pairs that no training saw, its precision (share of its concepts that are matched one to one
-to a planted atom at a cosine of .8 or more) and its recall (share of the planted atoms that are). Beside the consensus:
+to a planted atom at a cosine of .8 or more) and its recall (share of the planted atoms that are). For comparison:
 as many of a seed's most energetic concepts, so that a smaller dictionary alone does not count as better; the atoms by
 the number of seeds that hold them; and the consensus without the training of its encoder, whose rows are then the means
 of the seeds'. Ends with 1 if the consensus has no higher precision than each of its seeds, in any group.

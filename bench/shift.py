@@ -4,8 +4,8 @@
 
 A simulation has 1,000 images, 40 % of them in set a, and 60 concepts with rates from 2 to 30 %. Six of them fire more
 often in a: the rate is doubled and raised by 5 points. Printed for energy and rate at level .1: the share of false ones
-among the concepts found, with its standard error, and the share of the six that is found. The same with p of the normal
-distribution in place of Student's stands beside it.
+among the concepts found, with its standard error, and the share of the six that is found. The same is printed with p of
+the normal distribution in place of Student's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a page needs to split the similarity of the image and the caption of a pair without a server.
 
-The dictionary is one file of halves. Beside the codes of an item stand the inner products of its embedding with the
+The dictionary is one file of halves. Next to the codes of an item are the inner products of its embedding with the
 directions of its own concepts and with those of its partner's, as integers of 16 bits: as numbers they would take 8 MB
 of the demo instead of 3. The residual of an item is what its published codes and
 directions leave of its embedding, so that it includes their rounding, and the terms sum to the similarity.

@@ -20,7 +20,7 @@ MOST_FILES = 100_000  # files that are counted for an error
 
 
 def table_in(folder: Path) -> Path | None:
-    """Return the table of captions in a folder; None if captions stand beside the pictures, or if there is no table.
+    """Return the table of captions in a folder; None if captions are next to the pictures, or if there is no table.
 
     A CSV, TSV, JSON lines or Parquet file is a table, but not one that img2dataset wrote beside pictures with .txt
     files. In a folder without such a file, and without pictures with .txt files, it is captions.txt, a .token file, an

@@ -267,7 +267,7 @@ class Stage {
             h(
               "p",
               { class: "muted small" },
-              "The number stands beside the concept's name; its page and its card on the map of concepts link here.",
+              "The number is shown next to the concept's name; its page and its card on the map of concepts link here.",
             ),
           ]
         : [

@@ -289,9 +289,9 @@ function frozen(compare: Compare): HTMLElement | false {
     ),
   )
   return section(
-    "Beside frozen twins",
+    "Compared with frozen twins",
     table(
-      "Beside frozen twins",
+      "Compared with frozen twins",
       head.map((name, at) => h("th", { scope: "col", class: at > 1 && at < 5 ? "n" : "" }, name)),
       [h("tbody", {}, rows)],
     ),
