@@ -251,7 +251,12 @@ class Stage {
       "aria-label": "Number of the concept whose items are highlighted",
       placeholder: "number",
     })
-    const form = h("form", { class: "light-form" }, input, h("button", { class: "button", type: "submit" }, "Highlight"))
+    const form = h(
+      "form",
+      { class: "light-form" },
+      input,
+      h("button", { class: "button", type: "submit" }, "Highlight"),
+    )
     form.addEventListener("submit", (event) => {
       event.preventDefault()
       to({ concept: input.value })
@@ -272,7 +277,11 @@ class Stage {
           ]
         : [
             h("p", {}, conceptLink(run, this.concepts, concept)),
-            h("button", { class: "button quiet", type: "button", onclick: () => to({ concept: "" }) }, "Highlight none"),
+            h(
+              "button",
+              { class: "button quiet", type: "button", onclick: () => to({ concept: "" }) },
+              "Highlight none",
+            ),
           ]),
       h(
         "button",

@@ -133,10 +133,7 @@ function fill(
   list.replaceChildren()
   if (!total) {
     list.replaceWith(
-      empty(
-        "No bridge was stored",
-        "No two concepts fire together on enough pairs to be stored (analyze.min_pairs).",
-      ),
+      empty("No bridge was stored", "No two concepts fire together on enough pairs to be stored (analyze.min_pairs)."),
     )
     return
   }
