@@ -107,7 +107,7 @@ def weight_files(folder: Path, layout: Layout) -> list[Path]:
         raise CheckpointError(f"the folder holds no weights ({', '.join(WEIGHT_SUFFIXES)})")
     raise CheckpointError(
         f"it is unclear which weights are meant: the folder holds {', '.join(path.name for path in others)}: "
-        f"rename {'them' if layout is TRANSFORMERS else 'the wanted file'} to {layout.weights[0]}"
+        f"rename the wanted file to {layout.weights[0]}"
     )
 
 

@@ -212,7 +212,9 @@ def test_weights_beside_those_that_transformers_reads_are_left_alone(checkpoints
     assert "pytorch_model.bin" in encoder.identity["files"]
     assert not {"open_clip_model.safetensors", "notes.pt"} & set(encoder.identity["files"])
     (folder / "pytorch_model.bin").unlink()
-    with pytest.raises(vlm.SpecError, match=r"notes\.pt, open_clip_model\.safetensors: name them model\.safetensors"):
+    with pytest.raises(
+        vlm.SpecError, match=r"notes\.pt, open_clip_model\.safetensors: rename the wanted file to model\.safetensors"
+    ):
         vlm.load(f"hf:local-dir:{folder}")
 
 

@@ -156,7 +156,9 @@ def test_a_folder_of_several_epochs_does_not_say_which_is_meant(checkpoint: Path
     folder = trained(checkpoint, tmp_path / "run")
     shutil.copy(folder / "epoch_7.pt", folder / "epoch_8.pt")
     spec = Spec.of_folder("open_clip", folder)
-    with pytest.raises(vlm.SpecError, match=r"holds epoch_7\.pt, epoch_8\.pt: name one open_clip_model\.safetensors"):
+    with pytest.raises(
+        vlm.SpecError, match=r"holds epoch_7\.pt, epoch_8\.pt: rename the wanted file to open_clip_model\.safetensors"
+    ):
         vlm.load(str(spec))
     with pytest.raises(BadInput, match="it is unclear which weights are meant"):
         check_weights(spec)
