@@ -258,7 +258,7 @@ def test_sensitivity_is_shown_when_settings_differ_in_one_key(catalog: Make, con
     drawn = result["figures"]["sensitivity"]
     assert [panel.title for panel in drawn.panels] == ["one, main", "one, other", "one, third"]
     # `main` has an R2 of .8 in both seeds, `other` of .6 and .7. They differ in k, and `main` and `third` in init.
-    assert "farthest moves r2, by −0.150 with k = 4" in drawn.panels[0].label.replace("-", "−")
+    assert "r2 moves farthest, by −0.150 with k = 4" in drawn.panels[0].label.replace("-", "−")
     assert {key.label for key in drawn.keys} == {"init", "k", "range over seeds"}
     rows = [[cell.text for cell in row] for row in result["tables"]["sensitivity"].rows]
     assert ["main", "one", "r2", "0.800", "0.000", "k", "4", "0.650"] in [row[:8] for row in rows]
@@ -302,7 +302,7 @@ def test_frozen_twins_stand_beside_the_setting_and_are_absent_without_any(catalo
     heads = [cell.text for cell in shown.head]
     first = dict(zip(heads, rows[0], strict=True))
     # R2 of images is .7 for the trained SAE and .4 for its twin: (.7 - .4) / (1 - .4) = .5.
-    assert (first["figure"], first["trained"], first["frozen encoder"], first["excess"]) == (
+    assert (first["result"], first["trained"], first["frozen encoder"], first["excess"]) == (
         "r2 image", "0.700", "0.400", "0.500",
     )  # fmt: skip
     assert "frozen decoder" not in heads  # the study has no such twin
