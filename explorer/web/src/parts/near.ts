@@ -9,7 +9,8 @@ import { type Page, runOf } from "../page"
 import { href } from "../route"
 import { conceptLink } from "./concept"
 import { inner } from "./ledger"
-import { failure } from "./notice"
+import { foundCaptions, foundImages } from "./found"
+import { failure, loading } from "./notice"
 import { bar, itemHref, thumbnail } from "./pictures"
 import { whenSeen } from "./seen"
 
@@ -76,6 +77,40 @@ export function levels({ manifest, run }: Page, details: ConceptDetail): HTMLEle
     })
   }
   return section
+}
+
+/** Live: the items on which the concept just does not fire, after a click, since every item is encoded for it. */
+export function belowThreshold({ manifest, run, signal }: Page, concept: number): HTMLElement | null {
+  if (!manifest.live || !manifest.items) return null
+  const place = h("div", { role: "status" })
+  const show = () => {
+    button.disabled = true
+    place.replaceChildren(loading("the items"))
+    void data
+      .below(run, concept, signal)
+      .then(({ items }) => {
+        const found = items.map(({ pre_activation, ...item }) => ({ ...item, value: pre_activation }))
+        place.replaceChildren(foundImages(run, found, "pre-activation"), foundCaptions(run, found))
+      })
+      .catch((error: unknown) => {
+        if (signal.aborted) return
+        button.disabled = false
+        place.replaceChildren(failure(error))
+      })
+  }
+  const button = h("button", { class: "button", type: "button", onclick: show }, "Show the items")
+  return h(
+    "section",
+    { class: "block below" },
+    h("h2", {}, "Just below the threshold"),
+    h(
+      "p",
+      { class: "muted small" },
+      "Items on which the concept does not fire, those with the largest pre-activation first.",
+    ),
+    button,
+    place,
+  )
 }
 
 function nearList(page: Page, concepts: Concepts, rows: readonly { concept: number; value: number }[]): HTMLElement {

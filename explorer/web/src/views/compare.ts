@@ -24,6 +24,7 @@ export async function compareView(page: Page): Promise<void> {
       "p",
       { class: "lead" },
       "Models, settings and seeds of the study side by side, with the level of chance beside each figure.",
+      manifest.page && [" The ", h("a", { href: manifest.page }, "study page"), " has all tables and figures on one page."],
     ),
     findings(compare, manifest.definitions),
     sideBySide(page),

@@ -12,7 +12,7 @@ import { aboutName, dot, modalityBar, nameOf } from "../parts/concept"
 import { bridgeRows } from "../parts/bridge"
 import { labelForm } from "../parts/label"
 import { counterpart } from "../parts/links"
-import { frozenTwins, levels, partners, similar, together } from "../parts/near"
+import { belowThreshold, frozenTwins, levels, partners, similar, together } from "../parts/near"
 import { empty, failure, loading } from "../parts/notice"
 import { bar, topCaptions, topImages } from "../parts/pictures"
 import { whenSeen } from "../parts/seen"
@@ -55,6 +55,7 @@ export async function conceptView(page: Page): Promise<void> {
         h("section", { class: "block" }, h("h2", {}, "Images on which it fires most"), pictures),
         h("section", { class: "block" }, h("h2", {}, "Captions on which it fires most"), captions),
         levels(page, details),
+        belowThreshold(page, concept),
       ),
       h(
         "div",
