@@ -253,7 +253,7 @@ def test_items_just_below_the_threshold_are_those_of_the_exported_codes(client: 
 @pytest.mark.parametrize(
     ("path", "status", "says"),
     [
-        (f"/api/below/64?key={KEY}", 400, "no concept 64; concepts of tiny/main/0 go from 0 to 63"),
+        (f"/api/below/16?key={KEY}", 400, "no concept 16; concepts of tiny/main/0 go from 0 to 15"),
         ("/api/below/0?key=tiny/main/7", 400, "no SAE 'tiny/main/7'"),
         ("/api/below/0", 400, "no SAE ''"),
         (f"/api/below/-1?key={KEY}", 404, "there is no such page"),

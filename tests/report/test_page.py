@@ -101,7 +101,9 @@ def test_page_asks_nothing_of_anyone(page: str) -> None:
     assert re.findall(r"url\((?!#)", page) == []
 
 
-def test_bridges_lead_to_their_concepts_in_the_explorer(page: str, folder: Path, con: duckdb.DuckDBPyConnection) -> None:
+def test_bridges_lead_to_their_concepts_in_the_explorer(
+    page: str, folder: Path, con: duckdb.DuckDBPyConnection
+) -> None:
     links = re.findall(rf'href="{EXPLORER}#/concept/(\d+)\?run=([^"]*)"', page)
     known = {
         (str(concept), f"{model}/{sae}/{seed}")
