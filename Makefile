@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo explorer test test-explorer test-slow lint planted vlm-like check-demo docs check-docs bench-rerun bench-sae bench-sae-quality test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-floors bench-frontier bench-explorer bench-plan bench-calibration bench-analyze bench-sources bench-gpu golden clean
+.PHONY: demo explorer test test-explorer test-slow lint planted vlm-like check-demo docs screenshots check-docs bench-rerun bench-sae bench-sae-quality test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-floors bench-frontier bench-explorer bench-plan bench-calibration bench-analyze bench-sources bench-gpu golden clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -58,6 +58,10 @@ check-demo: .venv/installed
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "the documentation: build/docs/index.html"
+
+# Takes the pictures of the explorer in docs/images, from the store that `make demo` filled. It needs Chromium.
+screenshots: .venv/installed $(FRONT)
+	CHROMIUM="$(CHROMIUM)" $(BIN)/python docs/screenshots.py --store $(STORE)
 
 # Checks that the commands, keys, columns, links and options in the documents exist, builds the site, and runs the
 # tutorial's commands and the notebook. The commands and the notebook need the store that `make demo` filled.

@@ -43,6 +43,7 @@ def application(live: Live, web: Path, port: int) -> Guard:
         Route("/api/sql.parquet", handlers.sql_parquet, methods=["POST"]),
         Route("/api/encode", handlers.encode, methods=["POST"]),
         Route("/api/pair", handlers.pair, methods=["POST"]),
+        Route("/api/below/{concept:int}", handlers.below, methods=["GET"]),
         Route("/api/labels", handlers.labels, methods=["POST"]),
         Route("/api/image/{image_id:int}", handlers.image, methods=["GET"]),
         Route("/{name:path}", handlers.file, methods=["GET"]),
@@ -122,6 +123,11 @@ class Handlers:
         pair = pair_of(await _object(request, MAX_PAIR))
         key = request.query_params.get("key", "")
         return JSONResponse(await _loaded(self.live.shown.pairs.pair, key, *pair))
+
+    async def below(self, request: Request) -> Response:
+        """The items on which a concept just does not fire."""
+        key, concept = request.query_params.get("key", ""), request.path_params["concept"]
+        return JSONResponse(await _loaded(self.live.shown.below, key, concept))
 
     async def labels(self, request: Request) -> Response:
         """Give a concept a label of the user's, or remove it. Answers with all labels of the run."""

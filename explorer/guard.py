@@ -13,6 +13,8 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 
+from storage.site import PAGE
+
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 READING = ("GET", "HEAD")
 # values of Sec-Fetch-Site that are refused; a request from a page on another port of this machine has "same-site"
@@ -20,6 +22,10 @@ STRANGERS = ("cross-site", "same-site")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+PAGE_POLICY = (  # the study's page has its styles and pictures within itself, and no script
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
 HEADERS = {
     "content-security-policy": POLICY,
@@ -48,7 +54,8 @@ class Guard:
 
         async def with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                own = {"content-security-policy": PAGE_POLICY} if scope["path"] == f"/{PAGE}" else {}
+                MutableHeaders(scope=message).update(HEADERS | own)
             await send(message)
 
         reason = self.refused(scope["method"], Headers(scope=scope))

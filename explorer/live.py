@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import threading
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from explorer.asker import Asker
-from explorer.encode import Encoded, Encoders
+from explorer.below import Below, below
+from explorer.encode import Encoded, Encoders, Near
 from explorer.pairs import Pairs
 from report.explorer.release import MANIFEST, handed_out
 from storage.catalog import open_catalog
 from storage.errors import BadInput
+from storage.rows import Ints
 from storage.runs import Run, newest_complete, numbers, read_run, shown_run
 from storage.site import SITE, compact
 from storage.user_labels import read_labels, set_label
@@ -23,6 +28,10 @@ SELECT image_id, arg_min(caption, pair_id) FROM pairs WHERE list_contains(?, ima
 """
 CAPTION = "SELECT pair_id, caption FROM pairs WHERE list_contains(?, pair_id)"
 OWNER = "SELECT pair_id, image_id FROM pairs WHERE list_contains(?, pair_id)"
+FIRING = """
+SELECT item_id FROM activations
+WHERE model = ? AND sae = ? AND seed::VARCHAR = ? AND modality = ? AND concept_id = ? ORDER BY item_id
+"""
 WIDTH = "SELECT width FROM saes WHERE model = ? AND sae = ? AND seed::VARCHAR = ?"
 
 
@@ -72,8 +81,22 @@ class Shown:
     def encode(self, key: str, given: str | bytes) -> dict[str, Any]:
         """`Encoders.encode`, with a caption and a thumbnail for each of the nearest items."""
         encoded: Encoded = self.encoders.encode(key, given)
-        images = [near.item for near in encoded.nearest if near.modality == "image"]
-        texts = [near.item for near in encoded.nearest if near.modality == "text"]
+        return {**encoded._asdict(), "nearest": self._shown(encoded.nearest)}
+
+    def below(self, key: str, concept: int) -> dict[str, Any]:
+        """The items on which a concept just does not fire, each with a caption and a thumbnail."""
+        model, sae, seed = (*key.split("/"), "", "")[:3]
+
+        def firing(modality: str) -> Ints:
+            rows = self.ask(FIRING, [model, sae, seed, modality, concept])
+            return np.array([item for (item,) in rows], np.int64)
+
+        return {"items": self._shown(below(self.encoders, key, concept, firing))}
+
+    def _shown(self, items: Sequence[Near | Below]) -> list[dict[str, Any]]:
+        """Items of the study with a caption and a thumbnail for each."""
+        images = [each.item for each in items if each.modality == "image"]
+        texts = [each.item for each in items if each.modality == "text"]
         captions = {"image": dict(self.ask(FIRST_CAPTION, [images])), "text": dict(self.ask(CAPTION, [texts]))}
         owners = dict(self.ask(OWNER, [texts]))
 
@@ -81,11 +104,10 @@ class Shown:
             name = f"thumbs/{item if modality == 'image' else owners.get(item)}.webp"
             return name if name in self.names else None
 
-        near = [
+        return [
             {**one._asdict(), "caption": captions[one.modality].get(one.item), "thumb": thumb(one.modality, one.item)}
-            for one in encoded.nearest
+            for one in items
         ]
-        return {**encoded._asdict(), "nearest": near}
 
     def ask(self, query: str, values: list[Any]) -> list[tuple[Any, ...]]:
         """Rows of one of the queries written in this module."""

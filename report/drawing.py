@@ -25,10 +25,11 @@ from matplotlib.patches import Patch
 
 # The light scheme. No two colours may be equal, because each is replaced with its CSS variable in the finished SVG.
 PAPER, INK, MUTED, LINE = "#ffffff", "#1d2126", "#6a727c", "#d9dde2"
-FIRST, SECOND, THIRD = "#0072b2", "#c65600", "#6f7780"  # blue, vermilion, grey: distinct with any colour blindness
-FOURTH, FIFTH, SIXTH = "#00806a", "#a6478c", "#8a6d00"  # green, purple, olive: always drawn with a marker
+IMAGE, TEXT = "#005fa8", "#b34700"  # blue and orange mean image and text, here as in the explorer, and nothing else
+FIRST, SECOND, THIRD = "#00806a", "#a6478c", "#6f7780"  # green, purple, grey: distinct with any colour blindness
+FOURTH, FIFTH, SIXTH = "#8a6d00", "#8c2f39", "#454b52"  # olive, wine, dark grey: always drawn with a marker
 VARIABLES = {
-    PAPER: "--paper", INK: "--ink", MUTED: "--muted", LINE: "--line",
+    PAPER: "--paper", INK: "--ink", MUTED: "--muted", LINE: "--line", IMAGE: "--image", TEXT: "--text",
     FIRST: "--first", SECOND: "--second", THIRD: "--third", FOURTH: "--fourth", FIFTH: "--fifth", SIXTH: "--sixth",
 }  # fmt: skip
 SERIES = (

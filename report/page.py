@@ -22,6 +22,7 @@ from report.queries import Answer, ask, holds
 from storage.documentation import header_of
 from storage.query import views
 
+EXPLORER = "explorer.html"  # links into the explorer lead to this page, which says how to open the explorer
 CONTENTS = "<!-- contents -->"  # the template has it where the links to the sections go
 FIRST_ROWS = 20  # number of rows in a plain table; the view may have more
 
@@ -36,6 +37,9 @@ class Fact(NamedTuple):
 def write_report(out: Path, con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> None:
     """Write the page `out/index.html`, the list `out/figures.json`, and each figure as SVG and PNG in `out/figures/`.
 
+    Links from the page into the explorer lead to `out/explorer.html`, which says how to open it; `in_explorer` makes
+    the page that the explorer has, whose links lead to its views.
+
     con: a catalog as `storage.open_catalog` returns it. config: the study file as a dict (name, pairs, models, saes,
     analyze). Equal catalogs and configurations give equal bytes. Sections whose views the catalog lacks are left out.
     `out` is created when missing. Raises duckdb.CatalogException when the catalog has no analysis.
@@ -47,13 +51,14 @@ def write_report(out: Path, con: duckdb.DuckDBPyConnection, config: dict[str, An
         write_files(out / "figures", drawn)
     index = json.dumps(described(page["figures"].values()), ensure_ascii=False, indent=1)
     (out / FIGURES_INDEX).write_text(index + "\n", encoding="utf-8")
+    (out / EXPLORER).write_text(rendered(config, "explorer.html.j2"), encoding="utf-8")
     partial = out / "index.html.partial"
     partial.write_text(rendered(page), encoding="utf-8")
     os.replace(partial, out / "index.html")
 
 
-def rendered(page: dict[str, Any]) -> str:
-    """The HTML of the page. page: the variables that `contents` returns."""
+def rendered(page: dict[str, Any], template: str = "template.html.j2") -> str:
+    """The HTML of a page. page: the variables of its template; `contents` returns those of the study's page."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # captions are untrusted text
@@ -62,8 +67,13 @@ def rendered(page: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": sentences.number, "percent": sentences.percent, "panels": panels, "tally": tally}
-    text = environment.get_template("template.html.j2").render(marks=MARKS, **page).strip() + "\n"
+    text = environment.get_template(template).render(marks=MARKS, EXPLORER=EXPLORER, **page).strip() + "\n"
     return text.replace(CONTENTS, with_contents(text), 1)
+
+
+def in_explorer(text: str) -> str:
+    """The study's page as the explorer has it, beside its own index.html. text: the HTML of the page."""
+    return text.replace(f'href="{EXPLORER}#', 'href="index.html#')  # in captions, quotation marks are escaped
 
 
 def with_contents(text: str) -> str:

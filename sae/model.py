@@ -123,12 +123,7 @@ class SAE:
         given, if x does not have d columns, or if x holds NaN or infinity: the codes of such a row would all be 0, as
         for a row on which no concept fires.
         """
-        x_ND = self._rows(x, self.config.dim, "x")
-        if self.config.preprocessing == "l2":
-            x_ND = normalize(x_ND, dim=1)
-        mean_D = self._mean(modality)
-        if mean_D is not None:
-            x_ND = x_ND - mean_D
+        x_ND = self._centred(x, modality)
         if self.pursues:
             return matching_pursuit(x_ND - self.bias, self.dictionary, self.config.k)
         pre_NC = pre_activations(x_ND, self.encoder, self.encoder_bias, self.bias)
@@ -136,6 +131,19 @@ class SAE:
         if ARCHITECTURES[name].threshold == "none":
             return SELECT[name](pre_NC, self.threshold, self.config, pre_NC.new_zeros(())).codes
         return above(pre_NC, self.threshold)
+
+    @torch.no_grad()
+    def pre_activations(
+        self, x: np.ndarray | Tensor, modality: str | None = None, concepts: slice = slice(None)
+    ) -> Tensor:
+        """Pre-activations [N, concepts] of embeddings x [N, d], from which `encode` selects codes, of any sign.
+
+        Raises ValueError where `encode` does, and for an SAE whose codes are found by pursuit: it has none.
+        """
+        if self.pursues:
+            raise ValueError("codes of this SAE are found by pursuit, which has no pre-activations")
+        x_ND = self._centred(x, modality)
+        return pre_activations(x_ND, self.encoder[concepts], self.encoder_bias[concepts], self.bias)
 
     @property
     def pursues(self) -> bool:
@@ -197,6 +205,14 @@ class SAE:
             if not torch.equal(getattr(self, name).cpu(), getattr(other, name).cpu()):
                 return f"their tensors {name} differ"
         return None
+
+    def _centred(self, x: np.ndarray | Tensor, modality: str | None) -> Tensor:
+        """Embeddings [N, d] as the encoder takes them: normalised, and less the mean of their modality."""
+        x_ND = self._rows(x, self.config.dim, "x")
+        if self.config.preprocessing == "l2":
+            x_ND = normalize(x_ND, dim=1)
+        mean_D = self._mean(modality)
+        return x_ND if mean_D is None else x_ND - mean_D
 
     def _mean(self, modality: str | None) -> Tensor | None:
         """The mean that is subtracted from rows of a modality; None without centring."""

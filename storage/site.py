@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 SITE = "site.zip"
-PACKED = (".json", ".svg", ".bin")  # types that deflate shrinks; pictures are compressed already
+PAGE = "study.html"  # the study's page, beside the index.html of the explorer
+PACKED = (".json", ".svg", ".bin", ".html")  # types that deflate shrinks; pictures are compressed already
 EPOCH = (1980, 1, 1, 0, 0, 0)  # modification time of every file: sites with equal files are then zips with equal bytes
 
 

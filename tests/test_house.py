@@ -29,3 +29,16 @@ def test_every_room_is_checked_packaged_and_copied() -> None:
     copied = re.findall(r"^COPY (\w+) \1$", (HOUSE / "deploy" / "Dockerfile").read_text(), re.MULTILINE)
     assert set(copied) - {"studies", "deploy"} == set(ROOMS)
     assert all((HOUSE / room / "py.typed").is_file() for room in ROOMS)
+
+
+def test_every_file_that_code_reads_is_packaged() -> None:
+    """An installed wheel holds only the data files that these patterns name."""
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["*"]
+    files = [path for room in ROOMS for path in (HOUSE / room).rglob("*") if path.is_file()]
+    data = {
+        path.relative_to(HOUSE)
+        for path in files
+        if path.suffix not in (".py", ".pyc") and "web" not in path.relative_to(HOUSE).parts
+    }
+    assert {"template.html.j2", "functions.txt"} <= {path.name for path in data}
+    assert [path for path in sorted(data) if not any(path.match(pattern) for pattern in patterns)] == []

@@ -10,7 +10,7 @@ from typing import Any
 
 from report.claims import VERDICTS
 from report.queries import MIN_FIRINGS, UNIMODAL
-from storage.site import compact
+from storage.site import PAGE, compact
 
 MANIFEST = "data/manifest.json"
 
@@ -43,12 +43,12 @@ def released(name: str, data: bytes, *, items: bool = True) -> bytes | None:
     that name concepts stay, because each of them occurs in two or more captions. The manifest states `items`.
     """
     if name == MANIFEST:
-        kept = {} if items else {"maps": [], "firings": False}
+        kept = {} if items else {"maps": [], "firings": False, "page": None}
         return _changed(data, lambda manifest: handed_out(manifest, items=items, **kept))
     if items:
         return data
     top, *below = name.split("/")
-    if top == "thumbs" or name.startswith("data/items/") or {"codes", "pairs"} & set(below[4:5]):
+    if name == PAGE or top == "thumbs" or name.startswith("data/items/") or {"codes", "pairs"} & set(below[4:5]):
         return None
     if "concept" in below[4:5]:
         return _changed(

@@ -17,10 +17,11 @@ from report.explorer.item_maps import ItemMap
 from report.explorer.layout import method_of
 from report.explorer.pairs import write_pairs
 from report.explorer.shares import Dictionary
+from report.page import in_explorer
 from storage.documentation import documented, macros
 from storage.rows import Rows
 from storage.runs import shown_settings
-from storage.site import SITE, put_json, writing
+from storage.site import PAGE, SITE, put, put_json, writing
 from storage.user_labels import SHOWN
 
 SCHEMA = 1
@@ -36,7 +37,7 @@ def write_explorer(
     rows_of: Callable[[str], Rows],
     maps: list[ItemMap],
 ) -> int:
-    """Write `out/site.zip`: `data/`, `thumbs/` and `figures/` of a study. Returns the number of concepts.
+    """Write `out/site.zip`: `data/`, `thumbs/`, `figures/` and the page of a study. Returns the number of concepts.
 
     con: the study's catalog; config: the study file as a dict; page: the folder of its page; layouts: the map positions
     [C, 2] of every SAE shown, by model/sae/seed; dictionary_of: returns the decoder of such an SAE, and is
@@ -59,8 +60,9 @@ def write_explorer(
         put_json(site, SHOWN, {"labels": []})  # the labels of users are added when the file is served or published
         items.write_items(site, con, items.write_thumbnails(site, con))
         firings = item_maps.write_item_maps(site, con, maps, keys)
-        of_maps = {"maps": [each.described() for each in maps], "firings": firings}
+        of_maps = {"maps": [each.described() for each in maps], "firings": firings, "page": PAGE}
         put_json(site, "data/manifest.json", manifest(con, config, runs) | of_maps)
+        put(site, PAGE, in_explorer((page / "index.html").read_text(encoding="utf-8")).encode())
         compare.write_compare(site, con, list(dict.fromkeys((key.model, key.sae) for key in keys)), page)
     return sum(run["concepts"] for run in runs)
 

@@ -11,7 +11,7 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from report.drawing import FIRST, MUTED, PAPER, SECOND, THIRD, Draw, Drawn, LegendKey, Panel, say, short
+from report.drawing import FIRST, IMAGE, MUTED, PAPER, SECOND, TEXT, THIRD, Draw, Drawn, LegendKey, Panel, say, short
 from report.figures.runs import Runs, columns_for, models_of, titled
 from report.queries import MIN_FIRINGS, UNIMODAL, Answer, Row
 
@@ -22,6 +22,10 @@ SUBSPACES = {
     "inlp": "INLP subspace",
 }
 SMALLEST, LARGEST = 3.0, 13.0  # diameters of marks, in points
+ENDS = (
+    LegendKey("unimodal: text", TEXT, filled=True, opacity=0.2),
+    LegendKey("unimodal: image", IMAGE, filled=True, opacity=0.2),
+)
 
 
 def histograms(answer: Answer, runs: Runs) -> Drawn | None:
@@ -40,7 +44,7 @@ def histograms(answer: Answer, runs: Runs) -> Drawn | None:
         f"Modality score (0 text, 1 image) of the concepts with at least {MIN_FIRINGS} firings, all seeds together. "
         f"Dotted lines: the unimodal thresholds {UNIMODAL} and {1 - UNIMODAL}. {'; '.join(left_out)}."
     )
-    keys = [LegendKey("share of concepts", FIRST, filled=True), LegendKey("share of their energy", SECOND)]
+    keys = [LegendKey("share of concepts", FIRST, filled=True), LegendKey("share of their energy", SECOND), *ENDS]
     return Drawn("modality", panels, keys, caption, answer.sql, columns_for(runs))
 
 
@@ -60,9 +64,10 @@ def _histogram(rows: list[Row], top: float, counts: str) -> Draw:
 
 
 def _score_axis(axes: Axes) -> None:
-    """Set the x axis to the modality score, with lines at the unimodal thresholds."""
-    for threshold in (UNIMODAL, 1 - UNIMODAL):
+    """Set the x axis to the modality score, with lines at the unimodal thresholds and shades beyond them."""
+    for threshold, end, color in ((UNIMODAL, 0, TEXT), (1 - UNIMODAL, 1, IMAGE)):
         axes.axvline(threshold, color=MUTED, linewidth=0.8, linestyle=":", zorder=0.5)
+        axes.axvspan(threshold, end, color=color, alpha=0.12, linewidth=0, zorder=0.4)
     axes.set(xlim=(0, 1), xlabel="modality score (0 text, 1 image)")
     axes.xaxis.set_major_formatter(FuncFormatter(short))
 
@@ -101,7 +106,7 @@ def alignments(answer: Answer, nulls: Answer, runs: Runs, most: int) -> Drawn | 
         "images (+) from captions (−); for INLP it is the length of the part inside the subspace, which has no sign. "
         f"{'; '.join(notes)}, those with most energy."
     )
-    keys = [LegendKey("concept, area its energy", FIRST, marker="o", line=False)]
+    keys = [LegendKey("concept, area its energy", FIRST, marker="o", line=False), *ENDS]
     if nulls.rows:
         caption += (
             " Grey: the range of random directions, up to the 97.5 % quantile of |alignment|; for INLP it starts at "

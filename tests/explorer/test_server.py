@@ -8,19 +8,22 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
 from explorer.application import MAX_QUESTION, application
-from explorer.guard import POLICY
+from explorer.guard import PAGE_POLICY, POLICY
 from explorer.live import Live
 from report.explorer.release import handed_out
 from report.queries import MIN_FIRINGS, UNIMODAL
+from sae import SAE
 from storage import open_catalog
 from storage.errors import BadInput
 from storage.record import write_run
+from storage.rows import select
 from storage.site import SITE, put_json, writing
 
 HERE = "http://127.0.0.1:8123"
@@ -43,6 +46,15 @@ def test_the_page_and_its_files_are_served_with_a_strict_policy(client: TestClie
     assert POLICY.startswith("default-src 'none'")
     assert client.get("/nowhere").headers["content-security-policy"] == POLICY  # answers of errors have the policy too
     assert client.post("/").status_code == 405
+
+
+def test_the_study_page_has_its_own_policy_and_links_to_the_views(client: TestClient) -> None:
+    answer = client.get(f"/{client.get('/data/manifest.json').json()['page']}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert answer.headers["content-security-policy"] == PAGE_POLICY
+    assert "script" not in PAGE_POLICY
+    assert 'href="index.html#/concept/' in answer.text
+    assert "explorer.html" not in answer.text
 
 
 def test_the_manifest_is_the_stored_one_but_live_and_with_definitions(client: TestClient, live: Live) -> None:
@@ -216,6 +228,40 @@ def test_a_caption_is_encoded_by_the_studys_own_model(client: TestClient, live: 
     cosines = [near["cosine"] for near in body["nearest"][:12]]
     assert cosines == sorted(cosines, reverse=True)
     assert all(near["thumb"] == f"thumbs/{near['item']}.webp" for near in body["nearest"][:12])
+
+
+def test_items_just_below_the_threshold_are_those_of_the_exported_codes(client: TestClient, live: Live) -> None:
+    with open_catalog(live.store, run=live.shown.run) as con:
+        concept, firing = con.execute(
+            "SELECT concept_id, list(item_id) FROM activations WHERE sae = 'main' AND seed = 0 AND modality = 'image' "
+            "GROUP BY ALL ORDER BY count(*) DESC, concept_id LIMIT 1"
+        ).fetchall()[0]
+    pairs, embeddings = ([entry.dataset for entry in live.shown.run.of(stage)] for stage in ("acquire", "embed"))
+    rows = select(live.store, pairs, embeddings, heldout=0.0)
+    net = SAE.load(live.store / live.shown.run.of("train", seed=0)[0].dataset.path)
+    x = rows.image / np.linalg.norm(rows.image, axis=1, keepdims=True)
+    pre = (x - net.bias.numpy()) @ net.encoder[concept].numpy() + net.encoder_bias[concept].item()
+    silent = [i for i in np.argsort(-pre) if rows.image_id[i] not in firing]
+    items = client.get(f"/api/below/{concept}?key={KEY}").json()["items"]
+    assert [one["modality"] for one in items] == ["image"] * 6 + ["text"] * 6
+    assert [one["item"] for one in items[:6]] == [rows.image_id[i] for i in silent[:6]]
+    assert [one["pre_activation"] for one in items[:6]] == pytest.approx(pre[silent[:6]], abs=1e-4)
+    assert items[0]["thumb"] == f"thumbs/{items[0]['item']}.webp"
+    assert items[6]["caption"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        (f"/api/below/16?key={KEY}", 400, "no concept 16; concepts of tiny/main/0 go from 0 to 15"),
+        ("/api/below/0?key=tiny/main/7", 400, "no SAE 'tiny/main/7'"),
+        ("/api/below/0", 400, "no SAE ''"),
+        (f"/api/below/-1?key={KEY}", 404, "there is no such page"),
+    ],
+)
+def test_a_concept_that_is_not_there_has_nothing_below(client: TestClient, path: str, status: int, says: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, says in answer.json()["error"]) == (status, True), answer.text
 
 
 def test_a_picture_finds_itself(client: TestClient, pictured: tuple[Path, Path]) -> None:

@@ -54,6 +54,7 @@ def write(folder: Path, con: Any, config: dict[str, Any]) -> Path:
         {"id": name, "title": name, "caption": AWKWARD, "sql": "SELECT 1"} for name in ("models", "modality", "lost")
     ]
     (folder / "page" / FIGURES_INDEX).write_text(json.dumps(described))
+    (folder / "page" / "index.html").write_text('<a href="explorer.html#/map">map</a>')
     for name in ("models", "modality"):
         (figures / f"{name}.svg").write_text("<svg/>")
         (figures / f"{name}.png").write_bytes(b"png")

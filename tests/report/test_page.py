@@ -15,11 +15,12 @@ from typing import Any
 
 import duckdb
 import pytest
+from markupsafe import escape
 from PIL import Image
 
 from report import write_report
-from report.drawing import VARIABLES
-from report.page import contents, rendered
+from report.drawing import IMAGE, TEXT, VARIABLES
+from report.page import EXPLORER, contents, in_explorer, rendered
 from report.pictures import thumbnail
 from storage.statements import SQL
 
@@ -93,11 +94,32 @@ def test_page_asks_nothing_of_anyone(page: str) -> None:
         if name in ("src", "href", "srcset", "xlink:href", "action", "data", "poster")
     ]
     assert addresses
-    assert all(value and value.startswith(("data:", "#")) for value in addresses)
+    assert all(value and value.startswith(("data:", "#", f"{EXPLORER}#/")) for value in addresses)
     assert re.findall(r"https?://(?!www\.w3\.org/)", page) == []
     assert "<script" not in page
     assert "@import" not in page
     assert re.findall(r"url\((?!#)", page) == []
+
+
+def test_bridges_lead_to_their_concepts_in_the_explorer(
+    page: str, folder: Path, con: duckdb.DuckDBPyConnection
+) -> None:
+    links = re.findall(rf'href="{EXPLORER}#/concept/(\d+)\?run=([^"]*)"', page)
+    known = {
+        (str(concept), f"{model}/{sae}/{seed}")
+        for concept, model, sae, seed in con.execute("SELECT concept_id, model, sae, seed FROM concepts").fetchall()
+    }
+    assert links
+    assert set(links) <= known
+    assert (folder / EXPLORER).read_text().count("<code>bridgescope explore") == 1  # where a file's links lead
+    moved = in_explorer(page)
+    assert f'"{EXPLORER}#' not in moved
+    assert re.findall(r'href="index.html#/concept/(\d+)\?run=([^"]*)"', moved) == links
+
+
+def test_a_caption_is_never_taken_for_a_link_into_the_explorer() -> None:
+    said = str(escape(f'<a href="{EXPLORER}#/x">'))
+    assert in_explorer(said) == said
 
 
 def test_captions_are_text_never_markup(page: str) -> None:
@@ -325,6 +347,15 @@ def test_without_findings_or_geometry_their_tables_are_absent(catalog: Make, con
 def test_files_have_the_colours_of_the_light_scheme(page: str) -> None:
     light = dict(re.findall(r"(--\w+): (#\w{6});", page[: page.index("prefers-color-scheme: dark")]))
     assert {variable: light[variable] for variable in VARIABLES.values()} == {v: c for c, v in VARIABLES.items()}
+
+
+def test_blue_and_orange_stand_for_image_and_text_alone(folder: Path) -> None:
+    with_them = {
+        path.stem
+        for path in (folder / "figures").glob("*.svg")
+        if any(color in path.read_text(encoding="utf-8") for color in (IMAGE, TEXT))
+    }
+    assert with_them == {"modality", "alignment"}
 
 
 def test_claims_come_first_and_show_what_the_verdict_follows_from(page: str) -> None:

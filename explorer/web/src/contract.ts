@@ -19,6 +19,7 @@ export interface Manifest {           // data/manifest.json, as a host serves it
   concept_block: number               // concepts per file of concept/
   maps: ItemMap[]                     // maps of the items; none without items
   files?: { path: string; bytes: number }[]  // published files of saes/, statistics/ and items/; absent from the live server
+  page: string | null                 // file of the study's page; null where items were not published
   firings: boolean                    // whether codes/firings-<n>.bin are there: in studies of at most 5,000 images
   definitions: Definitions            // added when the manifest is served; the dataset does not store them
 }
@@ -160,6 +161,9 @@ export interface Encoded {            // POST api/encode?key=<run key>; body: JS
   bias: number                        // the share of the decoder's bias
   nearest: { modality: "image" | "text"; item: ItemId; caption: string | null; thumb: string | null; cosine: number }[]
 }                                     // nearest: 12 of the other modality, then 12 of the same
+export interface Below {              // GET api/below/<concept>?key=<run>: the items nearest to its threshold among those with code 0
+  items: { modality: "image" | "text"; item: ItemId; caption: string | null; thumb: string | null; pre_activation: number }[]
+}
 export interface PairRank { rank: number; tied: number }  // rank: 1 + the items of larger or equal cosine; tied: of equal cosine
 export interface PairOutcome {        // without some concepts: inner product and cosine of the pair, and its two ranks
   inner: number; similarity: number; caption: PairRank; image: PairRank

@@ -2,6 +2,7 @@
 
 import type {
   ApiError,
+  Below,
   Bridges,
   CaptionSearch,
   Compare,
@@ -179,12 +180,17 @@ export async function userLabels(): Promise<UserLabel[]> {
   return (await read<UserLabels>("data/labels.json")).labels
 }
 
-async function post(path: string, body: BodyInit, type: string, signal: AbortSignal): Promise<Response> {
+function post(path: string, body: BodyInit, type: string, signal: AbortSignal): Promise<Response> {
+  return ask(path, { method: "POST", body, headers: { "Content-Type": type }, signal })
+}
+
+/** An answer of the live server. Throws DataError, with the server's reason, when it fails. */
+async function ask(path: string, request: RequestInit): Promise<Response> {
   let answer: Response
   try {
-    answer = await fetch(path, { method: "POST", body, headers: { "Content-Type": type }, signal })
+    answer = await fetch(path, request)
   } catch (error) {
-    if (signal.aborted) throw error
+    if (request.signal?.aborted) throw error
     throw new DataError("The server could not be reached. Is it still running?", { cause: error })
   }
   if (answer.ok) return answer
@@ -239,6 +245,11 @@ export async function encode(run: Run, query: string | File, signal: AbortSignal
       ? await post(path, JSON.stringify({ text: query }), "application/json", signal)
       : await post(path, query, query.type || "application/octet-stream", signal)
   return answer.json()
+}
+
+/** Live: the items on which a concept just does not fire, images first. */
+export async function below(run: Run, concept: number, signal: AbortSignal): Promise<Below> {
+  return (await ask(`api/below/${concept}?key=${encodeURIComponent(run.key)}`, { signal })).json()
 }
 
 /** The items of a map: their ids, images first, and the jackknife group of each. */

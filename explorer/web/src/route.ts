@@ -36,7 +36,9 @@ export function href(route: Pick<Route, "view"> & Partial<Route>): string {
   if (route.run) query.set("run", route.run)
   for (const [name, value] of Object.entries(route.params ?? {})) if (value !== "") query.set(name, value)
   const text = query.toString().replaceAll("%2F", "/").replaceAll("%2C", ",")
-  const path = route.argument ? `${route.view}/${encodeURIComponent(route.argument).replaceAll("%2C", ",")}` : route.view
+  const path = route.argument
+    ? `${route.view}/${encodeURIComponent(route.argument).replaceAll("%2C", ",")}`
+    : route.view
   return `#/${path}${text ? `?${text}` : ""}`
 }
 

@@ -32,6 +32,39 @@ def test_a_concept_shows_its_levels_and_what_lies_near(open_page, live, shot, si
     shot(opened, f"near-{size['width']}")
 
 
+def test_items_just_below_the_threshold_are_shown_after_a_click(open_page, live, published):
+    opened = open_page(live, "#/concept/12")
+    page = opened.page
+    page.get_by_role("button", name="Show the items").focus()
+    page.keyboard.press("Enter")
+    below = page.locator(".below")
+    expect(below.locator(".pictures li")).to_have_count(6)
+    expect(below.locator(".captions li")).to_have_count(6)
+    opened.settled()
+    assert opened.serious() == []
+    firing = page.locator(".concept-items .pictures").first.locator("a").evaluate_all("all => all.map((a) => a.href)")
+    silent = below.locator(".pictures a").evaluate_all("all => all.map((a) => a.href)")
+    assert not set(firing) & set(silent)
+    assert open_page(published, "#/concept/12").page.locator(".below").count() == 0  # it needs the SAE and all items
+
+
+@pytest.mark.parametrize("site", ["live", "published"])
+def test_the_study_page_and_the_explorer_lead_to_each_other(open_page, request, site, shot):
+    opened = open_page(request.getfixturevalue(site), "#/compare")
+    page = opened.page
+    page.get_by_role("link", name="study page").click()
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    assert page.locator("figure svg").count() > 5  # its styles and figures are allowed by the policy
+    assert page.locator("main").evaluate("main => getComputedStyle(main).maxWidth") != "none"
+    shot(opened, f"study-page-{site}")
+    link = page.locator(".bridge .concept a").first
+    concept = link.inner_text()
+    link.click()
+    expect(page.locator(".concept-page")).to_be_visible()
+    assert f"#/concept/{concept}?" in page.url
+    assert opened.elsewhere == []
+
+
 def test_a_label_of_the_users_is_shown_everywhere_and_removed(open_page, live):
     opened = open_page(live, "#/concept/12")
     page = opened.page

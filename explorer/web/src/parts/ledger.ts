@@ -76,7 +76,10 @@ export function ledgerOf(D: Dictionary, similarity: number, x: Item, y: Item, ou
   const [b, meanImage, meanText] = [D.concepts, D.concepts + 1, D.concepts + 2]
   const [whole, left] = [parts(D, x, y, new Set()), parts(D, x, y, out)]
   const at = (item: Item, dot: Float64Array, set: ReadonlySet<number>) =>
-    item.concept.reduce((sum, concept, n) => sum + (set.has(concept) ? 0 : (item.activation[n] ?? 0) * (dot[n] ?? 0)), 0)
+    item.concept.reduce(
+      (sum, concept, n) => sum + (set.has(concept) ? 0 : (item.activation[n] ?? 0) * (dot[n] ?? 0)),
+      0,
+    )
   const none = new Set<number>()
   // Inner products of the residuals, e = x - reconstruction, with what the other item has.
   const hatImage = (row: number) => decoded(D, x, none, row) + inner(D, b, row) + inner(D, meanImage, row)
@@ -168,7 +171,9 @@ export function energyIn(item: Pick<Item, "concept" | "activation">, set: Readon
 export function randomSets(x: Item, y: Item, out: ReadonlySet<number>, draws: number): Set<number>[] {
   const random = generator(out.size)
   const firing = [...new Set([...x.concept, ...y.concept])].sort((a, b) => a - b)
-  const energy = new Map(firing.map((concept) => [concept, energyIn(x, new Set([concept])) + energyIn(y, new Set([concept]))]))
+  const energy = new Map(
+    firing.map((concept) => [concept, energyIn(x, new Set([concept])) + energyIn(y, new Set([concept]))]),
+  )
   return Array.from({ length: draws }, () => {
     let left = energyIn(x, out) + energyIn(y, out)
     const set = new Set<number>()

@@ -24,8 +24,6 @@ export async function matchOf(manifest: Manifest, from: Run, to: Run, concept: n
 export function counterpart(own: ConceptDetail, key: string): Counterpart | null {
   const match = own.matches.find((one) => one.key === key)
   if (match) return { concept: match.concept, likeness: match.cosine, kind: "match" }
-  const [best] = (own.partners ?? [])
-    .filter((one) => one.key === key)
-    .sort((a, b) => b.correlation - a.correlation)
+  const [best] = (own.partners ?? []).filter((one) => one.key === key).sort((a, b) => b.correlation - a.correlation)
   return best ? { concept: best.concept, likeness: best.correlation, kind: "partner" } : null
 }

@@ -9,7 +9,8 @@ import { type Page, runOf } from "../page"
 import { href } from "../route"
 import { conceptLink } from "./concept"
 import { inner } from "./ledger"
-import { failure } from "./notice"
+import { foundCaptions, foundImages } from "./found"
+import { failure, loading } from "./notice"
 import { bar, itemHref, thumbnail } from "./pictures"
 import { whenSeen } from "./seen"
 
@@ -38,7 +39,9 @@ export function levels({ manifest, run }: Page, details: ConceptDetail): HTMLEle
   for (const { level, images, texts } of details.levels) {
     const pictures = h("ul", { class: "pictures" })
     const words = h("ul", { class: "plain" })
-    section.append(h("div", { class: "level" }, h("h3", {}, LEVELS[String(level)] ?? `Quantile ${level}`), pictures, words))
+    section.append(
+      h("div", { class: "level" }, h("h3", {}, LEVELS[String(level)] ?? `Quantile ${level}`), pictures, words),
+    )
     whenSeen(pictures, () => {
       void Promise.all([
         Promise.all(images.map(({ item }) => thumbnail(item))),
@@ -76,6 +79,40 @@ export function levels({ manifest, run }: Page, details: ConceptDetail): HTMLEle
     })
   }
   return section
+}
+
+/** Live: the items on which the concept just does not fire, after a click, since every item is encoded for it. */
+export function belowThreshold({ manifest, run, signal }: Page, concept: number): HTMLElement | null {
+  if (!manifest.live || !manifest.items) return null
+  const place = h("div", { role: "status" })
+  const show = () => {
+    button.disabled = true
+    place.replaceChildren(loading("the items"))
+    void data
+      .below(run, concept, signal)
+      .then(({ items }) => {
+        const found = items.map(({ pre_activation, ...item }) => ({ ...item, value: pre_activation }))
+        place.replaceChildren(foundImages(run, found, "pre-activation"), foundCaptions(run, found))
+      })
+      .catch((error: unknown) => {
+        if (signal.aborted) return
+        button.disabled = false
+        place.replaceChildren(failure(error))
+      })
+  }
+  const button = h("button", { class: "button", type: "button", onclick: show }, "Show the items")
+  return h(
+    "section",
+    { class: "block below" },
+    h("h2", {}, "Just below the threshold"),
+    h(
+      "p",
+      { class: "muted small" },
+      "Items on which the concept does not fire, those with the largest pre-activation first.",
+    ),
+    button,
+    place,
+  )
 }
 
 function nearList(page: Page, concepts: Concepts, rows: readonly { concept: number; value: number }[]): HTMLElement {
@@ -119,7 +156,11 @@ export function together(page: Page, concepts: Concepts, details: ConceptDetail)
   const list = (name: string, { concept, correlation }: typeof found.images) =>
     concept.length > 0 && [
       h("h3", {}, name),
-      nearList(page, concepts, concept.map((other, at) => ({ concept: other, value: correlation[at] ?? 0 }))),
+      nearList(
+        page,
+        concepts,
+        concept.map((other, at) => ({ concept: other, value: correlation[at] ?? 0 })),
+      ),
     ]
   const [images, texts] = [list("On images", found.images), list("On captions", found.texts)]
   return h(
@@ -148,7 +189,11 @@ export function partners({ manifest, run }: Page, concept: number, details: Conc
     h("h2", {}, "In other models"),
     rows.length
       ? [
-          h("p", { class: "muted small" }, "Its partner is the concept whose codes correlate most with its own, on the same items."),
+          h(
+            "p",
+            { class: "muted small" },
+            "Its partner is the concept whose codes correlate most with its own, on the same items.",
+          ),
           h(
             "ul",
             { class: "matches" },
@@ -173,7 +218,11 @@ export function partners({ manifest, run }: Page, concept: number, details: Conc
           ),
           h("p", {}, h("a", { href: href({ view: "compare", run: run.key, params }) }, "Side by side")),
         ]
-      : h("p", { class: "muted" }, "It has no partner: its codes are constant, or no other model has this setting and seed."),
+      : h(
+          "p",
+          { class: "muted" },
+          "It has no partner: its codes are constant, or no other model has this setting and seed.",
+        ),
   )
 }
 
@@ -191,7 +240,9 @@ export function frozenTwins({ run }: Page): HTMLElement {
     void data
       .compare()
       .then(({ frozen }) => {
-        const rows = (frozen ?? []).filter((one) => one.model === run.model && one.sae === run.sae && one.figure in FROZEN)
+        const rows = (frozen ?? []).filter(
+          (one) => one.model === run.model && one.sae === run.sae && one.figure in FROZEN,
+        )
         if (!rows.length) return
         const cells = (values: Child[]) => values.map((value) => h("td", { class: "n" }, value))
         place.append(
@@ -199,16 +250,34 @@ export function frozenTwins({ run }: Page): HTMLElement {
           h(
             "table",
             { class: "frozen-twins" },
-            h("thead", {}, h("tr", {}, h("td", {}), ["trained", "best frozen"].map((name) => h("th", { scope: "col", class: "n" }, name)))),
+            h(
+              "thead",
+              {},
+              h(
+                "tr",
+                {},
+                h("td", {}),
+                ["trained", "best frozen"].map((name) => h("th", { scope: "col", class: "n" }, name)),
+              ),
+            ),
             h(
               "tbody",
               {},
               rows.map((one) =>
-                h("tr", {}, h("th", { scope: "row" }, FROZEN[one.figure]), cells([score(one.trained), score(one.best_frozen)])),
+                h(
+                  "tr",
+                  {},
+                  h("th", { scope: "row" }, FROZEN[one.figure]),
+                  cells([score(one.trained), score(one.best_frozen)]),
+                ),
               ),
             ),
           ),
-          h("p", { class: "muted small" }, "Means over concepts. A result that a frozen twin reaches too was not learned."),
+          h(
+            "p",
+            { class: "muted small" },
+            "Means over concepts. A result that a frozen twin reaches too was not learned.",
+          ),
         )
       })
       .catch((error: unknown) => place.replaceChildren(failure(error)))

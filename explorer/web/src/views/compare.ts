@@ -24,6 +24,11 @@ export async function compareView(page: Page): Promise<void> {
       "p",
       { class: "lead" },
       "Models, settings and seeds of the study side by side, with the chance level of each result.",
+      manifest.page && [
+        " The ",
+        h("a", { href: manifest.page }, "study page"),
+        " has all tables and figures on one page.",
+      ],
     ),
     findings(compare, manifest.definitions),
     sideBySide(page),
@@ -94,7 +99,12 @@ function findings(compare: Compare, { verdicts }: Definitions): HTMLElement {
             h("span", { class: "rule-words", id: words, role: "tooltip" }, ruleInWords(first)),
           ),
       ),
-      columns.map((name) => cell(of.find((finding) => nameOf(finding) === name), name)),
+      columns.map((name) =>
+        cell(
+          of.find((finding) => nameOf(finding) === name),
+          name,
+        ),
+      ),
     )
   })
   const head = ["question", ...columns].map((name) => h("th", { scope: "col" }, name))
@@ -154,7 +164,8 @@ function sideBySide(page: Page): HTMLElement | false {
   const others = manifest.runs.filter(
     (other) => other.key !== run.key && other.sae === run.sae && (other.model === run.model || other.seed === run.seed),
   )
-  const other = others.find(({ key }) => key === route.params.with) ?? others.find(({ model }) => model !== run.model) ?? others[0]
+  const other =
+    others.find(({ key }) => key === route.params.with) ?? others.find(({ model }) => model !== run.model) ?? others[0]
   if (!other) return false
   const choice = h(
     "select",

@@ -12,7 +12,7 @@ import { aboutName, dot, modalityBar, nameOf } from "../parts/concept"
 import { bridgeRows } from "../parts/bridge"
 import { labelForm } from "../parts/label"
 import { counterpart } from "../parts/links"
-import { frozenTwins, levels, partners, similar, together } from "../parts/near"
+import { belowThreshold, frozenTwins, levels, partners, similar, together } from "../parts/near"
 import { empty, failure, loading } from "../parts/notice"
 import { bar, topCaptions, topImages } from "../parts/pictures"
 import { whenSeen } from "../parts/seen"
@@ -55,6 +55,7 @@ export async function conceptView(page: Page): Promise<void> {
         h("section", { class: "block" }, h("h2", {}, "Images on which it fires most"), pictures),
         h("section", { class: "block" }, h("h2", {}, "Captions on which it fires most"), captions),
         levels(page, details),
+        belowThreshold(page, concept),
       ),
       h(
         "div",
@@ -85,7 +86,11 @@ function counterpartNote({ manifest, run, route }: Page, details: ConceptDetail)
     "p",
     { class: "counterpart", role: "status" },
     from.model === run.model ? "The match of " : "The partner of ",
-    h("a", { href: href({ view: "concept", argument: route.params.of ?? "", run: from.key }) }, `concept ${route.params.of} of ${from.key}`),
+    h(
+      "a",
+      { href: href({ view: "concept", argument: route.params.of ?? "", run: from.key }) },
+      `concept ${route.params.of} of ${from.key}`,
+    ),
     back === null || mutual ? "." : `. Its own counterpart there is another concept, ${back.concept}.`,
   )
 }
@@ -101,7 +106,12 @@ function noCounterpart({ manifest, run, route }: Page): HTMLElement {
     h(
       "p",
       { class: "lead" },
-      from ? [h("a", { href: href({ view: "concept", argument: of, run: from.key }) }, `Concept ${of} of ${from.key}`), ` has no ${word} there. `] : "",
+      from
+        ? [
+            h("a", { href: href({ view: "concept", argument: of, run: from.key }) }, `Concept ${of} of ${from.key}`),
+            ` has no ${word} there. `,
+          ]
+        : "",
       "Seeds of one setting have matches, and models have partners in the same setting and seed. ",
       h("a", { href: mapHref(run.key) }, "The map of this SAE"),
       ".",

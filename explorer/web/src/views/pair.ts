@@ -39,7 +39,11 @@ export async function pairView(page: Page): Promise<void> {
     return
   }
   root.replaceChildren(loading("the pair"))
-  const [concepts, found, sides] = await Promise.all([data.concepts(run), published(run, asked), sidesShown(page, asked)])
+  const [concepts, found, sides] = await Promise.all([
+    data.concepts(run),
+    published(run, asked),
+    sidesShown(page, asked),
+  ])
   if (signal.aborted) return
   if (!sides) {
     root.replaceChildren(
@@ -233,7 +237,11 @@ class PairPage {
         h(
           "li",
           { class: "total" },
-          h("span", { class: "term-name" }, left ? "Inner product of what remains" : "Similarity of the two embeddings"),
+          h(
+            "span",
+            { class: "term-name" },
+            left ? "Inner product of what remains" : "Similarity of the two embeddings",
+          ),
           h("span", { class: "value", "data-similarity": ledger.similarity }, four(ledger.similarity)),
         ),
       ),
@@ -294,7 +302,12 @@ class PairPage {
       return of ? `${number(of.mean)} (${number(of.low)} to ${number(of.high)})` : "–"
     }
     const row = (name: string, ...values: string[]) =>
-      h("tr", {}, h("th", { scope: "row" }, name), this.columns(values).map((value) => h("td", { class: "n" }, value)))
+      h(
+        "tr",
+        {},
+        h("th", { scope: "row" }, name),
+        this.columns(values).map((value) => h("td", { class: "n" }, value)),
+      )
     rows.push(
       row(
         "similarity",
@@ -307,8 +320,18 @@ class PairPage {
       const place = (rank: PairRank | undefined, of: number) =>
         rank ? `${count(rank.rank)} of ${count(of)}${rank.tied ? `, ${count(rank.tied)} tied` : ""}` : "–"
       rows.push(
-        row("rank of the caption", place(before.caption, gallery.captions), place(found?.after.caption, gallery.captions), range("caption")),
-        row("rank of the image", place(before.image, gallery.images), place(found?.after.image, gallery.images), range("image")),
+        row(
+          "rank of the caption",
+          place(before.caption, gallery.captions),
+          place(found?.after.caption, gallery.captions),
+          range("caption"),
+        ),
+        row(
+          "rank of the image",
+          place(before.image, gallery.images),
+          place(found?.after.image, gallery.images),
+          range("image"),
+        ),
       )
     }
     const head = ["", "whole", "without them", "without random sets of as much energy"]
@@ -329,7 +352,14 @@ class PairPage {
         h(
           "table",
           { class: "what-if" },
-          h("thead", {}, h("tr", {}, [h("td", {}), ...this.columns(head.slice(1)).map((name) => h("th", { scope: "col", class: "n" }, name))])),
+          h(
+            "thead",
+            {},
+            h("tr", {}, [
+              h("td", {}),
+              ...this.columns(head.slice(1)).map((name) => h("th", { scope: "col", class: "n" }, name)),
+            ]),
+          ),
           h("tbody", {}, rows),
         ),
       ),
@@ -422,7 +452,10 @@ async function sidesShown({ manifest, run }: Page, asked: Asked): Promise<HTMLEl
     shown.addEventListener("load", () => URL.revokeObjectURL(address))
     picture.append(shown)
   } else if (image?.thumb && asked.image !== "own") {
-    const shown = h("img", { src: manifest.live ? `api/image/${asked.image}` : image.thumb, alt: await describe(image) })
+    const shown = h("img", {
+      src: manifest.live ? `api/image/${asked.image}` : image.thumb,
+      alt: await describe(image),
+    })
     const thumb = image.thumb
     shown.addEventListener("error", () => shown.src.endsWith(thumb) || (shown.src = thumb), { once: true })
     picture.append(shown)

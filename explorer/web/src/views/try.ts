@@ -3,14 +3,13 @@
 
 import type { Concepts, Encoded } from "../contract"
 import * as data from "../data"
-import { clip, h, said } from "../dom"
-import { score } from "../format"
+import { clip, h } from "../dom"
 import { HEADING, type Page } from "../page"
 import { codeList } from "../parts/codes"
+import { foundCaptions, foundImages } from "../parts/found"
 import { failure, loading } from "../parts/notice"
 import { keepPicture } from "../parts/own"
 import { pairLink } from "../parts/pairs"
-import { itemHref } from "../parts/pictures"
 import { note } from "../route"
 
 /** Draw the form; a caption in the address is encoded at once. */
@@ -35,7 +34,8 @@ export async function tryView(page: Page): Promise<void> {
     answer.replaceChildren(loading("its concepts"))
     try {
       const [encoded, concepts] = await Promise.all([data.encode(page.run, query, either), data.concepts(page.run)])
-      if (!either.aborted) answer.replaceChildren(...result(page, concepts, encoded, typeof query === "string" ? query : ""))
+      if (!either.aborted)
+        answer.replaceChildren(...result(page, concepts, encoded, typeof query === "string" ? query : ""))
     } catch (error) {
       if (!either.aborted) answer.replaceChildren(failure(error))
     }
@@ -110,43 +110,19 @@ export async function tryView(page: Page): Promise<void> {
 
 function result(page: Page, concepts: Concepts, encoded: Encoded, given: string): HTMLElement[] {
   const { run } = page
-  const of = (modality: data.Modality) => encoded.nearest.filter((near) => near.modality === modality)
-  const images = h(
-    "ul",
-    { class: "pictures" },
-    of("image").map(({ item, caption, thumb, cosine }) => {
-      const alt = clip(caption ?? `image ${item}`)
-      return h(
-        "li",
-        {},
-        h(
-          "a",
-          { href: itemHref(run, "image", item), "aria-label": `${alt}, cosine ${score(cosine)}` },
-          thumb
-            ? h("span", { class: "thumb" }, h("img", { src: thumb, alt, title: alt }))
-            : h("span", { class: "thumb none" }, said(alt, 3)),
-          h("span", { class: "activation", "aria-hidden": "true" }, score(cosine)),
-        ),
-        encoded.modality === "text" && pairLink(run, item, "own", `Your caption and ${alt}`, { text: given }),
-      )
-    }),
+  const found = encoded.nearest.map(({ cosine, ...near }) => ({ ...near, value: cosine }))
+  const images = foundImages(
+    run,
+    found,
+    "cosine",
+    (item, alt) =>
+      encoded.modality === "text" && pairLink(run, item, "own", `Your caption and ${alt}`, { text: given }),
   )
-  const captions = h(
-    "ol",
-    { class: "captions" },
-    of("text").map(({ item, caption, cosine }) =>
-      h(
-        "li",
-        {},
-        h(
-          "a",
-          { href: itemHref(run, "text", item) },
-          said(caption ?? `caption ${item}`, 3),
-          h("span", { class: "activation" }, score(cosine)),
-        ),
-        encoded.modality === "image" && pairLink(run, "own", item, `Your image and ${clip(caption ?? "", 80)}`),
-      ),
-    ),
+  const captions = foundCaptions(
+    run,
+    found,
+    (item, caption) =>
+      encoded.modality === "image" && pairLink(run, "own", item, `Your image and ${clip(caption, 80)}`),
   )
   return [
     h(
