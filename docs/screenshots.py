@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -85,7 +85,8 @@ def answers(server: subprocess.Popen[bytes], address: str) -> None:
 def take(page: Page, address: str, name: str) -> None:
     """Open a view, wait until nothing is loading, and write docs/images/NAME.png."""
     page.goto(address)
-    page.wait_for_function("!document.querySelector('.loading') && document.querySelector('h1, canvas')")
+    page.locator("h1, canvas").first.wait_for()
+    expect(page.locator(".loading")).to_have_count(0, timeout=60_000)
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(1500)  # the maps fade in
     page.screenshot(path=IMAGES / f"{name}.png", animations="disabled")
