@@ -19,7 +19,7 @@ export interface Manifest {           // data/manifest.json, as a host serves it
   concept_block: number               // concepts per file of concept/
   maps: ItemMap[]                     // maps of the items; none without items
   files?: { path: string; bytes: number }[]  // published files of saes/, statistics/ and items/; absent from the live server
-  page: string | null                 // file of the study's page; null where items were not published
+  page?: string | null                // file of the study's page; null where items were not published, absent in older runs
   firings: boolean                    // whether codes/firings-<n>.bin are there: in studies of at most 5,000 images
   definitions: Definitions            // added when the manifest is served; the dataset does not store them
 }

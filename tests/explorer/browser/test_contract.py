@@ -120,6 +120,8 @@ def test_the_answers_of_the_server_are_what_the_contract_says(live: str, tmp_pat
     with urllib.request.urlopen(f"{live}{MANIFEST}") as answer:
         manifest = answer.read().decode()
     key = json.loads(manifest)["runs"][0]["key"]
+    with urllib.request.urlopen(f"{live}api/below/12?key={key}") as answer:
+        below = answer.read().decode()
     every_type = "SELECT 1 AS a, 0.5 AS b, 'c' AS c, NULL AS d, [1, 2] AS e, {'f': 1} AS f, DATE '2020-01-02' AS g"
     values = [
         ("the live manifest", "Manifest", manifest),
@@ -128,6 +130,7 @@ def test_the_answers_of_the_server_are_what_the_contract_says(live: str, tmp_pat
         ("a caption", "Encoded", asked(live, f"api/encode?key={key}", {"text": "a red heart"})),
         ("a pair", "PairLedger", asked(live, f"api/pair?key={key}", {"image": 3, "caption": 3, "without": [1, 2]})),
         ("a ledger", "PairLedger", asked(live, f"api/pair?key={key}", {"image": 3, "caption": 5, "ranks": False})),
+        ("items below a threshold", "Below", below),
         ("an error", "ApiError", asked(live, "api/sql", {"query": "SELEC"})),
         ("another error", "ApiError", asked(live, "api/encode?key=none", {"text": "a red heart"})),
     ]
@@ -141,7 +144,7 @@ def small_manifest() -> dict[str, Any]:
     run |= {"dead_fraction": 0.0, "stability": None, "floor_random": None, "floor_matched": None}
     stored = {"schema": 1, "live": False, "study": "s", "items": True, "title": "t", "split": "all", "runs": [run]}
     stored |= {"pairs": {"images": 1, "captions": 1, "licence": None}, "views": [], "examples": []}
-    stored |= {"macros": [], "maps": [], "firings": False}
+    stored |= {"macros": [], "maps": [], "firings": False, "page": None}
     return handed_out({**stored, "item_block": 64, "concept_block": 64})
 
 

@@ -48,7 +48,7 @@ def test_items_just_below_the_threshold_are_shown_after_a_click(open_page, live,
     assert open_page(published, "#/concept/12").page.locator(".below").count() == 0  # it needs the SAE and all items
 
 
-@pytest.mark.parametrize("site", ["live", "published"])
+@pytest.mark.parametrize("site", ["live", "published_demo"])
 def test_the_study_page_and_the_explorer_lead_to_each_other(open_page, request, site, shot):
     opened = open_page(request.getfixturevalue(site), "#/compare")
     page = opened.page
