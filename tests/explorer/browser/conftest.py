@@ -85,7 +85,7 @@ def without_items(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture(scope="session")
-def store() -> Path:
+def demo_store() -> Path:
     """The store that `make demo` filled."""
     store = Path(os.environ.get("STORE", ROOT / "store")).resolve()
     assert (store / "studies" / "demo").is_dir(), f"{store} holds no demo study: make demo, or STORE=..."
@@ -93,19 +93,19 @@ def store() -> Path:
 
 
 @pytest.fixture(scope="session")
-def published_demo(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def published_demo(demo_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of the folder that `bridgescope publish` writes for the demo."""
     site = tmp_path_factory.mktemp("demo") / "site"
-    publish = [sys.executable, "-m", "flows.cli", "publish", "studies/demo.toml", "--store", str(store)]
+    publish = [sys.executable, "-m", "flows.cli", "publish", "studies/demo.toml", "--store", str(demo_store)]
     subprocess.run([*publish, "--to", str(site)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
     yield from serving(command, re.compile(r"http://[\d.:]+/"), cwd=site, stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="session")
-def live(store: Path) -> Iterator[str]:
+def live(demo_store: Path) -> Iterator[str]:
     """Address of `bridgescope explore` over the demo's store."""
-    command = [sys.executable, "-m", "flows.cli", "explore", "studies/demo.toml", "--store", str(store)]
+    command = [sys.executable, "-m", "flows.cli", "explore", "studies/demo.toml", "--store", str(demo_store)]
     yield from serving([*command, "--no-browser", "--port", "0"], re.compile(r"http://[\d.:]+/"), cwd=ROOT)
 
 
