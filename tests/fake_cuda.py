@@ -49,8 +49,8 @@ class FakeCuda(TorchDispatchMode):
         self.peak = 0  #: largest number of bytes that tensors held on the device at once
         self._bytes = 0
         self._storages: dict[int, int] = {}  # number of tensors by storage
-        self._pinned: set[int] = set()
-        self._held: list[Tensor] = []  # so that the id of a pinned tensor is not used again
+        self._pinned: set[int] = set()  # addresses of the memory of page-locked tensors
+        self._held: list[Tensor] = []  # so that none of these addresses is used again
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = self._run(func, args, kwargs or {})
@@ -80,12 +80,12 @@ class FakeCuda(TorchDispatchMode):
         leaves = tree_leaves((args, kwargs))
         name = func.overloadpacket.__name__
         if name == "_pin_memory":
-            self._pinned.add(id(args[0]))
-            self._held.append(args[0])
-            return args[0]
+            return self._lock(args[0])
         if not any(isinstance(leaf, FakeTensor) or _is_cuda(leaf) for leaf in leaves):
+            locked = kwargs.pop("pin_memory", False)
             with unset_fake_temporarily():
-                return func(*args, **kwargs)
+                made = func(*args, **kwargs)
+            return self._lock(made) if locked else made
         if name == "_local_scalar_dense":
             self._waited(name)
             return self.numbers[args[0].dtype]
@@ -99,6 +99,15 @@ class FakeCuda(TorchDispatchMode):
             args = (args[0], [self._place(place) for place in args[1]], *args[2:])
         return func(*args, **kwargs)
 
+    def _lock(self, tensor: Tensor) -> Tensor:
+        """Note that the memory of a tensor on the CPU, and so of its views, is page-locked."""
+        self._pinned.add(tensor.untyped_storage().data_ptr())
+        self._held.append(tensor)
+        return tensor
+
+    def _is_locked(self, tensor: Tensor) -> bool:
+        return not isinstance(tensor, FakeTensor) and tensor.untyped_storage().data_ptr() in self._pinned
+
     def _copied(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A copy between the devices: to the CPU it gives real ones; from a pinned source alone no wait."""
         to, source = (args[0], args[1]) if func is ATEN.copy_.default else (None, args[0])
@@ -106,7 +115,7 @@ class FakeCuda(TorchDispatchMode):
         if place.type == source.device.type:
             return func(*args, **kwargs)
         blocks = not (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
-        if place.type == "cpu" or blocks or id(source) not in self._pinned:
+        if place.type == "cpu" or blocks or not self._is_locked(source):
             self._waited(f"copy from {source.device.type} to {place.type}")
         if place.type == "cuda":
             return func(*args, **kwargs)
@@ -156,7 +165,7 @@ def backward(loss: Tensor) -> None:
             leaf, (gradient,) = node.variable, gradients
             leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
             continue
-        if type(node).__name__.startswith("_"):  # a torch.autograd.Function of the project
+        if hasattr(node, "apply"):  # of a torch.autograd.Function in Python
             filled = [
                 torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device) if each is None else each
                 for each, meta in zip(gradients, node._input_metadata, strict=True)

@@ -91,6 +91,7 @@ def test_a_step_of_a_stack_is_the_steps_of_its_saes(architecture):
             stack.refresh_()
         if step == 4:
             for trainers in (alone, other):
+                trainers[1].silent_C[:5] = 1e6
                 trainers[1].restart_dead_(x_SBD[1])
             assert len(alone[1].restarted)
             stack.refresh_()
