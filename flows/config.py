@@ -297,6 +297,11 @@ class Study(Section):
         min_length=1,
         description="where the atoms of `nulls` start: data, as the setting's own, or random, as NAME-KIND-random",
     )
+    decode: Literal["pillow", "nvjpeg"] = Field(
+        "pillow",
+        description="what decodes JPEGs before they are embedded: pillow, or nvjpeg on a GPU, whose pixels differ "
+        "slightly; part of the recipe",
+    )
     consensus: bool = Field(
         False,
         description="each SAE setting of several seeds also gets one SAE of the atoms that most of its seeds share, "
@@ -324,6 +329,8 @@ class Study(Section):
                 f"analyze: independent is {self.analyze.independent}, which is no model of the study: "
                 f"{', '.join(models)}"
             )
+        if self.decode != "pillow" and self.pairs.source == "embeddings":
+            raise ValueError(f'decode is {self.decode}: source = "embeddings" has no pictures; leave decode out')
         for model in self.models:
             if model.parsed_spec.is_vectors != (self.pairs.source == "embeddings"):
                 raise ValueError(

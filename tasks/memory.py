@@ -14,6 +14,7 @@ from storage.dataset import Dataset
 from storage.embeddings import open_array
 from storage.errors import BadInput
 from tasks.devices import device_of
+from tasks.embed import forget_models
 
 log = logging.getLogger("bridgescope")
 
@@ -26,9 +27,10 @@ class Room(NamedTuple):
 
 
 def room_on(place: str) -> Room:
-    """The memory of a GPU. What this process has cached for tensors that are gone is freed first."""
+    """The memory of a GPU. What this process holds of it and can make again is freed first: the models of embed."""
     import torch
 
+    forget_models()
     torch.cuda.empty_cache()
     return Room(*torch.cuda.mem_get_info(place))
 

@@ -47,7 +47,7 @@ class FakeCuda(TorchDispatchMode):
         super().__init__()
         self.waits: list[Wait] = []
         self.peak = 0  #: largest number of bytes that tensors held on the device at once
-        self._bytes = 0
+        self.bytes = 0  #: bytes that tensors hold on the device now
         self._storages: dict[int, int] = {}  # number of tensors by storage
         self._pinned: set[int] = set()  # addresses of the memory of page-locked tensors
         self._held: list[Tensor] = []  # so that none of these addresses is used again
@@ -65,8 +65,8 @@ class FakeCuda(TorchDispatchMode):
         key, size = storage._cdata, storage.nbytes()
         if key not in self._storages:
             self._storages[key] = 0
-            self._bytes += size
-            self.peak = max(self.peak, self._bytes)
+            self.bytes += size
+            self.peak = max(self.peak, self.bytes)
         self._storages[key] += 1
         weakref.finalize(tensor, self._uncount, key, size)
 
@@ -74,7 +74,7 @@ class FakeCuda(TorchDispatchMode):
         self._storages[key] -= 1
         if not self._storages[key]:
             del self._storages[key]
-            self._bytes -= size
+            self.bytes -= size
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         leaves = tree_leaves((args, kwargs))
@@ -184,10 +184,27 @@ def backward(loss: Tensor) -> None:
             slots[place] = gradient if slots[place] is None else slots[place] + gradient
 
 
+def converted(module: torch.nn.Module, convert: Any, recurse: bool = True) -> torch.nn.Module:
+    """`Module._apply` that puts new parameters in the place of the old ones.
+
+    torch swaps the contents of fake tensors, which is not possible while their bytes are counted.
+    """
+    for child in module.children() if recurse else ():
+        converted(child, convert)
+    for name, weight in module._parameters.items():
+        if weight is not None:
+            module._parameters[name] = torch.nn.Parameter(convert(weight.detach()), weight.requires_grad)
+    for name, buffer in module._buffers.items():
+        if buffer is not None:
+            module._buffers[name] = convert(buffer)
+    return module
+
+
 @contextmanager
 def fake_cuda() -> Iterator[FakeCuda]:
     """Context in which "cuda" is a played device, whether or not this machine has one."""
     with pytest.MonkeyPatch.context() as patch, torch.autograd.set_multithreading_enabled(False):
         patch.setattr(torch.Tensor, "backward", backward)
+        patch.setattr(torch.nn.Module, "_apply", converted)
         with FakeTensorMode(allow_non_fake_inputs=True), FakeCuda() as device:
             yield device

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_cuda import FakeCuda, backward
+from fake_cuda import FakeCuda, converted
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
@@ -120,14 +120,14 @@ def fake_streams() -> Iterator[tuple[StreamCuda, Callable[[Callable[[], Any]], A
     Yields the device, and a function that runs some work on it in another thread, one thread at a time.
     """
     lock = threading.Lock()
-    with pytest.MonkeyPatch.context() as patch, torch.autograd.set_multithreading_enabled(False):
+    with pytest.MonkeyPatch.context() as patch:
         fake, device = FakeTensorMode(allow_non_fake_inputs=True), StreamCuda()
 
         def elsewhere(work: Callable[[], Any]) -> Any:
             with lock, fake, device:
                 return work()
 
-        patch.setattr(torch.Tensor, "backward", backward)
+        patch.setattr(torch.nn.Module, "_apply", converted)
         patch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: device.keep(tensor, stream))
         patch.setattr(torch.cuda, "Stream", Stream)
         patch.setattr(torch.cuda, "Event", lambda enable_timing=False: Event(device))
