@@ -236,7 +236,7 @@ class RuntimeSection(Section):
     saes_at_once: int | None = Field(
         None,
         ge=1,
-        description="seeds of a setting that are trained together on a GPU; default: as many as its memory has room for",
+        description="seeds of a setting trained together on a GPU; default: as many as its memory has room for",
     )
     runner: Literal["threads", "ray"] = Field(
         "threads", description="where tasks run: on this machine, or in parallel on a Ray cluster (the extra `ray`)"

@@ -79,9 +79,7 @@ class Stack:
         t, batch = self.trainers[0].t, x_SBD.shape[1]
         dead_SC = None
         if self.any_dead:
-            dead_SC = torch.vmap(lambda dead_C: in_turn(dead_C, t, self.dim))(
-                self.silent_SC >= self.trainers[0].window
-            )
+            dead_SC = torch.vmap(lambda dead_C: in_turn(dead_C, t, self.dim))(self.silent_SC >= self.trainers[0].window)
         settings = self.settings
         result = torch.vmap(
             lambda x_BD, weights, variance, penalty, dead_C, auxk: forward(
@@ -118,7 +116,7 @@ class Stack:
         for each in gradients:
             each *= factor_S.view(-1, *[1] * (each.ndim - 1))
         own = {name: weight.flatten(0, 1) for name, weight in self.learned.items() if name != "bias"}
-        moments = {name: tuple(moment.flatten(0, 1) for moment in self.moments[name]) for name in own}
+        moments = {name: (self.moments[name][0].flatten(0, 1), self.moments[name][1].flatten(0, 1)) for name in own}
         rows = self.restarted
         steps_K = self.trainers[0].t - self.born_SC.flatten()[rows]
         adam_(self.optimiser, own, moments, rows, steps_K, learning_rate)

@@ -74,7 +74,9 @@ class Record:
     sums, first_bad: where the sums [3] and the first step of a loss that is not finite [] are counted.
     """
 
-    def __init__(self, trainer: Trainer, plan: Plan, sums: Tensor | None = None, first_bad: Tensor | None = None) -> None:
+    def __init__(
+        self, trainer: Trainer, plan: Plan, sums: Tensor | None = None, first_bad: Tensor | None = None
+    ) -> None:
         self.trainer, self.plan = trainer, plan
         self.curve: list[dict[str, float]] = []
         zeros, none = new_counts(1, trainer.rows.device)
@@ -117,7 +119,7 @@ class Record:
 
 
 def new_counts(trainings: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The sums [S, 3] of some trainings before their first step, and the first steps [S] of a loss that is not finite."""
+    """The sums [S, 3] of some trainings before a step, and the first steps [S] of a loss that is not finite: -1."""
     sums = torch.zeros(trainings, 3, dtype=torch.float64, device=device)
     return sums, torch.full((trainings,), -1, device=device)
 

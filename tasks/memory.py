@@ -15,8 +15,29 @@ from storage.embeddings import open_array
 from storage.errors import BadInput
 from tasks.devices import device_of
 from tasks.embed import forget_models
+from vlm.feed import GPU_BATCH
+from vlm.memory import memory as embedding_memory
 
 log = logging.getLogger("bridgescope")
+
+
+class Estimate(NamedTuple):
+    """What a training takes of a GPU's memory, in bytes."""
+
+    alone: int
+    together: int  #: all seeds of the setting, trained together
+
+
+def of_training(setting: dict[str, Any], rows: int, dim: int, seeds: int) -> Estimate:
+    """What the SAEs of a setting take. setting: with numbers in place of "auto". rows: those of both modalities."""
+    settings = resolved(Settings(**{name: value for name, value in setting.items() if name != "data_half"}), rows)
+    return Estimate(memory(settings, rows, dim).total, memory(settings, rows, dim, together=seeds).total)
+
+
+def of_embedding(spec: str, dtype: str, images: int | str) -> tuple[int, int]:
+    """(bytes that embedding with a model takes of a GPU, images in a batch). images: "auto" means those of a GPU."""
+    batch = GPU_BATCH if images == "auto" else int(images)
+    return embedding_memory(spec, dtype, batch).total, batch
 
 
 class Room(NamedTuple):
@@ -74,8 +95,8 @@ def tell_memory(
     )
     if count < 1:
         raise BadInput(
-            f"{what}: set a smaller batch_size or width, take fewer pairs, end what else runs on the GPU, or train with "
-            'device = "cpu"'
+            f"{what}: set a smaller batch_size or width, take fewer pairs, end what else runs on the GPU, or train "
+            'with device = "cpu"'
         )
     log.info("%s%s", what, "" if count == seeds else f"; {seeds} SAEs are trained {count} at a time")
     return count

@@ -25,7 +25,7 @@ def place_together(
     runtime: Runtime,
     make: Callable[[dict[int, Path]], Mapping[int, Part | Exception]],
 ) -> list[Exception | None]:
-    """Make the datasets of some jobs. Jobs whose dataset is complete are left out. Returns for each its error, or None.
+    """Make the datasets of some jobs, without those that are complete. Returns the error of each, or None.
 
     make: gets {place of a job: folder to fill} and returns {place of the job: what became of it}. A dataset with an
     error, or without an answer, stays as an interrupted call leaves it. If `make` raises an error, every dataset has it.

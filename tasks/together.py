@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from storage.dataset import Dataset
 from tasks.children import Watch, in_process, side_by_side
@@ -24,6 +24,7 @@ from tasks.placed import Job, Part, place_together
 from tasks.stage import Runtime
 
 log = logging.getLogger("bridgescope")
+
 
 def devices(device: str) -> list[str]:
     """The devices that a study's `device` means: "auto" and "cuda" mean every GPU, any other name one device."""
@@ -116,6 +117,7 @@ def embed_together(jobs: Sequence[Job], runtime: Runtime) -> None:
 
     A dataset whose model fails stays as an interrupted call leaves it. An error that stops the pass is logged only.
     """
+
     def make(outs: dict[int, Path]) -> dict[int, Part | Exception]:
         wanted = {number: Wanted(*(jobs[number][key] for key in ("model", "spec", "dtype"))) for number in outs}
         first = jobs[min(outs)]

@@ -103,9 +103,13 @@ class _Diverged(ChildFailed):
 
 def _at_once(jobs: list[dict[str, Any]], runtime: Runtime) -> int:
     """How many of some seeds are trained together; 1 also if not even one has room: its own job reports that."""
-    options = [jobs[0][name] for name in ("embeddings", "setting", "heldout")]
+    most, first = runtime.saes_at_once, jobs[0]
+    if most == 1:
+        return 1
     try:
-        return tell_memory(runtime.store, *options, runtime.device, len(jobs), runtime.saes_at_once)
+        return tell_memory(
+            runtime.store, first["embeddings"], first["setting"], first["heldout"], runtime.device, len(jobs), most
+        )
     except BadInput as error:
         log.debug("%s", error)
         return 1

@@ -24,7 +24,7 @@ COPIES = (ATEN._to_copy.default, ATEN.copy_.default)
 INDEXED = (ATEN.index.Tensor, ATEN.index_put_.default, ATEN.index_put.default)
 #: Operations whose result has a size that only the device knows, or that give the host a number.
 UNKNOWN = ("nonzero", "masked_select", "unique", "_unique", "unique_consecutive", "repeat_interleave", "equal", "item")
-OWN = ("tests/fake_cuda.py", "/torch/")
+OWN = ("tests/fake_cuda.py", "tests/fake_streams.py", "/torch/")
 
 
 class Wait(NamedTuple):
@@ -200,11 +200,17 @@ def converted(module: torch.nn.Module, convert: Any, recurse: bool = True) -> to
     return module
 
 
+def playing(patch: pytest.MonkeyPatch) -> None:
+    """Replace what does not work on a played device: torch swaps parameters, and draws again until a number fits."""
+    patch.setattr(torch.nn.Module, "_apply", converted)
+    patch.setattr(torch.nn.init, "_no_grad_trunc_normal_", lambda tensor, *_, **__: tensor)
+
+
 @contextmanager
 def fake_cuda() -> Iterator[FakeCuda]:
     """Context in which "cuda" is a played device, whether or not this machine has one."""
     with pytest.MonkeyPatch.context() as patch, torch.autograd.set_multithreading_enabled(False):
         patch.setattr(torch.Tensor, "backward", backward)
-        patch.setattr(torch.nn.Module, "_apply", converted)
+        playing(patch)
         with FakeTensorMode(allow_non_fake_inputs=True), FakeCuda() as device:
             yield device

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_cuda import FakeCuda, converted
+from fake_cuda import FakeCuda, playing
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
@@ -127,7 +127,7 @@ def fake_streams() -> Iterator[tuple[StreamCuda, Callable[[Callable[[], Any]], A
             with lock, fake, device:
                 return work()
 
-        patch.setattr(torch.nn.Module, "_apply", converted)
+        playing(patch)
         patch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: device.keep(tensor, stream))
         patch.setattr(torch.cuda, "Stream", Stream)
         patch.setattr(torch.cuda, "Event", lambda enable_timing=False: Event(device))

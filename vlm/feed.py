@@ -93,7 +93,9 @@ class Feed:
         many = not self.on_cpu and self.cores > MANY_CORES
         portable = all(view.key is not None for view in self.views)
         self.jpegs = jpegs_on(self.device) if decode == "nvjpeg" else None
-        self.in_processes = self.jpegs is None and portable and (decoders == "processes" or (decoders == "auto" and many))
+        self.in_processes = (
+            self.jpegs is None and portable and (decoders == "processes" or (decoders == "auto" and many))
+        )
         self._processes: Processes | None = None
         self._slots: list[Slot] = []
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()

@@ -1,4 +1,4 @@
-"""SAEs that take their steps together are those that are trained alone, up to rounding. A stack takes fewer operations."""
+"""SAEs that take their steps together are those of trainings alone, up to rounding. A stack takes fewer operations."""
 
 import numpy as np
 import pytest
@@ -158,7 +158,9 @@ def test_an_sae_that_diverges_changes_no_other(monkeypatch):
 def test_no_more_saes_are_stacked_than_fit(monkeypatch, at_once, sizes):
     seen = []
     begin = Stack.__init__
-    monkeypatch.setattr(Stack, "__init__", lambda self, trainers: (seen.append(len(trainers)), begin(self, trainers))[1])
+    monkeypatch.setattr(
+        Stack, "__init__", lambda self, trainers: (seen.append(len(trainers)), begin(self, trainers))[1]
+    )
     assert list(dict(train_each(*DATA, setting(), SEEDS, "cpu", at_once=at_once))) == list(SEEDS)
     assert seen == sizes
 

@@ -120,7 +120,7 @@ def test_the_played_streams_see_an_order_that_is_lost(
 
 def test_two_batches_are_under_way(played: tuple[StreamCuda, Elsewhere]) -> None:
     """Two workers, each with a stream of its own for copies; the kernels run on one stream."""
-    device, elsewhere = played
+    device, _ = played
     encoder = built(FAMILIES[0], "cuda", "float32")
     streams = set()
     using = device.using

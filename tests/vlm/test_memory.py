@@ -1,4 +1,4 @@
-"""The estimated memory of embedding, beside a count of all tensors of models at their released size, on a played device."""
+"""The estimated memory of embedding, beside a count of all tensors of models at their released size."""
 
 from __future__ import annotations
 
