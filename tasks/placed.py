@@ -28,7 +28,7 @@ def place_together(
     """Make the datasets of some jobs, without those that are complete. Returns the error of each, or None.
 
     make: gets {place of a job: folder to fill} and returns {place of the job: what became of it}. A dataset with an
-    error, or without an answer, stays as an interrupted call leaves it. If `make` raises an error, every dataset has it.
+    error, or without an answer, stays as an interrupted call leaves it. An error that `make` raises is that of each.
     """
     errors: list[Exception | None] = [None] * len(jobs)
     outs: dict[int, Path] = {}
