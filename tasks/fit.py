@@ -5,6 +5,7 @@ This module does not import Prefect, so that the process starts quickly.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,11 @@ def fit_each(job: FitEach, watch: Watch) -> list[int | str]:
 
     Returns for each seed the number of training rows, or the message of the error of a training that diverged.
     """
+    with freed_afterwards(job.of.device):
+        return _fit_each(job, watch)
+
+
+def _fit_each(job: FitEach, watch: Watch) -> list[int | str]:
     import sae
     from sae.together import train_each
 
@@ -90,6 +96,11 @@ def fit(job: Fit, watch: Watch) -> int:
 
     If `job.out` holds a checkpoint, the training continues from this checkpoint.
     """
+    with freed_afterwards(job.device):
+        return _fit(job, watch)
+
+
+def _fit(job: Fit, watch: Watch) -> int:
     import sae
 
     rows, settings = _given(job)
@@ -119,6 +130,19 @@ def _save(trained: Trained, out: Path) -> None:
 
     trained.sae.save(out)
     pl.DataFrame(trained.curve).write_parquet(out / "training.parquet")
+
+
+@contextmanager
+def freed_afterwards(device: str) -> Iterator[None]:
+    """Give back a GPU's memory when the block ends: the process waits for its next job, whose room is measured."""
+    try:
+        yield
+    finally:
+        if device_of(device).startswith("cuda"):
+            import torch
+
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 def groups_of(rows: Rows) -> tuple[np.ndarray, np.ndarray]:

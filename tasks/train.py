@@ -18,6 +18,7 @@ from tasks.memory import tell_memory
 from tasks.placed import Part, place_together
 from tasks.stage import Runtime, stage
 
+OWN = (ChildFailed, BadInput)  # errors that belong to one job, and stop no other
 log = logging.getLogger("bridgescope")
 
 
@@ -49,13 +50,13 @@ def _warn_if_short(curve: list[dict[str, Any]], setting: dict[str, Any], seed: i
         )  # fmt: skip
 
 
-def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[ChildFailed | None]:
+def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[ChildFailed | BadInput | None]:
     """Make the datasets of several SAEs: in parallel, one per core, on a CPU, and in one process on a GPU.
 
     On a GPU the seeds of one setting and model are trained together, as many as its memory has room for; settings and
     models follow one another. This function is not cached: the task of each seed adopts its dataset. A seed that fails
-    does not stop the other seeds. Returns for each job its ChildFailed error, or None. Any other exception, such as
-    that of a full disk, is raised when all jobs have ended.
+    does not stop the other seeds. Returns for each job its error, or None: ChildFailed, or BadInput if a GPU has no
+    room. Any other exception, such as that of a full disk, is raised when all jobs have ended.
     """
     sets = _sets(jobs) if device_of(runtime.device).startswith("cuda") else [[number] for number in range(len(jobs))]
     errors: list[BaseException | None] = [None] * len(jobs)
@@ -65,9 +66,9 @@ def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[ChildFa
             failure = run.exception()
             for place, number in enumerate(same):
                 errors[number] = failure if failure is not None else run.result()[place]
-    if other := [error for error in errors if not isinstance(error, ChildFailed | None)]:
+    if other := [error for error in errors if error is not None and not isinstance(error, OWN)]:
         raise other[0]
-    return [error if isinstance(error, ChildFailed) else None for error in errors]
+    return [error if isinstance(error, OWN) else None for error in errors]
 
 
 def _sets(jobs: list[dict[str, Any]]) -> list[list[int]]:

@@ -18,7 +18,7 @@ from storage.embeddings import finish, write_modality
 from storage.pairs import CAPTIONS
 from tasks import train
 from tasks.children import ChildFailed, ChildLost, Watch
-from tasks.fit import Fit, FitEach, fit, fit_each
+from tasks.fit import Fit, FitEach, fit, fit_each, freed_afterwards
 from tasks.stage import Runtime
 from tasks.train import sae, train_together
 
@@ -154,6 +154,18 @@ def test_seeds_whose_process_dies_are_trained_alone(
     assert train_together(jobs, on_cpu(tmp_path)) == [None] * 3
     assert trained["alone"] == [0, 1, 2]
     assert all(sae.lookup(tmp_path, **job) is not None for job in jobs)
+
+
+def test_a_process_gives_its_memory_back_after_a_training(
+    tmp_path: Path, trained: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed: list[str] = []
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: freed.append("cache"))
+    with pytest.raises(ZeroDivisionError), freed_afterwards("cuda:1"):
+        raise ZeroDivisionError
+    with freed_afterwards("cpu"):
+        pass
+    assert freed == ["cache"]
 
 
 def test_one_at_a_time_asks_for_no_memory(
