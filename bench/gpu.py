@@ -38,6 +38,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 RESULTS = Path(__file__).parent / "results"
 BATCH, BATCHES = 256, 12  # pictures per batch, and batches that are timed
 JPEGS = 2048
+STACKED = 4  # SAEs that are stacked in the row on stacking
 #: d, C, k, batch, rows that are drawn, steps that are timed
 SAES = ((768, 4096, 25, 1024, 131_072, 600), (1152, 32768, 25, 1024, 131_072, 200))
 SAELENS = {"rows in 20 minutes": 2e8 / 1200, "rows in 15 minutes": 2e8 / 900}  # 200 M rows on an H100
@@ -214,6 +215,10 @@ def training(at: Machine) -> Iterator[Row]:
                 if at.is_gpu:
                     yield from (Row(title, rate, "/s", each, f"SAELens, {what}") for what, each in SAELENS.items())
                 fastest = max(fastest, rate)
+        size = {"width": width, "k": k, "batch_size": batch, "steps": max(20, steps // STACKED)}
+        alone, stacked = (trained(at, rows, "float32", "dense", seeds=seeds, **size) for seeds in (1, STACKED))
+        title = f"{STACKED} SAEs stacked, d={dim} C={width} k={k} B={batch} float32: rows/s of all"
+        yield Row(title, stacked, "/s", alone, "one after another, dense")
         if at.is_gpu and full == SAES[0]:
             bar = 1.0 if "H100" in at.name or "H200" in at.name else None
             yield Row(f"SAE d={dim} C={width} k={k} B={batch}, fastest: rows/s", fastest, "/s", GOAL, "the goal", bar)
@@ -221,9 +226,12 @@ def training(at: Machine) -> Iterator[Row]:
         torch.cuda.empty_cache()
 
 
-def trained(at: Machine, rows: np.ndarray, dtype: str, path: str, *, steps: int, batch_size: int, **size: int) -> float:
-    """Rows/s of `sae.train` with all its parts, from step WARM on."""
+def trained(
+    at: Machine, rows: np.ndarray, dtype: str, path: str, *, steps: int, batch_size: int, seeds: int = 1, **size: int
+) -> float:
+    """Rows/s of a training with all its parts, from step WARM on; of several seeds that are stacked, all their rows."""
     import sae
+    from sae.together import train_each
 
     epochs = -(-(steps + WARM) * batch_size // len(rows))
     settings = sae.Settings(
@@ -237,11 +245,17 @@ def trained(at: Machine, rows: np.ndarray, dtype: str, path: str, *, steps: int,
         if step in (WARM, last):
             wait(at.device)
             began, ended = (began, time.perf_counter()) if step == last else (time.perf_counter(), ended)
-            seen = (last - WARM) * batch_size
+            seen = (last - WARM) * batch_size * seeds
 
     half = len(rows) // 2
-    with patch("sae.trainer.is_gathering_better", lambda *_: path == "gathered"):
-        sae.train(rows[:half], rows[half:], settings, 0, at.device, on_step)
+    with (
+        patch("sae.trainer.is_gathering_better", lambda *_: path == "gathered"),
+        patch("sae.trainer.is_sparse_better", lambda *_: path == "sparse"),
+        patch("sae.together.is_stacking_better", lambda *_: seeds > 1),
+    ):
+        for _, outcome in train_each(rows[:half], rows[half:], settings, range(seeds), at.device, on_step):
+            if isinstance(outcome, Exception):
+                raise outcome
     return seen / (ended - began)
 
 

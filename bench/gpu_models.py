@@ -56,11 +56,10 @@ SIZES = (
 )  # fmt: skip
 
 
-def built(size: Size, device: str, dtype: str, share: float = 1.0) -> HFEncoder:
-    """The encoder with random weights. share: the share of its layers that it keeps, at least one a tower."""
+def model_of(size: Size, device: str, share: float = 1.0) -> Any:
+    """The model with random weights. share: the share of its layers that it keeps, at least one a tower."""
     import transformers
 
-    torch.manual_seed(0)
     family = FAMILIES[size.family]
     config_class = getattr(transformers, family.model.replace("Model", "Config"))
     towers = {}
@@ -69,16 +68,24 @@ def built(size: Size, device: str, dtype: str, share: float = 1.0) -> HFEncoder:
         towers[tower] = {**given, "num_hidden_layers": max(1, round(layers * share))}
     towers["text_config"] |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}  # those of `_tokenizer`
     options = {} if size.projection is None else {"projection_dim": size.projection}
-    config = config_class(**towers, **options)
     with torch.device(device):  # random weights of a large model take long on a CPU
-        model = getattr(transformers, family.model)(config)
-    edge = config.vision_config.image_size
+        return getattr(transformers, family.model)(config_class(**towers, **options))
+
+
+def built(size: Size, device: str, dtype: str, share: float = 1.0) -> HFEncoder:
+    """The encoder with random weights. share: that of `model_of`."""
+    import transformers
+
+    torch.manual_seed(0)
+    model = model_of(size, device, share)
+    edge = model.config.vision_config.image_size
     if size.family == "siglip":
         processor = transformers.SiglipImageProcessor(size={"height": edge, "width": edge})
     else:
         processor = transformers.CLIPImageProcessor(
             size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge}
         )
+    family = FAMILIES[size.family]
     return HFEncoder(model, family, processor, _tokenizer(family.context), {"model": size.name}, device, dtype)
 
 

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import sys
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import Task
 from prefect.context import FlowRunContext
@@ -21,10 +21,10 @@ from prefect.task_runners import TaskRunner
 from flows.config import RuntimeSection
 from flows.server import own_url
 from flows.stages import STAGES
-from storage.dataset import Dataset
 from storage.errors import BadInput
 
 log = logging.getLogger("bridgescope")
+T = TypeVar("T")
 
 #: Tasks submitted for each task that can run at once. With tens of thousands of submitted tasks Ray slows down, then
 #: stops.
@@ -183,15 +183,19 @@ class Cluster:
 
     def ahead(self, stage: str) -> int:
         """Number of tasks of a stage to submit before waiting for the first: AHEAD per task that can run at once."""
+        return AHEAD * self.slots(stage)
+
+    def slots(self, stage: str) -> int:
+        """Number of tasks of a stage that can run at once, at least 1."""
         import ray
 
         total, reserved = ray.cluster_resources(), self.options(stage)
         slots = total.get("CPU", 1) / reserved["num_cpus"]
         if reserved["num_gpus"]:
             slots = min(slots, total.get("GPU", 0) / reserved["num_gpus"])
-        return AHEAD * max(1, int(slots))
+        return max(1, int(slots))
 
-    def submit(self, stage: str, task: Task[..., Dataset], inputs: dict[str, Any]) -> PrefectFuture[Dataset]:
+    def submit(self, stage: str, task: Task[..., T], inputs: dict[str, Any]) -> PrefectFuture[T]:
         """Submit a task. Must be called inside a flow whose runner is that of `task_runner`."""
         from prefect_ray.context import remote_options
 

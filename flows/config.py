@@ -233,6 +233,11 @@ class RuntimeSection(Section):
     models_at_once: int | None = Field(
         None, ge=1, description="models that embed a shard in one pass, with one decoding; default: all of the study"
     )
+    saes_at_once: int | None = Field(
+        None,
+        ge=1,
+        description="seeds of a setting trained together on a GPU; default: as many as its memory has room for",
+    )
     runner: Literal["threads", "ray"] = Field(
         "threads", description="where tasks run: on this machine, or in parallel on a Ray cluster (the extra `ray`)"
     )
@@ -293,6 +298,11 @@ class Study(Section):
         min_length=1,
         description="start of the atoms of `nulls`: data (like those of the setting) or random (as NAME-KIND-random)",
     )
+    decode: Literal["pillow", "nvjpeg"] = Field(
+        "pillow",
+        description="what decodes JPEGs before they are embedded: pillow, or nvjpeg on a GPU, whose pixels differ "
+        "slightly; part of the recipe",
+    )
     consensus: bool = Field(
         False,
         description="each SAE setting of several seeds also gets one SAE of the atoms that most of its seeds share, "
@@ -320,6 +330,8 @@ class Study(Section):
                 f"analyze: independent is {self.analyze.independent}: the study has no such model. Available: "
                 f"{', '.join(models)}."
             )
+        if self.decode != "pillow" and self.pairs.source == "embeddings":
+            raise ValueError(f'decode is {self.decode}: source = "embeddings" has no pictures; leave decode out')
         for model in self.models:
             if model.parsed_spec.is_vectors != (self.pairs.source == "embeddings"):
                 raise ValueError(

@@ -233,7 +233,8 @@ def _embedded(given: Given, model: Model, shards: list[Entry]) -> list[tuple[Sta
     # `embed` decodes images up to this size. A study with a lower limit than the default needs no lower limit here:
     # `acquire` has already refused its larger images.
     limit = max(given.study.pairs.max_pixels, MAX_PIXELS)
-    return [(embed, {"pairs": each, **encoder, "max_pixels": limit}) for each in pairs]
+    options = {**encoder, "max_pixels": limit, "decode": given.study.decode}
+    return [(embed, {"pairs": each, **options}) for each in pairs]
 
 
 def _encoder(given: Given, model: Model) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from flows.config import Study
 from flows.costs import PREFECT_SECONDS, STAGE_SECONDS, TASK_SECONDS, Cost, cost
 from flows.foresight import Foresight, foresight
+from flows.gpu import gpu_lines
 from flows.jobs import STEPS, Given, Job
 from flows.narrow import WHOLE, Narrow
 from flows.rates import Rates, rates, seconds_of
@@ -44,6 +45,7 @@ class Plan(NamedTuple):
     downloads: int  #: bytes that the source downloads in addition to the datasets
     free: int  #: bytes that are free on the disk of the store
     how: str  #: a sentence that says where the source's size comes from; "" if the source was listed
+    gpu: tuple[str, ...] = ()  #: lines on the memory of a GPU, if models or SAEs are to be made
 
     @property
     def bytes(self) -> float:
@@ -107,7 +109,9 @@ def plan(
             raise BadInput(f"--only {only}: {made[0].key} is missing or stale: run --only {stage} first, or all stages")
     skipped = [stage for stage in STAGES if stage not in wanted]
     downloads = seen.downloads if "acquire" in wanted else 0
-    return Plan(lines, skipped, downloads, shutil.disk_usage(store).free, seen.how)
+    on_gpu = any(line.make and STAGES[line.stage].gpu for line in lines)
+    gpu = tuple(gpu_lines(study, sizes)) if on_gpu else ()
+    return Plan(lines, skipped, downloads, shutil.disk_usage(store).free, seen.how, gpu)
 
 
 def _listed(seen: Foresight, last: Run | None) -> list[Entry]:
@@ -209,6 +213,7 @@ def told(found: Plan) -> list[str]:
             "estimated from "
             + (f"datasets in the store for {', '.join(dict.fromkeys(known))}, else from {table}" if known else table)
         )
+    lines += found.gpu
     if found.downloads:
         lines.append(f"the source downloads {sized(found.downloads)}, which the store keeps")
     lines.append(

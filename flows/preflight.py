@@ -8,7 +8,9 @@ from pathlib import Path
 from flows.config import ImportedSAE, Study
 from flows.narrow import WHOLE, Narrow
 from storage.errors import BadInput
+from storage.runs import last_run
 from tasks.checkpoint import problem_of
+from tasks.decoding import check_decode
 from tasks.weights import check_weights
 
 
@@ -18,7 +20,11 @@ def look(study: Study, store: Path, narrow: Narrow = WHOLE) -> None:
     Raises BadInput with one line per problem, so that one broken model does not hide the next. Checkpoints are read
     whole, but no weights of models are loaded.
     """
-    problems = [*_problems_of_models(study, store, narrow), *_problems_of_checkpoints(study, narrow)]
+    problems = [
+        *_problems_of_models(study, store, narrow),
+        *_problems_of_decoding(study, store),
+        *_problems_of_checkpoints(study, narrow),
+    ]
     if problems:
         raise BadInput("\n".join(problems))
 
@@ -39,6 +45,22 @@ def _problems_of_models(study: Study, store: Path, narrow: Narrow) -> Iterator[s
             if getattr(error, "exit_code", 1) != 2:
                 raise
             yield f"model {model.name}: {error}"
+
+
+def _problems_of_decoding(study: Study, store: Path) -> Iterator[str]:
+    """A study that is embedded may go on without a GPU, and on Ray this machine may have none.
+
+    There the task that embeds a shard looks itself.
+    """
+    last = last_run(store, study.name)
+    if study.runtime.runner == "ray" or (last is not None and last.of("embed")):
+        return
+    try:
+        check_decode(study.decode, study.runtime.device)
+    except ValueError as error:
+        if getattr(error, "exit_code", 1) != 2:
+            raise
+        yield str(error)
 
 
 def _look_at_vectors(folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ log = logging.getLogger("bridgescope")
 _uncached = task(persist_result=False, cache_policy=NO_CACHE)
 scan, retry, ledger = _uncached(acquire.scan), _uncached(acquire.retry), _uncached(acquire.ledger)
 train_together, embed_passes = _uncached(train.train_together), _uncached(together.embed_passes)
+embed_together = _uncached(together.embed_together)
 
 
 class Failed(NamedTuple):
@@ -188,9 +189,17 @@ def _task(job: Job, runtime: Runtime) -> tuple[Task[..., Dataset], dict[str, Any
     """
     uses.note(runtime.store, job.stage.address(**job.arguments()).path)
     task = job.stage.task.with_options(task_run_name=str(job.key), refresh_cache=runtime.force)
-    # Ray starts as many tasks on a machine as it has room for: each with processes for all cores would be too many.
+    return task, {**job.arguments(), "runtime": _on_cluster(runtime)}
+
+
+def _on_cluster(runtime: Runtime) -> Runtime:
+    """The options of a task on a cluster.
+
+    Ray starts as many tasks on a machine as it has room for: each with decoding processes for all cores would be too
+    many.
+    """
     threads = "threads" if runtime.decoders == "auto" else runtime.decoders
-    return task, {**job.arguments(), "runtime": runtime.model_copy(update={"progress": False, "decoders": threads})}
+    return runtime.model_copy(update={"progress": False, "decoders": threads})
 
 
 def _ended(job: Job, future: PrefectFuture[Dataset], runtime: Runtime) -> Entry:
@@ -274,16 +283,63 @@ def _trained_together(jobs: list[Job], missing: list[Job], runtime: Runtime) -> 
 def _embed(course: Course, cluster: Cluster | None) -> Iterator[Outcome]:
     """Embed each shard with all models that miss it in one pass, then run every job; and check the embeddings.
 
-    On a cluster each model and shard is a task of its own, which decodes for itself.
+    On a cluster each pass is a task.
     """
     given, runtime, (listed, *others) = course.given, course.runtime, STEPS["embed"]
-    jobs = course.step(listed(given))
+    jobs, at_once = course.step(listed(given)), given.study.runtime.models_at_once
     if cluster is not None:
-        yield from run_jobs("embed", jobs, runtime, cluster)
+        yield from _in_passes_on(cluster, jobs, runtime, at_once)
     else:
-        yield from _in_passes(jobs, runtime, given.study.runtime.models_at_once)
+        yield from _in_passes(jobs, runtime, at_once)
     for step in others:
         yield from run_jobs("embed", course.step(step(given)), runtime, cluster)
+
+
+def _in_passes_on(cluster: Cluster, jobs: list[Job], runtime: Runtime, at_once: int | None) -> Iterator[Outcome]:
+    """Embed on a cluster, with a task for each pass of several models. Then run every job that no pass has made.
+
+    Where the cluster has more room than there are shards, the models of a shard are divided. A model that two passes
+    did not make is left out of the passes that are not submitted yet: its own jobs report why.
+    """
+    due = [job for job in jobs if job.stage is embed and job.inputs and _is_due(job, runtime)]
+    by_inputs = {id(job.inputs): job for job in due}
+    planned = together.passes([job.arguments() for job in due], at_once, cluster.slots("embed"))
+    passes = deque(
+        sorted(([by_inputs[id(each)] for each in same] for same in planned), key=lambda same: same[0].key.shard or 0)
+    )
+    waiting: deque[tuple[list[Job], PrefectFuture[None]]] = deque()
+    missed: Counter[str | None] = Counter()
+    made: set[Key] = set()
+    adopt, apart = runtime.model_copy(update={"force": False}), Apart(runtime.store)
+    while passes or waiting:
+        while passes and len(waiting) < cluster.ahead("embed"):
+            same = [job for job in passes.popleft() if missed[job.key.model] < 2]
+            if len(same) > 1:
+                waiting.append((same, _submitted(cluster, same, runtime)))
+        if not waiting:
+            break
+        same, future = waiting.popleft()
+        try:
+            future.result()
+        except Exception as error:
+            if is_of_surroundings(error, runtime.store):
+                raise
+            log.debug("%s: a pass failed: %s", same[0].key, error)
+        for job in same:
+            if job.lookup(runtime.store) is None:
+                missed[job.key.model] += 1
+                continue
+            made.add(job.key)
+            yield _outcome(job, apart, partial(run_job, job, adopt, refresh=runtime.force))
+    yield from run_jobs("embed", [job for job in jobs if job.key not in made], runtime, cluster)
+
+
+def _submitted(cluster: Cluster, jobs: list[Job], runtime: Runtime) -> PrefectFuture[None]:
+    """Submit a pass of several models, whose datasets are marked as in use by this process."""
+    for job in jobs:
+        uses.note(runtime.store, job.stage.address(**job.arguments()).path)
+    arguments = [job.arguments() for job in jobs]
+    return cluster.submit("embed", embed_together, {"jobs": arguments, "runtime": _on_cluster(runtime)})
 
 
 def _in_passes(jobs: list[Job], runtime: Runtime, at_once: int | None) -> Iterator[Outcome]:

@@ -111,7 +111,7 @@ def run_study(
     named = name_variant(store, study, variant, list(changes))
     if (sentence := told(store, study, named)) is not None:
         log.warning("%s", sentence)
-    settings = study.runtime.model_dump(include={"device", "embed_batch_size", "decoders"})
+    settings = study.runtime.model_dump(include={"device", "embed_batch_size", "decoders", "saes_at_once"})
     runtime = Runtime(store=store, **settings, force=force, progress=progress)
     runner = _runner(study)
     with running(store, study.name) as own, runner as cluster:

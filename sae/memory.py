@@ -27,8 +27,8 @@ class Memory(NamedTuple):
     """Bytes of a GPU's memory that a training takes."""
 
     rows: int  #: the training rows, as they are stored
-    weights: int  #: weights, gradients and moments
-    work: int  #: the largest of what a step, a restart, the start and the end take besides
+    weights: int  #: weights, gradients and moments of all SAEs
+    work: int  #: the largest of what a step of all SAEs, a restart, the start and the end take besides
     besides: int = BESIDES
 
     @property
@@ -45,8 +45,12 @@ class Memory(NamedTuple):
         )
 
 
-def memory(settings: Resolved, rows: int, dim: int, row_bytes: int = 2) -> Memory:
-    """The memory of a training on `rows` rows [d] of both modalities, stored in `row_bytes` bytes per number."""
+def memory(settings: Resolved, rows: int, dim: int, row_bytes: int = 2, together: int = 1) -> Memory:
+    """The memory of a training on `rows` rows [d] of both modalities, stored in `row_bytes` bytes per number.
+
+    together: how many SAEs take their steps together (`sae.stack`). They share the rows; restarts, the start and the
+    end are those of one SAE at a time.
+    """
     width, architecture = settings.width, ARCHITECTURES[settings.architecture]
     batch = min(settings.batch_size, rows)
     matrices = 2 * width * dim * FLOAT
@@ -56,4 +60,9 @@ def memory(settings: Resolved, rows: int, dim: int, row_bytes: int = 2) -> Memor
     restart = FLOAT * (3 * restarted * (DRAWN * dim + restarted) + codes * batch * width)
     start = START * width * FLOAT if architecture.first_penalty is not None else 0
     end = END * width * FLOAT + min(rows, HELD) * settings.k * EACH * 5 // 4
-    return Memory(rows * dim * row_bytes, PARTS * matrices, max(step, restart, start, end))
+    return Memory(rows * dim * row_bytes, together * PARTS * matrices, max(together * step, restart, start, end))
+
+
+def fitting(settings: Resolved, rows: int, dim: int, most: int, free: int) -> int:
+    """How many of `most` SAEs that take their steps together fit into `free` bytes; 0 if not even one does."""
+    return next((count for count in range(most, 0, -1) if memory(settings, rows, dim, 2, count).total <= free), 0)

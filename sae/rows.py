@@ -5,7 +5,7 @@ arrays; for another device they are copied once.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -147,6 +147,28 @@ class TrainingRows:
         x_BD /= x_BD.norm(dim=1, keepdim=True)
         if self.mean is not None:
             x_BD -= self.mean[modality]
+
+
+def take_each(rows: Sequence[TrainingRows], index: Sequence[np.ndarray]) -> Tensor:
+    """What `take` gives for each of several TrainingRows of the same parts, in one gather a modality: [S, B, d].
+
+    index: row numbers [B] for each, images first, with as many images in each.
+    """
+    first, images = rows[0], int((index[0] < rows[0].images).sum())
+    x_SBD = torch.empty(len(rows), len(index[0]), first.dim, device=first.device)
+    for modality, cut in ((IMAGE, slice(0, images)), (TEXT, slice(images, None))):
+        wanted = [each[cut] - (own.images if modality == TEXT else 0) for own, each in zip(rows, index, strict=True)]
+        if not len(wanted[0]):
+            continue
+        chosen = [None if own.chosen is None else own.chosen[modality] for own in rows]
+        places = [each if of is None else of[each] for of, each in zip(chosen, wanted, strict=True)]
+        found = first.parts[modality].index_select(0, first._numbers(np.concatenate(places)))
+        part_SBD = x_SBD[:, cut]
+        part_SBD.copy_(found.view(len(rows), -1, first.dim))
+        part_SBD /= part_SBD.norm(dim=-1, keepdim=True)
+        if first.mean is not None:
+            part_SBD -= torch.stack([own.mean[modality] for own in rows if own.mean is not None])[:, None]
+    return x_SBD
 
 
 def training_rows(

@@ -53,9 +53,14 @@ class _Jump(torch.autograd.Function):
     (-1/2, 1/2), in units of `bandwidth` [].
     """
 
+    generate_vmap_rule = True  # so that `sae.stack` can map a step over several SAEs
+
     @staticmethod
-    def forward(ctx: Any, pre_BC: Tensor, theta_C: Tensor, bandwidth: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(pre_BC, theta_C, bandwidth)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def forward(pre_BC: Tensor, theta_C: Tensor, bandwidth: Tensor) -> tuple[Tensor, Tensor]:
         fires_BC = (pre_BC > theta_C).to(pre_BC.dtype)
         return pre_BC * fires_BC, fires_BC
 

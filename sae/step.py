@@ -69,7 +69,13 @@ def codes_of(weights: Weights, pre_BC: Tensor, settings: Settings) -> tuple[Tens
 
 
 def forward(
-    x_BD: Tensor, weights: Weights, settings: Settings, variance: float, penalty: Tensor, dead_C: Tensor | None
+    x_BD: Tensor,
+    weights: Weights,
+    settings: Settings,
+    variance: float | Tensor,
+    penalty: Tensor,
+    dead_C: Tensor | None,
+    auxk: Tensor | None = None,
 ) -> Forward:
     """The loss of a batch, with its error and codes.
 
@@ -77,9 +83,10 @@ def forward(
     Matryoshka sums the errors of its nested dictionaries, each of which contains all narrower ones.
     variance: variance of the training rows, summed over the d dimensions. penalty: [], weight of the sparsity penalty;
     architectures without a penalty ignore it. dead_C: [C] bool, True for dead concepts; None while no concept is dead.
+    auxk: [], weight of AuxK; None: that of the settings. `sae.stack` maps this function over several SAEs at once.
     """
     if ARCHITECTURES[settings.architecture].pursuit:
-        return forward_by_pursuit(x_BD, weights, settings, variance, dead_C)
+        return forward_by_pursuit(x_BD, weights, settings, variance, dead_C, auxk)
     scale = 1 / (len(x_BD) * variance)
     pre_BC = weights.pre_activations(x_BD, getattr(torch, settings.encoder_dtype))
     codes_BC, penalised = codes_of(weights, pre_BC, settings)
@@ -90,12 +97,17 @@ def forward(
         error = residual_BD.square().sum()
         loss, start = loss + error * scale, stop
     if dead_C is not None:
-        loss = loss + _weighted_aux(pre_BC, residual_BD, dead_C, weights, settings)
+        loss = loss + _weighted_aux(pre_BC, residual_BD, dead_C, weights, settings, auxk)
     return Forward(loss, error.detach(), codes_BC.detach())
 
 
 def forward_by_pursuit(
-    x_BD: Tensor, weights: Weights, settings: Settings, variance: float, dead_C: Tensor | None
+    x_BD: Tensor,
+    weights: Weights,
+    settings: Settings,
+    variance: float | Tensor,
+    dead_C: Tensor | None,
+    auxk: Tensor | None = None,
 ) -> Forward:
     """`forward` of an architecture whose encoder is matching pursuit with the dictionary, through the unrolled rounds.
 
@@ -111,14 +123,16 @@ def forward_by_pursuit(
     loss = error / (len(x_BD) * variance)
     if dead_C is not None:
         pre_BC = residual_BD.detach() @ atoms_CD.T
-        loss = loss + _weighted_aux(pre_BC, residual_BD, dead_C, weights, settings)
+        loss = loss + _weighted_aux(pre_BC, residual_BD, dead_C, weights, settings, auxk)
     return Forward(loss, error.detach(), dense_codes(index_BK, values_BK.detach(), settings.width))
 
 
-def _weighted_aux(pre_BC: Tensor, residual_BD: Tensor, dead_C: Tensor, weights: Weights, settings: Settings) -> Tensor:
+def _weighted_aux(
+    pre_BC: Tensor, residual_BD: Tensor, dead_C: Tensor, weights: Weights, settings: Settings, auxk: Tensor | None
+) -> Tensor:
     """AuxK's part of the loss."""
     k_aux = settings.k_aux or max(1, residual_BD.shape[1] // 2)
-    return settings.auxk * aux_loss(pre_BC, residual_BD, dead_C, weights.dictionary, k_aux)
+    return (settings.auxk if auxk is None else auxk) * aux_loss(pre_BC, residual_BD, dead_C, weights.dictionary, k_aux)
 
 
 def aux_loss(pre_BC: Tensor, residual_BD: Tensor, dead_C: Tensor, dictionary_CD: Tensor, k_aux: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sae.adam import adam_
 from sae.architectures import ARCHITECTURES, TOPK_FAMILY
 from sae.budget import resolved
 from sae.calibration import calibrate_encoder
@@ -21,7 +22,7 @@ from sae.pursuit import matching_pursuit
 from sae.rescale import shrinkage_factors
 from sae.rows import RowsError, TrainingRows
 from sae.settings import Settings
-from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, corrections, is_sparse_better
+from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, is_sparse_better
 from sae.step import Weights, codes_of, forward
 
 KEPT = 1.2  # a restarted concept's pre-activation on its row, in units of the batch's weakest code
@@ -35,6 +36,8 @@ CALIBRATED = 2**16
 RESCALED = 2**16  # rows that the factors of rescaled codes are fitted on, at most
 FROZEN_DECODERS = ("frozen_decoder", "soft_frozen_decoder")
 LEAST_COSINE = 0.8  # of an atom of a softly frozen decoder with its start
+#: What changes from step to step besides weights and moments: {name in a checkpoint: attribute of the Trainer}.
+COUNTS = {"silent": "silent_C", "born": "born_C", "penalty": "penalty", "drift": "drift"}
 TWINS = 0.5  # cosine above which only one of two restarted concepts is used
 
 
@@ -116,20 +119,10 @@ class Trainer:
         """[C] bool: concepts that were silent for the whole window."""
         return self.silent_C >= self.window
 
-    def _in_turn(self, dead_C: Tensor) -> Tensor:
-        """At most d of the dead concepts, different ones at each step. AuxK trains these.
-
-        A residual has at most d directions, so more concepts are not needed. AuxK uses dense products over its
-        concepts: with thousands of them it would cost more than the rest of the step.
-        """
-        rank_C = dead_C.cumsum(0) - 1
-        count = rank_C[-1] + 1
-        return dead_C & ((rank_C - self.t * self.rows.dim) % count.clamp_min(1) < self.rows.dim)
-
     def step_(self, x_BD: Tensor, learning_rate: float) -> Tensor:
         """One step on prepared rows. Returns sums over the batch [3] float64: loss, squared error, codes."""
         self.t += 1
-        dead_C = self._in_turn(self.dead()) if self.settings.auxk > 0 and self.any_dead else None
+        dead_C = in_turn(self.dead(), self.t, self.rows.dim) if self.settings.auxk > 0 and self.any_dead else None
         if self.sparse is not None:
             done = self.sparse.step_(x_BD, self.variance, learning_rate, self.t, dead_C, self.born_C)
             fired_C, sums = done.fired, torch.tensor([done.loss * len(x_BD), done.error, done.kept]).double()
@@ -139,24 +132,9 @@ class Trainer:
         self.silent_C = torch.where(fired_C, 0.0, self.silent_C + len(x_BD))
         return sums
 
-    @torch.no_grad()
     def _hold_atoms_(self) -> None:
-        """Put the atoms of a frozen decoder back: to their start, or to a cosine of LEAST_COSINE with it at least.
-
-        An atom beyond that cosine is moved to the nearest unit vector that has it, in the plane of atom and start.
-        Source: Korznikov et al., "Sanity checks for sparse autoencoders", arXiv 2602.14111; its abstract and its
-        figure 1, which states the three frozen parts and the cosine, were read.
-        """
-        if self.start is None:
-            return
-        atoms = self.weights.dictionary
-        if self.settings.frozen == "frozen_decoder":
-            atoms.copy_(self.start)  # scaling to unit norm rounds
-            return
-        cosine_C1 = (atoms * self.start).sum(1, keepdim=True)
-        across_CD = normalize(atoms - cosine_C1 * self.start, dim=1)
-        edge_CD = LEAST_COSINE * self.start + math.sqrt(1 - LEAST_COSINE**2) * across_CD
-        atoms.copy_(torch.where(cosine_C1 < LEAST_COSINE, normalize(edge_CD, dim=1), atoms))
+        if self.start is not None:
+            hold_atoms_(self.weights.dictionary, self.start, self.settings.frozen == "frozen_decoder")
 
     def _dense_step_(self, x_BD: Tensor, learning_rate: float, dead_C: Tensor | None) -> tuple[Tensor, Tensor]:
         """One step by autograd, or by gathers. Returns which concepts fired [C] bool, and the sums of `step_`."""
@@ -185,22 +163,8 @@ class Trainer:
         self.weights.theta.clamp_min_(0)
 
     def _adam_(self, learning_rate: float) -> None:
-        """A step of Adam in which a restarted concept's moments are corrected by the number of its own steps.
-
-        With the corrections of all other concepts its first steps would be up to 6.6 times as long. torch's fused step
-        has one number of steps for a whole tensor, so the rows of restarted concepts are computed again.
-        """
-        rows = self.restarted
-        again = {name: weight for name, weight in self.learned.items() if name != "bias"} if len(rows) else {}
-        before = {name: weight[rows] for name, weight in again.items()}
-        self.optimiser.param_groups[0]["lr"] = learning_rate
-        self.optimiser.step()
-        rate_K, root_K = corrections(learning_rate, (self.t - self.born_C[rows]).double())
-        for name, weight in again.items():
-            first, second = (moment[rows] for moment in self.moments[name])
-            each = (-1,) + (1,) * (first.ndim - 1)
-            rate, root = rate_K.float().view(each), root_K.float().view(each)
-            weight[rows] = before[name] - rate * first / (second.sqrt() * root + EPSILON)
+        rows, own = self.restarted, {name: weight for name, weight in self.learned.items() if name != "bias"}
+        adam_(self.optimiser, own, self.moments, rows, self.t - self.born_C[rows], learning_rate)
 
     @torch.no_grad()
     def restart_dead_(self, x_BD: Tensor) -> None:
@@ -283,7 +247,7 @@ class Trainer:
         tensors = dict(self._named())
         for name, (first, second) in self.moments.items():
             tensors |= {f"{name}.first": first, f"{name}.second": second}
-        tensors |= {"silent": self.silent_C, "born": self.born_C, "penalty": self.penalty, "drift": self.drift}
+        tensors |= {name: getattr(self, attribute) for name, attribute in COUNTS.items()}
         tensors |= {"draws": self.draws.get_state()}
         return tensors, {"t": self.t, "any_dead": self.any_dead}
 
@@ -295,17 +259,34 @@ class Trainer:
         for name, (first, second) in self.moments.items():
             first.copy_(tensors[f"{name}.first"])
             second.copy_(tensors[f"{name}.second"])
-        self.silent_C.copy_(tensors["silent"])
-        self.born_C.copy_(tensors["born"])
+        for name, attribute in COUNTS.items():
+            getattr(self, attribute).copy_(tensors[name])
         self.restarted = self.born_C.nonzero().flatten()
-        self.penalty.copy_(tensors["penalty"])
-        self.drift.copy_(tensors["drift"])
         self.draws.set_state(tensors["draws"])
         self.t, self.any_dead = entries["t"], entries["any_dead"]
         for weight in self.learned.values():
             self.optimiser.state[weight]["step"].fill_(self.t)
         if self.sparse is not None:
             self.sparse.refold_()
+
+    def lie_in_(self, tensors: dict[str, Tensor]) -> None:
+        """Move the weights, the moments and the counts into these tensors, which have the names of `state`.
+
+        For `sae.stack`, which takes the steps from then on: the Trainer's own steps are over.
+        """
+        for name, weight in self._named():
+            tensors[name].copy_(weight.detach())
+        self.weights = Weights(**{name: tensors[name] for name, _ in self._named()})
+        pairs = {name: (tensors[f"{name}.first"], tensors[f"{name}.second"]) for name in self.moments}
+        for name, places in pairs.items():
+            for place, moment in zip(places, self.moments[name], strict=True):
+                place.copy_(moment)
+        self.moments, self.learned = pairs, {}
+        self.optimiser.state.clear()
+        self.optimiser.param_groups.clear()
+        for name in COUNTS:
+            tensors[name].copy_(getattr(self, COUNTS[name]))
+            setattr(self, COUNTS[name], tensors[name])
 
     @torch.no_grad()
     def finish(self) -> SAE:
@@ -337,6 +318,35 @@ class Trainer:
         config = Config(**dict(settings), dim=rows.dim, seed=self.seed, rows_seen=settings.epochs * rows.epoch)
         means = {} if self.means is None else dict(zip(("mean_image", "mean_text"), self.means, strict=True))
         return SAE(encoder, encoder_bias, dictionary, bias, threshold, config, **means)
+
+
+def in_turn(dead_C: Tensor, t: int, most: int) -> Tensor:
+    """At most `most` of the dead concepts, different ones at each step t. AuxK trains these: [C] bool.
+
+    A residual has at most d directions, so more than d concepts are not needed. AuxK uses dense products over its
+    concepts: with thousands of them it would cost more than the rest of the step.
+    """
+    rank_C = dead_C.cumsum(0) - 1
+    count = rank_C[-1] + 1
+    return dead_C & ((rank_C - t * most) % count.clamp_min(1) < most)
+
+
+@torch.no_grad()
+def hold_atoms_(atoms: Tensor, start: Tensor, whole: bool) -> None:
+    """Put the atoms [..., C, d] of a frozen decoder back: to their start, or to a cosine of LEAST_COSINE with it.
+
+    whole: whether atoms are put back to their start. Otherwise an atom beyond that cosine is moved to the nearest unit
+    vector that has it, in the plane of atom and start.
+    Source: Korznikov et al., "Sanity checks for sparse autoencoders", arXiv 2602.14111; its abstract and its
+    figure 1, which states the three frozen parts and the cosine, were read.
+    """
+    if whole:
+        atoms.copy_(start)  # scaling to unit norm rounds
+        return
+    cosine_C1 = (atoms * start).sum(-1, keepdim=True)
+    across_CD = normalize(atoms - cosine_C1 * start, dim=-1)
+    edge_CD = LEAST_COSINE * start + math.sqrt(1 - LEAST_COSINE**2) * across_CD
+    atoms.copy_(torch.where(cosine_C1 < LEAST_COSINE, normalize(edge_CD, dim=-1), atoms))
 
 
 def learning_rate_at(step: int, steps: int, peak: float) -> float:

@@ -6,7 +6,7 @@ whether or not the training was interrupted.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,20 +69,25 @@ class Plan(NamedTuple):
 
 
 class Record:
-    """The curve of a training, and the sums since its last point."""
+    """The curve of a training, and the sums since its last point.
 
-    def __init__(self, trainer: Trainer, plan: Plan) -> None:
+    sums, first_bad: where the sums [3] and the first step of a loss that is not finite [] are counted.
+    """
+
+    def __init__(
+        self, trainer: Trainer, plan: Plan, sums: Tensor | None = None, first_bad: Tensor | None = None
+    ) -> None:
         self.trainer, self.plan = trainer, plan
         self.curve: list[dict[str, float]] = []
-        self.sums = torch.zeros(3, dtype=torch.float64, device=trainer.rows.device)
-        self.first_bad = torch.tensor(-1, device=trainer.rows.device)
+        zeros, none = new_counts(1, trainer.rows.device)
+        self.sums = zeros[0] if sums is None else sums
+        self.first_bad = none[0] if first_bad is None else first_bad
         self.seen, self.started = 0, time.perf_counter()
 
     def add(self, sums: Tensor, rows: int) -> None:
         """Add one step: sums of loss, squared error and codes over its rows."""
-        self.sums = self.sums + sums
+        count_(self.sums, self.first_bad, sums, self.trainer.t)
         self.seen += rows
-        self.first_bad = torch.where((self.first_bad < 0) & ~torch.isfinite(sums[0]), self.trainer.t, self.first_bad)
 
     def check(self) -> None:
         """Raise TrainingDiverged if any loss was not finite. Waits for the device."""
@@ -109,7 +114,97 @@ class Record:
                 "rows_per_second": self.seen / max(now - self.started, 1e-9),
             }
         )
-        self.sums, self.seen, self.started = torch.zeros_like(self.sums), 0, now
+        self.sums.zero_()
+        self.seen, self.started = 0, now
+
+
+def new_counts(trainings: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The sums [S, 3] of some trainings before a step, and the first steps [S] of a loss that is not finite: -1."""
+    sums = torch.zeros(trainings, 3, dtype=torch.float64, device=device)
+    return sums, torch.full((trainings,), -1, device=device)
+
+
+def count_(total: Tensor, first_bad: Tensor, sums: Tensor, step: int) -> None:
+    """Add the sums [..., 3] of a step to the total, and note the step where a loss is not finite for the first time."""
+    total += sums
+    first_bad.copy_(torch.where((first_bad < 0) & ~torch.isfinite(sums[..., 0]), step, first_bad))
+
+
+class Training:
+    """One training: its Trainer, schedule, curve and checkpoint.
+
+    It begins where its checkpoint ends, if there is one. Raises CheckpointError where the file belongs to another
+    training, and RowsError on unusable rows.
+    """
+
+    def __init__(
+        self,
+        whole: TrainingRows,
+        settings: Resolved,
+        seed: int,
+        groups: Groups | None,
+        checkpoint: Checkpoint | None,
+        *,
+        start: Weights | None = None,
+        sparse: bool | None = None,
+    ) -> None:
+        rows, held = split_rows(whole, settings, seed, groups)
+        self.rows, self.settings, self.seed, self.checkpoint = rows, settings, seed, checkpoint
+        self.trainer = Trainer(rows, settings, seed, sparse, held=held, start=start)
+        self.plan = Plan.of(rows, settings)
+        self.record = Record(self.trainer, self.plan)
+        self.identity = settings.model_dump(mode="json") | {"seed": seed, "images": rows.images, "texts": rows.texts}
+        if checkpoint is not None:
+            _resume(checkpoint, self.trainer, self.record, self.identity)
+        self.begun = self.trainer.t
+
+    def batches(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (step, row numbers [B]) of each step that is left."""
+        rows, settings, plan = self.rows, self.settings, self.plan
+        for epoch in range(self.begun // plan.epoch, settings.epochs):
+            order = batches(self.seed, epoch, rows.images, rows.texts, rows.share, settings.batch_size, rows.epoch)
+            for step, index in enumerate(order, start=epoch * plan.epoch + 1):
+                if step > self.begun:
+                    yield step, index
+
+    def take_steps_(self, on_step: OnStep | None) -> None:
+        """Take all steps that are left. Raises TrainingDiverged."""
+        for step, index in self.batches():
+            x_BD = self.rows.take(index)
+            self.record.add(self.trainer.step_(x_BD, self.rate(step)), len(index))
+            self.after_(step, x_BD, keep=self.is_due(step))
+            if on_step is not None:
+                on_step(step, self.plan.all, self.told())
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return learning_rate_at(step - 1, self.plan.all, self.settings.learning_rate)
+
+    def after_(self, step: int, x_BD: Tensor, *, keep: bool) -> None:
+        """What follows a step on rows [B, d]: checks, a restart, a point of the curve; with `keep` a checkpoint."""
+        trainer, plan = self.trainer, self.plan
+        if self.rows.device.type == "cpu" or step % plan.log == 0 or step == plan.all:
+            self.record.check()
+        if step % plan.dead == 0:
+            trainer.any_dead = bool(trainer.dead().any())
+        if self.settings.auxk > 0 and trainer.any_dead and plan.restarts(step):
+            trainer.restart_dead_(x_BD)
+        if step % plan.log == 0 or step == plan.all:
+            self.record.point()
+        if keep and self.checkpoint is not None and step < plan.all:
+            _keep(self.checkpoint, trainer, self.record, self.identity)
+
+    def is_due(self, step: int) -> bool:
+        """Return whether a checkpoint is to be written after this step."""
+        return self.checkpoint is not None and self.checkpoint.is_due(step)
+
+    def told(self) -> dict[str, float]:
+        """The last point of the curve; empty before the first."""
+        return self.record.curve[-1] if self.record.curve else {}
+
+    def trained(self) -> Trained:
+        """The SAE, after the last step."""
+        return Trained(self.trainer.finish(), self.record.curve)
 
 
 def train(
@@ -141,35 +236,9 @@ def train(
     Without it, torch's threads spin while they wait for the next product, on cores that the sparse step could use.
     """
     whole = training_rows(image, text, settings.image_share, device)
-    settings = resolved(settings, whole.count)
-    rows, held = split_rows(whole, settings, seed, groups)
-    trainer = Trainer(rows, settings, seed, held=held, start=start)
-    plan = Plan.of(rows, settings)
-    record = Record(trainer, plan)
-    training = settings.model_dump(mode="json") | {"seed": seed, "images": rows.images, "texts": rows.texts}
-    if checkpoint is not None:
-        _resume(checkpoint, trainer, record, training)
-    begun = trainer.t
-    for epoch in range(begun // plan.epoch, settings.epochs):
-        order = batches(seed, epoch, rows.images, rows.texts, rows.share, settings.batch_size, rows.epoch)
-        for step, index in enumerate(order, start=epoch * plan.epoch + 1):
-            if step <= begun:
-                continue
-            x_BD = rows.take(index)
-            record.add(trainer.step_(x_BD, learning_rate_at(step - 1, plan.all, settings.learning_rate)), len(index))
-            if rows.device.type == "cpu" or step % plan.log == 0 or step == plan.all:
-                record.check()
-            if step % plan.dead == 0:
-                trainer.any_dead = bool(trainer.dead().any())
-            if settings.auxk > 0 and trainer.any_dead and plan.restarts(step):
-                trainer.restart_dead_(x_BD)
-            if step % plan.log == 0 or step == plan.all:
-                record.point()
-            if checkpoint is not None and checkpoint.is_due(step) and step < plan.all:
-                _keep(checkpoint, trainer, record, training)
-            if on_step is not None:
-                on_step(step, plan.all, record.curve[-1] if record.curve else {})
-    trained = Trained(trainer.finish(), record.curve)
+    training = Training(whole, resolved(settings, whole.count), seed, groups, checkpoint, start=start)
+    training.take_steps_(on_step)
+    trained = training.trained()
     if checkpoint is not None:
         checkpoint.remove()
     return trained

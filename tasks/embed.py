@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from tasks.embed_pass import Ask, Made, run_pass, shard_of
 from tasks.stage import Runtime, stage
 from vlm.encoder import Encoder, prepared
 from vlm.feed import Feed
+from vlm.nvjpeg import DECODES
 from vlm.pictures import MAX_PIXELS
 from vlm.precision import CHECKED, make_ready
 from vlm.spec import Spec
@@ -31,6 +33,7 @@ from vlm.spec import Spec
 if TYPE_CHECKING:
     from PIL import Image
 
+PILLOW = DECODES[0]
 COMMITS = TypeAdapter(dict[str, str])
 log = logging.getLogger("bridgescope")
 
@@ -112,12 +115,14 @@ def load_encoders(
     batch_size: int | str = "auto",
     decoders: str = "auto",
     cores: int | None = None,
+    decode: str = PILLOW,
 ) -> Loaded:
     """Load models in float32 on a device, and make their feed.
 
     The last models are cached, since the shards of a study are embedded one after another. The identity of a model is
     part of the cache key, so a folder whose files were replaced is loaded again. `embed` casts the cached encoders in
     place, so the dtype is part of the key too. The error of a model is BadInput if its folder now holds another model.
+    decode: what decodes JPEGs. Raises `vlm.SpecError` if it cannot on this device.
     """
     encoders: dict[Wanted, Encoder] = {}
     errors: dict[Wanted, Exception] = {}
@@ -126,8 +131,15 @@ def load_encoders(
             encoders[each] = _load(each, device, store)
         except Exception as error:
             errors[each] = error
-    feed = Feed(list(encoders.values()), batch_size, decoders, cores) if encoders else None
+    feed = Feed(list(encoders.values()), batch_size, decoders, cores, decode=decode) if encoders else None
     return Loaded(feed, {each: number for number, each in enumerate(encoders)}, errors)
+
+
+def forget_models() -> None:
+    """Free the models that `load_encoder` and `load_encoders` keep, and the memory of their device."""
+    load_encoder.cache_clear()
+    load_encoders.cache_clear()
+    gc.collect()
 
 
 @stage("embeddings", version="3", unhashed=("spec",), resumes=True, on_device=True)
@@ -139,25 +151,29 @@ def embed(
     spec: str,
     runtime: Runtime,
     max_pixels: int = MAX_PIXELS,
+    decode: str = PILLOW,
 ) -> int:
     """Embed the images and captions of a shard. Returns the number of rows that did not fail.
 
     model: the handle or the identity of the model, which is part of the recipe.
     spec: the spec with which the model is loaded, which is not part of the recipe.
     max_pixels: an image with more pixels is not decoded. Must be at least the limit of `acquire`.
+    decode: what decodes JPEGs, "pillow" or "nvjpeg", whose pixels differ slightly.
     """
-    found = embed_shard(pairs, {Wanted(model, spec, dtype): out}, runtime, max_pixels)[0]
+    found = embed_shard(pairs, {Wanted(model, spec, dtype): out}, runtime, max_pixels, decode)[0]
     if isinstance(found, Exception):
         raise found
     return found.rows
 
 
 def embed_shard(
-    pairs: Dataset, outs: dict[Wanted, Path], runtime: Runtime, max_pixels: int = MAX_PIXELS
+    pairs: Dataset, outs: dict[Wanted, Path], runtime: Runtime, max_pixels: int = MAX_PIXELS, decode: str = PILLOW
 ) -> list[Made | Exception]:
     """Embed a shard with several models in one pass. Returns for each model what was made, or its error."""
-    options = (runtime.embed_batch_size, runtime.decoders, runtime.cores)
-    loaded = load_encoders(tuple(outs), runtime.device, runtime.store, *options)
+    options = (runtime.embed_batch_size, runtime.decoders, runtime.cores, decode)
+    # In one order for all shards, so that the models are found where the last shard has left them.
+    wanted = tuple(sorted(outs, key=str))
+    loaded = load_encoders(wanted, runtime.device, runtime.store, *options)
     found: dict[Wanted, Made | Exception] = dict(loaded.errors)
     if loaded.errors:
         load_encoders.cache_clear()  # an error may pass

@@ -30,6 +30,7 @@ class Runtime(BaseModel):
     embed_batch_size: int | Literal["auto"] = "auto"
     decoders: Literal["auto", "threads", "processes"] = "auto"
     cores: int | None = None  #: cores that decode for this task; None: all
+    saes_at_once: int | None = None  #: SAEs that are trained together on a GPU at most; None: as many as have room
     force: bool = False
     progress: bool = True  #: draw progress bars
 

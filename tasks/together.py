@@ -14,17 +14,16 @@ from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from storage.dataset import Dataset
 from tasks.children import Watch, in_process, side_by_side
 from tasks.embed import Wanted, embed, embed_shard
 from tasks.embed_pass import Made
+from tasks.placed import Job, Part, place_together
 from tasks.stage import Runtime
 
 log = logging.getLogger("bridgescope")
-
-Job = dict[str, Any]  # the arguments of `embed`
 
 
 def devices(device: str) -> list[str]:
@@ -118,46 +117,19 @@ def embed_together(jobs: Sequence[Job], runtime: Runtime) -> None:
 
     A dataset whose model fails stays as an interrupted call leaves it. An error that stops the pass is logged only.
     """
-    # Locks are taken in the order of addresses: two runs whose studies list the models in another order could
-    # otherwise wait for each other.
-    ordered = sorted(jobs, key=lambda job: embed.address(**job).path)
-    outs: dict[Wanted, Path] = {}
-    made: dict[Wanted, Made | Exception] = {}
 
-    def place(left: list[Job]) -> None:
-        """Open the datasets of the jobs, one within the other, and run the pass in the innermost."""
-        if not left:
-            if outs:
-                limits = [job["max_pixels"] for job in ordered if "max_pixels" in job]
-                options = {"max_pixels": max(limits)} if limits else {}
-                pairs: Dataset = ordered[0]["pairs"]
-                made.update(zip(outs, embed_shard(pairs, outs, runtime, **options), strict=True))
-            return
-        job, rest = left[0], left[1:]
-        wanted, entered = Wanted(job["model"], job["spec"], job["dtype"]), False
+    def make(outs: dict[int, Path]) -> dict[int, Part | Exception]:
+        wanted = {number: Wanted(*(jobs[number][key] for key in ("model", "spec", "dtype"))) for number in outs}
+        first = jobs[min(outs)]
+        options = {key: first[key] for key in ("max_pixels", "decode") if key in first}
+        made = embed_shard(first["pairs"], {wanted[number]: out for number, out in outs.items()}, runtime, **options)
+        return {number: _part(found) for number, found in zip(outs, made, strict=True)}
 
-        def body(out: Path, **_: Any) -> int:
-            nonlocal entered
-            entered = True
-            outs[wanted] = out
-            place(rest)
-            found = made.get(wanted, RuntimeError("the pass was stopped"))
-            if isinstance(found, Exception):
-                raise found
-            return found.rows
-
-        try:
-            embed.place(runtime, job, body, lambda: _share(made, wanted))
-        except Exception as error:
+    errors = place_together(embed, jobs, runtime, make)
+    for job, error in zip(jobs, errors, strict=True):
+        if error is not None:
             log.debug("%s: not embedded together with other models: %s", job["spec"], error)
-        if not entered:  # another process made the dataset meanwhile, or its folder cannot be written
-            place(rest)
-
-    place(ordered)
 
 
-def _share(made: dict[Wanted, Made | Exception], wanted: Wanted) -> float:
-    """The part of the time of a pass that a model took, by the time that workers spent on each model alone."""
-    seconds = {each: found.seconds for each, found in made.items() if isinstance(found, Made)}
-    total = math.fsum(seconds.values())
-    return seconds[wanted] / total if total else 1.0
+def _part(found: Made | Exception) -> Part | Exception:
+    return found if isinstance(found, Exception) else Part(found.rows, found.seconds)

@@ -1,4 +1,4 @@
-"""Train: one cached task per SAE. When several seeds are missing, they are trained together first."""
+"""Train: one cached task per SAE. When several SAEs are missing, they are trained together first."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import polars as pl
 
 from sae.budget import RISE, rise
 from storage.dataset import Dataset
+from storage.errors import BadInput
 from tasks.children import ChildFailed, side_by_side
-from tasks.devices import processes_on
-from tasks.fit import Fit, fit_in_process
+from tasks.devices import device_of, processes_on
+from tasks.fit import Fit, FitEach, fit_each_in_process, fit_in_process
 from tasks.memory import tell_memory
+from tasks.placed import Part, place_together
 from tasks.stage import Runtime, stage
 
+OWN = (ChildFailed, BadInput)  # errors that belong to one job, and stop no other
 log = logging.getLogger("bridgescope")
 
 
@@ -47,16 +50,89 @@ def _warn_if_short(curve: list[dict[str, Any]], setting: dict[str, Any], seed: i
         )  # fmt: skip
 
 
-def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[ChildFailed | None]:
-    """Make the datasets of several seeds: in parallel, one per core, on a CPU, and one after another on a GPU.
+def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[ChildFailed | BadInput | None]:
+    """Make the datasets of several SAEs: in parallel, one per core, on a CPU, and in one process on a GPU.
 
-    This function is not cached: the task of each seed adopts its dataset. A seed that fails does not stop the other
-    seeds. Returns for each job its ChildFailed error, or None. Any other exception, such as that of a full disk, is
-    raised when all jobs have ended.
+    On a GPU the seeds of one setting and model are trained together, as many as its memory has room for; settings and
+    models follow one another. This function is not cached: the task of each seed adopts its dataset. A seed that fails
+    does not stop the other seeds. Returns for each job its error, or None: ChildFailed, or BadInput if a GPU has no
+    room. Any other exception, such as that of a full disk, is raised when all jobs have ended.
     """
+    sets = _sets(jobs) if device_of(runtime.device).startswith("cuda") else [[number] for number in range(len(jobs))]
+    errors: list[BaseException | None] = [None] * len(jobs)
     with side_by_side(processes_on(runtime.device, len(jobs))) as pool:
-        runs = [pool.submit(sae.make, runtime, **job) for job in jobs]
-        errors = [run.exception() for run in runs]
-        if other := [error for error in errors if not isinstance(error, ChildFailed | None)]:
-            raise other[0]
-        return [error if isinstance(error, ChildFailed) else None for error in errors]
+        runs = [pool.submit(_seeds, [jobs[number] for number in same], runtime) for same in sets]
+        for same, run in zip(sets, runs, strict=True):
+            failure = run.exception()
+            for place, number in enumerate(same):
+                errors[number] = failure if failure is not None else run.result()[place]
+    if other := [error for error in errors if error is not None and not isinstance(error, OWN)]:
+        raise other[0]
+    return [error if isinstance(error, OWN) else None for error in errors]
+
+
+def _sets(jobs: list[dict[str, Any]]) -> list[list[int]]:
+    """The places of the jobs that differ in nothing but their seeds."""
+    sets: dict[str, list[int]] = {}
+    for number, job in enumerate(jobs):
+        sets.setdefault(sae.address(**{**job, "seed": None}).path, []).append(number)
+    return list(sets.values())
+
+
+def _seeds(jobs: list[dict[str, Any]], runtime: Runtime) -> list[BaseException | None]:
+    """Make the datasets of some seeds of one setting. Returns the error of each, or None."""
+    errors: list[BaseException | None] = [None] * len(jobs)
+    left = list(range(len(jobs)))
+    if len(jobs) > 1 and (at_once := _at_once(jobs, runtime)) > 1:
+        found = place_together(sae, jobs, runtime, lambda outs: _made(jobs, outs, at_once, runtime))
+        errors = [error if isinstance(error, _Diverged) else None for error in found]
+        # Whatever else went wrong is left to the seed's own job, which tries again and reports it.
+        left = [number for number in left if found[number] is not None and errors[number] is None]
+        if left:
+            log.debug("seeds not trained together: %s", [found[number] for number in left])
+    for number in left:
+        try:
+            sae.make(runtime, **jobs[number])
+        except Exception as error:
+            errors[number] = error
+    return errors
+
+
+class _Diverged(ChildFailed):
+    """The training of one seed among several diverged."""
+
+
+def _at_once(jobs: list[dict[str, Any]], runtime: Runtime) -> int:
+    """How many of some seeds are trained together; 1 also if not even one has room: its own job reports that."""
+    most, first = runtime.saes_at_once, jobs[0]
+    if most == 1:
+        return 1
+    try:
+        return tell_memory(
+            runtime.store, first["embeddings"], first["setting"], first["heldout"], runtime.device, len(jobs), most
+        )
+    except BadInput as error:
+        log.debug("%s", error)
+        return 1
+
+
+def _made(
+    jobs: list[dict[str, Any]], outs: dict[int, Path], at_once: int, runtime: Runtime
+) -> dict[int, Part | Exception]:
+    """Train the seeds whose datasets are missing in one process."""
+    numbers = list(outs)
+    first, seeds = jobs[numbers[0]], [int(jobs[number]["seed"]) for number in numbers]
+    of = Fit(
+        outs[numbers[0]], runtime.store, first["pairs"], first["embeddings"], first["setting"], seeds[0],
+        first["heldout"], runtime.device, runtime.progress,
+    )  # fmt: skip
+    found = fit_each_in_process(FitEach(of, seeds, list(outs.values()), at_once))
+    made: dict[int, Part | Exception] = {}
+    for number, seed, rows in zip(numbers, seeds, found, strict=True):
+        if isinstance(rows, str):
+            made[number] = _Diverged(f"seed {seed}: {rows}")
+            continue
+        curve = pl.read_parquet(outs[number] / "training.parquet")
+        _warn_if_short(curve.to_dicts(), first["setting"], seed)
+        made[number] = Part(rows, 1.0)
+    return made

@@ -24,7 +24,7 @@ COPIES = (ATEN._to_copy.default, ATEN.copy_.default)
 INDEXED = (ATEN.index.Tensor, ATEN.index_put_.default, ATEN.index_put.default)
 #: Operations whose result has a size that only the device knows, or that give the host a number.
 UNKNOWN = ("nonzero", "masked_select", "unique", "_unique", "unique_consecutive", "repeat_interleave", "equal", "item")
-OWN = ("tests/fake_cuda.py", "/torch/")
+OWN = ("tests/fake_cuda.py", "tests/fake_streams.py", "/torch/")
 
 
 class Wait(NamedTuple):
@@ -47,10 +47,10 @@ class FakeCuda(TorchDispatchMode):
         super().__init__()
         self.waits: list[Wait] = []
         self.peak = 0  #: largest number of bytes that tensors held on the device at once
-        self._bytes = 0
+        self.bytes = 0  #: bytes that tensors hold on the device now
         self._storages: dict[int, int] = {}  # number of tensors by storage
-        self._pinned: set[int] = set()
-        self._held: list[Tensor] = []  # so that the id of a pinned tensor is not used again
+        self._pinned: set[int] = set()  # addresses of the memory of page-locked tensors
+        self._held: list[Tensor] = []  # so that none of these addresses is used again
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = self._run(func, args, kwargs or {})
@@ -65,8 +65,8 @@ class FakeCuda(TorchDispatchMode):
         key, size = storage._cdata, storage.nbytes()
         if key not in self._storages:
             self._storages[key] = 0
-            self._bytes += size
-            self.peak = max(self.peak, self._bytes)
+            self.bytes += size
+            self.peak = max(self.peak, self.bytes)
         self._storages[key] += 1
         weakref.finalize(tensor, self._uncount, key, size)
 
@@ -74,18 +74,18 @@ class FakeCuda(TorchDispatchMode):
         self._storages[key] -= 1
         if not self._storages[key]:
             del self._storages[key]
-            self._bytes -= size
+            self.bytes -= size
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         leaves = tree_leaves((args, kwargs))
         name = func.overloadpacket.__name__
         if name == "_pin_memory":
-            self._pinned.add(id(args[0]))
-            self._held.append(args[0])
-            return args[0]
+            return self._lock(args[0])
         if not any(isinstance(leaf, FakeTensor) or _is_cuda(leaf) for leaf in leaves):
+            locked = kwargs.pop("pin_memory", False)
             with unset_fake_temporarily():
-                return func(*args, **kwargs)
+                made = func(*args, **kwargs)
+            return self._lock(made) if locked else made
         if name == "_local_scalar_dense":
             self._waited(name)
             return self.numbers[args[0].dtype]
@@ -99,6 +99,15 @@ class FakeCuda(TorchDispatchMode):
             args = (args[0], [self._place(place) for place in args[1]], *args[2:])
         return func(*args, **kwargs)
 
+    def _lock(self, tensor: Tensor) -> Tensor:
+        """Note that the memory of a tensor on the CPU, and so of its views, is page-locked."""
+        self._pinned.add(tensor.untyped_storage().data_ptr())
+        self._held.append(tensor)
+        return tensor
+
+    def _is_locked(self, tensor: Tensor) -> bool:
+        return not isinstance(tensor, FakeTensor) and tensor.untyped_storage().data_ptr() in self._pinned
+
     def _copied(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A copy between the devices: to the CPU it gives real ones; from a pinned source alone no wait."""
         to, source = (args[0], args[1]) if func is ATEN.copy_.default else (None, args[0])
@@ -106,7 +115,7 @@ class FakeCuda(TorchDispatchMode):
         if place.type == source.device.type:
             return func(*args, **kwargs)
         blocks = not (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
-        if place.type == "cpu" or blocks or id(source) not in self._pinned:
+        if place.type == "cpu" or blocks or not self._is_locked(source):
             self._waited(f"copy from {source.device.type} to {place.type}")
         if place.type == "cuda":
             return func(*args, **kwargs)
@@ -156,7 +165,7 @@ def backward(loss: Tensor) -> None:
             leaf, (gradient,) = node.variable, gradients
             leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
             continue
-        if type(node).__name__.startswith("_"):  # a torch.autograd.Function of the project
+        if hasattr(node, "apply"):  # of a torch.autograd.Function in Python
             filled = [
                 torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device) if each is None else each
                 for each, meta in zip(gradients, node._input_metadata, strict=True)
@@ -175,10 +184,33 @@ def backward(loss: Tensor) -> None:
             slots[place] = gradient if slots[place] is None else slots[place] + gradient
 
 
+def converted(module: torch.nn.Module, convert: Any, recurse: bool = True) -> torch.nn.Module:
+    """`Module._apply` that puts new parameters in the place of the old ones.
+
+    torch swaps the contents of fake tensors, which is not possible while their bytes are counted.
+    """
+    for child in module.children() if recurse else ():
+        converted(child, convert)
+    for name, weight in module._parameters.items():
+        if weight is not None:
+            module._parameters[name] = torch.nn.Parameter(convert(weight.detach()), weight.requires_grad)
+    for name, buffer in module._buffers.items():
+        if buffer is not None:
+            module._buffers[name] = convert(buffer)
+    return module
+
+
+def playing(patch: pytest.MonkeyPatch) -> None:
+    """Replace what does not work on a played device: torch swaps parameters, and draws again until a number fits."""
+    patch.setattr(torch.nn.Module, "_apply", converted)
+    patch.setattr(torch.nn.init, "_no_grad_trunc_normal_", lambda tensor, *_, **__: tensor)
+
+
 @contextmanager
 def fake_cuda() -> Iterator[FakeCuda]:
     """Context in which "cuda" is a played device, whether or not this machine has one."""
     with pytest.MonkeyPatch.context() as patch, torch.autograd.set_multithreading_enabled(False):
         patch.setattr(torch.Tensor, "backward", backward)
+        playing(patch)
         with FakeTensorMode(allow_non_fake_inputs=True), FakeCuda() as device:
             yield device

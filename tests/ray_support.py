@@ -48,9 +48,12 @@ def write_pictures(folder: Path, count: int) -> Path:
     return study
 
 
-def begin(study: Path, store: Path, *changes: str, **environment: str) -> subprocess.Popen[str]:
-    """Start a run of a study in a separate process with Prefect's embedded server."""
+def begin(
+    study: Path, store: Path, *changes: str, only: str | None = None, **environment: str
+) -> subprocess.Popen[str]:
+    """Start a run of a study, or of one stage, in a separate process with Prefect's embedded server."""
     command = [sys.executable, "-m", "flows.cli", "run", str(study), "--store", str(store)]
+    command += ["--only", only] if only else []
     for change in changes:
         command += ["--set", change]
     clean = {name: value for name, value in os.environ.items() if name not in ("PREFECT_API_URL", "RAY_ADDRESS")}

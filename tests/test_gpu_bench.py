@@ -63,6 +63,7 @@ def test_on_a_cpu_it_says_that_no_gpu_was_measured(
     assert said.startswith("not measured on a GPU")
     assert said.rstrip().endswith("of the size")
     assert "SAE d=32 C=82 k=7 B=32 float32, sparse: rows/s" in said
+    assert "4 SAEs stacked, d=32 C=82 k=7 B=32 float32: rows/s of all" in said
     assert (tmp_path / "gpu.json").exists()
 
 

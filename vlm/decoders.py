@@ -16,17 +16,19 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from socket import socketpair
 from typing import TYPE_CHECKING, NamedTuple
 
 from vlm.encoder import PLAIN, prepared
+from vlm.nvjpeg import Jpegs, by_nvjpeg
 from vlm.pictures import DecodeError, decode
 from vlm.pixels import Pixels
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 #: Why a picture has no pixels: {view: (cause, detail)}, with the view None when the picture itself cannot be decoded.
 Causes = dict[int | None, tuple[str, str]]
@@ -102,16 +104,18 @@ def _aligned(count: int) -> int:
     return -(-count // 64) * 64  # the size of a cache line, and a multiple of every dtype's size
 
 
-def fill(views: Sequence[Pixels], slot: Slot, work: Work) -> Decoded:
-    """Decode each picture once, resize it for each view, and write the pixels into the slot."""
+def fill(views: Sequence[Pixels], slot: Slot, work: Work, jpegs: Jpegs | None = None) -> Decoded:
+    """Decode each picture once, resize it for each view, and write the pixels into the slot.
+
+    jpegs: what decodes JPEGs; None: Pillow, as all other pictures.
+    """
     began = time.thread_time()
     failures: dict[int, Causes] = {}
     arrays = [{name: values.numpy() for name, values in view.items()} for view in slot]  # faster to write than tensors
-    for place, data in zip(work.places, work.data, strict=True):
-        try:
-            picture = decode(data, work.max_pixels)
-        except DecodeError as error:
-            failures[place] = {None: (error.cause, error.detail)}
+    pictures = _each(work) if jpegs is None else by_nvjpeg(work.data, work.max_pixels, jpegs, decode)
+    for place, picture in zip(work.places, pictures, strict=True):
+        if isinstance(picture, DecodeError):
+            failures[place] = {None: (picture.cause, picture.detail)}
             continue
         for number, view in enumerate(views):
             try:
@@ -122,6 +126,14 @@ def fill(views: Sequence[Pixels], slot: Slot, work: Work) -> Decoded:
             for name, values in given.items():
                 arrays[number][name][place] = values.numpy()
     return Decoded(failures, time.thread_time() - began)
+
+
+def _each(work: Work) -> Iterator[Image.Image | DecodeError]:
+    for data in work.data:
+        try:
+            yield decode(data, work.max_pixels)
+        except DecodeError as error:
+            yield error
 
 
 class Processes:

@@ -24,6 +24,7 @@ import numpy as np
 
 from vlm.decoders import Decoded, Processes, Slot, Work, bytes_of, fill, layout_of, slots_in
 from vlm.encoder import finite_rows, unit_rows
+from vlm.nvjpeg import jpegs_on
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +64,9 @@ class Feed:
         decoders: "threads", "processes", or "auto": processes for an accelerator with more than `MANY_CORES` cores.
         cores: cores that this feed may use; default: all.
         workers: threads that run the models; default: two for an accelerator, else one per thread of torch.
+        decode: what decodes JPEGs, one of `vlm.nvjpeg.DECODES`. nvJPEG is used from threads of this process.
+
+    Raises `SpecError` if nvJPEG cannot be used on the device.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Feed:
         decoders: str = "auto",
         cores: int | None = None,
         workers: int | None = None,
+        decode: str = "pillow",
     ) -> None:
         import torch
 
@@ -87,7 +92,10 @@ class Feed:
         self.views, self.view_of = _views(self.encoders)
         many = not self.on_cpu and self.cores > MANY_CORES
         portable = all(view.key is not None for view in self.views)
-        self.in_processes = portable and (decoders == "processes" or (decoders == "auto" and many))
+        self.jpegs = jpegs_on(self.device) if decode == "nvjpeg" else None
+        self.in_processes = (
+            self.jpegs is None and portable and (decoders == "processes" or (decoders == "auto" and many))
+        )
         self._processes: Processes | None = None
         self._slots: list[Slot] = []
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -169,7 +177,7 @@ class Feed:
             if self._processes is not None:
                 found = self._processes.fill(work)
             else:
-                found = fill(self.views, self._slots[work.slot], work)
+                found = fill(self.views, self._slots[work.slot], work, self.jpegs)
             self.spent("decode", found.seconds)
             return found
 
@@ -227,7 +235,8 @@ class Feed:
             marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
             with torch.cuda.stream(copying):
                 marks[0].record()
-                moved = {name: values.to(self.device, non_blocking=True) for name, values in inputs.items()}
+                # Slots are page-locked. Captions are not, nor are the pictures of a batch in which some failed.
+                moved = {n: values.pin_memory().to(self.device, non_blocking=True) for n, values in inputs.items()}
                 marks[1].record()
             with self._launch:  # so that the kernels of two batches do not alternate
                 computing.wait_event(marks[1])

@@ -97,10 +97,29 @@ def open_raster(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=formats())
 
 
+def plain_jpeg(data: bytes, max_pixels: int) -> Image.Image | None:
+    """A JPEG in RGB or grey, opened but not decoded, which another decoder may decode. None for all other pictures.
+
+    Also None for a picture that `decode` refuses by its header, since `decode` states the cause.
+    """
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    try:
+        image = _opened(data, max_pixels)
+    except DecodeError:
+        return None
+    return image if image.format == "JPEG" and image.mode in ("RGB", "L") else None
+
+
+def turned(picture: Image.Image, opened: Image.Image) -> Image.Image:
+    """A decoded picture, turned as the EXIF orientation of its file says."""
+    turn = _orientation(opened)
+    return picture.transpose(_TURNS[turn]) if turn in _TURNS else picture
+
+
 def upright(image: Image.Image) -> Image.Image:
     """A loaded picture, turned as its EXIF orientation says. A picture with broken EXIF is not turned."""
-    turn = _orientation(image)
-    return image.transpose(_TURNS[turn]) if turn in _TURNS else image
+    return turned(image, image)
 
 
 def _whole(data: bytes, max_pixels: int, draft: bool) -> tuple[Image.Image, tuple[int, int]]:

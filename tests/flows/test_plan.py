@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests_support import write_study
 from flows.cli import main
 from flows.config import Study, load_study
 from flows.narrow import Narrow
-from flows.plan import Plan, plan
+from flows.plan import Plan, plan, told
 from flows.study import run_study
 from storage.errors import BadInput
 from storage.runs import Run, last_run
@@ -196,3 +197,23 @@ def test_lineage_tells_missing_and_damaged_inputs(ran: Ran, tmp_path: Path, caps
     assert any(embedded.path in line and "DAMAGED: its manifest cannot be read" in line for line in lines)
     assert main(["lineage", pairs.recipe, "--store", str(store)]) == 0
     assert sae.path in capsys.readouterr().out.split("used by:")[1]
+
+
+def test_a_plan_says_what_a_gpu_needs(ran: Ran, tmp_path: Path) -> None:
+    """For vectors, what the SAEs take; for models, a batch too. Nothing where all is made or the device is a CPU."""
+    changes = [*FAST, "saes.main.seeds=[0,1,2]"]
+    lines = told(plan(load_study(ran.file, changes), ran.store))
+    assert any(
+        re.fullmatch(r"memory of a GPU for own, estimated: an SAE of main 1\.1 GB, its 3 seeds together 1\.1 GB", line)
+        for line in lines
+    )
+    assert plan(ran.study, ran.store).gpu == ()
+    assert plan(load_study(ran.file, [*changes, "runtime.device=cpu"]), ran.store).gpu == ()
+    model = '[[models]]\nname = "m"\nspec = "aimv2"\ndtype = "bfloat16"\n'
+    sae = '[[saes]]\nname = "main"\nwidth = 8192\nk = 60\nepochs = 1\nbatch_size = 1024\n'
+    (tmp_path / "c.toml").write_text('name = "c"\n[pairs]\nsource = "coco"\n' + model + sae)
+    (line,) = plan(load_study(tmp_path / "c.toml"), tmp_path).gpu
+    # 435 million weights of 4 bytes; 256 x (150,528 pixels of 12 bytes and 14 x 256 x 1,024 numbers of 2 bytes)
+    embedding = (435e6 * 4 + 256 * (150528 * 12 + 14 * 256 * 1024 * 2) + 2**30) / 1e9
+    assert line.startswith(f"memory of a GPU for m, estimated: embedding 256 images at a time {embedding:.1f} GB, an")
+    assert line.endswith(" GB")

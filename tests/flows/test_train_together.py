@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from storage.dataset import Dataset
+from storage.errors import BadInput
 from tasks.children import ChildFailed
 from tasks.stage import Runtime
 from tasks.train import sae, train_together
@@ -43,3 +44,14 @@ def test_other_errors_than_a_failed_training_are_raised_unchanged(
     monkeypatch.setattr(sae, "make", make)
     with pytest.raises(OSError, match="no space left"):
         train_together([{"seed": 0}, {"seed": 1}], Runtime(store=tmp_path))
+
+
+def test_a_setting_that_does_not_fit_a_gpu_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(runtime: Runtime, seed: int) -> Dataset:
+        if seed == 0:
+            raise BadInput("an SAE of width 9 needs about 90 GB")
+        return Dataset(path=f"saes/{seed}", recipe=str(seed), digest="", rows=1)
+
+    monkeypatch.setattr(sae, "make", make)
+    errors = train_together([{"seed": seed} for seed in range(2)], Runtime(store=tmp_path))
+    assert [str(error) for error in errors] == ["an SAE of width 9 needs about 90 GB", "None"]

@@ -7,8 +7,9 @@ from fake_cuda import fake_cuda
 import sae
 from sae.architectures import ARCHITECTURES
 from sae.budget import resolved
-from sae.memory import BESIDES, memory
-from sae.rows import training_rows
+from sae.memory import BESIDES, fitting, memory
+from sae.rows import take_each, training_rows
+from sae.stack import Stack
 from sae.trainer import Trainer
 
 
@@ -22,6 +23,16 @@ def test_the_estimate_worked_by_hand():
     assert found.work == 4 * (8 * 1024 * 8192 + 3 * 4 * 4096 * 768 + 3 * 4096**2)
     assert found.total == found.rows + found.weights + found.work + BESIDES
     assert found.told().startswith("about 3.4 GB (1.5 rows, 0.2 weights with gradients and moments, 0.6 a step")
+
+
+def test_saes_that_are_trained_together_share_the_rows():
+    settings = resolved(sae.Settings(width=8192, k=20, epochs=2, batch_size=1024, learning_rate=1e-3), 10**6)
+    one, three = (memory(settings, 10**6, 768, together=count) for count in (1, 3))
+    assert (three.rows, three.weights) == (one.rows, 3 * one.weights)
+    assert three.work == 3 * 4 * (8 * 1024 * 8192 + 6 * 2 * 8192 * 768)  # a step of three is more than a restart of one
+    assert fitting(settings, 10**6, 768, 3, three.total) == 3
+    assert fitting(settings, 10**6, 768, 3, three.total - 1) == 2
+    assert fitting(settings, 10**6, 768, 3, one.total - 1) == 0
 
 
 FAST = ("batchtopk", "jumprelu", "mp")
@@ -51,3 +62,27 @@ def test_no_training_takes_more_or_less_than_a_quarter(architecture, size):
         found = memory(settings, 2000, dim)
         assert device.peak <= found.total - BESIDES
         assert device.peak >= 0.25 * (found.total - BESIDES)  # half of the concepts were restarted, not all
+
+
+@pytest.mark.parametrize(
+    "architecture", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
+)
+def test_no_stack_takes_more_or_less_than_a_quarter(architecture):
+    data = [np.random.default_rng(0).standard_normal((1000, 64)).astype(np.float16) for _ in range(2)]
+    settings = resolved(
+        sae.Settings(architecture=architecture, width=1024, k=8, epochs=2, batch_size=256, learning_rate=1e-3), 2000
+    )
+    with fake_cuda() as device:
+        rows = training_rows(*data, 0.5, "cuda")
+        stack = Stack([Trainer(rows, settings, seed) for seed in range(4)])
+        for each in stack.trainers:
+            each.any_dead = True
+        stack.refresh_()
+        x_SBD = take_each([rows] * 4, [np.arange(872, 1128)] * 4)
+        stack.step_(x_SBD, 1e-3)
+        stack.trainers[0].restart_dead_(x_SBD[0])
+        stack.refresh_()
+        stack.step_(x_SBD, 1e-3)
+    found = memory(settings, 2000, 64, together=4)
+    assert device.peak <= found.total - BESIDES
+    assert device.peak >= 0.25 * (found.total - BESIDES)

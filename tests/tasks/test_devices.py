@@ -1,4 +1,4 @@
-"""On a GPU the SAEs of a model are trained one after another, and export computes there; on a CPU one per core."""
+"""On a GPU the SAEs are trained in one process, and export computes there; on a CPU one process per core trains."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_devices(
 
 @pytest.mark.usefixtures("_two_cores")
 @pytest.mark.parametrize(("device", "most"), [("cpu", 2), ("cuda", 1)])
-def test_seeds_on_a_gpu_are_trained_one_after_another(
+def test_seeds_that_are_not_trained_together_follow_one_another_on_a_gpu(
     device: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running, seen, lock, both = 0, [], threading.Lock(), threading.Barrier(2)
@@ -62,7 +62,7 @@ def test_seeds_on_a_gpu_are_trained_one_after_another(
 
     monkeypatch.setattr(sae, "make", make)
     jobs: list[dict[str, Any]] = [{"seed": seed} for seed in range(4)]
-    assert train_together(jobs, Runtime(store=tmp_path, device=device)) == [None] * 4
+    assert train_together(jobs, Runtime(store=tmp_path, device=device, saes_at_once=1)) == [None] * 4
     assert max(seen) == most
 
 

@@ -120,6 +120,23 @@ def test_an_embedding_that_is_not_finite_fails_its_model_alone(
     load_encoders.cache_clear()
 
 
+def test_the_models_of_a_study_are_loaded_once_for_all_shards(tmp_path: Path, checkpoints: list[Path]) -> None:
+    """The order of the datasets' addresses differs between shards; the order of the models does not."""
+    shards = [shard(tmp_path, name, 2) for name in "abcd"]
+    load_encoders.cache_clear()
+    for pairs in shards:
+        embed_together(jobs_of(tmp_path, pairs, checkpoints), on_cpu(tmp_path))
+    assert (load_encoders.cache_info().misses, load_encoders.cache_info().hits) == (1, 3)
+    load_encoders.cache_clear()
+
+
+def test_a_model_with_two_names_is_embedded_once(tmp_path: Path, checkpoints: list[Path]) -> None:
+    """Both jobs have one address, whose lock a process can hold once."""
+    (job,) = jobs_of(tmp_path, shard(tmp_path, "a"), checkpoints[:1])
+    embed_together([job, {**job}], on_cpu(tmp_path))
+    assert embed.lookup(tmp_path, **job) is not None
+
+
 @given(
     shards=st.integers(1, 5), models=st.integers(1, 6), at_once=st.none() | st.integers(1, 4), devices=st.integers(1, 8)
 )

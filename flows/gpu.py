@@ -1,0 +1,40 @@
+"""What a study takes of a GPU's memory, for `plan`: estimated, one line per model. Nothing is loaded."""
+
+from __future__ import annotations
+
+from flows.config import SAESetting, Study
+from flows.sizes import Sizes
+from storage.runs import Key
+from tasks.memory import of_embedding, of_training
+
+
+def gpu_lines(study: Study, sizes: Sizes) -> list[str]:
+    """The memory of a batch of images, and of the SAEs of the setting that takes most, to print. None for a CPU."""
+    if study.runtime.device == "cpu":
+        return []
+    return [line for model in study.models if (line := _line(study, sizes, model.name))]
+
+
+def _line(study: Study, sizes: Sizes, name: str) -> str:
+    model = next(model for model in study.models if model.name == name)
+    parts = []
+    if not model.parsed_spec.is_vectors:
+        total, images = of_embedding(model.spec, model.dtype, study.runtime.embed_batch_size)
+        parts.append(f"embedding {images} images at a time {_gigabytes(total)}")
+    found = []
+    for setting in study.settings():
+        if isinstance(setting, SAESetting):
+            work = sizes.work(Key("train", name, setting.name, setting.seeds[0]))
+            rows = round(work.trained * work.rows * (1 if setting.data_half is None else 0.5))
+            each = of_training(setting.setting(round(work.trained * work.rows)), rows, work.dim, len(setting.seeds))
+            found.append((each.alone, each.together, setting))
+    if found:
+        alone, together, setting = max(found, key=lambda each: each[:2])
+        parts.append(f"an SAE of {setting.name} {_gigabytes(alone)}")
+        if len(setting.seeds) > 1:
+            parts.append(f"its {len(setting.seeds)} seeds together {_gigabytes(together)}")
+    return f"memory of a GPU for {name}, estimated: {', '.join(parts)}" if parts else ""
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"

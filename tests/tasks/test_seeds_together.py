@@ -1,0 +1,176 @@
+"""On a GPU the seeds of a setting are trained together, in one process. A CPU plays the GPU here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from sae import SAE
+from sae.stack import Stack
+from storage.dataset import Dataset, manifest_of
+from storage.embeddings import finish, write_modality
+from storage.pairs import CAPTIONS
+from tasks import train
+from tasks.children import ChildFailed, ChildLost, Watch
+from tasks.fit import Fit, FitEach, fit, fit_each, freed_afterwards
+from tasks.stage import Runtime
+from tasks.train import sae, train_together
+
+SETTING = {"architecture": "batchtopk", "width": 16, "k": 2, "epochs": 4, "batch_size": 32, "learning_rate": 1e-3}
+COUNT = 60
+
+
+def shard(store: Path) -> tuple[Dataset, Dataset]:
+    """A shard of pairs without pictures, and its embeddings of 8 dimensions."""
+    folder = store / "pairs" / "a"
+    folder.mkdir(parents=True)
+    numbers = range(COUNT)
+    images = {
+        "image_id": numbers, "group_key": [str(n) for n in numbers], "split_u": [n / COUNT for n in numbers],
+        "error": [None] * COUNT,
+    }  # fmt: skip
+    pl.DataFrame(images, schema_overrides={"error": pl.String}).write_parquet(folder / "images.parquet")
+    captions = [{"pair_id": n, "image_id": n, "caption": "", "source_key": ""} for n in numbers]
+    pl.DataFrame(captions, schema=CAPTIONS).write_parquet(folder / "captions.parquet")
+    out = store / "embeddings" / "a"
+    out.mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for modality in ("image", "text"):
+        rows = draw.standard_normal((COUNT, 8)).astype(np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        write_modality(out, modality, COUNT, 8, lambda a, b, rows=rows: rows[a:b], lambda _: None)
+    finish(out, {"model": {}, "dtype": "float32", "shard": 0, "failed_rows": []})
+    return tuple(Dataset(path=f"{kind}/a", recipe="a", digest=kind, rows=COUNT) for kind in ("pairs", "embeddings"))  # type: ignore[return-value]
+
+
+def jobs_of(store: Path, seeds: range = range(3), **changed: Any) -> list[dict[str, Any]]:
+    pairs, embeddings = shard(store)
+    options = {"pairs": [pairs], "embeddings": [embeddings], "setting": SETTING | changed, "heldout": 0.25}
+    return [{**options, "seed": seed} for seed in seeds]
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """A CPU that plays a GPU with room for two SAEs. Returns what was trained in a process each, and together."""
+    seen: dict[str, list[Any]] = {"alone": [], "together": []}
+    watch = Watch(os.getppid())
+
+    def alone(job: Fit) -> int:
+        seen["alone"].append(job.seed)
+        return fit(job, watch)
+
+    def together(job: FitEach) -> list[int | str]:
+        seen["together"].append((job.seeds, job.at_once))
+        return fit_each(job, watch)
+
+    monkeypatch.setattr(train, "device_of", lambda name: "cuda")
+    monkeypatch.setattr(train, "processes_on", lambda name, jobs: 1)
+    monkeypatch.setattr(train, "tell_memory", lambda *arguments: 2)
+    monkeypatch.setattr(train, "fit_in_process", alone)
+    monkeypatch.setattr(train, "fit_each_in_process", together)
+    monkeypatch.setattr("sae.together.is_stacking_better", lambda settings, device: True)
+    torch.set_num_threads(1)
+    return seen
+
+
+def on_cpu(store: Path, **options: Any) -> Runtime:
+    return Runtime(store=store, device="cpu", progress=False, **options)
+
+
+def test_seeds_that_are_trained_together_are_those_trained_alone(tmp_path: Path, trained: dict[str, list[Any]]) -> None:
+    store, alone = tmp_path / "together", tmp_path / "alone"
+    jobs = jobs_of(store)
+    whole = sae.make(on_cpu(store), **jobs[1])  # a seed that is complete stays as it is
+    before = (store / whole.path / "dataset.json").stat().st_mtime_ns
+    assert train_together(jobs, on_cpu(store)) == [None] * 3
+    assert trained["alone"] == [1]
+    assert [(sorted(seeds), at_once) for seeds, at_once in trained["together"]] == [([0, 2], 2)]
+    assert (store / whole.path / "dataset.json").stat().st_mtime_ns == before
+    for job, own in zip(jobs, jobs_of(alone), strict=True):
+        found, expected = sae.lookup(store, **job), sae.make(on_cpu(alone), **own)
+        assert found is not None
+        assert (found.path, found.rows) == (expected.path, expected.rows)
+        manifests = manifest_of(store, found), manifest_of(alone, expected)
+        assert manifests[0]["files"].keys() == manifests[1]["files"].keys()
+        nets = SAE.load(store / found.path), SAE.load(alone / expected.path)
+        assert nets[0].config == nets[1].config
+        torch.testing.assert_close(nets[0].dictionary, nets[1].dictionary, atol=1e-6, rtol=0)
+        curve = pl.read_parquet(store / found.path / "training.parquet")
+        assert curve["step"].to_list()[-1] == 4 * 3  # 90 rows in batches of 32
+    assert not list((store / "saes").glob("*.partial"))
+
+
+def test_settings_and_models_are_trained_apart(tmp_path: Path, trained: dict[str, list[Any]]) -> None:
+    jobs = jobs_of(tmp_path)
+    wide = [{**job, "setting": SETTING | {"width": 20}} for job in jobs[:2]]
+    single = [{**jobs[0], "setting": SETTING | {"width": 12}}]
+    assert train_together([*jobs[:2], *single, *wide], on_cpu(tmp_path)) == [None] * 5
+    assert [sorted(seeds) for seeds, _ in trained["together"]] == [[0, 1], [0, 1]]
+    assert trained["alone"] == [0]
+
+
+def test_a_model_with_two_names_is_trained_once(tmp_path: Path, trained: dict[str, list[Any]]) -> None:
+    jobs = jobs_of(tmp_path)
+    assert train_together([*jobs, jobs[1]], on_cpu(tmp_path)) == [None] * 4
+    assert [sorted(seeds) for seeds, _ in trained["together"]] == [[0, 1, 2]]
+
+
+def test_a_seed_that_diverges_is_reported_and_not_trained_again(
+    tmp_path: Path, trained: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step_ = Stack.step_
+
+    def spoiled(self: Stack, x_SBD: torch.Tensor, rate: float) -> torch.Tensor:
+        sums = step_(self, x_SBD, rate)
+        for number, each in enumerate(self.trainers):
+            if each.seed == 1:
+                sums[number] = torch.nan
+        return sums
+
+    monkeypatch.setattr(Stack, "step_", spoiled)
+    jobs = jobs_of(tmp_path)
+    errors = train_together(jobs, on_cpu(tmp_path))
+    diverged = "TrainingDiverged: the loss is not a number at step 1 of 12: try a smaller learning_rate"
+    assert [str(error) for error in errors] == ["None", f"seed 1: {diverged}", "None"]
+    assert isinstance(errors[1], ChildFailed)
+    assert trained["alone"] == []
+    assert [sae.lookup(tmp_path, **job) is not None for job in jobs] == [True, False, True]
+
+
+def test_seeds_whose_process_dies_are_trained_alone(
+    tmp_path: Path, trained: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(job: FitEach) -> list[int | str]:
+        raise ChildLost("seeds 0, 1, 2: its process died (exit code -9)")
+
+    monkeypatch.setattr(train, "fit_each_in_process", lost)
+    jobs = jobs_of(tmp_path)
+    assert train_together(jobs, on_cpu(tmp_path)) == [None] * 3
+    assert trained["alone"] == [0, 1, 2]
+    assert all(sae.lookup(tmp_path, **job) is not None for job in jobs)
+
+
+def test_a_process_gives_its_memory_back_after_a_training(
+    tmp_path: Path, trained: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed: list[str] = []
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: freed.append("cache"))
+    with pytest.raises(ZeroDivisionError), freed_afterwards("cuda:1"):
+        raise ZeroDivisionError
+    with freed_afterwards("cpu"):
+        pass
+    assert freed == ["cache"]
+
+
+def test_one_at_a_time_asks_for_no_memory(
+    tmp_path: Path, trained: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "tell_memory", lambda *arguments: 5)
+    assert train_together(jobs_of(tmp_path), on_cpu(tmp_path, saes_at_once=1)) == [None] * 3
+    assert trained == {"alone": [0, 1, 2], "together": []}
