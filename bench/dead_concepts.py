@@ -4,9 +4,11 @@ Trains JumpReLU and BatchTopK on vlm_like with changes of what a training does f
 table with a line per variant and architecture: means over the seeds, with the lowest and the highest. Writes
 bench/results/dead_concepts.json.
 
-r2, mcc, matched   at equal held-out L0, as in bench/sae_quality.py
+r2, mcc            at equal held-out L0, as in bench/sae_quality.py
+found              share of all atoms, however rare, that a concept matches at a cosine of .8
 dead               share of the concepts that fire on no held-out row at equal L0: the figure of bench/sae_quality.py
-own                the same with the thresholds that the SAE brings
+more rows          the same on MORE times as many other rows: what still fires there is rare, and not dead
+own                `dead` with the thresholds that the SAE brings
 silent             share that the trainer counts as dead when the training ends
 untrained          share that fires on no training row
 lone               share that fires on 1 to LONE training rows
@@ -32,12 +34,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from bench.quality_cases import BLOCK, Case, Figures, at_l0, measure, unit_rows
-from bench.variants import Change, Sizes, Variant, case_of, constant, parser, sizes_of, table, train_variant
+from bench.recovery import MATCHED, matched
+from bench.variants import Change, Sizes, Variant, cases, constant, parser, sizes_of, table, train_variant
 from sae import trainer, training
 from sae.frontier import Pair
 
 LONE = 5  # training rows
-SHOWN = ("r2", "mcc", "matched", "dead", "own", "silent", "untrained", "lone", "dead and lone")
+SHOWN = ("r2", "mcc", "found", "dead", "more rows", "own", "silent", "untrained", "lone", "dead and lone")
 
 
 def restarts_until(part: float) -> Change:
@@ -70,6 +73,23 @@ def shared_directions(case: Case, rounds: int = 2, least: float = 0.3) -> Iterat
         yield
 
 
+def firing_counts_back(firings: int) -> Change:
+    """A change: a concept is dead if it fires less than about so often in the window, not if it never fires.
+
+    A firing takes the window divided by `firings` off the number of silent rows, which is at most the window.
+    """
+    plain = trainer.Trainer.step_
+
+    def step_(own: trainer.Trainer, x_BD: Tensor, learning_rate: float) -> Tensor:
+        before_C = own.silent_C
+        sums = plain(own, x_BD, learning_rate)
+        back_C = torch.where(own.silent_C == 0, own.window / firings, 0.0)
+        own.silent_C = (before_C + len(x_BD) - back_C).clamp(0, own.window)
+        return sums
+
+    return lambda case: patch.object(trainer.Trainer, "step_", step_)
+
+
 VARIANTS: dict[str, Variant] = {
     "as is": Variant(),
     "AuxK 1/8": Variant({"auxk": 1 / 8}),
@@ -81,6 +101,10 @@ VARIANTS: dict[str, Variant] = {
     "no restarts": Variant(changes=(restarts_until(0.0),)),
     "16 rows to draw each from": Variant(changes=(constant(trainer, "ROWS_EACH", 16),)),
     "shared directions": Variant(changes=(shared_directions,)),
+    "dead below 3 firings": Variant(changes=(firing_counts_back(3),)),
+    "dead below 10 firings": Variant(changes=(firing_counts_back(10),)),
+    "dead below 10 firings, shared directions": Variant(changes=(firing_counts_back(10), shared_directions)),
+    "dead below 10 firings, AuxK 1/2": Variant({"auxk": 1 / 2}, (firing_counts_back(10),)),
     "1/10 epoch, shared directions": Variant({"dead_after_epochs": 0.1}, (shared_directions,)),
 }
 
@@ -94,13 +118,19 @@ def firings(coder: Any, rows: Pair) -> np.ndarray:
 
 def figures(name: str, architecture: str, seed: int, sizes: Sizes) -> Figures:
     """Train one SAE of a variant, and measure it."""
-    case, begun = case_of(sizes), time.perf_counter()
+    case, more = cases(sizes)
+    begun = time.perf_counter()
     done = train_variant(VARIANTS[name], case, architecture, seed)
     seconds = time.perf_counter() - begun
     equal = at_l0(done.sae, case.heldout, case.k)
     trained, heldout = firings(equal, case.train), firings(equal, case.heldout)
     is_lone = (trained > 0) & (trained <= LONE)
+    if case.truth is None:
+        raise ValueError("the case has no planted atoms")
+    cosines = matched(case.truth.atoms, equal.dictionary.numpy())[2]
     return measure(equal, case) | {
+        "found": float((cosines >= MATCHED).sum() / len(case.truth.atoms)),
+        "more rows": float((firings(equal, more.heldout) == 0).mean()),
         "own": float((firings(done.sae, case.heldout) == 0).mean()),
         "silent": done.curve[-1]["dead_fraction"],
         "untrained": float((trained == 0).mean()),
@@ -127,7 +157,7 @@ def main() -> int:
     made = parser(__doc__, list(VARIANTS))
     made.add_argument("--architecture", action="append", choices=["jumprelu", "batchtopk"], help="may be repeated")
     options = made.parse_args()
-    print(*planted_lines(case_of(sizes_of(options))), sep="\n", flush=True)
+    print(*planted_lines(cases(sizes_of(options))[0]), sep="\n", flush=True)
     architectures = options.architecture or ["jumprelu", "batchtopk"]
     asked = [(name, architecture) for name in options.only or VARIANTS for architecture in architectures]
     table("dead_concepts", figures, asked, options, (*SHOWN, "seconds"))

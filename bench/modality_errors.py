@@ -35,7 +35,7 @@ from scipy import sparse
 
 from bench.quality_cases import BLOCK, FEWEST_FIRINGS, Case, Figures, Truth, at_l0, measure, unit_rows
 from bench.recovery import MATCHED, matched, modality_scores
-from bench.variants import Sizes, Variant, case_of, parser, sizes_of, table, train_variant
+from bench.variants import MORE, Sizes, Variant, cases, parser, sizes_of, table, train_variant
 from sae import initial
 from sae.budget import budget
 from sae.frontier import Pair
@@ -43,7 +43,6 @@ from sae.frontier import Pair
 WITHIN = 0.05
 SHORT = 2  # epochs of a short training
 FREQUENT = 100  # firings on the held-out rows
-MORE = 5
 DRAWS = 5  # of random misses
 Codes = tuple[sparse.csr_array, sparse.csr_array]  # of images and of texts
 SHOWN = (
@@ -162,22 +161,6 @@ def decomposed(dictionary: np.ndarray, truth: Truth, found: Codes) -> tuple[Figu
         "rare of all": (~frequent).mean(),
     }
     return {name: float(value) for name, value in shares.items()}, left, right
-
-
-def halves(case: Case, heldout: int) -> tuple[Case, Case]:
-    """The case with its first held-out pairs, and with the others."""
-    if case.truth is None:
-        raise ValueError("the case has no planted atoms")
-    sides = []
-    for side in (slice(0, heldout), slice(heldout, None)):
-        truth = Truth(case.truth.atoms, case.truth.image[side], case.truth.text[side])
-        sides.append(case._replace(heldout=Pair(*(part[side] for part in case.heldout)), truth=truth))
-    return sides[0], sides[1]
-
-
-def cases(sizes: Sizes) -> tuple[Case, Case]:
-    """The case of bench/sae_quality.py, and the same with MORE times as many other held-out pairs."""
-    return halves(case_of(sizes._replace(heldout=sizes.heldout * (1 + MORE))), sizes.heldout)
 
 
 def figures(name: str, architecture: str, seed: int, sizes: Sizes) -> Figures:

@@ -20,9 +20,11 @@ import numpy as np
 import torch
 
 from bench import bars
-from bench.quality_cases import Case, Figures, vlm_like
+from bench.quality_cases import Case, Figures, Truth, vlm_like
 from sae import Settings, training
+from sae.frontier import Pair
 
+MORE = 5  # times as many other held-out rows, on which chance weighs less
 Change = Callable[[Case], Any]  # a context manager, within which trainings on the case differ
 
 
@@ -52,6 +54,22 @@ Measure = Callable[[str, str, int, Sizes], Figures]
 def case_of(sizes: Sizes) -> Case:
     """The planted case of these sizes, made once in a process."""
     return vlm_like(*sizes)
+
+
+def halves(case: Case, heldout: int) -> tuple[Case, Case]:
+    """The case with its first held-out pairs, and with the others."""
+    if case.truth is None:
+        raise ValueError("the case has no planted atoms")
+    sides = []
+    for side in (slice(0, heldout), slice(heldout, None)):
+        truth = Truth(case.truth.atoms, case.truth.image[side], case.truth.text[side])
+        sides.append(case._replace(heldout=Pair(*(part[side] for part in case.heldout)), truth=truth))
+    return sides[0], sides[1]
+
+
+def cases(sizes: Sizes) -> tuple[Case, Case]:
+    """The case of bench/sae_quality.py, and the same with MORE times as many other held-out pairs."""
+    return halves(case_of(sizes._replace(heldout=sizes.heldout * (1 + MORE))), sizes.heldout)
 
 
 def constant(module: Any, name: str, value: Any) -> Change:
