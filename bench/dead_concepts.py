@@ -73,39 +73,22 @@ def shared_directions(case: Case, rounds: int = 2, least: float = 0.3) -> Iterat
         yield
 
 
-def firing_counts_back(firings: int) -> Change:
-    """A change: a concept is dead if it fires less than about so often in the window, not if it never fires.
-
-    A firing takes the window divided by `firings` off the number of silent rows, which is at most the window.
-    """
-    plain = trainer.Trainer.step_
-
-    def step_(own: trainer.Trainer, x_BD: Tensor, learning_rate: float) -> Tensor:
-        before_C = own.silent_C
-        sums = plain(own, x_BD, learning_rate)
-        back_C = torch.where(own.silent_C == 0, own.window / firings, 0.0)
-        own.silent_C = (before_C + len(x_BD) - back_C).clamp(0, own.window)
-        return sums
-
-    return lambda case: patch.object(trainer.Trainer, "step_", step_)
-
+ONE_FIRING = constant(trainer, "FIRINGS", 1)  # a single firing in the window makes a concept a living one
 
 VARIANTS: dict[str, Variant] = {
     "as is": Variant(),
-    "AuxK 1/8": Variant({"auxk": 1 / 8}),
-    "AuxK 1/2": Variant({"auxk": 1 / 2}),
-    "dead after 1/4 epoch": Variant({"dead_after_epochs": 0.25}),
-    "dead after 1/10 epoch": Variant({"dead_after_epochs": 0.1}),
-    "restarts up to 1/2": Variant(changes=(restarts_until(0.5),)),
-    "restarts up to .95": Variant(changes=(restarts_until(0.95),)),
-    "no restarts": Variant(changes=(restarts_until(0.0),)),
-    "16 rows to draw each from": Variant(changes=(constant(trainer, "ROWS_EACH", 16),)),
+    "one firing": Variant(changes=(ONE_FIRING,)),
+    "3 firings": Variant(changes=(constant(trainer, "FIRINGS", 3), constant(trainer, "SELDOM", 0))),
     "shared directions": Variant(changes=(shared_directions,)),
-    "dead below 3 firings": Variant(changes=(firing_counts_back(3),)),
-    "dead below 10 firings": Variant(changes=(firing_counts_back(10),)),
-    "dead below 10 firings, shared directions": Variant(changes=(firing_counts_back(10), shared_directions)),
-    "dead below 10 firings, AuxK 1/2": Variant({"auxk": 1 / 2}, (firing_counts_back(10),)),
-    "1/10 epoch, shared directions": Variant({"dead_after_epochs": 0.1}, (shared_directions,)),
+    "one firing, shared directions": Variant(changes=(ONE_FIRING, shared_directions)),
+    "one firing, AuxK 1/8": Variant({"auxk": 1 / 8}, (ONE_FIRING,)),
+    "one firing, AuxK 1/2": Variant({"auxk": 1 / 2}, (ONE_FIRING,)),
+    "one firing, in 1/4 epoch": Variant({"dead_after_epochs": 0.25}, (ONE_FIRING,)),
+    "one firing, in 1/10 epoch": Variant({"dead_after_epochs": 0.1}, (ONE_FIRING,)),
+    "one firing, restarts up to 1/2": Variant(changes=(ONE_FIRING, restarts_until(0.5))),
+    "one firing, restarts up to .95": Variant(changes=(ONE_FIRING, restarts_until(0.95))),
+    "one firing, 16 rows to draw each from": Variant(changes=(ONE_FIRING, constant(trainer, "ROWS_EACH", 16))),
+    "no restarts": Variant(changes=(restarts_until(0.0),)),
 }
 
 

@@ -35,6 +35,11 @@ CALIBRATED = 2**16
 RESCALED = 2**16  # rows that the factors of rescaled codes are fitted on, at most
 FROZEN_DECODERS = ("frozen_decoder", "soft_frozen_decoder")
 LEAST_COSINE = 0.8  # of an atom of a softly frozen decoder with its start
+# A concept that was restarted from a row may learn this row by heart: it fires on a few training rows, in every epoch,
+# and on no others. So one firing in the window does not make a concept a living one: FIRINGS are needed. Where a window
+# has few rows, rare concepts have no more than one firing in it; a firing in SELDOM rows is enough.
+FIRINGS = 10
+SELDOM = 4000
 TWINS = 0.5  # cosine above which only one of two restarted concepts is used
 
 
@@ -90,7 +95,7 @@ class Trainer:
             zeros = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
             self.optimiser.state[weight] = {"step": torch.zeros((), device=rows.device), **zeros}
         self.moments = {name: self._moments(weight) for name, weight in self.learned.items()}
-        self.silent_C = torch.zeros(settings.width, device=rows.device)  # number of rows since the concept last fired
+        self.silent_C = torch.zeros(settings.width, device=rows.device)  # see `silence`
         self.born_C = torch.zeros(
             settings.width, dtype=torch.int64, device=rows.device
         )  # steps before its last restart
@@ -113,7 +118,7 @@ class Trainer:
         return state["exp_avg"], state["exp_avg_sq"]
 
     def dead(self) -> Tensor:
-        """[C] bool: concepts that were silent for the whole window."""
+        """[C] bool: concepts that hardly fired in the window: `silence`."""
         return self.silent_C >= self.window
 
     def _in_turn(self, dead_C: Tensor) -> Tensor:
@@ -136,7 +141,7 @@ class Trainer:
         else:
             fired_C, sums = self._dense_step_(x_BD, learning_rate, dead_C)
         self._hold_atoms_()
-        self.silent_C = torch.where(fired_C, 0.0, self.silent_C + len(x_BD))
+        self.silent_C = silence(self.silent_C, fired_C, len(x_BD), self.window)
         return sums
 
     @torch.no_grad()
@@ -337,6 +342,16 @@ class Trainer:
         config = Config(**dict(settings), dim=rows.dim, seed=self.seed, rows_seen=settings.epochs * rows.epoch)
         means = {} if self.means is None else dict(zip(("mean_image", "mean_text"), self.means, strict=True))
         return SAE(encoder, encoder_bias, dictionary, bias, threshold, config, **means)
+
+
+def silence(silent_C: Tensor, fired_C: Tensor, rows: int, window: float) -> Tensor:
+    """The number of silent rows of each concept [C] after a batch of `rows` rows; a concept with `window` is dead.
+
+    Every row adds 1. A batch on which the concept fires takes off a tenth of the window, or SELDOM rows if they are
+    more. A window of up to SELDOM rows thus counts the rows since the last firing. In a longer one, a concept becomes
+    dead if it fires on fewer than about FIRINGS batches a window.
+    """
+    return (silent_C + rows - max(window / FIRINGS, SELDOM) * fired_C).clamp(0, window)
 
 
 def learning_rate_at(step: int, steps: int, peak: float) -> float:

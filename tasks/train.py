@@ -19,7 +19,7 @@ from tasks.stage import Runtime, stage
 log = logging.getLogger("bridgescope")
 
 
-@stage("saes", version="6", volatile=("training.parquet",), resumes=True, on_device=True, threads=1)
+@stage("saes", version="7", volatile=("training.parquet",), resumes=True, on_device=True, threads=1)
 def sae(
     out: Path,
     pairs: list[Dataset],
