@@ -128,6 +128,11 @@ def fired(codes: Codes) -> np.ndarray:
     return np.asarray(sum((part > 0).sum(0) for part in codes)).ravel()
 
 
+def mean(values: np.ndarray) -> float:
+    """The mean; NaN of no values."""
+    return float(values.mean()) if len(values) else float("nan")
+
+
 def decomposed(dictionary: np.ndarray, truth: Truth, found: Codes) -> tuple[Figures, np.ndarray, np.ndarray]:
     """Shares of the module's docstring; the atoms that are compared, and the concepts that are matched to them."""
     counts = fired((truth.image, truth.text))
@@ -153,10 +158,10 @@ def decomposed(dictionary: np.ndarray, truth: Truth, found: Codes) -> tuple[Figu
         "no false": near(true).mean(),
         "no misses": near(where(planted, own)).mean(),
         "by chance": np.mean([near(thinned(planted, recall, chance)).mean() for _ in range(DRAWS)]),
-        "unimodal": within[unimodal].mean(),
-        "both": within[~unimodal].mean(),
-        "rare": within[~frequent].mean(),
-        "frequent": within[frequent].mean(),
+        "unimodal": mean(within[unimodal]),
+        "both": mean(within[~unimodal]),
+        "rare": mean(within[~frequent]),
+        "frequent": mean(within[frequent]),
         "unimodal of all": unimodal.mean(),
         "rare of all": (~frequent).mean(),
     }
