@@ -92,7 +92,8 @@ def parser(about: str | None, names: Sequence[str]) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--only", action="append", choices=list(names), help="variant; may be repeated")
     for name, default, text in (
-        ("seeds", 3, "SAEs per variant and architecture"), ("jobs", 1, "processes side by side, of one thread each"),
+        ("seeds", 3, "SAEs per variant and architecture"), ("first", 0, "their first seed"),
+        ("jobs", 1, "processes side by side, of one thread each"),
         ("pairs", 40_000, "training pairs"), ("dim", 256, "dimensions"), ("atoms", 2048, "planted atoms, and concepts"),
         ("k", 16, "codes per row"), ("heldout", 4000, "held-out pairs"),
     ):  # fmt: skip
@@ -117,11 +118,9 @@ def table(
 
     shown: the figures that are printed, as the mean over the seeds with the lowest and the highest. All are written.
     """
-    rows = []
+    rows, seeds = [], range(options.first, options.first + options.seeds)
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
-        tasks = {
-            one: [pool.submit(measure, *one, seed, sizes_of(options)) for seed in range(options.seeds)] for one in asked
-        }
+        tasks = {one: [pool.submit(measure, *one, seed, sizes_of(options)) for seed in seeds] for one in asked}
         print("| variant | " + " | ".join(shown) + " |\n|" + "---|" * (len(shown) + 1), flush=True)
         for (name, architecture), futures in tasks.items():
             found = [future.result() for future in futures]
@@ -131,7 +130,7 @@ def table(
             rows += [
                 bars.shown(f"{architecture}, {name}: {figure}, seed {seed}", value)
                 for figure in values
-                for seed, value in enumerate(values[figure])
+                for seed, value in zip(seeds, values[figure], strict=True)
             ]
     bars.RESULTS.mkdir(exist_ok=True)
     (bars.RESULTS / f"{bench}.json").write_text(json.dumps(rows, indent=1) + "\n")
