@@ -119,7 +119,7 @@ class Settings(OwnParameters):
     auxk: float = Field(1 / 32, ge=0, allow_inf_nan=False, description="weight of the auxiliary loss; 0 turns it off")
     # A longer time has no effect, since embeddings need only short trainings. A shorter time makes rare concepts dead.
     dead_after_epochs: float = Field(
-        0.5, ge=0.1, le=1, description="epochs without a firing after which a concept is dead to AuxK"
+        0.5, ge=0.1, le=1, description="epochs after which a concept that hardly fires is dead to AuxK and restarts"
     )
     k_aux: int | None = Field(
         None, ge=1, description="dead concepts per row that AuxK uses; default: half the dimension"

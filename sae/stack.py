@@ -17,7 +17,7 @@ from sae.penalty import steered
 from sae.settings import Settings
 from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM
 from sae.step import Weights, forward
-from sae.trainer import FROZEN_DECODERS, Trainer, hold_atoms_, in_turn
+from sae.trainer import FROZEN_DECODERS, Trainer, hold_atoms_, in_turn, silence
 
 
 def is_stacking_better(settings: Settings, device: torch.device) -> bool:
@@ -101,7 +101,8 @@ class Stack:
                     strict=True,
                 ):
                     place.copy_(value)
-            self.silent_SC.copy_(torch.where(fires_SBC.any(1), 0.0, self.silent_SC + batch))
+            window = self.trainers[0].window
+            self.silent_SC.copy_(silence(self.silent_SC, fires_SBC.any(1), batch, window))
             return torch.stack([result.loss.detach() * batch, result.error, codes_S], dim=1).double()
 
     @torch.no_grad()

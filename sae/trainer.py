@@ -38,6 +38,11 @@ FROZEN_DECODERS = ("frozen_decoder", "soft_frozen_decoder")
 LEAST_COSINE = 0.8  # of an atom of a softly frozen decoder with its start
 #: What changes from step to step besides weights and moments: {name in a checkpoint: attribute of the Trainer}.
 COUNTS = {"silent": "silent_C", "born": "born_C", "penalty": "penalty", "drift": "drift"}
+# A concept that was restarted from a row may learn this row by heart: it fires on a few training rows, in every epoch,
+# and on no others. So one firing in the window does not make a concept a living one: FIRINGS are needed. Where a window
+# has few rows, rare concepts have no more than one firing in it; a firing in SELDOM rows is enough.
+FIRINGS = 10
+SELDOM = 4000
 TWINS = 0.5  # cosine above which only one of two restarted concepts is used
 
 
@@ -93,7 +98,7 @@ class Trainer:
             zeros = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
             self.optimiser.state[weight] = {"step": torch.zeros((), device=rows.device), **zeros}
         self.moments = {name: self._moments(weight) for name, weight in self.learned.items()}
-        self.silent_C = torch.zeros(settings.width, device=rows.device)  # number of rows since the concept last fired
+        self.silent_C = torch.zeros(settings.width, device=rows.device)  # see `silence`
         self.born_C = torch.zeros(
             settings.width, dtype=torch.int64, device=rows.device
         )  # steps before its last restart
@@ -116,7 +121,7 @@ class Trainer:
         return state["exp_avg"], state["exp_avg_sq"]
 
     def dead(self) -> Tensor:
-        """[C] bool: concepts that were silent for the whole window."""
+        """[C] bool: concepts that hardly fired in the window: `silence`."""
         return self.silent_C >= self.window
 
     def step_(self, x_BD: Tensor, learning_rate: float) -> Tensor:
@@ -129,7 +134,7 @@ class Trainer:
         else:
             fired_C, sums = self._dense_step_(x_BD, learning_rate, dead_C)
         self._hold_atoms_()
-        self.silent_C = torch.where(fired_C, 0.0, self.silent_C + len(x_BD))
+        self.silent_C = silence(self.silent_C, fired_C, len(x_BD), self.window)
         return sums
 
     def _hold_atoms_(self) -> None:
@@ -347,6 +352,16 @@ def hold_atoms_(atoms: Tensor, start: Tensor, whole: bool) -> None:
     across_CD = normalize(atoms - cosine_C1 * start, dim=-1)
     edge_CD = LEAST_COSINE * start + math.sqrt(1 - LEAST_COSINE**2) * across_CD
     atoms.copy_(torch.where(cosine_C1 < LEAST_COSINE, normalize(edge_CD, dim=-1), atoms))
+
+
+def silence(silent_C: Tensor, fired_C: Tensor, rows: int, window: float) -> Tensor:
+    """The number of silent rows of each concept [C] after a batch of `rows` rows; a concept with `window` is dead.
+
+    Every row adds 1. A batch on which the concept fires takes off a tenth of the window, or SELDOM rows if they are
+    more. A window of up to SELDOM rows thus counts the rows since the last firing. In a longer one, a concept becomes
+    dead if it fires on fewer than about FIRINGS batches a window.
+    """
+    return (silent_C + rows - max(window / FIRINGS, SELDOM) * fired_C).clamp(0, window)
 
 
 def learning_rate_at(step: int, steps: int, peak: float) -> float:

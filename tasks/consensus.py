@@ -29,7 +29,7 @@ class Join(NamedTuple):
     progress: bool
 
 
-@stage("saes", version="consensus 1", volatile=("training.parquet",), resumes=True, on_device=True, threads=1)
+@stage("saes", version="consensus 2", volatile=("training.parquet",), resumes=True, on_device=True, threads=1)
 def consensus(
     out: Path,
     saes: list[Dataset],

@@ -16,7 +16,7 @@ from sae.rows import TrainingRows, batches, training_rows, walk
 from sae.settings import Settings
 from sae.sparsity import batch_topk
 from sae.step import aux_loss
-from sae.trainer import LONGEST, Trainer, learning_rate_at
+from sae.trainer import LONGEST, Trainer, learning_rate_at, silence
 from sae.training import Plan, TrainingDiverged
 
 
@@ -449,6 +449,23 @@ def test_the_first_steps_of_a_restarted_concept_are_as_long_as_those_of_a_new_on
         encoder = trainer.weights.encoder[3].detach().clone()
         trainer.step_(x, 1e-3)
         assert (trainer.weights.encoder[3].detach() - encoder).abs().max() < 1.5e-3
+
+
+def test_a_concept_that_fires_once_a_window_becomes_dead_and_one_that_fires_often_does_not():
+    # A window of 80,000 rows: a firing takes off 8,000. Concept 0 fires on every 16th batch of 1,000 rows, and gains
+    # 16,000 - 8,000 each time: after ten times it is at 80,000. Concept 1 fires on every 8th batch: it gains nothing.
+    silent = torch.zeros(3)
+    for batch in range(1, 161):
+        fired = torch.tensor([batch % 16 == 8, batch % 8 == 4, False])
+        silent = silence(silent, fired, 1000, 80_000.0)
+    assert silent.tolist() == [80_000, 4000, 80_000]
+    # Concept 2 was silent for 160,000 rows and has the window at most: one firing makes it a living one for 8,000 rows.
+    assert silence(silent, torch.tensor([False, False, True]), 0, 80_000.0).tolist() == [80_000, 4000, 72_000]
+
+
+def test_in_a_short_window_one_firing_is_enough():
+    silent = torch.tensor([3950.0, 3950.0])
+    assert silence(silent, torch.tensor([True, False]), 50, 4000.0).tolist() == [0, 4000]
 
 
 def test_restart_without_a_dead_concept_changes_nothing(data):
