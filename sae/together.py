@@ -40,20 +40,26 @@ def train_each(
     chosen = resolved(settings, whole.count)
     most = (at_once or len(seeds)) if is_stacking_better(chosen, whole.device) else 1
     places = list(zip(seeds, checkpoints or [None] * len(seeds), strict=True))
+    sparse = False if most > 1 else None
+
+    def begun(some: slice) -> list[Training]:
+        return [Training(whole, chosen, seed, groups, checkpoint, sparse=sparse) for seed, checkpoint in places[some]]
+
     for start in range(0, len(places), most):
-        trainings = [
-            Training(whole, chosen, seed, groups, checkpoint, sparse=False if most > 1 else None)
-            for seed, checkpoint in places[start : start + most]
-        ]
-        # After a kill, the checkpoint of one SAE may be older than that of another.
-        for _, same in groupby(sorted(trainings, key=lambda each: each.begun), key=lambda each: each.begun):
-            group = list(same)
-            errors = _stacked(group, on_step) if len(group) > 1 else _alone(group[0], on_step)
-            for training in group:
-                error = errors.get(training.seed)
-                yield training.seed, training.trained() if error is None else error
-                if training.checkpoint is not None and error is None:
-                    training.checkpoint.remove()
+        yield from _ended(begun(slice(start, start + most)), on_step)  # whose memory is free before the next begin
+
+
+def _ended(trainings: list[Training], on_step: OnStep | None) -> Iterator[tuple[int, Outcome]]:
+    """Take all steps of some trainings, and yield their outcomes."""
+    # After a kill, the checkpoint of one SAE may be older than that of another.
+    for _, same in groupby(sorted(trainings, key=lambda each: each.begun), key=lambda each: each.begun):
+        group = list(same)
+        errors = _stacked(group, on_step) if len(group) > 1 else _alone(group[0], on_step)
+        for training in group:
+            error = errors.get(training.seed)
+            yield training.seed, training.trained() if error is None else error
+            if training.checkpoint is not None and error is None:
+                training.checkpoint.remove()
 
 
 def _alone(training: Training, on_step: OnStep | None) -> dict[int, TrainingDiverged]:

@@ -1,5 +1,7 @@
 """SAEs that take their steps together are those of trainings alone, up to rounding. A stack takes fewer operations."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -163,6 +165,19 @@ def test_no_more_saes_are_stacked_than_fit(monkeypatch, at_once, sizes):
     )
     assert list(dict(train_each(*DATA, setting(), SEEDS, "cpu", at_once=at_once))) == list(SEEDS)
     assert seen == sizes
+
+
+def test_saes_that_are_trained_leave_the_memory_before_others_begin():
+    with fake_cuda() as device:
+        peaks = []
+        for count in (2, 6):
+            device.peak = device.bytes
+            before = device.bytes
+            for _ in train_each(*DATA, setting(epochs=1, width=36), range(count), "cuda", at_once=2):
+                pass
+            gc.collect()
+            peaks.append(device.peak - before)
+    assert peaks[1] <= 1.05 * peaks[0]
 
 
 def test_where_stacking_pays():
