@@ -38,7 +38,7 @@ def test_every_file_that_code_reads_is_packaged() -> None:
     data = {
         path.relative_to(HOUSE)
         for path in files
-        if path.suffix not in (".py", ".pyc") and "web" not in path.relative_to(HOUSE).parts
+        if path.suffix != ".py" and not {"web", "__pycache__"} & set(path.relative_to(HOUSE).parts)
     }
     assert {"template.html.j2", "functions.txt"} <= {path.name for path in data}
     assert [path for path in sorted(data) if not any(path.match(pattern) for pattern in patterns)] == []

@@ -107,7 +107,7 @@ def small_catalog(
     geometry, interventions, a frontier and two halves of the data.
     """
     saes = (*saes, "main-half-a", "main-half-b") if whole else saes
-    con = duckdb.connect()
+    con = duckdb.connect(config={"threads": 1})  # as in the stages: sums in a fixed order give equal bytes
     define(con)
     for table, columns in TABLES.items():
         con.execute(f"CREATE TABLE {table} ({columns})")
