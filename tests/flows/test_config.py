@@ -60,7 +60,11 @@ def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
         ("k = 3", 'k = 3\narchitecture = "matryoshka"\nprefixes = [8, 16]', "end with the width, 24"),
         ("k = 3", 'k = 3\nencoder_dtype = "float16"', "'float32' or 'bfloat16'"),
         ("epochs = 4", "epoch = 4", r"saes.0.epoch: unknown key; allowed here: architecture, .*epochs"),
-        ("[analyze]", "[analyse]", r"analyse: unknown key; allowed here: analyze, consensus, decode, diets, frontier, .*name"),
+        (
+            "[analyze]",
+            "[analyse]",
+            r"analyse: unknown key; allowed here: analyze, consensus, decode, diets, frontier, .*name",
+        ),
         ("heldout = 0.25", "heldout = 1.5", r"pairs.heldout: .*less than 1"),
         ("shard_size = 1500", "shards = 1", r"pairs.shards: unknown key; allowed here: duplicates, heldout, .*path"),
         ('name = "small"', 'name = "Small Study"', r"name: bad name 'Small Study'"),
