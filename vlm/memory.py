@@ -13,9 +13,10 @@ from vlm.zoo import ZOO
 BESIDES = 2**30
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 LOADED = 4  # bytes of a weight: weights are loaded in float32, whatever they are cast to
-#: Tensors [images, tokens, width] that lie in memory at once at most, in a layer of a transformer: its input, the norm
-#: of it, and three of four times the width within its last part.
-ALIVE = 14
+#: Tensors [images, tokens, width] that lie in memory at once at most, in a layer of a transformer: the input of the
+#: first layer, which is kept to the end, its own input, the norm of it, and three of four times the width in its last
+#: part.
+ALIVE = 15
 
 
 class Tower(NamedTuple):

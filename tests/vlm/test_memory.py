@@ -26,7 +26,7 @@ SPECS = {
 def test_the_estimate_worked_by_hand() -> None:
     found = memory("open_clip:ViT-B-32/laion2b_s34b_b79k", "float32", 256)
     assert found.weights == 151_000_000 * 4
-    # 3 x 224 x 224 numbers a picture: two bytes, and 4 bytes thrice; 14 x 50 tokens x 768 numbers of 4 bytes
+    # 3 x 224 x 224 numbers a picture: two bytes, and 4 bytes thrice; 15 x 50 tokens x 768 numbers of 4 bytes
     assert found.batch == 256 * (3 * 224 * 224 * (2 + 12) + 4 * ALIVE * 50 * 768)
     assert found.total == found.weights + found.batch + BESIDES
     assert memory("siglip", "bfloat16", 8) == memory("hf:google/siglip-base-patch16-224", "bfloat16", 8)
