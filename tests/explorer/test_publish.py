@@ -158,6 +158,8 @@ def test_without_items_nothing_of_a_caption_or_picture_is_left(
     assert [caption for caption in captions if caption.encode() in whole] == []
     assert not (tmp_path / "bare" / "thumbs").exists()
     assert not (tmp_path / "bare" / "items").exists()
+    assert not (tmp_path / "bare" / "study.html").exists()
+    assert json.loads((tmp_path / "bare" / "data" / "manifest.json").read_text())["page"] is None
     assert b"WEBP" not in whole
     assert "No image and no caption is part of this publication" in (tmp_path / "bare" / "README.md").read_text()
 
