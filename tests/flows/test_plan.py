@@ -213,7 +213,7 @@ def test_a_plan_says_what_a_gpu_needs(ran: Ran, tmp_path: Path) -> None:
     sae = '[[saes]]\nname = "main"\nwidth = 8192\nk = 60\nepochs = 1\nbatch_size = 1024\n'
     (tmp_path / "c.toml").write_text('name = "c"\n[pairs]\nsource = "coco"\n' + model + sae)
     (line,) = plan(load_study(tmp_path / "c.toml"), tmp_path).gpu
-    # 435 million weights of 4 bytes; 256 x (150,528 pixels of 12 bytes and 14 x 256 x 1,024 numbers of 2 bytes)
-    embedding = (435e6 * 4 + 256 * (150528 * 12 + 14 * 256 * 1024 * 2) + 2**30) / 1e9
+    # 435 million weights of 4 bytes; 256 x (150,528 pixels of 12 bytes and 15 x 256 x 1,024 numbers of 2 bytes)
+    embedding = (435e6 * 4 + 256 * (150528 * 12 + 15 * 256 * 1024 * 2) + 2**30) / 1e9
     assert line.startswith(f"memory of a GPU for m, estimated: embedding 256 images at a time {embedding:.1f} GB, an")
     assert line.endswith(" GB")
