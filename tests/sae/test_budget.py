@@ -31,6 +31,29 @@ def test_the_rules_by_hand(rows, width, expected):
     assert budget(rows, width) == expected
 
 
+@pytest.mark.parametrize(
+    ("rows", "epochs", "expected"),
+    [
+        (80_000, 2, 64),  # 160,000 rows / 2,500 steps = 64; the nearest to sqrt(80,000) = 283 is 256
+        (80_000, 3, 64),  # 96 would make 2,500 steps
+        (80_000, 8, 256),
+        (80_000, 100, 256),
+        (1000, 1, 32),
+    ],
+)
+def test_few_epochs_get_smaller_batches(rows, epochs, expected):
+    assert budget(rows, 256, epochs).batch_size == expected
+    assert budget(rows, 256, epochs, batch_size=256).batch_size == 256
+
+
+@given(ROWS, st.integers(1, 500))
+def test_few_epochs_get_as_many_steps_as_the_bounds_allow(rows, epochs):
+    chosen = budget(rows, 256, epochs).batch_size
+    assert 32 <= chosen <= budget(rows, 256).batch_size
+    assert chosen == 32 or epochs * rows / chosen >= 2500
+    assert chosen == budget(rows, 256).batch_size or epochs * rows / (2 * chosen) < 2500
+
+
 @given(ROWS, WIDTHS, st.integers(1, 500), st.integers(2, 4096), st.floats(1e-6, 1))
 def test_numbers_that_are_given_stay_as_they_are(rows, width, epochs, batch_size, rate):
     assert budget(rows, width, epochs, batch_size, rate) == (epochs, batch_size, rate)
