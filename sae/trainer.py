@@ -358,8 +358,8 @@ def silence(silent_C: Tensor, fired_C: Tensor, rows: int, window: float) -> Tens
     """The number of silent rows of each concept [C] after a batch of `rows` rows; a concept with `window` is dead.
 
     Every row adds 1. A batch on which the concept fires takes off a tenth of the window, or SELDOM rows if they are
-    more. A window of up to SELDOM rows thus counts the rows since the last firing. In a longer one, a concept becomes
-    dead if it fires on fewer than about FIRINGS batches a window.
+    more. A window of up to SELDOM rows thus counts the rows since the last firing, and at most one batch before it. In
+    a longer one, a concept becomes dead if it fires on fewer than about FIRINGS batches per window.
     """
     return (silent_C + rows - max(window / FIRINGS, SELDOM) * fired_C).clamp(0, window)
 
