@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
+import pytest
+from scipy.sparse import csr_matrix
 
+from report.explorer.layout import principal
 from storage.runs import Run
 
 if TYPE_CHECKING:
@@ -59,6 +64,19 @@ def write_study(folder: Path, images: int = 2200, dim: int = 12) -> Path:
     study = folder / "small.toml"
     study.write_text(TEXT)
     return study
+
+
+@contextmanager
+def plain_pages() -> Iterator[None]:
+    """Studies in this process write no figure files, and the maps of their items are the first two principal axes.
+
+    Figure files take seconds per study, and UMAP takes 12 s per process to compile and seconds per study. Both have
+    tests of their own, and studies in separate processes make both.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("report.page.write_files", lambda folder, drawn: [])
+        patch.setattr("report.explorer.places._umap", lambda rows, images=0: principal(csr_matrix(rows).toarray()))
+        yield
 
 
 def grow(vectors: Path) -> None:

@@ -57,6 +57,7 @@ def seeds(three: Path, tmp_path: Path) -> Path:
     return shutil.copytree(three, tmp_path / "store")
 
 
+@pytest.mark.slow
 def test_a_new_seed_computes_its_own_parts_and_gets_the_bytes_of_a_full_recomputation(
     seeds: Path, study: str, tmp_path: Path
 ) -> None:

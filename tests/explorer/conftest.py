@@ -10,6 +10,7 @@ import pytest
 from explorer_support import write_pictured_study
 from filelock import FileLock
 from starlette.testclient import TestClient
+from tests_support import plain_pages
 
 from explorer.application import application
 from explorer.live import Live
@@ -23,7 +24,7 @@ PORT = 8123
 def pictured(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, worker_id: str
 ) -> tuple[Path, Path]:
-    """A study file and the store of its first run. Figure files are left out, since they take seconds to write.
+    """A study file and the store of its first run, with plain pages.
 
     The study runs once for all test processes. Each process then works on its own copy of the study and its store.
     """
@@ -36,8 +37,7 @@ def pictured(
             request.getfixturevalue("prefect_server")
             study, store = write_pictured_study(first), first / "store"
             store.mkdir()
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("report.page.write_files", lambda folder, drawn: [])
+            with plain_pages():
                 run_study(load_study(study), store, progress=False)
             finished.touch()
     shutil.copytree(first, folder, symlinks=True)

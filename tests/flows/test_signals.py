@@ -98,6 +98,7 @@ def test_ctrl_c_while_training_and_sigterm_while_prefect_starts_end_the_run_and_
     assert again.left() == []
 
 
+@pytest.mark.slow
 def test_the_server_of_a_killed_study_ends_too(tmp_path: Path) -> None:
     file, store = write_study(tmp_path, images=300), tmp_path / "store"
     study = begin(file, store)

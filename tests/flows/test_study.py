@@ -98,6 +98,7 @@ def test_a_study_with_nothing_to_do_says_so_without_prefect(copy: tuple[Path, Pa
     assert nothing_to_do(load_study(study), store, None) is None
 
 
+@pytest.mark.slow
 def test_deleting_one_sae_trains_that_one_and_equal_bytes_rerun_nothing_else(copy: tuple[Path, Path]) -> None:
     study, store = copy
     shutil.rmtree(store / last_run(store, "small").of("train", seed=1)[0].dataset.path)
@@ -155,6 +156,7 @@ def test_data_diets_are_trained_and_matched_with_their_setting(copy: tuple[Path,
     assert abs(rows_seen["main-half-a"] - rows_seen["main"]) < 0.2 * rows_seen["main"]
 
 
+@pytest.mark.slow
 def test_one_stage_alone_and_force_recompute_just_that_stage(copy: tuple[Path, Path]) -> None:
     study, store = copy
     before = last_run(store, "small")

@@ -219,6 +219,7 @@ def test_a_folder_of_vectors_that_cannot_be_embedded_hides_no_other_model(
     assert main(["run", str(study), "--store", str(store), "--only", "export", "--model", "own"]) == 0
 
 
+@pytest.mark.slow
 def test_a_run_whose_dataset_was_made_again_with_other_bytes_is_not_shown(
     copy: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

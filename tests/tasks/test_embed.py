@@ -193,6 +193,7 @@ make(Path(sys.argv[1]), Dataset(path="pairs/d", recipe="d", digest="d", rows=210
 """
 
 
+@pytest.mark.slow
 def test_kill_9_repeats_one_chunk_and_ends_with_the_same_bytes(
     tmp_path: Path, checkpoint: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
