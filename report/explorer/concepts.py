@@ -96,7 +96,7 @@ def _write_details(
     for row in rows_of(con, "matches", **key._asdict()).iter_rows(named=True):
         other = str(key._replace(seed=row["seed"]))
         matches[row["concept_id"]].append({"key": other, "concept": row["concept"], "cosine": row["cosine"]})
-    partners, together = _partners(con, key), _together(con, key, len(ids))
+    partners, members, together = _partners(con, key), _members(con, key), _together(con, key, len(ids))
     blocks: dict[int, Record] = defaultdict(dict)
     silent: Record = {"edges": [], "image": [], "text": []}
     for i in ids:
@@ -109,6 +109,7 @@ def _write_details(
             "labels": labels[i],
             "levels": levels[i],
             "partners": partners[i],
+            **({"members": members[i]} if members else {}),
             "together": together[i],
         }
     for block, details in blocks.items():
@@ -132,6 +133,16 @@ def _partners(con: duckdb.DuckDBPyConnection, key: SAEKey) -> dict[int, list[Rec
             other = str(key._replace(model=row.pop("model")))
             partners[row.pop("concept_id")].append({"key": other, **row})
     return partners
+
+
+def _members(con: duckdb.DuckDBPyConnection, key: SAEKey) -> dict[int, list[Record]]:
+    """The seeds' concepts that every concept of a consensus SAE was made from; none for another SAE."""
+    members: dict[int, list[Record]] = defaultdict(list)
+    if holds(con, "consensus_members"):
+        for row in rows_of(con, "members", **key._asdict()).iter_rows(named=True):
+            of = str(key._replace(sae=row.pop("of_sae"), seed=row.pop("of_seed")))
+            members[row.pop("concept_id")].append({"key": of, **row})
+    return members
 
 
 def _together(con: duckdb.DuckDBPyConnection, key: SAEKey, width: int) -> dict[int, Record]:
