@@ -67,8 +67,14 @@ def rendered(page: dict[str, Any], template: str = "template.html.j2") -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": sentences.number, "percent": sentences.percent, "panels": panels, "tally": tally}
+    environment.filters["file_name"] = file_name
     text = environment.get_template(template).render(marks=MARKS, EXPLORER=EXPLORER, **page).strip() + "\n"
     return text.replace(CONTENTS, with_contents(text), 1)
+
+
+def file_name(caption: str) -> str:
+    """A name for the file of a table, made of its caption."""
+    return re.sub(r"[^a-z0-9]+", "-", caption.lower()).strip("-")
 
 
 def in_explorer(text: str) -> str:
@@ -196,7 +202,7 @@ def tables_of_page(
         shown["subspace_stability"] = ask(con, queries.subspace_stability(main))
     if holds(con, "concept_labels"):
         shown["labels"] = ask(con, queries.label_figures(main))
-        shown["bridge_precision"] = ask(con, queries.bridge_precision(main))
+        shown["bridge_precision"] = ask(con, queries.bridge_precision(main, queries.twins_of(con, main)))
     if holds(con, "probing"):
         shown["probing"] = ask(con, queries.probing(main))
     if holds(con, "concept_names"):

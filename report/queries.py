@@ -338,16 +338,40 @@ def label_figures(runs: list[tuple[str, str]]) -> str:
     return for_each(runs, "SELECT {m} AS model, {s} AS sae, * FROM label_figures({m}, {s})", "sae, model, name")
 
 
-def bridge_precision(runs: list[tuple[str, str]]) -> str:
-    """How often the strongest bridges of every (model, sae) join concepts of one label, as means over seeds."""
+def bridge_precision(runs: list[tuple[str, str]], twins: list[tuple[str, str]]) -> str:
+    """How often the strongest bridges of every (model, sae) join concepts of one label, as means over seeds.
+
+    twins: the frozen twins of these SAEs; the highest share of a twin stands beside that of its SAE.
+    """
     select = f"""\
-SELECT
-    {{m}} AS model, {{s}} AS sae, name, "by", avg(bridges)::BIGINT AS bridges, avg("precision") AS "precision",
-    min("precision") AS low, max("precision") AS high, avg(chance) AS chance, avg(labelled) AS labelled
-FROM bridge_precision({{m}}, {{s}}, {LABELLED_BRIDGES})
-GROUP BY "by", name"""
-    order = "list_position(['bridge', 'covariance_bridge', 'correlation_bridge'], \"by\")"
-    return for_each(runs, select, f"sae, model, name, {order}")
+    SELECT
+        {{m}} AS model, {{s}} AS sae, name, "by", avg(bridges)::BIGINT AS bridges, avg("precision") AS "precision",
+        min("precision") AS low, max("precision") AS high, avg(chance) AS chance, avg(labelled) AS labelled
+    FROM bridge_precision({{m}}, {{s}}, {LABELLED_BRIDGES})
+    GROUP BY "by", name"""
+    precise = "\n    UNION ALL\n".join(of_each([*runs, *twins], select))
+    named = ", ".join(f"({literal(model)}, {literal(sae)})" for model, sae in runs)
+    return f"""\
+WITH precise AS (
+{precise}
+),
+frozen AS (
+    SELECT model, twin_of AS sae, name, "by", max("precision") AS best_frozen
+    FROM precise
+    JOIN (SELECT DISTINCT model, sae, twin_of FROM saes WHERE twin_of IS NOT NULL) USING (model, sae)
+    GROUP BY ALL
+)
+SELECT *
+FROM precise
+LEFT JOIN frozen USING (model, sae, name, "by")
+WHERE (model, sae) IN ({named})
+ORDER BY sae, model, name, list_position(['bridge', 'covariance_bridge', 'correlation_bridge'], "by")"""
+
+
+def twins_of(con: duckdb.DuckDBPyConnection, runs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Each (model, sae) that is a frozen twin of one of these."""
+    sql = "SELECT DISTINCT model, sae, twin_of FROM saes WHERE twin_of IS NOT NULL ORDER BY ALL"
+    return [(model, sae) for model, sae, of in con.execute(sql).fetchall() if (model, of) in runs]
 
 
 def probing(runs: list[tuple[str, str]]) -> str:

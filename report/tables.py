@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from typing import Any, NamedTuple
 
@@ -36,6 +38,7 @@ class Table(NamedTuple):
     head: list[Cell]
     rows: list[list[Cell]]
     sql: str
+    csv: str  #: the same rows as a CSV file, with all digits
 
 
 MODEL, SAE = Column("model", "model", WORDS), Column("sae", "SAE", WORDS)
@@ -124,7 +127,7 @@ COLUMNS = {
         SAE, MODEL, Column("name", "labels", WORDS), Column("by", "strongest by", WORDS),
         Column("bridges", "bridges", COUNT), Column("precision", "of one label", PERCENT),
         Column("low", "lowest", PERCENT), Column("high", "highest", PERCENT), Column("chance", "chance", PERCENT),
-        Column("labelled", "both have a label", PERCENT),
+        Column("labelled", "both have a label", PERCENT), Column("best_frozen", "best frozen twin", PERCENT),
     ],
     "probing": [
         SAE, MODEL, Column("modality", "items", WORDS), Column("name", "labels", WORDS),
@@ -233,7 +236,8 @@ CAPTIONS = {
         f"Of the {LABELLED_BRIDGES} strongest bridges of each seed by each score, without bridges of a concept with "
         "itself: the share whose two concepts have the same best label, both above their null; lowest and highest over "
         "seeds. "
-        "Chance: the same image concepts and text concepts, paired at random.",
+        "Chance: the same image concepts and text concepts, paired at random. Best frozen twin: the highest share of a "
+        "twin, by its own bridges and labels.",
     ),
     "probing": (
         "What a few concepts predict of labels",
@@ -266,7 +270,7 @@ def table(name: str, answer: Answer, runs: Runs) -> Table:
     columns = [column for column in COLUMNS[name] if column.key in known or column.key not in OPTIONAL]
     head = [Cell(column.heading, column.form != WORDS or column.key.endswith("_range")) for column in columns]
     cells = [[_cell(row[column.key], column) for column in columns] for row in rows]
-    return Table(caption, note, head, cells, answer.sql)
+    return Table(caption, note, head, cells, answer.sql, _csv(columns, rows))
 
 
 def plain_table(caption: str, note: str, answer: Answer) -> Table:
@@ -274,7 +278,15 @@ def plain_table(caption: str, note: str, answer: Answer) -> Table:
     columns = [_plain_column(name, [row[name] for row in answer.rows]) for name in answer.columns]
     head = [Cell(column.heading, column.form != WORDS) for column in columns]
     cells = [[_cell(row[column.key], column) for column in columns] for row in answer.rows]
-    return Table(caption, note, head, cells, answer.sql)
+    return Table(caption, note, head, cells, answer.sql, _csv(columns, answer.rows))
+
+
+def _csv(columns: list[Column], rows: list[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([column.heading for column in columns])
+    writer.writerows([row[column.key] for column in columns] for row in rows)
+    return text.getvalue()
 
 
 def _plain_column(name: str, values: list[Any]) -> Column:

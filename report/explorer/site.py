@@ -62,6 +62,7 @@ def write_explorer(
         firings = item_maps.write_item_maps(site, con, maps, keys)
         of_maps = {"maps": [each.described() for each in maps], "firings": firings, "page": PAGE}
         put_json(site, "data/manifest.json", manifest(con, config, runs) | of_maps)
+        put_json(site, "data/catalog.json", catalog(con, runs))
         put(site, PAGE, in_explorer((page / "index.html").read_text(encoding="utf-8")).encode())
         compare.write_compare(site, con, list(dict.fromkeys((key.model, key.sae) for key in keys)), page)
     return sum(run["concepts"] for run in runs)
@@ -96,6 +97,14 @@ def manifest(con: duckdb.DuckDBPyConnection, config: dict[str, Any], runs: list[
             | {name: value for name, value in run.items() if name != "split"}
             for run in runs
         ],
+        "item_block": items.BLOCK,
+        "concept_block": concepts.CONCEPT_BLOCK,
+    }
+
+
+def catalog(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the explorer's SQL page shows: views, macros and example queries. The first view does not load it."""
+    return {
         "views": [
             {"name": view.name, "purpose": view.purpose, "columns": [column._asdict() for column in view.columns]}
             for view in documented(con)
@@ -115,8 +124,6 @@ def manifest(con: duckdb.DuckDBPyConnection, config: dict[str, Any], runs: list[
             for run in runs[:1]
             for title, query in examples(run["model"], run["sae"], run["seed"])
         ],
-        "item_block": items.BLOCK,
-        "concept_block": concepts.CONCEPT_BLOCK,
     }
 
 

@@ -17,6 +17,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from report.explorer import ItemMap, concept_map, unpack, write_explorer
+from report.explorer.concepts import SAEKey, _members
 from report.explorer.layout import in_square, method_of
 from report.explorer.release import handed_out
 from report.explorer.shares import Dictionary, shares, shares_of_items
@@ -101,7 +102,7 @@ def test_the_manifest_names_the_saes_of_the_study_file_and_no_diets(files: dict[
     assert run["bridges"] == 8
     assert manifest["pairs"] == {"images": 40, "captions": 80, "licence": None}
     assert {row["sae"] for row in files["data/compare.json"]["settings"]} == {"main", "main-half-a", "main-half-b"}
-    views = {view["name"] for view in manifest["views"]}
+    views = {view["name"] for view in files["data/catalog.json"]["views"]}
     assert views == set()  # the small catalog has tables in place of views
     assert (manifest["live"], manifest["items"], manifest["schema"]) == (False, True, 1)
 
@@ -129,7 +130,7 @@ def test_the_best_label_of_a_concept_is_a_column(files: dict[str, Any]) -> None:
 
 
 def test_macros_are_listed_with_their_documentation(files: dict[str, Any]) -> None:
-    shift = next(macro for macro in files["data/manifest.json"]["macros"] if macro["name"] == "concept_shift")
+    shift = next(macro for macro in files["data/catalog.json"]["macros"] if macro["name"] == "concept_shift")
     assert shift["call"].startswith("concept_shift(m, s, seed, modality, a, b")
     assert shift["purpose"].startswith("the concepts that two sets of items use differently")
     assert "energy_difference" in shift["columns"]
@@ -170,6 +171,23 @@ def test_a_concept_shows_its_strongest_items_its_bars_and_its_matches(files: dic
     (label,) = concept["labels"]
     assert (label["modality"], label["name"], label["label"]) == ("image", "group", f"{AWKWARD} 0")
     assert (label["auc"], label["null_q975"], label["above_null"]) == (0.9, 0.6, True)
+
+
+def test_a_concept_of_a_consensus_sae_names_the_concepts_that_it_joins(catalog: Make) -> None:
+    con = catalog(saes=("main", "main-consensus"), models=("one",))
+    assert _members(con, SAEKey("one", "main-consensus", 0)) == {}  # a run without a consensus SAE has no such view
+    con.execute(
+        """CREATE TABLE consensus_members AS SELECT * FROM (VALUES
+            ('one', 'main-consensus', 0, 5, 'main', 1, 9, 0.75), ('one', 'main-consensus', 0, 5, 'main', 0, 3, 0.5),
+            ('one', 'other-consensus', 0, 5, 'other', 0, 4, 0.25)
+        ) AS t(model, sae, seed, concept_id, of_sae, of_seed, of_concept, cosine)"""
+    )
+    joined = [
+        {"key": "one/main/0", "concept": 3, "cosine": 0.5},
+        {"key": "one/main/1", "concept": 9, "cosine": 0.75},
+    ]
+    assert _members(con, SAEKey("one", "main-consensus", 0)) == {5: joined}
+    assert _members(con, SAEKey("one", "main", 0)) == {}
 
 
 def test_shares_of_every_item_add_up_to_one(files: dict[str, Any]) -> None:

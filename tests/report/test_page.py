@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import itertools
 import re
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import duckdb
 import pytest
@@ -88,17 +90,37 @@ def folder(catalog: Make, config: Make, tmp_path_factory: pytest.TempPathFactory
 
 def test_page_asks_nothing_of_anyone(page: str) -> None:
     addresses = [
-        value
+        (tag, value or "")
         for tag, attributes in ParsedPage(page).tags
         for name, value in attributes.items()
         if name in ("src", "href", "srcset", "xlink:href", "action", "data", "poster")
     ]
     assert addresses
-    assert all(value and value.startswith(("data:", "#", f"{EXPLORER}#/")) for value in addresses)
+    followed = re.compile(rf"{re.escape(EXPLORER)}#/.*|figures/[a-z-]+\.(svg|png)")  # read when a link is clicked
+    for tag, value in addresses:
+        assert value.startswith(("data:", "#")) or (tag == "a" and followed.fullmatch(value)), (tag, value)
     assert re.findall(r"https?://(?!www\.w3\.org/)", page) == []
     assert "<script" not in page
     assert "@import" not in page
     assert re.findall(r"url\((?!#)", page) == []
+
+
+def test_every_figure_and_every_table_is_a_file_too(folder: Path) -> None:
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    links = [attributes for tag, attributes in ParsedPage(page).tags if tag == "a" and "download" in attributes]
+    figures = {link["href"] for link in links if not str(link["href"]).startswith("data:")}
+    drawn = re.findall(r'<figure id="figure-([\w-]+)"', page)
+    assert figures == {f"figures/{name}.{kind}" for name in drawn for kind in ("svg", "png")}
+    assert all((folder / str(name)).is_file() for name in figures)
+    tables = {str(link["download"]): str(link["href"]) for link in links if link["href"] not in figures}
+    assert len(tables) == page.count("Table: ")
+    (stability,) = [href for name, href in tables.items() if name.startswith("stability")]
+    kind, _, text = stability.partition(",")
+    assert kind == "data:text/csv;charset=utf-8"
+    head, first, *_ = csv.reader(io.StringIO(unquote(text)))
+    assert head[:2] == ["SAE", "model"]
+    assert first[:2] == ["main", "one"]
+    assert len(first) == len(head)
 
 
 def test_bridges_lead_to_their_concepts_in_the_explorer(
@@ -329,6 +351,24 @@ def test_frozen_twins_stand_beside_the_setting_and_are_absent_without_any(catalo
     )  # fmt: skip
     assert "frozen decoder" not in heads  # the study has no such twin
     assert "Frozen nulls" in rendered(contents(con, study))
+
+
+def test_the_precision_of_bridges_stands_beside_that_of_the_best_frozen_twin(catalog: Make, config: Make) -> None:
+    con = catalog(saes=("main", "main-frozen_encoder"), models=("one",), whole=True)
+    con.execute("UPDATE concept_labels SET label = 'all alike' WHERE sae <> 'main'")  # each bridge joins one label
+    con.execute("UPDATE concept_labels SET label = concept_id::VARCHAR WHERE sae = 'main'")  # none does
+
+    def shown() -> dict[str, str]:
+        table = contents(con, config(models=("one",)))["tables"]["bridge_precision"]
+        return dict(zip([cell.text for cell in table.head], [cell.text for cell in table.rows[0]], strict=True))
+
+    alone = shown()
+    assert "best frozen twin" not in alone
+    con.execute("UPDATE saes SET frozen = 'frozen_encoder', twin_of = 'main' WHERE sae <> 'main'")
+    beside = shown()
+    assert beside.pop("best frozen twin") == "100\u202f%"
+    assert beside == alone
+    assert alone["of one label"] == "0\u202f%"
 
 
 def test_without_neighbours_sensitivity_is_absent(catalog: Make, config: Make) -> None:
