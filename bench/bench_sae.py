@@ -45,7 +45,7 @@ SIZES: dict[str, Spec] = {
     "768": {"dim": 768, "width": 8192, "k": 20, "batch": 2048, "epochs": 8, "rows": 20_480, "warmup": 5},
 }
 #: Lowest allowed ratio of this trainer's rate to a peer's, by comparison and encoder dtype.
-BARS = {("512", "bfloat16"): 8.0, ("512", "float32"): 4.0, ("768", "bfloat16"): 8.0}
+BARS = {("512", "bfloat16"): 10.0, ("512", "float32"): 5.0, ("768", "bfloat16"): 10.0, ("768", "float32"): 5.0}
 LEARNING_RATE = 1e-3  # of this trainer; each peer has its own default
 GROWN: Spec = {"dim": 768, "width": 8192, "k": 20, "batch": 2000, "epochs": 1, "warmup": 5}
 DEMO: Spec = {"width": 256, "k": 8, "batch": 256, "epochs": 60, "warmup": 5}  # as in studies/demo.toml
