@@ -8,7 +8,7 @@ installed. Weights are random and rows are drawn here, so that nothing is downlo
 
 On a GPU the bars are .9 of the forward pass alone and, on an H100 or H200, 2 million rows/s an SAE at d = 768,
 C = 4,096, k = 25. With `--device cpu` everything has a tenth of the size (layers, batches, dimensions, concepts), half
-precision is run for the first model alone, there is no bar, and no figure says anything about a GPU.
+precision is run for the first model alone, there is no bar, and no result says anything about a GPU.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SHARE_OF_FORWARD = 0.9
 
 
 class Row(NamedTuple):
-    """A figure and what it is measured against."""
+    """A result and what it is measured against."""
 
     name: str
     value: float
@@ -59,12 +59,12 @@ class Row(NamedTuple):
 
     @property
     def ratio(self) -> float | None:
-        """The figure divided by its anchor."""
+        """The result divided by its anchor."""
         return None if self.anchor is None else self.value / self.anchor
 
     @property
     def holds(self) -> bool:
-        """Whether the bar is met; a figure without a bar holds."""
+        """Whether the bar is met; a result without a bar holds."""
         return self.bar is None or (self.ratio is not None and self.ratio >= self.bar)
 
 
@@ -260,13 +260,13 @@ def trained(
 
 
 def number(value: float) -> str:
-    """A figure with three digits at least."""
+    """A number with three digits at least."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def table(rows: list[Row]) -> str:
-    """The figures as a table in Markdown."""
-    lines = ["| figure | measured | against | ratio | what it is against |", "|---|---|---|---|---|"]
+    """The results as a table in Markdown."""
+    lines = ["| result | measured | against | ratio | what it is against |", "|---|---|---|---|---|"]
     for row in rows:
         against = "" if row.anchor is None else number(row.anchor)
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
