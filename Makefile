@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo explorer test test-explorer test-slow lint planted vlm-like check-demo docs screenshots check-docs bench-rerun bench-sae bench-sae-quality test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-floors bench-frontier bench-explorer bench-plan bench-calibration bench-analyze bench-sources bench-gpu golden clean
+.PHONY: demo explorer front-end test test-explorer test-slow lint planted vlm-like check-demo docs screenshots check-docs bench-rerun bench-sae bench-sae-quality test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-floors bench-frontier bench-explorer bench-plan bench-calibration bench-analyze bench-sources bench-gpu golden clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -24,6 +24,9 @@ $(FRONT): $(shell find $(WEB) \( -name node_modules -o -name dist \) -prune -o -
 	@command -v npm >/dev/null || { echo "npm is needed to build the explorer"; exit 2; }
 	cd $(WEB) && npm ci --ignore-scripts --no-audit --no-fund && npm run build
 	@touch $@
+
+# The explorer's front end alone, for `bridgescope explore` over studies of your own.
+front-end: $(FRONT)
 
 # Serves the explorer over the store that `make demo` filled. STUDY=... names another study than the demo.
 STUDY ?= studies/demo.toml

@@ -65,6 +65,7 @@ def plant(to: Path, scale: Scale) -> None:
     put(to, STATISTICS, statistics)
     of_site = {"maps": maps, "firings": scale.mapped == 0, "files": [{"path": STATISTICS, "bytes": len(statistics)}]}
     write(to, "data/manifest.json", manifest(scale, runs) | of_site)
+    write(to, "data/catalog.json", {"views": [], "macros": [], "examples": []})
 
 
 def csv_of(runs: list[Files]) -> bytes:
@@ -91,9 +92,6 @@ def manifest(scale: Scale, runs: list[Files]) -> Files:
         "pairs": {"images": scale.images, "captions": scale.images * CAPTIONS, "licence": None},
         "split": "heldout",
         "runs": runs,
-        "views": [],
-        "macros": [],
-        "examples": [],
         "item_block": ITEM_BLOCK,
         "concept_block": CONCEPT_BLOCK,
     }

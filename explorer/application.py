@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import mimetypes
 from collections.abc import Callable
@@ -26,6 +27,8 @@ MAX_QUESTION = 100_000  # bytes of a request body that holds text
 MAX_PICTURE = 32 << 20  # bytes of a request body that holds an image
 MAX_PAIR = MAX_PICTURE * 4 // 3 + MAX_QUESTION  # bytes of a request body that holds an image in base64 and a caption
 TYPES = {".js": "text/javascript", ".json": "application/json", ".webp": "image/webp", ".svg": "image/svg+xml"}
+COMPRESSED = {"content-encoding": "gzip", "vary": "accept-encoding"}
+SHRINKING = {".js", ".css", ".html", ".svg"}  # files of the front end that are sent compressed
 PICTURES = {"PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"}  # formats of images that are served as the source gave them
 
 
@@ -69,11 +72,14 @@ class Handlers:
 
     def __init__(self, live: Live, front: dict[str, Path]) -> None:
         self.live, self.front = live, front
+        self._shrunk: dict[str, tuple[int, bytes]] = {}  # (time of the file, its content compressed) by name
 
     async def file(self, request: Request) -> Response:
         """A file of the front end or of the study, looked up by its exact name; the name is never joined to a path."""
         name = request.path_params["name"] or "index.html"
         if name in self.front:
+            if "gzip" in request.headers.get("accept-encoding", "") and Path(name).suffix in SHRINKING:
+                return _file(name, await run_in_threadpool(self.shrunk, name), None, COMPRESSED)
             return _file(name, await run_in_threadpool(self.front[name].read_bytes), None)
         manifest = name == MANIFEST
         if name == SHOWN:  # the labels change while a run is served
@@ -85,6 +91,14 @@ class Handlers:
         if tag is not None and request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"etag": tag})
         return _file(name, await run_in_threadpool(shown.read, name), tag)
+
+    def shrunk(self, name: str) -> bytes:
+        """A file of the front end, compressed at its first use, and again where it was built anew."""
+        path = self.front[name]
+        built = path.stat().st_mtime_ns
+        if self._shrunk.get(name, (0, b""))[0] != built:
+            self._shrunk[name] = built, gzip.compress(path.read_bytes(), 6, mtime=0)
+        return self._shrunk[name][1]
 
     async def sql(self, request: Request) -> Response:
         """Answer a question in SQL as JSON."""
@@ -164,10 +178,10 @@ def picture_type(data: bytes) -> str | None:
     return f"image/{kind.lower()}" if kind in PICTURES else None
 
 
-def _file(name: str, data: bytes, tag: str | None) -> Response:
+def _file(name: str, data: bytes, tag: str | None, more: dict[str, str] | None = None) -> Response:
     suffix = Path(name).suffix
     kind = TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
-    headers = {"cache-control": "no-cache"} | ({"etag": tag} if tag else {})
+    headers = {"cache-control": "no-cache"} | ({"etag": tag} if tag else {}) | (more or {})
     return Response(data, media_type=kind, headers=headers)
 
 

@@ -258,4 +258,4 @@ def test_a_front_end_that_was_not_built_is_reported(pictured: tuple[Path, Path],
         patch.setattr(explorer.front.built_site, "__defaults__", (tmp_path,))
         for command in (["explore", str(study), "--no-browser"], ["publish", str(study), "--to", str(tmp_path / "x")]):
             assert main([*command, "--store", str(store)]) == 2
-            assert "was not built yet: make explorer" in capsys.readouterr().err
+            assert "was not built yet: make front-end" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,20 @@ def test_the_page_and_its_files_are_served_with_a_strict_policy(client: TestClie
     assert POLICY.startswith("default-src 'none'")
     assert client.get("/nowhere").headers["content-security-policy"] == POLICY  # answers of errors have the policy too
     assert client.post("/").status_code == 405
+
+
+def test_the_front_end_is_sent_compressed_to_who_can_read_it(client: TestClient, front: Path) -> None:
+    script = front / "assets" / "main.js"
+    plain = client.get("/assets/main.js", headers={"accept-encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    for text in ("export {}", "export const rebuilt = 1"):
+        script.write_text(text)
+        os.utime(script, (len(text), len(text)))
+        short = client.get("/assets/main.js", headers={"accept-encoding": "gzip, br"})
+        assert (short.headers["content-encoding"], short.headers["vary"]) == ("gzip", "accept-encoding")
+        assert short.text == text
+    assert "content-encoding" not in client.get("/data/compare.json").headers
+    script.write_text("export {}")
 
 
 def test_the_study_page_has_its_own_policy_and_links_to_the_views(client: TestClient) -> None:
@@ -173,7 +188,7 @@ def test_a_question_is_answered_as_parquet_with_its_types_under_the_same_guard(c
 
 
 def test_the_examples_of_the_manifest_run(client: TestClient) -> None:
-    examples = client.get("/data/manifest.json").json()["examples"]
+    examples = client.get("/data/catalog.json").json()["examples"]
     assert len(examples) >= 5
     for example in examples:
         answer = client.post("/api/sql", json={"query": example["query"]})

@@ -12,9 +12,6 @@ export interface Manifest {           // data/manifest.json, as a host serves it
   pairs: { images: number; captions: number; licence: string | null }
   split: string                       // the rows that concepts were counted on: "heldout" | "all"
   runs: Run[]                         // one per (model, sae, seed), in the order of the study
-  views: ViewDoc[]                    // the catalog's views with the documentation of their columns
-  macros: MacroDoc[]                  // the catalog's table macros: functions that return a table
-  examples: { title: string; query: string }[]
   item_block: number                  // images per file of items/, each with its captions
   concept_block: number               // concepts per file of concept/
   maps: ItemMap[]                     // maps of the items; none without items
@@ -48,6 +45,11 @@ export interface ItemMap {            // one map of the images and captions of a
   ids: string                         // float64 id [items], then uint8 jackknife group [items]
 }                                     // data/runs/<key>/codes/firings-<n>.bin, <concept_block> concepts: uint32 start
                                       // [concept_block + 1], uint32 number of the item [firings], float32 activation [firings]
+export interface Catalog {            // data/catalog.json, for the SQL page
+  views: ViewDoc[]                    // the catalog's views with the documentation of their columns
+  macros: MacroDoc[]                  // the catalog's table macros: functions that return a table
+  examples: { title: string; query: string }[]
+}
 export interface ViewDoc { name: string; purpose: string; columns: { name: string; type: string; doc: string }[] }
 
 export interface MacroDoc { name: string; call: string; purpose: string; inputs: string; columns: string }
@@ -92,6 +94,7 @@ export interface ConceptDetail {
   partners?: {                        // in the SAE of the same setting and seed of every other model: highest correlation of codes
     key: string; modality: string; concept: number; correlation: number; floor: number | null
   }[]
+  members?: { key: string; concept: number; cosine: number }[]      // of a consensus SAE: the seeds' concepts that it was made from
   together?: {                        // at most 5 concepts whose codes correlate most with its own, on images and on captions
     images: { concept: number[]; correlation: number[] }; texts: { concept: number[]; correlation: number[] }
   }

@@ -5,6 +5,7 @@ import type {
   Below,
   Bridges,
   CaptionSearch,
+  Catalog,
   Compare,
   ConceptDetail,
   ConceptDetails,
@@ -109,6 +110,7 @@ export const bridges = (run: Run) => read<Bridges>(`${folder(run)}/bridges.json`
 export const words = (run: Run) => read<Words>(`${folder(run)}/words.json`)
 export const captions = () => read<CaptionSearch>("data/items/search.json")
 export const itemIndex = () => read<ItemIndex>("data/items/index.json")
+export const catalog = () => read<Catalog>("data/catalog.json")
 export const compare = () => read<Compare>("data/compare.json")
 
 /** One concept's items, histogram, words and matches; null when the run has no such concept. */

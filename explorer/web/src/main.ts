@@ -22,6 +22,7 @@ import { type ViewName, entryOf, viewNames } from "./views"
 
 const KEPT: ReadonlySet<ViewName> = new Set(["map", "items"]) // views that update what they drew
 const AHEAD_AFTER = 500 // milliseconds after the first view is drawn
+const NARROW = 760 // pixels of a window that is taken for a phone's: there, nothing is loaded before it is needed
 
 const scrolled = new Map<string, number>() // scroll position of each address, for Back
 let leaving = new AbortController()
@@ -103,7 +104,7 @@ async function start(): Promise<void> {
   // Script sets the colours of dots, so the view is drawn again; the map changes its colours itself.
   onScheme(() => shown !== "map" && void draw(manifest, around, false))
   await draw(manifest, around, true)
-  setTimeout(() => void ahead(manifest), AHEAD_AFTER)
+  if (innerWidth > NARROW) setTimeout(() => void ahead(manifest), AHEAD_AFTER)
 }
 
 /** Load the item index and the code of all views in advance. A failure is reported when a view needs the file. */

@@ -28,7 +28,7 @@ export function shell(manifest: Manifest): Shell {
     if (!inBar || (needs && !manifest[needs])) return []
     return [{ view, link: h("a", { href: href({ view }) }, title) }]
   })
-  const runs = h("div", { class: "runs", role: "group", "aria-label": "Run shown" })
+  const runs = h("div", { class: "runs", role: "group", "aria-label": "SAE shown" })
   const main = h("main", { id: "main" })
   const header = h(
     "header",

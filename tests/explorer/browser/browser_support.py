@@ -27,6 +27,7 @@ ARGUMENTS = [
 ]
 PATIENCE = 60_000  # milliseconds that a test waits for the page
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+TABLET = {"width": 768, "height": 1024}
 TWICE = {"width": 720, "height": 450}  # size of the desktop window at a zoom of 200 %
 MARKUP = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>\"'&amp;"
 RIGHT_TO_LEFT = "\u202eקוֹל \u0627\u0644\u0633\u0644\u0627\u0645\u202e at the end"

@@ -40,7 +40,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site of planted data in the layout of `bridgescope publish`, with harmful captions and names."""
-    assert (DIST / "index.html").is_file(), "the front end is not built: make explorer"
+    assert (DIST / "index.html").is_file(), "the front end is not built: make front-end"
     site = tmp_path_factory.mktemp("site") / "below" / "a folder"
     shutil.copytree(DIST, site)
     plant(site, SMALL)
@@ -93,13 +93,19 @@ def demo_store() -> Path:
 
 
 @pytest.fixture(scope="session")
-def published_demo(demo_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of the folder that `bridgescope publish` writes for the demo."""
+def demo_site(demo_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `bridgescope publish` writes for the demo."""
     site = tmp_path_factory.mktemp("demo") / "site"
     publish = [sys.executable, "-m", "flows.cli", "publish", "studies/demo.toml", "--store", str(demo_store)]
     subprocess.run([*publish, "--to", str(site)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return site
+
+
+@pytest.fixture(scope="session")
+def published_demo(demo_site: Path) -> Iterator[str]:
+    """Address of the published demo."""
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
-    yield from serving(command, re.compile(r"http://[\d.:]+/"), cwd=site, stderr=subprocess.DEVNULL)
+    yield from serving(command, re.compile(r"http://[\d.:]+/"), cwd=demo_site, stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ MOST = 16  # most files checked per type: the compiler would take half a minute 
 RUN = r"data/runs/[^/]+/[^/]+/\d+"
 TYPES = {  # type of a data file, by the pattern of its name
     MANIFEST: "Manifest",
+    r"data/catalog\.json": "Catalog",
     r"data/compare\.json": "Compare",
     r"data/items/index\.json": "ItemIndex",
     r"data/items/search\.json": "CaptionSearch",
@@ -143,8 +144,8 @@ def small_manifest() -> dict[str, Any]:
     run |= {"architecture": "topk", "layout": "pca", "r2": 0.5, "r2_image": 0.5, "r2_text": 0.5, "l0": 1.0}
     run |= {"dead_fraction": 0.0, "stability": None, "floor_random": None, "floor_matched": None}
     stored = {"schema": 1, "live": False, "study": "s", "items": True, "title": "t", "split": "all", "runs": [run]}
-    stored |= {"pairs": {"images": 1, "captions": 1, "licence": None}, "views": [], "examples": []}
-    stored |= {"macros": [], "maps": [], "firings": False, "page": None}
+    stored |= {"pairs": {"images": 1, "captions": 1, "licence": None}, "maps": []}
+    stored |= {"firings": False, "page": None}
     return handed_out({**stored, "item_block": 64, "concept_block": 64})
 
 

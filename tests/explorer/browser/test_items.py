@@ -9,10 +9,9 @@ import re
 
 import pyarrow.parquet as pq
 import pytest
-from browser_support import DESKTOP, PHONE, Opened
+from browser_support import DESKTOP, PHONE, TABLET, Opened
 from playwright.sync_api import expect
 
-TABLET = {"width": 768, "height": 1024}
 SIZES = (PHONE, TABLET, DESKTOP)
 ITEMS = 96 * 3  # of the planted site: 96 images, two captions each
 CANVAS = "Map of items. Arrow keys step from dot to dot"

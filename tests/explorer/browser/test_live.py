@@ -119,7 +119,7 @@ def test_the_shared_data_is_the_published_data(open_page, live):
     manifest = json.loads(opened.page.evaluate("fetch('data/manifest.json').then((answer) => answer.text())"))
     assert manifest["live"] is True
     assert manifest["study"] == "demo"
-    rows = opened.page.get_by_role("region", name="Runs").locator("tbody tr")
+    rows = opened.page.get_by_role("region", name="SAEs").locator("tbody tr")
     expect(rows).to_have_count(len(manifest["runs"]))
 
 

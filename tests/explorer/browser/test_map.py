@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 import pytest
-from browser_support import DESKTOP, PHONE, Opened
+from browser_support import DESKTOP, PHONE, TABLET, Opened
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -183,7 +183,7 @@ def test_the_list_is_sorted_by_the_column_that_is_asked(open_page, published):
     expect(page.locator(".map-list tbody tr")).to_have_count(160)
 
 
-@pytest.mark.parametrize("size", [PHONE, {"width": 768, "height": 1024}, DESKTOP], ids=lambda size: str(size["width"]))
+@pytest.mark.parametrize("size", [PHONE, TABLET, DESKTOP], ids=lambda size: str(size["width"]))
 def test_a_selection_and_other_columns_open_by_their_address(open_page, published, shot, size):
     opened = open_page(published, "#/map?colour=stability&size=label_auc&pick=3.1*9", viewport=size)
     opened.drawn()

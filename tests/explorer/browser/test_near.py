@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pytest
-from browser_support import DESKTOP, DIST, PHONE, Opened
+from browser_support import DESKTOP, DIST, PHONE, TABLET, Opened
+from plant_explorer import DIM
 from playwright.sync_api import expect
 
-TABLET = {"width": 768, "height": 1024}
 BOXES = "() => [...document.querySelectorAll('.findings .verdict')].map((one) => one.getBoundingClientRect().toJSON())"
 SIZES = pytest.mark.parametrize("size", [PHONE, TABLET, DESKTOP], ids=["phone", "tablet", "desktop"])
 
@@ -25,11 +28,32 @@ def test_a_concept_shows_its_levels_and_what_lies_near(open_page, live, shot, si
     expect(page.locator(".matches", has_text="emoji-siglip")).to_contain_text("chance")
     opened.settled()
     page.locator(".concept-facts h2", has_text="Numbers").scroll_into_view_if_needed()
-    expect(page.get_by_role("heading", name="Its setting beside frozen twins")).to_be_attached()
+    expect(page.get_by_role("heading", name="Its setting and its frozen twins")).to_be_attached()
     opened.settled()
     opened.fits()
     assert opened.serious() == []
     shot(opened, f"near-{size['width']}")
+
+
+def test_a_concept_of_a_consensus_sae_says_how_many_seeds_hold_it(open_page, published, shot):
+    opened = open_page(published, "#/map")
+    page = opened.page
+
+    def joined(route):
+        details = route.fetch().json()
+        details["0"]["members"] = [{"key": "planted/main/1", "concept": 5, "cosine": 0.875}]
+        route.fulfill(json=details)
+
+    page.route("**/runs/planted/main/0/concept/0.json", joined)
+    opened.visit("#/concept/0?run=planted/main/0")
+    section = page.locator(".block", has=page.get_by_role("heading", name="In the seeds that it joins"))
+    expect(section).to_contain_text("Held by 1 of the 2 seeds of main.")
+    expect(section).to_contain_text("0.88")
+    opened.settled()
+    assert opened.serious() == []
+    shot(opened, "consensus")
+    section.get_by_role("link", name="seed 1, concept 5").press("Enter")
+    expect(page.locator(".concept-title")).to_contain_text("Concept 5 of planted, main, seed 1.")
 
 
 def test_items_just_below_the_threshold_are_shown_after_a_click(open_page, live, published):
@@ -63,6 +87,31 @@ def test_the_study_page_and_the_explorer_lead_to_each_other(open_page, request, 
     expect(page.locator(".concept-page")).to_be_visible()
     assert f"#/concept/{concept}?" in page.url
     assert opened.elsewhere == []
+
+
+def test_saes_of_two_settings_stand_side_by_side_by_their_directions(open_page, published, folder):
+    opened = open_page(published, "#/map")
+    page = opened.page
+
+    def other_setting(route):
+        manifest = route.fetch().json()
+        manifest["runs"][1]["sae"] = "wide"
+        route.fulfill(json=manifest)
+
+    page.route("**/data/manifest.json", other_setting)
+    page.goto("about:blank")
+    opened.visit("#/compare?run=planted/main/0&with=planted/main/1&concept=12")
+    page.locator(".side-by-side").scroll_into_view_if_needed()
+    first = page.locator(".side-by-side li").first
+    expect(first).to_contain_text("#12")
+    rows = [
+        np.fromfile(folder / f"data/runs/planted/main/{seed}/dictionary.bin", "<f2").astype(float).reshape(-1, DIM)
+        for seed in (0, 1)
+    ]
+    cosines = rows[1][:-3] @ rows[0][12]  # the last three rows are the bias and the two means
+    expect(first.locator(".likeness")).to_have_text(f"{cosines.max():.2f}".replace("-", "−"))
+    expect(first.locator("a").last).to_have_attribute("href", re.compile(rf"#/concept/{cosines.argmax()}\?"))
+    expect(page.get_by_text("with the nearest direction, and the cosine of the two")).to_be_visible()
 
 
 def test_a_label_of_the_users_is_shown_everywhere_and_removed(open_page, live):
@@ -101,7 +150,7 @@ def test_two_runs_stand_side_by_side(open_page, live, shot, size):
     first = page.locator(".side-by-side li").first
     expect(first).to_contain_text("#12")
     expect(first).to_contain_text("chance")
-    page.get_by_label("Concepts of emoji-clip/main/0 beside").select_option("emoji-clip/main/1")
+    page.get_by_label("Concepts of emoji-clip/main/0 next to").select_option("emoji-clip/main/1")
     opened.until("location.hash.includes('with=emoji-clip/main/1')")
     opened.settled()
     page.locator(".side-by-side").scroll_into_view_if_needed()

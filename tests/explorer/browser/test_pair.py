@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import urllib.request
 from pathlib import Path
 
 import pytest
-from browser_support import DESKTOP, PHONE
+from browser_support import DESKTOP, PHONE, TABLET
 from playwright.sync_api import expect
 
-TABLET = {"width": 768, "height": 1024}
 SUM = "() => Number(document.querySelector('[data-sum]').dataset.sum)"
 SIMILARITY = "() => Number(document.querySelector('[data-similarity]').dataset.similarity)"
 TERMS = """() => [...document.querySelectorAll('.terms li:not(.total) .value')].map((one) =>
@@ -35,6 +35,23 @@ def test_the_shown_terms_sum_to_the_shown_similarity(open_page, published, folde
     assert opened.serious() == []
     expect(page.get_by_text("A published site cannot count ranks")).to_be_visible()
     shot(opened, f"pair-{size['width']}")
+
+
+def test_the_terms_and_the_contributions_are_downloads(open_page, published):
+    page = open_page(published, "#/pair/7,15").page
+
+    def downloaded(what: str) -> list[list[str]]:
+        with page.expect_download() as file:
+            page.get_by_role("button", name=f"Download this {what} as CSV").click()
+        return list(csv.reader(file.value.path().read_text().splitlines()))
+
+    head, *terms = downloaded("sum")
+    assert head == ["term", "value"]
+    assert sum(float(value) for _, value in terms) == pytest.approx(page.evaluate(SIMILARITY), abs=1e-9)
+    head, *pairs = downloaded("list")
+    assert head == ["image_concept", "image_name", "text_concept", "text_name", "contribution"]
+    concepts = next(float(value) for term, value in terms if term == "concepts")
+    assert sum(float(row[-1]) for row in pairs) == pytest.approx(concepts, abs=1e-9)
 
 
 def test_a_concept_is_left_out_by_click_by_key_and_by_address(open_page, published):

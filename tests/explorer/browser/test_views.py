@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import re
 
 import pytest
 from browser_support import PHONE, Opened
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 BY_ADDRESS = {
@@ -227,6 +229,41 @@ def test_published_files_are_linked_and_there(open_page, published, shot):
         opened.page.get_by_role("link", name="saes.csv").click()
     assert "planted/main/0" in download.value.path().read_text()
     shot(opened, "published-files")
+
+
+def test_the_first_view_on_a_phone_is_small(open_page, published_demo, demo_site):
+    """Sizes without compression, which most hosts add. A phone loads nothing before it is needed."""
+    opened = open_page("about:blank", viewport=PHONE)
+    opened.address = published_demo
+    answers = []
+    opened.page.on("response", answers.append)
+    opened.visit("")
+    opened.page.wait_for_timeout(1500)  # a desktop loads other views by then
+    sizes = {answer.url: len(answer.body()) for answer in answers}
+    assert any(url.endswith("/concepts.json") for url in sizes)
+    assert sum(sizes.values()) < 600_000, sizes
+    assert sum(path.stat().st_size for path in demo_site.rglob("*") if path.is_file()) < 30e6
+
+
+def test_maps_and_lists_are_downloads_too(open_page, published):
+    opened = open_page(published, "#/map?sel=20")
+    page = opened.page
+    for fragment in ("#/map?sel=20", "#/items"):
+        opened.visit(fragment)
+        page.wait_for_timeout(500)
+        with page.expect_download() as picture:
+            page.get_by_role("button", name="Save as PNG").click()
+        with Image.open(picture.value.path()) as image:
+            shown = {colour for _, colour in image.convert("RGB").getcolors(1 << 24)}
+        assert len(shown) > 20  # the dots, not the ground alone
+    opened.visit("#/bridges?self=no")
+    with page.expect_download() as rows:
+        page.get_by_role("button", name="Download this list as CSV").click()
+    head, first, *others = csv.reader(rows.value.path().read_text().splitlines())
+    assert head[:5] == ["image_concept", "image_name", "text_concept", "text_name", "pairs"]
+    assert len(first) == len(head) == 10
+    shown = page.get_by_role("status").first.inner_text()
+    assert shown.startswith(f"{len(others) + 1} of")
 
 
 def test_every_table_and_chart_has_its_download(open_page, published):

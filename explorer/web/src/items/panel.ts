@@ -242,7 +242,7 @@ function sharedList({ page, concepts }: Chosen, found: readonly Shift[]): HTMLEl
             "li",
             {},
             conceptLink(page.run, concepts, concept),
-            h("a", { class: "small", href: lightHref(concept) }, "light"),
+            h("a", { class: "small", href: lightHref(concept) }, "highlight"),
             h(
               "span",
               { class: "value", title: "share of the selected items, of the others" },

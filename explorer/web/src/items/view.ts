@@ -7,6 +7,7 @@ import { count, counted } from "../format"
 import { type Place, Region } from "../map/region"
 import { HEADING, type Page } from "../page"
 import { conceptLink } from "../parts/concept"
+import { saveMap } from "../parts/download"
 import { empty, failure, loading } from "../parts/notice"
 import { thumbnail } from "../parts/pictures"
 import { decoded, encoded } from "../parts/selection"
@@ -100,6 +101,7 @@ class Stage {
         button("Zoom in", "+", () => this.cloud?.zoom(1 / 1.6)),
         button("Zoom out", "−", () => this.cloud?.zoom(1.6)),
         button("Show all", "⤢", () => this.cloud?.move(HOME)),
+        button("Save as PNG", "⤓", () => saveMap(this.canvas, "items.png")),
       ),
       this.note,
       this.said,

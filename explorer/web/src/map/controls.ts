@@ -39,7 +39,7 @@ function toggle(name: string, as: string): HTMLElement {
 /** Controls of the number of bridges on the map, and of the score that ranks them. */
 export function bridgeControls(
   { run, route }: Page,
-  bridges: Promise<Bridges>,
+  bridges: () => Promise<Bridges>,
   ranking: (bridges: Bridges) => Ranking,
   changed: (params: Record<string, string>) => void,
 ): HTMLElement[] {
@@ -58,17 +58,22 @@ export function bridgeControls(
       h("option", { value, selected: value === scoreOf(route.params) }, label),
     ),
   )
-  const describe = () =>
-    void bridges.then(
+  const say = (text: string) => {
+    out.textContent = text
+    slider.setAttribute("aria-valuetext", text)
+  }
+  const describe = () => {
+    if (!shownOf(here().params)) return say("none")
+    void bridges().then(
       (all) => {
         const { rows, score } = ranking(all)
         const shown = Math.min(shownOf(here().params), rows.length)
         const last = shown > 0 ? Math.abs(all[score][rows[shown - 1] as number] ?? 0) : null
-        out.textContent = last === null ? "none" : `${count(shown)}, |${SCORES[score]}| ≥ ${number(last, 2)}`
-        slider.setAttribute("aria-valuetext", out.textContent)
+        say(last === null ? "none" : `${count(shown)}, |${SCORES[score]}| ≥ ${number(last, 2)}`)
       },
-      () => (out.textContent = "–"),
+      () => say("–"),
     )
+  }
   const change = (params: Record<string, string>) => {
     changed(params)
     describe()

@@ -181,6 +181,12 @@ export class Drawing {
     }, RESTS_AFTER)
   }
 
+  /** Draw now, and call `use` while the drawing can still be read: a browser clears it afterwards. */
+  drawn(use: () => void): void {
+    this.sigma.refresh()
+    use()
+  }
+
   /** The dot at a place in pixels of the container; of several, the one with the nearest centre. */
   at(x: number, y: number): number | null {
     const here = this.sigma.viewportToGraph({ x, y })

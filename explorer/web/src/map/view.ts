@@ -6,6 +6,7 @@ import { h } from "../dom"
 import { count, counted } from "../format"
 import { HEADING, type Page } from "../page"
 import { nameOf } from "../parts/concept"
+import { saveMap } from "../parts/download"
 import { empty, failure, loading } from "../parts/notice"
 import { decoded, encoded } from "../parts/selection"
 import { go, here, note } from "../route"
@@ -60,7 +61,7 @@ class Stage {
   private page!: Page
   private run: Run | null = null
   private concepts!: Concepts
-  private bridges!: Promise<Bridges>
+  private reading: Promise<Bridges> | null = null // the bridges, once something needs them
   private filters!: Filters
   private passing: Uint8Array = new Uint8Array()
   private ranked: Ranking | null = null
@@ -72,7 +73,8 @@ class Stage {
   private asked = "" // the query whose result is shown
   private answered: Shown | null = null
   private hovered: number | null = null
-  private edged: { ranked: Ranking; shown: number; passing: Uint8Array } | null = null // the state that the drawn edges show
+  /** The state that the drawn edges show; without a ranking where no bridge is drawn. */
+  private edged: { ranked: Ranking | null; shown: number; passing: Uint8Array } | null = null
   private narrowed = ""
   private timer = 0
   private frame = 0
@@ -97,6 +99,7 @@ class Stage {
           button("Zoom in", "+", () => this.drawing?.zoom(1 / 1.6)),
           button("Zoom out", "−", () => this.drawing?.zoom(1.6)),
           button("Show all", "⤢", () => this.drawing?.move({ x: 0.5, y: 0.5, ratio: 1 }, true)),
+          button("Save as PNG", "⤓", () => this.drawing?.drawn(() => saveMap(this.canvas, "concepts.png"))),
         ),
         this.note,
         this.list,
@@ -135,7 +138,7 @@ class Stage {
 
   private async load(page: Page): Promise<void> {
     this.note.replaceChildren(loading("the map"))
-    this.bridges = data.bridges(page.run)
+    this.reading = null
     try {
       this.concepts = await data.concepts(page.run)
     } catch (error) {
@@ -161,9 +164,17 @@ class Stage {
     this.fromAddress(page)
     this.control(page)
     this.showPicked()
-    this.bridges.catch((error: unknown) => {
-      this.note.replaceChildren(failure(error, () => ((this.run = null), void this.show(this.page))))
-    })
+  }
+
+  /** All bridges. They are not read before a reader asks for some: the first view would load their file for nothing. */
+  private bridges(): Promise<Bridges> {
+    if (!this.reading) {
+      this.reading = data.bridges(this.page.run)
+      this.reading.catch((error: unknown) => {
+        this.note.replaceChildren(failure(error, () => ((this.run = null), void this.show(this.page))))
+      })
+    }
+    return this.reading
   }
 
   private colours(): Colours {
@@ -295,7 +306,12 @@ class Stage {
     }
     this.filters = filters(this.concepts, page.route.params, changed)
     this.narrowed = narrowing(page.route.params)
-    const bridges = bridgeControls(page, this.bridges, (all) => this.ranking(all), changed)
+    const bridges = bridgeControls(
+      page,
+      () => this.bridges(),
+      (all) => this.ranking(all),
+      changed,
+    )
     const looked = (params: Record<string, string>) => {
       const sized = here().params.size
       note(params)
@@ -339,7 +355,14 @@ class Stage {
   }
 
   private drawEdges(): void {
-    void this.bridges.then(
+    const shown = shownOf(here().params)
+    if (!shown && this.selected === null && !this.picked.size) {
+      this.drawing?.edges([])
+      this.drawing?.selectedEdges([])
+      this.edged = { ranked: null, shown, passing: this.passing }
+      return
+    }
+    void this.bridges().then(
       (all) => {
         const ranked = this.ranking(all)
         const shown = shownOf(here().params)
@@ -354,7 +377,7 @@ class Stage {
             : ofConcept(ranked, this.selected, this.passing),
         )
       },
-      () => undefined, // load() shows the error
+      () => undefined, // bridges() shows the error
     )
   }
 
@@ -392,7 +415,7 @@ class Stage {
         this.panel,
         this.page,
         this.concepts,
-        this.bridges,
+        this.bridges(),
         (all) => this.ranking(all).rows,
         () => this.clicked(null),
       )

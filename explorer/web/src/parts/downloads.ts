@@ -1,7 +1,7 @@
 // Puts a download beside every table and every chart of a view: CSV for tables, SVG and PNG for charts.
 
 import { h } from "../dom"
-import { save, saveCsv } from "./download"
+import { downloads, save, saveCsv } from "./download"
 
 const STYLES = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "opacity",
   "font-family", "font-size", "font-weight", "text-anchor", "font-variant-numeric"] // prettier-ignore
@@ -18,12 +18,12 @@ export function watchDownloads(root: HTMLElement): void {
     for (const table of root.querySelectorAll<HTMLTableElement>("table")) {
       const region = table.closest<HTMLElement>(".scroll") ?? table
       if (isOwn(table) || region.nextElementSibling?.classList.contains("downloads")) continue
-      region.after(links([["CSV", () => saveCsv(tableOf(table), `${nameOf(table)}.csv`)]], "table"))
+      region.after(downloads([["CSV", () => saveCsv(tableOf(table), `${nameOf(table)}.csv`)]], "table"))
     }
     for (const chart of root.querySelectorAll<SVGSVGElement>("svg.plot")) {
       if (isOwn(chart) || chart.nextElementSibling?.classList.contains("downloads")) continue
       chart.after(
-        links(
+        downloads(
           [
             ["SVG", () => save(picture(chart), `${nameOf(chart)}.svg`)],
             ["PNG", () => void png(chart)],
@@ -57,20 +57,6 @@ export function watchDownloads(root: HTMLElement): void {
 
 function isOwn(element: Element): boolean {
   return element.closest("[data-download]") !== null
-}
-
-function links(kinds: readonly (readonly [string, () => void])[], what: string): HTMLElement {
-  return h(
-    "p",
-    { class: "downloads" },
-    kinds.map(([kind, act]) =>
-      h(
-        "button",
-        { class: "as-download", type: "button", "aria-label": `Download this ${what} as ${kind}`, onclick: act },
-        kind,
-      ),
-    ),
-  )
 }
 
 function nameOf(element: Element): string {

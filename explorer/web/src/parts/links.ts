@@ -2,12 +2,13 @@
 
 import type { ConceptDetail, Manifest, Run } from "../contract"
 import { detail } from "../data"
+import type { Dictionary } from "./ledger"
 
 export interface Counterpart {
   concept: number
-  /** Cosine of the match, or correlation of the partner's codes. */
+  /** Cosine of the match or of the nearest direction, or correlation of the partner's codes. */
   likeness: number
-  kind: "match" | "partner"
+  kind: "match" | "partner" | "nearest"
 }
 
 /**
@@ -26,4 +27,16 @@ export function counterpart(own: ConceptDetail, key: string): Counterpart | null
   if (match) return { concept: match.concept, likeness: match.cosine, kind: "match" }
   const [best] = (own.partners ?? []).filter((one) => one.key === key).sort((a, b) => b.correlation - a.correlation)
   return best ? { concept: best.concept, likeness: best.correlation, kind: "partner" } : null
+}
+
+/** The concept of another dictionary of the same model whose direction has the largest cosine with a concept's. */
+export function nearest(from: Dictionary, concept: number, to: Dictionary): Counterpart | null {
+  const { rows, dim } = from
+  let best: Counterpart | null = null
+  for (let other = 0; other < to.concepts; other++) {
+    let sum = 0
+    for (let at = 0; at < dim; at++) sum += (rows[concept * dim + at] as number) * (to.rows[other * dim + at] as number)
+    if (!best || sum > best.likeness) best = { concept: other, likeness: sum, kind: "nearest" }
+  }
+  return best
 }

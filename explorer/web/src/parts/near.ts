@@ -246,7 +246,7 @@ export function frozenTwins({ run }: Page): HTMLElement {
         if (!rows.length) return
         const cells = (values: Child[]) => values.map((value) => h("td", { class: "n" }, value))
         place.append(
-          h("h3", {}, "Its setting beside frozen twins"),
+          h("h3", {}, "Its setting and its frozen twins"),
           h(
             "table",
             { class: "frozen-twins" },

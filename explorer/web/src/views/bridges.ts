@@ -7,6 +7,7 @@ import { count, counted } from "../format"
 import { HEADING, type Page } from "../page"
 import { bridgeRow } from "../parts/bridge"
 import { nameOf } from "../parts/concept"
+import { downloads, saveCsv, type Table } from "../parts/download"
 import { empty, loading } from "../parts/notice"
 import { whenSeen } from "../parts/seen"
 import { here, note } from "../route"
@@ -32,6 +33,7 @@ export async function bridgesView(page: Page): Promise<void> {
   const list = h("ol", { class: "bridges" })
   const status = h("p", { class: "muted", role: "status" })
   const draw = () => fill(list, status, page, concepts, bridges, chosen(concepts, bridges, words))
+  const asCsv = () => saveCsv(tableOf(concepts, bridges, chosen(concepts, bridges, words)), "bridges.csv")
   root.replaceChildren(
     h("h1", { id: HEADING, tabindex: -1 }, "Bridges"),
     h(
@@ -43,6 +45,7 @@ export async function bridgesView(page: Page): Promise<void> {
     ),
     controls(concepts, draw),
     status,
+    downloads([["CSV", asCsv]], "list"),
     list,
   )
   draw()
@@ -88,7 +91,7 @@ function controls(concepts: Concepts, draw: () => void): HTMLElement {
     h("label", { class: "grow" }, "Search ", search),
     h("label", {}, "Sort by ", sort),
     h("label", {}, "Order ", direction),
-    h("label", { class: "check" }, cross, "leave out a concept with itself"),
+    h("label", { class: "check" }, cross, "leave out bridges of a concept with itself"),
     chip,
   )
 }
@@ -117,6 +120,22 @@ function chosen(concepts: Concepts, bridges: Bridges, words: Words): number[] {
   const sign = params.dir === "up" ? 1 : -1
   const last = sign * Infinity // missing values come last in either order
   return rows.sort((a, b) => sign * ((values[a] ?? last) - (values[b] ?? last)) || a - b)
+}
+
+/** These bridges with all their numbers and the names of their concepts, in this order. */
+function tableOf(concepts: Concepts, bridges: Bridges, rows: readonly number[]): Table {
+  const { image_concept, text_concept, ...numbers } = bridges
+  const name = (of: number[], row: number) => concepts.name[of[row] as number]
+  return {
+    columns: ["image_concept", "image_name", "text_concept", "text_name", ...Object.keys(numbers)],
+    rows: rows.map((row) => [
+      image_concept[row],
+      name(image_concept, row),
+      text_concept[row],
+      name(text_concept, row),
+      ...Object.values(numbers).map((values) => values[row]),
+    ]),
+  }
 }
 
 function fill(

@@ -6,7 +6,7 @@ import { type Child, h } from "../dom"
 import { number, percent, score } from "../format"
 import { HEADING, type Page } from "../page"
 import { conceptLink } from "../parts/concept"
-import { counterpart } from "../parts/links"
+import { counterpart, nearest } from "../parts/links"
 import { failure, loading } from "../parts/notice"
 import { pictureStrip } from "../parts/pictures"
 import { whenSeen } from "../parts/seen"
@@ -162,7 +162,8 @@ const AT_ONCE = 10 // concepts of a side-by-side list
 function sideBySide(page: Page): HTMLElement | false {
   const { manifest, run, route } = page
   const others = manifest.runs.filter(
-    (other) => other.key !== run.key && other.sae === run.sae && (other.model === run.model || other.seed === run.seed),
+    (other) =>
+      other.key !== run.key && (other.model === run.model || (other.sae === run.sae && other.seed === run.seed)),
   )
   const other =
     others.find(({ key }) => key === route.params.with) ?? others.find(({ model }) => model !== run.model) ?? others[0]
@@ -178,13 +179,15 @@ function sideBySide(page: Page): HTMLElement | false {
   const list = h("ol", { class: "side-by-side" })
   const element = section(
     "Concepts side by side",
-    h("p", { class: "controls" }, h("label", {}, `Concepts of ${run.key} beside `, choice)),
+    h("p", { class: "controls" }, h("label", {}, `Concepts of ${run.key} next to `, choice)),
     h(
       "p",
       { class: "muted small" },
-      other.model === run.model
-        ? "The match of a concept in another seed, with the cosine of the two directions."
-        : "The partner of a concept in another model, with the correlation of the two codes on the same items.",
+      isOtherSetting(run, other)
+        ? "The concept of the other SAE with the nearest direction, and the cosine of the two. Several concepts may have the same one."
+        : other.model === run.model
+          ? "The match of a concept in another seed, with the cosine of the two directions."
+          : "The partner of a concept in another model, with the correlation of the two codes on the same items.",
     ),
     list,
   )
@@ -194,9 +197,17 @@ function sideBySide(page: Page): HTMLElement | false {
   return element
 }
 
+/** Whether two SAEs of one model have different settings: concepts of such SAEs are not matched one to one. */
+function isOtherSetting(run: Run, other: Run): boolean {
+  return other.model === run.model && other.sae !== run.sae
+}
+
 async function fillSideBySide(page: Page, other: Run, list: HTMLElement): Promise<void> {
   const { manifest, run, route } = page
   const [own, theirs] = await Promise.all([data.concepts(run), data.concepts(other)])
+  const directions = isOtherSetting(run, other)
+    ? await Promise.all([data.dictionary(run), data.dictionary(other)])
+    : null
   const asked = /^\d+$/.test(route.params.concept ?? "") ? Number(route.params.concept) : null
   const order = [...own.name.keys()].sort((a, b) => (own.energy[b] ?? 0) - (own.energy[a] ?? 0))
   if (asked !== null && asked in own.name) order.unshift(...order.splice(order.indexOf(asked), 1))
@@ -204,7 +215,9 @@ async function fillSideBySide(page: Page, other: Run, list: HTMLElement): Promis
     manifest.items && pictureStrip(async () => (await data.detail(manifest, of, concept))?.images ?? [], 5)
   const row = async (concept: number) => {
     const details = await data.detail(manifest, run, concept)
-    const found = details && counterpart(details, other.key)
+    const found = directions
+      ? nearest(directions[0], concept, directions[1])
+      : details && counterpart(details, other.key)
     const floor = details?.partners?.find((one) => one.key === other.key && one.correlation === found?.likeness)?.floor
     return h(
       "li",
@@ -245,8 +258,8 @@ function runs(manifest: Manifest): HTMLElement {
     "L0",
     "dead",
     "stability",
-    "floor matched",
-    "floor random",
+    "chance (matched)",
+    "chance (random)",
     "bridges",
   ]
   const rows = manifest.runs.map((run) =>
@@ -272,9 +285,9 @@ function runs(manifest: Manifest): HTMLElement {
     ),
   )
   return section(
-    "Runs",
+    "SAEs",
     table(
-      "Runs",
+      "SAEs",
       head.map((name, at) => h("th", { scope: "col", class: at ? "n" : "" }, name)),
       [h("tbody", {}, rows)],
     ),

@@ -158,9 +158,9 @@ function heading({ manifest, run }: Page, concepts: data.Named, concept: number)
     h(
       "nav",
       { class: "concept-nav", "aria-label": "Other concepts" },
-      beside(order[at - 1], "More energetic concept", "‹"),
+      beside(order[at - 1], "Concept with more energy", "‹"),
       h("span", { class: "muted" }, `${at + 1} of ${order.length} by energy`),
-      beside(order[at + 1], "Less energetic concept", "›"),
+      beside(order[at + 1], "Concept with less energy", "›"),
       h("a", { class: "button", href: mapHref(run.key, { sel: String(concept) }) }, "On the map"),
       itemsLink({ manifest, run }, concept),
     ),
@@ -243,7 +243,9 @@ function numbers(page: Page, concepts: Concepts, concept: number): HTMLElement {
   )
 }
 
-function stability({ manifest, run }: Page, concepts: Concepts, concept: number, details: ConceptDetail): HTMLElement {
+function stability(page: Page, concepts: Concepts, concept: number, details: ConceptDetail): HTMLElement {
+  const { manifest, run } = page
+  if (details.members) return held(page, details.members)
   const section = h("section", { class: "block" }, h("h2", {}, "In other seeds"))
   const matches = details.matches.flatMap((match) => {
     const other = runOf(manifest, match.key)
@@ -262,25 +264,46 @@ function stability({ manifest, run }: Page, concepts: Concepts, concept: number,
       { class: "muted" },
       `Stability ${score(concepts.stability[concept])}: the mean cosine to its matches${floor}.`,
     ),
-    h(
-      "ul",
-      { class: "matches" },
-      matches.map((match) =>
+    matchList(matches),
+  )
+  return section
+}
+
+/** In how many seeds a concept of a consensus SAE was found, and which of their concepts it joins. */
+function held({ manifest, run }: Page, members: NonNullable<ConceptDetail["members"]>): HTMLElement {
+  const of = members.flatMap((member) => {
+    const other = runOf(manifest, member.key)
+    return other ? [{ ...member, run: other }] : []
+  })
+  const setting = of[0]?.run.sae
+  const seeds = manifest.runs.filter((other) => other.model === run.model && other.sae === setting).length
+  return h(
+    "section",
+    { class: "block" },
+    h("h2", {}, "In the seeds that it joins"),
+    h("p", { class: "muted" }, `Held by ${of.length} of the ${counted(seeds, "seed")} of ${setting ?? run.sae}.`),
+    matchList(of),
+  )
+}
+
+function matchList(matches: { concept: number; cosine: number; run: Run }[]): HTMLElement {
+  return h(
+    "ul",
+    { class: "matches" },
+    matches.map((match) =>
+      h(
+        "li",
+        {},
         h(
-          "li",
-          {},
-          h(
-            "a",
-            { href: href({ view: "concept", argument: String(match.concept), run: match.key }) },
-            `seed ${match.run.seed}, concept ${match.concept}`,
-          ),
-          h("span", { class: "value" }, score(match.cosine)),
-          bar(match.cosine),
+          "a",
+          { href: href({ view: "concept", argument: String(match.concept), run: match.run.key }) },
+          `seed ${match.run.seed}, concept ${match.concept}`,
         ),
+        h("span", { class: "value" }, score(match.cosine)),
+        bar(match.cosine),
       ),
     ),
   )
-  return section
 }
 
 function labels(details: ConceptDetail): HTMLElement | null {

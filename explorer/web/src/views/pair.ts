@@ -7,6 +7,7 @@ import { type Child, clip, h, said, styled } from "../dom"
 import { count, counted, number } from "../format"
 import { HEADING, type Page } from "../page"
 import { conceptLink, nameOf } from "../parts/concept"
+import { downloads, saveCsv } from "../parts/download"
 import type { Ledger, Row } from "../parts/ledger"
 import { empty, failure, loading } from "../parts/notice"
 import { keepPicture, ownPicture } from "../parts/own"
@@ -255,6 +256,7 @@ class PairPage {
           ? " Computed in this page from published codes; their rounding errors are added to the residuals."
           : " Computed by the server.",
       ),
+      downloads([["CSV", () => saveCsv({ columns: ["term", "value"], rows: terms }, "terms.csv")]], "sum"),
     ]
   }
 
@@ -272,6 +274,11 @@ class PairPage {
         diverging(row.contribution / most),
       )
     const rest = rows.slice(ROWS)
+    const named = (concept: number) => [concept, this.concepts.name[concept]]
+    const table = {
+      columns: ["image_concept", "image_name", "text_concept", "text_name", "contribution"],
+      rows: rows.map((row) => [...named(row.image_concept), ...named(row.text_concept), row.contribution]),
+    }
     return [
       h(
         "p",
@@ -289,6 +296,7 @@ class PairPage {
             ),
           ]
         : []),
+      downloads([["CSV", () => saveCsv(table, "contributions.csv")]], "list"),
     ]
   }
 
@@ -503,7 +511,7 @@ function tryOther(page: Page, asked: Asked): HTMLElement {
       { onsubmit: send },
       h("label", { for: "own-caption" }, "This image with your caption"),
       words,
-      h("button", { class: "button", type: "submit" }, "Split this pair"),
+      h("button", { class: "button", type: "submit" }, "Show this pair"),
     ),
     choosePicture(asked, page),
   )

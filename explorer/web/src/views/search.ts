@@ -31,7 +31,7 @@ export async function searchView(page: Page): Promise<void> {
       title,
       empty(
         "No concept and no caption has these words",
-        "Search looks for every word in the names and words of this run's concepts, and in captions. Try fewer or shorter words.",
+        "Search looks for every word in the names and words of this SAE's concepts, and in captions. Try fewer or shorter words.",
       ),
     )
     return

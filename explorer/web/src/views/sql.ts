@@ -1,21 +1,24 @@
 // Live only: runs a read-only statement on the study's catalog, shows its answer as a table or saves it as CSV, and lists
 // the catalog's views with their columns.
 
-import type { Manifest, SqlAnswer } from "../contract"
+import type { Catalog, SqlAnswer } from "../contract"
 import * as data from "../data"
 import { clip, h } from "../dom"
 import { count } from "../format"
 import { HEADING, type Page } from "../page"
 import { save } from "../parts/download"
-import { failure } from "../parts/notice"
+import { failure, loading } from "../parts/notice"
 import { note } from "../route"
 
 const SHOWN = 500
 
 /** Draw the prompt; a statement in the address fills it and is run at once. */
 export async function sqlView(page: Page): Promise<void> {
-  const { manifest, route, root, signal } = page
-  const first = manifest.examples[0]?.query ?? "FROM concepts LIMIT 10"
+  const { route, root, signal } = page
+  root.replaceChildren(loading("the catalog"))
+  const catalog = await data.catalog()
+  if (signal.aborted) return
+  const first = catalog.examples[0]?.query ?? "FROM concepts LIMIT 10"
   const query = h("textarea", { id: "sql", rows: 6, spellcheck: "false", autocapitalize: "off", autocomplete: "off" })
   query.value = route.params.q ?? first
   const ask = h("button", { class: "button primary", type: "button" }, "Ask")
@@ -72,35 +75,43 @@ export async function sqlView(page: Page): Promise<void> {
       h(
         "div",
         { class: "sql-main" },
-        examples(manifest, (text) => {
+        examples(catalog, (text) => {
           query.value = text
           void run()
         }),
         h("label", { for: "sql", class: "visually-hidden" }, "Statement"),
         query,
-        h("p", { class: "sql-buttons" }, ask, stop, csv, parquet, h("span", { class: "muted" }, "Ctrl + Enter asks")),
+        h(
+          "p",
+          { class: "sql-buttons" },
+          ask,
+          stop,
+          csv,
+          parquet,
+          h("span", { class: "muted" }, "Ctrl + Enter runs the query"),
+        ),
         answer,
       ),
-      schema(manifest),
+      schema(catalog),
     ),
   )
   if (route.params.q !== undefined) await run()
 }
 
-function examples(manifest: Manifest, use: (query: string) => void): HTMLElement | null {
-  if (!manifest.examples.length) return null
-  const buttons = manifest.examples.map(({ title, query }) =>
+function examples({ examples }: Catalog, use: (query: string) => void): HTMLElement | null {
+  if (!examples.length) return null
+  const buttons = examples.map(({ title, query }) =>
     h("button", { class: "chip", type: "button", title: clip(query, 400), onclick: () => use(query) }, title),
   )
   return h("div", { class: "chips", role: "group", "aria-label": "Examples" }, buttons)
 }
 
-function schema(manifest: Manifest): HTMLElement {
+function schema({ views, macros }: Catalog): HTMLElement {
   return h(
     "aside",
     { class: "schema", "aria-label": "Views and macros of the catalog" },
     h("h2", {}, "Views"),
-    manifest.views.map((view) =>
+    views.map((view) =>
       h(
         "details",
         {},
@@ -120,10 +131,10 @@ function schema(manifest: Manifest): HTMLElement {
         ),
       ),
     ),
-    manifest.macros.length > 0 && h("h2", {}, "Macros"),
-    manifest.macros.length > 0 &&
+    macros.length > 0 && h("h2", {}, "Macros"),
+    macros.length > 0 &&
       h("p", {}, "A macro is a function that returns a table: ", h("code", {}, "FROM name(arguments)"), "."),
-    manifest.macros.map((macro) =>
+    macros.map((macro) =>
       h(
         "details",
         { class: "macro" },
