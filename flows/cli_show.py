@@ -21,7 +21,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser], study: str) -> No
     report.set_defaults(command=report_command)
 
     explore = commands.add_parser(
-        "explore", parents=parents, help="serve the explorer of a study on this machine, read-only"
+        "explore", parents=parents, help="serve the explorer of a study on this machine; it changes no result"
     )
     explore.add_argument("study", metavar="STUDY", nargs="?", help=f"{study} (default: the store's only study)")
     explore.add_argument("--port", type=int, metavar="N", help="default: 8765, or a free port when that is in use")

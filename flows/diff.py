@@ -37,7 +37,7 @@ def diff(store: Path, a: Run, b: Run) -> list[str]:
     lines += _section("pairs", _pairs(a, b))
     lines += _section("versions", differences(a.versions, b.versions))
     lines += _section("datasets", _datasets(a, b))
-    return lines + _section("figures", _figures(store, a, b))
+    return lines + _section("results", _figures(store, a, b))
 
 
 def _section(title: str, lines: list[str]) -> list[str]:

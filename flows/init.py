@@ -161,7 +161,7 @@ spec = {_toml(str(located))}
 name = "main"
 architecture = "batchtopk"
 # The power of two nearest to one concept per 5 of the {own.images:,} training images, at least 16, and at most 8 per
-# dimension (the model has {chosen.dim}) or 4,096. On few images a wider dictionary learns them by heart: R2 rises on
+# dimension (the model has {chosen.dim}) or 4,096. On few images a wider dictionary overfits: R2 rises on
 # the training rows and falls on those held out.
 width = {own.width}
 k = {own.k}                    # concepts per row, on average; more of them raise R2 and make each less specific

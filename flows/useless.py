@@ -66,7 +66,7 @@ def _remedy(row: dict[str, Any]) -> str:
         )
     if row["trained"] >= FITS:
         return (
-            f"On the training rows R2 is {row['trained']:.2f}, so it learned them by heart: set width to "
+            f"On the training rows R2 is {row['trained']:.2f}, so it overfits: set width to "
             f"{max(2, row['width'] // 2)} (now {row['width']}), or take more pairs"
         )
     return (

@@ -175,7 +175,7 @@ def _told(modality: str, shards: pl.DataFrame) -> str:
     left = with_norms["rows"].to_numpy() - with_norms["failed"].to_numpy()
     low, high = with_norms["norm_min"].to_numpy().min(), with_norms["norm_max"].to_numpy().max()
     equal = float(with_norms["equal_share"].to_numpy() @ left / left.sum())
-    return f"{words} (norms {low:.3g} to {high:.3g}, {equal:.1%} have an equal)"
+    return f"{words} (norms {low:.3g} to {high:.3g}, {equal:.1%} duplicates)"
 
 
 def pooled(table: pl.DataFrame) -> Alignment | None:

@@ -72,11 +72,11 @@ class Tally(NamedTuple):
         """Return one line: how many images were acquired, and the causes of all failures, the most frequent first."""
         acquired = self.images - self.causes.total()
         share = f" ({acquired / self.images:.1%})" if self.images else ""
-        line = f"{acquired:,} of {self.images:,} images came through{share}"
+        line = f"{acquired:,} of {self.images:,} images acquired{share}"
         if self.causes:
             line += "; " + ", ".join(f"{count:,} {cause}" for cause, count in self.causes.most_common())
         if kept := self.duplicates - self.causes[DUPLICATE]:
-            line += f"; {kept:,} have the bytes of another"
+            line += f"; {kept:,} {'is a copy' if kept == 1 else 'are copies'} of another image"
         return line
 
     def check(self, min_success: float) -> None:
@@ -159,7 +159,7 @@ def moved(store: Path, source: str, shard: int, keys: Sequence[str]) -> dict[str
     causes: dict[str, tuple[str, str]] = {}
     for key in keys:
         left = attempts[key].left.get(str(shard)) if key in attempts else None
-        causes[key] = (left[0], left[1]) if left else ("came through in a later shard", "")
+        causes[key] = (left[0], left[1]) if left else ("acquired in a later shard", "")
     return causes
 
 

@@ -67,7 +67,7 @@ def test_vectors_in_another_order_are_those_of_the_same_pairs_and_growth_makes_n
     assert len({*made["own"], *made["mixed"]}) == 4
     told = {record.getMessage().partition(":")[0]: record for record in caplog.records}
     assert [told[name].levelname for name in made] == ["INFO", "INFO", "WARNING"]
-    assert "4,400 text rows (norms 1 to 1, 0.0% have an equal)" in told["own"].getMessage()
+    assert "4,400 text rows (norms 1 to 1, 0.0% duplicates)" in told["own"].getMessage()
     assert "do images and captions belong together?" in told["mixed"].getMessage()
     with open_catalog(store, run=run) as con:
         rows = con.execute(

@@ -179,7 +179,7 @@ def test_every_failure_is_counted_by_its_cause(web: Web, acquired: Acquired) -> 
     }
     ledger = write_ledger(acquired.store, scanned.dropped, failures)
     assert ledger.rows == 13
-    assert counted.told().startswith("12 of 25 images came through (48.0%); 1 ")
+    assert counted.told().startswith("12 of 25 images acquired (48.0%); 1 ")
     # The store keeps the rows and captions of failed items, but not their partial downloads.
     assert acquired.images(shards).height == 25
     assert read_captions(acquired.store, shards[0]).height == 25
@@ -366,7 +366,7 @@ def test_duplicates_are_counted_kept_or_dropped_and_lie_on_one_side(web: Web, ac
     _, kept = acquired.run(duplicates="keep")
     counted = tally(acquired.store, kept)
     assert (counted.images, counted.duplicates, counted.causes, counted.torn) == (9, 3, Counter(), 0)
-    assert "3 have the bytes of another" in counted.told()
+    assert "3 are copies of another image" in counted.told()
     same = acquired.images(kept).filter(pl.col("sha256") == hashlib.sha256(picture((1, 1, 1))).hexdigest())
     assert (same.height, same["split_u"].n_unique()) == (4, 1)
 
