@@ -128,9 +128,9 @@ class Feed:
     def close(self) -> None:
         """Free the slots and end the decoding processes. The feed can still be used: both are made again."""
         self._slots, self._free = [], queue.SimpleQueue()
-        if self._processes is not None:
-            self._processes.close()
-            self._processes = None
+        ended, self._processes = self._processes, None
+        if ended is not None:
+            ended.close()
 
     # Slots
 
