@@ -9,7 +9,10 @@ from tasks.memory import of_embedding, of_training
 
 
 def gpu_lines(study: Study, sizes: Sizes) -> list[str]:
-    """The memory of a batch of images, and of the SAEs of the setting that takes most, to print. None for a CPU."""
+    """The memory of a batch of images, and of the SAEs of the setting that takes most, to print. None for a CPU.
+
+    Nothing is said about embedding with a model whose name does not say its size.
+    """
     if study.runtime.device == "cpu":
         return []
     return [line for model in study.models if (line := _line(study, sizes, model.name))]
@@ -20,7 +23,8 @@ def _line(study: Study, sizes: Sizes, name: str) -> str:
     parts = []
     if not model.parsed_spec.is_vectors:
         total, images = of_embedding(model.spec, model.dtype, study.runtime.embed_batch_size)
-        parts.append(f"embedding {images} images at a time {_gigabytes(total)}")
+        if total is not None:
+            parts.append(f"embedding {images} images at a time {_gigabytes(total)}")
     found = []
     for setting in study.settings():
         if isinstance(setting, SAESetting):

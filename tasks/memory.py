@@ -34,10 +34,14 @@ def of_training(setting: dict[str, Any], rows: int, dim: int, seeds: int) -> Est
     return Estimate(memory(settings, rows, dim).total, memory(settings, rows, dim, together=seeds).total)
 
 
-def of_embedding(spec: str, dtype: str, images: int | str) -> tuple[int, int]:
-    """(bytes that embedding with a model takes of a GPU, images in a batch). images: "auto" means those of a GPU."""
+def of_embedding(spec: str, dtype: str, images: int | str) -> tuple[int | None, int]:
+    """(bytes that embedding with a model takes of a GPU, images in a batch). images: "auto" means those of a GPU.
+
+    None stands for a model whose name does not say its size.
+    """
     batch = GPU_BATCH if images == "auto" else int(images)
-    return embedding_memory(spec, dtype, batch).total, batch
+    found = embedding_memory(spec, dtype, batch)
+    return None if found is None else found.total, batch
 
 
 class Room(NamedTuple):
