@@ -8,6 +8,7 @@ whose name does not say its size there is no estimate.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,3 +124,12 @@ def memory(spec: str, dtype: str, images: int) -> Memory | None:
     size = BYTES[dtype]
     pixels = 3 * found.edge**2 * (2 + 2 * LOADED + size)  # as bytes, twice; in float32, with a copy; and in the dtype
     return Memory(LOADED * found.parameters, images * (pixels + size * found.tokens * found.values))
+
+
+def together(models: Sequence[Memory], at_once: int | None = None) -> Memory:
+    """The memory of a pass with several models: all weights, and the largest batch, since one model runs at a time.
+
+    at_once: the largest number of models in a pass. Those with the most weights are taken.
+    """
+    weights = sorted((model.weights for model in models), reverse=True)
+    return Memory(sum(weights[:at_once]), max(model.batch for model in models))

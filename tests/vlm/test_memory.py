@@ -15,7 +15,7 @@ from fake_cuda import fake_cuda
 
 import vlm.pixels
 from bench.gpu_models import SIZES, Size, built, model_of
-from vlm.memory import BESIDES, memory, tower
+from vlm.memory import BESIDES, Memory, memory, together, tower
 
 IMAGES = 32
 #: The spec of each size of the bench. SigLIP2's text tower, with its larger vocabulary, is that of so400m there.
@@ -137,6 +137,12 @@ def test_the_estimate_worked_by_hand() -> None:
     assert found.batch == 256 * (3 * 224 * 224 * (2 + 12) + 4 * 3 * 50 * (768 + 3072))
     assert found.total == found.weights + found.batch + BESIDES
     assert memory("siglip", "bfloat16", 8) == memory("hf:google/siglip-base-patch16-224", "bfloat16", 8)
+
+
+def test_a_pass_takes_all_weights_and_one_batch() -> None:
+    models = [Memory(400, 70), Memory(900, 20), Memory(600, 50)]
+    assert together(models) == Memory(1900, 70, BESIDES)
+    assert together(models, at_once=2) == Memory(1500, 70, BESIDES)
 
 
 @pytest.mark.parametrize("size", [*SIZES, GIANT], ids=[size.name for size in (*SIZES, GIANT)])
