@@ -1,6 +1,6 @@
 """Rate of embedding, relative to its parts alone and to loops that users write; all ratios are of one run.
 
-    python bench/embed.py [--device cpu] [--only busy,vit,siglip,demo,captions,memory,growth,acquire]
+    python bench/embed.py [--device cpu] [--only busy,vit,siglip,demo,captions,memory,growth,thin,acquire]
 
 Full-size models with random weights; JPEGs of 640 x 480 drawn here. Programs that are compared run in turn, twice, and
 the better time of each counts. Writes bench/results/embed.json; with --only the rows of other parts are kept. Ends with
@@ -38,7 +38,7 @@ from vlm.encoder import Encoder
 from vlm.feed import Feed
 from vlm.pictures import decode
 
-PARTS = ("busy", "vit", "siglip", "demo", "captions", "memory", "growth", "acquire")
+PARTS = ("busy", "vit", "siglip", "demo", "captions", "memory", "growth", "thin", "acquire")
 
 
 def fast_bfloat16(device: str) -> bool:
@@ -323,6 +323,10 @@ def measured(part: str, device: str, runs: int) -> list[Bar]:
         return memory(device)
     if part == "growth":
         return growth(full_size("ViT-B-32", device), 600, device)
+    if part == "thin":
+        from thin import rows as thin_rows
+
+        return thin_rows()
     from acquire import rows as acquire_rows
 
     return list(acquire_rows())

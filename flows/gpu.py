@@ -5,14 +5,18 @@ from __future__ import annotations
 from flows.config import SAESetting, Study
 from flows.sizes import Sizes
 from storage.runs import Key
-from tasks.memory import of_embedding, of_training
+from tasks.memory import of_embedding, of_pass, of_training
 
 
 def gpu_lines(study: Study, sizes: Sizes) -> list[str]:
-    """The memory of a batch of images, and of the SAEs of the setting that takes most, to print. None for a CPU."""
+    """What a batch of images takes, the SAEs of the setting that takes most, and all models of a pass, to print.
+
+    None for a CPU. Nothing is said about a model whose name does not say its size, but that it is left out of the pass.
+    """
     if study.runtime.device == "cpu":
         return []
-    return [line for model in study.models if (line := _line(study, sizes, model.name))]
+    lines = [_line(study, sizes, model.name) for model in study.models]
+    return [line for line in (*lines, _pass_line(study)) if line]
 
 
 def _line(study: Study, sizes: Sizes, name: str) -> str:
@@ -20,7 +24,8 @@ def _line(study: Study, sizes: Sizes, name: str) -> str:
     parts = []
     if not model.parsed_spec.is_vectors:
         total, images = of_embedding(model.spec, model.dtype, study.runtime.embed_batch_size)
-        parts.append(f"embedding {images} images at a time {_gigabytes(total)}")
+        if total is not None:
+            parts.append(f"embedding {images} images at a time {_gigabytes(total)}")
     found = []
     for setting in study.settings():
         if isinstance(setting, SAESetting):
@@ -34,6 +39,17 @@ def _line(study: Study, sizes: Sizes, name: str) -> str:
         if len(setting.seeds) > 1:
             parts.append(f"its {len(setting.seeds)} seeds together {_gigabytes(together)}")
     return f"memory of a GPU for {name}, estimated: {', '.join(parts)}" if parts else ""
+
+
+def _pass_line(study: Study) -> str:
+    """What the models of a pass over a shard take together. Empty where a pass has one model."""
+    runtime = study.runtime
+    models = {model.name: (model.spec, model.dtype) for model in study.models if not model.parsed_spec.is_vectors}
+    found = of_pass(models, runtime.embed_batch_size, runtime.models_at_once)
+    if found is None:
+        return ""
+    besides = f", besides {', '.join(found.unknown)}, of unknown size" if found.unknown else ""
+    return f"memory of a GPU for a pass with {found.models} models, estimated: {_gigabytes(found.total)}{besides}"
 
 
 def _gigabytes(count: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from tasks.devices import device_of
 from tasks.embed import forget_models
 from vlm.feed import GPU_BATCH
 from vlm.memory import memory as embedding_memory
+from vlm.memory import together as embedded_together
 
 log = logging.getLogger("bridgescope")
 
@@ -34,10 +35,39 @@ def of_training(setting: dict[str, Any], rows: int, dim: int, seeds: int) -> Est
     return Estimate(memory(settings, rows, dim).total, memory(settings, rows, dim, together=seeds).total)
 
 
-def of_embedding(spec: str, dtype: str, images: int | str) -> tuple[int, int]:
-    """(bytes that embedding with a model takes of a GPU, images in a batch). images: "auto" means those of a GPU."""
-    batch = GPU_BATCH if images == "auto" else int(images)
-    return embedding_memory(spec, dtype, batch).total, batch
+def of_embedding(spec: str, dtype: str, images: int | str) -> tuple[int | None, int]:
+    """(bytes that embedding with a model takes of a GPU, images in a batch). images: "auto" means those of a GPU.
+
+    None stands for a model whose name does not say its size.
+    """
+    batch = _batch(images)
+    found = embedding_memory(spec, dtype, batch)
+    return None if found is None else found.total, batch
+
+
+class Pass(NamedTuple):
+    """What a pass over a shard takes of a GPU's memory, where all models of the pass are loaded."""
+
+    total: int  #: bytes
+    models: int  #: number of models
+    unknown: list[str]  #: names of the models that are not counted, since their own names do not say their sizes
+
+
+def of_pass(models: Mapping[str, tuple[str, str]], images: int | str, at_once: int | None) -> Pass | None:
+    """What a pass with some models takes. models: {name: (spec, dtype)}; at_once: models in a pass at most.
+
+    None if the pass has only one model, or no model of a known size.
+    """
+    found = {name: embedding_memory(*each, _batch(images)) for name, each in models.items()}
+    known = [memory for memory in found.values() if memory is not None]
+    count = min(len(models), at_once or len(models))
+    if count < 2 or not known:
+        return None
+    return Pass(embedded_together(known, count).total, count, [name for name, each in found.items() if each is None])
+
+
+def _batch(images: int | str) -> int:
+    return GPU_BATCH if images == "auto" else int(images)
 
 
 class Room(NamedTuple):

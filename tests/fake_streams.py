@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -65,6 +65,18 @@ class StreamCuda(FakeCuda):
     def current(self) -> Stream:
         found: Stream = getattr(self._own, "stream", self.default)
         return found
+
+    @property
+    def place(self) -> str:
+        """The current device of this thread: GPU 0 until it sets another."""
+        found: str = getattr(self._own, "place", "cuda:0")
+        return found
+
+    @contextmanager
+    def on(self, place: str) -> Iterator[None]:
+        before, self._own.place = self.place, place
+        yield
+        self._own.place = before
 
     @contextmanager
     def using(self, stream: Stream) -> Iterator[None]:
@@ -133,6 +145,6 @@ def fake_streams() -> Iterator[tuple[StreamCuda, Callable[[Callable[[], Any]], A
         patch.setattr(torch.cuda, "Event", lambda enable_timing=False: Event(device))
         patch.setattr(torch.cuda, "current_stream", lambda device_name=None: device.current())
         patch.setattr(torch.cuda, "stream", device.using)
-        patch.setattr(torch.cuda, "device", lambda name: nullcontext())
+        patch.setattr(torch.cuda, "device", device.on)
         with fake, device:
             yield device, elsewhere

@@ -8,6 +8,7 @@ both share.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+ENDING = 10.0  # seconds in which a decoding process may finish its pictures at the end, before it is killed
 #: Why a picture has no pixels: {view: (cause, detail)}, with the view None when the picture itself cannot be decoded.
 Causes = dict[int | None, tuple[str, str]]
 
@@ -175,7 +177,8 @@ class Processes:
             found = pipe.recv()
         except (EOFError, OSError) as error:
             raise RuntimeError("a decoding process died: memory may have run out, or it was killed") from error
-        self.idle.append(pipe)
+        finally:  # the pipe of a dead process too, so that the next call finds one and says the same
+            self.idle.append(pipe)
         if isinstance(found, BaseException):
             raise found
         decoded: Decoded = found
@@ -185,13 +188,25 @@ class Processes:
 def _end(
     started: list[tuple[subprocess.Popen[bytes], Connection]], file: int, undo: list[Callable[[], object]]
 ) -> None:
-    for call in undo:
-        call()
-    for _, pipe in started:
-        pipe.close()
-    for process, _ in started:
-        process.wait(10)
-    os.close(file)
+    """Take every step, also after one that failed, and then raise the error of that step."""
+    with contextlib.ExitStack() as steps:  # which takes the last step first
+        steps.callback(os.close, file)
+        until = time.monotonic() + ENDING
+        for process, _ in started:
+            steps.callback(_wait, process, until)
+        for _, pipe in started:
+            steps.callback(pipe.close)
+        for call in reversed(undo):
+            steps.callback(call)
+
+
+def _wait(process: subprocess.Popen[bytes], until: float) -> None:
+    """Wait for the end of a process whose pipe is closed. One that still runs at a time of the clock is killed."""
+    try:
+        process.wait(max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 # The new session keeps Ctrl-C from the process, which its parent ends.

@@ -128,9 +128,9 @@ class Feed:
     def close(self) -> None:
         """Free the slots and end the decoding processes. The feed can still be used: both are made again."""
         self._slots, self._free = [], queue.SimpleQueue()
-        if self._processes is not None:
-            self._processes.close()
-            self._processes = None
+        ended, self._processes = self._processes, None
+        if ended is not None:
+            ended.close()
 
     # Slots
 
@@ -160,8 +160,9 @@ class Feed:
             self._slots = self._processes.slots
             if self.on_cuda:
                 memory = self._processes.memory
-                _check(torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.numel(), 0))
-                self._processes.undo.append(functools.partial(_unlock, memory.data_ptr()))
+                with torch.cuda.device(self.device):  # this thread's own is GPU 0, which may be another feed's
+                    _check(torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.numel(), 0))
+                self._processes.undo.append(functools.partial(_unlock, memory.data_ptr(), self.device))
         else:
             size = bytes_of(layout, rows) * count
             self._slots = slots_in(torch.zeros(size, dtype=torch.uint8, pin_memory=self.on_cuda), layout, rows, count)
@@ -262,10 +263,11 @@ def _check(result: Any) -> None:
     torch.cuda.check_error(result)
 
 
-def _unlock(address: int) -> None:
+def _unlock(address: int, device: str) -> None:
     import torch
 
-    _check(torch.cuda.cudart().cudaHostUnregister(address))
+    with torch.cuda.device(device):
+        _check(torch.cuda.cudart().cudaHostUnregister(address))
 
 
 def _views(encoders: Sequence[Encoder]) -> tuple[list[Pixels], list[int]]:

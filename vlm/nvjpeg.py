@@ -24,7 +24,8 @@ DECODES = ("pillow", "nvjpeg")  # what decodes JPEGs
 #: From the bytes of JPEGs, uint8 [N] each, on the CPU, to their pixels, uint8 [3, H, W] each, on the CPU. Raises
 #: RuntimeError if one of them cannot be decoded.
 Jpegs = Callable[[list["torch.Tensor"]], list["torch.Tensor"]]
-AT_ONCE = 1 << 26  # pixels that are decoded at a time: 200 MB on the GPU
+#: Pixels that lie on the GPU at once, of all threads: 200 MB. A picture of more pixels lies there alone.
+AT_ONCE = 1 << 26
 
 
 def jpegs_on(device: str) -> Jpegs:
@@ -42,18 +43,24 @@ def jpegs_on(device: str) -> Jpegs:
 
 
 def _decoder_on(device: str) -> Jpegs:
-    """torchvision's decoder on a device. Each thread copies on a stream of its own, not behind the forward passes."""
-    own = threading.local()
+    """torchvision's decoder on a device, for one thread at a time, so that no more than `AT_ONCE` pixels lie there.
+
+    It has a stream of its own, so that copies do not wait behind the forward passes. All threads share this stream,
+    since torch keeps the memory that was freed on a stream for that stream.
+    """
+    alone = threading.Lock()
+    streams: list[torch.cuda.Stream] = []  # empty until the first call
 
     def decoded(data: list[torch.Tensor]) -> list[torch.Tensor]:
         import torch
         from torchvision.io import ImageReadMode, decode_jpeg
 
-        if not hasattr(own, "stream"):
-            own.stream = torch.cuda.Stream(device)
-        with torch.cuda.device(device), torch.cuda.stream(own.stream), warnings.catch_warnings():
+        with alone, torch.cuda.device(device), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision names TorchCodec as its successor
-            return [pixels.cpu() for pixels in decode_jpeg(data, ImageReadMode.RGB, device)]
+            if not streams:
+                streams.append(torch.cuda.Stream(device))
+            with torch.cuda.stream(streams[0]):
+                return [pixels.cpu() for pixels in decode_jpeg(data, ImageReadMode.RGB, device)]
 
     return decoded
 

@@ -217,3 +217,19 @@ def test_a_plan_says_what_a_gpu_needs(ran: Ran, tmp_path: Path) -> None:
     embedding = (435e6 * 4 + 256 * (150528 * 12 + 15 * 256 * 1024 * 2) + 2**30) / 1e9
     assert line.startswith(f"memory of a GPU for m, estimated: embedding 256 images at a time {embedding:.1f} GB, an")
     assert line.endswith(" GB")
+
+
+def test_a_plan_says_what_all_models_of_a_pass_take_together(tmp_path: Path) -> None:
+    """And nothing about a model whose name does not say its size, but that it is left out."""
+    specs = {"a": "aimv2", "b": "hf:openai/clip-vit-base-patch32", "c": "open_clip:RN50/openai"}
+    models = "".join(f'[[models]]\nname = "{name}"\nspec = "{spec}"\n' for name, spec in specs.items())
+    sae = '[[saes]]\nname = "main"\nwidth = 64\nk = 4\n'
+    (tmp_path / "c.toml").write_text(f'name = "c"\n[pairs]\nsource = "coco"\n{models}{sae}')
+    *lines, last = plan(load_study(tmp_path / "c.toml"), tmp_path).gpu
+    assert ["embedding" in line for line in lines] == [True, True, False]
+    # 435 and 151 million weights of 4 bytes, and the larger batch, that of aimv2: 256 x (150,528 pixels of 14 bytes and
+    # 15 x 256 x 1,024 numbers of 4 bytes)
+    both = ((435e6 + 151e6) * 4 + 256 * (150528 * 14 + 15 * 256 * 1024 * 4) + 2**30) / 1e9
+    assert last == f"memory of a GPU for a pass with 3 models, estimated: {both:.1f} GB, besides c, of unknown size"
+    alone = plan(load_study(tmp_path / "c.toml", ["runtime.models_at_once=1"]), tmp_path).gpu
+    assert list(alone) == lines

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from fake_streams import StreamCuda, fake_streams
-from feed_support import BROKEN, embedded, png
+from feed_support import BROKEN, Greys, embedded, png
 
 import vlm.pixels
 from bench.gpu_models import Size, built
@@ -139,3 +139,31 @@ def test_two_batches_are_under_way(played: tuple[StreamCuda, Elsewhere]) -> None
     assert feed.workers == 2
     assert 1 <= len(streams) <= 2
     assert device.default not in streams
+
+
+def test_the_slots_of_processes_are_page_locked_by_their_own_device(
+    played: tuple[StreamCuda, Elsewhere], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that sets no device makes a context on GPU 0, which another process uses."""
+    device, _ = played
+    calls: list[tuple[str, str, int]] = []
+
+    class Runtime:
+        def cudaHostRegister(self, address: int, size: int, flags: int) -> int:  # noqa: N802
+            calls.append(("lock", device.place, address))
+            return 0
+
+        def cudaHostUnregister(self, address: int) -> int:  # noqa: N802
+            calls.append(("unlock", device.place, address))
+            return 0
+
+    monkeypatch.setattr(torch.cuda, "cudart", Runtime)
+    monkeypatch.setattr(torch.cuda, "check_error", lambda result: None)
+    encoder = Greys(4)
+    encoder.device = "cuda:1"
+    feed = ready(Feed([encoder], 8, "processes", cores=1))
+    assert feed._processes is not None
+    address = feed._processes.memory.data_ptr()
+    feed.close()
+    assert calls == [("lock", "cuda:1", address), ("unlock", "cuda:1", address)]
+    assert device.place == "cuda:0"

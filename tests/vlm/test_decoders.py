@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 import torch
 from feed_support import BROKEN, ROWS, Greys, embedded, expected, png
 
+from vlm import decoders
 from vlm.batches import Images, Target
-from vlm.decoders import Field, Work, bytes_of, fill, layout_of, slots_in
+from vlm.decoders import Field, Processes, Work, bytes_of, fill, layout_of, slots_in
 from vlm.feed import Feed
 from vlm.pixels import Pixels, _by_steps, _finish_rows
 from vlm.thin import unchanged
@@ -65,6 +67,48 @@ def test_processes_give_the_rows_that_threads_give_and_a_dead_one_is_an_error(fe
         process.wait()
     with pytest.raises(RuntimeError, match="a decoding process died"), feed:
         embedded(feed, images)
+    assert feed._processes is None  # the next pass starts others
+
+
+def running(feed: Feed) -> Processes:
+    """The processes of a feed, after they have made a slot."""
+    number = feed.take(threading.Event())
+    assert number is not None
+    assert feed._processes is not None
+    assert feed._processes.fill(Work(number, [0], [png(9)], 100)).failures == {}
+    return feed._processes
+
+
+def test_every_call_after_the_death_of_a_process_says_that_it_died(feed: Feed) -> None:
+    processes = running(feed)
+    for process, _ in processes._started:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    for _ in range(2 * len(processes._started)):
+        with pytest.raises(RuntimeError, match="a decoding process died"):
+            processes.fill(Work(0, [0], [png(9)], 100))
+
+
+def test_the_end_takes_every_step_although_one_fails_and_one_process_hangs(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders, "ENDING", 0.5)
+    processes, undone = running(feed), []
+
+    def fails() -> None:
+        raise OSError("the pages are not locked")
+
+    processes.undo += [fails, lambda: undone.append(True)]
+    started = [process for process, _ in processes._started]
+    os.kill(started[0].pid, signal.SIGSTOP)
+    with pytest.raises(OSError, match="the pages are not locked"):
+        feed.close()
+    assert undone == [True]
+    assert started[0].returncode == -signal.SIGKILL
+    assert started[1].returncode is not None
+    assert all(pipe.closed for _, pipe in processes._started)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(processes._file)
     assert feed._processes is None  # the next pass starts others
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -163,3 +166,43 @@ def test_the_played_decoder_passes_the_look(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(nvjpeg, "_decoder_on", lambda device: played)
     assert nvjpeg.jpegs_on("cuda") is played
     assert len(played.calls) == 1
+
+
+def test_all_threads_together_hold_no_more_pixels_on_the_gpu_than_one_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four threads decode a batch each. Pixels lie on the played GPU from their decoding to the end of their copy."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    all_at_once, counting = threading.Barrier(4), threading.Lock()
+    held, streams = [0], []
+
+    class OnGpu:
+        def __init__(self, pixels: torch.Tensor) -> None:
+            self.pixels = pixels
+            with counting:
+                held.append(held[-1] + pixels[0].numel())
+
+        def cpu(self) -> torch.Tensor:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                all_at_once.wait(0.5)  # all threads meet here, unless something keeps them apart
+            with counting:
+                held.append(held[-1] - self.pixels[0].numel())
+            return self.pixels
+
+    def decoded(data: list[torch.Tensor], mode: ImageReadMode, device: str) -> list[OnGpu]:
+        return [OnGpu(pixels) for pixels in decode_jpeg(data, mode, "cpu")]
+
+    def stream(device: str) -> str:
+        streams.append(device)
+        return device
+
+    monkeypatch.setattr(torch.cuda, "Stream", stream)
+    monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    monkeypatch.setattr("torchvision.io.decode_jpeg", decoded)
+    jpegs = nvjpeg._decoder_on("cuda:1")
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(lambda: list(nvjpeg.by_nvjpeg(JPEGS[:2], MAX_PIXELS, jpegs, decode))) for _ in range(4)]
+        found = [run.result() for run in runs]
+    assert all(isinstance(picture, Image.Image) for pictures in found for picture in pictures)
+    assert (held[-1], max(held)) == (0, 2 * 80 * 48)
+    assert streams == ["cuda:1"]
