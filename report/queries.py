@@ -343,6 +343,8 @@ def bridge_precision(runs: list[tuple[str, str]], twins: list[tuple[str, str]]) 
 
     twins: the frozen twins of these SAEs; the highest share of a twin stands beside that of its SAE.
     """
+    if not runs:
+        return union([], "")
     select = f"""\
     SELECT
         {{m}} AS model, {{s}} AS sae, name, "by", avg(bridges)::BIGINT AS bridges, avg("precision") AS "precision",
