@@ -1,6 +1,9 @@
 """The rooms (top-level packages) have no import circles. Each is type-checked, packaged and in the Docker image."""
 
 import re
+import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -42,3 +45,14 @@ def test_every_file_that_code_reads_is_packaged() -> None:
     }
     assert {"template.html.j2", "functions.txt"} <= {path.name for path in data}
     assert [path for path in sorted(data) if not any(path.match(pattern) for pattern in patterns)] == []
+
+
+def test_make_test_explorer_runs_the_tests_in_a_browser() -> None:
+    """pytest leaves out a folder that lies in another one that it is given, if the configuration leaves it out."""
+    told = subprocess.run(["make", "-n", "test-explorer"], cwd=HOUSE, capture_output=True, text=True, check=True).stdout
+    (command,) = [line for line in told.splitlines() if " -m pytest " in line]
+    given = shlex.split(command.partition(" -m pytest ")[2])
+    listed = [sys.executable, "-m", "pytest", *given, "--collect-only", "-q"]
+    found = subprocess.run(listed, cwd=HOUSE, capture_output=True, text=True, check=True).stdout
+    for file in [*HOUSE.glob("tests/explorer/test_*.py"), *HOUSE.glob("tests/explorer/browser/test_*.py")]:
+        assert file.relative_to(HOUSE).as_posix() in found
