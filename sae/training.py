@@ -194,6 +194,11 @@ class Training:
         if keep and self.checkpoint is not None and step < plan.all:
             _keep(self.checkpoint, trainer, self.record, self.identity)
 
+    def keep(self) -> None:
+        """Write a checkpoint after the last step, for which no step is taken again, unless it was read from there."""
+        if self.checkpoint is not None and self.begun < self.trainer.t:
+            _keep(self.checkpoint, self.trainer, self.record, self.identity)
+
     def is_due(self, step: int) -> bool:
         """Return whether a checkpoint is to be written after this step."""
         return self.checkpoint is not None and self.checkpoint.is_due(step)

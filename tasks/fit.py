@@ -65,6 +65,7 @@ def fit_each(job: FitEach, watch: Watch) -> list[int | str]:
     """Train an SAE for each seed, and save it and its training curve to its folder, as `fit` does for one.
 
     Returns for each seed the number of training rows, or the message of the error of a training that diverged.
+    The folders keep their checkpoints, which whoever completes the datasets removes.
     """
     with freed_afterwards(job.of.device):
         return _fit_each(job, watch)

@@ -119,7 +119,9 @@ def _at_once(jobs: list[dict[str, Any]], runtime: Runtime) -> int:
 def _made(
     jobs: list[dict[str, Any]], outs: dict[int, Path], at_once: int, runtime: Runtime
 ) -> dict[int, Part | Exception]:
-    """Train the seeds whose datasets are missing in one process."""
+    """Train the seeds whose datasets are missing in one process. Their checkpoints are kept until they are complete."""
+    from sae import Checkpoint
+
     numbers = list(outs)
     first, seeds = jobs[numbers[0]], [int(jobs[number]["seed"]) for number in numbers]
     of = Fit(
@@ -134,5 +136,5 @@ def _made(
             continue
         curve = pl.read_parquet(outs[number] / "training.parquet")
         _warn_if_short(curve.to_dicts(), first["setting"], seed)
-        made[number] = Part(rows, 1.0)
+        made[number] = Part(rows, 1.0, Checkpoint(outs[number]).remove)
     return made

@@ -130,12 +130,15 @@ def test_a_stack_is_interrupted_and_resumed(tmp_path):
     outcomes = train_each(*DATA, settings, SEEDS, "cpu", lambda step, *_: steps.append(step), checkpoints(2))
     trained = {}
     for seed, outcome in outcomes:
-        assert (tmp_path / str(seed) / FILE).exists()  # until the SAE is saved
+        assert (tmp_path / str(seed) / FILE).exists()  # until the caller removes it
         trained[seed] = outcome
-    assert not list(tmp_path.glob(f"*/{FILE}"))
     assert steps == [*range(1, 13), *range(5, 13)]
     for seed in SEEDS:
         check_equal(trained[seed].sae, sae.train(*DATA, settings, seed).sae)
+    for seed, outcome in train_each(*DATA, settings, SEEDS, "cpu", lambda *_: pytest.fail("a step"), checkpoints(2)):
+        assert outcome.sae.difference(trained[seed].sae) is None
+        assert outcome.curve == trained[seed].curve
+        assert (tmp_path / str(seed) / FILE).exists()
 
 
 @pytest.mark.usefixtures("_stacks")

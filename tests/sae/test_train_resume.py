@@ -160,6 +160,12 @@ def test_a_checkpoint_of_a_version_that_kept_less_is_refused(data, tmp_path, los
     assert caught.value.exit_code == 2
 
 
+def test_a_file_that_a_kill_left_while_it_was_written_goes_too(data, tmp_path):
+    (tmp_path / f"{FILE}.partial").write_bytes(b"half a checkpoint")
+    sae.train(*data, SETTINGS["sparse"].model_copy(update={"epochs": 1}), 0, checkpoint=Checkpoint(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_checkpoint_with_settings_that_were_not_set_goes_on(data, tmp_path):
     """Checkpoints of version 0.1 also contain the settings that are None. Newer checkpoints leave them out."""
     settings = SETTINGS["sparse"]
