@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from itertools import count
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sae import SAE
 from sae.stack import Stack
@@ -27,7 +30,7 @@ from tasks import train
 from tasks.children import ChildFailed, ChildLost, Watch, in_process
 from tasks.fit import Fit, FitEach, fit, fit_each, freed_afterwards
 from tasks.stage import Runtime
-from tasks.train import sae, train_together
+from tasks.train import sae, shares, train_together
 
 SETTING = {"architecture": "batchtopk", "width": 16, "k": 2, "epochs": 4, "batch_size": 32, "learning_rate": 1e-3}
 COUNT = 60
@@ -266,6 +269,67 @@ def test_a_study_that_was_killed_in_its_second_batch_does_not_train_the_first_ag
     assert steps == dict.fromkeys(second, 12)
     assert train_together(jobs, on_cpu(whole)) == [None] * 4
     check_same(jobs, store, whole)
+
+
+@given(sizes=st.lists(st.integers(1, 6), max_size=5), gpus=st.integers(1, 8))
+def test_shares_hold_every_job_once_and_one_setting_each(sizes: list[int], gpus: int) -> None:
+    sets = [[10 * number + place for place in range(size)] for number, size in enumerate(sizes)]
+    found = shares(sets, gpus)
+    assert sorted(each for share in found for each in share) == [each for same in sets for each in same]
+    assert all(share and len({each // 10 for each in share}) == 1 for share in found)
+    if len(sets) >= gpus:
+        assert found == sets
+    elif min(sizes, default=0) * len(sizes) >= gpus:
+        assert len(found) >= gpus
+
+
+def whose(job: int, watch: Watch) -> int:
+    return os.getpid()
+
+
+def test_each_gpu_trains_its_share_of_the_seeds_in_its_own_process(
+    tmp_path: Path, trained: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit_here, one, both = train.fit_each_in_process, threading.Lock(), threading.Barrier(2)
+    seen: list[tuple[str, list[int], int]] = []
+
+    def on_its_gpu(job: FitEach) -> list[int | str]:
+        process = in_process(whose, 0, "whose")
+        both.wait(60)  # two trainings run at the same time, or this fails
+        with one:
+            seen.append((job.of.device, sorted(job.seeds), process))
+            return fit_here(job._replace(of=job.of._replace(device="cpu")))
+
+    monkeypatch.setattr(train, "devices", lambda name: ["cuda:0", "cuda:1"])
+    monkeypatch.setattr(train, "fit_each_in_process", on_its_gpu)
+    jobs = jobs_of(tmp_path, range(5))
+    wide = [{**job, "setting": SETTING | {"width": 20}} for job in jobs]
+    assert train_together(jobs, on_cpu(tmp_path)) == [None] * 5
+    assert sorted(seeds for _, seeds, _ in seen) == [[0, 2, 4], [1, 3]]
+    assert {device for device, _, _ in seen} == {"cuda:0", "cuda:1"}
+    wider = [{**job, "setting": SETTING | {"width": 24}} for job in jobs]
+    assert train_together([*wide, *wider], on_cpu(tmp_path)) == [None] * 10
+    assert [seeds for _, seeds, _ in seen[2:]] == [[0, 1, 2, 3, 4]] * 2  # a GPU for each setting
+    assert trained["alone"] == []
+    assert all(sae.lookup(tmp_path, **job) is not None for job in (*jobs, *wide, *wider))
+
+
+def test_the_process_of_a_gpu_serves_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds what CUDA needs there."""
+    both, seen = threading.Barrier(2), []
+
+    def make(runtime: Runtime, **arguments: Any) -> Dataset:
+        seen.append((runtime.device, in_process(whose, 0, "whose")))
+        both.wait(60)
+        return Dataset(path="saes/a", recipe="a", digest="", rows=1)
+
+    monkeypatch.setattr(sae, "make", make)
+    monkeypatch.setattr(train, "devices", lambda name: ["cuda:0", "cuda:1"])
+    (job,) = jobs_of(tmp_path, range(1))
+    jobs = [{**job, "setting": SETTING | {"width": width}} for width in range(2, 8)]
+    assert train_together(jobs, Runtime(store=tmp_path, device="cuda")) == [None] * 6
+    assert len(seen) == 6
+    assert len(set(seen)) == 2
 
 
 def test_a_process_gives_its_memory_back_after_a_training(
