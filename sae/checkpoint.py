@@ -37,6 +37,10 @@ class Checkpoint:
         """Path of the checkpoint file."""
         return self.folder / FILE
 
+    @property
+    def _partial(self) -> Path:
+        return self.folder / f"{FILE}.partial"
+
     def is_due(self, step: int) -> bool:
         """Return whether a checkpoint is to be written after this step."""
         if self.steps is not None:
@@ -45,11 +49,10 @@ class Checkpoint:
 
     def write(self, tensors: dict[str, Tensor], entries: dict[str, Any]) -> None:
         """Replace the checkpoint file and sync it to disk."""
-        partial = self.path.with_name(FILE + ".partial")
         held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(held, partial, metadata={"state": json.dumps(entries)})
-        _sync(partial)
-        os.replace(partial, self.path)
+        save_file(held, self._partial, metadata={"state": json.dumps(entries)})
+        _sync(self._partial)
+        os.replace(self._partial, self.path)
         _sync(self.folder)
         self.last = time.monotonic()
 
@@ -77,8 +80,9 @@ class Checkpoint:
         return tensors, entries
 
     def remove(self) -> None:
-        """Remove the file after the training has finished."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file after the training has finished, and what a kill left of a file that was being written."""
+        for path in (self.path, self._partial):
+            path.unlink(missing_ok=True)
 
 
 def _set_values(settings: dict[str, Any]) -> dict[str, Any]:

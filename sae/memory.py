@@ -1,7 +1,8 @@
 """How much memory of a GPU a training takes: estimated from the settings and the rows, before anything is on the GPU.
 
-Imports no torch. The parts of a step are counted in multiples of two sizes: one tensor of pre-activations [B, C], and
-both matrices [C, d]; the multiples are the largest that a count of all tensors shows, rounded up (tests count again).
+Imports no torch. The parts of a step are counted in multiples of three sizes: one tensor of pre-activations [B, C],
+both matrices [C, d], and for pursuit the atoms of all rounds [B, k, d]. The multiples are the largest that a count of
+all tensors shows, rounded up (tests count again).
 """
 
 from __future__ import annotations
@@ -16,10 +17,16 @@ FLOAT = 4  # bytes
 BESIDES = 2**30
 PARTS = 4  # weights, their gradients and two moments
 AGAIN = 6  # multiples of both matrices that the correction of restarted concepts takes
-CODES, LEARNED, PURSUED = 8, 11, 16  # tensors [B, C] of a step; with learned thresholds; with pursuit
+CODES, LEARNED = 8, 11  # tensors [B, C] of a step; with learned thresholds
+UNROLLED = 6  # tensors [B, k, d] of the unrolled rounds of pursuit
+GRAM_WIDTH = 2**14  # the largest dictionary of which pursuit makes the products of all atoms, [C, C], before its rounds
 #: Rows of the start and the end of a training that are encoded at once, and how many tensors [rows, C] they take.
 START, END = 4096 * 6, 2048 * 6
 RESTARTED, DRAWN = 4096, 4  # concepts that are restarted at once, and rows that each is drawn from
+#: Before the first step: rows whose geometric median is taken, and bytes of each number of theirs: float32, float64 and
+#: its square. The mean and the variance of all rows take less: 16,384 rows at a time, of 18 bytes (float16, float32 and
+#: its square, and that in float64 while it is summed).
+MEDIAN, EACH_NUMBER = 20_000, 20
 HELD, EACH = 2**16, 64  # rows that a threshold is calibrated on, and bytes of each of its 1.25 k codes while sorted
 
 
@@ -54,11 +61,16 @@ def memory(settings: Resolved, rows: int, dim: int, row_bytes: int = 2, together
     width, architecture = settings.width, ARCHITECTURES[settings.architecture]
     batch = min(settings.batch_size, rows)
     matrices = 2 * width * dim * FLOAT
-    codes = PURSUED if architecture.pursuit else LEARNED if architecture.threshold == "learned" else CODES
+    codes = LEARNED if architecture.threshold == "learned" else CODES
     step = codes * batch * width * FLOAT + AGAIN * matrices
+    if architecture.pursuit:
+        gram = width**2 if width <= min(batch * settings.k, GRAM_WIDTH) else 0
+        step += max(gram, UNROLLED * batch * settings.k * dim) * FLOAT  # the products are gone before the rounds
     restarted = min(width, RESTARTED)
     restart = FLOAT * (3 * restarted * (DRAWN * dim + restarted) + codes * batch * width)
-    start = START * width * FLOAT if architecture.first_penalty is not None else 0
+    start = max(
+        START * width * FLOAT if architecture.first_penalty is not None else 0, min(rows, MEDIAN) * dim * EACH_NUMBER
+    )
     end = END * width * FLOAT + min(rows, HELD) * settings.k * EACH * 5 // 4
     return Memory(rows * dim * row_bytes, together * PARTS * matrices, max(together * step, restart, start, end))
 

@@ -33,8 +33,9 @@ def train_each(
 ) -> Iterator[tuple[int, Outcome]]:
     """Train one SAE a seed; yield (seed, what `sae.train` gives for it, or the error of a training that diverged).
 
-    The other arguments and errors are those of `sae.train`. checkpoints: one for each seed, whose file is removed when
-    the next outcome is asked for. at_once: how many SAEs are stacked at most; None: all of them.
+    The other arguments and errors are those of `sae.train`. checkpoints: one for each seed. Its file is
+    that of the last step before the outcome is yielded, and the caller removes it once the SAE is safe: a call that
+    finds it takes no step of this seed again. at_once: how many SAEs are stacked at most; None: all of them.
     """
     whole = training_rows(image, text, settings.image_share, device)
     chosen = resolved(settings, whole.count)
@@ -56,10 +57,11 @@ def _ended(trainings: list[Training], on_step: OnStep | None) -> Iterator[tuple[
         group = list(same)
         errors = _stacked(group, on_step) if len(group) > 1 else _alone(group[0], on_step)
         for training in group:
+            if training.seed not in errors:
+                training.keep()
+        for training in group:
             error = errors.get(training.seed)
             yield training.seed, training.trained() if error is None else error
-            if training.checkpoint is not None and error is None:
-                training.checkpoint.remove()
 
 
 def _alone(training: Training, on_step: OnStep | None) -> dict[int, TrainingDiverged]:
@@ -88,7 +90,7 @@ def _stacked(trainings: Sequence[Training], on_step: OnStep | None) -> dict[int,
         step, batch = steps[0][0], len(steps[0][1])
         x_SBD = take_each(rows, [index for _, index in steps])
         count_(sums_S3, bad_S, stack.step_(x_SBD, first.rate(step)), step)
-        due = first.is_due(step)
+        due = any(each.is_due(step) for each in trainings if each.seed not in errors)
         for training, x_BD in zip(trainings, x_SBD, strict=True):
             training.record.seen += batch
             if training.seed in errors:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sae.budget import Resolved, resolved
-from sae.checkpoint import Checkpoint
+from sae.checkpoint import Checkpoint, CheckpointError
 from sae.model import SAE
 from sae.rows import Groups, RowsError, TrainingRows, batches, held_back, training_rows
 from sae.settings import Settings
@@ -134,7 +134,7 @@ class Training:
     """One training: its Trainer, schedule, curve and checkpoint.
 
     It begins where its checkpoint ends, if there is one. Raises CheckpointError where the file belongs to another
-    training, and RowsError on unusable rows.
+    training or lacks a part of the state, and RowsError on unusable rows.
     """
 
     def __init__(
@@ -193,6 +193,11 @@ class Training:
             self.record.point()
         if keep and self.checkpoint is not None and step < plan.all:
             _keep(self.checkpoint, trainer, self.record, self.identity)
+
+    def keep(self) -> None:
+        """Write a checkpoint after the last step, for which no step is taken again, unless it was read from there."""
+        if self.checkpoint is not None and self.begun < self.trainer.t:
+            _keep(self.checkpoint, self.trainer, self.record, self.identity)
 
     def is_due(self, step: int) -> bool:
         """Return whether a checkpoint is to be written after this step."""
@@ -269,11 +274,18 @@ def _keep(checkpoint: Checkpoint, trainer: Trainer, record: Record, training: di
 
 
 def _resume(checkpoint: Checkpoint, trainer: Trainer, record: Record, training: dict[str, Any]) -> None:
-    """Resume from the checkpoint's file, if there is one."""
+    """Resume from the checkpoint's file, if there is one. Raises CheckpointError where it lacks a part of the state."""
     state = checkpoint.read(training)
     if state is None:
         return
     tensors, entries = state
+    own_tensors, own_entries = trainer.state()
+    missing = {*own_tensors, *own_entries, "sums", "curve", "seen"} - tensors.keys() - entries.keys()
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint.path}: lacks {', '.join(sorted(missing))}, as those of an older version; delete it to start "
+            "over"
+        )
     trainer.restore_(tensors, entries)
     record.curve, record.seen = entries["curve"], entries["seen"]
     record.sums.copy_(tensors["sums"])

@@ -14,6 +14,14 @@ def device_of(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def devices(name: str) -> list[str]:
+    """The devices that a study's `device` means: "auto" and "cuda" mean every GPU, any other name one device."""
+    import torch
+
+    count = torch.cuda.device_count() if name in ("auto", "cuda") else 0
+    return [f"cuda:{number}" for number in range(count)] if count > 1 else [name]
+
+
 def device_at_hand(name: str) -> str:
     """The device of `name`, or the CPU where this process sees no GPU.
 

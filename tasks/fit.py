@@ -65,6 +65,7 @@ def fit_each(job: FitEach, watch: Watch) -> list[int | str]:
     """Train an SAE for each seed, and save it and its training curve to its folder, as `fit` does for one.
 
     Returns for each seed the number of training rows, or the message of the error of a training that diverged.
+    The folders keep their checkpoints, which whoever completes the datasets removes.
     """
     with freed_afterwards(job.of.device):
         return _fit_each(job, watch)
@@ -80,7 +81,7 @@ def _fit_each(job: FitEach, watch: Watch) -> list[int | str]:
     outs = dict(zip(job.seeds, job.outs, strict=True))
     checkpoints = [sae.Checkpoint(out, CHECKPOINT_SECONDS) for out in job.outs]
     found: dict[int, int | str] = {}
-    with reporting(label, watch, show=of.progress, position=1) as on_step:
+    with reporting(label, watch, show=of.progress, position=1 + min(job.seeds) % 8) as on_step:
         options = device_of(of.device), on_step, checkpoints, groups_of(rows), job.at_once
         for seed, outcome in train_each(rows.image, rows.text, settings, job.seeds, *options):
             if isinstance(outcome, Exception):

@@ -17,6 +17,8 @@ class Part(NamedTuple):
 
     rows: int
     seconds: float  #: spent on this dataset alone; only its share of those of all datasets counts
+    #: Called just before the dataset is complete: removes what only serves to go on after a kill.
+    tidy: Callable[[], None] = lambda: None
 
 
 def place_together(
@@ -57,6 +59,7 @@ def place_together(
             found = made[number]
             if isinstance(found, Exception):
                 raise found
+            found.tidy()
             return found.rows
 
         try:

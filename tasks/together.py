@@ -18,20 +18,13 @@ from typing import NamedTuple
 
 from storage.dataset import Dataset
 from tasks.children import Watch, in_process, side_by_side
+from tasks.devices import devices
 from tasks.embed import Wanted, embed, embed_shard
 from tasks.embed_pass import Made
 from tasks.placed import Job, Part, place_together
 from tasks.stage import Runtime
 
 log = logging.getLogger("bridgescope")
-
-
-def devices(device: str) -> list[str]:
-    """The devices that a study's `device` means: "auto" and "cuda" mean every GPU, any other name one device."""
-    import torch
-
-    count = torch.cuda.device_count() if device in ("auto", "cuda") else 0
-    return [f"cuda:{number}" for number in range(count)] if count > 1 else [device]
 
 
 def passes(jobs: Sequence[Job], at_once: int | None, side_by_side: int) -> list[list[Job]]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections import deque
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from sae.budget import RISE, rise
 from storage.dataset import Dataset
 from storage.errors import BadInput
 from tasks.children import ChildFailed, side_by_side
-from tasks.devices import device_of, processes_on
+from tasks.devices import device_of, devices, processes_on
 from tasks.fit import Fit, FitEach, fit_each_in_process, fit_in_process
 from tasks.memory import tell_memory
 from tasks.placed import Part, place_together
@@ -51,21 +54,43 @@ def _warn_if_short(curve: list[dict[str, Any]], setting: dict[str, Any], seed: i
 
 
 def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[ChildFailed | BadInput | None]:
-    """Make the datasets of several SAEs: in parallel, one per core, on a CPU, and in one process on a GPU.
+    """Make the datasets of several SAEs: in parallel, one per core, on a CPU, and in one process on each GPU.
 
     On a GPU the seeds of one setting and model are trained together, as many as its memory has room for; settings and
-    models follow one another. This function is not cached: the task of each seed adopts its dataset. A seed that fails
-    does not stop the other seeds. Returns for each job its error, or None: ChildFailed, or BadInput if a GPU has no
-    room. Any other exception, such as that of a full disk, is raised when all jobs have ended.
+    models follow one another. If there are more GPUs than these, the seeds of each are divided among GPUs. This
+    function is not cached: the task of each seed adopts its dataset. A seed that fails does not stop the other seeds.
+    Returns for each job its error, or None: ChildFailed, or BadInput if a GPU has no room. Any other exception, such as
+    that of a full disk, is raised when all jobs have ended.
     """
-    sets = _sets(jobs) if device_of(runtime.device).startswith("cuda") else [[number] for number in range(len(jobs))]
+    on_gpu, places = device_of(runtime.device).startswith("cuda"), devices(runtime.device)
+    waiting = deque(shares(_sets(jobs), len(places)) if on_gpu else [[number] for number in range(len(jobs))])
     errors: list[BaseException | None] = [None] * len(jobs)
-    with side_by_side(processes_on(runtime.device, len(jobs))) as pool:
-        runs = [pool.submit(_seeds, [jobs[number] for number in same], runtime) for same in sets]
-        for same, run in zip(sets, runs, strict=True):
-            failure = run.exception()
-            for place, number in enumerate(same):
-                errors[number] = failure if failure is not None else run.result()[place]
+
+    def serve(device: str) -> None:
+        """Train on one device until no seeds wait."""
+        own = runtime.model_copy(update={"device": device})
+        while True:
+            try:
+                same = waiting.popleft()
+            except IndexError:  # none waits
+                return
+            found: list[BaseException | None]
+            try:
+                found = _seeds([jobs[number] for number in same], own)
+            except Exception as error:
+                found = [error] * len(same)
+            for number, each in zip(same, found, strict=True):
+                errors[number] = each
+
+    with ExitStack() as stack:
+        # A pool for each device: its process serves this device alone.
+        counts = [processes_on(device, len(jobs)) for device in places]
+        pools = [stack.enter_context(side_by_side(count)) for count in counts]
+        stack.callback(waiting.clear)  # after an interrupt no further seeds are begun
+        served = zip(places, pools, counts, strict=True)
+        runs = [pool.submit(serve, device) for device, pool, count in served for _ in range(count)]
+        for run in runs:
+            run.result()
     if other := [error for error in errors if error is not None and not isinstance(error, OWN)]:
         raise other[0]
     return [error if isinstance(error, OWN) else None for error in errors]
@@ -77,6 +102,12 @@ def _sets(jobs: list[dict[str, Any]]) -> list[list[int]]:
     for number, job in enumerate(jobs):
         sets.setdefault(sae.address(**{**job, "seed": None}).path, []).append(number)
     return list(sets.values())
+
+
+def shares(sets: list[list[int]], devices: int) -> list[list[int]]:
+    """The sets; if there are more devices than sets, parts of each set, so that there is one for each device."""
+    parts = math.ceil(devices / max(len(sets), 1))
+    return [same[first::parts] for same in sets for first in range(min(parts, len(same)))]
 
 
 def _seeds(jobs: list[dict[str, Any]], runtime: Runtime) -> list[BaseException | None]:
@@ -119,7 +150,9 @@ def _at_once(jobs: list[dict[str, Any]], runtime: Runtime) -> int:
 def _made(
     jobs: list[dict[str, Any]], outs: dict[int, Path], at_once: int, runtime: Runtime
 ) -> dict[int, Part | Exception]:
-    """Train the seeds whose datasets are missing in one process."""
+    """Train the seeds whose datasets are missing in one process. Their checkpoints are kept until they are complete."""
+    from sae import Checkpoint
+
     numbers = list(outs)
     first, seeds = jobs[numbers[0]], [int(jobs[number]["seed"]) for number in numbers]
     of = Fit(
@@ -134,5 +167,5 @@ def _made(
             continue
         curve = pl.read_parquet(outs[number] / "training.parquet")
         _warn_if_short(curve.to_dicts(), first["setting"], seed)
-        made[number] = Part(rows, 1.0)
+        made[number] = Part(rows, 1.0, Checkpoint(outs[number]).remove)
     return made

@@ -5,12 +5,15 @@ import pytest
 from fake_cuda import fake_cuda
 
 import sae
+import sae.memory as estimate
+from sae import pursuit
 from sae.architectures import ARCHITECTURES
 from sae.budget import resolved
+from sae.initial import SAMPLE
 from sae.memory import BESIDES, fitting, memory
 from sae.rows import take_each, training_rows
 from sae.stack import Stack
-from sae.trainer import Trainer
+from sae.trainer import AT_ONCE, CALIBRATED, ROWS_EACH, Trainer
 
 
 def test_the_estimate_worked_by_hand():
@@ -86,3 +89,43 @@ def test_no_stack_takes_more_or_less_than_a_quarter(architecture):
     found = memory(settings, 2000, 64, together=4)
     assert device.peak <= found.total - BESIDES
     assert device.peak >= 0.25 * (found.total - BESIDES)
+
+
+@pytest.mark.parametrize(
+    ("together", "batch", "width", "k", "dim"), [(1, 256, 16384, 64, 16), (2, 128, 8192, 64, 16), (3, 64, 256, 32, 256)]
+)
+def test_what_pursuit_alone_takes_is_counted(together, batch, width, k, dim):
+    """Products of all atoms [C, C] are most of the first two steps, and the rounds' atoms [B, k, d] of the last."""
+    data = [np.random.default_rng(0).standard_normal((500, dim)).astype(np.float16) for _ in range(2)]
+    options = {"width": width, "k": k, "epochs": 2, "batch_size": batch, "learning_rate": 1e-3}
+    settings = resolved(sae.Settings(architecture="mp", **options), 1000)
+    with fake_cuda() as device:
+        rows = training_rows(*data, 0.5, "cuda")
+        trainers = [Trainer(rows, settings, seed) for seed in range(together)]
+        for each in trainers:
+            each.any_dead = True
+        index = np.arange(500 - batch // 2, 500 + batch // 2)
+        if together == 1:
+            trainers[0].step_(rows.take(index), 1e-3)
+        else:
+            Stack(trainers).step_(take_each([rows] * together, [index] * together), 1e-3)
+    found, own = memory(settings, 1000, dim, together=together), max(width**2, 4 * batch * k * dim)
+    assert together * own * 4 <= device.peak <= found.total - BESIDES < 2 * device.peak
+
+
+@pytest.mark.parametrize("decoder_bias", [True, False])
+def test_the_start_on_many_rows_is_counted(decoder_bias):
+    """Their median, or else the mean and the variance, take more than the weights of a small SAE and its steps."""
+    data = [np.ones((12_000, 1024), np.float16) for _ in range(2)]
+    options = {"width": 64, "k": 8, "epochs": 2, "batch_size": 64, "learning_rate": 1e-3}
+    settings = resolved(sae.Settings(**options, decoder_bias=decoder_bias), 24_000)
+    with fake_cuda() as device:
+        Trainer(training_rows(*data, 0.5, "cuda"), settings, 0)
+    found = memory(settings, 24_000, 1024)
+    assert found.rows + 12_000 * 1024 * 8 < device.peak <= found.total - BESIDES
+    assert device.peak >= (0.9 if decoder_bias else 0.25) * (found.total - BESIDES)
+
+
+def test_the_estimate_has_the_sizes_of_what_it_counts():
+    assert (estimate.MEDIAN, estimate.GRAM_WIDTH) == (SAMPLE, pursuit.GRAM_WIDTH)
+    assert (estimate.RESTARTED, estimate.DRAWN, estimate.HELD) == (AT_ONCE, ROWS_EACH, CALIBRATED)

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from sae.settings import Settings
 from sae.stack import Stack, is_stacking_better
 from sae.together import train_each
 from sae.trainer import Trainer
-from sae.training import Record, TrainingDiverged
+from sae.training import Record, Trained, TrainingDiverged
 
 DATA = [np.random.default_rng(seed).standard_normal((90, 12)).astype(np.float16) for seed in range(2)]
 INDEX = np.arange(50, 114)
@@ -129,12 +130,15 @@ def test_a_stack_is_interrupted_and_resumed(tmp_path):
     outcomes = train_each(*DATA, settings, SEEDS, "cpu", lambda step, *_: steps.append(step), checkpoints(2))
     trained = {}
     for seed, outcome in outcomes:
-        assert (tmp_path / str(seed) / FILE).exists()  # until the SAE is saved
+        assert (tmp_path / str(seed) / FILE).exists()  # until the caller removes it
         trained[seed] = outcome
-    assert not list(tmp_path.glob(f"*/{FILE}"))
     assert steps == [*range(1, 13), *range(5, 13)]
     for seed in SEEDS:
         check_equal(trained[seed].sae, sae.train(*DATA, settings, seed).sae)
+    for seed, outcome in train_each(*DATA, settings, SEEDS, "cpu", lambda *_: pytest.fail("a step"), checkpoints(2)):
+        assert outcome.sae.difference(trained[seed].sae) is None
+        assert outcome.curve == trained[seed].curve
+        assert (tmp_path / str(seed) / FILE).exists()
 
 
 @pytest.mark.usefixtures("_stacks")
@@ -154,6 +158,32 @@ def test_an_sae_that_diverges_changes_no_other(monkeypatch):
     assert "at step 3 of 12" in str(found[1])
     for seed in (0, 2):
         check_equal(found[seed].sae, sae.train(*DATA, settings, seed).sae)
+
+
+@pytest.mark.usefixtures("_stacks")
+def test_after_the_first_sae_diverged_the_others_write_no_more_checkpoints_than_before(tmp_path, monkeypatch):
+    """Steps of 10 s, and a checkpoint each 40 s: after steps 4 and 8 of 12."""
+    step_, write, clock, written = Stack.step_, Checkpoint.write, [0.0], []
+
+    def spoiled(self, x_SBD, rate):
+        clock[0] += 10
+        sums = step_(self, x_SBD, rate)
+        sums[0] = torch.nan
+        return sums
+
+    def counted(self, tensors, entries):
+        written.append((self.folder.name, entries["t"]))
+        write(self, tensors, entries)
+
+    monkeypatch.setattr(Stack, "step_", spoiled)
+    monkeypatch.setattr(Checkpoint, "write", counted)
+    monkeypatch.setattr("sae.checkpoint.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    checkpoints = [Checkpoint(tmp_path / str(seed), seconds=40, last=0.0) for seed in SEEDS]
+    for each in checkpoints:
+        each.folder.mkdir()
+    found = dict(train_each(*DATA, setting(), SEEDS, "cpu", checkpoints=checkpoints))
+    assert [type(found[seed]) for seed in SEEDS] == [TrainingDiverged, Trained, Trained]
+    assert [each for each in written if each[1] < 12] == [("1", 4), ("2", 4), ("1", 8), ("2", 8)]
 
 
 @pytest.mark.usefixtures("_stacks")

@@ -145,6 +145,27 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(data,
     assert torch.equal(resumed, sae.train(*data, SETTINGS[name], 0).sae.dictionary)
 
 
+@pytest.mark.parametrize("lost", ["born", "drift", "any_dead"])
+def test_a_checkpoint_of_a_version_that_kept_less_is_refused(data, tmp_path, lost):
+    with pytest.raises(KeyboardInterrupt):
+        sae.train(*data, SETTINGS["sparse"], 0, on_step=stop_at(20), checkpoint=Checkpoint(tmp_path, steps=10))
+    kept = Checkpoint(tmp_path)
+    with safe_open(kept.path, framework="pt") as file:
+        entries = json.loads(file.metadata()["state"])
+    tensors = load_file(kept.path)
+    assert (tensors if lost in tensors else entries).pop(lost, None) is not None
+    kept.write(tensors, entries)
+    with pytest.raises(CheckpointError, match=f"{FILE}: lacks {lost}, as those of an older version") as caught:
+        sae.train(*data, SETTINGS["sparse"], 0, checkpoint=Checkpoint(tmp_path))
+    assert caught.value.exit_code == 2
+
+
+def test_a_file_that_a_kill_left_while_it_was_written_goes_too(data, tmp_path):
+    (tmp_path / f"{FILE}.partial").write_bytes(b"half a checkpoint")
+    sae.train(*data, SETTINGS["sparse"].model_copy(update={"epochs": 1}), 0, checkpoint=Checkpoint(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_checkpoint_with_settings_that_were_not_set_goes_on(data, tmp_path):
     """Checkpoints of version 0.1 also contain the settings that are None. Newer checkpoints leave them out."""
     settings = SETTINGS["sparse"]

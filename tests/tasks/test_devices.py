@@ -66,6 +66,29 @@ def test_seeds_that_are_not_trained_together_follow_one_another_on_a_gpu(
     assert max(seen) == most
 
 
+@pytest.mark.usefixtures("_two_cores")
+def test_after_an_interrupt_no_further_seed_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, both, over = [], threading.Barrier(2), threading.Event()
+
+    def make(runtime: Runtime, seed: int) -> Dataset:
+        seen.append(seed)
+        if seed < 2:
+            both.wait(60)
+        if seed == 0:
+            raise KeyboardInterrupt
+        assert over.wait(60)
+        return Dataset(path=f"saes/{seed}", recipe=str(seed), digest="", rows=1)
+
+    monkeypatch.setattr(sae, "make", make)
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        train_together([{"seed": seed} for seed in range(4)], Runtime(store=tmp_path, device="cpu"))
+    over.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+    assert sorted(seen) == [0, 1]
+
+
 def test_exported_codes_are_those_of_encode_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = random_sae(12, 0), np.random.default_rng(0).standard_normal((23, 12)).astype(np.float32)
     monkeypatch.setattr(export, "BLOCK", 10)
