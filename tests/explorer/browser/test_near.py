@@ -187,7 +187,7 @@ def test_every_verdict_is_readable_without_scrolling_sideways(open_page, live, s
 def test_a_concept_on_a_phone_opens_as_a_sheet_in_view(open_page, published, shot):
     opened = open_page(published, "#/map?sel=5", viewport=PHONE)
     opened.drawn()
-    panel = opened.page.locator(".map-panel")
+    panel = opened.page.get_by_role("complementary", name="Selected concept")
     expect(panel).to_be_in_viewport()
     expect(panel.get_by_role("link", name="Open this concept")).to_be_in_viewport()
     shot(opened, "sheet")
