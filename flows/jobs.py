@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flows.config import ImportedSAE, Model, SAESetting, Study
+from flows.config import AnySetting, ImportedSAE, Model, SAESetting, Study
 from flows.consensus import ConsensusSAE
 from flows.retrain import SHARDS, shards_of, training_shards
 from flows.stages import STAGES
@@ -488,7 +488,7 @@ def partners_of_seeds(given: Given) -> list[Job]:
     """One job per model, setting and pair of seeds, which compares the codes of the two seeds."""
     jobs = []
     for model in given.study.models:
-        for setting in given.study.settings():
+        for setting in _learned(given.study):
             for seed, other in itertools.combinations(sorted(setting.seeds), 2):
                 key = Key("partners", model.name, setting.name, seed, other_seed=other)
                 names = [(model.name, setting.name, each) for each in (seed, other)]
@@ -502,13 +502,22 @@ def correspondences(given: Given) -> list[Job]:
     if len(models) == 1:
         return []
     jobs = []
-    for setting in given.study.settings():
+    for setting in _learned(given.study):
         for seed in setting.seeds:
             names = [(model, setting.name, seed) for model in models]
             jobs.append(
                 Job(Key("correspondence", None, setting.name, seed), correspondence, _compared(given, "models", names))
             )
     return jobs
+
+
+def _learned(study: Study) -> list[AnySetting]:
+    """The settings without frozen twins.
+
+    Nothing reads the names of a twin's concepts, or compares its codes with those of another SAE: a twin stands beside
+    its setting by the statistics of the SAE itself, and these parts would make the demo's analysis a fifth longer.
+    """
+    return [setting for setting in study.settings() if getattr(setting, "twin_of", None) is None]
 
 
 def _compared(given: Given, per: str, names: list[tuple[str, str, int]]) -> dict[str, Any] | None:
@@ -545,7 +554,7 @@ def names_of_saes(given: Given) -> list[Job]:
                 if getattr(error, "exit_code", 1) != 2:
                     raise
                 problem = error  # the other models go on
-        for setting in study.settings():
+        for setting in _learned(study):
             for seed in setting.seeds:
                 at = {"model": model.name, "sae": setting.name, "seed": seed}
                 own = state.dataset("measures", **at)

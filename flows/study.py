@@ -51,7 +51,8 @@ class StageDone(NamedTuple):
         cached = f", {self.cached} cached" if self.cached else ""
         slowest = f" (slowest cached task {self.slowest_cached * 1000:.0f} ms)" if self.cached else ""
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.stage:8} {self.tasks:3} tasks{cached:12} {self.seconds:7.1f} s{slowest}{failed}"
+        tasks = f"{self.tasks:3} {'task ' if self.tasks == 1 else 'tasks'}"
+        return f"{self.stage:8} {tasks}{cached:12} {self.seconds:7.1f} s{slowest}{failed}"
 
 
 class Finished(NamedTuple):
