@@ -158,9 +158,12 @@ def busy_decoding_free(rate: float, count: int, bar: float, runs: int) -> list[B
 
 
 def photos(count: int) -> list[bytes]:
-    """JPEGs of 640 x 480, drawn in turn from 64. The stage decodes each, since their rows in the shard differ."""
+    """JPEGs of 640 x 480, drawn in turn from 64. The stage decodes each, since their rows in the shard differ.
+
+    Each has bytes of its own in memory, as those that the stage reads: 64 pictures alone would stay in the caches.
+    """
     drawn = [photo(number) for number in range(64)]
-    return [drawn[number % 64] for number in range(count)]
+    return [bytes(bytearray(drawn[number % 64])) for number in range(count)]
 
 
 def decode_alone(images: Sequence[bytes], pixels: Pixels, cores: int) -> float:
@@ -229,6 +232,6 @@ def rows(runs: int) -> list[Bar]:
     return [
         *busy_decoding_free(11_300, 40_960, 0.9, runs),
         *busy_decoding_free(40_000, 81_920, 0.6, runs),
-        *busy_with_jpegs(1536, runs),
+        *busy_with_jpegs(8192, runs),
         *four_models(384, runs),
     ]
