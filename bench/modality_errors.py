@@ -62,18 +62,18 @@ def planted_atoms(case: Case) -> Iterator[None]:
 
 
 def short(**settings: Any) -> Variant:
-    """A short training. `rate`: times the learning rate that it would have; `batch`: times the batch size."""
+    """A short training. `rate`: times the learning rate that it would have; `batch`: rows per batch."""
     return Variant({"epochs": "short", **settings})
 
 
 VARIANTS: dict[str, Variant] = {
     "as is": short(),
-    "batch / 2": short(batch=1 / 2),
-    "batch / 4": short(batch=1 / 4),
+    "batch 256": short(batch=256),
+    "batch 128": short(batch=128),
+    "batch 32": short(batch=32),
     "learning rate / 2": short(rate=1 / 2),
     "learning rate x 2": short(rate=2),
-    "batch / 2, learning rate x 1.4": short(batch=1 / 2, rate=1.4),
-    "batch / 4, learning rate x 2": short(batch=1 / 4, rate=2),
+    "batch 256, learning rate x 2": short(batch=256, rate=2),
     "init random": short(init="random"),
     "init data": short(init="data"),
     "init differences": short(init="differences"),
@@ -87,12 +87,12 @@ VARIANTS: dict[str, Variant] = {
 def settled(variant: Variant, case: Case) -> Variant:
     """The variant with numbers in place of `epochs`, `rate` and `batch`."""
     settings = dict(variant.settings)
-    times, share = settings.pop("rate", 1.0), settings.pop("batch", 1.0)
+    times, asked = settings.pop("rate", 1.0), settings.pop("batch", "auto")
     if "epochs" in settings:
         settings["epochs"] = {"short": SHORT, "twice": 2 * SHORT}[settings["epochs"]]
     rows = len(case.train.image) + len(case.train.text)
     passes = settings.get("epochs", "auto")
-    batch = int(budget(rows, case.width, passes).batch_size * share)
+    batch = budget(rows, case.width, passes, asked).batch_size
     rate = budget(rows, case.width, passes, batch).learning_rate * times
     return variant._replace(settings=settings | {"batch_size": batch, "learning_rate": rate})
 
