@@ -53,9 +53,10 @@ def test_firings_are_thinned_by_the_share_of_their_column():
 def test_a_short_training_states_its_numbers():
     case = vlm_like(200, 32, 64, 6, heldout=40)
     plain = settled(modality_errors.VARIANTS["as is"], case).settings
-    half = settled(modality_errors.VARIANTS["batch / 2"], case).settings
-    assert (plain["epochs"], half["epochs"]) == (2, 2)
-    assert half["batch_size"] * 2 == plain["batch_size"]
+    large = settled(modality_errors.VARIANTS["batch 128"], case).settings
+    assert (plain["epochs"], large["epochs"]) == (2, 2)
+    assert (plain["batch_size"], large["batch_size"]) == (32, 128)
+    assert large["learning_rate"] > plain["learning_rate"]
     twice = settled(modality_errors.VARIANTS["learning rate x 2"], case).settings
     assert twice["learning_rate"] == pytest.approx(2 * plain["learning_rate"])
 
