@@ -11,6 +11,7 @@ from bench import dead_concepts, modality_errors
 from bench.modality_errors import decomposed, settled, thinned
 from bench.quality_cases import Truth, vlm_like
 from bench.variants import halves, told, train_variant
+from sae.budget import budget
 from sae.frontier import Pair
 
 ROWS = 40
@@ -56,7 +57,7 @@ def test_a_short_training_states_its_numbers():
     large = settled(modality_errors.VARIANTS["batch 128"], case).settings
     assert (plain["epochs"], large["epochs"]) == (2, 2)
     assert (plain["batch_size"], large["batch_size"]) == (32, 128)
-    assert large["learning_rate"] > plain["learning_rate"]
+    assert large["learning_rate"] == budget(400, case.width, 2, 128).learning_rate
     twice = settled(modality_errors.VARIANTS["learning rate x 2"], case).settings
     assert twice["learning_rate"] == pytest.approx(2 * plain["learning_rate"])
 
