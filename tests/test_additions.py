@@ -327,7 +327,7 @@ def test_the_page_shows_the_statistic_and_the_architecture(folder: Path) -> None
 
 def test_the_explorer_documents_the_statistic_and_names_the_architecture(folder: Path) -> None:
     with zipfile.ZipFile(folder / "store" / "report" / "grown" / "explorer.zip") as site:
-        manifest = json.loads(site.read("data/manifest.json"))
+        manifest, catalog = (json.loads(site.read(f"data/{name}.json")) for name in ("manifest", "catalog"))
     assert {run["architecture"] for run in manifest["runs"]} == {"flattopk"}
-    (view,) = [view for view in manifest["views"] if view["name"] == "spans"]
+    (view,) = [view for view in catalog["views"] if view["name"] == "spans"]
     assert view["columns"][-1]["doc"] == "participation ratio of the variances of the atoms"
