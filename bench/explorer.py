@@ -200,7 +200,7 @@ def clicked(page: Page, points: list[tuple[float, float]]) -> list[float]:
         page.mouse.click(x, y)
         took.append(float(page.evaluate("window.pictures_")))
         page.get_by_role("button", name="Close the panel").click()
-        page.locator(".map-panel").wait_for(state="hidden")
+        page.get_by_label("Selected concept").wait_for(state="hidden")
         page.wait_for_timeout(300)
     return took
 

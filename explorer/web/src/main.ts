@@ -107,9 +107,14 @@ async function start(): Promise<void> {
   if (innerWidth > NARROW) setTimeout(() => void ahead(manifest), AHEAD_AFTER)
 }
 
-/** Load the item index and the code of all views in advance. A failure is reported when a view needs the file. */
-async function ahead({ items }: Manifest): Promise<void> {
-  await Promise.allSettled([items ? data.itemIndex() : null, ...viewNames.map((name) => entryOf(name).load())])
+/** Load the item index, bridges and the code of all views in advance. A view that needs a file reports its failure. */
+async function ahead(manifest: Manifest): Promise<void> {
+  const run = runOf(manifest, here().run) ?? manifest.runs[0]
+  await Promise.allSettled([
+    manifest.items ? data.itemIndex() : null,
+    run ? data.bridges(run) : null,
+    ...viewNames.map((name) => entryOf(name).load()),
+  ])
 }
 
 void start()
