@@ -40,7 +40,8 @@ test-explorer: .venv/installed $(FRONT)
 	@test -n "$(CHROMIUM)" || { echo "make test-explorer needs Chromium: apt-get install chromium, or CHROMIUM=/path/to/it"; exit 2; }
 	@test -d $(STORE)/studies/demo || { echo "make test-explorer needs the demo's store: make demo STORE=$(STORE)"; exit 2; }
 	cd $(WEB) && npm run --silent lint
-	OMP_NUM_THREADS=1 CHROMIUM="$(CHROMIUM)" STORE="$(abspath $(STORE))" $(BIN)/python -m pytest -o norecursedirs='.*' tests/explorer
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/explorer
+	OMP_NUM_THREADS=1 CHROMIUM="$(CHROMIUM)" STORE="$(abspath $(STORE))" $(BIN)/python -m pytest tests/explorer/browser
 
 # Makes vectors from a known dictionary, runs a study on them, and compares its results with the dictionary.
 planted: .venv/installed
