@@ -86,7 +86,7 @@ UNKNOWN = [
     "open_clip:hf-hub:timm/eva02_large_patch14_clip_336.merged2b_s6b_b61k", "open_clip:MobileCLIP2-L-14/dfndr2b",
     "open_clip:ViT-H-14-worldwide/metaclip2_worldwide", "open_clip:hf-hub:timm/PE-Core-L-14-336",
     "open_clip:hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
-    "hf:local-dir:/work/vit-base-patch4",
+    "hf:local-dir:/models/vit-base-patch4",
 ]  # fmt: skip
 
 
