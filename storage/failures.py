@@ -159,7 +159,7 @@ def moved(store: Path, source: str, shard: int, keys: Sequence[str]) -> dict[str
     causes: dict[str, tuple[str, str]] = {}
     for key in keys:
         left = attempts[key].left.get(str(shard)) if key in attempts else None
-        causes[key] = (left[0], left[1]) if left else ("acquired in a later shard", "")
+        causes[key] = (left[0], left[1]) if left else ("came through in a later shard", "")
     return causes
 
 
