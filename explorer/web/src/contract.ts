@@ -12,6 +12,7 @@ export interface Manifest {           // data/manifest.json, as a host serves it
   pairs: { images: number; captions: number; licence: string | null }
   split: string                       // the rows that concepts were counted on: "heldout" | "all"
   runs: Run[]                         // one per (model, sae, seed), in the order of the study
+  views?: ViewDoc[]; macros?: MacroDoc[]; examples?: Catalog["examples"]   // in older runs, which lack data/catalog.json
   item_block: number                  // images per file of items/, each with its captions
   concept_block: number               // concepts per file of concept/
   maps: ItemMap[]                     // maps of the items; none without items

@@ -110,7 +110,10 @@ export const bridges = (run: Run) => read<Bridges>(`${folder(run)}/bridges.json`
 export const words = (run: Run) => read<Words>(`${folder(run)}/words.json`)
 export const captions = () => read<CaptionSearch>("data/items/search.json")
 export const itemIndex = () => read<ItemIndex>("data/items/index.json")
-export const catalog = () => read<Catalog>("data/catalog.json")
+/** What the SQL page shows. Older runs have it in their manifest. */
+export async function catalog({ views, macros, examples }: Manifest): Promise<Catalog> {
+  return views && examples ? { views, macros: macros ?? [], examples } : read<Catalog>("data/catalog.json")
+}
 export const compare = () => read<Compare>("data/compare.json")
 
 /** One concept's items, histogram, words and matches; null when the run has no such concept. */

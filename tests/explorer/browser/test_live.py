@@ -7,6 +7,7 @@ import io
 import json
 
 import pytest
+from browser_support import PHONE
 from playwright.sync_api import expect
 
 FRAGMENTS = ("#/map?sel=12", "#/items?concept=12", "#/concept/12", "#/bridges", "#/compare")
@@ -161,3 +162,22 @@ def test_an_sql_error_keeps_its_lines(open_page, live):
     assert alert.evaluate("(element) => getComputedStyle(element).whiteSpace") == "pre-wrap"
     assert all("400" in error for error in opened.errors), opened.errors
     opened.errors.clear()
+
+
+def test_the_sql_page_shows_the_catalog_of_an_older_run(open_page, live):
+    opened = open_page(live, "#/compare", viewport=PHONE)  # a phone loads nothing ahead
+    page = opened.page
+    column = {"name": "n", "type": "BIGINT", "doc": "how many"}
+    old = {"views": [{"name": "older", "purpose": "an old view", "columns": [column]}], "macros": []}
+    old["examples"] = [{"title": "All of it", "query": "SELECT 7 AS seven"}]
+
+    def older(route):
+        route.fulfill(json=route.fetch().json() | old)
+
+    page.route("**/data/manifest.json", older)
+    page.route("**/data/catalog.json", lambda route: route.fulfill(status=404, body="{}"))
+    page.reload()
+    page.evaluate("location.hash = '#/sql'")
+    expect(page.get_by_text("older", exact=True)).to_be_visible()
+    page.get_by_role("button", name="All of it").click()
+    expect(page.locator(".answer td").first).to_have_text("7")

@@ -14,9 +14,9 @@ const SHOWN = 500
 
 /** Draw the prompt; a statement in the address fills it and is run at once. */
 export async function sqlView(page: Page): Promise<void> {
-  const { route, root, signal } = page
+  const { manifest, route, root, signal } = page
   root.replaceChildren(loading("the catalog"))
-  const catalog = await data.catalog()
+  const catalog = await data.catalog(manifest)
   if (signal.aborted) return
   const first = catalog.examples[0]?.query ?? "FROM concepts LIMIT 10"
   const query = h("textarea", { id: "sql", rows: 6, spellcheck: "false", autocapitalize: "off", autocomplete: "off" })
