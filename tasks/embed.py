@@ -101,6 +101,7 @@ def _load(wanted: Wanted, device: str, store: Path) -> Encoder:
 @functools.lru_cache(maxsize=1)
 def load_encoder(wanted: Wanted, device: str, store: Path) -> Encoder:
     """Load a model, with the dtype that is wanted, for texts. The last model is cached. Raises as `embed`."""
+    forget_models()
     encoder = _load(wanted, device, store)
     if encoder.identity["dtype"] != wanted.dtype:
         encoder.cast(wanted.dtype)
@@ -119,11 +120,13 @@ def load_encoders(
 ) -> Loaded:
     """Load models in float32 on a device, and make their feed.
 
-    The last models are cached, since the shards of a study are embedded one after another. The identity of a model is
-    part of the cache key, so a folder whose files were replaced is loaded again. `embed` casts the cached encoders in
-    place, so the dtype is part of the key too. The error of a model is BadInput if its folder now holds another model.
+    The last models are cached, since the shards of a study are embedded one after another. They are freed before others
+    are loaded: a GPU may have no room for both. The identity of a model is part of the cache key, so a folder whose
+    files were replaced is loaded again. `embed` casts the cached encoders in place, so the dtype is part of the key
+    too. The error of a model is BadInput if its folder now holds another model.
     decode: what decodes JPEGs. Raises `vlm.SpecError` if it cannot on this device.
     """
+    forget_models()
     encoders: dict[Wanted, Encoder] = {}
     errors: dict[Wanted, Exception] = {}
     for each in wanted:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import weakref
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -17,12 +19,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_models import CAPTIONS, build
 
+import vlm
 import vlm.decoders
 from storage.dataset import Dataset, manifest_of
 from storage.pairs import CAPTIONS as CAPTION_COLUMNS
 from storage.pairs import IMAGES
 from tasks import together
-from tasks.embed import embed, load_encoders, model_identity
+from tasks.embed import Wanted, embed, forget_models, load_encoder, load_encoders, model_identity
 from tasks.stage import Runtime
 from tasks.together import embed_passes, embed_together, passes
 
@@ -124,10 +127,38 @@ def test_the_models_of_a_study_are_loaded_once_for_all_shards(tmp_path: Path, ch
     """The order of the datasets' addresses differs between shards; the order of the models does not."""
     shards = [shard(tmp_path, name, 2) for name in "abcd"]
     load_encoders.cache_clear()
-    for pairs in shards:
-        embed_together(jobs_of(tmp_path, pairs, checkpoints), on_cpu(tmp_path))
-    assert (load_encoders.cache_info().misses, load_encoders.cache_info().hits) == (1, 3)
+    with patch("vlm.load", wraps=vlm.load) as load:
+        for pairs in shards:
+            embed_together(jobs_of(tmp_path, pairs, checkpoints), on_cpu(tmp_path))
+    assert load.call_count == len(checkpoints)
     load_encoders.cache_clear()
+
+
+def test_the_models_of_a_pass_are_freed_before_those_of_the_next_are_loaded(
+    tmp_path: Path, checkpoints: list[Path]
+) -> None:
+    """Whether the next loads for a pass or for texts. Two groups at once may be more than a GPU has room for."""
+    pairs = shard(tmp_path, "a", 2)
+    jobs = jobs_of(tmp_path, pairs, checkpoints)
+    texts = Wanted(jobs[0]["model"], jobs[0]["spec"], "float32")
+    loaded: list[weakref.ref[Any]] = []
+    sound = vlm.load
+
+    def load(*arguments: Any, **options: Any) -> Any:
+        assert [encoder() for encoder in loaded] == [None] * len(loaded)
+        found = sound(*arguments, **options)
+        loaded.append(weakref.ref(found))
+        return found
+
+    forget_models()
+    with patch("vlm.load", load):
+        for each in jobs[:2]:
+            embed_together([each], on_cpu(tmp_path))
+            assert embed.lookup(tmp_path, **each) is not None  # its pass did not fail
+            assert loaded[-1]() is not None
+        load_encoder(texts, "cpu", tmp_path)
+    assert len(loaded) == 3
+    forget_models()
 
 
 def test_a_model_with_two_names_is_embedded_once(tmp_path: Path, checkpoints: list[Path]) -> None:
