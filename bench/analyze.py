@@ -39,7 +39,8 @@ def copy_of(store: Path, folder: Path) -> Path:
 
 def given_of(study: Any, store: Path) -> Any:
     """The study with the datasets of its last run from the stages before analyze."""
-    from flows.jobs import ANALYZED, Given
+    from flows.jobs.analyze import ANALYZED
+    from flows.jobs.job import Given
     from storage.runs import State, last_run
 
     last, state = last_run(store, study.name), State()
@@ -49,7 +50,7 @@ def given_of(study: Any, store: Path) -> Any:
 
 def make(given: Any, stage: str) -> dict[str, list[float]]:
     """Run a stage without Prefect. Returns the seconds of the jobs whose datasets were made, by kind."""
-    from flows.jobs import STEPS
+    from flows.jobs.job import STEPS
     from tasks.stage import Runtime
 
     runtime, seconds = Runtime(store=given.store, progress=False), {}
@@ -85,7 +86,7 @@ def more_seeds(study: Any) -> Any:
 
 def figures(store: Path, study: Any, work: Path) -> list[Bar]:
     """Analyse the study, then one more seed of it, then all seeds from nothing."""
-    from flows.jobs import ANALYZED
+    from flows.jobs.analyze import ANALYZED
 
     one = copy_of(store, work / "one")
     first = make(given_of(study, one), "analyze")

@@ -18,7 +18,7 @@ from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import TaskRunner
 
-from flows.config import RuntimeSection
+from flows.sections import RuntimeSection
 from flows.server import own_url
 from flows.stages import STAGES
 from storage.errors import BadInput

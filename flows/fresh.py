@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flows.config import Study
-from flows.jobs import STEPS, Given, Job
+from flows.jobs.job import STEPS, Given, Job
 from flows.stages import STAGES
 from storage import failures
 from storage.listing import Scan, write_labels, write_ledger

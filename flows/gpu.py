@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from flows.config import SAESetting, Study
+from flows.config import Study
+from flows.sections import SAESetting
 from flows.sizes import Sizes
 from storage.runs import Key
 from tasks.memory import of_embedding, of_pass, of_training

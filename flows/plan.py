@@ -14,7 +14,7 @@ from flows.config import Study
 from flows.costs import PREFECT_SECONDS, STAGE_SECONDS, TASK_SECONDS, Cost, cost
 from flows.foresight import Foresight, foresight
 from flows.gpu import gpu_lines
-from flows.jobs import STEPS, Given, Job
+from flows.jobs.job import STEPS, Given, Job
 from flows.narrow import WHOLE, Narrow
 from flows.rates import Rates, rates, seconds_of
 from flows.sizes import Sizes, sizes_of_plan

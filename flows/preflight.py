@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.config import ImportedSAE, Study
+from flows.config import Study
 from flows.narrow import WHOLE, Narrow
+from flows.sections import ImportedSAE
 from storage.errors import BadInput
 from storage.runs import last_run
 from tasks.checkpoint import problem_of

@@ -21,7 +21,9 @@ from prefect.futures import PrefectFuture
 
 from flows.cluster import Cluster, ClusterError, Here
 from flows.failures import is_of_surroundings, sentence_of
-from flows.jobs import STEPS, Given, Job, fetches, jobs_of, saes
+from flows.jobs.acquire import fetches
+from flows.jobs.job import STEPS, Given, Job, jobs_of
+from flows.jobs.train import saes
 from flows.narrow import WHOLE, Narrow
 from flows.records import keeping_records
 from flows.stages import STAGES

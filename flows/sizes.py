@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from flows.config import SAESetting, Study
+from flows.config import Study
 from flows.costs import Work, dimension_of
 from flows.foresight import Shard
+from flows.sections import SAESetting
 from storage.runs import Key, Run
 from storage.vector_size import vector_size
 

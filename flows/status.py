@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from flows.config import Study
 from flows.differences import differences
-from flows.jobs import STEPS, Given, Job, current_ledger
+from flows.jobs.acquire import current_ledger
+from flows.jobs.job import STEPS, Given, Job
 from flows.stages import STAGES
 from flows.variants import known_run, variant_of
 from storage.dataset import manifest_of

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flows.config import Study
 from flows.fresh import Ahead, look_ahead
-from flows.jobs import STEPS, Given, jobs_of
+from flows.jobs.job import STEPS, Given, jobs_of
 from flows.narrow import WHOLE, Narrow
 from flows.preflight import look
 from flows.published import publish_report

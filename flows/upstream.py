@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.config import Study
-from flows.jobs import STEPS, Given, current_ledger
+from flows.jobs.acquire import current_ledger
+from flows.jobs.job import STEPS, Given
 from flows.narrow import WHOLE, Narrow
 from flows.stages import before
 from storage.errors import BadInput

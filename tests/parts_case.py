@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from flows.config import Study
-from flows.jobs import STEPS, Given, Job
+from flows.jobs.job import STEPS, Given, Job
 from storage.runs import Entry, Key, State
 from tasks.stage import Runtime
 

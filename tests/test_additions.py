@@ -157,22 +157,22 @@ STAGE = {
         """        StageInfo("audit", "Count the datasets of the study.", deployed=False),
         StageInfo("report",""",
     ),
-    "flows/jobs.py": (
-        """
-@step_of("report")
-def page_and_layouts""",
-        """
+    "flows/jobs/audit.py": '''
+"""The job of the stage audit."""
+
+from __future__ import annotations
+
+from flows.jobs.analyze import ANALYZED
+from flows.jobs.job import Given, Job, entries_of, step_of
+from storage.runs import Key
+from tasks.audit import audit
+
+
 @step_of("audit")
 def audits(given: Given) -> list[Job]:
-    \"\"\"One job over the whole study.\"\"\"
-    from tasks.audit import audit
-
+    """One job over the whole study."""
     return [Job(Key("audit"), audit, {"entries": entries_of(given.state, ANALYZED)})]
-
-
-@step_of("report")
-def page_and_layouts""",
-    ),
+''',
     "tasks/audit.py": '''
 """Audit: the number of datasets of a study, in a file."""
 

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from flows.config import Analyze, Diets, Frontier, ImportedSAE, Model, RuntimeSection, SAESetting, Study
+from flows.config import Study
+from flows.sections import Analyze, Diets, Frontier, ImportedSAE, Model, RuntimeSection, SAESetting
 from storage.sources.registry import SECTIONS
 from storage.sources.section import PairsSection
 

@@ -11,7 +11,8 @@ from parts_case import given_of, study_of
 from analysis import monosemanticity as room
 from analysis.coactivation import Codes
 from analysis.monosemanticity import monosemanticity
-from flows.jobs import STEPS, parts_of_saes
+from flows.jobs.analyze import parts_of_saes
+from flows.jobs.job import STEPS
 from storage.rows import Rows
 from storage.runs import Key, last_run
 from tasks.stage import Runtime

@@ -15,7 +15,7 @@ from parts_case import given_of, study_of
 from analysis import partners
 from analysis.coactivation import Codes, PairedCodes
 from analysis.partners import ALL, Items, Run, compared, same_items
-from flows.jobs import correspondences
+from flows.jobs.analyze import correspondences
 from storage.runs import Entry, Key, last_run
 from tasks.stage import Runtime
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests_support import TEXT
 
-from flows.config import SAESetting, load_study
-from flows.jobs import twins
+from flows.config import load_study
+from flows.jobs.analyze import twins
 from flows.neighbours import neighbours
 from flows.nulls import twins_of
+from flows.sections import SAESetting
 from storage.errors import BadInput
 from storage.sources.section import HOW, RULES, rules_of, source_of
 from tasks.settings import FROZEN

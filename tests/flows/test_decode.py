@@ -15,7 +15,8 @@ from tiny_models import CAPTIONS, build
 
 from flows.cli import main
 from flows.config import Study, load_study
-from flows.jobs import Given, embeddings
+from flows.jobs.embed import embeddings
+from flows.jobs.job import Given
 from flows.preflight import look
 from storage.dataset import Dataset
 from storage.embeddings import read

@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 from tests_support import computed, write_study
 
-from flows.config import Frontier, load_study
+from flows.config import load_study
+from flows.sections import Frontier
 from flows.status import status
 from flows.study import Finished, run_study
 from sae.architectures import METHODS

@@ -9,7 +9,7 @@ import pytest
 
 from flows import running
 from flows.cluster import AHEAD, Cluster
-from flows.jobs import Job
+from flows.jobs.job import Job
 from flows.running import Failed, _in_passes_on
 from storage.dataset import Dataset
 from storage.errors import BadInput

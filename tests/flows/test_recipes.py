@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from flows.config import Study, load_study
-from flows.jobs import STEPS, Given
+from flows.jobs.job import STEPS, Given
 from flows.stages import STAGES
 from storage.dataset import Dataset
 from storage.listing import SHARD_ROWS
@@ -168,7 +168,8 @@ def test_a_new_key_with_a_default_in_any_section_moves_no_address(tmp_path: Path
     copy, keys = tmp_path / "checkout", list[str]()
     for room in ("flows", "tasks", "analysis", "report", "vlm", "sae", "storage"):
         shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (copy / "flows/config.py", copy / "sae/settings.py", *(copy / "storage/sources").glob("*.py")):
+    settings = [copy / name for name in ("flows/config.py", "flows/sections.py", "sae/settings.py")]
+    for path in (*settings, *(copy / "storage/sources").glob("*.py")):
         text, new = extended(path.read_text())
         path.write_text(text.replace("RULES = (", 'RULES = ("new_pairssection", '))
         keys += new

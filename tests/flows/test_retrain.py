@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from flows.config import Study
-from flows.jobs import Given, Job, saes
+from flows.jobs.job import Given, Job
+from flows.jobs.train import saes
 from storage.dataset import Address, Dataset, materialize
 from storage.runs import Entry, Run, State
 from tasks.embed import embed

@@ -16,7 +16,7 @@ import pytest
 from flows.cli import main
 from flows.cluster import Cluster, ClusterError, Here, check_answers
 from flows.config import load_study
-from flows.jobs import STEPS, Given, Job
+from flows.jobs.job import STEPS, Given, Job
 from flows.running import Failed, run_jobs, run_stage
 from storage.dataset import Dataset
 from storage.runs import Key, State

@@ -28,7 +28,8 @@ from tiny_models import build
 import sae
 import tasks
 from flows.config import Study, load_study
-from flows.jobs import STEPS, Given, correspondences
+from flows.jobs.analyze import correspondences
+from flows.jobs.job import STEPS, Given
 from flows.stages import STAGES
 from sae.model import Config
 from storage.dataset import Dataset, address, materialize

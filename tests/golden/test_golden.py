@@ -83,7 +83,7 @@ def other_noise(patch: pytest.MonkeyPatch) -> None:
 
 def other_auxk(patch: pytest.MonkeyPatch) -> None:
     """Give the AuxK loss the weight 1/24 in place of 1/32."""
-    from flows.config import SAESetting
+    from flows.sections import SAESetting
 
     setting = SAESetting.setting
     patch.setattr(SAESetting, "setting", lambda self, rows: {**setting(self, rows), "auxk": 1 / 24})
