@@ -33,8 +33,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from bench.quality_cases import BLOCK, FEWEST_FIRINGS, Case, Figures, Truth, at_l0, measure, unit_rows
-from bench.recovery import MATCHED, matched, modality_scores
+from bench.quality_cases import BLOCK, Case, Figures, Truth, at_l0, measure, unit_rows
+from bench.recovery import FEWEST_FIRINGS, MATCHED, matched, modality_scores
 from bench.variants import MORE, Sizes, Variant, cases, parser, sizes_of, table, train_variant
 from sae import initial
 from sae.budget import budget

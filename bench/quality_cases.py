@@ -11,12 +11,11 @@ from scipy import sparse
 from torch import Tensor
 
 from bench.plant_vlm_like import plant
-from bench.recovery import agreement, modality_scores, score_errors
+from bench.recovery import FEWEST_FIRINGS, agreement, modality_scores, score_errors
 from sae.frontier import Pair
 from sae.metrics import Reconstruction, combine
 
 BLOCK = 2048
-FEWEST_FIRINGS = 30  # modality scores of atoms that fire less often on the held-out rows are not compared
 Figures = dict[str, float]
 
 

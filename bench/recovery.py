@@ -9,6 +9,7 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
 
+FEWEST_FIRINGS = 30  # modality scores of atoms that fire less often on the counted rows are not compared
 MATCHED = 0.8  # cosine from which a concept counts as matched to its atom
 
 

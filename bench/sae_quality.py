@@ -2,13 +2,14 @@
 
 Every result is a mean over the seeds, with their range. Within a comparison all SAEs have the same rows and the same
 number of draws, and are compared at equal held-out L0: codes below a cut are dropped, so that k are left per row. Cuts
-that the SAEs bring themselves are judged in the section l0. Writes bench/results/sae_quality.json, and ends with 1 when
-a bar is not met.
+that the SAEs bring themselves are judged in the section l0. Writes bench/results/sae_quality_SECTION.json for each
+section, and ends with 1 when a bar is not met.
 
 modality   modality scores of planted concepts by `init`, after a short and a long training
 jumprelu   JumpReLU against BatchTopK
 start      the first logged R2 of every architecture
 defaults   the default batch size and learning rate against the best of a sweep, at several numbers of pairs
+rule       the default learning rate against the best of a sweep, at several numbers of steps and several widths
 l0         held-out L0 over k, at several numbers of pairs
 peers      other libraries, each with the best learning rate of its own sweep (needs .venv-peers and --store)
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -36,6 +38,7 @@ from sae.architectures import ARCHITECTURES
 from sae.budget import Budget, budget
 
 ROOT = Path(__file__).parents[1]
+RULE_BATCH = 256
 MARGINS = {"r2": 0.01, "mcc": 0.02}  # how far the defaults may be below the best of a sweep
 Options = argparse.Namespace
 Values = dict[str, list[float]]  # {name of a result: its values over the seeds}
@@ -162,6 +165,30 @@ def defaults(options: Options) -> Iterator[Bar]:
             yield difference(f"{name}, {figure} less the best", mine[figure], best[figure], -MARGINS[figure])
 
 
+def rule(options: Options) -> Iterator[Bar]:
+    """The rate that `sae.budget` chooses must come within the same margins of the best, whatever the steps and width.
+
+    Steps vary at the smallest width, and widths at the second number of epochs, on the same vectors.
+    """
+    case = planted(options)
+    rows = len(case.train.image) + len(case.train.text)
+    trainings = [(epochs, options.widths[0]) for epochs in options.rule_epochs]
+    trainings += [(options.rule_epochs[1], width) for width in options.widths[1:]]
+    for epochs, width in trainings:
+        own = budget(rows, width, epochs, RULE_BATCH)
+        of_width = case._replace(width=width)
+        settings = {"epochs": epochs, "batch_size": RULE_BATCH}
+        points = {}
+        for factor in options.factors:
+            rate = min(own.learning_rate * factor, 1.0)
+            points[rate] = trained(of_width, options.seeds, learning_rate=rate, **settings)
+        name = f"{case.name}: {epochs * math.ceil(rows / RULE_BATCH)} steps, width {width}"
+        for figure in compared(points[own.learning_rate]):
+            best = max(points, key=lambda rate, figure=figure: np.mean(points[rate][figure]))
+            told = f"{name}: {figure} with the rule's rate {own.learning_rate:.2g}, less that with the best, {best:.2g}"
+            yield difference(told, points[own.learning_rate][figure], points[best][figure], -MARGINS[figure])
+
+
 def l0(options: Options) -> Iterator[Bar]:
     """Held-out L0 by the threshold that an SAE brings must be within 5 % of k."""
     for pairs in options.l0_sizes:
@@ -200,7 +227,7 @@ def peers(options: Options) -> Iterator[Bar]:
     for case in cases(options, [options.pairs]):
         ours = trained(case, options.seeds)
         figures = compared(ours)
-        for figure in figures:
+        for figure in (*figures, "l0"):
             yield row(f"{case.name}: {figure} of this project's defaults", ours[figure])
         for library in quality_peers.LIBRARIES:
             points = [
@@ -209,17 +236,19 @@ def peers(options: Options) -> Iterator[Bar]:
             ]
             for figure in figures:
                 best = max(points, key=lambda values, figure=figure: np.mean(values[figure]))
-                yield row(f"{case.name}: {figure} of {library}", best[figure])
+                yield row(f"{case.name}: {figure} of {library}, at an L0 of {np.mean(best['l0']):.2f}", best[figure])
                 yield difference(f"{case.name}: {figure} less {library}'s", ours[figure], best[figure], 0)
 
 
 SECTIONS: dict[str, Callable[[Options], Iterator[Bar]]] = {
-    "modality": modality, "jumprelu": jumprelu, "start": start, "defaults": defaults, "l0": l0, "peers": peers,
+    "modality": modality, "jumprelu": jumprelu, "start": start, "defaults": defaults, "rule": rule, "l0": l0,
+    "peers": peers,
 }  # fmt: skip
 #: Sizes of a part that ends in minutes on one core. The bars are meant for the full sizes.
 QUICK = {
     "pairs": 4000, "dim": 64, "atoms": 256, "k": 8, "heldout": 1500, "long": 20, "sizes": [2000],
     "l0_sizes": [1500, 5000], "seeds": 2, "factors": [0.5, 1.0, 2.0], "peer_rates": [1e-3, 4e-3],
+    "rule_epochs": [20, 60], "widths": [256, 512],
 }  # fmt: skip
 
 
@@ -237,6 +266,8 @@ def parsed(arguments: list[str] | None = None) -> Options:
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default {default})")
     parser.add_argument("--sizes", type=int, nargs="+", default=[5000, 50_000, 500_000], help="pairs of `defaults`")
     parser.add_argument("--l0-sizes", type=int, nargs="+", default=[1500, 5000, 50_000], help="pairs of `l0`")
+    parser.add_argument("--rule-epochs", type=int, nargs="+", default=[2, 7, 25, 70], help="of `rule`")
+    parser.add_argument("--widths", type=int, nargs="+", default=[256, 1024, 4096], help="of `rule`")
     parser.add_argument("--factors", type=float, nargs="+", default=[0.25, 0.5, 1.0, 2.0, 4.0], help="of the rate")
     parser.add_argument(
         "--peer-rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3, 1e-2], help="tried with peers"
@@ -252,12 +283,14 @@ def main() -> int:
     """Measure, print, write."""
     options = parsed()
     torch.set_num_threads(1)
-    rows = []
+    missed = 0
     for name in options.only or SECTIONS:
+        rows = []
         for figure in SECTIONS[name](options):
             print(bars.line(figure), file=sys.stderr, flush=True)
             rows.append(figure)
-    return bars.finish("sae_quality", rows)
+        missed |= bars.finish(f"sae_quality_{name}", rows)
+    return missed
 
 
 if __name__ == "__main__":

@@ -85,10 +85,29 @@ def test_a_sweep_draws_as_many_rows_as_the_defaults(case, monkeypatch):
     assert {settings["epochs"] for settings in seen} == {200}
 
 
+def test_the_rule_of_the_learning_rate_is_judged_at_several_steps_and_widths(case, monkeypatch):
+    """The rates of the rule by hand: 6e-3 sqrt(2000 / steps) (256 / width)^(1/4), at most 1e-2."""
+    tried = []
+
+    def trained(case, seeds, *, epochs, batch_size, learning_rate):
+        tried.append((epochs, case.width, learning_rate))
+        return {"r2": [0.9 if learning_rate > 0.006 else 0.8]}
+
+    monkeypatch.setattr("bench.sae_quality.planted", lambda options: case)
+    monkeypatch.setattr("bench.sae_quality.trained", trained)
+    options = argparse.Namespace(rule_epochs=[1000, 4000], widths=[256, 4096], factors=[0.5, 1.0, 2.0], seeds=1)
+    rows = list(SECTIONS["rule"](options))
+    # 400 rows are 2 batches of 256, so 2,000 and 8,000 steps.
+    assert tried[1::3] == [(1000, 256, 6e-3), (4000, 256, 3e-3), (4000, 4096, 1.5e-3)]
+    assert [row["value"] for row in rows] == pytest.approx([-0.1, 0, 0])
+    assert [row["holds"] for row in rows] == [False, True, True]
+    assert "2000 steps, width 256: r2 with the rule's rate 0.006, less that with the best, 0.012" in rows[0]["name"]
+
+
 def test_sections_and_sizes_are_options():
     options = parsed(["--quick", "--only", "l0", "--pairs", "100"])
     assert (options.only, options.pairs, options.dim) == (["l0"], 100, 64)
     assert parsed([]).pairs == 40_000
     with pytest.raises(SystemExit):
         parsed(["--only", "nothing"])
-    assert set(SECTIONS) == {"modality", "jumprelu", "start", "defaults", "l0", "peers"}
+    assert set(SECTIONS) == {"modality", "jumprelu", "start", "defaults", "rule", "l0", "peers"}
