@@ -27,7 +27,7 @@ from sae.metrics import Reconstruction, combine
 from sae.model import SAE
 from sae.rows import Groups
 from sae.settings import Settings
-from sae.training import OnStep, train
+from sae.training import OnStep, split_places, train
 
 BLOCK = 2048  # rows encoded at a time
 COLUMNS = ("r2", "r2_image", "r2_text", "cosine", "l0")
@@ -93,7 +93,8 @@ def measure(
 ) -> list[dict[str, Any]]:
     """The table's rows for one part. Its method is fitted on the training rows and measured on the held-out rows.
 
-    groups: the groups of the training rows, for `sae.train`.
+    groups: the groups of the training rows, for `sae.train`. A baseline is fitted on the rows that the gradient steps
+    of an SAE use, without those that are held back to calibrate its threshold.
     """
     began = time.perf_counter()
     fitted: Any
@@ -103,7 +104,7 @@ def measure(
         chosen = Settings(**shared | {"architecture": part.method, "k": k, "encoder": "own"})
         fitted = train(*training, chosen, seed, device, on_step, groups=groups).sae
     else:
-        fitted = BASELINES[part.method](settings.width, max(part.k), seed).fit(*training)
+        fitted = BASELINES[part.method](settings.width, max(part.k), seed).fit(*_used(training, settings, seed, groups))
     seconds = time.perf_counter() - began
     rows = []
     for encoder in encoders_of(part.method):
@@ -112,6 +113,12 @@ def measure(
             named = {"method": part.method, "encoder": encoder, "k": k, "width": len(fitted.dictionary)}
             rows.append({**named, **figures, "seconds": seconds})
     return rows
+
+
+def _used(rows: Pair, settings: Settings, seed: int, groups: Groups | None) -> Pair:
+    """The rows that the gradient steps of an SAE with these settings and this seed would use."""
+    used, _ = split_places(len(rows.image), len(rows.text), settings, seed, groups)
+    return rows if used is None else Pair(*(side[places] for side, places in zip(rows, used, strict=True)))
 
 
 def _ks(part: Part, encoder: str) -> tuple[int, ...]:

@@ -116,7 +116,12 @@ class Settings(OwnParameters):
         "differences of any two rows",
     )
     image_share: ImageShare = Field(0.5, description="share of images in the training mixture")
-    auxk: float = Field(1 / 32, ge=0, allow_inf_nan=False, description="weight of the auxiliary loss; 0 turns it off")
+    auxk: float = Field(
+        1 / 32,
+        ge=0,
+        allow_inf_nan=False,
+        description="weight of the auxiliary loss; with 0 there is none, and no restart of dead concepts either",
+    )
     # A longer time has no effect, since embeddings need only short trainings. A shorter time makes rare concepts dead.
     dead_after_epochs: float = Field(
         0.5, ge=0.1, le=1, description="epochs after which a concept that hardly fires is dead to AuxK and restarts"

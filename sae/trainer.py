@@ -226,10 +226,12 @@ class Trainer:
     def _residuals(self, x_BD: Tensor, count: int) -> tuple[Tensor, Tensor, float]:
         """At least `count` rows [N, d], their residuals [N, d], and the mean over batches of the weakest code.
 
-        The rows are those of x_BD, and as many batches drawn from the training mixture as are missing.
+        The rows are those of x_BD, and as many whole batches drawn from the training mixture as are missing. The last
+        batch of an epoch may be short: batches of its length could hold the rows of one modality alone.
         """
-        missing = max(0, math.ceil(count / len(x_BD)) - 1)
-        batches = [x_BD, *(self.rows.draw(len(x_BD), self.draws) for _ in range(missing))]
+        size = self.settings.batch_size
+        missing = max(0, math.ceil((count - len(x_BD)) / size))
+        batches = [x_BD, *(self.rows.draw(size, self.draws) for _ in range(missing))]
         residuals, each = zip(*map(self._residual, batches), strict=True)
         weakest = torch.stack(each).cpu().tolist()  # the host waits once, however many batches there are
         mean = sum(code if math.isfinite(code) else 0.0 for code in weakest) / len(weakest)
@@ -357,11 +359,13 @@ def hold_atoms_(atoms: Tensor, start: Tensor, whole: bool) -> None:
 def silence(silent_C: Tensor, fired_C: Tensor, rows: int, window: float) -> Tensor:
     """The number of silent rows of each concept [C] after a batch of `rows` rows; a concept with `window` is dead.
 
-    Every row adds 1. A batch on which the concept fires takes off a tenth of the window, or SELDOM rows if they are
-    more. A window of up to SELDOM rows thus counts the rows since the last firing, and at most one batch before it. In
-    a longer one, a concept becomes dead if it fires on fewer than about FIRINGS batches per window.
+    Every row adds 1. A batch on which the concept fires takes off a tenth of the window, SELDOM rows, or twice its own
+    rows, whichever is most. A window of up to SELDOM rows thus counts the rows since the last firing, and at most one
+    batch before it. In a longer one, a concept becomes dead if it fires on fewer than about FIRINGS batches per window,
+    or if the window has fewer than twice as many batches, on fewer than half of them. A concept that fires on every
+    batch is never dead.
     """
-    return (silent_C + rows - max(window / FIRINGS, SELDOM) * fired_C).clamp(0, window)
+    return (silent_C + rows - max(window / FIRINGS, SELDOM, 2 * rows) * fired_C).clamp(0, window)
 
 
 def learning_rate_at(step: int, steps: int, peak: float) -> float:

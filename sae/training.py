@@ -16,7 +16,7 @@ from torch import Tensor
 from sae.budget import Resolved, resolved
 from sae.checkpoint import Checkpoint, CheckpointError
 from sae.model import SAE
-from sae.rows import Groups, RowsError, TrainingRows, batches, held_back, training_rows
+from sae.rows import Chosen, Groups, RowsError, TrainingRows, batches, held_back, training_rows
 from sae.settings import Settings
 from sae.step import Weights
 from sae.trainer import Trainer, learning_rate_at, r2
@@ -253,16 +253,26 @@ def split_rows(
     rows: TrainingRows, settings: Settings, seed: int, groups: Groups | None
 ) -> tuple[TrainingRows, TrainingRows | None]:
     """The rows that gradient steps use, and those that are held back for the calibration; None if none are."""
-    if groups is None:
-        groups = np.arange(rows.images), np.arange(rows.images, rows.count)
-    if (len(groups[0]), len(groups[1])) != (rows.images, rows.texts):
-        raise RowsError(
-            f"groups name {len(groups[0])} images and {len(groups[1])} texts; there are {rows.images} and {rows.texts}"
-        )
-    used, held = held_back(groups, settings.calibration_share, MOST_HELD, LEAST_HELD, seed)
+    used, held = split_places(rows.images, rows.texts, settings, seed, groups)
     if used is None or held is None:
         return rows, None
     return TrainingRows(rows.parts, rows.share, used), TrainingRows(rows.parts, rows.share, held)
+
+
+def split_places(
+    images: int, texts: int, settings: Settings, seed: int, groups: Groups | None
+) -> tuple[Chosen | None, Chosen | None]:
+    """The places, images and texts, of the rows of `split_rows`; (None, None) if no row is held back.
+
+    Every architecture leaves out the same rows, also one without a threshold, so that all are trained on the same.
+    """
+    if groups is None:
+        groups = np.arange(images), np.arange(images, images + texts)
+    if (len(groups[0]), len(groups[1])) != (images, texts):
+        raise RowsError(
+            f"groups name {len(groups[0])} images and {len(groups[1])} texts; there are {images} and {texts}"
+        )
+    return held_back(groups, settings.calibration_share, MOST_HELD, LEAST_HELD, seed)
 
 
 def _keep(checkpoint: Checkpoint, trainer: Trainer, record: Record, training: dict[str, Any]) -> None:

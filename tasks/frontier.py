@@ -32,7 +32,7 @@ class Measure(NamedTuple):
     device: str
 
 
-@stage("frontiers", version="3", volatile=(SECONDS,), on_device=True, threads=1)
+@stage("frontiers", version="4", volatile=(SECONDS,), on_device=True, threads=1)
 def frontier(
     out: Path,
     pairs: list[Dataset],

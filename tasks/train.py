@@ -25,7 +25,7 @@ OWN = (ChildFailed, BadInput)  # errors that belong to one job, and stop no othe
 log = logging.getLogger("bridgescope")
 
 
-@stage("saes", version="7", volatile=("training.parquet",), resumes=True, on_device=True, threads=1)
+@stage("saes", version="8", volatile=("training.parquet",), resumes=True, on_device=True, threads=1)
 def sae(
     out: Path,
     pairs: list[Dataset],

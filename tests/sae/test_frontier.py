@@ -6,8 +6,11 @@ import torch
 
 from sae import Settings, train
 from sae.architectures import METHODS
-from sae.frontier import Pair, along_k, figures_at, frontier, parts, score
+from sae.baselines import BASELINES
+from sae.frontier import Pair, along_k, figures_at, frontier, measure, parts, score
 from sae.metrics import Reconstruction, combine
+from sae.rows import training_rows
+from sae.training import split_rows
 
 
 def planted(rows, seed):
@@ -150,6 +153,27 @@ class Centring:
 
 def test_a_method_that_centres_receives_the_modality():
     assert score(Centring(), HELDOUT)["r2"] == pytest.approx(1)
+
+
+def test_baselines_are_fitted_on_the_rows_that_the_steps_of_an_sae_use(monkeypatch):
+    fitted = []
+
+    class Spy(BASELINES["pca"]):
+        def fit(self, image, text):
+            fitted.append((image, text))
+            return super().fit(image, text)
+
+    monkeypatch.setitem(BASELINES, "pca", Spy)
+    groups = np.arange(600), np.arange(800) // 2  # two captions of each of the first 400 images
+    rows, held = split_rows(training_rows(*TRAINING, 0.5, "cpu"), SETTINGS, 3, groups)
+    (part,) = parts(["pca"], [2])
+    measure(part, TRAINING, HELDOUT, SETTINGS, 3, groups=groups)
+    measure(part, TRAINING, HELDOUT, SETTINGS.model_copy(update={"calibration_share": 0.0}), 3, groups=groups)
+    for side, places, all_rows in zip(fitted[0], rows.chosen, TRAINING, strict=True):
+        np.testing.assert_array_equal(side, all_rows[places])
+    assert len(fitted[0][0]) + len(fitted[0][1]) == 1400 - held.count
+    assert held.count > 100
+    np.testing.assert_array_equal(fitted[1][1], TRAINING.text)
 
 
 def test_the_parts_are_the_whole_table():

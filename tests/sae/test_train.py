@@ -468,6 +468,40 @@ def test_in_a_short_window_one_firing_is_enough():
     assert silence(silent, torch.tensor([True, False]), 50, 4000.0).tolist() == [0, 4000]
 
 
+@given(st.integers(1, 100_000), st.floats(1, 1e6))
+def test_a_concept_that_fires_on_every_batch_is_never_dead(rows, window):
+    silent = torch.zeros(1)
+    for _ in range(5):
+        silent = silence(silent, torch.tensor([True]), rows, window)
+        assert silent.item() == 0
+
+
+def test_with_few_batches_per_window_a_living_concept_fires_on_half_of_them():
+    # A window of 50,000 rows has about six batches of 8,192, and a firing takes off 16,384. Concept 0 fires on every
+    # second batch and gains nothing; concept 1 fires on every sixth and gains 49,152 - 16,384 each time.
+    silent = torch.zeros(2)
+    for batch in range(60):
+        silent = silence(silent, torch.tensor([batch % 2 == 1, batch % 6 == 5]), 8192, 50_000.0)
+    assert silent.tolist() == [0, 50_000 - 8192]
+    assert silence(silent, torch.tensor([False, False]), 8192, 50_000.0)[1] == 50_000
+
+
+def test_a_restart_after_a_short_batch_draws_whole_batches_of_both_modalities(data, monkeypatch):
+    """Batches as long as a last batch of one row would hold nothing but images."""
+    rows = training_rows(*data, 0.5, "cpu")
+    trainer = Trainer(rows, quick(), 0)
+    trainer.silent_C[:] = 0
+    trainer.silent_C[:20] = trainer.window
+    drawn = []
+    draw = rows.draw
+    monkeypatch.setattr(rows, "draw", lambda count, generator: drawn.append(count) or draw(count, generator))
+    residuals = []
+    monkeypatch.setattr(trainer, "_residual", lambda x: residuals.append(x) or Trainer._residual(trainer, x))
+    trainer.restart_dead_(rows.take(np.arange(1)))
+    assert drawn == [32, 32, 32]  # 80 rows are needed, four for each dead concept, and one is there
+    assert [len(each) for each in residuals] == [1, 32, 32, 32]
+
+
 def test_restart_without_a_dead_concept_changes_nothing(data):
     rows = training_rows(*data, 0.5, "cpu")
     trainer = Trainer(rows, quick(), 0)
