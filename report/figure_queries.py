@@ -122,7 +122,7 @@ WHERE {{s}} < diet
 
 
 def sensitivity(main: Runs) -> str:
-    """How far the shares among the headline results move with each setting, beside how far the seeds move them."""
+    """How far each headline result but L0, which has another scale, moves with each setting, and with the seeds."""
     select = "SELECT {m} AS model, {s} AS sae, * FROM sensitivity({m}, {s}) WHERE statistic <> 'l0'"
     return for_each(main, select, f"sae, model, {place_of_statistic()}, varied, value, other")
 

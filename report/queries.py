@@ -23,7 +23,9 @@ BRIDGE_FIGURES = (
     "top_bridge", "top_covariance_bridge", "top_correlation_bridge", "raw_total", "covariance_total",
 )  # fmt: skip
 LABELLED_BRIDGES = 100  # strongest bridges whose labels are compared
-MOVING = ("r2", "l0", "dead_fraction", "unimodal", "stability")  # of the macro `sensitivity`, first to last
+MOVING = (  # of the macro `sensitivity`, first to last
+    "r2", "r2_image", "r2_text", "l0", "dead_fraction", "retrieval_r1", "unimodal", "stability",
+)  # fmt: skip
 
 
 class Answer(NamedTuple):
@@ -307,15 +309,16 @@ HAVING avg(figure) IS NOT NULL"""
 def sensitivity(runs: list[tuple[str, str]]) -> str:
     """The farthest that each headline result of every (model, sae) moves with each setting that varies.
 
-    times_seeds = how many times the range over seeds it moves.
+    low, high = the range over the seeds of the setting that moves it farthest. times_seeds = how many times the range
+    over the seeds of the SAE itself it moves; NULL where this range is 0 or not known.
     """
     select = """\
 SELECT
-    {m} AS model, {s} AS sae, statistic, any_value(reference) AS reference, any_value(by_seeds) AS by_seeds, varied,
-    arg_max(value, abs(moved)) AS value, arg_max(figure, abs(moved)) AS figure, arg_max(moved, abs(moved)) AS moved,
-    max(abs(moved)) / nullif(any_value(by_seeds), 0) AS times_seeds
+    {m} AS model, {s} AS sae, statistic, reference, by_seeds, varied, value, figure, low, high, moved,
+    abs(moved) / nullif(by_seeds, 0) AS times_seeds
 FROM sensitivity({m}, {s})
-GROUP BY statistic, varied"""
+WHERE moved IS NOT NULL
+QUALIFY row_number() OVER (PARTITION BY statistic, varied ORDER BY abs(moved) DESC, value, other) = 1"""
     return for_each(runs, select, f"sae, model, {place_of_statistic()}, varied")
 
 

@@ -109,7 +109,8 @@ COLUMNS = {
     "sensitivity": [
         SAE, MODEL, Column("statistic", "result", WORDS), Column("reference", "value", 3),
         Column("by_seeds", "range over seeds", 3), Column("varied", "setting", WORDS),
-        Column("value", "farthest with", WORDS), Column("figure", "its value", 3), Column("moved", "moves", 3),
+        Column("value", "farthest with", WORDS), Column("figure", "its value", 3), Column("low", "lowest", 3),
+        Column("high", "highest", 3), Column("moved", "moves", 3),
         Column("times_seeds", "times the seeds", 1),
     ],
     "frozen": [
@@ -214,8 +215,9 @@ CAPTIONS = {
     "sensitivity": (
         "How far each result moves with a setting, and with the seeds",
         "Other settings of the study that differ from this one in a single key; of the values of a key, the one that "
-        "moves the result farthest. Values are means over seeds; the stability's range is over pairs of seeds. Times "
-        "the seeds: the distance over the range.",
+        "moves the result farthest, with its lowest and highest value. Values are means over seeds. Ranges are over "
+        "seeds, for the stability over pairs of them, and not known (–) with one. R² is left out for settings that "
+        "differ in k, since it is not comparable at another L0. Times the seeds: the distance over the range.",
     ),
     "frozen": (
         "Results of trained SAEs and of their frozen twins",

@@ -69,7 +69,7 @@ def _codes(store: Path, codes: list[Dataset], image_id: Ints, pair_id: Ints) -> 
     return sparse.csr_matrix((table["activation"].to_numpy(), (item, concept)), shape)
 
 
-@stage("explorers", version="6")
+@stage("explorers", version="7")
 def explore(
     out: Path,
     entries: list[dict[str, Any]],

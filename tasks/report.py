@@ -12,7 +12,7 @@ from storage.runs import Entry
 from tasks.stage import Runtime, stage
 
 
-@stage("reports", version="8")
+@stage("reports", version="9")
 def report(out: Path, entries: list[dict[str, Any]], config: dict[str, Any], runtime: Runtime) -> int:
     """Write the page of a study, and its figures as SVG and PNG files."""
     from report import write_report

@@ -18,6 +18,8 @@ from urllib.parse import unquote
 import duckdb
 import pytest
 from markupsafe import escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from report import write_report
@@ -296,19 +298,54 @@ def test_a_figure_without_its_rows_is_absent_and_the_others_stay(
 
 def test_sensitivity_is_shown_when_settings_differ_in_one_key(catalog: Make, config: Make) -> None:
     con = catalog(models=("one",), saes=("main", "other", "third"))
-    con.execute("""UPDATE saes SET r2 = 0.6 + 0.1 * seed, settings = '{"k": 4, "width": 16}' WHERE sae = 'other'""")
-    con.execute("""UPDATE saes SET settings = '{"k": 2, "width": 16, "init": "random"}' WHERE sae = 'third'""")
+    con.execute("""UPDATE saes SET r2 = 0.6 + 0.1 * seed, settings = '{"k": 2, "width": 32}' WHERE sae = 'other'""")
+    con.execute("""UPDATE saes SET settings = '{"k": 4, "width": 16}' WHERE sae = 'third'""")
     result = contents(con, config(models=("one",), saes=("main", "other", "third")))
     drawn = result["figures"]["sensitivity"]
     assert [panel.title for panel in drawn.panels] == ["one, main", "one, other", "one, third"]
-    # `main` has an R2 of .8 in both seeds, `other` of .6 and .7. They differ in k, and `main` and `third` in init.
-    assert "r2 moves farthest, by −0.150 with k = 4" in drawn.panels[0].label.replace("-", "−")
-    assert {key.label for key in drawn.keys} == {"init", "k", "range over seeds"}
+    # `main` has an R2 of .8 in both seeds, `other` of .6 and .7. They differ in width, and `main` and `third` in k.
+    assert "r2 moves farthest, by −0.150 with width = 32" in drawn.panels[0].label.replace("-", "−")
+    assert {key.label for key in drawn.keys} == {"k", "width", "range over seeds"}
+    assert "Settings that differ in k have another L0" in drawn.caption
     rows = [[cell.text for cell in row] for row in result["tables"]["sensitivity"].rows]
-    assert ["main", "one", "r2", "0.800", "0.000", "k", "4", "0.650"] in [row[:8] for row in rows]
+    first = ["main", "one", "r2", "0.800", "0.000", "width", "32", "0.650", "0.600", "0.700", "−0.150"]
+    assert first in [row[:11] for row in rows]
+    assert not [row for row in rows if row[2].startswith("r2") and row[5] == "k"]
     page = rendered(result)
     assert "Sensitivity to settings" in page
     assert 'id="figure-sensitivity"' in page
+
+
+def test_sensitivity_draws_the_ranges_of_both_settings(catalog: Make, config: Make) -> None:
+    con = catalog(models=("one",), saes=("main", "other"))
+    con.execute("""UPDATE saes SET r2 = 0.6 + 0.1 * seed, settings = '{"k": 2, "width": 32}' WHERE sae = 'other'""")
+    con.execute("UPDATE saes SET r2 = 0.8 + 0.05 * seed WHERE sae = 'main'")
+
+    def drawn() -> tuple[Any, Axes]:
+        figure = contents(con, config(models=("one",), saes=("main", "other")))["figures"]["sensitivity"]
+        axes = Figure().add_subplot()
+        figure.panels[0].draw(axes)
+        return figure, axes
+
+    def bars(axes: Axes) -> list[list[float]]:
+        return [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "None" and line.get_alpha()]
+
+    figure, axes = drawn()
+    # The seeds of `main` have .8 and .85, a mean of .825; those of `other` have .6 and .7.
+    assert pytest.approx([0.6 - 0.825, 0.7 - 0.825]) in bars(axes)
+    widths = [patch.get_width() for patch in axes.patches]
+    assert widths[0] == pytest.approx(2 * 0.05)
+    statistics = len(axes.get_yticks())
+    assert len(widths) == statistics - 1  # two seeds are one pair: the range of the stability is not known
+    assert "The range over seeds is not known for stability." in figure.panels[0].label
+    assert "Results without a band have one value (one seed; for stability, one pair of seeds)" in figure.caption
+    con.execute("DELETE FROM saes WHERE seed = 1; DELETE FROM matches; DELETE FROM bridge_totals WHERE seed = 1")
+    con.execute("DELETE FROM concepts WHERE seed = 1")
+    figure, axes = drawn()
+    assert (bars(axes), list(axes.patches)) == ([], [])
+    assert "No band is drawn: with one seed" in figure.caption
+    assert "claim" not in figure.caption
+    assert "range over seeds" not in {key.label for key in figure.keys}
 
 
 def test_a_consensus_sae_stands_beside_the_seeds_that_it_was_made_from(catalog: Make, config: Make) -> None:

@@ -14,6 +14,7 @@ from analysis.partners import PARTNER_FLOORS, PARTNERS
 from analysis.statistic import create_inner
 from analysis.subspace_stability import SUBSPACE_MATCHES
 from analysis.tables import empty, fill
+from sae.settings import Settings
 from storage.definitions import define
 from storage.macros import create_macros
 
@@ -57,7 +58,10 @@ def con() -> duckdb.DuckDBPyConnection:
                 insert(con, "floors", ["m", sae, seed, "floor_random", draw, i, 0.1])
     fill_bridges(con)
     fill_partners(con)
-    con.execute(f"CREATE TABLE saes ({RUN}, r2 DOUBLE, l0 DOUBLE, dead_fraction DOUBLE, settings VARCHAR)")
+    con.execute(f"""CREATE TABLE saes ({RUN}, r2 DOUBLE, r2_image DOUBLE, r2_text DOUBLE, l0 DOUBLE,
+        dead_fraction DOUBLE, settings VARCHAR)""")
+    con.execute(f"""CREATE TABLE retrieval ({RUN}, split VARCHAR, intervention VARCHAR, direction VARCHAR,
+        gallery BIGINT, r1 DOUBLE)""")
     fill(con, "nulls")
     create_macros(con)
     return con
@@ -111,6 +115,13 @@ def fill_bridges(con: duckdb.DuckDBPyConnection) -> None:
     for draw, value in enumerate((0.4, 0.5, 0.6)):
         insert(con, "null_draws", ["m", "main", 0, "raw_opposite_share", "images_permuted", draw, value])
     insert(con, "null_summaries", ["m", "main", 0, "align_lda", "floor_random", 0.1, 0.05, 0.01, 0.2, 0])
+
+
+def insert_sae(
+    con: duckdb.DuckDBPyConnection, sae: str, seed: int, r2: float, settings: dict[str, Any], model: str = "m"
+) -> None:
+    """Store the row of an SAE. Its R2 of images is .1 lower, that of captions .1 higher."""
+    insert(con, "saes", [model, sae, seed, r2, r2 - 0.1, r2 + 0.1, 3.0, 0.1, json.dumps(settings)])
 
 
 def insert(con: duckdb.DuckDBPyConnection, table: str, row: list[Any]) -> None:
@@ -294,8 +305,8 @@ def test_sensitivity_compares_settings_that_differ_in_one_key(con: duckdb.DuckDB
         ("slow-and-k", 0, 0.99, main | {"learning_rate": 0.001, "k": 6}),  # two keys: no neighbour of `main`
         ("wide", 0, 0.72, main | {"width": 16, "prefixes": [2, 16]}),  # nested widths follow the width
     ):  # fmt: skip
-        insert(con, "saes", ["m", sae, seed, r2, 3.0, 0.1, json.dumps(settings)])
-    insert(con, "saes", ["another model", "slow", 0, 0.1, 3.0, 0.1, json.dumps(main | {"k": 1})])
+        insert_sae(con, sae, seed, r2, settings)
+    insert_sae(con, "slow", 0, 0.1, main | {"k": 1}, model="another model")
     found = rows(con, "FROM sensitivity('m', 'main') WHERE statistic = 'r2'")
     assert [(row["varied"], row["value"], row["other"]) for row in found] == [
         ("init", "random", "main-share0"), ("learning_rate", "0.001", "slow"), ("width", "16", "wide"),
@@ -308,15 +319,15 @@ def test_sensitivity_compares_settings_that_differ_in_one_key(con: duckdb.DuckDB
     assert [(row["other"], row["reference"], row["moved"]) for row in unimodal] == [("main-share0", 0.75, 0)]
     # A setting with one seed has no stability, and only `main` has bridges.
     assert {row["statistic"] for row in rows(con, "FROM sensitivity('m', 'main')")} == {
-        "r2", "l0", "dead_fraction", "unimodal",
+        "r2", "r2_image", "r2_text", "l0", "dead_fraction", "unimodal",
     }  # fmt: skip
     backwards = rows(con, "FROM sensitivity('m', 'main-share0') WHERE statistic = 'r2'")
-    assert [(row["varied"], row["value"], row["other"]) for row in backwards] == [("init", "default", "main")]
+    assert [(row["varied"], row["value"], row["other"]) for row in backwards] == [("init", "within", "main")]
 
 
 def test_sensitivity_counts_stability_and_bridges(con: duckdb.DuckDBPyConnection) -> None:
     for sae, seed, k in (("main", 0, 3), ("main", 1, 3), ("other", 0, 6), ("other", 1, 6)):
-        insert(con, "saes", ["m", sae, seed, 0.7, 3.0, 0.1, json.dumps({"k": k})])
+        insert_sae(con, sae, seed, 0.7, {"k": k})
     for i, cosine in enumerate((0.9, 0.9, 0.5, 0.5)):
         insert(con, "matches", ["m", "other", 0, "other", 1, i, i, cosine])
     for positive, a, b in ((3.0, "image", "text"), (1.0, "image", "image")):
@@ -326,3 +337,58 @@ def test_sensitivity_counts_stability_and_bridges(con: duckdb.DuckDBPyConnection
     assert (by["stability"]["reference"], by["stability"]["figure"]) == pytest.approx((0.5, 0.7))
     share = by["covariance_opposite_share"]
     assert (share["reference"], share["figure"], share["moved"]) == pytest.approx((0.25, 0.75, 0.5))
+    # The opposite covariance bridges of main are 1 and -1. `other` has 3.
+    total = by["covariance_opposite_total"]
+    assert (total["reference"], total["figure"], total["moved"]) == pytest.approx((0, 3, 3))
+    # Two seeds are one pair, and bridges are stored of one seed of each: one value has no range.
+    for row in (by["stability"], share, total):
+        assert [row[name] for name in ("reference_low", "reference_high", "low", "high", "by_seeds")] == [None] * 5
+
+
+def test_sensitivity_compares_the_recall_of_reconstructions(con: duckdb.DuckDBPyConnection) -> None:
+    for sae, settings, recalls in (("main", {"width": 8}, (0.5, 0.7)), ("wide", {"width": 16}, (0.4, 0.6, 0.8))):
+        for seed, r1 in enumerate(recalls):
+            insert_sae(con, sae, seed, 0.7, settings)
+            insert(con, "retrieval", ["m", sae, seed, "heldout", "reconstructions", "image_to_text", 10, r1])
+            insert(con, "retrieval", ["m", sae, seed, "heldout", "reconstructions", "text_to_image", 10, 0.1])
+            insert(con, "retrieval", ["m", sae, seed, "heldout", "without_unimodal", "image_to_text", 10, 0.1])
+    insert(con, "retrieval", ["m", None, None, "heldout", "embeddings", "image_to_text", 10, 0.9])
+    (row,) = rows(con, "FROM sensitivity('m', 'main') WHERE statistic = 'retrieval_r1'")
+    assert (row["reference"], row["figure"], row["moved"]) == pytest.approx((0.6, 0.6, 0))
+    assert (row["by_seeds"], row["low"], row["high"]) == pytest.approx((0.2, 0.4, 0.8))
+
+
+def test_sensitivity_knows_no_range_of_a_single_seed(con: duckdb.DuckDBPyConnection) -> None:
+    for sae, seed, r2, width in (("main", 0, 0.7, 8), ("main-share0", 0, 0.8, 16), ("main-share0", 1, 0.9, 16)):
+        insert_sae(con, sae, seed, r2, {"width": width})
+    (row,) = rows(con, "FROM sensitivity('m', 'main') WHERE statistic = 'r2'")
+    assert (row["moved"], row["low"], row["high"]) == pytest.approx((0.15, 0.8, 0.9))
+    assert (row["by_seeds"], row["reference_low"], row["reference_high"]) == (None, None, None)
+    (row,) = rows(con, "FROM sensitivity('m', 'main-share0') WHERE statistic = 'r2'")
+    assert (row["by_seeds"], row["low"], row["high"]) == (pytest.approx(0.1), None, None)
+
+
+def test_sensitivity_compares_no_r2_at_another_l0(con: duckdb.DuckDBPyConnection) -> None:
+    main = {"k": 3, "width": 8}
+    for sae, settings in (("main", main), ("dense", main | {"k": 6}), ("wide", main | {"width": 9})):
+        insert_sae(con, sae, 0, 0.7, settings)
+    found = rows(con, "FROM sensitivity('m', 'main')")
+    compared = {row["statistic"] for row in found if row["varied"] == "k"}
+    assert compared == {row["statistic"] for row in found if row["varied"] == "width"} - {"r2", "r2_image", "r2_text"}
+    assert {"l0", "dead_fraction"} <= compared
+
+
+@pytest.mark.parametrize("name", [*sorted(Settings.model_fields), "data_half"])
+def test_sensitivity_states_the_default_of_every_key(con: duckdb.DuckDBPyConnection, name: str) -> None:
+    default = Settings(width=8, k=2).model_dump(mode="json")
+    insert_sae(con, "main", 0, 0.7, default | {name: "another"})
+    insert_sae(con, "main-share0", 0, 0.7, default)
+    others = rows(con, "FROM sensitivity('m', 'main-share0') WHERE statistic = 'l0'")
+    varied = [(row["varied"], row["value"]) for row in others]
+    assert varied == ([] if name == "frozen" else [(name, "another")])  # a frozen SAE is compared elsewhere
+    (row,) = rows(con, "FROM sensitivity('m', 'main') WHERE statistic = 'l0'")
+    stated = {**default, **dict(Settings(width=8, k=2))}.get(name)
+    if stated is None:  # a rule, or nothing, in words
+        assert row["value"] not in (None, "", "default")
+    else:
+        assert row["value"] == (stated if isinstance(stated, str) else json.dumps(stated))
