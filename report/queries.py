@@ -117,7 +117,7 @@ GROUP BY sae, model, architecture, dim, width, k, decoder_bias, image_share, dat
 ORDER BY sae, model"""
 
 RECONSTRUCTION = """\
-SELECT model, sae, seed, r2_image, r2_text, r2, cosine, l0_image, l0_text, l0, hoyer, dead_fraction
+SELECT model, sae, seed, r2_image, r2_text, r2, cosine, l0_image, l0_text, l0, hoyer, dead_fraction, frozen
 FROM saes
 ORDER BY model, sae, seed"""
 

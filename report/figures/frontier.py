@@ -63,12 +63,13 @@ def r2_against_l0(answer: Answer, runs: Runs) -> Drawn | None:
             of_encoder = answer.of(model=model, encoder=encoder)
             for column, title in (("r2_image", "images"), ("r2_text", "captions")) if of_encoder else ():
                 rows = [row for row in of_encoder if row["l0"] and row[column] is not None]
-                best = max(rows, key=lambda row: row[column], default=None)
+                best = _best_at_k(of_encoder, f"{column}_at_k")
                 drawn = len({row["method"] for row in of_encoder})
                 label = f"R squared within {title} of {model} against L0 by {by}, {drawn} methods"
                 if best:
                     label += (
-                        f"; the highest is {styles[best['method']].name}, {best[column]:.3f} at L0 {best['l0']:.1f}"
+                        f"; at an L0 of {best['k']} the highest is {styles[best['method']].name}, "
+                        f"{best[f'{column}_at_k']:.3f}"
                     )
                 draw = _lines(rows, column, styles, bottom, limits)
                 panels.append(Panel(draw, f"{model}: {title}, {by}", f"{label}.", (4.9, 3.1)))
@@ -90,6 +91,19 @@ def r2_against_l0(answer: Answer, runs: Runs) -> Drawn | None:
         for name in order
     ]  # fmt: skip
     return Drawn("frontier", panels, keys, caption, answer.sql, 2)
+
+
+def _best_at_k(rows: list[Row], column: str) -> Row | None:
+    """The row with the highest R2 at an L0 of k, at the largest k that most methods have; None if it is not known.
+
+    column: r2_image_at_k or r2_text_at_k. At different L0 the highest R2 would be that of the largest L0.
+    """
+    known = [row for row in rows if row[column] is not None]
+    methods = {row["k"]: {other["method"] for other in known if other["k"] == row["k"]} for row in known}
+    if not methods:
+        return None
+    k = max(methods, key=lambda k: (len(methods[k]), k))
+    return max((row for row in known if row["k"] == k), key=lambda row: row[column])
 
 
 def _below(row: Row, bottom: float) -> bool:

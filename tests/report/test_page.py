@@ -24,8 +24,10 @@ from PIL import Image
 
 from report import write_report
 from report.drawing import IMAGE, TEXT, VARIABLES
+from report.figures.frontier import r2_against_l0
 from report.page import EXPLORER, contents, in_explorer, rendered
 from report.pictures import thumbnail
+from report.queries import Answer
 from storage.statements import SQL
 
 Make = Callable[..., Any]
@@ -511,3 +513,22 @@ def test_a_view_with_a_page_section_is_a_plain_table(
     assert "FROM &#34;toy&#34; LIMIT 20" in section
     assert page.index("<h2>Asking more</h2>") > start
     assert page.replace(page[start - len("<section>\n") : page.index("<section", start)], "") == before
+
+
+def test_the_frontier_names_the_best_method_at_equal_l0() -> None:
+    def row(method: str, k: int, l0: float, r2: float, at_k: float | None) -> dict[str, Any]:
+        figures = {"l0": l0, "r2": r2, "r2_image": r2, "r2_text": r2, "r2_image_at_k": at_k, "r2_text_at_k": at_k}
+        return {"model": "one", "method": method, "encoder": "own", "k": k, "width": 8, **figures}
+
+    def label(rows: list[dict[str, Any]]) -> str:
+        drawn = r2_against_l0(Answer("", [], rows), [("one", "main")])
+        assert drawn is not None
+        return drawn.panels[0].label
+
+    # ReLU has the highest R2 of all, at an L0 of 40, and PCA at a k of its own. Most methods have the k of 2 and of 4.
+    rows = [
+        row("kmeans", 1, 1, 0.2, 0.2), row("topk", 2, 2, 0.5, 0.5), row("relu", 2, 30, 0.9, 0.55),
+        row("topk", 4, 4, 0.6, 0.6), row("relu", 4, 40, 0.99, 0.58), row("pca", 8, 8, 0.98, 0.98),
+    ]  # fmt: skip
+    assert label(rows).endswith("4 methods; at an L0 of 4 the highest is TopK, 0.600.")
+    assert label([each | {"r2_image_at_k": None} for each in rows]).endswith("4 methods.")

@@ -167,6 +167,11 @@ def frontier_row(method: str, encoder: str, k: int, r2: float | None) -> dict[st
     return {"model": "m", "method": method, "encoder": encoder, "k": k, "r2_image": 9.0, "r2_text": 9.0, **at_k}
 
 
+def seeds(*r2: float, sae: str = "main", frozen: str | None = None) -> list[Row]:
+    """The seeds of a setting, with an R2 of `r2` for images and captions."""
+    return [{"model": "m", "sae": sae, "frozen": frozen, "r2_image": one, "r2_text": one} for one in r2]
+
+
 def test_the_frontier_compares_saes_and_baselines_at_equal_l0() -> None:
     def finding_for(*of_pca: float) -> sentences.Finding:
         rows = [
@@ -174,7 +179,7 @@ def test_the_frontier_compares_saes_and_baselines_at_equal_l0() -> None:
             for k, net, pca in zip((4, 8), (0.5, 0.6), of_pca, strict=True)
             for method, r2 in (("topk", net - 0.1), ("batchtopk", net), ("relu", None), ("pca", pca))
         ]
-        finding = sentences.frontier(answers(frontier=rows), ["m"])
+        finding = sentences.frontier(answers(frontier=rows, reconstruction=seeds(0.5, 0.55)), ["m"])
         assert finding is not None
         return finding
 
@@ -184,7 +189,7 @@ def test_the_frontier_compares_saes_and_baselines_at_equal_l0() -> None:
     assert finding_for(0.6, 0.4).text == f"{by}whether an SAE or a baseline rebuilds most depends on k or on the model."
     assert finding_for(0.3, 0.4).by_model[0][1] == (
         "own encoders, L0 = 4: batchtopk 0.50, 0.40, against pca 0.30, 0.20; "
-        "own encoders, L0 = 8: batchtopk 0.60, 0.50, against pca 0.40, 0.30"
+        "own encoders, L0 = 8: batchtopk 0.60, 0.50, against pca 0.40, 0.30; range over seeds 0.050"
     )
     assert sentences.frontier(answers(), ["m"]) is None
 
@@ -197,13 +202,50 @@ def test_the_frontier_never_compares_an_encoder_with_pursuit() -> None:
         frontier_row("topk", "pursuit", 4, 0.72),
         frontier_row("sample", "pursuit", 4, 0.70),
     ]
-    finding = sentences.frontier(answers(frontier=rows), ["m"])
+    finding = sentences.frontier(answers(frontier=rows, reconstruction=seeds(0.5, 0.51)), ["m"])
     assert finding is not None
     assert finding.text == (
         "At equal L0 and with one encoder for all dictionaries, matching pursuit, an SAE rebuilds more than every "
         "baseline."
     )
-    assert finding.by_model[0][1] == "matching pursuit, L0 = 4: topk 0.72, 0.62, against sample 0.70, 0.60"
+    assert finding.by_model[0][1] == (
+        "matching pursuit, L0 = 4: topk 0.72, 0.62, against sample 0.70, 0.60; range over seeds 0.010"
+    )
+
+
+def test_the_frontier_is_undecided_where_the_seeds_move_r2_as_far() -> None:
+    # The gap of the mean of both R2 is .2 at k = 4 and .04 at k = 8.
+    rows = [
+        frontier_row(method, "own", k, r2)
+        for k, net, pca in ((4, 0.5, 0.3), (8, 0.6, 0.56))
+        for method, r2 in (("topk", net), ("pca", pca))
+    ]
+
+    def finding_for(reconstruction: list[Row]) -> sentences.Finding:
+        finding = sentences.frontier(answers(frontier=rows, reconstruction=reconstruction), ["m"])
+        assert finding is not None
+        return finding
+
+    by = "At equal L0 and with each method's own encoder, "
+    every = f"{by}an SAE rebuilds more than every baseline"
+    # The widest range of a setting counts, and neither that of frozen SAEs nor the distance between two settings.
+    frozen = seeds(0.1, 0.9, sae="c", frozen="frozen_encoder")
+    narrow = [*seeds(0.5, 0.52, sae="a"), *seeds(0.9, 0.93, sae="b"), *frozen]
+    assert finding_for(narrow).text == f"{every}."
+    assert finding_for(narrow).by_model[0][1].endswith("; range over seeds 0.030")
+    some = finding_for(seeds(0.5, 0.55))
+    assert some.text == f"{every} where the gap decides; elsewhere it is undecided."
+    assert some.by_model[0][1] == (
+        "own encoders, L0 = 4: topk 0.50, 0.40, against pca 0.30, 0.20; "
+        "own encoders, L0 = 8: topk 0.60, 0.50, against pca 0.56, 0.46, undecided; range over seeds 0.050"
+    )
+    assert "Undecided: the gap" in some.note
+    assert finding_for(seeds(0.5, 0.9)).text == f"{by}whether an SAE or a baseline rebuilds most is undecided."
+    unknown = finding_for([*seeds(0.5, sae="a"), *seeds(0.9, sae="b")])
+    assert unknown.text == f"{by}whether an SAE or a baseline rebuilds most is undecided."
+    assert unknown.by_model[0][1].endswith("; range over seeds not known")
+    assert "how far the seed moves R² is not known" in unknown.note
+    assert "how far the seed moves R² is not known" not in some.note
 
 
 def test_modality_wording_follows_the_shares(catalog: Make) -> None:
