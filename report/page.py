@@ -19,6 +19,7 @@ from report.exhibits import Exhibit, exhibit
 from report.figures.runs import Runs
 from report.gallery import FIGURES_INDEX, described, figures_of_files, figures_of_page
 from report.queries import Answer, ask, holds
+from report.trainings import brief
 from storage.documentation import header_of
 from storage.query import views
 
@@ -130,6 +131,7 @@ def contents(con: duckdb.DuckDBPyConnection, config: dict[str, Any]) -> dict[str
         "findings_sql": [answer.sql for answer in answers if answer.rows],
         "tables": tables_of_page(con, answers, main, runs),
         "figures": figures_of_page(con, answers, main, runs),
+        "brief": brief(ask(con, queries.TRAINING), answers.reconstruction) if holds(con, "training") else None,
         "paged": paged_views(con),
         "exhibits": exhibits,
         "unscored": unscored(con),

@@ -206,7 +206,7 @@ WHERE intervention = 'embeddings'
 GROUP BY model, direction
 ORDER BY model, direction"""
 
-TRAINING = "SELECT model, sae, seed, epoch, r2, dead_fraction FROM training ORDER BY model, sae, seed, step"
+TRAINING = "SELECT model, sae, seed, step, epoch, r2, dead_fraction FROM training ORDER BY model, sae, seed, step"
 
 
 def histograms(runs: list[tuple[str, str]]) -> str:

@@ -32,6 +32,7 @@ PEAKS = (3e-4, 1e-2)
 # A training whose R2 still rises by more than this while its steps double at a constant learning rate is too short:
 # twice the epochs would raise it again by nearly as much.
 RISE = 0.01
+FEWEST_POINTS = 10  # of a curve, for each tenth of the training to have one; a curve has fewer if the steps are fewer
 
 
 class Budget(NamedTuple):
@@ -86,14 +87,14 @@ def resolved(settings: Settings, rows: int) -> Resolved:
     return Resolved.model_construct(**dict(settings) | chosen._asdict())
 
 
-def rise(curve: Sequence[dict[str, Any]]) -> float:
-    """How much R2 rose between two fifths and four fifths of a training; 0 for a curve of fewer than 10 points.
+def rise(curve: Sequence[dict[str, Any]]) -> float | None:
+    """How much R2 rose between two fifths and four fifths of a training; None for a curve of fewer than 10 points.
 
     In this time the steps double at a constant learning rate. Afterwards the rate falls, and R2 always rises. Each end
     is the mean of a tenth of the training.
     """
-    if len(curve) < 10:
-        return 0.0
+    if len(curve) < FEWEST_POINTS:
+        return None
     last = curve[-1]["step"]
 
     def mean(start: float, stop: float) -> float:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 from storage.dataset import Dataset
 from tasks.checkpoint import CURVE
 from tasks.children import Watch, in_process
 from tasks.devices import device_of
 from tasks.fit import CHECKPOINT_SECONDS, groups_of, reporting
+from tasks.flattened import warn_if_short
 from tasks.stage import Runtime, stage
 
 
@@ -29,7 +31,10 @@ class Join(NamedTuple):
     progress: bool
 
 
-@stage("saes", version="consensus 2", volatile=("training.parquet",), resumes=True, on_device=True, threads=1)
+@stage(
+    "saes", version="consensus 2", unhashed=("label",), volatile=("training.parquet",), resumes=True, on_device=True,
+    threads=1,
+)  # fmt: skip
 def consensus(
     out: Path,
     saes: list[Dataset],
@@ -38,20 +43,21 @@ def consensus(
     heldout: float,
     runtime: Runtime,
     data_half: str | None = None,
+    label: str = "",
 ) -> int:
     """Make the consensus SAE of all seeds of a setting, whose encoder is trained on the rows of these shards.
 
     Writes also consensus.parquet, with the concepts of the seeds that each atom was made from. Raises ChildRefused, bad
-    input, if the seeds share too few atoms.
+    input, if the seeds share too few atoms. label: the model and the setting, as the study names them, for messages.
     """
     job = Join(out, runtime.store, saes, pairs, embeddings, heldout, data_half, runtime.device, runtime.progress)
-    return int(in_process(join, job, "consensus"))
+    rows = int(in_process(join, job, "consensus"))
+    warn_if_short(label or f"consensus of {len(saes)} seeds", pl.read_parquet(out / "training.parquet").to_dicts())
+    return rows
 
 
 def join(job: Join, watch: Watch) -> int:
     """Make the SAE, and save it, its members and its training curve to `job.out`."""
-    import polars as pl
-
     from analysis.stability import match
     from sae import SAE, Checkpoint
     from sae.consensus import consensus

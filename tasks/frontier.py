@@ -5,12 +5,14 @@ The work is divided among child processes: one per core of a CPU, or a single on
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from storage.dataset import Dataset
 from tasks.children import Watch, in_process, side_by_side
 from tasks.devices import device_of, processes_on
+from tasks.flattened import named, warn_if_short
 from tasks.stage import Runtime, stage
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class Measure(NamedTuple):
     device: str
 
 
-@stage("frontiers", version="4", volatile=(SECONDS,), on_device=True, threads=1)
+@stage("frontiers", version="4", unhashed=("label",), volatile=(SECONDS,), on_device=True, threads=1)
 def frontier(
     out: Path,
     pairs: list[Dataset],
@@ -42,10 +44,11 @@ def frontier(
     k: list[int],
     heldout: float,
     runtime: Runtime,
+    label: str = "",
 ) -> int:
     """Fit every method on a model's training rows and measure it on the held-out rows, with each of its encoders.
 
-    One row per method, encoder and k.
+    One row per method, encoder and k. label: the model, as the study names it, for messages.
     """
     import polars as pl
 
@@ -57,7 +60,11 @@ def frontier(
     jobs = [Measure(*shared, all_parts[i::count], runtime.device) for i in range(count)]
     with side_by_side(count) as pool:
         running = [pool.submit(in_process, measure_parts, job, "frontier") for job in jobs]
-        rows = [row for future in running for row in future.result()]
+        measured = [future.result() for future in running]
+    for part, curve in sorted((each for found in measured for each in found.curves), key=lambda each: each[0]):
+        name = ", ".join([*([label] if label else []), "frontier", part.method])
+        warn_if_short(named(name, width=setting["width"], k=min(part.k)), curve)
+    rows = [row for found in measured for row in found.rows]
     types = dict.fromkeys(AT_K.values(), pl.Float64)  # a column may hold nothing but None
     table = pl.DataFrame(along_k(rows), schema_overrides=types).sort(ORDER).with_columns(split=pl.lit("heldout"))
     table.select(*ORDER, "seconds").write_parquet(out / SECONDS)
@@ -65,8 +72,15 @@ def frontier(
     return table.height
 
 
-def measure_parts(job: Measure, watch: Watch) -> list[dict[str, Any]]:
-    """Measure the parts of a job, in a child process. Returns one row per method, encoder and k."""
+class Measured(NamedTuple):
+    """What a measuring process found."""
+
+    rows: list[dict[str, Any]]  #: one per method, encoder and k
+    curves: list[tuple[Part, list[dict[str, float]]]]  #: the curve of each training; empty for a baseline
+
+
+def measure_parts(job: Measure, watch: Watch) -> Measured:
+    """Measure the parts of a job, in a child process."""
     from sae import Settings
     from sae.frontier import Pair, measure
     from storage.rows import select
@@ -75,9 +89,19 @@ def measure_parts(job: Measure, watch: Watch) -> list[dict[str, Any]]:
     training, heldout = (Pair(rows.image, rows.text) for rows in sides)
     groups = sides[0].split_u, sides[0].split_u[sides[0].owner]  # images of one group have the same split number
     device = device_of(job.device)
-    measured = []
+    found = Measured([], [])
     for part in job.parts:
         watch()
         settings = Settings(**job.setting, k=min(part.k))
-        measured += measure(part, training, heldout, settings, 0, device, lambda step, steps, stats: watch(), groups)
-    return measured
+        curve: list[dict[str, float]] = []
+        on_step = functools.partial(_follow, watch, curve)
+        found.rows.extend(measure(part, training, heldout, settings, 0, device, on_step, groups))
+        found.curves.append((part, curve))
+    return found
+
+
+def _follow(watch: Watch, curve: list[dict[str, float]], step: int, steps: int, stats: dict[str, float]) -> None:
+    """Note each new point of a training's curve. stats: the last point, as `sae.train` tells it after every step."""
+    watch()
+    if stats and (not curve or curve[-1]["step"] < stats["step"]):
+        curve.append(stats)

@@ -11,12 +11,12 @@ from typing import Any
 
 import polars as pl
 
-from sae.budget import RISE, rise
 from storage.dataset import Dataset
 from storage.errors import BadInput
 from tasks.children import ChildFailed, side_by_side
 from tasks.devices import device_of, devices, processes_on
 from tasks.fit import Fit, FitEach, fit_each_in_process, fit_in_process
+from tasks.flattened import named, warn_if_short
 from tasks.memory import tell_memory
 from tasks.placed import Part, place_together
 from tasks.stage import Runtime, stage
@@ -25,7 +25,9 @@ OWN = (ChildFailed, BadInput)  # errors that belong to one job, and stop no othe
 log = logging.getLogger("bridgescope")
 
 
-@stage("saes", version="8", volatile=("training.parquet",), resumes=True, on_device=True, threads=1)
+@stage(
+    "saes", version="8", unhashed=("label",), volatile=("training.parquet",), resumes=True, on_device=True, threads=1
+)
 def sae(
     out: Path,
     pairs: list[Dataset],
@@ -34,23 +36,24 @@ def sae(
     seed: int,
     heldout: float,
     runtime: Runtime,
+    label: str = "",
 ) -> int:
-    """Train one seed of one setting on the training rows of a model's shards."""
+    """Train one seed of one setting on the training rows of a model's shards.
+
+    label: the model and the setting, as the study names them, for messages.
+    """
     tell_memory(runtime.store, embeddings, setting, heldout, runtime.device)
     job = Fit(out, runtime.store, pairs, embeddings, setting, seed, heldout, runtime.device, runtime.progress)
     rows = fit_in_process(job)
-    _warn_if_short(pl.read_parquet(out / "training.parquet").to_dicts(), setting, seed)
+    _tell_if_short(out, setting, seed, label)
     return rows
 
 
-def _warn_if_short(curve: list[dict[str, Any]], setting: dict[str, Any], seed: int) -> None:
-    """Log a warning if R2 still rose while the learning rate was constant. A frozen twin has its setting's budget."""
-    if setting.get("frozen") is None and (risen := rise(curve)) > RISE:
-        log.warning(
-            "width %d, k %d, seed %d: R2 had not flattened: from 40 %% to 80 %% of the training it rose by %.3f; "
-            "more than %d epochs would raise it further",
-            setting["width"], setting["k"], seed, risen, setting["epochs"],
-        )  # fmt: skip
+def _tell_if_short(out: Path, setting: dict[str, Any], seed: int, label: str) -> None:
+    """Warn if a training was too short. A frozen SAE has the budget of its setting, for whose own SAEs it is judged."""
+    if setting.get("frozen") is None:
+        name = named(label, width=setting["width"], k=setting["k"], seed=seed)
+        warn_if_short(name, pl.read_parquet(out / "training.parquet").to_dicts())
 
 
 def train_together(jobs: list[dict[str, Any]], runtime: Runtime) -> list[ChildFailed | BadInput | None]:
@@ -165,7 +168,6 @@ def _made(
         if isinstance(rows, str):
             made[number] = _Diverged(f"seed {seed}: {rows}")
             continue
-        curve = pl.read_parquet(outs[number] / "training.parquet")
-        _warn_if_short(curve.to_dicts(), first["setting"], seed)
+        _tell_if_short(outs[number], first["setting"], seed, jobs[number].get("label", ""))
         made[number] = Part(rows, 1.0, Checkpoint(outs[number]).remove)
     return made

@@ -40,6 +40,7 @@ def frontiers(given: Given) -> list[Job]:
             "methods": study.frontier.methods,
             "k": study.frontier.k,
             "heldout": study.pairs.heldout,
+            "label": model.name,
         }
         jobs.append(Job(Key("frontier", model.name), frontier, inputs if given.is_embedded(model.name) else None))
     return jobs

@@ -35,6 +35,7 @@ def saes(given: Given) -> list[Job]:
                 shards = shards_of_model(given, model.name)
                 if isinstance(setting, SAESetting):
                     options: dict[str, Any] = {"setting": _numbers(given, setting, shards), "seed": seed}
+                    options["label"] = f"{model.name}, {setting.name}"
                 else:
                     try:
                         options = _imported(setting, given.store)
@@ -61,7 +62,8 @@ def consensus_saes(given: Given) -> list[Job]:
             seeds = [given.state[key] for key in keys if key in given.state]
             inputs: dict[str, Any] | None = None
             if len(seeds) == len(keys) and all(entry.inputs for entry in seeds):
-                options = {"heldout": given.study.pairs.heldout, "data_half": setting.data_half}
+                label = f"{model.name}, {setting.name}"
+                options = {"heldout": given.study.pairs.heldout, "data_half": setting.data_half, "label": label}
                 inputs = {"saes": [entry.dataset for entry in seeds], **shards_of(seeds[0]), **options}
             jobs += [Job(Key("train", model.name, setting.name, seed), consensus, inputs) for seed in setting.seeds]
     return jobs

@@ -9,13 +9,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from flows.config import Study, load_study
-from flows.jobs.job import STEPS, Given
+from flows.jobs.job import STEPS, Given, Job
 from flows.stages import STAGES
 from storage.dataset import Dataset
 from storage.listing import SHARD_ROWS
@@ -100,21 +101,23 @@ def write_pairs(folder: Path, shard: int) -> None:
     pl.DataFrame({"image_id": ids, "caption": ["", ""]}).write_parquet(folder / "captions.parquet")
 
 
-def addresses(study: Study, store: Path) -> dict[str, str]:
-    """The folder of every dataset of a study with two shards, as if all datasets were made."""
+def jobs(study: Study, store: Path) -> Iterator[Job]:
+    """Yield every job of a study with two shards, as if all datasets were made."""
     given = Given(study, State(), None, store)
     given.state.add(*(Entry(kind="scan", shard=shard, dataset=dataset(f"listings/{shard}")) for shard in (0, 1)))
     given.state.add(Entry(kind="ledger", dataset=dataset("ledgers/0")))
-    found: dict[str, str] = {}
     for step in (step for stage in STAGES for step in STEPS[stage]):
-        jobs = step(given)
-        for job in jobs:
-            key = str(job.key)
-            found[key] = job.stage.address(**job.arguments()).path
+        for job in step(given):
+            path = job.stage.address(**job.arguments()).path
             if job.key.kind == "acquire":
-                write_pairs(store / found[key], job.key.shard or 0)
-            given.state.add(job.entry(dataset(FORMER.get(key, found[key]))))
-    return found
+                write_pairs(store / path, job.key.shard or 0)
+            given.state.add(job.entry(dataset(FORMER.get(str(job.key), path))))
+            yield job
+
+
+def addresses(study: Study, store: Path) -> dict[str, str]:
+    """The folder of every dataset of a study with two shards, as if all datasets were made."""
+    return {str(job.key): job.stage.address(**job.arguments()).path for job in jobs(study, store)}
 
 
 def two_studies(tmp_path: Path) -> dict[str, Study]:
@@ -132,6 +135,20 @@ def test_every_dataset_stays_where_finished_stores_have_it(tmp_path: Path) -> No
     studies = two_studies(tmp_path)
     found = {name: addresses(study, tmp_path / f"store of {name}") for name, study in studies.items()}
     assert found == json.loads(GOLDEN.read_text())
+
+
+def test_every_training_has_the_name_of_its_model_and_setting(tmp_path: Path) -> None:
+    two_studies(tmp_path)
+    study = load_study(tmp_path / "vectors.toml", ["consensus=true", "saes.main.seeds=[3, 4]"])
+    found = {str(job.key): job.arguments() for job in jobs(study, tmp_path / "store")}
+    labels = {key: inputs["label"] for key, inputs in found.items() if "label" in inputs}
+    assert labels.keys() == {
+        key for key in found if key == "frontier own" or (key.startswith("train") and "theirs" not in key)
+    }
+    assert labels["train own main seed 3"] == labels["train own main seed 4"] == "own, main"
+    assert labels["train own main-half-a seed 3"] == "own, main-half-a"
+    assert labels["train own main-consensus seed 0"] == "own, main-consensus"
+    assert labels["frontier own"] == "own"
 
 
 def extended(text: str) -> tuple[str, list[str]]:

@@ -532,3 +532,30 @@ def test_the_frontier_names_the_best_method_at_equal_l0() -> None:
     ]  # fmt: skip
     assert label(rows).endswith("4 methods; at an L0 of 4 the highest is TopK, 0.600.")
     assert label([each | {"r2_image_at_k": None} for each in rows]).endswith("4 methods.")
+
+
+def test_saes_whose_r2_had_not_flattened_are_listed_with_the_curves(catalog: Make, config: Make) -> None:
+    con = catalog(models=("one",), saes=("main", "other"))
+    con.execute(
+        """DELETE FROM training;
+        INSERT INTO training
+        SELECT 'one', sae, seed, 10 * i, i / 2, 1.0, slope * i, 2.0, 0.0, 1.0
+        FROM
+            (VALUES ('main', 0, 0.001), ('main', 1, 0.0011), ('other', 0, 0.0001), ('other', 1, 0.1))
+                AS t(sae, seed, slope),
+            range(1, 51) AS r(i)
+        WHERE (sae, seed) <> ('other', 1) OR i < 10"""
+    )
+
+    def listed() -> str:
+        page = rendered(contents(con, config(models=("one",), saes=("main", "other"))))
+        section = page[page.index('<section id="training">') :]
+        return section[section.index("</figure>") : section.index("</section>")]
+
+    # R2 rises by 20 times the slope between two fifths and four fifths of 50 points. The last SAE has nine points.
+    lines = re.findall("<li>(.*?)</li>", listed())
+    assert lines == ["one, main, seeds 0, 1: by up to 0.022"]
+    assert "it rose by more than 0.01" in listed()
+    assert "one, other, seed 1.</p>" in listed()
+    con.execute("UPDATE saes SET frozen = 'frozen_encoder' WHERE sae = 'main'; DELETE FROM training WHERE seed = 1")
+    assert "<p" not in listed()
