@@ -27,7 +27,7 @@ def curves(answer: Answer, runs: Runs) -> Drawn | None:
         panels.append(Panel(_curves(rows, min(0.0, bottom), epochs), title, label, (4.9, 2.1)))
     caption = (
         "One line per seed. R² of the training batches, both modalities together (the table has each separately); "
-        "dead: concepts that do not fire in the window of the auxiliary loss."
+        "dead: concepts that hardly fired of late, which the auxiliary loss trains and restarts replace."
     )
     keys = [LegendKey("R² of training batches", FIRST), LegendKey("dead fraction", SECOND, "5 3")]
     return Drawn("training", panels, keys, caption, answer.sql, columns_for(trained))

@@ -559,3 +559,9 @@ def test_saes_whose_r2_had_not_flattened_are_listed_with_the_curves(catalog: Mak
     assert "one, other, seed 1.</p>" in listed()
     con.execute("UPDATE saes SET frozen = 'frozen_encoder' WHERE sae = 'main'; DELETE FROM training WHERE seed = 1")
     assert "<p" not in listed()
+
+
+def test_dead_in_a_curve_is_not_dead_in_the_tables(catalog: Make, config: Make) -> None:
+    page = contents(catalog(models=("one",)), config(models=("one",)))
+    assert "dead: concepts that hardly fired of late" in page["figures"]["training"].caption
+    assert "Dead: fires on no training row." in page["tables"]["reconstruction"].note
