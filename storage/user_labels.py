@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import datetime
 import json
-import threading
 import unicodedata
 from pathlib import Path
 from typing import Any
 
-from storage.dataset import write_atomically
+from storage.dataset import locked, write_atomically
 from storage.errors import BadInput
 from storage.runs import Run
 
@@ -22,7 +21,6 @@ SHOWN = "data/labels.json"  # the name under which a site has them
 LONGEST = 80  # characters of a label
 MOST = 10_000  # labels of a study
 Record = dict[str, Any]
-_writing = threading.Lock()
 
 
 def path_of(store: Path, study: str) -> Path:
@@ -44,9 +42,10 @@ def read_labels(store: Path, run: Run) -> list[Record]:
 def set_label(store: Path, run: Run, key: str, concept: int, label: str, width: int) -> list[Record]:
     """Give a concept a label, or remove its label with an empty one. Returns the labels of the run.
 
-    width: number of concepts of the SAE. The file is replaced in one step, so that a reader never sees half of it.
-    Raises BadInput for an SAE or a concept that the run does not have, and for a label that is too long or holds
-    control characters.
+    width: number of concepts of the SAE. The label of the same concept of another SAE under this key, as in another
+    variant, stays. The file is replaced in one step, so that a reader never sees half of it.
+    Raises BadInput for an SAE or a concept that the run does not have, for a label that is too long or holds control
+    characters, and for a store that cannot be written.
     """
     datasets = trained(run)
     if key not in datasets:
@@ -54,9 +53,10 @@ def set_label(store: Path, run: Run, key: str, concept: int, label: str, width: 
     if not 0 <= concept < width:
         raise BadInput(f"concept {concept}: {key} has the concepts 0 to {width - 1}")
     text = checked(label)
-    with _writing:
-        path = path_of(store, run.study)
-        kept = [one for one in _stored(path) if (one["key"], one["concept"]) != (key, concept)]
+    path = path_of(store, run.study)
+    own = (key, concept, datasets[key])
+    with locked(path):  # several explorers, each a process of its own, may show one study
+        kept = [one for one in _stored(path) if (one["key"], one["concept"], one["dataset"]) != own]
         if text:
             if len(kept) >= MOST:
                 raise BadInput(f"the study has {len(kept)} labels, and {MOST} are allowed: remove some")
