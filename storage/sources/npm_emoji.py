@@ -332,7 +332,10 @@ def _fetch(package: str, path: Path) -> None:
     """Run `npm pack` in a temporary folder, verify the tarball, then rename it to `path`."""
     npm = shutil.which("npm")
     if npm is None:
-        raise BadInput(f"npm-emoji needs npm to fetch {package}: install Node.js with npm, or put {path.name} there")
+        put = f"put {path.name} into {path.parent}, the folder of the store's downloads"
+        if package not in INTEGRITY:
+            put += f", and its digest (sha512-BASE64) into {_recorded(path).name} beside it"
+        raise BadInput(f"npm-emoji needs npm to fetch {package}: install Node.js with npm, or {put}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".npm-", dir=path.parent) as folder:
         command = [npm, "pack", package, "--json", "--ignore-scripts", "--pack-destination", folder]

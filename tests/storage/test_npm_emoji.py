@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -156,9 +157,14 @@ def test_a_corrupt_tarball_is_noticed(downloads: Path, no_npm: None, damage) -> 
         source(downloads).list()
 
 
-def test_without_npm_says_what_to_install(tmp_path: Path, no_npm: None) -> None:
-    with pytest.raises(BadInput, match=r"npm-emoji needs npm to fetch @lobehub/fluent-emoji-3d@1\.1\.0: install"):
+def test_without_npm_says_what_to_install_and_where_a_package_can_be_put(tmp_path: Path, no_npm: None) -> None:
+    folder = re.escape(f"{tmp_path / 'downloads'}, the folder of the store's downloads")
+    fetch = r"npm-emoji needs npm to fetch @lobehub/fluent-emoji-3d@1\.1\.0: install Node\.js with npm"
+    with pytest.raises(BadInput, match=rf"{fetch}, or put lobehub-fluent-emoji-3d-1\.1\.0\.tgz into {folder}$"):
         NpmEmoji(tmp_path / "downloads").list()
+    beside = r"its digest \(sha512-BASE64\) into emoji-pictures-1\.0\.0\.tgz\.integrity beside it$"
+    with pytest.raises(BadInput, match=rf"put emoji-pictures-1\.0\.0\.tgz into {folder}, and {beside}"):
+        source(tmp_path / "downloads").list()
 
 
 def test_a_failing_npm_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
