@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from storage.dataset import Dataset
 from storage.listing import DROPPED, SHARD_ROWS, read_listing
 from storage.sources import Source, SourceError
+from storage.sources.captions import clean
 from storage.split import split_u
 
 IMAGES = pa.schema(
@@ -166,7 +167,7 @@ def _describe(data: bytes | SourceError | None, row: dict[str, Any], check: Chec
         except SourceError as error:
             data = error
     if isinstance(data, SourceError):
-        columns["error"], columns["error_detail"] = data.cause, data.detail
+        columns["error"], columns["error_detail"] = data.cause, clean(data.detail)  # a URL may hold half a character
     columns["group_key"] = row["group_key"] or columns["sha256"] or row["source_key"]
     columns["split_u"] = split_u(columns["group_key"])
     return columns

@@ -186,6 +186,17 @@ def test_every_failure_is_counted_by_its_cause(web: Web, acquired: Acquired) -> 
     assert not [path for path in (acquired.store / "downloads").rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
+def test_a_url_with_half_a_character_fails_alone(web: Web, acquired: Acquired) -> None:
+    bad = [row("http://\udfff.invalid/b.jpg"), row(web("/\ud83d.jpg"))]
+    acquired.write(*serve(web, 5), *bad)  # json.dumps writes each surrogate as an escape, which JSON allows
+    scanned, shards = acquired.run(shard_size=100)
+    failures = read_failures(acquired.store, shards)
+    assert acquired.images(shards)["error"].null_count() == 5
+    assert sorted(failures["cause"]) == ["HTTP 404", "bad URL"]
+    assert all(detail.count("\ufffd") == 1 for detail in failures["detail"])
+    assert write_ledger(acquired.store, scanned.dropped, failures).rows == 2
+
+
 def test_ids_and_bytes_stay_together_whatever_fails_around_them(web: Web, acquired: Acquired) -> None:
     rows = serve(web, 12)
     for n in (0, 5, 11):
