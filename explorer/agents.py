@@ -58,7 +58,7 @@ def server_of(store: Path, run: Run, asker: Asker, version: str) -> MCPServer:
         from mcp.server.mcpserver.exceptions import ToolError
         from mcp.types import ToolAnnotations
     except ImportError as error:
-        raise BadInput("bridgescope mcp needs the library mcp: pip install 'bridgescope[mcp]'") from error
+        raise BadInput("bridgescope mcp needs the library mcp: pip install -c constraints.txt -e '.[mcp]'") from error
     with open_catalog(store, run=run, guarded=True) as con:
         tables = {view.name: view for view in documented(con)}
         functions = {macro.name: macro for macro in macros(con)}

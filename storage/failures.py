@@ -15,6 +15,7 @@ from storage.duplicates import DUPLICATE
 from storage.listing import Attempt, append_shard, read_attempts, read_listing, write_attempts
 from storage.pairs import Check, read_failures, read_images
 from storage.sources import Source, SourceError, is_transient
+from storage.sources.files import INSTALL_HEIC, NOT_READ
 
 MOST_TRIES = 3  # tries of one item, summed over all runs
 
@@ -39,9 +40,9 @@ LIKELY = (
         "the bytes are of another kind: pages in place of images (a login or consent page, old links), or other files",
     ),
     (
-        "format not read",
-        "the images are in formats that are not read: for HEIC, pip install 'bridgescope[heic]'; convert SVG, EPS, PDF "
-        "and JPEG XL to PNG or JPEG",
+        NOT_READ,
+        f"the images are in formats that are not read: for HEIC, {INSTALL_HEIC}; convert SVG, EPS, PDF and JPEG XL to "
+        "PNG or JPEG",
     ),
     ("corrupt image", "the files are damaged, or were cut short when they were copied"),
     ("out of memory", "the images take more memory to decode than there is: lower pairs.max_pixels"),

@@ -96,6 +96,19 @@ def test_the_table_of_constants_is_read_whole() -> None:
     assert len(re.findall(CONSTANT, DOCUMENT, re.MULTILINE)) == len(rows) - 2 >= 20
 
 
+EXTRAS = {
+    "heic": ["storage/sources/files.py", "vlm/pictures.py"],
+    "mcp": ["explorer/agents.py"],
+    "ray": ["flows/cluster.py"],
+}
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_how_to_install_an_extra_is_said_once_per_room_and_names_the_checkout(extra: str) -> None:
+    assert holding(rf"pip install -c constraints\.txt -e '\.\[{extra}\]'") == EXTRAS[extra]
+    assert [name for name, text in citing().items() if f"bridgescope[{extra}]" in text] == []  # it is on no index
+
+
 def literals(text: str) -> list[set[str]]:
     """The strings in each list, tuple, set, dict and `Literal[...]` of a Python file, at any depth."""
     nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, (ast.List, ast.Tuple, ast.Set, ast.Dict))]

@@ -23,7 +23,7 @@ FORMATS = (
     "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "CUR", "ICNS", "PSD", "QOI",
     "SGI", "DDS", "DIB", "PCX", "TGA",
 )  # fmt: skip
-HEIC = "HEIC: pip install 'bridgescope[heic]'"
+HEIC = "HEIC: pip install -c constraints.txt -e '.[heic]'"  # in the folder of the checkout
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

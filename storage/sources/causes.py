@@ -11,13 +11,14 @@ from typing import Any
 from storage.errors import BadInput
 from storage.sources import Dropped
 from storage.sources.captions import EMPTY, NO_TEXT
+from storage.sources.files import INSTALL_HEIC, NOT_READ
 
 #: {cause: what to do when items are left out by this cause}. A cause may be missing: then it speaks for itself.
 ADVICE = {
     "no such file": "names of images are looked up below pairs.path, beside the table and in the folders there; "
     "pairs.images names their folder, and pairs.image_column their column",
     "path out of the folder": "names of images must stay below pairs.path",
-    "format not read": "HEIC needs the extra heic (pip install 'bridgescope[heic]'); convert other formats to PNG",
+    NOT_READ: f"HEIC needs the extra heic ({INSTALL_HEIC}); convert other formats to PNG",
     "no image name": "pairs.image_column names the column of the images' file names",
     "image name is no text": "pairs.image_column names the column of the images' file names",
     "image is in the table": 'pairs.source = "huggingface" reads Parquet files with pictures in them',

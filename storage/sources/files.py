@@ -29,6 +29,7 @@ HEIF = frozenset({"heic", "heif", "hif"})
 NEVER = frozenset({"jxl", "jxr", "svg", "svgz", "eps", "wmf", "emf", "exr", "hdr", "djvu"})
 RARE = SELDOM | HEIF | NEVER
 NOT_READ = "format not read"  # the cause, also of files whose bytes have such a format
+INSTALL_HEIC = "pip install -c constraints.txt -e '.[heic]'"  # in the folder of the checkout
 
 
 def is_picture(name: str) -> bool:
@@ -45,7 +46,7 @@ def not_read(name: str) -> Dropped | None:
     """How the ledger counts a file whose format is not read, by its extension. None for every other file."""
     extension = name.rpartition(".")[2].lower()
     if extension in HEIF and find_spec("pillow_heif") is None:
-        return Dropped(key_of(name), NOT_READ, "HEIC: pip install 'bridgescope[heic]'")
+        return Dropped(key_of(name), NOT_READ, f"HEIC: {INSTALL_HEIC}")
     return Dropped(key_of(name), NOT_READ, extension.upper()) if extension in NEVER else None
 
 

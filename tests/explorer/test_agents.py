@@ -111,4 +111,5 @@ def test_without_the_library_the_command_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "mcp.server", None)
     assert main(["mcp", "pictures", "--store", str(pictured[1])]) == 2
-    assert "bridgescope mcp needs the library mcp: pip install 'bridgescope[mcp]'" in capsys.readouterr().err
+    needs = "bridgescope mcp needs the library mcp: pip install -c constraints.txt -e '.[mcp]'"
+    assert needs in capsys.readouterr().err

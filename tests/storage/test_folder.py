@@ -61,7 +61,7 @@ def test_rare_formats_are_counted_and_never_read_beside_a_usual_one(
     assert texts(folder) == {"a.jpg": ["a"], "e.psd": ["e"]}
     assert source(folder).list().dropped == [
         ("a.HEIC", "another format of an image", "a.jpg"),
-        ("b.heic", "format not read", "HEIC: pip install 'bridgescope[heic]'"),
+        ("b.heic", "format not read", "HEIC: pip install -c constraints.txt -e '.[heic]'"),
         ("c.svg", "format not read", "SVG"),
         ("d.eps", "no caption", "d.txt"),
     ]

@@ -224,7 +224,8 @@ def test_other_formats_have_a_cause_that_names_them(name: str) -> None:
 
 def test_heic_names_the_extra_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vlm.pictures, "formats", lambda: ("JPEG", "PNG"))
-    assert cause_of(FTYP + b"heic\0\0\0\0mif1heic") == "format not read: HEIC: pip install 'bridgescope[heic]'"
+    install = "pip install -c constraints.txt -e '.[heic]'"
+    assert cause_of(FTYP + b"heic\0\0\0\0mif1heic") == f"format not read: HEIC: {install}"
     assert cause_of(FTYP + b"mif1\0\0\0\0mif1avif") == "format not read: AVIF"
 
 
