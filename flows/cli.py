@@ -225,14 +225,14 @@ def status_command(arguments: argparse.Namespace) -> int:
     from flows.mixtures import mixtures
     from flows.named import named_study
     from flows.status import runs_of, status, summary
-    from storage.catalog import refresh_catalog_file
-    from storage.runs import numbers, shown_run
+    from storage.catalog import refresh_catalog_of
+    from storage.runs import numbers
 
     study = named_study(arguments.study, arguments.store, arguments.set)
     store = find_store(arguments.store)
     rows = status(study, store)
     if numbers(store, study.name):
-        refresh_catalog_file(store, shown_run(store, study.name))
+        refresh_catalog_of(store, study.name)
     own, known = runs_of(study, store)
     print(f"study {study.name}, store {store}", *summary(store, study, own), sep="\n")
     for row in rows:

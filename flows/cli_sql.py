@@ -37,8 +37,9 @@ def sql_command(arguments: argparse.Namespace) -> int:
 
     store = find_store(arguments.store)
     name = arguments.study or the_only_study(store)
-    refresh_catalog_file(store, shown_run(store, name))
     run = shown_run(store, name, arguments.run, arguments.variant)
+    if (arguments.run, arguments.variant) == (None, None):
+        refresh_catalog_file(store, run)  # it holds the run that is shown by default
     print(f"study {name}, {run}", file=sys.stderr)
     if not run.is_complete:
         print(run.absent(), file=sys.stderr)

@@ -211,17 +211,30 @@ def write_catalog_file(store: Path, run: Run) -> Path:
 def refresh_catalog_file(store: Path, run: Run) -> None:
     """Rewrite the catalog file if it is missing, was written for another run or store path, or cannot be opened.
 
-    Does nothing if the store cannot be written. If a file of the run is missing, a warning names the file.
+    Only DuckDB's own shell needs the file, so that a command goes on without it: if it cannot be written, since a file
+    of the run is missing or damaged or the disk is full, a warning says so. Does nothing if the store may not be
+    written.
     """
     root = store / "studies" / run.study / "catalog.root"
     if not os.access(root.parent, os.W_OK):
         return
-    known = root.read_bytes() if root.exists() else b""
-    if known != _place(store, run).encode() or not _opens(root.with_suffix(".duckdb")):
-        try:
+    file = root.with_suffix(".duckdb")
+    try:
+        known = root.read_bytes() if root.exists() else b""
+        if known != _place(store, run).encode() or not _opens(file):
             write_catalog_file(store, run)
-        except BadInput as error:
-            log.warning("%s is not written again: %s", root.with_suffix(".duckdb"), error)
+    except (BadInput, OSError, duckdb.Error) as error:
+        log.warning("%s is not written again: %s", file, error)
+
+
+def refresh_catalog_of(store: Path, study: str) -> None:
+    """Refresh the catalog file of a study that has run. If no run can be shown, a warning says so."""
+    try:
+        run = shown_run(store, study)
+    except BadInput as error:
+        log.warning("the catalog file of %s is not written again: %s", study, error)
+    else:
+        refresh_catalog_file(store, run)
 
 
 def _place(store: Path, run: Run) -> str:

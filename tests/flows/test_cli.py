@@ -17,6 +17,8 @@ import pytest
 from flows.cli import main
 from flows.config import load_study
 from flows.study import run_study
+from storage.record import write_run
+from storage.runs import Run, last_run
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +260,38 @@ def test_a_study_that_has_run_is_known_by_its_name(
         assert "smell: no such study file, and no study of this name has run in" in capsys.readouterr().err
     assert main(["status", "small", "--set", "saes.main.k=0", *at]) == 2
     assert re.search(r"study small, run \d+: saes.0.k", capsys.readouterr().err)
+
+
+def test_status_and_an_older_run_need_no_run_that_is_shown_by_default(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    import shutil
+
+    shutil.copytree(store, tmp_path / "copy")
+    run = last_run(tmp_path / "copy", "small")
+    assert run is not None
+    older = run.model_dump_json().replace(run.of("train")[0].dataset.digest, "0" * 64)
+    newest = write_run(tmp_path / "copy", Run.model_validate_json(older))  # its SAE was made again since
+    at = ["--store", str(tmp_path / "copy")]
+    assert main(["status", "small", *at]) == 0
+    assert "the catalog file of small is not written again: no run of study 'small' can be shown" in caplog.text
+    assert f"run {newest.number} of " in capsys.readouterr().out
+    assert main(["sql", "SELECT 6 * 7 AS answer", "--run", str(run.number), "--format", "csv", *at]) == 0
+    assert capsys.readouterr().out == "answer\n42\n"
+    assert main(["sql", "SELECT 1", *at]) == 2
+    assert "no run of study 'small' can be shown" in capsys.readouterr().err
+
+
+def test_sql_answers_when_the_catalog_file_cannot_be_written(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    import shutil
+
+    shutil.copytree(store, tmp_path / "copy")
+    (tmp_path / "copy" / "studies" / "small" / "catalog.partial" / "folder").mkdir(parents=True)
+    assert ask(tmp_path / "copy", "SELECT 6 * 7 AS answer", "--format", "csv") == 0  # of a store that was moved
+    assert capsys.readouterr().out == "answer\n42\n"
+    assert "catalog.duckdb is not written again: " in caplog.text
 
 
 def test_doctor_finds_changed_bytes(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,6 +113,20 @@ def test_a_moved_store_with_a_lost_file_keeps_its_other_commands(
     assert "training.parquet is missing" in caplog.text
 
 
+@pytest.mark.parametrize("cause", ["a damaged file of the run", "a place that cannot be written"])
+def test_a_catalog_file_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, run: Run, caplog: pytest.LogCaptureFixture, cause: str
+) -> None:
+    store = tmp_path / "store"
+    if cause.startswith("a damaged"):
+        (store / run.entries[0].dataset.path / "training.parquet").write_bytes(b"junk")
+    else:
+        (store / "studies" / "small" / "catalog.partial" / "folder").mkdir(parents=True)
+    refresh_catalog_file(store, run)
+    assert "catalog.duckdb is not written again: " in caplog.text
+    assert not (store / "studies" / "small" / "catalog.duckdb").exists()
+
+
 def test_a_shell_that_would_write_is_refused_and_one_that_reads_is_not(run: Run) -> None:
     with tempfile.TemporaryDirectory() as folder:  # other users cannot read the folders that pytest makes
         os.chmod(folder, 0o755)
