@@ -25,10 +25,12 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     plan.add_argument("study", metavar="STUDY", help="a study file, or the name of a study that has run")
     plan.add_argument("--only", metavar="STAGE", help=f"one stage alone: {', '.join(STAGES)}")
     plan.add_argument("--force", action="store_true", help="as in run")
+    plan.add_argument("--upstream", metavar="RECIPE", help="as in run")
     plan.add_argument("--model", metavar="NAME", help="as in run")
     plan.add_argument("--sae", metavar="NAME", help="as in run")
     plan.add_argument("--seed", type=int, metavar="N", help="as in run")
     plan.add_argument("--set", action="append", metavar="KEY=VALUE", help="as in run")
+    plan.add_argument("--as", dest="variant", metavar="VARIANT", help="as in run")
     plan.set_defaults(command=plan_command)
 
     lineage = commands.add_parser(
@@ -54,10 +56,17 @@ def plan_command(arguments: argparse.Namespace) -> int:
     from flows.plan import plan, told
 
     study = named_study(arguments.study, arguments.store, arguments.set)
-    store = find_store(arguments.store, create=True)
-    narrow = Narrow(arguments.model, arguments.sae, arguments.seed)
-    found = plan(study, store, only=arguments.only, force=arguments.force, narrow=narrow)
-    print(f"study {study.name}, store {store}")
+    store = find_store(arguments.store, missing_ok=True)
+    found = plan(
+        study,
+        store,
+        only=arguments.only,
+        force=arguments.force,
+        narrow=Narrow(arguments.model, arguments.sae, arguments.seed),
+        upstream=arguments.upstream,
+        variant=arguments.variant,
+    )
+    print(f"study {study.name}, store {store}" + ("" if store.is_dir() else ", which does not exist yet"))
     print("\n".join(told(found)))
     found.check(store)
     return 0

@@ -6,7 +6,10 @@ into the state as a planned dataset, so that the jobs that read it are listed to
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +23,8 @@ from flows.rates import Rates, rates, seconds_of
 from flows.sizes import Sizes, sizes_of_plan
 from flows.stages import STAGES, before
 from flows.status import runs_of
+from flows.upstream import check_taken, entry_of_recipe
+from flows.variants import known_run, name_variant
 from storage.dataset import Dataset, planned
 from storage.errors import BadInput
 from storage.runs import Entry, Run, State
@@ -80,19 +85,53 @@ def plan(
     only: str | None = None,
     force: bool = False,
     narrow: Narrow = WHOLE,
+    upstream: str | None = None,
+    variant: str | None = None,
     anew: bool = True,
 ) -> Plan:
     """What a run with these options would make and adopt. With `anew` the source is listed now.
 
-    Raises BadInput for an unknown stage and for a source that cannot be listed. With `only`, also if a dataset of an
-    earlier stage is missing.
+    A store that does not exist is not made; what listing the source keeps is then thrown away. Raises BadInput for an
+    unknown stage and for a source that cannot be listed. With `only`, also if a dataset of an earlier stage is missing.
     """
     if only is not None and only not in STAGES:
         raise BadInput(f"--only {only}: no such stage; stages are {', '.join(STAGES)}")
-    if narrow != WHOLE and only is None:
-        raise BadInput("--model, --sae and --seed are allowed only with --only STAGE")
+    if only is None and (narrow != WHOLE or upstream is not None):
+        raise BadInput("--upstream, --model, --sae and --seed are allowed only with --only STAGE")
     narrow.check(study)
-    last = runs_of(study, store)[1]
+    with _at_hand(store) as held:
+        found = _planned(study, held, only, force, narrow, upstream, variant, anew)
+    there = next(folder for folder in (store, *store.parents) if folder.is_dir())
+    return found._replace(free=shutil.disk_usage(there).free)
+
+
+@contextlib.contextmanager
+def _at_hand(store: Path) -> Iterator[Path]:
+    """Yield the store, or an empty folder in place of a store that does not exist."""
+    if store.is_dir():
+        yield store
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+
+
+def _planned(
+    study: Study,
+    store: Path,
+    only: str | None,
+    force: bool,
+    narrow: Narrow,
+    upstream: str | None,
+    variant: str | None,
+    anew: bool,
+) -> Plan:
+    """The plan, with the options of `plan`. The bytes that are free on the disk are left at 0."""
+    last = (
+        runs_of(study, store)[1]
+        if variant is None
+        else known_run(store, study, name_variant(store, study, variant, []))
+    )
+    chosen = entry_of_recipe(study, store, only, upstream) if only is not None and upstream is not None else None
     seen = foresight(study, store, last, anew=anew)
     known = rates(store, study.name)
     sizes = sizes_of_plan(study, seen.shards, known.dims)
@@ -101,17 +140,18 @@ def plan(
     wanted = list(STAGES) if only is None else [only]
     lines = []
     for stage in STAGES if only is None else (*before(only), only):
-        made, adopted = _walk(stage, given, sizes, force=force and stage in wanted)
+        made, adopted = _walk(stage, given, sizes, chosen, force=force and stage in wanted)
         made, adopted = ([job for job in jobs if narrow.includes(job.key)] for jobs in (made, adopted))
         if stage in wanted:
             lines += _lines(stage, made, adopted, sizes, known)
         elif made:
             raise BadInput(f"--only {only}: {made[0].key} is missing or stale: run --only {stage} first, or all stages")
+    check_taken(chosen, given.state)
     skipped = [stage for stage in STAGES if stage not in wanted]
     downloads = seen.downloads if "acquire" in wanted else 0
     on_gpu = any(line.make and STAGES[line.stage].gpu for line in lines)
     gpu = tuple(gpu_lines(study, sizes)) if on_gpu else ()
-    return Plan(lines, skipped, downloads, shutil.disk_usage(store).free, seen.how, gpu)
+    return Plan(lines, skipped, downloads, 0, seen.how, gpu)
 
 
 def _listed(seen: Foresight, last: Run | None) -> list[Entry]:
@@ -125,17 +165,21 @@ def _listed(seen: Foresight, last: Run | None) -> list[Entry]:
     return [*scans, Entry(kind="ledger", dataset=ledgers[0] if ledgers else planned("ledgers/planned", 0))]
 
 
-def _walk(stage: str, given: Given, sizes: Sizes, *, force: bool) -> tuple[list[Job], list[Job]]:
+def _walk(stage: str, given: Given, sizes: Sizes, chosen: Entry | None, *, force: bool) -> tuple[list[Job], list[Job]]:
     """(jobs of a stage whose dataset is to be made, jobs whose dataset is adopted).
 
     Every dataset is added to the state, planned datasets too. A dataset that two jobs share counts as made once; with
-    `force` it counts as made for each of them.
+    `force` it counts as made for each of them. `chosen` takes the place of the dataset with its key.
     """
     made: list[Job] = []
     adopted: list[Job] = []
     known: dict[str, Dataset] = {}  # by path
     for step in STEPS[stage]:
         for job in step(given):
+            if chosen is not None and job.key == chosen.key:
+                adopted.append(job)
+                given.state.add(chosen)
+                continue
             path = _path(job)
             shared = not force and path in known
             found = None if force or shared else job.lookup(given.store)

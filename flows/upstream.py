@@ -24,7 +24,7 @@ def upstream_of(
     Raises BadInput when a dataset is missing, or when the study has no dataset with the key of `recipe`.
     """
     state = State()
-    chosen = _entry_of_recipe(study, store, only, recipe) if recipe is not None else None
+    chosen = entry_of_recipe(study, store, only, recipe) if recipe is not None else None
     if only == "acquire":
         return state
     if last is None or not last.of("scan"):
@@ -54,13 +54,23 @@ def upstream_of(
             if not ledger and chosen is None:
                 raise BadInput(f"--only {only}: the ledger is older than the pairs: run --only acquire first")
             state.add(*ledger)
-    if chosen is not None and chosen not in state.values():
-        raise BadInput(f"--upstream {recipe}: is {chosen.key}, which the study as it is now does not have")
+    check_taken(chosen, state)
     return state
 
 
-def _entry_of_recipe(study: Study, store: Path, only: str, recipe: str) -> Entry:
-    """Find the newest entry of the study whose dataset has this recipe (the name of its folder)."""
+def check_taken(chosen: Entry | None, state: State) -> None:
+    """Raise BadInput when the study has no dataset with the key of the entry that --upstream chose."""
+    if chosen is not None and chosen not in state.values():
+        raise BadInput(
+            f"--upstream {chosen.dataset.recipe}: is {chosen.key}, which the study as it is now does not have"
+        )
+
+
+def entry_of_recipe(study: Study, store: Path, only: str, recipe: str) -> Entry:
+    """Find the newest entry of the study whose dataset has this recipe (the name of its folder).
+
+    Raises BadInput when there is none, when its stage does not come before `only`, and when the dataset is gone.
+    """
     for number in reversed(numbers(store, study.name)):
         for entry in read_run(store, study.name, number).entries:
             if entry.dataset.recipe == recipe:

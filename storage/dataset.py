@@ -252,12 +252,13 @@ def _install(partial: Path, final: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def find_store(option: str | os.PathLike[str] | None = None, *, create: bool = False) -> Path:
+def find_store(option: str | os.PathLike[str] | None = None, *, create: bool = False, missing_ok: bool = False) -> Path:
     """Return the folder of the store: `option`, else the environment variable BRIDGESCOPE_STORE, else a folder `store`.
 
     The folder `store` is searched for in the current folder, then in its parents; the first one found is returned.
-    With `create`, a missing store is created; without `option` and the variable, it is created as `./store`. Raises
-    BadInput when there is no store, or when it cannot be created.
+    With `create`, a missing store is created; without `option` and the variable, it is created as `./store`. With
+    `missing_ok`, this path is returned, and nothing is created. Raises BadInput when there is no store, or when it
+    cannot be created.
     """
     named = option or os.environ.get("BRIDGESCOPE_STORE")
     if named:
@@ -270,6 +271,8 @@ def find_store(option: str | os.PathLike[str] | None = None, *, create: bool = F
         return root
     if root.exists():
         raise BadInput(f"{root} is a file: the store is a folder (--store DIR, or the variable BRIDGESCOPE_STORE)")
+    if missing_ok:
+        return root
     if not create:
         raise BadInput(f"there is no store at {root}: name one with --store DIR or the variable BRIDGESCOPE_STORE")
     try:

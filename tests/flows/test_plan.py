@@ -95,6 +95,42 @@ def test_a_change_is_made_and_the_rest_adopted(ran: Ran, capsys: pytest.CaptureF
     assert "train own main seed 2 is missing or stale: run --only train first" in capsys.readouterr().err
 
 
+def test_a_plan_takes_the_dataset_and_the_variant_that_the_run_would(
+    ran: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With two epochs the SAEs are stale, so that a later stage is planned only with an SAE of an earlier run."""
+    sae = ran.run.of("train", seed=0)[0].dataset
+    asked = ["--store", str(ran.store), "--set", "saes.main.epochs=2", "--only", "export", "--seed", "0"]
+    for command in (["run", str(ran.file), "--dry-run"], ["plan", str(ran.file)]):
+        assert main([*command, *asked]) == 2
+        assert "train own main seed 0 is missing or stale" in capsys.readouterr().err
+        assert main([*command, *asked, "--upstream", sae.recipe]) == 0
+        assert re.search(r"^0 to make, \d+ to adopt", capsys.readouterr().out, re.MULTILINE)
+        for wrong, says in (
+            (["--upstream", "f" * 20], "no run of 'small' made a dataset of that name"),
+            (["--upstream", ran.run.of("report")[0].dataset.recipe], "does not come before export"),
+            (["--as", "my variant"], "--as my variant: letters, digits and"),
+        ):
+            assert main([*command, *asked, *wrong]) == 2
+            assert says in capsys.readouterr().err
+        assert main([*command, "--store", str(ran.store), "--upstream", sae.recipe]) == 2
+        assert "allowed only with --only STAGE" in capsys.readouterr().err
+
+
+def test_a_plan_makes_no_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is that of the nearest folder that exists."""
+    file, store = write_study(tmp_path, images=300), tmp_path / "not" / "there"
+    before, real, asked = sorted(tmp_path.rglob("*")), shutil.disk_usage, list[Path]()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or real(path))
+    for command in (["plan", str(file)], ["run", str(file), "--dry-run"]):
+        assert main([*command, "--store", str(store), "--set", FAST[0]]) == 0
+        assert f"store {store}, which does not exist yet" in capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
+    assert asked == [tmp_path, tmp_path]
+
+
 def test_new_pairs_are_planned(ran: Ran, tmp_path: Path) -> None:
     """Appended vectors give one more shard of pairs, which is embedded and exported. The SAEs become stale."""
     from tests_support import grow

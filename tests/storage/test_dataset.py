@@ -207,6 +207,8 @@ def test_the_store_is_found_by_option_variable_or_nearest_parent(
 def test_a_missing_store_is_bad_input_and_create_makes_it(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="there is no store at"):
         find_store(tmp_path / "none")
+    assert find_store(tmp_path / "new", missing_ok=True) == tmp_path / "new"
+    assert not (tmp_path / "new").exists()
     assert find_store(tmp_path / "new", create=True).is_dir()
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="is a file"):
