@@ -150,7 +150,7 @@ def _add_run(commands: Any, common: argparse.ArgumentParser) -> None:
 def _add_gc(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the parser of `gc`."""
     gc = commands.add_parser("gc", parents=[common], help="list folders that no retained run refers to; --yes deletes")
-    gc.add_argument("--keep", type=int, default=1, metavar="N", help="complete runs to retain per study (default: 1)")
+    gc.add_argument("--keep", type=int, default=1, metavar="N", help="complete runs to retain per variant (default: 1)")
     gc.add_argument("--interrupted", action="store_true", help="also datasets that interrupted runs had finished")
     gc.add_argument("--drop", metavar="STUDY:VARIANT", help="also every run of this variant, and its datasets")
     sure = gc.add_mutually_exclusive_group()
@@ -251,11 +251,13 @@ def gc_command(arguments: argparse.Namespace) -> int:
     store = find_store(arguments.store)
     drop = Drop(*arguments.drop.partition(":")[::2]) if arguments.drop is not None else None
     garbage = find_garbage(store, arguments.keep, interrupted=arguments.interrupted, drop=drop)
-    items = collect(store, garbage) if arguments.yes else garbage.items
+    items = collect(store, garbage) if arguments.yes else [*garbage.items, *garbage.dropped]
     for item in items:
         print(f"{item.path:36} {item.bytes / 1e6:10.1f} MB  {item.why}")
     total = sum(item.bytes for item in items) / 1e6
-    print(f"{'deleted' if arguments.yes else 'would delete'} {len(items)} folders, {total:.1f} MB; {garbage.kept} kept")
+    runs = sum(item in garbage.dropped for item in items)
+    what = f"{len(items) - runs} folders" + (f" and the records of {runs} run{'s' * (runs > 1)}" if runs else "")
+    print(f"{'deleted' if arguments.yes else 'would delete'} {what}, {total:.1f} MB; {garbage.kept} kept")
     for lease in garbage.leases:
         state = "is being run" if lease.live else "was cut short (run it again, or gc --interrupted)"
         if count := garbage.kept_for(lease):

@@ -1,7 +1,7 @@
 """Garbage: datasets that no retained run refers to, and unfinished folders of interrupted processes.
 
 Only two kinds of folders are deleted: datasets, which their manifest identifies, and folders with the name of a dataset
-and the suffix `.partial` or `.old`.
+and the suffix `.partial` or `.old`. With a dropped variant, the records of its runs are deleted too.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Garbage(NamedTuple):
     leases: list[Lease]  #: leases of the runs that protect the items of `in_use`
     stamps: dict[str, int | None]  #: {path of an item: `storage.lease.stamp` of its dataset when the search began}
     damaged: list[str]  #: one sentence per folder with a damaged manifest; such folders are not deleted
-    dropped: tuple[Path, ...] = ()  #: folders of the runs of a dropped variant
+    dropped: tuple[Item, ...] = ()  #: records of the runs of a dropped variant, each a folder; files in version 0.1
 
     def kept_for(self, lease: Lease) -> int:
         """Number of folders that stay because the run with this lease uses them."""
@@ -66,14 +66,14 @@ def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False, drop:
     unknown, and when the variant `drop` does not exist.
     """
     if keep < 1:
-        raise BadInput(f"--keep {keep}: at least 1, the newest complete run of each study")
+        raise BadInput(f"--keep {keep}: at least 1, the newest complete run of each variant of a study")
     # The order matters: folders and stamps, then leases, then records. A run that uses a folder after its stamp was
     # read changes the stamp. A run that used the folder before has a lease, or, once it has ended, a record.
     datasets, damaged = _folders(store)
     stamps = {folder.relative_to(store).as_posix(): stamp(folder.with_suffix("")) for folder in datasets}
     begun = [lease for lease in leases(store) if lease.live or not interrupted]
     leased = {path for lease in begun for path in lease.uses}
-    used, names, folders = _listed(store), dict[str, str](), list[Path]()
+    used, names, records = _listed(store), dict[str, str](), list[Item]()
     if drop is not None and drop.variant not in variants(store, drop.study):
         raise BadInput(f"--drop {drop}: no such variant. Available: {', '.join(_variants(store)) or 'none'}.")
     if drop is not None and any(lease.live and lease.study == drop.study for lease in begun):
@@ -83,7 +83,10 @@ def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False, drop:
         is_running = any(lease.study == study for lease in begun)
         retained_runs = runs if is_running else _retained(runs, keep, interrupted)
         dropped = [run for run in runs if drop == (study, run.variant)]
-        folders += [path_of(store, study, run.number) for run in dropped]
+        for run in dropped:
+            record = path_of(store, study, run.number)
+            why = f"record of run {run.number} of {study}, variant {run.variant}"
+            records.append(Item(record.relative_to(store).as_posix(), _size(record), why))
         for run in runs:
             retained = run in retained_runs and run not in dropped
             for entry in run.entries:
@@ -103,11 +106,14 @@ def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False, drop:
         why = {"partial": "half made", "old": "half deleted"}.get(suffix) or names.get(path, "no run refers to it")
         busy = _base(path) in leased or is_held(folder.with_suffix(""))
         (in_use if busy else items).append(Item(path, _size(folder), why))
-    return Garbage(items, kept, in_use, begun, stamps, damaged, tuple(folders))
+    return Garbage(items, kept, in_use, begun, stamps, damaged, tuple(records))
 
 
 def collect(store: Path, garbage: Garbage) -> list[Item]:
-    """Delete garbage, except datasets that were used since the search began. Returns the deleted items."""
+    """Delete garbage, except datasets that were used since the search began. Returns the deleted items.
+
+    The items of `Garbage.dropped` are among them, after all others.
+    """
     deleted = []
     with locked(store / "studies" / "garbage"):
         for item in garbage.items:
@@ -122,10 +128,12 @@ def collect(store: Path, garbage: Garbage) -> list[Item]:
                     os.rename(folder, aside)
                 shutil.rmtree(aside)
                 deleted.append(item)
-        for run in garbage.dropped:
-            aside = run.with_suffix(".old")  # renamed first, so that no run is seen without its entries
-            os.rename(run, aside)
+        for item in garbage.dropped:
+            record = store / item.path
+            aside = record.with_suffix(".old")  # renamed first, so that no run is seen without its entries
+            os.rename(record, aside)
             aside.unlink() if aside.is_file() else shutil.rmtree(aside)
+            deleted.append(item)
     return deleted
 
 
@@ -188,9 +196,9 @@ def _base(path: str) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Return the total size of the files below a folder, in bytes. Another process may remove files meanwhile."""
+    """Return the bytes of a file, or of all files below a folder. Another process may remove files meanwhile."""
     total = 0
-    for path in folder.rglob("*"):
+    for path in (folder, *folder.rglob("*")):
         with contextlib.suppress(FileNotFoundError):
             total += path.lstat().st_size if path.is_file() else 0
     return total

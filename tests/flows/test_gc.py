@@ -79,7 +79,7 @@ def test_each_variant_keeps_its_newest_complete_run_until_it_is_dropped(
     before = sorted(store.glob("*/*/dataset.json"))
     assert main(["gc", "--store", str(store), "--drop", variant]) == 0
     output = capsys.readouterr().out
-    assert "would delete 18 folders" in output
+    assert "would delete 18 folders and the records of 1 run, " in output
     assert "train own main of small, run 2" in output
     assert sorted(store.glob("*/*/dataset.json")) == before
     assert main(["gc", "--store", str(store), "--yes", "--drop", variant]) == 0
@@ -92,6 +92,29 @@ def test_each_variant_keeps_its_newest_complete_run_until_it_is_dropped(
     assert variants(store, "small") == ["base"]
     assert computed(run_study(load_study(study), store, progress=False).run) == []
     assert main(["doctor", "--store", str(store)]) == 0
+
+
+def test_the_runs_of_a_dropped_variant_are_named_though_it_shares_every_dataset(
+    copy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, store = copy
+    twin = write_run(store, last_run(store, "small").model_copy(update={"variant": "twin"}))
+    record = store / "studies" / "small" / "runs" / str(twin.number)
+    size = sum(path.stat().st_size for path in record.rglob("*")) / 1e6
+    dropping = ["gc", "--store", str(store), "--drop", "small:twin"]
+    assert main(dropping) == 0
+    line, counts, hint = capsys.readouterr().out.splitlines()
+    assert line.split(maxsplit=3) == [
+        f"studies/small/runs/{twin.number}", f"{size:.1f}", "MB", f"record of run {twin.number} of small, variant twin",
+    ]  # fmt: skip
+    assert counts.startswith(f"would delete 0 folders and the records of 1 run, {size:.1f} MB; ")
+    assert hint == "run it with --yes to delete them"
+    assert record.exists()
+    assert main([*dropping, "--yes"]) == 0
+    deleted, counts = capsys.readouterr().out.splitlines()
+    assert deleted == line
+    assert counts.startswith("deleted 0 folders and the records of 1 run, ")
+    assert variants(store, "small") == ["base", "saes.main.k=4"]
 
 
 def test_half_made_leftovers_go_but_not_the_sources_nor_a_strangers_folder(copy: tuple[Path, Path]) -> None:
@@ -164,7 +187,7 @@ def test_a_run_that_cannot_be_read_stops_the_collection(copy: tuple[Path, Path])
     with pytest.raises(BadInput, match=r"runs/2 is not a run of this version: config: Field required"):
         find_garbage(store)
     assert main(["gc", "--store", str(store), "--yes"]) == 2
-    with pytest.raises(BadInput, match="--keep 0: at least 1"):
+    with pytest.raises(BadInput, match="--keep 0: at least 1, the newest complete run of each variant"):
         find_garbage(store, keep=0)
 
 
