@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,13 @@ def init_command(arguments: argparse.Namespace) -> int:
     """`bridgescope init`: look at a folder or a file, and write a study file for it."""
     from flows.init import write_study_file
 
+    store = find_store(arguments.store, missing_ok=True)
     written = write_study_file(
         Path(arguments.path),
         model=arguments.model,
         name=arguments.name,
         to=Path(arguments.to) if arguments.to else None,
+        store=store if os.access(store, os.W_OK) else None,  # a store that does not exist is not made
         force=arguments.force,
     )
     print("\n".join(written.seen))

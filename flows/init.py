@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from flows.looking import Found, look
 from storage.errors import BadInput
 from storage.sources import Listing
 from storage.sources.registry import SECTIONS
+from tasks.progress import Ticking
 from tasks.settings import budget
 from tasks.specs import Spec
 
@@ -45,17 +47,24 @@ class Settings(NamedTuple):
 
 
 def write_study_file(
-    path: Path, *, model: str | None = None, name: str | None = None, to: Path | None = None, force: bool = False
+    path: Path,
+    *,
+    model: str | None = None,
+    name: str | None = None,
+    to: Path | None = None,
+    store: Path | None = None,
+    force: bool = False,
 ) -> Written:
     """Look at the data at a path and write a study file for it.
 
     model: a spec, or a folder that holds a checkpoint; None stands for CLIP, or for the vectors.
+    store: keeps what a run would read again (digests, unpacked tars); without a store, this is thrown away.
 
     Raises BadInput for data that is of no known kind or holds no pairs, for a model that is not there, and for a file
-    that exists, unless `force` is set. Nothing is written before the study file is valid.
+    that exists, unless `force` is set. No study file is written before it is valid.
     """
     found = look(path)
-    listing = _listed(path, found)
+    listing = _listed(path, found, store)
     study = name or _slug(path.resolve().stem if path.is_file() else path.resolve().name)
     target = (to or Path(f"{study}.toml")).resolve()
     if target.exists() and not force:
@@ -82,14 +91,16 @@ def _model(model: str | None, found: Found, target: Path) -> Chosen:
     return chosen._replace(dim=found.vectors.dim) if found.vectors else chosen
 
 
-def _listed(path: Path, found: Found) -> Listing:
+def _listed(path: Path, found: Found, store: Path | None) -> Listing:
     """The pairs of the source, listed as a run would. Raises BadInput where there are none."""
     try:
         section = SECTIONS[found.source].model_validate({"source": found.source, **found.keys})
     except ValidationError as error:
         raise BadInput(f"{path}: {error.errors()[0]['msg']}") from error
-    with tempfile.TemporaryDirectory() as scratch:
-        listing = section.open(Path(scratch)).list()
+    with contextlib.ExitStack() as held:
+        held.enter_context(contextlib.closing(Ticking(f"reading {path}")))
+        kept = store or Path(held.enter_context(tempfile.TemporaryDirectory()))
+        listing = section.open(kept).list()
     if len(listing.items) < 2:
         causes = Counter(dropped.cause for dropped in listing.dropped)
         why = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())

@@ -20,6 +20,12 @@ from flows.plan import plan
 from storage.runs import last_run
 
 
+@pytest.fixture(autouse=True)
+def no_store_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store above the working folder would keep what `init` reads."""
+    monkeypatch.setenv("BRIDGESCOPE_STORE", str(tmp_path / "no store"))
+
+
 def picture(shade: int) -> bytes:
     data = io.BytesIO()
     Image.new("RGB", (8, 8), (shade, 10, 10)).save(data, "PNG")
@@ -188,6 +194,21 @@ def model_of(source: str) -> list[str]:
 def plan_of(study: Study, store: Path):  # type: ignore[no-untyped-def]
     """The lines of a plan. The plan ends with the stage acquire, so no model is looked up on the hub."""
     return plan(study, store, only="acquire").lines
+
+
+def test_a_store_keeps_what_init_unpacked_for_the_run_and_none_is_made(tmp_path: Path) -> None:
+    data, store, file = tmp_path / "data", tmp_path / "store", tmp_path / "own.toml"
+    data.mkdir()
+    command = ["init", str(compressed_tars(data)), "--to", str(file), "--store", str(store)]
+    assert main(command) == 0
+    assert not store.exists()
+    store.mkdir()
+    assert main([*command, "--force"]) == 0
+    unpacked = {path: path.stat().st_ino for path in store.rglob("*.tar")}
+    assert len(unpacked) == 2
+    plan_of(load_study(file), store)
+    assert {path: path.stat().st_ino for path in store.rglob("*.tar")} == unpacked  # not unpacked again
+
 
 
 def test_width_and_k_fit_the_size() -> None:
