@@ -27,6 +27,7 @@ from flows.upstream import check_taken, entry_of_recipe
 from flows.variants import known_run, name_variant
 from storage.dataset import Dataset, planned
 from storage.errors import BadInput
+from storage.garbage import size_of
 from storage.runs import Entry, Run, State
 
 
@@ -47,7 +48,7 @@ class Plan(NamedTuple):
 
     lines: list[Line]
     skipped: list[str]  #: stages that the run leaves out
-    downloads: int  #: bytes that the source downloads in addition to the datasets
+    downloads: int  #: bytes that the source downloads, or unpacks, in addition to the datasets
     free: int  #: bytes that are free on the disk of the store
     how: str  #: a sentence that says where the source's size comes from; "" if the source was listed
     gpu: tuple[str, ...] = ()  #: lines on the memory of a GPU, if models or SAEs are to be made
@@ -91,8 +92,9 @@ def plan(
 ) -> Plan:
     """What a run with these options would make and adopt. With `anew` the source is listed now.
 
-    A store that does not exist is not made; what listing the source keeps is then thrown away. Raises BadInput for an
-    unknown stage and for a source that cannot be listed. With `only`, also if a dataset of an earlier stage is missing.
+    A store that does not exist is not made; what listing the source keeps there is counted and thrown away. Raises
+    BadInput for an unknown stage and for a source that cannot be listed. With `only`, also if a dataset of an earlier
+    stage is missing.
     """
     if only is not None and only not in STAGES:
         raise BadInput(f"--only {only}: no such stage; stages are {', '.join(STAGES)}")
@@ -101,8 +103,9 @@ def plan(
     narrow.check(study)
     with _at_hand(store) as held:
         found = _planned(study, held, only, force, narrow, upstream, variant, anew)
+        kept = size_of(held / "downloads") if held != store and "acquire" not in found.skipped else 0
     there = next(folder for folder in (store, *store.parents) if folder.is_dir())
-    return found._replace(free=shutil.disk_usage(there).free)
+    return found._replace(downloads=found.downloads + kept, free=shutil.disk_usage(there).free)
 
 
 @contextlib.contextmanager
@@ -259,7 +262,7 @@ def told(found: Plan) -> list[str]:
         )
     lines += found.gpu
     if found.downloads:
-        lines.append(f"the source downloads {sized(found.downloads)}, which the store keeps")
+        lines.append(f"the source downloads or unpacks {sized(found.downloads)}, which the store keeps")
     lines.append(
         f"{made} to make, {adopted} to adopt: about {sized(found.bytes)} and {lasting(found.seconds)}; "
         f"{sized(found.free)} are free"

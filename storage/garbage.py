@@ -86,7 +86,7 @@ def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False, drop:
         for run in dropped:
             record = path_of(store, study, run.number)
             why = f"record of run {run.number} of {study}, variant {run.variant}"
-            records.append(Item(record.relative_to(store).as_posix(), _size(record), why))
+            records.append(Item(record.relative_to(store).as_posix(), size_of(record), why))
         for run in runs:
             retained = run in retained_runs and run not in dropped
             for entry in run.entries:
@@ -105,7 +105,7 @@ def find_garbage(store: Path, keep: int = 1, *, interrupted: bool = False, drop:
             continue
         why = {"partial": "half made", "old": "half deleted"}.get(suffix) or names.get(path, "no run refers to it")
         busy = _base(path) in leased or is_held(folder.with_suffix(""))
-        (in_use if busy else items).append(Item(path, _size(folder), why))
+        (in_use if busy else items).append(Item(path, size_of(folder), why))
     return Garbage(items, kept, in_use, begun, stamps, damaged, tuple(records))
 
 
@@ -195,7 +195,7 @@ def _base(path: str) -> str:
     return path.removesuffix(".partial").removesuffix(".old")
 
 
-def _size(folder: Path) -> int:
+def size_of(folder: Path) -> int:
     """Return the bytes of a file, or of all files below a folder. Another process may remove files meanwhile."""
     total = 0
     for path in (folder, *folder.rglob("*")):

@@ -210,6 +210,19 @@ def test_a_store_keeps_what_init_unpacked_for_the_run_and_none_is_made(tmp_path:
     assert {path: path.stat().st_ino for path in store.rglob("*.tar")} == unpacked  # not unpacked again
 
 
+def test_a_plan_counts_what_listing_the_source_will_keep_in_a_store_that_does_not_exist(tmp_path: Path) -> None:
+    data, store, file = tmp_path / "data", tmp_path / "store", tmp_path / "own.toml"
+    data.mkdir()
+    assert main(["init", str(compressed_tars(data)), "--to", str(file)]) == 0
+    study = load_study(file)
+    found = plan(study, store, only="acquire")
+    assert not store.exists()
+    store.mkdir()
+    assert plan(study, store, only="acquire").downloads == 0  # by then, listing the source has unpacked them
+    kept = sum(path.stat().st_size for path in (store / "downloads").rglob("*") if path.is_file())
+    assert kept > sum(path.stat().st_size for path in store.rglob("*.tar")) > 2 * 6 * 512
+    assert found.downloads == pytest.approx(kept, rel=0.05)  # the caches hold paths, which differ
+
 
 def test_width_and_k_fit_the_size() -> None:
     """At the sizes of demo, quick and paper, the rule gives the settings of these three studies of the project."""
