@@ -50,6 +50,7 @@ class Attempt(NamedTuple):
 
 
 ATTEMPTS = TypeAdapter(dict[str, Attempt])
+COMMITS = TypeAdapter(dict[str, str])  # type of a memo: {recipe of a listing: commit of its source}
 
 
 class Scan(NamedTuple):
@@ -81,6 +82,8 @@ def scan(store: Path, source: Source, shard_size: int) -> Scan:
         shards = assign([_rows(store, shard) for shard in before], listing.items, shard_size)
         listings = [_write(store, number, rows) for number, rows in enumerate(shards)]
         _record(folder, listings, {"name": source.name, "source": source.identity, "shard_size": shard_size})
+    if (commit := source.commit()) is not None:
+        _note(store, listings, commit)
     kept = zip(before, listings, strict=False)
     home = _home(shards)
     moved = {n: [key for row in rows if home[key := row["source_key"]] != n] for n, rows in enumerate(shards)}
@@ -183,7 +186,29 @@ def append_shard(store: Path, source: str, keys: Sequence[str]) -> Dataset:
         listings.append(_write(store, len(listings), rows))
         known = json.loads((folder / "manifest.json").read_text())
         _record(folder, listings, known)
+    if (commit := commit_of(store, listings[0])) is not None:  # the last scan noted it for every listing
+        _note(store, listings[-1:], commit)
     return listings[-1]
+
+
+def commit_of(store: Path, listing: Dataset) -> str | None:
+    """Return the commit of a source whose items, at their places, a listing holds. None for a source without commits.
+
+    It is the commit of the last scan that found this listing. It is in a memo, not in the listing, since the listing
+    is the same for all commits with the same items.
+    """
+    return read_memo(_commits(store), COMMITS).get(listing.recipe)
+
+
+def _note(store: Path, listings: Sequence[Dataset], commit: str) -> None:
+    """Note the commit of some listings, and forget the listings that the store no longer holds."""
+    known = read_memo(_commits(store), COMMITS)
+    gone = [recipe for recipe in known if not (store / "listings" / recipe).is_dir()]
+    update_memo(_commits(store), COMMITS, {listing.recipe: commit for listing in listings}, gone)
+
+
+def _commits(store: Path) -> Path:
+    return store / "sources" / "commits.json"
 
 
 def read_attempts(store: Path, source: str) -> dict[str, Attempt]:

@@ -129,6 +129,8 @@ def _described(
     are decoded in order, a few rows ahead of the row that is yielded.
     """
     listed = rows.select("source_key", "group_key", "row", "locator").to_dicts()
+    for row in listed:
+        row["digest"] = source.digest_of(row["source_key"])
     requested = [row for row in listed if row["source_key"] not in moved]
     workers = os.cpu_count() or 1
     early: dict[int, Future[dict[str, Any]]] = {}
@@ -161,11 +163,15 @@ def _describe(data: bytes | SourceError | None, row: dict[str, Any], check: Chec
     """Return the columns of an image row except its id, its key and its bytes."""
     columns: dict[str, Any] = dict.fromkeys(IMAGES.names[2:])
     if isinstance(data, bytes):
-        columns["sha256"] = hashlib.sha256(data).hexdigest()
-        try:
-            columns["width"], columns["height"] = check(data)
-        except SourceError as error:
-            data = error
+        digest = hashlib.sha256(data).hexdigest()
+        if digest.startswith(row["digest"]):
+            columns["sha256"] = digest
+            try:
+                columns["width"], columns["height"] = check(data)
+            except SourceError as error:
+                data = error
+        else:
+            data = SourceError("wrong hash", f"sha256 is {digest}, expected {row['digest']}")
     if isinstance(data, SourceError):
         columns["error"], columns["error_detail"] = data.cause, clean(data.detail)  # a URL may hold half a character
     columns["group_key"] = row["group_key"] or columns["sha256"] or row["source_key"]

@@ -12,10 +12,10 @@ from storage.dataset import Dataset
 from storage.duplicates import digest_of_duplicates, read_duplicates, write_distinct, write_duplicates
 from storage.errors import BadInput
 from storage.failures import Progress
-from storage.listing import Scan, read_listing, write_ledger
+from storage.listing import Scan, commit_of, read_listing, write_ledger
 from storage.listing import scan as scan_source
 from storage.pairs import Check, read_failures, write_shard
-from storage.sources import Dropped, SourceError
+from storage.sources import Dropped, Source, SourceError
 from storage.sources.registry import open_source
 from tasks.progress import bar
 from tasks.stage import Runtime, stage
@@ -26,6 +26,14 @@ log = logging.getLogger("bridgescope")
 def scan(source: dict[str, Any], shard_size: int, runtime: Runtime) -> Scan:
     """List the source, assign shards and rows, and compare with the last scan. Never cached: a source may grow."""
     return scan_source(runtime.store, open_source(source, runtime.store), shard_size)
+
+
+def _opened(source: dict[str, Any], listing: Dataset, runtime: Runtime) -> Source:
+    """Open the source to read the items of a listing, at the commit at which they were listed if it has commits."""
+    opened = open_source(source, runtime.store)
+    if (commit := commit_of(runtime.store, listing)) is not None:
+        opened.pin(commit)
+    return opened
 
 
 @stage("pairs", version="2", unhashed=("source", "progress", "moved", "min_success"))
@@ -49,7 +57,7 @@ def fetch(
     moved: {source key: (cause, detail)} of items that failed in this shard and were fetched in a later shard. In this
         shard they stay failed.
     """
-    opened = open_source(source, runtime.store)
+    opened = _opened(source, listing, runtime)
     check = image_check(rules["max_pixels"])
     with bar(listing.rows, "acquire", "images", show=runtime.progress) as shown:
 
@@ -100,7 +108,7 @@ def retry(
     """Try again to fetch items that failed temporarily. Returns the listing of a new shard, None if all failed."""
     return failures.retry(
         runtime.store,
-        open_source(source, runtime.store),
+        _opened(source, scanned.listings[0], runtime),
         scanned.source,
         scanned.listings,
         pairs,

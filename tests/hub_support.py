@@ -1,8 +1,9 @@
-"""A model hub on loopback that answers as huggingface_hub expects, for tests of models that are fetched.
+"""A hub on loopback that answers as huggingface_hub expects, for tests of models and datasets that are fetched.
 
-It serves repositories from memory: the information of a model, its tree of files, and the files themselves (HEAD and
-GET, with the ETag, the commit and the length). Failures are those of the hub: 401 with `RepoNotFound` or `GatedRepo`,
-403 with `GatedRepo` for an account without access, 404 with `RevisionNotFound` or `EntryNotFound`, 429 and 5xx.
+It serves repositories from memory: the information of a repository, its tree of files, and the files themselves (HEAD
+and GET, with the ETag, the commit and the length). Failures are those of the hub: 401 with `RepoNotFound` or
+`GatedRepo`, 403 with `GatedRepo` for an account without access, 404 with `RevisionNotFound` or `EntryNotFound`, 429 and
+5xx.
 """
 
 from __future__ import annotations
@@ -77,9 +78,10 @@ class _Handler(BaseHTTPRequestHandler):
             if part in path and times:
                 self.hub.failing[part] = (status, times - 1)
                 return self._send(status, b"", {"Retry-After": "7"})
-        if path.startswith("/api/models/"):
-            return self._api(path.removeprefix("/api/models/"))
-        name, _, rest = path[1:].partition("/resolve/")
+        for kind in ("/api/models/", "/api/datasets/"):
+            if path.startswith(kind):
+                return self._api(path.removeprefix(kind))
+        name, _, rest = path.removeprefix("/datasets")[1:].partition("/resolve/")
         revision, _, file = rest.partition("/")
         found = self._allowed(name, revision, is_file=True)
         if found is None:

@@ -98,3 +98,15 @@ class Source(Protocol):
     def release(self, locators: Sequence[str]) -> None:
         """Delete the files kept for a repeated `read` of these items. Called once the store holds the items."""
         return None  # most sources keep no such files
+
+    def commit(self) -> str | None:
+        """The commit that `list` listed, where a name such as a branch stands for another one later; else None."""
+        return None
+
+    def pin(self, commit: str) -> None:
+        """Read from this commit, which `commit` returned when the items were listed, perhaps by another process."""
+        return None
+
+    def digest_of(self, source_key: str) -> str:
+        """The sha256 that the bytes of an item must have, in hexadecimal, or its beginning; "" if it is not known."""
+        return ""

@@ -10,6 +10,7 @@ import bisect
 import glob
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,6 +44,8 @@ from storage.sources.tables import stamp
 if TYPE_CHECKING:  # polars and pyarrow take a third of a second to import
     import polars as pl
     import pyarrow as pa
+
+log = logging.getLogger("bridgescope")
 
 NO_BYTES = "no bytes in the table"  # cause
 ROWS_AT_ONCE = 32  # number of images in memory while a file is read
@@ -145,6 +148,7 @@ class HuggingFace(Source):
         self.identity, self.columns = identity, (image_column, caption_column, group_column)
         self.max_image_bytes = max_image_bytes
         self._found: Path | None = None
+        self._pinned: str | None = None  # the commit to read
 
     def list(self) -> Listing:
         """List the rows, in the order of the files.
@@ -190,6 +194,18 @@ class HuggingFace(Source):
             else:
                 yield data
 
+    def commit(self) -> str | None:
+        """The commit that was listed; None for a folder."""
+        return None if os.path.isabs(self.repo) or self._found is None else self._found.name
+
+    def pin(self, commit: str) -> None:
+        """Read from this commit, whatever the branch names by now."""
+        self._pinned = commit
+
+    def digest_of(self, source_key: str) -> str:
+        """The key, which is the beginning of the digest."""
+        return source_key
+
     def _root(self) -> Path:
         """Return the folder of the dataset's files: the local folder `repo`, or the hub's snapshot in the cache."""
         if self._found is None:
@@ -201,32 +217,37 @@ class HuggingFace(Source):
     def _fetched(self) -> Path:
         """Fetch the files that are read from the hub, and no others. Returns the snapshot in the cache.
 
-        Without a network, the files in the cache are taken.
+        The folder of the snapshot is named by its commit. Without a network, the files in the cache are taken.
         """
-        import huggingface_hub
-        from huggingface_hub import constants, errors
+        from huggingface_hub import HfApi, constants, errors
 
         offline = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)
-        pattern = checked_pattern(self.files)
+        pattern, revision = checked_pattern(self.files), self._pinned or self.revision
         try:
             try:
-                held = huggingface_hub.HfApi().list_repo_files(self.repo, repo_type="dataset", revision=self.revision)
+                commit = self._pinned or HfApi().repo_info(self.repo, repo_type="dataset", revision=self.revision).sha
+                held = HfApi().list_repo_files(self.repo, repo_type="dataset", revision=commit)
+            except Exception as error:  # each HTTP library raises its own errors without a network: try the cache
+                log.debug("the hub does not list %s: %s", self.repo, error)
+                commit, wanted = None, [pattern]
+            else:
                 wanted = [glob.escape(name) for name in self._chosen(_parquet(matching(held, pattern)), "the dataset")]
-            except _unreachable():
-                wanted = [pattern]
-            return Path(
-                huggingface_hub.snapshot_download(
-                    self.repo, repo_type="dataset", revision=self.revision, allow_patterns=wanted
-                )
-            )
+            # The branch is asked for by its name, so that the cache knows its commit without a network.
+            found = self._snapshot(revision, wanted)
+            return found if commit is None or found.name == commit else self._snapshot(commit, wanted)
         except offline as error:
             why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
             raise BadInput(
-                f"pairs.repo: the dataset {self.repo!r} at {self.revision!r} is not in the cache "
+                f"pairs.repo: the dataset {self.repo!r} at {revision!r} is not in the cache "
                 f"{constants.HF_HUB_CACHE} and {why} (HF_HOME moves the cache, HF_HUB_OFFLINE=0 allows the network)"
             ) from error
         except (errors.HfHubHTTPError, errors.HFValidationError) as error:
-            raise BadInput(f"pairs.repo: {self.repo!r} at {self.revision!r}: {str(error).splitlines()[0]}") from error
+            raise BadInput(f"pairs.repo: {self.repo!r} at {revision!r}: {str(error).splitlines()[0]}") from error
+
+    def _snapshot(self, revision: str, wanted: Sequence[str]) -> Path:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(self.repo, repo_type="dataset", revision=revision, allow_patterns=[*wanted]))
 
     def _paths(self, root: Path) -> Sequence[Path]:
         names = local_files(root, checked_pattern(self.files))
@@ -333,14 +354,6 @@ def _texts(caption: Any, group: Any, labels: dict[str, Any]) -> tuple[str, list[
 
 def _parquet(names: Sequence[str]) -> list[str]:
     return sorted(name for name in names if name.endswith(".parquet"))
-
-
-def _unreachable() -> tuple[type[Exception], ...]:
-    """Return the errors of a hub that does not answer. The files in the cache may still be enough."""
-    import httpx
-    from huggingface_hub import errors
-
-    return errors.OfflineModeIsEnabled, httpx.TransportError, OSError
 
 
 class _Reader:

@@ -178,6 +178,18 @@ class First(Source):
         """Call `release` of the source without the limit."""
         self.source.release(locators)
 
+    def commit(self) -> str | None:
+        """Call `commit` of the source without the limit."""
+        return self.source.commit()
+
+    def pin(self, commit: str) -> None:
+        """Call `pin` of the source without the limit."""
+        self.source.pin(commit)
+
+    def digest_of(self, source_key: str) -> str:
+        """Call `digest_of` of the source without the limit."""
+        return self.source.digest_of(source_key)
+
 
 def source_of(pairs: PairsSection) -> dict[str, Any]:
     """Return the keys of a section that `PairsSection` does not have, in the form that tasks receive."""

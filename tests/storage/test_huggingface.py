@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from huggingface_hub import constants
+from hub_support import Hub, point_to, serving
+from huggingface_hub import close_session, constants
 from PIL import Image
 
+from storage.dataset import Dataset
 from storage.errors import BadInput
-from storage.sources.huggingface import HuggingFace
+from storage.listing import append_shard, commit_of
+from storage.pairs import read_images
+from storage.sources.huggingface import HuggingFace, HuggingFaceSection
+from storage.sources.section import rules_of, source_of
+from tasks.acquire import fetch, scan
+from tasks.stage import Runtime
 
 STRUCT = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -173,3 +183,59 @@ def test_a_column_that_is_there_twice_and_a_name_that_is_not_utf8_are_refused(tm
     os.rename(tmp_path / "a.parquet", os.fsencode(tmp_path) + b"/\xe9.parquet")
     with pytest.raises(BadInput, match="is not UTF-8: rename the file"):
         source(tmp_path, tmp_path / "own", files="*.parquet").list()
+
+
+def publish(hub: Hub, folder: Path, shades: Sequence[int], commit: str) -> None:
+    """Publish a commit of a dataset of one file, to which the branch main points from now on."""
+    (folder / "data").mkdir(parents=True)
+    pq.write_table(table([(png(shade), f"grey {shade}") for shade in shades]), folder / "data" / "a.parquet")
+    hub.add("owner/pairs", folder, commit)
+
+
+def images_of(store: Path, pairs: HuggingFaceSection, listings: Sequence[Dataset]) -> pl.DataFrame:
+    """Fetch the shards of these listings, each as a task of its own, and return their images."""
+    options = {"source": source_of(pairs), "rules": rules_of(pairs)}
+    shards = [fetch.make(Runtime(store=store, progress=False), listing=one, **options) for one in listings]
+    return pl.concat([read_images(store, shard) for shard in shards])
+
+
+def test_a_branch_that_moves_after_the_scan_moves_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = HuggingFaceSection(source="huggingface", repo="owner/pairs")
+    store, first, second = tmp_path / "store", "1" * 40, "2" * 40
+    store.mkdir()
+    with serving() as hub:
+        point_to(hub, tmp_path / "hub", monkeypatch)
+        publish(hub, tmp_path / "v1", [1, 2, 3, 4], first)
+        scanned = scan(source_of(pairs), 2, Runtime(store=store))
+        publish(hub, tmp_path / "v2", [3, 5, 6, 7], second)
+        images = images_of(store, pairs, scanned.listings)
+        assert images["image"].to_list() == [png(shade) for shade in (1, 2, 3, 4)]
+        again = scan(source_of(pairs), 2, Runtime(store=store))
+        assert (len(again.listings), again.new, again.changed) == (4, 2, 2)
+        images = images_of(store, pairs, again.listings)
+        assert images["image"].to_list() == [png(shade) for shade in (3, 5, 6, 7)]
+    key = images["source_key"][0]
+    assert commit_of(store, append_shard(store, again.source, [key])) == second
+    assert [commit_of(store, listing) for listing in (*scanned.listings, *again.listings)] == [first] * 2 + [second] * 4
+
+
+def test_bytes_that_are_not_those_that_were_listed_fail(tmp_path: Path) -> None:
+    pairs = HuggingFaceSection(source="huggingface", repo=str(tmp_path / "repo"))
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "store").mkdir()
+    pq.write_table(table([(png(1), "one"), (png(2), "two")]), tmp_path / "repo" / "a.parquet")
+    scanned = scan(source_of(pairs), 8, Runtime(store=tmp_path / "store"))
+    pq.write_table(table([(png(1), "one"), (png(3), "three")]), tmp_path / "repo" / "a.parquet")
+    images = images_of(tmp_path / "store", pairs, scanned.listings)
+    assert images.select("error", "image").rows() == [(None, png(1)), ("wrong hash", None)]
+    expected = hashlib.sha256(png(2)).hexdigest()[:24]
+    assert images["error_detail"][1] == f"sha256 is {hashlib.sha256(png(3)).hexdigest()}, expected {expected}"
+
+
+def test_the_cache_is_enough_when_the_hub_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as hub:
+        point_to(hub, tmp_path / "hub", monkeypatch)
+        publish(hub, tmp_path / "v1", [1, 2], "1" * 40)
+        before = source("owner/pairs", tmp_path / "own", files="data/*.parquet").list()
+    close_session()  # an open connection would still be answered
+    assert source("owner/pairs", tmp_path / "own", files="data/*.parquet").list() == before
