@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flows.mixtures import mixtures
 from storage.errors import BadInput
-from storage.garbage import damaged_folders, find_garbage
+from storage.garbage import damaged_folders, find_garbage, size_of
 from storage.health import current, damaged_datasets, damaged_sources, readable_runs
 from storage.lease import leases
 from storage.provenance import code, cpu, library_versions
@@ -24,6 +24,9 @@ def examine(store: Path | None) -> tuple[list[str], bool]:
     if store is None:
         return lines, True
     lines.append(f"store: {store} ({shutil.disk_usage(store).free / 1e9:.0f} GB free)")
+    if (downloads := store / "downloads").is_dir():
+        size = size_of(downloads) / 1e6
+        lines.append(f"downloads: {size:.1f} MB, which gc never deletes; a run fetches what it needs of them again")
     problems = damaged_sources(store)
     for study in studies(store):
         runs, damaged = readable_runs(store, study)

@@ -308,6 +308,13 @@ def test_doctor_finds_changed_bytes(store: Path, tmp_path: Path, capsys: pytest.
     assert "its bytes are not those that were written" in capsys.readouterr().out
 
 
+def test_doctor_prints_the_size_of_the_downloads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "downloads" / "coco").mkdir(parents=True)
+    (tmp_path / "downloads" / "coco" / "val2017.zip").write_bytes(bytes(2_500_000))
+    assert main(["doctor", "--store", str(tmp_path)]) == 0
+    assert "downloads: 2.5 MB, which gc never deletes" in capsys.readouterr().out
+
+
 def test_help_and_sql_start_without_heavy_libraries(store: Path) -> None:
     code = """
 import sys
