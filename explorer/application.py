@@ -20,7 +20,7 @@ from explorer.ask import TooLong, as_csv
 from explorer.guard import Guard
 from explorer.live import Live
 from report.explorer.release import MANIFEST
-from storage.errors import BadInput
+from storage.errors import BadInput, is_bad_input
 from storage.user_labels import SHOWN
 
 MAX_QUESTION = 100_000  # bytes of a request body that holds text
@@ -217,7 +217,7 @@ async def _loaded(answer: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return await run_in_threadpool(answer, *arguments)
     except ValueError as error:
-        if getattr(error, "exit_code", 1) == 2:
+        if is_bad_input(error):
             raise BadInput(str(error)) from error
         raise
 

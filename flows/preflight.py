@@ -8,7 +8,7 @@ from pathlib import Path
 from flows.config import Study
 from flows.narrow import WHOLE, Narrow
 from flows.sections import ImportedSAE
-from storage.errors import BadInput
+from storage.errors import BadInput, is_bad_input
 from storage.runs import last_run
 from tasks.checkpoint import problem_of
 from tasks.decoding import check_decode
@@ -43,7 +43,7 @@ def _problems_of_models(study: Study, store: Path, narrow: Narrow) -> Iterator[s
                     check_weights(spec)
                 model_identity(model.spec, store)
         except Exception as error:
-            if getattr(error, "exit_code", 1) != 2:
+            if not is_bad_input(error):
                 raise
             yield f"model {model.name}: {error}"
 
@@ -59,7 +59,7 @@ def _problems_of_decoding(study: Study, store: Path) -> Iterator[str]:
     try:
         check_decode(study.decode, study.runtime.device)
     except ValueError as error:
-        if getattr(error, "exit_code", 1) != 2:
+        if not is_bad_input(error):
             raise
         yield str(error)
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from storage.dataset import locked, write_atomically
+from storage.duplicates import _link
 from storage.runs import Run
 from storage.site import SITE
 
@@ -45,11 +46,3 @@ def publish_report(store: Path, run: Run, *, anyway: bool = False) -> Path | Non
         shutil.rmtree(aside, ignore_errors=True)
         write_atomically(shown, f"{run.number} {digests}")
     return final / "index.html"
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make a hard link, or a copy where the file system has no hard links. The file may hold gigabytes."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
+from storage.errors import is_bad_input
+
 DONE, REFUSED, FAILED = "done", "refused", "failed"  # outcomes of a job: a result, bad input, another error
 
 
@@ -177,7 +179,7 @@ def _serve(parent: int, pipe: Connection) -> None:
             try:
                 pipe.send((DONE, body(job, Watch(parent))))
             except Exception as error:
-                if getattr(error, "exit_code", 1) == 2:
+                if is_bad_input(error):
                     pipe.send((REFUSED, str(error)))
                 else:
                     pipe.send((FAILED, (f"{type(error).__name__}: {error}", getattr(error, "errno", None))))

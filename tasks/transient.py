@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from storage.errors import is_bad_input
 from tasks.children import ChildLost
 
 PAUSES = (1.0, 5.0)  # seconds before the second and the third try
@@ -25,7 +26,7 @@ def may_pass(error: BaseException) -> bool:
     """Whether an error or one of its causes is a transient failure of the file system, or a lost child process."""
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, ChildLost) or (getattr(link, "exit_code", 1) != 2 and getattr(link, "errno", 0) in ERRNOS):
+        if isinstance(link, ChildLost) or (not is_bad_input(link) and getattr(link, "errno", 0) in ERRNOS):
             return True
         link = link.__cause__
     return False

@@ -8,6 +8,7 @@ from typing import Any
 from flows.config import Study
 from flows.jobs.job import Given, Job, encoder_of, shards_of_model, step_of, training_rows
 from flows.sections import AnySetting, SAESetting
+from storage.errors import is_bad_input
 from storage.runs import Key
 from tasks.analyze import analyze, correspondence, matching, measures, names, pairs_of_seeds, partners, space, versions
 from tasks.frontier import frontier
@@ -169,7 +170,7 @@ def names_of_saes(given: Given) -> list[Job]:
             try:
                 encoder = encoder_of(given, model)
             except Exception as error:
-                if getattr(error, "exit_code", 1) != 2:
+                if not is_bad_input(error):
                     raise
                 problem = error  # the other models go on
         for setting in _learned(study):

@@ -7,6 +7,7 @@ from typing import Any
 
 from flows.jobs.job import Given, Job, encoder_of, step_of
 from flows.sections import Model
+from storage.errors import is_bad_input
 from storage.runs import Entry, Key
 from storage.sources.section import MAX_PIXELS
 from storage.vector_shards import digests
@@ -26,7 +27,7 @@ def embeddings(given: Given) -> list[Job]:
             tasks = _embedded(given, model, shards)
             jobs += [Job(key, stage, inputs) for key, (stage, inputs) in zip(keys, tasks, strict=True)]
         except Exception as error:
-            if getattr(error, "exit_code", 1) != 2:
+            if not is_bad_input(error):
                 raise
             jobs += [Job(key, embed, None, error) for key in keys]  # the other models go on
     return jobs
