@@ -149,7 +149,8 @@ class ImportedSAE(Section):
     )
     seeds: list[int] = Field([0], description="a checkpoint is one SAE: its seed is 0")
     retrain: Literal["always", "never"] | Annotated[float, Field(gt=1)] = Field(
-        "always", description="has no effect: an imported SAE is never trained"
+        "always",
+        description="import and calibrate again on more rows: always, never, or once they have grown by this factor",
     )
 
     @field_validator("seeds")

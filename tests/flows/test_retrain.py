@@ -10,6 +10,7 @@ import pytest
 from flows.config import Study
 from flows.jobs.job import Given, Job
 from flows.jobs.train import saes
+from flows.sections import ImportedSAE
 from storage.dataset import Address, Dataset, materialize
 from storage.runs import Entry, Run, State
 from tasks.embed import embed
@@ -134,3 +135,16 @@ def test_numbers_that_the_study_states_do_not_depend_on_the_rows(tmp_path: Path)
     for shards in (1, 30):
         job = train_job(study(setting=stated), state_of(tmp_path, shards), None, tmp_path)
         assert {name: job.arguments()["setting"][name] for name in stated} == stated
+
+
+@pytest.mark.parametrize(("retrain", "calibrated_on"), [("always", 4), ("never", 2), (1.5, 4), (2.5, 2)])
+def test_an_imported_sae_is_calibrated_again_by_the_same_key(tmp_path: Path, retrain: Any, calibrated_on: int) -> None:
+    (tmp_path / "checkpoint").write_text("weights")
+    imported = {"name": "main", "checkpoint": str(tmp_path / "checkpoint"), "retrain": retrain}
+    file = study().model_copy(update={"saes": [ImportedSAE.model_validate(imported)]})
+    last = first_run(tmp_path, file)
+    job = train_job(file, state_of(tmp_path, 4), last, tmp_path)
+    assert shards_trained_on(job) == calibrated_on
+    assert (job.lookup(tmp_path) is not None) == (calibrated_on == 2)
+    described = ImportedSAE.model_fields["retrain"].description or ""
+    assert described.startswith("import and calibrate again on more rows")
