@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flows.config import Study
 from flows.sections import SAESetting
 from flows.sizes import Sizes
 from storage.runs import Key
 from tasks.memory import of_embedding, of_pass, of_training
 
+#: files that only a machine with an NVIDIA driver has; the last one stands for it under WSL
+DRIVER = (Path("/dev/nvidiactl"), Path("/proc/driver/nvidia"), Path("/dev/dxg"))
+
+
+def on_gpu(study: Study) -> bool:
+    """Whether the models and SAEs of a study run on a GPU, seen without importing torch.
+
+    With the device "auto" this machine is looked at, but not where Ray runs the tasks: its machines may have GPUs.
+    """
+    device, runner = study.runtime.device, study.runtime.runner
+    return device != "cpu" and (device != "auto" or runner == "ray" or any(path.exists() for path in DRIVER))
+
 
 def gpu_lines(study: Study, sizes: Sizes) -> list[str]:
     """What a batch of images takes, the SAEs of the setting that takes most, and all models of a pass, to print.
 
-    None for a CPU. Nothing is said about a model whose name does not say its size, but that it is left out of the pass.
+    None without a GPU. Nothing is said about a model whose name does not say its size, but that it is left out of the
+    pass.
     """
-    if study.runtime.device == "cpu":
+    if not on_gpu(study):
         return []
     lines = [_line(study, sizes, model.name) for model in study.models]
     return [line for line in (*lines, _pass_line(study)) if line]

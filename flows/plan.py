@@ -16,7 +16,7 @@ from typing import NamedTuple
 from flows.config import Study
 from flows.costs import PREFECT_SECONDS, STAGE_SECONDS, TASK_SECONDS, Cost, cost
 from flows.foresight import Foresight, foresight
-from flows.gpu import gpu_lines
+from flows.gpu import gpu_lines, on_gpu
 from flows.jobs.job import STEPS, Given, Job
 from flows.narrow import WHOLE, Narrow
 from flows.rates import Rates, rates, seconds_of
@@ -152,8 +152,8 @@ def _planned(
     check_taken(chosen, given.state)
     skipped = [stage for stage in STAGES if stage not in wanted]
     downloads = seen.downloads if "acquire" in wanted else 0
-    on_gpu = any(line.make and STAGES[line.stage].gpu for line in lines)
-    gpu = tuple(gpu_lines(study, sizes)) if on_gpu else ()
+    uses_gpu = any(line.make and STAGES[line.stage].gpu for line in lines)
+    gpu = tuple(gpu_lines(study, sizes)) if uses_gpu else ()
     return Plan(lines, skipped, downloads, 0, seen.how, gpu)
 
 
@@ -221,7 +221,7 @@ def _lines(stage: str, made: list[Job], adopted: list[Job], sizes: Sizes, known:
             rate = factor or (1.0, 1.0)
             costs.append(Cost(table.bytes * rate[0], table.seconds * rate[1]))
         adopt = sum(job.key.kind == kind for job in adopted)
-        seconds = seconds_of(kind, costs) if jobs else 0.0
+        seconds = seconds_of(kind, costs, gpu=on_gpu(sizes.study)) if jobs else 0.0
         lines.append(Line(stage, kind, len(jobs), adopt, sum(each.bytes for each in costs), seconds, from_store))
     return lines
 

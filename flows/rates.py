@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from flows.config import Study
 from flows.costs import STARTUP, Cost, Work, cost
+from flows.gpu import on_gpu
 from flows.sizes import Sizes, sizes_of_run
 from storage.dataset import manifest_of
 from storage.errors import BadInput
@@ -44,14 +45,17 @@ def sort_of(kind: str, work: Work) -> Sort:
     return (kind, work.spec if kind == "embed" else "")
 
 
-def side_by_side(kind: str, count: int) -> int:
-    """How many of `count` datasets of a kind are made at once. Seeds are trained in as many processes as cores."""
-    return max(1, min(count, os.cpu_count() or 1)) if kind == "train" else 1
+def side_by_side(kind: str, count: int, *, gpu: bool) -> int:
+    """How many of `count` datasets of a kind are made at once. Seeds are trained in as many processes as cores.
+
+    gpu: whether SAEs are trained on a GPU. There the seconds of each seed are already its share of those of all seeds.
+    """
+    return max(1, min(count, os.cpu_count() or 1)) if kind == "train" and not gpu else 1
 
 
-def seconds_of(kind: str, costs: list[Cost]) -> float:
-    """Seconds that it takes to make datasets of one kind, given the cost of each dataset."""
-    return STARTUP.get(kind, 0.0) + sum(each.seconds for each in costs) / side_by_side(kind, len(costs))
+def seconds_of(kind: str, costs: list[Cost], *, gpu: bool) -> float:
+    """Seconds that it takes to make datasets of one kind, given the cost of each dataset. gpu: as in `side_by_side`."""
+    return STARTUP.get(kind, 0.0) + sum(each.seconds for each in costs) / side_by_side(kind, len(costs), gpu=gpu)
 
 
 def rates(store: Path, study: str) -> Rates:
@@ -68,16 +72,17 @@ def rates(store: Path, study: str) -> Rates:
             if took is not None:
                 made.setdefault(sort, []).append((cost(entry.kind, work), took))
         for sort, pairs in made.items():
-            found.factors[sort] = _factor(sort[0], [table for table, _ in pairs], [took for _, took in pairs])
+            table, spent = [each for each, _ in pairs], [each for _, each in pairs]
+            found.factors[sort] = _factor(sort[0], table, spent, gpu=on_gpu(sizes.study))
     return found
 
 
-def _factor(kind: str, table: list[Cost], took: list[Cost]) -> Factor:
-    seconds = sum(each.seconds for each in took) / side_by_side(kind, len(took))
+def _factor(kind: str, table: list[Cost], took: list[Cost], *, gpu: bool) -> Factor:
+    seconds = sum(each.seconds for each in took) / side_by_side(kind, len(took), gpu=gpu)
     planned = sum(each.bytes for each in table)
     return Factor(
         sum(each.bytes for each in took) / planned if planned else 1.0,
-        seconds / seconds_of(kind, table),
+        seconds / seconds_of(kind, table, gpu=gpu),
     )
 
 

@@ -12,8 +12,10 @@ from tests_support import write_study
 
 from flows.cli import main
 from flows.config import Study, load_study
+from flows.costs import Cost
 from flows.narrow import Narrow
 from flows.plan import Plan, plan, told
+from flows.rates import seconds_of
 from flows.study import run_study
 from storage.errors import BadInput
 from storage.runs import Run, last_run
@@ -237,7 +239,7 @@ def test_lineage_tells_missing_and_damaged_inputs(ran: Ran, tmp_path: Path, caps
 
 def test_a_plan_says_what_a_gpu_needs(ran: Ran, tmp_path: Path) -> None:
     """For vectors, what the SAEs take; for models, a batch too. Nothing where all is made or the device is a CPU."""
-    changes = [*FAST, "saes.main.seeds=[0,1,2]"]
+    changes = [*FAST, "saes.main.seeds=[0,1,2]", "runtime.device=cuda"]
     lines = told(plan(load_study(ran.file, changes), ran.store))
     assert any(
         re.fullmatch(r"memory of a GPU for own, estimated: an SAE of main 1\.1 GB, its 3 seeds together 1\.1 GB", line)
@@ -248,7 +250,7 @@ def test_a_plan_says_what_a_gpu_needs(ran: Ran, tmp_path: Path) -> None:
     model = '[[models]]\nname = "m"\nspec = "aimv2"\ndtype = "bfloat16"\n'
     sae = '[[saes]]\nname = "main"\nwidth = 8192\nk = 60\nepochs = 1\nbatch_size = 1024\n'
     (tmp_path / "c.toml").write_text('name = "c"\n[pairs]\nsource = "coco"\n' + model + sae)
-    (line,) = plan(load_study(tmp_path / "c.toml"), tmp_path).gpu
+    (line,) = plan(load_study(tmp_path / "c.toml", ["runtime.device=cuda"]), tmp_path).gpu
     # 435 million weights of 4 bytes; 256 x (150,528 pixels of 12 bytes and 15 x 256 x 1,024 numbers of 2 bytes)
     embedding = (435e6 * 4 + 256 * (150528 * 12 + 15 * 256 * 1024 * 2) + 2**30) / 1e9
     assert line.startswith(f"memory of a GPU for m, estimated: embedding 256 images at a time {embedding:.1f} GB, an")
@@ -261,11 +263,44 @@ def test_a_plan_says_what_all_models_of_a_pass_take_together(tmp_path: Path) -> 
     models = "".join(f'[[models]]\nname = "{name}"\nspec = "{spec}"\n' for name, spec in specs.items())
     sae = '[[saes]]\nname = "main"\nwidth = 64\nk = 4\n'
     (tmp_path / "c.toml").write_text(f'name = "c"\n[pairs]\nsource = "coco"\n{models}{sae}')
-    *lines, last = plan(load_study(tmp_path / "c.toml"), tmp_path).gpu
+    *lines, last = plan(load_study(tmp_path / "c.toml", ["runtime.device=cuda"]), tmp_path).gpu
     assert ["embedding" in line for line in lines] == [True, True, False]
     # 435 and 151 million weights of 4 bytes, and the larger batch, that of aimv2: 256 x (150,528 pixels of 14 bytes and
     # 15 x 256 x 1,024 numbers of 4 bytes)
     both = ((435e6 + 151e6) * 4 + 256 * (150528 * 14 + 15 * 256 * 1024 * 4) + 2**30) / 1e9
     assert last == f"memory of a GPU for a pass with 3 models, estimated: {both:.1f} GB, besides c, of unknown size"
-    alone = plan(load_study(tmp_path / "c.toml", ["runtime.models_at_once=1"]), tmp_path).gpu
+    alone = plan(load_study(tmp_path / "c.toml", ["runtime.device=cuda", "runtime.models_at_once=1"]), tmp_path).gpu
     assert list(alone) == lines
+
+
+@pytest.mark.parametrize(
+    ("changes", "driver", "told_of_gpu"),
+    [
+        ([], False, False),
+        ([], True, True),
+        (["runtime.device=cuda"], False, True),
+        (["runtime.device=cpu"], True, False),
+        (["runtime.runner=ray"], False, True),  # the machines of the cluster may have GPUs
+    ],
+)
+def test_a_plan_is_about_a_gpu_only_where_one_may_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: list[str], driver: bool, told_of_gpu: bool
+) -> None:
+    monkeypatch.setattr("flows.gpu.DRIVER", (tmp_path / "nvidiactl",))
+    if driver:
+        (tmp_path / "nvidiactl").touch()
+    model = '[[models]]\nname = "m"\nspec = "aimv2"\n'
+    sae = '[[saes]]\nname = "main"\nwidth = 64\nk = 4\n'
+    (tmp_path / "c.toml").write_text(f'name = "c"\n[pairs]\nsource = "coco"\n{model}{sae}')
+    found = plan(load_study(tmp_path / "c.toml", changes), tmp_path)
+    assert bool(found.gpu) == told_of_gpu
+    assert any(line.startswith("memory of a GPU") for line in told(found)) == told_of_gpu
+
+
+def test_seeds_on_a_gpu_are_not_counted_as_one_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three seeds of 10 s take 10 s in three processes, and 30 s on a GPU, where 10 s are a seed's share of them."""
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    seeds = [Cost(1.0, 10.0)] * 3
+    here, there = (seconds_of("train", seeds, gpu=gpu) for gpu in (False, True))
+    assert there - here == pytest.approx(20)
+    assert seconds_of("export", seeds, gpu=True) == seconds_of("export", seeds, gpu=False)
