@@ -66,13 +66,51 @@ class Child(NamedTuple):
         self.process.join(10)
 
 
-class Waiting(list[Child]):
-    """The child processes of one pool that wait for a job. Once `ended` is true, no further job is started."""
+class Pool:
+    """The child processes of one pool. Once `ended` is true, no further job is started, and no process is kept."""
 
-    ended = False
+    def __init__(self) -> None:
+        self.ended = False
+        self._lock = threading.Lock()
+        self._waiting: list[Child] = []
+        self._busy: list[Child] = []
+
+    def take(self) -> Child:
+        """A process for a job: one that waits for it, or a new one. It is killed if the pool ended meanwhile."""
+        with self._lock:
+            child = self._waiting.pop() if self._waiting else None
+        if child is None or not child.process.is_alive():
+            child = _start()
+        with self._lock:
+            self._busy.append(child)
+            ended = self.ended
+        if ended:
+            child.process.kill()
+        return child
+
+    def give_back(self, child: Child, *, keep: bool) -> None:
+        """Note that the job of a process has ended. keep: whether the process waits for the next job, or ends."""
+        with self._lock:
+            self._busy.remove(child)
+            keep = keep and not self.ended
+            if keep:
+                self._waiting.append(child)
+        if not keep:
+            child.end()
+
+    def end(self) -> None:
+        """Let the processes that wait end, and terminate those that run a job. Those of other pools go on."""
+        with self._lock:
+            self.ended = True
+            waiting, busy = self._waiting, [*self._busy]
+            self._waiting = []
+        for child in waiting:
+            child.end()
+        for child in busy:
+            child.process.terminate()
 
 
-_thread = threading.local()  # its attribute `idle`: the waiting processes, shared by the threads of one pool
+_thread = threading.local()  # its attribute `pool`: the child processes that the threads of one pool share
 
 
 @contextmanager
@@ -80,19 +118,16 @@ def side_by_side(processes: int) -> Iterator[ThreadPoolExecutor]:
     """Yield a pool of as many threads as processes may run at once. Its threads share their child processes.
 
     A process takes seconds to start, so it is used again for a later call of `in_process`. When the block ends, also by
-    an error or an interrupt, queued jobs are cancelled and running processes terminated.
+    an error or an interrupt, queued jobs are cancelled and the pool's own running processes terminated.
     """
-    idle = Waiting()
-    pool = ThreadPoolExecutor(processes, initializer=setattr, initargs=(_thread, "idle", idle))
+    children = Pool()
+    pool = ThreadPoolExecutor(processes, initializer=setattr, initargs=(_thread, "pool", children))
     try:
         yield pool
     finally:
-        idle.ended = True
+        children.ended = True  # before jobs are cancelled: a thread that ends one must not begin another
         pool.shutdown(wait=False, cancel_futures=True)
-        for child in idle:
-            child.end()
-        for running in multiprocessing.active_children():
-            running.terminate()
+        children.end()
 
 
 def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
@@ -102,41 +137,30 @@ def in_process(body: Callable[[Any, Watch], Any], job: Any, label: str) -> Any:
     another error, raises ChildFailed with this error. If the process died, raises ChildLost with its exit code (or
     ChildFailed if the pool has ended). There is no other message when the kernel kills a process for lack of memory.
     """
-    idle: Waiting | None = getattr(_thread, "idle", None)
-    if idle is not None and idle.ended:
+    shared: Pool | None = getattr(_thread, "pool", None)
+    pool = Pool() if shared is None else shared
+    if pool.ended:
         raise ChildFailed(f"{label}: its pool has ended")
-    child = _take(idle) if idle else None
-    if child is None or not child.process.is_alive():
-        child = _start()
-    if idle is not None and idle.ended:  # the pool ended while the process was starting
-        child.process.kill()
+    child, keep = pool.take(), False
     try:
         child.pipe.send((body, job))
         outcome, answer = child.pipe.recv()
+        keep = shared is not None and outcome == DONE
     except (EOFError, OSError) as error:
         child.process.join()
-        failure = ChildFailed if idle is not None and idle.ended else ChildLost
+        failure = ChildFailed if pool.ended else ChildLost
         raise failure(f"{label}: its process died (exit code {child.process.exitcode})") from error
     except BaseException:  # the study is interrupted
         child.process.kill()
         raise
-    if idle is None or outcome != DONE:
-        child.end()
-    else:
-        idle.append(child)
+    finally:
+        pool.give_back(child, keep=keep)
     if outcome == REFUSED:
         raise ChildRefused(answer)
     if outcome == FAILED:
         text, errno = answer
         raise ChildFailed(f"{label}: {text}", errno)
     return answer
-
-
-def _take(idle: Waiting) -> Child | None:
-    try:
-        return idle.pop()
-    except IndexError:  # another thread took the last process
-        return None
 
 
 def _start() -> Child:

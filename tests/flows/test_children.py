@@ -144,6 +144,23 @@ def test_a_process_does_one_job_after_another_side_by_side_and_one_alone() -> No
     assert not is_running(alone)
 
 
+def test_a_pool_that_closes_ends_its_own_processes_alone(tmp_path: Path) -> None:
+    """As where each of several GPUs has a pool of its own, and one of them is out of work first."""
+    with side_by_side(1) as other:
+        waiting = other.submit(in_process, whose, 0, "it").result()
+        with side_by_side(1) as pool:
+            running = pool.submit(in_process, waits, str(tmp_path), "it")
+            end = time.monotonic() + 60
+            while not list(tmp_path.iterdir()):
+                assert time.monotonic() < end
+                time.sleep(0.02)
+        (own,) = (int(path.name) for path in tmp_path.iterdir())
+        until_ended(own)
+        assert isinstance(running.exception(), ChildFailed)
+        assert other.submit(in_process, whose, 1, "it").result() == waiting
+    until_ended(waiting)
+
+
 KILLED = """
 import os, signal
 from test_children import whose
