@@ -134,7 +134,7 @@ def _planned(
         if variant is None
         else known_run(store, study, name_variant(store, study, variant, []))
     )
-    chosen = entry_of_recipe(study, store, only, upstream) if only is not None and upstream is not None else None
+    chosen = entry_of_recipe(study, store, upstream) if upstream is not None else None
     seen = foresight(study, store, last, anew=anew)
     known = rates(store, study.name)
     sizes = sizes_of_plan(study, seen.shards, known.dims)
@@ -143,13 +143,14 @@ def _planned(
     wanted = list(STAGES) if only is None else [only]
     lines = []
     for stage in STAGES if only is None else (*before(only), only):
+        if stage == only:
+            check_taken(chosen, given.state, only)
         made, adopted = _walk(stage, given, sizes, chosen, force=force and stage in wanted)
         made, adopted = ([job for job in jobs if narrow.includes(job.key)] for jobs in (made, adopted))
         if stage in wanted:
             lines += _lines(stage, made, adopted, sizes, known)
         elif made:
             raise BadInput(f"--only {only}: {made[0].key} is missing or stale: run --only {stage} first, or all stages")
-    check_taken(chosen, given.state)
     skipped = [stage for stage in STAGES if stage not in wanted]
     downloads = seen.downloads if "acquire" in wanted else 0
     uses_gpu = any(line.make and STAGES[line.stage].gpu for line in lines)

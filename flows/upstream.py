@@ -21,11 +21,11 @@ def upstream_of(
     narrow: datasets of models, SAEs and seeds outside it may be missing.
     recipe: names a dataset of an earlier run, which replaces the newest dataset with the same key.
 
-    Raises BadInput when a dataset is missing, or when the study has no dataset with the key of `recipe`.
+    Raises BadInput when a dataset is missing, or when the jobs before `only` have none with the key of `recipe`.
     """
     state = State()
-    chosen = entry_of_recipe(study, store, only, recipe) if recipe is not None else None
-    if only == "acquire":
+    chosen = entry_of_recipe(study, store, recipe) if recipe is not None else None
+    if only == "acquire" and chosen is None:
         return state
     if last is None or not last.of("scan"):
         raise BadInput(
@@ -54,28 +54,27 @@ def upstream_of(
             if not ledger and chosen is None:
                 raise BadInput(f"--only {only}: the ledger is older than the pairs: run --only acquire first")
             state.add(*ledger)
-    check_taken(chosen, state)
+    check_taken(chosen, state, only)
     return state
 
 
-def check_taken(chosen: Entry | None, state: State) -> None:
-    """Raise BadInput when the study has no dataset with the key of the entry that --upstream chose."""
+def check_taken(chosen: Entry | None, state: State, only: str) -> None:
+    """Raise BadInput where the jobs before `only`, whose entries are the state, have none with the key of `chosen`."""
     if chosen is not None and chosen not in state.values():
         raise BadInput(
-            f"--upstream {chosen.dataset.recipe}: is {chosen.key}, which the study as it is now does not have"
+            f"--upstream {chosen.dataset.recipe}: is {chosen.key}, which does not come before {only} in the study as it "
+            "is now"
         )
 
 
-def entry_of_recipe(study: Study, store: Path, only: str, recipe: str) -> Entry:
+def entry_of_recipe(study: Study, store: Path, recipe: str) -> Entry:
     """Find the newest entry of the study whose dataset has this recipe (the name of its folder).
 
-    Raises BadInput when there is none, when its stage does not come before `only`, and when the dataset is gone.
+    Raises BadInput when there is none, and when the dataset is gone.
     """
     for number in reversed(numbers(store, study.name)):
         for entry in read_run(store, study.name, number).entries:
             if entry.dataset.recipe == recipe:
-                if entry.kind not in before(only) and entry.kind != "features":
-                    raise BadInput(f"--upstream {recipe}: is {entry.key}, which does not come before {only}")
                 if not (store / entry.dataset.path).is_dir():
                     raise BadInput(f"--upstream {recipe}: {entry.key} of run {number} is no longer in the store")
                 return entry
