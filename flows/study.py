@@ -32,7 +32,7 @@ from tasks.stage import Runtime
 
 if TYPE_CHECKING:
     from flows.cluster import Cluster
-    from flows.running import Course, Failed
+    from flows.course import Course, Failed
 
 log = logging.getLogger("bridgescope")
 
@@ -134,7 +134,7 @@ def run_study(
         if ahead is not None and ahead.state is not None:
             return _nothing_new(given, record, ahead.state)
         begin()
-        from flows.running import Course
+        from flows.course import Course
 
         course = Course(given, runtime, record, cluster, narrow, [], ahead.scanned if ahead is not None else None)
         return _run_study(course, only, on_begin, on_stage_done)
@@ -290,11 +290,12 @@ def _with_bar(stage: str, course: Course) -> list[Entry]:
 
     Stages whose rows are images and captions also show rows per second.
     """
-    from flows.running import Outcome, run_stage
+    from flows.course import Outcome
+    from flows.running import run_stage
     from tasks.progress import Ticking, drawn
 
     show = course.runtime.progress and drawn()
-    total = len(course.step(list(jobs_of(stage, course.given)))) if show else None
+    total = len(course.wanted(jobs_of(stage, course.given))) if show else None
     shown = Ticking(f"{stage:8}", total, show=show)
 
     def ended(outcome: Outcome) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -18,7 +19,6 @@ from typing import NamedTuple
 
 from storage.dataset import Dataset
 from tasks.children import Watch, in_process, side_by_side
-from tasks.devices import devices
 from tasks.embed import Wanted, embed, embed_shard
 from tasks.embed_pass import Made
 from tasks.placed import Job, Part, place_together
@@ -50,40 +50,62 @@ class _Pass(NamedTuple):
     runtime: Runtime
 
 
-def embed_passes(passes: Sequence[Sequence[Job]], runtime: Runtime) -> None:
-    """Run passes: on one device in turn; with several GPUs, in one process per GPU, since threads share one lock."""
-    places = devices(runtime.device)
-    if len(places) < 2:
-        for each in passes:
-            embed_together(each, runtime)
-        return
-    waiting: SimpleQueue[list[Job]] = SimpleQueue()
-    for each in passes:
-        waiting.put(list(each))
+class _Waiting(NamedTuple):
+    """A pass that waits for a device."""
+
+    jobs: list[Job]
+    future: Future[None]
+
+
+_Queue = SimpleQueue[_Waiting | None]  # None ends a device
+Submit = Callable[[Sequence[Job]], Future[None]]
+
+
+@contextmanager
+def on_devices(places: Sequence[str], runtime: Runtime) -> Iterator[Submit]:
+    """Yield a function that submits a pass, which runs on one of several GPUs, and returns its future.
+
+    Each GPU has one process, since threads share one lock. It runs one pass after another until the block ends, so that
+    it loads the models once for all shards. A future has no result; it holds the error of a pass that was not run to
+    its end. Passes that wait when the block ends are cancelled.
+    """
+    waiting: _Queue = SimpleQueue()
     share = max(1, (os.cpu_count() or 1) // len(places))
+
+    def submit(jobs: Sequence[Job]) -> Future[None]:
+        future: Future[None] = Future()
+        waiting.put(_Waiting(list(jobs), future))
+        return future
+
     with ExitStack() as stack:
         # A pool with one thread for each device: its process serves this device alone, and keeps the models.
         pools = [stack.enter_context(side_by_side(1)) for _ in places]
-        runtimes = [runtime.model_copy(update={"device": at, "cores": share, "progress": False}) for at in places]
-        runs = [pool.submit(_serve, waiting, each) for pool, each in zip(pools, runtimes, strict=True)]
-        for run in runs:
-            run.result()
+        stack.callback(_cancel, waiting, len(places))  # called before the pools end
+        for pool, at in zip(pools, places, strict=True):
+            pool.submit(_serve, waiting, runtime.model_copy(update={"device": at, "cores": share, "progress": False}))
+        yield submit
 
 
-def _serve(waiting: SimpleQueue[list[Job]], runtime: Runtime) -> None:
-    """Run passes in the process of one device, until none waits."""
-    while True:
+def _cancel(waiting: _Queue, devices: int) -> None:
+    """Cancel the passes that wait, and end the threads of the devices."""
+    with suppress(Empty):  # until none waits
+        while (each := waiting.get_nowait()) is not None:
+            each.future.cancel()
+    for _ in range(devices):
+        waiting.put(None)
+
+
+def _serve(waiting: _Queue, runtime: Runtime) -> None:
+    """Run passes in the process of one device, until None comes out of the queue."""
+    while (each := waiting.get()) is not None:
         try:
-            jobs = waiting.get_nowait()
-        except Empty:
-            return
-        try:
-            told = in_process(_in_child, _Pass(jobs, runtime), f"embed on {runtime.device}")
+            told = in_process(_in_child, _Pass(each.jobs, runtime), f"embed on {runtime.device}")
         except Exception as error:
-            log.debug("%s: a pass failed: %s", runtime.device, error)
+            each.future.set_exception(error)
             continue
         for level, line in told:
             log.log(level, "%s", line)
+        each.future.set_result(None)
 
 
 def _in_child(job: _Pass, watch: Watch) -> list[tuple[int, str]]:

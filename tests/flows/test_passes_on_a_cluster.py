@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from flows import running
+from flows import embedding
 from flows.cluster import AHEAD, Cluster
+from flows.course import Failed
+from flows.embedding import _on_cluster
 from flows.jobs.job import Job
-from flows.running import Failed, _in_passes_on
 from storage.dataset import Dataset
 from storage.errors import BadInput
 from storage.runs import Entry, Key
@@ -79,9 +80,9 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> list[Key]:
     def made(each: Job, *_: Any, **__: Any) -> Entry:
         return Entry(**each.key._asdict(), dataset=Dataset(path="x", recipe="x", digest="x", rows=1))
 
-    monkeypatch.setattr(running, "run_jobs", run_jobs)
-    monkeypatch.setattr(running, "run_job", made)
-    monkeypatch.setattr(running.uses, "note", lambda store, path: None)
+    monkeypatch.setattr(embedding, "run_jobs", run_jobs)
+    monkeypatch.setattr(embedding, "run_job", made)
+    monkeypatch.setattr(embedding.uses, "note", lambda store, path: None)
     return ran
 
 
@@ -95,7 +96,7 @@ def outcomes(
     monkeypatch.setattr(embed, "lookup", lookup)
     played: Any = cluster
     assert isinstance(played, Played | Cluster)
-    return list(_in_passes_on(played, jobs, Runtime(store=Path("/nowhere")), at_once))
+    return list(_on_cluster(played, jobs, Runtime(store=Path("/nowhere")), at_once))
 
 
 def test_a_task_embeds_a_shard_with_all_models(apart: list[Key], monkeypatch: pytest.MonkeyPatch) -> None:

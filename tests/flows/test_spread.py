@@ -16,8 +16,9 @@ import pytest
 from flows.cli import main
 from flows.cluster import Cluster, ClusterError, Here, check_answers
 from flows.config import load_study
+from flows.course import Failed, run_jobs
 from flows.jobs.job import STEPS, Given, Job
-from flows.running import Failed, run_jobs, run_stage
+from flows.running import run_stage
 from storage.dataset import Dataset
 from storage.runs import Key, State
 from tasks.embed import embed

@@ -24,10 +24,9 @@ import vlm.decoders
 from storage.dataset import Dataset, manifest_of
 from storage.pairs import CAPTIONS as CAPTION_COLUMNS
 from storage.pairs import IMAGES
-from tasks import together
 from tasks.embed import Wanted, embed, forget_models, load_encoder, load_encoders, model_identity
 from tasks.stage import Runtime
-from tasks.together import embed_passes, embed_together, passes
+from tasks.together import embed_together, on_devices, passes
 
 FAMILIES = ("clip", "siglip", "naflex")
 
@@ -189,12 +188,12 @@ def test_passes_hold_every_job_once_and_one_shard_each(shards: int, models: int,
 
 @pytest.mark.slow
 def test_several_gpus_are_several_processes(
-    tmp_path: Path, checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, checkpoints: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(together, "devices", lambda device: ["cpu", "cpu"])
     pairs = [shard(tmp_path, "a"), shard(tmp_path, "b", 5)]
     found = [jobs_of(tmp_path, each, checkpoints[:2]) for each in pairs]
-    with caplog.at_level("INFO", "bridgescope"):
-        embed_passes(found, on_cpu(tmp_path))
+    with caplog.at_level("INFO", "bridgescope"), on_devices(["cpu", "cpu"], on_cpu(tmp_path)) as submit:
+        for future in [submit(jobs) for jobs in found]:
+            future.result()
     assert all(embed.lookup(tmp_path, **job) is not None for jobs in found for job in jobs)
     assert {record.getMessage()[:17] for record in caplog.records} >= {"shard 0: 6 images", "shard 0: 5 images"}
