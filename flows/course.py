@@ -54,8 +54,14 @@ class Course(NamedTuple):
     scanned: Scan | None = None  #: the scan of the source, if one was made before Prefect was started
 
     def jobs(self, step: Step) -> list[Job]:
-        """List a step, and return the jobs that this run has to do: see `wanted`."""
-        return self.wanted(step(self.given))
+        """List a step, and return the jobs that this run has to do: see `wanted`.
+
+        In a narrowed run the complete datasets outside `narrow` are adopted, since later steps may read them.
+        """
+        listed = step(self.given)
+        if self.narrow != WHOLE:
+            self.adopt(job for job in listed if not self.narrow.includes(job.key))
+        return self.wanted(listed)
 
     def wanted(self, jobs: Iterable[Job]) -> list[Job]:
         """The jobs that this run has to do. Jobs outside `narrow` are left out.
@@ -67,6 +73,18 @@ class Course(NamedTuple):
             return wanted
         return [job for job in wanted if job.inputs is not None or job.problem is not None]
 
+    def adopt(self, jobs: Iterable[Job]) -> bool:
+        """Add the complete datasets of some jobs to the state and the record. Returns whether all are complete."""
+        whole, found = True, []
+        for job in jobs:
+            dataset = job.stage.adopt(self.given.store, **job.inputs) if job.inputs is not None else None
+            if dataset is None:
+                whole = False
+            else:
+                found.append(job.entry(dataset, cached=True))
+        self.given.state.add(*found)
+        self.record.add(*found)
+        return whole
 
 
 def run_job(job: Job, runtime: Runtime, *, refresh: bool = False) -> Entry:

@@ -186,12 +186,15 @@ def _run_study(
         on_begin()
         for stage in STAGES if only is None else (only,):
             if stage != "acquire" and next(jobs_of(stage, given), None) is None:
+                _tell_no_job(stage, course)
                 continue  # the stage has no jobs, as `model` in a study without demo models
             stage_began, before = time.perf_counter(), len(course.errors)
             with tags(f"study:{study.name}", f"stage:{stage}"), _progress_bar(stage, given):
                 stage_entries = _with_bar(stage, course)
             entries.extend(stage_entries)
             seconds, failed = time.perf_counter() - stage_began, len(course.errors) - before
+            if not stage_entries and not failed:
+                _tell_no_job(stage, course)
             done.append(_summary(stage, stage_entries, seconds, failed))
             stage_table(store, study.name, stage, stage_entries, done[-1].seconds)
             on_stage_done(done[-1])
@@ -237,30 +240,32 @@ def _failure(run: Run, errors: list[Failed]) -> Exception:
     return RunFailed(run, min(getattr(failed.error, "exit_code", 1) for failed in errors))
 
 
+def _tell_no_job(stage: str, course: Course) -> None:
+    """Print that a narrowed run has nothing to run, and the first dataset that was left out, if any was."""
+    if course.narrow == WHOLE:
+        return
+    options = " ".join(f"--{name} {value}" for name, value in course.narrow._asdict().items() if value is not None)
+    waiting = [job.key for job in jobs_of(stage, course.given) if course.narrow.includes(job.key) and not job.inputs]
+    why = f"datasets that {waiting[0]} reads are missing" if waiting else "the stage has no such job"
+    remedy = f": run --only {stage} without {options}, or the whole study" if waiting else ""
+    log.warning("--only %s %s: no job was run: %s%s", stage, options, why, remedy)
+
+
 def _adopt_rest(course: Course) -> list[str]:
     """Add the fresh datasets that this run did not make. Returns the stages that lack a dataset, in order.
 
     A dataset is fresh when its address is the one computed from this run's datasets. A dataset that an earlier run
     made from other inputs has another address, and is not added.
     """
-    given, record = course.given, course.record
+    given = course.given
     missing: dict[str, None] = {}
-    fresh: list[Entry] = []
     for stage, steps in STEPS.items():
         if stage == "acquire" and not given.state.of("scan"):
             missing[stage] = None
             continue
         for step in steps:
-            for job in step(given):
-                if job.key in given.state:
-                    continue
-                dataset = job.stage.adopt(given.store, **job.inputs) if job.inputs is not None else None
-                if dataset is None:
-                    missing[stage] = None
-                else:
-                    fresh.append(job.entry(dataset, cached=True))
-                    given.state.add(fresh[-1])
-    record.add(*fresh)
+            if not course.adopt([job for job in step(given) if job.key not in given.state]):
+                missing[stage] = None
     return list(missing)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +101,32 @@ def test_a_study_makes_counts_shows_and_publishes_the_consensus_sae(tmp_path: Pa
     assert "The consensus of seeds 0, 1:" in card
     with pytest.raises(BadInput, match=r"--seed 1: no such seed in study small. Available: 0."):
         Narrow(sae="main-consensus", seed=1).check(study)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_the_consensus_sae_alone_is_made_from_the_seeds_or_said_to_wait_for_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_study(tmp_path, images=300)
+    study, store = load_study(written(tmp_path, KEY + TEXT)), tmp_path / "store"
+    store.mkdir()
+    for stage in ("acquire", "embed", "train"):
+        run = run_study(study, store, only=stage, progress=False).run
+    joined, seed = (run.of("train", sae=sae)[0].dataset for sae in ("main-consensus", "main"))
+    shutil.rmtree(store / joined.path)
+    log = logging.getLogger("bridgescope")
+    log.addHandler(caplog.handler)  # once Prefect has set up its logging, records no longer reach the root logger
+    alone = {"only": "train", "narrow": Narrow(sae="main-consensus"), "progress": False}
+    again = run_study(study, store, **alone).run
+    assert again.of("train", sae="main-consensus")[0].dataset == joined
+    assert len(again.of("train", sae="main")) == 2
+    assert "no job was run" not in caplog.text
+    shutil.rmtree(store / joined.path)
+    shutil.rmtree(store / seed.path)
+    run_study(study, store, **alone)
+    log.removeHandler(caplog.handler)
+    assert (
+        "--only train --sae main-consensus: no job was run: datasets that train own main-consensus seed 0 reads are "
+        "missing: run --only train without --sae main-consensus, or the whole study"
+    ) in caplog.text
