@@ -9,7 +9,7 @@ import contextlib
 import contextvars
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -25,7 +25,7 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 
 from flows.results import results
-from storage.runs import Entry, Run
+from storage.runs import Entry, Key, Run
 
 log = logging.getLogger("bridgescope")
 
@@ -99,30 +99,33 @@ def report_page(store: Path, run: Run, entries: list[Entry]) -> None:
 
 
 @contextlib.contextmanager
-def progress(study: str, stage: str, done: Callable[[], int], total: int) -> Iterator[None]:
-    """Show a progress bar in Prefect's UI while the block runs, unless the stage is complete already.
+def progress(study: str, stage: str, due: Set[Key], total: int) -> Iterator[None]:
+    """Show a progress bar in Prefect's UI while the block runs, unless nothing is due.
 
-    `done` returns how many of the `total` datasets are complete. It is called every two seconds, in a thread.
+    due: the keys of the `total` jobs whose datasets are missing. The caller takes a key out when its dataset is
+    complete, so that the bar of a stage whose jobs failed ends below 100 %. It is read every two seconds, in a thread.
     """
-    at = done()
-    if at == total:
+    if not due:
         yield
         return
+
+    def share() -> float:
+        return 100 * (total - len(due)) / total
+
+    at = share()
     artifact = cast(
         UUID,  # the declared type also allows the awaitable that an asynchronous flow gets
-        create_progress_artifact(
-            100 * at / total, key=_key(study, f"{stage}-progress"), description=f"{study}: datasets of {stage}"
-        ),
+        create_progress_artifact(at, key=_key(study, f"{stage}-progress"), description=f"{study}: datasets of {stage}"),
     )
     stop = threading.Event()
 
     def watch() -> None:
         shown = at
         while not stop.wait(EVERY):
-            if (now := done()) == shown:
+            if (now := share()) == shown:
                 continue
             try:
-                update_progress_artifact(artifact, 100 * now / total)
+                update_progress_artifact(artifact, now)
             except (HTTPError, PrefectException) as error:  # not raised: without a server, the stage fails too
                 log.warning("the progress bar of %s is no longer updated: %s", stage, error)
                 return
@@ -135,7 +138,7 @@ def progress(study: str, stage: str, done: Callable[[], int], total: int) -> Ite
     finally:
         stop.set()
         watcher.join()
-    update_progress_artifact(artifact, 100.0)
+    update_progress_artifact(artifact, share())
 
 
 def _key(study: str, artifact: str) -> str:

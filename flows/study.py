@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flows.config import Study
 from flows.fresh import Ahead, look_ahead
-from flows.jobs.job import STEPS, Given, jobs_of
+from flows.jobs.job import STEPS, Given, Job, jobs_of
 from flows.narrow import WHOLE, Narrow
 from flows.preflight import look
 from flows.published import publish_report
@@ -185,12 +185,13 @@ def _run_study(
         record.add(*given.state.values())
         on_begin()
         for stage in STAGES if only is None else (only,):
-            if stage != "acquire" and next(jobs_of(stage, given), None) is None:
+            jobs = list(jobs_of(stage, given)) if stage != "acquire" else []  # it lists the source first
+            if stage != "acquire" and not jobs:
                 _tell_no_job(stage, course)
                 continue  # the stage has no jobs, as `model` in a study without demo models
             stage_began, before = time.perf_counter(), len(course.errors)
-            with tags(f"study:{study.name}", f"stage:{stage}"), _progress_bar(stage, given):
-                stage_entries = _with_bar(stage, course)
+            with tags(f"study:{study.name}", f"stage:{stage}"):
+                stage_entries = _with_bars(stage, course, jobs)
             entries.extend(stage_entries)
             seconds, failed = time.perf_counter() - stage_began, len(course.errors) - before
             if not stage_entries and not failed:
@@ -278,36 +279,27 @@ def _runner(study: Study) -> AbstractContextManager[Cluster | None]:
     return Cluster(study.runtime)
 
 
-def _progress_bar(stage: str, given: Given) -> AbstractContextManager[None]:
-    """A progress bar in Prefect's UI for a stage marked with `bar`. For other stages a context that does nothing."""
-    if not STAGES[stage].bar:
-        return contextlib.nullcontext()
-    from flows.artifacts import progress
-
-    jobs = list(jobs_of(stage, given))
-    return progress(
-        given.study.name, stage, lambda: sum(job.lookup(given.store) is not None for job in jobs), len(jobs)
-    )
-
-
-def _with_bar(stage: str, course: Course) -> list[Entry]:
+def _with_bars(stage: str, course: Course, jobs: list[Job]) -> list[Entry]:
     """Run a stage with a bar in the terminal, which counts its datasets and shows the time left.
 
-    Stages whose rows are images and captions also show rows per second.
+    Stages marked with `bar` have one in Prefect's UI too, and show rows per second if their rows are images and
+    captions. jobs: those of the stage, as far as they can be listed before it runs.
     """
-    from flows.course import Outcome
+    from flows.artifacts import progress
+    from flows.course import Outcome, is_due
     from flows.running import run_stage
     from tasks.progress import Ticking, drawn
 
-    show = course.runtime.progress and drawn()
-    total = len(course.wanted(jobs_of(stage, course.given))) if show else None
-    shown = Ticking(f"{stage:8}", total, show=show)
+    show, has_bar, wanted = course.runtime.progress and drawn(), STAGES[stage].bar, course.wanted(jobs)
+    shown = Ticking(f"{stage:8}", len(wanted) if show else None, show=show)
+    due = {job.key for job in wanted if is_due(job, course.runtime)} if has_bar else set()
 
     def ended(outcome: Outcome) -> None:
-        counts = STAGES[stage].bar and isinstance(outcome, Entry) and not outcome.cached
-        shown.step(outcome.dataset.rows if counts and isinstance(outcome, Entry) else 0)
+        if isinstance(outcome, Entry):
+            due.discard(outcome.key)
+        shown.step(outcome.dataset.rows if has_bar and isinstance(outcome, Entry) and not outcome.cached else 0)
 
-    with contextlib.closing(shown):
+    with contextlib.closing(shown), progress(course.given.study.name, stage, due, len(wanted)):
         return run_stage(stage, course, ended)
 
 
