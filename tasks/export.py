@@ -19,7 +19,8 @@ from tasks.stage import Runtime, stage
 if TYPE_CHECKING:
     from sae import SAE
 
-BLOCK = 8192  # rows encoded at a time; this limits the memory of the dense codes
+BLOCK = 8192  # rows encoded at a time, up to 16,384 concepts
+CELLS = 2**27  # most dense codes at a time: 0.5 GB of float32, of which an encoder holds a few
 
 
 @stage("activations", version="1", on_device=True)
@@ -59,10 +60,11 @@ def encode(
     done: called with the number of rows of each block that was encoded.
     """
     items, concepts, values = [ids[:0]], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
-    for start in range(0, len(x), BLOCK):
-        codes = model.encode(x[start : start + BLOCK], modality)
+    rows = max(1, min(BLOCK, CELLS // model.config.width))
+    for start in range(0, len(x), rows):
+        codes = model.encode(x[start : start + rows], modality)
         item, concept = codes.nonzero(as_tuple=True)  # on the device: only the non-zero codes leave it
-        items.append(ids[start : start + BLOCK][item.cpu().numpy()])
+        items.append(ids[start : start + rows][item.cpu().numpy()])
         concepts.append(concept.cpu().numpy().astype(np.int32))
         values.append(codes[item, concept].cpu().numpy())
         done(len(codes))

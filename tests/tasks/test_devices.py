@@ -102,6 +102,18 @@ def test_exported_codes_are_those_of_encode_in_order(monkeypatch: pytest.MonkeyP
     np.testing.assert_allclose(written.activation, codes[item, concept], rtol=1e-6)
 
 
+def test_wider_dictionaries_are_encoded_fewer_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = random_sae(12, 0), np.random.default_rng(0).standard_normal((23, 12)).astype(np.float32)
+    whole = export.encode(net, x, np.arange(23), "image")
+    monkeypatch.setattr(export, "CELLS", 5 * net.config.width + 1)
+    sizes: list[int] = []
+    written = export.encode(net, x, np.arange(23), "image", sizes.append)
+    assert sizes == [5, 5, 5, 5, 3]
+    assert written.item_id.tolist() == whole.item_id.tolist()
+    assert written.concept_id.tolist() == whole.concept_id.tolist()
+    np.testing.assert_allclose(written.activation, whole.activation, rtol=1e-6)
+
+
 def test_export_encodes_on_the_device_and_takes_codes_alone_off_it() -> None:
     own = random_sae(12, 0)
     ids, x = np.arange(23) * 7, np.random.default_rng(0).standard_normal((23, 12)).astype(np.float16)
