@@ -80,14 +80,25 @@ def assign(D_a: np.ndarray, D_b: np.ndarray, device: str = "cpu") -> Assignment:
         raise ValueError("a dictionary holds NaN or infinity")
     width, similar = len(D_a), _similarity(D_a, D_b, device)
     if width > KEPT:
-        found = _auction(similar, width, RECOMPUTED, QUICK, WORK * width)
-        if found is None or not _is_final(found):
-            found = _auction(similar, width, RECOMPUTED, THOROUGH, math.inf)
-        assert found is not None
-        if not _is_final(found):
-            log.warning("%d concepts are matched within %.1g of the largest mean cosine", width, found.gap)
-        return found
+        return assign_rows(similar, width)
     return assign_similarities(similar(slice(None)))
+
+
+def assign_rows(similar: Similarity, width: int, within: float = QUICK[-1]) -> Assignment:
+    """Assign as `assign_similarities` does, where the similarities of C = `width` rows do not fit in memory.
+
+    similar: computes the similarities of given rows, which is asked for about three times per row. within: as there.
+    Where the quick phases would take too long, thorough ones follow. Where these take too long, the assignment of the
+    last finished phase counts, and a warning states its gap.
+    """
+    quick, thorough = (tuple(epsilon for epsilon in each if epsilon >= within) for each in (QUICK, THOROUGH))
+    found = _auction(similar, width, RECOMPUTED, quick, WORK * width)
+    if found is None or not _is_final(found, within):
+        found = _auction(similar, width, RECOMPUTED, thorough, math.inf)
+    assert found is not None
+    if not _is_final(found, within):
+        log.warning("%d concepts are matched within %.1g of the largest mean similarity", width, found.gap)
+    return found
 
 
 def assign_similarities(S: np.ndarray, within: float = QUICK[-1]) -> Assignment:

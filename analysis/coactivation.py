@@ -197,18 +197,33 @@ class PairedCodes:
         Row i, column j: concept i of the first codes with concept j of the second.
         """
         correlations = np.empty((self.width, self.width), np.float32)
-        first, second = self.moments_image, self.moments_text
 
         def of_block(start: int) -> None:
-            rows = slice(start, min(start + block_rows(self.width), self.width))
-            sums, _ = _coactivated(self.index, start, rows.stop, self.width)
-            covariance = sums / len(self.pair_image) - np.outer(first.mean[rows], second.mean)
-            deviations = np.outer(first.deviation[rows], second.deviation)
-            deviations[deviations == 0] = np.nan
-            correlations[rows] = covariance / deviations
+            stop = min(start + block_rows(self.width), self.width)
+            correlations[start:stop] = self._correlated(start, stop)
 
         list(_in_order(of_block, self.width))
         return correlations
+
+    def correlation_rows(self, concepts: np.ndarray) -> np.ndarray:
+        """The rows [N, C] float32 of `correlations` of some concepts [N], in their order."""
+        found = np.empty((len(concepts), self.width), np.float32)
+
+        def of_part(places: np.ndarray) -> None:
+            for place in places:
+                found[place] = self._correlated(concepts[place], concepts[place] + 1)
+
+        list(in_order(of_part, np.array_split(np.arange(len(concepts)), cores()), cores()))
+        return found
+
+    def _correlated(self, start: int, stop: int) -> np.ndarray:
+        """The rows start..stop-1 of `correlations`, in float64."""
+        first, second = self.moments_image, self.moments_text
+        sums, _ = _coactivated(self.index, start, stop, self.width)
+        covariance = sums / len(self.pair_image) - np.outer(first.mean[start:stop], second.mean)
+        deviations = np.outer(first.deviation[start:stop], second.deviation)
+        deviations[deviations == 0] = np.nan
+        return np.asarray(covariance / deviations)
 
     def best_correlations(self, chosen: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The largest and the second largest correlation [C] float64 of concepts of the first codes.

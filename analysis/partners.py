@@ -7,6 +7,7 @@ Every correlation is the largest of C, so its chance level lies far above 0: it 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import duckdb
 import numpy as np
 import polars as pl
 
-from analysis.assignment import QUICK, assign_similarities
+from analysis.assignment import KEPT, QUICK, assign_rows, assign_similarities
 from analysis.coactivation import Codes, PairedCodes
 from analysis.inputs import Analysis, Counted, codes_of_sae, counted_pairs
 from analysis.statistic import Statistic, Table
@@ -39,6 +40,8 @@ SAMPLE = 1_024  # most concepts whose floors are measured
 FLOOR_IMAGES = 5_000  # most images on which floors are measured, with all their captions
 EXACT = 1_024  # most concepts that are assigned exactly; the mean of more is within 1e-4 of the largest one
 FLOOR = 5  # spawn key of this module's random stream; each module has a different key
+BLOCK = 256  # rows of correlations that are looked at at a time: 67 MB at 65,536 concepts
+log = logging.getLogger("bridgescope")
 
 
 class Run(NamedTuple):
@@ -101,7 +104,7 @@ def compared(
     there, back = [], []
     for side_a, side_b in modalities:
         pairs = PairedCodes(a.codes[side_a], b.codes[side_b], *same_items(items, side_a, side_b), width)
-        best = _best(pairs.correlations())
+        best = _best(pairs.correlations()) if width <= KEPT else _best_in_blocks(pairs)
         floors = _floors(a, b, items, sample, (side_a, side_b), width)
         there.append(_rows(side_a, side_b, best[0], floors[0], a.width))
         back.append(_rows(side_b, side_a, best[1], floors[1], b.width))
@@ -174,23 +177,94 @@ def _best(S: np.ndarray) -> tuple[_Best, _Best]:
     return _of_rows(S, chosen), _of_rows(S.T, back)
 
 
+def _best_in_blocks(pairs: PairedCodes) -> tuple[_Best, _Best]:
+    """What `_best` finds, where the correlations do not fit in memory: they are computed again where they are needed.
+
+    More than EXACT codes are assigned within QUICK[0] of the largest mean correlation, as in `_best`, or within what a
+    line in the log says. So a code of equal correlations may have another partner than there.
+    """
+    width = pairs.width
+    by_row, by_column = _Top.empty(width), _Top.empty(width)
+    for start in range(0, width, BLOCK):
+        block = pairs.correlation_rows(np.arange(start, min(start + BLOCK, width)))
+        for each, found in zip(by_row, _top(block), strict=True):
+            each[start : start + len(block)] = found
+        place, first, after = _top(block.T)
+        better = first > by_column.best  # of equal correlations, that of the first row counts
+        by_column.second[:] = np.where(better, np.maximum(by_column.best, after), np.maximum(by_column.second, first))
+        by_column.partner[better] = start + place[better]
+        by_column.best[better] = first[better]
+    chosen, correlation = _assigned_in_blocks(pairs)
+    back, correlation_back = np.full(width, -1), np.full(width, np.nan, np.float32)
+    assigned = np.flatnonzero(chosen >= 0)
+    back[chosen[assigned]], correlation_back[chosen[assigned]] = assigned, correlation[assigned]
+    return by_row.with_assigned(chosen, correlation), by_column.with_assigned(back, correlation_back)
+
+
+def _assigned_in_blocks(pairs: PairedCodes) -> tuple[np.ndarray, np.ndarray]:
+    """The concept [C] that each of the first codes is assigned to, -1 for none, and their correlations [C] float32."""
+    chosen, correlation = np.full(pairs.width, -1), np.full(pairs.width, np.nan, np.float32)
+    rows, columns = (np.flatnonzero(each.deviation > 0) for each in (pairs.moments_image, pairs.moments_text))
+    size = max(len(rows), len(columns))
+    if len(rows) == 0 or len(columns) == 0:
+        return chosen, correlation
+
+    def similar(wanted: np.ndarray | slice) -> np.ndarray:
+        """Rows of the square that `_best` makes. Those that are added have numbers of their own for each row."""
+        places = np.arange(size)[wanted]
+        found = np.empty((len(places), size), np.float32)
+        real = places < len(rows)
+        found[real, : len(columns)] = pairs.correlation_rows(rows[places[real]])[:, columns]
+        for place, row, is_real in zip(places, found, real, strict=True):
+            added = row[len(columns) :] if is_real else row
+            added[:] = np.random.default_rng((0, place)).random(len(added), np.float32) * np.float32(1e-7)
+        return found
+
+    found = assign_rows(similar, size, QUICK[-1] if size <= EXACT else QUICK[0])
+    log.info("%d concepts are assigned within %.1g of the largest mean correlation", size, found.gap)
+    partner = found.permutation[: len(rows)]
+    there = partner < len(columns)
+    chosen[rows[there]], correlation[rows[there]] = columns[partner[there]], found.cosines[: len(rows)][there]
+    return chosen, correlation
+
+
+class _Top(NamedTuple):
+    """The best and the second best of each concept. Arrays [C]; -inf, and -1, where there is none."""
+
+    partner: np.ndarray
+    best: np.ndarray
+    second: np.ndarray
+
+    @classmethod
+    def empty(cls, width: int) -> _Top:
+        return cls(np.full(width, -1), np.full(width, -np.inf), np.full(width, -np.inf))
+
+    def with_assigned(self, assigned: np.ndarray, correlation: np.ndarray) -> _Best:
+        """With NaN, and -1, where there is nothing."""
+        known = np.isfinite(self.best)
+        best, second = (np.where(np.isfinite(each), each, np.nan) for each in (self.best, self.second))
+        return _Best(np.where(known, self.partner, -1), best, second, assigned, correlation)
+
+
+def _top(block: np.ndarray) -> _Top:
+    """The best and the second best of each row of some correlations."""
+    block = np.nan_to_num(block, copy=True, nan=-np.inf)
+    rows = np.arange(len(block))
+    place = block.argmax(1)
+    first = block[rows, place].copy()
+    block[rows, place] = -np.inf
+    return _Top(place, first, block.max(1))
+
+
 def _of_rows(S: np.ndarray, assigned: np.ndarray) -> _Best:
     """The best and the second best of each row, a block of rows at a time."""
     width = len(S)
-    partner, best, second = np.full(width, -1), np.full(width, np.nan), np.full(width, np.nan)
-    for start in range(0, width, 256):
-        block = np.nan_to_num(S[start : start + 256], copy=True, nan=-np.inf)
-        rows = np.arange(len(block))
-        place = block.argmax(1)
-        first = block[rows, place].copy()
-        block[rows, place] = -np.inf
-        after = block.max(1)
-        known = np.isfinite(first)
-        partner[start + rows[known]], best[start + rows[known]] = place[known], first[known]
-        known &= np.isfinite(after)
-        second[start + rows[known]] = after[known]
+    top = _Top.empty(width)
+    for start in range(0, width, BLOCK):
+        for each, found in zip(top, _top(S[start : start + BLOCK]), strict=True):
+            each[start : start + BLOCK] = found
     own = np.where(assigned >= 0, S[np.arange(width), assigned], np.nan)
-    return _Best(partner, best, second, assigned, own)
+    return top.with_assigned(assigned, own)
 
 
 def sampled(items: Items) -> np.ndarray:

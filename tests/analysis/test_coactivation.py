@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from analysis import coactivation as room
 from analysis.bridges import bridges
-from analysis.coactivation import Codes, coactivation
+from analysis.coactivation import Codes, PairedCodes, coactivation
 
 
 def csr(dense) -> Codes:
@@ -138,3 +138,11 @@ def test_input_that_the_kernel_must_not_see(change, message):
     good = {"image": codes, "text": codes, "pair_image": [0], "pair_text": [1], "width": 2}
     with pytest.raises(ValueError, match=message):
         coactivation(**(good | change))
+
+
+def test_rows_of_the_correlations_are_those_of_the_matrix():
+    z_I, z_T, pair_image, pair_text, _ = random_case(0)
+    z_I[:, 4] = 0
+    pairs = PairedCodes(csr(z_I), csr(z_T), pair_image, pair_text, 7)
+    wanted = np.array([6, 4, 0, 6])
+    assert np.array_equal(pairs.correlation_rows(wanted), pairs.correlations()[wanted], equal_nan=True)

@@ -195,3 +195,39 @@ def test_correspondence_of_two_models(store: Path, study: str) -> None:
         assert set(made["split"]) == {"heldout"}
         assert set(made["seed"]) == {job.key.seed}
     assert correspondences(given_of(store, entries, study_of([0, 1]))) == []
+
+
+@given(seed=st.integers(0, 10**6))
+def test_more_concepts_than_are_kept_have_the_same_partners(seed: int) -> None:
+    """Their correlations are computed again where they are needed, so that no matrix of all is in memory."""
+    random = np.random.default_rng(seed)
+    z, w = random_codes(random, 60, 14), random_codes(random, 60, 11)
+    z[:, 3], w[:, :2] = 0, 1  # a silent concept, and two constant ones
+    a, b, items = run(z, z), run(w, w), Items(60, np.arange(60))
+    kept = compared(a, b, items, (("image", "text"),))
+
+    def whole(pairs: PairedCodes) -> Any:
+        raise MemoryError(f"{pairs.width} x {pairs.width} correlations")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partners, "KEPT", 1)
+        patch.setattr(partners, "BLOCK", 4)
+        patch.setattr(PairedCodes, "correlations", whole)
+        blocks = compared(a, b, items, (("image", "text"),))
+    for (rows, floors), (rows_kept, floors_kept) in zip(blocks, kept, strict=True):
+        assert rows.equals(rows_kept)
+        assert floors.equals(floors_kept)
+
+
+def test_an_assignment_beyond_memory_says_its_bound(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    random = np.random.default_rng(5)
+    a, b = (run(random_codes(random, 50, 12), random_codes(random, 50, 12)) for _ in range(2))
+    monkeypatch.setattr(partners, "KEPT", 1)
+    monkeypatch.setattr(partners, "EXACT", 1)
+    with caplog.at_level("INFO", "bridgescope"):
+        (found, _), _ = compared(a, b, Items(50, np.arange(50)), (("image", "image"),))
+    (bound,) = (float(record.getMessage().split()[5]) for record in caplog.records)
+    assert bound <= 1e-4
+    assert found["assigned"].drop_nulls().is_unique().all()
