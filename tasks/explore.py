@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from scipy import sparse
 
 from storage.catalog import create_views
 from storage.dataset import Dataset
-from storage.rows import Ints, select
+from storage.embeddings import NDArray
+from storage.rows import Ints, Rows, select
 from storage.runs import Entry
 from tasks.stage import Runtime, stage
 
@@ -41,16 +43,26 @@ def item_layout(
     """Place all images and captions of a model in the plane. Returns the number of items.
 
     codes: the activations of one SAE on all shards, to place the items by their codes; empty: by their embeddings.
+    The embeddings are read a few times, a shard at a time: those of all shards may not fit in memory.
     """
-    from report.explorer import place_codes, place_embeddings
+    from report.explorer import place_blocks, place_codes
 
-    rows = select(runtime.store, pairs, embeddings, heldout=0.0)
-    order, captions = np.argsort(rows.image_id, kind="stable"), np.argsort(rows.pair_id, kind="stable")
-    image_id, pair_id = rows.image_id[order], rows.pair_id[captions]
+    def shards() -> Iterator[Rows]:
+        for of_shard, embedded in zip(pairs, embeddings, strict=True):
+            yield select(runtime.store, [of_shard], [embedded], heldout=0.0)
+
+    ids = [(rows.image_id, rows.pair_id) for rows in shards()]
+    image_id, pair_id = (np.sort(np.concatenate(each)) for each in zip(*ids, strict=True))
+
+    def blocks() -> Iterator[tuple[Ints, NDArray]]:
+        for rows in shards():
+            yield np.searchsorted(image_id, rows.image_id), rows.image
+            yield len(image_id) + np.searchsorted(pair_id, rows.pair_id), rows.text
+
     if codes:
         placed = place_codes(_codes(runtime.store, codes, image_id, pair_id))
     else:
-        placed = place_embeddings(rows.image[order], rows.text[captions])
+        placed = place_blocks(blocks, len(image_id), len(pair_id))
     np.save(out / LAYOUT, placed.places.astype(np.float32))
     np.save(out / IDS, np.concatenate([image_id, pair_id]))
     about = {"images": len(image_id), "layout": placed.layout, "fitted": placed.fitted}
@@ -88,7 +100,6 @@ def explore(
     from report.explorer.shares import Dictionary
     from sae import SAE
     from sae.ledger import offsets
-    from storage.rows import Rows, select
 
     handles = [Entry(**entry) for entry in entries]
     trained = {f"{e.model}/{e.sae}/{e.seed}": e.dataset for e in handles if e.kind == "train"}

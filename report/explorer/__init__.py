@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from report.explorer.item_maps import ItemMap
 from report.explorer.layout import concept_map
-from report.explorer.places import place_codes, place_embeddings
+from report.explorer.places import place_blocks, place_codes
 from report.explorer.release import unpack
 from report.explorer.site import write_explorer
 
-__all__ = ["ItemMap", "concept_map", "place_codes", "place_embeddings", "unpack", "write_explorer"]
+__all__ = ["ItemMap", "concept_map", "place_blocks", "place_codes", "unpack", "write_explorer"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,17 +30,61 @@ class Placed(NamedTuple):
     fitted: int  #: number of items that the layout was fitted on
 
 
-def place_embeddings(image: NDArray, text: NDArray, most: int = FITTED) -> Placed:
-    """Places of n images and m captions by their embeddings [n, d] and [m, d]: the images first.
+Blocks = Callable[[], Iterable[tuple[Ints, NDArray]]]
+
+
+def place_blocks(blocks: Blocks, images: int, captions: int, most: int = FITTED) -> Placed:
+    """Places of images and captions by their embeddings, which are read in blocks: all at once may not fit in memory.
+
+    blocks: each call yields all embeddings again, as (numbers [b] of items, rows [b, d]) of one modality. The images
+    have the first numbers, then come the captions. Two or three calls are made. most: as in `place`.
 
     Because of the modality gap, the nearest neighbours of an image are images, and a plain UMAP shows two clouds that
     say nothing of each other. So the mean of each modality is subtracted, the rows are normalised again, and each item
-    gets neighbours of both modalities (see `both_modalities`). `most`: as in `place`.
+    gets neighbours of both modalities (see `both_modalities`).
     """
-    parts = [np.asarray(rows, np.float32) - np.asarray(rows, np.float64).mean(0) for rows in (image, text) if len(rows)]
-    rows = np.concatenate(parts).astype(np.float32)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return place(rows, most, images=len(image))
+    count, means = images + captions, _means(blocks, images, captions)
+
+    def centred(numbers: Ints, rows: NDArray) -> NDArray:
+        found = (np.asarray(rows, np.float32) - means[_side(numbers, images)]).astype(np.float32)
+        found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return found
+
+    def gathered(wanted: Ints) -> NDArray:
+        """The centred rows of some items, whose numbers ascend."""
+        found = np.empty((len(wanted), means.shape[1]), np.float32)
+        for numbers, rows in blocks():
+            here = np.isin(numbers, wanted)
+            found[np.searchsorted(wanted, numbers[here])] = centred(numbers[here], rows[here])
+        return found
+
+    if count <= most:
+        return place(gathered(np.arange(count)), most, images)
+    chosen = _sample(count, most)
+    fitted = gathered(chosen)
+    anchors = _umap(fitted, int(np.searchsorted(chosen, images)))
+    places = np.empty((count, 2))
+    places[chosen] = anchors
+    for numbers, rows in blocks():
+        others = np.flatnonzero(~np.isin(numbers, chosen))
+        for start in range(0, len(others), BATCH):
+            part = others[start : start + BATCH]
+            places[numbers[part]] = interpolated(centred(numbers[part], rows[part]) @ fitted.T, anchors)
+    return Placed(in_square(places), "umap-sample", most)
+
+
+def _side(numbers: Ints, images: int) -> int:
+    """0 for a block of images, 1 for one of captions."""
+    return int(len(numbers) > 0 and numbers[0] >= images)
+
+
+def _means(blocks: Blocks, images: int, captions: int) -> NDArray:
+    """The mean rows [2, d] float64 of the images and of the captions; 0 where there are none."""
+    sums: list[Any] = [0.0, 0.0]
+    for numbers, rows in blocks():
+        sums[_side(numbers, images)] += np.asarray(rows, np.float64).sum(0)
+    image, text = np.broadcast_arrays(*sums)
+    return np.stack([image / max(images, 1), text / max(captions, 1)])
 
 
 def place_codes(codes: sparse.csr_matrix, most: int = FITTED) -> Placed:
@@ -63,7 +107,7 @@ def place(rows: Any, most: int = FITTED, images: int = 0) -> Placed:
         return Placed(in_square(principal(dense)), "pca", count)
     if count <= most:
         return Placed(in_square(_umap(rows, images)), "umap", count)
-    chosen = np.sort(np.random.default_rng(SEED).choice(count, most, replace=False))
+    chosen = _sample(count, most)
     anchors = _umap(rows[chosen], int(np.searchsorted(chosen, images)))
     places = np.empty((count, 2))
     places[chosen] = anchors
@@ -73,6 +117,11 @@ def place(rows: Any, most: int = FITTED, images: int = 0) -> Placed:
         part = others[start : start + BATCH]
         places[part] = interpolated(similar(part), anchors)
     return Placed(in_square(places), "umap-sample", most)
+
+
+def _sample(count: int, most: int) -> Ints:
+    """The numbers of the items that UMAP is fitted on, where there are more items than `most`. They ascend."""
+    return np.sort(np.random.default_rng(SEED).choice(count, most, replace=False))
 
 
 def interpolated(similarity: NDArray, anchors: NDArray) -> NDArray:

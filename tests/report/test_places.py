@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,15 @@ from scipy import sparse
 from report.explorer.concepts import SAEKey
 from report.explorer.item_maps import ItemMap, packed, packed_firings, write_item_maps
 from report.explorer.places import (
+    FITTED,
     NEIGHBOURS,
     OWN,
+    Placed,
     both_modalities,
     interpolated,
     place,
+    place_blocks,
     place_codes,
-    place_embeddings,
 )
 
 TOPICS, DIM = 4, 16
@@ -35,6 +39,12 @@ def embeddings(count: int, gap: float = 3.0) -> tuple[np.ndarray, np.ndarray, np
     sides = [centres[topic] + sign * shift + 0.1 * random.standard_normal((count, DIM)) for sign in (1, -1)]
     image, text = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in sides)
     return image, text, topic
+
+
+def place_embeddings(image: np.ndarray, text: np.ndarray, most: int = FITTED) -> Placed:
+    """Places of images and captions whose embeddings are one block each."""
+    captions = np.arange(len(image), len(image) + len(text))
+    return place_blocks(lambda: [(np.arange(len(image)), image), (captions, text)], len(image), len(text), most)
 
 
 def spread(places: np.ndarray, topic: np.ndarray) -> float:
@@ -84,6 +94,42 @@ def test_a_large_study_is_fitted_on_a_sample_and_the_rest_interpolated() -> None
     assert (placed.layout, placed.fitted) == ("umap-sample", 100)
     assert spread(placed.places, np.tile(topic, 2)) < 0.3
     assert np.isfinite(placed.places).all()
+
+
+@pytest.mark.parametrize("most", [100, 400])
+def test_places_do_not_depend_on_the_blocks(most: int) -> None:
+    image, text, _ = embeddings(200)
+    whole = place_embeddings(image, text, most)
+    numbers = np.random.default_rng(0).permutation(200)  # a later shard may hold earlier numbers
+    parts = [part for start in range(0, 200, 30) for part in (numbers[start : start + 30], numbers[:0])]
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for part in parts:
+            yield part, image[part]
+            yield 200 + part, text[part]
+
+    placed = place_blocks(blocks, 200, 200, most)
+    assert placed[1:] == whole[1:]
+    assert np.allclose(placed.places, whole.places, atol=1e-3)
+
+
+def test_a_map_of_many_items_never_holds_all_their_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40,000 rows of 64 numbers, 10 MB of float32, it holds the fitted ones and a block at a time."""
+    monkeypatch.setattr("report.explorer.places._umap", lambda rows, images=0: rows[:, :2].astype(np.float64))
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, 40_000, 500):
+            rows = np.random.default_rng(start).standard_normal((500, 64)).astype(np.float32)
+            yield np.arange(start, start + 500), rows
+
+    tracemalloc.start()
+    try:
+        placed = place_blocks(blocks, 20_000, 20_000, most=200)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.isfinite(placed.places).all()
+    assert peak < 40_000 * 64 * 4 / 2
 
 
 def test_interpolation_weighs_by_the_inverse_distance() -> None:
