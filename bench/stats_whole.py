@@ -1,7 +1,8 @@
 """Time and memory of all statistics of a model at the paper's scale: 118,000 images, 600,000 captions, three seeds.
 
 Every part of the stage analyze is computed. The parts of one step run in parallel in threads of one process, one per
-core; a study on one machine computes one part after another. The text encoder that scores names gives random vectors, so its own time is left out.
+core; a study on one machine computes one part after another. The text encoder that scores names gives random vectors,
+so its own time is left out.
 """
 
 import itertools

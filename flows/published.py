@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from storage.dataset import locked, write_atomically
-from storage.duplicates import _link
+from storage.duplicates import link
 from storage.runs import Run
 from storage.site import SITE
 
@@ -39,7 +39,7 @@ def publish_report(store: Path, run: Run, *, anyway: bool = False) -> Path | Non
         ignore = shutil.ignore_patterns("dataset.json", "cached.json")
         shutil.copytree(store / reports[0].dataset.path, partial, ignore=ignore)
         for explorer in run.of("explorer"):
-            _link(store / explorer.dataset.path / SITE, partial / "explorer.zip")
+            link(store / explorer.dataset.path / SITE, partial / "explorer.zip")
         if final.exists():
             os.rename(final, aside)
         os.rename(partial, final)

@@ -62,8 +62,8 @@ def check_taken(chosen: Entry | None, state: State, only: str) -> None:
     """Raise BadInput where the jobs before `only`, whose entries are the state, have none with the key of `chosen`."""
     if chosen is not None and chosen not in state.values():
         raise BadInput(
-            f"--upstream {chosen.dataset.recipe}: is {chosen.key}, which does not come before {only} in the study as it "
-            "is now"
+            f"--upstream {chosen.dataset.recipe}: is {chosen.key}, which does not come before {only} in the study "
+            "as it is now"
         )
 
 

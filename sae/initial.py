@@ -91,7 +91,7 @@ def initial_weights(rows: TrainingRows, settings: Settings, seed: int) -> Weight
     image and a text also has the gap between the modalities in it, so that a concept which starts there is unimodal
     before it has learned anything; a difference within one modality does not. After short trainings at equal R2 on the
     demo's image-text embeddings, .68 of the concepts are unimodal with `within` and with `random`, .80 with
-    `differences` and .87 with `data`. On planted concepts (`python bench/starts.py`, learning rate 1e-3) `within`
+    `differences` and .87 with `data`. On planted concepts `within`
     recovers most: about 575 of 2,048, 510 with `data`, fewer with the others, with modality scores .045 from the truth.
     """
     device, width = rows.device, settings.width

@@ -72,7 +72,7 @@ def write_distinct(out: Path, store: Path, pairs: Dataset, originals: dict[int, 
 
     names = FILES[1:] if originals else FILES
     for name in names:
-        _link(store / pairs.path / name, out / name)
+        link(store / pairs.path / name, out / name)
     if not originals:
         return pairs.rows
     left = 0
@@ -94,7 +94,7 @@ def _failed(original: str | None) -> dict[str, Any]:
     return {"error": DUPLICATE, "error_detail": f"same bytes as {original}", "image": None}
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """Make a hard link, or a copy where the file system has no hard links."""
     try:
         os.link(source, target)
