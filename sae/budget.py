@@ -6,8 +6,9 @@ The rules were found by trainings on planted and real embeddings, which `make be
 batch_size: the power of two nearest to the square root of the training rows, from 32 to 4,096; where the study gives
     fewer epochs than make 2,500 steps of it, the largest power of two, from 32 on, that makes as many.
 epochs: as many as make about 6,000 steps with this batch size, from 4 to 200.
-learning_rate: 6e-3 for 2,000 steps and up to 256 concepts; inversely proportional to the square root of the steps, and
-to the fourth root of the concepts; from 3e-4 to 1e-2.
+learning_rate: 6e-3 for 2,000 steps of up to 256 rows and up to 256 concepts; inversely proportional to the square root
+    of the steps and to the fourth root of the concepts, and proportional to the square root of the batch size; from
+    3e-4 to 1e-2.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ EPOCHS = (4, 200)
 # Fewest steps that a batch size is chosen for. After 625 steps of 256 rows the modality scores of planted concepts are
 # further off than after 2,500 steps of 64 of the same rows, and R2 and MCC are lower: see docs/sae-quality.md.
 FEWEST_STEPS = 2500
-PEAK, AT_STEPS, AT_WIDTH = 6e-3, 2000, 256
+PEAK, AT_STEPS, AT_BATCH, AT_WIDTH = 6e-3, 2000, 256, 256
 PEAKS = (3e-4, 1e-2)
 # A training whose R2 still rises by more than this while its steps double at a constant learning rate is too short:
 # twice the epochs would raise it again by nearly as much.
@@ -69,7 +70,8 @@ def budget(
     passes = max(1, round(_within(STEPS * batch / rows, EPOCHS) / share)) if epochs == "auto" else epochs
     steps = passes * max(1, math.ceil(rows * share / batch))
     if learning_rate == "auto":
-        peak = PEAK * math.sqrt(AT_STEPS / steps) * (AT_WIDTH / max(width, AT_WIDTH)) ** 0.25
+        peak = PEAK * math.sqrt(AT_STEPS / steps * max(batch, AT_BATCH) / AT_BATCH)
+        peak *= (AT_WIDTH / max(width, AT_WIDTH)) ** 0.25
         learning_rate = float(f"{_within(peak, PEAKS):.2g}")
     return Budget(passes, batch, learning_rate)
 

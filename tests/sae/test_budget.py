@@ -21,10 +21,11 @@ WIDTHS = st.integers(2, 2**20)
         # 77 * 79 = 6,083 steps: 6e-3 * sqrt(2,000 / 6,083) = 3.4e-3, and 4 ** -.25 of it for 1,024 concepts.
         (10_000, 256, Budget(77, 128, 3.4e-3)),
         (10_000, 1024, Budget(77, 128, 2.4e-3)),
-        (1_000_000, 4096, Budget(6, 1024, 1.8e-3)),
+        # 6 * 977 = 5,862 steps of 1,024 rows: 6e-3 * sqrt(2,000 / 5,862 * 1,024 / 256) * 16 ** -.25 = 3.5e-3.
+        (1_000_000, 4096, Budget(6, 1024, 3.5e-3)),
         # The bounds: 200 epochs, batches of 32 and 4,096 rows, 4 epochs.
         (200, 64, Budget(200, 32, 7.2e-3)),
-        (10**8, 256, Budget(4, 4096, 8.6e-4)),
+        (10**8, 256, Budget(4, 4096, 3.4e-3)),
     ],
 )
 def test_the_rules_by_hand(rows, width, expected):
@@ -67,6 +68,13 @@ def test_the_rate_falls_with_the_steps_and_the_width(rows, width, epochs):
     assert PEAKS[0] <= rate <= PEAKS[1]
     assert budget(rows, width, 2 * epochs, 64).learning_rate <= rate
     assert budget(rows, 2 * width, epochs, 64).learning_rate <= rate
+
+
+@given(ROWS, WIDTHS, st.integers(1, 12))
+def test_of_two_batch_sizes_with_as_many_steps_the_larger_has_no_lower_rate(rows, width, power):
+    smaller, larger = (budget(size * rows, width, 1, size).learning_rate for size in (2**power, 2 ** (power + 1)))
+    assert smaller <= larger <= smaller * 1.5 + 1e-4
+    assert power >= 8 or smaller == larger
 
 
 @given(st.integers(1000, 10**7), WIDTHS)
