@@ -110,11 +110,13 @@ def test_a_plan_takes_the_dataset_and_the_variant_that_the_run_would(
         assert re.search(r"^0 to make, \d+ to adopt", capsys.readouterr().out, re.MULTILINE)
         for wrong, says in (
             (["--upstream", "f" * 20], "no run of 'small' made a dataset of that name"),
-            (["--upstream", ran.run.of("report")[0].dataset.recipe], "does not come before export"),
             (["--as", "my variant"], "--as my variant: letters, digits and"),
         ):
             assert main([*command, *asked, *wrong]) == 2
             assert says in capsys.readouterr().err
+        later = ["--store", str(ran.store), "--only", "export", "--upstream", ran.run.of("report")[0].dataset.recipe]
+        assert main([*command, *later]) == 2
+        assert "does not come before export" in capsys.readouterr().err
         assert main([*command, "--store", str(ran.store), "--upstream", sae.recipe]) == 2
         assert "allowed only with --only STAGE" in capsys.readouterr().err
 
