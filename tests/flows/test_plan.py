@@ -114,8 +114,8 @@ def test_a_plan_takes_the_dataset_and_the_variant_that_the_run_would(
         ):
             assert main([*command, *asked, *wrong]) == 2
             assert says in capsys.readouterr().err
-        later = ["--store", str(ran.store), "--only", "export", "--upstream", ran.run.of("report")[0].dataset.recipe]
-        assert main([*command, *later]) == 2
+        whole = ["--store", str(ran.store), "--set", FAST[0], "--only", "export"]
+        assert main([*command, *whole, "--upstream", ran.run.of("report")[0].dataset.recipe]) == 2
         assert "does not come before export" in capsys.readouterr().err
         assert main([*command, "--store", str(ran.store), "--upstream", sae.recipe]) == 2
         assert "allowed only with --only STAGE" in capsys.readouterr().err
