@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,7 @@ class Failed(NamedTuple):
 
 
 Outcome = Entry | Failed
+Outcomes = Generator[Outcome, None, None]
 
 
 class Course(NamedTuple):
@@ -133,7 +134,7 @@ class Apart:
         return len(causes) != len(set(causes))
 
 
-def run_jobs(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster | None = None) -> Iterator[Outcome]:
+def run_jobs(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster | None = None) -> Outcomes:
     """Run jobs of a stage in parallel on a cluster. Without a cluster they run in turn: each job uses every core."""
     apart = Apart(runtime.store)
     if cluster is not None:
@@ -152,7 +153,7 @@ def outcome_of(job: Job, apart: Apart, run: Callable[[], Entry]) -> Outcome:
         return apart.failed(job, error)
 
 
-def _side_by_side(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster, apart: Apart) -> Iterator[Outcome]:
+def _side_by_side(stage: str, jobs: list[Job], runtime: Runtime, cluster: Cluster, apart: Apart) -> Outcomes:
     """Run jobs on a cluster and yield their outcomes in the order of the jobs. Complete datasets are not submitted.
 
     After a failure that stops the run, no further job is submitted. The submitted jobs run to their end, since their

@@ -8,15 +8,16 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import Cluster
-from flows.course import Apart, Course, Outcome, is_due, on_cluster, outcome_of, run_job, run_jobs
+from flows.course import Apart, Course, Outcome, Outcomes, is_due, on_cluster, outcome_of, run_job, run_jobs
 from flows.failures import is_of_surroundings
 from flows.jobs.job import STEPS, Job
 from storage import uses
@@ -41,7 +42,7 @@ class Places(NamedTuple):
     ended: Callable[[Sequence[Any]], int]  #: waits for one of the futures, and returns its number
 
 
-def embed_shards(course: Course, cluster: Cluster | None) -> Iterator[Outcome]:
+def embed_shards(course: Course, cluster: Cluster | None) -> Outcomes:
     """Embed each shard with all models that miss it in one pass, then run every job; and check the embeddings."""
     runtime, (listed, *others) = course.runtime, STEPS["embed"]
     jobs, at_once = course.jobs(listed), course.given.study.runtime.models_at_once
@@ -55,7 +56,7 @@ def embed_shards(course: Course, cluster: Cluster | None) -> Iterator[Outcome]:
         yield from run_jobs("embed", course.jobs(step), runtime, cluster)
 
 
-def _on_cluster(cluster: Cluster, jobs: list[Job], runtime: Runtime, at_once: int | None) -> Iterator[Outcome]:
+def _on_cluster(cluster: Cluster, jobs: list[Job], runtime: Runtime, at_once: int | None) -> Outcomes:
     """Embed on a cluster, with a task for each pass of several models. Then run every job that no pass has made."""
 
     def submit(arguments: list[dict[str, Any]]) -> Any:
@@ -66,7 +67,7 @@ def _on_cluster(cluster: Cluster, jobs: list[Job], runtime: Runtime, at_once: in
     yield from run_jobs("embed", [job for job in jobs if job.key not in made], runtime, cluster)
 
 
-def _on_gpus(gpus: list[str], jobs: list[Job], runtime: Runtime, at_once: int | None) -> Iterator[Outcome]:
+def _on_gpus(gpus: list[str], jobs: list[Job], runtime: Runtime, at_once: int | None) -> Outcomes:
     """Embed on several GPUs, with one process for each. Then run every job that no pass has made.
 
     The processes have ended by then, so that a job finds the memory of its GPU free.
@@ -97,6 +98,7 @@ def _in_passes(
         sorted(([by_inputs[id(each)] for each in same] for same in planned), key=lambda same: same[0].key.shard or 0)
     )
     waiting: list[tuple[list[Job], Any]] = []
+    before = {job.key: _stamp(job, runtime.store) for job in due}
     missed: Counter[str | None] = Counter()
     made: set[Key] = set()
     adopt, apart = runtime.model_copy(update={"force": False}), Apart(runtime.store)
@@ -115,7 +117,7 @@ def _in_passes(
                 raise
             log.debug("%s: a pass failed: %s", same[0].key, error)
         for job in same:
-            if job.lookup(runtime.store) is None:
+            if _stamp(job, runtime.store) in (None, before[job.key]):
                 missed[job.key.model] += 1
                 continue
             made.add(job.key)
@@ -130,7 +132,7 @@ def _submitted(places: Places, jobs: list[Job], runtime: Runtime) -> Any:
     return places.submit([job.arguments() for job in jobs])
 
 
-def _in_turn(jobs: list[Job], runtime: Runtime, at_once: int | None) -> Iterator[Outcome]:
+def _in_turn(jobs: list[Job], runtime: Runtime, at_once: int | None) -> Outcomes:
     """Embed shard by shard. A pass leaves out a model that failed in it, whose own job then reports why."""
     apart, adopt = Apart(runtime.store), runtime.model_copy(update={"force": False})
     shards: dict[int | None, list[Job]] = {}
@@ -139,9 +141,19 @@ def _in_turn(jobs: list[Job], runtime: Runtime, at_once: int | None) -> Iterator
     for of_shard in shards.values():
         tried = [job for job in of_shard if not apart.gave_up(job)]
         due = [job for job in tried if job.stage is embed and job.inputs and is_due(job, runtime)]
+        before = {job.key: _stamp(job, runtime.store) for job in due}
         for same in together.passes([job.arguments() for job in due], at_once, 1):
             if len(same) > 1:
                 embed_together(same, runtime)
         for job in tried:  # finds what the passes made, and makes the rest
-            passed = job in due and job.lookup(runtime.store) is not None
+            passed = job.key in before and _stamp(job, runtime.store) not in (None, before[job.key])
             yield outcome_of(job, apart, partial(run_job, job, adopt if passed else runtime, refresh=runtime.force))
+
+
+def _stamp(job: Job, store: Path) -> int | None:
+    """When the dataset of a job became complete, in nanoseconds; None while it is not.
+
+    With `runtime.force` a dataset is there before it is made again, and still there where that failed.
+    """
+    dataset = job.lookup(store)
+    return (store / dataset.path / "dataset.json").stat().st_mtime_ns if dataset is not None else None

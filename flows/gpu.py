@@ -17,10 +17,13 @@ DRIVER = (Path("/dev/nvidiactl"), Path("/proc/driver/nvidia"), Path("/dev/dxg"))
 def on_gpu(study: Study) -> bool:
     """Whether the models and SAEs of a study run on a GPU, seen without importing torch.
 
-    With the device "auto" this machine is looked at, but not where Ray runs the tasks: its machines may have GPUs.
+    With the device "auto" this machine is looked at, but not where Ray runs the tasks: its machines may have GPUs,
+    unless `num_gpus` is 0.
     """
-    device, runner = study.runtime.device, study.runtime.runner
-    return device != "cpu" and (device != "auto" or runner == "ray" or any(path.exists() for path in DRIVER))
+    runtime = study.runtime
+    if runtime.device != "auto":
+        return runtime.device != "cpu"
+    return runtime.num_gpus != 0 if runtime.runner == "ray" else any(path.exists() for path in DRIVER)
 
 
 def gpu_lines(study: Study, sizes: Sizes) -> list[str]:

@@ -102,7 +102,12 @@ def plan(
         raise BadInput("--upstream, --model, --sae and --seed are allowed only with --only STAGE")
     narrow.check(study)
     with _at_hand(store) as held:
-        found = _planned(study, held, only, force, narrow, upstream, variant, anew)
+        try:
+            found = _planned(study, held, only, force, narrow, upstream, variant, anew)
+        except BadInput as error:
+            if held == store:
+                raise
+            raise BadInput(str(error).replace(str(held), str(store))) from error  # the store that a run would make
         kept = size_of(held / "downloads") if held != store and "acquire" not in found.skipped else 0
     there = next(folder for folder in (store, *store.parents) if folder.is_dir())
     return found._replace(downloads=found.downloads + kept, free=shutil.disk_usage(there).free)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 from prefect import flow, task
@@ -12,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import TagsContext
 
 from flows.cluster import Cluster, Here
-from flows.course import Apart, Course, Failed, Outcome, is_due, outcome_of, run_job, run_jobs
+from flows.course import Apart, Course, Failed, Outcome, Outcomes, is_due, outcome_of, run_job, run_jobs
 from flows.embedding import embed_shards
 from flows.failures import sentence_of
 from flows.jobs.acquire import fetches
@@ -41,7 +42,7 @@ class JobsFailed(RuntimeError):
     """Raised when jobs of a stage failed. Prefect shows the stage as failed; the run goes on with the other jobs."""
 
 
-def _acquire(course: Course) -> Iterator[Outcome]:
+def _acquire(course: Course) -> Outcomes:
     """Scan the source, fetch its shards, retry items whose failure may pass, and write the ledger.
 
     The first failure is raised, since no other stage can go on without pairs.
@@ -86,7 +87,7 @@ def _acquire(course: Course) -> Iterator[Outcome]:
         yield Entry(kind="labels", dataset=labels)
 
 
-def _train(course: Course, cluster: Cluster | None) -> Iterator[Outcome]:
+def _train(course: Course, cluster: Cluster | None) -> Outcomes:
     """Train the missing seeds in parallel, then run every job. On a cluster each seed is a task of its own."""
     runtime = course.runtime
     jobs = course.jobs(saes)
@@ -99,7 +100,7 @@ def _train(course: Course, cluster: Cluster | None) -> Iterator[Outcome]:
         yield from run_jobs("train", course.jobs(step), runtime, cluster)
 
 
-def _trained_together(jobs: list[Job], missing: list[Job], runtime: Runtime) -> Iterator[Outcome]:
+def _trained_together(jobs: list[Job], missing: list[Job], runtime: Runtime) -> Outcomes:
     """Train the missing SAEs in parallel, then run every job."""
     errors = train_together([job.arguments() for job in missing], runtime)
     failed = {job.key: error for job, error in zip(missing, errors, strict=True) if error is not None}
@@ -113,7 +114,7 @@ def _trained_together(jobs: list[Job], missing: list[Job], runtime: Runtime) -> 
 
 
 def _record(
-    stage: str, course: Course, outcomes: Iterator[Outcome], entries: list[Entry], ended: Callable[[Outcome], None]
+    stage: str, course: Course, outcomes: Outcomes, entries: list[Entry], ended: Callable[[Outcome], None]
 ) -> None:
     """Add each outcome, as it comes, to the record of the run: entries also to the state and to `entries`.
 
@@ -122,18 +123,19 @@ def _record(
     Raises JobsFailed after the last outcome if one of them was a failure.
     """
     failed = 0
-    for outcome in outcomes:
-        ended(outcome)
-        if isinstance(outcome, Failed):
-            failed += 1
-            course.errors.append(outcome)
-            sentence = sentence_of(outcome.error, course.runtime.store)
-            failure = course.record.fail(stage, outcome.key, sentence, outcome.error)
-            log.error("failed: %s: %s (%s)", failure.key, failure.cause, failure.traceback)
-            continue
-        course.given.state.add(outcome)
-        course.record.add(outcome)
-        entries.append(outcome)
+    with contextlib.closing(outcomes):  # if an outcome cannot be recorded, processes that wait for passes end
+        for outcome in outcomes:
+            ended(outcome)
+            if isinstance(outcome, Failed):
+                failed += 1
+                course.errors.append(outcome)
+                sentence = sentence_of(outcome.error, course.runtime.store)
+                failure = course.record.fail(stage, outcome.key, sentence, outcome.error)
+                log.error("failed: %s: %s (%s)", failure.key, failure.cause, failure.traceback)
+                continue
+            course.given.state.add(outcome)
+            course.record.add(outcome)
+            entries.append(outcome)
     if failed:
         raise JobsFailed(f"{failed} jobs of {stage} failed")
 
@@ -152,11 +154,11 @@ def run_stage(stage: str, course: Course, ended: Callable[[Outcome], None] = lam
     ):
         cluster = None
 
-    def steps() -> Iterator[Outcome]:
+    def steps() -> Outcomes:
         for step in STEPS[stage]:
             yield from run_jobs(stage, course.jobs(step), runtime, cluster)
 
-    runners: dict[str, Callable[[], Iterator[Outcome]]] = {
+    runners: dict[str, Callable[[], Outcomes]] = {
         "acquire": lambda: _acquire(course),
         "embed": lambda: embed_shards(course, cluster),
         "train": lambda: _train(course, cluster),

@@ -229,7 +229,7 @@ class Trainer:
         The rows are those of x_BD, and as many whole batches drawn from the training mixture as are missing. The last
         batch of an epoch may be short: batches of its length could hold the rows of one modality alone.
         """
-        size = self.settings.batch_size
+        size = min(self.settings.batch_size, self.rows.epoch)
         missing = max(0, math.ceil((count - len(x_BD)) / size))
         batches = [x_BD, *(self.rows.draw(size, self.draws) for _ in range(missing))]
         residuals, each = zip(*map(self._residual, batches), strict=True)

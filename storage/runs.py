@@ -113,15 +113,16 @@ class State(dict[Key, Entry]):
             self._of_sae.setdefault((entry.kind, entry.model, entry.sae, entry.seed), {})[entry.key] = entry
 
     def of(self, kind: str, **wanted: Any) -> list[Entry]:
-        """Return the entries of a kind with the wanted model, sae, seed or shard.
+        """Return the entries of a kind with the wanted model, sae, seed or shard, in the order of their shards.
 
+        Shards that are made side by side end in any order, and a recipe holds the datasets of shards in their order.
         Takes time linear in the number of entries of the kind, or of the SAE where `wanted` names one SAE.
         """
         if wanted.keys() >= {"model", "sae", "seed"}:
             held = self._of_sae.get((kind, wanted["model"], wanted["sae"], wanted["seed"]), {})
         else:
             held = self._of_kind.get(kind, {})
-        return narrowed(held.values(), kind, **wanted)
+        return sorted(narrowed(held.values(), kind, **wanted), key=lambda e: -1 if e.shard is None else e.shard)
 
     def dataset(self, kind: str, **at: Any) -> Dataset | None:
         """Return the handle of the dataset with this key, or None."""

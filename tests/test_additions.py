@@ -171,7 +171,7 @@ from tasks.audit import audit
 @step_of("audit")
 def audits(given: Given) -> list[Job]:
     """One job over the whole study."""
-    return [Job(Key("audit"), audit, {"entries": entries_of(given.state, ANALYZED)})]
+    return [Job(Key("audit"), audit, {"entries": entries_of(given, ANALYZED)})]
 ''',
     "tasks/audit.py": '''
 """Audit: the number of datasets of a study, in a file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,9 +94,25 @@ def training_rows(study: Study, embeddings: list[Dataset]) -> int:
     return round((1 - study.pairs.heldout) * sum(shard.rows for shard in embeddings))
 
 
-def entries_of(state: State, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
+def in_order(study: Study, entries: Iterable[Entry]) -> list[Entry]:
+    """Entries of one kind in the order of the study: by model, SAE setting, seed and shard.
+
+    Not in the order in which a run came to them, which other runs may not share, such as `status`: a list of datasets
+    is part of a recipe in its order.
+    """
+    models = {model.name: place for place, model in enumerate(study.models)}
+    settings = {setting.name: place for place, setting in enumerate(study.settings())}
+
+    def place(entry: Entry) -> tuple[int, ...]:
+        numbers = (-1 if number is None else number for number in (entry.seed, entry.other_seed, entry.shard))
+        return models.get(str(entry.model), -1), settings.get(str(entry.sae), -1), *numbers
+
+    return sorted(entries, key=place)
+
+
+def entries_of(given: Given, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
     """Entries of these kinds, as an argument of a task."""
-    return [e.argument() for kind in kinds for e in state.of(kind)]
+    return [e.argument() for kind in kinds for e in in_order(given.study, given.state.of(kind))]
 
 
 def encoder_of(given: Given, model: Model) -> dict[str, Any] | None:

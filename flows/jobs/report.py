@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows.jobs.analyze import ANALYZED
-from flows.jobs.job import Given, Job, entries_of, shards_of_model, step_of
+from flows.jobs.job import Given, Job, entries_of, in_order, shards_of_model, step_of
 from storage.runs import Entry, Key, shown_settings
 from tasks.explore import explore, item_layout, layout
 from tasks.report import report
@@ -20,16 +20,16 @@ def _reported(given: Given) -> dict[str, Any] | None:
     measured = len(state.of("frontier")) == (len(study.models) if study.frontier else 0)
     if Key("analyze") not in state or Key("ledger") not in state or not measured:
         return None
-    return {"entries": entries_of(state, REPORTED), "config": study.shown()}
+    return {"entries": entries_of(given, REPORTED), "config": study.shown()}
 
 
 def _shown(given: Given) -> list[Entry]:
-    """Entries of the SAEs that the explorer shows: those of the settings in the study file.
+    """Entries of the SAEs that the explorer shows, in the order of the study: those of the settings in the study file.
 
     Data diets, which are these settings trained on other data, are left out.
     """
     named = shown_settings(given.study.shown())
-    return [e for e in given.state.of("train") if e.sae in named]
+    return [e for e in in_order(given.study, given.state.of("train")) if e.sae in named]
 
 
 @step_of("report")

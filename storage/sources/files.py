@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from storage.dataset import locked
+from storage.errors import BadInput
 from storage.sources import Dropped, SourceError
 
 if TYPE_CHECKING:  # polars takes a fifth of a second to import
@@ -145,8 +146,11 @@ def indexed(file: Path, memo: Path, key: str, build: Callable[[Path], pl.DataFra
     table = _read(path)
     if table is None:
         table = build(file)
-        with locked(path):
-            _replace(path, table)
+        try:
+            with locked(path):
+                _replace(path, table)
+        except (BadInput, OSError) as error:  # a memo saves time; a store that cannot be written can be read
+            log.debug("%s is not written: %s", path, error)
     return table
 
 

@@ -227,6 +227,8 @@ class HuggingFace(Source):
             try:
                 commit = self._pinned or HfApi().repo_info(self.repo, repo_type="dataset", revision=self.revision).sha
                 held = HfApi().list_repo_files(self.repo, repo_type="dataset", revision=commit)
+            except (errors.HfHubHTTPError, errors.HFValidationError):
+                raise  # the hub has answered: the files to read must be known before any is fetched
             except Exception as error:  # each HTTP library raises its own errors without a network: try the cache
                 log.debug("the hub does not list %s: %s", self.repo, error)
                 commit, wanted = None, [pattern]

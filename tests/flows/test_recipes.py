@@ -9,11 +9,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
 from flows.config import Study, load_study
 from flows.jobs.job import STEPS, Given, Job
@@ -101,13 +102,21 @@ def write_pairs(folder: Path, shard: int) -> None:
     pl.DataFrame({"image_id": ids, "caption": ["", ""]}).write_parquet(folder / "captions.parquet")
 
 
-def jobs(study: Study, store: Path) -> Iterator[Job]:
+Order = Callable[[list[Job]], Iterable[Job]]  # in which the datasets of a step are made
+
+
+def by_shard(jobs: list[Job]) -> Iterable[Job]:
+    """As the stage embed makes datasets: all models of a shard, then the next shard."""
+    return sorted(jobs, key=lambda job: job.key.shard or 0)
+
+
+def jobs(study: Study, store: Path, order: Order = iter) -> Iterator[Job]:
     """Yield every job of a study with two shards, as if all datasets were made."""
     given = Given(study, State(), None, store)
     given.state.add(*(Entry(kind="scan", shard=shard, dataset=dataset(f"listings/{shard}")) for shard in (0, 1)))
     given.state.add(Entry(kind="ledger", dataset=dataset("ledgers/0")))
     for step in (step for stage in STAGES for step in STEPS[stage]):
-        for job in step(given):
+        for job in order(list(step(given))):
             path = job.stage.address(**job.arguments()).path
             if job.key.kind == "acquire":
                 write_pairs(store / path, job.key.shard or 0)
@@ -115,9 +124,9 @@ def jobs(study: Study, store: Path) -> Iterator[Job]:
             yield job
 
 
-def addresses(study: Study, store: Path) -> dict[str, str]:
+def addresses(study: Study, store: Path, order: Order = iter) -> dict[str, str]:
     """The folder of every dataset of a study with two shards, as if all datasets were made."""
-    return {str(job.key): job.stage.address(**job.arguments()).path for job in jobs(study, store)}
+    return {str(job.key): job.stage.address(**job.arguments()).path for job in jobs(study, store, order)}
 
 
 def two_studies(tmp_path: Path) -> dict[str, Study]:
@@ -149,6 +158,14 @@ def test_every_training_has_the_name_of_its_model_and_setting(tmp_path: Path) ->
     assert labels["train own main-half-a seed 3"] == "own, main-half-a"
     assert labels["train own main-consensus seed 0"] == "own, main-consensus"
     assert labels["frontier own"] == "own"
+
+
+@pytest.mark.parametrize("order", [by_shard, reversed])
+def test_a_dataset_has_one_address_in_whatever_order_others_are_made(tmp_path: Path, order: Order) -> None:
+    """Or a run would find stale what the run before has made, whose shards ended in another order."""
+    for name, study in two_studies(tmp_path).items():
+        store = tmp_path / f"store of {name}"
+        assert addresses(study, store, order) == addresses(study, tmp_path / f"another store of {name}")
 
 
 def extended(text: str) -> tuple[str, list[str]]:

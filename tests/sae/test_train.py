@@ -502,6 +502,17 @@ def test_a_restart_after_a_short_batch_draws_whole_batches_of_both_modalities(da
     assert [len(each) for each in residuals] == [1, 32, 32, 32]
 
 
+def test_a_restart_draws_no_more_rows_at_a_time_than_there_are(data, monkeypatch):
+    rows = training_rows(*data, 0.5, "cpu")
+    trainer = Trainer(rows, quick(batch_size=2**20), 0)
+    trainer.silent_C[:] = trainer.window
+    drawn = []
+    draw = rows.draw
+    monkeypatch.setattr(rows, "draw", lambda count, generator: drawn.append(count) or draw(count, generator))
+    trainer.restart_dead_(rows.take(np.arange(8)))
+    assert drawn == [rows.count]
+
+
 def test_restart_without_a_dead_concept_changes_nothing(data):
     rows = training_rows(*data, 0.5, "cpu")
     trainer = Trainer(rows, quick(), 0)

@@ -11,10 +11,9 @@
 --          matched cosine; its mean and range are over pairs of seeds), raw_opposite_share, covariance_opposite_share
 --          and covariance_opposite_total (see bridge_figures). Settings that differ in k have no rows of r2, r2_image
 --          and r2_text, which are not comparable at another L0.
--- Definition: docs/definitions.md, "Sensitivity". The settings that the key `sensitivity` of a study
---          adds differ in one setting, and so may settings that are written by hand. Frozen SAEs are left out: the macro
---          frozen_figures compares them. So are consensus SAEs. Nested widths (prefixes) that
---          follow a change of width are not counted.
+-- Definition: docs/definitions.md, "Sensitivity". The settings that the key `sensitivity` of a study adds differ in one
+--          setting, and so may settings that are written by hand. Frozen SAEs are left out: the macro frozen_figures
+--          compares them. So are consensus SAEs. Nested widths (prefixes) that follow a change of width are not counted.
 CREATE MACRO sensitivity(m, s) AS TABLE
 WITH trained AS (
     SELECT sae, any_value(settings)::VARCHAR AS settings
