@@ -34,7 +34,7 @@ LIKELY = (
     ("X-Robots-Tag", "the owners forbid such use (noai); pairs.respect_noai = false ignores that"),
     ("too large", "the images are larger than pairs.max_image_bytes"),
     ("too many pixels", "the images have more pixels than pairs.max_pixels"),
-    ("wrong hash", "the bytes are not those that were listed or that a digest was stated for: the files have changed since"),
+    ("wrong hash", "the bytes are not those that were listed, or whose digest the list states: the files changed"),
     (
         "not an image",
         "the bytes are of another kind: pages in place of images (a login or consent page, old links), or other files",
