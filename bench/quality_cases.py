@@ -12,6 +12,8 @@ from torch import Tensor
 
 from bench.plant_vlm_like import plant
 from bench.recovery import FEWEST_FIRINGS, agreement, modality_scores, score_errors
+from sae import SAE
+from sae.architectures import ARCHITECTURES
 from sae.frontier import Pair
 from sae.metrics import Reconstruction, combine
 
@@ -95,19 +97,23 @@ class AtL0(NamedTuple):
 
 @torch.no_grad()
 def at_l0(coder: Any, rows: Pair, k: float) -> AtL0:
-    """The coder with the cut at which both modalities together have k codes per row; 0 where it has no more than k.
+    """The coder with the cut at which L0, the mean over the modalities, is k; 0 where it is no more than k.
 
-    With this cut coders are compared at equal L0. An SAE whose L0 is below k is not changed.
+    With this cut coders are compared at equal L0. An SAE whose only threshold is a calibrated one is taken without it, so
+    that it can have as many codes as any other.
     """
-    values, count = [], 0
+    if isinstance(coder, SAE) and ARCHITECTURES[coder.config.architecture].threshold == "calibrated":
+        coder = coder.with_threshold(torch.zeros(()))
+    values, weights = [], []
     for part in rows:
         for x in unit_rows(part).split(BLOCK):
             codes = coder.encode(x)
             values.append(codes[codes > 0])
-            count += len(x)
-    every = torch.cat(values)
-    excess = len(every) - round(k * count)
-    return AtL0(coder, float(every.kthvalue(excess).values) if excess > 0 else 0.0)
+            weights.append(torch.full((len(values[-1]),), 1 / (len(rows) * len(part)), dtype=torch.float64))
+    every, order = torch.cat(values).sort()
+    dropped = torch.cat(weights)[order].cumsum(0)  # L0 that is lost with each code and all below it
+    count = int((dropped <= dropped[-1] - k + 1e-9).sum()) if len(dropped) else 0
+    return AtL0(coder, float(every[count - 1]) if count else 0.0)
 
 
 @torch.no_grad()
