@@ -99,8 +99,8 @@ class AtL0(NamedTuple):
 def at_l0(coder: Any, rows: Pair, k: float) -> AtL0:
     """The coder with the cut at which L0, the mean over the modalities, is k; 0 where it is no more than k.
 
-    With this cut coders are compared at equal L0. An SAE whose only threshold is a calibrated one is taken without it, so
-    that it can have as many codes as any other.
+    With this cut coders are compared at equal L0. An SAE whose only threshold is a calibrated one is taken without it,
+    so that it can have as many codes as any other.
     """
     if isinstance(coder, SAE) and ARCHITECTURES[coder.config.architecture].threshold == "calibrated":
         coder = coder.with_threshold(torch.zeros(()))

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from bench.quality_cases import at_l0, measure, vlm_like
+from bench.quality_cases import at_l0, measure, unit_rows, vlm_like
 from bench.sae_quality import SECTIONS, joined, parsed, row, sweep
+from sae import SAE
 from sae.frontier import Pair
+from sae.model import Config
 
 
 class Written:
@@ -65,6 +67,30 @@ def test_codes_in_another_order_of_rows_are_not_recovered(case):
     wrong = Truth(case)
     wrong.codes = wrong.codes.flip(0)
     assert measure(wrong, case)["mcc"] < 0.5
+
+
+def test_the_cut_leaves_k_codes_in_the_mean_of_both_modalities():
+    """One image and two captions: a code of the image counts .5 in the mean, one of a caption .25."""
+    rows = Pair(np.array([[3.0, 1.0]]), np.array([[2.0, 0.5], [1.5, 0.2]]))  # each row has two codes, so L0 is 2
+    cut = at_l0(Written(), rows, 1).cut
+    # Codes of the rows at unit norm, from the least: .2 / 1.51 and .5 / 2.06 of the captions, 1 / 3.16 of the image.
+    assert cut == pytest.approx(1 / np.sqrt(10))
+    assert at_l0(Written(), rows, 2).cut == 0
+
+
+def test_an_sae_with_too_high_a_threshold_is_compared_at_as_many_codes():
+    config = Config(
+        architecture="batchtopk", dim=2, width=2, k=1, seed=0, epochs=1, batch_size=2, learning_rate=1e-3,
+        decoder_bias=False, image_share=0.5, auxk=0.0, dead_after_epochs=0.5, rows_seen=1,
+    )  # fmt: skip
+    net = SAE(torch.eye(2), torch.zeros(2), torch.eye(2), torch.zeros(2), torch.tensor(2.0), config)
+    rows = Pair(np.array([[3.0, 1.0]]), np.array([[1.0, 0.5]]))
+    assert not net.encode(rows.image).any()
+    coder = at_l0(net, rows, 1)
+    assert [int((coder.encode(torch.nn.functional.normalize(torch.tensor(x), dim=1)) > 0).sum()) for x in rows] == [
+        1,
+        1,
+    ]
 
 
 def test_a_row_shows_the_mean_and_the_range_of_the_seeds():
