@@ -10,7 +10,6 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefect import task
@@ -98,7 +97,7 @@ def _in_passes(
         sorted(([by_inputs[id(each)] for each in same] for same in planned), key=lambda same: same[0].key.shard or 0)
     )
     waiting: list[tuple[list[Job], Any]] = []
-    before = {job.key: _stamp(job, runtime.store) for job in due}
+    before = {job.key: _complete(job, runtime) for job in due}
     missed: Counter[str | None] = Counter()
     made: set[Key] = set()
     adopt, apart = runtime.model_copy(update={"force": False}), Apart(runtime.store)
@@ -117,7 +116,7 @@ def _in_passes(
                 raise
             log.debug("%s: a pass failed: %s", same[0].key, error)
         for job in same:
-            if _stamp(job, runtime.store) in (None, before[job.key]):
+            if _complete(job, runtime) in (None, before[job.key]):
                 missed[job.key.model] += 1
                 continue
             made.add(job.key)
@@ -141,19 +140,21 @@ def _in_turn(jobs: list[Job], runtime: Runtime, at_once: int | None) -> Outcomes
     for of_shard in shards.values():
         tried = [job for job in of_shard if not apart.gave_up(job)]
         due = [job for job in tried if job.stage is embed and job.inputs and is_due(job, runtime)]
-        before = {job.key: _stamp(job, runtime.store) for job in due}
+        before = {job.key: _complete(job, runtime) for job in due}
         for same in together.passes([job.arguments() for job in due], at_once, 1):
             if len(same) > 1:
                 embed_together(same, runtime)
         for job in tried:  # finds what the passes made, and makes the rest
-            passed = job.key in before and _stamp(job, runtime.store) not in (None, before[job.key])
+            passed = job.key in before and _complete(job, runtime) not in (None, before[job.key])
             yield outcome_of(job, apart, partial(run_job, job, adopt if passed else runtime, refresh=runtime.force))
 
 
-def _stamp(job: Job, store: Path) -> int | None:
-    """When the dataset of a job became complete, in nanoseconds; None while it is not.
+def _complete(job: Job, runtime: Runtime) -> Any:
+    """None while the dataset of a job is not complete; with `runtime.force`, what changes when it is made again.
 
-    With `runtime.force` a dataset is there before it is made again, and still there where that failed.
+    With `force` a dataset is there before it is made again, and still there where that failed.
     """
-    dataset = job.lookup(store)
-    return (store / dataset.path / "dataset.json").stat().st_mtime_ns if dataset is not None else None
+    dataset = job.lookup(runtime.store)
+    if dataset is None or not runtime.force:
+        return dataset
+    return (runtime.store / dataset.path / "dataset.json").stat().st_mtime_ns

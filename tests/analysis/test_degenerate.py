@@ -76,6 +76,7 @@ CASES: dict[str, tuple[int, Rows, bool, str | None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_figures_without_a_value_are_null_and_end_no_study(
     case: str, planter: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from parts_case import given_of, study_of
 
@@ -197,6 +197,7 @@ def test_correspondence_of_two_models(store: Path, study: str) -> None:
     assert correspondences(given_of(store, entries, study_of([0, 1]))) == []
 
 
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_more_concepts_than_are_kept_have_the_same_partners(seed: int) -> None:
     """Their correlations are computed again where they are needed, so that no matrix of all is in memory."""

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pass_stand_in import mark, writes_its_process
 
 from flows import embedding
 from flows.course import Failed
-from flows.embedding import _on_gpus
+from flows.embedding import _complete, _on_gpus
 from flows.jobs.job import Job
-from storage.dataset import Dataset
+from storage.dataset import Address, Dataset, materialize
 from storage.runs import Entry, Key
 from tasks import together
 from tasks.embed import embed
@@ -95,3 +95,20 @@ def test_a_process_that_dies_costs_its_pass_alone(tmp_path: Path) -> None:
     assert {each.key for each in found} == {each.key for each in jobs}
     assert found[-1].key.shard == 1  # made by its own job
     assert not mark(tmp_path, jobs[1].arguments()).exists()
+
+
+def test_with_force_a_dataset_that_is_not_made_again_does_not_count_as_made(tmp_path: Path) -> None:
+    """The dataset of the run before is still there where a pass failed."""
+    made = materialize(tmp_path, Address("embeddings", "1", {}, ()), lambda out: 1)
+
+    class Job:
+        def lookup(self, store: Path) -> Dataset:
+            return made
+
+    one, forced = cast(Any, Job()), Runtime(store=tmp_path, force=True)
+    before = _complete(one, forced)
+    assert before is not None
+    assert _complete(one, forced) == before
+    materialize(tmp_path, Address("embeddings", "1", {}, ()), lambda out: 1, force=True)
+    assert _complete(one, forced) not in (None, before)
+    assert _complete(one, Runtime(store=tmp_path)) == made

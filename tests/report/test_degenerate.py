@@ -47,6 +47,7 @@ def test_every_case_is_tried() -> None:
     assert SAYS.keys() == CASES.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", CASES)
 def test_everything_is_made_and_says_what_could_not_be_computed(

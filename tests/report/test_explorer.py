@@ -324,6 +324,7 @@ def test_small_dictionaries_lie_along_their_principal_axes() -> None:
     assert (method_of(63), method_of(64)) == ("pca", "umap")
 
 
+@pytest.mark.slow
 def test_umap_keeps_groups_together_and_gives_the_same_places_again() -> None:
     random = np.random.default_rng(0)
     centres = np.eye(16)[:2]

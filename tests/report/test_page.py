@@ -534,6 +534,7 @@ def test_the_frontier_names_the_best_method_at_equal_l0() -> None:
     assert label([each | {"r2_image_at_k": None} for each in rows]).endswith("4 methods.")
 
 
+@pytest.mark.slow
 def test_saes_whose_r2_had_not_flattened_are_listed_with_the_curves(catalog: Make, config: Make) -> None:
     con = catalog(models=("one",), saes=("main", "other"))
     con.execute(

@@ -198,6 +198,7 @@ def test_no_more_saes_are_stacked_than_fit(monkeypatch, at_once, sizes):
     assert seen == sizes
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_stacks")
 def test_trainers_are_gone_before_those_of_other_saes_begin(monkeypatch):
     """They hold weights, gradients and moments."""

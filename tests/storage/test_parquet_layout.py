@@ -8,6 +8,7 @@ import json
 import tempfile
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -147,6 +148,8 @@ def test_only_files_that_are_read_are_fetched(tmp_path: Path, monkeypatch: pytes
                 (tmp_path / "cache" / name).write_bytes((hub / name).read_bytes())
         return str(tmp_path / "cache")
 
+    # The folder of a snapshot has the name of its commit.
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda *args, **options: SimpleNamespace(sha="cache"))
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *args, **options: names)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
 

@@ -226,6 +226,7 @@ def whose(job: int, watch: Watch) -> int:
     return os.getpid()
 
 
+@pytest.mark.slow
 def test_each_gpu_trains_its_share_of_the_seeds_in_its_own_process(
     tmp_path: Path, trained: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

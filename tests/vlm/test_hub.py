@@ -129,6 +129,7 @@ print(identity, vlm.load(spec).encode_texts(["a cat"])[0, 0])
 """
 
 
+@pytest.mark.slow
 def test_after_one_run_with_a_network_a_new_store_in_a_new_process_needs_none(
     hub: Hub, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
