@@ -225,8 +225,8 @@ def peer(case: Case, library: str, rate: float, seed: int, options: Options) -> 
 def peers(options: Options) -> Iterator[Bar]:
     """R2 and MCC must be above those of each library, at the best of the learning rates that are tried with it.
 
-    The libraries hold no rows back for a calibration. So this project is judged twice: with its defaults, which train on
-    nine tenths of the rows, and on all rows.
+    The libraries hold no rows back for a calibration. So this project is judged twice: with its defaults, which train
+    on nine tenths of the rows, and on all rows.
     """
     for case in cases(options, [options.pairs]):
         defaults, ours = trained(case, options.seeds), trained(case, options.seeds, calibration_share=0.0)
