@@ -51,7 +51,7 @@ def test_a_task_that_fits_no_machine_is_refused_or_logged(
     with Cluster(RuntimeSection(runner="ray", ray_address=cluster.address, num_gpus=1)) as joined:
         joined.task_runner("embed")  # no error: a machine with a GPU may join later
         assert "a task of embed needs 1 cores and 1 GPUs" in caplog.text
-        assert "waits for one" in caplog.text
+        assert "the task waits until such a machine joins" in caplog.text
         joined.address = None  # no address: the run starts the cluster, and no machine can join
         with pytest.raises(BadInput, match="no machine of the Ray cluster has both"):
             joined.task_runner("embed")
