@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         """The SAE's settings and what it was trained on."""
 
         image_share: float | str  # type: ignore[assignment]
+        noise: float = 0.0
         dim: int
         seed: int
         rows_seen: int
@@ -51,6 +52,7 @@ else:
         name: (Any, ... if name in FIRST_EDITION and name not in NEWER else field.default)
         for name, field in Settings.model_fields.items()
     }
+    _settings["noise"] = (Any, 0.0)  # an SAE was trained with a number, and with none before there was this setting
     Config = create_model(
         "Config",
         __base__=Stated,
@@ -307,6 +309,8 @@ def _check_config(entries: dict[str, Any], path: Path) -> None:
     need("consensus_of", is_seeds, "a list of seeds or null is needed")
     held = entries.get("calibration_share", 0.0)
     need("calibration_share", _is_number(held) and 0 <= held <= 0.5, "a number from 0 to 0.5 is needed")
+    noise = entries.get("noise", 0.0)
+    need("noise", _is_number(noise) and 0 <= noise <= 1, "a number from 0 to 1 is needed")
     named = {key: get_args(Settings.model_fields[key].annotation) for key in ("encoder_dtype", "encoder", "init")}
     allowed = {"preprocessing": ("l2", "none"), **named}
     frozen = entries.get("frozen")

@@ -107,6 +107,11 @@ class Settings(OwnParameters):
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = Field(
         "auto", description="highest rate of the training; auto chooses by the steps and the width"
     )
+    noise: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        "auto",
+        description="standard deviation of random noise that is added to a row each time it is drawn, as a share of "
+        "that of the training rows; auto chooses by the epochs",
+    )
     decoder_bias: bool = Field(
         True, description="whether the decoder adds a vector, which starts at the geometric median of the rows"
     )

@@ -72,8 +72,14 @@ class Stack:
         self.any_dead = any(flags)
         self.restarted = self.born_SC.flatten().nonzero().flatten()
 
+    def noisy(self, x_SBD: Tensor, step: int) -> Tensor:
+        """Prepared rows [S, B, d], those of each SAE with its own noise of a step, as `Trainer.noisy` gives them."""
+        if not self.settings.noise:
+            return x_SBD
+        return torch.stack([each.noisy(x_BD, step) for each, x_BD in zip(self.trainers, x_SBD, strict=True)])
+
     def step_(self, x_SBD: Tensor, learning_rate: float) -> Tensor:
-        """One step on prepared rows. Returns sums over each batch [S, 3] float64: loss, squared error, codes."""
+        """One step on rows, prepared and `noisy`. Returns sums over each batch [S, 3] float64: loss, squared error, codes."""
         for each in self.trainers:
             each.t += 1
         t, batch = self.trainers[0].t, x_SBD.shape[1]

@@ -89,7 +89,7 @@ def _stacked(trainings: Sequence[Training], on_step: OnStep | None) -> dict[int,
     for steps in zip(*(each.batches() for each in trainings), strict=True):
         step, batch = steps[0][0], len(steps[0][1])
         x_SBD = take_each(rows, [index for _, index in steps])
-        count_(sums_S3, bad_S, stack.step_(x_SBD, first.rate(step)), step)
+        count_(sums_S3, bad_S, stack.step_(stack.noisy(x_SBD, step), first.rate(step)), step)
         due = any(each.is_due(step) for each in trainings if each.seed not in errors)
         for training, x_BD in zip(trainings, x_SBD, strict=True):
             training.record.seen += batch

@@ -6,6 +6,7 @@ Reads no files and counts no epochs. Equal inputs at one thread on one device gi
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -43,6 +44,7 @@ COUNTS = {"silent": "silent_C", "born": "born_C", "penalty": "penalty", "drift":
 # has few rows, rare concepts have no more than one firing in it; a firing in SELDOM rows is enough.
 FIRINGS = 10
 SELDOM = 4000
+NOISE = 4  # the stream of random numbers that the noise comes from; `sae.rows` has stream 3
 TWINS = 0.5  # cosine above which only one of two restarted concepts is used
 
 
@@ -81,6 +83,9 @@ class Trainer:
         if self.architecture.threshold == "learned":
             width = kernel_width(self.weights, rows, settings.bandwidth)
             self.weights = self.weights._replace(bandwidth=width)
+        # Standard deviation of the noise, per dimension.
+        self.jitter = settings.noise * math.sqrt(self.variance / rows.dim)
+        self.spread += settings.noise**2 * self.variance  # the rows of the steps have the noise too
         self.draws = torch.Generator().manual_seed(seed)  # draws the rows from which dead concepts are restarted
         learned = {"dictionary"} if self.architecture.pursuit else {"encoder", "encoder_bias", "dictionary"}
         learned -= {"frozen_decoder": {"dictionary"}, "frozen_encoder": {"encoder", "encoder_bias"}}.get(
@@ -124,8 +129,22 @@ class Trainer:
         """[C] bool: concepts that hardly fired in the window: `silence`."""
         return self.silent_C >= self.window
 
+    def noisy(self, x_BD: Tensor, step: int) -> Tensor:
+        """Prepared rows [B, d] with the noise that belongs to a step; the rows themselves where there is no noise.
+
+        A row that is drawn in many epochs is learned by heart: R2 rises on the training rows and falls on new ones.
+        With noise no row comes twice. The noise depends on the seed and the step alone, so that a training that is
+        resumed has the same.
+        Source: Bishop 1995, "Training with noise is equivalent to Tikhonov regularization".
+        """
+        if not self.jitter:
+            return x_BD
+        number = np.random.SeedSequence(self.seed, spawn_key=(NOISE, step)).generate_state(1, np.uint64)[0]
+        generator = generator_of(x_BD.device, int(number) >> 1)
+        return x_BD + self.jitter * torch.randn(x_BD.shape, generator=generator, device=x_BD.device)
+
     def step_(self, x_BD: Tensor, learning_rate: float) -> Tensor:
-        """One step on prepared rows. Returns sums over the batch [3] float64: loss, squared error, codes."""
+        """One step on rows, prepared and `noisy`. Returns sums over the batch [3] float64: loss, squared error, codes."""
         self.t += 1
         dead_C = in_turn(self.dead(), self.t, self.rows.dim) if self.settings.auxk > 0 and self.any_dead else None
         if self.sparse is not None:
@@ -325,6 +344,11 @@ class Trainer:
         config = Config(**dict(settings), dim=rows.dim, seed=self.seed, rows_seen=settings.epochs * rows.epoch)
         means = {} if self.means is None else dict(zip(("mean_image", "mean_text"), self.means, strict=True))
         return SAE(encoder, encoder_bias, dictionary, bias, threshold, config, **means)
+
+
+def generator_of(device: torch.device, number: int) -> torch.Generator | None:
+    """A generator of random numbers on a device, which begins with a number from 0 to 2^63 - 1."""
+    return torch.Generator(device).manual_seed(number)
 
 
 def in_turn(dead_C: Tensor, t: int, most: int) -> Tensor:

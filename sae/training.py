@@ -171,7 +171,8 @@ class Training:
         """Take all steps that are left. Raises TrainingDiverged."""
         for step, index in self.batches():
             x_BD = self.rows.take(index)
-            self.record.add(self.trainer.step_(x_BD, self.rate(step)), len(index))
+            sums = self.trainer.step_(self.trainer.noisy(x_BD, step), self.rate(step))
+            self.record.add(sums, len(index))
             self.after_(step, x_BD, keep=self.is_due(step))
             if on_step is not None:
                 on_step(step, self.plan.all, self.told())
@@ -252,10 +253,13 @@ def train(
 def split_rows(
     rows: TrainingRows, settings: Settings, seed: int, groups: Groups | None
 ) -> tuple[TrainingRows, TrainingRows | None]:
-    """The rows that gradient steps use, and those that are held back for the calibration; None if none are."""
+    """The rows that gradient steps use, and those that are held back for the calibration; None if none are.
+
+    Both are objects of their own, whose rows a training can centre while another uses `rows`.
+    """
     used, held = split_places(rows.images, rows.texts, settings, seed, groups)
     if used is None or held is None:
-        return rows, None
+        return TrainingRows(rows.parts, rows.share), None
     return TrainingRows(rows.parts, rows.share, used), TrainingRows(rows.parts, rows.share, held)
 
 

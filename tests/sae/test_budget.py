@@ -18,14 +18,15 @@ WIDTHS = st.integers(2, 2**20)
     ("rows", "width", "expected"),
     [
         # sqrt(10,000) = 100, whose nearest power of two is 128; 6,000 steps of 128 rows are 77 epochs of 10,000 rows.
-        # 77 * 79 = 6,083 steps: 6e-3 * sqrt(2,000 / 6,083) = 3.4e-3, and 4 ** -.25 of it for 1,024 concepts.
-        (10_000, 256, Budget(77, 128, 3.4e-3)),
-        (10_000, 1024, Budget(77, 128, 2.4e-3)),
+        # 77 * 79 = 6,083 steps: 6e-3 * sqrt(2,000 / 6,083) = 3.4e-3, and 4 ** -.25 of it for 1,024 concepts. Noise:
+        # (77 - 8) / 140 = .49, of which .4 are allowed.
+        (10_000, 256, Budget(77, 128, 3.4e-3, 0.4)),
+        (10_000, 1024, Budget(77, 128, 2.4e-3, 0.4)),
         # 6 * 977 = 5,862 steps of 1,024 rows: 6e-3 * sqrt(2,000 / 5,862 * 1,024 / 256) * 16 ** -.25 = 3.5e-3.
-        (1_000_000, 4096, Budget(6, 1024, 3.5e-3)),
+        (1_000_000, 4096, Budget(6, 1024, 3.5e-3, 0)),
         # The bounds: 200 epochs, batches of 32 and 4,096 rows, 4 epochs.
-        (200, 64, Budget(200, 32, 7.2e-3)),
-        (10**8, 256, Budget(4, 4096, 3.4e-3)),
+        (200, 64, Budget(200, 32, 7.2e-3, 0.4)),
+        (10**8, 256, Budget(4, 4096, 3.4e-3, 0)),
     ],
 )
 def test_the_rules_by_hand(rows, width, expected):
@@ -47,6 +48,12 @@ def test_few_epochs_get_smaller_batches(rows, epochs, expected):
     assert budget(rows, 256, epochs, batch_size=256).batch_size == 256
 
 
+@pytest.mark.parametrize(("epochs", "expected"), [(1, 0), (8, 0), (15, 0.05), (36, 0.2), (64, 0.4), (500, 0.4)])
+def test_rows_that_are_drawn_often_get_noise(epochs, expected):
+    assert budget(1000, 256, epochs).noise == expected  # (15 - 8) / 140 = .05
+    assert budget(1000, 256, epochs, noise=0.1).noise == 0.1
+
+
 @given(ROWS, st.integers(1, 500))
 def test_few_epochs_get_as_many_steps_as_the_bounds_allow(rows, epochs):
     chosen = budget(rows, 256, epochs).batch_size
@@ -55,9 +62,9 @@ def test_few_epochs_get_as_many_steps_as_the_bounds_allow(rows, epochs):
     assert chosen == budget(rows, 256).batch_size or epochs * rows / (2 * chosen) < 2500
 
 
-@given(ROWS, WIDTHS, st.integers(1, 500), st.integers(2, 4096), st.floats(1e-6, 1))
-def test_numbers_that_are_given_stay_as_they_are(rows, width, epochs, batch_size, rate):
-    assert budget(rows, width, epochs, batch_size, rate) == (epochs, batch_size, rate)
+@given(ROWS, WIDTHS, st.integers(1, 500), st.integers(2, 4096), st.floats(1e-6, 1), st.floats(0, 1))
+def test_numbers_that_are_given_stay_as_they_are(rows, width, epochs, batch_size, rate, noise):
+    assert budget(rows, width, epochs, batch_size, rate, noise=noise) == (epochs, batch_size, rate, noise)
     assert budget(rows, width, epochs=epochs).epochs == epochs
     assert budget(rows, width, batch_size=batch_size).batch_size == batch_size
 
@@ -92,7 +99,7 @@ def test_a_training_states_the_numbers_that_were_chosen_for_it():
     trained = sae.train(*rows, settings, seed=0)
     chosen = budget(80, 4, epochs=2)
     config = trained.sae.config
-    assert (config.epochs, config.batch_size, config.learning_rate) == chosen
+    assert (config.epochs, config.batch_size, config.learning_rate, config.noise) == chosen
     assert trained.curve[-1]["step"] == 2 * math.ceil(80 / 32)
     again = sae.train(*rows, resolved(settings, 80), seed=0)
     assert np.array_equal(again.sae.dictionary, trained.sae.dictionary)

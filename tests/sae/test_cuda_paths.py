@@ -28,8 +28,16 @@ WAITS_OF_A_RESTART = 11
 
 
 def setting(architecture, **changes) -> Settings:
-    defaults = {"width": 40, "k": 3, "epochs": 2, "batch_size": 64, "learning_rate": 3e-3, "k_aux": 5}
+    defaults = {
+        "width": 40, "k": 3, "epochs": 2, "batch_size": 64, "learning_rate": 3e-3, "k_aux": 5, "noise": 0.1,
+    }  # fmt: skip
     return Settings(architecture=architecture, **(defaults | changes))
+
+
+@pytest.fixture(autouse=True)
+def _no_generator(monkeypatch):
+    """torch makes no generator for a device that is played: the noise comes from its default one."""
+    monkeypatch.setattr("sae.trainer.generator_of", lambda device, number: None)
 
 
 def start(settings) -> Trainer:
@@ -40,7 +48,7 @@ def step_(device, trainer) -> torch.Tensor:
     """One step as `sae.train` takes it. Fails if the host waits for the device."""
     with device.no_waits():
         x_BD = trainer.rows.take(INDEX)
-        sums = trainer.step_(x_BD, 1e-3)
+        sums = trainer.step_(trainer.noisy(x_BD, 1), 1e-3)
     assert (sums.device.type, sums.dtype, sums.shape) == ("cuda", torch.float64, (3,))
     return x_BD
 

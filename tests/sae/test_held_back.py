@@ -119,7 +119,8 @@ def test_no_gradient_step_uses_rows_that_are_held_back():
 
 def test_few_rows_are_all_used():
     rows = training_rows(*planted(300, 1), 0.5, "cpu")
-    assert split_rows(rows, Settings(width=8, k=2), 0, None) == (rows, None)
+    used, held = split_rows(rows, Settings(width=8, k=2), 0, None)
+    assert (used.count, used.chosen, held) == (600, None, None)
     assert training.LEAST_HELD == 64  # 10 % of 600 rows are 60
 
 

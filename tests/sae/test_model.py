@@ -131,7 +131,7 @@ def test_equal_saes_have_equal_bytes(folder, tmp_path):
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     entries = json.loads((folder / "config.json").read_text())
     # These are left out at their defaults.
-    later = {"k_aux", "encoder", "init", "calibration_share", "frozen", "bandwidth", "rescale", "consensus_of"}
+    later = {"k_aux", "encoder", "init", "calibration_share", "frozen", "bandwidth", "rescale", "consensus_of", "noise"}
     assert list(entries) == sorted(set(Config.model_fields) - later)
 
 
@@ -175,6 +175,7 @@ def test_load_names_the_file_and_the_fault_of_weights(folder, change, message):
         (lambda c: c.update(encoder_dtype="int8"), "encoder_dtype is 'int8'"),
         (lambda c: c.update(centring="both"), "centring is 'both'"),
         (lambda c: c.update(prefixes=[1, "all"]), "prefixes"),
+        (lambda c: c.update(noise="auto"), "noise is 'auto'; a number from 0 to 1 is needed"),
         (lambda c: c.update(calibration_share=0.9), "calibration_share is 0.9; a number from 0 to 0.5"),
     ],
 )

@@ -54,6 +54,8 @@ def check_equal(together, alone):
         {"frozen": "soft_frozen_decoder"},
         {"frozen": "frozen_encoder"},
         {"image_share": 0.3, "data": "unequal"},
+        {"noise": 0.3},
+        {"centring": True, "decoder_bias": False},
     ],
 )
 def test_an_sae_of_a_stack_is_that_of_a_training_alone(monkeypatch, changes):
