@@ -10,6 +10,7 @@ jumprelu   JumpReLU against BatchTopK
 start      the first logged R2 of every architecture
 defaults   the default batch size and learning rate against the best of a sweep, at several numbers of pairs
 rule       the default learning rate against the best of a sweep, at several numbers of steps and several widths
+noise      the default noise against none and other amounts, at several numbers of pairs
 l0         held-out L0 over k, at several numbers of pairs
 peers      other libraries, each with the best learning rate of its own sweep (needs .venv-peers and --store)
 """
@@ -189,6 +190,20 @@ def rule(options: Options) -> Iterator[Bar]:
             yield difference(told, points[own.learning_rate][figure], points[best][figure], -MARGINS[figure])
 
 
+def noise(options: Options) -> Iterator[Bar]:
+    """The noise that `sae.budget` chooses must come within the same margins of the best of several amounts."""
+    for pairs in options.noise_sizes:
+        case = planted(options, pairs)
+        own = chosen(case).noise
+        points = {amount: trained(case, options.seeds, noise=amount) for amount in sorted({own, *options.noises})}
+        for figure in compared(points[own]):
+            for amount, values in points.items():
+                yield row(f"{case.name}: {figure}, noise {amount:g}", values[figure])
+            best = max(points, key=lambda amount, figure=figure: np.mean(points[amount][figure]))
+            told = f"{case.name}: {figure} with the rule's noise {own:g}, less that with the best, {best:g}"
+            yield difference(told, points[own][figure], points[best][figure], -MARGINS[figure])
+
+
 def l0(options: Options) -> Iterator[Bar]:
     """Held-out L0 by the threshold that an SAE brings must be within 5 % of k."""
     for pairs in options.l0_sizes:
@@ -247,14 +262,14 @@ def peers(options: Options) -> Iterator[Bar]:
 
 
 SECTIONS: dict[str, Callable[[Options], Iterator[Bar]]] = {
-    "modality": modality, "jumprelu": jumprelu, "start": start, "defaults": defaults, "rule": rule, "l0": l0,
-    "peers": peers,
+    "modality": modality, "jumprelu": jumprelu, "start": start, "defaults": defaults, "rule": rule,
+    "noise": noise, "l0": l0, "peers": peers,
 }  # fmt: skip
 #: Sizes of a part that ends in minutes on one core. The bars are meant for the full sizes.
 QUICK = {
     "pairs": 4000, "dim": 64, "atoms": 256, "k": 8, "heldout": 1500, "long": 20, "sizes": [2000],
     "l0_sizes": [1500, 5000], "seeds": 2, "factors": [0.5, 1.0, 2.0], "peer_rates": [1e-3, 4e-3],
-    "rule_epochs": [20, 60], "widths": [256, 512],
+    "rule_epochs": [20, 60], "widths": [256, 512], "noise_sizes": [1000, 4000], "noises": [0.0, 0.2],
 }  # fmt: skip
 
 
@@ -274,6 +289,8 @@ def parsed(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--l0-sizes", type=int, nargs="+", default=[1500, 5000, 50_000], help="pairs of `l0`")
     parser.add_argument("--rule-epochs", type=int, nargs="+", default=[2, 7, 25, 70], help="of `rule`")
     parser.add_argument("--widths", type=int, nargs="+", default=[256, 1024, 4096], help="of `rule`")
+    parser.add_argument("--noise-sizes", type=int, nargs="+", default=[1500, 5000, 50_000], help="pairs of `noise`")
+    parser.add_argument("--noises", type=float, nargs="+", default=[0, 0.05, 0.1, 0.2, 0.3, 0.5], help="of `noise`")
     parser.add_argument("--factors", type=float, nargs="+", default=[0.25, 0.5, 1.0, 2.0, 4.0], help="of the rate")
     parser.add_argument(
         "--peer-rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3, 1e-2], help="tried with peers"

@@ -180,6 +180,7 @@ k = {own.k}                    # concepts per row, on average; more of them rais
 epochs = "auto"
 batch_size = "auto"
 learning_rate = "auto"
+noise = "auto"           # added to each row that is drawn, so that rows drawn often are not learned by heart
 decoder_bias = true      # starts at the geometric median: embeddings are not centred, and concepts die without it
 image_share = 0.5        # half of the rows drawn are images, however many captions an image has
 seeds = [0, 1, 2]        # several seeds tell which concepts are stable
@@ -197,7 +198,7 @@ def _training(own: Settings) -> str:
     return (
         f'# "auto" is chosen from the training rows and the width when the study runs. For these {own.rows:,} rows:\n'
         f"# {numbers.epochs} epochs of batches of {numbers.batch_size} (near the square root of the rows) make about "
-        f"{steps:,} steps, with a\n# learning rate of {numbers.learning_rate:g}."
+        f"{steps:,} steps, with a\n# learning rate of {numbers.learning_rate:g} and noise of {numbers.noise:g}."
     )
 
 

@@ -99,8 +99,6 @@ class SAESetting(Settings):
         width = self.width if self._as_wide is None else self._as_wide
         chosen = budget(rows, width, self.epochs, self.batch_size, self.learning_rate, share, self.noise)
         hashed |= chosen._asdict()
-        if chosen.noise == 0:
-            del hashed["noise"]  # as in the recipes of SAEs that were trained before this key existed
         if self.learning_rate == "auto":
             hashed["learning_rate"] = float(f"{chosen.learning_rate * self._times:.3g}")
         if self.data_half is None:

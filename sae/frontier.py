@@ -34,7 +34,7 @@ COLUMNS = ("r2", "r2_image", "r2_text", "cosine", "l0")
 AT_K = {name: f"{name}_at_k" for name in ("r2", "r2_image", "r2_text")}  # result -> its column at an L0 of k
 #: The sparsity of an encoder is changed in these steps until its L0 has passed k: a step is one code per row more, or
 #: STEP of the threshold. R2 at an L0 of k is interpolated between the last two.
-STEPS = (1, 2, 4, 8, 16)
+STEPS = (1, 2, 4, 8, 16, 32)
 STEP = 1.05
 FROM_ZERO = 0.1  # a threshold of 0 is raised by STEP of this instead; codes of unit rows are about .1 to .5
 
@@ -138,7 +138,8 @@ def figures_at(coder: Any, rows: Pair, k: int) -> dict[str, float | None]:
         return {**measured, **{column: measured[name] for name, column in AT_K.items()}}
     for step in STEPS:
         following = score(_denser(coder, step if more else -step), rows)
-        if following["l0"] == last["l0"] or min(following["l0"], last["l0"]) == 0:
+        # An encoder that keeps all that it can is at its end. A threshold that is raised a little may drop nothing yet.
+        if min(following["l0"], last["l0"]) == 0 or (more and following["l0"] == last["l0"]):
             break
         if (following["l0"] >= k) == more:
             return {**measured, **interpolated(last, following, k)}
@@ -153,7 +154,7 @@ def _denser(coder: Any, step: int) -> Any:
         raised = torch.where(coder.threshold > 0, coder.threshold * factor, FROM_ZERO * (factor - 1))
         return coder.with_threshold(raised.clamp_min(0))
     own = coder.config if isinstance(coder, SAE) else coder
-    return coder.encoding(own.encoder, min(own.k + step, len(coder.dictionary)))
+    return coder.encoding(own.encoder, min(max(own.k + step, 1), len(coder.dictionary)))
 
 
 def interpolated(one: dict[str, Any], other: dict[str, Any], l0: float) -> dict[str, float | None]:

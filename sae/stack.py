@@ -79,7 +79,7 @@ class Stack:
         return torch.stack([each.noisy(x_BD, step) for each, x_BD in zip(self.trainers, x_SBD, strict=True)])
 
     def step_(self, x_SBD: Tensor, learning_rate: float) -> Tensor:
-        """One step on rows, prepared and `noisy`. Returns sums over each batch [S, 3] float64: loss, squared error, codes."""
+        """One step on rows, prepared and `noisy`. Returns sums over each batch [S, 3] float64: loss, error, codes."""
         for each in self.trainers:
             each.t += 1
         t, batch = self.trainers[0].t, x_SBD.shape[1]

@@ -144,7 +144,7 @@ class Trainer:
         return x_BD + self.jitter * torch.randn(x_BD.shape, generator=generator, device=x_BD.device)
 
     def step_(self, x_BD: Tensor, learning_rate: float) -> Tensor:
-        """One step on rows, prepared and `noisy`. Returns sums over the batch [3] float64: loss, squared error, codes."""
+        """One step on rows, prepared and `noisy`. Returns sums over the batch [3] float64: loss, error, codes."""
         self.t += 1
         dead_C = in_turn(self.dead(), self.t, self.rows.dim) if self.settings.auxk > 0 and self.any_dead else None
         if self.sparse is not None:
@@ -318,7 +318,8 @@ class Trainer:
     def finish(self) -> SAE:
         """The SAE, with its threshold: learned, or calibrated, on rows weighted as in training, or 0.
 
-        Learned thresholds are raised or lowered together until L0 is k, unless the penalty was given.
+        Learned thresholds, and the encoder's biases of ReLU, are raised or lowered together until L0 is k, unless the
+        penalty was given.
         """
         settings, rows = self.settings, self.rows
         weighted = self.held.thinned(CALIBRATED).weighted
@@ -337,6 +338,11 @@ class Trainer:
             threshold = calibrate_encoder(encoder, encoder_bias - encoder @ bias, weighted, settings.k)
         # Codes of a frozen encoder cannot shrink: its atoms fit the codes as they are.
         can_shrink = settings.frozen != "frozen_encoder"
+        if self.architecture.threshold == "zero" and settings.penalty is None and can_shrink:
+            shift = encoder_bias - encoder @ bias
+            highest = 2 * encoder.norm(dim=1).max() + shift.abs().max()  # no pre-activation is below its negative
+            cut = calibrate_encoder(encoder, shift + highest, weighted, settings.k)
+            encoder_bias = encoder_bias + (highest - cut)
         if "rescale" in self.architecture.parameters and settings.rescale and can_shrink:
             fitted_on = rows.thinned(RESCALED).weighted
             factor_C = shrinkage_factors(encoder, encoder_bias - encoder @ bias, dictionary, bias, fitted_on)

@@ -34,7 +34,7 @@ class Measure(NamedTuple):
     device: str
 
 
-@stage("frontiers", version="4", unhashed=("label",), volatile=(SECONDS,), on_device=True, threads=1)
+@stage("frontiers", version="5", unhashed=("label",), volatile=(SECONDS,), on_device=True, threads=1)
 def frontier(
     out: Path,
     pairs: list[Dataset],

@@ -26,7 +26,7 @@ log = logging.getLogger("bridgescope")
 
 
 @stage(
-    "saes", version="8", unhashed=("label",), volatile=("training.parquet",), resumes=True, on_device=True, threads=1
+    "saes", version="9", unhashed=("label",), volatile=("training.parquet",), resumes=True, on_device=True, threads=1
 )
 def sae(
     out: Path,

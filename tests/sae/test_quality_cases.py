@@ -127,10 +127,20 @@ def test_the_rule_of_the_learning_rate_is_judged_at_several_steps_and_widths(cas
     assert "2000 steps, width 256: r2 with the rule's rate 0.006, less that with the best, 0.012" in rows[0]["name"]
 
 
+def test_the_noise_of_the_rule_is_judged_beside_other_amounts(case, monkeypatch):
+    monkeypatch.setattr("bench.sae_quality.planted", lambda options, pairs: case)
+    monkeypatch.setattr("bench.sae_quality.trained", lambda case, seeds, *, noise: {"r2": [0.8 - abs(noise - 0.1)]})
+    rows = list(SECTIONS["noise"](argparse.Namespace(noise_sizes=[200], noises=[0.0, 0.1], seeds=1)))
+    # 400 rows get 200 epochs, and with them the most noise, .4.
+    assert [row["value"] for row in rows] == pytest.approx([0.7, 0.8, 0.5, -0.3])
+    assert [row["holds"] for row in rows if row["bar"] != ""] == [False]
+    assert "r2 with the rule's noise 0.4, less that with the best, 0.1" in rows[-1]["name"]
+
+
 def test_sections_and_sizes_are_options():
     options = parsed(["--quick", "--only", "l0", "--pairs", "100"])
     assert (options.only, options.pairs, options.dim) == (["l0"], 100, 64)
     assert parsed([]).pairs == 40_000
     with pytest.raises(SystemExit):
         parsed(["--only", "nothing"])
-    assert set(SECTIONS) == {"modality", "jumprelu", "start", "defaults", "rule", "l0", "peers"}
+    assert set(SECTIONS) == {"modality", "jumprelu", "start", "defaults", "rule", "noise", "l0", "peers"}
