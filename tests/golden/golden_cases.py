@@ -211,7 +211,7 @@ def written_down(seed: int, width: int = 16) -> sae.SAE:
     atoms = rng.standard_normal((width, DIM))
     atoms[::2] = shared.standard_normal((width, DIM))[::2] + 0.2 * rng.standard_normal((width, DIM))[::2]
     atoms = torch.from_numpy((atoms / np.linalg.norm(atoms, axis=1, keepdims=True)).astype(np.float32))
-    settings = sae.Settings(width=width, k=3, epochs=20, batch_size=256, learning_rate=1e-3)
+    settings = sae.Settings(width=width, k=3, epochs=20, batch_size=256, learning_rate=1e-3, noise=0)
     config = Config(**dict(settings), dim=DIM, seed=seed, rows_seen=480)
     zeros = torch.zeros(width)
     return sae.SAE(atoms, zeros, atoms.clone(), torch.full((DIM,), 0.01), torch.tensor(0.35), config)
