@@ -195,13 +195,15 @@ def noise(options: Options) -> Iterator[Bar]:
     for pairs in options.noise_sizes:
         case = planted(options, pairs)
         own = chosen(case).noise
-        points = {amount: trained(case, options.seeds, noise=amount) for amount in sorted({own, *options.noises})}
+        points = {amount: trained(case, options.seeds, noise=amount) for amount in sorted({0.0, own, *options.noises})}
         for figure in compared(points[own]):
             for amount, values in points.items():
                 yield row(f"{case.name}: {figure}, noise {amount:g}", values[figure])
             best = max(points, key=lambda amount, figure=figure: np.mean(points[amount][figure]))
-            told = f"{case.name}: {figure} with the rule's noise {own:g}, less that with the best, {best:g}"
-            yield difference(told, points[own][figure], points[best][figure], -MARGINS[figure])
+            told = f"{case.name}: {figure} with the rule's noise {own:g}, less that with"
+            yield difference(f"{told} the best, {best:g}", points[own][figure], points[best][figure], -MARGINS[figure])
+            bar = 0 if own >= 0.1 else None  # less noise changes less than the seeds do
+            yield difference(f"{told}out noise", points[own][figure], points[0.0][figure], bar)
 
 
 def l0(options: Options) -> Iterator[Bar]:

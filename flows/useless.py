@@ -66,10 +66,10 @@ def _remedy(row: dict[str, Any]) -> str:
         )
     if row["trained"] >= FITS:
         return (
-            f"On the training rows R2 is {row['trained']:.2f}, so it overfits: set width to "
+            f"On the rows of the training R2 is {row['trained']:.2f}, so it overfits: set width to "
             f"{max(2, row['width'] // 2)} (now {row['width']}), or take more pairs"
         )
     return (
-        f"On the training rows R2 is {row['trained']:.2f}, so it has not learned: leave epochs, batch_size and "
+        f"On the rows of the training R2 is {row['trained']:.2f}, so it has not learned: leave epochs, batch_size and "
         f'learning_rate at "auto", and raise k (now {row["k"]})'
     )

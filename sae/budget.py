@@ -70,7 +70,7 @@ def budget(
     """Batch size, epochs, learning rate and noise of a training; numbers that are given stay as they are.
 
     rows: training rows of both modalities. width: concepts. share: the share of the rows that the SAE is trained on. It
-    draws as many rows in total, and takes as large batches, as a training on all of them.
+    draws as many rows in total, and takes as large batches and as much noise, as a training on all of them.
     """
     rows = max(1, rows)
     batch = _batch_size(rows, epochs) if batch_size == "auto" else batch_size
@@ -81,7 +81,7 @@ def budget(
         peak *= (AT_WIDTH / max(width, AT_WIDTH)) ** 0.25
         learning_rate = float(f"{_within(peak, PEAKS):.2g}")
     if noise == "auto":
-        noise = float(f"{_within((passes - FREE_EPOCHS) / PER_EPOCH, NOISES):.2g}")
+        noise = float(f"{_within((passes * share - FREE_EPOCHS) / PER_EPOCH, NOISES):.2g}")
     return Budget(passes, batch, learning_rate, noise)
 
 

@@ -36,7 +36,8 @@ AT_K = {name: f"{name}_at_k" for name in ("r2", "r2_image", "r2_text")}  # resul
 #: STEP of the threshold. R2 at an L0 of k is interpolated between the last two.
 STEPS = (1, 2, 4, 8, 16, 32)
 STEP = 1.05
-FROM_ZERO = 0.1  # a threshold of 0 is raised by STEP of this instead; codes of unit rows are about .1 to .5
+#: A threshold of 0 is raised by STEP of this instead, or else all biases are; codes of unit rows are about .1 to .5.
+FROM_ZERO = 0.1
 
 
 class Pair(NamedTuple):
@@ -150,9 +151,10 @@ def figures_at(coder: Any, rows: Pair, k: int) -> dict[str, float | None]:
 def _denser(coder: Any, step: int) -> Any:
     """The same SAE or baseline with an encoder that keeps `step` steps more codes, or fewer where step is negative."""
     if isinstance(coder, SAE) and not coder.pursues and ARCHITECTURES[coder.config.architecture].threshold != "none":
-        factor = STEP**-step
-        raised = torch.where(coder.threshold > 0, coder.threshold * factor, FROM_ZERO * (factor - 1))
-        return coder.with_threshold(raised.clamp_min(0))
+        from_zero = math.copysign(FROM_ZERO * (STEP ** abs(step) - 1), -step)
+        moved = torch.where(coder.threshold > 0, coder.threshold * STEP**-step, from_zero)
+        below = moved.clamp_max(0)  # no threshold lies below 0: the biases rise instead
+        return coder.with_threshold(moved.clamp_min(0)).with_biases(coder.encoder_bias - below)
     own = coder.config if isinstance(coder, SAE) else coder
     return coder.encoding(own.encoder, min(max(own.k + step, 1), len(coder.dictionary)))
 

@@ -173,10 +173,17 @@ def model_card(sae: SAE, figures: Mapping[str, Any], load: str = "") -> str:
 
 
 def _rescaling(config: Config) -> str:
-    """A sentence on rescaled codes, with a space before it, for SAEs that were trained here and have them."""
-    if config.rows_seen == 0 or "rescale" not in ARCHITECTURES[config.architecture].parameters or not config.rescale:
+    """Sentences on moved biases and rescaled codes, with a space before them, for SAEs trained here that have them."""
+    if config.rows_seen == 0 or "rescale" not in ARCHITECTURES[config.architecture].parameters:
         return ""
-    return (
+    moved = (
+        " After training the biases of the encoder were raised or lowered together until held-out rows had k codes."
+        if config.penalty is None
+        else ""
+    )
+    if not config.rescale:
+        return moved
+    return moved + (
         " After training each concept's codes were multiplied by a factor, fitted by least squares on the rows on which"
         " it fires, that undoes the shrinkage by the L1 penalty."
     )

@@ -168,9 +168,14 @@ class SAE:
         """The same SAE with another threshold of inference, [] or [C]."""
         return self._with(threshold, self.config)
 
-    def _with(self, threshold: Tensor, config: Config) -> "SAE":
+    def with_biases(self, encoder_bias: Tensor) -> "SAE":
+        """The same SAE with other biases of the encoder, [C]."""
+        return self._with(self.threshold, self.config, encoder_bias)
+
+    def _with(self, threshold: Tensor, config: Config, encoder_bias: Tensor | None = None) -> "SAE":
         means = {name: getattr(self, name) for name in MEANS.values()}
-        return SAE(self.encoder, self.encoder_bias, self.dictionary, self.bias, threshold, config, **means)
+        biases = self.encoder_bias if encoder_bias is None else encoder_bias
+        return SAE(self.encoder, biases, self.dictionary, self.bias, threshold, config, **means)
 
     @torch.no_grad()
     def decode(self, codes: np.ndarray | Tensor, modality: str | None = None) -> Tensor:

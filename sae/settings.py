@@ -143,8 +143,9 @@ class Settings(OwnParameters):
         0.1,
         ge=0,
         le=0.5,
-        description="share of the groups of images (at most 65,536 rows) that no gradient step uses: the threshold is"
-        " calibrated on them; if it is 0, or they are fewer than 64 rows, on the rows of the gradient steps",
+        description="share of the groups of images (at most 65,536 rows) that no gradient step uses: the threshold, or"
+        " the biases of relu, are calibrated on them; if it is 0, or they are fewer than 64 rows, on the rows of the"
+        " gradient steps",
     )
     frozen: FrozenName | None = Field(
         None,

@@ -63,6 +63,7 @@ class Stack:
         if self.settings.frozen in FROZEN_DECODERS:
             self.start = torch.stack([each.start for each in trainers if each.start is not None])
         self.variance_S = torch.tensor([each.variance for each in trainers], device=device)
+        self.jitter_S11 = torch.tensor([each.jitter for each in trainers], device=device).view(-1, 1, 1)
         self.refresh_()
 
     def refresh_(self) -> None:
@@ -76,7 +77,10 @@ class Stack:
         """Prepared rows [S, B, d], those of each SAE with its own noise of a step, as `Trainer.noisy` gives them."""
         if not self.settings.noise:
             return x_SBD
-        return torch.stack([each.noisy(x_BD, step) for each, x_BD in zip(self.trainers, x_SBD, strict=True)])
+        noise_SBD = torch.empty_like(x_SBD)
+        for each, own_BD in zip(self.trainers, noise_SBD, strict=True):
+            each.draw_noise_(own_BD, step)
+        return x_SBD + self.jitter_S11 * noise_SBD
 
     def step_(self, x_SBD: Tensor, learning_rate: float) -> Tensor:
         """One step on rows, prepared and `noisy`. Returns sums over each batch [S, 3] float64: loss, error, codes."""

@@ -44,7 +44,7 @@ COUNTS = {"silent": "silent_C", "born": "born_C", "penalty": "penalty", "drift":
 # has few rows, rare concepts have no more than one firing in it; a firing in SELDOM rows is enough.
 FIRINGS = 10
 SELDOM = 4000
-NOISE = 4  # the stream of random numbers that the noise comes from; `sae.rows` has stream 3
+JITTER = 4  # the stream of random numbers that the noise comes from; `sae.rows` has stream 3
 TWINS = 0.5  # cosine above which only one of two restarted concepts is used
 
 
@@ -52,7 +52,7 @@ class Trainer:
     """Weights, Adam's moments and the record of silent concepts.
 
     sparse: whether the step takes the sparse path of the CPU; None chooses by `is_sparse_better`.
-    held: rows that no step uses; the threshold is calibrated on them. None: on the rows of the steps.
+    held: rows that no step uses; the threshold, or ReLU's biases, are calibrated on them. None: on those of the steps.
     start: the weights at the start, which are copied. None: those that the settings name.
     """
 
@@ -74,7 +74,7 @@ class Trainer:
             raise RowsError("all training rows are equal: there is nothing to learn")
         self.means = rows.centre_() if settings.centring else None
         self.held.mean = rows.mean
-        self.spread = mixture.variance  # variance of the rows before centring; R2 refers to it
+        self.spread = mixture.variance  # variance of the rows before centring, with their noise; R2 refers to it
         self.variance = rows.mixture().variance if settings.centring else mixture.variance
         if start is None:
             self.weights = initial_weights(rows, settings, seed)
@@ -83,9 +83,8 @@ class Trainer:
         if self.architecture.threshold == "learned":
             width = kernel_width(self.weights, rows, settings.bandwidth)
             self.weights = self.weights._replace(bandwidth=width)
-        # Standard deviation of the noise, per dimension.
-        self.jitter = settings.noise * math.sqrt(self.variance / rows.dim)
-        self.spread += settings.noise**2 * self.variance  # the rows of the steps have the noise too
+        self.jitter = settings.noise * math.sqrt(self.variance / rows.dim)  # sd of the noise in each dimension
+        self.spread += settings.noise**2 * self.variance
         self.draws = torch.Generator().manual_seed(seed)  # draws the rows from which dead concepts are restarted
         learned = {"dictionary"} if self.architecture.pursuit else {"encoder", "encoder_bias", "dictionary"}
         learned -= {"frozen_decoder": {"dictionary"}, "frozen_encoder": {"encoder", "encoder_bias"}}.get(
@@ -137,11 +136,12 @@ class Trainer:
         resumed has the same.
         Source: Bishop 1995, "Training with noise is equivalent to Tikhonov regularization".
         """
-        if not self.jitter:
-            return x_BD
-        number = np.random.SeedSequence(self.seed, spawn_key=(NOISE, step)).generate_state(1, np.uint64)[0]
-        generator = generator_of(x_BD.device, int(number) >> 1)
-        return x_BD + self.jitter * torch.randn(x_BD.shape, generator=generator, device=x_BD.device)
+        return x_BD + self.jitter * self.draw_noise_(torch.empty_like(x_BD), step) if self.jitter else x_BD
+
+    def draw_noise_(self, out_BD: Tensor, step: int) -> Tensor:
+        """Fill out_BD with the normal numbers of a step, of variance 1, and return it."""
+        number = np.random.SeedSequence(self.seed, spawn_key=(JITTER, step)).generate_state(1, np.uint64)[0]
+        return out_BD.normal_(generator=generator_of(out_BD.device, int(number) >> 1))
 
     def step_(self, x_BD: Tensor, learning_rate: float) -> Tensor:
         """One step on rows, prepared and `noisy`. Returns sums over the batch [3] float64: loss, error, codes."""
@@ -336,14 +336,15 @@ class Trainer:
                 threshold = (theta + cut - highest).clamp_min(0)
         elif self.architecture.threshold == "calibrated":
             threshold = calibrate_encoder(encoder, encoder_bias - encoder @ bias, weighted, settings.k)
-        # Codes of a frozen encoder cannot shrink: its atoms fit the codes as they are.
-        can_shrink = settings.frozen != "frozen_encoder"
-        if self.architecture.threshold == "zero" and settings.penalty is None and can_shrink:
+        # A frozen encoder stays as it is, bit by bit. Its codes cannot shrink: its atoms fit them as they are.
+        learns_encoder = settings.frozen != "frozen_encoder"
+        if self.architecture.threshold == "zero" and settings.penalty is None and learns_encoder:
             shift = encoder_bias - encoder @ bias
             highest = 2 * encoder.norm(dim=1).max() + shift.abs().max()  # no pre-activation is below its negative
             cut = calibrate_encoder(encoder, shift + highest, weighted, settings.k)
-            encoder_bias = encoder_bias + (highest - cut)
-        if "rescale" in self.architecture.parameters and settings.rescale and can_shrink:
+            # The cut is 0 where k codes per row are all that there are: nothing says where the biases should lie.
+            encoder_bias = encoder_bias + torch.where(cut > 0, highest - cut, 0.0)
+        if "rescale" in self.architecture.parameters and settings.rescale and learns_encoder:
             fitted_on = rows.thinned(RESCALED).weighted
             factor_C = shrinkage_factors(encoder, encoder_bias - encoder @ bias, dictionary, bias, fitted_on)
             encoder, encoder_bias = encoder * factor_C[:, None], encoder_bias * factor_C

@@ -99,7 +99,7 @@ class Record:
     def point(self) -> None:
         """Add a point to the curve: loss, R2 and L0 since the last point, and the present fraction of dead concepts.
 
-        R2 refers to the variance of the rows before centring.
+        R2 refers to the variance of the rows before centring, with their noise.
         """
         loss, error, codes = self.sums.tolist()
         now = time.perf_counter()

@@ -36,9 +36,9 @@ def test_each_cause_has_its_remedy(con: duckdb.DuckDBPyConnection) -> None:
     found = [sentence for row in answer.fetchall() for sentence in sentences(dict(zip(columns, row, strict=True)))]
     by_heart, foreign, untrained, dead = found
     assert by_heart.startswith("m by-heart: R2 is below 0 (lowest -0.25, in 1 of 2 seeds)")
-    assert "On the training rows R2 is 0.95, so it overfits: set width to 32 (now 64)" in by_heart
+    assert "On the rows of the training R2 is 0.95, so it overfits: set width to 32 (now 64)" in by_heart
     assert foreign.startswith("m foreign: R2 is below 0")
     assert "trained elsewhere" in foreign
-    assert "On the training rows R2 is -1.50, so it has not learned" in untrained
+    assert "On the rows of the training R2 is -1.50, so it has not learned" in untrained
     assert 'learning_rate at "auto"' in untrained
     assert dead.startswith("m untrained: up to 75% of the concepts fire on no training row. Set width to 32 (now 64)")

@@ -91,6 +91,7 @@ def test_a_half_draws_as_many_rows_in_batches_as_large(rows, width):
     assert half.epochs * 0.5 == pytest.approx(whole.epochs, abs=0.8)
     # Rates have two digits. From 1.0e-3 to the next, 1.1e-3, is exactly a tenth, which float64 may round up.
     assert half.learning_rate == pytest.approx(whole.learning_rate, rel=0.1 + 1e-9)
+    assert half.noise == pytest.approx(whole.noise, abs=1 / 140 + 0.01)  # an epoch, and two digits of each
 
 
 def test_a_training_states_the_numbers_that_were_chosen_for_it():

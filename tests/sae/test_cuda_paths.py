@@ -109,7 +109,7 @@ def test_a_training_is_calibrated_restarted_and_resumed_on_the_device(tmp_path, 
     restart = Trainer.restart_dead_
     monkeypatch.setattr(Trainer, "restart_dead_", lambda self, x: (restarts.append(self.t), restart(self, x)))
     with fake_cuda() as device:
-        for owner, name in ((Trainer, "step_"), (TrainingRows, "take"), (Record, "add")):
+        for owner, name in ((Trainer, "step_"), (Trainer, "noisy"), (TrainingRows, "take"), (Record, "add")):
             monkeypatch.setattr(owner, name, without_waits(device, getattr(owner, name)))
 
         def stop(step, steps, stats) -> None:

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 import sae
 from sae import training
+from sae.budget import resolved
 from sae.rows import RowsError, TrainingRows, batches, held_back, training_rows
 from sae.settings import Settings
-from sae.training import split_rows
+from sae.training import Training, split_rows
 
 
 @st.composite
@@ -101,6 +102,13 @@ def test_l0_of_new_rows_is_k(architecture):
     if architecture == "batchtopk":
         other = sae.train(*data, settings.model_copy(update={"calibration_share": 0.0}), seed=0, groups=pictures).sae
         assert l0(other, new) > 1.1 * 5
+
+
+def test_relu_of_as_many_codes_as_concepts_keeps_its_biases():
+    data, pictures = planted(400, 1), (np.arange(400), np.arange(400))
+    settings = Settings(architecture="relu", width=8, k=8, epochs=2, batch_size=40, rescale=False)
+    trainer = Training(training_rows(*data, 0.5, "cpu"), resolved(settings, 800), 0, pictures, None).trainer
+    assert torch.equal(trainer.finish().encoder_bias, trainer.weights.encoder_bias.detach())
 
 
 def test_no_gradient_step_uses_rows_that_are_held_back():

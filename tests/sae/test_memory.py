@@ -45,6 +45,12 @@ SLOW = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _no_generator(monkeypatch):
+    """torch makes no generator for a device that is played: the noise comes from its default one."""
+    monkeypatch.setattr("sae.trainer.generator_of", lambda device, number: None)
+
+
 @pytest.mark.parametrize(
     ("architecture", "size"),
     [*((name, (512, 4096, 64)) for name in FAST), *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)],
@@ -53,13 +59,16 @@ def test_no_training_takes_more_or_less_than_a_quarter(architecture, size):
     batch, width, dim = size
     data = [np.random.default_rng(0).standard_normal((1000, dim)).astype(np.float16) for _ in range(2)]
     settings = resolved(
-        sae.Settings(architecture=architecture, width=width, k=8, epochs=2, batch_size=batch, learning_rate=1e-3), 2000
+        sae.Settings(
+            architecture=architecture, width=width, k=8, epochs=2, batch_size=batch, learning_rate=1e-3, noise=0.1
+        ),
+        2000,
     )
     with fake_cuda() as device:
         trainer = Trainer(training_rows(*data, 0.5, "cuda"), settings, 0)
         x_BD = trainer.rows.take(np.arange(1000 - batch // 2, 1000 + batch // 2))
         trainer.any_dead = True
-        trainer.step_(x_BD, 1e-3)
+        trainer.step_(trainer.noisy(x_BD, 1), 1e-3)
         trainer.restart_dead_(x_BD)  # half of all concepts
         trainer.step_(x_BD, 1e-3)
         found = memory(settings, 2000, dim)
@@ -73,7 +82,10 @@ def test_no_training_takes_more_or_less_than_a_quarter(architecture, size):
 def test_no_stack_takes_more_or_less_than_a_quarter(architecture):
     data = [np.random.default_rng(0).standard_normal((1000, 64)).astype(np.float16) for _ in range(2)]
     settings = resolved(
-        sae.Settings(architecture=architecture, width=1024, k=8, epochs=2, batch_size=256, learning_rate=1e-3), 2000
+        sae.Settings(
+            architecture=architecture, width=1024, k=8, epochs=2, batch_size=256, learning_rate=1e-3, noise=0.1
+        ),
+        2000,
     )
     with fake_cuda() as device:
         rows = training_rows(*data, 0.5, "cuda")
@@ -82,7 +94,7 @@ def test_no_stack_takes_more_or_less_than_a_quarter(architecture):
             each.any_dead = True
         stack.refresh_()
         x_SBD = take_each([rows] * 4, [np.arange(872, 1128)] * 4)
-        stack.step_(x_SBD, 1e-3)
+        stack.step_(stack.noisy(x_SBD, 1), 1e-3)
         stack.trainers[0].restart_dead_(x_SBD[0])
         stack.refresh_()
         stack.step_(x_SBD, 1e-3)

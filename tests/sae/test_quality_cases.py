@@ -132,9 +132,10 @@ def test_the_noise_of_the_rule_is_judged_beside_other_amounts(case, monkeypatch)
     monkeypatch.setattr("bench.sae_quality.trained", lambda case, seeds, *, noise: {"r2": [0.8 - abs(noise - 0.1)]})
     rows = list(SECTIONS["noise"](argparse.Namespace(noise_sizes=[200], noises=[0.0, 0.1], seeds=1)))
     # 400 rows get 200 epochs, and with them the most noise, .4.
-    assert [row["value"] for row in rows] == pytest.approx([0.7, 0.8, 0.5, -0.3])
-    assert [row["holds"] for row in rows if row["bar"] != ""] == [False]
-    assert "r2 with the rule's noise 0.4, less that with the best, 0.1" in rows[-1]["name"]
+    assert [row["value"] for row in rows] == pytest.approx([0.7, 0.8, 0.5, -0.3, -0.2])
+    assert [row["holds"] for row in rows if row["bar"] != ""] == [False, False]
+    assert "r2 with the rule's noise 0.4, less that with the best, 0.1" in rows[-2]["name"]
+    assert "r2 with the rule's noise 0.4, less that without noise" in rows[-1]["name"]
 
 
 def test_sections_and_sizes_are_options():

@@ -237,19 +237,20 @@ class Counted(TorchDispatchMode):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_step_of_eight_saes_has_about_as_many_operations_as_one(architecture):
-    settings = setting(architecture)
+    settings = setting(architecture, noise=0.1)
     trainers = [Trainer(training_rows(*DATA, 0.5, "cpu"), settings, seed, False) for seed in range(9)]
     with Counted() as one:
-        trainers[8].step_(trainers[8].rows.take(INDEX), 1e-3)
+        trainers[8].step_(trainers[8].noisy(trainers[8].rows.take(INDEX), 1), 1e-3)
     stack = Stack(trainers[:8])
     with Counted() as eight:
-        stack.step_(take_each([each.rows for each in trainers[:8]], [INDEX] * 8), 1e-3)
+        stack.step_(stack.noisy(take_each([each.rows for each in trainers[:8]], [INDEX] * 8), 1), 1e-3)
     assert eight.count < 2 * one.count, (one.count, eight.count)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_stack_is_trained_on_the_device_and_no_step_waits(tmp_path, monkeypatch, architecture):
-    settings = setting(architecture, epochs=2, dead_after_epochs=1.0, calibration_share=0.4, centring=True)
+    settings = setting(architecture, epochs=2, dead_after_epochs=1.0, calibration_share=0.4, centring=True, noise=0.1)
+    monkeypatch.setattr("sae.trainer.generator_of", lambda device, number: None)  # torch has none for a played device
     monkeypatch.setattr("sae.training.SETTLED", 3)
     restarts = []
     restart = Trainer.restart_dead_
@@ -263,7 +264,7 @@ def test_a_stack_is_trained_on_the_device_and_no_step_waits(tmp_path, monkeypatc
         return called
 
     with fake_cuda() as device:
-        for owner, name in ((Stack, "step_"), (TrainingRows, "take"), (Record, "add")):
+        for owner, name in ((Stack, "step_"), (Stack, "noisy"), (TrainingRows, "take"), (Record, "add")):
             monkeypatch.setattr(owner, name, without_waits(getattr(owner, name)))
         for name in ("take_each", "count_"):
             monkeypatch.setattr(f"sae.together.{name}", without_waits(getattr(sae.together, name)))

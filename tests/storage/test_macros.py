@@ -358,6 +358,17 @@ def test_sensitivity_compares_the_recall_of_reconstructions(con: duckdb.DuckDBPy
     assert (row["by_seeds"], row["low"], row["high"]) == pytest.approx((0.2, 0.4, 0.8))
 
 
+def test_noise_that_follows_the_epochs_is_no_second_difference(con: duckdb.DuckDBPyConnection) -> None:
+    for sae, settings in (("main", {"epochs": 20, "noise": 0.1}), ("long", {"epochs": 60, "noise": 0.4})):
+        insert_sae(con, sae, 0, 0.7, settings)
+    insert_sae(con, "main-share0", 0, 0.7, {"epochs": 20})
+    found = rows(con, "FROM sensitivity('m', 'main') WHERE statistic = 'r2'")
+    assert {(row["other"], row["varied"], row["value"]) for row in found} == {
+        ("long", "epochs", "60"),
+        ("main-share0", "noise", "0.0"),
+    }
+
+
 def test_sensitivity_knows_no_range_of_a_single_seed(con: duckdb.DuckDBPyConnection) -> None:
     for sae, seed, r2, width in (("main", 0, 0.7, 8), ("main-share0", 0, 0.8, 16), ("main-share0", 1, 0.9, 16)):
         insert_sae(con, sae, seed, r2, {"width": width})
@@ -387,7 +398,7 @@ def test_sensitivity_states_the_default_of_every_key(con: duckdb.DuckDBPyConnect
     varied = [(row["varied"], row["value"]) for row in others]
     assert varied == ([] if name == "frozen" else [(name, "another")])  # a frozen SAE is compared elsewhere
     (row,) = rows(con, "FROM sensitivity('m', 'main') WHERE statistic = 'l0'")
-    stated = {**default, **dict(Settings(width=8, k=2))}.get(name)
+    stated = {**default, **dict(Settings(width=8, k=2)), "noise": 0.0}.get(name)  # an SAE has a number
     if stated is None:  # a rule, or nothing, in words
         assert row["value"] not in (None, "", "default")
     else:

@@ -13,7 +13,8 @@
 --          and r2_text, which are not comparable at another L0.
 -- Definition: docs/definitions.md, "Sensitivity". The settings that the key `sensitivity` of a study adds differ in one
 --          setting, and so may settings that are written by hand. Frozen SAEs are left out: the macro frozen_figures
---          compares them. So are consensus SAEs. Nested widths (prefixes) that follow a change of width are not counted.
+--          compares them. So are consensus SAEs. Nested widths (prefixes) that follow a change of width are not counted, nor is
+--          noise, which follows the epochs, next to them.
 CREATE MACRO sensitivity(m, s) AS TABLE
 WITH trained AS (
     SELECT sae, any_value(settings)::VARCHAR AS settings
@@ -22,11 +23,12 @@ WITH trained AS (
     GROUP BY sae
 ),
 -- Keys that a configuration leaves out, or states as null, at their default: the value that sae/settings.py gives them.
+-- A configuration without noise was trained without any.
 defaults AS (
     FROM (
         VALUES
             ('init', 'within'), ('encoder', 'own'), ('calibration_share', '0.1'), ('bandwidth', '2.0'),
-            ('rescale', 'true'), ('penalty', 'adjusted to k'), ('prefixes', 'C/16, C/8, C/4, C/2, C'), ('k_aux', 'd/2'),
+            ('rescale', 'true'), ('noise', '0.0'), ('penalty', 'adjusted to k'), ('prefixes', 'C/16, C/8, C/4, C/2, C'), ('k_aux', 'd/2'),
             ('frozen', 'nothing'), ('data_half', 'both')
     ) AS listed(name, stated)
 ),
@@ -43,7 +45,11 @@ apart AS (
 varied AS (
     SELECT
         sae, settings,
-        CASE WHEN list_contains(names, 'width') THEN list_filter(names, lambda name: name <> 'prefixes') ELSE names END AS names
+        list_filter(
+            names,
+            lambda name: NOT (name = 'prefixes' AND list_contains(names, 'width'))
+                AND NOT (name = 'noise' AND list_contains(names, 'epochs'))
+        ) AS names
     FROM apart
 ),
 measured AS (
