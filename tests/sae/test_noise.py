@@ -72,14 +72,14 @@ def test_noise_raises_r2_on_new_rows_where_few_rows_are_drawn_often():
     data, new = [planted(200, seed) for seed in (1, 2)], planted(4000, 3)
 
     def r2(noise):
-        settings = Settings(width=96, k=4, epochs=150, batch_size=32, learning_rate=3e-3, noise=noise)
+        settings = Settings(width=96, k=4, epochs=70, batch_size=32, learning_rate=3e-3, noise=noise)
         net = sae.train(*data, settings, 0).sae
         x = new / np.linalg.norm(new, axis=1, keepdims=True)
         error = net.decode(net.encode(new)).numpy() - x
         return 1 - (error**2).sum() / ((x - x.mean(0)) ** 2).sum()
 
     assert r2("auto") > r2(0.0) + 0.02
-    assert sae.train(*data, Settings(width=96, k=4, epochs=150, noise="auto"), 0).sae.config.noise == 0.4
+    assert sae.train(*data, Settings(width=96, k=4, epochs=70, noise="auto"), 0).sae.config.noise == 0.4
 
 
 @pytest.mark.parametrize("noise", [-0.1, 1.1, float("nan"), "much"])
