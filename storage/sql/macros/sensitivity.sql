@@ -13,8 +13,8 @@
 --          and r2_text, which are not comparable at another L0.
 -- Definition: docs/definitions.md, "Sensitivity". The settings that the key `sensitivity` of a study adds differ in one
 --          setting, and so may settings that are written by hand. Frozen SAEs are left out: the macro frozen_figures
---          compares them. So are consensus SAEs. Nested widths (prefixes) that follow a change of width are not counted, nor is
---          noise, which follows the epochs, next to them.
+--          compares them. So are consensus SAEs. Nested widths (prefixes) that follow a change of width are not
+--          counted, nor is noise that follows a change of epochs.
 CREATE MACRO sensitivity(m, s) AS TABLE
 WITH trained AS (
     SELECT sae, any_value(settings)::VARCHAR AS settings
@@ -28,8 +28,8 @@ defaults AS (
     FROM (
         VALUES
             ('init', 'within'), ('encoder', 'own'), ('calibration_share', '0.1'), ('bandwidth', '2.0'),
-            ('rescale', 'true'), ('noise', '0.0'), ('penalty', 'adjusted to k'), ('prefixes', 'C/16, C/8, C/4, C/2, C'), ('k_aux', 'd/2'),
-            ('frozen', 'nothing'), ('data_half', 'both')
+            ('rescale', 'true'), ('noise', '0.0'), ('penalty', 'adjusted to k'),
+            ('prefixes', 'C/16, C/8, C/4, C/2, C'), ('k_aux', 'd/2'), ('frozen', 'nothing'), ('data_half', 'both')
     ) AS listed(name, stated)
 ),
 apart AS (
