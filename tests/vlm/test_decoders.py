@@ -15,7 +15,7 @@ from feed_support import BROKEN, ROWS, Greys, embedded, expected, png
 
 from vlm import decoders
 from vlm.batches import Images, Target
-from vlm.decoders import Field, Processes, Work, bytes_of, fill, layout_of, slots_in
+from vlm.decoders import TOGETHER, Field, Processes, Work, bytes_of, fill, layout_of, slots_in
 from vlm.feed import Feed
 from vlm.pixels import Pixels, _by_steps, _finish_rows
 from vlm.thin import unchanged
@@ -45,6 +45,25 @@ def test_a_picture_is_written_for_every_view_and_a_broken_one_is_reported() -> N
     assert {place: list(causes) for place, causes in found.failures.items()} == {2: [None]}
     assert slot[0]["rows"][:, 0, 0, 0].tolist() == slot[1]["rows"][:, 0, 0, 0].tolist() == [0, 10, 0, 30]
     assert layout_of(views) == [[Field("rows", (480, 640, 3), "uint8")], [Field("rows", (1, 2, 3), "uint8")]]
+
+
+def test_pictures_are_written_at_their_places_in_groups_with_broken_ones_between() -> None:
+    layout = [[Field("rows", (2, 2, 3), "uint8")]]
+    count = 4 * TOGETHER + 3
+    slot = slots_in(torch.zeros(bytes_of(layout, count + 1), dtype=torch.uint8), layout, count + 1, 1)[0]
+    broken = {0, 2, 3, TOGETHER, 2 * TOGETHER - 1, count - 2}
+    data = [BROKEN if n in broken else png(n + 1) for n in range(count)]
+    found = fill([ROWS], slot, Work(0, list(range(1, count + 1)), data, 100))
+    assert set(found.failures) == {n + 1 for n in broken}
+    assert slot[0]["rows"][:, 1, 0, 2].tolist() == [0, *(0 if n in broken else n + 1 for n in range(count))]
+
+
+def test_pixels_of_another_shape_are_an_error_and_no_row_is_resized() -> None:
+    layout = [[Field("rows", (2, 3, 3), "uint8")]]
+    slot = slots_in(torch.zeros(bytes_of(layout, 4), dtype=torch.uint8), layout, 4, 1)[0]
+    with pytest.raises(ValueError, match=r"rows of a picture: shape \(2, 2, 3\), expected \(2, 3, 3\)"):
+        fill([ROWS], slot, Work(0, [1], [png(10)], 100))
+    assert not slot[0]["rows"].any()
 
 
 @pytest.fixture
