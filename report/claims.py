@@ -8,7 +8,7 @@ import duckdb
 
 from report.figures.runs import Runs
 from report.queries import Answer, Row, ask, has_columns, holds
-from report.sentences import number
+from report.wording import number
 
 SQL = """\
 SELECT

@@ -13,7 +13,7 @@ import duckdb
 from report import queries
 from report.pictures import thumbnails
 from report.queries import Answer, Row, ask, has_columns, holds
-from report.sentences import number
+from report.wording import number
 
 TOP_BRIDGES = (("bridge", 6), ("correlation_bridge", 3))  # first setting: (score that ranks the bridges, number shown)
 TOP_BRIDGES_OTHERS = (("bridge", 4), ("correlation_bridge", 2))  # every other setting, in a collapsed section

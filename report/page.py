@@ -12,7 +12,7 @@ import duckdb
 import jinja2
 from markupsafe import Markup
 
-from report import figure_queries, queries, sentences, tables
+from report import figure_queries, queries, sentences, tables, wording
 from report.claims import HEAD, ask_claims, claims, tally
 from report.drawing import MARKS, Drawn, inline, write_files
 from report.exhibits import Exhibit, exhibit
@@ -67,7 +67,7 @@ def rendered(page: dict[str, Any], template: str = "template.html.j2") -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": sentences.number, "percent": sentences.percent, "panels": panels, "tally": tally}
+    environment.filters |= {"number": wording.number, "percent": wording.percent, "panels": panels, "tally": tally}
     environment.filters["file_name"] = file_name
     text = environment.get_template(template).render(marks=MARKS, EXPLORER=EXPLORER, **page).strip() + "\n"
     return text.replace(CONTENTS, with_contents(text), 1)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from report.figures.runs import Runs
 from report.queries import LABELLED_BRIDGES, MIN_FIRINGS, UNIMODAL, Answer, Row
-from report.sentences import number, percent
+from report.wording import number, percent
 
 FROZEN = ("frozen_decoder", "soft_frozen_decoder", "frozen_encoder")
 WORDS, COUNT, PERCENT, SMALL = "words", "count", "percent", "small"  # forms of a column, or a number of digits

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from report.queries import Answer, Row
-from report.sentences import number
+from report.wording import number
 from sae.budget import RISE, rise
 
 KNOWN = ("step", "r2")  # columns of a point that are needed

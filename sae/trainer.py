@@ -14,13 +14,12 @@ from torch.nn.functional import normalize
 from sae.adam import adam_
 from sae.architectures import ARCHITECTURES, TOPK_FAMILY
 from sae.budget import resolved
-from sae.calibration import calibrate_encoder
+from sae.finish import finished
 from sae.gathered_step import gathered_gradients_, is_gathering_better
 from sae.initial import initial_weights
-from sae.model import SAE, Config
+from sae.model import SAE
 from sae.penalty import kernel_width, steered
 from sae.pursuit import matching_pursuit
-from sae.rescale import shrinkage_factors
 from sae.rows import RowsError, TrainingRows
 from sae.settings import Settings
 from sae.sparse_step import BETAS, EPSILON, LARGEST_NORM, SparseStep, is_sparse_better
@@ -32,9 +31,6 @@ KEPT = 1.2  # a restarted concept's pre-activation on its row, in units of the b
 LONGEST = 1.5
 AT_ONCE = 4096  # largest number of concepts restarted at once; the cosines of their atoms to each other take 64 MiB
 ROWS_EACH = 4  # rows from which each of them is drawn
-# A threshold is calibrated on at most so many rows. Each of them keeps about 1.25 k values in memory.
-CALIBRATED = 2**16
-RESCALED = 2**16  # rows that the factors of rescaled codes are fitted on, at most
 FROZEN_DECODERS = ("frozen_decoder", "soft_frozen_decoder")
 LEAST_COSINE = 0.8  # of an atom of a softly frozen decoder with its start
 #: What changes from step to step besides weights and moments: {name in a checkpoint: attribute of the Trainer}.
@@ -314,43 +310,9 @@ class Trainer:
             tensors[name].copy_(getattr(self, COUNTS[name]))
             setattr(self, COUNTS[name], tensors[name])
 
-    @torch.no_grad()
     def finish(self) -> SAE:
-        """The SAE, with its threshold: learned, or calibrated, on rows weighted as in training, or 0.
-
-        Learned thresholds, and the encoder's biases of ReLU, are raised or lowered together until L0 is k, unless the
-        penalty was given.
-        """
-        settings, rows = self.settings, self.rows
-        weighted = self.held.thinned(CALIBRATED).weighted
-        encoder, encoder_bias, dictionary, bias, theta, _ = (weight.detach() for weight in self.weights)
-        threshold = torch.zeros((), device=rows.device)
-        if self.architecture.pursuit:
-            encoder = dictionary.clone()  # not used: pursuit multiplies rows with the dictionary
-        if self.architecture.threshold == "learned":
-            threshold = theta
-            if settings.penalty is None:
-                highest = theta.max()  # added to each difference, so that none near 0 is negative
-                shift = encoder_bias - encoder @ bias - theta + highest
-                cut = calibrate_encoder(encoder, shift, weighted, settings.k)
-                threshold = (theta + cut - highest).clamp_min(0)
-        elif self.architecture.threshold == "calibrated":
-            threshold = calibrate_encoder(encoder, encoder_bias - encoder @ bias, weighted, settings.k)
-        # A frozen encoder stays as it is, bit by bit. Its codes cannot shrink: its atoms fit them as they are.
-        learns_encoder = settings.frozen != "frozen_encoder"
-        if self.architecture.threshold == "zero" and settings.penalty is None and learns_encoder:
-            shift = encoder_bias - encoder @ bias
-            highest = 2 * encoder.norm(dim=1).max() + shift.abs().max()  # no pre-activation is below its negative
-            cut = calibrate_encoder(encoder, shift + highest, weighted, settings.k)
-            # The cut is 0 where k codes per row are all that there are: nothing says where the biases should lie.
-            encoder_bias = encoder_bias + torch.where(cut > 0, highest - cut, 0.0)
-        if "rescale" in self.architecture.parameters and settings.rescale and learns_encoder:
-            fitted_on = rows.thinned(RESCALED).weighted
-            factor_C = shrinkage_factors(encoder, encoder_bias - encoder @ bias, dictionary, bias, fitted_on)
-            encoder, encoder_bias = encoder * factor_C[:, None], encoder_bias * factor_C
-        config = Config(**dict(settings), dim=rows.dim, seed=self.seed, rows_seen=settings.epochs * rows.epoch)
-        means = {} if self.means is None else dict(zip(("mean_image", "mean_text"), self.means, strict=True))
-        return SAE(encoder, encoder_bias, dictionary, bias, threshold, config, **means)
+        """The SAE: `sae.finish`."""
+        return finished(self.weights, self.settings, self.rows, self.held, self.seed, self.means)
 
 
 def generator_of(device: torch.device, number: int) -> torch.Generator | None:

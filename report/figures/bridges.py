@@ -15,7 +15,7 @@ from PIL import Image
 from report.drawing import FIRST, INK, LINE, MUTED, SECOND, Draw, Drawn, LegendKey, Panel
 from report.exhibits import Bridge, Exhibit
 from report.queries import Answer, Row
-from report.sentences import number
+from report.wording import number
 
 SCORES = (("bridge", "bridge"), ("correlation_bridge", "correlation"))
 SHOWN = 6  # bridges per file

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter
 from report.drawing import INK, LINE, SERIES, THIRD, Draw, Drawn, LegendKey, Panel, short
 from report.figures.runs import Runs, columns_for, titled
 from report.queries import Answer, Row
-from report.sentences import number
+from report.wording import number
 
 VARIED = ("init", "learning_rate", "k", "width")  # the settings that the key `sensitivity` varies have own marks
 OTHER = (INK, "x")

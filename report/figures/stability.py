@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator, NullLocator
 from report.drawing import FIRST, INK, LINE, PAPER, SECOND, THIRD, Draw, Drawn, LegendKey, Panel, dashes, say, short
 from report.figures.runs import Runs, columns_for, models_of, titled
 from report.queries import Answer, Row
-from report.sentences import number
+from report.wording import number
 
 FLOORS = (("floor_random", THIRD, "1.5 2.5"), ("floor_matched", SECOND, "5 3"))
 

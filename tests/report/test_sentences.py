@@ -7,7 +7,7 @@ from collections.abc import Callable
 import duckdb
 import pytest
 
-from report import queries, sentences
+from report import queries, sentences, wording
 from report.queries import Answer, Row, ask
 
 Make = Callable[..., duckdb.DuckDBPyConnection]
@@ -41,7 +41,7 @@ def test_r2_wording_follows_the_better_modality_and_warns_below_zero() -> None:
         assert finding.by_model == [
             (
                 "m",
-                f"R² {sentences.number(image)} within images and {sentences.number(text)} within captions"
+                f"R² {wording.number(image)} within images and {wording.number(text)} within captions"
                 " (0.900 over both)",
             )
         ]
@@ -279,9 +279,9 @@ def test_chance_counts_the_captions_of_each_image(catalog: Make) -> None:
 
 
 def test_numbers_are_written_with_a_minus_and_without_minus_zero() -> None:
-    assert sentences.number(-0.1234, 2) == "−0.12"
-    assert sentences.number(-0.0001, 2) == "0.00"
-    assert sentences.number(None) == "–"
-    assert sentences.number(float("nan")) == "–"
-    assert sentences.percent(0.05) == "5.0\u202f%"
-    assert sentences.percent(0.5) == "50\u202f%"
+    assert wording.number(-0.1234, 2) == "−0.12"
+    assert wording.number(-0.0001, 2) == "0.00"
+    assert wording.number(None) == "–"
+    assert wording.number(float("nan")) == "–"
+    assert wording.percent(0.05) == "5.0\u202f%"
+    assert wording.percent(0.5) == "50\u202f%"

@@ -9,11 +9,12 @@ import sae.memory as estimate
 from sae import pursuit
 from sae.architectures import ARCHITECTURES
 from sae.budget import resolved
+from sae.finish import CALIBRATED
 from sae.initial import SAMPLE
 from sae.memory import BESIDES, fitting, memory
 from sae.rows import take_each, training_rows
 from sae.stack import Stack
-from sae.trainer import AT_ONCE, CALIBRATED, ROWS_EACH, Trainer
+from sae.trainer import AT_ONCE, ROWS_EACH, Trainer
 
 
 def test_the_estimate_worked_by_hand():
