@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 ENDING = 10.0  # seconds in which a decoding process may finish its pictures at the end, before it is killed
 #: Why a picture has no pixels: {view: (cause, detail)}, with the view None when the picture itself cannot be decoded.
 Causes = dict[int | None, tuple[str, str]]
-#: Pictures whose pixels are written in one call. Each call gives up the interpreter's lock and waits for it again, which
-#: takes longer than the copy: written one by one 19,000 pictures per second pass on two cores, 8 at a time 34,000.
+#: Pictures whose pixels are written in one call. Each call gives up the interpreter's lock and waits for it again, for
+#: longer than the copy takes: written one by one 19,000 pictures per second pass on two cores, 8 at a time 34,000.
 TOGETHER = 8
 _Pixels = list[tuple[int, Mapping[str, "torch.Tensor"]]]  # places in the slot, and what `Pixels.resize` gave
 
