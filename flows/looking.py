@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from storage.errors import BadInput
 from storage.sources.compressed import DAMAGED, ending_of, reading
 from storage.sources.delimited import Form, names_a_picture
-from storage.sources.files import is_picture
+from storage.sources.files import is_picture, of_macos
 from storage.sources.layouts import table_in
+from storage.sources.parquet_layout import local_files
 from storage.sources.section import is_url
 from storage.sources.tables import (
     CAPTION_COLUMNS,
@@ -68,7 +69,7 @@ def look(path: Path) -> Found:
 
 def _file(file: Path) -> Found | None:
     if ending_of(file.name):
-        return _of_tars([file])
+        return _of_tars([file], file.parent)
     if file.suffix == ".json" and file.name.startswith("captions_"):
         folder = file.parent.parent if file.parent.name == "annotations" else file.parent
         return _of_annotations(folder, file)
@@ -111,18 +112,24 @@ def _first_picture(folder: Path) -> Path | None:
 
 
 def _tars(folder: Path) -> Found | None:
-    tars = sorted(file for file in folder.iterdir() if ending_of(file.name) and not file.name.startswith("."))
-    return _of_tars(tars) if tars else None
+    """Recognise tars in a folder, and those in the folders below it."""
+    if not any(ending_of(file.name) and not file.name.startswith(".") for file in folder.iterdir()):
+        return None
+    names = [file.relative_to(folder) for file in folder.rglob("*") if ending_of(file.name)]
+    shown = (name for name in names if not any(part.startswith(".") for part in name.parts))
+    return _of_tars(sorted(folder / name for name in shown), folder)
 
 
-def _of_tars(tars: Sequence[Path]) -> Found:
+def _of_tars(tars: Sequence[Path], folder: Path) -> Found:
+    """Recognise tars, which are all in or below a folder."""
     try:
         caption = _caption_of_tar(tars[0])
     except (tarfile.TarError, *DAMAGED) as error:
         raise BadInput(f"{tars[0]}: cannot be read as a tar: {error}") from error
     few = len(tars) <= FEW_SHARDS
     endings = sorted({ending_of(tar.name) for tar in tars})
-    shards = [str(tar) for tar in tars] if few else [str(tars[0].parent / f"*{ending}") for ending in endings]
+    below = "" if len({tar.parent for tar in tars}) == 1 else "**/"
+    shards = [str(tar) for tar in tars] if few else [f"{folder}/{below}*{ending}" for ending in endings]
     keys = {"shards": shards} | ({} if caption == "txt" else {"caption": caption})
     return Found("webdataset", keys, f"{len(tars)} WebDataset tars, captions in {caption}")
 
@@ -165,7 +172,7 @@ def _parquet_pictures(folder: Path) -> Found | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    files = sorted(folder.rglob("*.parquet"))
+    files = [folder / name for name in local_files(folder, "**/*.parquet")]
     if not files:
         return None
     try:
@@ -200,7 +207,11 @@ def _folder(folder: Path) -> Found | None:
     table = table_in(folder)
     if table is not None:
         return _table(table)
-    pictures = [one for one in folder.rglob("*") if is_picture(one.name) and one.is_file()]
+    pictures = [
+        one
+        for one in folder.rglob("*")
+        if is_picture(one.name) and not of_macos(one.relative_to(folder).as_posix()) and one.is_file()
+    ]
     if not pictures:
         return None
     if not any(one.with_suffix(".txt").is_file() for one in pictures):

@@ -87,7 +87,11 @@ def read_npy(file: Path) -> Array:
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except UNREADABLE as error:
-        raise BadInput(f"{file}: cannot be read as .npy: {_line(error)}") from error
+        if "pickle" in str(error):  # numpy's advice to allow pickles is not for users
+            why = "it is no .npy file, or holds Python objects, which are not read"
+        else:
+            why = _line(error)
+        raise BadInput(f"{file}: cannot be read as .npy: {why}") from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise BadInput(f"{file}: cannot be read as .npy: it is an archive of several arrays")

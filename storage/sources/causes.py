@@ -28,6 +28,7 @@ ADVICE = {
     "pairs.separator and pairs.quoting say how the table is written",
     "no JSON object": "a file of JSON lines has one object per line",
     "group is no text": "pairs.group_column names a column of texts or numbers",
+    "several groups": "the rows of an image name one group; the first counts",
     "label is no text": "pairs.labels names columns of texts, lists of texts, or numbers",
     "no caption": "pairs.caption_column names the column of captions; without a table, the captions of IMAGE.jpg are "
     "the lines of IMAGE.txt; in tars, pairs.caption names the extension of the captions",

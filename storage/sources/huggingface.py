@@ -22,7 +22,7 @@ from storage.errors import BadInput
 from storage.sources import Arrived, Dropped, Item, Label, Listing, Source, SourceError
 from storage.sources.captions import Texts, captions_of, left_out, shown, texts_of
 from storage.sources.files import indexed
-from storage.sources.labels import NO_GROUP, NO_LABEL, group_of, label_texts
+from storage.sources.labels import NO_GROUP, NO_LABEL, SEVERAL_GROUPS, group_of, joined, label_texts
 from storage.sources.parquet_layout import (
     caption_like,
     check_shared,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # polars and pyarrow take a third of a second to import
 log = logging.getLogger("bridgescope")
 
 NO_BYTES = "no bytes in the table"  # cause
+VERSION = 2  # an index of an earlier version names the group 7.0 where this one names 7
 ROWS_AT_ONCE = 32  # number of images in memory while a file is read
 Pictures = list[bytes | None]
 #: columns of the index of a file, a row for each row; an image without bytes has no sha256 and perhaps a path
@@ -169,7 +170,11 @@ class HuggingFace(Source):
                     continue
                 shared.add(digest)
                 if digest not in rows:
-                    rows[digest] = _Rows(group or "", json.dumps([name, row]), Texts([], []), {})
+                    rows[digest] = _Rows("", json.dumps([name, row]), Texts([], []), {})
+                whole, other = joined(rows[digest].group, group)
+                if other:
+                    left = [*left, (SEVERAL_GROUPS, other)]
+                rows[digest] = rows[digest]._replace(group=whole)
                 rows[digest].texts.texts.extend(own)
                 rows[digest].texts.left_out.extend(left)
                 rows[digest].labels.update(dict.fromkeys(map(tuple, labels)))
@@ -267,7 +272,7 @@ class HuggingFace(Source):
     def _index(self, path: Path) -> pl.DataFrame:
         import pyarrow as pa
 
-        key = repr((*self.columns, tuple(self.labels), tuple(INDEX)))
+        key = repr((VERSION, *self.columns, tuple(self.labels), tuple(INDEX)))
         try:
             return indexed(path, self.downloads / "index", key, self._indexing)
         except (pa.ArrowException, OSError) as error:
@@ -394,6 +399,8 @@ def _bytes_of(column: Any, path: Path, name: str) -> Pictures:
     kind = column.type
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         column, kind = pc.struct_field(column, "bytes"), kind.field("bytes").type
+    if pa.types.is_null(kind):  # how a file is written whose every row lacks a picture
+        return [None] * len(column)
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         reads = 'source = "urls" reads lists of URLs, source = "folder" reads lists of files'

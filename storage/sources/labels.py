@@ -10,16 +10,34 @@ from typing import Any
 from storage.sources.captions import EMPTY, clean, shown, texts_of
 
 NO_GROUP, NO_LABEL = "group is no text", "label is no text"  # the causes why a value names no group or no label
+SEVERAL_GROUPS = "several groups"  # the cause why a group of an image is not its group: another row names another one
 EXACT = 2**53  # a float below it holds a whole number exactly
 
 
 def group_of(value: Any) -> str | None:
-    """Return the group that a value names: a text, or the text of a number or date; "" for null; None for the rest."""
+    """Return the group that a value names: a text, or the text of a number or date; "" for null; None for the rest.
+
+    7, 7.0 and Decimal("7.00") name one group: a column of whole numbers with a null is one of floats in many files.
+    """
     if value is None or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, str):
         return clean(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        return f"{int(value)}"
+    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+        return f"{int(value)}"
     return str(value) if isinstance(value, (int, float, date, time, Decimal)) else None
+
+
+def joined(held: str, found: str | None) -> tuple[str, str]:
+    """Return the group of an item in the group `held` after a row that names `found`, and the detail for the ledger.
+
+    The first group counts. The detail is "" unless the row names another one.
+    """
+    if not found or found == held:
+        return held, ""
+    return (held, f"{held} and {found}") if held else (found, "")
 
 
 def label_texts(value: Any) -> list[tuple[str, str]]:

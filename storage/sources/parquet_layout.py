@@ -24,6 +24,7 @@ SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "tes
 CAPTION_WORDS = ("caption", "captions", "text", "title", "alt", "description", "sentences", "raw", "prompt")
 NO_FOLDERS = ("data", "default")  # folders and configs without a name of their own
 SHOWN = 20  # number of names that a message shows
+STARS = "** stands for folders, so it must be a whole part between slashes (data/**/*)"
 _SHARD = re.compile(r"(.+?)-[0-9]+-of-[0-9]+(-.*)?")
 _NUMBER = re.compile(r"(part-?)?[0-9]+")
 
@@ -81,6 +82,11 @@ def check_shared(images: dict[str, set[str]], where: str) -> None:
                 )
 
 
+def has_stars_inside(parts: Iterable[str]) -> bool:
+    """Return whether a part of a pattern holds ** beside other characters: Python reads it as *, other tools do not."""
+    return any("**" in part and part != "**" for part in parts)
+
+
 def checked_pattern(pattern: str) -> str:
     """Return a pattern of files. Raises BadInput for one that is absolute, leaves the dataset, or has no meaning."""
     parts = pattern.split("/")
@@ -89,8 +95,8 @@ def checked_pattern(pattern: str) -> str:
         if not pattern.strip()
         else "it must be relative to the dataset"
         if pattern.startswith("/") or ".." in parts or "\0" in pattern
-        else "** stands for folders, so it must be a whole part between slashes (data/**/*.parquet)"
-        if any("**" in part and part != "**" for part in parts)
+        else STARS
+        if has_stars_inside(parts)
         else ""
     )
     if wrong:

@@ -12,7 +12,7 @@ from storage.errors import BadInput
 from storage.sources import Dropped
 from storage.sources.captions import Texts, shown, texts_of
 from storage.sources.delimited import Form, Quoting
-from storage.sources.labels import NO_GROUP, NO_LABEL, group_of, label_texts
+from storage.sources.labels import NO_GROUP, NO_LABEL, SEVERAL_GROUPS, group_of, joined, label_texts
 from storage.sources.section import Columns, FilesSection
 from storage.sources.tables import Table, column
 
@@ -112,16 +112,16 @@ def add_row(rows: dict[str, Rows], key: str, row: Row, names: Sequence[str]) -> 
 
     Returns what the ledger lists of its group and its labels.
     """
-    held = rows.get(key)
-    if held is None:
-        group = group_of(row.group)
-        if group is None:
-            return [Dropped(key, NO_GROUP, shown(row.group))]
-        held = rows[key] = Rows(group, Texts([], []), {})
+    held, of = rows.get(key), group_of(row.group)
+    if of is None:
+        return [Dropped(key, NO_GROUP, shown(row.group))]
+    held = held or Rows("", Texts([], []), {})
+    group, other = joined(held.group, of)
+    held = rows[key] = held._replace(group=group)
     found = texts_of(row.caption)
     held.texts.texts.extend(found.texts)
     held.texts.left_out.extend(found.left_out)
-    dropped = []
+    dropped = [Dropped(key, SEVERAL_GROUPS, other)] if other else []
     for name, value in zip(names, row.labels, strict=True):
         for label, wrong in label_texts(value):
             if wrong:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 from storage.sources.archive import Member, members_of, read_member
-from storage.sources.captions import EMPTY, Texts, texts_of
+from storage.sources.captions import EMPTY, NO_TEXT, Texts, texts_of
+from storage.sources.delimited import utf8
 from storage.sources.files import PICTURES, is_picture, key_of, locator_of
 from storage.sources.labels import NO_LABEL, label_texts
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # polars takes a fifth of a second to import
     import polars as pl
 
 MAX_TEXT_BYTES = 1 << 20
-VERSION = 2  # an index that an earlier version wrote has other columns and other samples
+VERSION = 3  # an index that an earlier version wrote has other columns, other samples and other texts
 INDEX: dict[str, Any] = {
     "key": str,  # None for what concerns the whole shard
     "image": str,
@@ -263,15 +264,20 @@ class _Reader:
         return usual or plain or [part for part in pictures if part.extension not in aside]
 
     def _texts(self, file: IO[bytes], text: Member) -> Texts:
-        """Return the captions in a member: its whole text, or the values at a key of its JSON."""
+        """Return the captions in a member: its whole text, its JSON, or the values at a key of its JSON."""
         name = key_of(text.name)
         if text.size > MAX_TEXT_BYTES:
             return Texts([], [("caption file too large", f"{name}: {text.size:,} bytes")])
         data = read_member(file, text)
-        if not self.inside:
-            return texts_of(data)
+        if not self.inside and self.wanted != "json":
+            return texts_of(utf8(data))
         try:
-            return texts_of(json.loads(data)[self.inside])
+            held = json.loads(data)
+            if self.inside:
+                return texts_of(held[self.inside])
+            if isinstance(held, dict):
+                return Texts([], [(NO_TEXT, f"{name} holds an object: json:KEY names the key of its captions")])
+            return texts_of(held)
         except (ValueError, RecursionError) as error:
             return Texts([], [("caption file is not JSON", f"{name}: {error}")])
         except (KeyError, TypeError):
@@ -292,7 +298,7 @@ class _Reader:
                 row["left_out"].append(["label file is not JSON", f"{name}: {error}"])
                 return
             value = value.get(inside) if isinstance(value, dict) else None
-        found = label_texts(value)
+        found = label_texts(value if inside else utf8(value))
         row["labels"] += [[called, label] for label, _ in found if label]
         row["left_out"] += [[NO_LABEL, f"{name}: {wrong}"] for label, wrong in found if not label]
 

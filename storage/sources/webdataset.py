@@ -26,6 +26,7 @@ from storage.sources.captions import captions_of, left_out
 from storage.sources.compressed import stem_of, unpacked
 from storage.sources.download import Policy, Wanted, download
 from storage.sources.files import indexed, key_of, locator_of
+from storage.sources.parquet_layout import STARS, has_stars_inside
 from storage.sources.section import Columns, DownloadsSection, is_url, resolved
 from storage.sources.tables import stamp
 from storage.sources.tar import COPIES, VERSION, KeyEnds, Options, index_of
@@ -71,7 +72,10 @@ class WebDatasetSection(DownloadsSection):
     paths: ClassVar[tuple[str, ...]] = ("shards",)
 
     source: Literal["webdataset"]
-    shards: list[str] = Field(min_length=1, description="paths or URLs; {000..123} is a range, * a wildcard in paths")
+    shards: list[str] = Field(
+        min_length=1,
+        description="paths or URLs; {000..123} is a range; in paths, * stays in a folder and ** is any folders",
+    )
     caption: str = Field("txt", pattern=_MEMBER, description='an extension, or "json:KEY"')
     image_member: str | None = Field(
         None,
@@ -278,16 +282,19 @@ def _candidates(place: str, path: Path) -> Iterator[str]:
 
 
 def _matching(place: Path) -> list[Path]:
-    """Return the files that a path with wildcards names, sorted.
+    """Return the files that a path with wildcards names, sorted. ** is any number of folders.
 
-    A part of the path that exists as a file or folder is not read as a wildcard, even if it contains * ? or [.
+    A part of the path that exists as a file or folder is not read as a wildcard, even if it contains * ? or [. Raises
+    BadInput for ** beside other characters.
     """
     root = Path(place.anchor)
     for number, part in enumerate(parts := place.parts[1 if place.anchor else 0 :]):
         if (root / part).exists():
             root /= part
         elif any(sign in part for sign in "*?["):
-            return sorted(root / hit for hit in glob("/".join(parts[number:]), root_dir=root))
+            if has_stars_inside(parts[number:]):
+                raise BadInput(f"pairs.shards: {place}: {STARS}")
+            return sorted(root / hit for hit in glob("/".join(parts[number:]), root_dir=root, recursive=True))
         else:
             return [place]
     return [root]

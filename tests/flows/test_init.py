@@ -68,6 +68,14 @@ def tars(at: Path) -> Path:
     return at
 
 
+def tars_in_folders(at: Path) -> Path:
+    (at / "more").mkdir()
+    tars(at)
+    for file in at.glob("*.tar"):
+        (at / "more" / f"more-{file.name}").write_bytes(file.read_bytes())
+    return at
+
+
 def compressed_tars(at: Path) -> Path:
     """Tars with gzip and zstd, from macOS, with dots in the keys of their samples."""
     import pyarrow
@@ -103,6 +111,7 @@ def parquet_with_pictures(at: Path) -> Path:
     pl.DataFrame({"picture": pictures, "caption": [f"picture {i}" for i in range(6)]}).write_parquet(
         at / "train.parquet"
     )
+    (at / "._train.parquet").write_bytes(b"Mac OS X")
     return at
 
 
@@ -158,6 +167,7 @@ KINDS = {
     a_folder_with_sidecars: ("folder", 6, 12),
     a_list_of_urls: ("urls", 6, 6),
     tars: ("webdataset", 6, 6),
+    tars_in_folders: ("webdataset", 12, 12),
     compressed_tars: ("webdataset", 6, 6),
     coco: ("coco", 6, 12),
     parquet_with_pictures: ("huggingface", 6, 6),

@@ -116,6 +116,29 @@ def test_binary_columns_lists_of_captions_and_names(tmp_path: Path) -> None:
     assert [d.cause for d in listing.dropped] == ["no caption"]
 
 
+def test_an_image_has_the_first_group_that_its_rows_name_and_whole_numbers_are_one_group(tmp_path: Path) -> None:
+    (tmp_path / "repo").mkdir()
+    numbers = pa.array([1.0, None, None, 2.0, 3.0])
+    for name, shades, groups in (("a", (1, 2), pa.array([1, 2])), ("b", (3, 4, 4, 4, 4), numbers)):
+        rows = table([(png(shade), "text") for shade in shades], pa.binary()).append_column("doc", groups)
+        pq.write_table(rows, tmp_path / "repo" / f"{name}.parquet")
+    listing = source(tmp_path / "repo", tmp_path / "downloads", files="*.parquet", group_column="doc").list()
+    assert [item.group_key for item in listing.items] == ["1", "2", "1", "2"]
+    assert [(one.cause, one.detail) for one in listing.dropped] == [("several groups", "2 and 3")]
+
+
+def test_a_file_whose_pictures_are_all_null_is_counted_row_by_row(tmp_path: Path) -> None:
+    (tmp_path / "repo").mkdir()
+    pq.write_table(table([(png(1), "one")], pa.binary()), tmp_path / "repo" / "a.parquet")
+    pq.write_table(pa.table({"image": pa.nulls(2), "caption": ["x", "y"]}), tmp_path / "repo" / "b.parquet")
+    listing = source(tmp_path / "repo", tmp_path / "downloads", files="*.parquet").list()
+    assert [[caption.text for caption in item.captions] for item in listing.items] == [["one"]]
+    assert [(one.source_key, one.cause) for one in listing.dropped] == [
+        ("b.parquet:0", "no bytes in the table"),
+        ("b.parquet:1", "no bytes in the table"),
+    ]
+
+
 def test_more_files_leave_what_was_listed_as_it_was(tmp_path: Path) -> None:
     repo = put(tmp_path / "repo")
     before = source(repo, tmp_path / "downloads").list().items

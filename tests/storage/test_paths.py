@@ -14,6 +14,7 @@ import pytest
 from storage.catalog import open_catalog, write_catalog_file
 from storage.dataset import Dataset
 from storage.duplicates import read_duplicates
+from storage.errors import BadInput
 from storage.pairs import read_captions, read_images
 from storage.runs import Entry, Run
 from storage.sources.files import digests
@@ -98,6 +99,17 @@ def test_a_pattern_of_shards_begins_where_the_path_ends(tmp_path: Path) -> None:
     assert _matching(tmp_path / "*" / "0.tar") == [right / "0.tar", wrong / "0.tar"]
     assert _matching(right / "none.tar") == [right / "none.tar"]
     assert _matching(right / "none*.tar") == []
+
+
+def test_two_stars_are_any_number_of_folders(tmp_path: Path) -> None:
+    names = ["0.tar", "a/1.tar", "a/b/2.tar"]
+    for name in (*names, "a/3.zip", ".hidden/4.tar"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert _matching(tmp_path / "**" / "*.tar") == [tmp_path / name for name in names]
+    assert _matching(tmp_path / "a" / "**" / "*.tar") == [tmp_path / name for name in names[1:]]
+    with pytest.raises(BadInput, match=r"pairs\.shards: .*\*\* stands for folders, so it must be a whole part"):
+        _matching(tmp_path / "**.tar")
 
 
 def test_exact_escapes_what_a_pattern_would_match() -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from storage.errors import BadInput
 from storage.sources.captions import EMPTY, NO_TEXT, texts_of
 from storage.sources.delimited import Body, Form, Parsed, _records, _strict, _tolerant, lossy, parse, separator_of, utf8
 from storage.sources.labels import group_of, label_texts
+from storage.sources.rows import Row, Rows, add_row
 from storage.sources.tables import column, read_table
 from storage.sources.urls import Urls
 
@@ -376,9 +378,20 @@ def test_the_short_way_for_plain_texts_gives_what_the_long_one_does(value: str) 
     assert texts_of(value) == texts_of([value])
 
 
+def test_the_rows_of_an_item_name_one_group() -> None:
+    rows: dict[str, Rows] = {}
+    values = [("a", None), ("a", "g2"), ("b", "g2"), ("a", "g3"), ("a", ""), ("c", 1), ("c", 1.0), ("a", ["g2"])]
+    told = [one for key, group in values for one in add_row(rows, key, Row(0, key, "text", group, ()), ())]
+    assert {key: held.group for key, held in rows.items()} == {"a": "g2", "b": "g2", "c": "1"}
+    assert told == [("a", "several groups", "g2 and g3"), ("a", "group is no text", "list ['g2']")]
+    assert len(rows["a"].texts.texts) == 4  # not that of the row whose group is unknown
+
+
 def test_groups_and_labels_are_exact() -> None:
     nan = float("nan")
-    assert [group_of(value) for value in ("g", 5, 5.0, None, nan, True)] == ["g", "5", "5.0", "", "", "True"]
+    assert [group_of(value) for value in ("g", 5, 5.0, 5.5, None, nan, True)] == ["g", "5", "5", "5.5", "", "", "True"]
+    assert [group_of(Decimal(value)) for value in ("5", "5.00", "5E2", "5.5")] == ["5", "5", "500", "5.5"]
+    assert group_of(2.0**53) == "9007199254740992.0"  # 2^53 + 1 is the same float
     assert [group_of(value) for value in ({"a": 1}, ["g"], b"g")] == [None] * 3
     assert label_texts(["dog", 42, 42.0, 0.5, True, None, " "]) == [
         ("dog", ""), ("42", ""), ("42", ""), ("0.5", ""), ("true", ""),

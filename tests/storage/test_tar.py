@@ -235,6 +235,28 @@ def test_captions_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     assert unread["s/c"] == ("caption is no text", "int 7")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+def test_texts_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    mark = "" if encoding in ("utf-16", "utf-8-sig") else "\ufeff"
+    text, label = (f"{mark}{word}\r\n".encode(encoding) for word in ("un café", "chat"))
+    (tmp_path / "s.tar").write_bytes(tarred([("0.jpg", b"0"), ("0.txt", text), ("0.cls", label)]))
+    listing = opened((tmp_path / "s.tar").read_bytes(), tmp_path).list()
+    assert [[caption.text for caption in item.captions] for item in listing.items] == [["un café"]]
+    assert [value for _, _, value in listing.labels] == ["chat"]
+
+
+def test_a_caption_file_of_json_holds_texts_or_says_which_key_to_name(tmp_path: Path) -> None:
+    members = [
+        ("a.jpg", b"a"), ("a.json", b'"a cat"'), ("b.jpg", b"b"), ("b.json", b'["x", "y"]'),
+        ("c.jpg", b"c"), ("c.json", b'{"caption": "z"}'), ("d.jpg", b"d"), ("d.json", b"a cat"),
+    ]  # fmt: skip
+    items, dropped = read(members, tmp_path, caption="json")
+    assert items == {"a": (b"a", ["a cat"]), "b": (b"b", ["x", "y"])}
+    told = {one.source_key: (one.cause, one.detail) for one in dropped if one.cause != "no caption"}
+    assert told["s/c"] == ("caption is no text", "c.json holds an object: json:KEY names the key of its captions")
+    assert told["s/d"][0] == "caption file is not JSON"
+
+
 def test_labels(tmp_path: Path) -> None:
     members = [
         ("a.jpg", b"a"), ("a.txt", b"a"), ("a.cls", b" 7\n"), ("a.cat.txt", b"dog"), ("a.json", b'{"of": ["x", {}]}'),

@@ -96,7 +96,11 @@ def test_what_does_not_fit_is_bad_input(tmp_path: Path, image: np.ndarray, text:
 def test_a_pickle_in_npy_clothing_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "image.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     np.save(tmp_path / "text.npy", TEXT)
-    with pytest.raises(BadInput, match=r"cannot be read as \.npy"):
+    with pytest.raises(BadInput, match=r"cannot be read as \.npy") as refused:
+        open_vectors(tmp_path)
+    assert "allow_pickle" not in str(refused.value)
+    (tmp_path / "image.npy").write_bytes(b"<html>Not found</html>")
+    with pytest.raises(BadInput, match=r"it is no \.npy file, or holds Python objects, which are not read"):
         open_vectors(tmp_path)
 
 
