@@ -214,9 +214,25 @@ def _start(rows: Any) -> NDArray:
     return np.asarray(10 * axes / max(np.abs(axes).max(), TINY), np.float32)
 
 
+def _keep_compiled() -> None:
+    """Let numba keep on disk what it compiles for UMAP, which otherwise takes each process ten seconds of a core.
+
+    A version of UMAP in which a function has another name compiles this function anew.
+    """
+    from umap import layouts, umap_
+
+    names = ("smooth_knn_dist", "compute_membership_strengths", "_nb_optimize_layout_euclidean_single_epoch")
+    for name in names:
+        compiled = getattr(layouts if name.startswith("_nb") else umap_, name, None)
+        if hasattr(compiled, "enable_caching") and not compiled.signatures:  # none is compiled yet in this process
+            compiled.enable_caching()
+
+
 def _umap(rows: Any, images: int = 0) -> NDArray:
     import umap
     from threadpoolctl import threadpool_limits
+
+    _keep_compiled()
 
     fixed: dict[str, Any] = {"n_neighbors": NEIGHBOURS, "min_dist": MIN_DISTANCE, "random_state": SEED, "n_jobs": 1}
     # Exact neighbours, in place of an approximate search whose sparse form takes longer to compile than to run.

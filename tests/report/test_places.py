@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -29,6 +31,7 @@ from report.explorer.places import (
 )
 
 TOPICS, DIM = 4, 16
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def embeddings(count: int, gap: float = 3.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -191,3 +194,16 @@ def test_firings_name_items_by_their_number_on_the_map(tmp_path: Path) -> None:
     assert numbers(second[4 * 67 :], "<f4") == [0.5, 0.25]
     assert numbers(files["data/runs/m/s/0/codes/firings-0.bin"][260:264], "<u4") == [3]
     assert json.loads(json.dumps(each.described()))["file"] == "data/items/map/m/embeddings.bin"
+
+
+def test_a_second_process_compiles_nothing_of_umap_again() -> None:
+    place(embeddings(100)[0].astype(np.float32))
+    program = (
+        "import numpy as np, umap.umap_\n"
+        "from report.explorer.places import place\n"
+        "place(np.eye(70, dtype=np.float32))\n"
+        "found = umap.umap_.smooth_knn_dist.stats\n"
+        "print(len(found.cache_hits), len(found.cache_misses))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["1", "0"]
