@@ -300,6 +300,16 @@ def test_a_broken_line_of_json_costs_itself(tmp_path: Path) -> None:
         read(tmp_path, "t.jsonl", "{'a': 1}\n")
 
 
+def test_a_comma_behind_an_object_is_no_loss(tmp_path: Path) -> None:
+    for name in ("t.jsonl", "t.json"):
+        content = '{"a": "x"},\n{"a": "y"} ,\r\n\n{"a": "z"}, {"a": "w"}\n,{"a": "v"},\n'
+        assert read(tmp_path, name, content) == [("x",), ("y",), ("z",), ("w",), ("v",)]
+        assert counted(tmp_path, name, content) == []
+        assert counted(tmp_path, name, content + ",\n") == [(f"{name}: line 6", "no JSON object")]
+    with pytest.raises(BadInput, match="cannot be read as JSON"):
+        read(tmp_path, "cut.json", '[{"a": "w"},\n{"a": "x"},\n{"a": "y"},\n{"a": "z"},\n{"a"')
+
+
 def test_a_long_line_of_json_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storage.sources.annotations.BLOCK", 64)
     content = "".join(json.dumps({"a": sign * 50 * n}) + "\n" for n, sign in enumerate("abcdef"))
