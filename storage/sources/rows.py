@@ -87,8 +87,11 @@ class Columned(NamedTuple):
 def rows_of(table: Table, columns: Columned, where: Path) -> Iterator[Row]:
     """Yield each row that is in one of the splits.
 
-    Raises BadInput for a column of labels that does not exist, and for splits of which the table has no row.
+    Raises BadInput for a table without rows, for a column of labels that does not exist, and for splits of which the
+    table has no row.
     """
+    if not table.height:
+        raise BadInput(f"{where}: the table has no rows, so it holds no image-text pairs, and nothing was left out")
     named = [table.values(column(table, name, (), "labels", everywhere=False)) for name in columns.labels]
     labels = zip(*named, strict=True) if named else [()] * table.height
     groups = table.values(columns.group) if columns.group else [None] * table.height

@@ -185,6 +185,16 @@ def test_each_file_of_a_table_has_a_header_line(last: str, tmp_path: Path) -> No
     assert texts(folder, table="lists")["3.png"] == ["three"]
 
 
+def test_a_table_without_rows_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    put(folder, "a.jpg", "lists/t.csv", "lists/u.csv")
+    (folder / "lists" / "t.csv").write_text("file_name,caption\n")
+    with pytest.raises(BadInput, match=r"lists/t\.csv: the table has no rows"):
+        source(folder, table="lists/t.csv").list()
+    (folder / "lists" / "u.csv").write_text("file_name,caption\na.jpg,one\n")
+    assert texts(folder, table="lists") == {"a.jpg": ["one"]}
+
+
 def test_which_table_must_be_clear(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     put(folder, "a.jpg", "one.csv", "two.csv")
