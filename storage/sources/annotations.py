@@ -22,6 +22,7 @@ PIECE = 4 << 20  # bytes in which the beginnings of lines are searched at once
 BLOCK = 16 << 20  # bytes that pyarrow parses at once; a longer line is parsed by Python
 _TOKEN = re.compile(rb"[^\t\r\n]+#\d+\t")  # IMAGE.jpg#0, a tab, the caption
 _BLANK = re.compile(r"\s*")
+_ARRAY = re.compile(r"\s*\[\s*\{")  # of objects
 DEEP = (b"[" * 64, b"]" * 64, b"}" * 64)  # signs of values in values
 KNOWN = (
     "known are an array of objects with an image and a caption ([{...}, ...]), and Karpathy's files "
@@ -50,8 +51,8 @@ def parse_document(path: Path, data: Data) -> Parsed:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        lines = _line_by_line(text)
-        if lines.rows > 1 and lines.rows > len(lines.left_out):
+        lines = None if _ARRAY.match(text) else _line_by_line(text)
+        if lines and lines.rows > 1 and lines.rows > len(lines.left_out):
             return lines
         raise BadInput(f"{path}: cannot be read as JSON: {error}") from None
     if isinstance(value, dict):
@@ -127,7 +128,7 @@ def _all_begin_objects(data: Data) -> bool:
 
 
 def _line_by_line(text: str) -> Parsed:
-    """Parse JSON objects by Python. After a fault, the next line is the next object."""
+    """Parse JSON objects by Python. After a fault, the next line is the next object. An object may end in a comma."""
     decoder = json.JSONDecoder()
     objects: list[dict[str, Any]] = []
     numbers: list[int] = []
@@ -145,6 +146,8 @@ def _line_by_line(text: str) -> Parsed:
         if isinstance(value, dict):
             objects.append(value)
             numbers.append(number)
+            comma = _skip_blanks(text, end)
+            end = comma + 1 if text[comma : comma + 1] == "," else end
         else:
             left_out.append((number, NO_OBJECT, shown(value)))
         at = end

@@ -28,6 +28,7 @@ TOO_MANY_FIELDS = "line has more fields than columns"
 HEAD = 1 << 20  # bytes in which the first line must end
 BLOCK = 4 << 20  # bytes that one thread searches at once
 MARKS = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_IDENTIFIER = re.compile(r"""[^\s"]*\d[^\s"]*""")
 Quoting = Literal["csv", "none"]
 Data = bytes | mmap.mmap  # a file that is parsed as it is stays where it is
 Record = tuple[int, list[str | None], int]  # number of the first line, fields, place behind the last line
@@ -263,12 +264,16 @@ def _spans(data: Data, places: np.ndarray, separator: str, start: int = 0) -> np
 
 
 def _broken(data: Data, spans: np.ndarray) -> tuple[int, np.ndarray]:
-    """Return the number of line ends in quotes, and the spans that hold them."""
+    """Return the number of line ends in quotes, and the places of the fields that hold them."""
     import numpy as np
 
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
-    inside = np.diff(np.searchsorted(ends, spans), axis=1)[:, 0]
-    return int(inside.sum()), spans[inside > 0]
+    apart = spans[:-1, 1] + 1 != spans[1:, 0]
+    fields = np.column_stack(
+        [spans[np.append(True, apart)[: len(spans)], 0], spans[np.append(apart, True)[: len(spans)], 1]]
+    )
+    inside = np.diff(np.searchsorted(ends, fields), axis=1)[:, 0]
+    return int(inside.sum()), fields[inside > 0]
 
 
 def _records_at(data: Data, spans: np.ndarray) -> Iterator[Iterator[str]]:
@@ -282,14 +287,41 @@ def _records_at(data: Data, spans: np.ndarray) -> Iterator[Iterator[str]]:
 def _rows_of_their_own(lines: Iterator[str], separator: str, width: int | None) -> bool:
     """Whether the lines of a record look like rows that stray quotes joined.
 
-    They do when the first line and a further one have a field for each column, and both name a picture in one column.
+    They do when the first line and a further one have a field for each column, and name a picture in the same column.
+    Where the first line names none, identifiers take the place of names. Lines may have more fields, as the text behind
+    a stray quote may hold separators: columns before the quote are counted from the left, others from the right.
     """
-    first = next(lines).split(separator)
-    named = [place for place, field in enumerate(first) if names_a_picture(field)]
-    if len(first) != width or not named:
+    first = _fields(next(lines), separator)
+    if width is None or len(first) < width:
         return False
-    others = (line.split(separator) for line in lines)
-    return any(len(one) == width and any(names_a_picture(one[place]) for place in named) for one in others)
+    opened = max((n for n, field in enumerate(first) if _opens(field)), default=width)
+    columns = [*range(min(opened, width)), *range(-1, opened - width, -1)]
+    is_name = names_a_picture
+    if not (named := [place for place in columns if is_name(first[place])]):
+        is_name = _is_identifier
+        named = [place for place in columns if is_name(first[place])]
+    if not named:
+        return False
+    others = (_fields(line, separator) for line in lines)
+    return any(len(one) >= width and any(is_name(one[place]) for place in named) for one in others)
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    """Return the fields of one line. A quoted field that does not end in this line is text."""
+    if '"' not in line:
+        return line.removesuffix("\r").split(separator)
+    fields, _ = _with_quotes(line, 0, len(line), _quoted_field(separator), separator, None)
+    return [field or "" for field in fields]
+
+
+def _opens(field: str) -> bool:
+    """Whether a field begins with a quote that is not doubled."""
+    return (len(field) - len(field.lstrip('"'))) % 2 == 1
+
+
+def _is_identifier(field: str) -> bool:
+    """Whether a field looks like the name of a picture without its extension: one word with a digit."""
+    return bool(_IDENTIFIER.fullmatch(field))
 
 
 def _quoting_of_tabs(data: Data, head: str, header: bool) -> Quoting:
@@ -351,7 +383,7 @@ def _records(text: str, separator: str, quoted: bool, width: int | None) -> Iter
 
     `width` is the number of columns, by which rows that stray quotes seem to join are told from fields with line ends.
     """
-    field = re.compile(rf'"([^"]*+(?:""[^"]*+)*+)"(?={re.escape(separator)}|\r?\n|\r?\Z)')
+    field = _quoted_field(separator)
     start, number = 0, 1
     while start < len(text):
         end = text.find("\n", start)
@@ -363,6 +395,11 @@ def _records(text: str, separator: str, quoted: bool, width: int | None) -> Iter
         yield number, fields, end + 1
         number += text.count("\n", start, end + 1)
         start = end + 1
+
+
+def _quoted_field(separator: str) -> re.Pattern[str]:
+    """Return the pattern of a well-formed quoted field."""
+    return re.compile(rf'"([^"]*+(?:""[^"]*+)*+)"(?={re.escape(separator)}|\r?\n|\r?\Z)')
 
 
 def _with_quotes(
@@ -377,7 +414,7 @@ def _with_quotes(
         if match and match.end() > end:
             last = text.find("\n", match.end())
             last = len(text) if last < 0 else last
-            if _rows_of_their_own(_split(text, start, last), separator, width):
+            if _rows_of_their_own(_split(text, text.rfind("\n", 0, at) + 1, last), separator, width):
                 match, last = None, end
         if match:
             fields.append(match[1].replace('""', '"'))

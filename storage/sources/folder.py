@@ -181,9 +181,9 @@ class Folder(Source):
         """Return the files and the rows of the images that a table names, by their keys."""
         table = read_table(path, self.form)
         columns = Columned(
-            column(table, self.columns[0], IMAGE_COLUMNS, "image_column", path),
-            column(table, self.columns[1], CAPTION_COLUMNS, "caption_column", path),
-            optional(table, self.columns[2], GROUP_COLUMNS, "group_column", path),
+            column(table, self.columns[0], IMAGE_COLUMNS, "image_column"),
+            column(table, self.columns[1], CAPTION_COLUMNS, "caption_column"),
+            optional(table, self.columns[2], GROUP_COLUMNS, "group_column"),
             self.labels,
             self.splits,
         )

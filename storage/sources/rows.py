@@ -75,11 +75,11 @@ class Row(NamedTuple):
 
 
 class Columned(NamedTuple):
-    """The columns of a table that a source reads."""
+    """The columns of a table that a source reads, by their name in each file."""
 
-    key: str  #: the column of images or URLs
-    caption: str
-    group: str | None
+    key: Sequence[str | None]  #: the column of images or URLs
+    caption: Sequence[str | None]
+    group: Sequence[str | None] | None
     labels: Sequence[str]
     splits: Sequence[str]  #: values of the column `split`; none: all rows
 
@@ -87,21 +87,22 @@ class Columned(NamedTuple):
 def rows_of(table: Table, columns: Columned, where: Path) -> Iterator[Row]:
     """Yield each row that is in one of the splits.
 
-    Raises BadInput for a column of labels that does not exist, and for splits of which the table has no row.
+    Raises BadInput for a table without rows, for a column of labels that does not exist, and for splits of which the
+    table has no row.
     """
-    for name in columns.labels:
-        column(table, name, (), "labels", where)
-    labels = zip(*(table[name] for name in columns.labels), strict=True) if columns.labels else [()] * table.height
-    groups = table[columns.group] if columns.group else [None] * table.height
+    if not table.height:
+        raise BadInput(f"{where}: the table has no rows, so it holds no image-text pairs, and nothing was left out")
+    named = [table.values(column(table, name, (), "labels", everywhere=False)) for name in columns.labels]
+    labels = zip(*named, strict=True) if named else [()] * table.height
+    groups = table.values(columns.group) if columns.group else [None] * table.height
     chosen: Sequence[bool] = [True] * table.height
     if columns.splits:
-        column(table, SPLIT, (), "splits", where)
-        splits = table[SPLIT]
+        splits = table.values(column(table, SPLIT, (), "splits"))
         chosen = [split in columns.splits for split in splits]
         if not any(chosen):
             held = ", ".join(dict.fromkeys(split for split in splits if isinstance(split, str)))
             raise BadInput(f"{where}: pairs.splits = {list(columns.splits)}: its column {SPLIT} holds {held}")
-    keys, captions = table[columns.key], table[columns.caption]
+    keys, captions = table.values(columns.key), table.values(columns.caption)
     for row, (take, *values) in enumerate(zip(chosen, keys, captions, groups, labels, strict=True)):
         if take:
             yield Row(row, *values)

@@ -30,11 +30,13 @@ class Table:
 
     Args:
         parts: each file with its content.
-        headed: whether the columns have the names of a header line, as opposed to keys or numbers.
+        header: whether files of delimited text have a header line. Such a table is `headed`: its columns have the names
+            of that line, as opposed to keys or numbers.
     """
 
-    def __init__(self, parts: Sequence[tuple[Path, Parsed]], headed: bool) -> None:
-        self.parts, self.headed = parts, headed
+    def __init__(self, parts: Sequence[tuple[Path, Parsed]], header: bool) -> None:
+        self.parts, self.header = parts, header
+        self.headed = header and parts[0][0].suffix.lower() in (".csv", ".tsv", ".txt")
         self.columns = list(dict.fromkeys(name for _, part in parts for name in part.columns))
         self.starts = [0]
         for _, part in parts:
@@ -43,13 +45,21 @@ class Table:
 
     def __getitem__(self, name: str) -> list[Any]:
         """Return the values of a column, in the order of the rows; None in the rows of a file without the column."""
+        return self.values([name] * len(self.parts))
+
+    def values(self, names: Sequence[str | None]) -> list[Any]:
+        """Return the same as `table[name]`, with the column's name in each file; None for a file without the column."""
         import polars as pl
 
         values: list[Any] = []
-        for _, part in self.parts:
-            held = part.columns.get(name, [None] * part.rows)
+        for name, (_, part) in zip(names, self.parts, strict=True):
+            held = [None] * part.rows if name is None else part.columns.get(name, [None] * part.rows)
             values += held.to_list() if isinstance(held, pl.Series) else held
         return values
+
+    def files(self) -> list[Table]:
+        """Return each file as a table of its own."""
+        return [Table([part], self.header) for part in self.parts]
 
     def place(self, row: int) -> str:
         """Return the file and the line of a row, for the ledger and for errors."""
@@ -94,7 +104,7 @@ def read_table(path: Path, form: Form = USUAL) -> Table:
         if not files:
             raise BadInput(f"{path}: holds no table; tables end in {', '.join(TABLES)}")
     parts = [(file, _read(file, form)) for file in files]
-    return Table(parts, form.header and files[0].suffix.lower() in (".csv", ".tsv", ".txt"))
+    return Table(parts, form.header)
 
 
 def _read(path: Path, form: Form) -> Parsed:
@@ -141,43 +151,62 @@ def _parquet(path: Path) -> Parsed:
     return Parsed({name: frame[name] for name in frame.columns}, frame.height, "row", range(1, frame.height + 1), [])
 
 
-def column(table: Table, named: str | None, usual: Sequence[str], key: str, where: Path) -> str:
-    """Return the column that the study names, else the first existing column of `usual`.
+def column(
+    table: Table, named: str | None, usual: Sequence[str], key: str, everywhere: bool = True
+) -> list[str | None]:
+    """Return, for each file, the column that the study names, else the first of `usual` that exists in this file.
 
-    Raises BadInput for none; the error says which columns there are, and whether the header line is missing.
+    Raises BadInput for a file without one, or, if it need not be `everywhere`, for a table without one. The error says
+    which columns the file has, and whether its header line is missing.
     """
+    files = table.files()
+    found = [_existing(file, named, usual) for file in files]
+    if None in found if everywhere else set(found) == {None}:
+        raise _missing(files[found.index(None)], named, usual, key, alone=len(files) == 1)
+    return found
+
+
+def optional(table: Table, named: str | None, usual: Sequence[str], key: str) -> list[str | None] | None:
+    """Return the same as `column`. A column of `usual` may lack in some files, and None stands for all files."""
+    if named is None and not set(usual) & set(table.columns):
+        return None
+    return column(table, named, usual, key, everywhere=named is not None)
+
+
+def _existing(file: Table, named: str | None, usual: Sequence[str]) -> str | None:
     for name in [named] if named else usual:
-        if name in table.columns:
+        if name in file.columns:
             return name
-        if name.strip() in table.columns:
+        if name.strip() in file.columns:
             return name.strip()
-    columns = ", ".join(_field(name) for name in table.columns[:SHOWN_COLUMNS])
-    if len(table.columns) > SHOWN_COLUMNS:
-        columns += f" and {len(table.columns) - SHOWN_COLUMNS} more"
-    if table.headed and any(map(names_a_picture, table.columns)):
-        numbers = [number for number, name in enumerate(table.columns, 1) if names_a_picture(name)]
-        raise BadInput(
+    return None
+
+
+def _missing(file: Table, named: str | None, usual: Sequence[str], key: str, alone: bool) -> BadInput:
+    """Return the error of a table of one file without a column. `alone`: whether the study's table is this file."""
+    where = file.parts[0][0]
+    columns = ", ".join(_field(name) for name in file.columns[:SHOWN_COLUMNS])
+    if len(file.columns) > SHOWN_COLUMNS:
+        columns += f" and {len(file.columns) - SHOWN_COLUMNS} more"
+    if file.headed and any(map(names_a_picture, file.columns)):
+        numbers = [number for number, name in enumerate(file.columns, 1) if names_a_picture(name)]
+        each = "" if alone else ". The files of a folder have either all a header line or none"
+        return BadInput(
             f"{where}: there is no header line; the first line is data: {columns}. Set pairs.header = false, and name "
-            f'columns by their numbers, from "1" to "{len(table.columns)}": column "{numbers[0]}" holds URLs or names '
+            f'columns by their numbers, from "1" to "{len(file.columns)}": column "{numbers[0]}" holds URLs or names '
             "of pictures (pairs.url_column or pairs.image_column); pairs.caption_column is the number of the captions"
+            f"{each}"
         )
     wanted = repr(named) if named else f"named {', '.join(usual)}"
     told = f"{where}: there is no column {wanted}; set pairs.{key} to one of {columns}"
-    row = ", ".join(f"{_field(name)} = {_field(value)}" for name, value in table.first_row().items())
+    row = ", ".join(f"{_field(name)} = {_field(value)}" for name, value in file.first_row().items())
     if row:
         told += f". The first row is {row[:SHOWN_ROW]}"
-    if table.headed:
+    if file.headed:
         told += ". A file whose first line is no header line needs pairs.header = false"
-    if key == "caption_column" and "conversations" in table.columns:
+    if key == "caption_column" and "conversations" in file.columns:
         told += ". Conversations are questions and answers, not captions: add a column with a caption of each image"
-    raise BadInput(told)
-
-
-def optional(table: Table, named: str | None, usual: Sequence[str], key: str, where: Path) -> str | None:
-    """Return the same as `column`, but None when the study names no column and no column of `usual` exists."""
-    if named is None and not set(usual) & set(table.columns):
-        return None
-    return column(table, named, usual, key, where)
+    return BadInput(told)
 
 
 def _field(value: Any) -> str:

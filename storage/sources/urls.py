@@ -110,14 +110,14 @@ class Urls(Source):
         """List the rows of the table, without any download. Raises BadInput for a table that cannot be read."""
         table = read_table(self.path, self.form)
         columns = Columned(
-            column(table, self.columns[0], URL_COLUMNS, "url_column", self.path),
-            column(table, self.columns[1], CAPTION_COLUMNS, "caption_column", self.path),
-            optional(table, self.columns[2], GROUP_COLUMNS, "group_column", self.path),
+            column(table, self.columns[0], URL_COLUMNS, "url_column"),
+            column(table, self.columns[1], CAPTION_COLUMNS, "caption_column"),
+            optional(table, self.columns[2], GROUP_COLUMNS, "group_column"),
             self.labels,
             self.splits,
         )
-        digest = optional(table, self.columns[3], DIGEST_COLUMNS, "sha256_column", self.path)
-        digests = table[digest] if digest else None
+        digest = optional(table, self.columns[3], DIGEST_COLUMNS, "sha256_column")
+        digests = table.values(digest) if digest else None
         dropped = table.left_out()
         known: dict[str, str] = {}  # {URL: expected sha256}
         rows: dict[str, Rows] = {}

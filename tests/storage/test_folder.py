@@ -170,6 +170,31 @@ def test_a_broken_table_is_refused(tmp_path: Path, name: str, content: bytes, sa
         source(folder).list()
 
 
+@pytest.mark.parametrize("last", ["3.png,three\n4.png,four\n", "3.png,three\n"])
+def test_each_file_of_a_table_has_a_header_line(last: str, tmp_path: Path) -> None:
+    """As `split -l` does not write it. The last file may be a single line."""
+    folder = tmp_path / "data"
+    put(folder, *(f"{n}.png" for n in range(5)), "lists/aa.csv")
+    (folder / "lists" / "aa.csv").write_text("file_name,caption\n0.png,zero\n1.png,one\n2.png,two\n")
+    (folder / "lists" / "ab.csv").write_text(last)
+    with pytest.raises(
+        BadInput, match=r"lists/ab\.csv: there is no header line; the first line is data: 3\.png, three"
+    ):
+        source(folder, table="lists").list()
+    (folder / "lists" / "ab.csv").write_text("file_name,caption\n" + last)
+    assert texts(folder, table="lists")["3.png"] == ["three"]
+
+
+def test_a_table_without_rows_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    put(folder, "a.jpg", "lists/t.csv", "lists/u.csv")
+    (folder / "lists" / "t.csv").write_text("file_name,caption\n")
+    with pytest.raises(BadInput, match=r"lists/t\.csv: the table has no rows"):
+        source(folder, table="lists/t.csv").list()
+    (folder / "lists" / "u.csv").write_text("file_name,caption\na.jpg,one\n")
+    assert texts(folder, table="lists") == {"a.jpg": ["one"]}
+
+
 def test_which_table_must_be_clear(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     put(folder, "a.jpg", "one.csv", "two.csv")

@@ -121,6 +121,33 @@ def test_a_folder_of_lists_is_one_list(tmp_path: Path) -> None:
     assert {c.text for item in items for c in item.captions} == {"one, two", "three"}
 
 
+def test_columns_are_found_in_each_file_of_a_list(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("url,caption,group,tags\nhttp://a/1,one,g,x\n")
+    (tmp_path / "b.csv").write_text("TEXT,URL,group_key\ntwo,http://a/2,h\n")
+    (tmp_path / "c.jsonl").write_text('{"image_url": "http://a/3", "title": "three"}\n')
+    listing = Urls(tmp_path, tmp_path, identity={}, labels=["tags"]).list()
+    assert {(json.loads(i.locator)[0], i.group_key, *(c.text for c in i.captions)) for i in listing.items} == {
+        ("http://a/1", "g", "one"),
+        ("http://a/2", "h", "two"),
+        ("http://a/3", "", "three"),
+    }
+    assert (listing.labels, listing.dropped) == ([(key("http://a/1"), "tags", "x")], [])
+    for named, says in (
+        (
+            {"url_column": "url"},
+            r"b\.csv: there is no column 'url'; set pairs\.url_column to one of TEXT, URL, group_key",
+        ),
+        ({"group_column": "group"}, r"b\.csv: there is no column 'group'"),
+        ({"labels": ["none"]}, r"a\.csv: there is no column 'none'"),
+        ({"splits": ["train"]}, r"a\.csv: there is no column 'split'"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            Urls(tmp_path, tmp_path, identity={}, **named).list()  # type: ignore[arg-type]
+    (tmp_path / "b.csv").write_text("link,text\nhttp://a/2,two\n")
+    with pytest.raises(BadInput, match=r"b\.csv: there is no column named url, URL, image_url; .*one of link, text"):
+        Urls(tmp_path, tmp_path, identity={}).list()
+
+
 def test_a_list_without_a_header_line_and_with_labels(tmp_path: Path) -> None:
     file = tmp_path / "cc3m.tsv"
     file.write_text('a "bus" station\thttp://a/1\tx\nyoung girl\t\ty\nyoung girl\thttp://a/2\n')
