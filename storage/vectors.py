@@ -29,6 +29,7 @@ import polars as pl
 
 from storage.errors import BadInput
 from storage.fingerprints import fingerprint as fingerprint
+from storage.places import is_folder
 from storage.vector_arrays import Array, joined, read_npy, read_npz, read_zarr, vectors_in
 from storage.vector_arrays import Parts as Parts
 from storage.vector_metadata import COLUMNS, Metadata, columns_of, first_true, metadata_of, read_table
@@ -88,7 +89,7 @@ def open_vectors(path: Path) -> Vectors:
 
 def open_unchecked(path: Path) -> Vectors:
     """Read a folder of vectors as `open_vectors` does, but do not check for rows that are zero or not finite."""
-    if not path.is_dir():
+    if not is_folder(path):
         raise BadInput(f"embeddings:{path}: no such folder")
     image, text, files, metadata, sizes = _layout(path)
     for name, array, file in (("image", image, files[0]), ("text", text, files[1])):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from storage.errors import BadInput
+from storage.places import is_file, is_folder
 from storage.sources import Arrived, Dropped, Item, Label, Listing, Source, SourceError
 from storage.sources.captions import captions_of, clean, left_out, shown, texts_of
 from storage.sources.delimited import Form, utf8
@@ -24,7 +25,7 @@ from storage.sources.files import (
     of_macos,
     read_bounded,
 )
-from storage.sources.layouts import bases_of, below, contents, find, is_file, table_in
+from storage.sources.layouts import bases_of, below, contents, find, table_in
 from storage.sources.rows import Columned, ColumnName, Rows, TableSection, add_row, rows_of
 from storage.sources.section import resolved
 from storage.sources.tables import (
@@ -137,7 +138,7 @@ class Folder(Source):
 
     def list(self) -> Listing:
         """List the images that have a caption. Raises BadInput for a folder or table that cannot be read."""
-        if not self.path.is_dir():
+        if not is_folder(self.path):
             raise BadInput(f"pairs.path: {self.path}: no such folder")
         root = self.path.resolve()
         dropped: Ledger = []

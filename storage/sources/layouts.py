@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from storage.errors import BadInput
+from storage.places import is_file, is_folder
 from storage.sources.annotations import is_token, looks_like_captions
 from storage.sources.delimited import utf8
 from storage.sources.files import confined, is_picture, key_of, of_macos
@@ -46,14 +47,6 @@ def has_captioned_picture(folder: Path) -> bool:
     )
 
 
-def is_file(path: Path) -> bool:
-    """Whether a path is a file. A name that the file system does not allow, such as a too long one, is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
 def find(root: Path, bases: Sequence[str], name: str) -> list[str]:
     """Return the path below `root` of the file that a table names; several if they are equally likely; or nothing.
 
@@ -78,7 +71,7 @@ def below(root: Path, images: str | None) -> str:
     if images is None:
         return ""
     folder = confined(root, images)
-    if folder is None or not folder.is_dir():
+    if folder is None or not is_folder(folder):
         raise BadInput(f"pairs.images = {images!r}: no such folder below {root}")
     return images.rstrip("/")
 
