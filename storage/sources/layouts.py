@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from storage.errors import BadInput
@@ -92,15 +92,14 @@ def bases_of(root: Path, table: Path, images: str | None) -> list[str]:
 
 
 def contents(folder: Path) -> str:
-    """Return what a folder holds, for an error: "3 .pdf, 1 .docx"."""
+    """Return what a folder holds, for an error: "3 .pdf, 1 .docx, 1 links to folders"."""
     counts: Counter[str] = Counter()
-    for _, file in zip(range(MOST_FILES), _files(folder), strict=False):
-        counts[key_of(file.suffix.lower()) or "files without an extension"] += 1
+    for _, path in zip(range(MOST_FILES), folder.rglob("*"), strict=False):
+        if is_file(path):
+            counts[key_of(path.suffix.lower()) or "files without an extension"] += 1
+        elif path.is_symlink():
+            counts["links to folders" if path.is_dir() else "broken links"] += 1
     return ", ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common(8)) or "no files"
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.rglob("*") if is_file(file))
 
 
 def _folders(place: Path) -> list[Path]:
