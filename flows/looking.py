@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from storage.errors import BadInput
+from storage.places import exists
 from storage.sources.compressed import DAMAGED, ending_of, reading
 from storage.sources.delimited import Form, names_a_picture
 from storage.sources.files import is_picture, of_macos
@@ -48,7 +49,7 @@ def look(path: Path) -> Found:
 
     Raises BadInput for data of no known kind. The error says what was seen and which keys to set.
     """
-    if not path.exists():
+    if not exists(path):
         raise BadInput(f"{path}: no such file or folder")
     place = path.resolve()
     if place.is_file():

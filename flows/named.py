@@ -8,12 +8,13 @@ from flows.changes import apply
 from flows.config import Study, load_study, validated
 from storage.dataset import find_store
 from storage.errors import BadInput
+from storage.places import is_file as is_a_file
 from storage.runs import last_run, numbers, studies
 
 
 def is_file(text: str) -> bool:
     """Whether a text names a study file: it ends with .toml, or a file of this name is there."""
-    return text.endswith(".toml") or Path(text).is_file()
+    return text.endswith(".toml") or is_a_file(Path(text))
 
 
 def name_of(text: str, store: Path) -> str:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from storage.memo import read_memo, update_memo
+from storage.places import is_file, is_folder
 
 
 class Stamped(NamedTuple):
@@ -29,8 +30,10 @@ FILES = TypeAdapter(dict[str, Stamped])
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return all files below a folder, sorted. For the path of a file, return that file alone."""
-    return [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
+    """Return all files below a folder, sorted; for the path of a file, that file alone; none if nothing is there."""
+    if is_folder(path):
+        return sorted(item for item in path.rglob("*") if item.is_file())
+    return [path] if is_file(path) else []
 
 
 def stamp(path: Path) -> str:

@@ -57,11 +57,25 @@ def read_table(file: Path, columns: Sequence[str]) -> pl.DataFrame:
         raise BadInput(f"{file}: cannot be read as Parquet: {_line(error)}") from error
 
 
+def stated(file: Path) -> set[str]:
+    """Return the metadata that a Parquet file states, also in columns such as `Captions`: names that `Metadata` has.
+
+    Raises BadInput when it cannot be read as Parquet.
+    """
+    held = {_meant(name) or name for name in columns_of(file)} & {*COLUMNS}
+    return {"key" if name in KEYS else name for name in held}
+
+
+def _meant(name: str) -> str | None:
+    """Return the known column that a name such as `Captions` means, or None. Groups are often something else."""
+    word = name.strip().lower()
+    return next((known for known in COLUMNS if known != "group" and word in (known, f"{known}s")), None)
+
+
 def _refuse_misspelt(file: Path, held: set[str]) -> None:
     """Raise BadInput for a column such as `Captions` in a table without `caption`: its values would be lost."""
     for name in sorted(held - {*COLUMNS}):
-        word = name.strip().lower()
-        meant = next((known for known in COLUMNS if known != "group" and word in (known, f"{known}s")), None)
+        meant = _meant(name)
         if meant is not None and meant not in held:
             raise BadInput(f"{file}: its column {name!r} is not read: name it `{meant}`, or give it another name")
 

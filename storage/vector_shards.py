@@ -20,6 +20,7 @@ from storage.dataset import Dataset
 from storage.errors import BadInput
 from storage.fingerprints import stamp
 from storage.memo import read_memo, update_memo
+from storage.places import is_folder
 
 if TYPE_CHECKING:  # these modules, and zarr, take most of a second to import
     import numpy as np
@@ -57,7 +58,7 @@ def digests(store: Path, path: Path, pairs: Sequence[Dataset]) -> list[str]:
 
     Raises BadInput for the same reasons as `open_vectors`, and if the folder lacks an image or a caption of the pairs.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         raise BadInput(f"embeddings:{path}: no such folder")
     memo, name, now = store / "sources" / "vectors.json", str(path.resolve()), stamp(path)
     known = read_memo(memo, FOLDERS).get(name)

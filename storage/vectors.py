@@ -10,7 +10,8 @@ Layouts, each in one folder:
   image.npz + text.npz, or one .npz              one array in each, or the arrays image and text
 The folder may also hold metadata.parquet (or metadata/*.parquet) with one row per pair. Its columns are key,
 image_path, group, caption and image_row; all are optional. Caption row j belongs to image row j, or to the image row
-that the integer column `image_row` states.
+that the integer column `image_row` states. Other files that state names or captions are refused, unless the metadata
+holds both: they would be lost.
 
 Rows are numbered from 0. A value is cast only after it has been checked. Files are joined by position only if they have
 equally many rows. Of a table, only the columns that are used are read.
@@ -29,14 +30,17 @@ import polars as pl
 
 from storage.errors import BadInput
 from storage.fingerprints import fingerprint as fingerprint
+from storage.places import is_folder
 from storage.vector_arrays import Array, joined, read_npy, read_npz, read_zarr, vectors_in
 from storage.vector_arrays import Parts as Parts
-from storage.vector_metadata import COLUMNS, Metadata, columns_of, first_true, metadata_of, read_table
+from storage.vector_metadata import COLUMNS, Metadata, columns_of, first_true, metadata_of, read_table, stated
 
 BLOCK = 16_384  # rows that are read at a time
 PARTS = ("img_emb", "text_emb", "metadata")  # folders of clip-retrieval's layout
 EMBEDDINGS = ("image_embedding", "text_embedding")  # columns of vectors in Parquet
 OTHER_TABLES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".feather", ".arrow"})
+#: Names of files with names or captions that are not read, in lower case.
+LISTS = re.compile(r"(keys?|captions?|metadata)\.(csv|tsv|jsonl|ndjson|json|feather|arrow|txt)(\.(gz|bz2|xz|zst|zip))?")
 
 
 class Vectors(NamedTuple):
@@ -88,7 +92,7 @@ def open_vectors(path: Path) -> Vectors:
 
 def open_unchecked(path: Path) -> Vectors:
     """Read a folder of vectors as `open_vectors` does, but do not check for rows that are zero or not finite."""
-    if not path.is_dir():
+    if not is_folder(path):
         raise BadInput(f"embeddings:{path}: no such folder")
     image, text, files, metadata, sizes = _layout(path)
     for name, array, file in (("image", image, files[0]), ("text", text, files[1])):
@@ -257,22 +261,26 @@ def _parquet(path: Path, tables: list[Path]) -> _Layout:
             f"{_tables(path)[0]}: its column `{lost[0]}` is not read, since {tables[0].name} holds metadata too: put "
             f"`{lost[0]}` into the table of the vectors"
         )
+    else:
+        _refuse_lists(path, metadata)
     return _Layout(image, text, (tables[0], tables[0]), metadata, {"": (len(image), len(text))})
 
 
 def _metadata(path: Path) -> Metadata | None:
     """Return the metadata beside the vectors, or None if there is none.
 
-    Raises BadInput if two tables have the same place in the order, and for metadata in a format that is not read.
+    Raises BadInput if two tables have the same place in the order, and for names or captions in a file that is not
+    read: they would be lost without a message.
     """
     files = _tables(path)
-    if not files:
-        _refuse_other_tables(path)
-        return None
+    _refuse_two(path)
     for one, other in itertools.pairwise(files):
         if _unpadded(one) == _unpadded(other):
             raise BadInput(f"{one.parent}: {one.name} and {other.name} have the same number: keep one of them")
-    return metadata_of(files, [read_table(file, COLUMNS) for file in files])
+    metadata = metadata_of(files, [read_table(file, COLUMNS) for file in files]) if files else None
+    _refuse_other_tables(path, files, metadata)
+    _refuse_lists(path, metadata)
+    return metadata
 
 
 def _tables(path: Path) -> list[Path]:
@@ -280,12 +288,36 @@ def _tables(path: Path) -> list[Path]:
     return _files(path / "metadata", ".parquet") or [*path.glob("metadata.parquet")]
 
 
-def _refuse_other_tables(path: Path) -> None:
-    """Raise BadInput for metadata that is no Parquet: names and captions in it would be lost without a message."""
-    for file in sorted([*path.glob("metadata.*"), *path.glob("metadata/*")]):
-        if file.suffix.lower() not in OTHER_TABLES or not file.is_file():
+def _refuse_two(path: Path) -> None:
+    """Raise BadInput for metadata in two places, and for one whose name has other upper and lower case."""
+    known = ("metadata", "metadata.parquet")
+    held = sorted(one for one in path.iterdir() if one.name.lower() in known)
+    held = [one for one in held if one.suffix or _files(one, ".parquet")]
+    if len(held) > 1:
+        raise BadInput(f"{path}: {held[0].name} and {held[1].name} both hold metadata: keep one of them")
+    if held and held[0].name not in known:
+        raise BadInput(f"{held[0]}: is not read: name it {held[0].name.lower()}")
+
+
+def _refuse_other_tables(path: Path, files: list[Path], metadata: Metadata | None) -> None:
+    """Raise BadInput for a Parquet file with names or captions, beside those of the metadata, that these lack."""
+    for file in sorted(file for file in path.iterdir() if file.suffix.lower() == ".parquet"):
+        if file in files or file.name.startswith(".") or not file.is_file():
             continue
-        if file.suffix.lower() == ".json" and not _is_list(file):
+        if lost := sorted(stated(file) - (metadata.columns.keys() if metadata is not None else set())):
+            advice = "name the file metadata.parquet" if metadata is None else f"put it into {files[0].name}"
+            raise BadInput(f"{file}: its column for `{lost[0]}` is not read: {advice}, or move the file elsewhere")
+
+
+def _refuse_lists(path: Path, metadata: Metadata | None) -> None:
+    """Raise BadInput for a list of names or captions that is no Parquet, unless the metadata has both."""
+    if metadata is not None and {"key", "caption"} <= metadata.columns.keys():
+        return
+    lists = [file for file in path.iterdir() if LISTS.fullmatch(file.name.lower())]
+    parts = [file for file in path.glob("metadata/*") if file.suffix.lower() in OTHER_TABLES]
+    for file in sorted(file for file in (*lists, *parts) if file.is_file()):
+        of_metadata = file in parts or file.name.lower().startswith("metadata")
+        if of_metadata and file.suffix.lower() == ".json" and not _is_list(file):
             continue  # settings of the program that wrote the vectors
         raise BadInput(
             f"{file}: metadata is read from Parquet alone: write it as metadata.parquet with the columns "

@@ -12,6 +12,7 @@ from flows.sections import ImportedSAE, SAESetting
 from storage.dataset import Dataset
 from storage.errors import BadInput
 from storage.fingerprints import fingerprint
+from storage.places import exists
 from storage.runs import Key
 from tasks.checkpoint import import_sae
 from tasks.consensus import consensus
@@ -77,7 +78,7 @@ def _numbers(given: Given, setting: SAESetting, shards: dict[str, list[Dataset]]
 def _imported(setting: ImportedSAE, store: Path) -> dict[str, Any]:
     """Arguments of `import_sae`: the fingerprint of the checkpoint, how to read the checkpoint, and its path."""
     path = Path(setting.checkpoint)
-    if not path.exists():
+    if not exists(path):
         raise BadInput(f"sae {setting.name}: checkpoint {path}: no such file or folder")
     stamp = fingerprint(path, store / "sources" / "fingerprints.json")
     options = {"architecture": setting.architecture, "k": setting.k, "encoder": setting.encoder}

@@ -16,7 +16,10 @@ from storage.sources.files import INSTALL_HEIC, NOT_READ
 #: {cause: what to do when items are left out by this cause}. A cause may be missing: then it speaks for itself.
 ADVICE = {
     "no such file": "names of images are looked up below pairs.path, beside the table and in the folders there; "
-    "pairs.images names their folder, and pairs.image_column their column",
+    "pairs.images names their folder, and pairs.image_column their column; a broken link needs its file, which "
+    "git-annex fetches",
+    "caption without an image": "IMAGE.txt belongs to IMAGE.jpg, or to IMAGE with another extension of a picture",
+    "link to a folder is not followed": "put the folder itself below pairs.path, or set pairs.path to it",
     "path out of the folder": "names of images must stay below pairs.path",
     NOT_READ: f"HEIC needs the extra heic ({INSTALL_HEIC}); convert other formats to PNG",
     "no image name": "pairs.image_column names the column of the images' file names",

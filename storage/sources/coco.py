@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from storage.errors import BadInput
+from storage.places import exists
 from storage.sources import Arrived, Dropped, Item, Label, Listing, Source, SourceError
 from storage.sources.captions import clean
 from storage.sources.coco_annotations import Id, key_of_id, parse_captions, parse_categories, sort_key
@@ -205,7 +206,7 @@ class Coco(Source):
                 known = DIGESTS.get(name, "") if place.startswith(f"{SITE}/") else ""
                 folder = hashlib.sha256(place.encode()).hexdigest()[:12]
                 return download_file(place, self.downloads / folder / name, self.policy, digest=digest or known)
-            if Path(place).exists():
+            if exists(Path(place)):
                 return Path(place)
         raise BadInput(f"pairs.{key}: none of these is there: {', '.join(places)}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from storage.errors import BadInput
+from storage.places import is_file
 from storage.sources import SourceError
 from storage.sources.files import confined, digests, is_picture, key_of, read_bounded
 
@@ -61,7 +62,7 @@ def find_captions(path: Path, subset: str) -> Json:
     """Return captions_<subset>.json; `path` is this file, or a folder or zip that contains it."""
     name = f"captions_{subset}.json"
     if path.is_dir():
-        if not (path / name).is_file():
+        if not is_file(path / name):
             raise BadInput(f"pairs.annotations: the folder {path} holds no {name}: is pairs.subset = {subset!r} right?")
         return Json(path / name)
     if not zipfile.is_zipfile(path):

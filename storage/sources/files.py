@@ -26,9 +26,11 @@ PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff",
 #: Extensions of pictures that are seldom used, and of those that are read only with the package pillow-heif, or never.
 #: They are listed, so that no such file vanishes, but never take the place of a file in PICTURES.
 SELDOM = frozenset({"psd", "tga", "ico", "icns", "qoi", "pcx", "dds", "dib", "sgi", "jpe", "mpo", "apng", "pnm", "pbm"})
+JPEG_2000 = frozenset({"jpx", "jpf", "j2k", "j2c", "jpc"})  # .jp2 is usual
 HEIF = frozenset({"heic", "heif", "hif"})
-NEVER = frozenset({"jxl", "jxr", "svg", "svgz", "eps", "wmf", "emf", "exr", "hdr", "djvu"})
-RARE = SELDOM | HEIF | NEVER
+RAW = frozenset({"dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "rw2"})  # of cameras
+NEVER = frozenset({"jxl", "jxr", "svg", "svgz", "eps", "wmf", "emf", "exr", "hdr", "djvu"}) | RAW
+RARE = SELDOM | JPEG_2000 | HEIF | NEVER
 NOT_READ = "format not read"  # the cause, also of files whose bytes have such a format
 INSTALL_HEIC = "pip install -c constraints.txt -e '.[heic]'"  # in the folder of the checkout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from storage.errors import BadInput
+from storage.places import is_file, is_folder
 from storage.sources import Arrived, Dropped, Item, Label, Listing, Source, SourceError
 from storage.sources.captions import captions_of, clean, left_out, shown, texts_of
 from storage.sources.delimited import Form, utf8
@@ -24,7 +26,7 @@ from storage.sources.files import (
     of_macos,
     read_bounded,
 )
-from storage.sources.layouts import bases_of, below, contents, find, is_file, table_in
+from storage.sources.layouts import bases_of, below, contents, find, table_in
 from storage.sources.rows import Columned, ColumnName, Rows, TableSection, add_row, rows_of
 from storage.sources.section import resolved
 from storage.sources.tables import (
@@ -43,6 +45,7 @@ NO_NAME, NAME_NO_TEXT = "no image name", "image name is no text"  # causes
 Ledger = list[Dropped]
 EMBEDDED, SEVERAL = "image is in the table", "several files of this name"
 FORMATS = "another format of an image"  # the cause of photo.heic beside photo.jpg
+ALONE, LINKED = "caption without an image", "link to a folder is not followed"  # causes
 
 
 class FolderSection(TableSection):
@@ -137,7 +140,7 @@ class Folder(Source):
 
     def list(self) -> Listing:
         """List the images that have a caption. Raises BadInput for a folder or table that cannot be read."""
-        if not self.path.is_dir():
+        if not is_folder(self.path):
             raise BadInput(f"pairs.path: {self.path}: no such folder")
         root = self.path.resolve()
         dropped: Ledger = []
@@ -212,17 +215,15 @@ class Folder(Source):
             )
         placed: dict[str, Placed] = {}
         rows: dict[str, Rows] = {}
-        files = [
-            file
-            for file in sorted((root / below(root, self.images)).rglob("*"))
-            if is_picture(file.name) and not of_macos(file.relative_to(root).as_posix())
-        ]
-        usual = {file.with_suffix(""): file for file in files if not is_rare(file.name)}
+        held, links = _walked(root, root / below(root, self.images))
+        files = [file for file in held if is_picture(file.name)]
+        usual = {file.with_suffix(""): file for file in files if not is_rare(file.name) and is_file(file)}
         for file in files:
-            if not is_file(file):
-                continue
             name = file.relative_to(root).as_posix()
             key = key_of(name)
+            if not is_file(file):
+                dropped.append(Dropped(key, "no such file", "broken link" if file.is_symlink() else ""))
+                continue
             data = read_bounded(file.with_suffix(".txt"), MAX_CAPTION_FILE)
             inside = confined(root, name)
             if isinstance(data, SourceError):
@@ -239,13 +240,41 @@ class Folder(Source):
             else:
                 placed[key] = Placed(name, inside)
                 rows[key] = Rows("", texts_of([line for line in utf8(data).splitlines() if line.strip()]), {})
-        if not placed and not dropped:
+        if not files:
             raise BadInput(
                 f"{self.path}: holds neither pictures nor a table of captions, but {contents(root)}. Tables end in "
                 '.csv, .tsv, .jsonl or .parquet; pairs.table names another; pairs.source = "webdataset" reads tars, '
                 '"huggingface" reads Parquet files with pictures, and "embeddings" reads vectors'
             )
+        dropped += _alone(root, held)
+        dropped += [Dropped(key_of(link.relative_to(root).as_posix()), LINKED) for link in links]
         return placed, rows
+
+
+def _walked(root: Path, folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files below a folder and the links to folders, both sorted, without what macOS adds.
+
+    The links are not followed, since they may lead out of `root`, or back to the folder.
+    """
+    files, links = list[Path](), list[Path]()
+    for place, folders, names in os.walk(folder):
+        files += [Path(place, name) for name in names]
+        links += [path for name in folders if (path := Path(place, name)).is_symlink()]
+    one, other = (
+        sorted(path for path in paths if not of_macos(path.relative_to(root).as_posix())) for paths in (files, links)
+    )
+    return one, other
+
+
+def _alone(root: Path, files: Sequence[Path]) -> Ledger:
+    """List the .txt files of no picture. The detail is a file of that name: a picture in a format that is not known."""
+    pictures = {file.with_suffix("") for file in files if is_picture(file.name)}
+    others = {file.with_suffix(""): file.name for file in files if file.suffix.lower() != ".txt"}
+    texts = [file for file in files if file.suffix.lower() == ".txt" and file.with_suffix("") not in pictures]
+    return [
+        Dropped(key_of(file.relative_to(root).as_posix()), ALONE, key_of(others.get(file.with_suffix(""), "")))
+        for file in texts
+    ]
 
 
 def _name_in(value: Any) -> tuple[str, str, str]:

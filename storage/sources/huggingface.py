@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeGuard
 from pydantic import Field
 
 from storage.errors import BadInput
+from storage.places import is_folder
 from storage.sources import Arrived, Dropped, Item, Label, Listing, Source, SourceError
 from storage.sources.captions import Texts, captions_of, left_out, shown, texts_of
 from storage.sources.files import indexed
@@ -215,7 +216,7 @@ class HuggingFace(Source):
         """Return the folder of the dataset's files: the local folder `repo`, or the hub's snapshot in the cache."""
         if self._found is None:
             self._found = Path(self.repo) if os.path.isabs(self.repo) else self._fetched()
-            if not self._found.is_dir():
+            if not is_folder(self._found):
                 raise BadInput(f"pairs.repo: {self.repo}: no such folder")
         return self._found
 

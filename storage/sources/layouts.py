@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from storage.errors import BadInput
+from storage.places import is_file, is_folder
 from storage.sources.annotations import is_token, looks_like_captions
 from storage.sources.delimited import utf8
 from storage.sources.files import confined, is_picture, key_of, of_macos
@@ -46,14 +47,6 @@ def has_captioned_picture(folder: Path) -> bool:
     )
 
 
-def is_file(path: Path) -> bool:
-    """Whether a path is a file. A name that the file system does not allow, such as a too long one, is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
 def find(root: Path, bases: Sequence[str], name: str) -> list[str]:
     """Return the path below `root` of the file that a table names; several if they are equally likely; or nothing.
 
@@ -78,7 +71,7 @@ def below(root: Path, images: str | None) -> str:
     if images is None:
         return ""
     folder = confined(root, images)
-    if folder is None or not folder.is_dir():
+    if folder is None or not is_folder(folder):
         raise BadInput(f"pairs.images = {images!r}: no such folder below {root}")
     return images.rstrip("/")
 
@@ -99,15 +92,14 @@ def bases_of(root: Path, table: Path, images: str | None) -> list[str]:
 
 
 def contents(folder: Path) -> str:
-    """Return what a folder holds, for an error: "3 .pdf, 1 .docx"."""
+    """Return what a folder holds, for an error: "3 .pdf, 1 .docx, 1 links to folders"."""
     counts: Counter[str] = Counter()
-    for _, file in zip(range(MOST_FILES), _files(folder), strict=False):
-        counts[key_of(file.suffix.lower()) or "files without an extension"] += 1
+    for _, path in zip(range(MOST_FILES), folder.rglob("*"), strict=False):
+        if is_file(path):
+            counts[key_of(path.suffix.lower()) or "files without an extension"] += 1
+        elif path.is_symlink():
+            counts["links to folders" if path.is_dir() else "broken links"] += 1
     return ", ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common(8)) or "no files"
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.rglob("*") if is_file(file))
 
 
 def _folders(place: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import BadInput
+from storage.places import is_folder
 from storage.sources import Caption, Dropped
 from storage.sources.annotations import is_token, looks_like_captions, parse_document, parse_lines, parse_token
 from storage.sources.captions import clean, shown
@@ -99,7 +100,7 @@ def read_table(path: Path, form: Form = USUAL) -> Table:
     which can be read.
     """
     files = [path]
-    if path.is_dir():
+    if is_folder(path):
         files = sorted(filter(is_table, path.iterdir()))
         if not files:
             raise BadInput(f"{path}: holds no table; tables end in {', '.join(TABLES)}")

@@ -21,6 +21,7 @@ from pydantic import Field, TypeAdapter, field_validator
 from storage.dataset import locked
 from storage.errors import BadInput
 from storage.memo import read_memo, update_memo
+from storage.places import exists
 from storage.sources import Arrived, Dropped, Item, Label, Listing, Source, SourceError, is_transient
 from storage.sources.captions import captions_of, left_out
 from storage.sources.compressed import stem_of, unpacked
@@ -289,7 +290,7 @@ def _matching(place: Path) -> list[Path]:
     """
     root = Path(place.anchor)
     for number, part in enumerate(parts := place.parts[1 if place.anchor else 0 :]):
-        if (root / part).exists():
+        if exists(root / part):
             root /= part
         elif any(sign in part for sign in "*?["):
             if has_stars_inside(parts[number:]):

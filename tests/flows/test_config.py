@@ -242,6 +242,7 @@ def test_set_changes_a_value_by_name_or_number(study_file: Path) -> None:
         ("saes.main.k=true", "saes.0.k: Input should be a valid integer"),
         ("name.x=1", "is a value"),
         ("saes.main.knob=1", "unknown key"),
+        (r'pairs.path="a\u0000b"', "pairs.path: holds a character that no name, path or URL can hold"),
         ("analyze.independent=other", "analyze: independent is other: the study has no such model. Available: "),
         ('nulls=["frozen"]', "nulls.0: Input should be 'frozen_decoder', 'soft_frozen_decoder' or 'frozen_encoder'"),
     ],

@@ -398,3 +398,50 @@ def test_what_macos_adds_to_a_folder_is_left_out(tmp_path: Path) -> None:
     (folder / "c.csv").write_text("image,caption\na.jpg,a cat\n")
     (folder / "._c.csv").write_bytes(b"\0\5\x16\7Mac OS X")
     assert texts(folder) == {"a.jpg": ["a cat"]}
+
+
+def test_captions_whose_picture_is_not_read_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    put(folder, "a.png", "b.CR2", "c.dng", "d.jpx", "g.xyz", "h.jpg", "h.nef", "sub/k.psd", "README")
+    put(tmp_path / "big", "x.png")
+    (folder / "e.png").symlink_to("/nowhere/objects/x")  # as git-annex leaves a file that is not fetched
+    (folder / "k.png").symlink_to("k.png")
+    (folder / "sub" / "k.jpg").symlink_to("none.jpg")
+    (folder / "more").symlink_to("../big")
+    (folder / "sub" / "back").symlink_to("..")
+    (folder / "album.png").mkdir()
+    for name in ("a", "b", "c", "d", "e", "f", "g", "h", "k", "sub/k", "album", "../big/x"):
+        (folder / f"{name}.txt").write_text(name)
+    (folder / "sub" / "notes.TXT").write_text("")
+    assert texts(folder) == {"a.png": ["a"], "d.jpx": ["d"], "h.jpg": ["h"], "sub/k.psd": ["sub/k"]}
+    assert source(folder).list().dropped == [
+        ("b.CR2", "format not read", "CR2"),
+        ("c.dng", "format not read", "DNG"),
+        ("e.png", "no such file", "broken link"),
+        ("h.nef", "another format of an image", "h.jpg"),
+        ("k.png", "no such file", "broken link"),
+        ("sub/k.jpg", "no such file", "broken link"),
+        ("album.txt", "caption without an image", ""),
+        ("f.txt", "caption without an image", ""),
+        ("g.txt", "caption without an image", "g.xyz"),
+        ("sub/notes.TXT", "caption without an image", ""),
+        ("more", "link to a folder is not followed", ""),
+        ("sub/back", "link to a folder is not followed", ""),
+    ]
+
+
+def test_a_folder_with_links_alone_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    put(tmp_path / "big", "x.png")
+    (folder / "more").symlink_to("../big")
+    for name in ("a.txt", "b.pdf"):
+        (folder / name).symlink_to("none")
+    with pytest.raises(BadInput, match=r"neither pictures nor a table.*but 2 broken links, 1 links to folders\."):
+        source(folder).list()
+    (folder / "e.png").symlink_to("none.png")
+    assert source(folder).list().dropped == [
+        ("e.png", "no such file", "broken link"),
+        ("a.txt", "caption without an image", ""),
+        ("more", "link to a folder is not followed", ""),
+    ]

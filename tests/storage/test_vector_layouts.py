@@ -219,7 +219,13 @@ def plain(path: Path, **columns: Any) -> None:
         pl.DataFrame(columns, strict=False).write_parquet(path / "metadata.parquet")
 
 
-@pytest.mark.parametrize("name", ["metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata/0.csv", "metadata.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata/0.csv", "metadata.json", "metadata.csv.gz",
+        "Metadata.CSV", "captions.txt", "captions.json", "keys.json", "keys.txt", "keys.csv.zst",
+    ],
+)  # fmt: skip
 def test_metadata_that_is_no_parquet_is_refused_in_place_of_lost(tmp_path: Path, name: str) -> None:
     plain(tmp_path)
     (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -231,6 +237,66 @@ def test_metadata_that_is_no_parquet_is_refused_in_place_of_lost(tmp_path: Path,
 def test_json_that_describes_the_model_is_no_metadata(tmp_path: Path) -> None:
     plain(tmp_path)
     (tmp_path / "metadata.json").write_text('{"model": "clip"}')
+    assert open_vectors(tmp_path).keys == ["000000000000", "000000000001"]
+
+
+def test_lists_beside_metadata_with_names_and_captions_are_left_alone(tmp_path: Path) -> None:
+    plain(tmp_path, key=["a", "b"])
+    (tmp_path / "captions.txt").write_text("one\ntwo\n")
+    with pytest.raises(BadInput, match=r"captions\.txt: metadata is read from Parquet alone"):
+        open_vectors(tmp_path)
+    plain(tmp_path, key=["a", "b"], caption=["one", "two"])
+    assert open_vectors(tmp_path).captions == ["one", "two"]
+    (tmp_path / "metadata.parquet").unlink()
+    vectors = {"image_embedding": [[1.0, 2.0]], "text_embedding": [[2.0, 1.0]], "key": ["a"]}
+    pl.DataFrame(vectors).write_parquet(tmp_path / "part.parquet")
+    for name in ("image", "text"):
+        (tmp_path / f"{name}.npy").unlink()
+    with pytest.raises(BadInput, match=r"captions\.txt: metadata is read from Parquet alone"):
+        open_vectors(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["meta.parquet", "captions.parquet", "META.PARQUET"])
+@pytest.mark.parametrize("column", ["key", "image_path", "Captions", "group", "image_row"])
+def test_parquet_of_another_name_that_states_metadata_is_refused(tmp_path: Path, name: str, column: str) -> None:
+    plain(tmp_path)
+    pl.DataFrame({column: [1, 0]}).write_parquet(tmp_path / name)
+    with pytest.raises(BadInput, match=rf"{name}: its column for `[a-z_]+` is not read: name the file metadata.parq"):
+        open_vectors(tmp_path)
+    plain(tmp_path, group=["g", "h"])
+    if column != "group":
+        with pytest.raises(BadInput, match=rf"{name}: its column for `[a-z_]+` is not read: put it into metadata.parq"):
+            open_vectors(tmp_path)
+    plain(tmp_path, key=["a", "b"], caption=["x", "y"], group=["g", "h"], image_row=[1, 0])
+    assert open_vectors(tmp_path).captions == ["x", "y"]
+
+
+def test_metadata_in_two_places_or_with_a_name_in_other_case_is_refused(tmp_path: Path) -> None:
+    plain(tmp_path, key=["a", "b"], caption=["x", "y"])
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata" / "notes.md").touch()
+    assert open_vectors(tmp_path).keys == ["a", "b"]
+    pl.DataFrame({"key": ["c", "d"]}).write_parquet(tmp_path / "metadata" / "0.parquet")
+    with pytest.raises(BadInput, match=r"metadata and metadata\.parquet both hold metadata: keep one"):
+        open_vectors(tmp_path)
+    (tmp_path / "metadata.parquet").unlink()
+    assert open_vectors(tmp_path).keys == ["c", "d"]
+    (tmp_path / "metadata").rename(tmp_path / "Metadata")
+    with pytest.raises(BadInput, match=r"Metadata: is not read: name it metadata$"):
+        open_vectors(tmp_path)
+    (tmp_path / "Metadata").rename(tmp_path / "elsewhere")
+    pl.DataFrame({"price": [1, 2]}).write_parquet(tmp_path / "Metadata.parquet")
+    with pytest.raises(BadInput, match=r"Metadata\.parquet: is not read: name it metadata\.parquet"):
+        open_vectors(tmp_path)
+
+
+def test_files_that_state_no_metadata_are_passed_over(tmp_path: Path) -> None:
+    plain(tmp_path)
+    pl.DataFrame({"price": [1, 2, 3]}).write_parquet(tmp_path / "prices.parquet")
+    (tmp_path / "._meta.parquet").write_bytes(b"macOS")
+    np.save(tmp_path / "keys.npy", np.arange(2))
+    for name in ("README.txt", "notes.csv", "metadata.md", "model.json"):
+        (tmp_path / name).write_text("[]")
     assert open_vectors(tmp_path).keys == ["000000000000", "000000000001"]
 
 
