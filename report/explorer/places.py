@@ -223,7 +223,7 @@ def _keep_compiled() -> None:
 
     names = ("smooth_knn_dist", "compute_membership_strengths", "_nb_optimize_layout_euclidean_single_epoch")
     for name in names:
-        compiled = getattr(layouts if name.startswith("_nb") else umap_, name, None)
+        compiled: Any = getattr(layouts if name.startswith("_nb") else umap_, name, None)
         if hasattr(compiled, "enable_caching") and not compiled.signatures:  # none is compiled yet in this process
             compiled.enable_caching()
 
