@@ -132,9 +132,17 @@ def read_zarr(path: Path) -> Array:
             f"{path}: cannot be read as a Zarr array: there is no such folder; the arrays must be named image and text"
         )
     try:
-        return np.asarray(zarr.open_array(path, mode="r")[:])
+        array = zarr.open_array(path, mode="r")
+        there, values = array.nchunks_initialized, np.asarray(array[:])
     except Exception as error:  # zarr and its codecs raise many kinds of errors on broken arrays
         raise BadInput(f"{path}: cannot be read as a Zarr array: {_line(error)}") from error
+    if there < array.nchunks:
+        raise BadInput(
+            f"{path}: {array.nchunks - there:,} of its {array.nchunks:,} chunks are not there, which would be read as "
+            f"{array.fill_value}: copy the array whole; where chunks of equal values were left out, write it with "
+            'config={"write_empty_chunks": True}'
+        )
+    return values
 
 
 def vectors_in(file: Path, column: pl.Series) -> Array:

@@ -20,6 +20,7 @@ equally many rows. Of a table, only the columns that are used are read.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,6 +95,7 @@ def open_unchecked(path: Path) -> Vectors:
     """Read a folder of vectors as `open_vectors` does, but do not check for rows that are zero or not finite."""
     if not is_folder(path):
         raise BadInput(f"embeddings:{path}: no such folder")
+    _refuse_broken_links(path)
     image, text, files, metadata, sizes = _layout(path)
     for name, array, file in (("image", image, files[0]), ("text", text, files[1])):
         if not _is_matrix(array):
@@ -148,7 +150,32 @@ def unit(block: Array) -> np.ndarray[Any, np.dtype[np.float32]]:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
+def _refuse_broken_links(path: Path) -> None:
+    """Raise BadInput for a link to a missing file or folder with vectors or metadata: it would count as not there."""
+    for link in sorted(one for one in path.iterdir() if one.is_symlink() and not one.exists()):
+        if link.suffix.lower() in ("", ".npy", ".npz", ".parquet"):
+            raise BadInput(f"{link}: is a broken link: {os.readlink(link)} is not there; fetch it, or remove the link")
+
+
+def _refuse_two_layouts(path: Path) -> None:
+    """Raise BadInput for a folder with vectors in two layouts: one of them would be read without a word."""
+    zarrs = [name for name in ("zarr.json", ".zarray") if (path / "image" / name).exists()]
+    archives = [file.name for file in _files(path, ".npz")]
+    tables = [file for file in _files(path, ".parquet") if file.name != "metadata.parquet"]
+    found = {
+        "image.npy": (path / "image.npy").exists(),
+        "img_emb": bool(_files(path / "img_emb", ".npy")),
+        "image (Zarr)": bool(zarrs),
+        "image.npz": archives == ["image.npz", "text.npz"],
+        tables[0].name if tables else "": bool(tables) and columns_of(tables[0]) >= {*EMBEDDINGS},
+    }
+    two = [name for name, there in found.items() if there]
+    if len(two) > 1:
+        raise BadInput(f"embeddings:{path}: {two[0]} and {two[1]} both hold vectors: keep one of them in this folder")
+
+
 def _layout(path: Path) -> _Layout:
+    _refuse_two_layouts(path)
     if (path / "image.npy").exists():
         return _whole(path, "image.npy", "text.npy", read_npy(path / "image.npy"), read_npy(path / "text.npy"))
     if (path / "img_emb").is_dir():

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from storage.dataset import locked
 from storage.errors import BadInput
+from storage.places import changed
 
 MAX_RATIO = 100  # tars of pictures shrink by a few percent, tars of tiny files to a tenth
 ALWAYS_ALLOWED = 1 << 30  # bytes that any file may unpack to
@@ -84,7 +85,7 @@ def unpacked(path: Path, folder: Path) -> Path:
         return path
     stat = path.stat()
     own = folder / hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
-    copy = own / f"{stat.st_size}-{stat.st_mtime_ns}.tar"
+    copy = own / f"{stat.st_size}-{changed(stat)}.tar"
     if copy.exists():
         return copy
     with locked(own):

@@ -14,6 +14,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from storage.dataset import locked
 from storage.errors import BadInput
+from storage.places import changed
 from storage.sources import Dropped, SourceError
 
 if TYPE_CHECKING:  # polars takes a fifth of a second to import
@@ -107,7 +108,7 @@ def digests(files: Sequence[Path], memo: Path) -> list[str]:
     def one(file: Path) -> tuple[str, int, int, str]:
         try:
             stat = file.stat()
-            key = (locator_of(str(file)), stat.st_size, stat.st_mtime_ns)
+            key = (locator_of(str(file)), stat.st_size, changed(stat))
             if key in known:
                 return *key, known[key]
             with file.open("rb") as opened:
@@ -142,7 +143,7 @@ def indexed(file: Path, memo: Path, key: str, build: Callable[[Path], pl.DataFra
     of `build`.
     """
     stat = file.stat()
-    state = f"{file} {stat.st_size} {stat.st_mtime_ns} {key}"
+    state = f"{file} {stat.st_size} {changed(stat)} {key}"
     name = hashlib.sha256(state.encode(errors="surrogateescape")).hexdigest()[:24]
     path = memo / f"{name}.parquet"
     table = _read(path)

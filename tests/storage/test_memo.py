@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from storage.fingerprints import FILES, fingerprint
+from storage.fingerprints import FILES, files_of, fingerprint, stamp
 from storage.listing import Attempt, read_attempts, write_attempts
 from storage.memo import read_memo, update_memo
 from storage.sources.files import digests
@@ -50,6 +50,44 @@ def test_a_damaged_memo_of_fingerprints_changes_no_fingerprint(tmp_path: Path, c
     memo.write_bytes(content)
     assert fingerprint(tmp_path / "folder", memo) == before
     assert list(read_memo(memo, FILES)) == [str(tmp_path / "folder" / "a.bin")]
+
+
+def replace(file: Path, content: bytes) -> None:
+    """Replace a file by one of the same size and time, as tar, unzip and rsync do."""
+    before = file.stat()
+    other = file.with_name("other")
+    other.write_bytes(content)
+    os.utime(other, ns=(before.st_mtime_ns, before.st_mtime_ns))
+    os.replace(other, file)
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def test_a_file_that_was_replaced_by_one_of_equal_size_and_time_is_read_again(tmp_path: Path) -> None:
+    folder, memo = tmp_path / "folder", tmp_path / "memo.json"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"one")
+    before, stamped = fingerprint(folder, memo), stamp(folder)
+    first = digests([folder / "a"], tmp_path / "memo.parquet")
+    assert fingerprint(folder, memo) == before
+    replace(folder / "a", b"two")
+    assert fingerprint(folder, memo) != before
+    assert stamp(folder) != stamped
+    assert digests([folder / "a"], tmp_path / "memo.parquet") != first
+
+
+def test_files_behind_links_to_folders_count_and_a_loop_ends(tmp_path: Path) -> None:
+    folder, memo = tmp_path / "folder", tmp_path / "memo.json"
+    (folder / "own").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").write_bytes(b"one")
+    for name in ("linked", "again"):
+        (folder / name).symlink_to(tmp_path / "data")
+    (folder / "own" / "loop").symlink_to(folder)
+    assert [file.relative_to(folder).as_posix() for file in files_of(folder)] == ["again/a", "linked/a"]
+    before, stamped = fingerprint(folder, memo), stamp(folder)
+    (tmp_path / "data" / "a").write_bytes(b"other")
+    assert fingerprint(folder, memo) != before
+    assert stamp(folder) != stamped
 
 
 def test_a_memo_is_written_on_change_only_and_forgets_what_is_gone(tmp_path: Path) -> None:

@@ -104,6 +104,51 @@ def test_a_pickle_in_npy_clothing_is_refused(tmp_path: Path) -> None:
         open_vectors(tmp_path)
 
 
+@pytest.mark.parametrize("form", [2, 3])
+def test_a_zarr_array_without_one_of_its_chunks_is_refused(tmp_path: Path, form: int) -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    for name in ("image", "text"):
+        made = zarr.create_array(tmp_path / name, shape=rows.shape, chunks=(10, 2), dtype="float32", zarr_format=form)
+        made[:] = rows
+    np.testing.assert_array_equal(open_vectors(tmp_path).image[:], rows)
+    (tmp_path / "image" / ("0.1" if form == 2 else "c/0/1")).unlink()
+    with pytest.raises(BadInput, match=r"image: 1 of its 6 chunks are not there, which would be read as 0\.0"):
+        open_vectors(tmp_path)
+
+
+def test_a_broken_link_is_no_missing_file(tmp_path: Path) -> None:
+    for name, rows in (("image.npy", TEXT), ("text.npy", TEXT)):
+        np.save(tmp_path / name, rows)
+    (tmp_path / "README.md").symlink_to(tmp_path / "gone.md")  # nothing that is read
+    assert len(open_vectors(tmp_path).image) == len(TEXT)
+    for name in ("metadata.parquet", "metadata", "more.npz"):
+        (tmp_path / name).symlink_to(tmp_path / "gone")
+        with pytest.raises(BadInput, match=rf"{name}: is a broken link: .*gone is not there"):
+            open_vectors(tmp_path)
+        (tmp_path / name).unlink()
+
+
+def test_vectors_in_two_layouts_are_refused(tmp_path: Path) -> None:
+    for name in ("image", "text"):
+        np.save(tmp_path / f"{name}.npy", TEXT)
+        zarr.save(tmp_path / "zarr" / name, TEXT)
+        np.savez(tmp_path / f"{name}.npz", TEXT)
+        part = name.replace("image", "img")
+        (tmp_path / f"{part}_emb").mkdir()
+        np.save(tmp_path / f"{part}_emb" / f"{part}_emb_0.npy", TEXT)
+    with pytest.raises(BadInput, match=r"image\.npy and img_emb both hold vectors: keep one of them"):
+        open_vectors(tmp_path)
+    (tmp_path / "image.npy").unlink()
+    with pytest.raises(BadInput, match=r"img_emb and image\.npz both hold vectors"):
+        open_vectors(tmp_path)
+    shutil.rmtree(tmp_path / "img_emb")
+    assert len(open_vectors(tmp_path).image) == len(TEXT)
+    for name in ("image", "text"):
+        (tmp_path / "zarr" / name).rename(tmp_path / name)
+    with pytest.raises(BadInput, match=r"image \(Zarr\) and image\.npz both hold vectors"):
+        open_vectors(tmp_path)
+
+
 def test_an_unknown_layout_and_a_missing_folder_are_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="found no image"):
         open_vectors(tmp_path)
@@ -265,6 +310,7 @@ def test_half_a_pair_of_arrays_is_named(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "text")
     with pytest.raises(BadInput, match="text: cannot be read as a Zarr array"):
         open_vectors(tmp_path)
+    shutil.rmtree(tmp_path / "image")
     np.save(tmp_path / "image.npy", IMAGE)
     with pytest.raises(BadInput, match=r"text\.npy: cannot be read"):
         open_vectors(tmp_path)
