@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from storage.dataset import Dataset, sync, write_atomically
+from storage.manifest import Damaged
 from storage.memo import read_memo
 
 if TYPE_CHECKING:
@@ -46,10 +47,21 @@ class Embeddings(NamedTuple):
 
 
 def open_array(path: Path, mode: Literal["r", "r+"] = "r", **options: Any) -> zarr.Array[Any]:
-    """Open a Zarr array. zarr is imported here, since its import takes .3 s and lists of jobs need no array."""
+    """Open a Zarr array of the store. Raises FileNotFoundError if there is none, and Damaged if it cannot be read.
+
+    zarr is imported here, since its import takes .3 s and lists of jobs need no array.
+    """
     import zarr
 
-    return zarr.open_array(path, mode=mode, **options)
+    try:
+        return zarr.open_array(path, mode=mode, **options)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(array: Path, error: Exception) -> Damaged:
+    why = (str(error).splitlines() or [type(error).__name__])[0]
+    return Damaged(f"{array} is damaged: {why}: delete the folder {array.parent.name}, and the next run makes it again")
 
 
 class Writer:
@@ -196,7 +208,11 @@ def read(store: Path, dataset: Dataset, normalised: bool = True) -> Embeddings:
 
 
 def _read(path: Path, normalised: bool) -> NDArray:
-    rows = np.asarray(open_array(path, mode="r")[:])
+    array = open_array(path, mode="r")
+    try:
+        rows = np.asarray(array[:])
+    except ValueError as error:  # a chunk of another size
+        raise _damaged(path, error) from error
     if normalised:
         rows = rows.astype(np.float32)
     for start in range(0, len(rows), BLOCK):

@@ -13,6 +13,7 @@ import zarr
 
 from storage.dataset import Dataset
 from storage.embeddings import CHUNK, EmbeddingError, failed_rows, finish, read, write_modality
+from storage.manifest import Damaged
 
 HERE = Dataset(path="e", recipe="r", digest="d", rows=0)
 
@@ -48,6 +49,17 @@ def test_a_failed_row_is_nan_and_named_and_any_other_nan_is_an_error(tmp_path: P
     assert np.isnan(read(tmp_path, HERE).image[3]).all()
     finish(tmp_path / "e", {"failed_rows": []})
     with pytest.raises(EmbeddingError, match="never failed"):
+        read(tmp_path, HERE)
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "c/0/0"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_damaged_array_is_named(tmp_path: Path, name: str, share: float) -> None:
+    write(tmp_path / "e", 5)
+    finish(tmp_path / "e", {"failed_rows": []})
+    file = tmp_path / "e" / "image" / name
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(Damaged, match=r"image is damaged: .*: delete the folder .*, and the next run makes it again"):
         read(tmp_path, HERE)
 
 
