@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.dataset import locked, sync, write_atomically
-from storage.runs import ENDED, ENTRIES, FAILURES, RUN, Entry, Failure, Key, Run, closure, folder_of, numbers
+from storage.runs import COUNT, ENDED, ENTRIES, FAILURES, RUN, Entry, Failure, Key, Run, closure, folder_of, numbers
 
 NEWEST = "newest"  # file with the highest number that a run of the study has had
 
@@ -41,11 +41,16 @@ class Record:
         return failure
 
     def end(self, how: str, seconds: float, missing: list[str]) -> Run:
-        """Write how the run ended, and return the run. A run without entries and failures leaves no folder."""
+        """Write how the run ended, and return the run. A run without entries and failures leaves no folder.
+
+        The file also counts the lines of the entries, so that a reader notices when some are lost later.
+        """
         ended: dict[str, Any] = {"ended": how, "seconds": round(seconds, 3), "missing": missing}
         if self.folder is not None:
-            sync(self.folder / ENTRIES if self.entries else self.folder)
-            write_atomically(self.folder / ENDED, json.dumps(ended, indent=1))
+            held = self.folder / ENTRIES
+            lines = held.read_bytes().count(b"\n") if held.exists() else 0
+            sync(held if held.exists() else self.folder)
+            write_atomically(self.folder / ENDED, json.dumps({**ended, COUNT: lines}, indent=1))
         lists = {"entries": self.closed(), "failures": list(self.failures)}
         return self.run.model_copy(update={**ended, **lists})
 
