@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import traceback
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from storage.dataset import locked, sync, write_atomically
 from storage.runs import COUNT, ENDED, ENTRIES, FAILURES, RUN, Entry, Failure, Key, Run, closure, folder_of, numbers
+
+log = logging.getLogger("bridgescope")
 
 NEWEST = "newest"  # file with the highest number that a run of the study has had
 
@@ -72,8 +75,7 @@ class Record:
             with locked(folder):
                 # Numbers of deleted runs are not given again: pages and catalogs remember the number of their run.
                 newest = folder / NEWEST
-                given = int(newest.read_text()) if newest.exists() else 0
-                number = max([given, *numbers(self.store, self.run.study)]) + 1
+                number = max([_given(newest), *numbers(self.store, self.run.study)]) + 1
                 write_atomically(newest, str(number))
                 self.run = self.run.model_copy(update={"number": number})
                 partial = folder / f"{number}.partial"
@@ -84,6 +86,17 @@ class Record:
                 sync(folder)
             self.folder = folder / str(number)
         return self.folder
+
+
+def _given(newest: Path) -> int:
+    """Return the highest number that a run has had; 0 without the file, or with a warning if it cannot be read."""
+    if not newest.exists():
+        return 0
+    text = newest.read_bytes().strip()
+    if text.isdigit() and len(text) < 20:
+        return int(text)
+    log.warning("%s holds no number: the next run has the number after those that are in the store", newest)
+    return 0
 
 
 def write_run(store: Path, run: Run) -> Run:
