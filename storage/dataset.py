@@ -8,6 +8,7 @@ This module does not depend on the contents of a dataset.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -139,8 +140,11 @@ def verify(store: Path, dataset: Dataset) -> str | None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock `<path>.lock` until the block ends. The kernel releases the lock even after SIGKILL."""
+def locked(path: Path, *, used: bool = True) -> Iterator[None]:
+    """Hold the lock `<path>.lock` until the block ends. The kernel releases the lock even after SIGKILL.
+
+    With `used`, the time of the lock file changes too, by which garbage collection sees that a dataset was used.
+    """
     lock = path.with_name(path.name + ".lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -154,12 +158,25 @@ def locked(path: Path) -> Iterator[None]:
             holder = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
             log.warning("waiting for %s, which is writing %s", holder, path.name)
             fcntl.flock(handle, fcntl.LOCK_EX)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        touch(handle)
+        sign(handle)
+        if used:
+            touch(handle)
         yield
     finally:
         os.close(handle)
+
+
+def sign(handle: int) -> None:
+    """Write the name of this process into the file of a lock that it holds, for those who wait.
+
+    A full disk leaves the file without a name: the lock holds all the same, and `gc` needs one to free space.
+    """
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def touch(handle: int) -> None:

@@ -115,7 +115,7 @@ def collect(store: Path, garbage: Garbage) -> list[Item]:
     The items of `Garbage.dropped` are among them, after all others.
     """
     deleted = []
-    with locked(store / "studies" / "garbage"):
+    with locked(store / "studies" / "garbage", used=False):
         for item in garbage.items:
             folder = store / item.path
             # A run may have adopted the dataset since the search, and may even have ended.

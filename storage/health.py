@@ -9,7 +9,7 @@ from pydantic_core import from_json
 from storage.dataset import verify
 from storage.errors import BadInput
 from storage.listing import read_shards
-from storage.runs import Run, numbers, read_run
+from storage.runs import RESTORE, Run, numbers, read_run
 
 
 def readable_runs(store: Path, study: str) -> tuple[list[Run], list[str]]:
@@ -18,8 +18,10 @@ def readable_runs(store: Path, study: str) -> tuple[list[Run], list[str]]:
     for number in numbers(store, study):
         try:
             runs.append(read_run(store, study, number))
-        except (BadInput, OSError, ValueError, RecursionError) as error:
-            damaged.append(f"studies/{study}/runs/{number}: {error}: restore it, or move it out of the store")
+        except BadInput as error:
+            damaged.append(f"studies/{study}/runs/{number}: {error}")
+        except (OSError, ValueError, RecursionError) as error:
+            damaged.append(f"studies/{study}/runs/{number}: {error}: {RESTORE}")
     return runs, damaged
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from storage import uses
-from storage.dataset import Address, Dataset, complete, touch
+from storage.dataset import Address, Dataset, complete, sign, touch
 from storage.errors import BadInput
 
 
@@ -85,7 +85,7 @@ def _new_lease(path: Path) -> int:
     handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        sign(handle)
         os.rename(partial, path)
     except BaseException:
         os.close(handle)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import traceback
 from pathlib import Path
 from typing import Any
 
 from storage.dataset import locked, sync, write_atomically
-from storage.runs import ENDED, ENTRIES, FAILURES, RUN, Entry, Failure, Key, Run, closure, folder_of, numbers
+from storage.runs import COUNT, ENDED, ENTRIES, FAILURES, RUN, Entry, Failure, Key, Run, closure, folder_of, numbers
+
+log = logging.getLogger("bridgescope")
 
 NEWEST = "newest"  # file with the highest number that a run of the study has had
 
@@ -41,11 +44,16 @@ class Record:
         return failure
 
     def end(self, how: str, seconds: float, missing: list[str]) -> Run:
-        """Write how the run ended, and return the run. A run without entries and failures leaves no folder."""
+        """Write how the run ended, and return the run. A run without entries and failures leaves no folder.
+
+        The file also counts the lines of the entries, so that a reader notices when some are lost later.
+        """
         ended: dict[str, Any] = {"ended": how, "seconds": round(seconds, 3), "missing": missing}
         if self.folder is not None:
-            sync(self.folder / ENTRIES if self.entries else self.folder)
-            write_atomically(self.folder / ENDED, json.dumps(ended, indent=1))
+            held = self.folder / ENTRIES
+            lines = held.read_bytes().count(b"\n") if held.exists() else 0
+            sync(held if held.exists() else self.folder)
+            write_atomically(self.folder / ENDED, json.dumps({**ended, COUNT: lines}, indent=1))
         lists = {"entries": self.closed(), "failures": list(self.failures)}
         return self.run.model_copy(update={**ended, **lists})
 
@@ -67,8 +75,7 @@ class Record:
             with locked(folder):
                 # Numbers of deleted runs are not given again: pages and catalogs remember the number of their run.
                 newest = folder / NEWEST
-                given = int(newest.read_text()) if newest.exists() else 0
-                number = max([given, *numbers(self.store, self.run.study)]) + 1
+                number = max([_given(newest), *numbers(self.store, self.run.study)]) + 1
                 write_atomically(newest, str(number))
                 self.run = self.run.model_copy(update={"number": number})
                 partial = folder / f"{number}.partial"
@@ -79,6 +86,17 @@ class Record:
                 sync(folder)
             self.folder = folder / str(number)
         return self.folder
+
+
+def _given(newest: Path) -> int:
+    """Return the highest number that a run has had; 0 without the file, or with a warning if it cannot be read."""
+    if not newest.exists():
+        return 0
+    text = newest.read_bytes().strip()
+    if text.isdigit() and len(text) < 20:
+        return int(text)
+    log.warning("%s holds no number: the next run has the number after those that are in the store", newest)
+    return 0
 
 
 def write_run(store: Path, run: Run) -> Run:

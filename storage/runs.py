@@ -5,8 +5,8 @@
     run.json        the study's configuration, the variant, the libraries, and the options of the run
     entries.jsonl   one line per dataset, appended when it is finished; a later line replaces one of the same key
     failures.jsonl  one line per failed job; `failures/<i>.txt` holds its traceback
-    ended.json      how the run ended, its duration and the missing stages; no such file while the run goes on or
-                    after it was killed
+    ended.json      how the run ended, its duration, the missing stages and the number of lines of entries.jsonl; no
+                    such file while the run goes on or after it was killed
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ LISTED = ("scan", "ledger", "labels")  #: kinds that every run of the stage acqu
 BASE = "base"  #: name of a study's first variant
 
 RUN, ENTRIES, FAILURES, ENDED = "run.json", "entries.jsonl", "failures.jsonl", "ended.json"
+RESTORE = "restore the run's record, or move it out of the store and run the study again"
+COUNT = "entries"  #: key of ended.json: number of lines of entries.jsonl; runs of older versions lack it
 
 
 class Key(NamedTuple):
@@ -275,25 +277,41 @@ def read_run(store: Path, study: str, number: int, *, head: bool = False) -> Run
         if path.suffix:
             return _of_version_0_1(path)
         return _head(path) if head else _of_folder(path)
+    except BadInput:
+        raise
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise BadInput(f"{path} is not a run of this version: {where}: {problem['msg']}") from error
+        raise BadInput(f"{path} is not a run of this version: {where}: {problem['msg']}: {RESTORE}") from error
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise BadInput(f"{path} is not a run of this version: {error}") from error
+        raise BadInput(f"{path} is not a run of this version: {error}: {RESTORE}") from error
 
 
 def _head(folder: Path) -> Run:
     """Read a run without its entries and failures: configuration, variant and how the run ended."""
-    values = json.loads((folder / RUN).read_text())
-    ended = folder / ENDED
-    return Run.model_validate({**values, **(json.loads(ended.read_text()) if ended.exists() else {})})
+    values, ended = json.loads((folder / RUN).read_text()), _ended(folder)
+    return Run.model_validate({**values, **{name: value for name, value in ended.items() if name != COUNT}})
+
+
+def _ended(folder: Path) -> dict[str, Any]:
+    """Read how a run ended. Empty while the run goes on, or after it was killed."""
+    path = folder / ENDED
+    return {**json.loads(path.read_text())} if path.exists() else {}
 
 
 def _of_folder(folder: Path) -> Run:
-    entries = {entry.key: entry for entry in map(Entry.model_validate, _lines(folder / ENTRIES))}
+    """Read a run with its entries and failures. Raises BadInput when a run that has ended lost some of its entries."""
+    # The entries are read last: a run that ends meanwhile has written all of them before it writes how it ended.
+    head = _head(folder)
+    counted = _ended(folder).get(COUNT)
+    listed = [Entry.model_validate(line) for line in _lines(folder / ENTRIES)]
+    if counted is not None and counted != len(listed):
+        raise BadInput(
+            f"{folder / ENTRIES} holds {len(listed)} entries, and the run ended with {counted} ({ENDED}): {RESTORE}"
+        )
+    entries = {entry.key: entry for entry in listed}
     failures = [Failure.model_validate(line) for line in _lines(folder / FAILURES)]
-    return _head(folder).model_copy(update={"entries": closure(entries.values()), "failures": failures})
+    return head.model_copy(update={"entries": closure(entries.values()), "failures": failures})
 
 
 def _lines(path: Path) -> Iterator[Any]:

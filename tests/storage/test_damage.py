@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from planted_runs import planted_run, small_study
 
 from flows.cli import main
 from storage.dataset import Address, Dataset, address, complete, manifest_of, materialize, verify
 from storage.errors import BadInput
 from storage.manifest import MANIFEST
+from storage.runs import read_run
 
 
 def at(seed: int) -> Address:
@@ -126,3 +128,48 @@ def test_a_damaged_record_of_a_run_does_not_hide_the_rest(
     assert "not sound: studies/second/runs/1: " in output
     assert "garbage: not searched for: " in output
     assert f"not sound: {dataset.path}: " in output
+
+
+CUTS: dict[str, Callable[[bytes], bytes]] = {
+    "in a line": lambda data: data[: len(data) // 2],
+    "after a line": lambda data: data[: data.rindex(b"\n", 0, len(data) // 2) + 1],
+    "the last newline": lambda data: data[:-1],
+    "everything": lambda data: b"",
+    "a line too many": lambda data: data + data.splitlines(keepends=True)[-1],
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_run_that_ended_and_lost_entries_is_not_sound_and_stops_gc(
+    tmp_path: Path, cut: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    run = planted_run(small_study(tmp_path), store)
+    entries = store / "studies" / "small" / "runs" / "1" / "entries.jsonl"
+    whole = entries.read_bytes()
+    datasets = sorted(store.glob("*/*/dataset.json"))
+    entries.write_bytes(CUTS[cut](whole))
+    assert main(["doctor", "--store", str(store)]) == 1
+    output = capsys.readouterr().out
+    (line,) = [line for line in output.splitlines() if line.startswith("not sound: studies/small/runs/1: ")]
+    assert f"and the run ended with {len(run.entries)} (ended.json): restore the run's record, or move it" in line
+    assert line.count("restore") == 1
+    for command in (["gc", "--yes"], ["gc", "--yes", "--interrupted"], ["status", "small"], ["plan", "small"]):
+        assert main([*command, "--store", str(store)]) == 2
+        assert f"{entries} holds " in capsys.readouterr().err
+    assert main(["sql", "SELECT 1", "--study", "small", "--store", str(store)]) == 2
+    assert f"{entries} holds " in capsys.readouterr().err
+    assert sorted(store.glob("*/*/dataset.json")) == datasets
+    entries.write_bytes(whole)
+    assert main(["gc", "--yes", "--store", str(store)]) == 0
+    assert sorted(store.glob("*/*/dataset.json")) == datasets
+
+
+def test_the_record_of_an_older_version_counts_no_entries_and_is_read(tmp_path: Path) -> None:
+    run = planted_run(small_study(tmp_path), tmp_path)
+    ended = tmp_path / "studies" / "small" / "runs" / "1" / "ended.json"
+    values = json.loads(ended.read_text())
+    assert values.pop("entries") == len(run.entries)
+    ended.write_text(json.dumps(values))
+    assert read_run(tmp_path, "small", 1) == run

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from storage.dataset import Address, Dataset, address, materialize
+from storage.dataset import Address, Dataset, address, locked, materialize
 from storage.garbage import collect, find_garbage
-from storage.lease import adopt, leases, lock_of, running
+from storage.lease import adopt, is_held, leases, lock_of, running
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -49,6 +51,32 @@ def half(out):
 with running(store, "abandoned"):
     assert adopt(store, address("saes", "1", {"seed": 1}))
     materialize(store, address("saes", "1", {"seed": 2}), half, resumes=True)
+"""
+# Fill the disk of a store, then collect its garbage. The disk is a file system of its own, so that it is really full.
+FULL = """
+import errno, pathlib, sys
+from flows.cli import main
+from storage.dataset import materialize
+from test_lease import at, write
+store = pathlib.Path(sys.argv[1])
+gc = ["gc", "--yes", "--store", str(store)]
+materialize(store, at(1), lambda out: (out / "weights").write_bytes(bytes(20_000)))
+for again in (False, True):  # the lock of the collection is a new file, then an old one
+    materialize(store, at(2), write)
+    with open(store / "filling", "ab", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+    try:
+        (store / "more").write_text("x")
+        raise SystemExit("the disk is not full")
+    except OSError as error:
+        assert error.errno == errno.ENOSPC
+    assert main(gc) == 0
+    assert not list(store.glob("saes/*/weights"))
+    (store / "filling").unlink()
 """
 
 
@@ -164,3 +192,33 @@ def test_a_dataset_that_is_being_made_is_in_use_without_any_lease(tmp_path: Path
         return write(out)
 
     materialize(tmp_path, at(1), body)
+
+
+def test_gc_frees_a_disk_that_is_full(tmp_path: Path) -> None:
+    mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    disk = f"mount -t tmpfs -o size=256k full {tmp_path}"
+    if shutil.which("unshare") is None or subprocess.run([*mount, disk], capture_output=True).returncode != 0:
+        pytest.skip("this system lets no user mount a file system of its own")
+    code = [sys.executable, "-c", FULL, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    ended = subprocess.run(
+        [*mount, f'{disk} && exec "$@"', "sh", *code], env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("deleted ") == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_lock_and_a_lease_hold_without_a_name_where_no_space_is_left(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int, data: bytes, offset: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with running(tmp_path, "small"), locked(tmp_path / "saes" / "x"):
+        assert is_held(tmp_path / "saes" / "x")
+        assert [(lease.holder, lease.live) for lease in leases(tmp_path)] == [("another process", True)]
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output error"), locked(tmp_path / "saes" / "x"):
+        pass

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
+import pytest
+
 from storage.dataset import Dataset
-from storage.runs import Entry, Key, State, read_run
+from storage.record import write_run
+from storage.runs import Entry, Key, Run, State, read_run
 
 HANDLE = {"path": "saes/0", "recipe": "0", "digest": "d", "rows": 3}
 
@@ -41,3 +45,22 @@ def test_a_state_finds_entries_by_kind_in_order_and_replaces_them_in_both_views(
     assert state.of("embed", model="other") == state.of("train") == []
     assert state.dataset("embed", model="m", shard=0) == handles[3]
     assert len(state) == 3
+
+
+@pytest.mark.parametrize(
+    "junk", [b"", b"\n", b"three", b"\xff\xfe", b"-7", b"4.5", "\u00b2".encode(), bytes(9), b"9" * 6000]
+)
+def test_a_run_begins_beside_a_damaged_file_of_the_newest_number(
+    tmp_path: Path, junk: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(study="small", config={}, started="", versions={}, entries=[Entry(kind="train", dataset=HANDLE)])
+    assert [write_run(tmp_path, run).number for _ in range(2)] == [1, 2]
+    newest = tmp_path / "studies" / "small" / "runs" / "newest"
+    newest.write_bytes(junk)
+    with caplog.at_level(logging.WARNING, "bridgescope"):
+        assert write_run(tmp_path, run).number == 3
+    assert caplog.messages == [
+        f"{newest} holds no number: the next run has the number after those that are in the store"
+    ]
+    assert newest.read_text() == "3"
+    assert [read_run(tmp_path, "small", number).ended for number in (1, 2, 3)] == ["complete"] * 3
