@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -140,3 +142,10 @@ def test_csv_holds_bytes_truths_and_nested_values_as_json_does(con: duckdb.DuckD
 def test_every_kind_of_statement_is_written(con: duckdb.DuckDBPyConnection, query: str, style: str) -> None:
     con.execute("CREATE VIEW one AS SELECT 1 AS one")
     assert written(con, query, style)
+
+
+def test_a_closed_standard_output_is_said_in_a_sentence() -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "flows.cli", "sql", "SELECT 1"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "bridgescope: standard output is closed, so no answer can be written: open it again\n"
