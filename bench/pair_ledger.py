@@ -21,7 +21,7 @@ import polars as pl
 
 from storage.activations import Activations, write_activations, write_atoms
 from storage.definitions import define
-from storage.embeddings import CHUNK, chunks_of_array
+from storage.embeddings import CHUNK, DESCRIPTION, chunks_of_array
 from storage.listing import SHARD_ROWS
 from storage.statements import SQL, statement
 
@@ -86,6 +86,7 @@ def views(con: duckdb.DuckDBPyConnection, folder: Path, shards: int) -> None:
                 modality=modality,
                 shard=shard,
                 files=chunks_of_array(every[shard] / modality),
+                described=every[shard] / modality / DESCRIPTION,
             )
             for shard in range(shards)
             for modality in ("image", "text")

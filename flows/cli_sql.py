@@ -35,6 +35,9 @@ def sql_command(arguments: argparse.Namespace) -> int:
     from storage.runs import shown_run
     from storage.wall import ReadingThread
 
+    if sys.stdout is None:  # so Python starts where the shell has closed it, as with >&-
+        print("bridgescope: standard output is closed, so no answer can be written: open it again", file=sys.stderr)
+        return 1
     store = find_store(arguments.store)
     name = arguments.study or the_only_study(store)
     run = shown_run(store, name, arguments.run, arguments.variant)

@@ -16,7 +16,7 @@ import duckdb
 
 from storage.dataset import Dataset, locked, manifest_of, sync, write_atomically
 from storage.definitions import define
-from storage.embeddings import chunks_of_array, failures_of
+from storage.embeddings import DESCRIPTION, chunks_of_array, failures_of
 from storage.errors import BadInput
 from storage.macros import create_macros
 from storage.runs import Entry, Run, narrowed, shown_run, studies
@@ -87,8 +87,9 @@ def create_views(con: duckdb.DuckDBPyConnection, store: Path, entries: Iterable[
     for e in narrowed(entries, "embed"):
         for modality in ("image", "text"):
             if found := chunks_of_array(store / e.dataset.path / modality):
+                (described,) = paths("embed", f"{modality}/{DESCRIPTION}", model=e.model, shard=e.shard)
                 files.extend(found)
-                at = {"model": e.model, "modality": modality, "shard": e.shard}
+                at = {"model": e.model, "modality": modality, "shard": e.shard, "described": described}
                 chunks.append(statement("views/embedding_chunks", **at, files=found))
     _join(con, "embedding_chunks", chunks)
     checked = [

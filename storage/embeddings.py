@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1024  # rows per chunk, the unit of resuming
 BLOCK = 16_384  # rows processed at a time, so that temporary arrays stay small
+DESCRIPTION = "zarr.json"  # in the folder of an array: its shape, type and attributes
 PROGRESS = "progress.json"  # number of complete chunks on disk; removed when the dataset is finished
 CHUNKS = TypeAdapter(dict[str, int])
 #: In the checks of a shard: the table of its images that were acquired and not embedded. Missing if there are none.

@@ -139,7 +139,7 @@ def test_sql_that_reads_is_answered(store: Path, query: str) -> None:
 def test_formats(store: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     query = "SELECT source_key, split_u > 2 AS never, NULL AS nothing FROM images ORDER BY image_id LIMIT 2"
     assert ask(store, query, "--format", "csv") == 0
-    assert capsys.readouterr().out == "source_key,never,nothing\nk00000,False,\nk00001,False,\n"
+    assert capsys.readouterr().out == "source_key,never,nothing\nk00000,false,\nk00001,false,\n"
     assert ask(store, query, "--format", "json") == 0
     rows = [{"source_key": f"k0000{i}", "never": False, "nothing": None} for i in range(2)]
     assert json.loads(capsys.readouterr().out) == rows

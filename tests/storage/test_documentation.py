@@ -68,7 +68,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBP
     for name, schema in {"files": FILES, "seconds": SECONDS, **SCHEMAS}.items():
         pl.DataFrame(schema=schema).write_parquet(folder / f"{name}.parquet")
     values: dict[str, Any] = {"heldout": 0.2, "failed": 0, "model": "m", "sae": "s", "seed": 0}
-    values |= {"modality": "image", "shard": 0}
+    values |= {"modality": "image", "shard": 0, "described": folder / "files.parquet"}
     values |= {name: [folder / "files.parquet"] for name in ("images", "captions", "ledger", "failures", "labels")}
     values |= {"figures": [folder / "files.parquet"], "seconds": [folder / "seconds.parquet"], "named": 1, "matched": 1}
     values |= {"names": [folder / "concept_names.parquet"], "matches": [folder / "matches.parquet"]}

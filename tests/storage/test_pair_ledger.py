@@ -16,7 +16,7 @@ from sae.ledger import pair_ledger, split, without
 from sae.model import MEANS
 from storage.activations import write_activations, write_atoms
 from storage.definitions import define
-from storage.embeddings import CHUNK, chunks_of_array, finish, write_modality
+from storage.embeddings import CHUNK, DESCRIPTION, chunks_of_array, finish, write_modality
 from storage.listing import SHARD_ROWS
 from storage.statements import SQL, statement
 from tasks.export import encode
@@ -71,7 +71,14 @@ class Study:
             con.execute(f"CREATE VIEW {view} AS {text}")
         shards = [self.root / "0", self.root / "1"]
         chunks = [
-            statement("views/embedding_chunks", model="m", modality=modality, shard=shard, files=chunks_of_array(path))
+            statement(
+                "views/embedding_chunks",
+                model="m",
+                modality=modality,
+                shard=shard,
+                files=chunks_of_array(path),
+                described=path / DESCRIPTION,
+            )
             for shard, at in enumerate(shards)
             for modality in MEANS
             for path in [at / modality]
@@ -123,6 +130,27 @@ def test_an_item_without_an_embedding_has_no_ledger(study: Study) -> None:
         assert con.execute("SELECT * FROM embedding('m', 'image', $1)", [FAILED]).fetchall() == []
         (vector,) = con.execute("SELECT vector FROM embedding('m', 'text', (SELECT 3 * 1024))").fetchone() or ([],)
         np.testing.assert_allclose(vector, study.unit("text", 3 * CHUNK), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [CHUNK * DIM, 2 * CHUNK * DIM - 2, 4 * CHUNK * DIM, 0])
+def test_a_chunk_of_another_length_is_an_error_that_names_its_file(tmp_path: Path, size: int) -> None:
+    study = Study(tmp_path)
+    (_, damaged) = chunks_of_array(tmp_path / "0" / "text")
+    whole = damaged.read_bytes()
+    assert len(whole) == 2 * CHUNK * DIM
+    damaged.write_bytes((whole * 2)[:size])
+    with study.opened(CASES["topk bias=True centring=False"], (0, 0)) as con:
+        with pytest.raises(duckdb.Error) as refused:
+            con.execute("SELECT vector FROM embedding('m', 'text', $1)", [3 * CHUNK]).fetchall()
+        assert (
+            f"{damaged} is damaged: it has {size} bytes, and zarr.json states {2 * CHUNK * DIM}: delete the folder 0, "
+            "and the next run makes it again"
+        ) in str(refused.value)
+        assert len(con.execute("SELECT vector FROM embedding('m', 'text', $1)", [SHARD_ROWS]).fetchall()) == 1
+        assert len(con.execute("SELECT vector FROM embedding('m', 'image', 8)").fetchall()) == 1
+        (tmp_path / "0" / "image" / DESCRIPTION).write_text('{"shape": [')
+        with pytest.raises(duckdb.Error, match=r"and zarr\.json states no number"):
+            con.execute("SELECT vector FROM embedding('m', 'image', 8)").fetchall()
 
 
 def test_every_half_is_read_exactly() -> None:
