@@ -7,6 +7,7 @@ text. The two parsers agree on tables without a fault.
 from __future__ import annotations
 
 import codecs
+import logging
 import mmap
 import os
 import re
@@ -26,8 +27,10 @@ if TYPE_CHECKING:  # numpy and polars take a fifth of a second to import
 
 TOO_MANY_FIELDS = "line has more fields than columns"
 HEAD = 1 << 20  # bytes in which the first line must end
+UNKNOWN = "\ufffd".encode()
 BLOCK = 4 << 20  # bytes that one thread searches at once
 MARKS = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+log = logging.getLogger("bridgescope")
 _IDENTIFIER = re.compile(r"""[^\s"]*\d[^\s"]*""")
 Quoting = Literal["csv", "none"]
 Data = bytes | mmap.mmap  # a file that is parsed as it is stays where it is
@@ -127,6 +130,8 @@ def parse(data: Data, form: Form, separator: str, path: Path | None = None) -> P
     body = Body(data, path if isinstance(data, mmap.mmap) else None, start, skipped)
     read = _strict(body, separator, quoted, names)
     if read is None and (valid := lossy(data)) != data[:]:
+        wrong = valid.count(UNKNOWN) - data[:].count(UNKNOWN)
+        log.warning("%s: %d places are not UTF-8 and are read as U+FFFD: save it as UTF-8", path or "a table", wrong)
         body = Body(valid, None, _behind(valid, skipped) if form.header else blank, skipped)
         read = _strict(body, separator, quoted, names)
     if read is None:

@@ -438,6 +438,15 @@ def test_the_short_way_for_plain_texts_gives_what_the_long_one_does(value: str) 
     assert texts_of(value) == texts_of([value])
 
 
+def test_a_table_that_is_not_utf8_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "t.csv").write_bytes("file_name,caption\n1.png,un café à Paris\n2.png,\n".encode("latin-1"))
+    table = read_table(tmp_path / "t.csv")
+    assert table["caption"] == ["un caf\ufffd \ufffd Paris", None]
+    assert [one.message for one in caplog.records] == [
+        f"{tmp_path / 't.csv'}: 2 places are not UTF-8 and are read as U+FFFD: save it as UTF-8"
+    ]
+
+
 def test_the_rows_of_an_item_name_one_group() -> None:
     rows: dict[str, Rows] = {}
     values = [("a", None), ("a", "g2"), ("b", "g2"), ("a", "g3"), ("a", ""), ("c", 1), ("c", 1.0), ("a", ["g2"])]
