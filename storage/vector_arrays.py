@@ -98,6 +98,15 @@ def read_npy(file: Path) -> Array:
     return array
 
 
+def holds_both(file: Path) -> bool:
+    """Whether a file is an .npz archive with an array for each modality."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        names = {name.lower().removesuffix(".npy") for name in archive.namelist()}
+    return all(names & known for known in NAMES.values())
+
+
 def read_npz(file: Path, *modalities: str) -> list[Array]:
     """Read the array of each modality ("image", "text") from an .npz file.
 

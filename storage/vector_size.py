@@ -19,7 +19,7 @@ class VectorSize(NamedTuple):
 
 
 def vector_size(path: Path) -> VectorSize | None:
-    """Return the size of a folder of vectors, or None if the folder has none of the layouts of `storage.vectors`.
+    """Return the size of a folder of vectors, or None if it has none of the layouts of `storage.vector_layouts`.
 
     Raises BadInput for a file whose header cannot be read.
     """

@@ -23,7 +23,7 @@ from storage.places import is_folder
 from storage.sources import Arrived, Dropped, Item, Label, Listing, Source, SourceError
 from storage.sources.captions import Texts, captions_of, left_out, shown, texts_of
 from storage.sources.files import indexed
-from storage.sources.labels import NO_GROUP, NO_LABEL, SEVERAL_GROUPS, group_of, joined, label_texts
+from storage.sources.labels import NO_GROUP, NO_LABEL, SEVERAL_GROUPS, group_after, group_of, label_texts
 from storage.sources.parquet_layout import (
     caption_like,
     check_shared,
@@ -172,7 +172,7 @@ class HuggingFace(Source):
                 shared.add(digest)
                 if digest not in rows:
                     rows[digest] = _Rows("", json.dumps([name, row]), Texts([], []), {})
-                whole, other = joined(rows[digest].group, group)
+                whole, other = group_after(rows[digest].group, group)
                 if other:
                     left = [*left, (SEVERAL_GROUPS, other)]
                 rows[digest] = rows[digest]._replace(group=whole)

@@ -10,7 +10,7 @@ from typing import Any
 from storage.sources.captions import EMPTY, clean, shown, texts_of
 
 NO_GROUP, NO_LABEL = "group is no text", "label is no text"  # the causes why a value names no group or no label
-SEVERAL_GROUPS = "several groups"  # the cause why a group of an image is not its group: another row names another one
+SEVERAL_GROUPS = "several groups"  # the cause why a group is not that of its image: an earlier row names another
 EXACT = 2**53  # a float below it holds a whole number exactly
 
 
@@ -30,7 +30,7 @@ def group_of(value: Any) -> str | None:
     return str(value) if isinstance(value, (int, float, date, time, Decimal)) else None
 
 
-def joined(held: str, found: str | None) -> tuple[str, str]:
+def group_after(held: str, found: str | None) -> tuple[str, str]:
     """Return the group of an item in the group `held` after a row that names `found`, and the detail for the ledger.
 
     The first group counts. The detail is "" unless the row names another one.

@@ -12,7 +12,7 @@ from storage.errors import BadInput
 from storage.sources import Dropped
 from storage.sources.captions import Texts, shown, texts_of
 from storage.sources.delimited import Form, Quoting
-from storage.sources.labels import NO_GROUP, NO_LABEL, SEVERAL_GROUPS, group_of, joined, label_texts
+from storage.sources.labels import NO_GROUP, NO_LABEL, SEVERAL_GROUPS, group_after, group_of, label_texts
 from storage.sources.section import Columns, FilesSection
 from storage.sources.tables import Table, column
 
@@ -117,7 +117,7 @@ def add_row(rows: dict[str, Rows], key: str, row: Row, names: Sequence[str]) -> 
     if of is None:
         return [Dropped(key, NO_GROUP, shown(row.group))]
     held = held or Rows("", Texts([], []), {})
-    group, other = joined(held.group, of)
+    group, other = group_after(held.group, of)
     held = rows[key] = held._replace(group=group)
     found = texts_of(row.caption)
     held.texts.texts.extend(found.texts)

@@ -136,12 +136,26 @@ def test_vectors_in_two_layouts_are_refused(tmp_path: Path) -> None:
         part = name.replace("image", "img")
         (tmp_path / f"{part}_emb").mkdir()
         np.save(tmp_path / f"{part}_emb" / f"{part}_emb_0.npy", TEXT)
-    with pytest.raises(BadInput, match=r"image\.npy and img_emb both hold vectors: keep one of them"):
+    with pytest.raises(BadInput, match=r"image\.npy and image\.npz both hold vectors: keep one of them"):
         open_vectors(tmp_path)
     (tmp_path / "image.npy").unlink()
-    with pytest.raises(BadInput, match=r"img_emb and image\.npz both hold vectors"):
+    with pytest.raises(BadInput, match=r"image\.npz and img_emb both hold vectors"):
         open_vectors(tmp_path)
+    np.save(tmp_path / "image.npy", TEXT)
+    for name in ("image.npz", "text.npz"):
+        (tmp_path / name).rename(tmp_path / f"old {name}")
     shutil.rmtree(tmp_path / "img_emb")
+    (tmp_path / "img_emb").mkdir()  # holds no vectors
+    (tmp_path / "old image.npz").unlink()
+    assert len(open_vectors(tmp_path).image) == len(TEXT)  # the other archive has one array
+    np.savez(tmp_path / "old text.npz", images=TEXT, texts=TEXT)
+    with pytest.raises(BadInput, match=r"image\.npy and old text\.npz both hold vectors"):
+        open_vectors(tmp_path)
+    for name in ("image.npy", "old text.npz"):
+        (tmp_path / name).unlink()
+    (tmp_path / "img_emb").rmdir()
+    for name in ("image", "text"):
+        np.savez(tmp_path / f"{name}.npz", TEXT)
     assert len(open_vectors(tmp_path).image) == len(TEXT)
     for name in ("image", "text"):
         (tmp_path / "zarr" / name).rename(tmp_path / name)
