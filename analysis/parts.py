@@ -7,6 +7,7 @@ declaration from the source of a statistic, without importing the statistic. It 
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import pkgutil
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import analysis
+from storage import syntax
 
 SAEName = tuple[str, int]  #: name of the setting, and seed
 
@@ -67,10 +69,11 @@ def declared() -> list[Declared]:
     return found
 
 
+@functools.cache  # each list of jobs asks for all declarations, once per sort of part
 def _read(file: str, source: str) -> Declared:
     """Read one declaration. source: the text of the file from the call of `Statistic` on."""
     try:
-        call = ast.parse(source).body[0].value  # type: ignore[attr-defined]
+        call = syntax.parse(source).body[0].value  # type: ignore[attr-defined]
         given = dict(zip(Declared._fields, call.args[:2], strict=False))
         given |= {word.arg: word.value for word in call.keywords if word.arg in Declared._fields}
         statistic = Declared(**{name: ast.literal_eval(value) for name, value in given.items()})

@@ -13,6 +13,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from storage import syntax
+
 #: Installed packages that can change a result. Packages that draw, serve or schedule are left out.
 LIBRARIES = (
     "torch", "torchvision", "open_clip_torch", "transformers", "tokenizers", "sentencepiece", "timm", "safetensors",
@@ -48,7 +50,7 @@ def _hash_of_code() -> str:
     """Hash of the code of RESULTS, without comments and docstrings: two trainers of one version are told apart."""
     total = hashlib.sha256()
     for path in sorted(path for room in RESULTS for path in (ROOT / room).glob("*.py")):
-        tree = ast.parse(path.read_bytes())
+        tree = syntax.parse(path.read_bytes())
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             first = body[0] if isinstance(body, list) and body else None

@@ -5,13 +5,13 @@ No value that is not text becomes text here. A number or an object in a column o
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from storage import syntax
 from storage.sources import Caption, Dropped
 
 EMPTY, NO_TEXT = "caption is empty", "caption is no text"  # the causes why a value gives no caption
@@ -118,7 +118,7 @@ def _printed(text: str) -> list[Any] | None:
     if not _PRINTED.fullmatch(text):
         return None
     try:
-        return [ast.literal_eval(one) for one in _LITERAL.findall(text)]
+        return [syntax.literal(one) for one in _LITERAL.findall(text)]
     except (ValueError, SyntaxError):  # an escape that Python does not know
         return None
 
