@@ -52,8 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         if arguments.verbose:
             traceback.print_exc()
-        from flows.failures import chain, sentence_of
+        from flows.failures import chain, refused_setting, sentence_of
 
+        if (refused := refused_setting(error)) is not None:
+            print(f"bridgescope: {refused}", file=sys.stderr)
+            return 2
         sentence = sentence_of(error, _store_of(arguments))
         for link in chain(error):  # DuckDB connections that stay in the frames would be reported as leaks at exit
             traceback.clear_frames(link.__traceback__)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
+
+from pydantic import ValidationError
 
 #: {error number of the operating system: (what it means, what to do)}
 SYSTEM = {
@@ -88,6 +91,21 @@ def _told(number: int, path: str | None, store: Path | None, error: BaseExceptio
 
 def _is_in(path: str, store: Path | None) -> bool:
     return store is not None and Path(path).is_relative_to(store)
+
+
+def refused_setting(error: BaseException) -> str | None:
+    """Return a sentence for a setting that Prefect refused as it was loaded, or None for another error.
+
+    Settings are variables PREFECT_* and lines of the profile in Prefect's folder.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    if not isinstance(error, ValueError) or not any("prefect/settings/" in frame.filename for frame in frames):
+        return None
+    what = str(error).splitlines()[0]
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        what = f"{error.title}.{'.'.join(map(str, first['loc']))}: {first['msg']}, and not {first['input']!r}"
+    return f"a setting of Prefect is not valid: {what}: change the variable PREFECT_* or the profile that sets it"
 
 
 def sentence_of(error: BaseException, store: Path | None = None) -> str:

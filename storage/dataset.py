@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from storage import provenance, uses
 from storage.errors import BadInput
-from storage.manifest import MANIFEST, Damaged, changed_file, digest_of, files_in, read_manifest
+from storage.manifest import MANIFEST, Damaged, changed_file, digest_of, files_in, hash_of, read_manifest
 
 PLANNED = "planned:"  # begins the digest of a dataset that a plan lists before any run has made it
 
@@ -119,12 +119,15 @@ def manifest_of(store: Path, dataset: Dataset) -> dict[str, Any]:
 
 
 def verify(store: Path, dataset: Dataset) -> str | None:
-    """Compare a dataset's bytes with its digest. Returns a description of the difference, or None."""
+    """Compare a dataset's bytes with its digest and hashes. Returns a description of the difference, or None."""
     folder = store / dataset.path
     try:
         manifest = read_manifest(folder)
         if (changed := changed_file(folder, manifest)) is not None:
             return f"{dataset.path}: {changed}"
+        for name, written in manifest.hashes.items():
+            if hash_of(folder / name) != written:
+                return f"{dataset.path}: {name}: its bytes are not those that were written"
         if digest_of(folder, manifest.volatile) == dataset.digest:
             return None
         strange = ", ".join(name for name in files_in(folder) if name not in manifest.files)
@@ -248,6 +251,7 @@ def materialize(
             "rows": rows,
             "files": {name: (partial / name).stat().st_size for name in names},
             "volatile": list(volatile),
+            "hashes": {name: hash_of(partial / name) for name in volatile if name in names},
             "seconds": round((time.perf_counter() - began) * share(), 3),
             "libraries": provenance.library_versions(),
             "code": provenance.code(),

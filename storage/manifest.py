@@ -47,6 +47,7 @@ class Manifest(BaseModel):
     rows: Annotated[int, Field(ge=0)]
     files: dict[Annotated[str, AfterValidator(_inside)], int]  #: {name of a file: its size in bytes}
     volatile: list[str]  #: files that hold durations and are not part of the digest
+    hashes: dict[str, str] = Field(default_factory=dict)  #: {volatile file: sha256}; empty in manifests that lack it
     seconds: float
     libraries: dict[str, str]
     code: dict[str, Any] | None = None  #: `storage.provenance.code`; None in version 0.1
@@ -93,7 +94,11 @@ def digest_of(folder: Path, volatile: Iterable[str] = ()) -> str:
     total, left_out = hashlib.sha256(), set(volatile)
     for name in files_in(folder):
         if name not in left_out:
-            with open(folder / name, "rb") as file:
-                line = f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n"
-            total.update(line.encode(errors="surrogateescape"))
+            total.update(f"{name} {hash_of(folder / name)}\n".encode(errors="surrogateescape"))
     return total.hexdigest()
+
+
+def hash_of(path: Path) -> str:
+    """Sha256 of the bytes of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

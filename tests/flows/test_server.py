@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests_support import write_study
 
 from flows.embedded import Unusable, check_database, check_home, migrations, sqlite_file
 from flows.server import LOOPBACK, Server, ServerFailed, reach_loopback
@@ -101,6 +102,29 @@ def test_a_folder_that_cannot_be_written_stops_the_server_with_a_sentence(monkey
     with pytest.raises(ServerFailed, match="Prefect's folder /proc/prefect cannot be written") as failed:
         Server().wait()
     assert failed.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "profile", "said"),
+    [
+        ("PREFECT_LOGGING_LEVEL", "loud", "", "LoggingSettings.level: Input should be 'DEBUG'"),
+        ("PREFECT_API_REQUEST_TIMEOUT", "soon", "", "APISettings.request_timeout: Input should be a valid number"),
+        ("PREFECT_LOGGING_LEVEL", "INFO", 'active = "local', "Illegal character"),
+    ],
+)
+def test_a_setting_that_prefect_refuses_is_bad_input(
+    own_home: Path, tmp_path: Path, name: str, value: str, profile: str, said: str
+) -> None:
+    own_home.mkdir()
+    if profile:
+        (own_home / "profiles.toml").write_text(profile + "\n")
+    file = write_study(tmp_path, images=20)
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "run", str(file), "--store", str(tmp_path / "store")],
+        env=os.environ | {name: value}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"bridgescope: a setting of Prefect is not valid: {said}")
 
 
 def test_a_database_is_looked_at_before_the_server_starts(tmp_path: Path) -> None:

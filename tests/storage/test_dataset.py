@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -118,6 +119,22 @@ def test_changed_bytes_of_the_same_size_are_found_by_verify(tmp_path: Path) -> N
     assert verify(tmp_path, dataset) is None
     (tmp_path / dataset.path / "a.txt").write_text("xyw")
     assert "not those that were written" in str(verify(tmp_path, dataset))
+
+
+def test_changed_bytes_of_a_file_outside_the_digest_are_found_by_verify(tmp_path: Path) -> None:
+    dataset = materialize(tmp_path, address("things", "1", {}), write("xyz"), volatile=("a.txt",))
+    assert verify(tmp_path, dataset) is None
+    (tmp_path / dataset.path / "a.txt").write_text("xyw")
+    assert verify(tmp_path, dataset) == f"{dataset.path}: a.txt: its bytes are not those that were written"
+
+
+def test_a_manifest_without_hashes_is_still_read(tmp_path: Path) -> None:
+    dataset = materialize(tmp_path, address("things", "1", {}), write("xyz"), volatile=("a.txt",))
+    path = tmp_path / dataset.path / MANIFEST
+    manifest = json.loads(path.read_text())
+    del manifest["hashes"]
+    path.write_text(json.dumps(manifest))
+    assert verify(tmp_path, dataset) is None
 
 
 def test_a_body_that_raises_leaves_no_dataset(tmp_path: Path) -> None:
