@@ -47,25 +47,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if getattr(error, "exit_code", 1) == 2:
-            print(f"bridgescope: {error}", *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
-            return 2
-        if arguments.verbose:
-            traceback.print_exc()
-        from flows.failures import chain, refused_setting, sentence_of
+        return _failed(error, arguments)
 
-        if (refused := refused_setting(error)) is not None:
-            print(f"bridgescope: {refused}", file=sys.stderr)
-            return 2
-        sentence = sentence_of(error, _store_of(arguments))
-        for link in chain(error):  # DuckDB connections that stay in the frames would be reported as leaks at exit
-            traceback.clear_frames(link.__traceback__)
-        print(f"bridgescope: failed: {sentence}", *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
-        print(
-            "Finished datasets are kept: run the same command again to go on. (-v shows where it failed.)",
-            file=sys.stderr,
-        )
-        return 1
+
+def _failed(error: Exception, arguments: argparse.Namespace) -> int:
+    """Print what failed. Returns the exit code: 2 for bad input, else 1."""
+    from flows.failures import refused_setting, release, sentence_of
+
+    refused, notes = refused_setting(error), getattr(error, "__notes__", [])
+    bad_input = refused is not None or getattr(error, "exit_code", 1) == 2
+    if arguments.verbose and not bad_input:
+        traceback.print_exc()
+    sentence = refused or sentence_of(error, _store_of(arguments))
+    release(error)
+    if bad_input:
+        print(f"bridgescope: {sentence}", *notes, sep="\n", file=sys.stderr)
+        return 2
+    print(f"bridgescope: failed: {sentence}", *notes, sep="\n", file=sys.stderr)
+    print(
+        "Finished datasets are kept: run the same command again to go on. (-v shows where it failed.)", file=sys.stderr
+    )
+    return 1
 
 
 class _Version(argparse.Action):

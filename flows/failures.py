@@ -119,6 +119,15 @@ def sentence_of(error: BaseException, store: Path | None = None) -> str:
     return explained(error, store) or f"{type(error).__name__}: {error}"
 
 
+def release(error: BaseException) -> None:
+    """Clear the variables of the frames in which an error and its causes were raised; the lines stay known.
+
+    Whoever keeps the error would keep the DuckDB connections of these frames, which are reported as leaks at exit.
+    """
+    for link in chain(error):
+        traceback.clear_frames(link.__traceback__)
+
+
 def chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and the chain of its causes."""
     seen: set[int] = set()

@@ -15,7 +15,7 @@ from prefect.context import TagsContext
 from flows.cluster import Cluster, Here
 from flows.course import Apart, Course, Failed, Outcome, Outcomes, is_due, outcome_of, run_job, run_jobs
 from flows.embedding import embed_shards
-from flows.failures import sentence_of
+from flows.failures import release, sentence_of
 from flows.jobs.acquire import fetches
 from flows.jobs.job import STEPS, Job
 from flows.jobs.train import saes
@@ -131,6 +131,7 @@ def _record(
                 course.errors.append(outcome)
                 sentence = sentence_of(outcome.error, course.runtime.store)
                 failure = course.record.fail(stage, outcome.key, sentence, outcome.error)
+                release(outcome.error)
                 log.error("failed: %s: %s (%s)", failure.key, failure.cause, failure.traceback)
                 continue
             course.given.state.add(outcome)

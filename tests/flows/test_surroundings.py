@@ -107,6 +107,16 @@ def test_the_path_that_failed_is_named_and_whether_it_lies_in_the_store(tmp_path
     assert "too many open files: raise the limit (ulimit -n)" in str(explained(files, store))
 
 
+def test_failed_jobs_leave_no_connection_that_would_be_reported_as_a_leak(tmp_path: Path) -> None:
+    study = write_study(tmp_path, images=1)  # no image is held out, so that the jobs of the analysis fail
+    code, errors = end(begin(RUN, study, tmp_path / "store", os.environ | {}))
+    assert code == 2
+    assert "jobs failed, the others ended:" in errors
+    assert "no images in the split 'heldout'" in errors
+    assert "nanobind" not in errors
+    assert "leaked" not in errors
+
+
 def test_a_lease_cannot_be_taken_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "studies").write_text("a file in the way")
     with pytest.raises(BadInput, match="the store cannot be written: "), running(tmp_path, "small"):
