@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
 
-.PHONY: demo explorer front-end test test-explorer test-slow lint planted vlm-like check-demo docs screenshots check-docs bench-rerun bench-sae bench-sae-quality test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-floors bench-frontier bench-explorer bench-plan bench-calibration bench-analyze bench-sources bench-gpu golden clean
+.PHONY: demo explorer front-end test test-explorer test-pages test-slow lint planted vlm-like check-demo docs screenshots check-docs bench-rerun bench-sae bench-sae-quality test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-floors bench-frontier bench-explorer bench-plan bench-calibration bench-analyze bench-sources bench-gpu golden clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@began=$$SECONDS; \
@@ -33,14 +33,17 @@ STUDY ?= studies/demo.toml
 explorer: .venv/installed $(FRONT)
 	$(BIN)/bridgescope explore $(STUDY) --store $(STORE)
 
-# Tests of the explorer's server, and of its pages in Chromium (CHROMIUM=... names another browser). The live pages are
-# tested over the demo's store. Screenshots are written to build/explorer.
-CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
-test-explorer: .venv/installed $(FRONT)
-	@test -n "$(CHROMIUM)" || { echo "make test-explorer needs Chromium: apt-get install chromium, or CHROMIUM=/path/to/it"; exit 2; }
-	@test -d $(STORE)/studies/demo || { echo "make test-explorer needs the demo's store: make demo STORE=$(STORE)"; exit 2; }
-	cd $(WEB) && npm run --silent lint
+# Tests of the explorer's server, which `make test` runs too, and of its pages.
+test-explorer: .venv/installed test-pages
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/explorer
+
+# Tests of the explorer's pages in Chromium (CHROMIUM=... names another browser). The live pages are tested over the demo's
+# store. Screenshots are written to build/explorer.
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+test-pages: .venv/installed $(FRONT)
+	@test -n "$(CHROMIUM)" || { echo "make test-pages needs Chromium: apt-get install chromium, or CHROMIUM=/path/to/it"; exit 2; }
+	@test -d $(STORE)/studies/demo || { echo "make test-pages needs the demo's store: make demo STORE=$(STORE)"; exit 2; }
+	cd $(WEB) && npm run --silent lint
 	OMP_NUM_THREADS=1 CHROMIUM="$(CHROMIUM)" STORE="$(abspath $(STORE))" $(BIN)/python -m pytest tests/explorer/browser
 
 # Makes vectors from a known dictionary, runs a study on them, and compares its results with the dictionary.

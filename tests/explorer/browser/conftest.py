@@ -1,6 +1,6 @@
 """The explorer in a real browser: Debian's Chromium, headless, over a published site and over the live server.
 
-`make test-explorer` runs these tests. They need the built front end (npm) and Chromium (or the browser that CHROMIUM
+`make test-pages` runs these tests. They need the built front end (npm) and Chromium (or the browser that CHROMIUM
 names). Tests of the live server need a store with the finished demo (STORE). No page of a test may log a console error
 or send a request to another host.
 """
