@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
@@ -163,6 +163,7 @@ def test_bases_are_orthonormal_and_turn_with_the_space(seed):
 
 
 @given(st.integers(0, 1000))
+@example(710)  # a held-out accuracy of .52, the border, but for its last bit
 @settings(max_examples=8, deadline=None)
 def test_swapping_the_modalities_turns_every_normal_around(seed):
     train, heldout = clouds(seed), clouds(seed + 1)
