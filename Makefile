@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= store
+# The commands start many processes, which would compile every module again where this variable is set.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo explorer front-end test test-explorer test-pages test-slow lint planted vlm-like check-demo docs screenshots check-docs bench-rerun bench-sae bench-sae-quality test-interchange test-deploy test-ray torture torture-pictures scaling server worker deploy notify stop bench-embed bench-vectors bench-stats bench-floors bench-frontier bench-explorer bench-plan bench-calibration bench-analyze bench-sources bench-gpu golden clean
 
@@ -87,7 +89,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
 
 # Tests that run whole studies (kills and signals, checkpoints, the frontier, the paper's study, gc, diff, deployments in
-# this process, a failing disk), and all attacks on the guard of SQL. Takes minutes.
+# this process, a failing disk), that take ten seconds or more, and all attacks on the guard of SQL. Takes half an hour.
 test-slow: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -64,6 +64,14 @@ def write_study(folder: Path, images: int = 2200, dim: int = 12) -> Path:
     study = folder / "small.toml"
     study.write_text(TEXT)
     return study
+
+
+class FinishedStudy(NamedTuple):
+    """A study of 2,200 images, 1 epoch and 2 seeds, and the store of its first run. Tests copy what they change."""
+
+    file: Path
+    store: Path
+    run: Run
 
 
 @contextmanager

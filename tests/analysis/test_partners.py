@@ -197,6 +197,7 @@ def test_correspondence_of_two_models(store: Path, study: str) -> None:
     assert correspondences(given_of(store, entries, study_of([0, 1]))) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_more_concepts_than_are_kept_have_the_same_partners(seed: int) -> None:

@@ -72,6 +72,7 @@ def until_ended(pid: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_is_reported() -> None:
     with pytest.raises(ChildFailed, match="frontier, pca: ValueError: cannot do it"):
         in_process(fails, "it", "frontier, pca")
@@ -79,6 +80,7 @@ def test_an_error_in_a_process_is_reported() -> None:
         in_process(dies, "it", "frontier, pca")
 
 
+@pytest.mark.slow
 def test_bad_input_that_a_process_meets_stays_bad_input() -> None:
     with pytest.raises(ChildRefused) as refused:
         in_process(refuses, "the study", "seed 0")
@@ -127,6 +129,7 @@ def test_ctrl_c_ends_the_processes_which_print_nothing(tmp_path: Path, how: str,
         until_ended(int(pid.name))
 
 
+@pytest.mark.slow
 def test_a_process_does_one_job_after_another_side_by_side_and_one_alone() -> None:
     with side_by_side(1) as pool:
         first, second = (pool.submit(in_process, whose, n, "it").result() for n in range(2))

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests_support import write_study
+from tests_support import FinishedStudy, write_study
 
 from flows.cli import main
 from flows.config import Study, load_study
@@ -16,31 +16,24 @@ from flows.costs import Cost
 from flows.narrow import Narrow
 from flows.plan import Plan, plan, told
 from flows.rates import seconds_of
-from flows.study import run_study
 from storage.errors import BadInput
-from storage.runs import Run, last_run
 
 FAST = ["saes.main.epochs=1"]
 
 
 class Ran:
-    """A study with its plan in the empty store, and the store after its run."""
+    """A study with its plan in an empty store, and the store after its run."""
 
-    def __init__(self, folder: Path) -> None:
-        self.file, self.store = write_study(folder, images=1600), folder / "store"
-        self.store.mkdir()
+    def __init__(self, finished: FinishedStudy, empty: Path) -> None:
+        self.file, self.store, self.run = finished
         self.study: Study = load_study(self.file, FAST)
-        self.before: Plan = plan(self.study, self.store)
-        self.files_before = [path for path in self.store.rglob("*") if path.parent.name != "sources"]
-        run_study(self.study, self.store, progress=False)
-        run = last_run(self.store, "small")
-        assert run is not None
-        self.run: Run = run
+        self.before: Plan = plan(self.study, empty)
+        self.files_before = [path.relative_to(empty) for path in empty.rglob("*") if path.parent.name != "sources"]
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Ran:
-    return Ran(tmp_path_factory.mktemp("plan"))
+def ran(tmp_path_factory: pytest.TempPathFactory, finished_study: FinishedStudy) -> Ran:
+    return Ran(finished_study, tmp_path_factory.mktemp("plan"))
 
 
 def counts(found: Plan) -> dict[str, tuple[int, int]]:
@@ -50,7 +43,7 @@ def counts(found: Plan) -> dict[str, tuple[int, int]]:
 
 def test_a_plan_lists_what_the_run_makes(ran: Ran) -> None:
     """The plan includes datasets whose inputs do not exist yet. A plan writes nothing but memos of the source."""
-    assert set(ran.files_before) <= {ran.store / "sources"}
+    assert set(ran.files_before) <= {Path("sources")}
     made = {kind: len(ran.run.of(kind)) for kind in counts(ran.before)}
     assert counts(ran.before) == {kind: (count, 0) for kind, count in made.items()}
     assert set(made) == {entry.kind for entry in ran.run.entries} - {"scan", "ledger"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tests_support import RUN, begin, computed, end, tables, write_study
+from tests_support import RUN, FinishedStudy, begin, computed, end, tables
 
 import tasks.train
 from flows.config import load_study
@@ -18,20 +18,10 @@ from flows.study import Finished, run_study
 from storage import open_catalog
 from storage.dataset import manifest_of
 from storage.errors import BadInput
-from storage.runs import Run, last_run
+from storage.runs import last_run
 from tasks.fit import Fit, fit_in_process
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> tuple[Path, Path, Run]:
-    """One complete run, which tests copy before they change it."""
-    folder = tmp_path_factory.mktemp("finished")
-    study = write_study(folder)
-    store = folder / "store"
-    store.mkdir()
-    return study, store, run(study, store).run
 
 
 def run(study: Path, store: Path, *changes: str, **options: object) -> Finished:
@@ -39,15 +29,14 @@ def run(study: Path, store: Path, *changes: str, **options: object) -> Finished:
 
 
 @pytest.fixture
-def copy(finished: tuple[Path, Path, Run], tmp_path: Path) -> tuple[Path, Path]:
-    """A copy of the finished study in another store. This works, since no dataset depends on the store's path."""
-    study, store, _ = finished
-    shutil.copytree(store, tmp_path / "elsewhere")
-    return study, tmp_path / "elsewhere"
+def copy(finished_study: FinishedStudy, tmp_path: Path) -> tuple[Path, Path]:
+    """The finished study with a copy of its store. This works, since no dataset depends on the store's path."""
+    shutil.copytree(finished_study.store, tmp_path / "elsewhere")
+    return finished_study.file, tmp_path / "elsewhere"
 
 
-def test_a_study_makes_every_view(finished: tuple[Path, Path, Run]) -> None:
-    _, store, _ = finished
+def test_a_study_makes_every_view(finished_study: FinishedStudy) -> None:
+    store = finished_study.store
     con = open_catalog(store)
     counts = {
         view: con.execute(f"SELECT count(*) FROM {view}").fetchone()[0]
@@ -62,9 +51,9 @@ def test_a_study_makes_every_view(finished: tuple[Path, Path, Run]) -> None:
     assert (store / "report" / "small" / "index.html").stat().st_size > 10_000
 
 
-def test_an_entry_shows_how_long_its_dataset_took_to_make(finished: tuple[Path, Path, Run]) -> None:
+def test_an_entry_shows_how_long_its_dataset_took_to_make(finished_study: FinishedStudy) -> None:
     # Each seed is trained in a separate process. The task of an entry only finds the dataset that this process wrote.
-    _, store, made = finished
+    store, made = finished_study.store, finished_study.run
     for entry in made.of("train"):
         assert entry.seconds == manifest_of(store, entry.dataset)["seconds"]
 
@@ -123,6 +112,7 @@ def test_an_sae_with_other_bytes_reruns_just_what_hangs_on_it(
     assert computed(again.run) == [("train", 1), *below]
 
 
+@pytest.mark.slow
 def test_a_lost_file_is_made_again(copy: tuple[Path, Path]) -> None:
     study, store = copy
     path = store / last_run(store, "small").of("export", seed=0, shard=1)[0].dataset.path / "1.parquet"
@@ -195,8 +185,8 @@ def test_status_says_what_is_fresh_stale_or_missing_and_why(copy: tuple[Path, Pa
     assert {row.state for row in status(load_study(study), store / "studies")} == {"missing"}
 
 
-def test_tables_agree_with_the_activations(finished: tuple[Path, Path, Run]) -> None:
-    _, store, run_ = finished
+def test_tables_agree_with_the_activations(finished_study: FinishedStudy) -> None:
+    store, run_ = finished_study.store, finished_study.run
     con = open_catalog(store)
     recomputed = con.execute(
         """SELECT sum(activation::DOUBLE) / (SELECT count(*) FROM pairs WHERE split = 'heldout')

@@ -19,7 +19,7 @@ from sae.interchange import to_saelens
 from storage.runs import Run, closure, last_run, newest_complete, numbers, read_run, variants
 from tasks.fit import Fit, fit_in_process
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 NARROW = """
 [[saes]]
@@ -58,7 +58,6 @@ def l0(store: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[
     return out.split()[1], errors
 
 
-@pytest.mark.slow
 def test_a_run_of_one_stage_shows_nothing_that_was_made_from_other_datasets(
     copy: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,7 +94,6 @@ def test_a_run_of_one_stage_shows_nothing_that_was_made_from_other_datasets(
     assert l0(store, capsys)[0] == "5"
 
 
-@pytest.mark.slow
 def test_a_changed_configuration_is_a_variant_with_a_name_and_runs_of_its_own(
     copy: tuple[Path, Path], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -219,7 +217,6 @@ def test_a_folder_of_vectors_that_cannot_be_embedded_hides_no_other_model(
     assert main(["run", str(study), "--store", str(store), "--only", "export", "--model", "own"]) == 0
 
 
-@pytest.mark.slow
 def test_a_run_whose_dataset_was_made_again_with_other_bytes_is_not_shown(
     copy: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,7 +236,6 @@ def test_a_run_whose_dataset_was_made_again_with_other_bytes_is_not_shown(
     assert "export, analyze, report of run 2 is missing or stale" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_the_page_of_the_newest_run_comes_back_after_that_of_another_was_shown(
     copy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -187,9 +187,9 @@ def study(models: Sequence[str] = ("one", "two"), saes: Sequence[str] = ("main",
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[Any, ...]]) -> None:
-    # placeholders of a row: one statement inserts all rows, since executemany takes seconds
-    one = f"({', '.join('?' * len(rows[0]))})"
-    con.execute(f"INSERT INTO {table} VALUES {', '.join([one] * len(rows))}", [value for row in rows for value in row])
+    # one statement with one list per column: executemany takes seconds, and a list of rows half as long again
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    con.execute(f"INSERT INTO {table} SELECT {', '.join(['unnest(?)'] * len(columns))}", columns)
 
 
 def _png(color: tuple[int, int, int, int]) -> bytes:

@@ -191,6 +191,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.slow
 def test_equal_input_gives_equal_bytes(
     folder: Path, catalog: Make, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,6 +196,7 @@ def test_firings_name_items_by_their_number_on_the_map(tmp_path: Path) -> None:
     assert json.loads(json.dumps(each.described()))["file"] == "data/items/map/m/embeddings.bin"
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing_of_umap_again() -> None:
     place(embeddings(100)[0].astype(np.float32))
     program = (

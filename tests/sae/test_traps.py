@@ -177,6 +177,7 @@ def _dictionary(job):
     return sae.train(*data, settings(epochs=4), seed).sae.dictionary.numpy()
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side_give_what_each_gives_alone(data):
     # In another library several seeds run one after the other. Here each seed has its own process with one thread.
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:

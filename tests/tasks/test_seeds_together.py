@@ -149,6 +149,7 @@ def killed_in_the_second(job: FitEach, watch: Watch) -> list[int | str]:
     return fit_each(job, deadly)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_seed_that_had_finished_when_the_process_died_takes_no_step_again(
     tmp_path: Path, trained: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +192,7 @@ with pytest.MonkeyPatch.context() as patch:
 """
 
 
+@pytest.mark.slow
 def test_a_study_that_was_killed_in_its_second_batch_does_not_train_the_first_again(
     tmp_path: Path, trained: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +256,7 @@ def test_each_gpu_trains_its_share_of_the_seeds_in_its_own_process(
     assert all(sae.lookup(tmp_path, **job) is not None for job in (*jobs, *wide, *wider))
 
 
+@pytest.mark.slow
 def test_the_process_of_a_gpu_serves_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds what CUDA needs there."""
     both, seen = threading.Barrier(2), []

@@ -133,6 +133,7 @@ def test_the_models_of_a_study_are_loaded_once_for_all_shards(tmp_path: Path, ch
     load_encoders.cache_clear()
 
 
+@pytest.mark.slow
 def test_the_models_of_a_pass_are_freed_before_those_of_the_next_are_loaded(
     tmp_path: Path, checkpoints: list[Path]
 ) -> None:

@@ -49,6 +49,7 @@ def test_a_lost_process_is_replaced_and_the_dataset_is_made(tmp_path: Path, capl
     assert "seed 0: its process died (exit code -9); try 2 of 3" in line
 
 
+@pytest.mark.slow
 def test_a_stale_file_is_tried_three_times_and_then_fails_with_its_own_error(tmp_path: Path) -> None:
     with pytest.raises(ChildFailed, match="Stale file handle") as failed:
         tried_again(lambda: in_process(stale, tmp_path / "mark", "seed 0"), "saes/x")
