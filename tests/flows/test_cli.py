@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,24 +14,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from tests_support import FinishedStudy
 
 from flows.cli import main
-from flows.config import load_study
-from flows.study import run_study
 from storage.record import write_run
 from storage.runs import Run, last_run
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Path:
-    from tests_support import write_study
-
-    folder = tmp_path_factory.mktemp("cli")
-    store = folder / "store"
-    store.mkdir()
-    changes = ["saes.main.epochs=1", "saes.main.seeds=[0]"]
-    run_study(load_study(write_study(folder, images=300), changes), store, progress=False)
-    return store
+def store(tmp_path_factory: pytest.TempPathFactory, finished_study: FinishedStudy) -> Path:
+    return Path(shutil.copytree(finished_study.store, tmp_path_factory.mktemp("cli") / "store"))
 
 
 def ask(store: Path, query: str, *more: str) -> int:
@@ -153,7 +146,9 @@ def test_formats(store: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 
 
 def test_formats_hold_every_column_and_value(store: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    query = "SELECT a.seed, b.seed, 1 AS seed_1 FROM saes AS a JOIN saes AS b USING (model) LIMIT 1; -- a comment"
+    query = (
+        "SELECT a.seed, b.seed, 1 AS seed_1 FROM saes AS a JOIN saes AS b USING (model) ORDER BY ALL LIMIT 1; -- done"
+    )
     assert ask(store, query, "--format", "json") == 0
     assert json.loads(capsys.readouterr().out) == [{"seed": 0, "seed_1": 0, "seed_1_1": 1}]
     assert ask(store, query) == 0  # the comment after the semicolon does not belong to the statement
