@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import tomllib
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,8 +99,9 @@ def refused_setting(error: BaseException) -> str | None:
 
     Settings are variables PREFECT_* and lines of the profile in Prefect's folder.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    if not isinstance(error, ValueError) or not any("prefect/settings/" in frame.filename for frame in frames):
+    if not isinstance(error, (ValidationError, tomllib.TOMLDecodeError)):
+        return None
+    if not any("prefect/settings/" in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
         return None
     what = str(error).splitlines()[0]
     if isinstance(error, ValidationError):

@@ -47,7 +47,8 @@ class Manifest(BaseModel):
     rows: Annotated[int, Field(ge=0)]
     files: dict[Annotated[str, AfterValidator(_inside)], int]  #: {name of a file: its size in bytes}
     volatile: list[str]  #: files that hold durations and are not part of the digest
-    hashes: dict[str, str] = Field(default_factory=dict)  #: {volatile file: sha256}; empty in manifests that lack it
+    #: {name of a volatile file: its sha256}; empty in manifests that lack it
+    hashes: dict[Annotated[str, AfterValidator(_inside)], str] = Field(default_factory=dict)
     seconds: float
     libraries: dict[str, str]
     code: dict[str, Any] | None = None  #: `storage.provenance.code`; None in version 0.1
