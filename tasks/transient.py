@@ -1,4 +1,4 @@
-"""Transient failures: a file system that does not answer for a moment, or a child process that was lost.
+"""Transient failures: a file system that does not answer for a moment, a lost child process, or two threads at once.
 
 A call that fails for such a reason is tried again. A call that fails because of bad input, a full disk or a wrong
 permission is not tried again.
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from storage.errors import is_bad_input
+from storage.syntax import came_between
 from tasks.children import ChildLost
 
 PAUSES = (1.0, 5.0)  # seconds before the second and the third try
@@ -23,10 +24,17 @@ T = TypeVar("T")
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether an error or one of its causes is a transient failure of the file system, or a lost child process."""
+    """Whether an error or one of its causes is a transient failure of the file system, or a lost child process.
+
+    Python's own of `storage.syntax` is one, too: numpy reads the header of an array as source.
+    """
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, ChildLost) or (not is_bad_input(link) and getattr(link, "errno", 0) in ERRNOS):
+        if (
+            isinstance(link, ChildLost)
+            or came_between(link)
+            or (not is_bad_input(link) and getattr(link, "errno", 0) in ERRNOS)
+        ):
             return True
         link = link.__cause__
     return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,6 +87,36 @@ def plain_pages() -> Iterator[None]:
         patch.setattr("report.page.write_files", lambda folder, drawn: [])
         patch.setattr("report.explorer.places._umap", lambda rows, images=0: principal(csr_matrix(rows).toarray()))
         yield
+
+
+@contextmanager
+def another_tree_at_once() -> Iterator[list[str]]:
+    """In this block, the tenth garbage collection builds a syntax tree, from deeper in the stack, as a thread would.
+
+    Yields a list with one item per collection.
+    """
+    collections: list[str] = []
+
+    def deeper(levels: int) -> None:
+        if levels:
+            deeper(levels - 1)
+        else:
+            ast.parse("1 + 1")
+
+    def collect(phase: str, _: dict[str, int]) -> None:
+        if phase == "start":
+            collections.append(phase)
+            if len(collections) == 10:
+                deeper(30)
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(collect)
+    gc.set_threshold(20)
+    try:
+        yield collections
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(collect)
 
 
 def grow(vectors: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import logging
 import os
@@ -9,6 +10,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from tests_support import another_tree_at_once
 
 from storage.errors import BadInput
 from tasks.children import ChildFailed, Watch, in_process
@@ -55,6 +57,13 @@ def test_a_stale_file_is_tried_three_times_and_then_fails_with_its_own_error(tmp
         tried_again(lambda: in_process(stale, tmp_path / "mark", "seed 0"), "saes/x")
     assert failed.value.errno == errno.ESTALE
     assert (tmp_path / "mark").read_text() == "xxx"
+
+
+def test_what_another_thread_did_to_the_parser_of_python_passes() -> None:
+    source = str(list(range(500)))
+    with another_tree_at_once() as collections:
+        assert tried_again(lambda: ast.literal_eval(source), "embeddings/x") == list(range(500))
+    assert len(collections) >= 10
 
 
 def test_what_does_not_pass_is_not_tried_again(tmp_path: Path) -> None:
