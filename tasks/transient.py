@@ -26,7 +26,7 @@ T = TypeVar("T")
 def may_pass(error: BaseException) -> bool:
     """Whether an error or one of its causes is a transient failure of the file system, or a lost child process.
 
-    Python's own of `storage.syntax` is one, too: numpy reads the header of an array as source.
+    The error of Python that `storage.syntax` explains counts too: numpy reads the header of an array as source.
     """
     link: BaseException | None = error
     while link is not None:
