@@ -108,7 +108,6 @@ def test_a_folder_that_cannot_be_written_stops_the_server_with_a_sentence(monkey
     ("name", "value", "profile", "said"),
     [
         ("PREFECT_LOGGING_LEVEL", "loud", "", "LoggingSettings.level: Input should be 'DEBUG'"),
-        ("PREFECT_API_REQUEST_TIMEOUT", "soon", "", "APISettings.request_timeout: Input should be a valid number"),
         ("PREFECT_LOGGING_LEVEL", "INFO", 'active = "local', "Illegal character"),
     ],
 )

@@ -104,6 +104,7 @@ def check(path: Path) -> None:
 CAPTIONS = st.lists(st.integers(1, 3), min_size=2, max_size=8)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(CAPTIONS, st.randoms(use_true_random=False), st.sampled_from(LAYOUTS), st.sampled_from(LAYOUTS))
 def test_any_layout_and_order_gives_each_vector_to_its_own_pair(

@@ -92,6 +92,7 @@ def expected(pairs: Pairs) -> dict[str, list[float]]:
 CAPTIONS = st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4, unique=True), min_size=2, max_size=9)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(CAPTIONS, st.randoms(use_true_random=False), st.booleans())
 def test_rows_in_any_order_belong_to_their_images_and_captions(texts: list[list[str]], random, one_shard: bool) -> None:
