@@ -89,7 +89,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
 
 # Tests that run whole studies (kills and signals, checkpoints, the frontier, the paper's study, gc, diff, deployments in
-# this process, a failing disk), that take ten seconds or more, and all attacks on the guard of SQL. Takes half an hour.
+# this process, a failing disk), that take ten seconds or more, and all attacks on the guard of SQL. Takes 20 to 30 minutes.
 test-slow: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow
 

@@ -1,4 +1,4 @@
-"""Transient failures: a file system that does not answer for a moment, a lost child process, or two threads at once.
+"""Transient failures: a file system that does not answer for a moment, a lost child process, or two parsing threads.
 
 A call that fails for such a reason is tried again. A call that fails because of bad input, a full disk or a wrong
 permission is not tried again.
